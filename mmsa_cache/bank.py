@@ -1,0 +1,239 @@
+"""Cached features as tensors, ready by index.
+
+No DataLoader, no HDF5 reads, no Python per sample: pooled vectors are one tensor, tokens stay
+memory-mapped shard by shard on the CPU (processes on one machine share the pages) or lie in one
+tensor on the GPU, and a batch is a handful of gathers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DamagedCacheError, SettingsError
+from .schema import Shard
+from .store import open_shards
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch of both modalities. Masks are True at real positions."""
+
+    text: Tensor
+    """(batch, text_tokens, text_dim) float16"""
+    text_mask: Tensor
+    """(batch, text_tokens) bool"""
+    image: Tensor
+    """(batch, patches, image_dim) float16"""
+    image_mask: Tensor
+    """(batch, patches) bool"""
+    labels: Tensor
+    """(batch,) int64, −1 where unknown"""
+
+
+class ModalityFeatures:
+    """All cached rows of one modality.
+
+    Args:
+        shards: The rows, in order.
+        name: What to call this in errors.
+    """
+
+    def __init__(self, shards: Iterable[Shard], name: str) -> None:
+        blocks, block, start, length, pooled = [], [], [], [], []
+        self.guids: list[str] = []
+        self.pools: tuple[str, ...] = ()
+        variants: list[int] = []
+        for number, shard in enumerate(shards):
+            if number and shard.pools != self.pools:
+                raise DamagedCacheError(f"{name}: shard {number} has other pools than the first.")
+            self.pools = shard.pools
+            self.guids += shard.guids
+            variants += shard.variant.tolist()
+            blocks.append(torch.from_numpy(shard.tokens))
+            block.append(torch.full((len(shard.guids),), number))
+            start.append(torch.from_numpy(shard.offsets[:-1].copy()))
+            length.append(torch.from_numpy(np.diff(shard.offsets)))
+            pooled.append(torch.from_numpy(shard.pooled))
+        if not blocks:
+            raise DamagedCacheError(f"{name}: the cache holds no rows.")
+        self.name = name
+        self.variants = variants
+        self.pooled = torch.cat(pooled)
+        """(rows, pools, dim) float16"""
+        self._blocks = blocks
+        self._block = torch.cat(block)
+        self._start = torch.cat(start)
+        self._length = torch.cat(length)
+
+    @classmethod
+    def open(cls, directory: Path) -> ModalityFeatures:
+        """Opens a finished cache after re-hashing it."""
+        return cls(open_shards(directory), str(directory))
+
+    @property
+    def dim(self) -> int:
+        return self.pooled.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.pooled.device
+
+    def pool_index(self, pool: str) -> int:
+        """Place of a pool's name on the second axis of ``pooled``.
+
+        Raises:
+            SettingsError: The encoder has no such pool.
+        """
+        if pool not in self.pools:
+            raise SettingsError(
+                f"{self.name} has no pool {pool!r}.", f"Valid: {', '.join(self.pools)}."
+            )
+        return self.pools.index(pool)
+
+    def to(self, device: torch.device) -> None:
+        """Moves everything to a device; on an accelerator the tokens become one tensor."""
+        if device.type == "cpu":
+            return
+        offsets = torch.tensor([0, *(len(b) for b in self._blocks)]).cumsum(0)
+        self._start = (self._start + offsets[self._block]).to(device)
+        self._blocks = [torch.cat([b.to(device) for b in self._blocks])]
+        self._block = torch.zeros_like(self._block)
+        self._length = self._length.to(device)
+        self.pooled = self.pooled.to(device)
+
+    def vectors(self, rows: Tensor, pool: str) -> tuple[Tensor, Tensor]:
+        """Pooled vectors as sequences of length one.
+
+        Args:
+            rows: Row numbers, (batch,).
+            pool: Name of the pool.
+
+        Returns:
+            Features (batch, 1, dim) float16 and mask (batch, 1).
+        """
+        features = self.pooled[rows.to(self.device), self.pool_index(pool)].unsqueeze(1)
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=self.device)
+
+    def sequences(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Token sequences, padded with zeros to the longest of the batch.
+
+        Args:
+            rows: Row numbers, (batch,), on the CPU.
+
+        Returns:
+            Features (batch, tokens, dim) float16 and mask (batch, tokens), True = real.
+        """
+        where = rows.to(self._length.device)
+        lengths = self._length[where]
+        longest = int(lengths.max()) if len(rows) else 0
+        steps = torch.arange(longest, device=lengths.device)
+        mask = steps < lengths[:, None]
+        features = torch.zeros(
+            (len(rows), longest, self.dim), dtype=self.pooled.dtype, device=self.device
+        )
+        blocks = self._block[rows]
+        for number in blocks.unique().tolist():
+            chosen = (blocks == number).nonzero().squeeze(1).to(self.device)
+            inside = mask[chosen]
+            position = (self._start[where[chosen], None] + steps)[inside]
+            row_of, step_of = inside.nonzero(as_tuple=True)
+            features[chosen[row_of], step_of] = self._blocks[number][position]
+        return features, mask
+
+
+class FeatureBank:
+    """Both modalities of the same samples, with labels.
+
+    Args:
+        text: Text rows.
+        image: Image rows.
+        guids: Samples, in the order that indices count.
+        labels: Class codes, −1 where unknown, (samples,).
+    """
+
+    def __init__(
+        self,
+        text: ModalityFeatures,
+        image: ModalityFeatures,
+        guids: Sequence[str],
+        labels: Sequence[int],
+    ) -> None:
+        self.text, self.image = text, image
+        self.guids = list(guids)
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self._text_rows = _row_table(text, self.guids)
+        self._image_rows = _row_table(image, self.guids)
+
+    def __len__(self) -> int:
+        return len(self.guids)
+
+    def to(self, device: torch.device) -> FeatureBank:
+        """Moves the features to a device where they fit; on the CPU they stay mapped."""
+        self.text.to(device)
+        self.image.to(device)
+        self.labels = self.labels.to(device)
+        return self
+
+    def items(self, samples: Sequence[int] | np.ndarray, *, variants: bool) -> Tensor:
+        """Lists what an epoch goes through.
+
+        Args:
+            samples: Sample indices.
+            variants: Also the augmented copies, text variant i with image variant i.
+
+        Returns:
+            (items, 3) int64: sample, row of the text, row of the image; originals first.
+        """
+        chosen = torch.as_tensor(np.asarray(samples), dtype=torch.int64)
+        width = min(self._text_rows.shape[1], self._image_rows.shape[1]) if variants else 1
+        parts = []
+        for variant in range(width):
+            rows = torch.stack(
+                [chosen, self._text_rows[chosen, variant], self._image_rows[chosen, variant]], 1
+            )
+            parts.append(rows[(rows >= 0).all(1)])
+        return torch.cat(parts)
+
+    def batch(self, items: Tensor, *, level: str, text_pool: str, image_pool: str) -> Batch:
+        """Gathers one batch.
+
+        Args:
+            items: Rows of ``items()``, (batch, 3).
+            level: ``pooled`` (sequences of one vector) or ``tokens``.
+            text_pool: Pool of the text at the pooled level.
+            image_pool: Pool of the image at the pooled level.
+
+        Raises:
+            SettingsError: Unknown level or pool.
+        """
+        if level == "pooled":
+            text, text_mask = self.text.vectors(items[:, 1], text_pool)
+            image, image_mask = self.image.vectors(items[:, 2], image_pool)
+        elif level == "tokens":
+            text, text_mask = self.text.sequences(items[:, 1])
+            image, image_mask = self.image.sequences(items[:, 2])
+        else:
+            raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
+        labels = self.labels[items[:, 0].to(self.labels.device)]
+        return Batch(text, text_mask, image, image_mask, labels)
+
+
+def _row_table(features: ModalityFeatures, guids: list[str]) -> Tensor:
+    """(samples, variants) row numbers, −1 where a sample has no such variant."""
+    place = {guid: i for i, guid in enumerate(guids)}
+    table = torch.full((len(guids), max(features.variants) + 1), -1)
+    for row, (guid, variant) in enumerate(zip(features.guids, features.variants, strict=True)):
+        if guid in place:
+            table[place[guid], variant] = row
+    missing = [guids[i] for i in (table[:, 0] < 0).nonzero().squeeze(1).tolist()]
+    if missing:
+        raise DamagedCacheError(
+            f"{features.name} lacks {len(missing)} samples, e.g. {missing[:3]}."
+        )
+    return table

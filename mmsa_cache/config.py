@@ -1,0 +1,225 @@
+"""Settings of one command: flag > ``MMSA_*`` variable > ``mmsa.toml`` > default.
+
+All mistakes in all places are collected and reported together.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import SettingsError
+
+CONFIG_NAME = "mmsa.toml"
+ENV_PREFIX = "MMSA_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(_Section):
+    """Where the pairs are and how their texts are read."""
+
+    root: Path | None = None
+    """Folder with the label files; pairs in it, in ``pairs/`` or in ``data/``."""
+    encoding: str = "utf-8"
+    """Codec of the text files."""
+    encoding_errors: Literal["strict", "replace"] = "strict"
+    """What happens to bytes that are not valid in ``encoding``."""
+    max_chars: int | None = Field(default=None, ge=1)
+    """Texts are cut to so many characters (the report: 128)."""
+
+
+class TextSettings(_Section):
+    """The frozen text encoder."""
+
+    model: str = "bert-base-uncased"
+    """Hub name, folder, or ``all-MiniLM-L6-v2`` (an installed package)."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """``random``: the folder's or hub's configuration with seeded random weights."""
+    max_tokens: int = Field(default=128, ge=3)
+    """Longer token sequences are truncated."""
+
+
+class ImageSettings(_Section):
+    """The frozen image encoder."""
+
+    model: str = "swinv2_base_window8_256.ms_in1k"
+    """timm name."""
+    weights: str = "pretrained"
+    """``pretrained`` (from the hub), a safetensors FILE, or ``random`` (seeded)."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of ``timm.create_model``."""
+    mean: tuple[float, float, float] | None = None
+    """Channel means on a 0–1 scale; default: the model's own."""
+    std: tuple[float, float, float] | None = None
+    """Channel deviations on a 0–1 scale; default: the model's own."""
+    size: int | None = Field(default=None, ge=8)
+    """Side of the square input in pixels; default: the model's own."""
+    fit: Literal["crop", "squash"] = "crop"
+    """``crop``: the model's own resize and centre crop; ``squash``: the whole picture."""
+
+
+class CacheSettings(_Section):
+    """Where features are kept."""
+
+    dir: Path = Path("cache")
+    """Root folder of the caches."""
+    shard_rows: int = Field(default=256, ge=1)
+    """Rows a shard; also the unit of resuming."""
+
+
+class ExtractSettings(_Section):
+    """How stage one runs."""
+
+    variants: Literal["report", "none"] = "report"
+    """Augmented copies of the training rows."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows a forward pass."""
+
+
+class Settings(_Section):
+    """Everything a command may be told."""
+
+    data: DataSettings = DataSettings()
+    text: TextSettings = TextSettings()
+    image: ImageSettings = ImageSettings()
+    cache: CacheSettings = CacheSettings()
+    extract: ExtractSettings = ExtractSettings()
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where models run: ``auto`` takes CUDA when there is one."""
+    seed: int = Field(default=47, ge=0)
+    """Seed of augmentation, random weights, splits, search and training."""
+
+
+# Every path a file may set, so that it can be taken relative to that file.
+_PATHS = (("data", "root"), ("cache", "dir"))
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Collects the settings from all places.
+
+    Args:
+        flags: ``"section.key"`` (or ``"key"``) → value; ``None`` values count as not given.
+        folder: Where ``mmsa.toml`` is looked for; default: the working folder.
+        environ: Environment variables; default: the process's.
+
+    Raises:
+        SettingsError: With every unknown key and bad value at once.
+    """
+    folder = folder or Path.cwd()
+    environ = os.environ if environ is None else environ
+    problems: list[str] = []
+    merged: dict[str, Any] = {}
+    origin: dict[tuple[str, ...], str] = {}
+
+    def put(path: tuple[str, ...], value: Any, source: str) -> None:
+        target = merged
+        for key in path[:-1]:
+            target = target.setdefault(key, {})
+        target[path[-1]] = value
+        origin[path] = source
+
+    for path, value in _from_file(folder / CONFIG_NAME, problems):
+        put(path, value, CONFIG_NAME)
+    for path, value, name in _from_environment(environ, problems):
+        put(path, value, name)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            put(tuple(key.split(".")), value, "flag")
+
+    settings = Settings()
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        for item in error.errors():
+            where = tuple(str(part) for part in item["loc"])
+            source = next(
+                (origin[where[:n]] for n in range(len(where), 0, -1) if where[:n] in origin),
+                CONFIG_NAME,
+            )
+            problems.append(f"{source}: {'.'.join(where)}: {_explain(item, where)}")
+    if problems:
+        raise SettingsError(
+            f"{len(problems)} setting(s) cannot be used.",
+            "Correct all of them; the README's section 'The config file' lists every key.",
+            problems,
+        )
+    return settings
+
+
+def _explain(item: Any, where: tuple[str, ...]) -> str:
+    if item["type"] != "extra_forbidden":
+        return f"{item['msg']} (received {item['input']!r})"
+    model: Any = Settings
+    for part in where[:-1]:
+        model = model.model_fields[part].annotation
+    return f"unknown key; known: {', '.join(sorted(model.model_fields))}"
+
+
+def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], Any]]:
+    if not path.is_file():
+        return []
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{CONFIG_NAME}: not valid TOML: {error}")
+        return []
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for section, content in table.items():
+        if not isinstance(content, dict):
+            found.append(((section,), content))
+            continue
+        for key, value in content.items():
+            if (section, key) in _PATHS and isinstance(value, str):
+                value = path.parent / Path(value).expanduser()
+            elif (section, key) in (("text", "model"), ("image", "weights")):
+                value = _path_if_there(path.parent, value)
+            found.append(((section, key), value))
+    return found
+
+
+def _path_if_there(folder: Path, value: Any) -> Any:
+    """A name stays a name; what exists relative to the file becomes that path."""
+    if isinstance(value, str) and (folder / Path(value).expanduser()).exists():
+        return str(folder / Path(value).expanduser())
+    return value
+
+
+def _from_environment(
+    environ: Mapping[str, str], problems: list[str]
+) -> list[tuple[tuple[str, ...], Any, str]]:
+    known: dict[str, tuple[str, ...]] = {}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            for key in field.annotation.model_fields:
+                known[f"{ENV_PREFIX}{name}_{key}".upper()] = (name, key)
+        else:
+            known[f"{ENV_PREFIX}{name}".upper()] = (name,)
+    found: list[tuple[tuple[str, ...], Any, str]] = []
+    for name, text in sorted(environ.items()):
+        if not name.startswith(ENV_PREFIX):
+            continue
+        if name not in known:
+            problems.append(f"{name}: unknown variable; known: {', '.join(sorted(known))}")
+            continue
+        value: Any = text
+        if name.endswith(("_KWARGS", "_MEAN", "_STD")):
+            try:
+                value = tomllib.loads(f"value = {text}")["value"]
+            except tomllib.TOMLDecodeError:
+                problems.append(f"{name}: write the value as in TOML, received {text!r}")
+                continue
+        found.append((known[name], value, name))
+    return found

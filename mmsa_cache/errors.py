@@ -1,0 +1,84 @@
+"""Every error that mmsa raises on purpose, in one tree.
+
+    MmsaError                      exit code 1
+    ├── SettingsError              2  flags, MMSA_* variables, mmsa.toml, study files
+    ├── DataError                  3  label files, texts, pictures
+    ├── CacheError                 4  feature caches
+    │   ├── CacheNotFoundError        nothing extracted yet (a FileNotFoundError too)
+    │   ├── StaleCacheError           extracted under other settings or from other data
+    │   └── DamagedCacheError         a shard or manifest is not what was sealed
+    ├── ModelError                 4  encoders, runs, checkpoints
+    └── DeviceError                5  device or memory
+
+A message says what is wrong and where; ``hint`` says what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MmsaError(Exception):
+    """Base of the tree.
+
+    Args:
+        message: What is wrong, and where.
+        hint: What the user can do about it.
+        problems: Single findings, when several were found in one pass.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.problems = list(problems)
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
+        if self.hint:
+            lines.append(f"  → {self.hint}")
+        return "\n".join(lines)
+
+
+class SettingsError(MmsaError, ValueError):
+    """A setting is unknown, malformed or contradicts another one."""
+
+    exit_code = 2
+
+
+class DataError(MmsaError, ValueError):
+    """The data cannot be read as image-text pairs with labels."""
+
+    exit_code = 3
+
+
+class CacheError(MmsaError):
+    """A feature cache cannot be used."""
+
+    exit_code = 4
+
+
+class CacheNotFoundError(CacheError, FileNotFoundError):
+    """No cache lies where one was expected."""
+
+
+class StaleCacheError(CacheError):
+    """A cache exists, but for other settings or other data."""
+
+
+class DamagedCacheError(CacheError):
+    """A file of the cache differs from what was sealed."""
+
+
+class ModelError(MmsaError):
+    """An encoder, a run or a checkpoint cannot be loaded."""
+
+    exit_code = 4
+
+
+class DeviceError(MmsaError):
+    """The device is missing or out of memory."""
+
+    exit_code = 5

@@ -1,0 +1,400 @@
+"""Writing, sealing, opening and verifying a feature cache.
+
+A shard is written whole under a temporary name, closed, fsynced, hashed, entered in the receipt
+``manifest.partial.json``, renamed, and its directory fsynced. The receipt comes before the rename,
+so every published shard has its hash. When the last shard is there the receipt becomes
+``manifest.json``. Nothing published is ever opened for writing again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from . import fingerprint, schema
+from .errors import CacheError, CacheNotFoundError, DamagedCacheError, StaleCacheError
+from .schema import Shard, shard_name
+
+MANIFEST = "manifest.json"
+RECEIPT = "manifest.partial.json"
+_TEMPORARY = ".tmp-"
+_MAX_MANIFEST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """What the manifest says of one shard."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a cache is: its fields, its pools and its shards."""
+
+    fields: dict[str, Any]
+    rows: int
+    shards: tuple[ShardEntry, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint.digest(self.fields)
+
+    @property
+    def complete(self) -> bool:
+        return sum(entry.rows for entry in self.shards) == self.rows
+
+
+def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest:
+    """Reads and checks a manifest.
+
+    Raises:
+        CacheNotFoundError: There is none.
+        DamagedCacheError: It is not a manifest of this schema.
+    """
+    path = directory / name
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise DamagedCacheError(f"{path} is too large for a manifest.")
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CacheNotFoundError(
+            f"There is no finished cache in {directory}.", "Run mmsa extract."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DamagedCacheError(f"{path} cannot be read: {error}", _AGAIN) from error
+    try:
+        if raw["schema"] != schema.SCHEMA_VERSION:
+            raise StaleCacheError(
+                f"{path} has schema {raw['schema']}, this program writes {schema.SCHEMA_VERSION}.",
+                "Extract again into another --cache folder.",
+            )
+        entries = tuple(
+            ShardEntry(str(e["name"]), int(e["rows"]), int(e["bytes"]), str(e["sha256"]))
+            for e in raw["shards"]
+        )
+        manifest = Manifest(dict(raw["fields"]), int(raw["rows"]), entries)
+        stated = raw["fingerprint"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedCacheError(f"{path} is not a manifest: {error!r}", _AGAIN) from error
+    for i, entry in enumerate(entries):
+        if entry.name != shard_name(i):
+            raise DamagedCacheError(f"{path}: shard {i} is called {entry.name!r}.", _AGAIN)
+    if stated != manifest.fingerprint:
+        raise DamagedCacheError(f"{path}: its fields do not give its fingerprint.", _AGAIN)
+    return manifest
+
+
+_AGAIN = "Delete this cache folder and run mmsa extract again."
+
+
+def find_cache(parent: Path, encoder: str, fields: dict[str, Any]) -> Path:
+    """The folder of the finished cache with exactly these fields.
+
+    Raises:
+        StaleCacheError: Only caches with other fields lie there; the nearest one's are named.
+        CacheNotFoundError: None lies there.
+    """
+    directory = parent / fingerprint.cache_name(encoder, fields)
+    if (directory / MANIFEST).is_file():
+        return directory
+    if (directory / RECEIPT).is_file():
+        raise CacheNotFoundError(
+            f"The extraction into {directory} was not finished.", "Run mmsa extract: it resumes."
+        )
+    nearest = nearest_cache(parent, fields)
+    if nearest is None:
+        raise CacheNotFoundError(f"There is no cache in {parent}.", "Run mmsa extract.")
+    raise StaleCacheError(
+        f"The cache {nearest[0]} was made from something else.",
+        "Run mmsa extract with these settings, or go back to those of the cache.",
+        nearest[1],
+    )
+
+
+def nearest_cache(parent: Path, fields: dict[str, Any]) -> tuple[Path, list[str]] | None:
+    """The finished cache that differs in the fewest fields, and these differences."""
+    found = []
+    for path in sorted(parent.glob(f"*/{MANIFEST}")):
+        with contextlib.suppress(CacheError):
+            manifest = read_manifest(path.parent)
+            found.append((path.parent, fingerprint.differences(fields, manifest.fields)))
+    return min(found, key=lambda item: len(item[1]), default=None)
+
+
+class CacheWriter:
+    """Publishes the shards of one cache; what an earlier run published stays.
+
+    Args:
+        directory: Folder of this cache.
+        fields: Its fingerprint's fields.
+        rows: Rows in all.
+    """
+
+    def __init__(self, directory: Path, fields: dict[str, Any], rows: int) -> None:
+        self._directory = directory
+        self._manifest = Manifest(fields, rows, ())
+        self._fingerprint = fingerprint.digest(fields)
+
+    @contextlib.contextmanager
+    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Holds the cache's lock; calls ``waiting`` once if another process has it."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._directory.parent / f".{self._directory.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            self._recover()
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def complete(self) -> bool:
+        return (self._directory / MANIFEST).is_file()
+
+    @property
+    def done(self) -> int:
+        """Number of shards that are published (always the first ones)."""
+        return len(self._manifest.shards)
+
+    @property
+    def rows_done(self) -> int:
+        return sum(entry.rows for entry in self._manifest.shards)
+
+    def _recover(self) -> None:
+        """Takes up what an earlier run left: sealed shards stay, temporaries go."""
+        for path in self._directory.glob(f"{_TEMPORARY}*"):
+            path.unlink()
+        name = MANIFEST if self.complete else RECEIPT
+        if not (self._directory / name).is_file():
+            return
+        found = read_manifest(self._directory, name)
+        kept = []
+        for entry in found.shards:
+            path = self._directory / entry.name
+            if not path.is_file():
+                break  # the receipt was written, the rename was not: this shard is made again
+            _check_bytes(path, entry)
+            kept.append(entry)
+        if self.complete and len(kept) < len(found.shards):
+            raise DamagedCacheError(
+                f"{self._directory / found.shards[len(kept)].name} is missing.", _AGAIN
+            )
+        self._manifest = Manifest(found.fields, found.rows, tuple(kept))
+
+    def publish(self, shard: Shard) -> None:
+        """Seals the next shard."""
+        name = shard_name(self.done)
+        temporary = self._directory / f"{_TEMPORARY}{name}"
+        _write_shard(temporary, shard, self._fingerprint)
+        _fsync(temporary)
+        entry = ShardEntry(
+            name, len(shard.guids), temporary.stat().st_size, fingerprint.file_sha256(temporary)
+        )
+        self._manifest = Manifest(
+            self._manifest.fields, self._manifest.rows, (*self._manifest.shards, entry)
+        )
+        self._write_receipt()
+        temporary.rename(self._directory / name)
+        _fsync(self._directory)
+
+    def finish(self) -> None:
+        """Turns the receipt into the manifest.
+
+        Raises:
+            CacheError: Rows are missing.
+        """
+        if not self._manifest.complete:
+            raise CacheError(f"{self._directory}: rows are missing, the cache stays unfinished.")
+        (self._directory / RECEIPT).rename(self._directory / MANIFEST)
+        _fsync(self._directory)
+
+    def _write_receipt(self) -> None:
+        content = {
+            "schema": schema.SCHEMA_VERSION,
+            "fingerprint": self._fingerprint,
+            "rows": self._manifest.rows,
+            "shards": [
+                {"name": e.name, "rows": e.rows, "bytes": e.bytes, "sha256": e.sha256}
+                for e in self._manifest.shards
+            ],
+            "fields": self._manifest.fields,
+        }
+        write_atomically(
+            self._directory / RECEIPT,
+            json.dumps(content, indent=1, sort_keys=True).encode() + b"\n",
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file whole or not at all."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_shard(path: Path, shard: Shard, digest: str) -> None:
+    with h5py.File(path, "w", libver="v110") as file:
+        file.attrs["schema"] = schema.SCHEMA_VERSION
+        file.attrs["fingerprint"] = np.bytes_(digest)
+        file.create_dataset("guids", data=_fixed(shard.guids))
+        file.create_dataset("variant", data=shard.variant.astype("<i4"))
+        file.create_dataset("operations", data=_fixed(shard.operations))
+        file.create_dataset("offsets", data=shard.offsets.astype("<i8"))
+        file.create_dataset("tokens", data=shard.tokens.astype(schema.FEATURE_DTYPE))
+        pooled = file.create_dataset("pooled", data=shard.pooled.astype(schema.FEATURE_DTYPE))
+        pooled.attrs["pools"] = _fixed(list(shard.pools))
+
+
+def _fixed(texts: list[str]) -> NDArray[np.bytes_]:
+    """Fixed-length UTF-8 bytes (HDF5 keeps those in place, without a heap); at least one byte."""
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
+
+
+def open_shards(directory: Path, *, verify: bool = True) -> Iterator[Shard]:
+    """Opens the shards of a finished cache in order.
+
+    Args:
+        directory: The cache's folder.
+        verify: Re-hash every file first.
+
+    Raises:
+        CacheNotFoundError: There is no finished cache.
+        DamagedCacheError: Names the file and what is wrong with it.
+    """
+    manifest = read_manifest(directory)
+    if not manifest.complete:
+        raise DamagedCacheError(f"{directory}: the manifest's shards lack rows.", _AGAIN)
+    for entry in manifest.shards:
+        path = directory / entry.name
+        if verify:
+            _check_bytes(path, entry)
+        yield _map_shard(path, entry, manifest.fingerprint)
+
+
+def verify_cache(directory: Path) -> list[str]:
+    """Re-hashes every shard; returns one line for each damaged file."""
+    problems = []
+    manifest = read_manifest(directory)
+    for entry in manifest.shards:
+        try:
+            _check_bytes(directory / entry.name, entry)
+            _map_shard(directory / entry.name, entry, manifest.fingerprint)
+        except DamagedCacheError as error:
+            problems.append(error.message)
+    if not manifest.complete:
+        problems.append(f"{directory / MANIFEST}: its shards hold fewer rows than it states")
+    return problems
+
+
+def _check_bytes(path: Path, entry: ShardEntry) -> None:
+    try:
+        if path.is_symlink():
+            raise DamagedCacheError(f"{path} is a link, not a shard.", _AGAIN)
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise DamagedCacheError(f"{path} has {size} bytes, sealed were {entry.bytes}.", _AGAIN)
+        found = fingerprint.file_sha256(path)
+    except FileNotFoundError as error:
+        raise DamagedCacheError(f"{path} is missing.", _AGAIN) from error
+    if found != entry.sha256:
+        raise DamagedCacheError(
+            f"{path} was changed after it was sealed (sha256 {found[:12]}…, "
+            f"sealed {entry.sha256[:12]}…).",
+            _AGAIN,
+        )
+
+
+def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
+    """Opens a shard without trusting it: only plain, contiguous, unfiltered local datasets."""
+
+    def refuse(why: str) -> DamagedCacheError:
+        return DamagedCacheError(f"{path}: {why}.", _AGAIN)
+
+    try:
+        with h5py.File(path, "r") as file:
+            if set(file) != set(schema.DATASETS):
+                raise refuse(f"holds {sorted(file)}, expected {sorted(schema.DATASETS)}")
+            if bytes(file.attrs["fingerprint"]).decode() != digest:
+                raise refuse("belongs to another cache (fingerprint)")
+            data: dict[str, h5py.Dataset] = {}
+            for name in schema.DATASETS:
+                if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                    raise refuse(f"{name} is a link to elsewhere")
+                item = file[name]
+                if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+                    raise refuse(f"{name} is not a dataset of this file")
+                plan = item.id.get_create_plist()
+                if plan.get_nfilters() or plan.get_layout() != h5py.h5d.CONTIGUOUS:
+                    raise refuse(f"{name} is filtered or not contiguous")
+                if item.size and item.id.get_offset() is None:
+                    raise refuse(f"{name} has no storage")
+                data[name] = item
+            rows = entry.rows
+            dim = data["tokens"].shape[-1]
+            pools = tuple(bytes(p).decode() for p in data["pooled"].attrs["pools"])
+            shapes = {
+                "guids": ((rows,), "S"),
+                "variant": ((rows,), "<i4"),
+                "operations": ((rows,), "S"),
+                "offsets": ((rows + 1,), "<i8"),
+                "tokens": ((data["tokens"].shape[0], dim), "<f2"),
+                "pooled": ((rows, len(pools), dim), "<f2"),
+            }
+            for name, (shape, dtype) in shapes.items():
+                have = data[name]
+                same = have.dtype.kind == "S" if dtype == "S" else have.dtype == np.dtype(dtype)
+                if have.shape != shape or not same or have.nbytes > entry.bytes:
+                    raise refuse(f"{name} is {have.shape} {have.dtype}, expected {shape} {dtype}")
+            offset = data["tokens"].id.get_offset()
+            shape = data["tokens"].shape
+            small = {n: data[n][()] for n in schema.DATASETS if n != "tokens"}
+    except (OSError, KeyError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+        raise refuse(f"is not a readable shard ({error})") from error
+    tokens: NDArray[np.float16]
+    if shape[0]:  # copy-on-write: the file cannot be changed through the map
+        tokens = np.memmap(path, schema.FEATURE_DTYPE, "c", offset=offset, shape=shape)
+    else:
+        tokens = np.empty(shape, schema.FEATURE_DTYPE)
+    try:
+        return Shard(
+            [g.decode() for g in small["guids"]],
+            small["variant"],
+            [o.decode() for o in small["operations"]],
+            small["offsets"],
+            tokens,
+            small["pooled"],
+            pools,
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise refuse(str(error)) from error
