@@ -1,4 +1,4 @@
-"""From a model's name to local files, and from files to fingerprint fields. Nothing is unpickled."""
+"""From a model's name to local files and fingerprint fields. Nothing is unpickled."""
 
 from __future__ import annotations
 

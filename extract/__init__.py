@@ -1,0 +1,1 @@
+"""Stage one: frozen encoders run once over the pairs and their augmented variants."""

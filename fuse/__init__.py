@@ -1,0 +1,1 @@
+"""Stage two: projections, fusion and head trained on cached features."""

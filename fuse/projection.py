@@ -1,0 +1,146 @@
+"""From cached features to the vectors a fusion works on: standardise, project, pool.
+
+Axis names are the same everywhere: ``(batch, tokens, dim)`` for a sequence, ``(batch, dim)`` for a
+vector. A mask is ``(batch, tokens)``, boolean, **True = real position**.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+POOLINGS: tuple[str, ...] = ("mean", "first", "attention")
+
+STD_FLOOR = 1e-3
+"""Smallest divisor of `Standardise`, in feature units: the resolution of float16 near 1.
+
+A feature that varies less than this over the training set is rounding noise; dividing by a smaller
+number would only blow that noise up.
+"""
+
+
+class Standardise(nn.Module):
+    """Per-feature ``(x − mean) / scale`` with figures taken from the training split.
+
+    The buffers start at 0 and 1, so an unfitted module is the identity. They belong to the state
+    dict: a saved model carries the figures it was trained with.
+
+    Args:
+        dim: number of features.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+
+    @torch.no_grad()
+    def fit(self, mean: Tensor, std: Tensor) -> None:
+        """Sets the figures.
+
+        Args:
+            mean: ``(dim,)``, feature means over real positions of the training split.
+            std: ``(dim,)``, standard deviations, same units; raised to `STD_FLOOR` where smaller.
+
+        Raises:
+            ValueError: a shape differs from ``(dim,)`` or a figure is not finite.
+        """
+        for name, figures in (("mean", mean), ("std", std)):
+            if figures.shape != self.mean.shape:
+                raise ValueError(
+                    f"{name} for standardisation: expected shape {tuple(self.mean.shape)}, "
+                    f"received {tuple(figures.shape)}"
+                )
+            if not bool(torch.isfinite(figures).all()):
+                raise ValueError(f"{name} for standardisation holds NaN or infinite figures")
+        self.mean.copy_(mean)
+        self.scale.copy_(std.to(self.scale).clamp_min(STD_FLOOR))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(…, dim)`` to ``(…, dim)``."""
+        return (x - self.mean) / self.scale
+
+
+class Projection(nn.Module):
+    """[Standardise] → Dropout → Linear, position by position.
+
+    Features may come in as float16, as the cache stores them: they are cast to the dtype of the
+    weights first.
+
+    Args:
+        in_dim: features of the encoder (768 for BERT base, 1024 for SwinV2 base).
+        out_dim: features the fusion works on.
+        input_dropout: probability with which an input feature is zeroed in training.
+        standardise: put a `Standardise` in front; it must then be fitted before training.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, input_dropout: float, standardise: bool) -> None:
+        super().__init__()
+        self.in_dim = in_dim
+        self.out_dim = out_dim
+        self.standardise = Standardise(in_dim) if standardise else None
+        self.dropout = nn.Dropout(input_dropout)
+        self.linear = nn.Linear(in_dim, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, tokens, in_dim)`` to ``(batch, tokens, out_dim)``."""
+        x = x.to(self.linear.weight.dtype)
+        if self.standardise is not None:
+            x = self.standardise(x)
+        projected: Tensor = self.linear(self.dropout(x))
+        return projected
+
+
+class Pool(nn.Module):
+    """One vector from the real positions of a sequence.
+
+    A row without any real position pools to zeros. A row with one real position pools to exactly
+    that position, whatever the kind.
+
+    Args:
+        kind: ``mean`` over the real positions; ``first``, the first real position (``[CLS]`` of a
+            text, the top-left patch of an image without a class token); ``attention``, softmax
+            over the real positions of a learned linear score ``a · x`` (a bias would cancel).
+        dim: features of a position; used by ``attention`` only.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+
+    def __init__(self, kind: str, dim: int) -> None:
+        super().__init__()
+        if kind not in POOLINGS:
+            raise ValueError(f"unknown pooling {kind!r}; valid: {', '.join(POOLINGS)}")
+        self.kind = kind
+        self.score = nn.Linear(dim, 1, bias=False) if kind == "attention" else None
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Pools.
+
+        Args:
+            x: ``(batch, tokens, dim)``.
+            mask: ``(batch, tokens)``, True = real position.
+
+        Returns:
+            ``(batch, dim)``.
+        """
+        padding = ~mask.unsqueeze(-1)
+        x = x.masked_fill(padding, 0.0)
+        if self.kind == "first":
+            # argmax gives the first of equal maxima; in an empty row that is a zeroed position.
+            rows = torch.arange(x.shape[0], device=x.device)
+            return x[rows, mask.int().argmax(dim=1)]
+        if self.score is not None:
+            scores = self.score(x)
+            # A finite floor instead of −inf: a row of −inf alone would give NaN.
+            scores = scores.masked_fill(padding, torch.finfo(scores.dtype).min)
+            weights = scores.softmax(dim=1).masked_fill(padding, 0.0)
+            return (weights * x).sum(dim=1)
+        return x.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp_min(1)
+
+    def extra_repr(self) -> str:
+        """The kind, for ``print(model)``."""
+        return self.kind

@@ -1,0 +1,176 @@
+"""The feature cache: sealed shards, resume, damage, hostile files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mmsa_cache import store
+from mmsa_cache.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.errors import CacheError, CacheNotFoundError, DamagedCacheError, StaleCacheError
+from mmsa_cache.fingerprint import cache_name
+from mmsa_cache.schema import Shard
+from mmsa_cache.store import CacheWriter, find_cache, open_shards, verify_cache
+
+FIELDS = {"encoder": "tiny", "size": 8}
+
+
+def make_shard(first: int, rows: int, seed: int, dim: int = 6) -> Shard:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 5, rows)
+    return Shard(
+        [f"p{first + i}" for i in range(rows)],
+        np.zeros(rows, np.int32),
+        [""] * rows,
+        np.concatenate([[0], lengths.cumsum()]).astype(np.int64),
+        rng.standard_normal((lengths.sum(), dim)).astype(np.float16),
+        rng.standard_normal((rows, 2, dim)).astype(np.float16),
+        ("cls", "mean"),
+    )
+
+
+SHARDS = [make_shard(0, 4, 1), make_shard(4, 4, 2), make_shard(8, 2, 3)]
+
+
+def write(directory: Path, count: int = 3) -> Path:
+    writer = CacheWriter(directory, FIELDS, 10)
+    with writer.lock(lambda: None):
+        for shard in SHARDS[writer.done : count]:
+            writer.publish(shard)
+        if count == 3:
+            writer.finish()
+    return directory
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(directory.iterdir())}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    for want, have in zip(SHARDS, open_shards(write(tmp_path / "c")), strict=True):
+        assert (have.guids, have.operations, have.pools) == (
+            want.guids,
+            want.operations,
+            want.pools,
+        )
+        for name in ("variant", "offsets", "tokens", "pooled"):
+            np.testing.assert_array_equal(getattr(have, name), getattr(want, name))
+
+
+def test_resumed_cache_is_byte_identical(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole")
+    broken = write(tmp_path / "broken", count=2)
+    first = (broken / "shard-00000.h5").stat().st_mtime_ns
+    (broken / ".tmp-shard-00002.h5").write_bytes(b"half a shard")
+    with pytest.raises(CacheNotFoundError, match="no finished cache"):
+        list(open_shards(broken))
+    write(broken)
+    assert contents(broken) == contents(whole)
+    assert (broken / "shard-00000.h5").stat().st_mtime_ns == first, "a sealed shard was redone"
+
+
+@pytest.mark.parametrize("step", range(1, 14))
+def test_stop_at_every_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    calls = 0
+    real = store.os.fsync
+
+    def failing(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(store.os, "fsync", failing)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "c")
+    monkeypatch.undo()
+    write(tmp_path / "c")
+    assert contents(tmp_path / "c") == contents(write(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "swap"])
+def test_damage_is_named(tmp_path: Path, damage: str) -> None:
+    directory = write(tmp_path / "c")
+    path = directory / "shard-00001.h5"
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(bytes(data))
+    elif damage == "truncate":
+        path.write_bytes(bytes(data[:-1]))
+    elif damage == "delete":
+        path.unlink()
+    else:
+        path.write_bytes((directory / "shard-00000.h5").read_bytes())
+    with pytest.raises(DamagedCacheError, match=r"shard-00001\.h5"):
+        list(open_shards(directory))
+    assert len(verify_cache(directory)) == 1
+    assert "shard-00001.h5" in verify_cache(directory)[0]
+
+
+def test_stale_cache_names_the_field(tmp_path: Path) -> None:
+    write(tmp_path / cache_name("tiny", FIELDS))
+    assert find_cache(tmp_path, "tiny", FIELDS).is_dir()
+    with pytest.raises(StaleCacheError, match="size: the cache has 8, wanted is 9"):
+        find_cache(tmp_path, "tiny", {**FIELDS, "size": 9})
+
+
+def test_unfinished_cache_cannot_be_finished(tmp_path: Path) -> None:
+    writer = CacheWriter(tmp_path / "c", FIELDS, 10)
+    with writer.lock(lambda: None):
+        writer.publish(SHARDS[0])
+        with pytest.raises(CacheError, match="rows are missing"):
+            writer.finish()
+
+
+def test_external_dataset_is_refused(tmp_path: Path) -> None:
+    directory = write(tmp_path / "c")
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x" * 4096)
+    path = directory / "shard-00000.h5"
+    with h5py.File(path, "r+") as file:
+        shape = file["tokens"].shape
+        del file["tokens"]
+        file.create_dataset("tokens", shape, "<f2", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+    entry = store.ShardEntry(path.name, 4, path.stat().st_size, "")
+    with pytest.raises(DamagedCacheError, match="tokens is not a dataset of this file"):
+        store._map_shard(path, entry, store.read_manifest(directory).fingerprint)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> FeatureBank:
+    directory = write(tmp_path / "c")
+    guids = [guid for shard in SHARDS for guid in shard.guids]
+    text, image = (ModalityFeatures.open(directory) for _ in range(2))
+    return FeatureBank(text, image, guids[::-1], list(range(10)))
+
+
+def test_bank_gathers_ragged_rows(bank: FeatureBank) -> None:
+    everything = {}
+    for shard in SHARDS:
+        for i, guid in enumerate(shard.guids):
+            everything[guid] = shard.tokens[shard.offsets[i] : shard.offsets[i + 1]]
+    chosen = [7, 0, 3, 3, 9]
+    batch = bank.batch(
+        bank.items(chosen, variants=True), level="tokens", text_pool="cls", image_pool="mean"
+    )
+    assert batch.labels.tolist() == chosen
+    for row, index in enumerate(chosen):
+        want = everything[bank.guids[index]]
+        assert int(batch.text_mask[row].sum()) == len(want)
+        np.testing.assert_array_equal(batch.text[row, : len(want)].numpy(), want)
+        assert not batch.text[row, len(want) :].any()
+
+
+def test_bank_pooled_is_a_sequence_of_one(bank: FeatureBank) -> None:
+    items = bank.items([9, 1], variants=False)
+    batch = bank.batch(items, level="pooled", text_pool="cls", image_pool="mean")
+    assert batch.text.shape == (2, 1, 6)
+    assert bool(batch.text_mask.all())
+    torch.testing.assert_close(batch.text[0, 0], torch.from_numpy(SHARDS[0].pooled[0, 0]))
+    torch.testing.assert_close(batch.image[0, 0], torch.from_numpy(SHARDS[0].pooled[0, 1]))
