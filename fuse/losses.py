@@ -1,7 +1,7 @@
-"""Losses with one interface: ``loss(logits, labels)`` gives a scalar, ``start_epoch()`` a new epoch.
+"""Losses with one interface: ``loss(logits, labels)`` is a scalar, ``start_epoch()`` a new epoch.
 
-``logits`` are ``(batch, classes)`` in any floating dtype, ``labels`` are ``(batch,)`` class codes in
-int64. Everything is computed in at least float32 from log-softmax. For finite logits neither the
+``logits`` are ``(batch, classes)`` in any floating dtype, ``labels`` are ``(batch,)`` class codes
+in int64. Everything is computed in at least float32 from log-softmax. For finite logits neither the
 value nor the gradient is ever NaN or infinite.
 
 Symbols: p_t is the predicted probability of a sample's true class, p₁ and p₂ the highest and the

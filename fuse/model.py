@@ -65,8 +65,8 @@ class MultimodalClassifier(nn.Module):
                 them); slower.
 
         Returns:
-            Logits ``(batch, classes)`` and the named intermediates: ``fused`` ``(batch, fused_dim)``
-            and those of the fusion (see `fusions`). The inputs of a modality that the model does
+            Logits ``(batch, classes)`` and the named intermediates: ``fused``
+            ``(batch, fused_dim)`` and those of the fusion (see `fusions`). The inputs of a modality that the model does
             not read may be None.
 
         Raises:

@@ -221,6 +221,8 @@ class CacheWriter:
         Raises:
             CacheError: Rows are missing.
         """
+        if self.complete:
+            return
         if not self._manifest.complete:
             raise CacheError(f"{self._directory}: rows are missing, the cache stays unfinished.")
         (self._directory / RECEIPT).rename(self._directory / MANIFEST)
