@@ -66,8 +66,8 @@ class MultimodalClassifier(nn.Module):
 
         Returns:
             Logits ``(batch, classes)`` and the named intermediates: ``fused``
-            ``(batch, fused_dim)`` and those of the fusion (see `fusions`). The inputs of a modality that the model does
-            not read may be None.
+            ``(batch, fused_dim)`` and those of the fusion (see `fusions`).
+            The inputs of a modality that the model does not read may be None.
 
         Raises:
             ValueError: an input that the model reads is missing or has the wrong shape.

@@ -1,0 +1,84 @@
+"""What the caches of a command's settings are: the one place that says which features are meant.
+
+The encoders' own fields come from stage one; this adds the data's and the augmentation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import Settings
+from .dataset import Sample, read_split
+from .errors import SettingsError
+from .fingerprint import rows_digest
+from .splits import report_copies
+
+MODALITIES = ("text", "image")
+
+
+def load_samples(settings: Settings, split: str) -> list[Sample]:
+    """Reads a split as the settings say.
+
+    Raises:
+        SettingsError: No data folder is set.
+        DataError: With every problem at once.
+    """
+    if settings.data.root is None:
+        raise SettingsError(
+            "No data folder is set.", "Give --data DIR, or root under [data] in mmsa.toml."
+        )
+    return read_split(
+        settings.data.root,
+        split,
+        encoding=settings.data.encoding,
+        encoding_errors=settings.data.encoding_errors,
+        max_chars=settings.data.max_chars,
+    )
+
+
+def copies_of(settings: Settings, split: str, samples: Sequence[Sample]) -> dict[int, int]:
+    """Augmented copies a sample of each class; only training rows get any."""
+    if split != "train" or settings.extract.variants == "none":
+        return {}
+    return report_copies(sample.label for sample in samples if sample.label is not None)
+
+
+def cache_fields(
+    encoder: Mapping[str, Any],
+    settings: Settings,
+    rows: Sequence[tuple[Sample, int]],
+    policy: str,
+) -> dict[str, Any]:
+    """All fields of a cache's fingerprint.
+
+    Args:
+        encoder: The encoder's own fields.
+        settings: The command's settings.
+        rows: (sample, variant) in the order of the cache.
+        policy: Name of the augmentation policy in force.
+    """
+    modality = encoder["modality"]
+    augmented = any(variant for _, variant in rows)
+    fields = {
+        **encoder,
+        "augmentation": f"{policy}:{settings.seed}" if augmented else "none",
+        "shard_rows": settings.cache.shard_rows,
+        "batch_size": settings.extract.batch_size,
+        "rows": rows_digest(
+            (s.guid, v, s.text_sha256 if modality == "text" else s.image_sha256) for s, v in rows
+        ),
+    }
+    if modality == "text":
+        fields |= {
+            "encoding": settings.data.encoding,
+            "encoding_errors": settings.data.encoding_errors,
+            "max_chars": settings.data.max_chars,
+        }
+    return fields
+
+
+def cache_folder(settings: Settings, split: str, modality: str) -> Path:
+    """``CACHE/SPLIT/MODALITY``"""
+    return settings.cache.dir / split / modality

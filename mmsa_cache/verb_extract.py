@@ -1,0 +1,164 @@
+"""``mmsa extract``: composes data, encoders and the cache."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from .config import Settings
+from .console import progress, say
+from .dataset import SPLITS, Sample
+from .errors import DeviceError, SettingsError
+from .features import MODALITIES, cache_fields, cache_folder, copies_of, load_samples
+from .fingerprint import cache_name
+from .store import CacheWriter, nearest_cache
+
+
+def run(settings: Settings, split: str) -> list[dict[str, Any]]:
+    """Extracts what is missing of one split or of all.
+
+    Args:
+        settings: The command's settings.
+        split: ``train``, ``test`` or ``all``.
+
+    Returns:
+        One record a cache: split, modality, encoder, directory, rows, rows that were already
+        there, and seconds.
+
+    Raises:
+        SettingsError: Unknown split.
+        MmsaError: As the data, the encoders and the cache raise.
+    """
+    if split not in (*SPLITS, "all"):
+        raise SettingsError(f"Unknown split {split!r}.", f"Valid: {', '.join(SPLITS)}, all.")
+    wanted = SPLITS if split == "all" else (split,)
+    with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
+        reading = {name: pool.submit(load_samples, settings, name) for name in wanted}
+        specs = {modality: _resolve(settings, modality) for modality in MODALITIES}
+        samples = {name: task.result() for name, task in reading.items()}
+    encoders: dict[str, Any] = {}
+    return [
+        _extract_one(settings, name, samples[name], modality, specs[modality], encoders)
+        for name in wanted
+        for modality in MODALITIES
+    ]
+
+
+def _resolve(settings: Settings, modality: str) -> Any:
+    if modality == "text":
+        from extract.text import resolve_text
+
+        text = settings.text
+        return resolve_text(text.model, text.weights, text.max_tokens, settings.seed)
+    from extract.image import resolve_image
+
+    image = settings.image
+    return resolve_image(
+        image.model,
+        image.weights,
+        image.kwargs,
+        mean=image.mean,
+        std=image.std,
+        size=image.size,
+        fit=image.fit,
+        seed=settings.seed,
+    )
+
+
+def _extract_one(
+    settings: Settings,
+    split: str,
+    samples: list[Sample],
+    modality: str,
+    spec: Any,
+    encoders: dict[str, Any],
+) -> dict[str, Any]:
+    from extract.augment import POLICY
+    from extract.engine import extract, plan_rows
+
+    rows = plan_rows(samples, copies_of(settings, split, samples))
+    fields = cache_fields(
+        spec.fields, settings, [(row.sample, row.variant) for row in rows], POLICY
+    )
+    parent = cache_folder(settings, split, modality)
+    directory = parent / cache_name(spec.name, fields)
+    title = f"{split} {modality} · {spec.label}"
+    started = time.monotonic()
+    writer = CacheWriter(directory, fields, len(rows))
+    nearest = nearest_cache(parent, fields)
+    if nearest is not None and nearest[1]:
+        say(f"{title}: the cache {nearest[0].name} does not serve:")
+        for difference in nearest[1]:
+            say(f"  - {difference}")
+    with writer.lock(lambda: say(f"{title}: another extraction is at work here; waiting for it.")):
+        there = writer.rows_done
+        if writer.complete:
+            say(f"{title}: complete, {there} rows; nothing to do.")
+        else:
+            if there:
+                say(f"{title}: resuming, {there} of {len(rows)} rows were there.")
+            if modality not in encoders:
+                encoders[modality] = _build(spec, modality, settings.device)
+            encoder = encoders[modality]
+            with progress(title, len(rows), "rows", there) as advance:
+                extract(
+                    rows,
+                    _reader(modality, encoder, settings.seed),
+                    encoder,
+                    writer,
+                    shard_rows=settings.cache.shard_rows,
+                    batch_size=settings.extract.batch_size,
+                    advance=lambda count: advance(count, ""),
+                )
+    return {
+        "split": split,
+        "modality": modality,
+        "encoder": spec.label,
+        "directory": str(directory),
+        "samples": len(samples),
+        "rows": len(rows),
+        "rows_already_there": there,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+def pick_device(name: str) -> Any:
+    """``auto`` → CUDA where there is one.
+
+    Raises:
+        DeviceError: CUDA is asked for and there is none.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if name.startswith("cuda") and not available:
+        raise DeviceError("There is no CUDA device.", "Use --device cpu or auto.")
+    return torch.device(("cuda" if available else "cpu") if name == "auto" else name)
+
+
+def _build(spec: Any, modality: str, device: str) -> Any:
+    from extract.image import ImageEncoder
+    from extract.text import TextEncoder
+
+    return (TextEncoder if modality == "text" else ImageEncoder)(spec, pick_device(device))
+
+
+def _reader(modality: str, encoder: Any, seed: int) -> Any:
+    """Row → the encoder's input, augmented from (seed, guid, variant) alone."""
+    from extract.augment import augment_image, augment_text, variant_rng
+    from extract.decode import decode
+
+    def read(row: Any) -> tuple[Any, str]:
+        sample, operation = row.sample, ""
+        value: Any = (
+            sample.text
+            if modality == "text"
+            else decode(sample.image_path.read_bytes(), sample.image_path.name)
+        )
+        if row.variant:
+            augment: Any = augment_text if modality == "text" else augment_image
+            value, operation = augment(value, variant_rng(seed, sample.guid, row.variant, modality))
+        return encoder.prepare(value), operation
+
+    return read
