@@ -1,0 +1,20 @@
+"""Synonyms without a download: a table derived from Princeton WordNet (see WORDNET-LICENSE)."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+from importlib.resources import files
+
+
+@functools.cache
+def _table() -> dict[str, str]:
+    packed = files(__package__).joinpath("wordnet.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode("ascii").split("\n")
+    return dict(line.split("\t", 1) for line in lines)  # type: ignore[misc]
+
+
+def synonyms(word: str) -> tuple[str, ...]:
+    """Single-word synonyms over all senses, lower case, sorted; empty for unknown words."""
+    found = _table().get(word.lower())
+    return tuple(found.split(",")) if found else ()
