@@ -11,7 +11,7 @@ from importlib.resources import files
 def _table() -> dict[str, str]:
     packed = files(__package__).joinpath("wordnet.txt.gz").read_bytes()
     lines = gzip.decompress(packed).decode("ascii").split("\n")
-    return dict(line.split("\t", 1) for line in lines)  # type: ignore[misc]
+    return dict(line.split("\t", 1) for line in lines)
 
 
 def synonyms(word: str) -> tuple[str, ...]:
