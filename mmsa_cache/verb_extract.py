@@ -9,9 +9,10 @@ from typing import Any
 from .config import Settings
 from .console import progress, say
 from .dataset import SPLITS, Sample
-from .errors import DeviceError, SettingsError
+from .errors import SettingsError
 from .features import MODALITIES, cache_fields, cache_folder, copies_of, load_samples
 from .fingerprint import cache_name
+from .pipeline import build_encoder, reader_of, resolve_encoder
 from .store import CacheWriter, nearest_cache
 
 
@@ -35,7 +36,7 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
     wanted = SPLITS if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
         reading = {name: pool.submit(load_samples, settings, name) for name in wanted}
-        specs = {modality: _resolve(settings, modality) for modality in MODALITIES}
+        specs = {modality: resolve_encoder(settings, modality) for modality in MODALITIES}
         samples = {name: task.result() for name, task in reading.items()}
     encoders: dict[str, Any] = {}
     return [
@@ -43,27 +44,6 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
         for name in wanted
         for modality in MODALITIES
     ]
-
-
-def _resolve(settings: Settings, modality: str) -> Any:
-    if modality == "text":
-        from extract.text import resolve_text
-
-        text = settings.text
-        return resolve_text(text.model, text.weights, text.max_tokens, settings.seed)
-    from extract.image import resolve_image
-
-    image = settings.image
-    return resolve_image(
-        image.model,
-        image.weights,
-        image.kwargs,
-        mean=image.mean,
-        std=image.std,
-        size=image.size,
-        fit=image.fit,
-        seed=settings.seed,
-    )
 
 
 def _extract_one(
@@ -99,12 +79,12 @@ def _extract_one(
             if there:
                 say(f"{title}: resuming, {there} of {len(rows)} rows were there.")
             if modality not in encoders:
-                encoders[modality] = _build(spec, modality, settings.device)
+                encoders[modality] = build_encoder(spec, modality, settings.device)
             encoder = encoders[modality]
             with progress(title, len(rows), "rows", there) as advance:
                 extract(
                     rows,
-                    _reader(modality, encoder, settings.seed),
+                    reader_of(modality, encoder, settings.seed),
                     encoder,
                     writer,
                     shard_rows=settings.cache.shard_rows,
@@ -121,44 +101,3 @@ def _extract_one(
         "rows_already_there": there,
         "seconds": round(time.monotonic() - started, 2),
     }
-
-
-def pick_device(name: str) -> Any:
-    """``auto`` → CUDA where there is one.
-
-    Raises:
-        DeviceError: CUDA is asked for and there is none.
-    """
-    import torch
-
-    available = torch.cuda.is_available()
-    if name.startswith("cuda") and not available:
-        raise DeviceError("There is no CUDA device.", "Use --device cpu or auto.")
-    return torch.device(("cuda" if available else "cpu") if name == "auto" else name)
-
-
-def _build(spec: Any, modality: str, device: str) -> Any:
-    from extract.image import ImageEncoder
-    from extract.text import TextEncoder
-
-    return (TextEncoder if modality == "text" else ImageEncoder)(spec, pick_device(device))
-
-
-def _reader(modality: str, encoder: Any, seed: int) -> Any:
-    """Row → the encoder's input, augmented from (seed, guid, variant) alone."""
-    from extract.augment import augment_image, augment_text, variant_rng
-    from extract.decode import decode
-
-    def read(row: Any) -> tuple[Any, str]:
-        sample, operation = row.sample, ""
-        value: Any = (
-            sample.text
-            if modality == "text"
-            else decode(sample.image_path.read_bytes(), sample.image_path.name)
-        )
-        if row.variant:
-            augment: Any = augment_text if modality == "text" else augment_image
-            value, operation = augment(value, variant_rng(seed, sample.guid, row.variant, modality))
-        return encoder.prepare(value), operation
-
-    return read
