@@ -79,7 +79,7 @@ def random_deletion(text: str, rng: random.Random) -> str:
 def _with_pillow(
     change: Callable[[Image.Image, random.Random], Image.Image],
 ) -> Callable[[Pixels, random.Random], Pixels]:
-    return lambda image, rng: np.asarray(change(Image.fromarray(image), rng))
+    return lambda image, rng: np.array(change(Image.fromarray(image), rng))
 
 
 TEXT_OPERATIONS: dict[str, Callable[[str, random.Random], str]] = {

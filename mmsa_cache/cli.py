@@ -82,29 +82,13 @@ def extract(
     debug: Debug = False,
 ) -> None:
     """Run the frozen encoders once and write their features."""
+    flags = locals()
 
     def work() -> None:
         _check_packages()
         from . import verb_extract
-        from .config import load_settings
 
-        records = verb_extract.run(
-            load_settings(
-                {
-                    "data.root": data,
-                    "data.encoding": encoding,
-                    "cache.dir": cache,
-                    "text.model": text_model,
-                    "text.weights": text_weights,
-                    "image.model": image_model,
-                    "image.weights": image_weights,
-                    "extract.variants": variants,
-                    "device": device,
-                    "seed": seed,
-                }
-            ),
-            split,
-        )
+        records = verb_extract.run(_settings(flags), split)
         _show(as_json, records, ["split", "modality", "encoder", "rows", "rows_already_there"])
 
     _guarded(debug, work)
@@ -140,12 +124,173 @@ def verify(
     _guarded(debug, work)
 
 
+@app.command()
+def search(
+    trials: Annotated[int, typer.Option(min=1, help="Finished trials in all.")] = 200,
+    study: Annotated[str, typer.Option(help="Name of a study file.")] = "default",
+    data: Data = None,
+    encoding: Encoding = None,
+    cache: Cache = None,
+    text_model: TextModel = None,
+    text_weights: TextWeights = None,
+    image_model: ImageModel = None,
+    image_weights: ImageWeights = None,
+    device: Device = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Search a study's space on the cached features."""
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_stage_two
+
+        record = verb_stage_two.search(_settings(flags), study, trials)
+        keys = ["study", "trial", "metric", "inner_score", "outer_score", "optimism_gap"]
+        _show(as_json, [record], keys)
+
+    _guarded(debug, work)
+
+
+@app.command()
+def train(
+    study: Annotated[str | None, typer.Option(help="best, or a study's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    data: Data = None,
+    encoding: Encoding = None,
+    cache: Cache = None,
+    text_model: TextModel = None,
+    text_weights: TextWeights = None,
+    image_model: ImageModel = None,
+    image_weights: ImageWeights = None,
+    device: Device = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train one setting and write a run directory."""
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_stage_two
+
+        record = verb_stage_two.train(_settings(flags), study, name)
+        flat = {**record, **record["outer"]}
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+        else:
+            _show(False, [flat], ["run", "rows", "accuracy", "macro_f1", "best_epoch"])
+
+    _guarded(debug, work)
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Option(help="Name or folder of a run.")],
+    split: Annotated[str | None, typer.Option(help="train or test.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the guid,tag rows.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text of one pair.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture of one pair.")] = None,
+    data: Data = None,
+    device: Device = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict a split or one pair."""
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_stage_two as verbs
+        from .dataset import LABELS
+        from .store import write_atomically
+
+        verbs.check_pair(text, image, split)
+        if text is not None and image is not None:
+            rows = [("pair", verbs.predict_pair(run, text, image, device))]
+        else:
+            rows = verbs.predict_split(run, str(split), data, device)
+        records = [
+            {
+                "guid": guid,
+                "tag": LABELS[p.index(max(p))],
+                "probabilities": dict(zip(LABELS, p, strict=True)),
+            }
+            for guid, p in rows
+        ]
+        if out is not None:
+            write_atomically(out, verbs.format_predictions(rows).encode())
+            say(f"{len(rows)} rows written to {out}.")
+        if as_json:
+            print_result(json.dumps(records, indent=1))
+        elif text is not None:
+            best = records[0]
+            shown = ", ".join(
+                f"{k} {v:.3f}" for k, v in dict(zip(LABELS, rows[0][1], strict=True)).items()
+            )
+            print_result(f"{best['tag']} ({shown})")
+        elif out is None:
+            print_result(verbs.format_predictions(rows))
+
+    _guarded(debug, work)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Option(help="Name or folder of a run.")],
+    labels: Annotated[Path, typer.Option(help="A guid,tag file with labels.")],
+    device: Device = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Score a run on the rows of a label file."""
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_stage_two
+
+        record = verb_stage_two.evaluate(run, labels, device)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+        else:
+            _show(False, [record], ["run", "rows", "accuracy", "macro_f1"])
+
+    _guarded(debug, work)
+
+
+def _settings(flags: dict[str, Any]) -> Any:
+    """Settings from a verb's parameters, by the names that all verbs share."""
+    from .config import load_settings
+
+    names = {
+        "data": "data.root",
+        "encoding": "data.encoding",
+        "cache": "cache.dir",
+        "text_model": "text.model",
+        "text_weights": "text.weights",
+        "image_model": "image.model",
+        "image_weights": "image.weights",
+        "variants": "extract.variants",
+        "device": "device",
+        "seed": "seed",
+    }
+    return load_settings({key: flags.get(name) for name, key in names.items()})
+
+
 def _show(as_json: bool, records: list[dict[str, Any]], columns: list[str]) -> None:
     if as_json:
         print_result(json.dumps(records, indent=1))
         return
-    cells = [[str(len(r[c]) if isinstance(r[c], list) else r[c]) for c in columns] for r in records]
+    cells = [[_cell(r[c]) for c in columns] for r in records]
     print_result(format_table(columns, cells))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return str(len(value))
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

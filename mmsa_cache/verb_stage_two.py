@@ -1,0 +1,293 @@
+"""``mmsa search``, ``train``, ``predict`` and ``evaluate``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .bank import FeatureBank
+from .config import Settings
+from .console import progress, say
+from .dataset import LABELS, Sample, read_labels, single_sample
+from .errors import CacheNotFoundError, DataError, ModelError, SettingsError, StaleCacheError
+from .features import load_samples
+from .pipeline import live_bank, open_bank, pick_device, resolve_encoder
+from .runs import environment, find_run, new_run, publish, read_config, write_command, write_json
+from .splits import duplicate_groups
+
+
+def _labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, Any]]:
+    """The training split's samples and features, and what identifies those features."""
+    samples = load_samples(settings, "train")
+    bank = open_bank(settings, "train", samples).to(pick_device(settings.device))
+    origin = {"text": bank.text.name, "image": bank.image.name}
+    return samples, bank, {key: Path(value).name for key, value in origin.items()}
+
+
+def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
+    """Runs a study; returns its choice and the optimism gap."""
+    from fuse import search as engine
+    from fuse.space import find_study, read_study
+
+    study = read_study(find_study(name))
+    samples, bank, origin = _labelled(settings)
+    groups = duplicate_groups(samples)
+    started = time.monotonic()
+    done = 0
+    with progress(f"study {study.name}", trials, "trials") as advance:
+
+        def on_trial(finished: int, note: str) -> None:
+            nonlocal done
+            advance(finished - done, note)
+            done = finished
+
+        chosen = engine.search(
+            study,
+            bank,
+            groups,
+            trials=trials,
+            names=LABELS,
+            seed=settings.seed,
+            origin=origin,
+            on_trial=on_trial,
+        )
+    final = engine.train_final(
+        chosen.setting, bank, groups, outer=study.outer, names=LABELS, seed=settings.seed
+    )
+    outer = final.figures[study.metric]
+    return {
+        "study": study.name,
+        "trial": chosen.trial,
+        "metric": study.metric,
+        "inner_score": chosen.score,
+        "outer_score": outer,
+        "optimism_gap": chosen.score - outer,
+        "outer_rows": len(final.outer),
+        "seconds": round(time.monotonic() - started, 1),
+        "setting": asdict(chosen.setting),
+    }
+
+
+def train(settings: Settings, study_name: str | None, name: str | None) -> dict[str, Any]:
+    """Trains the best trial (or the default setting) and writes a run directory."""
+    from safetensors.torch import save_file
+
+    from fuse import search as engine
+    from fuse.trainer import Setting
+
+    samples, bank, origin = _labelled(settings)
+    chosen = None
+    setting, outer = Setting(), "report"
+    if study_name is not None:
+        chosen, study = engine.choose(study_name, origin)
+        setting, outer = chosen.setting, study.outer
+        say(f"Training trial {chosen.trial} of study {chosen.study} (score {chosen.score:.4f}).")
+    name, folder = new_run(name)
+    groups = duplicate_groups(samples)
+    with (
+        (folder / "metrics.jsonl").open("w", encoding="utf-8") as log,
+        progress(f"run {name}", setting.epochs, "epochs") as advance,
+    ):
+
+        def on_epoch(record: dict[str, Any]) -> None:
+            log.write(json.dumps(record) + "\n")
+            advance(1, f"macro-F1 {record['macro_f1']:.4f}")
+
+        final = engine.train_final(
+            setting, bank, groups, outer=outer, names=LABELS, seed=settings.seed, on_epoch=on_epoch
+        )
+    encoders = {m: resolve_encoder(settings, m).label for m in ("text", "image")}
+    write_json(
+        folder / "config.json",
+        {
+            "setting": asdict(setting),
+            "settings": settings.model_dump(mode="json")
+            | {"data": settings.data.model_dump(mode="json") | {"root": _absolute(settings)}}
+            | {
+                "cache": settings.cache.model_dump(mode="json")
+                | {"dir": str(settings.cache.dir.resolve())}
+            },
+            "classes": list(LABELS),
+            "features": {
+                "text": {"cache": origin["text"], "dim": bank.text.dim},
+                "image": {"cache": origin["image"], "dim": bank.image.dim},
+            },
+            "encoders": encoders,
+            "outer": outer,
+            "study": None if chosen is None else {"name": chosen.study, "trial": chosen.trial},
+        },
+    )
+    figures = {
+        "outer": final.figures,
+        "best_epoch": final.fit.best_epoch,
+        "training_rows": final.training_rows,
+        "stopping_rows": final.stopping_rows,
+    }
+    write_json(folder / "metrics.json", figures)
+    write_json(folder / "env.json", environment(str(bank.labels.device)))
+    write_command(folder / "command.txt")
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["guid", "tag", "predicted", *(f"p_{label}" for label in LABELS)])
+        for index, row in zip(final.outer.tolist(), final.probabilities, strict=True):
+            label = samples[index].label
+            assert label is not None
+            writer.writerow(
+                [samples[index].guid, LABELS[label], LABELS[int(row.argmax())]]
+                + [f"{p:.6f}" for p in row]
+            )
+    save_file(
+        {k: v.contiguous().cpu() for k, v in final.fit.model.state_dict().items()},
+        folder / "model.safetensors",
+    )
+    path = publish(folder, name)
+    return {"run": name, "directory": str(path), "encoders": encoders, **figures}
+
+
+def _absolute(settings: Settings) -> str | None:
+    return None if settings.data.root is None else str(settings.data.root.resolve())
+
+
+def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Any, Settings]:
+    """Model, its setting, and the settings it was made under."""
+    from safetensors.torch import load_file
+
+    from fuse.model import build_model
+    from fuse.trainer import Setting
+
+    folder = find_run(run)
+    config = read_config(folder)
+    try:
+        raw = config["settings"]
+        if device is not None:
+            raw["device"] = device
+        if data is not None:
+            raw["data"]["root"] = str(data)
+        settings = Settings.model_validate(raw)
+        setting = Setting(**config["setting"])
+        model = build_model(
+            fusion=setting.fusion,
+            modality=setting.modality,
+            text_in=config["features"]["text"]["dim"],
+            image_in=config["features"]["image"]["dim"],
+            text_dim=setting.text_dim,
+            image_dim=setting.image_dim,
+            classes=len(config["classes"]),
+            dropout=setting.dropout,
+            input_dropout=setting.input_dropout,
+            layers=setting.layers,
+            pooling=setting.pooling,
+            standardise=setting.standardise,
+        )
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error
+    return model, setting, settings
+
+
+def predict_split(
+    run: str, split: str, data: Path | None, device: str | None
+) -> list[tuple[str, list[float]]]:
+    """(guid, class probabilities) of a split, in the order of its label file."""
+    model, setting, settings = _load(run, device, data)
+    samples = load_samples(settings, split)
+    try:
+        bank = open_bank(settings, split, samples)
+    except (CacheNotFoundError, StaleCacheError) as error:
+        say(f"{error.message} Encoding the {len(samples)} pairs now.")
+        bank = live_bank(settings, samples)
+    return _predict(model, setting, settings, bank)
+
+
+def predict_pair(run: str, text: str, image: Path, device: str | None) -> list[float]:
+    """Class probabilities of one pair, encoded now."""
+    model, setting, settings = _load(run, device, None)
+    bank = live_bank(settings, [single_sample(text, image)])
+    return _predict(model, setting, settings, bank)[0][1]
+
+
+def _predict(
+    model: Any, setting: Any, settings: Settings, bank: FeatureBank
+) -> list[tuple[str, list[float]]]:
+    import numpy as np
+
+    from fuse.trainer import predict
+
+    device = pick_device(settings.device)
+    probabilities = predict(model.to(device), bank.to(device), np.arange(len(bank)), setting)
+    return list(zip(bank.guids, probabilities.tolist(), strict=True))
+
+
+def format_predictions(rows: Sequence[tuple[str, list[float]]]) -> str:
+    """``guid,tag`` lines, as the label files have them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["guid", "tag"])
+    writer.writerows((guid, LABELS[p.index(max(p))]) for guid, p in rows)
+    return text.getvalue()
+
+
+def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
+    """Scores a run's predictions on the rows of a label file.
+
+    Rows that the run has seen while training are counted, since figures from them mean little.
+
+    Raises:
+        DataError: A row has no label, or no pair in the data.
+    """
+    import numpy as np
+
+    from fuse.metrics import score
+
+    rows = read_labels(labels)
+    unlabelled = [row.guid for row in rows if row.label is None]
+    if unlabelled:
+        raise DataError(
+            f"{labels}: {len(unlabelled)} row(s) have the label null.",
+            "Give a file with labels.",
+            unlabelled[:10],
+        )
+    _, _, settings = _load(run, device, None)
+    found: dict[str, list[float]] = {}
+    training: set[str] = set()
+    wanted = {row.guid for row in rows}
+    for split in ("train", "test"):
+        try:
+            guids = {sample.guid for sample in load_samples(settings, split)}
+        except DataError:
+            continue
+        if split == "train":
+            training = guids
+        if wanted & guids:
+            found |= dict(predict_split(run, split, None, device))
+    missing = sorted(wanted - found.keys())
+    if missing:
+        raise DataError(f"{labels}: {len(missing)} guid(s) are not in the data.", "", missing[:10])
+    held_out = {
+        line.split(",")[0]
+        for line in (find_run(run) / "predictions.csv").read_text("utf-8").splitlines()[1:]
+    }
+    truth = np.array([row.label for row in rows], np.int64)
+    predicted = np.array([int(np.argmax(found[row.guid])) for row in rows], np.int64)
+    seen = sum(row.guid in training and row.guid not in held_out for row in rows)
+    if seen:
+        say(f"Note: {seen} of these {len(rows)} rows took part in training.")
+    return {"run": run, "rows_seen_in_training": seen, **score(truth, predicted, LABELS)}
+
+
+def check_pair(text: str | None, image: Path | None, split: str | None) -> None:
+    """``predict`` takes either a split or one pair.
+
+    Raises:
+        SettingsError: Neither or both are given.
+    """
+    if (text is None) != (image is None):
+        raise SettingsError("One pair needs both --text and --image.")
+    if (text is None) == (split is None):
+        raise SettingsError("Nothing to predict.", "Give --split test, or --text … --image ….")
