@@ -1,0 +1,5 @@
+"""``python -m mmsa_cache`` is ``mmsa``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,297 @@
+"""The whole way through the command line, on tiny random-weight encoders and generated pairs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from extract.compat import prepare_torchvision
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "plain", "day", "sea", "rain", "sun"]
+TONE = {"positive": ("good", (230, 200, 40)), "neutral": ("plain", (128, 128, 128))}
+TONE["negative"] = ("bad", (40, 30, 120))
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-layer BERT's configuration and a word-level tokenizer; its weights are random."""
+    prepare_torchvision()
+    from transformers import BertConfig, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]"
+    ).save_pretrained(folder)
+    BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    ).save_pretrained(folder)
+    return folder
+
+
+def make_pairs(root: Path, rows: int) -> None:
+    rng = np.random.default_rng(0)
+    (root / "pairs").mkdir(parents=True)
+    labels = rng.choice(["positive", "neutral", "negative"], rows, p=[0.55, 0.2, 0.25])
+    for i, label in enumerate(labels):
+        word, colour = TONE[label]
+        extra = " ".join(rng.choice(["day", "sea", "rain", "sun"], rng.integers(1, 5)))
+        (root / "pairs" / f"{i}.txt").write_text(f"{word} {extra} {i}")
+        noise = rng.integers(-20, 20, (24, 30, 3))
+        Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(
+            root / "pairs" / f"{i}.jpg"
+        )
+    cut = rows - 12
+    lines = [f"{i},{label}\n" for i, label in enumerate(labels)]
+    (root / "train.txt").write_text("guid,tag\n" + "".join(lines[:cut]))
+    (root / "test_without_label.txt").write_text(
+        "guid,tag\n" + "".join(f"{i},null\n" for i in range(cut, rows))
+    )
+    (root / "answers.csv").write_text("guid,tag\n" + "".join(lines[cut:]))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    make_pairs(folder / "posts", 132)
+    (folder / "mmsa.toml").write_text(
+        f"""[data]
+root = "posts"
+[text]
+model = "{text_model}"
+weights = "random"
+max_tokens = 16
+[image]
+model = "swinv2_tiny_window8_256"
+weights = "random"
+size = 64
+kwargs = {{ img_size = 64, window_size = 4, embed_dim = 16, depths = [1, 1], num_heads = [1, 2] }}
+[cache]
+shard_rows = 32
+"""
+    )
+    (folder / "studies").mkdir()
+    (folder / "studies" / "quick.toml").write_text(
+        """[protocol]
+outer = "grouped"
+folds = 2
+[fixed]
+epochs = 4
+batch_size = 32
+learning_rate = 0.003
+layers = 1
+[space]
+fusion = ["concat", "attention_combine"]
+level = ["pooled", "tokens"]
+text_dim = [16, 32]
+loss = ["acb", "ce"]
+alpha = [0.25, 0.75]
+"""
+    )
+    return folder
+
+
+COMMAND = [sys.executable, "-W", "error::UserWarning:mmsa_cache", "-m", "mmsa_cache"]
+
+
+def mmsa(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == code, result.stderr
+    return result
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+@pytest.fixture(scope="module")
+def extracted(work: Path) -> list[dict[str, object]]:
+    records: list[dict[str, object]] = json.loads(
+        mmsa(work, "extract", "--split", "all", "--json").stdout
+    )
+    return records
+
+
+def test_extract_says_what_it_made(extracted: list[dict[str, object]]) -> None:
+    assert [(r["split"], r["modality"]) for r in extracted] == [
+        ("train", "text"),
+        ("train", "image"),
+        ("test", "text"),
+        ("test", "image"),
+    ]
+    assert all("(random weights)" in str(r["encoder"]) for r in extracted)
+    assert extracted[0]["rows"] == extracted[1]["rows"]
+    assert int(str(extracted[0]["rows"])) > 120
+    assert extracted[2]["rows"] == 12
+
+
+def test_second_extract_does_nothing(work: Path, extracted: list[dict[str, object]]) -> None:
+    before = shards(work / "cache")
+    result = mmsa(work, "extract", "--split", "all", "--json")
+    assert result.stderr.count("nothing to do") == 4
+    assert shards(work / "cache") == before
+
+
+def test_changed_setting_is_named(work: Path, extracted: list[dict[str, object]]) -> None:
+    result = mmsa(work, "search", "--study", "quick", "--seed", "5", code=4)
+    assert "weights: the cache has random:47, wanted is random:5" in result.stderr
+
+
+def test_killed_extraction_resumes_byte_identical(
+    work: Path, extracted: list[dict[str, object]]
+) -> None:
+    target = work / "killed"
+    process = subprocess.Popen(
+        [*COMMAND, "extract", "--split", "all", "--cache", str(target)],
+        cwd=work,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(target.rglob("shard-00001.h5")):
+        assert time.monotonic() < deadline, "no shard was published"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list(target.rglob("manifest.json"))) < 4
+    result = mmsa(work, "extract", "--split", "all", "--cache", str(target))
+    assert "resuming" in result.stderr
+    assert shards(target) == shards(work / "cache")
+
+
+@pytest.fixture(scope="module")
+def searched(work: Path, extracted: list[dict[str, object]]) -> dict[str, object]:
+    mmsa(work, "search", "--study", "quick", "--trials", "3")
+    record: dict[str, object] = json.loads(
+        mmsa(work, "search", "--study", "quick", "--trials", "5", "--json").stdout
+    )
+    return record
+
+
+def test_search_resumes_to_the_exact_number(work: Path, searched: dict[str, object]) -> None:
+    import optuna
+
+    study = optuna.load_study(study_name="quick", storage=f"sqlite:///{work}/studies/studies.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 5
+    assert searched["inner_score"] == study.best_value
+    alone = work / "alone"
+    alone.mkdir(exist_ok=True)
+    for name in ("mmsa.toml", "studies/quick.toml"):
+        (alone / name).parent.mkdir(exist_ok=True)
+        text = (work / name).read_text().replace('"posts"', '"../posts"')
+        (alone / name).write_text(text + ('dir = "../cache"\n' if name == "mmsa.toml" else ""))
+    mmsa(alone, "search", "--study", "quick", "--trials", "5")
+    other = optuna.load_study(study_name="quick", storage=f"sqlite:///{alone}/studies/studies.db")
+    assert [(t.params, t.value) for t in study.trials] == [
+        (t.params, t.value) for t in other.trials
+    ]
+
+
+def test_train_predict_evaluate(work: Path, searched: dict[str, object]) -> None:
+    mmsa(work, "train", "--study", "best", "--name", "one")
+    run = work / "runs" / "one"
+    assert {p.name for p in run.iterdir()} >= {
+        "config.json",
+        "env.json",
+        "command.txt",
+        "metrics.jsonl",
+        "metrics.json",
+        "predictions.csv",
+        "model.safetensors",
+    }
+    mmsa(work, "predict", "--run", "one", "--split", "test", "--out", "p.csv")
+    lines = (work / "p.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["guid", *(str(i) for i in range(120, 132))]
+    result = mmsa(work, "evaluate", "--run", "one", "--labels", "posts/answers.csv", "--json")
+    found = json.loads(result.stdout)
+    answers = dict(x.split(",") for x in (work / "posts/answers.csv").read_text().splitlines()[1:])
+    right = np.mean([answers[g] == t for g, t in (line.split(",") for line in lines[1:])])
+    assert found["accuracy"] == right
+    assert found["rows_seen_in_training"] == 0
+
+
+def test_live_prediction_equals_the_caches(work: Path, searched: dict[str, object]) -> None:
+    if not (work / "runs" / "two").exists():
+        mmsa(work, "train", "--study", "quick", "--name", "two")
+    cached = json.loads(mmsa(work, "predict", "--run", "two", "--split", "test", "--json").stdout)
+    text = (work / "posts/pairs/125.txt").read_text()
+    live = json.loads(
+        mmsa(
+            work,
+            "predict",
+            "--run",
+            "two",
+            "--text",
+            text,
+            "--image",
+            "posts/pairs/125.jpg",
+            "--json",
+        ).stdout
+    )
+    want = next(row for row in cached if row["guid"] == "125")["probabilities"]
+    # Another batch and its padding change float32 sums, float16 rounds them: 2^-10 relative.
+    assert live[0]["probabilities"] == pytest.approx(want, abs=2e-3)
+
+
+def test_wrong_input_has_its_exit_code(work: Path, extracted: list[dict[str, object]]) -> None:
+    assert "Known: quick" in mmsa(work, "search", "--study", "nil", code=2).stderr.replace(
+        "default, ", ""
+    )
+    mmsa(work, "extract", "--splitt", "all", code=2)
+    mmsa(work, "extract", "--split", "al", code=2)
+    assert "--data" in mmsa(work, "extract", "--data", "nowhere", code=3).stderr
+    assert "Known:" in mmsa(work, "predict", "--run", "nil", "--split", "test", code=4).stderr
+    if not torch.cuda.is_available():
+        mmsa(work, "search", "--study", "quick", "--device", "cuda", code=5)
+
+
+def test_undecodable_pictures_are_all_named(work: Path, tmp_path: Path) -> None:
+    make_pairs(tmp_path / "posts", 80)
+    for guid in (3, 60):
+        path = tmp_path / "posts/pairs" / f"{guid}.jpg"
+        path.write_bytes(path.read_bytes()[:300])
+    result = mmsa(
+        work, "extract", "--data", str(tmp_path / "posts"), "--cache", str(tmp_path / "c"), code=3
+    )
+    assert "3.jpg" in result.stderr
+    assert "60.jpg" in result.stderr
+    assert "2 sample(s) cannot be read" in result.stderr
+
+
+def test_help_needs_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys\nfrom mmsa_cache.cli import app\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "print(sorted({'torch', 'transformers', 'timm', 'optuna'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=True
+    )
+    assert result.stdout.strip() == "[]"
