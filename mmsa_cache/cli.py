@@ -149,7 +149,10 @@ def search(
 
         record = verb_stage_two.search(_settings(flags), study, trials)
         keys = ["study", "trial", "metric", "inner_score", "outer_score", "optimism_gap"]
-        _show(as_json, [record], keys)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+        else:
+            _show(False, [record], keys)
 
     _guarded(debug, work)
 
