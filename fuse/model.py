@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ class MultimodalClassifier(nn.Module):
         image_projection: None for a model that reads no image.
         join: the fusion (both modalities) or the pooling (one modality).
         head: the classifier.
+        text_beside: projection of the text's pooled vector, which goes to the head beside the
+            fused one; None without.
+        image_beside: the same of the image.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class MultimodalClassifier(nn.Module):
         image_projection: Projection | None,
         join: Fusion | Pool,
         head: Head,
+        text_beside: Projection | None = None,
+        image_beside: Projection | None = None,
     ) -> None:
         super().__init__()
         both = text_projection is not None and image_projection is not None
@@ -45,6 +50,19 @@ class MultimodalClassifier(nn.Module):
         self.fusion = join if isinstance(join, Fusion) else None
         self.pool = join if isinstance(join, Pool) else None
         self.head = head
+        self.text_beside = text_beside
+        self.image_beside = image_beside
+
+    @property
+    def projections(self) -> dict[str, Projection]:
+        """The projections there are, by the name of the input that each reads."""
+        named = {
+            "text": self.text_projection,
+            "image": self.image_projection,
+            "text_vector": self.text_beside,
+            "image_vector": self.image_beside,
+        }
+        return {name: projection for name, projection in named.items() if projection is not None}
 
     def forward(
         self,
@@ -53,6 +71,9 @@ class MultimodalClassifier(nn.Module):
         image: Tensor | None,
         image_mask: Tensor | None,
         need_weights: bool = False,
+        *,
+        text_vector: Tensor | None = None,
+        image_vector: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Classifies.
 
@@ -63,6 +84,8 @@ class MultimodalClassifier(nn.Module):
             image_mask: ``(batch, patches)``, boolean, True = real position.
             need_weights: put the attention weights into the second result (fusions that have
                 them); slower.
+            text_vector: ``(batch, text_in)``, the pooled text, for a model with one beside.
+            image_vector: ``(batch, image_in)``, the pooled image.
 
         Returns:
             Logits ``(batch, classes)`` and the named intermediates: ``fused``
@@ -82,43 +105,36 @@ class MultimodalClassifier(nn.Module):
             fused, out = self.fusion(t, text_mask, v, image_mask, need_weights)
         elif self.pool is not None:
             fused = self.pool(t, text_mask) if t is not None else self.pool(v, image_mask)
+        for name, projection, vector in (
+            ("text_vector", self.text_beside, text_vector),
+            ("image_vector", self.image_beside, image_vector),
+        ):
+            if projection is not None:
+                if vector is None:
+                    raise ValueError(f"this model reads the {name}: it is required")
+                fused = torch.cat([fused, projection(vector)], dim=1)
         return self.head(fused), {"fused": fused, **out}
 
     @torch.no_grad()
-    def fit_standardisation(
-        self,
-        text_mean: Tensor | None = None,
-        text_std: Tensor | None = None,
-        image_mean: Tensor | None = None,
-        image_std: Tensor | None = None,
-    ) -> None:
+    def fit_standardisation(self, figures: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Sets the feature means and standard deviations of the training split.
 
         Args:
-            text_mean: ``(text_in,)``, over real positions; None if the model reads no text.
-            text_std: ``(text_in,)``.
-            image_mean: ``(image_in,)``, over real positions; None if the model reads no image.
-            image_std: ``(image_in,)``.
+            figures: Means and deviations, ``(features,)`` each and over real positions, of every
+                input that `projections` names.
 
         Raises:
-            ValueError: the model was built with ``standardise=False``, or figures of a modality
+            ValueError: the model was built with ``standardise=False``, or figures of an input
                 that it reads are missing or have the wrong shape.
         """
-        for name, projection, mean, std in (
-            ("text", self.text_projection, text_mean, text_std),
-            ("image", self.image_projection, image_mean, image_std),
-        ):
-            if projection is None:
-                continue
+        for name, projection in self.projections.items():
             if projection.standardise is None:
                 raise ValueError(
                     "this model does not standardise its inputs: build it with standardise=True"
                 )
-            if mean is None or std is None:
-                raise ValueError(
-                    f"this model reads the {name}: {name}_mean and {name}_std are required"
-                )
-            projection.standardise.fit(mean, std)
+            if name not in figures:
+                raise ValueError(f"this model reads the {name}: its mean and std are required")
+            projection.standardise.fit(*figures[name])
 
 
 def build_model(
@@ -137,6 +153,7 @@ def build_model(
     ffn: int = 2048,
     pooling: str = "mean",
     standardise: bool = False,
+    beside: bool = False,
     head_dims: Sequence[int] = (1024, 256),
 ) -> MultimodalClassifier:
     """Builds a model from flat settings.
@@ -156,6 +173,8 @@ def build_model(
         ffn: feed-forward units of the ``encoder`` fusion.
         pooling: ``mean``, ``first`` or ``attention``.
         standardise: standardise the inputs; call `fit_standardisation` before training.
+        beside: the pooled vectors of the encoders go to the head too, beside the fused vector,
+            each through a projection of its own.
         head_dims: hidden sizes of the head.
 
     Raises:
@@ -187,8 +206,17 @@ def build_model(
     else:
         fused_dim = text_dim if modality == "text" else image_dim
         join = Pool(pooling, fused_dim)
+    text_beside = image_beside = None
+    if beside and text_projection is not None:
+        text_beside = Projection(text_in, text_dim, input_dropout, standardise)
+        fused_dim += text_dim
+    if beside and image_projection is not None:
+        image_beside = Projection(image_in, image_dim, input_dropout, standardise)
+        fused_dim += image_dim
     head = Head(fused_dim, classes, dropout, head_dims)
-    return MultimodalClassifier(text_projection, image_projection, join, head)
+    return MultimodalClassifier(
+        text_projection, image_projection, join, head, text_beside, image_beside
+    )
 
 
 def _project(

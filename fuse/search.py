@@ -21,14 +21,12 @@ from mmsa_cache.errors import DeviceError, SettingsError
 from mmsa_cache.fingerprint import differences
 from mmsa_cache.splits import grouped_folds, outer_split
 
-from .metrics import score
 from .space import Study
-from .trainer import Fit, Setting, TrainingError, fit, predict
+from .trainer import Setting, TrainingError, fit
 
 DATABASE = Path("studies/studies.db")
+_UNPRUNED = 5
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-# Folds of the development rows, one of which decides when a final training stops.
-_STOPPING_FOLDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,12 @@ def _search(
 ) -> Chosen:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     record = optuna.create_study(
-        study_name=study.name, storage=address, direction="maximize", load_if_exists=True
+        study_name=study.name,
+        storage=address,
+        direction="maximize",
+        load_if_exists=True,
+        # A trial below the median of the earlier ones after as many folds is given up.
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED),
     )
     identity = json.loads(json.dumps({**study.as_dict(), "seed": seed, **origin}))
     known = record.user_attrs.get("identity", identity)
@@ -134,14 +137,14 @@ def _search(
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             trial = record.ask()
         setting = study.suggest(trial)
+        values: list[float] = []
         try:
-            values = [
-                max(
-                    epoch[study.metric]
-                    for epoch in fit(setting, bank, a, b, names=names, seed=seed).history
-                )
-                for a, b in folds
-            ]
+            for step, (a, b) in enumerate(folds):
+                result = fit(setting, bank, a, b, names=names, seed=seed)
+                values.append(result.kept[study.metric])
+                trial.report(float(np.mean(values)), step)
+                if trial.should_prune():
+                    break
         except TrainingError as error:
             failures += 1
             trial.set_user_attr("failure", str(error))
@@ -151,7 +154,10 @@ def _search(
             continue
         trial.set_user_attr("setting", asdict(setting))
         trial.set_user_attr("folds", values)
-        record.tell(trial, float(np.mean(values)))
+        if len(values) < len(folds):
+            record.tell(trial, state=TrialState.PRUNED)
+        else:
+            record.tell(trial, float(np.mean(values)))
         best = record.best_trial
         on_trial(finished + 1, f"best {best.value:.4f} (trial {best.number})")
     return _chosen(record)
@@ -199,41 +205,3 @@ def choose(name: str, origin: dict[str, Any], database: Path = DATABASE) -> tupl
     if not found:
         raise SettingsError(f"No study {name!r} has a finished trial on these features.", hint)
     return max(found, key=lambda item: item[0].score)
-
-
-@dataclass(frozen=True, slots=True)
-class Final:
-    """A final model and its figures on rows that took part in no choice."""
-
-    fit: Fit
-    outer: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    """(outer rows, classes)"""
-    figures: dict[str, Any]
-    training_rows: int
-    stopping_rows: int
-
-
-def train_final(
-    setting: Setting,
-    bank: FeatureBank,
-    groups: NDArray[np.int64],
-    *,
-    outer: str,
-    names: tuple[str, ...],
-    seed: int,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
-) -> Final:
-    """Trains a setting on the development rows and scores it once on the outer rows.
-
-    An eighth of the development rows, duplicate groups kept together, decides when to stop.
-    """
-    labels = bank.labels.cpu().numpy()
-    development, judged = outer_split(outer, labels, groups, seed)
-    a, b = grouped_folds(labels[development], groups[development], _STOPPING_FOLDS, seed)[0]
-    result = fit(
-        setting, bank, development[a], development[b], names=names, seed=seed, on_epoch=on_epoch
-    )
-    probabilities = predict(result.model, bank, judged, setting)
-    figures = score(labels[judged], probabilities.argmax(1), names)
-    return Final(result, judged, probabilities, figures, len(a), len(b))

@@ -21,6 +21,7 @@ from .metrics import score
 from .model import MultimodalClassifier, build_model
 
 METRICS = ("macro_f1", "accuracy")
+KEEP = ("best", "last")
 
 
 class TrainingError(MmsaError):
@@ -45,6 +46,8 @@ class Setting:
     dropout: float = 0.25
     input_dropout: float = 0.0
     layers: int = 6
+    beside: bool = False
+    grid: int = 0
     standardise: bool = True
     loss: str = "acb"
     alpha: float = 0.25
@@ -60,6 +63,7 @@ class Setting:
     patience: int = 3
     schedule: str = "plateau"
     metric: str = "macro_f1"
+    keep: str = "best"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +71,19 @@ class Fit:
     """A trained model and how it got there."""
 
     model: MultimodalClassifier
-    best_epoch: int
+    kept: dict[str, Any]
+    """Record of the epoch whose weights the model has."""
     history: list[dict[str, Any]]
 
 
-def make_model(setting: Setting, bank: FeatureBank, classes: int) -> MultimodalClassifier:
-    """Builds the model of a setting for the features of a bank."""
+def make_model(setting: Setting, text_in: int, image_in: int, classes: int) -> MultimodalClassifier:
+    """Builds the model of a setting for features of these lengths."""
     try:
         return build_model(
             fusion=setting.fusion,
             modality=setting.modality,
-            text_in=bank.text.dim,
-            image_in=bank.image.dim,
+            text_in=text_in,
+            image_in=image_in,
             text_dim=setting.text_dim,
             image_dim=setting.image_dim,
             classes=classes,
@@ -87,6 +92,7 @@ def make_model(setting: Setting, bank: FeatureBank, classes: int) -> MultimodalC
             layers=setting.layers,
             pooling=setting.pooling,
             standardise=setting.standardise,
+            beside=setting.beside,
         )
     except ValueError as error:
         raise SettingsError(f"This setting makes no model: {error}") from error
@@ -102,7 +108,7 @@ def fit(
     seed: int,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> Fit:
-    """Trains one model; the epoch with the best validation metric is kept.
+    """Trains one model; the epoch with the best validation metric is kept, or the last one.
 
     Augmented copies of training samples take part where the setting says so; validation sees
     originals only.
@@ -122,11 +128,13 @@ def fit(
     """
     if setting.metric not in METRICS:
         raise SettingsError(f"Unknown metric {setting.metric!r}.", f"Valid: {', '.join(METRICS)}.")
+    if setting.keep not in KEEP:
+        raise SettingsError(f"Unknown keep {setting.keep!r}.", f"Valid: {', '.join(KEEP)}.")
     device = bank.labels.device
     torch.manual_seed(seed)
     order = torch.Generator().manual_seed(seed)
     items = bank.items(train, variants=setting.variants)
-    model = make_model(setting, bank, len(names)).to(device)
+    model = make_model(setting, bank.text.dim, bank.image.dim, len(names)).to(device)
     if setting.standardise:
         _fit_standardisation(model, bank, items, setting)
     try:
@@ -151,7 +159,7 @@ def fit(
         total = 0.0
         for chosen in _batches(len(items), setting.batch_size, order):
             batch = gather(bank, items[chosen], setting)
-            logits, _ = model(batch.text, batch.text_mask, batch.image, batch.image_mask)
+            logits = forward(model, batch)
             loss = loss_function(logits, batch.labels)
             optimiser.zero_grad()
             loss.backward()
@@ -180,12 +188,15 @@ def fit(
         value = found[setting.metric]
         if setting.schedule == "plateau":
             scheduler.step(value)
+        if setting.keep == "last":
+            continue
         if value > best:
             best, best_epoch, best_state = value, epoch, copy.deepcopy(model.state_dict())
         elif epoch - best_epoch >= setting.patience:
             break
-    model.load_state_dict(best_state)
-    return Fit(model.eval(), best_epoch + 1, history)
+    if setting.keep == "best":
+        model.load_state_dict(best_state)
+    return Fit(model.eval(), history[best_epoch], history)
 
 
 def predict(
@@ -202,7 +213,7 @@ def predict(
     with torch.inference_mode():
         for chosen in torch.arange(len(items)).split(batch_size):
             batch = gather(bank, items[chosen], setting)
-            logits, _ = model(batch.text, batch.text_mask, batch.image, batch.image_mask)
+            logits = forward(model, batch)
             parts.append(logits.double().softmax(1).cpu())
     return torch.cat(parts).numpy()
 
@@ -210,8 +221,25 @@ def predict(
 def gather(bank: FeatureBank, items: Tensor, setting: Setting) -> Batch:
     """The batch that a setting's model takes."""
     return bank.batch(
-        items, level=setting.level, text_pool=setting.text_pool, image_pool=setting.image_pool
+        items,
+        level=setting.level,
+        text_pool=setting.text_pool,
+        image_pool=setting.image_pool,
+        grid=setting.grid,
     )
+
+
+def forward(model: MultimodalClassifier, batch: Batch) -> Tensor:
+    """Logits of a batch, (batch, classes)."""
+    logits, _ = model(
+        batch.text,
+        batch.text_mask,
+        batch.image,
+        batch.image_mask,
+        text_vector=batch.text_vector,
+        image_vector=batch.image_vector,
+    )
+    return logits
 
 
 def _batches(count: int, size: int, order: torch.Generator) -> list[Tensor]:
@@ -226,23 +254,29 @@ def _fit_standardisation(
     model: MultimodalClassifier, bank: FeatureBank, items: Tensor, setting: Setting
 ) -> None:
     """Means and deviations over the real positions of the training rows."""
-    sums: dict[str, list[Any]] = {"text": [0, 0.0, 0.0], "image": [0, 0.0, 0.0]}
+    sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in model.projections}
     for chosen in torch.arange(len(items)).split(512):
         batch = gather(bank, items[chosen], setting)
-        for name, values, mask in (
-            ("text", batch.text, batch.text_mask),
-            ("image", batch.image, batch.image_mask),
-        ):
-            real = values[mask].double()
-            sums[name][0] += len(real)
-            sums[name][1] += real.sum(0)
-            sums[name][2] += real.square().sum(0)
-    figures: dict[str, Tensor] = {}
-    for name, (count, total, squares) in sums.items():
-        mean = total / count
-        figures[f"{name}_mean"] = mean.float()
-        figures[f"{name}_std"] = (squares / count - mean.square()).clamp_min(0).sqrt().float()
-    model.fit_standardisation(**figures)
+        real = {
+            "text": batch.text[batch.text_mask],
+            "image": batch.image[batch.image_mask],
+            "text_vector": batch.text_vector,
+            "image_vector": batch.image_vector,
+        }
+        for name, figures in sums.items():
+            values = real[name].double()
+            figures[0] += len(values)
+            figures[1] += values.sum(0)
+            figures[2] += values.square().sum(0)
+    model.fit_standardisation(
+        {
+            name: (
+                (total / count).float(),
+                (squares / count - (total / count).square()).clamp_min(0).sqrt().float(),
+            )
+            for name, (count, total, squares) in sums.items()
+        }
+    )
 
 
 def _class_weights(bank: FeatureBank, items: Tensor, classes: int) -> list[float]:

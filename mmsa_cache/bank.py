@@ -7,6 +7,7 @@ tensor on the GPU, and a batch is a handful of gathers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ class Batch:
     """(batch, patches, image_dim) float16"""
     image_mask: Tensor
     """(batch, patches) bool"""
+    text_vector: Tensor
+    """(batch, text_dim) float16, the chosen pool"""
+    image_vector: Tensor
+    """(batch, image_dim) float16, the chosen pool"""
     labels: Tensor
     """(batch,) int64, −1 where unknown"""
 
@@ -70,6 +75,7 @@ class ModalityFeatures:
         self._block = torch.cat(block)
         self._start = torch.cat(start)
         self._length = torch.cat(length)
+        self._grids: dict[int, Tensor] = {}
 
     @classmethod
     def open(cls, directory: Path) -> ModalityFeatures:
@@ -106,18 +112,49 @@ class ModalityFeatures:
         self._block = torch.zeros_like(self._block)
         self._length = self._length.to(device)
         self.pooled = self.pooled.to(device)
+        self._grids = {side: grid.to(device) for side, grid in self._grids.items()}
 
-    def vectors(self, rows: Tensor, pool: str) -> tuple[Tensor, Tensor]:
-        """Pooled vectors as sequences of length one.
+    def vectors(self, rows: Tensor, pool: str) -> Tensor:
+        """Pooled vectors.
 
         Args:
             rows: Row numbers, (batch,).
             pool: Name of the pool.
 
         Returns:
-            Features (batch, 1, dim) float16 and mask (batch, 1).
+            Features (batch, dim) float16.
         """
-        features = self.pooled[rows.to(self.device), self.pool_index(pool)].unsqueeze(1)
+        return self.pooled[rows.to(self.device), self.pool_index(pool)]
+
+    def grid(self, rows: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Patches averaged to a coarser square grid; made for all rows at the first call.
+
+        Args:
+            rows: Row numbers, (batch,).
+            side: Cells along each side.
+
+        Returns:
+            Features (batch, side·side, dim) float16 and mask, all True.
+
+        Raises:
+            SettingsError: The positions are no square, or one with fewer cells.
+        """
+        if side not in self._grids:
+            counts = self._length.unique().tolist()
+            whole = math.isqrt(counts[0])
+            if len(counts) > 1 or whole * whole != counts[0] or not 1 <= side <= whole:
+                raise SettingsError(
+                    f"{self.name} has {counts} positions a row: no {side}×{side} grid comes of it.",
+                    "Set grid to 0 (all patches), or to at most the side of the model's own grid.",
+                )
+            parts = []
+            for part in torch.arange(len(self._length)).split(256):
+                patches, _ = self.sequences(part)
+                square = patches.float().transpose(1, 2).unflatten(2, (whole, whole))
+                cells = torch.nn.functional.adaptive_avg_pool2d(square, side)
+                parts.append(cells.flatten(2).transpose(1, 2).half())
+            self._grids[side] = torch.cat(parts)
+        features = self._grids[side][rows.to(self.device)]
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=self.device)
 
     def sequences(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,28 +237,36 @@ class FeatureBank:
             parts.append(rows[(rows >= 0).all(1)])
         return torch.cat(parts)
 
-    def batch(self, items: Tensor, *, level: str, text_pool: str, image_pool: str) -> Batch:
+    def batch(
+        self, items: Tensor, *, level: str, text_pool: str, image_pool: str, grid: int = 0
+    ) -> Batch:
         """Gathers one batch.
 
         Args:
             items: Rows of ``items()``, (batch, 3).
             level: ``pooled`` (sequences of one vector) or ``tokens``.
-            text_pool: Pool of the text at the pooled level.
-            image_pool: Pool of the image at the pooled level.
+            text_pool: Which pooled vector of the text.
+            image_pool: Which pooled vector of the image.
+            grid: Cells along each side that patches are averaged to; 0 keeps them all.
 
         Raises:
             SettingsError: Unknown level or pool.
         """
+        text_vector = self.text.vectors(items[:, 1], text_pool)
+        image_vector = self.image.vectors(items[:, 2], image_pool)
         if level == "pooled":
-            text, text_mask = self.text.vectors(items[:, 1], text_pool)
-            image, image_mask = self.image.vectors(items[:, 2], image_pool)
+            text, image = text_vector.unsqueeze(1), image_vector.unsqueeze(1)
+            text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+            image_mask = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
         elif level == "tokens":
             text, text_mask = self.text.sequences(items[:, 1])
-            image, image_mask = self.image.sequences(items[:, 2])
+            image, image_mask = (
+                self.image.grid(items[:, 2], grid) if grid else self.image.sequences(items[:, 2])
+            )
         else:
             raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
         labels = self.labels[items[:, 0].to(self.labels.device)]
-        return Batch(text, text_mask, image, image_mask, labels)
+        return Batch(text, text_mask, image, image_mask, text_vector, image_vector, labels)
 
 
 def _row_table(features: ModalityFeatures, guids: list[str]) -> Tensor:

@@ -161,6 +161,9 @@ def search(
 def train(
     study: Annotated[str | None, typer.Option(help="best, or a study's name.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    folds: Annotated[
+        int, typer.Option(min=1, help="Members, each stopped on its own fold; averaged.")
+    ] = 5,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -180,12 +183,12 @@ def train(
         _check_packages()
         from . import verb_stage_two
 
-        record = verb_stage_two.train(_settings(flags), study, name)
+        record = verb_stage_two.train(_settings(flags), study, name, folds)
         flat = {**record, **record["outer"]}
         if as_json:
             print_result(json.dumps(record, indent=1))
         else:
-            _show(False, [flat], ["run", "rows", "accuracy", "macro_f1", "best_epoch"])
+            _show(False, [flat], ["run", "rows", "accuracy", "macro_f1"])
 
     _guarded(debug, work)
 

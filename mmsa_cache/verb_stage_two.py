@@ -32,6 +32,7 @@ def _labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, 
 
 def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
     """Runs a study; returns its choice and the optimism gap."""
+    from fuse import ensemble
     from fuse import search as engine
     from fuse.space import find_study, read_study
 
@@ -57,10 +58,16 @@ def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
             origin=origin,
             on_trial=on_trial,
         )
-    final = engine.train_final(
-        chosen.setting, bank, groups, outer=study.outer, names=LABELS, seed=settings.seed
+    final = ensemble.train(
+        chosen.setting,
+        bank,
+        groups,
+        outer=study.outer,
+        names=LABELS,
+        seed=settings.seed,
+        folds=study.folds,
     )
-    outer = final.figures[study.metric]
+    outer = final.figures["outer"][study.metric]
     return {
         "study": study.name,
         "trial": chosen.trial,
@@ -74,10 +81,20 @@ def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
     }
 
 
-def train(settings: Settings, study_name: str | None, name: str | None) -> dict[str, Any]:
-    """Trains the best trial (or the default setting) and writes a run directory."""
+def train(
+    settings: Settings, study_name: str | None, name: str | None, folds: int
+) -> dict[str, Any]:
+    """Trains the best trial (or the default setting) and writes a run directory.
+
+    Args:
+        settings: The command's settings.
+        study_name: A study, ``best`` of all, or None for the default setting.
+        name: Name of the run.
+        folds: Members of the ensemble.
+    """
     from safetensors.torch import save_file
 
+    from fuse import ensemble
     from fuse import search as engine
     from fuse.trainer import Setting
 
@@ -92,15 +109,22 @@ def train(settings: Settings, study_name: str | None, name: str | None) -> dict[
     groups = duplicate_groups(samples)
     with (
         (folder / "metrics.jsonl").open("w", encoding="utf-8") as log,
-        progress(f"run {name}", setting.epochs, "epochs") as advance,
+        progress(f"run {name}", folds * setting.epochs, "epochs") as advance,
     ):
 
         def on_epoch(record: dict[str, Any]) -> None:
             log.write(json.dumps(record) + "\n")
-            advance(1, f"macro-F1 {record['macro_f1']:.4f}")
+            advance(1, f"member {record['member']}, macro-F1 {record['macro_f1']:.4f}")
 
-        final = engine.train_final(
-            setting, bank, groups, outer=outer, names=LABELS, seed=settings.seed, on_epoch=on_epoch
+        final = ensemble.train(
+            setting,
+            bank,
+            groups,
+            outer=outer,
+            names=LABELS,
+            seed=settings.seed,
+            folds=folds,
+            on_epoch=on_epoch,
         )
     encoders = {m: resolve_encoder(settings, m).label for m in ("text", "image")}
     write_json(
@@ -120,16 +144,13 @@ def train(settings: Settings, study_name: str | None, name: str | None) -> dict[
             },
             "encoders": encoders,
             "outer": outer,
-            "study": None if chosen is None else {"name": chosen.study, "trial": chosen.trial},
+            "offsets": final.figures["offsets"],
+            "study": None
+            if chosen is None
+            else {"name": chosen.study, "trial": chosen.trial, "score": chosen.score},
         },
     )
-    figures = {
-        "outer": final.figures,
-        "best_epoch": final.fit.best_epoch,
-        "training_rows": final.training_rows,
-        "stopping_rows": final.stopping_rows,
-    }
-    write_json(folder / "metrics.json", figures)
+    write_json(folder / "metrics.json", final.figures)
     write_json(folder / "env.json", environment(str(bank.labels.device)))
     write_command(folder / "command.txt")
     with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
@@ -142,23 +163,21 @@ def train(settings: Settings, study_name: str | None, name: str | None) -> dict[
                 [samples[index].guid, LABELS[label], LABELS[int(row.argmax())]]
                 + [f"{p:.6f}" for p in row]
             )
-    save_file(
-        {k: v.contiguous().cpu() for k, v in final.fit.model.state_dict().items()},
-        folder / "model.safetensors",
-    )
+    save_file(final.ensemble.tensors(), folder / "model.safetensors")
     path = publish(folder, name)
-    return {"run": name, "directory": str(path), "encoders": encoders, **figures}
+    return {"run": name, "directory": str(path), "encoders": encoders, **final.figures}
 
 
 def _absolute(settings: Settings) -> str | None:
     return None if settings.data.root is None else str(settings.data.root.resolve())
 
 
-def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Any, Settings]:
-    """Model, its setting, and the settings it was made under."""
+def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Settings]:
+    """The trained ensemble, and the settings it was made under."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from fuse.model import build_model
+    from fuse.ensemble import Ensemble
     from fuse.trainer import Setting
 
     folder = find_run(run)
@@ -170,57 +189,46 @@ def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Any, Se
         if data is not None:
             raw["data"]["root"] = str(data)
         settings = Settings.model_validate(raw)
-        setting = Setting(**config["setting"])
-        model = build_model(
-            fusion=setting.fusion,
-            modality=setting.modality,
+        ensemble = Ensemble.restore(
+            Setting(**config["setting"]),
+            load_file(folder / "model.safetensors"),
+            config["offsets"],
             text_in=config["features"]["text"]["dim"],
             image_in=config["features"]["image"]["dim"],
-            text_dim=setting.text_dim,
-            image_dim=setting.image_dim,
-            classes=len(config["classes"]),
-            dropout=setting.dropout,
-            input_dropout=setting.input_dropout,
-            layers=setting.layers,
-            pooling=setting.pooling,
-            standardise=setting.standardise,
         )
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error
-    return model, setting, settings
+    return ensemble, settings
 
 
 def predict_split(
     run: str, split: str, data: Path | None, device: str | None
 ) -> list[tuple[str, list[float]]]:
     """(guid, class probabilities) of a split, in the order of its label file."""
-    model, setting, settings = _load(run, device, data)
+    ensemble, settings = _load(run, device, data)
     samples = load_samples(settings, split)
     try:
         bank = open_bank(settings, split, samples)
     except (CacheNotFoundError, StaleCacheError) as error:
         say(f"{error.message} Encoding the {len(samples)} pairs now.")
         bank = live_bank(settings, samples)
-    return _predict(model, setting, settings, bank)
+    return _predict(ensemble, settings, bank)
 
 
 def predict_pair(run: str, text: str, image: Path, device: str | None) -> list[float]:
     """Class probabilities of one pair, encoded now."""
-    model, setting, settings = _load(run, device, None)
+    ensemble, settings = _load(run, device, None)
     bank = live_bank(settings, [single_sample(text, image)])
-    return _predict(model, setting, settings, bank)[0][1]
+    return _predict(ensemble, settings, bank)[0][1]
 
 
-def _predict(
-    model: Any, setting: Any, settings: Settings, bank: FeatureBank
-) -> list[tuple[str, list[float]]]:
+def _predict(ensemble: Any, settings: Settings, bank: FeatureBank) -> list[tuple[str, list[float]]]:
     import numpy as np
 
-    from fuse.trainer import predict
-
     device = pick_device(settings.device)
-    probabilities = predict(model.to(device), bank.to(device), np.arange(len(bank)), setting)
+    for member in ensemble.members:
+        member.to(device)
+    probabilities = ensemble.predict(bank.to(device), np.arange(len(bank)))
     return list(zip(bank.guids, probabilities.tolist(), strict=True))
 
 
@@ -253,7 +261,7 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
             "Give a file with labels.",
             unlabelled[:10],
         )
-    _, _, settings = _load(run, device, None)
+    _, settings = _load(run, device, None)
     found: dict[str, list[float]] = {}
     training: set[str] = set()
     wanted = {row.guid for row in rows}

@@ -9,9 +9,10 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from fuse.ensemble import Ensemble, fit_offsets, shifted, train
 from fuse.fusions import FUSIONS
 from fuse.metrics import score
-from fuse.trainer import Setting, fit, predict
+from fuse.trainer import Setting, fit, forward, gather, predict
 from mmsa_cache.bank import FeatureBank, ModalityFeatures
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.schema import Shard
@@ -81,8 +82,8 @@ def test_best_epoch_is_kept_and_patience_ends(bank: FeatureBank) -> None:
     setting = replace(SMALL, patience=2, epochs=30)
     result = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1)
     values = [record["macro_f1"] for record in result.history]
-    assert result.best_epoch == int(np.argmax(values)) + 1
-    assert len(values) == min(30, result.best_epoch + 2)
+    assert result.kept["epoch"] == int(np.argmax(values)) + 1
+    assert len(values) == min(30, result.kept["epoch"] + 2)
     found = score(
         bank.labels[VALIDATION].numpy(),
         predict(result.model, bank, VALIDATION, setting).argmax(1),
@@ -111,6 +112,7 @@ def test_wrong_settings_are_named(bank: FeatureBank) -> None:
         ("loss", "none"),
         ("level", "words"),
         ("text_pool", "max"),
+        ("keep", "worst"),
     ):
         with pytest.raises(SettingsError, match=value):
             fit(replace(SMALL, **{key: value}), bank, TRAIN, VALIDATION, names=NAMES, seed=1)
@@ -123,3 +125,54 @@ def test_score_agrees_with_scikit_learn() -> None:
     assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     assert found["accuracy"] == np.mean(labels == predicted)
     assert np.sum(found["confusion"]) == 50
+
+
+def test_last_epoch_is_kept_if_wanted(bank: FeatureBank) -> None:
+    setting = replace(SMALL, keep="last", epochs=6, patience=1)
+    result = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1)
+    assert result.kept["epoch"] == len(result.history) == 6
+    probabilities = predict(result.model, bank, VALIDATION, setting)
+    found = score(bank.labels[VALIDATION].numpy(), probabilities.argmax(1), NAMES)
+    assert found["macro_f1"] == result.kept["macro_f1"]
+
+
+@pytest.mark.parametrize("level", ["pooled", "tokens"])
+def test_pooled_vectors_beside_the_fusion_reach_the_head(bank: FeatureBank, level: str) -> None:
+    setting = replace(SMALL, beside=True, level=level, fusion="attention", epochs=3)
+    model = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1).model
+    batch = gather(bank, bank.items(VALIDATION, variants=False), setting)
+    changed = replace(batch, text_vector=batch.text_vector + 1)
+    assert not torch.equal(forward(model, batch), forward(model, changed))
+    want = bank.text.pooled[:65, 1].double()
+    torch.testing.assert_close(
+        model.text_beside.standardise.mean.double(), want.mean(0), atol=1e-5, rtol=0
+    )
+
+
+def test_offsets_of_a_closed_form() -> None:
+    """Every row of class 1 gets 0.4 against 0.6: an offset over log 1.5 mends them all."""
+    labels = np.array([0] * 20 + [1] * 10)
+    probabilities = np.array([[0.9, 0.1]] * 20 + [[0.6, 0.4]] * 10)
+    offsets = fit_offsets(probabilities, labels)
+    assert offsets[0] == 0
+    assert np.log(1.5) < offsets[1] < np.log(9)
+    assert (shifted(probabilities, offsets).argmax(1) == labels).all()
+    assert (fit_offsets(np.eye(2)[labels] * 0.8 + 0.1, labels) == 0).all()
+    np.testing.assert_allclose(shifted(probabilities, offsets).sum(1), 1)
+
+
+def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
+    setting = replace(SMALL, epochs=2)
+    groups = np.arange(len(bank))
+    made = train(setting, bank, groups, outer="grouped", names=NAMES, seed=1, folds=3)
+    assert len(made.ensemble.members) == 3
+    each = [predict(m, bank, made.outer, setting) for m in made.ensemble.members]
+    plain = made.ensemble.predict(bank, made.outer, offsets=False)
+    np.testing.assert_allclose(plain, np.mean(each, axis=0))
+    np.testing.assert_allclose(made.probabilities, shifted(plain, made.ensemble.offsets))
+    rows = [member["stopping_rows"] for member in made.figures["members"]]
+    assert sum(rows) == made.figures["inner"]["rows"] == len(bank) - len(made.outer)
+    again = Ensemble.restore(
+        setting, made.ensemble.tensors(), made.figures["offsets"], text_in=DIM, image_in=DIM
+    )
+    np.testing.assert_array_equal(again.predict(bank, made.outer), made.probabilities)
