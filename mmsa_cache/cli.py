@@ -153,6 +153,7 @@ def search(
             print_result(json.dumps(record, indent=1))
         else:
             _show(False, [record], keys)
+            _say_notes(record)
 
     _guarded(debug, work)
 
@@ -189,6 +190,8 @@ def train(
             print_result(json.dumps(record, indent=1))
         else:
             _show(False, [flat], ["run", "rows", "accuracy", "macro_f1"])
+            _say_notes(record)
+            say(f"Report: {record['directory']}/report.html")
 
     _guarded(debug, work)
 
@@ -262,8 +265,33 @@ def evaluate(
             print_result(json.dumps(record, indent=1))
         else:
             _show(False, [record], ["run", "rows", "accuracy", "macro_f1"])
+            _say_notes(record)
 
     _guarded(debug, work)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Where everything goes.")] = Path(".demo"),
+    pairs: Annotated[int, typer.Option(min=60, help="Synthetic pairs to make.")] = 360,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the search.")] = 8,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run everything on generated pairs, MiniLM and a small random-weight SwinV2."""
+
+    def work() -> None:
+        _check_packages()
+        from . import demo as sample
+
+        sample.show(sample.run(folder, pairs, trials), as_json)
+
+    _guarded(debug, work)
+
+
+def _say_notes(record: dict[str, Any]) -> None:
+    for note in record["notes"]:
+        say(f"Note: {note}.")
 
 
 def _settings(flags: dict[str, Any]) -> Any:

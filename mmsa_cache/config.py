@@ -34,6 +34,8 @@ class DataSettings(_Section):
     """What happens to bytes that are not valid in ``encoding``."""
     max_chars: int | None = Field(default=None, ge=1)
     """Texts are cut to so many characters (the report: 128)."""
+    note: str | None = None
+    """Shown wherever figures from this data are ("synthetic data")."""
 
 
 class TextSettings(_Section):

@@ -38,6 +38,13 @@ def resolve_encoder(settings: Settings, modality: str) -> Any:
     )
 
 
+def notes_of(settings: Settings) -> list[str]:
+    """What a reader of figures made under these settings must know."""
+    labels = [resolve_encoder(settings, modality).label for modality in MODALITIES]
+    notes = [settings.data.note] if settings.data.note else []
+    return notes + [label for label in labels if label.endswith("(random weights)")]
+
+
 def pick_device(name: str) -> Any:
     """``auto`` → CUDA where there is one.
 

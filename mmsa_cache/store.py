@@ -9,9 +9,11 @@ so every published shard has its hash. When the last shard is there the receipt 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from .schema import Shard, shard_name
 MANIFEST = "manifest.json"
 RECEIPT = "manifest.partial.json"
 _TEMPORARY = ".tmp-"
+_HASHING_THREADS = 2
 _MAX_MANIFEST_BYTES = 64 << 20
 
 
@@ -186,13 +189,13 @@ class CacheWriter:
         if not (self._directory / name).is_file():
             return
         found = read_manifest(self._directory, name)
-        kept = []
-        for entry in found.shards:
-            path = self._directory / entry.name
-            if not path.is_file():
-                break  # the receipt was written, the rename was not: this shard is made again
-            _check_bytes(path, entry)
-            kept.append(entry)
+        # Where the receipt was written and the rename was not, the shard is made again.
+        kept = list(
+            itertools.takewhile(lambda e: (self._directory / e.name).is_file(), found.shards)
+        )
+        with ThreadPoolExecutor(_HASHING_THREADS) as pool:  # hashing releases the interpreter
+            for _ in pool.map(lambda e: _check_bytes(self._directory / e.name, e), kept):
+                pass
         if self.complete and len(kept) < len(found.shards):
             raise DamagedCacheError(
                 f"{self._directory / found.shards[len(kept)].name} is missing.", _AGAIN

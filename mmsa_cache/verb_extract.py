@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from .adapters import find_layout
 from .config import Settings
 from .console import progress, say
 from .dataset import SPLITS, Sample
@@ -33,7 +34,7 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
     """
     if split not in (*SPLITS, "all"):
         raise SettingsError(f"Unknown split {split!r}.", f"Valid: {', '.join(SPLITS)}, all.")
-    wanted = SPLITS if split == "all" else (split,)
+    wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
         reading = {name: pool.submit(load_samples, settings, name) for name in wanted}
         specs = {modality: resolve_encoder(settings, modality) for modality in MODALITIES}
@@ -44,6 +45,13 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
         for name in wanted
         for modality in MODALITIES
     ]
+
+
+def _splits_of(settings: Settings) -> tuple[str, ...]:
+    """The splits that the data has: raw MVSA knows no test, unlabelled pairs no train."""
+    if settings.data.root is None:
+        return SPLITS  # reading says what is missing
+    return tuple(find_layout(settings.data.root).splits)
 
 
 def _extract_one(

@@ -17,7 +17,7 @@ from .console import progress, say
 from .dataset import LABELS, Sample, read_labels, single_sample
 from .errors import CacheNotFoundError, DataError, ModelError, SettingsError, StaleCacheError
 from .features import load_samples
-from .pipeline import live_bank, open_bank, pick_device, resolve_encoder
+from .pipeline import live_bank, notes_of, open_bank, pick_device, resolve_encoder
 from .runs import environment, find_run, new_run, publish, read_config, write_command, write_json
 from .splits import duplicate_groups
 
@@ -77,6 +77,7 @@ def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
         "optimism_gap": chosen.score - outer,
         "outer_rows": len(final.outer),
         "seconds": round(time.monotonic() - started, 1),
+        "notes": notes_of(settings),
         "setting": asdict(chosen.setting),
     }
 
@@ -96,6 +97,7 @@ def train(
 
     from fuse import ensemble
     from fuse import search as engine
+    from fuse.report import Post, render
     from fuse.trainer import Setting
 
     samples, bank, origin = _labelled(settings)
@@ -144,6 +146,7 @@ def train(
             },
             "encoders": encoders,
             "outer": outer,
+            "notes": notes_of(settings),
             "offsets": final.figures["offsets"],
             "study": None
             if chosen is None
@@ -164,8 +167,10 @@ def train(
                 + [f"{p:.6f}" for p in row]
             )
     save_file(final.ensemble.tensors(), folder / "model.safetensors")
+    posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
+    (folder / "report.html").write_text(render(folder, posts), encoding="utf-8")
     path = publish(folder, name)
-    return {"run": name, "directory": str(path), "encoders": encoders, **final.figures}
+    return {"run": name, "directory": str(path), "notes": notes_of(settings), **final.figures}
 
 
 def _absolute(settings: Settings) -> str | None:
@@ -286,7 +291,12 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
     seen = sum(row.guid in training and row.guid not in held_out for row in rows)
     if seen:
         say(f"Note: {seen} of these {len(rows)} rows took part in training.")
-    return {"run": run, "rows_seen_in_training": seen, **score(truth, predicted, LABELS)}
+    return {
+        "run": run,
+        "rows_seen_in_training": seen,
+        "notes": notes_of(settings),
+        **score(truth, predicted, LABELS),
+    }
 
 
 def check_pair(text: str | None, image: Path | None, split: str | None) -> None:
