@@ -28,7 +28,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .projection import Pool
+from .projection import POOLINGS, Pool
 
 Fused = tuple[Tensor, dict[str, Tensor]]
 
@@ -80,8 +80,9 @@ class CrossAttention(nn.Module):
         Returns:
             The attended tokens ``(batch, text_tokens, dim)``, zero in rows without a real patch,
             and the weights ``(batch, text_tokens, patches)`` averaged over the heads, or None.
-            Weights of a real row sum to 1 over its real patches. The rows of padded text tokens
-            hold weights too; they mean nothing.
+            In eval mode the weights of a real row sum to 1 over its real patches (in training
+            mode they have gone through the dropout). The rows of padded text tokens hold weights
+            too; they mean nothing.
         """
         empty = ~image_mask.any(dim=1)
         attended, weights = self.mha(
@@ -381,6 +382,10 @@ def build_fusion(
         ValueError: unknown name or pooling, or sizes that the fusion cannot take.
     """
     check_fusion(name, text_dim=text_dim, image_dim=image_dim, heads=heads)
+    if pooling not in POOLINGS:
+        raise ValueError(f"unknown pooling {pooling!r}; valid: {', '.join(POOLINGS)}")
+    if layers < 1:
+        raise ValueError(f"layers: at least 1 is needed, received {layers}: change --layers")
     return FUSIONS[name](
         text_dim=text_dim,
         image_dim=image_dim,

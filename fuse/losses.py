@@ -2,7 +2,7 @@
 
 ``logits`` are ``(batch, classes)`` in any floating dtype, ``labels`` are ``(batch,)`` class codes
 in int64. Everything is computed in at least float32 from log-softmax. For finite logits neither the
-value nor the gradient is ever NaN or infinite.
+value nor the gradient is ever NaN or infinite, unless a weight as large as 1e8 makes it so.
 
 Symbols: p_t is the predicted probability of a sample's true class, p₁ and p₂ the highest and the
 second highest predicted probability.
@@ -164,6 +164,10 @@ class AdaptiveClassBalancedLoss(Loss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar."""
+        if logits.ndim == 2 and logits.shape[1] != self.classes:
+            raise ValueError(
+                f"loss 'acb' was built for {self.classes} classes, received {logits.shape[1]}"
+            )
         log_p = _log_probabilities(logits, labels)
         log_pt = _true_class(log_p, labels)
         if self.training:

@@ -46,6 +46,7 @@ class Setting:
     dropout: float = 0.25
     input_dropout: float = 0.0
     layers: int = 6
+    ffn: int = 2048
     beside: bool = False
     grid: int = 0
     standardise: bool = True
@@ -90,6 +91,7 @@ def make_model(setting: Setting, text_in: int, image_in: int, classes: int) -> M
             dropout=setting.dropout,
             input_dropout=setting.input_dropout,
             layers=setting.layers,
+            ffn=setting.ffn,
             pooling=setting.pooling,
             standardise=setting.standardise,
             beside=setting.beside,
