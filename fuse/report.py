@@ -129,13 +129,14 @@ class _Predictions:
         return np.take_along_axis(self.probabilities, self.predicted[:, None], axis=1)[:, 0]
 
 
-def render(folder: Path, posts: Mapping[str, Post]) -> str:
+def render(folder: Path, posts: Mapping[str, Post], title: str = "") -> str:
     """Writes the report of a run as the text of one HTML file.
 
     Args:
         folder: A run directory with ``config.json``, ``metrics.json``, ``metrics.jsonl``,
-            ``env.json``, ``command.txt`` and ``predictions.csv``; its name is the report's title.
+            ``env.json``, ``command.txt`` and ``predictions.csv``.
         posts: Text and picture by guid, for the gallery; it may lack guids.
+        title: Name of the run; by default the folder's.
 
     Returns:
         HTML, to be saved as UTF-8.
@@ -153,7 +154,7 @@ def render(folder: Path, posts: Mapping[str, Post]) -> str:
     bins, error = calibration(predictions.confidence, predictions.labels == predictions.predicted)
     intervals, class_intervals = bootstrap(predictions.labels, predictions.predicted, len(classes))
     page = _template().render(
-        run=folder.resolve().name,
+        run=title or folder.resolve().name,
         config=config,
         caveats=[*config["notes"], *_random_weights(config["encoders"])],
         colours=class_colours(classes),
@@ -443,8 +444,10 @@ def _picture(path: Path) -> tuple[dict[str, Any] | None, str]:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _thumbnail(path), ""
-    except Exception as error:  # a damaged picture may raise nearly anything inside Pillow
-        return None, f"The picture cannot be opened ({type(error).__name__})."
+    except FileNotFoundError:
+        return None, "The picture is missing."
+    except Exception:  # a damaged picture may raise nearly anything inside Pillow
+        return None, "The picture cannot be opened."
 
 
 def _thumbnail(path: Path) -> dict[str, Any]:

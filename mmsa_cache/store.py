@@ -193,8 +193,10 @@ class CacheWriter:
         kept = list(
             itertools.takewhile(lambda e: (self._directory / e.name).is_file(), found.shards)
         )
+        # A finished cache is only looked over; it is hashed where it is opened or verified.
+        check = _check_size if self.complete else _check_bytes
         with ThreadPoolExecutor(_HASHING_THREADS) as pool:  # hashing releases the interpreter
-            for _ in pool.map(lambda e: _check_bytes(self._directory / e.name, e), kept):
+            for _ in pool.map(lambda e: check(self._directory / e.name, e), kept):
                 pass
         if self.complete and len(kept) < len(found.shards):
             raise DamagedCacheError(
@@ -322,16 +324,20 @@ def verify_cache(directory: Path) -> list[str]:
     return problems
 
 
-def _check_bytes(path: Path, entry: ShardEntry) -> None:
+def _check_size(path: Path, entry: ShardEntry) -> None:
     try:
         if path.is_symlink():
             raise DamagedCacheError(f"{path} is a link, not a shard.", _AGAIN)
         size = path.stat().st_size
-        if size != entry.bytes:
-            raise DamagedCacheError(f"{path} has {size} bytes, sealed were {entry.bytes}.", _AGAIN)
-        found = fingerprint.file_sha256(path)
     except FileNotFoundError as error:
         raise DamagedCacheError(f"{path} is missing.", _AGAIN) from error
+    if size != entry.bytes:
+        raise DamagedCacheError(f"{path} has {size} bytes, sealed were {entry.bytes}.", _AGAIN)
+
+
+def _check_bytes(path: Path, entry: ShardEntry) -> None:
+    _check_size(path, entry)
+    found = fingerprint.file_sha256(path)
     if found != entry.sha256:
         raise DamagedCacheError(
             f"{path} was changed after it was sealed (sha256 {found[:12]}…, "

@@ -146,7 +146,7 @@ def train(
             },
             "encoders": encoders,
             "outer": outer,
-            "notes": notes_of(settings),
+            "notes": [settings.data.note] if settings.data.note else [],
             "offsets": final.figures["offsets"],
             "study": None
             if chosen is None
@@ -168,7 +168,7 @@ def train(
             )
     save_file(final.ensemble.tensors(), folder / "model.safetensors")
     posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
-    (folder / "report.html").write_text(render(folder, posts), encoding="utf-8")
+    (folder / "report.html").write_text(render(folder, posts, name), encoding="utf-8")
     path = publish(folder, name)
     return {"run": name, "directory": str(path), "notes": notes_of(settings), **final.figures}
 

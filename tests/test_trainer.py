@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from fuse.ensemble import Ensemble, fit_offsets, shifted, train
+from fuse.ensemble import Ensemble, fit_offsets, honest_offsets, shifted, train
 from fuse.fusions import FUSIONS
 from fuse.metrics import score
 from fuse.trainer import Setting, fit, forward, gather, predict
@@ -159,6 +159,22 @@ def test_offsets_of_a_closed_form() -> None:
     assert (shifted(probabilities, offsets).argmax(1) == labels).all()
     assert (fit_offsets(np.eye(2)[labels] * 0.8 + 0.1, labels) == 0).all()
     np.testing.assert_allclose(shifted(probabilities, offsets).sum(1), 1)
+
+
+def test_offsets_that_do_not_carry_over_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(0, 3, 30) for _ in range(3)]
+    noise = [rng.dirichlet(np.ones(3), 30) for _ in range(3)]
+    assert fit_offsets(np.concatenate(noise), np.concatenate(labels)).any()
+    kept = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        labels = [rng.integers(0, 3, 30) for _ in range(3)]
+        kept += honest_offsets([rng.dirichlet(np.ones(3), 30) for _ in range(3)], labels).any()
+    assert kept < 20, "offsets fitted to noise were always taken"
+    skewed = [np.where(np.arange(30) < 20, 0, 1) for _ in range(3)]
+    timid = [np.array([[0.9, 0.1]] * 20 + [[0.6, 0.4]] * 10)] * 3
+    assert honest_offsets(timid, skewed)[1] > np.log(1.5)
 
 
 def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:

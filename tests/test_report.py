@@ -1,0 +1,597 @@
+"""The report of a run: its figures computed again, its page as a browser reads it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import f1_score
+
+from fuse.metrics import score
+from fuse.report import (
+    Post,
+    bootstrap,
+    calibration,
+    class_colours,
+    learning_curves,
+    render,
+    ticks,
+)
+from mmsa_cache.errors import ModelError
+
+CLASSES = ["positive", "neutral", "negative"]
+HOSTILE = "<script>alert(1)</script>\"'&"
+VOID = {"meta", "img", "br", "link", "input", "hr", "col"}
+SECTIONS = {"run", "results", "confusion", "curves", "reliability", "gallery"}
+ROWS = 90
+
+
+class Page(HTMLParser):
+    """Checks that every opened tag is closed, and keeps what the tests ask for."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs), f"an attribute twice in <{tag}>: {attrs}"
+        self.tags.append((tag, dict(attrs)))
+        if (name := dict(attrs).get("id")) is not None:
+            self.ids.append(name)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()} closes another tag"
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def outcome(classes: list[str] = CLASSES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, predictions and probabilities of invented rows."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, len(classes), ROWS)
+    logits = rng.normal(size=(ROWS, len(classes))) + 1.2 * np.eye(len(classes))[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return labels, probabilities.argmax(axis=1), probabilities.round(6)
+
+
+def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | None = None) -> Path:
+    """A whole run directory of invented figures."""
+    labels, predicted, probabilities = outcome(classes)
+    folder.mkdir(exist_ok=True)
+    outer = score(labels, predicted, classes)
+    inner = score(labels[:40], predicted[:40], classes)
+    member = {"best_epoch": 2, "training_rows": 300, "stopping_rows": 40}
+    files: dict[str, Any] = {
+        "config.json": {
+            "setting": {"fusion": "concat", "dropout": 0.25, "standardise": True},
+            "classes": classes,
+            "encoders": {"text": "tiny-text", "image": "tiny-image"},
+            "outer": "report",
+            "study": {"name": "quick", "trial": 7, "score": 0.5},
+            "settings": {"data": {"root": "/invented/data"}},
+        },
+        "metrics.json": {
+            "outer": outer,
+            "outer_without_offsets": outer,
+            "inner": inner,
+            "inner_without_offsets": inner,
+            "offsets": [0.1, -0.2, 0.3][: len(classes)],
+            "members": [
+                member | {"member": m, "macro_f1": 0.4 + m / 10, "accuracy": 0.6} for m in (1, 2)
+            ],
+            "training_rows": 340,
+        },
+        "env.json": {"python": "3.11", "cpus": 2, "device": "cpu", "packages": {"torch": "2.13.0"}},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    (folder / "command.txt").write_text("mmsa train --study quick\n", encoding="utf-8")
+    history = [
+        {"member": m, "epoch": e, "loss": 1 / e, "learning_rate": 1e-4}
+        | {"accuracy": 0.5 + e / 50, "macro_f1": 0.4 + m / 10 + e / 50}
+        for m, epochs in ((1, 3), (2, 5))
+        for e in range(1, epochs + 1)
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in history)
+    (folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["guid", "tag", "predicted", *(f"p_{name}" for name in classes)])
+        for row in range(ROWS):
+            guid = str(row) if guids is None else guids[row]
+            names = [classes[labels[row]], classes[predicted[row]]]
+            writer.writerow([guid, *names, *probabilities[row]])
+    return folder
+
+
+def change(path: Path, **changes: Any) -> None:
+    """Changes keys of a JSON file; ``...`` removes one."""
+    content = json.loads(path.read_text("utf-8")) | changes
+    kept = {key: value for key, value in content.items() if value is not ...}
+    path.write_text(json.dumps(kept), encoding="utf-8")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "made-up")
+
+
+@pytest.fixture
+def posts(tmp_path: Path) -> dict[str, Post]:
+    picture = tmp_path / "picture.png"
+    Image.new("RGBA", (500, 250), (200, 40, 40, 128)).save(picture)
+    return {str(row): Post(f"invented post {row}", picture) for row in range(ROWS)}
+
+
+def test_every_section_is_there_and_the_page_is_well_formed(
+    run: Path, posts: dict[str, Post]
+) -> None:
+    page = Page(render(run, posts))
+    assert set(page.ids) >= SECTIONS
+    assert len(page.ids) == len(set(page.ids))
+    links = [attrs["href"] for attrs in page.named("a")]
+    assert links == ["#run", "#results", "#confusion", "#curves", "#reliability", "#gallery"]
+    for part in (
+        "Run made-up",
+        "/invented/data",
+        "tiny-text",
+        "tiny-image",
+        "340",
+        "quick, trial 7",
+    ):
+        assert part in page.text
+    for part in (
+        "mmsa train --study quick",
+        "concat",
+        "2.13.0",
+        "−0.200",
+        "With and without offsets",
+    ):
+        assert part in page.text
+    assert "1000 resamples" in page.text
+
+
+def test_the_page_asks_no_host_and_runs_no_script(run: Path, posts: dict[str, Post]) -> None:
+    html = render(run, posts)
+    page = Page(html)
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+    assert not page.named("script")
+    assert not page.named("link")
+    for tag, attrs in page.tags:
+        assert not [name for name in attrs if name.startswith("on")], tag
+        assert (attrs.get("src") or "data:image/jpeg;base64,").startswith("data:image/jpeg;base64,")
+        assert (attrs.get("href") or "#").startswith("#")
+    policy = next(a for a in page.named("meta") if a.get("http-equiv"))
+    assert policy["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_every_chart_has_a_text_alternative(run: Path) -> None:
+    page = Page(render(run, {}))
+    charts = page.named("svg")
+    assert len(charts) == 1 + 3 + 1 + 16
+    for attrs in charts:
+        assert attrs["role"] == "img"
+        assert set((attrs["aria-labelledby"] or "").split()) <= set(page.ids)
+    assert len(page.named("title")) == len(charts) + 1
+    assert len(page.named("desc")) == len(charts)
+
+
+def test_every_table_scrolls_in_a_box_of_its_own(run: Path) -> None:
+    page = Page(render(run, {}))
+    boxes = [a for a in page.named("div") if a.get("class") == "scroll"]
+    assert len(boxes) == len(page.named("table")) == 7
+    assert all(a["tabindex"] == "0" and a["role"] == "region" for a in boxes)
+
+
+def test_light_and_dark_are_both_there(run: Path) -> None:
+    html = render(run, {})
+    assert "@media (prefers-color-scheme: dark)" in html
+    light, dark = re.findall(r":root \{(.*?)\}", html, re.DOTALL)
+    names = [set(re.findall(r"(--[\w-]+):", part)) for part in (light, dark)]
+    assert names[0] == names[1]
+    assert set(re.findall(r"var\((--[\w-]+)\)", html)) - names[0] == {"--c", "--share"}
+
+
+def test_hostile_texts_guids_classes_and_commands_are_shown_as_text(tmp_path: Path) -> None:
+    classes = [HOSTILE, "b\n,<i>", "c" * 300]
+    guids = [f"{HOSTILE}{row}" for row in range(ROWS)]
+    run = write_run(tmp_path / "run", classes, guids)
+    (run / "command.txt").write_text(f"mmsa {HOSTILE}", encoding="utf-8")
+    change(
+        run / "config.json",
+        notes=[HOSTILE],
+        outer=HOSTILE,
+        setting={HOSTILE: HOSTILE, "list": [HOSTILE]},
+        encoders={"text": HOSTILE, "image": f"{HOSTILE} (random weights)"},
+        study={"name": HOSTILE, "trial": 1},
+        settings={"data": {"root": HOSTILE}},
+    )
+    change(run / "env.json", packages={HOSTILE: HOSTILE}, device=HOSTILE)
+    html = render(run, {guid: Post(HOSTILE, tmp_path / HOSTILE) for guid in guids})
+    page = Page(html)
+    assert "<script" not in html
+    assert "<i>" not in html
+    assert not page.named("script")
+    assert page.text.count(HOSTILE) > 60
+    assert f"mmsa {HOSTILE}" in page.text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;" in html
+    for _, attrs in page.tags:  # a quote that got out of an attribute would show here
+        assert not {name for name in attrs if "script" in name or "alert" in name}
+
+
+def test_a_hostile_guid_stays_inside_the_alternative_text(
+    tmp_path: Path, posts: dict[str, Post]
+) -> None:
+    guids = [f'" onerror="alert(1){HOSTILE}{row}' for row in range(ROWS)]
+    run = write_run(tmp_path / "run", guids=guids)
+    page = Page(render(run, dict(zip(guids, posts.values(), strict=True))))
+    pictures = page.named("img")
+    assert len(pictures) == 16
+    assert all(set(a) == {"src", "width", "height", "alt"} for a in pictures)
+    assert all(HOSTILE in (a["alt"] or "") for a in pictures)
+
+
+def test_what_utf8_or_html_cannot_hold_is_replaced(run: Path, posts: dict[str, Post]) -> None:
+    image = posts["0"].image
+    html = render(run, {guid: Post("a\x00b\x1b[0m\ud800c", image) for guid in posts})
+    html.encode("utf-8")
+    assert "a\ufffdb\ufffd[0m\ufffdc" in html
+    assert "\x00" not in html
+
+
+def test_bootstrap_equals_an_independent_computation() -> None:
+    labels, predicted, _ = outcome()
+    names = {"accuracy", "macro_f1", "macro_precision", "macro_recall"}
+    generator = np.random.default_rng(11)
+    drawn: dict[str, list[float]] = {name: [] for name in names}
+    neutral = []
+    for _ in range(150):
+        rows = generator.integers(0, ROWS, ROWS)
+        figures = score(labels[rows], predicted[rows], CLASSES)
+        for name in names:
+            drawn[name].append(figures[name])
+        neutral.append(figures["per_class"]["neutral"]["f1"])
+    intervals, per_class = bootstrap(labels, predicted, 3, resamples=150, seed=11)
+    assert set(intervals) == names
+    for name in names:
+        expected = np.percentile(drawn[name], [2.5, 97.5])
+        assert [intervals[name].low, intervals[name].high] == pytest.approx(expected)
+    assert [per_class[1].low, per_class[1].high] == pytest.approx(
+        np.percentile(neutral, [2.5, 97.5])
+    )
+
+
+def test_the_page_shows_the_interval_of_1000_resamples(run: Path) -> None:
+    labels, predicted, _ = outcome()
+    generator = np.random.default_rng(0)
+    hits = labels == predicted
+    drawn = [hits[generator.integers(0, ROWS, ROWS)].mean() for _ in range(1000)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert f"accuracy {hits.mean():.3f} ( {low:.3f}–{high:.3f} )" in Page(render(run, {})).text
+
+
+def test_intervals_contain_the_point_estimates() -> None:
+    labels, predicted, _ = outcome()
+    figures = score(labels, predicted, CLASSES)
+    intervals, per_class = bootstrap(labels, predicted, 3)
+    for name, interval in intervals.items():
+        assert interval.low < figures[name] < interval.high
+    for name, interval in zip(CLASSES, per_class, strict=True):
+        assert interval.low < figures["per_class"][name]["f1"] < interval.high
+
+
+def test_bootstrap_counts_an_absent_class_as_zero_like_the_score() -> None:
+    labels, predicted = np.array([0, 0, 0, 0]), np.array([0, 0, 0, 0])
+    intervals, per_class = bootstrap(labels, predicted, 3)
+    expected = f1_score(labels, predicted, labels=[0, 1, 2], average="macro", zero_division=0)
+    assert intervals["macro_f1"].low == intervals["macro_f1"].high == pytest.approx(expected)
+    assert per_class[2].high == 0
+
+
+def test_calibration_by_hand() -> None:
+    confidence = np.array([0.95, 0.91, 0.62, 0.68, 0.66, 0.35])
+    correct = np.array([True, False, True, True, False, False])
+    bins, error = calibration(confidence, correct)
+    # (0.9, 1]: 2 rows, |1/2 − 0.93|; (0.6, 0.7]: 3 rows, |2/3 − 1.96/3|; (0.3, 0.4]: |0 − 0.35|
+    by_hand = (2 * 0.43 + 3 * abs(2 / 3 - 1.96 / 3) + 1 * 0.35) / 6
+    assert error == pytest.approx(by_hand)
+    assert [b.rows for b in bins] == [0, 0, 0, 1, 0, 0, 3, 0, 0, 2]
+    assert bins[9].accuracy == 0.5
+    assert bins[9].confidence == pytest.approx(0.93)
+
+
+def test_a_confidence_on_an_edge_counts_in_the_bin_below() -> None:
+    edges = np.array([0.0, 0.1, 0.3, 0.6, 0.7, 1.0])
+    bins, _ = calibration(edges, np.ones(6, bool))
+    assert [b.rows for b in bins] == [2, 0, 1, 0, 0, 1, 1, 0, 0, 1]
+
+
+def test_a_calibrated_model_has_no_error() -> None:
+    _, error = calibration(np.full(4, 0.75), np.array([True, True, True, False]))
+    assert error == pytest.approx(0)
+
+
+def test_the_page_shows_the_calibration_error(run: Path) -> None:
+    labels, predicted, probabilities = outcome()
+    confidence, error = probabilities.max(axis=1), 0.0
+    for number in range(10):
+        inside = (confidence > number / 10) & (confidence <= (number + 1) / 10)
+        if inside.any():
+            right = (labels == predicted)[inside].mean()
+            error += inside.mean() * abs(right - confidence[inside].mean())
+    assert f"Expected calibration error {error:.3f} :" in Page(render(run, {})).text
+
+
+def test_the_mean_curve_ends_where_the_first_member_stops() -> None:
+    history = [
+        {"member": m, "epoch": e, "loss": float(m + e), "accuracy": 0.5, "macro_f1": 0.5}
+        for m, epochs in ((1, 2), (2, 4))
+        for e in range(1, epochs + 1)
+    ]
+    charts = learning_curves(history, [{"member": 2, "best_epoch": 3}])
+    assert [chart.key for chart in charts] == ["loss", "macro_f1", "accuracy"]
+    assert charts[0].mean == [(1, 2.5), (2, 3.5)]
+    assert [len(line) for line in charts[0].lines] == [2, 4]
+    assert charts[0].marks == [(3, 5.0)]
+    assert charts[0].epochs == 4
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0.0], [0.5, 0.5], [0.612, 0.683], [1e-6, 3e-6], [-3.0, 250.0], [0.1, 0.3], [1.0, 1.0]],
+)
+def test_ticks_hold_the_values(values: list[float]) -> None:
+    found = ticks(values)
+    assert 2 <= len(found) <= 7
+    assert found[0] <= min(values) + 1e-9
+    assert found[-1] >= max(values) - 1e-9
+    assert np.allclose(np.diff(found), found[1] - found[0])
+
+
+def test_sentiments_keep_their_colours_in_any_order() -> None:
+    own = {"positive": 0, "neutral": 1, "negative": 2}
+    assert class_colours(["negative", "positive", "neutral"]) == own
+    mixed = class_colours(["angry", "negative", *(str(n) for n in range(20))])
+    assert mixed["negative"] == 2
+    assert all(0 <= colour < 8 for colour in mixed.values())
+    assert [name for name, colour in mixed.items() if colour == 2] == ["negative"]
+
+
+def test_only_the_outer_score_is_needed(run: Path) -> None:
+    outer = json.loads((run / "metrics.json").read_text("utf-8"))["outer"]
+    (run / "metrics.json").write_text(json.dumps({"outer": outer}), encoding="utf-8")
+    (run / "metrics.jsonl").write_text("", encoding="utf-8")
+    change(run / "config.json", study=None, settings={"data": {"root": None}})
+    page = Page(render(run, {}))
+    assert SECTIONS - set(page.ids) == {"curves"}
+    assert not {"results-offsets", "results-offset-values", "members"} & set(page.ids)
+    assert "Training rows" not in page.text
+    assert "the setting was given, not searched" in page.text
+    assert "#curves" not in [attrs["href"] for attrs in page.named("a")]
+
+
+def test_without_members_the_curves_stay(run: Path) -> None:
+    change(run / "metrics.json", members=..., offsets=None)
+    page = Page(render(run, {}))
+    assert "curves" in page.ids
+    assert "members" not in page.ids
+    assert "results-offsets" in page.ids
+    assert "Ring:" not in page.text
+
+
+def test_a_single_member_of_a_single_epoch_is_drawn(run: Path) -> None:
+    line = (run / "metrics.jsonl").read_text("utf-8").splitlines()[0]
+    (run / "metrics.jsonl").write_text(line, encoding="utf-8")
+    page = Page(render(run, {}))
+    assert "The only member." in page.text
+
+
+def test_random_weights_and_notes_stand_beside_every_table(run: Path) -> None:
+    change(
+        run / "config.json",
+        notes=["The data are synthetic."],
+        encoders={"text": "tiny (random weights)", "image": "tiny-image"},
+    )
+    html = render(run, {})
+    random = "Random weights: text encoder not pretrained."
+    captions = re.findall(r'<p class="caption" id=.*?</p>', html, re.DOTALL)
+    assert len(captions) == html.count("<table")
+    for caption in captions:
+        assert "The data are synthetic." in caption
+        assert random in caption
+    top = html[html.index("<header>") : html.index("</header>")]
+    assert top.index("The data are synthetic.") < top.index(random) < top.index("Macro F1")
+
+
+def test_trained_encoders_carry_no_caveat(run: Path) -> None:
+    assert 'class="caveat"' not in render(run, {})
+
+
+def test_the_gallery_shows_the_right_posts(run: Path, posts: dict[str, Post]) -> None:
+    labels, predicted, probabilities = outcome()
+    page = render(run, posts)
+    shown = re.findall(r'<p class="guid"><bdi>(\d+)</bdi>', page)
+    confidence, ordered = probabilities.max(axis=1), np.sort(probabilities, axis=1)
+    wrong = sorted(np.flatnonzero(labels != predicted), key=lambda row: -confidence[row])
+    lead = sorted(range(ROWS), key=lambda row: ordered[row, -1] - ordered[row, -2])
+    assert [int(guid) for guid in shown] == [*wrong[:8], *lead[:8]]
+    assert f"8 of {len(wrong)} wrong predictions" in page
+    assert f"invented post {wrong[0]}" in page
+
+
+def test_pictures_are_small_jpegs_inside_the_page(run: Path, posts: dict[str, Post]) -> None:
+    pictures = Page(render(run, posts)).named("img")
+    assert len(pictures) == 16
+    for attrs in pictures:
+        data = base64.b64decode((attrs["src"] or "").partition(",")[2])
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture.format == "JPEG"
+            assert picture.mode == "RGB"
+            assert picture.size == (192, 96)
+            assert (attrs["width"], attrs["height"]) == ("192", "96")
+
+
+def test_a_picture_that_cannot_be_opened_becomes_a_note(run: Path, tmp_path: Path) -> None:
+    broken, script = tmp_path / "broken.jpg", tmp_path / "script.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 no more")
+    script.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    for path in (broken, script, tmp_path):
+        page = Page(render(run, {str(row): Post("text", path) for row in range(ROWS)}))
+        assert not page.named("img")
+        assert page.text.count("The picture cannot be opened.") == 16
+    page = Page(render(run, {str(row): Post("text", tmp_path / "no.jpg") for row in range(ROWS)}))
+    assert page.text.count("The picture is missing.") == 16
+
+
+def test_a_picture_of_too_many_pixels_is_not_decoded(
+    run: Path, posts: dict[str, Post], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fuse.report.MAX_PIXELS", 500 * 250 - 1)
+    assert "The picture cannot be opened." in Page(render(run, posts)).text
+
+
+def test_posts_that_are_not_at_hand_are_said_to_be_missing(run: Path) -> None:
+    page = Page(render(run, {}))
+    assert page.text.count("the data given to this report have no post with this guid") == 16
+    assert page.text.count("No picture: the post is not in the data at hand.") == 16
+
+
+def test_long_and_empty_texts(run: Path, posts: dict[str, Post]) -> None:
+    image = posts["0"].image
+    long = Page(render(run, {guid: Post("x" * 700, image) for guid in posts}))
+    assert "x" * 600 + " …" in long.text
+    assert "x" * 601 not in long.text
+    assert "The text is empty." in Page(render(run, {g: Post(" ", image) for g in posts})).text
+
+
+def test_a_run_without_errors_says_so(run: Path) -> None:
+    labels, _, probabilities = outcome()
+    rows = [
+        [str(i), CLASSES[y], CLASSES[y], *p]
+        for i, (y, p) in enumerate(zip(labels, probabilities, strict=True))
+    ]
+    header = "guid,tag,predicted,p_positive,p_neutral,p_negative\n"
+    lines = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    (run / "predictions.csv").write_text(header + lines, encoding="utf-8")
+    change(run / "metrics.json", outer=score(labels, labels, CLASSES))
+    assert "No prediction is wrong." in Page(render(run, {})).text
+
+
+def test_the_report_is_the_same_twice(run: Path, posts: dict[str, Post]) -> None:
+    assert render(run, posts) == render(run, posts)
+
+
+NAMES = (
+    "config.json",
+    "metrics.json",
+    "metrics.jsonl",
+    "env.json",
+    "command.txt",
+    "predictions.csv",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_file_is_named(run: Path, name: str) -> None:
+    (run / name).unlink()
+    with pytest.raises(ModelError, match=rf"{re.escape(name)} cannot be read: No such file"):
+        render(run, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(name, b"\xff\xfe\x00") for name in NAMES]
+    + [(name, b'{"a": ') for name in NAMES if name != "command.txt"],
+)
+def test_a_damaged_file_is_named(run: Path, name: str, content: bytes) -> None:
+    (run / name).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{re.escape(name)} is malformed"):
+        render(run, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("config.json", {"classes": ...}, "it has no 'classes'"),
+        ("config.json", {"classes": ["a", "a"]}, "different names"),
+        ("config.json", {"encoders": {"text": 1}}, "expected 'text' to be str, received 1"),
+        ("config.json", {"notes": "one"}, "expected 'notes' to be list"),
+        ("config.json", {"study": {"name": "x"}}, "it has no 'trial'"),
+        ("metrics.json", {"outer": ...}, "it has no 'outer'"),
+        ("metrics.json", {"offsets": [1.0]}, "expected 3 entries in 'offsets', received 1"),
+        ("metrics.json", {"offsets": [1.0, 2.0, float("nan")]}, "received nan"),
+        ("metrics.json", {"members": [{"member": True}]}, "'member' to be int, received True"),
+        ("metrics.json", {"training_rows": 1.5}, "'training_rows' to be int"),
+        ("metrics.json", {"inner": {}}, "it has no 'per_class'"),
+        ("env.json", {"packages": []}, "expected 'packages' to be dict"),
+    ],
+)
+def test_a_malformed_key_is_named(
+    run: Path, name: str, changes: dict[str, Any], message: str
+) -> None:
+    change(run / name, **changes)
+    with pytest.raises(ModelError, match=rf"{re.escape(name)} is malformed: .*{message}"):
+        render(run, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,positive,positive,0.5,0.5", "line 92 is no row"),
+        ("1,positive,joyful,0.5,0.3,0.2", "line 92 is no row"),
+        ("1,positive,positive,0.5,0.3,nan", "line 92: a probability is not within 0 and 1"),
+        ("1,positive,positive,0.5,0.3,x", "could not convert string to float"),
+    ],
+)
+def test_a_malformed_prediction_is_named(run: Path, line: str, message: str) -> None:
+    with (run / "predictions.csv").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    with pytest.raises(ModelError, match=rf"predictions\.csv is malformed: .*{message}"):
+        render(run, {})
+
+
+def test_a_malformed_epoch_is_named(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"epoch": 1, "loss": NaN}\n')
+    with pytest.raises(ModelError, match=r"metrics\.jsonl is malformed: line 9: expected 'loss'"):
+        render(run, {})
+
+
+def test_predictions_of_another_run_are_refused(run: Path) -> None:
+    text = (run / "predictions.csv").read_text("utf-8").splitlines()
+    (run / "predictions.csv").write_text("\n".join(text[:-1]), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"predictions\.csv does not give the confusion matrix"):
+        render(run, {})
