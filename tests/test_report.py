@@ -510,6 +510,12 @@ def test_a_run_without_errors_says_so(run: Path) -> None:
     assert "No prediction is wrong." in Page(render(run, {})).text
 
 
+def test_a_title_replaces_the_name_of_the_folder(run: Path) -> None:
+    text = Page(render(run, {}, "best <b>")).text
+    assert "Run best <b>" in text
+    assert "made-up" not in text
+
+
 def test_the_report_is_the_same_twice(run: Path, posts: dict[str, Post]) -> None:
     assert render(run, posts) == render(run, posts)
 
