@@ -260,9 +260,9 @@ def test_live_prediction_equals_the_caches(work: Path, searched: dict[str, objec
 
 
 def test_wrong_input_has_its_exit_code(work: Path, extracted: list[dict[str, object]]) -> None:
-    assert "Known: quick" in mmsa(work, "search", "--study", "nil", code=2).stderr.replace(
-        "default, ", ""
-    )
+    unknown = mmsa(work, "search", "--study", "nil", code=2).stderr
+    assert "There is no study 'nil'" in unknown
+    assert "Known: default, demo, quick, tokens." in unknown
     mmsa(work, "extract", "--splitt", "all", code=2)
     mmsa(work, "extract", "--split", "al", code=2)
     assert "--data" in mmsa(work, "extract", "--data", "nowhere", code=3).stderr
