@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,18 @@ from mmsa_cache.fingerprint import file_sha256
 
 from .compat import prepare_torchvision
 from .decode import DECODER, RESIZE, fit_square
+from .encoder import (
+    Encoded,
+    ImageOutput,
+    ImageTower,
+    Options,
+    Size,
+    autocast,
+    average_grid,
+    pick_states,
+    to_device,
+    to_storage,
+)
 from .weights import timm_file
 
 
@@ -35,6 +48,9 @@ class ImageSpec:
     """Share the centre crop keeps; None squashes."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    folder: Path | None
+    """Files of the joint model whose image side this is; None for a timm model."""
+    options: Options
     fields: dict[str, Any]
     """The encoder's part of the fingerprint."""
 
@@ -42,6 +58,15 @@ class ImageSpec:
     def label(self) -> str:
         """Name for people; says so where the weights are random."""
         return self.name + (" (random weights)" if self.random_seed is not None else "")
+
+    def computed_in(self, compute: str) -> ImageSpec:
+        """The same in another precision."""
+        options = replace(self.options, compute=compute)
+        return replace(self, options=options, fields=self.fields | options.fields("image"))
+
+    def load(self, device: torch.device) -> ImageEncoder:
+        """Loads the model."""
+        return ImageEncoder(self, device)
 
 
 def resolve_image(
@@ -54,6 +79,7 @@ def resolve_image(
     size: int | None,
     fit: str,
     seed: int,
+    options: Options = Options(),  # noqa: B008  (frozen)
 ) -> ImageSpec:
     """Finds a timm model's weights and input settings, without building it.
 
@@ -66,6 +92,7 @@ def resolve_image(
         size: Input side in pixels, default the model's own.
         fit: ``crop`` or ``squash``.
         seed: Seed of random weights.
+        options: Layer, positions and precision.
 
     Raises:
         ModelError: Unknown model, or weights that cannot be found.
@@ -106,9 +133,7 @@ def resolve_image(
         "std": list(channel_std),
         "resize": RESIZE,
         "decoder": DECODER,
-        "layer": "last",
-        "compute": "float32",
-        "storage": "float16",
+        **options.fields("image"),
     }
     return ImageSpec(
         model,
@@ -119,22 +144,60 @@ def resolve_image(
         crop,
         channel_mean,
         channel_std,
+        None,
+        options,
         fields,
     )
 
 
-class ImageEncoder:
-    """Patch features of pictures from one frozen model.
+def resolve_joint_image(
+    model: str,
+    weights: str,
+    seed: int,
+    options: Options = Options(),  # noqa: B008  (frozen)
+) -> ImageSpec:
+    """Finds the image side of a joint image-text model of transformers, without loading it.
 
     Args:
-        spec: The resolved model.
-        device: Where it runs.
+        model: Hub name or folder.
+        weights: ``pretrained`` or ``random``.
+        seed: Seed of random weights.
+        options: Layer, positions and precision.
 
     Raises:
-        ModelError: timm cannot build it, or the weights do not fit.
+        ModelError: It cannot be found, or has no safetensors weights.
     """
+    from .joint import input_settings
+    from .text import resolve_folder
 
-    def __init__(self, spec: ImageSpec, device: torch.device) -> None:
+    folder, name, fields = resolve_folder(model, weights, seed)
+    own = input_settings(folder)
+    fields |= {
+        "modality": "image",
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in own.items()},
+        "resize": RESIZE,
+        "decoder": DECODER,
+        **options.fields("image"),
+    }
+    return ImageSpec(
+        name,
+        {},
+        None,
+        seed if weights == "random" else None,
+        own["size"],
+        own["crop"],
+        own["mean"],
+        own["std"],
+        folder,
+        options,
+        fields,
+    )
+
+
+class TimmTower:
+    """A timm model; its own pooled vector is the class token, where it has one."""
+
+    def __init__(self, spec: ImageSpec) -> None:
         prepare_torchvision()
         import timm
 
@@ -150,48 +213,153 @@ class ImageEncoder:
                 f"The image model {spec.name} cannot be built: {error}",
                 "Check [image] kwargs and that the weights belong to this model.",
             ) from error
-        self._model = model.eval().requires_grad_(False).to(device)
-        self._device = device
-        self._size, self._crop = spec.size, spec.crop
-        self._mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
-        self.label = spec.label
+        self._model = model.eval().requires_grad_(False)
+        self._name = spec.name
         self._prefix = int(getattr(model, "num_prefix_tokens", 0))
         self._has_cls = self._prefix > 0 and getattr(model, "cls_token", None) is not None
         self._format = getattr(model, "output_fmt", None)
-        self.pools = ("mean", "first", "cls") if self._has_cls else ("mean", "first")
+
+    def __call__(self, pixels: Tensor, layer: str | int) -> ImageOutput:
+        if layer == "last":
+            features = self._model.forward_features(pixels)
+            dim = int(self._model.num_features)
+            grid = _grid(features, dim, self._format)
+            sequence = to_patches(features, dim, self._format)
+            prefix, patches = sequence[:, : self._prefix], sequence[:, self._prefix :]
+        else:
+            prefix, patches, grid = self._intermediate(pixels, layer)
+        if grid is None:
+            side = math.isqrt(patches.shape[1])
+            grid = (side, side) if side * side == patches.shape[1] else None
+        return ImageOutput(patches, grid, {"cls": prefix[:, 0]} if self._has_cls else {}, None)
+
+    def _intermediate(
+        self, pixels: Tensor, layer: str | int
+    ) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Prefix tokens, patches and grid of an inner layer, before the model's last norm."""
+        if not hasattr(self._model, "forward_intermediates"):
+            raise ModelError(f"{self._name} does not give its inner layers.", "Set layer to last.")
+        arguments: dict[str, Any] = {"output_fmt": "NCHW", "intermediates_only": True}
+        if not self._prefix:
+            states = self._model.forward_intermediates(pixels, **arguments)
+            prefixes: list[Tensor] = [pixels[:, :0, 0, 0]] * len(states)
+        else:
+            pairs = self._model.forward_intermediates(
+                pixels, return_prefix_tokens=True, **arguments
+            )
+            states, prefixes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        chosen = pick_states(states, layer, self._name)
+        prefix = pick_states(prefixes, layer, self._name) if self._prefix else prefixes[0]
+        return prefix, chosen.flatten(2).transpose(1, 2), (chosen.shape[2], chosen.shape[3])
+
+    def to(self, device: torch.device) -> object:
+        return self._model.to(device)
+
+
+class ImageEncoder:
+    """Patch features of pictures from one frozen model.
+
+    Args:
+        spec: The resolved model.
+        device: Where it runs.
+
+    Raises:
+        ModelError: The model cannot be built or run, or its patches do not form the grid asked for.
+    """
+
+    def __init__(self, spec: ImageSpec, device: torch.device) -> None:
+        self.label = spec.label
+        self._device = device
+        self._options = spec.options
+        self._size, self._crop = spec.size, spec.crop
+        self._mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
+        self._std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
+        if spec.folder is not None:
+            from .joint import JointImageTower
+            from .text import load_model
+
+            self._tower: ImageTower = JointImageTower(
+                load_model(spec.folder, spec.random_seed), spec.name
+            )
+        else:
+            self._tower = TimmTower(spec)
+        self._tower.to(device)
+        self.pools: tuple[str, ...] = ()
         try:
-            probe, _ = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
-        except (AssertionError, RuntimeError) as error:
+            probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
+        except (AssertionError, RuntimeError, ValueError) as error:
+            if isinstance(error, ModelError):
+                raise
             raise ModelError(
                 f"{spec.name} does not take pictures of {spec.size}×{spec.size}: {error}",
                 "Set size in [image] (and img_size in kwargs) to what the model takes.",
             ) from error
-        self.dim = probe[0].shape[-1]
+        self.size = Size.of(probe, probe.lengths[0], ragged=False)
 
-    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """(height, width, 3) uint8 → (3, size, size) uint8."""
-        return fit_square(image, self._size, self._crop)
+    def prepare(self, values: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        """(height, width, 3) uint8 → (3, size, size) uint8 each."""
+        return [fit_square(image, self._size, self._crop) for image in values]
 
-    def encode(self, batch: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Runs the model on one batch.
 
         Args:
             batch: Pictures, each (3, size, size) uint8.
 
         Returns:
-            Patch features, each (patches, dim), row by row from the top left, and pooled vectors
-            (batch, pools, dim): ``mean`` over patches, ``first`` patch (what the report calls
-            CLS), and ``cls`` where the model has one. float32, on the CPU.
+            Patch features, row by row from the top left, and pooled vectors: ``mean`` over
+            patches, ``first`` patch (what the report calls CLS), and the model's own (``cls``;
+            ``pooled`` of a joint model).
         """
-        pixels = torch.stack(list(batch)).to(self._device)
-        with torch.inference_mode():
-            features = self._model.forward_features((pixels / 255.0 - self._mean) / self._std)
-        features = features.float().cpu()
-        patches = to_patches(features, int(self._model.num_features), self._format)
-        cls, patches = patches[:, :1], patches[:, self._prefix :]
-        pools = [patches.mean(1), patches[:, 0]] + ([cls[:, 0]] if self._has_cls else [])
-        return list(patches), torch.stack(pools, 1)
+        pixels = to_device(torch.stack(list(batch)), self._device)
+        with torch.inference_mode(), autocast(self._device, self._options.compute):
+            patches, have, vectors, shared = self._tower(
+                (pixels / 255.0 - self._mean) / self._std, self._options.layer
+            )
+        patches = patches.float()
+        pools = {"mean": patches.mean(1), "first": patches[:, 0], **vectors}
+        self.pools = tuple(pools)
+        want = self._options.grid()
+        if want is not None:
+            if have is None or want[0] > have[0] or want[1] > have[1]:
+                size = f"{have[0]}×{have[1]}" if have else f"{patches.shape[1]} without a grid"
+                raise ModelError(
+                    f"{self.label} has {size} patches, tokens = {self._options.tokens!r} asks for "
+                    f"{want[0]}×{want[1]}.",
+                    "Ask for at most as many, or for keep or none.",
+                )
+            patches = average_grid(patches, have, want)
+        if self._options.tokens == "none":
+            patches = patches[:, :0]
+        return Encoded(
+            to_storage(patches.flatten(0, 1)),
+            [patches.shape[1]] * len(batch),
+            to_storage(torch.stack([pool.float() for pool in pools.values()], 1)),
+            None if shared is None else to_storage(shared),
+        )
+
+
+def _layout(shape: tuple[int, ...], dim: int, layout: str | None) -> str:
+    """``NLC``, ``NHWC`` or ``NCHW``.
+
+    Raises:
+        ModelError: The shape is none of these.
+    """
+    if len(shape) == 3 and shape[-1] == dim:
+        return "NLC"
+    if len(shape) == 4:
+        named = str(layout) if str(layout) in ("NHWC", "NCHW") else None
+        found = named or ("NCHW" if shape[1] == dim else "NHWC")
+        if shape[1 if found == "NCHW" else 3] == dim:
+            return found
+    raise ModelError(f"Cannot read a feature map of shape {shape} for {dim} features.")
+
+
+def _grid(features: Tensor, dim: int, layout: str | None) -> tuple[int, int] | None:
+    """(rows, columns) of a feature map; None for a sequence."""
+    shape = tuple(features.shape)
+    found = _layout(shape, dim, layout)
+    return None if found == "NLC" else (shape[2:] if found == "NCHW" else shape[1:3])  # type: ignore[return-value]
 
 
 def to_patches(features: Tensor, dim: int, layout: str | None) -> Tensor:
@@ -205,14 +373,7 @@ def to_patches(features: Tensor, dim: int, layout: str | None) -> Tensor:
     Raises:
         ModelError: The shape is none of these.
     """
-    shape = tuple(features.shape)
-    if features.ndim == 3 and shape[-1] == dim:
-        return features
-    if features.ndim == 4:
-        if layout is None or str(layout) not in ("NHWC", "NCHW"):
-            layout = "NCHW" if shape[1] == dim else "NHWC"
-        if str(layout) == "NCHW" and shape[1] == dim:
-            return features.flatten(2).transpose(1, 2)
-        if str(layout) == "NHWC" and shape[-1] == dim:
-            return features.flatten(1, 2)
-    raise ModelError(f"Cannot read a feature map of shape {shape} for {dim} features.")
+    found = _layout(tuple(features.shape), dim, layout)
+    if found == "NCHW":
+        return features.flatten(2).transpose(1, 2)
+    return features.flatten(1, 2) if found == "NHWC" else features

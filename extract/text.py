@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,26 @@ import torch
 from torch import Tensor
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.schema import TEXT_POOLS
 
 from .compat import prepare_torchvision
+from .encoder import (
+    Encoded,
+    Options,
+    Size,
+    TextOutput,
+    TextTower,
+    autocast,
+    pick_states,
+    to_device,
+    to_storage,
+)
 from .weights import files_sha256, text_folder
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer*",
     "vocab*",
     "merges*",
+    "bpe.codes",
     "special_tokens*",
     "added_tokens*",
     "*.model",
@@ -35,6 +47,9 @@ class TextSpec:
     random_seed: int | None
     """Seed of the random weights, or None for pretrained ones."""
     max_tokens: int
+    joint: bool
+    """Whether it is the text side of a joint image-text model."""
+    options: Options
     fields: dict[str, Any]
     """The encoder's part of the fingerprint."""
 
@@ -43,8 +58,25 @@ class TextSpec:
         """Name for people; says so where the weights are random."""
         return self.name + (" (random weights)" if self.random_seed is not None else "")
 
+    def computed_in(self, compute: str) -> TextSpec:
+        """The same in another precision."""
+        options = replace(self.options, compute=compute)
+        return replace(self, options=options, fields=self.fields | options.fields("text"))
 
-def resolve_text(model: str, weights: str, max_tokens: int, seed: int) -> TextSpec:
+    def load(self, device: torch.device) -> TextEncoder:
+        """Loads the model."""
+        return TextEncoder(self, device)
+
+
+def resolve_text(
+    model: str,
+    weights: str,
+    max_tokens: int,
+    seed: int,
+    options: Options = Options(),  # noqa: B008  (frozen)
+    *,
+    joint: bool = False,
+) -> TextSpec:
     """Finds a text model's files and what identifies it, without loading it.
 
     Args:
@@ -52,6 +84,32 @@ def resolve_text(model: str, weights: str, max_tokens: int, seed: int) -> TextSp
         weights: ``pretrained`` or ``random``.
         max_tokens: Longest token sequence; longer ones are truncated.
         seed: Seed of random weights.
+        options: Layer, positions and precision.
+        joint: It is a joint image-text model, of which the text side is wanted.
+
+    Raises:
+        ModelError: It cannot be found, or has no safetensors weights.
+    """
+    folder, name, fields = resolve_folder(model, weights, seed)
+    if joint:
+        from .joint import text_limit
+
+        max_tokens = min(max_tokens, text_limit(folder))
+    fields |= {
+        "modality": "text",
+        "tokenizer": files_sha256(folder, TOKENIZER_FILES),
+        "max_tokens": max_tokens,
+        **options.fields("text"),
+    }
+    random_seed = seed if weights == "random" else None
+    return TextSpec(name, folder, random_seed, max_tokens, joint, options, fields)
+
+
+def resolve_folder(model: str, weights: str, seed: int) -> tuple[Path, str, dict[str, Any]]:
+    """Finds the files of a transformers model.
+
+    Returns:
+        Folder, the model's name, and the fingerprint's fields that name it.
 
     Raises:
         ModelError: It cannot be found, or has no safetensors weights.
@@ -66,22 +124,79 @@ def resolve_text(model: str, weights: str, max_tokens: int, seed: int) -> TextSp
             "Convert the model to safetensors; pickled weights are never loaded.",
         )
     name = Path(model).resolve().name if source == "folder" else model
-    fields = {
-        "modality": "text",
-        "encoder": name,
-        "weights": f"random:{seed}"
+    identity = (
+        f"random:{seed}"
         if random
         else source
         if source.startswith("hub:")
-        else files_sha256(folder, ("*.safetensors",)),
-        "config": files_sha256(folder, ("config.json",)),
-        "tokenizer": files_sha256(folder, _TOKENIZER_FILES),
-        "max_tokens": max_tokens,
-        "layer": "last",
-        "compute": "float32",
-        "storage": "float16",
-    }
-    return TextSpec(name, folder, seed if random else None, max_tokens, fields)
+        else files_sha256(folder, ("*.safetensors",))
+    )
+    config = files_sha256(folder, ("config.json",))
+    return folder, name, {"encoder": name, "weights": identity, "config": config}
+
+
+def load_model(folder: Path, random_seed: int | None) -> Any:
+    """Loads a transformers model in float32, frozen, on the CPU.
+
+    Args:
+        folder: Its files.
+        random_seed: Seed of random weights, or None for those in the folder.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    prepare_torchvision()
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        if random_seed is None:
+            model = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+        else:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(random_seed)
+                model = AutoModel.from_config(config, dtype=torch.float32)
+    except Exception as error:  # transformers raises many kinds for a bad folder
+        raise ModelError(
+            f"The model in {folder} cannot be loaded: {error}",
+            "Check that transformers' AutoModel can load this folder.",
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+class PlainTower:
+    """A text model of `transformers.AutoModel`; its pooled vector is the first position."""
+
+    full_length = False
+
+    def __init__(self, model: Any, name: str) -> None:
+        self._model, self._name = model, name
+        self.limit = _position_limit(model.config)
+
+    def __call__(self, ids: Tensor, mask: Tensor, layer: str | int) -> TextOutput:
+        output = self._model(
+            input_ids=ids, attention_mask=mask.long(), output_hidden_states=layer != "last"
+        )
+        hidden = output.last_hidden_state
+        if layer != "last":
+            hidden = pick_states(output.hidden_states, layer, self._name)
+        return TextOutput(hidden, {"cls": hidden[:, 0]}, None)
+
+    def to(self, device: torch.device) -> object:
+        return self._model.to(device)
+
+
+def _position_limit(config: Any) -> int | None:
+    """Longest sequence a model takes. RoBERTa's family counts positions from pad_token_id + 1."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is None or limit < 1:  # DeBERTa writes −1 where only relative positions count
+        return None
+    counts_from_padding = config.model_type in {"roberta", "xlm-roberta", "camembert", "xmod"}
+    return int(limit) - (config.pad_token_id + 1 if counts_from_padding else 0)
 
 
 class TextEncoder:
@@ -92,70 +207,85 @@ class TextEncoder:
         device: Where it runs.
 
     Raises:
-        ModelError: transformers cannot load it.
+        ModelError: transformers cannot load or run it.
     """
-
-    pools = TEXT_POOLS
 
     def __init__(self, spec: TextSpec, device: torch.device) -> None:
         prepare_torchvision()
-        from transformers import AutoConfig, AutoModel, AutoTokenizer
-        from transformers.utils import logging
+        from transformers import AutoTokenizer
 
-        logging.disable_progress_bar()
         self.label = spec.label
-        self._max_tokens = spec.max_tokens
+        self._options = spec.options
         self._device = device
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True)
-            if spec.random_seed is None:
-                model = AutoModel.from_pretrained(
-                    spec.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-                )
-            else:
-                config = AutoConfig.from_pretrained(spec.folder, local_files_only=True)
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(spec.random_seed)
-                    model = AutoModel.from_config(config, dtype=torch.float32)
         except Exception as error:  # transformers raises many kinds for a bad folder
             raise ModelError(
-                f"The text model in {spec.folder} cannot be loaded: {error}",
-                "Check that transformers' AutoModel can load this folder.",
+                f"The tokenizer in {spec.folder} cannot be loaded: {error}",
+                "Check that transformers' AutoTokenizer can load this folder.",
             ) from error
-        limit = getattr(model.config, "max_position_embeddings", None)
+        self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
+        model = load_model(spec.folder, spec.random_seed)
+        if spec.joint:
+            from .joint import JointTextTower
+
+            self._tower: TextTower = JointTextTower(model, spec.name)
+        else:
+            self._tower = PlainTower(model, spec.name)
+        limit = self._tower.limit
         if limit is not None and spec.max_tokens > limit:
             raise ModelError(
                 f"{spec.name} takes at most {limit} tokens, max_tokens is {spec.max_tokens}.",
                 "Lower max_tokens in [text].",
             )
-        self._model = model.eval().requires_grad_(False).to(device)
-        self.dim = int(model.config.hidden_size)
+        self._max_tokens = spec.max_tokens
+        self._tower.to(device)
+        self.pools: tuple[str, ...] = ()
+        try:
+            probe = self.encode(self.prepare(["a"]))
+        except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(
+                f"{spec.name} does not run on token ids and a mask alone: {error}",
+                "Give the encoder of a text model, or --joint-model for an image-text one.",
+            ) from error
+        keep = spec.options.tokens != "none"
+        self.size = Size.of(probe, spec.max_tokens if keep else 0, ragged=keep)
 
-    def prepare(self, text: str) -> Tensor:
-        """Token ids of one text, (tokens,) int64, special tokens included."""
-        ids = self._tokenizer(text, truncation=True, max_length=self._max_tokens)["input_ids"]
-        return torch.tensor(ids)
+    def prepare(self, values: Sequence[str]) -> list[Tensor]:
+        """Token ids of texts, (tokens,) int64 each, special tokens included."""
+        with self._lock:
+            rows = self._tokenizer(list(values), truncation=True, max_length=self._max_tokens)
+        return [torch.tensor(ids) for ids in rows["input_ids"]]
 
-    def encode(self, batch: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Runs the model on one batch.
 
         Args:
             batch: Token ids, each (tokens,).
 
         Returns:
-            Token features, each (tokens, dim) without padding, and pooled vectors
-            (batch, pools, dim): the first position (``cls``) and the mean of all (``mean``).
-            float32, on the CPU.
+            Features of the real tokens, and pooled vectors: the model's own (``cls``, the first
+            position; ``pooled`` of a joint model) and the mean over real tokens (``mean``).
         """
         lengths = torch.tensor([len(ids) for ids in batch])
         pad = self._tokenizer.pad_token_id or 0
         ids = torch.nn.utils.rnn.pad_sequence(list(batch), batch_first=True, padding_value=pad)
+        if self._tower.full_length and self._tower.limit is not None:
+            ids = torch.nn.functional.pad(ids, (0, self._tower.limit - ids.shape[1]), value=pad)
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
-        with torch.inference_mode():
-            hidden = self._model(
-                input_ids=ids.to(self._device), attention_mask=mask.long().to(self._device)
-            ).last_hidden_state
-        hidden = hidden.float().cpu()
-        mean = (hidden * mask[..., None]).sum(1) / lengths[:, None]
-        pooled = torch.stack([hidden[:, 0], mean], 1)
-        return [row[:n] for row, n in zip(hidden, lengths.tolist(), strict=True)], pooled
+        ids, mask = to_device(ids, self._device), to_device(mask, self._device)
+        with torch.inference_mode(), autocast(self._device, self._options.compute):
+            hidden, vectors, shared = self._tower(ids, mask, self._options.layer)
+        hidden = hidden.float()
+        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        pools = {**vectors, "mean": mean}
+        self.pools = tuple(pools)
+        keep = self._options.tokens != "none"
+        return Encoded(
+            to_storage(hidden[mask] if keep else hidden[:0, 0]),
+            lengths.tolist() if keep else [0] * len(batch),
+            to_storage(torch.stack([pool.float() for pool in pools.values()], 1)),
+            None if shared is None else to_storage(shared),
+        )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from mmsa_cache.bank import FeatureBank
+from mmsa_cache.bank import Dims, FeatureBank
 from mmsa_cache.errors import ModelError
 from mmsa_cache.splits import grouped_folds, outer_split
 
@@ -54,9 +54,7 @@ class Ensemble:
         setting: Setting,
         tensors: Mapping[str, Tensor],
         offsets: Sequence[float],
-        *,
-        text_in: int,
-        image_in: int,
+        dims: Dims,
     ) -> Ensemble:
         """Makes the members of `tensors`' result again.
 
@@ -69,7 +67,7 @@ class Ensemble:
             states.setdefault(number, {})[key] = value
         members = []
         for number in sorted(states, key=int):
-            member = make_model(setting, text_in, image_in, len(offsets))
+            member = make_model(setting, dims, len(offsets))
             try:
                 member.load_state_dict(states[number])
             except RuntimeError as error:

@@ -84,8 +84,8 @@ class MultimodalClassifier(nn.Module):
             image_mask: ``(batch, patches)``, boolean, True = real position.
             need_weights: put the attention weights into the second result (fusions that have
                 them); slower.
-            text_vector: ``(batch, text_in)``, the pooled text, for a model with one beside.
-            image_vector: ``(batch, image_in)``, the pooled image.
+            text_vector: ``(batch, text_vector_in)``, the pooled text, for a model with one beside.
+            image_vector: ``(batch, image_vector_in)``, the pooled image.
 
         Returns:
             Logits ``(batch, classes)`` and the named intermediates: ``fused``
@@ -143,6 +143,8 @@ def build_model(
     modality: str = "both",
     text_in: int,
     image_in: int,
+    text_vector_in: int | None = None,
+    image_vector_in: int | None = None,
     text_dim: int,
     image_dim: int | None = None,
     classes: int = 3,
@@ -163,6 +165,8 @@ def build_model(
         modality: ``both``, or ``text`` or ``image`` for the ablation.
         text_in: features of a text token in the cache.
         image_in: features of an image patch in the cache.
+        text_vector_in: features of the pooled text that goes beside; None means `text_in`.
+        image_vector_in: features of the pooled image that goes beside; None means `image_in`.
         text_dim: features of a projected text token.
         image_dim: features of a projected image patch; None means `text_dim`.
         classes: number of classes.
@@ -208,10 +212,13 @@ def build_model(
         join = Pool(pooling, fused_dim)
     text_beside = image_beside = None
     if beside and text_projection is not None:
-        text_beside = Projection(text_in, text_dim, input_dropout, standardise)
+        vector_in = text_vector_in or text_in
+        text_beside = Projection(vector_in, text_dim, input_dropout, standardise)
         fused_dim += text_dim
     if beside and image_projection is not None:
-        image_beside = Projection(image_in, image_dim, input_dropout, standardise)
+        image_beside = Projection(
+            image_vector_in or image_in, image_dim, input_dropout, standardise
+        )
         fused_dim += image_dim
     head = Head(fused_dim, classes, dropout, head_dims)
     return MultimodalClassifier(

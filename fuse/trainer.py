@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmsa_cache.bank import Batch, FeatureBank
+from mmsa_cache.bank import Batch, Dims, FeatureBank
 from mmsa_cache.errors import MmsaError, SettingsError
 
 from .losses import build_loss
@@ -77,14 +77,16 @@ class Fit:
     history: list[dict[str, Any]]
 
 
-def make_model(setting: Setting, text_in: int, image_in: int, classes: int) -> MultimodalClassifier:
+def make_model(setting: Setting, dims: Dims, classes: int) -> MultimodalClassifier:
     """Builds the model of a setting for features of these lengths."""
     try:
         return build_model(
             fusion=setting.fusion,
             modality=setting.modality,
-            text_in=text_in,
-            image_in=image_in,
+            text_in=dims.text,
+            image_in=dims.image,
+            text_vector_in=dims.text_vector,
+            image_vector_in=dims.image_vector,
             text_dim=setting.text_dim,
             image_dim=setting.image_dim,
             classes=classes,
@@ -136,7 +138,7 @@ def fit(
     torch.manual_seed(seed)
     order = torch.Generator().manual_seed(seed)
     items = bank.items(train, variants=setting.variants)
-    model = make_model(setting, bank.text.dim, bank.image.dim, len(names)).to(device)
+    model = make_model(setting, input_dims(bank, setting), len(names)).to(device)
     if setting.standardise:
         _fit_standardisation(model, bank, items, setting)
     try:
@@ -218,6 +220,13 @@ def predict(
             logits = forward(model, batch)
             parts.append(logits.double().softmax(1).cpu())
     return torch.cat(parts).numpy()
+
+
+def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
+    """Features of the inputs that a setting's model reads."""
+    return bank.dims(
+        level=setting.level, text_pool=setting.text_pool, image_pool=setting.image_pool
+    )
 
 
 def gather(bank: FeatureBank, items: Tensor, setting: Setting) -> Batch:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import DamagedCacheError, SettingsError
-from .schema import Shard
+from .schema import SHARED, Shard
 from .store import open_shards
 
 
@@ -34,11 +34,21 @@ class Batch:
     image_mask: Tensor
     """(batch, patches) bool"""
     text_vector: Tensor
-    """(batch, text_dim) float16, the chosen pool"""
+    """(batch, text_vector_dim) float16, the chosen pool"""
     image_vector: Tensor
-    """(batch, image_dim) float16, the chosen pool"""
+    """(batch, image_vector_dim) float16, the chosen pool"""
     labels: Tensor
     """(batch,) int64, −1 where unknown"""
+
+
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """Features of the four inputs that a model may read."""
+
+    text: int
+    image: int
+    text_vector: int
+    image_vector: int
 
 
 class ModalityFeatures:
@@ -50,7 +60,7 @@ class ModalityFeatures:
     """
 
     def __init__(self, shards: Iterable[Shard], name: str) -> None:
-        blocks, block, start, length, pooled = [], [], [], [], []
+        blocks, block, start, length, pooled, shared = [], [], [], [], [], []
         self.guids: list[str] = []
         self.pools: tuple[str, ...] = ()
         variants: list[int] = []
@@ -65,12 +75,16 @@ class ModalityFeatures:
             start.append(torch.from_numpy(shard.offsets[:-1].copy()))
             length.append(torch.from_numpy(np.diff(shard.offsets)))
             pooled.append(torch.from_numpy(shard.pooled))
+            if shard.shared is not None:
+                shared.append(torch.from_numpy(shard.shared))
         if not blocks:
             raise DamagedCacheError(f"{name}: the cache holds no rows.")
         self.name = name
         self.variants = variants
         self.pooled = torch.cat(pooled)
         """(rows, pools, dim) float16"""
+        self.shared = torch.cat(shared) if len(shared) == len(blocks) else None
+        """(rows, shared_dim) float16, of joint models"""
         self._blocks = blocks
         self._block = torch.cat(block)
         self._start = torch.cat(start)
@@ -90,18 +104,6 @@ class ModalityFeatures:
     def device(self) -> torch.device:
         return self.pooled.device
 
-    def pool_index(self, pool: str) -> int:
-        """Place of a pool's name on the second axis of ``pooled``.
-
-        Raises:
-            SettingsError: The encoder has no such pool.
-        """
-        if pool not in self.pools:
-            raise SettingsError(
-                f"{self.name} has no pool {pool!r}.", f"Valid: {', '.join(self.pools)}."
-            )
-        return self.pools.index(pool)
-
     def to(self, device: torch.device) -> None:
         """Moves everything to a device; on an accelerator the tokens become one tensor."""
         if device.type == "cpu":
@@ -112,19 +114,40 @@ class ModalityFeatures:
         self._block = torch.zeros_like(self._block)
         self._length = self._length.to(device)
         self.pooled = self.pooled.to(device)
+        self.shared = None if self.shared is None else self.shared.to(device)
         self._grids = {side: grid.to(device) for side, grid in self._grids.items()}
+
+    def _pool(self, name: str) -> Tensor:
+        """Every row's vector of one pool, (rows, dim).
+
+        Raises:
+            SettingsError: The encoder has no such pool.
+        """
+        if name in self.pools:
+            return self.pooled[:, self.pools.index(name)]
+        if name == SHARED and self.shared is not None:
+            return self.shared
+        names = [*self.pools, *([SHARED] if self.shared is not None else [])]
+        raise SettingsError(f"{self.name} has no pool {name!r}.", f"Valid: {', '.join(names)}.")
+
+    def vector_dim(self, pool: str) -> int:
+        """Features of a pooled vector."""
+        return self._pool(pool).shape[-1]
 
     def vectors(self, rows: Tensor, pool: str) -> Tensor:
         """Pooled vectors.
 
         Args:
             rows: Row numbers, (batch,).
-            pool: Name of the pool.
+            pool: Name of the pool, ``shared`` for the embedding of a joint model.
 
         Returns:
             Features (batch, dim) float16.
+
+        Raises:
+            SettingsError: The encoder has no such pool.
         """
-        return self.pooled[rows.to(self.device), self.pool_index(pool)]
+        return self._pool(pool)[rows.to(self.device)]
 
     def grid(self, rows: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Patches averaged to a coarser square grid; made for all rows at the first call.
@@ -165,7 +188,15 @@ class ModalityFeatures:
 
         Returns:
             Features (batch, tokens, dim) float16 and mask (batch, tokens), True = real.
+
+        Raises:
+            SettingsError: The cache holds pooled vectors only.
         """
+        if not int(self._length.sum()):
+            raise SettingsError(
+                f"{self.name} was extracted with tokens = 'none': it holds pooled vectors only.",
+                "Use level = 'pooled', or extract with --tokens keep.",
+            )
         where = rows.to(self._length.device)
         lengths = self._length[where]
         longest = int(lengths.max()) if len(rows) else 0
@@ -216,6 +247,17 @@ class FeatureBank:
         self.image.to(device)
         self.labels = self.labels.to(device)
         return self
+
+    def dims(self, *, level: str, text_pool: str, image_pool: str) -> Dims:
+        """Features of what `batch` gives with the same arguments.
+
+        Raises:
+            SettingsError: Unknown pool.
+        """
+        text, image = self.text.vector_dim(text_pool), self.image.vector_dim(image_pool)
+        if level == "pooled":
+            return Dims(text, image, text, image)
+        return Dims(self.text.dim, self.image.dim, text, image)
 
     def items(self, samples: Sequence[int] | np.ndarray, *, variants: bool) -> Tensor:
         """Lists what an epoch goes through.

@@ -30,6 +30,12 @@ TextModel = Annotated[str | None, typer.Option(help="Hub name, folder or all-Min
 TextWeights = Annotated[str | None, typer.Option(help="pretrained or random.")]
 ImageModel = Annotated[str | None, typer.Option(help="timm name.")]
 ImageWeights = Annotated[str | None, typer.Option(help="pretrained, FILE.safetensors or random.")]
+JointModel = Annotated[
+    str | None, typer.Option(help="CLIP-like model for both sides: hub name or folder.")
+]
+Layer = Annotated[str | None, typer.Option(help="Text layer: last, a number or average:K.")]
+ImageLayer = Annotated[str | None, typer.Option(help="Image layer: last, a number or average:K.")]
+Tokens = Annotated[str | None, typer.Option(help="Positions kept: keep, pool:GxG or none.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
@@ -75,6 +81,10 @@ def extract(
     text_weights: TextWeights = None,
     image_model: ImageModel = None,
     image_weights: ImageWeights = None,
+    joint_model: JointModel = None,
+    layer: Layer = None,
+    image_layer: ImageLayer = None,
+    tokens: Tokens = None,
     variants: Annotated[str | None, typer.Option(help="report or none.")] = None,
     device: Device = None,
     seed: Seed = None,
@@ -135,6 +145,10 @@ def search(
     text_weights: TextWeights = None,
     image_model: ImageModel = None,
     image_weights: ImageWeights = None,
+    joint_model: JointModel = None,
+    layer: Layer = None,
+    image_layer: ImageLayer = None,
+    tokens: Tokens = None,
     device: Device = None,
     seed: Seed = None,
     as_json: Json = False,
@@ -172,6 +186,10 @@ def train(
     text_weights: TextWeights = None,
     image_model: ImageModel = None,
     image_weights: ImageWeights = None,
+    joint_model: JointModel = None,
+    layer: Layer = None,
+    image_layer: ImageLayer = None,
+    tokens: Tokens = None,
     device: Device = None,
     seed: Seed = None,
     as_json: Json = False,
@@ -306,6 +324,10 @@ def _settings(flags: dict[str, Any]) -> Any:
         "text_weights": "text.weights",
         "image_model": "image.model",
         "image_weights": "image.weights",
+        "joint_model": "joint.model",
+        "layer": "text.layer",
+        "image_layer": "image.layer",
+        "tokens": "extract.tokens",
         "variants": "extract.variants",
         "device": "device",
         "seed": "seed",

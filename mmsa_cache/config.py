@@ -6,12 +6,13 @@ All mistakes in all places are collected and reported together.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import SettingsError
 
@@ -38,6 +39,20 @@ class DataSettings(_Section):
     """Shown wherever figures from this data are ("synthetic data")."""
 
 
+def _layer(value: object) -> object:
+    """``last``, ``average:K`` or a number from 0; flags and variables arrive as text."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    if value == "last" or (isinstance(value, str) and re.fullmatch(r"average:[1-9]\d*", value)):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("write last, a layer's number from 0, or average:K")
+
+
+Layer = Annotated[str | int, BeforeValidator(_layer)]
+
+
 class TextSettings(_Section):
     """The frozen text encoder."""
 
@@ -46,7 +61,9 @@ class TextSettings(_Section):
     weights: Literal["pretrained", "random"] = "pretrained"
     """``random``: the folder's or hub's configuration with seeded random weights."""
     max_tokens: int = Field(default=128, ge=3)
-    """Longer token sequences are truncated."""
+    """Longer token sequences are truncated (a joint model: to its own limit at most)."""
+    layer: Layer = "last"
+    """``last``; a number, 0 being the embeddings; or ``average:K`` of the last K layers."""
 
 
 class ImageSettings(_Section):
@@ -66,6 +83,17 @@ class ImageSettings(_Section):
     """Side of the square input in pixels; default: the model's own."""
     fit: Literal["crop", "squash"] = "crop"
     """``crop``: the model's own resize and centre crop; ``squash``: the whole picture."""
+    layer: Layer = "last"
+    """``last``; a number, 0 being the first block or stage; or ``average:K`` of the last K."""
+
+
+class JointSettings(_Section):
+    """A joint image-text model (CLIP, SigLIP, Chinese-CLIP, …) in place of both encoders."""
+
+    model: str | None = None
+    """Hub name or folder."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """``random``: the folder's or hub's configuration with seeded random weights."""
 
 
 class CacheSettings(_Section):
@@ -84,6 +112,11 @@ class ExtractSettings(_Section):
     """Augmented copies of the training rows."""
     batch_size: int = Field(default=32, ge=1)
     """Rows a forward pass."""
+    tokens: str = Field(default="keep", pattern=r"^(keep|none|pool:[1-9]\d*x[1-9]\d*)$")
+    """Positions kept: all, ``pool:GxG`` (patches averaged to a grid), or none but the pools."""
+    compute: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the forward pass (autocast). ``auto``: that of a cache which is there, else
+    float32 on the CPU and float16 on a GPU."""
 
 
 class Settings(_Section):
@@ -92,6 +125,7 @@ class Settings(_Section):
     data: DataSettings = DataSettings()
     text: TextSettings = TextSettings()
     image: ImageSettings = ImageSettings()
+    joint: JointSettings = JointSettings()
     cache: CacheSettings = CacheSettings()
     extract: ExtractSettings = ExtractSettings()
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

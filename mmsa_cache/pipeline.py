@@ -13,19 +13,35 @@ from .config import Settings
 from .dataset import Sample
 from .errors import DeviceError
 from .features import MODALITIES, cache_fields, cache_folder, copies_of
+from .fingerprint import cache_name
 from .store import find_cache
 
 
-def resolve_encoder(settings: Settings, modality: str) -> Any:
-    """The encoder of one modality, resolved to local files but not loaded."""
+def resolve_encoder(settings: Settings, modality: str, compute: str = "float32") -> Any:
+    """The encoder of one modality, resolved to local files but not loaded.
+
+    Args:
+        settings: The command's settings.
+        modality: ``text`` or ``image``.
+        compute: Precision of the forward pass.
+    """
+    from extract.encoder import Options
+
+    text, image, joint = settings.text, settings.image, settings.joint
+    layer = text.layer if modality == "text" else image.layer
+    options = Options(layer, settings.extract.tokens, compute)
     if modality == "text":
         from extract.text import resolve_text
 
-        text = settings.text
-        return resolve_text(text.model, text.weights, text.max_tokens, settings.seed)
-    from extract.image import resolve_image
+        if joint.model is None:
+            return resolve_text(text.model, text.weights, text.max_tokens, settings.seed, options)
+        return resolve_text(
+            joint.model, joint.weights, text.max_tokens, settings.seed, options, joint=True
+        )
+    from extract.image import resolve_image, resolve_joint_image
 
-    image = settings.image
+    if joint.model is not None:
+        return resolve_joint_image(joint.model, joint.weights, settings.seed, options)
     return resolve_image(
         image.model,
         image.weights,
@@ -35,7 +51,43 @@ def resolve_encoder(settings: Settings, modality: str) -> Any:
         size=image.size,
         fit=image.fit,
         seed=settings.seed,
+        options=options,
     )
+
+
+def _computes(settings: Settings) -> tuple[str, ...]:
+    """Precisions that serve, the device's own first."""
+    if settings.extract.compute != "auto":
+        return (settings.extract.compute,)
+    on_cpu = pick_device(settings.device).type == "cpu"
+    own = "float32" if on_cpu else "float16"
+    return (own, *(name for name in ("float32", "float16", "bfloat16") if name != own))
+
+
+def locate(
+    settings: Settings, split: str, modality: str, rows: Sequence[tuple[Sample, int]]
+) -> tuple[Any, dict[str, Any]]:
+    """The encoder and the fingerprint's fields of one cache.
+
+    Where the precision is ``auto``, a cache of any precision that is there is taken.
+
+    Args:
+        settings: The command's settings.
+        split: Its split.
+        modality: ``text`` or ``image``.
+        rows: (sample, variant) in the order of the cache.
+    """
+    from extract.augment import POLICY
+
+    parent = cache_folder(settings, split, modality)
+    own, *others = _computes(settings)
+    spec = resolve_encoder(settings, modality, own)
+    fields = cache_fields(spec.fields, settings, rows, POLICY)
+    for compute in (own, *others):
+        wanted = fields | {"compute": compute}
+        if (parent / cache_name(spec.name, wanted)).is_dir():
+            return spec.computed_in(compute), wanted
+    return spec, fields
 
 
 def notes_of(settings: Settings) -> list[str]:
@@ -59,16 +111,8 @@ def pick_device(name: str) -> Any:
     return torch.device(("cuda" if available else "cpu") if name == "auto" else name)
 
 
-def build_encoder(spec: Any, modality: str, device: str) -> Any:
-    """Loads a resolved encoder."""
-    from extract.image import ImageEncoder
-    from extract.text import TextEncoder
-
-    return (TextEncoder if modality == "text" else ImageEncoder)(spec, pick_device(device))
-
-
-def reader_of(modality: str, encoder: Any, seed: int) -> Any:
-    """Row → the encoder's input, augmented from (seed, guid, variant) alone."""
+def reader_of(modality: str, seed: int) -> Any:
+    """Row → its text or picture, augmented from (seed, guid, variant) alone."""
     from extract.augment import augment_image, augment_text, variant_rng
     from extract.decode import decode
 
@@ -82,7 +126,7 @@ def reader_of(modality: str, encoder: Any, seed: int) -> Any:
         if row.variant:
             augment: Any = augment_text if modality == "text" else augment_image
             value, operation = augment(value, variant_rng(seed, sample.guid, row.variant, modality))
-        return encoder.prepare(value), operation
+        return value, operation
 
     return read
 
@@ -95,31 +139,32 @@ def open_bank(settings: Settings, split: str, samples: Sequence[Sample]) -> Feat
         StaleCacheError: It was extracted from something else; the fields are named.
         DamagedCacheError: A file is not what was sealed.
     """
-    from extract.augment import POLICY
     from extract.engine import plan_rows
 
     rows = [(r.sample, r.variant) for r in plan_rows(samples, copies_of(settings, split, samples))]
     features = {}
     for modality in MODALITIES:
-        spec = resolve_encoder(settings, modality)
-        fields = cache_fields(spec.fields, settings, rows, POLICY)
+        spec, fields = locate(settings, split, modality, rows)
         folder = find_cache(cache_folder(settings, split, modality), spec.name, fields)
         features[modality] = ModalityFeatures.open(folder)
     return _bank(features, samples)
 
 
 def live_bank(settings: Settings, samples: Sequence[Sample]) -> FeatureBank:
-    """Encodes samples now, without a cache and without variants."""
+    """Encodes samples now, without a cache and without variants.
+
+    The features are those of the cache up to the order of additions, which padding and batches
+    change: about one part in a thousand, the resolution of float16.
+    """
     from extract.engine import encode_rows, plan_rows
 
     rows = plan_rows(samples, {})
+    device = pick_device(settings.device)
     features = {}
     for modality in MODALITIES:
-        spec = resolve_encoder(settings, modality)
-        encoder = build_encoder(spec, modality, settings.device)
-        read = reader_of(modality, encoder, settings.seed)
-        inputs = [read(row)[0] for row in rows]
-        shard = encode_rows(rows, inputs, [""] * len(rows), encoder, settings.extract.batch_size)
+        spec = resolve_encoder(settings, modality, _computes(settings)[0])
+        reader = reader_of(modality, settings.seed)
+        shard = encode_rows(rows, reader, spec.load(device), device, settings.extract.batch_size)
         features[modality] = ModalityFeatures([shard], f"{modality} ({spec.label})")
     return _bank(features, samples)
 

@@ -11,6 +11,7 @@ dataset         shape                      dtype     content
 ``offsets``     (rows + 1,)                int64     row r is ``tokens[offsets[r]:offsets[r+1]]``
 ``tokens``      (positions, dim)           float16   all kept positions, back to back, contiguous
 ``pooled``      (rows, pools, dim)         float16   attribute ``pools`` names the second axis
+``shared``      (rows, shared_dim)         float16   joint models only: the shared space's embedding
 ==============  =========================  ========  =============================================
 
 File attributes: ``schema`` (version) and ``fingerprint`` (sha256 hex of the cache's fields).
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 DATASETS = ("guids", "variant", "operations", "offsets", "tokens", "pooled")
+SHARED = "shared"
+"""Dataset of a joint model's embeddings, and the name of that pool."""
 FEATURE_DTYPE = np.dtype("<f2")
-TEXT_POOLS = ("cls", "mean")
 
 
 def shard_name(index: int) -> str:
@@ -49,6 +51,8 @@ class Shard:
     pooled: NDArray[np.float16]
     """(rows, pools, dim)"""
     pools: tuple[str, ...]
+    shared: NDArray[np.float16] | None = None
+    """(rows, shared_dim)"""
 
     def __post_init__(self) -> None:
         rows, dim = len(self.guids), self.tokens.shape[-1]
@@ -59,6 +63,8 @@ class Shard:
             "tokens": (self.tokens.shape, (int(self.offsets[-1]), dim)),
             "pooled": (self.pooled.shape, (rows, len(self.pools), dim)),
         }
+        if self.shared is not None:
+            shapes["shared"] = (self.shared.shape, (rows, *self.shared.shape[1:2]))
         wrong = [
             f"{k}: {have}, expected {want}" for k, (have, want) in shapes.items() if have != want
         ]

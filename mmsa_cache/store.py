@@ -181,6 +181,11 @@ class CacheWriter:
     def rows_done(self) -> int:
         return sum(entry.rows for entry in self._manifest.shards)
 
+    @property
+    def bytes_done(self) -> int:
+        """Size of the published shards."""
+        return sum(entry.bytes for entry in self._manifest.shards)
+
     def _recover(self) -> None:
         """Takes up what an earlier run left: sealed shards stay, temporaries go."""
         for path in self._directory.glob(f"{_TEMPORARY}*"):
@@ -280,6 +285,8 @@ def _write_shard(path: Path, shard: Shard, digest: str) -> None:
         file.create_dataset("tokens", data=shard.tokens.astype(schema.FEATURE_DTYPE))
         pooled = file.create_dataset("pooled", data=shard.pooled.astype(schema.FEATURE_DTYPE))
         pooled.attrs["pools"] = _fixed(list(shard.pools))
+        if shard.shared is not None:
+            file.create_dataset(schema.SHARED, data=shard.shared.astype(schema.FEATURE_DTYPE))
 
 
 def _fixed(texts: list[str]) -> NDArray[np.bytes_]:
@@ -354,12 +361,13 @@ def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
 
     try:
         with h5py.File(path, "r") as file:
-            if set(file) != set(schema.DATASETS):
-                raise refuse(f"holds {sorted(file)}, expected {sorted(schema.DATASETS)}")
+            names = set(file)
+            if names - {schema.SHARED} != set(schema.DATASETS):
+                raise refuse(f"holds {sorted(names)}, expected {sorted(schema.DATASETS)}")
             if bytes(file.attrs["fingerprint"]).decode() != digest:
                 raise refuse("belongs to another cache (fingerprint)")
             data: dict[str, h5py.Dataset] = {}
-            for name in schema.DATASETS:
+            for name in sorted(names):
                 if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                     raise refuse(f"{name} is a link to elsewhere")
                 item = file[name]
@@ -382,6 +390,8 @@ def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
                 "tokens": ((data["tokens"].shape[0], dim), "<f2"),
                 "pooled": ((rows, len(pools), dim), "<f2"),
             }
+            if schema.SHARED in data:
+                shapes[schema.SHARED] = ((rows, *data[schema.SHARED].shape[1:2]), "<f2")
             for name, (shape, dtype) in shapes.items():
                 have = data[name]
                 same = have.dtype.kind == "S" if dtype == "S" else have.dtype == np.dtype(dtype)
@@ -389,7 +399,7 @@ def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
                     raise refuse(f"{name} is {have.shape} {have.dtype}, expected {shape} {dtype}")
             offset = data["tokens"].id.get_offset()
             shape = data["tokens"].shape
-            small = {n: data[n][()] for n in schema.DATASETS if n != "tokens"}
+            small = {n: item[()] for n, item in data.items() if n != "tokens"}
     except (OSError, KeyError, ValueError, RuntimeError, UnicodeDecodeError) as error:
         raise refuse(f"is not a readable shard ({error})") from error
     tokens: NDArray[np.float16]
@@ -406,6 +416,7 @@ def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
             tokens,
             small["pooled"],
             pools,
+            small.get(schema.SHARED),
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise refuse(str(error)) from error

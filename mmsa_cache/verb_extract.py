@@ -6,14 +6,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from rich.filesize import decimal
+
 from .adapters import find_layout
 from .config import Settings
 from .console import progress, say
 from .dataset import SPLITS, Sample
 from .errors import SettingsError
-from .features import MODALITIES, cache_fields, cache_folder, copies_of, load_samples
+from .features import MODALITIES, cache_folder, copies_of, load_samples
 from .fingerprint import cache_name
-from .pipeline import build_encoder, reader_of, resolve_encoder
+from .pipeline import locate, pick_device, reader_of
 from .store import CacheWriter, nearest_cache
 
 
@@ -37,14 +39,22 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
     wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
         reading = {name: pool.submit(load_samples, settings, name) for name in wanted}
-        specs = {modality: resolve_encoder(settings, modality) for modality in MODALITIES}
+        _import_libraries()
         samples = {name: task.result() for name, task in reading.items()}
-    encoders: dict[str, Any] = {}
+    encoders: dict[tuple[str, str], Any] = {}
     return [
-        _extract_one(settings, name, samples[name], modality, specs[modality], encoders)
+        _extract_one(settings, name, samples[name], modality, encoders)
         for name in wanted
         for modality in MODALITIES
     ]
+
+
+def _import_libraries() -> None:
+    """The imports that resolving an encoder needs; they take seconds."""
+    from extract.compat import prepare_torchvision
+
+    prepare_torchvision()
+    import timm  # noqa: F401
 
 
 def _splits_of(settings: Settings) -> tuple[str, ...]:
@@ -59,16 +69,12 @@ def _extract_one(
     split: str,
     samples: list[Sample],
     modality: str,
-    spec: Any,
-    encoders: dict[str, Any],
+    encoders: dict[tuple[str, str], Any],
 ) -> dict[str, Any]:
-    from extract.augment import POLICY
-    from extract.engine import extract, plan_rows
+    from extract.engine import estimate_bytes, extract, plan_rows
 
     rows = plan_rows(samples, copies_of(settings, split, samples))
-    fields = cache_fields(
-        spec.fields, settings, [(row.sample, row.variant) for row in rows], POLICY
-    )
+    spec, fields = locate(settings, split, modality, [(row.sample, row.variant) for row in rows])
     parent = cache_folder(settings, split, modality)
     directory = parent / cache_name(spec.name, fields)
     title = f"{split} {modality} · {spec.label}"
@@ -86,18 +92,28 @@ def _extract_one(
         else:
             if there:
                 say(f"{title}: resuming, {there} of {len(rows)} rows were there.")
-            if modality not in encoders:
-                encoders[modality] = build_encoder(spec, modality, settings.device)
-            encoder = encoders[modality]
+            device = pick_device(settings.device)
+            key = (modality, fields["compute"])
+            if key not in encoders:
+                encoders[key] = spec.load(device)
+            encoder, reader = encoders[key], reader_of(modality, settings.seed)
+            each = estimate_bytes(rows, reader, encoder)
+            padded = encoder.size.padded_float32_bytes
+            say(
+                f"{title}: about {decimal(round(each * len(rows)))}, {decimal(round(each))} a row "
+                f"(padded float32: {decimal(padded)} a row)."
+            )
             with progress(title, len(rows), "rows", there) as advance:
                 extract(
                     rows,
-                    reader_of(modality, encoder, settings.seed),
+                    reader,
                     encoder,
+                    device,
                     writer,
                     shard_rows=settings.cache.shard_rows,
                     batch_size=settings.extract.batch_size,
                     advance=lambda count: advance(count, ""),
+                    notice=lambda text: say(f"{title}: {text}"),
                 )
     return {
         "split": split,
@@ -107,5 +123,6 @@ def _extract_one(
         "samples": len(samples),
         "rows": len(rows),
         "rows_already_there": there,
+        "bytes": writer.bytes_done,
         "seconds": round(time.monotonic() - started, 2),
     }

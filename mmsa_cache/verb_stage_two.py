@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .bank import FeatureBank
+from .bank import Dims, FeatureBank
 from .config import Settings
 from .console import progress, say
 from .dataset import LABELS, Sample, read_labels, single_sample
@@ -98,7 +98,7 @@ def train(
     from fuse import ensemble
     from fuse import search as engine
     from fuse.report import Post, render
-    from fuse.trainer import Setting
+    from fuse.trainer import Setting, input_dims
 
     samples, bank, origin = _labelled(settings)
     chosen = None
@@ -140,10 +140,8 @@ def train(
                 | {"dir": str(settings.cache.dir.resolve())}
             },
             "classes": list(LABELS),
-            "features": {
-                "text": {"cache": origin["text"], "dim": bank.text.dim},
-                "image": {"cache": origin["image"], "dim": bank.image.dim},
-            },
+            "features": origin,
+            "dims": asdict(input_dims(bank, setting)),
             "encoders": encoders,
             "outer": outer,
             "notes": [settings.data.note] if settings.data.note else [],
@@ -198,8 +196,7 @@ def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Setting
             Setting(**config["setting"]),
             load_file(folder / "model.safetensors"),
             config["offsets"],
-            text_in=config["features"]["text"]["dim"],
-            image_in=config["features"]["image"]["dim"],
+            Dims(**config["dims"]),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error

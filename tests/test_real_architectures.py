@@ -65,6 +65,6 @@ fusion = ["attention_concat"]
     assert searched["notes"] == [r["encoder"] for r in records[:2]]
     mmsa("train", "--study", "one", "--name", "r", "--folds", "2")
     config = json.loads((tmp_path / "runs/r/config.json").read_text())
-    assert config["features"]["text"]["dim"] == 768
-    assert config["features"]["image"]["dim"] == 1024
+    assert config["dims"]["text"] == 768
+    assert config["dims"]["image"] == 1024
     assert len(json.loads(mmsa("predict", "--run", "r", "--split", "test", "--json"))) == 12

@@ -13,7 +13,7 @@ from fuse.ensemble import Ensemble, fit_offsets, honest_offsets, shifted, train
 from fuse.fusions import FUSIONS
 from fuse.metrics import score
 from fuse.trainer import Setting, fit, forward, gather, predict
-from mmsa_cache.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.bank import Dims, FeatureBank, ModalityFeatures
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.schema import Shard
 
@@ -189,6 +189,6 @@ def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
     rows = [member["stopping_rows"] for member in made.figures["members"]]
     assert sum(rows) == made.figures["inner"]["rows"] == len(bank) - len(made.outer)
     again = Ensemble.restore(
-        setting, made.ensemble.tensors(), made.figures["offsets"], text_in=DIM, image_in=DIM
+        setting, made.ensemble.tensors(), made.figures["offsets"], Dims(DIM, DIM, DIM, DIM)
     )
     np.testing.assert_array_equal(again.predict(bank, made.outer), made.probabilities)

@@ -1,0 +1,184 @@
+"""Joint image-text models of transformers (CLIP, SigLIP, Chinese-CLIP, …), one side at a time.
+
+Every such model has ``get_text_features`` and ``get_image_features``, which give the sequence and
+the embedding in the shared space. What was pooled before the last projection is read off the same
+parts that these methods use, and checked against them when the model is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmsa_cache.errors import ModelError
+
+from .compat import prepare_torchvision
+from .encoder import ImageOutput, TextOutput, pick_states
+
+# CLIP's own values, which most of its kin share: openai/clip, preprocessor_config.json.
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def check_joint(model: Any, name: str) -> None:
+    """Refuses a model that has no shared space.
+
+    Raises:
+        ModelError: It lacks one of the two methods.
+    """
+    if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
+        raise ModelError(
+            f"{name} ({type(model).__name__}) is not a joint image-text model.",
+            "Use --text-model for it, or a CLIP-like model here.",
+        )
+
+
+def text_limit(folder: Path) -> int:
+    """Longest token sequence of a joint model.
+
+    Raises:
+        ModelError: Its configuration is not a joint model's.
+    """
+    prepare_torchvision()
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return int(config.text_config.max_position_embeddings)
+    except Exception as error:  # transformers raises many kinds for a bad folder
+        raise ModelError(
+            f"{folder} is not the folder of a joint image-text model: {error}",
+            "Use --text-model and --image-model for other models.",
+        ) from error
+
+
+def _check_shared(mine: Tensor | None, theirs: Tensor, name: str) -> None:
+    """Our way through a model's parts must give its own embedding."""
+    if mine is None or mine.shape != theirs.shape or not torch.allclose(mine, theirs, atol=1e-5):
+        raise ModelError(
+            f"{name}: its parts do not give its own joint embedding.",
+            "This family is not supported as a joint model; use --text-model and --image-model.",
+        )
+
+
+class JointTextTower:
+    """The text side.
+
+    Args:
+        model: The whole model; its image side is dropped.
+        name: For errors.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        check_joint(model, name)
+        config = model.config.text_config
+        self._name = name
+        self._model = model
+        self._projection = getattr(model, "text_projection", None)
+        self.limit: int | None = int(config.max_position_embeddings)
+        # SigLIP reads 64 positions whatever the text, without a mask, and pools the last of them.
+        self.full_length = model.config.model_type.startswith("siglip")
+        model.vision_model = None
+        length = self.limit if self.full_length else 4
+        ids = torch.ones(1, length, dtype=torch.int64)
+        with torch.inference_mode():
+            mine = self(ids, ids.bool(), "last").shared
+            theirs = model.get_text_features(input_ids=ids).pooler_output
+        _check_shared(mine, theirs, name)
+
+    def __call__(self, ids: Tensor, mask: Tensor, layer: str | int) -> TextOutput:
+        arguments: dict[str, Any] = {"input_ids": ids, "output_hidden_states": layer != "last"}
+        if not self.full_length:
+            arguments["attention_mask"] = mask.long()
+        if self._projection is None:
+            output = self._model.get_text_features(**arguments)
+            vectors, shared = {}, output.pooler_output
+        else:
+            output = self._model.text_model(**arguments)
+            pooled = output.pooler_output
+            pooled = output.last_hidden_state[:, 0] if pooled is None else pooled
+            vectors, shared = {"pooled": pooled}, self._projection(pooled)
+        hidden = output.last_hidden_state
+        if layer != "last":
+            hidden = pick_states(output.hidden_states, layer, self._name)
+        return TextOutput(hidden, vectors, shared)
+
+    def to(self, device: torch.device) -> object:
+        return self._model.to(device)
+
+
+def input_settings(folder: Path) -> dict[str, Any]:
+    """Side, crop, channel means and deviations of a joint model's pictures.
+
+    Args:
+        folder: The model's files; ``preprocessor_config.json`` says what it was trained on.
+
+    Returns:
+        ``size`` in pixels, ``crop`` (1.0: the short side fits and the middle is cut out; None: the
+        whole picture is squashed), ``mean`` and ``std``.
+    """
+    path = folder / "preprocessor_config.json"
+    found: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    config = json.loads((folder / "config.json").read_bytes())
+    own = (config.get("vision_config") or {}).get("image_size", 224)
+    size = found.get("crop_size") if found.get("do_center_crop") else found.get("size")
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    return {
+        "size": int(size or own),
+        "crop": 1.0 if found.get("do_center_crop", not path.is_file()) else None,
+        "mean": tuple(found.get("image_mean") or _CLIP_MEAN),
+        "std": tuple(found.get("image_std") or _CLIP_STD),
+    }
+
+
+class JointImageTower:
+    """The image side.
+
+    Args:
+        model: The whole model; its text side is dropped.
+        name: For errors.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        check_joint(model, name)
+        self._name = name
+        self._model = model
+        self._projection = getattr(model, "visual_projection", None)
+        model.text_model = None
+        side = model.config.vision_config.image_size
+        pixels = torch.zeros(1, 3, side, side)
+        with torch.inference_mode():
+            mine = self(pixels, "last").shared
+            theirs = model.get_image_features(pixel_values=pixels).pooler_output
+        _check_shared(mine, theirs, name)
+
+    def __call__(self, pixels: Tensor, layer: str | int) -> ImageOutput:
+        arguments: dict[str, Any] = {
+            "pixel_values": pixels,
+            "output_hidden_states": layer != "last",
+        }
+        vectors: dict[str, Tensor] = {}
+        if self._projection is None:
+            output = self._model.get_image_features(**arguments)
+            shared = output.pooler_output
+        else:
+            output = self._model.vision_model(**arguments)
+            vectors["pooled"] = output.pooler_output
+            shared = self._projection(output.pooler_output)
+        hidden = output.last_hidden_state
+        if layer != "last":
+            hidden = pick_states(output.hidden_states, layer, self._name)
+        side = math.isqrt(hidden.shape[1])
+        prefix = hidden.shape[1] - side * side
+        if prefix:
+            vectors = {"cls": hidden[:, 0], **vectors}
+        return ImageOutput(hidden[:, prefix:], (side, side), vectors, shared)
+
+    def to(self, device: torch.device) -> object:
+        return self._model.to(device)
