@@ -61,10 +61,10 @@ class Workers:
 
     @classmethod
     def plan(cls, device: torch.device) -> Workers:
-        """All cores for the model on the CPU, all for reading beside a GPU."""
+        """A thread a core for both: on the CPU readers are mostly ahead and asleep."""
         cores = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
         if device.type == "cpu":
-            return cls(max(1, cores // 4), cores)
+            return cls(cores, cores)
         return cls(cores, _GPU_STREAMS)
 
 

@@ -33,6 +33,9 @@ from .encoder import (
 from .weights import timm_file
 
 
+_FEW_CONVOLUTIONS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
     """An image encoder, resolved to local files but not loaded."""
@@ -218,6 +221,11 @@ class TimmTower:
         self._prefix = int(getattr(model, "num_prefix_tokens", 0))
         self._has_cls = self._prefix > 0 and getattr(model, "cls_token", None) is not None
         self._format = getattr(model, "output_fmt", None)
+        # Convolutional networks run up to twice as fast in this layout (`mobilenetv2_100`: 1.9×,
+        # `resnet50`: 1.5× on one CPU core); transformers have a handful of convolutions at most.
+        convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in model.modules())
+        if convolutions > _FEW_CONVOLUTIONS:
+            model.to(memory_format=torch.channels_last)
 
     def __call__(self, pixels: Tensor, layer: str | int) -> ImageOutput:
         if layer == "last":
@@ -263,6 +271,13 @@ class ImageEncoder:
         spec: The resolved model.
         device: Where it runs.
 
+    Attributes:
+        tower: The model.
+        side: Side of its square input in pixels.
+        crop: Share of the short side that the centre crop keeps; None squashes.
+        mean: Channel means, (1, 3, 1, 1), on a 0–1 scale.
+        std: Channel deviations, (1, 3, 1, 1), on a 0–1 scale.
+
     Raises:
         ModelError: The model cannot be built or run, or its patches do not form the grid asked for.
     """
@@ -271,19 +286,19 @@ class ImageEncoder:
         self.label = spec.label
         self._device = device
         self._options = spec.options
-        self._size, self._crop = spec.size, spec.crop
-        self._mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
+        self.side, self.crop = spec.size, spec.crop
+        self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
         if spec.folder is not None:
             from .joint import JointImageTower
             from .text import load_model
 
-            self._tower: ImageTower = JointImageTower(
+            self.tower: ImageTower = JointImageTower(
                 load_model(spec.folder, spec.random_seed), spec.name
             )
         else:
-            self._tower = TimmTower(spec)
-        self._tower.to(device)
+            self.tower = TimmTower(spec)
+        self.tower.to(device)
         self.pools: tuple[str, ...] = ()
         try:
             probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
@@ -298,7 +313,7 @@ class ImageEncoder:
 
     def prepare(self, values: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
         """(height, width, 3) uint8 → (3, size, size) uint8 each."""
-        return [fit_square(image, self._size, self._crop) for image in values]
+        return [fit_square(image, self.side, self.crop) for image in values]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Runs the model on one batch.
@@ -313,8 +328,8 @@ class ImageEncoder:
         """
         pixels = to_device(torch.stack(list(batch)), self._device)
         with torch.inference_mode(), autocast(self._device, self._options.compute):
-            patches, have, vectors, shared = self._tower(
-                (pixels / 255.0 - self._mean) / self._std, self._options.layer
+            patches, have, vectors, shared = self.tower(
+                (pixels / 255.0 - self.mean) / self.std, self._options.layer
             )
         patches = patches.float()
         pools = {"mean": patches.mean(1), "first": patches[:, 0], **vectors}

@@ -206,6 +206,11 @@ class TextEncoder:
         spec: The resolved model.
         device: Where it runs.
 
+    Attributes:
+        tokenizer: The model's own, of transformers.
+        tower: The model.
+        max_tokens: Longest sequence, special tokens included.
+
     Raises:
         ModelError: transformers cannot load or run it.
     """
@@ -218,7 +223,7 @@ class TextEncoder:
         self._options = spec.options
         self._device = device
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True)
         except Exception as error:  # transformers raises many kinds for a bad folder
             raise ModelError(
                 f"The tokenizer in {spec.folder} cannot be loaded: {error}",
@@ -229,17 +234,17 @@ class TextEncoder:
         if spec.joint:
             from .joint import JointTextTower
 
-            self._tower: TextTower = JointTextTower(model, spec.name)
+            self.tower: TextTower = JointTextTower(model, spec.name)
         else:
-            self._tower = PlainTower(model, spec.name)
-        limit = self._tower.limit
+            self.tower = PlainTower(model, spec.name)
+        limit = self.tower.limit
         if limit is not None and spec.max_tokens > limit:
             raise ModelError(
                 f"{spec.name} takes at most {limit} tokens, max_tokens is {spec.max_tokens}.",
                 "Lower max_tokens in [text].",
             )
-        self._max_tokens = spec.max_tokens
-        self._tower.to(device)
+        self.max_tokens = spec.max_tokens
+        self.tower.to(device)
         self.pools: tuple[str, ...] = ()
         try:
             probe = self.encode(self.prepare(["a"]))
@@ -256,7 +261,7 @@ class TextEncoder:
     def prepare(self, values: Sequence[str]) -> list[Tensor]:
         """Token ids of texts, (tokens,) int64 each, special tokens included."""
         with self._lock:
-            rows = self._tokenizer(list(values), truncation=True, max_length=self._max_tokens)
+            rows = self.tokenizer(list(values), truncation=True, max_length=self.max_tokens)
         return [torch.tensor(ids) for ids in rows["input_ids"]]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
@@ -270,14 +275,14 @@ class TextEncoder:
             position; ``pooled`` of a joint model) and the mean over real tokens (``mean``).
         """
         lengths = torch.tensor([len(ids) for ids in batch])
-        pad = self._tokenizer.pad_token_id or 0
+        pad = self.tokenizer.pad_token_id or 0
         ids = torch.nn.utils.rnn.pad_sequence(list(batch), batch_first=True, padding_value=pad)
-        if self._tower.full_length and self._tower.limit is not None:
-            ids = torch.nn.functional.pad(ids, (0, self._tower.limit - ids.shape[1]), value=pad)
+        if self.tower.full_length and self.tower.limit is not None:
+            ids = torch.nn.functional.pad(ids, (0, self.tower.limit - ids.shape[1]), value=pad)
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         ids, mask = to_device(ids, self._device), to_device(mask, self._device)
         with torch.inference_mode(), autocast(self._device, self._options.compute):
-            hidden, vectors, shared = self._tower(ids, mask, self._options.layer)
+            hidden, vectors, shared = self.tower(ids, mask, self._options.layer)
         hidden = hidden.float()
         mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         pools = {**vectors, "mean": mean}

@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="Look after feature caches.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
+bench_app = typer.Typer(help="Measure speed side by side, in one run.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with train.txt and the pairs.")]
 Encoding = Annotated[str | None, typer.Option(help="Codec of the text files.")]
@@ -288,6 +290,41 @@ def evaluate(
     _guarded(debug, work)
 
 
+@bench_app.command("extract")
+def bench_extract(
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs to measure on.")] = 1024,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each way takes.")] = 3,
+    data: Data = None,
+    encoding: Encoding = None,
+    text_model: TextModel = None,
+    text_weights: TextWeights = None,
+    image_model: ImageModel = None,
+    image_weights: ImageWeights = None,
+    joint_model: JointModel = None,
+    layer: Layer = None,
+    image_layer: ImageLayer = None,
+    tokens: Tokens = None,
+    device: Device = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Stage one against its models alone and against a textbook loop."""
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_bench
+
+        record = verb_bench.extract(_settings(flags), pairs, rounds)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+        else:
+            rows = [{"figure": key, "value": value} for key, value in record.items()]
+            _show(False, rows, ["figure", "value"])
+
+    _guarded(debug, work)
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--dir", help="Where everything goes.")] = Path(".demo"),
@@ -345,7 +382,9 @@ def _show(as_json: bool, records: list[dict[str, Any]], columns: list[str]) -> N
 
 def _cell(value: object) -> str:
     if isinstance(value, list):
-        return str(len(value))
+        return ", ".join(map(_cell, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(part)}" for key, part in value.items())
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 

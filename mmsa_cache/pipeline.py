@@ -64,6 +64,11 @@ def _computes(settings: Settings) -> tuple[str, ...]:
     return (own, *(name for name in ("float32", "float16", "bfloat16") if name != own))
 
 
+def compute_here(settings: Settings) -> str:
+    """The precision of a forward pass on this machine."""
+    return _computes(settings)[0]
+
+
 def locate(
     settings: Settings, split: str, modality: str, rows: Sequence[tuple[Sample, int]]
 ) -> tuple[Any, dict[str, Any]]:
@@ -111,17 +116,25 @@ def pick_device(name: str) -> Any:
     return torch.device(("cuda" if available else "cpu") if name == "auto" else name)
 
 
-def reader_of(modality: str, seed: int) -> Any:
-    """Row → its text or picture, augmented from (seed, guid, variant) alone."""
+def reader_of(modality: str, spec: Any, seed: int) -> Any:
+    """Row → its text or picture, augmented from (seed, guid, variant) alone.
+
+    Args:
+        modality: ``text`` or ``image``.
+        spec: The encoder; pictures are decoded as large as it needs them.
+        seed: Seed of augmentation.
+    """
     from extract.augment import augment_image, augment_text, variant_rng
-    from extract.decode import decode
+    from extract.decode import decode, needed_side
+
+    needed = needed_side(spec.size, spec.crop) if modality == "image" else None
 
     def read(row: Any) -> tuple[Any, str]:
         sample, operation = row.sample, ""
         value: Any = (
             sample.text
             if modality == "text"
-            else decode(sample.image_path.read_bytes(), sample.image_path.name)
+            else decode(sample.image_path.read_bytes(), sample.image_path.name, needed)
         )
         if row.variant:
             augment: Any = augment_text if modality == "text" else augment_image
@@ -162,8 +175,8 @@ def live_bank(settings: Settings, samples: Sequence[Sample]) -> FeatureBank:
     device = pick_device(settings.device)
     features = {}
     for modality in MODALITIES:
-        spec = resolve_encoder(settings, modality, _computes(settings)[0])
-        reader = reader_of(modality, settings.seed)
+        spec = resolve_encoder(settings, modality, compute_here(settings))
+        reader = reader_of(modality, spec, settings.seed)
         shard = encode_rows(rows, reader, spec.load(device), device, settings.extract.batch_size)
         features[modality] = ModalityFeatures([shard], f"{modality} ({spec.label})")
     return _bank(features, samples)

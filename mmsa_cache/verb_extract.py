@@ -96,7 +96,7 @@ def _extract_one(
             key = (modality, fields["compute"])
             if key not in encoders:
                 encoders[key] = spec.load(device)
-            encoder, reader = encoders[key], reader_of(modality, settings.seed)
+            encoder, reader = encoders[key], reader_of(modality, spec, settings.seed)
             each = estimate_bytes(rows, reader, encoder)
             padded = encoder.size.padded_float32_bytes
             say(

@@ -1,0 +1,197 @@
+"""How fast stage one is, against its own models and against a textbook loop, in one run.
+
+Machines are shared and noisy, so the three ways take turns and the figures are medians over rounds:
+
+* end to end: `engine.extract`, files to sealed shards;
+* model only: the same batches, already prepared and in memory, through the same streams;
+* textbook: pairs read one after another with Pillow, texts padded to the maximum length, float32,
+  one process, nothing overlapped, nothing written.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmsa_cache.dataset import Sample
+from mmsa_cache.store import CacheWriter
+
+from .engine import Reader, Row, Streams, Timings, Workers, extract, plan_rows, read_rows
+from .image import ImageEncoder
+from .text import TextEncoder
+
+
+def bench(
+    samples: Sequence[Sample],
+    text: TextEncoder,
+    image: ImageEncoder,
+    readers: dict[str, Reader],
+    device: torch.device,
+    *,
+    batch_size: int,
+    shard_rows: int,
+    rounds: int,
+) -> dict[str, Any]:
+    """Measures the three ways on the same pairs.
+
+    Args:
+        samples: The pairs.
+        text: The text encoder.
+        image: The image encoder.
+        readers: Of both modalities.
+        device: Where the models run.
+        batch_size: Rows a forward pass.
+        shard_rows: Rows a shard.
+        rounds: Turns that each way takes.
+
+    Returns:
+        Rates in pairs a second, their ratios (medians over rounds, and every round's), seconds
+        that threads spent reading, encoding and writing, bytes of the cache and of padded float32,
+        and the largest resident memory of the process until the first end-to-end turn was over.
+    """
+    rows = plan_rows(samples, {})
+    workers = Workers.plan(device)
+    encoders: dict[str, TextEncoder | ImageEncoder] = {"text": text, "image": image}
+    few = samples[: max(batch_size, len(samples) // 4)]
+    _textbook(few[:batch_size], text, image, device)  # first calls set kernels up
+    end_to_end, model_only, textbook = [], [], []
+    timings: list[Timings] = []
+    sizes: dict[str, int] = {}
+    peak = 0
+    for turn in range(rounds):
+        seconds = 0.0
+        spent = Timings()
+        for modality, encoder in encoders.items():
+            with tempfile.TemporaryDirectory() as folder:
+                writer = CacheWriter(Path(folder) / "cache", {"bench": modality}, len(rows))
+                started = time.perf_counter()
+                with writer.lock(lambda: None):
+                    part = extract(
+                        rows,
+                        readers[modality],
+                        encoder,
+                        device,
+                        writer,
+                        shard_rows=shard_rows,
+                        batch_size=batch_size,
+                        advance=lambda count: None,
+                        workers=workers,
+                    )
+                seconds += time.perf_counter() - started
+                sizes[modality] = writer.bytes_done
+            spent.read += part.read
+            spent.encode += part.encode
+            spent.write += part.write
+        timings.append(spent)
+        end_to_end.append(len(rows) / seconds)
+        if not turn:
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        seconds = sum(
+            _model_only(rows, readers[name], encoder, device, workers, batch_size, shard_rows)
+            for name, encoder in encoders.items()
+        )
+        model_only.append(len(rows) / seconds)
+        started = time.perf_counter()
+        _textbook(few, text, image, device)
+        textbook.append(len(few) / (time.perf_counter() - started))
+    padded = {name: e.size.padded_float32_bytes * len(rows) for name, e in encoders.items()}
+    model_ratios = [a / b for a, b in zip(end_to_end, model_only, strict=True)]
+    textbook_ratios = [a / b for a, b in zip(end_to_end, textbook, strict=True)]
+    return {
+        "end_to_end_pairs_per_s": statistics.median(end_to_end),
+        "model_only_pairs_per_s": statistics.median(model_only),
+        "textbook_pairs_per_s": statistics.median(textbook),
+        "ratio_model_only": statistics.median(model_ratios),
+        "ratio_textbook": statistics.median(textbook_ratios),
+        "ratio_model_only_rounds": model_ratios,
+        "ratio_textbook_rounds": textbook_ratios,
+        "read_seconds": statistics.median(t.read for t in timings),
+        "encode_seconds": statistics.median(t.encode for t in timings),
+        "write_seconds": statistics.median(t.write for t in timings),
+        "peak_rss_bytes": peak,
+        "cache_bytes": sizes,
+        "padded_float32_bytes": padded,
+        "pairs": len(rows),
+        "rounds": rounds,
+        "batch_size": batch_size,
+        "readers": workers.readers,
+        "streams": workers.streams,
+    }
+
+
+def _model_only(
+    rows: Sequence[Row],
+    reader: Reader,
+    encoder: TextEncoder | ImageEncoder,
+    device: torch.device,
+    workers: Workers,
+    batch_size: int,
+    shard_rows: int,
+) -> float:
+    """Seconds of the forward passes alone, over batches that lie in memory."""
+    chunks = [rows[i : i + shard_rows] for i in range(0, len(rows), shard_rows)]
+    inputs = [read_rows(chunk, reader, encoder).inputs for chunk in chunks]
+    streams = Streams(encoder, device, workers.streams)
+    try:
+        for batch in streams.submit(inputs[0][: batch_size * workers.streams], batch_size):
+            batch.task.result()  # a new thread's first pass sets it up
+        started = time.perf_counter()
+        queued = [streams.submit(values, batch_size) for values in inputs]
+        for batches in queued:
+            for batch in batches:
+                batch.task.result()
+        return time.perf_counter() - started
+    finally:
+        streams.close()
+
+
+def _textbook(
+    samples: Sequence[Sample], text: TextEncoder, image: ImageEncoder, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """What a first script does: read, pad to the maximum, run, keep float32."""
+    kept = []
+    for first in range(0, len(samples), 32):
+        part = samples[first : first + 32]
+        ids, masks, pictures = [], [], []
+        for sample in part:
+            encoded = text.tokenizer(
+                sample.text, truncation=True, max_length=text.max_tokens, padding="max_length"
+            )
+            ids.append(torch.tensor(encoded["input_ids"]))
+            masks.append(torch.tensor(encoded["attention_mask"]).bool())
+            with Image.open(sample.image_path) as file:
+                pictures.append(_pillow_square(file.convert("RGB"), image.side, image.crop))
+        pixels = torch.stack(pictures).to(device)
+        with torch.no_grad():
+            hidden = text.tower(torch.stack(ids).to(device), torch.stack(masks).to(device), "last")
+            patches = image.tower((pixels - image.mean) / image.std, "last")
+        kept.append((hidden.hidden.cpu(), patches.patches.cpu()))
+    return kept
+
+
+def _pillow_square(picture: Image.Image, side: int, crop: float | None) -> Tensor:
+    """Resize and centre crop as torchvision's transforms do it; (3, side, side), 0–1."""
+    if crop is None:
+        picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+    else:
+        short = int(side / crop)
+        scale = short / min(picture.size)
+        picture = picture.resize(
+            (max(short, round(picture.width * scale)), max(short, round(picture.height * scale))),
+            Image.Resampling.BICUBIC,
+        )
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255.0
