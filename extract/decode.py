@@ -74,8 +74,10 @@ def _decode_plain_jpeg(data: bytes, name: str, least: int) -> NDArray[np.uint8] 
         _check_size(width, height, name)
         if colorspace not in ("YCbCr", "RGB", "Gray"):
             return None
+        # libjpeg-turbo would take any eighth; only the halvings have fast paths.
+        part = next((p for p in (8, 4, 2) if least and min(height, width) >= p * least), 1)
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=least, min_width=least
+            data, "RGB", min_height=-(-height // part), min_width=-(-width // part)
         )
     except ValueError as error:
         if isinstance(error, DataError):

@@ -32,7 +32,6 @@ from .encoder import (
 )
 from .weights import timm_file
 
-
 _FEW_CONVOLUTIONS = 8
 
 

@@ -230,3 +230,21 @@ def test_every_layout_becomes_patches() -> None:
         torch.testing.assert_close(to_patches(value, 5, layout), nlc)
     with pytest.raises(ModelError, match="Cannot read a feature map"):
         to_patches(torch.zeros(2, 7), 5, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("last", "last"), ("3", 3), (0, 0), ("average:4", "average:4")]
+)
+def test_layers_are_read_from_files_and_flags(value: object, expected: object) -> None:
+    settings = load_settings({"text.layer": value, "image.layer": value}, environ={})
+    assert settings.text.layer == settings.image.layer == expected
+
+
+def test_mistakes_in_layers_and_tokens_are_told_together() -> None:
+    flags = {"text.layer": "first", "image.layer": -1, "extract.tokens": "pool:0x2"}
+    with pytest.raises(SettingsError) as caught:
+        load_settings(flags, environ={})
+    shown = "\n".join(caught.value.problems)
+    assert "text.layer: Value error, write last, a layer's number from 0, or average:K" in shown
+    assert "image.layer" in shown
+    assert "extract.tokens" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -295,3 +296,107 @@ def test_help_needs_neither_torch_nor_transformers() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_a_joint_model_goes_the_whole_way(work: Path, tmp_path: Path) -> None:
+    from test_encoders import clip_tokenizer
+    from transformers import CLIPConfig
+
+    tokenizer = clip_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "clip")
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
+    CLIPConfig(
+        text_config=small
+        | {"vocab_size": len(tokenizer), "num_attention_heads": 2}
+        | {"eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1},
+        vision_config=small
+        | {"hidden_size": 48, "num_attention_heads": 4, "image_size": 64}
+        | {"patch_size": 16},
+        projection_dim=24,
+    ).save_pretrained(tmp_path / "clip")
+    (tmp_path / "mmsa.toml").write_text(
+        f"""[data]
+root = "{work / "posts"}"
+[joint]
+model = "clip"
+weights = "random"
+[text]
+layer = 2
+[extract]
+tokens = "pool:2x2"
+variants = "none"
+"""
+    )
+    (tmp_path / "studies").mkdir()
+    fixed = "epochs = 2\nbatch_size = 32\ntext_dim = 16\nimage_dim = 16\nbeside = true"
+    for level in ("pooled", "tokens"):
+        (tmp_path / "studies" / f"{level}.toml").write_text(
+            f"""[protocol]
+outer = "grouped"
+folds = 2
+[fixed]
+{fixed}
+level = "{level}"
+text_pool = "shared"
+image_pool = "shared"
+[space]
+fusion = ["attention_concat"]
+"""
+        )
+    records = json.loads(mmsa(tmp_path, "extract", "--split", "all", "--json").stdout)
+    assert {r["encoder"] for r in records} == {"clip (random weights)"}
+    assert all(r["bytes"] > 0 for r in records)
+    expected = {"pooled": (24, 24, 24, 24), "tokens": (32, 48, 24, 24)}
+    for level, dims in expected.items():
+        mmsa(tmp_path, "search", "--study", level, "--trials", "1")
+        mmsa(tmp_path, "train", "--study", level, "--name", level, "--folds", "2")
+        config = json.loads((tmp_path / "runs" / level / "config.json").read_text())
+        assert tuple(config["dims"].values()) == dims
+        cached = json.loads(
+            mmsa(tmp_path, "predict", "--run", level, "--split", "test", "--json").stdout
+        )
+        first = cached[0]
+        pair = [work / "posts" / "pairs" / f"{first['guid']}.{end}" for end in ("txt", "jpg")]
+        one = ("--text", pair[0].read_text(), "--image", str(pair[1]))
+        live = json.loads(mmsa(tmp_path, "predict", "--run", level, "--json", *one).stdout)
+        for name, value in first["probabilities"].items():
+            assert live[0]["probabilities"][name] == pytest.approx(value, abs=2e-3)
+    mmsa(tmp_path, "extract", "--tokens", "none", "--split", "train")
+    failed = mmsa(tmp_path, "search", "--study", "tokens", "--tokens", "none", code=2)
+    assert "was extracted with tokens = 'none'" in failed.stderr
+
+
+def test_predictions_from_raw_files_are_those_from_the_cache(
+    work: Path, extracted: object, tmp_path: Path
+) -> None:
+    mmsa(work, "train", "--name", "both-ways", "--folds", "2")
+    arguments = ("predict", "--run", "both-ways", "--split", "test", "--json")
+    cached = json.loads(mmsa(work, *arguments).stdout)
+    config = json.loads((work / "runs/both-ways/config.json").read_text())
+    config["settings"]["cache"]["dir"] = str(tmp_path / "nowhere")
+    other = work / "runs" / "uncached"
+    shutil.copytree(work / "runs/both-ways", other)
+    (other / "config.json").write_text(json.dumps(config))
+    result = mmsa(work, "predict", "--run", "uncached", "--split", "test", "--json")
+    assert "Encoding the 12 pairs now." in result.stderr
+    live = json.loads(result.stdout)
+    assert [row["guid"] for row in live] == [row["guid"] for row in cached]
+    for mine, theirs in zip(live, cached, strict=True):
+        for name, value in theirs["probabilities"].items():
+            assert mine["probabilities"][name] == pytest.approx(value, abs=2e-3)
+
+
+def test_bench_extract_measures_side_by_side(work: Path) -> None:
+    record = json.loads(
+        mmsa(work, "bench", "extract", "--pairs", "64", "--rounds", "2", "--json").stdout
+    )
+    for key in ("end_to_end", "model_only", "textbook"):
+        assert record[f"{key}_pairs_per_s"] > 0
+    for key in ("model_only", "textbook"):
+        rounds = record[f"ratio_{key}_rounds"]
+        assert record[f"ratio_{key}"] == pytest.approx(sum(rounds) / 2)
+    assert record["pairs"] == 64
+    assert record["peak_rss_bytes"] > 100e6
+    assert record["padded_float32_bytes"]["text"] == 64 * 4 * 16 * (16 + 2)
+    assert record["cache_bytes"]["text"] < record["padded_float32_bytes"]["text"]
+    assert record["encoders"]["image"] == "swinv2_tiny_window8_256 (random weights)"
