@@ -67,7 +67,7 @@ class Counting:
 
 def make_rows(tmp_path: Path) -> list[Row]:
     sample = [
-        Sample(str(i), "text", tmp_path / f"{i}.jpg", 0, "t", "i") for i in range(len(LENGTHS))
+        Sample(str(i), 0, "text", tmp_path / f"{i}.jpg", "t", "i") for i in range(len(LENGTHS))
     ]
     return plan_rows(sample, {})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -328,62 +327,40 @@ variants = "none"
 """
     )
     (tmp_path / "studies").mkdir()
-    fixed = "epochs = 2\nbatch_size = 32\ntext_dim = 16\nimage_dim = 16\nbeside = true"
-    for level in ("pooled", "tokens"):
-        (tmp_path / "studies" / f"{level}.toml").write_text(
-            f"""[protocol]
+    (tmp_path / "studies" / "one.toml").write_text(
+        """[protocol]
 outer = "grouped"
 folds = 2
 [fixed]
-{fixed}
-level = "{level}"
+epochs = 2
+batch_size = 32
+text_dim = 16
+image_dim = 16
+beside = true
+level = "tokens"
 text_pool = "shared"
 image_pool = "shared"
 [space]
 fusion = ["attention_concat"]
 """
-        )
+    )
     records = json.loads(mmsa(tmp_path, "extract", "--split", "all", "--json").stdout)
     assert {r["encoder"] for r in records} == {"clip (random weights)"}
     assert all(r["bytes"] > 0 for r in records)
-    expected = {"pooled": (24, 24, 24, 24), "tokens": (32, 48, 24, 24)}
-    for level, dims in expected.items():
-        mmsa(tmp_path, "search", "--study", level, "--trials", "1")
-        mmsa(tmp_path, "train", "--study", level, "--name", level, "--folds", "2")
-        config = json.loads((tmp_path / "runs" / level / "config.json").read_text())
-        assert tuple(config["dims"].values()) == dims
-        cached = json.loads(
-            mmsa(tmp_path, "predict", "--run", level, "--split", "test", "--json").stdout
-        )
-        first = cached[0]
-        pair = [work / "posts" / "pairs" / f"{first['guid']}.{end}" for end in ("txt", "jpg")]
-        one = ("--text", pair[0].read_text(), "--image", str(pair[1]))
-        live = json.loads(mmsa(tmp_path, "predict", "--run", level, "--json", *one).stdout)
-        for name, value in first["probabilities"].items():
-            assert live[0]["probabilities"][name] == pytest.approx(value, abs=2e-3)
+    mmsa(tmp_path, "search", "--study", "one", "--trials", "1")
+    mmsa(tmp_path, "train", "--study", "one", "--name", "r", "--folds", "2")
+    config = json.loads((tmp_path / "runs/r/config.json").read_text())
+    assert config["dims"] == {"text": 32, "image": 48, "text_vector": 24, "image_vector": 24}
+    cached = json.loads(mmsa(tmp_path, "predict", "--run", "r", "--split", "test", "--json").stdout)
+    pair = [work / "posts" / "pairs" / f"{cached[0]['guid']}.{end}" for end in ("txt", "jpg")]
+    one = ("--text", pair[0].read_text(), "--image", str(pair[1]))
+    live = json.loads(mmsa(tmp_path, "predict", "--run", "r", "--json", *one).stdout)
+    for name, value in cached[0]["probabilities"].items():
+        assert live[0]["probabilities"][name] == pytest.approx(value, abs=2e-3)
     mmsa(tmp_path, "extract", "--tokens", "none", "--split", "train")
-    failed = mmsa(tmp_path, "search", "--study", "tokens", "--tokens", "none", code=2)
+    (tmp_path / "studies" / "one.toml").rename(tmp_path / "studies" / "other.toml")
+    failed = mmsa(tmp_path, "search", "--study", "other", "--tokens", "none", code=2)
     assert "was extracted with tokens = 'none'" in failed.stderr
-
-
-def test_predictions_from_raw_files_are_those_from_the_cache(
-    work: Path, extracted: object, tmp_path: Path
-) -> None:
-    mmsa(work, "train", "--name", "both-ways", "--folds", "2")
-    arguments = ("predict", "--run", "both-ways", "--split", "test", "--json")
-    cached = json.loads(mmsa(work, *arguments).stdout)
-    config = json.loads((work / "runs/both-ways/config.json").read_text())
-    config["settings"]["cache"]["dir"] = str(tmp_path / "nowhere")
-    other = work / "runs" / "uncached"
-    shutil.copytree(work / "runs/both-ways", other)
-    (other / "config.json").write_text(json.dumps(config))
-    result = mmsa(work, "predict", "--run", "uncached", "--split", "test", "--json")
-    assert "Encoding the 12 pairs now." in result.stderr
-    live = json.loads(result.stdout)
-    assert [row["guid"] for row in live] == [row["guid"] for row in cached]
-    for mine, theirs in zip(live, cached, strict=True):
-        for name, value in theirs["probabilities"].items():
-            assert mine["probabilities"][name] == pytest.approx(value, abs=2e-3)
 
 
 def test_bench_extract_measures_side_by_side(work: Path) -> None:
