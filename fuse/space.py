@@ -14,12 +14,13 @@ from mmsa_cache.errors import SettingsError
 from .trainer import METRICS, Setting
 
 # A parameter that matters only for some values of another is asked for only then.
-_ONLY_FOR: dict[str, tuple[str, tuple[str, ...]]] = {
+_ONLY_FOR: dict[str, tuple[str, tuple[Any, ...]]] = {
     "image_dim": ("fusion", ("concat", "attention_concat")),
     "layers": ("fusion", ("encoder",)),
     "alpha": ("loss", ("acb",)),
     "statistics": ("loss", ("acb",)),
     "margin": ("loss", ("acb",)),
+    "pairing": ("variants", (True,)),
 }
 _PROTOCOL = {"outer": "report", "folds": 3, "metric": "macro_f1"}
 

@@ -22,6 +22,7 @@ from .model import MultimodalClassifier, build_model
 
 METRICS = ("macro_f1", "accuracy")
 KEEP = ("best", "last")
+PAIRINGS = ("same", "free")
 
 
 class TrainingError(MmsaError):
@@ -56,6 +57,8 @@ class Setting:
     statistics: str = "running"
     margin: str = "batch"
     variants: bool = True
+    pairing: str = "same"
+    """``same``: text variant i with image variant i; ``free``: drawn apart in every epoch."""
     optimiser: str = "adam"
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
@@ -134,6 +137,10 @@ def fit(
         raise SettingsError(f"Unknown metric {setting.metric!r}.", f"Valid: {', '.join(METRICS)}.")
     if setting.keep not in KEEP:
         raise SettingsError(f"Unknown keep {setting.keep!r}.", f"Valid: {', '.join(KEEP)}.")
+    if setting.pairing not in PAIRINGS:
+        raise SettingsError(
+            f"Unknown pairing {setting.pairing!r}.", f"Valid: {', '.join(PAIRINGS)}."
+        )
     device = bank.labels.device
     torch.manual_seed(seed)
     order = torch.Generator().manual_seed(seed)
@@ -161,8 +168,9 @@ def fit(
         loss_function.start_epoch()
         model.train()
         total = 0.0
+        seen = bank.paired_freely(items, order) if setting.pairing == "free" else items
         for chosen in _batches(len(items), setting.batch_size, order):
-            batch = gather(bank, items[chosen], setting)
+            batch = gather(bank, seen[chosen], setting)
             logits = forward(model, batch)
             loss = loss_function(logits, batch.labels)
             optimiser.zero_grad()

@@ -279,6 +279,28 @@ class FeatureBank:
             parts.append(rows[(rows >= 0).all(1)])
         return torch.cat(parts)
 
+    def paired_freely(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """Gives every copy a text and an image variant of its sample, drawn apart from each other.
+
+        Text and image variants are cached apart, so any pair of them is a post; K of each make
+        (K + 1)² pairs instead of K + 1. Originals stay as they are.
+
+        Args:
+            items: Of `items`, (items, 3).
+            generator: Draws uniformly from variants 0 … K.
+
+        Returns:
+            Items of the same samples, (items, 3).
+        """
+        copies = items[:, 1] != self._text_rows[items[:, 0], 0]
+        chosen = items.clone()
+        for column, table in ((1, self._text_rows), (2, self._image_rows)):
+            rows = table[items[:, 0]]
+            draw = torch.rand(len(items), generator=generator) * (rows >= 0).sum(1)
+            drawn = rows.gather(1, draw.long()[:, None]).squeeze(1)
+            chosen[:, column] = torch.where(copies, drawn, items[:, column])
+        return chosen
+
     def batch(
         self, items: Tensor, *, level: str, text_pool: str, image_pool: str, grid: int = 0
     ) -> Batch:

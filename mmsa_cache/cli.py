@@ -87,7 +87,9 @@ def extract(
     layer: Layer = None,
     image_layer: ImageLayer = None,
     tokens: Tokens = None,
-    variants: Annotated[str | None, typer.Option(help="report or none.")] = None,
+    variants: Annotated[
+        str | None, typer.Option(help="report, a number of copies, or none.")
+    ] = None,
     device: Device = None,
     seed: Seed = None,
     as_json: Json = False,
@@ -106,6 +108,29 @@ def extract(
     _guarded(debug, work)
 
 
+@cache_app.command("ls")
+def cache_ls(cache: Cache = None, as_json: Json = False, debug: Debug = False) -> None:
+    """List the caches: what of, how many rows and variants, size, age, complete or not."""
+
+    def work() -> None:
+        from rich.filesize import decimal
+
+        from . import verb_cache
+
+        records = verb_cache.ls(_settings({"cache": cache}))
+        if as_json:
+            print_result(json.dumps(records, indent=1))
+            return
+        for r in records:
+            r["size"], r["age"] = decimal(r["bytes"]), f"{r['age_days']:.1f} d"
+            done = "complete" if r["complete"] else f"unfinished, {r['rows_wanted']} wanted"
+            r["state"] = r["problem"] or done
+        columns = ["split", "modality", "encoder", "rows", "variants", "size", "age", "state"]
+        _show(False, records, columns)
+
+    _guarded(debug, work)
+
+
 @cache_app.command()
 def verify(
     cache: Cache = None,
@@ -115,23 +140,89 @@ def verify(
     """Re-hash every shard of every finished cache; name the damaged files."""
 
     def work() -> None:
-        from .config import load_settings
-        from .errors import CacheNotFoundError, DamagedCacheError
-        from .store import MANIFEST, verify_cache
+        from . import verb_cache
 
-        root = load_settings({"cache.dir": cache}).cache.dir
-        folders = [path.parent for path in sorted(root.glob(f"*/*/*/{MANIFEST}"))]
-        if not folders:
-            raise CacheNotFoundError(f"There is no finished cache in {root}.", "Run mmsa extract.")
-        records = [{"cache": str(f), "problems": verify_cache(f)} for f in folders]
-        _show(as_json, records, ["cache", "problems"])
-        problems = [problem for record in records for problem in record["problems"]]
-        if problems:
-            raise DamagedCacheError(
-                f"{len(problems)} damaged file(s).",
-                "Delete the cache folders named and run mmsa extract again.",
-                problems,
-            )
+        def show(records: list[dict[str, Any]]) -> None:
+            lines = [{**r, "problems": len(r["problems"])} for r in records]
+            _show(as_json, records if as_json else lines, ["cache", "problems"])
+
+        verb_cache.verify(_settings({"cache": cache}), show)
+
+    _guarded(debug, work)
+
+
+@cache_app.command()
+def prune(
+    cache: Cache = None,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Unfinished ones.")] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Those that mmsa.toml does not lead to.")
+    ] = False,
+    encoder: Annotated[str | None, typer.Option(help="Those of one encoder.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(min=0, help="Days since something was added.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Remove the caches that fit every condition given."""
+
+    def work() -> None:
+        _check_packages()
+        from rich.filesize import decimal
+
+        from . import verb_cache
+
+        records = verb_cache.prune(
+            _settings({"cache": cache}),
+            unfinished=unfinished,
+            stale=stale,
+            encoder=encoder,
+            older_than=older_than,
+            really=yes,
+        )
+        if as_json:
+            print_result(json.dumps(records, indent=1))
+            return
+        _show(False, [{**r, "size": decimal(r["bytes"])} for r in records], _PRUNED)
+        if not yes and records:
+            say("Nothing was removed: add --yes to do it.")
+
+    _guarded(debug, work)
+
+
+_PRUNED = ["directory", "size", "state"]
+
+
+@cache_app.command("show")
+def cache_show(
+    guid: Annotated[str, typer.Argument(help="Name of the sample.")],
+    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    data: Data = None,
+    cache: Cache = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show a sample: text, picture, and what the caches hold of it."""
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_cache
+
+        record = verb_cache.show(_settings({"cache": cache, "data": data}), guid, split)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+            return
+        for key in ("guid", "tag", "text", "image", "thumbnail"):
+            print_result(f"{key}: {record[key]}")
+        rows = [
+            {**row, "cache": f"{c['modality']} {c['encoder']}"}
+            for c in record["caches"]
+            for row in c["rows"]
+        ]
+        columns = ["cache", "variant", "operation", "positions", "token_norm", "pool_norms"]
+        _show(False, rows, columns)
 
     _guarded(debug, work)
 

@@ -50,6 +50,16 @@ def _layer(value: object) -> object:
     raise ValueError("write last, a layer's number from 0, or average:K")
 
 
+def _variants(value: object) -> object:
+    """``report``, ``none`` or a number from 1; flags and variables arrive as text."""
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if number in ("report", "none"):
+        return number
+    if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
+        return number
+    raise ValueError("write report, none, or a number of copies from 1")
+
+
 Layer = Annotated[str | int, BeforeValidator(_layer)]
 
 
@@ -108,8 +118,9 @@ class CacheSettings(_Section):
 class ExtractSettings(_Section):
     """How stage one runs."""
 
-    variants: Literal["report", "none"] = "report"
-    """Augmented copies of the training rows."""
+    variants: Annotated[str | int, BeforeValidator(_variants)] = "report"
+    """Augmented copies of the training rows: ``report`` (its policy: classes below half of the
+    rows), a number for every row, or ``none``."""
     batch_size: int = Field(default=32, ge=1)
     """Rows a forward pass."""
     tokens: str = Field(default="keep", pattern=r"^(keep|none|pool:[1-9]\d*x[1-9]\d*)$")

@@ -39,10 +39,12 @@ def load_samples(settings: Settings, split: str) -> list[Sample]:
 
 
 def copies_of(settings: Settings, split: str, samples: Sequence[Sample]) -> dict[int, int]:
-    """Augmented copies a sample of each class; only training rows get any."""
-    if split != "train" or settings.extract.variants == "none":
+    """Augmented copies a sample of each class; only labelled training rows get any."""
+    variants = settings.extract.variants
+    if split != "train" or variants == "none":
         return {}
-    return report_copies(sample.label for sample in samples if sample.label is not None)
+    labels = [sample.label for sample in samples if sample.label is not None]
+    return dict.fromkeys(labels, variants) if isinstance(variants, int) else report_copies(labels)
 
 
 def cache_fields(

@@ -138,6 +138,11 @@ def nearest_cache(parent: Path, fields: dict[str, Any]) -> tuple[Path, list[str]
     return min(found, key=lambda item: len(item[1]), default=None)
 
 
+def lock_path(directory: Path) -> Path:
+    """The lock of a cache: whoever writes it or removes it holds this."""
+    return directory.parent / f".{directory.name}.lock"
+
+
 class CacheWriter:
     """Publishes the shards of one cache; what an earlier run published stays.
 
@@ -156,7 +161,7 @@ class CacheWriter:
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
         """Holds the cache's lock; calls ``waiting`` once if another process has it."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._directory.parent / f".{self._directory.name}.lock")
+        lock = FileLock(lock_path(self._directory))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -295,19 +300,20 @@ def _fixed(texts: list[str]) -> NDArray[np.bytes_]:
     return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
 
 
-def open_shards(directory: Path, *, verify: bool = True) -> Iterator[Shard]:
+def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -> Iterator[Shard]:
     """Opens the shards of a finished cache in order.
 
     Args:
         directory: The cache's folder.
+        name: `RECEIPT` opens the sealed shards of an unfinished cache.
         verify: Re-hash every file first.
 
     Raises:
         CacheNotFoundError: There is no finished cache.
         DamagedCacheError: Names the file and what is wrong with it.
     """
-    manifest = read_manifest(directory)
-    if not manifest.complete:
+    manifest = read_manifest(directory, name)
+    if name == MANIFEST and not manifest.complete:
         raise DamagedCacheError(f"{directory}: the manifest's shards lack rows.", _AGAIN)
     for entry in manifest.shards:
         path = directory / entry.name

@@ -1,0 +1,198 @@
+"""``mmsa cache``, ``--variants N`` and free pairing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from test_pipeline import extracted, mmsa, text_model, work  # noqa: F401
+
+from mmsa_cache.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.caches import list_caches, remove_caches, rows_of
+from mmsa_cache.config import load_settings
+from mmsa_cache.dataset import Sample
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.features import copies_of
+from mmsa_cache.schema import Shard
+from mmsa_cache.store import MANIFEST, CacheWriter, lock_path, open_shards
+
+ROWS = [("a", 0), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
+
+
+def shard(rows: list[tuple[str, int]]) -> Shard:
+    """Row i has i + 1 positions, all ones in four dimensions."""
+    lengths = [i + 1 for i in range(len(rows))]
+    return Shard(
+        [guid for guid, _ in rows],
+        np.array([variant for _, variant in rows], np.int32),
+        ["rotation" if variant else "" for _, variant in rows],
+        np.cumsum([0, *lengths]).astype(np.int64),
+        np.ones((sum(lengths), 4), np.float16),
+        np.array([[[3.0, 4.0, 0, 0]]] * len(rows), np.float16),
+        ("mean",),
+    )
+
+
+def make_cache(folder: Path, *, rows: int = len(ROWS), encoder: str = "tiny") -> Path:
+    fields = {"encoder": encoder, "weights": "random:1", "of": folder.name}
+    writer = CacheWriter(folder, fields, rows)
+    with writer.lock(lambda: None):
+        writer.publish(shard(ROWS))
+        if rows == len(ROWS):
+            writer.finish()
+    return folder
+
+
+def test_caches_are_listed_with_their_state(tmp_path: Path) -> None:
+    make_cache(tmp_path / "train/text/one")
+    make_cache(tmp_path / "train/image/half", rows=9)
+    (make_cache(tmp_path / "train/image/torn") / "shard-00000.h5").write_bytes(b"no")
+    found = {info.directory.name: info for info in list_caches(tmp_path)}
+    one, half, torn = found["one"], found["half"], found["torn"]
+    assert (one.split, one.modality, one.encoder) == ("train", "text", "tiny (random weights)")
+    assert (one.rows, one.rows_wanted, one.variants, one.complete) == (5, 5, 2, True)
+    assert one.operations == {"rotation": 2}
+    assert one.bytes == sum(p.stat().st_size for p in one.directory.iterdir())
+    assert (half.rows, half.rows_wanted, half.complete, half.problem) == (5, 9, False, "")
+    assert not torn.complete
+    assert "shard-00000.h5" in torn.problem
+    old = time.time() - 3 * 86400
+    for path in one.directory.iterdir():
+        os.utime(path, (old, old))
+    again = next(c for c in list_caches(tmp_path) if c.directory == one.directory)
+    assert again.age_days == pytest.approx(3, abs=0.01)
+
+
+def test_rows_are_shown_with_their_norms(tmp_path: Path) -> None:
+    make_cache(tmp_path / "train/text/one")
+    rows = rows_of(list_caches(tmp_path)[0], "b")
+    assert [row["variant"] for row in rows] == [0, 1, 2]
+    assert [row["operation"] for row in rows] == ["", "rotation", "rotation"]
+    assert [row["positions"] for row in rows] == [2, 3, 4]
+    assert rows[0]["token_norm"] == 2.0
+    assert rows[0]["pool_norms"] == {"mean": 5.0}
+    assert rows_of(list_caches(tmp_path)[0], "z") == []
+
+
+def test_removing_spares_what_is_in_use_and_what_lies_elsewhere(tmp_path: Path) -> None:
+    folder = make_cache(tmp_path / "cache/train/text/one")
+    outside = tmp_path / "precious.h5"
+    outside.write_text("precious")
+    (folder / "shard-00009.h5").symlink_to(outside)
+    found = list_caches(tmp_path / "cache")
+    assert [r.state for r in remove_caches(found, really=False)] == ["would be removed"]
+    assert (folder / MANIFEST).is_file()
+    with FileLock(lock_path(folder)):
+        assert [r.state for r in remove_caches(found, really=True)] == ["in use"]
+    assert (folder / MANIFEST).is_file()
+    removed = remove_caches(found, really=True)
+    assert [(r.state, r.bytes) for r in removed] == [("removed", found[0].bytes)]
+    assert not folder.exists()
+    assert outside.read_text() == "precious"
+
+
+def test_an_interrupted_removal_leaves_an_unfinished_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_cache(tmp_path / "train/text/one")
+    unlink = Path.unlink
+
+    def stop(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith("shard"):
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", stop)
+    with pytest.raises(KeyboardInterrupt):
+        remove_caches(list_caches(tmp_path), really=True)
+    monkeypatch.undo()
+    assert [(c.complete, c.problem != "") for c in list_caches(tmp_path)] == [(False, True)]
+    make_cache(folder)  # the next extraction begins anew
+    assert [s.guids for s in open_shards(folder)] == [[guid for guid, _ in ROWS]]
+
+
+def test_the_verbs(work: Path, extracted: object, tmp_path: Path) -> None:  # noqa: F811
+    records = json.loads(mmsa(work, "cache", "ls", "--json").stdout)
+    assert {(r["split"], r["modality"], r["complete"]) for r in records} >= {
+        (split, modality, True) for split in ("train", "test") for modality in ("text", "image")
+    }
+    assert "complete" in mmsa(work, "cache", "ls").stdout
+    shown = json.loads(mmsa(work, "cache", "show", "3", "--json").stdout)
+    assert shown["text"] == (work / "posts/pairs/3.txt").read_text()
+    assert Path(work / shown["thumbnail"]).read_bytes().startswith(b"\xff\xd8\xff")
+    assert {c["modality"] for c in shown["caches"]} == {"text", "image"}
+    assert all(c["rows"][0]["variant"] == 0 for c in shown["caches"])
+    assert "positions" in mmsa(work, "cache", "show", "3").stdout
+    failed = mmsa(work, "cache", "show", "30000", code=3)
+    assert "has no sample '30000'" in failed.stderr
+    assert "does not know what to remove" in mmsa(work, "cache", "prune", code=2).stderr
+
+    mmsa(work, "extract", "--tokens", "none", "--split", "test", "--cache", str(tmp_path / "c"))
+    mmsa(work, "extract", "--split", "test", "--cache", str(tmp_path / "c"))
+    arguments = ("cache", "prune", "--stale", "--json", "--cache", str(tmp_path / "c"))
+    said = json.loads(mmsa(work, *arguments).stdout)
+    assert [r["state"] for r in said] == ["would be removed"] * 2
+    assert len(list_caches(tmp_path / "c")) == 4
+    done = json.loads(mmsa(work, *arguments, "--yes").stdout)
+    assert [r["directory"] for r in done] == [r["directory"] for r in said]
+    assert len(list_caches(tmp_path / "c")) == 2
+    second = mmsa(work, "extract", "--split", "test", "--cache", str(tmp_path / "c"))
+    assert second.stderr.count("nothing to do") == 2
+
+
+def samples(labels: list[int | None]) -> list[Sample]:
+    return [Sample(str(i), v, "t", Path("x"), "t", "i") for i, v in enumerate(labels)]
+
+
+def test_copies_follow_the_setting() -> None:
+    rows = samples([0] * 12 + [1] * 3 + [2] * 5 + [None])
+
+    def copies(value: object, split: str = "train") -> dict[int, int]:
+        return copies_of(load_settings({"extract.variants": value}, environ={}), split, rows)
+
+    assert copies("report") == {0: 0, 1: 3, 2: 2}  # target int(20 · 1.5) // 3 = 10
+    assert copies("2") == copies(2) == {0: 2, 1: 2, 2: 2}
+    assert copies("none") == copies("2", "test") == {}
+    for wrong in ("three", "0", -1, 1.5, True):
+        with pytest.raises(SettingsError, match=r"1 setting\(s\) cannot be used") as caught:
+            copies(wrong)
+        assert "write report, none, or a number of copies from 1" in caught.value.problems[0]
+
+
+def test_free_pairing_draws_every_pair_of_the_same_sample() -> None:
+    rows = [("a", 0), ("b", 0), ("c", 0), ("b", 1), ("b", 2), ("c", 1), ("c", 2)]
+    bank = FeatureBank(
+        ModalityFeatures([shard(rows)], "text"),
+        ModalityFeatures([shard(rows)], "image"),
+        ["a", "b", "c"],
+        [0, 1, 2],
+    )
+    items = bank.items([0, 1, 2], variants=True)
+    assert len(items) == 7
+    draws = torch.Generator().manual_seed(0)
+    found: Counter[tuple[int, ...]] = Counter()
+    for _ in range(500):
+        paired = bank.paired_freely(items, draws)
+        assert torch.equal(paired[:, 0], items[:, 0])
+        assert torch.equal(paired[:3], items[:3])  # the originals
+        found.update(tuple(row) for row in paired[3:].tolist())
+    of = {1: [1, 3, 4], 2: [2, 5, 6]}  # rows of "b" and of "c"
+    expected = {
+        (sample, text, image)
+        for sample, own in of.items()
+        for text, image in itertools.product(own, own)
+    }
+    assert set(found) == expected
+    # 1,000 draws a sample over 9 pairs: within five deviations of a ninth
+    spread = 5 * np.sqrt(1000 * (1 / 9) * (8 / 9))
+    assert all(abs(count - 1000 / 9) < spread for count in found.values())
+    again = bank.paired_freely(items, torch.Generator().manual_seed(0))
+    assert torch.equal(again, bank.paired_freely(items, torch.Generator().manual_seed(0)))
