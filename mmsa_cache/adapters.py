@@ -507,15 +507,51 @@ def _list_pairs(listing: Listing) -> None:
         listing.add(0, guid, UNLABELLED)
 
 
-def _list_table(listing: Listing, split: str, encoding: str, errors: str) -> None:
+def _table_records(
+    listing: Listing, split: str, encoding: str, errors: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
     path = listing.source
     data = read_inside(path.parent.resolve(), path.name, MAX_LABEL_BYTES)
     content = decode(data, path.name, encoding, errors, numbered=True).removeprefix("\ufeff")
     if path.suffix == ".jsonl":
-        records = _json_records(listing, content)
-    else:
-        records = _csv_records(listing, content, "," if path.suffix == ".csv" else "\t", split)
-    for line, record in records:
+        return _json_records(listing, content)
+    return _csv_records(listing, content, "," if path.suffix == ".csv" else "\t", split)
+
+
+def data_classes(root: Path, *, encoding: str, encoding_errors: str) -> tuple[str, ...]:
+    """Class names of a data folder that sets none.
+
+    A table's own labels count only where none of the three sentiments is among them: elsewhere a
+    label that is none is a mistake, which reading the rows names.
+
+    Args:
+        root: The data folder.
+        encoding: Of the texts, hence of a table.
+        encoding_errors: ``strict`` or ``replace``.
+
+    Returns:
+        The labels of ``train`` in alphabetical order, or the three sentiments.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
+    layout = find_layout(root)
+    if layout.name != "tables" or not layout.files["train"]:
+        return LABELS
+    listing = Listing(_source(root, layout, "train"), layout.name, folder=root)
+    check_encoding(encoding)
+    found = {
+        tag
+        for _, record in _table_records(listing, "train", encoding, encoding_errors)
+        if (tag := record.get("label", record.get("tag"))) and tag != UNLABELLED
+    }
+    usual = {tag.strip().lower() for tag in found} & set(LABELS)
+    return LABELS if usual or len(found) < 2 else tuple(sorted(found))
+
+
+def _list_table(listing: Listing, split: str, encoding: str, errors: str) -> None:
+    path = listing.source
+    for line, record in _table_records(listing, split, encoding, errors):
         text, image = strip_text(record["text"]), record["image"]
         if not text:
             listing.note(line, "empty text")

@@ -324,10 +324,10 @@ def predict(
     def work() -> None:
         _check_packages()
         from . import verb_stage_two as verbs
-        from .dataset import LABELS
         from .store import write_atomically
 
         verbs.check_pair(text, image, split)
+        classes = verbs.classes_of_run(run)
         if text is not None and image is not None:
             rows = [("pair", verbs.predict_pair(run, text, image, device))]
         else:
@@ -335,24 +335,24 @@ def predict(
         records = [
             {
                 "guid": guid,
-                "tag": LABELS[p.index(max(p))],
-                "probabilities": dict(zip(LABELS, p, strict=True)),
+                "tag": classes[p.index(max(p))],
+                "probabilities": dict(zip(classes, p, strict=True)),
             }
             for guid, p in rows
         ]
         if out is not None:
-            write_atomically(out, verbs.format_predictions(rows).encode())
+            write_atomically(out, verbs.format_predictions(rows, classes).encode())
             say(f"{len(rows)} rows written to {out}.")
         if as_json:
             print_result(json.dumps(records, indent=1))
         elif text is not None:
             best = records[0]
             shown = ", ".join(
-                f"{k} {v:.3f}" for k, v in dict(zip(LABELS, rows[0][1], strict=True)).items()
+                f"{k} {v:.3f}" for k, v in dict(zip(classes, rows[0][1], strict=True)).items()
             )
             print_result(f"{best['tag']} ({shown})")
         elif out is None:
-            print_result(verbs.format_predictions(rows))
+            print_result(verbs.format_predictions(rows, classes))
 
     _guarded(debug, work)
 

@@ -24,6 +24,22 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _classes(value: object) -> object:
+    """Two or more distinct names that a ``guid,tag`` file can hold; ``a,b,c`` is a list too."""
+    names = value.split(",") if isinstance(value, str) else value
+    if names is None:
+        return None
+    if (
+        isinstance(names, (list, tuple))
+        and all(isinstance(name, str) for name in names)
+        and all(name.strip() == name and name not in ("", "null") for name in names)
+        and not any(set(name) & set(",\n\r\t") for name in names)
+        and len(set(names)) == len(names) >= 2
+    ):
+        return tuple(names)
+    raise ValueError("write a list of two or more distinct names without commas; null is none")
+
+
 class DataSettings(_Section):
     """Where the pairs are and how their texts are read."""
 
@@ -35,6 +51,9 @@ class DataSettings(_Section):
     """What happens to bytes that are not valid in ``encoding``."""
     max_chars: int | None = Field(default=None, ge=1)
     """Texts are cut to so many characters (the report: 128)."""
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(_classes)] = None
+    """Class names in the order of their codes. Default: the three sentiments; of a table that has
+    none of them among its labels, its labels in alphabetical order."""
     note: str | None = None
     """Shown wherever figures from this data are ("synthetic data")."""
 

@@ -84,6 +84,7 @@ def read_split(
     encoding: str = "utf-8",
     encoding_errors: str = "strict",
     max_chars: int | None = None,
+    classes: tuple[str, ...] = LABELS,
 ) -> list[Sample]:
     """Reads one split; says what was merged or dropped, or which other layout was found.
 
@@ -91,7 +92,12 @@ def read_split(
         DataError: As ``intake`` does.
     """
     samples, seen = intake(
-        root, split, encoding=encoding, encoding_errors=encoding_errors, max_chars=max_chars
+        root,
+        split,
+        encoding=encoding,
+        encoding_errors=encoding_errors,
+        max_chars=max_chars,
+        classes=classes,
     )
     if seen.noteworthy:
         say(seen.summary())

@@ -133,7 +133,7 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
         searched = verb_stage_two.search(settings, "demo", trials)
         trained = verb_stage_two.train(settings, "demo", None, folds=3)
         predictions = verb_stage_two.predict_split(trained["run"], "test", None, None)
-        lines = verb_stage_two.format_predictions(predictions)
+        lines = verb_stage_two.format_predictions(predictions, LABELS)
         write_atomically(Path("predictions.csv"), lines.encode())
         answers = Path("posts/answers.txt")
         tested = verb_stage_two.evaluate(trained["run"], answers, None)

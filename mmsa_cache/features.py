@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .adapters import LABELS, data_classes
 from .config import Settings
 from .dataset import Sample, read_split
 from .errors import SettingsError
@@ -16,6 +17,16 @@ from .fingerprint import rows_digest
 from .splits import report_copies
 
 MODALITIES = ("text", "image")
+
+
+def classes_of(settings: Settings) -> tuple[str, ...]:
+    """Class names in the order of their codes: those set, or those of the data."""
+    data = settings.data
+    if data.classes is not None:
+        return data.classes
+    if data.root is None:
+        return LABELS
+    return data_classes(data.root, encoding=data.encoding, encoding_errors=data.encoding_errors)
 
 
 def load_samples(settings: Settings, split: str) -> list[Sample]:
@@ -35,6 +46,7 @@ def load_samples(settings: Settings, split: str) -> list[Sample]:
         encoding=settings.data.encoding,
         encoding_errors=settings.data.encoding_errors,
         max_chars=settings.data.max_chars,
+        classes=classes_of(settings),
     )
 
 

@@ -6,8 +6,11 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,15 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def new_run(name: str | None) -> tuple[str, Path]:
-    """Names a run and makes its folder under a temporary name; `publish` gives it the real one.
+@contextmanager
+def new_run(name: str | None) -> Iterator[tuple[str, Path]]:
+    """Makes a run's folder under a temporary name; it gets its own once it is whole.
+
+    Args:
+        name: The run's name; default: the date and time.
+
+    Yields:
+        The name and the folder to write into. If anything is raised, the folder is removed.
 
     Raises:
         SettingsError: The name is taken or not a plain file name.
@@ -45,12 +55,12 @@ def new_run(name: str | None) -> tuple[str, Path]:
         raise SettingsError(f"The run {RUNS / name} exists already.", "Give another --name.")
     folder = RUNS / f".{name}.{os.getpid()}"
     folder.mkdir(parents=True)
-    return name, folder
-
-
-def publish(folder: Path, name: str) -> Path:
-    """Gives a finished run its name."""
-    return folder.rename(RUNS / name)
+    try:
+        yield name, folder
+        folder.rename(RUNS / name)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def write_json(path: Path, content: object) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from .caches import CacheInfo, guids_of, list_caches, remove_caches, rows_of, stale_caches
 from .config import Settings
-from .dataset import LABELS, SPLITS, Sample
+from .dataset import SPLITS, Sample
 from .errors import CacheNotFoundError, DamagedCacheError, DataError, SettingsError
-from .features import MODALITIES, cache_folder, copies_of, load_samples
+from .features import MODALITIES, cache_folder, classes_of, copies_of, load_samples
 from .fingerprint import cache_name
 from .store import verify_cache, write_atomically
 
@@ -162,7 +162,7 @@ def show(settings: Settings, guid: str, split: str) -> dict[str, Any]:
     return {
         "guid": guid,
         "split": split,
-        "tag": None if sample.label is None else LABELS[sample.label],
+        "tag": None if sample.label is None else classes_of(settings)[sample.label],
         "text": sample.text,
         "image": str(sample.image_path),
         "thumbnail": str(_thumbnail(settings, sample, split)),

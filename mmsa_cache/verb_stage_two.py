@@ -14,11 +14,11 @@ from typing import Any
 from .bank import Dims, FeatureBank
 from .config import Settings
 from .console import progress, say
-from .dataset import LABELS, Sample, read_labels, single_sample
+from .dataset import Sample, read_labels, single_sample
 from .errors import CacheNotFoundError, DataError, ModelError, SettingsError, StaleCacheError
-from .features import load_samples
+from .features import MODALITIES, classes_of, load_samples
 from .pipeline import live_bank, notes_of, open_bank, pick_device, resolve_encoder
-from .runs import environment, find_run, new_run, publish, read_config, write_command, write_json
+from .runs import environment, find_run, new_run, read_config, write_command, write_json
 from .splits import duplicate_groups
 
 
@@ -26,8 +26,8 @@ def _labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, 
     """The training split's samples and features, and what identifies those features."""
     samples = load_samples(settings, "train")
     bank = open_bank(settings, "train", samples).to(pick_device(settings.device))
-    origin = {"text": bank.text.name, "image": bank.image.name}
-    return samples, bank, {key: Path(value).name for key, value in origin.items()}
+    origin = {"text": Path(bank.text.name).name, "image": Path(bank.image.name).name}
+    return samples, bank, origin | {"classes": list(classes_of(settings))}
 
 
 def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
             bank,
             groups,
             trials=trials,
-            names=LABELS,
+            names=origin["classes"],
             seed=settings.seed,
             origin=origin,
             on_trial=on_trial,
@@ -63,7 +63,7 @@ def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
         bank,
         groups,
         outer=study.outer,
-        names=LABELS,
+        names=origin["classes"],
         seed=settings.seed,
         folds=study.folds,
     )
@@ -107,67 +107,71 @@ def train(
         chosen, study = engine.choose(study_name, origin)
         setting, outer = chosen.setting, study.outer
         say(f"Training trial {chosen.trial} of study {chosen.study} (score {chosen.score:.4f}).")
-    name, folder = new_run(name)
-    groups = duplicate_groups(samples)
-    with (
-        (folder / "metrics.jsonl").open("w", encoding="utf-8") as log,
-        progress(f"run {name}", folds * setting.epochs, "epochs") as advance,
-    ):
+    classes = origin["classes"]
+    with new_run(name) as (name, folder):
+        groups = duplicate_groups(samples)
+        with (
+            (folder / "metrics.jsonl").open("w", encoding="utf-8") as log,
+            progress(f"run {name}", folds * setting.epochs, "epochs") as advance,
+        ):
 
-        def on_epoch(record: dict[str, Any]) -> None:
-            log.write(json.dumps(record) + "\n")
-            advance(1, f"member {record['member']}, macro-F1 {record['macro_f1']:.4f}")
+            def on_epoch(record: dict[str, Any]) -> None:
+                log.write(json.dumps(record) + "\n")
+                advance(1, f"member {record['member']}, macro-F1 {record['macro_f1']:.4f}")
 
-        final = ensemble.train(
-            setting,
-            bank,
-            groups,
-            outer=outer,
-            names=LABELS,
-            seed=settings.seed,
-            folds=folds,
-            on_epoch=on_epoch,
-        )
-    encoders = {m: resolve_encoder(settings, m).label for m in ("text", "image")}
-    write_json(
-        folder / "config.json",
-        {
-            "setting": asdict(setting),
-            "settings": settings.model_dump(mode="json")
-            | {"data": settings.data.model_dump(mode="json") | {"root": _absolute(settings)}}
-            | {
-                "cache": settings.cache.model_dump(mode="json")
-                | {"dir": str(settings.cache.dir.resolve())}
-            },
-            "classes": list(LABELS),
-            "features": origin,
-            "dims": asdict(input_dims(bank, setting)),
-            "encoders": encoders,
-            "outer": outer,
-            "notes": [settings.data.note] if settings.data.note else [],
-            "offsets": final.figures["offsets"],
-            "study": None
-            if chosen is None
-            else {"name": chosen.study, "trial": chosen.trial, "score": chosen.score},
-        },
-    )
-    write_json(folder / "metrics.json", final.figures)
-    write_json(folder / "env.json", environment(str(bank.labels.device)))
-    write_command(folder / "command.txt")
-    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["guid", "tag", "predicted", *(f"p_{label}" for label in LABELS)])
-        for index, row in zip(final.outer.tolist(), final.probabilities, strict=True):
-            label = samples[index].label
-            assert label is not None
-            writer.writerow(
-                [samples[index].guid, LABELS[label], LABELS[int(row.argmax())]]
-                + [f"{p:.6f}" for p in row]
+            final = ensemble.train(
+                setting,
+                bank,
+                groups,
+                outer=outer,
+                names=classes,
+                seed=settings.seed,
+                folds=folds,
+                on_epoch=on_epoch,
             )
-    save_file(final.ensemble.tensors(), folder / "model.safetensors")
-    posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
-    (folder / "report.html").write_text(render(folder, posts, name), encoding="utf-8")
-    path = publish(folder, name)
+        encoders = {m: resolve_encoder(settings, m).label for m in ("text", "image")}
+        write_json(
+            folder / "config.json",
+            {
+                "setting": asdict(setting),
+                "settings": settings.model_dump(mode="json")
+                | {
+                    "data": settings.data.model_dump(mode="json")
+                    | {"root": _absolute(settings), "classes": classes}
+                }
+                | {
+                    "cache": settings.cache.model_dump(mode="json")
+                    | {"dir": str(settings.cache.dir.resolve())}
+                },
+                "classes": classes,
+                "features": {modality: origin[modality] for modality in MODALITIES},
+                "dims": asdict(input_dims(bank, setting)),
+                "encoders": encoders,
+                "outer": outer,
+                "notes": [settings.data.note] if settings.data.note else [],
+                "offsets": final.figures["offsets"],
+                "study": None
+                if chosen is None
+                else {"name": chosen.study, "trial": chosen.trial, "score": chosen.score},
+            },
+        )
+        write_json(folder / "metrics.json", final.figures)
+        write_json(folder / "env.json", environment(str(bank.labels.device)))
+        write_command(folder / "command.txt")
+        with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["guid", "tag", "predicted", *(f"p_{label}" for label in classes)])
+            for index, row in zip(final.outer.tolist(), final.probabilities, strict=True):
+                label = samples[index].label
+                assert label is not None
+                writer.writerow(
+                    [samples[index].guid, classes[label], classes[int(row.argmax())]]
+                    + [f"{p:.6f}" for p in row]
+                )
+        save_file(final.ensemble.tensors(), folder / "model.safetensors")
+        posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
+        (folder / "report.html").write_text(render(folder, posts, name), encoding="utf-8")
+    path = find_run(name)
     return {"run": name, "directory": str(path), "notes": notes_of(settings), **final.figures}
 
 
@@ -234,12 +238,18 @@ def _predict(ensemble: Any, settings: Settings, bank: FeatureBank) -> list[tuple
     return list(zip(bank.guids, probabilities.tolist(), strict=True))
 
 
-def format_predictions(rows: Sequence[tuple[str, list[float]]]) -> str:
+def classes_of_run(run: str) -> list[str]:
+    """Class names in the order of a run's probabilities."""
+    names: list[str] = read_config(find_run(run))["classes"]
+    return names
+
+
+def format_predictions(rows: Sequence[tuple[str, list[float]]], classes: Sequence[str]) -> str:
     """``guid,tag`` lines, as the label files have them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["guid", "tag"])
-    writer.writerows((guid, LABELS[p.index(max(p))]) for guid, p in rows)
+    writer.writerows((guid, classes[p.index(max(p))]) for guid, p in rows)
     return text.getvalue()
 
 
@@ -255,7 +265,8 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
 
     from fuse.metrics import score
 
-    rows = read_labels(labels)
+    classes = classes_of_run(run)
+    rows = read_labels(labels, classes=tuple(classes))
     unlabelled = [row.guid for row in rows if row.label is None]
     if unlabelled:
         raise DataError(
@@ -292,7 +303,7 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
         "run": run,
         "rows_seen_in_training": seen,
         "notes": notes_of(settings),
-        **score(truth, predicted, LABELS),
+        **score(truth, predicted, classes),
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from test_pipeline import extracted, mmsa, text_model, work  # noqa: F401
 
 from mmsa_cache.bank import FeatureBank, ModalityFeatures
@@ -20,7 +21,8 @@ from mmsa_cache.caches import list_caches, remove_caches, rows_of
 from mmsa_cache.config import load_settings
 from mmsa_cache.dataset import Sample
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.features import copies_of
+from mmsa_cache.features import classes_of, copies_of
+from mmsa_cache.runs import new_run
 from mmsa_cache.schema import Shard
 from mmsa_cache.store import MANIFEST, CacheWriter, lock_path, open_shards
 
@@ -196,3 +198,77 @@ def test_free_pairing_draws_every_pair_of_the_same_sample() -> None:
     assert all(abs(count - 1000 / 9) < spread for count in found.values())
     again = bank.paired_freely(items, torch.Generator().manual_seed(0))
     assert torch.equal(again, bank.paired_freely(items, torch.Generator().manual_seed(0)))
+
+
+EMOTIONS = ("anger", "calm", "fear", "joy", "sorrow")
+
+
+def test_five_classes_of_a_table_go_the_whole_way(work: Path, tmp_path: Path) -> None:  # noqa: F811
+    rng = np.random.default_rng(0)
+    lines = ["text,image,label"]
+    for i in range(100):
+        emotion = EMOTIONS[i % 5]
+        picture = f"pictures/{i}.png"
+        (tmp_path / "posts/pictures").mkdir(parents=True, exist_ok=True)
+        noise = rng.integers(0, 50, (24, 24, 3)) + 40 * (i % 5)
+        Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "posts" / picture)
+        lines.append(f"good day {'sun ' * (i % 5)}{i},{picture},{emotion}")
+    (tmp_path / "posts/train.csv").write_text("\n".join(lines[:81]) + "\n")
+    (tmp_path / "posts/test.csv").write_text("\n".join([lines[0], *lines[81:]]) + "\n")
+    (tmp_path / "answers.csv").write_text(
+        "guid,tag\n" + "".join(f"{i},{EMOTIONS[i % 5]}\n" for i in range(80, 100))
+    )
+    settings = (work / "mmsa.toml").read_text()
+    (tmp_path / "mmsa.toml").write_text(settings)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies/quick.toml").write_text((work / "studies/quick.toml").read_text())
+    mmsa(tmp_path, "extract", "--split", "all")
+    mmsa(tmp_path, "search", "--study", "quick", "--trials", "1")
+    mmsa(tmp_path, "train", "--study", "quick", "--name", "r", "--folds", "2")
+    config = json.loads((tmp_path / "runs/r/config.json").read_text())
+    assert config["classes"] == config["settings"]["data"]["classes"] == list(EMOTIONS)
+    predicted = json.loads(
+        mmsa(tmp_path, "predict", "--run", "r", "--split", "test", "--json").stdout
+    )
+    assert {row["guid"] for row in predicted} == {str(i) for i in range(80, 100)}
+    assert all(tuple(row["probabilities"]) == EMOTIONS for row in predicted)
+    scored = json.loads(
+        mmsa(tmp_path, "evaluate", "--run", "r", "--labels", "answers.csv", "--json").stdout
+    )
+    assert set(scored["per_class"]) == set(EMOTIONS)
+    report = (tmp_path / "runs/r/report.html").read_text()
+    assert all(emotion in report for emotion in EMOTIONS)
+
+
+def test_class_names_come_from_the_setting_or_the_table(tmp_path: Path) -> None:
+    def classes(labels: str, **flags: object) -> tuple[str, ...]:
+        rows = "".join(f"t,{i}.png,{label}\n" for i, label in enumerate(labels.split()))
+        (tmp_path / "train.csv").write_text("text,image,label\n" + rows)
+        return classes_of(load_settings({"data.root": tmp_path, **flags}, environ={}))
+
+    assert classes("spring autumn spring") == ("autumn", "spring")
+    assert classes("negative positive") == ("positive", "neutral", "negative")
+    # a mistyped sentiment stays a mistake, which reading names with its line
+    assert classes("Positive neutral bad") == ("positive", "neutral", "negative")
+    assert classes("spring spring", **{"data.classes": "b,a"}) == ("b", "a")
+    for wrong in ("one", ["a", "a"], ["a", "null"], [" a", "b"], ["a,b", "c"], 3):
+        with pytest.raises(SettingsError, match="cannot be used") as caught:
+            classes("a b", **{"data.classes": wrong})
+        assert "two or more distinct names" in caught.value.problems[0]
+
+
+def test_a_run_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        with new_run("r") as (_, folder):
+            (folder / "half").write_text("x")
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list((tmp_path / "runs").iterdir()) == []
+    with new_run("r") as (_, folder):
+        (folder / "whole").write_text("x")
+    assert [p.name for p in (tmp_path / "runs/r").iterdir()] == ["whole"]
+    with pytest.raises(SettingsError, match="exists already"), new_run("r"):
+        pass

@@ -169,7 +169,11 @@ def test_settings_report_every_mistake(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(folder=tmp_path, environ={"MMSA_COLOUR": "red"})
     assert len(caught.value.problems) == 3
-    for part in ("data.rot: unknown key; known: encoding", "text.max_tokens", "MMSA_COLOUR"):
+    for part in (
+        "data.rot: unknown key; known: classes, encoding",
+        "text.max_tokens",
+        "MMSA_COLOUR",
+    ):
         assert part in str(caught.value)
 
 
