@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import DamagedCacheError, SettingsError
-from .schema import SHARED, Shard
+from .schema import FEATURE_DTYPE, SHARED, Shard
 from .store import open_shards
 
 
@@ -33,22 +33,20 @@ class Batch:
     """(batch, patches, image_dim) float16"""
     image_mask: Tensor
     """(batch, patches) bool"""
-    text_vector: Tensor
-    """(batch, text_vector_dim) float16, the chosen pool"""
-    image_vector: Tensor
-    """(batch, image_vector_dim) float16, the chosen pool"""
+    vectors: dict[str, Tensor]
+    """``text_vector`` and ``image_vector``: the chosen pools, (batch, vector_dim) float16"""
     labels: Tensor
     """(batch,) int64, −1 where unknown"""
 
 
 @dataclass(frozen=True, slots=True)
 class Dims:
-    """Features of the four inputs that a model may read."""
+    """Features of the inputs that a model may read."""
 
     text: int
     image: int
-    text_vector: int
-    image_vector: int
+    vectors: dict[str, int]
+    """By the names of `Batch.vectors`."""
 
 
 class ModalityFeatures:
@@ -89,12 +87,36 @@ class ModalityFeatures:
         self._block = torch.cat(block)
         self._start = torch.cat(start)
         self._length = torch.cat(length)
+        self._longest = int(self._length.max())
         self._grids: dict[int, Tensor] = {}
 
     @classmethod
     def open(cls, directory: Path) -> ModalityFeatures:
         """Opens a finished cache after re-hashing it."""
         return cls(open_shards(directory), str(directory))
+
+    @classmethod
+    def absent(cls, dim: int, pool: str, vector_dim: int, positions: int) -> ModalityFeatures:
+        """Features of no sample at all, as long as those that a model expects.
+
+        Args:
+            dim: Features of a position.
+            pool: The pooled vector that the model reads.
+            vector_dim: Its features.
+            positions: Positions of a row, at least one.
+        """
+        shared = np.zeros((1, vector_dim), FEATURE_DTYPE) if pool == SHARED else None
+        shard = Shard(
+            [""],
+            np.zeros(1, np.int32),
+            [""],
+            np.array([0, positions]),
+            np.zeros((positions, dim), FEATURE_DTYPE),
+            np.zeros((1, 1, dim), FEATURE_DTYPE),
+            ("none" if pool == SHARED else pool,),
+            shared,
+        )
+        return cls([shard], "a missing modality")
 
     @property
     def dim(self) -> int:
@@ -111,7 +133,7 @@ class ModalityFeatures:
         offsets = torch.tensor([0, *(len(b) for b in self._blocks)]).cumsum(0)
         self._start = (self._start + offsets[self._block]).to(device)
         self._blocks = [torch.cat([b.to(device) for b in self._blocks])]
-        self._block = torch.zeros_like(self._block)
+        self._block = torch.zeros_like(self._block).to(device)
         self._length = self._length.to(device)
         self.pooled = self.pooled.to(device)
         self.shared = None if self.shared is None else self.shared.to(device)
@@ -180,11 +202,18 @@ class ModalityFeatures:
         features = self._grids[side][rows.to(self.device)]
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=self.device)
 
-    def sequences(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Token sequences, padded with zeros to the longest of the batch.
+    @property
+    def longest(self) -> int:
+        """Positions of the longest row."""
+        return self._longest
+
+    def sequences(self, rows: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Token sequences, padded with zeros.
 
         Args:
-            rows: Row numbers, (batch,), on the CPU.
+            rows: Row numbers, (batch,); on the CPU where the features are.
+            length: Tokens to pad to, at least those of the longest row; default: the longest of
+                the batch. Given, nothing is read back from a GPU.
 
         Returns:
             Features (batch, tokens, dim) float16 and mask (batch, tokens), True = real.
@@ -192,26 +221,30 @@ class ModalityFeatures:
         Raises:
             SettingsError: The cache holds pooled vectors only.
         """
-        if not int(self._length.sum()):
+        if not self._longest:
             raise SettingsError(
                 f"{self.name} was extracted with tokens = 'none': it holds pooled vectors only.",
                 "Use level = 'pooled', or extract with --tokens keep.",
             )
-        where = rows.to(self._length.device)
-        lengths = self._length[where]
-        longest = int(lengths.max()) if len(rows) else 0
-        steps = torch.arange(longest, device=lengths.device)
+        rows = rows.to(self.device)
+        lengths = self._length[rows]
+        if length is None:
+            length = int(lengths.max()) if len(rows) else 0
+        steps = torch.arange(length, device=self.device)
         mask = steps < lengths[:, None]
+        position = self._start[rows, None] + steps
+        if len(self._blocks) == 1:  # places after a row's end are read and then cleared
+            features = self._blocks[0][position.clamp_max(len(self._blocks[0]) - 1)]
+            return features.masked_fill_(~mask[..., None], 0.0), mask
         features = torch.zeros(
-            (len(rows), longest, self.dim), dtype=self.pooled.dtype, device=self.device
+            (len(rows), length, self.dim), dtype=self.pooled.dtype, device=self.device
         )
         blocks = self._block[rows]
         for number in blocks.unique().tolist():
-            chosen = (blocks == number).nonzero().squeeze(1).to(self.device)
-            inside = mask[chosen]
-            position = (self._start[where[chosen], None] + steps)[inside]
-            row_of, step_of = inside.nonzero(as_tuple=True)
-            features[chosen[row_of], step_of] = self._blocks[number][position]
+            chosen = (blocks == number).nonzero().squeeze(1)
+            row_of, step_of = mask[chosen].nonzero(as_tuple=True)
+            at = chosen[row_of]
+            features[at, step_of] = self._blocks[number][position[at, step_of]]
         return features, mask
 
 
@@ -223,6 +256,10 @@ class FeatureBank:
         image: Image rows.
         guids: Samples, in the order that indices count.
         labels: Class codes, −1 where unknown, (samples,).
+        partial: Samples may lack a modality, which is then masked out.
+
+    Raises:
+        DamagedCacheError: A modality lacks samples, and ``partial`` is not set.
     """
 
     def __init__(
@@ -231,12 +268,15 @@ class FeatureBank:
         image: ModalityFeatures,
         guids: Sequence[str],
         labels: Sequence[int],
+        *,
+        partial: bool = False,
     ) -> None:
         self.text, self.image = text, image
         self.guids = list(guids)
         self.labels = torch.tensor(labels, dtype=torch.int64)
-        self._text_rows = _row_table(text, self.guids)
-        self._image_rows = _row_table(image, self.guids)
+        self._partial = partial
+        self._text_rows = _row_table(text, self.guids, partial)
+        self._image_rows = _row_table(image, self.guids, partial)
 
     def __len__(self) -> int:
         return len(self.guids)
@@ -255,9 +295,10 @@ class FeatureBank:
             SettingsError: Unknown pool.
         """
         text, image = self.text.vector_dim(text_pool), self.image.vector_dim(image_pool)
+        vectors = {"text_vector": text, "image_vector": image}
         if level == "pooled":
-            return Dims(text, image, text, image)
-        return Dims(self.text.dim, self.image.dim, text, image)
+            return Dims(text, image, vectors)
+        return Dims(self.text.dim, self.image.dim, vectors)
 
     def items(self, samples: Sequence[int] | np.ndarray, *, variants: bool) -> Tensor:
         """Lists what an epoch goes through.
@@ -267,7 +308,8 @@ class FeatureBank:
             variants: Also the augmented copies, text variant i with image variant i.
 
         Returns:
-            (items, 3) int64: sample, row of the text, row of the image; originals first.
+            (items, 3) int64: sample, row of the text, row of the image; originals first. A row is
+            −1 where an original lacks the modality.
         """
         chosen = torch.as_tensor(np.asarray(samples), dtype=torch.int64)
         width = min(self._text_rows.shape[1], self._image_rows.shape[1]) if variants else 1
@@ -276,7 +318,7 @@ class FeatureBank:
             rows = torch.stack(
                 [chosen, self._text_rows[chosen, variant], self._image_rows[chosen, variant]], 1
             )
-            parts.append(rows[(rows >= 0).all(1)])
+            parts.append(rows[(rows >= 0).all(1)] if variant else rows)
         return torch.cat(parts)
 
     def paired_freely(self, items: Tensor, generator: torch.Generator) -> Tensor:
@@ -302,7 +344,14 @@ class FeatureBank:
         return chosen
 
     def batch(
-        self, items: Tensor, *, level: str, text_pool: str, image_pool: str, grid: int = 0
+        self,
+        items: Tensor,
+        *,
+        level: str,
+        text_pool: str,
+        image_pool: str,
+        grid: int = 0,
+        text_length: int | None = None,
     ) -> Batch:
         """Gathers one batch.
 
@@ -312,28 +361,37 @@ class FeatureBank:
             text_pool: Which pooled vector of the text.
             image_pool: Which pooled vector of the image.
             grid: Cells along each side that patches are averaged to; 0 keeps them all.
+            text_length: Tokens that texts are padded to; default: the longest of the batch.
 
         Raises:
             SettingsError: Unknown level or pool.
         """
-        text_vector = self.text.vectors(items[:, 1], text_pool)
-        image_vector = self.image.vectors(items[:, 2], image_pool)
-        if level == "pooled":
-            text, image = text_vector.unsqueeze(1), image_vector.unsqueeze(1)
-            text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
-            image_mask = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
-        elif level == "tokens":
-            text, text_mask = self.text.sequences(items[:, 1])
-            image, image_mask = (
-                self.image.grid(items[:, 2], grid) if grid else self.image.sequences(items[:, 2])
-            )
-        else:
-            raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for features, rows, pool, side, length in (
+            (self.text, items[:, 1], text_pool, 0, text_length),
+            (self.image, items[:, 2], image_pool, grid, None),
+        ):
+            there = rows.clamp_min(0)
+            vector = features.vectors(there, pool)
+            if level == "pooled":
+                sequence = vector.unsqueeze(1)
+                mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=vector.device)
+            elif level == "tokens":
+                sequence, mask = (
+                    features.grid(there, side) if side else features.sequences(there, length)
+                )
+            else:
+                raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
+            if self._partial:
+                mask = mask & (rows >= 0).to(mask.device)[:, None]
+            parts.append((sequence, mask, vector))
+        (text, text_mask, text_vector), (image, image_mask, image_vector) = parts
+        vectors = {"text_vector": text_vector, "image_vector": image_vector}
         labels = self.labels[items[:, 0].to(self.labels.device)]
-        return Batch(text, text_mask, image, image_mask, text_vector, image_vector, labels)
+        return Batch(text, text_mask, image, image_mask, vectors, labels)
 
 
-def _row_table(features: ModalityFeatures, guids: list[str]) -> Tensor:
+def _row_table(features: ModalityFeatures, guids: list[str], partial: bool) -> Tensor:
     """(samples, variants) row numbers, −1 where a sample has no such variant."""
     place = {guid: i for i, guid in enumerate(guids)}
     table = torch.full((len(guids), max(features.variants) + 1), -1)
@@ -341,7 +399,7 @@ def _row_table(features: ModalityFeatures, guids: list[str]) -> Tensor:
         if guid in place:
             table[place[guid], variant] = row
     missing = [guids[i] for i in (table[:, 0] < 0).nonzero().squeeze(1).tolist()]
-    if missing:
+    if missing and not partial:
         raise DamagedCacheError(
             f"{features.name} lacks {len(missing)} samples, e.g. {missing[:3]}."
         )

@@ -268,10 +268,27 @@ def search(
 @app.command()
 def train(
     study: Annotated[str | None, typer.Option(help="best, or a study's name.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of the setting; repeatable.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     folds: Annotated[
-        int, typer.Option(min=1, help="Members, each stopped on its own fold; averaged.")
+        int, typer.Option(min=1, help="Folds; a member each, stopped on its own fold.")
     ] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Members a fold.")] = 1,
+    ensemble: Annotated[
+        bool, typer.Option(help="Average the members, or keep the best of them.")
+    ] = True,
+    outer: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows that judge: report, report-parity, grouped, or a cross-validation: "
+            "stratified-5, grouped-5."
+        ),
+    ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
+    ] = False,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -293,14 +310,26 @@ def train(
 
     def work() -> None:
         _check_packages()
-        from . import verb_stage_two
+        from . import verb_train
 
-        record = verb_stage_two.train(_settings(flags), study, name, folds)
-        flat = {**record, **record["outer"]}
+        if summary:
+            rows = verb_train.summary(_settings(flags), study, assignments or [])
+            _show(as_json, rows, ["part", "computes", "shape", "parameters"])
+            return
+        record = verb_train.train(
+            _settings(flags),
+            study,
+            name,
+            folds,
+            seeds=seeds,
+            averaged=ensemble,
+            outer=outer,
+            assignments=assignments,
+        )
         if as_json:
             print_result(json.dumps(record, indent=1))
         else:
-            _show(False, [flat], ["run", "rows", "accuracy", "macro_f1"])
+            _show(False, _figure_rows(record), ["rows of", "rows", "accuracy", "macro-F1", "log-loss"])
             _say_notes(record)
             say(f"Report: {record['directory']}/report.html")
 
@@ -312,26 +341,26 @@ def predict(
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],
     split: Annotated[str | None, typer.Option(help="train or test.")] = None,
     out: Annotated[Path | None, typer.Option(help="File for the guid,tag rows.")] = None,
-    text: Annotated[str | None, typer.Option(help="Text of one pair.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Picture of one pair.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text of one post.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture of one post.")] = None,
     data: Data = None,
     device: Device = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Predict a split or one pair."""
+    """Predict a split, or one post: text, picture or both."""
 
     def work() -> None:
         _check_packages()
-        from . import verb_stage_two as verbs
+        from . import verb_predict as verbs
         from .store import write_atomically
 
         verbs.check_pair(text, image, split)
         classes = verbs.classes_of_run(run)
-        if text is not None and image is not None:
+        if split is None:
             rows = [("pair", verbs.predict_pair(run, text, image, device))]
         else:
-            rows = verbs.predict_split(run, str(split), data, device)
+            rows = verbs.predict_split(run, split, data, device)
         records = [
             {
                 "guid": guid,
@@ -345,7 +374,7 @@ def predict(
             say(f"{len(rows)} rows written to {out}.")
         if as_json:
             print_result(json.dumps(records, indent=1))
-        elif text is not None:
+        elif split is None:
             best = records[0]
             shown = ", ".join(
                 f"{k} {v:.3f}" for k, v in dict(zip(classes, rows[0][1], strict=True)).items()
@@ -369,9 +398,9 @@ def evaluate(
 
     def work() -> None:
         _check_packages()
-        from . import verb_stage_two
+        from . import verb_predict
 
-        record = verb_stage_two.evaluate(run, labels, device)
+        record = verb_predict.evaluate(run, labels, device)
         if as_json:
             print_result(json.dumps(record, indent=1))
         else:
@@ -433,6 +462,46 @@ def demo(
         sample.show(sample.run(folder, pairs, trials), as_json)
 
     _guarded(debug, work)
+
+
+def _figure_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `verb_train.train` returned, a line a set of rows."""
+    rows = [
+        {
+            "rows of": title,
+            "rows": str(record[key]["rows"]),
+            "accuracy": f"{record[key]['accuracy']:.4f}",
+            "macro-F1": f"{record[key]['macro_f1']:.4f}",
+            "log-loss": f"{-record[key]['neg_log_loss']:.4f}",
+        }
+        for key, title in (
+            ("outer", "outer"),
+            ("outer_uncalibrated", "outer, uncalibrated"),
+            ("inner", "inner"),
+            ("inner_uncalibrated", "inner, uncalibrated"),
+        )
+    ]
+    for key, title, count in (
+        ("spread", "single members on outer", len(record["members"])),
+        ("spread_parts", "outer parts", len(record["parts"])),
+    ):
+        if count > 1:
+            of = record[key]
+            rows.append(
+                {
+                    "rows of": f"{count} {title}",
+                    "rows": "",
+                    **{
+                        name: f"{sign * of[m]['mean']:.4f} ± {of[m]['deviation']:.4f}"
+                        for name, m, sign in (
+                            ("accuracy", "accuracy", 1),
+                            ("macro-F1", "macro_f1", 1),
+                            ("log-loss", "neg_log_loss", -1),
+                        )
+                    },
+                }
+            )
+    return rows
 
 
 def _say_notes(record: dict[str, Any]) -> None:

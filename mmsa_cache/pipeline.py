@@ -5,12 +5,13 @@ Only commands import this; ``extract`` is imported when a function runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from .bank import FeatureBank, ModalityFeatures
+from .bank import Dims, FeatureBank, ModalityFeatures
 from .config import Settings
-from .dataset import Sample
+from .dataset import Sample, single_sample
 from .errors import DeviceError
 from .features import MODALITIES, cache_fields, cache_folder, copies_of
 from .fingerprint import cache_name
@@ -169,17 +170,54 @@ def live_bank(settings: Settings, samples: Sequence[Sample]) -> FeatureBank:
     The features are those of the cache up to the order of additions, which padding and batches
     change: about one part in a thousand, the resolution of float16.
     """
-    from extract.engine import encode_rows, plan_rows
+    return _bank({m: _live_features(settings, samples, m) for m in MODALITIES}, samples)
 
-    rows = plan_rows(samples, {})
-    device = pick_device(settings.device)
+
+def live_pair(
+    settings: Settings,
+    text: str | None,
+    image: Path | None,
+    dims: Dims,
+    *,
+    pools: Mapping[str, str],
+    positions: int,
+) -> FeatureBank:
+    """Encodes one post of which a part is missing; the bank masks that part out.
+
+    Args:
+        settings: The command's settings.
+        text: Its text, or None.
+        image: Its picture, or None.
+        dims: Features that the model expects.
+        pools: The pooled vector that the model reads of each modality.
+        positions: Patches that the model expects of a picture.
+    """
+    given = {"text": text, "image": image}
+    sample = single_sample(text, image)
     features = {}
     for modality in MODALITIES:
-        spec = resolve_encoder(settings, modality, compute_here(settings))
-        reader = reader_of(modality, spec, settings.seed)
-        shard = encode_rows(rows, reader, spec.load(device), device, settings.extract.batch_size)
-        features[modality] = ModalityFeatures([shard], f"{modality} ({spec.label})")
-    return _bank(features, samples)
+        if given[modality] is not None:
+            features[modality] = _live_features(settings, [sample], modality)
+        else:
+            features[modality] = ModalityFeatures.absent(
+                getattr(dims, modality),
+                pools[modality],
+                dims.vectors[f"{modality}_vector"],
+                positions if modality == "image" else 1,
+            )
+    return FeatureBank(features["text"], features["image"], [sample.guid], [-1], partial=True)
+
+
+def _live_features(settings: Settings, samples: Sequence[Sample], modality: str) -> Any:
+    from extract.engine import encode_rows, plan_rows
+
+    device = pick_device(settings.device)
+    spec = resolve_encoder(settings, modality, compute_here(settings))
+    reader = reader_of(modality, spec, settings.seed)
+    shard = encode_rows(
+        plan_rows(samples, {}), reader, spec.load(device), device, settings.extract.batch_size
+    )
+    return ModalityFeatures([shard], f"{modality} ({spec.label})")
 
 
 def _bank(features: dict[str, ModalityFeatures], samples: Sequence[Sample]) -> FeatureBank:

@@ -1,0 +1,152 @@
+"""How a training step runs: one model alone, or several of one shape as one stacked program.
+
+A *member* is a model with its loss. Several members are trained together because one small model
+leaves a GPU idle: their parameters and buffers are laid into common tensors, every module keeps
+looking at its part, and one `torch.func.vmap` runs all forward and backward passes at once.
+Everything else (optimiser, schedule, clipping, averaging, checkpoints) sees ordinary modules, so
+it is the same for both programs, and both give the same numbers up to the order of additions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mmsa_cache.bank import Batch
+
+from .losses import Loss
+from .model import MultimodalClassifier
+
+
+class Member(nn.Module):
+    """A model and its loss, so that one call gives what is minimised."""
+
+    def __init__(self, model: MultimodalClassifier, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, noise: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Noise (n,), labels (batch,) and the model's inputs to a scalar."""
+        self.model.tape.rewind(noise)
+        logits, _ = self.model(**inputs)
+        value: Tensor = self.loss(logits, labels)
+        return value
+
+
+def model_inputs(model: MultimodalClassifier, batch: Batch) -> dict[str, Any]:
+    """The arguments of a model's `forward` for a batch."""
+    return {
+        "text": batch.text,
+        "text_mask": batch.text_mask,
+        "image": batch.image,
+        "image_mask": batch.image_mask,
+        "vectors": {name: batch.vectors[name] for name in model.beside},
+    }
+
+
+class Program(Protocol):
+    """Runs the step of all members."""
+
+    def backward(self, noise: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+        """Leaves each member's gradients in its parameters.
+
+        Args:
+            noise: Dropout noise of each member, (n,) int16.
+            batches: One a member, of equal shapes up to padding.
+
+        Returns:
+            Loss of each member, (members,), detached.
+        """
+
+
+class Alone:
+    """One member, called as it is."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def backward(self, noise: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+        """See `Program`."""
+        member, batch = self._member, batches[0]
+        for parameter in member.parameters():
+            parameter.grad = None
+        loss = member(noise[0], batch.labels, model_inputs(member.model, batch))
+        loss.backward()
+        return loss.detach().unsqueeze(0)
+
+
+class Stacked:
+    """Several members of one shape; their parameters and buffers become views of common tensors.
+
+    Args:
+        members: Modules on one device; afterwards each holds its part of the stack.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._parameters, self._buffers = torch.func.stack_module_state(list(members))
+        for value in self._parameters.values():
+            value.grad = torch.zeros_like(value)
+        for place, member in enumerate(members):
+            for name, parameter in member.named_parameters():
+                stack = self._parameters[name]
+                assert stack.grad is not None
+                parameter.data = stack.data[place]
+                parameter.grad = stack.grad[place]
+            for name, _ in member.named_buffers():
+                owner, _, key = name.rpartition(".")
+                member.get_submodule(owner)._buffers[key] = self._buffers[name][place]
+        self._skeleton = copy.deepcopy(members[0]).to("meta")
+        self._run = torch.func.vmap(self._one, in_dims=(0, 0, 0, 0, 0))
+
+    def _one(
+        self,
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        noise: Tensor,
+        labels: Tensor,
+        inputs: dict[str, Any],
+    ) -> Tensor:
+        return torch.func.functional_call(
+            self._skeleton, (parameters, buffers), (noise, labels, inputs)
+        )
+
+    def backward(self, noise: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+        """See `Program`."""
+        for value in self._parameters.values():
+            assert value.grad is not None
+            value.grad.zero_()
+        inputs = [model_inputs(self._skeleton.model, batch) for batch in batches]
+        longest = {
+            key: max(part[key].shape[1] for part in inputs)
+            for key in ("text", "text_mask", "image", "image_mask")
+        }
+        stacked = {
+            key: torch.stack([_padded(part[key], size) for part in inputs])
+            for key, size in longest.items()
+        }
+        stacked["vectors"] = {
+            name: torch.stack([part["vectors"][name] for part in inputs])
+            for name in inputs[0]["vectors"]
+        }
+        losses = self._run(
+            self._parameters,
+            self._buffers,
+            torch.stack(list(noise)),
+            torch.stack([batch.labels for batch in batches]),
+            stacked,
+        )
+        losses.sum().backward()
+        return losses.detach()
+
+
+def _padded(value: Tensor, size: int) -> Tensor:
+    """Lengthens axis 1 with zeros (a mask: with False)."""
+    missing = size - value.shape[1]
+    if not missing:
+        return value
+    return torch.cat([value, value.new_zeros(value.shape[0], missing, *value.shape[2:])], 1)
