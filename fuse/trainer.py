@@ -88,8 +88,9 @@ def make_model(setting: Setting, dims: Dims, classes: int) -> MultimodalClassifi
             modality=setting.modality,
             text_in=dims.text,
             image_in=dims.image,
-            text_vector_in=dims.text_vector,
-            image_vector_in=dims.image_vector,
+            beside={"text_vector": dims.text_vector, "image_vector": dims.image_vector}
+            if setting.beside
+            else None,
             text_dim=setting.text_dim,
             image_dim=setting.image_dim,
             classes=classes,
@@ -98,8 +99,7 @@ def make_model(setting: Setting, dims: Dims, classes: int) -> MultimodalClassifi
             layers=setting.layers,
             ffn=setting.ffn,
             pooling=setting.pooling,
-            standardise=setting.standardise,
-            beside=setting.beside,
+            norm="standardise" if setting.standardise else "none",
         )
     except ValueError as error:
         raise SettingsError(f"This setting makes no model: {error}") from error
@@ -255,8 +255,7 @@ def forward(model: MultimodalClassifier, batch: Batch) -> Tensor:
         batch.text_mask,
         batch.image,
         batch.image_mask,
-        text_vector=batch.text_vector,
-        image_vector=batch.image_vector,
+        {"text_vector": batch.text_vector, "image_vector": batch.image_vector},
     )
     return logits
 
