@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fuse.fusions import FUSIONS, NEEDS_EQUAL_DIMS, build_fusion
 from fuse.model import MultimodalClassifier, build_model
+from fuse.noise import NoiseTape
 from fuse.projection import POOLINGS, Pool, Projection, Standardise
 
 LEVELS = ("pooled", "tokens")
@@ -342,7 +343,7 @@ def test_gradients_of_the_inputs_equal_finite_differences(fusion: str, level: st
 
 @parametrise_all
 def test_state_dict_round_trip(fusion: str, level: str) -> None:
-    model = make(fusion, pooling="attention", standardise=True)
+    model = make(fusion, pooling="attention", norm="standardise")
     for projection in (model.text_projection, model.image_projection):
         figures = torch.rand(2, projection.in_dim, dtype=torch.float64)
         projection.standardise.fit(figures[0], 0.5 + figures[1])
@@ -352,7 +353,7 @@ def test_state_dict_round_trip(fusion: str, level: str) -> None:
     model.eval()
     batch = inputs(level)
     logits, _ = model(*batch)
-    other = make(fusion, seed=9, pooling="attention", standardise=True)
+    other = make(fusion, seed=9, pooling="attention", norm="standardise")
     assert not torch.allclose(other(*batch)[0], logits)
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
@@ -471,7 +472,7 @@ def test_float16_features_are_read_as_float32(fusion: str, level: str) -> None:
 def test_standardisation_in_the_model(fusion: str, level: str) -> None:
     """A model that standardises equals one without on features standardised by NumPy."""
     text, text_mask, image, image_mask = inputs(level)
-    model = make(fusion, standardise=True)
+    model = make(fusion, norm="standardise")
     plain = make(fusion)
     weights = {k: v for k, v in model.state_dict().items() if ".standardise." not in k}
     plain.load_state_dict(weights)
@@ -504,7 +505,7 @@ def test_standardise_values_and_floor() -> None:
 
 def test_projection_standardises_before_the_linear_map() -> None:
     torch.manual_seed(3)
-    projection = Projection(4, 3, input_dropout=0.0, standardise=True).double()
+    projection = Projection(4, 3, "standardise", 0.0, False, NoiseTape()).double()
     mean, std = torch.randn(4).double(), 0.5 + torch.rand(4).double()
     projection.standardise.fit(mean, std)
     x = torch.randn(2, 5, 4, dtype=torch.float64)

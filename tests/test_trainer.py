@@ -145,7 +145,7 @@ def test_pooled_vectors_beside_the_fusion_reach_the_head(bank: FeatureBank, leve
     assert not torch.equal(forward(model, batch), forward(model, changed))
     want = bank.text.pooled[:65, 1].double()
     torch.testing.assert_close(
-        model.text_beside.standardise.mean.double(), want.mean(0), atol=1e-5, rtol=0
+        model.beside["text_vector"].standardise.mean.double(), want.mean(0), atol=1e-5, rtol=0
     )
 
 
