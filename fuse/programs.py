@@ -38,14 +38,14 @@ class Member(nn.Module):
         return value
 
 
-def model_inputs(model: MultimodalClassifier, batch: Batch) -> dict[str, Any]:
-    """The arguments of a model's `forward` for a batch."""
+def model_inputs(batch: Batch) -> dict[str, Any]:
+    """The arguments of a model's `forward` for a batch, in its order."""
     return {
         "text": batch.text,
         "text_mask": batch.text_mask,
         "image": batch.image,
         "image_mask": batch.image_mask,
-        "vectors": {name: batch.vectors[name] for name in model.beside},
+        "vectors": batch.vectors,
     }
 
 
@@ -57,7 +57,7 @@ class Program(Protocol):
 
         Args:
             noise: Dropout noise of each member, (n,) int16.
-            batches: One a member, of equal shapes up to padding.
+            batches: One a member, of equal shapes.
 
         Returns:
             Loss of each member, (members,), detached.
@@ -75,7 +75,7 @@ class Alone:
         member, batch = self._member, batches[0]
         for parameter in member.parameters():
             parameter.grad = None
-        loss = member(noise[0], batch.labels, model_inputs(member.model, batch))
+        loss = member(noise[0], batch.labels, model_inputs(batch))
         loss.backward()
         return loss.detach().unsqueeze(0)
 
@@ -120,33 +120,20 @@ class Stacked:
         for value in self._parameters.values():
             assert value.grad is not None
             value.grad.zero_()
-        inputs = [model_inputs(self._skeleton.model, batch) for batch in batches]
-        longest = {
-            key: max(part[key].shape[1] for part in inputs)
-            for key in ("text", "text_mask", "image", "image_mask")
+        parts = [model_inputs(batch) for batch in batches]
+        inputs: dict[str, Any] = {
+            key: torch.stack([part[key] for part in parts]) for key in parts[0] if key != "vectors"
         }
-        stacked = {
-            key: torch.stack([_padded(part[key], size) for part in inputs])
-            for key, size in longest.items()
-        }
-        stacked["vectors"] = {
-            name: torch.stack([part["vectors"][name] for part in inputs])
-            for name in inputs[0]["vectors"]
+        inputs["vectors"] = {
+            name: torch.stack([part["vectors"][name] for part in parts])
+            for name in parts[0]["vectors"]
         }
         losses = self._run(
             self._parameters,
             self._buffers,
             torch.stack(list(noise)),
             torch.stack([batch.labels for batch in batches]),
-            stacked,
+            inputs,
         )
         losses.sum().backward()
         return losses.detach()
-
-
-def _padded(value: Tensor, size: int) -> Tensor:
-    """Lengthens axis 1 with zeros (a mask: with False)."""
-    missing = size - value.shape[1]
-    if not missing:
-        return value
-    return torch.cat([value, value.new_zeros(value.shape[0], missing, *value.shape[2:])], 1)

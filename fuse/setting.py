@@ -162,7 +162,7 @@ def parse(assignments: list[str]) -> dict[str, Any]:
     Raises:
         SettingsError: Names every assignment that is not of a field, or not of its type.
     """
-    kinds = {field.name: type(field.default) for field in fields(Setting)}
+    kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(Setting)}
     values: dict[str, Any] = {}
     problems = []
     for assignment in assignments:

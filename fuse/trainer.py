@@ -270,8 +270,8 @@ class _Runner:
         """How much noise a step on such a batch takes."""
         shape = (*batch.text.shape[:2], batch.image.shape[1])
         if shape not in self._noise:
-            model = self.member.model
-            self._noise[shape] = noise_needed(model, **model_inputs(model, batch))
+            inputs = model_inputs(batch).values()
+            self._noise[shape] = noise_needed(self.member.model, *inputs)
         return self._noise[shape]
 
     def step(self) -> None:
@@ -334,7 +334,8 @@ class _Runner:
         """The model that is scored and kept: the averaged one, if there is one."""
         if self.average is None:
             return self.member.model
-        averaged: MultimodalClassifier = self.average.module
+        averaged = self.average.module
+        assert isinstance(averaged, MultimodalClassifier)
         return averaged
 
     def _state(self) -> dict[str, Any]:
@@ -503,7 +504,7 @@ def gather(
 
 def forward(model: MultimodalClassifier, batch: Batch) -> Tensor:
     """Logits of a batch, (batch, classes)."""
-    logits, _ = model(**model_inputs(model, batch))
+    logits, _ = model(**model_inputs(batch))
     return logits
 
 

@@ -329,7 +329,9 @@ def train(
         if as_json:
             print_result(json.dumps(record, indent=1))
         else:
-            _show(False, _figure_rows(record), ["rows of", "rows", "accuracy", "macro-F1", "log-loss"])
+            _show(
+                False, _figure_rows(record), ["rows of", "rows", "accuracy", "macro-F1", "log-loss"]
+            )
             _say_notes(record)
             say(f"Report: {record['directory']}/report.html")
 

@@ -61,9 +61,7 @@ def predict_split(
     return _predict(ensemble, settings, bank)
 
 
-def predict_pair(
-    run: str, text: str | None, image: Path | None, device: str | None
-) -> list[float]:
+def predict_pair(run: str, text: str | None, image: Path | None, device: str | None) -> list[float]:
     """Class probabilities of one pair, encoded now; one of the two may be missing."""
     ensemble, settings = _load(run, device, None)
     if text is not None and image is not None:

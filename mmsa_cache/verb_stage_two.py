@@ -1,25 +1,16 @@
-"""``mmsa search``, ``train``, ``predict`` and ``evaluate``."""
+"""``mmsa search``."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from .bank import Dims, FeatureBank
 from .config import Settings
-from .console import progress, say
-from .dataset import Sample, read_labels, single_sample
-from .errors import CacheNotFoundError, DataError, ModelError, SettingsError, StaleCacheError
-from .features import MODALITIES, classes_of, load_samples
-from .pipeline import live_bank, notes_of, open_bank, pick_device, resolve_encoder
-from .runs import environment, find_run, new_run, read_config, write_command, write_json
+from .console import progress
+from .pipeline import notes_of
 from .splits import duplicate_groups
+from .verb_train import labelled
 
 
 def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:

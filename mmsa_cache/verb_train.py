@@ -8,16 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
-from fuse import ensemble
-from fuse import search as engine
-from fuse.checkpoints import FolderCheckpoint
-from fuse.report import Post, render
-from fuse.setting import Setting, parse
-from fuse.space import find_study, read_study
-from fuse.trainer import input_dims
-
 from .bank import FeatureBank
 from .config import Settings
 from .console import progress, say
@@ -40,7 +30,7 @@ def labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, A
 
 def choose_setting(
     study_name: str | None, assignments: list[str], origin: dict[str, Any]
-) -> tuple[Setting, str, dict[str, Any] | None]:
+) -> tuple[Any, str, dict[str, Any] | None]:
     """The setting to train, its outer split, and the trial that it comes from.
 
     Args:
@@ -49,7 +39,11 @@ def choose_setting(
         assignments: ``key=value``, over what the study says.
         origin: What the features are.
     """
-    setting, outer, source = Setting(), DEFAULT_OUTER, None
+    from fuse import search as engine
+    from fuse.setting import Setting, parse
+
+    setting, outer = Setting(), DEFAULT_OUTER
+    source: dict[str, Any] | None = None
     if study_name is not None:
         study = None if study_name == "best" or ":" in study_name else _fixed_study(study_name)
         if study is not None:
@@ -65,6 +59,8 @@ def choose_setting(
 
 def _fixed_study(name: str) -> Any:
     """A study without a space, or None."""
+    from fuse.space import find_study, read_study
+
     study = read_study(find_study(name))
     return None if study.space else study
 
@@ -74,7 +70,8 @@ def summary(
 ) -> list[dict[str, Any]]:
     """The parts of a setting's model: shapes and parameters."""
     from fuse.summary import summarise
-    from fuse.trainer import make_model
+
+    from fuse.trainer import input_dims, make_model
 
     _, bank, origin = labelled(settings)
     setting, _, _ = choose_setting(study_name, assignments, origin)
@@ -108,6 +105,13 @@ def train(
     Returns:
         The run's name, directory, notes and figures.
     """
+    from safetensors.torch import save_file
+
+    from fuse import ensemble
+    from fuse.checkpoints import FolderCheckpoint
+    from fuse.report import Post, render
+    from fuse.trainer import input_dims
+
     samples, bank, origin = labelled(settings)
     setting, own_outer, source = choose_setting(study_name, assignments or [], origin)
     outer = outer or own_outer
@@ -186,9 +190,7 @@ def train(
     return {"run": name, "directory": str(path), "notes": notes_of(settings), **final.figures}
 
 
-def _write_predictions(
-    path: Path, final: ensemble.Trained, samples: list[Sample], classes: list[str]
-) -> None:
+def _write_predictions(path: Path, final: Any, samples: list[Sample], classes: list[str]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["guid", "tag", "predicted", *(f"p_{label}" for label in classes)])
