@@ -121,8 +121,7 @@ class MultimodalClassifier(nn.Module):
             vector = vectors[name]
             if vector.ndim != 2 or vector.shape[1] != projection.in_dim:
                 raise ValueError(
-                    f"{name}: expected (batch, {projection.in_dim}), "
-                    f"received {tuple(vector.shape)}"
+                    f"{name}: expected (batch, {projection.in_dim}), received {tuple(vector.shape)}"
                 )
             absent = ~present[_modality_of(name)].unsqueeze(1)
             parts.append(projection(vector).masked_fill(absent, 0.0))
