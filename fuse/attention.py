@@ -13,6 +13,9 @@ import copy
 
 import torch
 from torch import Tensor, nn
+
+# Tells a tensor inside `vmap` or `grad`; torch.func has no public name for it.
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 
 from .noise import Dropout, NoiseTape
@@ -48,7 +51,9 @@ class MultiHeadAttention(nn.Module):
             query: ``(batch, queries, dim)``.
             key: ``(batch, keys, dim)``.
             mask: ``(batch, keys)``, True = real position.
-            need_weights: also return the weights; this rules out PyTorch's fused kernel.
+            need_weights: also return the weights. This rules out PyTorch's fused kernel, as do
+                active dropout, whose noise it draws itself, and `vmap`, which it has no rule for
+                on a CPU.
 
         Returns:
             ``(batch, queries, dim)``, zero in rows without a real key, and the weights
@@ -65,7 +70,7 @@ class MultiHeadAttention(nn.Module):
         # at the end.
         allowed = (mask | ~real.unsqueeze(1))[:, None, None]
         weights = None
-        if need_weights or self.dropout.active:
+        if need_weights or self.dropout.active or is_functorch_wrapped_tensor(q):
             scores = q @ k.transpose(2, 3) * (self.dim // self.num_heads) ** -0.5
             every = self.dropout(scores.masked_fill(~allowed, -torch.inf).softmax(dim=3))
             attended = every @ v
