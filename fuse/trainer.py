@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import swa_utils
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from mmsa_cache.bank import Batch, Dims, FeatureBank
 from mmsa_cache.errors import MmsaError, SettingsError
@@ -281,7 +282,7 @@ class _Runner:
         self.optimiser.step()
         if self.average is not None:
             self.average.update_parameters(self.member.model)
-        if isinstance(self.schedule, torch.optim.lr_scheduler.LRScheduler):
+        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
 
     def finish_epoch(self, loss: float) -> Record:
@@ -308,7 +309,7 @@ class _Runner:
         }
         progress.history.append(record)
         value = record[setting.metric]
-        if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(value)
         if setting.keep == "last":
             progress.best = epoch - 1
@@ -431,28 +432,19 @@ def _loss(setting: Setting, bank: FeatureBank, items: Tensor, classes: int) -> L
             margin=setting.margin,
             gamma=setting.gamma,
             class_weights=balanced.pow(setting.balance).tolist(),
-            label_smoothing=setting.label_smoothing,
-            tau=setting.tau,
-            priors=(counts / counts.sum()).tolist(),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
 
 
-def _schedule(
-    setting: Setting, optimiser: torch.optim.Optimizer, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+def _schedule(setting: Setting, optimiser: torch.optim.Optimizer, steps: int) -> LRScheduler | None:
     if setting.schedule == "plateau":
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser, mode="max", factor=0.2, patience=1
-        )
+        return ReduceLROnPlateau(optimiser, mode="max", factor=0.2, patience=1)
     if setting.schedule == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=setting.learning_rate, total_steps=steps + 1
-        )
+        return OneCycleLR(optimiser, max_lr=setting.learning_rate, total_steps=steps + 1)
     if setting.schedule == "cosine":
         rise = max(1, round(setting.warmup * steps))
-        return torch.optim.lr_scheduler.LambdaLR(
+        return LambdaLR(
             optimiser,
             lambda step: (
                 (step + 1) / rise

@@ -303,16 +303,18 @@ def test_a_stack_trains_every_member_as_if_it_were_alone(
 
 
 def test_members_of_a_stack_stop_and_slow_down_on_their_own(bank: FeatureBank) -> None:
-    setting = replace(SMALL, epochs=12, patience=2, schedule="plateau", learning_rate=2e-2)
+    setting = replace(
+        SMALL, epochs=24, patience=4, learning_rate=2e-2, loss="ce", metric="neg_log_loss"
+    )
     together, apart = (
         fit_group(setting, bank, TASKS, names=NAMES, stacked=stacked, whole_length=True)
         for stacked in (True, False)
     )
-    assert len({len(f.history) for f in apart}) > 1, "all members stop in the same epoch"
+    assert len({len(f.history) for f in apart[:2]}) > 1, "both members stop in the same epoch"
+    slowed = [[r["learning_rate"] for r in f.history].index(4e-3) for f in apart[:2]]
+    assert slowed[0] != slowed[1], "both members slow down in the same epoch"
     for a, b in zip(together, apart, strict=True):
-        rates = [r["learning_rate"] for r in b.history]
-        assert rates == [r["learning_rate"] for r in a.history]
-        same(a, b, 5e-2)
+        same(a, b, 1e-2)
 
 
 # --- interruptions ------------------------------------------------------------------------------
