@@ -2,7 +2,8 @@
 
 ``logits`` are ``(batch, classes)`` in any floating dtype, ``labels`` are ``(batch,)`` class codes
 in int64. Everything is computed in at least float32 from log-softmax. For finite logits neither the
-value nor the gradient is ever NaN or infinite, unless a weight as large as 1e8 makes it so.
+value nor the gradient is ever NaN or infinite, unless a weight as large as 1e8 makes it so. No loss
+waits for the device, and all work under `torch.func.vmap` with their buffers stacked.
 
 Symbols: p_t is the predicted probability of a sample's true class, p₁ and p₂ the highest and the
 second highest predicted probability.
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LOSSES: tuple[str, ...] = ("acb", "ce", "weighted_ce", "focal")
+LOSSES: tuple[str, ...] = ("acb", "ce", "weighted_ce", "focal", "logit_adjusted")
 STATISTICS: tuple[str, ...] = ("running", "epoch", "batch")
 MARGINS: tuple[str, ...] = ("batch", "sample")
 
@@ -41,33 +42,75 @@ class CrossEntropyLoss(Loss):
     """Cross-entropy, −log p_t, averaged with the weights of the true classes.
 
     With weights w the value is Σ w_y (−log p_t) / Σ w_y, as in PyTorch's `nn.CrossEntropyLoss`.
+    With label smoothing ε the target is 1 − ε + ε/C for the true class and ε/C for the C − 1
+    others (Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7), each class's
+    term with the weight of that class; the divisor stays Σ w_y.
 
     Args:
         class_weights: ``(classes,)``, positive; None weighs all classes alike.
+        label_smoothing: ε, in [0, 1].
 
     Raises:
-        ValueError: a weight is not positive and finite.
+        ValueError: a weight is not positive and finite, or ε is out of range.
     """
 
     class_weights: Tensor | None
 
-    def __init__(self, class_weights: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        class_weights: Tensor | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
-        weights = None
-        if class_weights is not None:
-            weights = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
-            if weights.ndim != 1 or not bool(((weights > 0) & weights.isfinite()).all()):
-                raise ValueError(
-                    "class_weights: expected one positive finite number a class, "
-                    f"received {weights.tolist()}"
-                )
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(
+                f"label_smoothing: expected a number in [0, 1], received {label_smoothing}"
+            )
+        self.label_smoothing = label_smoothing
+        weights = None if class_weights is None else _per_class("class_weights", class_weights)
         self.register_buffer("class_weights", weights)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar."""
         log_p = _log_probabilities(logits, labels)
-        weights = self.class_weights
-        return F.nll_loss(log_p, labels, None if weights is None else weights.to(log_p.dtype))
+        weights = torch.ones_like(log_p[0])
+        if self.class_weights is not None:
+            weights = self.class_weights.to(log_p.dtype)
+        weighted = log_p * weights
+        total = weights.gather(0, labels).sum()
+        value = -_true_class(weighted, labels).sum() / total
+        if self.label_smoothing == 0:
+            return value
+        uniform = -weighted.mean(dim=1).sum() / total
+        return (1.0 - self.label_smoothing) * value + self.label_smoothing * uniform
+
+
+class LogitAdjustedLoss(Loss):
+    """Cross-entropy of logits + τ · log π, π the class priors, averaged over the samples.
+
+    Menon et al. 2021, "Long-tail learning via logit adjustment", eq. 10. The model learns logits
+    without the priors; they are predicted from as they are.
+
+    Args:
+        class_priors: ``(classes,)``, positive: shares or counts, only their ratios matter.
+        tau: τ ≥ 0; 1 aims at the balanced error, 0 is plain cross-entropy.
+
+    Raises:
+        ValueError: a prior is not positive and finite, or `tau` is negative or not finite.
+    """
+
+    log_prior: Tensor
+
+    def __init__(self, class_priors: Tensor | Sequence[float], tau: float = 1.0) -> None:
+        super().__init__()
+        _check_not_negative("tau", tau)
+        self.tau = tau
+        self.register_buffer("log_prior", _per_class("class_priors", class_priors).log())
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar."""
+        log_p = _log_probabilities(logits, labels, self.tau * self.log_prior)
+        return -_true_class(log_p, labels).mean()
 
 
 class FocalLoss(Loss):
@@ -188,7 +231,8 @@ class AdaptiveClassBalancedLoss(Loss):
         if self.statistics == "batch":
             self._forget()
         # A product with one-hot rows, not bincount: that adds in no fixed order on a GPU.
-        member = F.one_hot(labels, self.classes).to(self.sample_count.dtype)
+        codes = torch.arange(self.classes, device=labels.device)
+        member = (labels.unsqueeze(1) == codes).to(self.sample_count.dtype)
         self.difficulty_sum += -torch.expm1(log_pt.to(member.dtype)) @ member
         self.sample_count += member.sum(dim=0)
 
@@ -206,19 +250,26 @@ def build_loss(
     statistics: str = "running",
     margin: str = "batch",
     gamma: float = 2.0,
+    label_smoothing: float = 0.0,
+    tau: float = 1.0,
     class_weights: Tensor | Sequence[float] | None = None,
+    class_priors: Tensor | Sequence[float] | None = None,
 ) -> Loss:
     """Builds a loss by name; a setting that the loss does not have is not used.
 
     Args:
-        name: ``acb``, ``ce``, ``weighted_ce`` or ``focal``.
+        name: one of `LOSSES`.
         classes: number of classes.
         alpha: of ``acb``.
         beta: of ``acb``.
         statistics: of ``acb``.
         margin: of ``acb``.
         gamma: of ``focal``.
+        label_smoothing: of ``ce`` and ``weighted_ce``.
+        tau: of ``logit_adjusted``.
         class_weights: of ``weighted_ce``, which requires them: ``(classes,)``.
+        class_priors: of ``logit_adjusted``, which requires them: ``(classes,)``, shares or counts
+            of the training rows.
 
     Raises:
         ValueError: unknown name (the message lists the valid ones) or a setting out of range.
@@ -226,28 +277,51 @@ def build_loss(
     if name == "acb":
         return AdaptiveClassBalancedLoss(classes, alpha, beta, statistics, margin)
     if name == "ce":
-        return CrossEntropyLoss()
+        return CrossEntropyLoss(None, label_smoothing)
     if name == "weighted_ce":
-        if class_weights is None or len(class_weights) != classes:
-            received = "none" if class_weights is None else str(len(class_weights))
-            raise ValueError(
-                f"loss 'weighted_ce' needs class_weights: expected {classes}, received {received}"
-            )
-        return CrossEntropyLoss(class_weights)
+        given = _required(name, "class_weights", class_weights, classes)
+        return CrossEntropyLoss(given, label_smoothing)
     if name == "focal":
         return FocalLoss(gamma)
+    if name == "logit_adjusted":
+        return LogitAdjustedLoss(_required(name, "class_priors", class_priors, classes), tau)
     raise ValueError(f"unknown loss {name!r}; valid: {', '.join(LOSSES)}")
 
 
-def _log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
-    """Checks the shapes; log-softmax ``(batch, classes)`` in at least float32, never −∞."""
+def _required(
+    loss: str, name: str, values: Tensor | Sequence[float] | None, classes: int
+) -> Tensor | Sequence[float]:
+    """The values; an error if a number a class is not there."""
+    if values is None or len(values) != classes:
+        received = "none" if values is None else str(len(values))
+        raise ValueError(f"loss {loss!r} needs {name}: expected {classes}, received {received}")
+    return values
+
+
+def _per_class(name: str, values: Tensor | Sequence[float]) -> Tensor:
+    """The values as ``(classes,)`` in float32, checked to be positive and finite."""
+    tensor = torch.as_tensor(values, dtype=torch.float32).detach().clone()
+    if tensor.ndim != 1 or not bool(((tensor > 0) & tensor.isfinite()).all()):
+        raise ValueError(
+            f"{name}: expected one positive finite number a class, received {tensor.tolist()}"
+        )
+    return tensor
+
+
+def _log_probabilities(logits: Tensor, labels: Tensor, shift: Tensor | None = None) -> Tensor:
+    """Checks the shapes; log-softmax ``(batch, classes)`` in at least float32, never −∞.
+
+    `shift`, ``(classes,)``, is added to the logits.
+    """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.shape[0] == 0:
         raise ValueError(
             "loss: expected logits (batch, classes) and labels (batch,) of at least one sample, "
             f"received {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    return F.log_softmax(logits, dim=1, dtype=dtype).clamp_min(LOG_P_FLOOR)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if shift is not None:
+        logits = logits + shift
+    return F.log_softmax(logits, dim=1).clamp_min(LOG_P_FLOOR)
 
 
 def _true_class(log_p: Tensor, labels: Tensor) -> Tensor:

@@ -50,8 +50,9 @@ class Combine(Fusion):
 class Gated(Fusion):
     """Gated multimodal unit: Arevalo et al. 2017, "Gated Multimodal Units for Information Fusion".
 
-    z ∘ tanh(W_v·v) + (1 − z) ∘ tanh(W_t·t) with z = σ(W_z·[v ; t]) and t, v pooled: their eq. 1,
-    without biases as there. A modality that is absent, whose vector is zero, adds nothing.
+    z ∘ tanh(W_v·v) + (1 − z) ∘ tanh(W_t·t) with z = σ(W_z·[v ; t]) and t, v pooled: their unit
+    for two modalities, without biases as there. An absent modality, whose vector is zero, adds
+    nothing.
     """
 
     computes = "z∘tanh(W_v·pool(v)) + (1−z)∘tanh(W_t·pool(t)), z = σ(W_z·[pool(v) ; pool(t)])"
