@@ -87,7 +87,8 @@ class Attention(Fusion):
             dim, heads, dropout, directions, text_pooling, image_pooling, tape
         )
         self.out_dim = dim * len(self.attention.formulas)
-        self.computes = f"[{' ; '.join(self.attention.formulas)}]"
+        formulas = self.attention.formulas
+        self.computes = f"[{' ; '.join(formulas)}]" if len(formulas) > 1 else formulas[0]
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""

@@ -15,7 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fuse.losses import LOSSES, MARGINS, STATISTICS, AdaptiveClassBalancedLoss, Loss, build_loss
+from fuse.acb import MARGINS, STATISTICS, AdaptiveClassBalancedLoss
+from fuse.loss import Loss
+from fuse.losses import LOSSES, build_loss
 
 CLASSES = 3
 Batch = tuple[np.ndarray, np.ndarray]

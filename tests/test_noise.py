@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fuse.fusions import FUSIONS
-from fuse.losses import LOSSES, Loss, build_loss
+from fuse.loss import Loss
+from fuse.losses import LOSSES, build_loss
 from fuse.model import MultimodalClassifier, build_model
 from fuse.noise import Dropout, ModalityDropout, NoiseTape, noise_needed
 
