@@ -400,7 +400,7 @@ def class_colours(classes: Sequence[str]) -> dict[str, int]:
 
 
 def _scores(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the table with and without calibration; empty when there is nothing to compare."""
+    """The rows of the table with and without calibration; empty without anything to compare."""
     rows = [
         {"rows_of": rows_of, "calibration": calibration, "score": metrics[key]}
         for key, rows_of, calibration in (

@@ -432,6 +432,9 @@ def _loss(setting: Setting, bank: FeatureBank, items: Tensor, classes: int) -> L
             margin=setting.margin,
             gamma=setting.gamma,
             class_weights=balanced.pow(setting.balance).tolist(),
+            label_smoothing=setting.label_smoothing,
+            tau=setting.tau,
+            class_priors=(counts / counts.sum()).tolist(),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,6 @@ from .schema import Shard, shard_name
 MANIFEST = "manifest.json"
 RECEIPT = "manifest.partial.json"
 _TEMPORARY = ".tmp-"
-_HASHING_THREADS = 2
 _MAX_MANIFEST_BYTES = 64 << 20
 
 
@@ -143,6 +142,11 @@ def lock_path(directory: Path) -> Path:
     return directory.parent / f".{directory.name}.lock"
 
 
+def note_path(directory: Path) -> Path:
+    """Where it is noted which shards of a cache were found whole, and when they were touched."""
+    return directory.parent / f".{directory.name}.verified"
+
+
 class CacheWriter:
     """Publishes the shards of one cache; what an earlier run published stays.
 
@@ -205,9 +209,7 @@ class CacheWriter:
         )
         # A finished cache is only looked over; it is hashed where it is opened or verified.
         check = _check_size if self.complete else _check_bytes
-        with ThreadPoolExecutor(_HASHING_THREADS) as pool:  # hashing releases the interpreter
-            for _ in pool.map(lambda e: check(self._directory / e.name, e), kept):
-                pass
+        _each(lambda entry: check(self._directory / entry.name, entry), kept)
         if self.complete and len(kept) < len(found.shards):
             raise DamagedCacheError(
                 f"{self._directory / found.shards[len(kept)].name} is missing.", _AGAIN
@@ -305,8 +307,8 @@ def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -
 
     Args:
         directory: The cache's folder.
+        verify: Re-hash every file first that was not found whole since it was last touched.
         name: `RECEIPT` opens the sealed shards of an unfinished cache.
-        verify: Re-hash every file first.
 
     Raises:
         CacheNotFoundError: There is no finished cache.
@@ -315,11 +317,47 @@ def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -
     manifest = read_manifest(directory, name)
     if name == MANIFEST and not manifest.complete:
         raise DamagedCacheError(f"{directory}: the manifest's shards lack rows.", _AGAIN)
+    if verify:
+        _verify_touched(directory, manifest)
     for entry in manifest.shards:
-        path = directory / entry.name
-        if verify:
-            _check_bytes(path, entry)
-        yield _map_shard(path, entry, manifest.fingerprint)
+        yield _map_shard(directory / entry.name, entry, manifest.fingerprint)
+
+
+def _verify_touched(directory: Path, manifest: Manifest) -> None:
+    """Hashes the shards whose size or times differ from when they were last found whole.
+
+    The change time, which no program can set, moves with every write; so what another program did
+    to a file is seen at the next open, and an untouched cache opens without being read through.
+
+    Raises:
+        DamagedCacheError: Names the first file that is not what was sealed.
+    """
+    note = note_path(directory)
+    known: dict[str, list[Any]] = {}
+    with contextlib.suppress(OSError, ValueError):
+        raw = json.loads(note.read_bytes()) if note.stat().st_size <= _MAX_MANIFEST_BYTES else {}
+        known = raw if isinstance(raw, dict) else {}
+    now = {e.name: [e.sha256, *_times(directory / e.name, e)] for e in manifest.shards}
+    touched = [e for e in manifest.shards if known.get(e.name) != now[e.name]]
+    if not touched:
+        return
+    _each(lambda entry: _check_bytes(directory / entry.name, entry), touched)
+    # Times are those from before the hashing: what was written meanwhile is hashed next time.
+    with contextlib.suppress(OSError):  # a cache that may only be read is hashed every time
+        write_atomically(note, json.dumps(now).encode())
+
+
+def _times(path: Path, entry: ShardEntry) -> tuple[int, int, int]:
+    _check_size(path, entry)
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _each(check: Callable[[ShardEntry], None], entries: Sequence[ShardEntry]) -> None:
+    """Checks entries side by side: hashing releases the interpreter."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(check, entries):
+            pass
 
 
 def verify_cache(directory: Path) -> list[str]:
