@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmsa_cache.bank import Batch
 
-from .losses import Loss
+from .loss import Loss
 from .model import MultimodalClassifier
 
 

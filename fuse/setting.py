@@ -19,6 +19,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "metric": METRICS,
     "keep": ("best", "last"),
     "pairing": ("same", "free"),
+    "precision": ("fast", "float32"),
 }
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "learning_rate": (lambda v: v > 0, "a number above 0"),
@@ -122,6 +123,9 @@ class Setting:
     """Largest Euclidean norm of a step's gradient; 0: not clipped."""
     ema: float = 0.0
     """Decay a step of the averaged weights that are scored and kept; 0: the weights themselves."""
+    precision: str = "fast"
+    """``fast``: matrix products may round their factors to TF32 on a GPU and to bf16 on a CPU with
+    units for it, sums stay in float32; elsewhere it only picks quicker float32 kernels."""
     batch_size: int = 32
     epochs: int = 30
     patience: int = 3

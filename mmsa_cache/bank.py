@@ -8,7 +8,7 @@ tensor on the GPU, and a batch is a handful of gathers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,19 @@ class Batch:
     """``text_vector`` and ``image_vector``: the chosen pools, (batch, vector_dim) float16"""
     labels: Tensor
     """(batch,) int64, −1 where unknown"""
+
+    def split(self, rows: int) -> Iterator[Batch]:
+        """Smaller batches of so many rows, without copying."""
+        for first in range(0, len(self.labels), rows):
+            part = slice(first, first + rows)
+            yield Batch(
+                self.text[part],
+                self.text_mask[part],
+                self.image[part],
+                self.image_mask[part],
+                {name: vector[part] for name, vector in self.vectors.items()},
+                self.labels[part],
+            )
 
 
 @dataclass(frozen=True, slots=True)
