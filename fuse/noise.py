@@ -137,8 +137,8 @@ class Dropout(nn.Module):
             noise = self.tape.take(x.shape if shape is None else shape)
             # Arithmetic in place of a comparison and a masked fill, which take six times as long
             # on a CPU; integers below 2^17 are exact in float32.
-            kept = (noise.float() + (1 - LOWEST - self.dropped)).clamp_(0.0, 1.0)
-            return x * kept.mul_(NOISE_VALUES / (NOISE_VALUES - self.dropped)).to(x.dtype)
+            kept = (noise.float() + (1 - LOWEST - self.dropped)).clamp(0.0, 1.0)
+            return x * kept.mul(NOISE_VALUES / (NOISE_VALUES - self.dropped)).to(x.dtype)
         if shape is None:
             return F.dropout(x, self.p)
         return x * F.dropout(x.new_ones(tuple(shape)), self.p)
