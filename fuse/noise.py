@@ -138,7 +138,7 @@ class Dropout(nn.Module):
             # Arithmetic in place of a comparison and a masked fill, which take six times as long
             # on a CPU; integers below 2^17 are exact in float32.
             kept = (noise.float() + (1 - LOWEST - self.dropped)).clamp(0.0, 1.0)
-            return x * kept.mul(NOISE_VALUES / (NOISE_VALUES - self.dropped)).to(x.dtype)
+            return x * kept.to(x.dtype).mul(NOISE_VALUES / (NOISE_VALUES - self.dropped))
         if shape is None:
             return F.dropout(x, self.p)
         return x * F.dropout(x.new_ones(tuple(shape)), self.p)
