@@ -437,12 +437,38 @@ def bench_extract(
         _check_packages()
         from . import verb_bench
 
-        record = verb_bench.extract(_settings(flags), pairs, rounds)
-        if as_json:
-            print_result(json.dumps(record, indent=1))
-        else:
-            rows = [{"figure": key, "value": value} for key, value in record.items()]
-            _show(False, rows, ["figure", "value"])
+        _show_figures(as_json, verb_bench.extract(_settings(flags), pairs, rounds))
+
+    _guarded(debug, work)
+
+
+@bench_app.command("train")
+def bench_train(
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each way takes.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training loops.")] = 1,
+    data: Data = None,
+    encoding: Encoding = None,
+    cache: Cache = None,
+    text_model: TextModel = None,
+    text_weights: TextWeights = None,
+    image_model: ImageModel = None,
+    image_weights: ImageWeights = None,
+    joint_model: JointModel = None,
+    layer: Layer = None,
+    image_layer: ImageLayer = None,
+    tokens: Tokens = None,
+    device: Device = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Stage two against a textbook loop, encoders in the loop, and single HDF5 reads."""
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_bench
+
+        _show_figures(as_json, verb_bench.train(_settings(flags), rounds, threads))
 
     _guarded(debug, work)
 
@@ -540,6 +566,14 @@ def _show(as_json: bool, records: list[dict[str, Any]], columns: list[str]) -> N
         return
     cells = [[_cell(r[c]) for c in columns] for r in records]
     print_result(format_table(columns, cells))
+
+
+def _show_figures(as_json: bool, record: dict[str, Any]) -> None:
+    if as_json:
+        print_result(json.dumps(record, indent=1))
+    else:
+        rows = [{"figure": key, "value": value} for key, value in record.items()]
+        _show(False, rows, ["figure", "value"])
 
 
 def _cell(value: object) -> str:
