@@ -125,11 +125,12 @@ class _ReportConcat(nn.Module):
         return logits
 
 
-def bench_reading(folders: Sequence[Path], rounds: int) -> dict[str, Any]:
+def bench_reading(folders: Sequence[Path], guids: Sequence[str], rounds: int) -> dict[str, Any]:
     """Opening caches, against reading their bytes and against a loop of single HDF5 reads.
 
     Args:
-        folders: Finished caches.
+        folders: Finished caches, of the texts and of the images.
+        guids: Samples of the bank.
         rounds: Turns that each way takes.
 
     Returns:
@@ -150,8 +151,8 @@ def bench_reading(folders: Sequence[Path], rounds: int) -> dict[str, Any]:
             note_path(folder).unlink(missing_ok=True)
         for kept in (first, opened):
             started = time.perf_counter()
-            for folder in folders:
-                ModalityFeatures.open(folder)
+            text, image = (ModalityFeatures.open(folder) for folder in folders)
+            FeatureBank(text, image, guids, [-1] * len(guids))
             kept.append(time.perf_counter() - started)
     started = time.perf_counter()
     for path in files:

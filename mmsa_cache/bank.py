@@ -11,9 +11,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import DamagedCacheError, SettingsError
@@ -71,35 +73,27 @@ class ModalityFeatures:
     """
 
     def __init__(self, shards: Iterable[Shard], name: str) -> None:
-        blocks, block, start, length, pooled, shared = [], [], [], [], [], []
-        self.guids: list[str] = []
-        self.pools: tuple[str, ...] = ()
-        variants: list[int] = []
-        for number, shard in enumerate(shards):
-            if number and shard.pools != self.pools:
-                raise DamagedCacheError(f"{name}: shard {number} has other pools than the first.")
-            self.pools = shard.pools
-            self.guids += shard.guids
-            variants += shard.variant.tolist()
-            blocks.append(torch.from_numpy(shard.tokens))
-            block.append(torch.full((len(shard.guids),), number))
-            start.append(torch.from_numpy(shard.offsets[:-1].copy()))
-            length.append(torch.from_numpy(np.diff(shard.offsets)))
-            pooled.append(torch.from_numpy(shard.pooled))
-            if shard.shared is not None:
-                shared.append(torch.from_numpy(shard.shared))
-        if not blocks:
+        found = list(shards)
+        if not found:
             raise DamagedCacheError(f"{name}: the cache holds no rows.")
         self.name = name
-        self.variants = variants
-        self.pooled = torch.cat(pooled)
+        self.pools = found[0].pools
+        other = next((i for i, shard in enumerate(found) if shard.pools != self.pools), None)
+        if other is not None:
+            raise DamagedCacheError(f"{name}: shard {other} has other pools than the first.")
+        self.guids = [guid for shard in found for guid in shard.guids]
+        self.variants: list[int] = _joined([shard.variant for shard in found]).tolist()
+        self.pooled = _joined([shard.pooled for shard in found])
         """(rows, pools, dim) float16"""
-        self.shared = torch.cat(shared) if len(shared) == len(blocks) else None
+        shared = [shard.shared for shard in found if shard.shared is not None]
+        self.shared = _joined(shared) if len(shared) == len(found) else None
         """(rows, shared_dim) float16, of joint models"""
-        self._blocks = blocks
-        self._block = torch.cat(block)
-        self._start = torch.cat(start)
-        self._length = torch.cat(length)
+        self._blocks = [torch.from_numpy(shard.tokens) for shard in found]
+        self._block = torch.arange(len(found)).repeat_interleave(
+            torch.tensor([len(shard.guids) for shard in found])
+        )
+        self._start = _joined([shard.offsets[:-1] for shard in found])
+        self._length = _joined([np.diff(shard.offsets) for shard in found])
         self._longest = int(self._length.max())
         self._grids: dict[int, Tensor] = {}
 
@@ -402,6 +396,11 @@ class FeatureBank:
         vectors = {"text_vector": text_vector, "image_vector": image_vector}
         labels = self.labels[items[:, 0].to(self.labels.device)]
         return Batch(text, text_mask, image, image_mask, vectors, labels)
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
+    """One tensor; NumPy copies in one thread, which a busy machine does not slow down."""
+    return torch.from_numpy(np.concatenate(parts))
 
 
 def _row_table(features: ModalityFeatures, guids: list[str], partial: bool) -> Tensor:

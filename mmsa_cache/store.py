@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -441,26 +443,39 @@ def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
                 same = have.dtype.kind == "S" if dtype == "S" else have.dtype == np.dtype(dtype)
                 if have.shape != shape or not same or have.nbytes > entry.bytes:
                     raise refuse(f"{name} is {have.shape} {have.dtype}, expected {shape} {dtype}")
-            offset = data["tokens"].id.get_offset()
-            shape = data["tokens"].shape
-            small = {n: item[()] for n, item in data.items() if n != "tokens"}
+            places = {
+                name: (item.dtype, item.shape, item.id.get_offset()) for name, item in data.items()
+            }
     except (OSError, KeyError, ValueError, RuntimeError, UnicodeDecodeError) as error:
         raise refuse(f"is not a readable shard ({error})") from error
-    tokens: NDArray[np.float16]
-    if shape[0]:  # copy-on-write: the file cannot be changed through the map
-        tokens = np.memmap(path, schema.FEATURE_DTYPE, "c", offset=offset, shape=shape)
-    else:
-        tokens = np.empty(shape, schema.FEATURE_DTYPE)
+    try:
+        parts = _map_arrays(path, places)
+    except (OSError, TypeError, ValueError) as error:  # places beyond the end of the file
+        raise refuse(f"is not a readable shard ({error})") from error
     try:
         return Shard(
-            [g.decode() for g in small["guids"]],
-            small["variant"],
-            [o.decode() for o in small["operations"]],
-            small["offsets"],
-            tokens,
-            small["pooled"],
+            [guid.decode() for guid in parts["guids"].tolist()],
+            parts["variant"],
+            [operation.decode() for operation in parts["operations"].tolist()],
+            parts["offsets"],
+            parts["tokens"],
+            parts["pooled"],
             pools,
-            small.get(schema.SHARED),
+            parts.get(schema.SHARED),
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise refuse(str(error)) from error
+
+
+def _map_arrays(path: Path, places: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """Arrays on one copy-on-write map of a file: processes share it, none can change the file."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    parts: dict[str, NDArray[Any]] = {}
+    for name, (dtype, shape, offset) in places.items():
+        if not math.prod(shape):  # HDF5 gives nothing no place
+            parts[name] = np.empty(shape, dtype)
+            continue
+        array: NDArray[Any] = np.ndarray(shape, dtype, mapped, offset)
+        parts[name] = array if array.flags.aligned else array.copy()
+    return parts

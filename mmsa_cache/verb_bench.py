@@ -72,7 +72,7 @@ def train(settings: Settings, rounds: int, threads: int) -> dict[str, Any]:
     folders = [settings.cache.dir / "train" / m / origin[m] for m in MODALITIES]
     names = origin["classes"]
     every = torch.get_num_threads()
-    record = bench.bench_reading(folders, rounds)
+    record = bench.bench_reading(folders, bank.guids, rounds)
     torch.set_num_threads(threads)
     record |= bench.bench_epochs(bank, names, rounds)
     record |= bench.bench_folds(bank, names, rounds)
