@@ -406,47 +406,48 @@ def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
         return DamagedCacheError(f"{path}: {why}.", _AGAIN)
 
     try:
-        with h5py.File(path, "r") as file:
-            names = set(file)
+        with contextlib.closing(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)) as file:
+            group = h5py.h5g.open(file, b"/")
+            names = {name.decode() for name in group}
             if names - {schema.SHARED} != set(schema.DATASETS):
                 raise refuse(f"holds {sorted(names)}, expected {sorted(schema.DATASETS)}")
-            if bytes(file.attrs["fingerprint"]).decode() != digest:
+            if _bytes_of(group, b"fingerprint").item().decode() != digest:
                 raise refuse("belongs to another cache (fingerprint)")
-            data: dict[str, h5py.Dataset] = {}
+            places: dict[str, tuple[np.dtype[Any], tuple[int, ...], int | None]] = {}
             for name in sorted(names):
-                if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                if group.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
                     raise refuse(f"{name} is a link to elsewhere")
-                item = file[name]
-                if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+                item = h5py.h5o.open(group, name.encode())
+                plan = item.get_create_plist() if isinstance(item, h5py.h5d.DatasetID) else None
+                if plan is None or plan.get_layout() == h5py.h5d.VIRTUAL:
                     raise refuse(f"{name} is not a dataset of this file")
-                plan = item.id.get_create_plist()
-                if plan.get_nfilters() or plan.get_layout() != h5py.h5d.CONTIGUOUS:
+                if plan.get_layout() != h5py.h5d.CONTIGUOUS or plan.get_nfilters():
                     raise refuse(f"{name} is filtered or not contiguous")
-                if item.size and item.id.get_offset() is None:
-                    raise refuse(f"{name} has no storage")
-                data[name] = item
-            rows = entry.rows
-            dim = data["tokens"].shape[-1]
-            pools = tuple(bytes(p).decode() for p in data["pooled"].attrs["pools"])
-            shapes = {
-                "guids": ((rows,), "S"),
-                "variant": ((rows,), "<i4"),
-                "operations": ((rows,), "S"),
-                "offsets": ((rows + 1,), "<i8"),
-                "tokens": ((data["tokens"].shape[0], dim), "<f2"),
-                "pooled": ((rows, len(pools), dim), "<f2"),
-            }
-            if schema.SHARED in data:
-                shapes[schema.SHARED] = ((rows, *data[schema.SHARED].shape[1:2]), "<f2")
-            for name, (shape, dtype) in shapes.items():
-                have = data[name]
-                same = have.dtype.kind == "S" if dtype == "S" else have.dtype == np.dtype(dtype)
-                if have.shape != shape or not same or have.nbytes > entry.bytes:
-                    raise refuse(f"{name} is {have.shape} {have.dtype}, expected {shape} {dtype}")
-            places = {
-                name: (item.dtype, item.shape, item.id.get_offset()) for name, item in data.items()
-            }
-    except (OSError, KeyError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+                if plan.get_external_count():
+                    raise refuse(f"{name} is not a dataset of this file")
+                places[name] = (item.dtype, item.shape, item.get_offset())
+                if name == "pooled":
+                    pools = tuple(pool.decode() for pool in _bytes_of(item, b"pools").tolist())
+        rows, dim = entry.rows, places["tokens"][1][-1]
+        shapes = {
+            "guids": ((rows,), "S"),
+            "variant": ((rows,), "<i4"),
+            "operations": ((rows,), "S"),
+            "offsets": ((rows + 1,), "<i8"),
+            "tokens": ((places["tokens"][1][0], dim), "<f2"),
+            "pooled": ((rows, len(pools), dim), "<f2"),
+        }
+        if schema.SHARED in places:
+            shapes[schema.SHARED] = ((rows, *places[schema.SHARED][1][1:2]), "<f2")
+        for name, (shape, wanted) in shapes.items():
+            dtype, have, offset = places[name]
+            same = dtype.kind == "S" if wanted == "S" else dtype == np.dtype(wanted)
+            size = math.prod(have)
+            if have != shape or not same or size * dtype.itemsize > entry.bytes:
+                raise refuse(f"{name} is {have} {dtype}, expected {shape} {wanted}")
+            if size and offset is None:
+                raise refuse(f"{name} has no storage")
+    except (OSError, KeyError, IndexError, ValueError, RuntimeError, UnicodeDecodeError) as error:
         raise refuse(f"is not a readable shard ({error})") from error
     try:
         parts = _map_arrays(path, places)
@@ -465,6 +466,20 @@ def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise refuse(str(error)) from error
+
+
+def _bytes_of(owner: Any, name: bytes) -> NDArray[np.bytes_]:
+    """An attribute of fixed-length bytes; h5py's low level, since a cache has many shards.
+
+    Raises:
+        ValueError: It is of another type.
+    """
+    attribute = h5py.h5a.open(owner, name)
+    if attribute.dtype.kind != "S":
+        raise ValueError(f"attribute {name.decode()} is {attribute.dtype}")
+    value = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(value)
+    return value
 
 
 def _map_arrays(path: Path, places: dict[str, Any]) -> dict[str, NDArray[Any]]:
