@@ -44,19 +44,27 @@ def calibrate(
     probabilities: Sequence[Probabilities],
     labels: Sequence[NDArray[np.int64]],
     *,
-    offsets: bool,
+    offsets: str,
+    prior: float = 0.0,
 ) -> Calibration:
     """Fits a temperature, then offsets, on held-out rows.
 
     Args:
         probabilities: A fold each, (rows, classes), of models that the fold did not train.
         labels: A fold each, (rows,).
-        offsets: Whether macro-F1 is what counts, which offsets are for; else they stay 0.
+        offsets: ``fitted`` (`honest_offsets`), ``none``, or ``prior``: −prior · log of the classes'
+            shares (post-hoc logit adjustment: Menon et al. 2021, "Long-Tail Learning via Logit
+            Adjustment").
+        prior: Weight of the log shares.
     """
-    classes = probabilities[0].shape[1]
-    temperature = fit_temperature(np.concatenate(probabilities), np.concatenate(labels))
-    flat = [tempered(part, temperature) for part in probabilities]
-    found = honest_offsets(flat, labels) if offsets else np.zeros(classes)
+    truth = np.concatenate(labels)
+    temperature = fit_temperature(np.concatenate(probabilities), truth)
+    found = np.zeros(probabilities[0].shape[1])
+    if offsets == "fitted":
+        found = honest_offsets([tempered(part, temperature) for part in probabilities], labels)
+    elif offsets == "prior":
+        shares = np.bincount(truth, minlength=len(found)) / len(truth)
+        found = -prior * np.log(np.maximum(shares, 1 / len(truth)))
     return Calibration(temperature, tuple(found.tolist()))
 
 

@@ -62,6 +62,11 @@ class MultimodalClassifier(nn.Module):
         self.modality_dropout = modality_dropout
 
     @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs that it reads."""
+        return list(self.projections)
+
+    @property
     def projections(self) -> dict[str, Projection]:
         """The projections there are, by the name of the input that each reads."""
         named = {"text": self.text_projection, "image": self.image_projection, **self.beside}
@@ -123,7 +128,7 @@ class MultimodalClassifier(nn.Module):
                 raise ValueError(
                     f"{name}: expected (batch, {projection.in_dim}), received {tuple(vector.shape)}"
                 )
-            absent = ~present[_modality_of(name)].unsqueeze(1)
+            absent = ~present[modality_of(name)].unsqueeze(1)
             parts.append(projection(vector).masked_fill(absent, 0.0))
         fused = torch.cat(parts, dim=1)
         logits = self.head(fused, torch.stack([*present.values()], dim=1))
@@ -248,7 +253,7 @@ def build_model(
     else:
         fused_dim = dims[modality]
         join = Pool(text_pooling if modality == "text" else image_pooling, fused_dim)
-    owners = {name: _modality_of(name) for name in beside or {}}
+    owners = {name: modality_of(name) for name in beside or {}}
     vectors = {
         name: project(owners[name], features)
         for name, features in (beside or {}).items()
@@ -272,7 +277,7 @@ def build_model(
     )
 
 
-def _modality_of(name: str) -> str:
+def modality_of(name: str) -> str:
     """The modality that the name of a vector beside starts with."""
     for modality in MODALITIES[1:]:
         if name.startswith(modality):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmsa_cache.bank import Batch
 
+from .kernel import KernelClassifier
 from .loss import Loss
 from .model import MultimodalClassifier
 
@@ -25,7 +26,7 @@ from .model import MultimodalClassifier
 class Member(nn.Module):
     """A model and its loss, so that one call gives what is minimised."""
 
-    def __init__(self, model: MultimodalClassifier, loss: Loss) -> None:
+    def __init__(self, model: MultimodalClassifier | KernelClassifier, loss: Loss) -> None:
         super().__init__()
         self.model = model
         self.loss = loss

@@ -20,6 +20,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "keep": ("best", "last"),
     "pairing": ("same", "free"),
     "precision": ("fast", "float32"),
+    "offsets": ("fitted", "prior", "none"),
 }
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "learning_rate": (lambda v: v > 0, "a number above 0"),
@@ -30,6 +31,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": (lambda v: v >= 2, "at least 2 rows (batch normalisation needs two)"),
     "epochs": (lambda v: v >= 1, "at least 1"),
     "patience": (lambda v: v >= 1, "at least 1"),
+    "landmarks": (lambda v: v >= 1, "at least 1"),
+    "prior": (lambda v: v >= 0, "a number from 0"),
     "grid": (lambda v: v >= 0, "a number of cells from 0 (0 = all patches)"),
 }
 
@@ -42,15 +45,16 @@ class Setting:
     """
 
     fusion: str = "concat"
-    """A name of `fusions.FUSIONS`; not used with one modality."""
+    """A name of `fusions.FUSIONS`, not used with one modality; or ``kernel``, see `kernel`."""
     modality: str = "both"
     """``both``, ``text`` or ``image``."""
     level: str = "pooled"
     """``pooled``: one vector a modality, as in the report; ``tokens``: sequences."""
     text_pool: str = "mean"
-    """Which cached vector of the text is read at the pooled level, or beside."""
+    """Which cached vector of the text is read at the pooled level, or beside; several joined by
+    ``+`` are concatenated at the pooled level, and have a projection each beside."""
     image_pool: str = "mean"
-    """Which cached vector of the image is read at the pooled level, or beside."""
+    """The same of the image."""
     pooling: str = "mean"
     """How sequences become one vector: ``mean``, ``first`` or ``attention``."""
     text_pooling: str = ""
@@ -81,6 +85,8 @@ class Setting:
     """Feed-forward units of the ``encoder`` fusion."""
     rank: int = 4
     """Rank of the ``lowrank`` fusion."""
+    landmarks: int = 1500
+    """Training rows that the ``kernel`` model compares a row with."""
     head: str = "1024-256"
     """Hidden sizes of the classifier; empty: a linear one."""
     beside: bool = False
@@ -130,6 +136,11 @@ class Setting:
     epochs: int = 30
     patience: int = 3
     """Epochs without a better value after which training ends (``keep = "best"``)."""
+    offsets: str = "fitted"
+    """Of the classes' log-probabilities: ``fitted`` on held-out rows where the metric is macro-F1,
+    ``prior`` (minus ``prior`` times the log shares of the training rows) or ``none``."""
+    prior: float = 0.1
+    """Weight of the log shares in ``offsets = "prior"``."""
     metric: str = "macro_f1"
     """Of the validation rows; decides which epoch is the best, and steps ``plateau``."""
     keep: str = "best"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from .head import Head, LateHead
+from .kernel import KernelClassifier
 from .model import MultimodalClassifier
 from .noise import Dropout
 from .projection import Pool, Projection
@@ -28,12 +29,14 @@ class Part:
     """Number of trained figures"""
 
 
-def summarise(model: MultimodalClassifier) -> list[Part]:
+def summarise(model: MultimodalClassifier | KernelClassifier) -> list[Part]:
     """The parts of a model in the order of their work, and the total.
 
     The numbers of parameters add up to the last row's. Nothing is run, so a model on the ``meta``
     device will do.
     """
+    if isinstance(model, KernelClassifier):
+        return _kernel(model)
     parts = []
     for name, projection in model.projections.items():
         axes = ("batch", AXES[name]) if name in AXES else ("batch",)
@@ -50,6 +53,25 @@ def summarise(model: MultimodalClassifier) -> list[Part]:
     parts += _head(model.head)
     logits = parts[-1].shape
     return [*parts, Part("total", "logits", logits, sum(part.parameters for part in parts))]
+
+
+def _kernel(model: KernelClassifier) -> list[Part]:
+    linear = model.weight
+    parts = [
+        Part(
+            "kernel",
+            f"exp(−½ · mean of |x − y|² / dim) of {', '.join(model.inputs)}, whitened",
+            ("batch", linear.in_features),
+            0,
+        ),
+        Part(
+            "weight",
+            f"linear {linear.in_features} → {linear.out_features}",
+            ("batch", linear.out_features),
+            _count(linear),
+        ),
+    ]
+    return [*parts, Part("total", "logits", parts[-1].shape, _count(linear))]
 
 
 def _count(module: nn.Module) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +19,12 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 from mmsa_cache.bank import Batch, Dims, FeatureBank
 from mmsa_cache.errors import MmsaError, SettingsError
 
+from .kernel import KERNEL, KernelClassifier
 from .loss import Loss
 from .losses import build_loss
 from .metrics import probability_score
-from .model import MultimodalClassifier, build_model
-from .noise import noise_needed
+from .model import MultimodalClassifier, build_model, modality_of
+from .noise import NoiseTape, noise_needed
 from .programs import Alone, Member, Program, Stacked, model_inputs
 from .setting import METRICS, Setting
 
@@ -35,6 +36,7 @@ _SCORED_ROWS = 256
 """Rows of a forward pass without gradients."""
 
 Record = dict[str, Any]
+Classifier = MultimodalClassifier | KernelClassifier
 
 
 class TrainingError(MmsaError):
@@ -48,7 +50,7 @@ class Task:
     train: NDArray[np.int64]
     """Sample indices to learn from."""
     validation: NDArray[np.int64]
-    """Sample indices that say which epoch is the best."""
+    """Sample indices that say which epoch is the best; none: ``keep`` must be ``last``."""
     seed: int
     """Of initial weights, order and dropout."""
 
@@ -57,7 +59,7 @@ class Task:
 class Fit:
     """A trained model and how it got there."""
 
-    model: MultimodalClassifier
+    model: Classifier
     kept: Record
     """Record of the epoch whose weights the model has."""
     history: list[Record]
@@ -85,13 +87,27 @@ class Checkpoint:
         """Keeps a member: nested dicts and lists of tensors, numbers and strings."""
 
 
-def make_model(setting: Setting, dims: Dims, classes: int) -> MultimodalClassifier:
+def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = None) -> Classifier:
     """Builds the model of a setting for features of these lengths.
+
+    Args:
+        setting: What is to be built.
+        dims: Features of the inputs.
+        classes: Number of classes.
+        rows: Training rows, of which a kernel model has no more landmarks; default: enough.
 
     Raises:
         SettingsError: The setting makes no model.
     """
     try:
+        if setting.fusion == KERNEL:
+            return KernelClassifier(
+                _of_modality(dims.vectors, setting.modality),
+                classes,
+                setting.landmarks if rows is None else min(setting.landmarks, rows),
+                setting.dropout,
+                NoiseTape(),
+            )
         return build_model(
             fusion=setting.fusion,
             modality=setting.modality,
@@ -119,6 +135,10 @@ def make_model(setting: Setting, dims: Dims, classes: int) -> MultimodalClassifi
         )
     except ValueError as error:
         raise SettingsError(f"This setting makes no model: {error}") from error
+
+
+def _of_modality(vectors: Mapping[str, int], modality: str) -> dict[str, int]:
+    return {n: d for n, d in vectors.items() if modality in ("both", modality_of(n))}
 
 
 def fit(
@@ -190,11 +210,12 @@ def fit_group(
         _Runner(setting, bank, task, names, whole_length, place, checkpoint)
         for place, task in enumerate(tasks)
     ]
-    # Members of a stack take equally many steps an epoch, and begin together.
+    # Members of a stack are equally large, take equally many steps an epoch, and begin together.
     stacks: dict[tuple[int, ...], list[_Runner]] = {}
     for runner in runners:
         if not runner.progress.stopped:
-            key = (runner.steps, runner.epochs_done) if stacked else (runner.place,)
+            size = sum(value.numel() for value in runner.member.state_dict().values())
+            key = (runner.steps, runner.epochs_done, size) if stacked else (runner.place,)
             stacks.setdefault(key, []).append(runner)
     with _products(setting.precision):
         for part in stacks.values():
@@ -225,9 +246,14 @@ class _Runner:
         self.steps = math.ceil(len(self.items) / setting.batch_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(task.seed)
-            model = make_model(setting, input_dims(bank, setting), len(names))
+            model = make_model(setting, input_dims(bank, setting), len(names), len(task.train))
+            chosen = torch.randperm(len(task.train))[: setting.landmarks]
         model.to(device)
-        if setting.norm == "standardise":
+        if isinstance(model, KernelClassifier):
+            _fit_standardisation(model, bank, self.items, setting)
+            originals = bank.items(task.train[chosen.numpy()], variants=False)
+            model.fit_landmarks(gather(bank, originals, setting).vectors)
+        elif setting.norm == "standardise":
             _fit_standardisation(model, bank, self.items, setting)
         self.member = Member(model, _loss(setting, bank, self.items, len(names))).to(device)
         parameters = list(self.member.parameters())
@@ -303,20 +329,15 @@ class _Runner:
         if not math.isfinite(loss):
             raise TrainingError(f"The loss is {loss} in epoch {epoch}.", "Lower the learning rate.")
         model = self._scored()
-        found = probability_score(
-            self.bank.labels[torch.as_tensor(self.task.validation)].cpu().numpy(),
-            predict(model, self.bank, self.task.validation, setting),
-            self._names,
-        )
         record = {
             "epoch": epoch,
             "loss": loss,
             "learning_rate": self.optimiser.param_groups[0]["lr"],
-            **{metric: found[metric] for metric in METRICS},
+            **self._validation_scores(model),
         }
         progress.history.append(record)
-        value = record[setting.metric]
-        if isinstance(self.schedule, ReduceLROnPlateau):
+        value = record.get(setting.metric)
+        if isinstance(self.schedule, ReduceLROnPlateau) and value is not None:
             self.schedule.step(value)
         if setting.keep == "last":
             progress.best = epoch - 1
@@ -330,6 +351,16 @@ class _Runner:
         self._checkpoint.save(self.place, self._state())
         return record
 
+    def _validation_scores(self, model: Classifier) -> dict[str, float]:
+        if not len(self.task.validation):
+            return {}
+        found = probability_score(
+            self.bank.labels[torch.as_tensor(self.task.validation)].cpu().numpy(),
+            predict(model, self.bank, self.task.validation, self.setting),
+            self._names,
+        )
+        return {metric: found[metric] for metric in METRICS}
+
     def result(self) -> Fit:
         """The kept epoch's model."""
         model = copy.deepcopy(self._scored())
@@ -338,12 +369,12 @@ class _Runner:
         history = self.progress.history
         return Fit(model.eval(), history[self.progress.best], history)
 
-    def _scored(self) -> MultimodalClassifier:
+    def _scored(self) -> Classifier:
         """The model that is scored and kept: the averaged one, if there is one."""
         if self.average is None:
             return self.member.model
         averaged = self.average.module
-        assert isinstance(averaged, MultimodalClassifier)
+        assert isinstance(averaged, MultimodalClassifier | KernelClassifier)
         return averaged
 
     def _state(self) -> dict[str, Any]:
@@ -465,7 +496,7 @@ def _schedule(setting: Setting, optimiser: torch.optim.Optimizer, steps: int) ->
 
 
 def predict(
-    model: MultimodalClassifier,
+    model: Classifier,
     bank: FeatureBank,
     samples: NDArray[np.int64],
     setting: Setting,
@@ -519,17 +550,17 @@ def gather(
     )
 
 
-def forward(model: MultimodalClassifier, batch: Batch) -> Tensor:
+def forward(model: Classifier, batch: Batch) -> Tensor:
     """Logits of a batch, (batch, classes)."""
     logits, _ = model(**model_inputs(batch))
     return logits
 
 
 def _fit_standardisation(
-    model: MultimodalClassifier, bank: FeatureBank, items: Tensor, setting: Setting
+    model: Classifier, bank: FeatureBank, items: Tensor, setting: Setting
 ) -> None:
     """Means and deviations over the real positions of the training rows."""
-    sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in model.projections}
+    sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in model.inputs}
     for chosen in torch.arange(len(items)).split(512):
         batch = gather(bank, items[chosen], setting)
         real = {

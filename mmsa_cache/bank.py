@@ -8,7 +8,7 @@ tensor on the GPU, and a batch is a handful of gathers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Batch:
     image_mask: Tensor
     """(batch, patches) bool"""
     vectors: dict[str, Tensor]
-    """``text_vector`` and ``image_vector``: the chosen pools, (batch, vector_dim) float16"""
+    """The chosen pools by ``MODALITY_POOL``, as in ``text_mean``, (batch, dim) float16 each"""
     labels: Tensor
     """(batch,) int64, −1 where unknown"""
 
@@ -103,24 +103,25 @@ class ModalityFeatures:
         return cls(open_shards(directory), str(directory))
 
     @classmethod
-    def absent(cls, dim: int, pool: str, vector_dim: int, positions: int) -> ModalityFeatures:
+    def absent(cls, dim: int, vectors: Mapping[str, int], positions: int) -> ModalityFeatures:
         """Features of no sample at all, as long as those that a model expects.
 
         Args:
             dim: Features of a position.
-            pool: The pooled vector that the model reads.
-            vector_dim: Its features.
+            vectors: The pooled vectors that the model reads, and their features.
             positions: Positions of a row, at least one.
         """
-        shared = np.zeros((1, vector_dim), FEATURE_DTYPE) if pool == SHARED else None
+        pools = {name: size for name, size in vectors.items() if name != SHARED}
+        shared = np.zeros((1, vectors[SHARED]), FEATURE_DTYPE) if SHARED in vectors else None
+        width = next(iter(pools.values()), dim)
         shard = Shard(
             [""],
             np.zeros(1, np.int32),
             [""],
             np.array([0, positions]),
-            np.zeros((positions, dim), FEATURE_DTYPE),
-            np.zeros((1, 1, dim), FEATURE_DTYPE),
-            ("none" if pool == SHARED else pool,),
+            np.zeros((positions, width), FEATURE_DTYPE),
+            np.zeros((1, len(pools), width), FEATURE_DTYPE),
+            tuple(pools),
             shared,
         )
         return cls([shard], "a missing modality")
@@ -160,15 +161,16 @@ class ModalityFeatures:
         raise SettingsError(f"{self.name} has no pool {name!r}.", f"Valid: {', '.join(names)}.")
 
     def vector_dim(self, pool: str) -> int:
-        """Features of a pooled vector."""
-        return self._pool(pool).shape[-1]
+        """Features of a pooled vector, or of several joined by ``+``."""
+        return sum(self._pool(name).shape[-1] for name in split_pools(pool))
 
     def vectors(self, rows: Tensor, pool: str) -> Tensor:
         """Pooled vectors.
 
         Args:
             rows: Row numbers, (batch,).
-            pool: Name of the pool, ``shared`` for the embedding of a joint model.
+            pool: Name of the pool, ``shared`` for the embedding of a joint model; several joined
+                by ``+`` are concatenated.
 
         Returns:
             Features (batch, dim) float16.
@@ -176,7 +178,9 @@ class ModalityFeatures:
         Raises:
             SettingsError: The encoder has no such pool.
         """
-        return self._pool(pool)[rows.to(self.device)]
+        rows = rows.to(self.device)
+        parts = [self._pool(name)[rows] for name in split_pools(pool)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def grid(self, rows: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Patches averaged to a coarser square grid; made for all rows at the first call.
@@ -301,10 +305,16 @@ class FeatureBank:
         Raises:
             SettingsError: Unknown pool.
         """
-        text, image = self.text.vector_dim(text_pool), self.image.vector_dim(image_pool)
-        vectors = {"text_vector": text, "image_vector": image}
+        vectors = {
+            f"{modality}_{pool}": features.vector_dim(pool)
+            for modality, features, pools in (
+                ("text", self.text, text_pool),
+                ("image", self.image, image_pool),
+            )
+            for pool in split_pools(pools)
+        }
         if level == "pooled":
-            return Dims(text, image, vectors)
+            return Dims(self.text.vector_dim(text_pool), self.image.vector_dim(image_pool), vectors)
         return Dims(self.text.dim, self.image.dim, vectors)
 
     def items(self, samples: Sequence[int] | np.ndarray, *, variants: bool) -> Tensor:
@@ -373,16 +383,19 @@ class FeatureBank:
         Raises:
             SettingsError: Unknown level or pool.
         """
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for features, rows, pool, side, length in (
-            (self.text, items[:, 1], text_pool, 0, text_length),
-            (self.image, items[:, 2], image_pool, grid, None),
+        sequences: list[tuple[Tensor, Tensor]] = []
+        vectors: dict[str, Tensor] = {}
+        for modality, features, rows, pools, side, length in (
+            ("text", self.text, items[:, 1], text_pool, 0, text_length),
+            ("image", self.image, items[:, 2], image_pool, grid, None),
         ):
             there = rows.clamp_min(0)
-            vector = features.vectors(there, pool)
+            own = {f"{modality}_{p}": features.vectors(there, p) for p in split_pools(pools)}
+            vectors |= own
             if level == "pooled":
-                sequence = vector.unsqueeze(1)
-                mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=vector.device)
+                parts = list(own.values())
+                sequence = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).unsqueeze(1)
+                mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
             elif level == "tokens":
                 sequence, mask = (
                     features.grid(there, side) if side else features.sequences(there, length)
@@ -391,11 +404,14 @@ class FeatureBank:
                 raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
             if self._partial:
                 mask = mask & (rows >= 0).to(mask.device)[:, None]
-            parts.append((sequence, mask, vector))
-        (text, text_mask, text_vector), (image, image_mask, image_vector) = parts
-        vectors = {"text_vector": text_vector, "image_vector": image_vector}
+            sequences.append((sequence, mask))
         labels = self.labels[items[:, 0].to(self.labels.device)]
-        return Batch(text, text_mask, image, image_mask, vectors, labels)
+        return Batch(*sequences[0], *sequences[1], vectors, labels)
+
+
+def split_pools(pools: str) -> list[str]:
+    """``"mean@1+mean"`` → ``["mean@1", "mean"]``"""
+    return pools.split("+")
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:

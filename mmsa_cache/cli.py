@@ -267,7 +267,10 @@ def search(
 
 @app.command()
 def train(
-    study: Annotated[str | None, typer.Option(help="best, or a study's name.")] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(help="best, NAME or NAME:TRIAL; repeated: the average of several."),
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the setting; repeatable.")
     ] = None,
@@ -279,6 +282,12 @@ def train(
     ensemble: Annotated[
         bool, typer.Option(help="Average the members, or keep the best of them.")
     ] = True,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="The folds only calibrate; the model learns from all their rows."
+        ),
+    ] = False,
     outer: Annotated[
         str | None,
         typer.Option(
@@ -313,18 +322,19 @@ def train(
         from . import verb_train
 
         if summary:
-            rows = verb_train.summary(_settings(flags), study, assignments or [])
+            rows = verb_train.summary(_settings(flags), study or [], assignments or [])
             _show(as_json, rows, ["part", "computes", "shape", "parameters"])
             return
         record = verb_train.train(
             _settings(flags),
-            study,
+            study or [],
             name,
             folds,
             seeds=seeds,
             averaged=ensemble,
+            refit=refit,
             outer=outer,
-            assignments=assignments,
+            assignments=assignments or [],
         )
         if as_json:
             print_result(json.dumps(record, indent=1))

@@ -131,7 +131,7 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
         say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
         verb_extract.run(settings, "all")
         searched = verb_stage_two.search(settings, "demo", trials)
-        trained = verb_train.train(settings, "demo", None, folds=3)
+        trained = verb_train.train(settings, ["demo"], None, folds=3)
         predictions = verb_predict.predict_split(trained["run"], "test", None, None)
         lines = verb_predict.format_predictions(predictions, LABELS)
         write_atomically(Path("predictions.csv"), lines.encode())

@@ -5,7 +5,7 @@ Only commands import this; ``extract`` is imported when a function runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +177,7 @@ def live_pair(
     settings: Settings,
     text: str | None,
     image: Path | None,
-    dims: Dims,
-    *,
-    pools: Mapping[str, str],
+    dims: Sequence[Dims],
     positions: int,
 ) -> FeatureBank:
     """Encodes one post of which a part is missing; the bank masks that part out.
@@ -188,8 +186,7 @@ def live_pair(
         settings: The command's settings.
         text: Its text, or None.
         image: Its picture, or None.
-        dims: Features that the model expects.
-        pools: The pooled vector that the model reads of each modality.
+        dims: Features that the models expect.
         positions: Patches that the model expects of a picture.
     """
     given = {"text": text, "image": image}
@@ -199,11 +196,14 @@ def live_pair(
         if given[modality] is not None:
             features[modality] = _live_features(settings, [sample], modality)
         else:
+            vectors = {
+                name.removeprefix(f"{modality}_"): size
+                for part in dims
+                for name, size in part.vectors.items()
+                if name.startswith(f"{modality}_")
+            }
             features[modality] = ModalityFeatures.absent(
-                getattr(dims, modality),
-                pools[modality],
-                dims.vectors[f"{modality}_vector"],
-                positions if modality == "image" else 1,
+                getattr(dims[0], modality), vectors, positions if modality == "image" else 1
             )
     return FeatureBank(features["text"], features["image"], [sample.guid], [-1], partial=True)
 

@@ -37,10 +37,10 @@ def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Setting
             raw["data"]["root"] = str(data)
         settings = Settings.model_validate(raw)
         ensemble = Ensemble.restore(
-            restore(config["setting"]),
+            [restore(model["setting"]) for model in config["models"]],
             load_file(folder / "model.safetensors"),
             Calibration(**config["calibration"]),
-            Dims(**config["dims"]),
+            [Dims(**model["dims"]) for model in config["models"]],
         )
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error
@@ -67,18 +67,11 @@ def predict_pair(run: str, text: str | None, image: Path | None, device: str | N
     if text is not None and image is not None:
         bank = live_bank(settings, [single_sample(text, image)])
     else:
-        setting = ensemble.setting
-        if not setting.modality_dropout and setting.modality == "both":
+        models = [blend.setting for blend in ensemble.blends]
+        if any(m.modality == "both" and not m.modality_dropout for m in models):
             say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
-        config = read_config(find_run(run))
-        bank = live_pair(
-            settings,
-            text,
-            image,
-            Dims(**config["dims"]),
-            pools={"text": setting.text_pool, "image": setting.image_pool},
-            positions=max(1, setting.grid**2),
-        )
+        dims = [Dims(**model["dims"]) for model in read_config(find_run(run))["models"]]
+        bank = live_pair(settings, text, image, dims, max(1, *(m.grid**2 for m in models)))
     return _predict(ensemble, settings, bank)[0][1]
 
 

@@ -15,7 +15,7 @@ from .verb_train import labelled
 
 def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
     """Runs a study; returns its choice and the optimism gap."""
-    from fuse import ensemble
+    from fuse import final as finals
     from fuse import search as engine
     from fuse.space import find_study, read_study
 
@@ -41,8 +41,8 @@ def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
             origin=origin,
             on_trial=on_trial,
         )
-    final = ensemble.train(
-        chosen.setting,
+    final = finals.train(
+        [chosen.setting],
         bank,
         groups,
         outer=study.outer,

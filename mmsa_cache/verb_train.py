@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,33 +29,39 @@ def labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, A
     return samples, bank, origin | {"classes": list(classes_of(settings))}
 
 
-def choose_setting(
-    study_name: str | None, assignments: list[str], origin: dict[str, Any]
-) -> tuple[Any, str, dict[str, Any] | None]:
-    """The setting to train, its outer split, and the trial that it comes from.
+def choose_settings(
+    studies: Sequence[str], assignments: Sequence[str], origin: dict[str, Any]
+) -> tuple[list[Any], str, list[dict[str, Any]]]:
+    """The settings to train, their outer split, and the trials that they come from.
 
     Args:
-        study_name: A study (``NAME`` or ``NAME:TRIAL``), ``best`` of all, or None: the defaults. A
-            study file without a space is one setting and needs no search.
-        assignments: ``key=value``, over what the study says.
+        studies: Each a study (``NAME`` or ``NAME:TRIAL``) or ``best`` of all; none: the defaults. A
+            study file without a space is one setting and needs no search. The first one says how
+            the model is judged.
+        assignments: ``key=value``, over what the studies say.
         origin: What the features are.
     """
     from fuse import search as engine
     from fuse.setting import Setting, parse
 
-    setting, outer = Setting(), DEFAULT_OUTER
-    source: dict[str, Any] | None = None
-    if study_name is not None:
-        study = None if study_name == "best" or ":" in study_name else _fixed_study(study_name)
-        if study is not None:
-            setting, outer = Setting(**study.fixed, metric=study.metric), study.outer
-            source = {"name": study_name, "trial": None, "score": None}
+    changes = parse(list(assignments))
+    if not studies:
+        return [Setting(**changes)], DEFAULT_OUTER, []
+    settings, outers = [], []
+    sources: list[dict[str, Any]] = []
+    for name in studies:
+        fixed = None if name == "best" or ":" in name else _fixed_study(name)
+        if fixed is not None:
+            setting, outer = Setting(**{"metric": fixed.metric, **fixed.fixed}), fixed.outer
+            sources.append({"name": name, "trial": None, "score": None})
         else:
-            chosen, study = engine.choose(study_name, origin)
+            chosen, study = engine.choose(name, origin)
             setting, outer = chosen.setting, study.outer
-            source = {"name": chosen.study, "trial": chosen.trial, "score": chosen.score}
+            sources.append({"name": chosen.study, "trial": chosen.trial, "score": chosen.score})
             say(f"Training trial {chosen.trial} of study {chosen.study} ({chosen.score:.4f}).")
-    return replace(setting, **parse(assignments)), outer, source
+        settings.append(replace(setting, **changes))
+        outers.append(outer)
+    return settings, outers[0], sources
 
 
 def _fixed_study(name: str) -> Any:
@@ -66,63 +73,71 @@ def _fixed_study(name: str) -> Any:
 
 
 def summary(
-    settings: Settings, study_name: str | None, assignments: list[str]
+    settings: Settings, studies: Sequence[str], assignments: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The parts of a setting's model: shapes and parameters."""
+    """The parts of the settings' models: shapes and parameters."""
     from fuse.summary import summarise
-
     from fuse.trainer import input_dims, make_model
 
     _, bank, origin = labelled(settings)
-    setting, _, _ = choose_setting(study_name, assignments, origin)
-    model = make_model(setting, input_dims(bank, setting), len(origin["classes"]))
-    return [asdict(row) for row in summarise(model)]
+    chosen, _, _ = choose_settings(studies, assignments, origin)
+    return [
+        asdict(row)
+        for setting in chosen
+        for row in summarise(make_model(setting, input_dims(bank, setting), len(origin["classes"])))
+    ]
 
 
 def train(
     settings: Settings,
-    study_name: str | None,
+    studies: Sequence[str],
     name: str | None,
     folds: int,
     *,
     seeds: int = 1,
     averaged: bool = True,
+    refit: bool = False,
     outer: str | None = None,
-    assignments: list[str] | None = None,
+    assignments: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Trains a group of members of one setting and writes a run directory.
+    """Trains a group of members of one setting or of several and writes a run directory.
 
     Args:
         settings: The command's settings.
-        study_name: See `choose_setting`.
+        studies: See `choose_settings`.
         name: Name of the run.
         folds: Folds of the development rows; a member each.
         seeds: Members a fold.
         averaged: The model is the average of the members.
+        refit: The model's members learn from all development rows, see `fuse.final.train`.
         outer: Kind of outer split; default: the study's.
-        assignments: See `choose_setting`.
+        assignments: See `choose_settings`.
 
     Returns:
         The run's name, directory, notes and figures.
     """
     from safetensors.torch import save_file
 
-    from fuse import ensemble
+    from fuse import final as finals
     from fuse.checkpoints import FolderCheckpoint
     from fuse.report import Post, render
     from fuse.trainer import input_dims
 
     samples, bank, origin = labelled(settings)
-    setting, own_outer, source = choose_setting(study_name, assignments or [], origin)
+    chosen, own_outer, sources = choose_settings(studies, assignments, origin)
     outer = outer or own_outer
     classes = origin["classes"]
     groups = duplicate_groups(samples)
     identity = {
-        "setting": asdict(setting),
+        "models": [
+            {"setting": asdict(setting), "dims": asdict(input_dims(bank, setting))}
+            for setting in chosen
+        ],
         "outer": outer,
         "folds": folds,
         "seeds": seeds,
         "averaged": averaged,
+        "refit": refit,
         "seed": settings.seed,
         "origin": origin,
     }
@@ -131,7 +146,7 @@ def train(
         if kept.is_dir():
             say("Going on from what an interrupted run of the same left.")
         parts = len(
-            ensemble.plan(
+            finals.plan(
                 bank.labels.cpu().numpy(),
                 groups,
                 outer=outer,
@@ -140,10 +155,12 @@ def train(
                 seed=settings.seed,
             )
         )
-        members = parts * folds * seeds
-        with progress(f"run {name}", members * setting.epochs, "epochs") as advance:
-            final = ensemble.train(
-                setting,
+        each = parts * seeds * (folds + refit)
+        members = each * len(chosen)
+        epochs = each * sum(setting.epochs for setting in chosen)
+        with progress(f"run {name}", epochs, "epochs") as advance:
+            final = finals.train(
+                chosen,
                 bank,
                 groups,
                 outer=outer,
@@ -152,14 +169,13 @@ def train(
                 folds=folds,
                 seeds=seeds,
                 averaged=averaged,
-                on_epoch=lambda record: advance(
-                    1, f"member {record['member']} of {members}, macro-F1 {record['macro_f1']:.4f}"
-                ),
+                refit=refit,
+                on_epoch=lambda record: advance(1, _progress_note(record, members)),
                 checkpoint=FolderCheckpoint(kept),
             )
         with (folder / "metrics.jsonl").open("w", encoding="utf-8") as log:
             for member, fit in enumerate(final.fits, start=1):
-                for record in fit.history:
+                for record in fit.history if "macro_f1" in fit.kept else ():
                     log.write(json.dumps({"member": member, **record}) + "\n")
         write_json(
             folder / "config.json",
@@ -167,12 +183,13 @@ def train(
                 **identity,
                 "settings": _absolute(settings, classes),
                 "features": {modality: origin[modality] for modality in MODALITIES},
-                "dims": asdict(input_dims(bank, setting)),
                 "classes": classes,
                 "encoders": {m: resolve_encoder(settings, m).label for m in MODALITIES},
                 "notes": notes_of(settings),
                 "calibration": final.figures["calibration"],
-                "study": source,
+                "setting": asdict(chosen[0]),
+                "study": sources[0] if sources else None,
+                "studies": sources,
             },
         )
         write_json(folder / "metrics.json", final.figures)
@@ -188,6 +205,11 @@ def train(
             kept.rmdir()
     path = find_run(name)
     return {"run": name, "directory": str(path), "notes": notes_of(settings), **final.figures}
+
+
+def _progress_note(record: dict[str, Any], members: int) -> str:
+    score = f", macro-F1 {record['macro_f1']:.4f}" if "macro_f1" in record else ""
+    return f"member {record['member']} of {members}{score}"
 
 
 def _write_predictions(path: Path, final: Any, samples: list[Sample], classes: list[str]) -> None:
