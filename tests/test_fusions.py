@@ -336,8 +336,9 @@ def test_vectors_beside_one_modality(modality: str) -> None:
 
 
 def test_wrong_vectors_beside() -> None:
-    with pytest.raises(ValueError, match=r"vector beside 'sound': .* start with text or image"):
-        make("concat", beside={"sound": 3})
+    for name in ("sound", "text"):  # the latter is the name of the sequence
+        with pytest.raises(ValueError, match=f"vector beside '{name}': .* with text_ or image_"):
+            make("concat", beside={name: 3})
     model = make("concat", beside=BESIDE)
     for given in (None, {"text_vector": vectors()["text_vector"]}):
         with pytest.raises(ValueError, match=r"this model reads the (text|image)_vector"):
