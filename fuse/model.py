@@ -190,7 +190,7 @@ def build_model(
         text_in: features of a text token in the cache.
         image_in: features of an image patch in the cache.
         beside: features of further vectors of a sample that go to the head beside the fused one,
-            each through a projection of its own, by name. A name starts with the modality, as in
+            each through a projection of its own, by name: modality, underscore, any word, as in
             ``{"text_vector": 384, "image_vector": 192}``; those of a modality that the model does
             not read are left out.
         text_dim: features of a projected text token, and of a projected text vector beside.
@@ -280,9 +280,9 @@ def build_model(
 def modality_of(name: str) -> str:
     """The modality that the name of a vector beside starts with."""
     for modality in MODALITIES[1:]:
-        if name.startswith(modality):
+        if name.startswith(f"{modality}_"):
             return modality
-    raise ValueError(f"vector beside {name!r}: its name must start with text or image")
+    raise ValueError(f"vector beside {name!r}: its name must start with text_ or image_")
 
 
 def _project(

@@ -239,9 +239,12 @@ OPTIONS: list[dict[str, Any]] = [
     {"text_pooling": "attention", "image_pooling": "first", "directions": "both"},
     {"pooling": "first", "image_pooling": "mean", "modality_embeddings": True},
 ]
+with_options = pytest.mark.parametrize(
+    "flags", OPTIONS, ids=lambda flags: "-".join(map(str, flags.values()))
+)
 
 
-@pytest.mark.parametrize("flags", OPTIONS, ids=lambda flags: "-".join(map(str, flags.values())))
+@with_options
 @parametrise_all
 def test_fused_values(fusion: str, level: str, flags: dict[str, Any]) -> None:
     model = make(fusion, **flags)
@@ -333,8 +336,9 @@ def test_vectors_beside_one_modality(modality: str) -> None:
 
 
 def test_wrong_vectors_beside() -> None:
-    with pytest.raises(ValueError, match=r"vector beside 'sound': .* start with text or image"):
-        make("concat", beside={"sound": 3})
+    for name in ("sound", "text"):  # the latter is the name of the sequence
+        with pytest.raises(ValueError, match=f"vector beside '{name}': .* with text_ or image_"):
+            make("concat", beside={name: 3})
     model = make("concat", beside=BESIDE)
     for given in (None, {"text_vector": vectors()["text_vector"]}):
         with pytest.raises(ValueError, match=r"this model reads the (text|image)_vector"):
@@ -358,10 +362,12 @@ def with_padding(x: Tensor, mask: Tensor, before: int, after: int) -> tuple[Tens
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("pooling", POOLINGS)
+@with_options
 @parametrise_all
-def test_padding_changes_nothing(fusion: str, level: str, pooling: str, training: bool) -> None:
-    model = make(fusion, pooling=pooling, dropout=0.0).train(training)
+def test_padding_changes_nothing(
+    fusion: str, level: str, flags: dict[str, Any], training: bool
+) -> None:
+    model = make(fusion, **flags, dropout=0.0).train(training)
     text, text_mask, image, image_mask = inputs(level)
     padded = (*with_padding(text, text_mask, 2, 3), *with_padding(image, image_mask, 4, 1))
     logits, out = model(text, text_mask, image, image_mask)
@@ -422,7 +428,7 @@ def gradients(model: nn.Module) -> dict[str, float]:
     return found
 
 
-def gets_no_gradient(name: str, fusion: str, level: str) -> bool:
+def gets_no_gradient(name: str, fusion: str, level: str, flags: dict[str, Any]) -> bool:
     """The exceptions: what the softmax makes ineffective.
 
     - A key bias adds the same number to all scores of a query.
@@ -434,19 +440,20 @@ def gets_no_gradient(name: str, fusion: str, level: str) -> bool:
     if level == "tokens":
         return False
     cross = name.startswith("fusion.attention.") and name.endswith((".query", ".key"))
-    unread = fusion == "attention" and name.startswith("text_projection.")
+    text_alone = fusion == "attention" and "directions" not in flags
+    unread = text_alone and name.startswith("text_projection.")
     return cross or unread or name.endswith("score.weight")
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@with_options
 @parametrise_all
-def test_gradients_reach_every_parameter(fusion: str, level: str, pooling: str) -> None:
+def test_gradients_reach_every_parameter(fusion: str, level: str, flags: dict[str, Any]) -> None:
     # In eval mode: batch normalisation of a training batch takes every shift before it away.
-    model = make(fusion, pooling=pooling)
+    model = make(fusion, **flags)
     logits, _ = model(*inputs(level, rows=8))
     (logits * torch.randn_like(logits)).sum().backward()
     for name, largest in gradients(model).items():
-        if gets_no_gradient(name, fusion, level):
+        if gets_no_gradient(name, fusion, level, flags):
             assert largest < 1e-11, name
         else:
             assert largest > 1e-6, name
@@ -454,7 +461,7 @@ def test_gradients_reach_every_parameter(fusion: str, level: str, pooling: str) 
 
 @parametrise_all
 def test_gradients_of_the_inputs_equal_finite_differences(fusion: str, level: str) -> None:
-    model = make(fusion)
+    model = make(fusion, directions="both", norm="layer")
     text, text_mask, image, image_mask = inputs(level, rows=3)
 
     def fused(t: Tensor, v: Tensor) -> Tensor:
@@ -625,7 +632,9 @@ def test_asking_for_weights_that_are_not_there_changes_nothing(fusion: str) -> N
 @pytest.mark.parametrize("modality", ["text", "image"])
 def test_one_modality_skips_the_fusion(modality: str, pooling: str, level: str) -> None:
     # Sizes that the fusion could not take: it is not built.
-    model = make("encoder", modality=modality, pooling=pooling, image_dim=5, heads=3)
+    model = make(
+        "encoder", modality=modality, image_dim=5, heads=3, **{f"{modality}_pooling": pooling}
+    )
     assert not any(name.startswith("fusion") for name in model.state_dict())
     own = {"text": (TEXT_IN, TEXT_DIM), "image": (IMAGE_IN, 5)}[modality]
     assert own == tuple(numbers(model)[f"{modality}_projection.linear.weight"].shape[::-1])
@@ -684,6 +693,28 @@ def test_standardisation_in_the_model(fusion: str, level: str) -> None:
     received = model(*batch)[0]
     torch.testing.assert_close(received, expected, rtol=1e-9, atol=1e-9)
     assert not torch.allclose(received, plain(*batch)[0])
+
+
+def test_projection_with_layer_normalisation() -> None:
+    torch.manual_seed(3)
+    projection = Projection(4, 3, "layer", 0.0, False, NoiseTape()).double()
+    assert [name for name, _ in projection.named_parameters()] == ["linear.weight", "linear.bias"]
+    x = 5.0 + 3.0 * torch.randn(2, 5, 4, dtype=torch.float64)
+    plain = {"norm.weight": np.ones(4), "norm.bias": np.zeros(4)}
+    ready = layer_norm(plain, "norm", x.numpy().reshape(10, 4)).reshape(2, 5, 4)
+    expected = linear(numbers(projection), "linear", ready)
+    np.testing.assert_allclose(projection(x).detach(), expected, rtol=0, atol=1e-12)
+    assert bool(projection(torch.zeros(2, 4)).isfinite().all())
+
+
+def test_a_model_without_standardisation_cannot_fit_it() -> None:
+    for norm in ("none", "layer"):
+        with pytest.raises(ValueError, match="build it with norm='standardise'"):
+            make("concat", norm=norm).fit_standardisation({})
+    with pytest.raises(ValueError, match="reads the text_vector: its mean and std are required"):
+        make("concat", norm="standardise", beside=BESIDE).fit_standardisation(
+            {name: (torch.zeros(n), torch.ones(n)) for name, n in (("text", 6), ("image", 5))}
+        )
 
 
 def test_standardise_values_and_floor() -> None:
@@ -750,7 +781,7 @@ def test_pool_values(kind: str) -> None:
         (
             {"fusion": "sum"},
             "unknown fusion 'sum'; valid: concat, combine, attention, attention_concat, "
-            "attention_combine, encoder",
+            "attention_combine, encoder, gated, lowrank, late",
         ),
         (
             {"fusion": "concat", "modality": "sound"},
@@ -763,6 +794,18 @@ def test_pool_values(kind: str) -> None:
         (
             {"fusion": "concat", "modality": "text", "pooling": "max"},
             "unknown pooling 'max'; valid: mean, first, attention",
+        ),
+        (
+            {"fusion": "encoder", "image_pooling": "max"},
+            "unknown pooling 'max'; valid: mean, first, attention",
+        ),
+        (
+            {"fusion": "concat", "directions": "image"},
+            "unknown directions 'image'; valid: text, both",
+        ),
+        (
+            {"fusion": "concat", "norm": "batch"},
+            "unknown norm 'batch'; valid: standardise, layer, none",
         ),
     ],
 )
@@ -801,6 +844,12 @@ def test_heads_do_not_matter_without_attention(fusion: str) -> None:
 def test_both_size_mistakes_come_in_one_message() -> None:
     with pytest.raises(ValueError, match=r"--image-dim 16 .*; .*--text-dim or --heads"):
         build_fusion("encoder", text_dim=16, image_dim=8, heads=3)
+
+
+@pytest.mark.parametrize("flag", ["layers", "rank"])
+def test_counts_below_one(flag: str) -> None:
+    with pytest.raises(ValueError, match=f"{flag}: at least 1 is needed, received 0.* --{flag}"):
+        build_fusion("concat", text_dim=16, image_dim=16, **{flag: 0})
 
 
 @pytest.mark.parametrize("missing", range(4))

@@ -221,6 +221,36 @@ def test_one_mask_a_row_takes_the_noise_of_one_position() -> None:
     assert noise_needed(shared, *batch) == ROWS * (6 + 5 + 4 + 3)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("lost", ["text", "image"])
+def test_modality_dropout_is_as_if_the_modality_were_missing(
+    fusion: str, level: str, lost: str
+) -> None:
+    model = make(fusion, dropout=0.0, input_dropout=0.0, modality_dropout=1.0)
+    text, text_mask, image, image_mask, vectors = inputs(level, 1)
+    text_mask[:, 0] = image_mask[:, 0] = True
+    noise = torch.full((ROWS,), -32768 if lost == "text" else 32767, dtype=torch.int16)
+    model.tape.rewind(noise)
+    received, _ = model(text, text_mask, image, image_mask, vectors)
+    if lost == "text":
+        text_mask = torch.zeros_like(text_mask)
+    else:
+        image_mask = torch.zeros_like(image_mask)
+    model.tape.rewind(noise)
+    expected, _ = model(text, text_mask, image, image_mask, vectors)
+    torch.testing.assert_close(received, expected, rtol=0, atol=1e-12)
+    changed = {name: v + 1.0 if name.startswith(lost) else v for name, v in vectors.items()}
+    model.tape.rewind(noise)
+    again, _ = model(text, text_mask, image, image_mask, changed)
+    assert torch.equal(again, expected)
+
+
+def test_one_modality_has_none_to_lose() -> None:
+    model = make("concat", modality="text", dropout=0.0, input_dropout=0.0)
+    assert noise_needed(model, *inputs("tokens", 1)) == 0
+
+
 def test_a_copy_has_a_tape_of_its_own() -> None:
     model = make("encoder")
     twin = copy.deepcopy(model)
