@@ -11,7 +11,8 @@ import torch
 from sklearn.metrics import f1_score
 
 from fuse.checkpoints import FolderCheckpoint
-from fuse.ensemble import Ensemble, plan, train
+from fuse.ensemble import Blend, Ensemble
+from fuse.final import plan, train
 from fuse.fusions import FUSIONS
 from fuse.metrics import probability_score, score
 from fuse.setting import parse, restore
@@ -70,6 +71,16 @@ def bank() -> FeatureBank:
 
 SMALL = Setting(
     text_dim=16, image_dim=16, layers=1, learning_rate=3e-3, epochs=15, patience=15, dropout=0.1
+)
+KERNEL_SETTING = replace(
+    SMALL,
+    fusion="kernel",
+    text_pool="cls+mean",
+    image_pool="first+mean",
+    loss="ce",
+    optimiser="adamw",
+    weight_decay=1.0,
+    landmarks=40,
 )
 TRAIN, VALIDATION = np.arange(65), np.arange(65, 97)
 LOSS_OF = {"late": "ce"}
@@ -156,20 +167,18 @@ def test_pooled_vectors_beside_the_fusion_reach_the_head(bank: FeatureBank, leve
     setting = replace(SMALL, beside=True, level=level, fusion="attention", epochs=3)
     model = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1).model
     batch = gather(bank, bank.items(VALIDATION, variants=False), setting)
-    changed = replace(
-        batch, vectors={**batch.vectors, "text_vector": batch.vectors["text_vector"] + 1}
-    )
+    changed = replace(batch, vectors={**batch.vectors, "text_mean": batch.vectors["text_mean"] + 1})
     assert not torch.equal(forward(model, batch), forward(model, changed))
     want = bank.text.pooled[:65, 1].double()
     torch.testing.assert_close(
-        model.beside["text_vector"].standardise.mean.double(), want.mean(0), atol=1e-5, rtol=0
+        model.beside["text_mean"].standardise.mean.double(), want.mean(0), atol=1e-5, rtol=0
     )
 
 
 def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
     setting = replace(SMALL, epochs=2)
     groups = np.arange(len(bank))
-    made = train(setting, bank, groups, outer="grouped", names=NAMES, seed=1, folds=3)
+    made = train([setting], bank, groups, outer="grouped", names=NAMES, seed=1, folds=3)
     assert len(made.ensemble.members) == 3
     each = [predict(m, bank, made.outer, setting) for m in made.ensemble.members]
     plain = made.ensemble.predict(bank, made.outer, calibrated=False)
@@ -178,10 +187,10 @@ def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
     rows = [member["stopping_rows"] for member in made.figures["members"]]
     assert sum(rows) == made.figures["inner"]["rows"] == len(bank) - len(made.outer)
     again = Ensemble.restore(
-        setting,
+        [setting],
         made.ensemble.tensors(),
         made.ensemble.calibration,
-        Dims(DIM, DIM, {"text_vector": DIM, "image_vector": DIM}),
+        [Dims(DIM, DIM, {"text_mean": DIM, "image_mean": DIM})],
     )
     np.testing.assert_array_equal(again.predict(bank, made.outer), made.probabilities)
 
@@ -189,9 +198,8 @@ def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
 def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
     setting = replace(SMALL, epochs=2)
     groups = np.arange(len(bank))
-    made = train(setting, bank, groups, outer="grouped", names=NAMES, seed=1, folds=2, seeds=3)
+    made = train([setting], bank, groups, outer="grouped", names=NAMES, seed=1, folds=2, seeds=3)
     members = made.figures["members"]
-    assert [m["fold"] for m in members] == [1, 2, 1, 2, 1, 2]
     assert len({m["seed"] for m in members}) == 6
     labels = bank.labels[torch.as_tensor(made.outer)].numpy()
     alone = [
@@ -219,7 +227,7 @@ def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
     expected = probability_score(truth, inner, NAMES)["neg_log_loss"]
     assert made.figures["inner_uncalibrated"]["neg_log_loss"] == pytest.approx(expected)
     one = train(
-        setting, bank, groups, outer="grouped", names=NAMES, seed=1, folds=2, averaged=False
+        [setting], bank, groups, outer="grouped", names=NAMES, seed=1, folds=2, averaged=False
     )
     assert len(one.ensemble.members) == 1
     kept = [f.kept["macro_f1"] for f in one.fits]
@@ -236,7 +244,7 @@ def test_a_cross_validation_judges_every_row_by_members_that_did_not_see_it(
 ) -> None:
     setting = replace(SMALL, epochs=1)
     groups = np.arange(len(bank)) // 2
-    made = train(setting, bank, groups, outer=outer, names=NAMES, seed=1, folds=2)
+    made = train([setting], bank, groups, outer=outer, names=NAMES, seed=1, folds=2)
     assert made.outer.tolist() == list(range(len(bank)))
     parts = plan(bank.labels.numpy(), groups, outer=outer, folds=2, seeds=1, seed=1)
     assert len(parts) == 3
@@ -252,6 +260,41 @@ def test_a_cross_validation_judges_every_row_by_members_that_did_not_see_it(
     assert len(made.ensemble.members) == 6
     accuracies = [part["accuracy"] for part in made.figures["parts"]]
     assert made.figures["spread_parts"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+
+
+def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: FeatureBank) -> None:
+    settings = [replace(SMALL, epochs=3), replace(KERNEL_SETTING, epochs=2)]
+    groups = np.arange(len(bank))
+    made = train(
+        settings, bank, groups, outer="grouped", names=NAMES, seed=1, folds=2, seeds=2, refit=True
+    )
+    assert [len(blend.members) for blend in made.ensemble.blends] == [2, 2]
+    assert len(made.figures["members"]) == 8, "those of the folds; the refitted ones stop nowhere"
+    blends = [
+        Blend(setting, made.ensemble.members[2 * i : 2 * i + 2])
+        for i, setting in enumerate(settings)
+    ]
+    plain = np.mean([blend.predict(bank, made.outer) for blend in blends], axis=0)
+    np.testing.assert_allclose(made.probabilities, made.ensemble.calibration(plain))
+    parts = plan(bank.labels.numpy(), groups, outer="grouped", folds=2, seeds=2, seed=1)
+    epochs = [m["best_epoch"] for m in made.figures["members"] if m["setting"] == 1]
+    whole = replace(settings[0], keep="last", epochs=round(float(np.median(epochs))))
+    task = Task(parts[0].development, np.empty(0, np.int64), parts[0].tasks[0].seed)
+    again = fit_group(whole, bank, [task], names=NAMES)[0].model
+    np.testing.assert_array_equal(
+        predict(again, bank, made.outer, whole),
+        predict(blends[0].members[0], bank, made.outer, settings[0]),
+    )
+    back = Ensemble.restore(
+        settings,
+        made.ensemble.tensors(),
+        made.ensemble.calibration,
+        [
+            bank.dims(level="pooled", text_pool=s.text_pool, image_pool=s.image_pool)
+            for s in settings
+        ],
+    )
+    np.testing.assert_allclose(back.predict(bank, made.outer), made.probabilities)
 
 
 # --- stacks -------------------------------------------------------------------------------------
@@ -463,7 +506,7 @@ def test_posts_that_lack_a_modality_are_predicted_from_the_other(
     setting = replace(SMALL, level=level, modality_dropout=0.4, epochs=25, beside=True)
     model = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1).model
     dims = bank.dims(level=level, text_pool="mean", image_pool="mean")
-    absent = ModalityFeatures.absent(getattr(dims, missing), "mean", DIM, 1)
+    absent = ModalityFeatures.absent(getattr(dims, missing), {"mean": DIM}, 1)
     parts = {"text": bank.text, "image": bank.image, missing: absent}
     half = FeatureBank(
         parts["text"], parts["image"], bank.guids, bank.labels.tolist(), partial=True
