@@ -29,8 +29,8 @@ def resolve_encoder(settings: Settings, modality: str, compute: str = "float32")
     from extract.encoder import Options
 
     text, image, joint = settings.text, settings.image, settings.joint
-    layer = text.layer if modality == "text" else image.layer
-    options = Options(layer, settings.extract.tokens, compute)
+    own = text if modality == "text" else image
+    options = Options(own.layer, settings.extract.tokens, compute, own.pool_layers)
     if modality == "text":
         from extract.text import resolve_text
 
