@@ -121,7 +121,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(work: Path, extracted: obje
     for name in ("model.safetensors", "metrics.jsonl", "metrics.json", "predictions.csv"):
         one, two = ((work / "runs" / run / name).read_bytes() for run in ("unbroken", "broken"))
         assert one == two, name
-    assert not list((work / "runs").glob(".unfinished-*"))
+    assert not list((work / "runs").glob(".unfinished-*/"))
     assert not (work / "runs/broken/checkpoint").exists()
 
 
