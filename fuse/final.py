@@ -144,8 +144,7 @@ def train(
         fits.extend(found)
         return found
 
-    # Of each part, the members of each setting: (those of the folds, those that the model is of).
-    trained: list[list[tuple[Blend, Blend]]] = [[] for _ in parts]
+    trained: list[list[_Pair]] = [[] for _ in parts]
     for setting in settings:
         every = iter(fit_all(setting, [task for part in parts for task in part.tasks]))
         of_folds = [[next(every) for _ in part.tasks] for part in parts]
@@ -153,54 +152,39 @@ def train(
             final = _kept(setting, members, averaged)
             if refit:
                 final = fit_all(_refitting(setting, members), _whole(part, seeds))
-            at.append((_blend(setting, members), _blend(setting, final)))
+            at.append(_Pair(_blend(setting, members), _blend(setting, final)))
     judged = [
-        _Judged.by(part, found, bank, labels, folds, settings[0])
-        for part, found in zip(parts, trained, strict=True)
+        _Judged.by(part, pairs, bank, labels, folds, settings[0])
+        for part, pairs in zip(parts, trained, strict=True)
+    ]
+    blends = [
+        Blend(setting, [member for pairs in trained for member in pairs[number].model.members])
+        for number, setting in enumerate(settings)
     ]
     rows = np.concatenate([part.judged for part in parts])
     order = np.argsort(rows)
-    calibration = _mean_calibration([part.calibration for part in judged])
-    blends = [
-        Blend(setting, [member for part in trained for member in part[number][1].members])
-        for number, setting in enumerate(settings)
-    ]
-    outer_plain, outer_final = (
-        np.concatenate([values(part) for part in judged])[order]
-        for values in (lambda j: j.outer, lambda j: j.calibration(j.outer))
-    )
-    inner_plain, inner_final = (
-        np.concatenate([values(part) for part in judged])
-        for values in (lambda j: j.inner, lambda j: j.calibration(j.inner))
-    )
-    inner_truth = np.concatenate([part.inner_labels for part in judged])
-    rows = rows[order]
-    scores = [
-        probability_score(labels[part.judged], found.calibration(found.outer), names)
-        for part, found in zip(parts, judged, strict=True)
-    ]
-    records = _member_records(settings, parts, trained, fits, bank, labels, names)
+    outer_final = np.concatenate([part.calibration(part.outer) for part in judged])[order]
     return Trained(
-        Ensemble(blends, calibration),
+        Ensemble(blends, _mean_calibration([part.calibration for part in judged])),
         fits,
-        rows,
+        rows[order],
         outer_final,
         {
-            "outer": probability_score(labels[rows], outer_final, names),
-            "outer_uncalibrated": probability_score(labels[rows], outer_plain, names),
-            "inner": probability_score(inner_truth, inner_final, names),
-            "inner_uncalibrated": probability_score(inner_truth, inner_plain, names),
-            "calibration": {
-                "temperature": calibration.temperature,
-                "offsets": list(calibration.offsets),
-            },
-            "members": records,
-            "parts": [{"rows": s["rows"], **{m: s[m] for m in METRICS}} for s in scores],
-            "spread": {m: _spread([record["outer"][m] for record in records]) for m in METRICS},
-            "spread_parts": {m: _spread([score[m] for score in scores]) for m in METRICS},
+            **_figures(parts, judged, labels, names),
+            **_of_members(settings, parts, trained, fits, bank, labels, names),
             "training_rows": len(parts[0].development),
         },
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Members of one setting on one outer part."""
+
+    folds: Blend
+    """Each without one fold."""
+    model: Blend
+    """Those that the final model is of."""
 
 
 class _Shifted(Checkpoint):
@@ -252,7 +236,7 @@ class _Judged:
     def by(
         cls,
         part: Part,
-        trained: Sequence[tuple[Blend, Blend]],
+        pairs: Sequence[_Pair],
         bank: FeatureBank,
         labels: NDArray[np.int64],
         folds: int,
@@ -261,7 +245,7 @@ class _Judged:
         inner, truth = [], []
         for fold, task in enumerate(part.tasks[:folds]):
             # A fold's rows are predicted by the members, one a seed, that did not learn from them.
-            without = [Blend(b.setting, b.members[fold::folds]) for b, _ in trained]
+            without = [Blend(p.folds.setting, p.folds.members[fold::folds]) for p in pairs]
             inner.append(np.mean([b.predict(bank, task.validation) for b in without], axis=0))
             truth.append(labels[task.validation])
         offsets = setting.offsets
@@ -270,44 +254,78 @@ class _Judged:
         return cls(
             np.concatenate(inner),
             np.concatenate(truth),
-            np.mean([blend.predict(bank, part.judged) for _, blend in trained], axis=0),
+            np.mean([pair.model.predict(bank, part.judged) for pair in pairs], axis=0),
             calibrate(inner, truth, offsets=offsets, prior=setting.prior),
         )
 
 
-def _member_records(
+def _figures(
+    parts: Sequence[Part],
+    judged: Sequence[_Judged],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+) -> Record:
+    """Scores of the whole, with and without calibration, and of every outer part."""
+    truth = np.concatenate([labels[part.judged] for part in parts])
+    inner_truth = np.concatenate([found.inner_labels for found in judged])
+    calibration = _mean_calibration([found.calibration for found in judged])
+    scores = [
+        probability_score(labels[part.judged], found.calibration(found.outer), names)
+        for part, found in zip(parts, judged, strict=True)
+    ]
+    sets = {
+        "outer": (truth, [j.calibration(j.outer) for j in judged]),
+        "outer_uncalibrated": (truth, [j.outer for j in judged]),
+        "inner": (inner_truth, [j.calibration(j.inner) for j in judged]),
+        "inner_uncalibrated": (inner_truth, [j.inner for j in judged]),
+    }
+    return {
+        **{
+            key: probability_score(rows, np.concatenate(found), names)
+            for key, (rows, found) in sets.items()
+        },
+        "calibration": {
+            "temperature": calibration.temperature,
+            "offsets": list(calibration.offsets),
+        },
+        "parts": [{"rows": s["rows"], **{m: s[m] for m in METRICS}} for s in scores],
+        "spread_parts": {m: _spread([score[m] for score in scores]) for m in METRICS},
+    }
+
+
+def _of_members(
     settings: Sequence[Setting],
     parts: Sequence[Part],
-    trained: Sequence[Sequence[tuple[Blend, Blend]]],
+    trained: Sequence[Sequence[_Pair]],
     fits: Sequence[Fit],
     bank: FeatureBank,
     labels: NDArray[np.int64],
     names: Sequence[str],
-) -> list[Record]:
-    """A record a member of the folds: where it stopped, and what it is worth alone."""
+) -> Record:
+    """A record a member of the folds: where it stopped, what it is worth alone; and the spread."""
     place = {id(fit.model): number for number, fit in enumerate(fits)}
     records = []
-    for number in range(len(settings)):
-        for outer, part in enumerate(parts):
-            for task, model in zip(part.tasks, trained[outer][number][0].members, strict=True):
-                fit = fits[place[id(model)]]
-                alone = probability_score(
-                    labels[part.judged], predict(model, bank, part.judged, settings[number]), names
-                )
+    for number, setting in enumerate(settings):
+        for outer, (part, pairs) in enumerate(zip(parts, trained, strict=True)):
+            for task, model in zip(part.tasks, pairs[number].folds.members, strict=True):
+                kept = fits[place[id(model)]].kept
+                found = predict(model, bank, part.judged, setting)
+                alone = probability_score(labels[part.judged], found, names)
                 records.append(
                     {
                         "member": place[id(model)] + 1,
                         "setting": number + 1,
                         "part": outer + 1,
                         "seed": task.seed,
-                        "best_epoch": fit.kept["epoch"],
+                        "best_epoch": kept["epoch"],
                         "training_rows": len(task.train),
                         "stopping_rows": len(task.validation),
-                        **{metric: fit.kept[metric] for metric in METRICS},
+                        **{metric: kept[metric] for metric in METRICS},
                         "outer": {metric: alone[metric] for metric in METRICS},
                     }
                 )
-    return records
+    spread = {m: _spread([record["outer"][m] for record in records]) for m in METRICS}
+    return {"members": records, "spread": spread}
 
 
 def _mean_calibration(found: Sequence[Calibration]) -> Calibration:
