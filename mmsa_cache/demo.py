@@ -119,7 +119,7 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
     Returns:
         The figures shown.
     """
-    from . import verb_extract, verb_stage_two
+    from . import verb_extract, verb_search, verb_stage_two
 
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
         settings = load_settings({})
         say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
         verb_extract.run(settings, "all")
-        searched = verb_stage_two.search(settings, "demo", trials)
+        searched = verb_search.search(settings, "demo", trials)
         trained = verb_stage_two.train(settings, "demo", None, folds=3)
         predictions = verb_stage_two.predict_split(trained["run"], "test", None, None)
         lines = verb_stage_two.format_predictions(predictions, LABELS)

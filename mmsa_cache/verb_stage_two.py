@@ -1,11 +1,10 @@
-"""``mmsa search``, ``train``, ``predict`` and ``evaluate``."""
+"""``mmsa train``, ``predict`` and ``evaluate``."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +15,8 @@ from .config import Settings
 from .console import progress, say
 from .dataset import Sample, read_labels, single_sample
 from .errors import CacheNotFoundError, DataError, ModelError, SettingsError, StaleCacheError
-from .features import MODALITIES, classes_of, load_samples
-from .pipeline import live_bank, notes_of, open_bank, pick_device, resolve_encoder
+from .features import MODALITIES, load_samples
+from .pipeline import live_bank, notes_of, open_bank, origin_of, pick_device, resolve_encoder
 from .runs import environment, find_run, new_run, read_config, write_command, write_json
 from .splits import duplicate_groups
 
@@ -26,60 +25,7 @@ def _labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, 
     """The training split's samples and features, and what identifies those features."""
     samples = load_samples(settings, "train")
     bank = open_bank(settings, "train", samples).to(pick_device(settings.device))
-    origin = {"text": Path(bank.text.name).name, "image": Path(bank.image.name).name}
-    return samples, bank, origin | {"classes": list(classes_of(settings))}
-
-
-def search(settings: Settings, name: str, trials: int) -> dict[str, Any]:
-    """Runs a study; returns its choice and the optimism gap."""
-    from fuse import ensemble
-    from fuse import search as engine
-    from fuse.space import find_study, read_study
-
-    study = read_study(find_study(name))
-    samples, bank, origin = _labelled(settings)
-    groups = duplicate_groups(samples)
-    started = time.monotonic()
-    done = 0
-    with progress(f"study {study.name}", trials, "trials") as advance:
-
-        def on_trial(finished: int, note: str) -> None:
-            nonlocal done
-            advance(finished - done, note)
-            done = finished
-
-        chosen = engine.search(
-            study,
-            bank,
-            groups,
-            trials=trials,
-            names=origin["classes"],
-            seed=settings.seed,
-            origin=origin,
-            on_trial=on_trial,
-        )
-    final = ensemble.train(
-        chosen.setting,
-        bank,
-        groups,
-        outer=study.outer,
-        names=origin["classes"],
-        seed=settings.seed,
-        folds=study.folds,
-    )
-    outer = final.figures["outer"][study.metric]
-    return {
-        "study": study.name,
-        "trial": chosen.trial,
-        "metric": study.metric,
-        "inner_score": chosen.score,
-        "outer_score": outer,
-        "optimism_gap": chosen.score - outer,
-        "outer_rows": len(final.outer),
-        "seconds": round(time.monotonic() - started, 1),
-        "notes": notes_of(settings),
-        "setting": asdict(chosen.setting),
-    }
+    return samples, bank, origin_of(settings, bank)
 
 
 def train(
