@@ -6,11 +6,10 @@ import contextlib
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 from mmsa_cache.errors import DeviceError, MmsaError
 
@@ -31,9 +30,43 @@ class Event:
     content: Any
 
 
+class Process(Protocol):
+    """What is needed of a `multiprocessing` process."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for its end."""
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+
+    def kill(self) -> None:
+        """Ends it."""
+
+
+def start_process(pipe: Connection, device: str) -> Process:
+    """Starts a worker as a fresh process, which is given one end of a pipe."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=serve, args=(pipe, device), daemon=True)
+    # The child inherits the mask: a Ctrl-C is the coordinator's alone to answer.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    pipe.close()
+    return process
+
+
 @dataclass(slots=True)
 class _Worker:
-    process: BaseProcess
+    process: Process
     pipe: Connection
     device: str
     ready: bool = False
@@ -46,10 +79,13 @@ class Pool:
     Args:
         job: What all tasks have in common.
         devices: One a worker.
+        start: Starts a worker, see `start_process`.
     """
 
-    def __init__(self, job: Job, devices: Sequence[str]) -> None:
-        self._job, self._devices = job, devices
+    def __init__(
+        self, job: Job, devices: Sequence[str], start: Callable[[Connection, str], Process]
+    ) -> None:
+        self._job, self._devices, self._start_one = job, devices, start
         self._failed_starts = 0
         self._workers: list[_Worker] = []
 
@@ -59,17 +95,8 @@ class Pool:
             self._workers.append(self._start(self._devices[len(self._workers)]))
 
     def _start(self, device: str) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, device), daemon=True)
-        # The child inherits the mask: a Ctrl-C is the coordinator's alone to answer.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        theirs.close()
-        worker = _Worker(process, ours, device)
+        ours, theirs = multiprocessing.Pipe()
+        worker = _Worker(self._start_one(theirs, device), ours, device)
         _send(worker, self._job)
         return worker
 

@@ -22,7 +22,7 @@ from . import trainer
 from .coordinator import Coordinator, Progress, complete
 from .importance import alpha_beta, by_value, importances
 from .ledger import DATABASE, FINISHED, Ledger, Record, address_of, read_records
-from .pool import Pool
+from .pool import Pool, Process, start_process
 from .selection import Scored, optimism, scored, select, ties
 from .space import Study, restored
 from .trainer import Setting
@@ -72,6 +72,7 @@ def search(
     queued: Sequence[FrozenTrial] = (),
     fit: Callable[..., Any] = trainer.fit,
     predict: Callable[..., Any] = trainer.predict,
+    start: Callable[..., Process] = start_process,
 ) -> Outcome:
     """Runs trials until the study has ``trials`` finished ones, and judges the choice outside.
 
@@ -93,6 +94,7 @@ def search(
         queued: Trials of another record to run first, where this one is empty.
         fit: Trains one model.
         predict: Gives a model's class probabilities.
+        start: Starts a worker.
 
     Raises:
         SettingsError: The study exists for other features or another space.
@@ -110,7 +112,7 @@ def search(
         if queued and not ledger.trials():
             for trial in queued:
                 ledger.enqueue(trial)
-        with closing(Pool(job, devices)) as pool:
+        with closing(Pool(job, devices, start)) as pool:
             coordinator = Coordinator(study, ledger, pool, trials, seed, on_change)
             progress = coordinator.run()
             choice = select(scored(progress.trials), how)

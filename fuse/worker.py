@@ -78,6 +78,7 @@ def serve(pipe: Connection, device: str) -> None:
     try:
         job: Job = pipe.recv()
         bank = job.source.open(device)
+        gc.freeze()  # what is there stays: looking for garbage after every task is then cheap
         pipe.send(("ready", None))
         while True:
             task: Task = pipe.recv()
