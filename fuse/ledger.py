@@ -67,34 +67,43 @@ def address_of(storage: str | Path) -> sqlalchemy.URL:
     return url
 
 
-def _connect(url: sqlalchemy.URL) -> tuple[BaseStorage, Locks]:
-    """Opens a database, making its tables where they are not there.
+class _Database:
+    """An open database and its locks; its tables are made where they are not there.
 
     Raises:
         SettingsError: The driver is not installed.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    locks: Locks
-    options: dict[str, Any]
-    if url.get_backend_name() == "sqlite":
-        database = Path(str(url.database))
-        database.parent.mkdir(parents=True, exist_ok=True)
-        locks, options = FileLocks(database), {"connect_args": {"timeout": PATIENCE}}
-    else:
-        try:
-            locks, options = AdvisoryLocks(url), {"pool_pre_ping": True}
-        except ImportError as error:
-            raise SettingsError(
-                "PostgreSQL needs the driver psycopg.", "Install it: pip install 'mmsa[postgres]'."
-            ) from error
 
-    def connect() -> BaseStorage:
-        # Two processes that make the tables of one fresh database at once would both fail.
-        with locks.exclusive("schema"):
-            plain = url.render_as_string(hide_password=False)
-            return optuna.storages.get_storage(RDBStorage(plain, engine_kwargs=options))
+    def __init__(self, url: sqlalchemy.URL) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.locks: Locks
+        options: dict[str, Any]
+        if url.get_backend_name() == "sqlite":
+            file = Path(str(url.database))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.locks, options = FileLocks(file), {"connect_args": {"timeout": PATIENCE}}
+        else:
+            try:
+                self.locks, options = AdvisoryLocks(url), {"pool_pre_ping": True}
+            except ImportError as error:
+                raise SettingsError(
+                    "PostgreSQL needs the driver psycopg.",
+                    "Install it: pip install 'mmsa[postgres]'.",
+                ) from error
 
-    return patiently(connect, url.render_as_string()), locks
+        def connect() -> RDBStorage:
+            # Two processes that make the tables of one fresh database at once would both fail.
+            with self.locks.exclusive("schema"):
+                return RDBStorage(url.render_as_string(hide_password=False), options)
+
+        self._backend = patiently(connect, url.render_as_string())
+        self.storage: BaseStorage = optuna.storages.get_storage(self._backend)
+
+    def close(self) -> None:
+        """Lets go of locks and connections."""
+        self.locks.release()
+        self._backend.remove_session()
+        self._backend.engine.dispose()
 
 
 class Ledger:
@@ -109,7 +118,8 @@ class Ledger:
         url = address_of(storage)
         self.place = url.render_as_string()
         """The address, without a password."""
-        self._storage, self._locks = _connect(url)
+        self._database = _Database(url)
+        self._storage, self._locks = self._database.storage, self._database.locks
         self._name = name
         self._owner = uuid.uuid4().hex
         self._held: set[int] = set()
@@ -118,22 +128,13 @@ class Ledger:
         self._id = self._try(lambda: self._storage.get_study_id_from_name(name))
         self._try(lambda: self._locks.hold(self._owner))
 
-    @property
-    def owner(self) -> str:
-        """The name that this process's trials bear."""
-        return self._owner
-
-    def is_alive(self, owner: str) -> bool:
-        """Whether the process of an owner still runs."""
-        return self._locks.is_held(owner)
-
     def close(self) -> None:
         """Puts this process's trials back and lets go of the lock."""
         try:
             for number in sorted(self._held):
                 self._put_back(number)
         finally:
-            self._locks.release()
+            self._database.close()
 
     @contextlib.contextmanager
     def exclusive(self, purpose: str) -> Iterator[None]:
@@ -327,21 +328,15 @@ def read_records(storage: str | Path) -> list[Record]:
     url = address_of(storage)
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
         return []
-    database, locks = _connect(url)
+    with contextlib.closing(_Database(url)) as database:
+        opened = database.storage
 
-    def work() -> list[Record]:
-        return [
-            Record(
-                study.study_name,
-                study.user_attrs,
-                database.get_all_trials(
-                    database.get_study_id_from_name(study.study_name), deepcopy=False
-                ),
-            )
-            for study in database.get_all_studies()
-        ]
+        def work() -> list[Record]:
+            records = []
+            for study in opened.get_all_studies():
+                number = opened.get_study_id_from_name(study.study_name)
+                trials = opened.get_all_trials(number, deepcopy=False)
+                records.append(Record(study.study_name, study.user_attrs, trials))
+            return records
 
-    try:
         return patiently(work, url.render_as_string())
-    finally:
-        locks.release()

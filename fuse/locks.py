@@ -117,21 +117,28 @@ class AdvisoryLocks:
         self._session.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_key(owner))))
 
     def keep(self) -> None:
-        assert self._session is not None
         try:
-            self._session.execute(sqlalchemy.text("select 1"))
+            if self._session is not None:
+                self._session.execute(sqlalchemy.text("select 1"))
+                return
         except sqlalchemy.exc.DBAPIError:
-            self._session.invalidate()
-            self.hold(self._owner)
+            self._drop()
+        self.hold(self._owner)
 
     def is_held(self, owner: str) -> bool:
         with self._engine.begin() as connection:
             free = sqlalchemy.func.pg_try_advisory_xact_lock(_key(owner))
             return not connection.execute(sqlalchemy.select(free)).scalar_one()
 
-    def release(self) -> None:
+    def _drop(self) -> None:
+        """Ends the session, and its lock with it."""
         if self._session is not None:
-            self._session.invalidate()  # the session ends, and its lock with it
+            self._session.invalidate()
+            self._session.close()
+            self._session = None
+
+    def release(self) -> None:
+        self._drop()
         self._engine.dispose()
 
 

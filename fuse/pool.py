@@ -8,6 +8,7 @@ import pickle
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -54,7 +55,9 @@ def start_process(pipe: Connection, device: str) -> Process:
     """Starts a worker as a fresh process, which is given one end of a pipe."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=serve, args=(pipe, device), daemon=True)
-    # The child inherits the mask: a Ctrl-C is the coordinator's alone to answer.
+    # The child inherits the mask: a Ctrl-C is the coordinator's alone to answer. (The tracker is
+    # started beforehand, since starting it lifts the mask.)
+    resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()

@@ -20,8 +20,10 @@ from optuna.trial import FrozenTrial, TrialState
 from .space import Study
 from .trainer import Setting
 
-# Spaces of lists are finite: a trial that was there already teaches nothing, so it is drawn anew.
+# Spaces of lists are finite: a trial that was there already teaches nothing, so it is drawn anew,
+# in the end at random.
 _REDRAWS = 30
+_REDRAWS_BY_SAMPLER = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +43,21 @@ def draw(study: Study, record: Sequence[FrozenTrial], seed: int) -> Draw:
         record: All trials of the study so far, by number.
         seed: The study's seed.
     """
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    seen = [_bare(trial) for trial in record if trial.state in states]
+    seen = [_bare(trial) for trial in record if trial.state is not TrialState.WAITING]
     tried = [trial.params for trial in record]
     for attempt in range(_REDRAWS):
-        drawn = _ask(study, seen, derived(seed, len(record), attempt))
+        at_random = study.sampler.get("kind") == "random" or attempt >= _REDRAWS_BY_SAMPLER
+        drawn = _ask(study, seen, derived(seed, len(record), attempt), at_random)
         if drawn.params not in tried:
             break
     return drawn
 
 
-def _ask(study: Study, seen: list[FrozenTrial], seed: int) -> Draw:
+def _ask(study: Study, seen: list[FrozenTrial], seed: int, at_random: bool) -> Draw:
     startup = study.sampler.get("startup", 20)
     sampler: optuna.samplers.BaseSampler = (
         optuna.samplers.RandomSampler(seed=seed)
-        if study.sampler.get("kind") == "random"
+        if at_random
         else optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
     )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -68,10 +70,14 @@ def _ask(study: Study, seen: list[FrozenTrial], seed: int) -> Draw:
 
 
 def _bare(trial: FrozenTrial) -> FrozenTrial:
-    """What a sampler looks at, without the curves kept beside."""
+    """What a sampler looks at, without the curves kept beside.
+
+    A failed trial looks like one given up before its first step, the poorest there is: samplers
+    pass failed ones over, and would come back to settings that diverge again and again.
+    """
     last = trial.last_step
     return optuna.trial.create_trial(
-        state=trial.state,
+        state=TrialState.PRUNED if trial.state is TrialState.FAIL else trial.state,
         params=trial.params,
         distributions=trial.distributions,
         value=trial.value if trial.state is TrialState.COMPLETE else None,

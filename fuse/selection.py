@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from mmsa_cache.errors import SettingsError
 
@@ -88,7 +88,7 @@ def ties(trials: Sequence[Scored], folds: int) -> list[int]:
     n = len(best)
     if n < 2:
         return [trial.number for trial in ordered]
-    limit = student.ppf((1 + _CONFIDENCE) / 2, n - 1)
+    limit = stdtrit(n - 1, (1 + _CONFIDENCE) / 2)  # Student's t
     found = []
     for trial in ordered:
         difference = best - np.array(trial.units)

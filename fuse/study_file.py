@@ -199,7 +199,7 @@ def _at_least(place: str, value: Any, least: int, problems: list[str]) -> None:
 def _near(key: str, valid: Any) -> str:
     """`` (near: …)``, or all of a short list."""
     names = sorted(valid)
-    close = difflib.get_close_matches(key, names, 3, 0.5)
+    close = difflib.get_close_matches(key, names, 3, 0.6)
     if close:
         return f" (near: {', '.join(close)})"
     return f" (valid: {', '.join(names)})" if len(names) < 8 else ""

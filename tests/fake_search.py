@@ -15,15 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from fuse.search import search
-from fuse.space import Study
 from fuse.trainer import Fit, Setting, TrainingError
 from fuse.worker import serve
+
+if TYPE_CHECKING:
+    from fuse.space import Study
 
 NAMES = ("positive", "neutral", "negative")
 ROWS = 120
@@ -33,6 +34,8 @@ EPOCHS = 4
 
 
 def make_study(name: str = "fake", **changes: Any) -> Study:
+    from fuse.space import Study
+
     values: dict[str, Any] = {
         "outer": "grouped",
         "folds": 3,
@@ -141,6 +144,9 @@ def start_thread(pipe: Connection, device: str) -> ThreadWorker:
 
 def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:
     """Runs a search with the fake trainer; its record."""
+    # Workers import this module too, and have no use for the rest of a search.
+    from fuse.search import search
+
     study = options.pop("study", make_study())
     fit = options.pop("fit", FakeFit(folder))
     return search(

@@ -223,6 +223,11 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
     return dict(json.loads(out))
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
 def wait_for_trainings(folder: Path, lines: int) -> set[int]:
     """Waits until so many trainings have begun; the processes that did them."""
     deadline = time.monotonic() + 90
@@ -243,8 +248,7 @@ def assert_gone(pids: set[int]) -> None:
 def test_a_killed_coordinator_takes_its_workers_along_and_resumes(tmp_path: Path) -> None:
     process = start(tmp_path / "s.db", tmp_path, 8, seconds=0.05)
     pids = wait_for_trainings(tmp_path, 8)
-    process.kill()
-    process.wait()
+    kill(process)
     assert_gone(pids)
     left = states(tmp_path / "s.db")
     assert left["RUNNING"] in (1, 2)
@@ -276,8 +280,7 @@ def test_a_series_of_kills_ends_with_the_trials_of_an_unbroken_search(tmp_path: 
         before = len(read_lines(tmp_path))
         process = start(tmp_path / "s.db", tmp_path, 20, workers=1, seconds=0.02)
         wait_for_trainings(tmp_path, before + int(rng.integers(1, 9)))
-        process.kill()
-        process.wait()
+        kill(process)
     run_here(tmp_path / "s.db", tmp_path, 20)
     run_here(tmp_path / "whole.db", tmp_path, 20)
     assert figures(tmp_path / "s.db") == figures(tmp_path / "whole.db")
@@ -363,8 +366,7 @@ def test_a_server_that_restarts_and_a_killed_coordinator_lose_nothing(
     wait_for_trainings(tmp_path, 12)
     subprocess.run([*control, "-m", "immediate", "restart"], check=True, capture_output=True)
     wait_for_trainings(tmp_path, 24)
-    first.kill()
-    first.wait()
+    kill(first)
     assert result(second)["trials"]["complete"] == 20
     assert states(storage) == {"COMPLETE": 20}
 
