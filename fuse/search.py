@@ -262,13 +262,15 @@ def summaries(storage: str | Path = DATABASE) -> list[Summary]:
 
 
 def _selected(record: Record) -> FrozenTrial | None:
-    """The trial that a search chose at its end; of an unfinished one the best so far."""
-    done = [trial for trial in complete(record.trials) if "result" in trial.user_attrs]
-    if not done:
+    """The trial that the study's rule chooses now; the rule is that of its last search."""
+    every = scored(record.trials)
+    if not every:
         return None
-    number = record.attributes.get(_SELECTION, {}).get("trial")
-    selected = [trial for trial in done if trial.number == number]
-    return selected[0] if selected else _by_number(done, select(scored(done), "best").number)
+    return _by_number(record.trials, select(every, _rule_of(record)).number)
+
+
+def _rule_of(record: Record) -> str:
+    return str(record.attributes.get(_SELECTION, {}).get("how", "best"))
 
 
 def choose(
@@ -305,8 +307,7 @@ def choose(
         trial = _trial(record, int(number)) if number else _selected(record)
         if trial is None:
             continue
-        selection = record.attributes.get(_SELECTION, {})
-        how = "named" if number else selection.get("how", "best so far")
+        how = "named" if number else _rule_of(record)
         finished = sum(t.state in FINISHED for t in record.trials)
         chosen = _chosen(trial, record.name, how=how, finished=finished, storage=place)
         found.append((chosen, Study.from_dict(identity)))

@@ -77,9 +77,10 @@ def line_of(progress: Any) -> str:
 
 def table_of(title: str, progress: Any) -> Group:
     """The best trials, those at work, and the line."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("trial", "score", "± s.e.", "setting"):
-        table.add_column(name, justify="left" if name == "setting" else "right", no_wrap=True)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, expand=True)
+    for name in ("trial", "score", "± s.e."):
+        table.add_column(name, justify="right", no_wrap=True, min_width=6)
+    table.add_column("setting", no_wrap=True, ratio=1)
     for trial in _best(progress)[:_ROWS]:
         table.add_row(
             str(trial.number),
