@@ -32,7 +32,8 @@ def importances(trials: Sequence[FrozenTrial], seed: int) -> list[dict[str, Any]
         seed: Seed of the resampling.
 
     Returns:
-        ``parameter``, ``mean``, ``low``, ``high`` (5 and 95 %), ``trials`` that have it; by mean.
+        ``parameter``, ``median``, ``low``, ``high`` (5 and 95 %), and
+        the ``trials`` that have it; by median.
     """
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if len(complete) < _LEAST:
@@ -50,13 +51,13 @@ def importances(trials: Sequence[FrozenTrial], seed: int) -> list[dict[str, Any]
         rows.append(
             {
                 "parameter": name,
-                "mean": float(values.mean()),
+                "median": float(np.median(values)),
                 "low": float(low),
                 "high": float(high),
                 "trials": sum(name in trial.params for trial in complete),
             }
         )
-    return sorted(rows, key=lambda row: -row["mean"])
+    return sorted(rows, key=lambda row: -row["median"])
 
 
 def _ped_anova(trials: Sequence[FrozenTrial]) -> dict[str, float]:

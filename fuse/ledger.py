@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.errors import MmsaError, SettingsError
 
 from .locks import PATIENCE, AdvisoryLocks, FileLocks, Locks, patiently
 from .sampling import Draw
@@ -138,9 +138,18 @@ class Ledger:
 
     @contextlib.contextmanager
     def exclusive(self, purpose: str) -> Iterator[None]:
-        """One coordinator of this study at a time does something that takes long."""
-        with self._locks.exclusive(f"{self._name}:{purpose}"):
-            yield
+        """One coordinator of this study at a time does something that takes long.
+
+        Raises:
+            MmsaError: The database went away meanwhile.
+        """
+        try:
+            with self._locks.exclusive(f"{self._name}:{purpose}"):
+                yield
+        except sqlalchemy.exc.DBAPIError as error:
+            raise MmsaError(
+                f"The database {self.place} went away.", "The same command goes on when it is back."
+            ) from error
 
     def trials(self) -> list[FrozenTrial]:
         """Every trial, by number; not to be changed."""

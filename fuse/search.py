@@ -23,7 +23,7 @@ from .coordinator import Coordinator, Progress, complete
 from .importance import alpha_beta, by_value, importances
 from .ledger import DATABASE, FINISHED, Ledger, Record, address_of, read_records
 from .pool import Pool, Process, start_process
-from .selection import Scored, optimism, scored, select, ties
+from .selection import Gap, Scored, optimism, scored, select, ties
 from .space import Study, restored
 from .trainer import Setting
 from .worker import Job, Source
@@ -112,32 +112,29 @@ def search(
         if queued and not ledger.trials():
             for trial in queued:
                 ledger.enqueue(trial)
+        done = sum(trial.state in FINISHED for trial in ledger.trials())
+        devices = devices[: max(trials - done, study.folds * study.seeds)]
         with closing(Pool(job, devices, start)) as pool:
             coordinator = Coordinator(study, ledger, pool, trials, seed, on_change)
             progress = coordinator.run()
             choice = select(scored(progress.trials), how)
             chosen = _chosen(_by_number(progress.trials, choice.number), study.name)
             ledger.note(_SELECTION, {"how": how, "trial": choice.number})
-            with ledger.exclusive("judge"):
-                looks = ledger.attributes().get(_LOOKS, [])
-                look = next((old for old in looks if old["trial"] == choice.number), None)
-                if look is None:
-                    units = study.folds * study.seeds
-                    results = coordinator.judge(chosen.setting, units)
-                    gap = optimism(
-                        results,
-                        [folds[unit % study.folds][1] for unit in range(units)],
-                        outer,
-                        labels,
-                        groups,
-                        metric=study.metric,
-                        classes=len(names),
-                        seed=seed,
-                    )
-                    look = {"trial": choice.number, "how": how, **gap.as_dict()}
-                    look |= {"finished": progress.finished}
-                    looks = [*looks, look]
-                    ledger.note(_LOOKS, looks)
+
+            def judge() -> Gap:
+                units = range(study.folds * study.seeds)
+                return optimism(
+                    coordinator.judge(chosen.setting, len(units)),
+                    [folds[unit % study.folds][1] for unit in units],
+                    outer,
+                    labels,
+                    groups,
+                    metric=study.metric,
+                    classes=len(names),
+                    seed=seed,
+                )
+
+            looks = _judged_once(ledger, choice.number, judge, progress.finished)
         insight = _insight(progress.trials, study, choice, seed)
         ledger.note(_INSIGHT, insight)
         place = ledger.place
@@ -150,7 +147,7 @@ def search(
             "select": how,
             "metric": study.metric,
             "inner_units": list(choice.units),
-            **{key: value for key, value in look.items() if key not in ("how", "finished")},
+            **{key: looks[-1][key] for key in looks[-1] if key not in ("trial", "finished")},
             "outer_rows": len(outer),
             "looks_at_outer_rows": len(looks),
             "trials": {
@@ -184,6 +181,18 @@ def _identify(ledger: Ledger, study: Study, seed: int, origin: dict[str, Any]) -
             "Give the study file another name, or go back to what it was begun with.",
             changed,
         )
+
+
+def _judged_once(
+    ledger: Ledger, trial: int, judge: Callable[[], Gap], finished: int
+) -> list[dict[str, Any]]:
+    """Every look at the outer rows, that at this trial last; a trial is never looked at twice."""
+    with ledger.exclusive("judge"):
+        looks: list[dict[str, Any]] = ledger.attributes().get(_LOOKS, [])
+        if trial not in (look["trial"] for look in looks):
+            looks = [*looks, {"trial": trial, "finished": finished, **judge().as_dict()}]
+            ledger.note(_LOOKS, looks)
+    return sorted(looks, key=lambda look: look["trial"] == trial)
 
 
 def _insight(

@@ -20,7 +20,7 @@ _SAMPLERS = ("tpe", "random")
 _TABLES = ("protocol", "sampler", "pruner", "fixed", "space")
 _PROTOCOL: dict[str, Any] = {"outer": "report", "folds": 3, "seeds": 1, "metric": "macro_f1"}
 _SAMPLER: dict[str, Any] = {"kind": "tpe", "startup": 20}
-_PRUNER: dict[str, Any] = {"kind": "percentile", "keep": 0.5, "startup": 10, "warmup": 2}
+_PRUNER: dict[str, Any] = {"kind": "percentile", "keep": 0.5, "startup": 10, "warmup": 3}
 
 
 def folders() -> list[Path]:

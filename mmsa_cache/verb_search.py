@@ -169,7 +169,7 @@ def show(record: dict[str, Any]) -> None:
     ]
     for header, key in (
         (["fusion", "trials", "complete", "score", "trial"], "by_fusion"),
-        (["parameter", "mean", "low", "high", "trials"], "importance"),
+        (["parameter", "median", "low", "high", "trials"], "importance"),
         (["alpha", "beta", "trials", "mean", "best"], "alpha_beta"),
     ):
         keys = ["value" if name == "fusion" else name for name in header]

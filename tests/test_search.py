@@ -608,7 +608,7 @@ def test_the_parameter_that_sets_the_score_is_the_important_one() -> None:
     rows = importances(trials, 0)
     assert rows[0]["parameter"] == "learning_rate"
     assert rows[0]["low"] > rows[1]["high"]
-    assert all(0 <= row["low"] <= row["mean"] <= row["high"] <= 1 for row in rows)
+    assert all(0 <= row["low"] <= row["median"] <= row["high"] <= 1 for row in rows)
     assert importances(trials[:9], 0) == []
     assert importances(trials, 0) == rows
     best = by_value(trials, "fusion")
