@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -311,7 +312,7 @@ def test_two_coordinators_share_a_fresh_sqlite_file(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
+def server() -> Iterator[tuple[str, list[str]]]:
     """A throw-away PostgreSQL on loopback: its address, and the start of a pg_ctl command."""
     pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -319,14 +320,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list
     if found is None:
         pytest.skip("Debian's postgresql is not installed")
     programs = Path(found).resolve().parent
-    folder = tmp_path_factory.mktemp("postgres")
+    # Not one of pytest's folders: those are closed to the user that the server runs as.
+    folder = Path(tempfile.mkdtemp(prefix="mmsa-postgres-"))
     as_user: list[str] = []
     if os.geteuid() == 0:  # the server refuses to run as root
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         shutil.chown(folder, "postgres", "postgres")
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -344,6 +343,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list
         yield f"postgresql://mmsa@127.0.0.1:{port}/postgres", [*control, *log]
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], **setup)
+        shutil.rmtree(folder)
 
 
 def test_two_coordinators_share_a_fresh_postgresql(
