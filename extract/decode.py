@@ -58,7 +58,7 @@ def decode(data: bytes, name: str, needed: int | None = None) -> NDArray[np.uint
                 if least and image.format == "JPEG":
                     image.draft(None, (least, least))
                 image.load()
-                return np.ascontiguousarray(_to_rgb(image))
+                return _to_rgb(image)
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise many kinds; all mean the file is bad
@@ -103,7 +103,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if turned.mode in ("P", "PA", "LA", "RGBA", "La", "RGBa") or "transparency" in turned.info:
         layer = turned.convert("RGBA")
         turned = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.asarray(turned.convert("RGB"))
+    return np.array(turned.convert("RGB"))  # a copy: Pillow's own memory may not be written to
 
 
 def needed_side(size: int, crop: float | None) -> int:

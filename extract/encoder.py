@@ -80,6 +80,8 @@ class TextOutput(NamedTuple):
     """The model's own pooled vectors by name, (batch, dim) each."""
     shared: Tensor | None
     """(batch, shared_dim), joint models only."""
+    inner: list[Tensor]
+    """The inner layers asked for, (batch, tokens, dim) each."""
 
 
 class TextTower(Protocol):
@@ -90,8 +92,10 @@ class TextTower(Protocol):
     full_length: bool
     """Whether it reads every text padded to ``limit``, without a mask (SigLIP was trained so)."""
 
-    def __call__(self, ids: Tensor, mask: Tensor, layer: str | int) -> TextOutput:
-        """Runs it on ids and mask, (batch, tokens) each, True = real token."""
+    def __call__(
+        self, ids: Tensor, mask: Tensor, layer: str | int, inner: Sequence[int] = ()
+    ) -> TextOutput:
+        """Runs it once on ids and mask, (batch, tokens) each, True = real token."""
 
     def to(self, device: torch.device) -> object: ...
 
@@ -107,13 +111,15 @@ class ImageOutput(NamedTuple):
     """The model's own pooled vectors by name, (batch, dim) each."""
     shared: Tensor | None
     """(batch, shared_dim), joint models only."""
+    inner: list[Tensor]
+    """The inner layers asked for, (batch, patches, dim) each."""
 
 
 class ImageTower(Protocol):
     """One image model, called as its library wants it."""
 
-    def __call__(self, pixels: Tensor, layer: str | int) -> ImageOutput:
-        """Runs it on normalised pixels, (batch, 3, side, side)."""
+    def __call__(self, pixels: Tensor, layer: str | int, inner: Sequence[int] = ()) -> ImageOutput:
+        """Runs it once on normalised pixels, (batch, 3, side, side)."""
 
     def to(self, device: torch.device) -> object: ...
 
@@ -141,20 +147,38 @@ class Options:
     """``keep``, ``pool:GxG`` (patches averaged to a grid) or ``none``."""
     compute: str = "float32"
     """``float32``, or autocast to ``bfloat16`` or ``float16``."""
+    pool_layers: tuple[int, ...] = ()
+    """Inner layers whose means are pools too, ``mean@N`` each."""
 
     def fields(self, modality: str) -> dict[str, Any]:
         """Their part of the fingerprint."""
-        return {
+        fields: dict[str, Any] = {
             "layer": self.layer,
             "tokens": self.tokens if modality == "image" or self.tokens == "none" else "keep",
             "compute": self.compute,
             "storage": "float16",
         }
+        if self.pool_layers:  # caches made before there were any stay valid
+            fields["pool_layers"] = list(self.pool_layers)
+        return fields
 
     def grid(self) -> tuple[int, int] | None:
         """(rows, columns) that patches are averaged to; None where they are not."""
         match = re.fullmatch(r"pool:(\d+)x(\d+)", self.tokens)
         return (int(match[1]), int(match[2])) if match else None
+
+
+def check_layer(layer: int, count: int, name: str) -> None:
+    """Refuses a layer that a model does not have.
+
+    Raises:
+        ModelError: ``layer`` is not below ``count``.
+    """
+    if layer >= count:
+        raise ModelError(
+            f"{name} has the layers 0 … {count - 1}, layer {layer} is asked for.",
+            "Set layer to one of them, to average:K or to last; pool_layers to some of them.",
+        )
 
 
 def pick_states(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor:
@@ -170,11 +194,7 @@ def pick_states(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor
     """
     count = len(states)
     if isinstance(layer, int):
-        if layer >= count:
-            raise ModelError(
-                f"{name} has the layers 0 … {count - 1}, layer {layer} is asked for.",
-                "Set layer to one of them, to average:K or to last.",
-            )
+        check_layer(layer, count, name)
         return states[layer]
     last = int(layer.removeprefix("average:"))
     if not 1 <= last <= count or len({tuple(state.shape) for state in states[-last:]}) > 1:
@@ -183,6 +203,30 @@ def pick_states(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor
             "They must exist and have one shape: a hierarchical model's stages differ.",
         )
     return torch.stack([state.float() for state in states[-last:]]).mean(0)
+
+
+def mean_pools(
+    means: Sequence[Tensor], layers: Sequence[int], dim: int, name: str
+) -> dict[str, Tensor]:
+    """Names the means of inner layers.
+
+    Args:
+        means: (batch, features) each.
+        layers: Their numbers.
+        dim: Features of the layer that is kept.
+        name: The model, for errors.
+
+    Raises:
+        ModelError: A layer has another number of features than the one that is kept.
+    """
+    for layer, mean in zip(layers, means, strict=True):
+        if mean.shape[1] != dim:
+            raise ModelError(
+                f"{name}: layer {layer} has {mean.shape[1]} features, the layer that is kept has "
+                f"{dim}; both cannot lie in one cache.",
+                "Leave it out of pool_layers: a hierarchical model's stages differ.",
+            )
+    return {f"mean@{layer}": mean for layer, mean in zip(layers, means, strict=True)}
 
 
 def average_grid(patches: Tensor, have: tuple[int, int], want: tuple[int, int]) -> Tensor:

@@ -26,6 +26,8 @@ from .encoder import (
     Size,
     autocast,
     average_grid,
+    check_layer,
+    mean_pools,
     pick_states,
     to_device,
     to_storage,
@@ -226,38 +228,59 @@ class TimmTower:
         if convolutions > _FEW_CONVOLUTIONS:
             model.to(memory_format=torch.channels_last)
 
-    def __call__(self, pixels: Tensor, layer: str | int) -> ImageOutput:
-        if layer == "last":
+    def __call__(self, pixels: Tensor, layer: str | int, inner: Sequence[int] = ()) -> ImageOutput:
+        states: dict[int, Tensor] = {}
+        prefixes: dict[int, Tensor] = {}
+        if layer == "last" and not inner:
             features = self._model.forward_features(pixels)
+        else:
+            features, states, prefixes = self._intermediates(pixels, layer, inner)
+        if layer == "last":
             dim = int(self._model.num_features)
             grid = _grid(features, dim, self._format)
             sequence = to_patches(features, dim, self._format)
             prefix, patches = sequence[:, : self._prefix], sequence[:, self._prefix :]
         else:
-            prefix, patches, grid = self._intermediate(pixels, layer)
+            chosen = _pick(states, layer, self._name)
+            grid, patches = (chosen.shape[2], chosen.shape[3]), chosen.flatten(2).transpose(1, 2)
+            prefix = _pick(prefixes, layer, self._name) if self._prefix else patches[:, :0]
         if grid is None:
             side = math.isqrt(patches.shape[1])
             grid = (side, side) if side * side == patches.shape[1] else None
-        return ImageOutput(patches, grid, {"cls": prefix[:, 0]} if self._has_cls else {}, None)
+        vectors = {"cls": prefix[:, 0]} if self._has_cls else {}
+        inner_patches = [states[number].flatten(2).transpose(1, 2) for number in inner]
+        return ImageOutput(patches, grid, vectors, None, inner_patches)
 
-    def _intermediate(
-        self, pixels: Tensor, layer: str | int
-    ) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Prefix tokens, patches and grid of an inner layer, before the model's last norm."""
+    def _intermediates(
+        self, pixels: Tensor, layer: str | int, inner: Sequence[int]
+    ) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
+        """What ``forward_features`` gives, and the layers that are needed, before the last norm.
+
+        Returns:
+            The features; patches, (batch, dim, rows, columns), by layer; prefix tokens by layer,
+            none where the model has none.
+        """
         if not hasattr(self._model, "forward_intermediates"):
-            raise ModelError(f"{self._name} does not give its inner layers.", "Set layer to last.")
-        arguments: dict[str, Any] = {"output_fmt": "NCHW", "intermediates_only": True}
-        if not self._prefix:
-            states = self._model.forward_intermediates(pixels, **arguments)
-            prefixes: list[Tensor] = [pixels[:, :0, 0, 0]] * len(states)
-        else:
-            pairs = self._model.forward_intermediates(
-                pixels, return_prefix_tokens=True, **arguments
+            raise ModelError(
+                f"{self._name} does not give its inner layers.",
+                "Set layer to last, and no pool_layers.",
             )
-            states, prefixes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        chosen = pick_states(states, layer, self._name)
-        prefix = pick_states(prefixes, layer, self._name) if self._prefix else prefixes[0]
-        return prefix, chosen.flatten(2).transpose(1, 2), (chosen.shape[2], chosen.shape[3])
+        count = len(self._model.feature_info)
+        numbers = sorted({*inner, *([layer] if isinstance(layer, int) else [])})
+        for number in numbers:
+            check_layer(number, count, self._name)
+        if isinstance(layer, str) and layer != "last":
+            numbers = list(range(count))
+        arguments: dict[str, Any] = {"output_fmt": "NCHW", "indices": numbers}
+        if not self._prefix:
+            features, states = self._model.forward_intermediates(pixels, **arguments)
+            return features, dict(zip(numbers, states, strict=True)), {}
+        features, pairs = self._model.forward_intermediates(
+            pixels, return_prefix_tokens=True, **arguments
+        )
+        named = dict(zip(numbers, pairs, strict=True))
+        states = {number: pair[0] for number, pair in named.items()}
+        return features, states, {number: pair[1] for number, pair in named.items()}
 
     def to(self, device: torch.device) -> object:
         return self._model.to(device)
@@ -323,15 +346,23 @@ class ImageEncoder:
         Returns:
             Patch features, row by row from the top left, and pooled vectors: ``mean`` over
             patches, ``first`` patch (what the report calls CLS), and the model's own (``cls``;
-            ``pooled`` of a joint model).
+            ``pooled`` of a joint model), and the mean of each inner layer asked for (``mean@N``).
         """
         pixels = to_device(torch.stack(list(batch)), self._device)
         with torch.inference_mode(), autocast(self._device, self._options.compute):
-            patches, have, vectors, shared = self.tower(
-                (pixels / 255.0 - self.mean) / self.std, self._options.layer
+            patches, have, vectors, shared, inner = self.tower(
+                (pixels / 255.0 - self.mean) / self.std,
+                self._options.layer,
+                self._options.pool_layers,
             )
         patches = patches.float()
-        pools = {"mean": patches.mean(1), "first": patches[:, 0], **vectors}
+        means = [state.float().mean(1) for state in inner]
+        pools = {
+            "mean": patches.mean(1),
+            "first": patches[:, 0],
+            **vectors,
+            **mean_pools(means, self._options.pool_layers, patches.shape[2], self.label),
+        }
         self.pools = tuple(pools)
         want = self._options.grid()
         if want is not None:
@@ -351,6 +382,13 @@ class ImageEncoder:
             to_storage(torch.stack([pool.float() for pool in pools.values()], 1)),
             None if shared is None else to_storage(shared),
         )
+
+
+def _pick(states: dict[int, Tensor], layer: str | int, name: str) -> Tensor:
+    """One layer, or the mean of the last K of all."""
+    if isinstance(layer, int):
+        return states[layer]
+    return pick_states(list(states.values()), layer, name)
 
 
 def _layout(shape: tuple[int, ...], dim: int, layout: str | None) -> str:

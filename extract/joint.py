@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,13 @@ class JointTextTower:
             theirs = model.get_text_features(input_ids=ids).pooler_output
         _check_shared(mine, theirs, name)
 
-    def __call__(self, ids: Tensor, mask: Tensor, layer: str | int) -> TextOutput:
-        arguments: dict[str, Any] = {"input_ids": ids, "output_hidden_states": layer != "last"}
+    def __call__(
+        self, ids: Tensor, mask: Tensor, layer: str | int, inner: Sequence[int] = ()
+    ) -> TextOutput:
+        arguments: dict[str, Any] = {
+            "input_ids": ids,
+            "output_hidden_states": layer != "last" or bool(inner),
+        }
         if not self.full_length:
             arguments["attention_mask"] = mask.long()
         if self._projection is None:
@@ -106,7 +112,8 @@ class JointTextTower:
         hidden = output.last_hidden_state
         if layer != "last":
             hidden = pick_states(output.hidden_states, layer, self._name)
-        return TextOutput(hidden, vectors, shared)
+        states = [pick_states(output.hidden_states, number, self._name) for number in inner]
+        return TextOutput(hidden, vectors, shared, states)
 
     def to(self, device: torch.device) -> object:
         return self._model.to(device)
@@ -158,10 +165,10 @@ class JointImageTower:
             theirs = model.get_image_features(pixel_values=pixels).pooler_output
         _check_shared(mine, theirs, name)
 
-    def __call__(self, pixels: Tensor, layer: str | int) -> ImageOutput:
+    def __call__(self, pixels: Tensor, layer: str | int, inner: Sequence[int] = ()) -> ImageOutput:
         arguments: dict[str, Any] = {
             "pixel_values": pixels,
-            "output_hidden_states": layer != "last",
+            "output_hidden_states": layer != "last" or bool(inner),
         }
         vectors: dict[str, Tensor] = {}
         if self._projection is None:
@@ -178,7 +185,9 @@ class JointImageTower:
         prefix = hidden.shape[1] - side * side
         if prefix:
             vectors = {"cls": hidden[:, 0], **vectors}
-        return ImageOutput(hidden[:, prefix:], (side, side), vectors, shared)
+        states = [pick_states(output.hidden_states, number, self._name) for number in inner]
+        inner_patches = [state[:, prefix:] for state in states]
+        return ImageOutput(hidden[:, prefix:], (side, side), vectors, shared, inner_patches)
 
     def to(self, device: torch.device) -> object:
         return self._model.to(device)

@@ -21,6 +21,7 @@ from .encoder import (
     TextOutput,
     TextTower,
     autocast,
+    mean_pools,
     pick_states,
     to_device,
     to_storage,
@@ -177,14 +178,19 @@ class PlainTower:
         self._model, self._name = model, name
         self.limit = _position_limit(model.config)
 
-    def __call__(self, ids: Tensor, mask: Tensor, layer: str | int) -> TextOutput:
+    def __call__(
+        self, ids: Tensor, mask: Tensor, layer: str | int, inner: Sequence[int] = ()
+    ) -> TextOutput:
         output = self._model(
-            input_ids=ids, attention_mask=mask.long(), output_hidden_states=layer != "last"
+            input_ids=ids,
+            attention_mask=mask.long(),
+            output_hidden_states=layer != "last" or bool(inner),
         )
         hidden = output.last_hidden_state
         if layer != "last":
             hidden = pick_states(output.hidden_states, layer, self._name)
-        return TextOutput(hidden, {"cls": hidden[:, 0]}, None)
+        states = [pick_states(output.hidden_states, number, self._name) for number in inner]
+        return TextOutput(hidden, {"cls": hidden[:, 0]}, None, states)
 
     def to(self, device: torch.device) -> object:
         return self._model.to(device)
@@ -272,7 +278,8 @@ class TextEncoder:
 
         Returns:
             Features of the real tokens, and pooled vectors: the model's own (``cls``, the first
-            position; ``pooled`` of a joint model) and the mean over real tokens (``mean``).
+            position; ``pooled`` of a joint model), the mean over real tokens (``mean``), and that
+            of each inner layer asked for (``mean@N``).
         """
         lengths = torch.tensor([len(ids) for ids in batch])
         pad = self.tokenizer.pad_token_id or 0
@@ -282,10 +289,16 @@ class TextEncoder:
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         ids, mask = to_device(ids, self._device), to_device(mask, self._device)
         with torch.inference_mode(), autocast(self._device, self._options.compute):
-            hidden, vectors, shared = self.tower(ids, mask, self._options.layer)
+            hidden, vectors, shared, inner = self.tower(
+                ids, mask, self._options.layer, self._options.pool_layers
+            )
         hidden = hidden.float()
-        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        pools = {**vectors, "mean": mean}
+        means = [_mean(state, mask) for state in inner]
+        pools = {
+            **vectors,
+            "mean": _mean(hidden, mask),
+            **mean_pools(means, self._options.pool_layers, hidden.shape[2], self.label),
+        }
         self.pools = tuple(pools)
         keep = self._options.tokens != "none"
         return Encoded(
@@ -294,3 +307,8 @@ class TextEncoder:
             to_storage(torch.stack([pool.float() for pool in pools.values()], 1)),
             None if shared is None else to_storage(shared),
         )
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean over real tokens, (batch, dim)."""
+    return (hidden.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)

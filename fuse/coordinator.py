@@ -16,8 +16,8 @@ from .ledger import FINISHED, Claim, Ledger
 from .pool import Event, Pool
 from .pruning import QUARTERS, Rule, step_of
 from .sampling import draw
+from .setting import Setting
 from .space import Study
-from .trainer import Setting
 from .worker import Task
 
 RETRIES = 2

@@ -1,15 +1,41 @@
-"""The six fusions of projected text and image, one interface.
+"""The fusions of projected text and image by name.
 
-Every fusion is called as::
+t and v are the projected sequences, ``(batch, text_tokens, text_dim)`` and
+``(batch, patches, image_dim)``; d is their length where they must agree (``image_dim = text_dim``).
+[a ; b] puts vectors (of ``encoder``: sequences) one after the other, ∘ multiplies element by
+element, MHA(q, k, v) is multi-head attention (`attention.MultiHeadAttention`).
 
-    fused, out = fusion(text, text_mask, image, image_mask, need_weights=False)
+=====================  =========================================================  ================
+name                   what it computes                                           out_dim
+=====================  =========================================================  ================
+``concat``             [pool(t) ; pool(v)]                                        text + image
+``combine``            pool(t) + pool(v)                                          d
+``attention``          pool(MHA(t, v, v))                                         d
+  both directions      [pool(MHA(t, v, v)) ; pool(MHA(v, t, t))]                  2·d
+``attention_concat``   [pool(t) ; pool(v) ; pool(MHA(t, P·v, P·v))],              2·text + image
+                       P = Linear(image_dim, text_dim)
+  both directions      [… ; pool(MHA(P·v, t, t))]                                 3·text + image
+``attention_combine``  pool(t) + pool(v) + pool(MHA(t, v, v))                     d
+  both directions      … + pool(MHA(v, t, t))                                     d
+``encoder``            mean over TransformerEncoder([t ; v]);                     d
+                       with modality embeddings of [t + e_t ; v + e_v]
+``gated``              z∘tanh(W_v·pool(v)) + (1−z)∘tanh(W_t·pool(t)),             text
+                       z = σ(W_z·[pool(v) ; pool(t)]) (Arevalo et al. 2017)
+``lowrank``            Σ_i (W_i·[pool(t) ; 1])∘(V_i·[pool(v) ; 1]), i = 1…rank    text
+                       (Liu et al. 2018)
+``late``               [pool(t) ; pool(v)], a head for each part; the average     text + image
+                       of the two heads' class probabilities (`head.LateHead`)
+=====================  =========================================================  ================
 
-- ``text``: ``(batch, text_tokens, text_dim)``; ``image``: ``(batch, patches, image_dim)``;
-- ``text_mask``, ``image_mask``: ``(batch, text_tokens)``, ``(batch, patches)``, boolean, True =
-  real position;
-- ``fused``: ``(batch, out_dim)``, the input of the classifier;
-- ``out``: named intermediates: ``text`` and ``image`` (pooled vectors, where the fusion uses them),
-  ``attended`` (pooled attention output), ``attention`` (see `CrossAttention`).
+pool(t) and pool(MHA(t, …)) are over the text tokens, in the way of `text_pooling`; pool(v) and
+pool(MHA(v, …)) over the patches, in the way of `image_pooling`.
+
+Named intermediates: ``text`` and ``image``, the pooled vectors, where the fusion uses them;
+``attended`` and ``attended_image``, what text tokens and patches found, pooled; ``gate``, z of
+``gated``; and on demand the attention weights, averaged over the heads: ``attention``
+``(batch, text_tokens, patches)``, ``attention_image`` ``(batch, patches, text_tokens)``, of
+``encoder`` ``attention`` ``(batch, layers, positions, positions)`` with the text tokens before the
+patches. Rows of weights that belong to padded queries mean nothing.
 
 Everything is a sequence. The report's one-vector form (``level = "pooled"``) is a sequence of
 length one for each modality, so a fusion does not know the level. With a single key the softmax of
@@ -17,249 +43,20 @@ the attention is 1, whatever the query: the attention output is then a linear ma
 alone, which is why the report's "Attention" row equals its image-only row. The encoder always sees
 at least two positions and has no such gap.
 
-A row without any real image patch has attention output zero, and one without any real position at
-all is fused from zeros: neither gives NaN.
+A modality without any real position pools to zeros, finds zeros and is not found: a missing
+modality changes nothing by its features, and no row gives NaN. ``attention`` needs both of them:
+without text or without image it is zero.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import torch
-from torch import Tensor, nn
-
-from .projection import POOLINGS, Pool
-
-Fused = tuple[Tensor, dict[str, Tensor]]
-
-
-class Fusion(nn.Module):
-    """The interface; see the module's docstring. `out_dim` is the length of the fused vector."""
-
-    out_dim: int
-
-    def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        image: Tensor,
-        image_mask: Tensor,
-        need_weights: bool = False,
-    ) -> Fused:
-        """Fuses; see the module's docstring."""
-        raise NotImplementedError
-
-
-class CrossAttention(nn.Module):
-    """Text tokens attend over image patches: MHA(query = text, key = value = image).
-
-    Scaled dot-product attention with `heads` heads as in "Attention Is All You Need", eq. 1, in
-    PyTorch's `nn.MultiheadAttention`.
-
-    Args:
-        dim: features of queries, keys and output; divisible by `heads`.
-        heads: number of heads.
-        dropout: probability with which an attention weight is zeroed in training.
-    """
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.mha = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
-
-    def forward(
-        self, text: Tensor, image: Tensor, image_mask: Tensor, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attends.
-
-        Args:
-            text: ``(batch, text_tokens, dim)``.
-            image: ``(batch, patches, dim)``.
-            image_mask: ``(batch, patches)``, True = real position.
-            need_weights: also return the weights; this rules out PyTorch's fused kernel.
-
-        Returns:
-            The attended tokens ``(batch, text_tokens, dim)``, zero in rows without a real patch,
-            and the weights ``(batch, text_tokens, patches)`` averaged over the heads, or None.
-            In eval mode the weights of a real row sum to 1 over its real patches (in training
-            mode they have gone through the dropout). The rows of padded text tokens hold weights
-            too; they mean nothing.
-        """
-        empty = ~image_mask.any(dim=1)
-        attended, weights = self.mha(
-            text,
-            image,
-            image,
-            key_padding_mask=_padding_mask(image_mask),
-            need_weights=need_weights,
-        )
-        attended = attended.masked_fill(empty[:, None, None], 0.0)
-        if weights is not None:
-            weights = weights.masked_fill(empty[:, None, None], 0.0)
-        return attended, weights
-
-
-class Concat(Fusion):
-    """[pool(t) ; pool(v)]; the two may differ in length."""
-
-    def __init__(self, text_dim: int, image_dim: int, pooling: str) -> None:
-        super().__init__()
-        self.out_dim = text_dim + image_dim
-        self.text_pool = Pool(pooling, text_dim)
-        self.image_pool = Pool(pooling, image_dim)
-
-    def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        image: Tensor,
-        image_mask: Tensor,
-        need_weights: bool = False,
-    ) -> Fused:
-        """Fuses; see the module's docstring."""
-        t = self.text_pool(text, text_mask)
-        v = self.image_pool(image, image_mask)
-        return torch.cat([t, v], dim=1), {"text": t, "image": v}
-
-
-class Combine(Fusion):
-    """pool(t) + pool(v)."""
-
-    def __init__(self, dim: int, pooling: str) -> None:
-        super().__init__()
-        self.out_dim = dim
-        self.text_pool = Pool(pooling, dim)
-        self.image_pool = Pool(pooling, dim)
-
-    def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        image: Tensor,
-        image_mask: Tensor,
-        need_weights: bool = False,
-    ) -> Fused:
-        """Fuses; see the module's docstring."""
-        t = self.text_pool(text, text_mask)
-        v = self.image_pool(image, image_mask)
-        return t + v, {"text": t, "image": v}
-
-
-class Attention(Fusion):
-    """pool(MHA(t, v, v)), pooled over the text tokens."""
-
-    def __init__(self, dim: int, heads: int, dropout: float, pooling: str) -> None:
-        super().__init__()
-        self.out_dim = dim
-        self.attention = CrossAttention(dim, heads, dropout)
-        self.attended_pool = Pool(pooling, dim)
-
-    def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        image: Tensor,
-        image_mask: Tensor,
-        need_weights: bool = False,
-    ) -> Fused:
-        """Fuses; see the module's docstring."""
-        attended, weights = self.attention(text, image, image_mask, need_weights)
-        a = self.attended_pool(attended, text_mask)
-        return a, _with_weights({"attended": a}, weights)
-
-
-class AttentionConcat(Fusion):
-    """[pool(t) ; pool(v) ; pool(MHA(t, P·v, P·v))] with P = Linear(image_dim, text_dim)."""
-
-    def __init__(
-        self, text_dim: int, image_dim: int, heads: int, dropout: float, pooling: str
-    ) -> None:
-        super().__init__()
-        self.out_dim = 2 * text_dim + image_dim
-        self.image_to_text = nn.Linear(image_dim, text_dim)
-        self.attention = CrossAttention(text_dim, heads, dropout)
-        self.text_pool = Pool(pooling, text_dim)
-        self.image_pool = Pool(pooling, image_dim)
-        self.attended_pool = Pool(pooling, text_dim)
-
-    def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        image: Tensor,
-        image_mask: Tensor,
-        need_weights: bool = False,
-    ) -> Fused:
-        """Fuses; see the module's docstring."""
-        keys = self.image_to_text(image)
-        attended, weights = self.attention(text, keys, image_mask, need_weights)
-        t = self.text_pool(text, text_mask)
-        v = self.image_pool(image, image_mask)
-        a = self.attended_pool(attended, text_mask)
-        out = _with_weights({"text": t, "image": v, "attended": a}, weights)
-        return torch.cat([t, v, a], dim=1), out
-
-
-class AttentionCombine(Fusion):
-    """pool(t) + pool(v) + pool(MHA(t, v, v))."""
-
-    def __init__(self, dim: int, heads: int, dropout: float, pooling: str) -> None:
-        super().__init__()
-        self.out_dim = dim
-        self.attention = CrossAttention(dim, heads, dropout)
-        self.text_pool = Pool(pooling, dim)
-        self.image_pool = Pool(pooling, dim)
-        self.attended_pool = Pool(pooling, dim)
-
-    def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        image: Tensor,
-        image_mask: Tensor,
-        need_weights: bool = False,
-    ) -> Fused:
-        """Fuses; see the module's docstring."""
-        attended, weights = self.attention(text, image, image_mask, need_weights)
-        t = self.text_pool(text, text_mask)
-        v = self.image_pool(image, image_mask)
-        a = self.attended_pool(attended, text_mask)
-        return t + v + a, _with_weights({"text": t, "image": v, "attended": a}, weights)
-
-
-class Encoder(Fusion):
-    """Mean over the real positions of TransformerEncoder([t ; v]).
-
-    Post-norm layers with ReLU, PyTorch's defaults, as in the report. No position or modality
-    embedding: the report has none. The result is always a mean; `pooling` does not apply.
-
-    Args:
-        dim: features of a position; divisible by `heads`.
-        heads: attention heads a layer.
-        layers: number of layers.
-        ffn: hidden units of a layer's feed-forward part.
-        dropout: probability, used in attention, feed-forward and residual branches.
-    """
-
-    def __init__(self, dim: int, heads: int, layers: int, ffn: int, dropout: float) -> None:
-        super().__init__()
-        self.out_dim = dim
-        layer = nn.TransformerEncoderLayer(dim, heads, ffn, dropout, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.pool = Pool("mean", dim)
-
-    def forward(
-        self,
-        text: Tensor,
-        text_mask: Tensor,
-        image: Tensor,
-        image_mask: Tensor,
-        need_weights: bool = False,
-    ) -> Fused:
-        """Fuses; see the module's docstring."""
-        both = torch.cat([text, image], dim=1)
-        mask = torch.cat([text_mask, image_mask], dim=1)
-        encoded = self.encoder(both, src_key_padding_mask=_padding_mask(mask))
-        return self.pool(encoded, mask), {}
+from .attention_fusions import DIRECTIONS, Attention, AttentionCombine, AttentionConcat, Encoder
+from .fusion import Fusion
+from .noise import NoiseTape
+from .projection import check_pooling
+from .vector_fusions import Combine, Concat, Gated, Late, LowRank
 
 
 class FusionBuilder(Protocol):
@@ -273,40 +70,102 @@ class FusionBuilder(Protocol):
         heads: int,
         layers: int,
         ffn: int,
+        rank: int,
         dropout: float,
-        pooling: str,
+        directions: str,
+        modality_embeddings: bool,
+        text_pooling: str,
+        image_pooling: str,
+        tape: NoiseTape,
     ) -> Fusion:
         """Builds the fusion."""
 
 
-def _concat(*, text_dim: int, image_dim: int, pooling: str, **_: object) -> Fusion:
-    return Concat(text_dim, image_dim, pooling)
+def _concat(
+    *, text_dim: int, image_dim: int, text_pooling: str, image_pooling: str, **_: object
+) -> Fusion:
+    return Concat(text_dim, image_dim, text_pooling, image_pooling)
 
 
-def _combine(*, text_dim: int, pooling: str, **_: object) -> Fusion:
-    return Combine(text_dim, pooling)
+def _combine(*, text_dim: int, text_pooling: str, image_pooling: str, **_: object) -> Fusion:
+    return Combine(text_dim, text_pooling, image_pooling)
 
 
-def _attention(*, text_dim: int, heads: int, dropout: float, pooling: str, **_: object) -> Fusion:
-    return Attention(text_dim, heads, dropout, pooling)
+def _attention(
+    *,
+    text_dim: int,
+    heads: int,
+    dropout: float,
+    directions: str,
+    text_pooling: str,
+    image_pooling: str,
+    tape: NoiseTape,
+    **_: object,
+) -> Fusion:
+    return Attention(text_dim, heads, dropout, directions, text_pooling, image_pooling, tape)
 
 
 def _attention_concat(
-    *, text_dim: int, image_dim: int, heads: int, dropout: float, pooling: str, **_: object
+    *,
+    text_dim: int,
+    image_dim: int,
+    heads: int,
+    dropout: float,
+    directions: str,
+    text_pooling: str,
+    image_pooling: str,
+    tape: NoiseTape,
+    **_: object,
 ) -> Fusion:
-    return AttentionConcat(text_dim, image_dim, heads, dropout, pooling)
+    return AttentionConcat(
+        text_dim, image_dim, heads, dropout, directions, text_pooling, image_pooling, tape
+    )
 
 
 def _attention_combine(
-    *, text_dim: int, heads: int, dropout: float, pooling: str, **_: object
+    *,
+    text_dim: int,
+    heads: int,
+    dropout: float,
+    directions: str,
+    text_pooling: str,
+    image_pooling: str,
+    tape: NoiseTape,
+    **_: object,
 ) -> Fusion:
-    return AttentionCombine(text_dim, heads, dropout, pooling)
+    return AttentionCombine(text_dim, heads, dropout, directions, text_pooling, image_pooling, tape)
 
 
 def _encoder(
-    *, text_dim: int, heads: int, layers: int, ffn: int, dropout: float, **_: object
+    *,
+    text_dim: int,
+    heads: int,
+    layers: int,
+    ffn: int,
+    dropout: float,
+    modality_embeddings: bool,
+    tape: NoiseTape,
+    **_: object,
 ) -> Fusion:
-    return Encoder(text_dim, heads, layers, ffn, dropout)
+    return Encoder(text_dim, heads, layers, ffn, dropout, modality_embeddings, tape)
+
+
+def _gated(
+    *, text_dim: int, image_dim: int, text_pooling: str, image_pooling: str, **_: object
+) -> Fusion:
+    return Gated(text_dim, image_dim, text_pooling, image_pooling)
+
+
+def _lowrank(
+    *, text_dim: int, image_dim: int, rank: int, text_pooling: str, image_pooling: str, **_: object
+) -> Fusion:
+    return LowRank(text_dim, image_dim, rank, text_pooling, image_pooling)
+
+
+def _late(
+    *, text_dim: int, image_dim: int, text_pooling: str, image_pooling: str, **_: object
+) -> Fusion:
+    return Late(text_dim, image_dim, text_pooling, image_pooling)
 
 
 FUSIONS: dict[str, FusionBuilder] = {
@@ -316,8 +175,11 @@ FUSIONS: dict[str, FusionBuilder] = {
     "attention_concat": _attention_concat,
     "attention_combine": _attention_combine,
     "encoder": _encoder,
+    "gated": _gated,
+    "lowrank": _lowrank,
+    "late": _late,
 }
-"""Every fusion by name."""
+"""Every fusion by name; the first six are the report's."""
 
 NEEDS_EQUAL_DIMS = frozenset({"combine", "attention", "attention_combine", "encoder"})
 """Fusions that add or mix text and image features and so need ``image_dim == text_dim``."""
@@ -363,49 +225,54 @@ def build_fusion(
     heads: int = 8,
     layers: int = 6,
     ffn: int = 2048,
+    rank: int = 4,
     dropout: float = 0.25,
-    pooling: str = "mean",
+    directions: str = "text",
+    modality_embeddings: bool = False,
+    text_pooling: str = "mean",
+    image_pooling: str = "mean",
+    tape: NoiseTape | None = None,
 ) -> Fusion:
-    """Builds a fusion by name.
+    """Builds a fusion by name; a setting that the fusion does not have is not used.
 
     Args:
         name: one of `FUSIONS`.
         text_dim: features of a projected text token.
         image_dim: features of a projected image patch.
-        heads: attention heads; ignored by ``concat`` and ``combine``.
+        heads: attention heads.
         layers: layers of ``encoder``.
         ffn: hidden units of the feed-forward part of ``encoder``.
+        rank: of the weight tensor of ``lowrank``; 4 is of the grid of its authors' code.
         dropout: probability inside attention and encoder layers.
-        pooling: one of `projection.POOLINGS`; ignored by ``encoder``, which takes the mean.
+        directions: of the three attention fusions: ``text``, text tokens query patches; ``both``,
+            patches query text tokens too.
+        modality_embeddings: of ``encoder``; not in the report.
+        text_pooling: one of `projection.POOLINGS`.
+        image_pooling: one of `projection.POOLINGS`.
+        tape: the model's noise; None makes one.
 
     Raises:
-        ValueError: unknown name or pooling, or sizes that the fusion cannot take.
+        ValueError: unknown name, pooling or directions, or sizes that the fusion cannot take.
     """
     check_fusion(name, text_dim=text_dim, image_dim=image_dim, heads=heads)
-    if pooling not in POOLINGS:
-        raise ValueError(f"unknown pooling {pooling!r}; valid: {', '.join(POOLINGS)}")
-    if layers < 1:
-        raise ValueError(f"layers: at least 1 is needed, received {layers}: change --layers")
+    check_pooling(text_pooling)
+    check_pooling(image_pooling)
+    if directions not in DIRECTIONS:
+        raise ValueError(f"unknown directions {directions!r}; valid: {', '.join(DIRECTIONS)}")
+    for flag, value in (("layers", layers), ("rank", rank)):
+        if value < 1:
+            raise ValueError(f"{flag}: at least 1 is needed, received {value}: change --{flag}")
     return FUSIONS[name](
         text_dim=text_dim,
         image_dim=image_dim,
         heads=heads,
         layers=layers,
         ffn=ffn,
+        rank=rank,
         dropout=dropout,
-        pooling=pooling,
+        directions=directions,
+        modality_embeddings=modality_embeddings,
+        text_pooling=text_pooling,
+        image_pooling=image_pooling,
+        tape=NoiseTape() if tape is None else tape,
     )
-
-
-def _padding_mask(mask: Tensor) -> Tensor:
-    """PyTorch's polarity (True = ignore) from ours (True = real), ``(batch, tokens)`` both.
-
-    A row without any real position ignores nothing, because a softmax over nothing is NaN; the
-    caller zeroes what comes out of such a row.
-    """
-    return ~mask & mask.any(dim=1, keepdim=True)
-
-
-def _with_weights(out: dict[str, Tensor], weights: Tensor | None) -> dict[str, Tensor]:
-    """`out` with the attention weights under ``attention`` if there are any."""
-    return out if weights is None else {**out, "attention": weights}

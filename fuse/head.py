@@ -1,10 +1,13 @@
-"""The classifier on top of the fused vector."""
+"""The classifiers on top of the fused vector, called as ``head(fused, present)``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+
+from .noise import Dropout, NoiseTape
 
 
 class Head(nn.Module):
@@ -17,11 +20,12 @@ class Head(nn.Module):
         in_dim: length of the fused vector.
         classes: number of classes.
         dropout: probability after each hidden layer.
-        dims: hidden sizes, the report's by default; empty gives a linear classifier.
+        dims: hidden sizes (the report's are 1024 and 256); empty gives a linear classifier.
+        tape: the model's noise.
     """
 
     def __init__(
-        self, in_dim: int, classes: int, dropout: float, dims: Sequence[int] = (1024, 256)
+        self, in_dim: int, classes: int, dropout: float, dims: Sequence[int], tape: NoiseTape
     ) -> None:
         super().__init__()
         modules: list[nn.Module] = []
@@ -30,13 +34,72 @@ class Head(nn.Module):
                 nn.Linear(in_dim, dim),
                 nn.BatchNorm1d(dim),
                 nn.LeakyReLU(),
-                nn.Dropout(dropout),
+                Dropout(dropout, tape),
             ]
             in_dim = dim
         modules.append(nn.Linear(in_dim, classes))
         self.layers = nn.Sequential(*modules)
 
-    def forward(self, fused: Tensor) -> Tensor:
-        """``(batch, in_dim)`` to logits ``(batch, classes)``."""
+    def forward(self, fused: Tensor, present: Tensor) -> Tensor:
+        """``(batch, in_dim)`` to logits ``(batch, classes)``; `present` makes no difference."""
         logits: Tensor = self.layers(fused)
         return logits
+
+
+class LateHead(nn.Module):
+    """A head for each modality; the average of their class probabilities.
+
+    log((p_text + p_image) / 2), or log p of the one modality that a row has: logits whose softmax
+    is that average. A row with neither gets the average.
+
+    Args:
+        segments: modality (``text`` or ``image``) and length of every part of the fused vector, in
+            order; a modality's head reads all its parts.
+        classes: number of classes.
+        dropout: probability after each hidden layer.
+        dims: hidden sizes of each head.
+        tape: the model's noise.
+    """
+
+    def __init__(
+        self,
+        segments: Sequence[tuple[str, int]],
+        classes: int,
+        dropout: float,
+        dims: Sequence[int],
+        tape: NoiseTape,
+    ) -> None:
+        super().__init__()
+        self.segments = tuple(segments)
+
+        def head(modality: str) -> Head:
+            in_dim = sum(length for owner, length in segments if owner == modality)
+            return Head(in_dim, classes, dropout, dims, tape)
+
+        self.text = head("text")
+        self.image = head("image")
+
+    def forward(self, fused: Tensor, present: Tensor) -> Tensor:
+        """Classifies.
+
+        Args:
+            fused: ``(batch, sum of the segments' lengths)``.
+            present: ``(batch, 2)``, boolean: the row has a text, an image.
+
+        Returns:
+            Log-probabilities ``(batch, classes)``.
+        """
+        parts: dict[str, list[Tensor]] = {"text": [], "image": []}
+        pieces = fused.split([length for _, length in self.segments], dim=1)
+        for (modality, _), piece in zip(self.segments, pieces, strict=True):
+            parts[modality].append(piece)
+        logits = torch.stack(
+            [
+                self.text(torch.cat(parts["text"], dim=1), present),
+                self.image(torch.cat(parts["image"], dim=1), present),
+            ],
+            dim=1,
+        )
+        taken = present | ~present.any(dim=1, keepdim=True)
+        log_p = logits.log_softmax(dim=2).masked_fill(~taken.unsqueeze(2), -torch.inf)
+        return log_p.logsumexp(dim=1) - taken.sum(dim=1, keepdim=True).to(log_p.dtype).log()

@@ -25,8 +25,8 @@ from mmsa_cache.errors import MmsaError, SettingsError
 
 from .locks import PATIENCE, AdvisoryLocks, FileLocks, Locks, patiently
 from .sampling import Draw
+from .setting import Setting
 from .space import restored
-from .trainer import Setting
 
 DATABASE = Path("studies/studies.db")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

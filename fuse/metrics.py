@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
 
 def score(
@@ -40,4 +46,26 @@ def score(
             for i, name in enumerate(names)
         },
         "confusion": confusion_matrix(labels, predicted, labels=codes).tolist(),
+    }
+
+
+def probability_score(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], names: Sequence[str]
+) -> dict[str, Any]:
+    """`score` of the likeliest classes, and how good the probabilities are.
+
+    Args:
+        labels: True class codes, (rows,).
+        probabilities: Of each class, (rows, classes), rows summing to 1.
+        names: Class names by code.
+
+    Returns:
+        Besides those of `score`: ``neg_log_loss`` (mean log-probability of the true class, at most
+        0) and ``brier`` (mean squared distance to the one-hot truth, 0 … 2).
+    """
+    codes = list(range(len(names)))
+    return {
+        **score(labels, probabilities.argmax(1), names),
+        "neg_log_loss": -float(log_loss(labels, probabilities, labels=codes)),
+        "brier": float(brier_score_loss(labels, probabilities, labels=codes, scale_by_half=False)),
     }

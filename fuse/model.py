@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .fusions import Fusion, build_fusion, check_fusion_name
-from .head import Head
+from .fusion import Fusion, Pair
+from .fusions import build_fusion, check_fusion_name
+from .head import Head, LateHead
+from .noise import ModalityDropout, NoiseTape
 from .projection import Pool, Projection
 
 MODALITIES: tuple[str, ...] = ("both", "text", "image")
@@ -20,14 +22,18 @@ class MultimodalClassifier(nn.Module):
     With both projections the fusion makes the vector for the head; with one, the pooled projected
     sequence goes to the head and the other modality's inputs are not looked at.
 
+    A row whose mask has no real position in a modality lacks that modality: neither its features
+    nor its vectors beside make a difference, and the logits are finite.
+
     Args:
         text_projection: None for a model that reads no text.
         image_projection: None for a model that reads no image.
         join: the fusion (both modalities) or the pooling (one modality).
         head: the classifier.
-        text_beside: projection of the text's pooled vector, which goes to the head beside the
-            fused one; None without.
-        image_beside: the same of the image.
+        tape: the noise of all the model's modules (see `noise`).
+        beside: projections of further vectors, which go to the head beside the fused one, by name;
+            a name starts with the vector's modality.
+        modality_dropout: takes modalities away in training; None for a model of one modality.
     """
 
     def __init__(
@@ -35,9 +41,10 @@ class MultimodalClassifier(nn.Module):
         text_projection: Projection | None,
         image_projection: Projection | None,
         join: Fusion | Pool,
-        head: Head,
-        text_beside: Projection | None = None,
-        image_beside: Projection | None = None,
+        head: Head | LateHead,
+        tape: NoiseTape,
+        beside: Mapping[str, Projection] | None = None,
+        modality_dropout: ModalityDropout | None = None,
     ) -> None:
         super().__init__()
         both = text_projection is not None and image_projection is not None
@@ -50,19 +57,20 @@ class MultimodalClassifier(nn.Module):
         self.fusion = join if isinstance(join, Fusion) else None
         self.pool = join if isinstance(join, Pool) else None
         self.head = head
-        self.text_beside = text_beside
-        self.image_beside = image_beside
+        self.tape = tape
+        self.beside = nn.ModuleDict(beside or {})
+        self.modality_dropout = modality_dropout
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs that it reads."""
+        return list(self.projections)
 
     @property
     def projections(self) -> dict[str, Projection]:
         """The projections there are, by the name of the input that each reads."""
-        named = {
-            "text": self.text_projection,
-            "image": self.image_projection,
-            "text_vector": self.text_beside,
-            "image_vector": self.image_beside,
-        }
-        return {name: projection for name, projection in named.items() if projection is not None}
+        named = {"text": self.text_projection, "image": self.image_projection, **self.beside}
+        return {name: part for name, part in named.items() if isinstance(part, Projection)}
 
     def forward(
         self,
@@ -70,10 +78,9 @@ class MultimodalClassifier(nn.Module):
         text_mask: Tensor | None,
         image: Tensor | None,
         image_mask: Tensor | None,
-        need_weights: bool = False,
+        vectors: Mapping[str, Tensor] | None = None,
         *,
-        text_vector: Tensor | None = None,
-        image_vector: Tensor | None = None,
+        need_weights: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Classifies.
 
@@ -82,10 +89,10 @@ class MultimodalClassifier(nn.Module):
             text_mask: ``(batch, text_tokens)``, boolean, True = real position.
             image: ``(batch, patches, image_in)``, any floating dtype.
             image_mask: ``(batch, patches)``, boolean, True = real position.
+            vectors: the vectors that go beside the fused one, ``(batch, features)`` each; those
+                that the model does not read are not looked at.
             need_weights: put the attention weights into the second result (fusions that have
                 them); slower.
-            text_vector: ``(batch, text_vector_in)``, the pooled text, for a model with one beside.
-            image_vector: ``(batch, image_vector_in)``, the pooled image.
 
         Returns:
             Logits ``(batch, classes)`` and the named intermediates: ``fused``
@@ -95,25 +102,37 @@ class MultimodalClassifier(nn.Module):
         Raises:
             ValueError: an input that the model reads is missing or has the wrong shape.
         """
-        out: dict[str, Tensor] = {}
-        t = v = None
+        sequences: dict[str, tuple[Tensor, Tensor]] = {}
         if self.text_projection is not None:
-            t, text_mask = _project("text", self.text_projection, text, text_mask)
+            sequences["text"] = _project("text", self.text_projection, text, text_mask)
         if self.image_projection is not None:
-            v, image_mask = _project("image", self.image_projection, image, image_mask)
+            sequences["image"] = _project("image", self.image_projection, image, image_mask)
+        if self.modality_dropout is not None:
+            (t, t_mask), (v, v_mask) = sequences["text"], sequences["image"]
+            t_mask, v_mask = self.modality_dropout(t_mask, v_mask)
+            sequences = {"text": (t, t_mask), "image": (v, v_mask)}
+        present = {modality: mask.any(dim=1) for modality, (_, mask) in sequences.items()}
+
+        out: dict[str, Tensor] = {}
         if self.fusion is not None:
-            fused, out = self.fusion(t, text_mask, v, image_mask, need_weights)
+            fused, out = self.fusion(Pair(*sequences["text"], *sequences["image"]), need_weights)
         elif self.pool is not None:
-            fused = self.pool(t, text_mask) if t is not None else self.pool(v, image_mask)
-        for name, projection, vector in (
-            ("text_vector", self.text_beside, text_vector),
-            ("image_vector", self.image_beside, image_vector),
-        ):
-            if projection is not None:
-                if vector is None:
-                    raise ValueError(f"this model reads the {name}: it is required")
-                fused = torch.cat([fused, projection(vector)], dim=1)
-        return self.head(fused), {"fused": fused, **out}
+            ((x, mask),) = sequences.values()
+            fused = self.pool(x, mask)
+        parts = [fused]
+        for name, projection in self.beside.items():
+            if vectors is None or name not in vectors:
+                raise ValueError(f"this model reads the {name}: it is required")
+            vector = vectors[name]
+            if vector.ndim != 2 or vector.shape[1] != projection.in_dim:
+                raise ValueError(
+                    f"{name}: expected (batch, {projection.in_dim}), received {tuple(vector.shape)}"
+                )
+            absent = ~present[modality_of(name)].unsqueeze(1)
+            parts.append(projection(vector).masked_fill(absent, 0.0))
+        fused = torch.cat(parts, dim=1)
+        logits = self.head(fused, torch.stack([*present.values()], dim=1))
+        return logits, {"fused": fused, **out}
 
     @torch.no_grad()
     def fit_standardisation(self, figures: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -124,13 +143,13 @@ class MultimodalClassifier(nn.Module):
                 input that `projections` names.
 
         Raises:
-            ValueError: the model was built with ``standardise=False``, or figures of an input
-                that it reads are missing or have the wrong shape.
+            ValueError: the model does not standardise its inputs, or figures of an input that it
+                reads are missing or have the wrong shape.
         """
         for name, projection in self.projections.items():
             if projection.standardise is None:
                 raise ValueError(
-                    "this model does not standardise its inputs: build it with standardise=True"
+                    "this model does not standardise its inputs: build it with norm='standardise'"
                 )
             if name not in figures:
                 raise ValueError(f"this model reads the {name}: its mean and std are required")
@@ -143,19 +162,24 @@ def build_model(
     modality: str = "both",
     text_in: int,
     image_in: int,
-    text_vector_in: int | None = None,
-    image_vector_in: int | None = None,
+    beside: Mapping[str, int] | None = None,
     text_dim: int,
     image_dim: int | None = None,
     classes: int = 3,
     dropout: float = 0.25,
     input_dropout: float = 0.0,
+    shared_input_dropout: bool = False,
+    modality_dropout: float = 0.0,
+    norm: str = "none",
     heads: int = 8,
     layers: int = 6,
     ffn: int = 2048,
+    rank: int = 4,
+    directions: str = "text",
+    modality_embeddings: bool = False,
     pooling: str = "mean",
-    standardise: bool = False,
-    beside: bool = False,
+    text_pooling: str | None = None,
+    image_pooling: str | None = None,
     head_dims: Sequence[int] = (1024, 256),
 ) -> MultimodalClassifier:
     """Builds a model from flat settings.
@@ -165,65 +189,100 @@ def build_model(
         modality: ``both``, or ``text`` or ``image`` for the ablation.
         text_in: features of a text token in the cache.
         image_in: features of an image patch in the cache.
-        text_vector_in: features of the pooled text that goes beside; None means `text_in`.
-        image_vector_in: features of the pooled image that goes beside; None means `image_in`.
-        text_dim: features of a projected text token.
-        image_dim: features of a projected image patch; None means `text_dim`.
+        beside: features of further vectors of a sample that go to the head beside the fused one,
+            each through a projection of its own, by name: modality, underscore, any word, as in
+            ``{"text_vector": 384, "image_vector": 192}``; those of a modality that the model does
+            not read are left out.
+        text_dim: features of a projected text token, and of a projected text vector beside.
+        image_dim: the same of the image; None means `text_dim`.
         classes: number of classes.
         dropout: probability in the fusion and the head.
         input_dropout: probability with which an input feature is zeroed.
+        shared_input_dropout: the positions of a row share one mask of `input_dropout`: a feature
+            is zeroed in the whole row, and a step takes far less noise on sequences.
+        modality_dropout: probability with which a row loses its text or its image in training
+            (see `noise.ModalityDropout`); not used with a single modality.
+        norm: ``standardise`` (call `fit_standardisation` before training), ``layer`` or ``none``.
         heads: attention heads.
         layers: layers of the ``encoder`` fusion.
         ffn: feed-forward units of the ``encoder`` fusion.
+        rank: of the ``lowrank`` fusion.
+        directions: of the three attention fusions: ``text`` (text queries patches) or ``both``.
+        modality_embeddings: of the ``encoder`` fusion: a learned vector a modality.
         pooling: ``mean``, ``first`` or ``attention``.
-        standardise: standardise the inputs; call `fit_standardisation` before training.
-        beside: the pooled vectors of the encoders go to the head too, beside the fused vector,
-            each through a projection of its own.
+        text_pooling: pooling over text tokens; None means `pooling`.
+        image_pooling: pooling over patches; None means `pooling`.
         head_dims: hidden sizes of the head.
 
     Raises:
-        ValueError: an unknown name (the message lists the valid ones), or sizes that the fusion
-            cannot take (the message names the flag to change).
+        ValueError: an unknown name (the message lists the valid ones), a probability out of range,
+            or sizes that the fusion cannot take (the message names the flag to change).
     """
     if modality not in MODALITIES:
         raise ValueError(f"unknown modality {modality!r}; valid: {', '.join(MODALITIES)}")
     check_fusion_name(fusion)
-    image_dim = text_dim if image_dim is None else image_dim
-    text_projection = image_projection = None
-    if modality != "image":
-        text_projection = Projection(text_in, text_dim, input_dropout, standardise)
-    if modality != "text":
-        image_projection = Projection(image_in, image_dim, input_dropout, standardise)
+    tape = NoiseTape()
+    text_pooling = pooling if text_pooling is None else text_pooling
+    image_pooling = pooling if image_pooling is None else image_pooling
+    dims = {"text": text_dim, "image": text_dim if image_dim is None else image_dim}
+    read = list(dims) if modality == "both" else [modality]
+
+    def project(owner: str, features: int) -> Projection:
+        return Projection(features, dims[owner], norm, input_dropout, shared_input_dropout, tape)
+
+    text_projection = project("text", text_in) if "text" in read else None
+    image_projection = project("image", image_in) if "image" in read else None
     join: Fusion | Pool
     if modality == "both":
         join = build_fusion(
             fusion,
-            text_dim=text_dim,
-            image_dim=image_dim,
+            text_dim=dims["text"],
+            image_dim=dims["image"],
             heads=heads,
             layers=layers,
             ffn=ffn,
+            rank=rank,
             dropout=dropout,
-            pooling=pooling,
+            directions=directions,
+            modality_embeddings=modality_embeddings,
+            text_pooling=text_pooling,
+            image_pooling=image_pooling,
+            tape=tape,
         )
         fused_dim = join.out_dim
     else:
-        fused_dim = text_dim if modality == "text" else image_dim
-        join = Pool(pooling, fused_dim)
-    text_beside = image_beside = None
-    if beside and text_projection is not None:
-        vector_in = text_vector_in or text_in
-        text_beside = Projection(vector_in, text_dim, input_dropout, standardise)
-        fused_dim += text_dim
-    if beside and image_projection is not None:
-        image_beside = Projection(
-            image_vector_in or image_in, image_dim, input_dropout, standardise
-        )
-        fused_dim += image_dim
-    head = Head(fused_dim, classes, dropout, head_dims)
+        fused_dim = dims[modality]
+        join = Pool(text_pooling if modality == "text" else image_pooling, fused_dim)
+    owners = {name: modality_of(name) for name in beside or {}}
+    vectors = {
+        name: project(owners[name], features)
+        for name, features in (beside or {}).items()
+        if owners[name] in read
+    }
+    besides = [(owners[name], projection.out_dim) for name, projection in vectors.items()]
+    head: Head | LateHead
+    if isinstance(join, Fusion) and join.separate_heads:
+        head = LateHead([*dims.items(), *besides], classes, dropout, head_dims, tape)
+    else:
+        in_dim = fused_dim + sum(length for _, length in besides)
+        head = Head(in_dim, classes, dropout, head_dims, tape)
     return MultimodalClassifier(
-        text_projection, image_projection, join, head, text_beside, image_beside
+        text_projection,
+        image_projection,
+        join,
+        head,
+        tape,
+        vectors,
+        ModalityDropout(modality_dropout, tape) if modality == "both" else None,
     )
+
+
+def modality_of(name: str) -> str:
+    """The modality that the name of a vector beside starts with."""
+    for modality in MODALITIES[1:]:
+        if name.startswith(f"{modality}_"):
+            return modality
+    raise ValueError(f"vector beside {name!r}: its name must start with text_ or image_")
 
 
 def _project(

@@ -1,4 +1,4 @@
-"""From cached features to the vectors a fusion works on: standardise, project, pool.
+"""From cached features to the vectors a fusion works on: normalise, project, pool.
 
 Axis names are the same everywhere: ``(batch, tokens, dim)`` for a sequence, ``(batch, dim)`` for a
 vector. A mask is ``(batch, tokens)``, boolean, **True = real position**.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .noise import Dropout, NoiseTape
+
+NORMS: tuple[str, ...] = ("standardise", "layer", "none")
 POOLINGS: tuple[str, ...] = ("mean", "first", "attention")
 
 STD_FLOOR = 1e-3
@@ -65,7 +68,7 @@ class Standardise(nn.Module):
 
 
 class Projection(nn.Module):
-    """[Standardise] → Dropout → Linear, position by position.
+    """[Standardise or LayerNorm] → Dropout → Linear, position by position.
 
     Features may come in as float16, as the cache stores them: they are cast to the dtype of the
     weights first.
@@ -73,25 +76,60 @@ class Projection(nn.Module):
     Args:
         in_dim: features of the encoder (768 for BERT base, 1024 for SwinV2 base).
         out_dim: features the fusion works on.
+        norm: ``standardise`` puts a `Standardise` in front, which must then be fitted before
+            training; ``layer`` a layer normalisation over the features of a position, which needs
+            no figures of the training split; ``none`` nothing.
         input_dropout: probability with which an input feature is zeroed in training.
-        standardise: put a `Standardise` in front; it must then be fitted before training.
+        shared_input_dropout: one dropout mask a row, shared by all its positions: a feature is
+            dropped from the whole row. The noise is then as much as for one position, which on
+            sequences is much cheaper.
+        tape: the model's noise.
+
+    Raises:
+        ValueError: unknown norm.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, input_dropout: float, standardise: bool) -> None:
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        norm: str,
+        input_dropout: float,
+        shared_input_dropout: bool,
+        tape: NoiseTape,
+    ) -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"unknown norm {norm!r}; valid: {', '.join(NORMS)}")
         self.in_dim = in_dim
         self.out_dim = out_dim
-        self.standardise = Standardise(in_dim) if standardise else None
-        self.dropout = nn.Dropout(input_dropout)
+        self.norm = norm
+        self.shared_input_dropout = shared_input_dropout
+        self.standardise = Standardise(in_dim) if norm == "standardise" else None
+        # Without weights of its own: the linear map's would only repeat them.
+        self.layer_norm = (
+            nn.LayerNorm(in_dim, elementwise_affine=False) if norm == "layer" else None
+        )
+        self.dropout = Dropout(input_dropout, tape)
         self.linear = nn.Linear(in_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(batch, tokens, in_dim)`` to ``(batch, tokens, out_dim)``."""
+        """``(batch, tokens, in_dim)`` to ``(batch, tokens, out_dim)``, or both without tokens."""
         x = x.to(self.linear.weight.dtype)
         if self.standardise is not None:
             x = self.standardise(x)
-        projected: Tensor = self.linear(self.dropout(x))
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        shared = self.shared_input_dropout and x.ndim == 3
+        x = self.dropout(x, (x.shape[0], 1, x.shape[2]) if shared else None)
+        projected: Tensor = self.linear(x)
         return projected
+
+
+def check_pooling(kind: str) -> None:
+    """Raises ValueError, with the valid names, when there is no such pooling."""
+    if kind not in POOLINGS:
+        raise ValueError(f"unknown pooling {kind!r}; valid: {', '.join(POOLINGS)}")
 
 
 class Pool(nn.Module):
@@ -112,8 +150,7 @@ class Pool(nn.Module):
 
     def __init__(self, kind: str, dim: int) -> None:
         super().__init__()
-        if kind not in POOLINGS:
-            raise ValueError(f"unknown pooling {kind!r}; valid: {', '.join(POOLINGS)}")
+        check_pooling(kind)
         self.kind = kind
         self.score = nn.Linear(dim, 1, bias=False) if kind == "attention" else None
 
@@ -131,8 +168,8 @@ class Pool(nn.Module):
         x = x.masked_fill(padding, 0.0)
         if self.kind == "first":
             # argmax gives the first of equal maxima; in an empty row that is a zeroed position.
-            rows = torch.arange(x.shape[0], device=x.device)
-            return x[rows, mask.int().argmax(dim=1)]
+            first = mask.int().argmax(dim=1)[:, None, None]
+            return x.gather(1, first.expand(-1, -1, x.shape[2])).squeeze(1)
         if self.score is not None:
             scores = self.score(x)
             # A finite floor instead of −inf: a row of −inf alone would give NaN.

@@ -400,14 +400,14 @@ def class_colours(classes: Sequence[str]) -> dict[str, int]:
 
 
 def _scores(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the table with and without offsets; empty when there is nothing to compare."""
+    """The rows of the table with and without calibration; empty without anything to compare."""
     rows = [
-        {"rows_of": rows_of, "offsets": offsets, "score": metrics[key]}
-        for key, rows_of, offsets in (
+        {"rows_of": rows_of, "calibration": calibration, "score": metrics[key]}
+        for key, rows_of, calibration in (
             ("outer", "outer", "with"),
-            ("outer_without_offsets", "outer", "without"),
+            ("outer_uncalibrated", "outer", "without"),
             ("inner", "inner", "with"),
-            ("inner_without_offsets", "inner", "without"),
+            ("inner_uncalibrated", "inner", "without"),
         )
         if metrics[key] is not None
     ]
@@ -548,13 +548,15 @@ def _read_metrics(path: Path, classes: Sequence[str]) -> dict[str, Any]:
     with _reading(path):
         raw = json.loads(path.read_bytes())
         found: dict[str, Any] = {"outer": _score(_get(raw, "outer", dict), classes)}
-        for key in ("outer_without_offsets", "inner", "inner_without_offsets"):
+        for key in ("outer_uncalibrated", "inner", "inner_uncalibrated"):
             part = raw.get(key)
             found[key] = None if part is None else _score(part, classes)
-        offsets, rows = raw.get("offsets"), raw.get("training_rows")
-        found["offsets"] = (
-            None if offsets is None else _list_of(raw, "offsets", float, len(classes))
-        )
+        rows = raw.get("training_rows")
+        found["offsets"] = found["temperature"] = None
+        if raw.get("calibration") is not None:
+            fitted = _get(raw, "calibration", dict)
+            found["offsets"] = _list_of(fitted, "offsets", float, len(classes))
+            found["temperature"] = _get(fitted, "temperature", float)
         found["training_rows"] = None if rows is None else _as(rows, int, "'training_rows'")
         found["members"] = [_member(m) for m in _as(raw.get("members") or [], list, "'members'")]
         return found

@@ -17,8 +17,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from .setting import Setting
 from .space import Study
-from .trainer import Setting
 
 # Spaces of lists are finite: a trial that was there already teaches nothing, so it is drawn anew,
 # in the end at random.

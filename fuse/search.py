@@ -24,8 +24,8 @@ from .importance import alpha_beta, by_value, importances
 from .ledger import DATABASE, FINISHED, Ledger, Record, address_of, read_records
 from .pool import Pool, Process, start_process
 from .selection import Gap, Scored, optimism, scored, select, ties
+from .setting import Setting
 from .space import Study, restored
-from .trainer import Setting
 from .worker import Job, Source
 
 _IDENTITY = "identity"
@@ -130,7 +130,6 @@ def search(
                     labels,
                     groups,
                     metric=study.metric,
-                    classes=len(names),
                     seed=seed,
                 )
 
@@ -232,7 +231,7 @@ def _chosen(trial: FrozenTrial, study: str, **source: Any) -> Chosen:
             "Search again.",
         ) from error
     units = trial.user_attrs["result"]["units"]
-    source = {"study": study, "trial": trial.number, "score": trial.value, "units": units, **source}
+    source = {"trial": trial.number, "score": trial.value, "units": units, **source}
     return Chosen(study, trial.number, trial.value, setting, source)
 
 

@@ -133,7 +133,6 @@ def optimism(
     groups: NDArray[np.int64],
     *,
     metric: str,
-    classes: int,
     seed: int,
 ) -> Gap:
     """Compares the scores of the same models on held-out and on outer rows.
@@ -147,20 +146,16 @@ def optimism(
         outer: The rows of ``outer``.
         labels: Class codes of all rows.
         groups: Duplicate groups of all rows.
-        metric: ``macro_f1`` or ``accuracy``.
-        classes: Number of classes.
+        metric: One of `fuse.setting.METRICS`.
         seed: Seed of the resampling.
     """
     inside = [
-        _cells(labels[rows], result["held_out"].argmax(1), groups[rows], classes)
+        _cells(labels[rows], result["held_out"], groups[rows], metric)
         for rows, result in zip(validation, results, strict=True)
     ]
-    outside = [
-        _cells(labels[outer], result["outer"].argmax(1), groups[outer], classes)
-        for result in results
-    ]
+    outside = [_cells(labels[outer], result["outer"], groups[outer], metric) for result in results]
     mean = np.mean([result["outer"] for result in results], axis=0)
-    together = _cells(labels[outer], mean.argmax(1), groups[outer], classes)
+    together = _cells(labels[outer], mean, groups[outer], metric)
     rng = np.random.default_rng(seed)
     gaps = []
     for _ in range(_RESAMPLES // _AT_ONCE):
@@ -170,16 +165,16 @@ def optimism(
             for rows, cells in [*zip(validation, inside, strict=True), (outer, outside[0])]
         }
         inner = [
-            _score(drawn[rows.tobytes()] @ cells, metric, classes)
+            _score(drawn[rows.tobytes()] @ cells, metric)
             for rows, cells in zip(validation, inside, strict=True)
         ]
-        found = [_score(drawn[outer.tobytes()] @ cells, metric, classes) for cells in outside]
+        found = [_score(drawn[outer.tobytes()] @ cells, metric) for cells in outside]
         gaps.append(np.mean(inner, 0) - np.mean(found, 0))
     low, high = np.quantile(np.concatenate(gaps), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return Gap(
-        float(np.mean([_score(c.sum(0), metric, classes) for c in inside])),
-        float(np.mean([_score(c.sum(0), metric, classes) for c in outside])),
-        float(_score(together.sum(0), metric, classes)),
+        float(np.mean([_score(c.sum(0), metric) for c in inside])),
+        float(np.mean([_score(c.sum(0), metric) for c in outside])),
+        float(_score(together.sum(0), metric)),
         (float(low), float(high)),
     )
 
@@ -191,20 +186,33 @@ def _resample(groups: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _cells(
     labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
     groups: NDArray[np.int64],
-    classes: int,
+    metric: str,
 ) -> NDArray[np.float64]:
-    """Cells of the confusion matrix that each group fills, (groups, classes²)."""
+    """What each group adds to the figures that the metric is made of, (groups, figures).
+
+    Cells of the confusion matrix; for the log-loss, the sum of log-probabilities and the rows.
+    """
     _, place = np.unique(groups, return_inverse=True)
+    if metric == "neg_log_loss":
+        likely = probabilities[np.arange(len(labels)), labels]
+        likely = likely.clip(np.finfo(probabilities.dtype).eps)  # as scikit-learn has it
+        cells = np.zeros((place.max() + 1, 2))
+        np.add.at(cells, place, np.stack([np.log(likely), np.ones(len(labels))], 1))
+        return cells
+    classes = probabilities.shape[1]
     cells = np.zeros((place.max() + 1, classes * classes))
-    np.add.at(cells, (place, labels * classes + predicted), 1)
+    np.add.at(cells, (place, labels * classes + probabilities.argmax(1)), 1)
     return cells
 
 
-def _score(cells: NDArray[np.float64], metric: str, classes: int) -> NDArray[np.float64]:
-    """The metric of flattened confusion matrices, true class by row; (…, classes²) → (…)."""
-    matrix = cells.reshape(*cells.shape[:-1], classes, classes)
+def _score(cells: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
+    """The metric of sums of cells, (…, figures) → (…)."""
+    if metric == "neg_log_loss":
+        return cells[..., 0] / cells[..., 1]
+    classes = math.isqrt(cells.shape[-1])
+    matrix = cells.reshape(*cells.shape[:-1], classes, classes)  # true class by row
     right = np.diagonal(matrix, axis1=-2, axis2=-1)
     if metric == "accuracy":
         return right.sum(-1) / matrix.sum((-2, -1))

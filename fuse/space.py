@@ -11,24 +11,29 @@ from typing import Any
 
 import optuna
 
-from .fusions import FUSIONS, NEEDS_EQUAL_DIMS
-from .losses import LOSSES, MARGINS, STATISTICS
-from .model import MODALITIES
-from .projection import POOLINGS
-from .trainer import KEEP, METRICS, PAIRINGS, Setting
+from mmsa_cache.errors import SettingsError
 
-# Names that a value must be among, where the type of its field does not say so.
+from .acb import MARGINS, STATISTICS
+from .attention_fusions import DIRECTIONS
+from .fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
+from .kernel import KERNEL
+from .losses import LOSSES
+from .model import MODALITIES
+from .projection import NORMS, POOLINGS
+from .setting import Setting
+
+# Names that a value must be among, where a setting itself does not say so.
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "fusion": tuple(FUSIONS),
-    "level": ("pooled", "tokens"),
-    "loss": tuple(LOSSES),
-    "statistics": tuple(STATISTICS),
-    "margin": tuple(MARGINS),
-    "modality": tuple(MODALITIES),
-    "pooling": tuple(POOLINGS),
-    "pairing": PAIRINGS,
-    "metric": METRICS,
-    "keep": KEEP,
+    "fusion": (*FUSIONS, KERNEL),
+    "loss": LOSSES,
+    "statistics": STATISTICS,
+    "margin": MARGINS,
+    "modality": MODALITIES,
+    "pooling": POOLINGS,
+    "text_pooling": ("", *POOLINGS),
+    "image_pooling": ("", *POOLINGS),
+    "directions": DIRECTIONS,
+    "norm": NORMS,
 }
 
 Conditions = Mapping[str, tuple[Any, ...]]
@@ -37,13 +42,22 @@ Conditions = Mapping[str, tuple[Any, ...]]
 # `when` takes the place of the line here.
 BUILT_IN: dict[str, Conditions] = {
     "image_dim": {"fusion": tuple(name for name in FUSIONS if name not in NEEDS_EQUAL_DIMS)},
+    "heads": {"fusion": tuple(sorted(NEEDS_HEADS))},
     "layers": {"fusion": ("encoder",)},
     "ffn": {"fusion": ("encoder",)},
+    "rank": {"fusion": ("lowrank",)},
+    "landmarks": {"fusion": (KERNEL,)},
     "alpha": {"loss": ("acb",)},
     "beta": {"loss": ("acb",)},
     "statistics": {"loss": ("acb",)},
     "margin": {"loss": ("acb",)},
+    "gamma": {"loss": ("focal",)},
+    "tau": {"loss": ("logit_adjusted",)},
+    "balance": {"loss": ("weighted_ce",)},
     "pairing": {"variants": (True,)},
+    "warmup": {"schedule": ("cosine",)},
+    "patience": {"keep": ("best",)},
+    "prior": {"offsets": ("prior",)},
     "grid": {"level": ("tokens",)},
     "pooling": {"level": ("tokens",)},
     "text_pooling": {"level": ("tokens",)},
@@ -144,6 +158,11 @@ def value_problem(key: str, value: Any) -> str | None:
         return f"{value!r} is {type(value).__name__}, {_type_name(TYPES[key])} is expected"
     if key in CHOICES and value not in CHOICES[key]:
         return f"{value!r}, valid: {', '.join(map(str, CHOICES[key]))}"
+    try:
+        Setting(**{key: value})
+    except SettingsError as error:
+        own = [p.removeprefix(f"{key}: ") for p in error.problems if p.startswith(f"{key}: ")]
+        return own[0] if own else error.message
     return None
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from mmsa_cache.errors import SettingsError
 
 from . import pruning
+from .setting import METRICS
 from .space import TYPES, Study, candidates, value_problem
-from .trainer import METRICS
 
 _OUTER = ("report", "report-parity", "grouped")
 _SAMPLERS = ("tpe", "random")

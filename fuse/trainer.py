@@ -1,28 +1,42 @@
-"""One trainer for every model: Adam, a schedule, early stopping, the best epoch kept."""
+"""One training loop for every model: a group of members, trained one by one or as one stack."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import swa_utils
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from mmsa_cache.bank import Batch, Dims, FeatureBank
 from mmsa_cache.errors import MmsaError, SettingsError
 
+from .kernel import KERNEL, KernelClassifier
+from .loss import Loss
 from .losses import build_loss
-from .metrics import score
-from .model import MultimodalClassifier, build_model
+from .metrics import probability_score
+from .model import MultimodalClassifier, build_model, modality_of
+from .noise import NoiseTape, noise_needed
+from .programs import Alone, Member, Program, Stacked, model_inputs
+from .setting import METRICS, Setting
 
-METRICS = ("macro_f1", "accuracy")
-KEEP = ("best", "last")
-PAIRINGS = ("same", "free")
+__all__ = ["METRICS", "Fit", "Setting", "Task", "TrainingError", "fit", "fit_group", "predict"]
+
+_GATHERED = 64
+"""Batches of pooled vectors that are gathered at once: a gather costs more than its bytes."""
+_SCORED_ROWS = 256
+"""Rows of a forward pass without gradients."""
+
+Record = dict[str, Any]
+Classifier = MultimodalClassifier | KernelClassifier
 
 
 class TrainingError(MmsaError):
@@ -30,79 +44,101 @@ class TrainingError(MmsaError):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """One point of the search space, flat: everything that makes a model but the data.
+class Task:
+    """What one member learns from."""
 
-    The defaults are the report's, except that the inputs are standardised.
-    """
-
-    fusion: str = "concat"
-    modality: str = "both"
-    level: str = "pooled"
-    text_pool: str = "mean"
-    image_pool: str = "mean"
-    pooling: str = "mean"
-    text_dim: int = 256
-    image_dim: int = 256
-    dropout: float = 0.25
-    input_dropout: float = 0.0
-    layers: int = 6
-    ffn: int = 2048
-    beside: bool = False
-    grid: int = 0
-    standardise: bool = True
-    loss: str = "acb"
-    alpha: float = 0.25
-    beta: float = 0.75
-    statistics: str = "running"
-    margin: str = "batch"
-    variants: bool = True
-    pairing: str = "same"
-    """``same``: text variant i with image variant i; ``free``: drawn apart in every epoch."""
-    optimiser: str = "adam"
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
-    batch_size: int = 32
-    epochs: int = 30
-    patience: int = 3
-    schedule: str = "plateau"
-    metric: str = "macro_f1"
-    keep: str = "best"
+    train: NDArray[np.int64]
+    """Sample indices to learn from."""
+    validation: NDArray[np.int64]
+    """Sample indices that say which epoch is the best; none: ``keep`` must be ``last``."""
+    seed: int
+    """Of initial weights, order and dropout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """A trained model and how it got there."""
 
-    model: MultimodalClassifier
-    kept: dict[str, Any]
+    model: Classifier
+    kept: Record
     """Record of the epoch whose weights the model has."""
-    history: list[dict[str, Any]]
+    history: list[Record]
 
 
-def make_model(setting: Setting, dims: Dims, classes: int) -> MultimodalClassifier:
-    """Builds the model of a setting for features of these lengths."""
+@dataclass(slots=True)
+class Progress:
+    """Where a member stands after an epoch; what a checkpoint holds."""
+
+    history: list[Record] = field(default_factory=list)
+    best: int = -1
+    """Place of the best epoch in the history."""
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    stopped: bool = False
+
+
+class Checkpoint:
+    """Where members are kept at the end of an epoch; this one keeps nothing."""
+
+    def load(self, place: int) -> dict[str, Any] | None:
+        """What `save` was given for the member at this place of the group, or None."""
+        return None
+
+    def save(self, place: int, state: dict[str, Any]) -> None:
+        """Keeps a member: nested dicts and lists of tensors, numbers and strings."""
+
+
+def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = None) -> Classifier:
+    """Builds the model of a setting for features of these lengths.
+
+    Args:
+        setting: What is to be built.
+        dims: Features of the inputs.
+        classes: Number of classes.
+        rows: Training rows, of which a kernel model has no more landmarks; default: enough.
+
+    Raises:
+        SettingsError: The setting makes no model.
+    """
     try:
+        if setting.fusion == KERNEL:
+            return KernelClassifier(
+                _of_modality(dims.vectors, setting.modality),
+                classes,
+                setting.landmarks if rows is None else min(setting.landmarks, rows),
+                setting.dropout,
+                NoiseTape(),
+            )
         return build_model(
             fusion=setting.fusion,
             modality=setting.modality,
             text_in=dims.text,
             image_in=dims.image,
-            text_vector_in=dims.text_vector,
-            image_vector_in=dims.image_vector,
             text_dim=setting.text_dim,
             image_dim=setting.image_dim,
             classes=classes,
             dropout=setting.dropout,
             input_dropout=setting.input_dropout,
+            shared_input_dropout=setting.shared_input_dropout,
+            modality_dropout=setting.modality_dropout,
+            heads=setting.heads,
             layers=setting.layers,
             ffn=setting.ffn,
+            rank=setting.rank,
             pooling=setting.pooling,
-            standardise=setting.standardise,
-            beside=setting.beside,
+            text_pooling=setting.text_pooling or None,
+            image_pooling=setting.image_pooling or None,
+            directions=setting.directions,
+            modality_embeddings=setting.level == "tokens",
+            norm=setting.norm,
+            beside=dims.vectors if setting.beside else {},
+            head_dims=setting.head_dims(),
         )
     except ValueError as error:
         raise SettingsError(f"This setting makes no model: {error}") from error
+
+
+def _of_modality(vectors: Mapping[str, int], modality: str) -> dict[str, int]:
+    return {n: d for n, d in vectors.items() if modality in ("both", modality_of(n))}
 
 
 def fit(
@@ -113,12 +149,9 @@ def fit(
     *,
     names: Sequence[str],
     seed: int,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_epoch: Callable[[Record], None] = lambda record: None,
 ) -> Fit:
-    """Trains one model; the epoch with the best validation metric is kept, or the last one.
-
-    Augmented copies of training samples take part where the setting says so; validation sees
-    originals only.
+    """Trains one model; see `fit_group`.
 
     Args:
         setting: What to train and how.
@@ -127,107 +160,373 @@ def fit(
         validation: Sample indices that decide when to stop.
         names: Class names.
         seed: Seed of initial weights, order and dropout.
-        on_epoch: Called with each epoch's record.
+        on_epoch: Called with each epoch's record; what it raises ends the training.
+    """
+    task = Task(train, validation, seed)
+    return fit_group(
+        setting, bank, [task], names=names, on_epoch=lambda place, record: on_epoch(record)
+    )[0]
+
+
+def fit_group(
+    setting: Setting,
+    bank: FeatureBank,
+    tasks: Sequence[Task],
+    *,
+    names: Sequence[str],
+    on_epoch: Callable[[int, Record], None] = lambda place, record: None,
+    stacked: bool | None = None,
+    whole_length: bool | None = None,
+    checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
+) -> list[Fit]:
+    """Trains a group of models of one setting, each on rows of its own.
+
+    Augmented copies of training samples take part where the setting says so; validation sees
+    originals only. Order and dropout of an epoch are drawn from (seed, epoch) alone, so neither an
+    interruption nor the company of other members changes a member.
+
+    Args:
+        setting: What to train and how.
+        bank: The features.
+        tasks: What each member learns from.
+        names: Class names.
+        on_epoch: Called with a member's place in the group and each of its epochs' records.
+        stacked: Train members together as one program; default: on a GPU. The numbers are the
+            same but for the order of additions.
+        whole_length: Pad texts to the longest of the bank, not of the batch, which makes all
+            batches of one shape; default: where members are stacked.
+        checkpoint: Keeps members at the end of each epoch; what it has is not trained again.
+
+    Returns:
+        A trained model a task.
 
     Raises:
-        SettingsError: Unknown optimiser, schedule, metric or loss.
+        SettingsError: The setting makes no model or no loss.
         TrainingError: The loss is not finite.
     """
-    if setting.metric not in METRICS:
-        raise SettingsError(f"Unknown metric {setting.metric!r}.", f"Valid: {', '.join(METRICS)}.")
-    if setting.keep not in KEEP:
-        raise SettingsError(f"Unknown keep {setting.keep!r}.", f"Valid: {', '.join(KEEP)}.")
-    if setting.pairing not in PAIRINGS:
-        raise SettingsError(
-            f"Unknown pairing {setting.pairing!r}.", f"Valid: {', '.join(PAIRINGS)}."
+    stacked = bank.labels.device.type == "cuda" if stacked is None else stacked
+    whole_length = stacked if whole_length is None else whole_length
+    runners = [
+        _Runner(setting, bank, task, names, whole_length, place, checkpoint)
+        for place, task in enumerate(tasks)
+    ]
+    # Members of a stack are equally large, take equally many steps an epoch, and begin together.
+    stacks: dict[tuple[int, ...], list[_Runner]] = {}
+    for runner in runners:
+        if not runner.progress.stopped:
+            size = sum(value.numel() for value in runner.member.state_dict().values())
+            key = (runner.steps, runner.epochs_done, size) if stacked else (runner.place,)
+            stacks.setdefault(key, []).append(runner)
+    with _products(setting.precision):
+        for part in stacks.values():
+            members = [runner.member for runner in part]
+            _train(part, Stacked(members) if stacked else Alone(members[0]), on_epoch)
+    return [runner.result() for runner in runners]
+
+
+class _Runner:
+    """One member in training: its rows, model, optimiser, schedule and progress."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        bank: FeatureBank,
+        task: Task,
+        names: Sequence[str],
+        whole_length: bool,
+        place: int,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.setting, self.bank, self.task, self.place = setting, bank, task, place
+        self._names, self._checkpoint = names, checkpoint
+        self._text_length = bank.text.longest if whole_length else None
+        self._noise: dict[tuple[int, ...], int] = {}
+        device = bank.labels.device
+        self.items = bank.items(task.train, variants=setting.variants)
+        self.steps = math.ceil(len(self.items) / setting.batch_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(task.seed)
+            model = make_model(setting, input_dims(bank, setting), len(names), len(task.train))
+            chosen = torch.randperm(len(task.train))[: setting.landmarks]
+        model.to(device)
+        if isinstance(model, KernelClassifier):
+            _fit_standardisation(model, bank, self.items, setting)
+            originals = bank.items(task.train[chosen.numpy()], variants=False)
+            model.fit_landmarks(gather(bank, originals, setting).vectors)
+        elif setting.norm == "standardise":
+            _fit_standardisation(model, bank, self.items, setting)
+        self.member = Member(model, _loss(setting, bank, self.items, len(names))).to(device)
+        parameters = list(self.member.parameters())
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[setting.optimiser]
+        self.optimiser = kind(
+            parameters, lr=setting.learning_rate, weight_decay=setting.weight_decay, fused=True
         )
-    device = bank.labels.device
-    torch.manual_seed(seed)
-    order = torch.Generator().manual_seed(seed)
-    items = bank.items(train, variants=setting.variants)
-    model = make_model(setting, input_dims(bank, setting), len(names)).to(device)
-    if setting.standardise:
-        _fit_standardisation(model, bank, items, setting)
+        self.average: swa_utils.AveragedModel | None = None
+        if setting.ema:
+            self.average = swa_utils.AveragedModel(
+                model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(setting.ema), use_buffers=True
+            )
+        self.schedule = _schedule(setting, self.optimiser, self.steps * setting.epochs)
+        self.progress = Progress()
+        saved = checkpoint.load(place)
+        if saved is not None:
+            self._restore(saved)
+
+    @property
+    def epochs_done(self) -> int:
+        return len(self.progress.history)
+
+    def epoch(self, number: int) -> tuple[Iterator[Batch], _Noise]:
+        """The batches of an epoch, every one full, and its noise.
+
+        The last batch is filled up with rows drawn anew: batch normalisation never sees a rest of
+        one row, and stacked members see equal shapes.
+        """
+        order = torch.Generator().manual_seed(_derive(self.task.seed, number, 0))
+        items = self.items
+        if self.setting.pairing == "free":
+            items = self.bank.paired_freely(items, order)
+        wanted = self.steps * self.setting.batch_size
+        places = [torch.randperm(len(items), generator=order)]
+        while sum(map(len, places)) < wanted:
+            places.append(torch.randperm(len(items), generator=order))
+        rows = items[torch.cat(places)[:wanted]].to(self.bank.labels.device)
+        size = self.setting.batch_size
+        ahead = _GATHERED if self.setting.level == "pooled" else 1
+        batches = (
+            batch
+            for part in rows.split(ahead * size)
+            for batch in gather(self.bank, part, self.setting, self._text_length).split(size)
+        )
+        return batches, _Noise(_derive(self.task.seed, number, 1), self.bank.labels.device)
+
+    def noise_size(self, batch: Batch) -> int:
+        """How much noise a step on such a batch takes."""
+        shape = (*batch.text.shape[:2], batch.image.shape[1])
+        if shape not in self._noise:
+            inputs = model_inputs(batch).values()
+            self._noise[shape] = noise_needed(self.member.model, *inputs)
+        return self._noise[shape]
+
+    def step(self) -> None:
+        """Moves the weights along the gradients that a program left."""
+        if self.setting.clip:
+            torch.nn.utils.clip_grad_norm_(self.member.parameters(), self.setting.clip)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.member.model)
+        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step()
+
+    def finish_epoch(self, loss: float) -> Record:
+        """Scores the validation rows, keeps what is best, and decides whether to go on.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        progress, setting = self.progress, self.setting
+        epoch = len(progress.history) + 1
+        if not math.isfinite(loss):
+            raise TrainingError(f"The loss is {loss} in epoch {epoch}.", "Lower the learning rate.")
+        model = self._scored()
+        record = {
+            "epoch": epoch,
+            "loss": loss,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            **self._validation_scores(model),
+        }
+        progress.history.append(record)
+        value = record.get(setting.metric)
+        if isinstance(self.schedule, ReduceLROnPlateau) and value is not None:
+            self.schedule.step(value)
+        if setting.keep == "last":
+            progress.best = epoch - 1
+        elif progress.best < 0 or value > progress.history[progress.best][setting.metric]:
+            progress.best = epoch - 1
+            progress.best_state = copy.deepcopy(model.state_dict())
+        waited = epoch - 1 - progress.best
+        progress.stopped = epoch == setting.epochs or (
+            setting.keep == "best" and waited >= setting.patience
+        )
+        self._checkpoint.save(self.place, self._state())
+        return record
+
+    def _validation_scores(self, model: Classifier) -> dict[str, float]:
+        if not len(self.task.validation):
+            return {}
+        found = probability_score(
+            self.bank.labels[torch.as_tensor(self.task.validation)].cpu().numpy(),
+            predict(model, self.bank, self.task.validation, self.setting),
+            self._names,
+        )
+        return {metric: found[metric] for metric in METRICS}
+
+    def result(self) -> Fit:
+        """The kept epoch's model."""
+        model = copy.deepcopy(self._scored())
+        if self.setting.keep == "best":
+            model.load_state_dict(self.progress.best_state)
+        history = self.progress.history
+        return Fit(model.eval(), history[self.progress.best], history)
+
+    def _scored(self) -> Classifier:
+        """The model that is scored and kept: the averaged one, if there is one."""
+        if self.average is None:
+            return self.member.model
+        averaged = self.average.module
+        assert isinstance(averaged, MultimodalClassifier | KernelClassifier)
+        return averaged
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "member": self.member.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "history": self.progress.history,
+            "best": self.progress.best,
+            "best_state": self.progress.best_state,
+            "stopped": self.progress.stopped,
+        }
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.member.load_state_dict(saved["member"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(saved["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        self.progress = Progress(
+            saved["history"], saved["best"], saved["best_state"], saved["stopped"]
+        )
+
+
+def _train(
+    runners: Sequence[_Runner], program: Program, on_epoch: Callable[[int, Record], None]
+) -> None:
+    """Trains members side by side until each of them has stopped.
+
+    A stack runs a member that has stopped along with the others and leaves its weights alone.
+    """
+    for number in range(runners[0].epochs_done, runners[0].setting.epochs):
+        at_work = [not runner.progress.stopped for runner in runners]
+        if not any(at_work):
+            break
+        epochs = [runner.epoch(number) for runner in runners]
+        for runner in runners:
+            runner.member.train()
+            runner.member.loss.start_epoch()
+        totals = torch.zeros(len(runners), device=runners[0].bank.labels.device)
+        for batches in zip(*(epoch[0] for epoch in epochs), strict=True):
+            noise = [
+                drawn.draw(runner.noise_size(batch))
+                for runner, (_, drawn), batch in zip(runners, epochs, batches, strict=True)
+            ]
+            totals += program.backward(noise, batches)
+            for runner, works in zip(runners, at_work, strict=True):
+                if works:
+                    runner.step()
+        for runner, works, total in zip(runners, at_work, totals.tolist(), strict=True):
+            if works:
+                on_epoch(runner.place, runner.finish_epoch(total / runner.steps))
+
+
+class _Noise:
+    """An epoch's dropout noise, int16, uniform over all values."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        # NumPy's raw bits cost a twentieth of torch's numbers on the CPU.
+        self._numpy = np.random.SFC64(seed) if device.type == "cpu" else None
+        self._torch = torch.Generator(device)
+        self._torch.manual_seed(seed)
+        self._device = device
+
+    def draw(self, count: int) -> Tensor:
+        """(count,)"""
+        if self._numpy is not None:
+            words = self._numpy.random_raw(-(-count // 4))
+            return torch.from_numpy(words.view(np.int16)[:count])
+        empty = torch.empty(count, dtype=torch.int16, device=self._device)
+        return empty.random_(-32768, 32768, generator=self._torch)
+
+
+def _derive(seed: int, epoch: int, stream: int) -> int:
+    """A seed of its own for each use in each epoch."""
+    return int(np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _loss(setting: Setting, bank: FeatureBank, items: Tensor, classes: int) -> Loss:
+    labels = bank.labels.cpu()[items[:, 0]]
+    counts = torch.bincount(labels, minlength=classes).clamp_min(1).double()
+    balanced = len(labels) / (classes * counts)
     try:
-        loss_function = build_loss(
+        return build_loss(
             setting.loss,
-            classes=len(names),
+            classes=classes,
             alpha=setting.alpha,
             beta=setting.beta,
             statistics=setting.statistics,
             margin=setting.margin,
-            class_weights=_class_weights(bank, items, len(names)),
-        ).to(device)
+            gamma=setting.gamma,
+            class_weights=balanced.pow(setting.balance).tolist(),
+            label_smoothing=setting.label_smoothing,
+            tau=setting.tau,
+            class_priors=(counts / counts.sum()).tolist(),
+        )
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    optimiser, scheduler = _optimiser(setting, model, math.ceil(len(items) / setting.batch_size))
 
-    best, best_epoch, best_state = -1.0, -1, model.state_dict()
-    history: list[dict[str, Any]] = []
-    for epoch in range(setting.epochs):
-        loss_function.start_epoch()
-        model.train()
-        total = 0.0
-        seen = bank.paired_freely(items, order) if setting.pairing == "free" else items
-        for chosen in _batches(len(items), setting.batch_size, order):
-            batch = gather(bank, seen[chosen], setting)
-            logits = forward(model, batch)
-            loss = loss_function(logits, batch.labels)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            if setting.schedule == "onecycle":
-                scheduler.step()
-            total += float(loss.detach()) * len(chosen)
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"The loss is {total} in epoch {epoch + 1}.", "Lower the learning rate."
-            )
-        found = score(
-            bank.labels[torch.as_tensor(validation)].cpu().numpy(),
-            predict(model, bank, validation, setting).argmax(1),
-            names,
+
+def _schedule(setting: Setting, optimiser: torch.optim.Optimizer, steps: int) -> LRScheduler | None:
+    if setting.schedule == "plateau":
+        return ReduceLROnPlateau(optimiser, mode="max", factor=0.2, patience=1)
+    if setting.schedule == "onecycle":
+        return OneCycleLR(optimiser, max_lr=setting.learning_rate, total_steps=steps + 1)
+    if setting.schedule == "cosine":
+        rise = max(1, round(setting.warmup * steps))
+        return LambdaLR(
+            optimiser,
+            lambda step: (
+                (step + 1) / rise
+                if step < rise
+                else 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+            ),
         )
-        record = {
-            "epoch": epoch + 1,
-            "loss": total / len(items),
-            "learning_rate": optimiser.param_groups[0]["lr"],
-            "accuracy": found["accuracy"],
-            "macro_f1": found["macro_f1"],
-        }
-        history.append(record)
-        on_epoch(record)
-        value = found[setting.metric]
-        if setting.schedule == "plateau":
-            scheduler.step(value)
-        if setting.keep == "last":
-            continue
-        if value > best:
-            best, best_epoch, best_state = value, epoch, copy.deepcopy(model.state_dict())
-        elif epoch - best_epoch >= setting.patience:
-            break
-    if setting.keep == "best":
-        model.load_state_dict(best_state)
-    return Fit(model.eval(), history[best_epoch], history)
+    return None
 
 
 def predict(
-    model: MultimodalClassifier,
+    model: Classifier,
     bank: FeatureBank,
     samples: NDArray[np.int64],
     setting: Setting,
-    batch_size: int = 256,
+    batch_size: int = _SCORED_ROWS,
 ) -> NDArray[np.float64]:
     """Class probabilities of original samples, (samples, classes)."""
     model.eval()
     items = bank.items(samples, variants=False)
     parts = []
-    with torch.inference_mode():
+    with torch.inference_mode(), _products(setting.precision):
         for chosen in torch.arange(len(items)).split(batch_size):
-            batch = gather(bank, items[chosen], setting)
-            logits = forward(model, batch)
-            parts.append(logits.double().softmax(1).cpu())
-    return torch.cat(parts).numpy()
+            logits = forward(model, gather(bank, items[chosen], setting))
+            parts.append(logits.double().softmax(1))
+    return torch.cat(parts).cpu().numpy()
+
+
+@contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """The precision that factors of matrix products are read in; see `Setting.precision`."""
+    if precision == "float32":
+        yield
+        return
+    cpu: Any = torch.backends.mkldnn
+    cpu, gpu = cpu.matmul, torch.backends.cuda.matmul
+    before = cpu.fp32_precision, gpu.fp32_precision
+    cpu.fp32_precision, gpu.fp32_precision = "bf16", "tf32"
+    try:
+        yield
+    finally:
+        cpu.fp32_precision, gpu.fp32_precision = before
 
 
 def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
@@ -237,7 +536,9 @@ def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
     )
 
 
-def gather(bank: FeatureBank, items: Tensor, setting: Setting) -> Batch:
+def gather(
+    bank: FeatureBank, items: Tensor, setting: Setting, text_length: int | None = None
+) -> Batch:
     """The batch that a setting's model takes."""
     return bank.batch(
         items,
@@ -245,42 +546,27 @@ def gather(bank: FeatureBank, items: Tensor, setting: Setting) -> Batch:
         text_pool=setting.text_pool,
         image_pool=setting.image_pool,
         grid=setting.grid,
+        text_length=text_length,
     )
 
 
-def forward(model: MultimodalClassifier, batch: Batch) -> Tensor:
+def forward(model: Classifier, batch: Batch) -> Tensor:
     """Logits of a batch, (batch, classes)."""
-    logits, _ = model(
-        batch.text,
-        batch.text_mask,
-        batch.image,
-        batch.image_mask,
-        text_vector=batch.text_vector,
-        image_vector=batch.image_vector,
-    )
+    logits, _ = model(**model_inputs(batch))
     return logits
 
 
-def _batches(count: int, size: int, order: torch.Generator) -> list[Tensor]:
-    """Shuffled batches; a last batch of one row joins the one before it (BatchNorm needs two)."""
-    parts = list(torch.randperm(count, generator=order).split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
-
-
 def _fit_standardisation(
-    model: MultimodalClassifier, bank: FeatureBank, items: Tensor, setting: Setting
+    model: Classifier, bank: FeatureBank, items: Tensor, setting: Setting
 ) -> None:
     """Means and deviations over the real positions of the training rows."""
-    sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in model.projections}
+    sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in model.inputs}
     for chosen in torch.arange(len(items)).split(512):
         batch = gather(bank, items[chosen], setting)
         real = {
             "text": batch.text[batch.text_mask],
             "image": batch.image[batch.image_mask],
-            "text_vector": batch.text_vector,
-            "image_vector": batch.image_vector,
+            **batch.vectors,
         }
         for name, figures in sums.items():
             values = real[name].double()
@@ -295,37 +581,4 @@ def _fit_standardisation(
             )
             for name, (count, total, squares) in sums.items()
         }
-    )
-
-
-def _class_weights(bank: FeatureBank, items: Tensor, classes: int) -> list[float]:
-    """Balanced weights: rows / (classes · rows of the class)."""
-    labels = bank.labels.cpu()[items[:, 0]]
-    counts = torch.bincount(labels, minlength=classes).clamp_min(1)
-    return (len(labels) / (classes * counts)).tolist()
-
-
-def _optimiser(
-    setting: Setting, model: MultimodalClassifier, steps: int
-) -> tuple[torch.optim.Optimizer, Any]:
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    if setting.optimiser not in kinds:
-        raise SettingsError(
-            f"Unknown optimiser {setting.optimiser!r}.", f"Valid: {', '.join(kinds)}."
-        )
-    optimiser = kinds[setting.optimiser](
-        model.parameters(), lr=setting.learning_rate, weight_decay=setting.weight_decay
-    )
-    if setting.schedule == "plateau":
-        return optimiser, torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser, mode="max", factor=0.2, patience=1
-        )
-    if setting.schedule == "onecycle":
-        return optimiser, torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=setting.learning_rate, total_steps=steps * setting.epochs + 1
-        )
-    if setting.schedule == "constant":
-        return optimiser, None
-    raise SettingsError(
-        f"Unknown schedule {setting.schedule!r}.", "Valid: plateau, onecycle, constant."
     )

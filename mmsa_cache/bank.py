@@ -8,16 +8,18 @@ tensor on the GPU, and a batch is a handful of gathers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import DamagedCacheError, SettingsError
-from .schema import SHARED, Shard
+from .schema import FEATURE_DTYPE, SHARED, Shard
 from .store import open_shards
 
 
@@ -33,22 +35,33 @@ class Batch:
     """(batch, patches, image_dim) float16"""
     image_mask: Tensor
     """(batch, patches) bool"""
-    text_vector: Tensor
-    """(batch, text_vector_dim) float16, the chosen pool"""
-    image_vector: Tensor
-    """(batch, image_vector_dim) float16, the chosen pool"""
+    vectors: dict[str, Tensor]
+    """The chosen pools by ``MODALITY_POOL``, as in ``text_mean``, (batch, dim) float16 each"""
     labels: Tensor
     """(batch,) int64, −1 where unknown"""
+
+    def split(self, rows: int) -> Iterator[Batch]:
+        """Smaller batches of so many rows, without copying."""
+        for first in range(0, len(self.labels), rows):
+            part = slice(first, first + rows)
+            yield Batch(
+                self.text[part],
+                self.text_mask[part],
+                self.image[part],
+                self.image_mask[part],
+                {name: vector[part] for name, vector in self.vectors.items()},
+                self.labels[part],
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Dims:
-    """Features of the four inputs that a model may read."""
+    """Features of the inputs that a model may read."""
 
     text: int
     image: int
-    text_vector: int
-    image_vector: int
+    vectors: dict[str, int]
+    """By the names of `Batch.vectors`."""
 
 
 class ModalityFeatures:
@@ -60,41 +73,58 @@ class ModalityFeatures:
     """
 
     def __init__(self, shards: Iterable[Shard], name: str) -> None:
-        blocks, block, start, length, pooled, shared = [], [], [], [], [], []
-        self.guids: list[str] = []
-        self.pools: tuple[str, ...] = ()
-        variants: list[int] = []
-        for number, shard in enumerate(shards):
-            if number and shard.pools != self.pools:
-                raise DamagedCacheError(f"{name}: shard {number} has other pools than the first.")
-            self.pools = shard.pools
-            self.guids += shard.guids
-            variants += shard.variant.tolist()
-            blocks.append(torch.from_numpy(shard.tokens))
-            block.append(torch.full((len(shard.guids),), number))
-            start.append(torch.from_numpy(shard.offsets[:-1].copy()))
-            length.append(torch.from_numpy(np.diff(shard.offsets)))
-            pooled.append(torch.from_numpy(shard.pooled))
-            if shard.shared is not None:
-                shared.append(torch.from_numpy(shard.shared))
-        if not blocks:
+        found = list(shards)
+        if not found:
             raise DamagedCacheError(f"{name}: the cache holds no rows.")
         self.name = name
-        self.variants = variants
-        self.pooled = torch.cat(pooled)
+        self.pools = found[0].pools
+        other = next((i for i, shard in enumerate(found) if shard.pools != self.pools), None)
+        if other is not None:
+            raise DamagedCacheError(f"{name}: shard {other} has other pools than the first.")
+        self.guids = [guid for shard in found for guid in shard.guids]
+        self.variants: list[int] = _joined([shard.variant for shard in found]).tolist()
+        self.pooled = _joined([shard.pooled for shard in found])
         """(rows, pools, dim) float16"""
-        self.shared = torch.cat(shared) if len(shared) == len(blocks) else None
+        shared = [shard.shared for shard in found if shard.shared is not None]
+        self.shared = _joined(shared) if len(shared) == len(found) else None
         """(rows, shared_dim) float16, of joint models"""
-        self._blocks = blocks
-        self._block = torch.cat(block)
-        self._start = torch.cat(start)
-        self._length = torch.cat(length)
+        self._blocks = [torch.from_numpy(shard.tokens) for shard in found]
+        self._block = torch.arange(len(found)).repeat_interleave(
+            torch.tensor([len(shard.guids) for shard in found])
+        )
+        self._start = _joined([shard.offsets[:-1] for shard in found])
+        self._length = _joined([np.diff(shard.offsets) for shard in found])
+        self._longest = int(self._length.max())
         self._grids: dict[int, Tensor] = {}
 
     @classmethod
     def open(cls, directory: Path) -> ModalityFeatures:
         """Opens a finished cache after re-hashing it."""
         return cls(open_shards(directory), str(directory))
+
+    @classmethod
+    def absent(cls, dim: int, vectors: Mapping[str, int], positions: int) -> ModalityFeatures:
+        """Features of no sample at all, as long as those that a model expects.
+
+        Args:
+            dim: Features of a position.
+            vectors: The pooled vectors that the model reads, and their features.
+            positions: Positions of a row, at least one.
+        """
+        pools = {name: size for name, size in vectors.items() if name != SHARED}
+        shared = np.zeros((1, vectors[SHARED]), FEATURE_DTYPE) if SHARED in vectors else None
+        width = next(iter(pools.values()), dim)
+        shard = Shard(
+            [""],
+            np.zeros(1, np.int32),
+            [""],
+            np.array([0, positions]),
+            np.zeros((positions, width), FEATURE_DTYPE),
+            np.zeros((1, len(pools), width), FEATURE_DTYPE),
+            tuple(pools),
+            shared,
+        )
+        return cls([shard], "a missing modality")
 
     @property
     def dim(self) -> int:
@@ -111,7 +141,7 @@ class ModalityFeatures:
         offsets = torch.tensor([0, *(len(b) for b in self._blocks)]).cumsum(0)
         self._start = (self._start + offsets[self._block]).to(device)
         self._blocks = [torch.cat([b.to(device) for b in self._blocks])]
-        self._block = torch.zeros_like(self._block)
+        self._block = torch.zeros_like(self._block).to(device)
         self._length = self._length.to(device)
         self.pooled = self.pooled.to(device)
         self.shared = None if self.shared is None else self.shared.to(device)
@@ -131,15 +161,16 @@ class ModalityFeatures:
         raise SettingsError(f"{self.name} has no pool {name!r}.", f"Valid: {', '.join(names)}.")
 
     def vector_dim(self, pool: str) -> int:
-        """Features of a pooled vector."""
-        return self._pool(pool).shape[-1]
+        """Features of a pooled vector, or of several joined by ``+``."""
+        return sum(self._pool(name).shape[-1] for name in split_pools(pool))
 
     def vectors(self, rows: Tensor, pool: str) -> Tensor:
         """Pooled vectors.
 
         Args:
             rows: Row numbers, (batch,).
-            pool: Name of the pool, ``shared`` for the embedding of a joint model.
+            pool: Name of the pool, ``shared`` for the embedding of a joint model; several joined
+                by ``+`` are concatenated.
 
         Returns:
             Features (batch, dim) float16.
@@ -147,7 +178,9 @@ class ModalityFeatures:
         Raises:
             SettingsError: The encoder has no such pool.
         """
-        return self._pool(pool)[rows.to(self.device)]
+        rows = rows.to(self.device)
+        parts = [self._pool(name)[rows] for name in split_pools(pool)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def grid(self, rows: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Patches averaged to a coarser square grid; made for all rows at the first call.
@@ -200,11 +233,18 @@ class ModalityFeatures:
             )
         self._grids[side] = cells.to(self.device)
 
-    def sequences(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Token sequences, padded with zeros to the longest of the batch.
+    @property
+    def longest(self) -> int:
+        """Positions of the longest row."""
+        return self._longest
+
+    def sequences(self, rows: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Token sequences, padded with zeros.
 
         Args:
-            rows: Row numbers, (batch,), on the CPU.
+            rows: Row numbers, (batch,); on the CPU where the features are.
+            length: Tokens to pad to, at least those of the longest row; default: the longest of
+                the batch. Given, nothing is read back from a GPU.
 
         Returns:
             Features (batch, tokens, dim) float16 and mask (batch, tokens), True = real.
@@ -212,26 +252,30 @@ class ModalityFeatures:
         Raises:
             SettingsError: The cache holds pooled vectors only.
         """
-        if not int(self._length.sum()):
+        if not self._longest:
             raise SettingsError(
                 f"{self.name} was extracted with tokens = 'none': it holds pooled vectors only.",
                 "Use level = 'pooled', or extract with --tokens keep.",
             )
-        where = rows.to(self._length.device)
-        lengths = self._length[where]
-        longest = int(lengths.max()) if len(rows) else 0
-        steps = torch.arange(longest, device=lengths.device)
+        rows = rows.to(self.device)
+        lengths = self._length[rows]
+        if length is None:
+            length = int(lengths.max()) if len(rows) else 0
+        steps = torch.arange(length, device=self.device)
         mask = steps < lengths[:, None]
+        position = self._start[rows, None] + steps
+        if len(self._blocks) == 1:  # places after a row's end are read and then cleared
+            features = self._blocks[0][position.clamp_max(len(self._blocks[0]) - 1)]
+            return features.masked_fill_(~mask[..., None], 0.0), mask
         features = torch.zeros(
-            (len(rows), longest, self.dim), dtype=self.pooled.dtype, device=self.device
+            (len(rows), length, self.dim), dtype=self.pooled.dtype, device=self.device
         )
         blocks = self._block[rows]
         for number in blocks.unique().tolist():
-            chosen = (blocks == number).nonzero().squeeze(1).to(self.device)
-            inside = mask[chosen]
-            position = (self._start[where[chosen], None] + steps)[inside]
-            row_of, step_of = inside.nonzero(as_tuple=True)
-            features[chosen[row_of], step_of] = self._blocks[number][position]
+            chosen = (blocks == number).nonzero().squeeze(1)
+            row_of, step_of = mask[chosen].nonzero(as_tuple=True)
+            at = chosen[row_of]
+            features[at, step_of] = self._blocks[number][position[at, step_of]]
         return features, mask
 
 
@@ -243,6 +287,10 @@ class FeatureBank:
         image: Image rows.
         guids: Samples, in the order that indices count.
         labels: Class codes, −1 where unknown, (samples,).
+        partial: Samples may lack a modality, which is then masked out.
+
+    Raises:
+        DamagedCacheError: A modality lacks samples, and ``partial`` is not set.
     """
 
     def __init__(
@@ -251,12 +299,15 @@ class FeatureBank:
         image: ModalityFeatures,
         guids: Sequence[str],
         labels: Sequence[int],
+        *,
+        partial: bool = False,
     ) -> None:
         self.text, self.image = text, image
         self.guids = list(guids)
         self.labels = torch.tensor(labels, dtype=torch.int64)
-        self._text_rows = _row_table(text, self.guids)
-        self._image_rows = _row_table(image, self.guids)
+        self._partial = partial
+        self._text_rows = _row_table(text, self.guids, partial)
+        self._image_rows = _row_table(image, self.guids, partial)
 
     def __len__(self) -> int:
         return len(self.guids)
@@ -274,10 +325,17 @@ class FeatureBank:
         Raises:
             SettingsError: Unknown pool.
         """
-        text, image = self.text.vector_dim(text_pool), self.image.vector_dim(image_pool)
+        vectors = {
+            f"{modality}_{pool}": features.vector_dim(pool)
+            for modality, features, pools in (
+                ("text", self.text, text_pool),
+                ("image", self.image, image_pool),
+            )
+            for pool in split_pools(pools)
+        }
         if level == "pooled":
-            return Dims(text, image, text, image)
-        return Dims(self.text.dim, self.image.dim, text, image)
+            return Dims(self.text.vector_dim(text_pool), self.image.vector_dim(image_pool), vectors)
+        return Dims(self.text.dim, self.image.dim, vectors)
 
     def items(self, samples: Sequence[int] | np.ndarray, *, variants: bool) -> Tensor:
         """Lists what an epoch goes through.
@@ -287,7 +345,8 @@ class FeatureBank:
             variants: Also the augmented copies, text variant i with image variant i.
 
         Returns:
-            (items, 3) int64: sample, row of the text, row of the image; originals first.
+            (items, 3) int64: sample, row of the text, row of the image; originals first. A row is
+            −1 where an original lacks the modality.
         """
         chosen = torch.as_tensor(np.asarray(samples), dtype=torch.int64)
         width = min(self._text_rows.shape[1], self._image_rows.shape[1]) if variants else 1
@@ -296,7 +355,7 @@ class FeatureBank:
             rows = torch.stack(
                 [chosen, self._text_rows[chosen, variant], self._image_rows[chosen, variant]], 1
             )
-            parts.append(rows[(rows >= 0).all(1)])
+            parts.append(rows[(rows >= 0).all(1)] if variant else rows)
         return torch.cat(parts)
 
     def paired_freely(self, items: Tensor, generator: torch.Generator) -> Tensor:
@@ -322,7 +381,14 @@ class FeatureBank:
         return chosen
 
     def batch(
-        self, items: Tensor, *, level: str, text_pool: str, image_pool: str, grid: int = 0
+        self,
+        items: Tensor,
+        *,
+        level: str,
+        text_pool: str,
+        image_pool: str,
+        grid: int = 0,
+        text_length: int | None = None,
     ) -> Batch:
         """Gathers one batch.
 
@@ -332,28 +398,48 @@ class FeatureBank:
             text_pool: Which pooled vector of the text.
             image_pool: Which pooled vector of the image.
             grid: Cells along each side that patches are averaged to; 0 keeps them all.
+            text_length: Tokens that texts are padded to; default: the longest of the batch.
 
         Raises:
             SettingsError: Unknown level or pool.
         """
-        text_vector = self.text.vectors(items[:, 1], text_pool)
-        image_vector = self.image.vectors(items[:, 2], image_pool)
-        if level == "pooled":
-            text, image = text_vector.unsqueeze(1), image_vector.unsqueeze(1)
-            text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
-            image_mask = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
-        elif level == "tokens":
-            text, text_mask = self.text.sequences(items[:, 1])
-            image, image_mask = (
-                self.image.grid(items[:, 2], grid) if grid else self.image.sequences(items[:, 2])
-            )
-        else:
-            raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
+        sequences: list[tuple[Tensor, Tensor]] = []
+        vectors: dict[str, Tensor] = {}
+        for modality, features, rows, pools, side, length in (
+            ("text", self.text, items[:, 1], text_pool, 0, text_length),
+            ("image", self.image, items[:, 2], image_pool, grid, None),
+        ):
+            there = rows.clamp_min(0)
+            own = {f"{modality}_{p}": features.vectors(there, p) for p in split_pools(pools)}
+            vectors |= own
+            if level == "pooled":
+                parts = list(own.values())
+                sequence = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).unsqueeze(1)
+                mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
+            elif level == "tokens":
+                sequence, mask = (
+                    features.grid(there, side) if side else features.sequences(there, length)
+                )
+            else:
+                raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
+            if self._partial:
+                mask = mask & (rows >= 0).to(mask.device)[:, None]
+            sequences.append((sequence, mask))
         labels = self.labels[items[:, 0].to(self.labels.device)]
-        return Batch(text, text_mask, image, image_mask, text_vector, image_vector, labels)
+        return Batch(*sequences[0], *sequences[1], vectors, labels)
 
 
-def _row_table(features: ModalityFeatures, guids: list[str]) -> Tensor:
+def split_pools(pools: str) -> list[str]:
+    """``"mean@1+mean"`` → ``["mean@1", "mean"]``"""
+    return pools.split("+")
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
+    """One tensor; NumPy copies in one thread, which a busy machine does not slow down."""
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _row_table(features: ModalityFeatures, guids: list[str], partial: bool) -> Tensor:
     """(samples, variants) row numbers, −1 where a sample has no such variant."""
     place = {guid: i for i, guid in enumerate(guids)}
     table = torch.full((len(guids), max(features.variants) + 1), -1)
@@ -361,7 +447,7 @@ def _row_table(features: ModalityFeatures, guids: list[str]) -> Tensor:
         if guid in place:
             table[place[guid], variant] = row
     missing = [guids[i] for i in (table[:, 0] < 0).nonzero().squeeze(1).tolist()]
-    if missing:
+    if missing and not partial:
         raise DamagedCacheError(
             f"{features.name} lacks {len(missing)} samples, e.g. {missing[:3]}."
         )

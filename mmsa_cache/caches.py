@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from .errors import CacheError
 from .schema import SHARED, Shard
-from .store import MANIFEST, RECEIPT, lock_path, open_shards, read_manifest
+from .store import MANIFEST, RECEIPT, lock_path, note_path, open_shards, read_manifest
 
 _DAY = 24 * 3600.0
 
@@ -122,6 +122,7 @@ def _remove(folder: Path) -> str:
         for path in [*first, *sorted(p for p in folder.iterdir() if p not in first)]:
             path.unlink(missing_ok=True)  # a link is removed, never followed
         folder.rmdir()
+        note_path(folder).unlink(missing_ok=True)
     finally:
         lock.release()
     return "removed"

@@ -293,11 +293,37 @@ _LISTED = ["study", "finished", "complete", "pruned", "failed", "best", "age"]
 
 @app.command()
 def train(
-    study: Annotated[str | None, typer.Option(help="best, or a study's name.")] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(help="best, NAME or NAME:TRIAL; repeated: the average of several."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of the setting; repeatable.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     folds: Annotated[
-        int, typer.Option(min=1, help="Members, each stopped on its own fold; averaged.")
+        int, typer.Option(min=1, help="Folds; a member each, stopped on its own fold.")
     ] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Members a fold.")] = 1,
+    ensemble: Annotated[
+        bool, typer.Option(help="Average the members, or keep the best of them.")
+    ] = True,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="The folds only calibrate; the model learns from all their rows."
+        ),
+    ] = False,
+    outer: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows that judge: report, report-parity, grouped, or a cross-validation: "
+            "stratified-5, grouped-5."
+        ),
+    ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
+    ] = False,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -319,14 +345,29 @@ def train(
 
     def work() -> None:
         _check_packages()
-        from . import verb_stage_two
+        from . import verb_train
 
-        record = verb_stage_two.train(_settings(flags), study, name, folds)
-        flat = {**record, **record["outer"]}
+        if summary:
+            rows = verb_train.summary(_settings(flags), study or [], assignments or [])
+            _show(as_json, rows, ["part", "computes", "shape", "parameters"])
+            return
+        record = verb_train.train(
+            _settings(flags),
+            study or [],
+            name,
+            folds,
+            seeds=seeds,
+            averaged=ensemble,
+            refit=refit,
+            outer=outer,
+            assignments=assignments or [],
+        )
         if as_json:
             print_result(json.dumps(record, indent=1))
         else:
-            _show(False, [flat], ["run", "rows", "accuracy", "macro_f1"])
+            _show(
+                False, _figure_rows(record), ["rows of", "rows", "accuracy", "macro-F1", "log-loss"]
+            )
             _say_notes(record)
             say(f"Report: {record['directory']}/report.html")
 
@@ -338,26 +379,26 @@ def predict(
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],
     split: Annotated[str | None, typer.Option(help="train or test.")] = None,
     out: Annotated[Path | None, typer.Option(help="File for the guid,tag rows.")] = None,
-    text: Annotated[str | None, typer.Option(help="Text of one pair.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Picture of one pair.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text of one post.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture of one post.")] = None,
     data: Data = None,
     device: Device = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Predict a split or one pair."""
+    """Predict a split, or one post: text, picture or both."""
 
     def work() -> None:
         _check_packages()
-        from . import verb_stage_two as verbs
+        from . import verb_predict as verbs
         from .store import write_atomically
 
         verbs.check_pair(text, image, split)
         classes = verbs.classes_of_run(run)
-        if text is not None and image is not None:
+        if split is None:
             rows = [("pair", verbs.predict_pair(run, text, image, device))]
         else:
-            rows = verbs.predict_split(run, str(split), data, device)
+            rows = verbs.predict_split(run, split, data, device)
         records = [
             {
                 "guid": guid,
@@ -371,7 +412,7 @@ def predict(
             say(f"{len(rows)} rows written to {out}.")
         if as_json:
             print_result(json.dumps(records, indent=1))
-        elif text is not None:
+        elif split is None:
             best = records[0]
             shown = ", ".join(
                 f"{k} {v:.3f}" for k, v in dict(zip(classes, rows[0][1], strict=True)).items()
@@ -395,9 +436,9 @@ def evaluate(
 
     def work() -> None:
         _check_packages()
-        from . import verb_stage_two
+        from . import verb_predict
 
-        record = verb_stage_two.evaluate(run, labels, device)
+        record = verb_predict.evaluate(run, labels, device)
         if as_json:
             print_result(json.dumps(record, indent=1))
         else:
@@ -432,12 +473,38 @@ def bench_extract(
         _check_packages()
         from . import verb_bench
 
-        record = verb_bench.extract(_settings(flags), pairs, rounds)
-        if as_json:
-            print_result(json.dumps(record, indent=1))
-        else:
-            rows = [{"figure": key, "value": value} for key, value in record.items()]
-            _show(False, rows, ["figure", "value"])
+        _show_figures(as_json, verb_bench.extract(_settings(flags), pairs, rounds))
+
+    _guarded(debug, work)
+
+
+@bench_app.command("train")
+def bench_train(
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each way takes.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training loops.")] = 1,
+    data: Data = None,
+    encoding: Encoding = None,
+    cache: Cache = None,
+    text_model: TextModel = None,
+    text_weights: TextWeights = None,
+    image_model: ImageModel = None,
+    image_weights: ImageWeights = None,
+    joint_model: JointModel = None,
+    layer: Layer = None,
+    image_layer: ImageLayer = None,
+    tokens: Tokens = None,
+    device: Device = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Stage two against a textbook loop, encoders in the loop, and single HDF5 reads."""
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_bench
+
+        _show_figures(as_json, verb_bench.train(_settings(flags), rounds, threads))
 
     _guarded(debug, work)
 
@@ -499,6 +566,46 @@ def demo(
     _guarded(debug, work)
 
 
+def _figure_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `verb_train.train` returned, a line a set of rows."""
+    rows = [
+        {
+            "rows of": title,
+            "rows": str(record[key]["rows"]),
+            "accuracy": f"{record[key]['accuracy']:.4f}",
+            "macro-F1": f"{record[key]['macro_f1']:.4f}",
+            "log-loss": f"{-record[key]['neg_log_loss']:.4f}",
+        }
+        for key, title in (
+            ("outer", "outer"),
+            ("outer_uncalibrated", "outer, uncalibrated"),
+            ("inner", "inner"),
+            ("inner_uncalibrated", "inner, uncalibrated"),
+        )
+    ]
+    for key, title, count in (
+        ("spread", "single members on outer", len(record["members"])),
+        ("spread_parts", "outer parts", len(record["parts"])),
+    ):
+        if count > 1:
+            of = record[key]
+            rows.append(
+                {
+                    "rows of": f"{count} {title}",
+                    "rows": "",
+                    **{
+                        name: f"{sign * of[m]['mean']:.4f} ± {of[m]['deviation']:.4f}"
+                        for name, m, sign in (
+                            ("accuracy", "accuracy", 1),
+                            ("macro-F1", "macro_f1", 1),
+                            ("log-loss", "neg_log_loss", -1),
+                        )
+                    },
+                }
+            )
+    return rows
+
+
 def _say_notes(record: dict[str, Any]) -> None:
     for note in record["notes"]:
         say(f"Note: {note}.")
@@ -533,6 +640,14 @@ def _show(as_json: bool, records: list[dict[str, Any]], columns: list[str]) -> N
         return
     cells = [[_cell(r[c]) for c in columns] for r in records]
     print_result(format_table(columns, cells))
+
+
+def _show_figures(as_json: bool, record: dict[str, Any]) -> None:
+    if as_json:
+        print_result(json.dumps(record, indent=1))
+    else:
+        rows = [{"figure": key, "value": value} for key, value in record.items()]
+        _show(False, rows, ["figure", "value"])
 
 
 def _cell(value: object) -> str:

@@ -79,7 +79,19 @@ def _variants(value: object) -> object:
     raise ValueError("write report, none, or a number of copies from 1")
 
 
+def _layers(value: object) -> object:
+    """Distinct numbers from 0."""
+    if (
+        isinstance(value, (list, tuple))
+        and all(type(number) is int and number >= 0 for number in value)
+        and len(set(value)) == len(value)
+    ):
+        return tuple(value)
+    raise ValueError("write a list of distinct layer numbers from 0, as [1, 3, 4]")
+
+
 Layer = Annotated[str | int, BeforeValidator(_layer)]
+Layers = Annotated[tuple[int, ...], BeforeValidator(_layers)]
 
 
 class TextSettings(_Section):
@@ -93,6 +105,8 @@ class TextSettings(_Section):
     """Longer token sequences are truncated (a joint model: to its own limit at most)."""
     layer: Layer = "last"
     """``last``; a number, 0 being the embeddings; or ``average:K`` of the last K layers."""
+    pool_layers: Layers = ()
+    """Layers whose means over the real tokens are kept too, as the pools ``mean@N``."""
 
 
 class ImageSettings(_Section):
@@ -114,6 +128,8 @@ class ImageSettings(_Section):
     """``crop``: the model's own resize and centre crop; ``squash``: the whole picture."""
     layer: Layer = "last"
     """``last``; a number, 0 being the first block or stage; or ``average:K`` of the last K."""
+    pool_layers: Layers = ()
+    """Layers whose means over the patches are kept too, as the pools ``mean@N``."""
 
 
 class JointSettings(_Section):
@@ -281,7 +297,7 @@ def _from_environment(
             problems.append(f"{name}: unknown variable; known: {', '.join(sorted(known))}")
             continue
         value: Any = text
-        if name.endswith(("_KWARGS", "_MEAN", "_STD")):
+        if name.endswith(("_KWARGS", "_MEAN", "_STD", "_POOL_LAYERS")):
             try:
                 value = tomllib.loads(f"value = {text}")["value"]
             except tomllib.TOMLDecodeError:

@@ -211,17 +211,24 @@ def read_pairs(
     return [result for result in results if isinstance(result, Sample)]
 
 
-def single_sample(text: str, image_path: Path) -> Sample:
-    """Makes a sample of one text and one picture file, for prediction.
+def single_sample(text: str | None, image_path: Path | None) -> Sample:
+    """Makes a sample of one text and one picture file, for prediction; one may be missing.
 
     Raises:
-        DataError: The picture is missing or not an allowed format.
+        DataError: The picture is missing or not an allowed format, or the text is empty.
     """
-    if not image_path.is_file():
-        raise DataError(f"There is no picture {image_path}.", "Give an existing file with --image.")
-    picture = _picture_sha256(image_path.parent.resolve(), image_path.name)
+    if text is not None and not strip_text(text):
+        raise DataError("The text is empty.", "Leave --text out to predict from a picture alone.")
+    picture = ""
+    if image_path is not None:
+        if not image_path.is_file():
+            raise DataError(
+                f"There is no picture {image_path}.", "Give an existing file with --image."
+            )
+        picture = _picture_sha256(image_path.parent.resolve(), image_path.name)
+    text = strip_text(text or "")
     return Sample(
-        "pair", None, text, image_path, hashlib.sha256(text.encode()).hexdigest(), picture
+        "pair", None, text, image_path or Path(), hashlib.sha256(text.encode()).hexdigest(), picture
     )
 
 

@@ -119,7 +119,7 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
     Returns:
         The figures shown.
     """
-    from . import verb_extract, verb_search, verb_stage_two
+    from . import verb_extract, verb_predict, verb_search, verb_train
 
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,12 +131,12 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
         say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
         verb_extract.run(settings, "all")
         searched = verb_search.search(settings, "demo", trials)
-        trained = verb_stage_two.train(settings, "demo", None, folds=3)
-        predictions = verb_stage_two.predict_split(trained["run"], "test", None, None)
-        lines = verb_stage_two.format_predictions(predictions, LABELS)
+        trained = verb_train.train(settings, ["demo"], None, folds=3)
+        predictions = verb_predict.predict_split(trained["run"], "test", None, None)
+        lines = verb_predict.format_predictions(predictions, LABELS)
         write_atomically(Path("predictions.csv"), lines.encode())
         answers = Path("posts/answers.txt")
-        tested = verb_stage_two.evaluate(trained["run"], answers, None)
+        tested = verb_predict.evaluate(trained["run"], answers, None)
         truth = {row.guid: row.label for row in read_labels(answers)}
         texts = {
             guid: Path(f"posts/pairs/{guid}.txt").read_text(encoding="utf-8").strip()

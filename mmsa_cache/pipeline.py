@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .bank import FeatureBank, ModalityFeatures
+from .bank import Dims, FeatureBank, ModalityFeatures
 from .config import Settings
-from .dataset import Sample
+from .dataset import Sample, single_sample
 from .errors import DeviceError
 from .features import MODALITIES, cache_fields, cache_folder, classes_of, copies_of
 from .fingerprint import cache_name
@@ -29,8 +29,8 @@ def resolve_encoder(settings: Settings, modality: str, compute: str = "float32")
     from extract.encoder import Options
 
     text, image, joint = settings.text, settings.image, settings.joint
-    layer = text.layer if modality == "text" else image.layer
-    options = Options(layer, settings.extract.tokens, compute)
+    own = text if modality == "text" else image
+    options = Options(own.layer, settings.extract.tokens, compute, own.pool_layers)
     if modality == "text":
         from extract.text import resolve_text
 
@@ -176,17 +176,54 @@ def live_bank(settings: Settings, samples: Sequence[Sample]) -> FeatureBank:
     The features are those of the cache up to the order of additions, which padding and batches
     change: about one part in a thousand, the resolution of float16.
     """
-    from extract.engine import encode_rows, plan_rows
+    return _bank({m: _live_features(settings, samples, m) for m in MODALITIES}, samples)
 
-    rows = plan_rows(samples, {})
-    device = pick_device(settings.device)
+
+def live_pair(
+    settings: Settings,
+    text: str | None,
+    image: Path | None,
+    dims: Sequence[Dims],
+    positions: int,
+) -> FeatureBank:
+    """Encodes one post of which a part is missing; the bank masks that part out.
+
+    Args:
+        settings: The command's settings.
+        text: Its text, or None.
+        image: Its picture, or None.
+        dims: Features that the models expect.
+        positions: Patches that the model expects of a picture.
+    """
+    given = {"text": text, "image": image}
+    sample = single_sample(text, image)
     features = {}
     for modality in MODALITIES:
-        spec = resolve_encoder(settings, modality, compute_here(settings))
-        reader = reader_of(modality, spec, settings.seed)
-        shard = encode_rows(rows, reader, spec.load(device), device, settings.extract.batch_size)
-        features[modality] = ModalityFeatures([shard], f"{modality} ({spec.label})")
-    return _bank(features, samples)
+        if given[modality] is not None:
+            features[modality] = _live_features(settings, [sample], modality)
+        else:
+            vectors = {
+                name.removeprefix(f"{modality}_"): size
+                for part in dims
+                for name, size in part.vectors.items()
+                if name.startswith(f"{modality}_")
+            }
+            features[modality] = ModalityFeatures.absent(
+                getattr(dims[0], modality), vectors, positions if modality == "image" else 1
+            )
+    return FeatureBank(features["text"], features["image"], [sample.guid], [-1], partial=True)
+
+
+def _live_features(settings: Settings, samples: Sequence[Sample], modality: str) -> Any:
+    from extract.engine import encode_rows, plan_rows
+
+    device = pick_device(settings.device)
+    spec = resolve_encoder(settings, modality, compute_here(settings))
+    reader = reader_of(modality, spec, settings.seed)
+    shard = encode_rows(
+        plan_rows(samples, {}), reader, spec.load(device), device, settings.extract.batch_size
+    )
+    return ModalityFeatures([shard], f"{modality} ({spec.label})")
 
 
 def _bank(features: dict[str, ModalityFeatures], samples: Sequence[Sample]) -> FeatureBank:

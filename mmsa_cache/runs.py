@@ -9,13 +9,16 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from .errors import ModelError, SettingsError
+from .fingerprint import digest
 
 RUNS = Path("runs")
 _PACKAGES = ("torch", "transformers", "timm", "h5py", "numpy", "optuna", "scikit-learn")
@@ -34,17 +37,22 @@ def environment(device: str) -> dict[str, Any]:
 
 
 @contextmanager
-def new_run(name: str | None) -> Iterator[tuple[str, Path]]:
+def new_run(name: str | None, identity: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """Makes a run's folder under a temporary name; it gets its own once it is whole.
+
+    The temporary name follows from what is run, so the same command finds what an interrupted one
+    left there, whatever name it is to have.
 
     Args:
         name: The run's name; default: the date and time.
+        identity: Everything that makes the run.
 
     Yields:
-        The name and the folder to write into. If anything is raised, the folder is removed.
+        The name and the folder to write into. After Ctrl-C or a kill the folder stays, to go on
+        from; after an error it is removed.
 
     Raises:
-        SettingsError: The name is taken or not a plain file name.
+        SettingsError: The name is taken or not a plain file name, or the same is being run.
     """
     name = name or time.strftime("run-%Y%m%d-%H%M%S")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -53,14 +61,19 @@ def new_run(name: str | None) -> Iterator[tuple[str, Path]]:
         )
     if (RUNS / name).exists():
         raise SettingsError(f"The run {RUNS / name} exists already.", "Give another --name.")
-    folder = RUNS / f".{name}.{os.getpid()}"
-    folder.mkdir(parents=True)
+    folder = RUNS / f".unfinished-{digest(identity)[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield name, folder
-        folder.rename(RUNS / name)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        with FileLock(folder.with_suffix(".lock"), timeout=0):
+            try:
+                yield name, folder
+                folder.rename(RUNS / name)
+            except Exception:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+    except Timeout as error:
+        raise SettingsError("The same is being trained by another process.", "Wait.") from error
+    folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -118,9 +118,43 @@ def outer_split(
             development = development[~np.isin(groups[development], groups[outer])]
     else:
         raise SettingsError(
-            f"Unknown outer split {kind!r}.", "Valid: report, report-parity, grouped."
+            f"Unknown outer split {kind!r}.",
+            "Valid: report, report-parity, grouped; to train also stratified-5, grouped-5.",
         )
     return np.sort(development), np.sort(outer)
+
+
+def outer_splits(
+    kind: str, labels: IntArray, groups: IntArray, seed: int
+) -> list[tuple[IntArray, IntArray]]:
+    """The outer parts that a final model is judged on.
+
+    Args:
+        kind: One of `outer_split`, or a cross-validation over all rows, in which each part judges
+            once: ``stratified-K`` (scikit-learn's StratifiedKFold) or ``grouped-K`` (the same
+            with duplicate groups kept together).
+        labels: Class codes, (rows,).
+        groups: Duplicate groups, (rows,).
+        seed: Seed of the shuffle.
+
+    Returns:
+        Sorted development rows and sorted outer rows of each part.
+    """
+    match = re.fullmatch(r"(stratified|grouped)-([2-9]|1\d)", kind)
+    if match is None:
+        return [outer_split(kind, labels, groups, seed)]
+    folds = int(match[2])
+    if match[1] == "grouped":
+        return grouped_folds(labels, groups, folds, seed)
+    from sklearn.model_selection import StratifiedKFold
+
+    if np.unique(labels, return_counts=True)[1].min() < folds:
+        raise SettingsError(f"The rarest class has fewer rows than {folds} folds.")
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return [
+        (np.asarray(train, np.int64), np.asarray(judged, np.int64))
+        for train, judged in splitter.split(labels, labels)
+    ]
 
 
 def report_copies(labels: Iterable[int]) -> dict[int, int]:

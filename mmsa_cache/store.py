@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
+import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,6 @@ from .schema import Shard, shard_name
 MANIFEST = "manifest.json"
 RECEIPT = "manifest.partial.json"
 _TEMPORARY = ".tmp-"
-_HASHING_THREADS = 2
 _MAX_MANIFEST_BYTES = 64 << 20
 
 
@@ -143,6 +144,11 @@ def lock_path(directory: Path) -> Path:
     return directory.parent / f".{directory.name}.lock"
 
 
+def note_path(directory: Path) -> Path:
+    """Where it is noted which shards of a cache were found whole, and when they were touched."""
+    return directory.parent / f".{directory.name}.verified"
+
+
 class CacheWriter:
     """Publishes the shards of one cache; what an earlier run published stays.
 
@@ -205,9 +211,7 @@ class CacheWriter:
         )
         # A finished cache is only looked over; it is hashed where it is opened or verified.
         check = _check_size if self.complete else _check_bytes
-        with ThreadPoolExecutor(_HASHING_THREADS) as pool:  # hashing releases the interpreter
-            for _ in pool.map(lambda e: check(self._directory / e.name, e), kept):
-                pass
+        _each(lambda entry: check(self._directory / entry.name, entry), kept)
         if self.complete and len(kept) < len(found.shards):
             raise DamagedCacheError(
                 f"{self._directory / found.shards[len(kept)].name} is missing.", _AGAIN
@@ -305,8 +309,8 @@ def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -
 
     Args:
         directory: The cache's folder.
+        verify: Re-hash every file first that was not found whole since it was last touched.
         name: `RECEIPT` opens the sealed shards of an unfinished cache.
-        verify: Re-hash every file first.
 
     Raises:
         CacheNotFoundError: There is no finished cache.
@@ -315,11 +319,47 @@ def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -
     manifest = read_manifest(directory, name)
     if name == MANIFEST and not manifest.complete:
         raise DamagedCacheError(f"{directory}: the manifest's shards lack rows.", _AGAIN)
+    if verify:
+        _verify_touched(directory, manifest)
     for entry in manifest.shards:
-        path = directory / entry.name
-        if verify:
-            _check_bytes(path, entry)
-        yield _map_shard(path, entry, manifest.fingerprint)
+        yield _map_shard(directory / entry.name, entry, manifest.fingerprint)
+
+
+def _verify_touched(directory: Path, manifest: Manifest) -> None:
+    """Hashes the shards whose size or times differ from when they were last found whole.
+
+    The change time, which no program can set, moves with every write; so what another program did
+    to a file is seen at the next open, and an untouched cache opens without being read through.
+
+    Raises:
+        DamagedCacheError: Names the first file that is not what was sealed.
+    """
+    note = note_path(directory)
+    known: dict[str, list[Any]] = {}
+    with contextlib.suppress(OSError, ValueError):
+        raw = json.loads(note.read_bytes()) if note.stat().st_size <= _MAX_MANIFEST_BYTES else {}
+        known = raw if isinstance(raw, dict) else {}
+    now = {e.name: [e.sha256, *_times(directory / e.name, e)] for e in manifest.shards}
+    touched = [e for e in manifest.shards if known.get(e.name) != now[e.name]]
+    if not touched:
+        return
+    _each(lambda entry: _check_bytes(directory / entry.name, entry), touched)
+    # Times are those from before the hashing: what was written meanwhile is hashed next time.
+    with contextlib.suppress(OSError):  # a cache that may only be read is hashed every time
+        write_atomically(note, json.dumps(now).encode())
+
+
+def _times(path: Path, entry: ShardEntry) -> tuple[int, int, int]:
+    _check_size(path, entry)
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _each(check: Callable[[ShardEntry], None], entries: Sequence[ShardEntry]) -> None:
+    """Checks entries side by side: hashing releases the interpreter."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(check, entries):
+            pass
 
 
 def verify_cache(directory: Path) -> list[str]:
@@ -366,63 +406,91 @@ def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
         return DamagedCacheError(f"{path}: {why}.", _AGAIN)
 
     try:
-        with h5py.File(path, "r") as file:
-            names = set(file)
+        with contextlib.closing(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)) as file:
+            group = h5py.h5g.open(file, b"/")
+            names = {name.decode() for name in group}
             if names - {schema.SHARED} != set(schema.DATASETS):
                 raise refuse(f"holds {sorted(names)}, expected {sorted(schema.DATASETS)}")
-            if bytes(file.attrs["fingerprint"]).decode() != digest:
+            if _bytes_of(group, b"fingerprint").item().decode() != digest:
                 raise refuse("belongs to another cache (fingerprint)")
-            data: dict[str, h5py.Dataset] = {}
+            places: dict[str, tuple[np.dtype[Any], tuple[int, ...], int | None]] = {}
             for name in sorted(names):
-                if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                if group.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
                     raise refuse(f"{name} is a link to elsewhere")
-                item = file[name]
-                if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+                item = h5py.h5o.open(group, name.encode())
+                plan = item.get_create_plist() if isinstance(item, h5py.h5d.DatasetID) else None
+                if plan is None or plan.get_layout() == h5py.h5d.VIRTUAL:
                     raise refuse(f"{name} is not a dataset of this file")
-                plan = item.id.get_create_plist()
-                if plan.get_nfilters() or plan.get_layout() != h5py.h5d.CONTIGUOUS:
+                if plan.get_layout() != h5py.h5d.CONTIGUOUS or plan.get_nfilters():
                     raise refuse(f"{name} is filtered or not contiguous")
-                if item.size and item.id.get_offset() is None:
-                    raise refuse(f"{name} has no storage")
-                data[name] = item
-            rows = entry.rows
-            dim = data["tokens"].shape[-1]
-            pools = tuple(bytes(p).decode() for p in data["pooled"].attrs["pools"])
-            shapes = {
-                "guids": ((rows,), "S"),
-                "variant": ((rows,), "<i4"),
-                "operations": ((rows,), "S"),
-                "offsets": ((rows + 1,), "<i8"),
-                "tokens": ((data["tokens"].shape[0], dim), "<f2"),
-                "pooled": ((rows, len(pools), dim), "<f2"),
-            }
-            if schema.SHARED in data:
-                shapes[schema.SHARED] = ((rows, *data[schema.SHARED].shape[1:2]), "<f2")
-            for name, (shape, dtype) in shapes.items():
-                have = data[name]
-                same = have.dtype.kind == "S" if dtype == "S" else have.dtype == np.dtype(dtype)
-                if have.shape != shape or not same or have.nbytes > entry.bytes:
-                    raise refuse(f"{name} is {have.shape} {have.dtype}, expected {shape} {dtype}")
-            offset = data["tokens"].id.get_offset()
-            shape = data["tokens"].shape
-            small = {n: item[()] for n, item in data.items() if n != "tokens"}
-    except (OSError, KeyError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+                if plan.get_external_count():
+                    raise refuse(f"{name} is not a dataset of this file")
+                places[name] = (item.dtype, item.shape, item.get_offset())
+                if name == "pooled":
+                    pools = tuple(pool.decode() for pool in _bytes_of(item, b"pools").tolist())
+        rows, dim = entry.rows, places["tokens"][1][-1]
+        shapes = {
+            "guids": ((rows,), "S"),
+            "variant": ((rows,), "<i4"),
+            "operations": ((rows,), "S"),
+            "offsets": ((rows + 1,), "<i8"),
+            "tokens": ((places["tokens"][1][0], dim), "<f2"),
+            "pooled": ((rows, len(pools), dim), "<f2"),
+        }
+        if schema.SHARED in places:
+            shapes[schema.SHARED] = ((rows, *places[schema.SHARED][1][1:2]), "<f2")
+        for name, (shape, wanted) in shapes.items():
+            dtype, have, offset = places[name]
+            same = dtype.kind == "S" if wanted == "S" else dtype == np.dtype(wanted)
+            size = math.prod(have)
+            if have != shape or not same or size * dtype.itemsize > entry.bytes:
+                raise refuse(f"{name} is {have} {dtype}, expected {shape} {wanted}")
+            if size and offset is None:
+                raise refuse(f"{name} has no storage")
+    except (OSError, KeyError, IndexError, ValueError, RuntimeError, UnicodeDecodeError) as error:
         raise refuse(f"is not a readable shard ({error})") from error
-    tokens: NDArray[np.float16]
-    if shape[0]:  # copy-on-write: the file cannot be changed through the map
-        tokens = np.memmap(path, schema.FEATURE_DTYPE, "c", offset=offset, shape=shape)
-    else:
-        tokens = np.empty(shape, schema.FEATURE_DTYPE)
+    try:
+        parts = _map_arrays(path, places)
+    except (OSError, TypeError, ValueError) as error:  # places beyond the end of the file
+        raise refuse(f"is not a readable shard ({error})") from error
     try:
         return Shard(
-            [g.decode() for g in small["guids"]],
-            small["variant"],
-            [o.decode() for o in small["operations"]],
-            small["offsets"],
-            tokens,
-            small["pooled"],
+            [guid.decode() for guid in parts["guids"].tolist()],
+            parts["variant"],
+            [operation.decode() for operation in parts["operations"].tolist()],
+            parts["offsets"],
+            parts["tokens"],
+            parts["pooled"],
             pools,
-            small.get(schema.SHARED),
+            parts.get(schema.SHARED),
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise refuse(str(error)) from error
+
+
+def _bytes_of(owner: Any, name: bytes) -> NDArray[np.bytes_]:
+    """An attribute of fixed-length bytes; h5py's low level, since a cache has many shards.
+
+    Raises:
+        ValueError: It is of another type.
+    """
+    attribute = h5py.h5a.open(owner, name)
+    if attribute.dtype.kind != "S":
+        raise ValueError(f"attribute {name.decode()} is {attribute.dtype}")
+    value = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(value)
+    return value
+
+
+def _map_arrays(path: Path, places: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """Arrays on one copy-on-write map of a file: processes share it, none can change the file."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    parts: dict[str, NDArray[Any]] = {}
+    for name, (dtype, shape, offset) in places.items():
+        if not math.prod(shape):  # HDF5 gives nothing no place
+            parts[name] = np.empty(shape, dtype)
+            continue
+        array: NDArray[Any] = np.ndarray(shape, dtype, mapped, offset)
+        parts[name] = array if array.flags.aligned else array.copy()
+    return parts

@@ -6,9 +6,10 @@ import platform
 from typing import Any
 
 from .config import Settings
+from .dataset import Sample
 from .errors import DataError
 from .features import MODALITIES, load_samples
-from .pipeline import compute_here, pick_device, reader_of, resolve_encoder
+from .pipeline import compute_here, notes_of, pick_device, reader_of, resolve_encoder
 
 
 def extract(settings: Settings, pairs: int, rounds: int) -> dict[str, Any]:
@@ -22,7 +23,6 @@ def extract(settings: Settings, pairs: int, rounds: int) -> dict[str, Any]:
     Raises:
         DataError: There are no pairs.
     """
-    import torch
 
     from extract.bench import bench
 
@@ -46,10 +46,71 @@ def extract(settings: Settings, pairs: int, rounds: int) -> dict[str, Any]:
         shard_rows=settings.cache.shard_rows,
         rounds=rounds,
     )
-    on_gpu = device.type == "cuda"
     return {
         **figures,
         "encoders": {name: spec.label for name, spec in specs.items()},
         "compute": compute,
-        "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "cpu",
+        "device": _device_name(device),
     }
+
+
+def train(settings: Settings, rounds: int, threads: int) -> dict[str, Any]:
+    """Measures stage two on the training split's caches; see `fuse.bench`.
+
+    Args:
+        settings: The command's settings.
+        rounds: Turns that each way takes.
+        threads: CPU threads of the training loops (the encoders take all).
+    """
+    import torch
+
+    from fuse import bench
+
+    from .verb_train import labelled
+
+    samples, bank, origin = labelled(settings)
+    folders = [settings.cache.dir / "train" / m / origin[m] for m in MODALITIES]
+    names = origin["classes"]
+    every = torch.get_num_threads()
+    record = bench.bench_reading(folders, bank.guids, rounds)
+    torch.set_num_threads(threads)
+    record |= bench.bench_epochs(bank, names, rounds)
+    record |= bench.bench_folds(bank, names, rounds)
+    torch.set_num_threads(every)
+    in_loop = bench.bench_encoders_in_loop(_encode_now(settings, samples), bank, names, rounds)
+    record["encoders_in_loop_batch_seconds"] = in_loop
+    record["ratio_encoders_in_loop"] = in_loop * record["batches"] / record["epoch_seconds"]
+    return {
+        **record,
+        "threads": threads,
+        "rounds": rounds,
+        "encoders": {m: resolve_encoder(settings, m).label for m in MODALITIES},
+        "notes": notes_of(settings),
+        "device": _device_name(bank.labels.device),
+    }
+
+
+def _encode_now(settings: Settings, samples: list[Sample]) -> Any:
+    """Reads and encodes samples of a split, as stage one does, in one thread after another."""
+    from extract.engine import Row, read_rows
+
+    device = pick_device(settings.device)
+    parts = []
+    for modality in MODALITIES:
+        spec = resolve_encoder(settings, modality, compute_here(settings))
+        parts.append((spec.load(device), reader_of(modality, spec, settings.seed)))
+
+    def encode(indices: list[int]) -> None:
+        rows = [Row(samples[i], 0) for i in indices]
+        for encoder, reader in parts:
+            encoder.encode(read_rows(rows, reader, encoder).inputs)
+
+    return encode
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or "cpu"

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fuse.trainer import Fit, Setting, TrainingError
+from fuse.setting import Setting
+from fuse.trainer import Fit, TrainingError
 from fuse.worker import serve
 
 if TYPE_CHECKING:

@@ -257,18 +257,33 @@ def test_class_names_come_from_the_setting_or_the_table(tmp_path: Path) -> None:
         assert "two or more distinct names" in caught.value.problems[0]
 
 
-def test_a_run_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> None:
-        with new_run("r") as (_, folder):
+def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended_by(error: BaseException) -> None:
+        with new_run("r", {"what": 1}) as (_, folder):
             (folder / "half").write_text("x")
-            raise KeyboardInterrupt
+            raise error
+
+    def shown() -> list[str]:
+        return [p.name for p in (tmp_path / "runs").iterdir() if not p.name.startswith(".")]
 
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert list((tmp_path / "runs").iterdir()) == []
-    with new_run("r") as (_, folder):
+    with pytest.raises(ValueError, match="boom"):
+        ended_by(ValueError("boom"))
+    with new_run("r", {"what": 2}) as (_, folder):
+        assert list(folder.iterdir()) == [], "an error leaves nothing"
+        with (
+            pytest.raises(SettingsError, match="trained by another process"),
+            new_run("s", {"what": 2}),
+        ):
+            pass
         (folder / "whole").write_text("x")
     assert [p.name for p in (tmp_path / "runs/r").iterdir()] == ["whole"]
-    with pytest.raises(SettingsError, match="exists already"), new_run("r"):
+    with pytest.raises(SettingsError, match="exists already"), new_run("r", {"what": 2}):
         pass
+    (tmp_path / "runs/r").rename(tmp_path / "runs/q")
+    with pytest.raises(KeyboardInterrupt):
+        ended_by(KeyboardInterrupt())
+    assert shown() == ["q"], "what is unfinished is not to be taken for a run"
+    with new_run("t", {"what": 1}) as (_, folder):
+        assert [p.name for p in folder.iterdir()] == ["half"], "the same goes on, whatever its name"
+    assert sorted(shown()) == ["q", "t"]

@@ -177,6 +177,20 @@ def test_settings_report_every_mistake(tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
+def test_pool_layers_are_distinct_numbers(tmp_path: Path) -> None:
+    (tmp_path / "mmsa.toml").write_text("[text]\npool_layers = [1]\n")
+    settings = load_settings(
+        folder=tmp_path,
+        environ={"MMSA_TEXT_POOL_LAYERS": "[1, 3, 4]", "MMSA_IMAGE_POOL_LAYERS": "[7]"},
+    )
+    assert settings.text.pool_layers == (1, 3, 4)
+    assert settings.image.pool_layers == (7,)
+    assert load_settings(folder=tmp_path, environ={}).text.pool_layers == (1,)
+    for wrong in ("[1, 1]", "[-1]", "3", '["1"]', "[true]"):
+        with pytest.raises(SettingsError, match="a list of distinct layer numbers from 0"):
+            load_settings(folder=tmp_path, environ={"MMSA_TEXT_POOL_LAYERS": wrong})
+
+
 def test_jpeg_paths_agree_with_pillow() -> None:
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8)).resize((160, 120))

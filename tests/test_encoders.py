@@ -194,6 +194,38 @@ def test_text_layers_and_positions(tmp_path: Path) -> None:
     assert keep.size.padded_float32_bytes == 4 * 384 * (64 + 2)
 
 
+def test_text_pools_of_inner_layers(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    folder = save(tmp_path, minilm)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        direct = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    plain = resolve_text(str(folder), "random", 64, 5)
+    spec = resolve_text(str(folder), "random", 64, 5, Options(pool_layers=(4, 0)))
+    assert "pool_layers" not in plain.fields  # caches of before stay valid
+    assert spec.fields == plain.fields | {"pool_layers": [4, 0]}
+    encoder, without = spec.load(CPU), plain.load(CPU)
+    inputs = encoder.prepare(TEXTS)
+    found, wanted = encoder.encode(inputs), without.encode(inputs)
+    assert encoder.pools == ("cls", "mean", "mean@4", "mean@0")
+    assert encoder.size.bytes(inputs) == without.size.bytes(inputs) + 2 * 2 * 384
+    torch.testing.assert_close(found.tokens, wanted.tokens)
+    torch.testing.assert_close(found.pooled[:, :2], wanted.pooled)
+    for text, pooled in zip(TEXTS, found.pooled, strict=True):
+        with torch.inference_mode():
+            output = direct(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
+        for place, number in ((2, 4), (3, 0)):
+            close(pooled[place], output.hidden_states[number][0].mean(0))
+    for options in ({"layer": 4}, {"tokens": "none"}):
+        chosen = Options(pool_layers=(4, 0), **options)
+        other = resolve_text(str(folder), "random", 64, 5, chosen).load(CPU)
+        torch.testing.assert_close(other.encode(inputs).pooled[:, 2:], found.pooled[:, 2:])
+    with pytest.raises(ModelError, match=r"has the layers 0 … 6, layer 7 is asked for"):
+        resolve_text(str(folder), "random", 64, 5, Options(pool_layers=(1, 7))).load(CPU)
+
+
 def test_half_precision_is_near_float32_and_named(tmp_path: Path) -> None:
     folder = save(tmp_path, minilm)
     exact = resolve_text(str(folder), "random", 64, 5)
@@ -275,6 +307,45 @@ def test_image_families_give_what_the_library_gives(name: str) -> None:
     expected = [own.mean(1), own[:, 0]] + ([sequence[:, 0]] if "cls" in pools else [])
     close(found.tokens, own.reshape(-1, dim))
     close(found.pooled, torch.stack(expected, 1))
+    with torch.inference_mode():  # the call that gives inner layers too gives the same last one
+        beside = encoder.tower(normalised(batch, encoder), "last", (1,))
+    close(beside.patches, own)
+    assert len(beside.inner) == 1
+
+
+def test_image_pools_of_inner_layers() -> None:
+    name, batch = "deit_tiny_patch16_224", pictures(224)
+    vit = direct_model(name)
+    seen: dict[int, Tensor] = {}
+    for number, block in enumerate(vit.blocks):
+        block.register_forward_hook(lambda _, given, result, n=number: seen.update({n: result}))
+    plain = image_encoder(name, 224)
+    with torch.inference_mode():
+        vit.forward_features(normalised(batch, plain))
+    wanted = plain.encode(batch)
+    encoder = image_encoder(name, 224, pool_layers=(7, 0), tokens="pool:2x2")
+    found = encoder.encode(batch)
+    assert encoder.pools == ("mean", "first", "cls", "mean@7", "mean@0")
+    torch.testing.assert_close(found.pooled[:, :3], wanted.pooled)
+    for place, number in ((3, 7), (4, 0)):
+        close(found.pooled[:, place], seen[number][:, 1:].mean(1))
+    for layer, expected in ((7, seen[7]), ("average:2", (seen[10] + seen[11]) / 2)):
+        deep = image_encoder(name, 224, pool_layers=(3,), layer=layer)
+        both = deep.encode(batch)
+        close(both.tokens, expected[:, 1:].flatten(0, 1))
+        close(both.pooled[:, 2], expected[:, 0])
+        close(both.pooled[:, 3], seen[3][:, 1:].mean(1))
+    calls: list[int] = []
+    encoder.tower._model.patch_embed.register_forward_hook(lambda *_: calls.append(1))
+    encoder.encode(batch)
+    assert calls == [1]
+    with pytest.raises(ModelError, match="has the layers 0 … 11, layer 12"):
+        image_encoder(name, 224, pool_layers=(12,))
+    with pytest.raises(ModelError, match="layer 1 has 192 features, the layer that is kept has 76"):
+        image_encoder("swinv2_tiny_window8_256", 256, pool_layers=(3, 1))
+    swin = image_encoder("swinv2_tiny_window8_256", 256, pool_layers=(1,), layer=1)
+    pooled = swin.encode(pictures(256)).pooled
+    torch.testing.assert_close(pooled[:, 2], pooled[:, 0])
 
 
 def test_image_layers() -> None:
@@ -476,6 +547,42 @@ def test_joint_layers(tmp_path: Path) -> None:
     found = encoder.encode(encoder.prepare(TEXTS[:1]))
     close(found.tokens, output.hidden_states[4][0])
     close(found.shared, output.pooler_output)  # the shared space is always the model's own
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_joint_pools_of_inner_layers(family: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    make, text_pools, image_pools, patches, _, longest = JOINT_FAMILIES[family]
+    folder = save(tmp_path, make)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        direct = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+    options = Options(pool_layers=(2, 11))
+    encoder = resolve_text(str(folder), "random", 77, 5, options, joint=True).load(CPU)
+    assert encoder.pools == (*text_pools, "mean@2", "mean@11")
+    found = encoder.encode(encoder.prepare(TEXTS))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    padding = {"padding": "max_length", "max_length": longest} if family == "siglip" else {}
+    for text, pooled in zip(TEXTS, found.pooled, strict=True):
+        real = len(tokenizer(text)["input_ids"])
+        ids = torch.tensor([tokenizer(text, **padding)["input_ids"]])
+        with torch.inference_mode():
+            output = direct.get_text_features(input_ids=ids, output_hidden_states=True)
+        for place, number in ((-2, 2), (-1, 11)):
+            close(pooled[place], output.hidden_states[number][0, :real].mean(0))
+
+    image = resolve_joint_image(str(folder), "random", 5, options).load(CPU)
+    batch = pictures(224)
+    assert image.pools == (*image_pools, "mean@2", "mean@11")
+    seen = image.encode(batch)
+    with torch.inference_mode():
+        output = direct.get_image_features(
+            pixel_values=normalised(batch, image), output_hidden_states=True
+        )
+    for place, number in ((-2, 2), (-1, 11)):
+        close(seen.pooled[:, place], output.hidden_states[number][:, -patches:].mean(1))
+    close(seen.shared, output.pooler_output)
 
 
 def test_a_text_model_is_not_a_joint_one(tmp_path: Path) -> None:

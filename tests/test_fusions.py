@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fuse.fusions import FUSIONS, NEEDS_EQUAL_DIMS, build_fusion
+from fuse.attention_fusions import DIRECTIONS
+from fuse.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS, build_fusion
 from fuse.model import MultimodalClassifier, build_model
+from fuse.noise import NoiseTape
 from fuse.projection import POOLINGS, Pool, Projection, Standardise
 
 LEVELS = ("pooled", "tokens")
 ATTENDING = ("attention", "attention_concat", "attention_combine")
-TEXT_IN, IMAGE_IN, TEXT_DIM, IMAGE_DIM, HEADS = 6, 5, 8, 4, 2
+TEXT_IN, IMAGE_IN, TEXT_DIM, IMAGE_DIM, HEADS, RANK = 6, 5, 8, 4, 2, 3
+BESIDE = {"text_vector": 4, "image_vector": 3, "image_vector2": 7}
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -38,6 +41,7 @@ def make(fusion: str, seed: int = 0, **changes: Any) -> MultimodalClassifier:
         "heads": HEADS,
         "layers": 2,
         "ffn": 12,
+        "rank": RANK,
         "head_dims": (7, 5),
     }
     model = build_model(fusion=fusion, **{**flags, **changes}).double().eval()
@@ -118,21 +122,53 @@ def pool(p: dict[str, np.ndarray], name: str, x: np.ndarray, pooling: str) -> np
 
 
 def fuse_row(
-    p: dict[str, np.ndarray], fusion: str, t: np.ndarray, v: np.ndarray, pooling: str
+    p: dict[str, np.ndarray],
+    fusion: str,
+    t: np.ndarray,
+    v: np.ndarray,
+    text_pooling: str,
+    image_pooling: str,
+    directions: str = "text",
 ) -> np.ndarray:
     """The fused vector of one row from its real projected positions only: there is no mask."""
     if fusion == "encoder":
+        if "fusion.text_embedding" in p:
+            t, v = t + p["fusion.text_embedding"], v + p["fusion.image_embedding"]
         return encode(p, np.concatenate([t, v]), layers=2).mean(axis=0)
-    if fusion in ("concat", "combine"):
-        parts = [("text_pool", t), ("image_pool", v)]
-    else:
+    pooled = []
+    if fusion != "attention":
+        pooled = [
+            pool(p, "fusion.text_pool", t, text_pooling),
+            pool(p, "fusion.image_pool", v, image_pooling),
+        ]
+    if fusion in ATTENDING:
         keys = linear(p, "fusion.image_to_text", v) if fusion == "attention_concat" else v
         a, _ = multi_head_attention(p, "fusion.attention.mha", t, keys)
-        parts = [("attended_pool", a)]
-        if fusion != "attention":
-            parts = [("text_pool", t), ("image_pool", v), *parts]
-    pooled = [pool(p, f"fusion.{name}", x, pooling) for name, x in parts]
-    return np.concatenate(pooled) if fusion.endswith("concat") else np.sum(pooled, axis=0)
+        pooled.append(pool(p, "fusion.attention.pool", a, text_pooling))
+        if directions == "both":
+            a, _ = multi_head_attention(p, "fusion.attention.image_mha", keys, t)
+            pooled.append(pool(p, "fusion.attention.image_pool", a, image_pooling))
+    if fusion == "gated":
+        t, v = pooled
+        z = 1.0 / (1.0 + np.exp(-p["fusion.gate.weight"] @ np.concatenate([v, t])))
+        h_t = np.tanh(p["fusion.text_linear.weight"] @ t)
+        return z * np.tanh(p["fusion.image_linear.weight"] @ v) + (1.0 - z) * h_t
+    if fusion == "lowrank":
+        return low_rank(p, *pooled)
+    if fusion.endswith("combine"):
+        return np.sum(pooled, axis=0)
+    return np.concatenate(pooled)
+
+
+def low_rank(p: dict[str, np.ndarray], t: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Through the full weight tensor ``(TEXT_DIM, text_dim + 1, image_dim + 1)``."""
+    factors = [
+        np.column_stack([p[f"fusion.{name}.weight"], p[f"fusion.{name}.bias"]])
+        for name in ("text_factors", "image_factors")
+    ]
+    w_t, w_v = (factor.reshape(RANK, TEXT_DIM, -1) for factor in factors)
+    tensor = np.einsum("rhi,rhj->hij", w_t, w_v)
+    return np.einsum("hij,i,j->h", tensor, np.append(t, 1.0), np.append(v, 1.0))
 
 
 def projected(p: dict[str, np.ndarray], name: str, x: Tensor, mask: Tensor) -> list[np.ndarray]:
@@ -142,26 +178,40 @@ def projected(p: dict[str, np.ndarray], name: str, x: Tensor, mask: Tensor) -> l
     ]
 
 
+def vectors(seed: int = 2, rows: int = 4) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return {
+        name: torch.randn(rows, features, dtype=torch.float64) for name, features in BESIDE.items()
+    }
+
+
 def parametrise_all(test: Any) -> Any:
     test = pytest.mark.parametrize("fusion", FUSIONS)(test)
     return pytest.mark.parametrize("level", LEVELS)(test)
 
 
+@pytest.mark.parametrize("directions", DIRECTIONS)
 @parametrise_all
-def test_classifier_input_sizes_are_those_of_the_table(fusion: str, level: str) -> None:
+def test_classifier_input_sizes_are_those_of_the_table(
+    fusion: str, level: str, directions: str
+) -> None:
     t, v = TEXT_DIM, image_dim(fusion)
+    more = t * (directions == "both")
     table = {
         "concat": t + v,
         "combine": t,
-        "attention": t,
-        "attention_concat": 2 * t + v,
+        "attention": t + more,
+        "attention_concat": 2 * t + v + more,
         "attention_combine": t,
         "encoder": t,
+        "gated": t,
+        "lowrank": t,
+        "late": t + v,
     }
     assert table.keys() == FUSIONS.keys()
-    model = make(fusion, classes=4)
-    first = next(m for m in model.head.modules() if isinstance(m, nn.Linear))
-    assert first.in_features == table[fusion]
+    model = make(fusion, classes=4, directions=directions)
+    parts = [model.head.text, model.head.image] if fusion == "late" else [model.head]
+    assert sum(part.layers[0].in_features for part in parts) == table[fusion]
     logits, out = model(*inputs(level))
     assert out["fused"].shape == (4, table[fusion])
     assert logits.shape == (4, 4)
@@ -184,14 +234,25 @@ def test_the_report_settings_are_the_defaults() -> None:
     assert default.image_projection.out_dim == 16
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+OPTIONS: list[dict[str, Any]] = [
+    *({"pooling": pooling} for pooling in POOLINGS),
+    {"text_pooling": "attention", "image_pooling": "first", "directions": "both"},
+    {"pooling": "first", "image_pooling": "mean", "modality_embeddings": True},
+]
+with_options = pytest.mark.parametrize(
+    "flags", OPTIONS, ids=lambda flags: "-".join(map(str, flags.values()))
+)
+
+
+@with_options
 @parametrise_all
-def test_fused_values(fusion: str, level: str, pooling: str) -> None:
-    model = make(fusion, pooling=pooling)
+def test_fused_values(fusion: str, level: str, flags: dict[str, Any]) -> None:
+    model = make(fusion, **flags)
     text, text_mask, image, image_mask = inputs(level)
     p = numbers(model)
+    ways = [flags.get(f"{name}_pooling", flags.get("pooling")) for name in ("text", "image")]
     expected = [
-        fuse_row(p, fusion, t, v, pooling)
+        fuse_row(p, fusion, t, v, *ways, flags.get("directions", "text"))
         for t, v in zip(
             projected(p, "text", text, text_mask),
             projected(p, "image", image, image_mask),
@@ -211,14 +272,81 @@ def test_head_values() -> None:
     p = numbers(model)
     logits, out = model(*inputs("tokens"))
     x = out["fused"].detach().numpy()
+    np.testing.assert_allclose(logits.detach(), head(p, "head", x), rtol=0, atol=1e-12)
+
+
+def head(p: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
+    """Logits of one head with running figures."""
     for i in (0, 4):
-        x = linear(p, f"head.layers.{i}", x)
-        norm = f"head.layers.{i + 1}"
+        x = linear(p, f"{name}.layers.{i}", x)
+        norm = f"{name}.layers.{i + 1}"
         x = (x - p[f"{norm}.running_mean"]) / np.sqrt(p[f"{norm}.running_var"] + 1e-5)
         x = x * p[f"{norm}.weight"] + p[f"{norm}.bias"]
         x = np.where(x > 0, x, 0.01 * x)
-    expected = linear(p, "head.layers.8", x)
-    np.testing.assert_allclose(logits.detach(), expected, rtol=0, atol=1e-12)
+    return linear(p, f"{name}.layers.8", x)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_late_averages_the_class_probabilities_of_two_heads(level: str) -> None:
+    model = make("late", beside=BESIDE)
+    batch, extra = inputs(level), vectors()
+    batch[1][2] = False  # no text
+    batch[3][3] = False  # no image
+    p = numbers(model)
+    logits, out = model(*batch, extra)
+    t, v = np.split(out["fused"].detach().numpy()[:, : TEXT_DIM + IMAGE_DIM], [TEXT_DIM], axis=1)
+    beside = {name: linear(p, f"beside.{name}.linear", x.numpy()) for name, x in extra.items()}
+    p_text = softmax(head(p, "head.text", np.column_stack([t, beside["text_vector"]])))
+    images = [beside["image_vector"], beside["image_vector2"]]
+    p_image = softmax(head(p, "head.image", np.column_stack([v, *images])))
+    expected = (p_text + p_image) / 2
+    expected[2], expected[3] = p_image[2], p_text[3]
+    np.testing.assert_allclose(logits.exp().detach(), expected, rtol=0, atol=1e-12)
+
+
+@parametrise_all
+def test_vectors_beside(fusion: str, level: str) -> None:
+    batch, extra = inputs(level), vectors()
+    batch[1][2] = False
+    batch[3][3] = False
+    model = make(fusion, beside=BESIDE)
+    p = numbers(model)
+    fused = model(*batch, extra)[1]["fused"].detach().numpy()
+    expected = []
+    for name, missing in (("text_vector", 2), ("image_vector", 3), ("image_vector2", 3)):
+        part = linear(p, f"beside.{name}.linear", extra[name].numpy())
+        part[missing] = 0.0
+        expected.append(part)
+    joined = np.column_stack(expected)
+    np.testing.assert_allclose(fused[:, -joined.shape[1] :], joined, rtol=0, atol=1e-12)
+    assert list(model.projections) == ["text", "image", *BESIDE]
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_vectors_beside_one_modality(modality: str) -> None:
+    model = make("late", modality=modality, beside=BESIDE)
+    assert list(model.projections) == [modality, *(n for n in BESIDE if n.startswith(modality))]
+    text, text_mask, image, image_mask = inputs("tokens")
+    if modality == "text":
+        image, image_mask = None, None
+    else:
+        text, text_mask = None, None
+    logits, _ = model(text, text_mask, image, image_mask, vectors())
+    assert bool(logits.isfinite().all())
+
+
+def test_wrong_vectors_beside() -> None:
+    for name in ("sound", "text"):  # the latter is the name of the sequence
+        with pytest.raises(ValueError, match=f"vector beside '{name}': .* with text_ or image_"):
+            make("concat", beside={name: 3})
+    model = make("concat", beside=BESIDE)
+    for given in (None, {"text_vector": vectors()["text_vector"]}):
+        with pytest.raises(ValueError, match=r"this model reads the (text|image)_vector"):
+            model(*inputs("pooled"), given)
+    with pytest.raises(
+        ValueError, match=r"image_vector2: expected \(batch, 7\), received \(4, 3\)"
+    ):
+        model(*inputs("pooled"), {**vectors(), "image_vector2": vectors()["image_vector"]})
 
 
 def with_padding(x: Tensor, mask: Tensor, before: int, after: int) -> tuple[Tensor, Tensor]:
@@ -234,10 +362,12 @@ def with_padding(x: Tensor, mask: Tensor, before: int, after: int) -> tuple[Tens
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("pooling", POOLINGS)
+@with_options
 @parametrise_all
-def test_padding_changes_nothing(fusion: str, level: str, pooling: str, training: bool) -> None:
-    model = make(fusion, pooling=pooling, dropout=0.0).train(training)
+def test_padding_changes_nothing(
+    fusion: str, level: str, flags: dict[str, Any], training: bool
+) -> None:
+    model = make(fusion, **flags, dropout=0.0).train(training)
     text, text_mask, image, image_mask = inputs(level)
     padded = (*with_padding(text, text_mask, 2, 3), *with_padding(image, image_mask, 4, 1))
     logits, out = model(text, text_mask, image, image_mask)
@@ -298,7 +428,7 @@ def gradients(model: nn.Module) -> dict[str, float]:
     return found
 
 
-def gets_no_gradient(name: str, fusion: str, level: str) -> bool:
+def gets_no_gradient(name: str, fusion: str, level: str, flags: dict[str, Any]) -> bool:
     """The exceptions: what the softmax makes ineffective.
 
     - A key bias adds the same number to all scores of a query.
@@ -310,19 +440,20 @@ def gets_no_gradient(name: str, fusion: str, level: str) -> bool:
     if level == "tokens":
         return False
     cross = name.startswith("fusion.attention.") and name.endswith((".query", ".key"))
-    unread = fusion == "attention" and name.startswith("text_projection.")
+    text_alone = fusion == "attention" and "directions" not in flags
+    unread = text_alone and name.startswith("text_projection.")
     return cross or unread or name.endswith("score.weight")
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@with_options
 @parametrise_all
-def test_gradients_reach_every_parameter(fusion: str, level: str, pooling: str) -> None:
+def test_gradients_reach_every_parameter(fusion: str, level: str, flags: dict[str, Any]) -> None:
     # In eval mode: batch normalisation of a training batch takes every shift before it away.
-    model = make(fusion, pooling=pooling)
+    model = make(fusion, **flags)
     logits, _ = model(*inputs(level, rows=8))
     (logits * torch.randn_like(logits)).sum().backward()
     for name, largest in gradients(model).items():
-        if gets_no_gradient(name, fusion, level):
+        if gets_no_gradient(name, fusion, level, flags):
             assert largest < 1e-11, name
         else:
             assert largest > 1e-6, name
@@ -330,7 +461,7 @@ def test_gradients_reach_every_parameter(fusion: str, level: str, pooling: str) 
 
 @parametrise_all
 def test_gradients_of_the_inputs_equal_finite_differences(fusion: str, level: str) -> None:
-    model = make(fusion)
+    model = make(fusion, directions="both", norm="layer")
     text, text_mask, image, image_mask = inputs(level, rows=3)
 
     def fused(t: Tensor, v: Tensor) -> Tensor:
@@ -342,7 +473,7 @@ def test_gradients_of_the_inputs_equal_finite_differences(fusion: str, level: st
 
 @parametrise_all
 def test_state_dict_round_trip(fusion: str, level: str) -> None:
-    model = make(fusion, pooling="attention", standardise=True)
+    model = make(fusion, pooling="attention", norm="standardise")
     for projection in (model.text_projection, model.image_projection):
         figures = torch.rand(2, projection.in_dim, dtype=torch.float64)
         projection.standardise.fit(figures[0], 0.5 + figures[1])
@@ -352,7 +483,7 @@ def test_state_dict_round_trip(fusion: str, level: str) -> None:
     model.eval()
     batch = inputs(level)
     logits, _ = model(*batch)
-    other = make(fusion, seed=9, pooling="attention", standardise=True)
+    other = make(fusion, seed=9, pooling="attention", norm="standardise")
     assert not torch.allclose(other(*batch)[0], logits)
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
@@ -382,42 +513,113 @@ def test_rows_without_a_real_position(
         for name, parameter in model.named_parameters():
             assert parameter.grad is None or bool(parameter.grad.isfinite().all()), name
         empty = [1, 2, 3] if fusion == "attention" else [3]
-        assert float(out["fused"][empty].abs().detach().max()) == 0.0
+        if fusion != "lowrank":  # which has the product of its ones there
+            assert float(out["fused"][empty].abs().detach().max()) == 0.0
         assert bool((out["fused"][0] != 0).any())
         if "attention" in out:
-            assert float(out["attention"][[2, 3]].abs().detach().max()) == 0.0
+            without = [3] if fusion == "encoder" else [2, 3]
+            assert float(out["attention"][without].abs().detach().max()) == 0.0
     with torch.no_grad():
         nothing = (torch.zeros_like(text_mask), torch.zeros_like(image_mask))
         logits, out = model(text, nothing[0], image, nothing[1])
         assert bool(logits.isfinite().all())
-        assert float(out["fused"].abs().max()) == 0.0
+        if fusion == "lowrank":
+            assert torch.equal(out["fused"], out["fused"][:1].expand_as(out["fused"]))
+        else:
+            assert float(out["fused"].abs().max()) == 0.0
 
 
+ABSENT = pytest.mark.parametrize("absent", ["text", "image"])
+"""The modality that rows of a batch lack."""
+
+
+@ABSENT
+@parametrise_all
+def test_a_missing_modality_changes_nothing_by_its_features(
+    fusion: str, level: str, absent: str
+) -> None:
+    model = make(fusion, beside=BESIDE, directions="both", modality_embeddings=True)
+    text, text_mask, image, image_mask = inputs(level)
+    extra = vectors()
+    mask = text_mask if absent == "text" else image_mask
+    mask[1:3] = False
+
+    def run() -> tuple[Tensor, dict[str, Tensor]]:
+        model.zero_grad()
+        logits, _ = model(text, text_mask, image, image_mask, extra)
+        logits.square().sum().backward()
+        return logits, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    logits, found = run()
+    features = text if absent == "text" else image
+    features[1:3] = 1e4 * torch.randn_like(features[1:3])
+    for name, vector in extra.items():
+        if name.startswith(absent):
+            vector[1:3] = 1e4 * torch.randn_like(vector[1:3])
+    again, found_again = run()
+    assert bool(logits.isfinite().all())
+    assert all(bool(gradient.isfinite().all()) for gradient in found.values())
+    torch.testing.assert_close(again, logits, rtol=0, atol=1e-11)
+    torch.testing.assert_close(found_again, found, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("directions", DIRECTIONS)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("fusion", ATTENDING)
-def test_attention_weights_come_out_by_name(fusion: str, level: str) -> None:
-    model = make(fusion)
+def test_attention_weights_come_out_by_name(fusion: str, level: str, directions: str) -> None:
+    model = make(fusion, directions=directions)
     text, text_mask, image, image_mask = inputs(level)
     image, image_mask = with_padding(image, image_mask, 1, 2)
     logits, out = model(text, text_mask, image, image_mask, need_weights=True)
-    weights = out["attention"].detach()
-    assert weights.shape == (*text.shape[:2], image.shape[1])
-    real = image_mask.unsqueeze(1).expand_as(weights)
-    assert float(weights[~real].abs().max()) == 0.0
-    assert bool((weights[real] > 0).all())
-    torch.testing.assert_close(weights.sum(dim=2), torch.ones(text.shape[:2]).double())
     p = numbers(model)
-    keys = projected(p, "image", image, image_mask)
-    for b, t in enumerate(projected(p, "text", text, text_mask)):
-        k = linear(p, "fusion.image_to_text", keys[b]) if fusion == "attention_concat" else keys[b]
-        _, expected = multi_head_attention(p, "fusion.attention.mha", t, k)
-        received = weights[b][text_mask[b]][:, image_mask[b]]
-        np.testing.assert_allclose(received, expected, rtol=0, atol=1e-12)
+    t = projected(p, "text", text, text_mask)
+    v = projected(p, "image", image, image_mask)
+    if fusion == "attention_concat":
+        v = [linear(p, "fusion.image_to_text", rows) for rows in v]
+    ways = [("attention", "mha", (t, text_mask), (v, image_mask))]
+    if directions == "both":
+        ways.append(("attention_image", "image_mha", (v, image_mask), (t, text_mask)))
+    else:
+        assert "attention_image" not in out
+    for name, module, (queries, query_mask), (keys, key_mask) in ways:
+        weights = out[name].detach()
+        assert weights.shape == (*query_mask.shape, key_mask.shape[1])
+        real = key_mask.unsqueeze(1).expand_as(weights)
+        assert float(weights[~real].abs().sum()) == 0.0
+        assert bool((weights[real & query_mask.unsqueeze(2)] > 0).all())
+        torch.testing.assert_close(weights.sum(dim=2), torch.ones(query_mask.shape).double())
+        for b in range(len(queries)):
+            _, expected = multi_head_attention(p, f"fusion.attention.{module}", queries[b], keys[b])
+            received = weights[b][query_mask[b]][:, key_mask[b]]
+            np.testing.assert_allclose(received, expected, rtol=0, atol=1e-12)
     without, _ = model(text, text_mask, image, image_mask)
     torch.testing.assert_close(without, logits, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("fusion", sorted(FUSIONS.keys() - set(ATTENDING)))
+@pytest.mark.parametrize("level", LEVELS)
+def test_attention_weights_of_the_encoder(level: str) -> None:
+    model = make("encoder")
+    text, text_mask, image, image_mask = inputs(level)
+    logits, out = model(text, text_mask, image, image_mask, need_weights=True)
+    weights = out["attention"].detach()
+    mask = torch.cat([text_mask, image_mask], dim=1)
+    assert weights.shape == (4, 2, mask.shape[1], mask.shape[1])
+    torch.testing.assert_close(weights.sum(dim=3), torch.ones(weights.shape[:3]).double())
+    p = numbers(model)
+    t, v = projected(p, "text", text, text_mask), projected(p, "image", image, image_mask)
+    for b in range(4):
+        assert float(weights[b][:, :, ~mask[b]].abs().sum()) == 0.0
+        x = np.concatenate([t[b], v[b]])
+        for i in range(2):
+            name = f"fusion.encoder.layers.{i}.self_attn"
+            _, expected = multi_head_attention(p, name, *2 * [encode(p, x, layers=i)])
+            received = weights[b, i][mask[b]][:, mask[b]]
+            np.testing.assert_allclose(received, expected, rtol=0, atol=1e-11)
+    without, _ = model(text, text_mask, image, image_mask)
+    torch.testing.assert_close(without, logits, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("fusion", sorted(FUSIONS.keys() - NEEDS_HEADS))
 def test_asking_for_weights_that_are_not_there_changes_nothing(fusion: str) -> None:
     model = make(fusion)
     logits, out = model(*inputs("tokens"), need_weights=True)
@@ -430,7 +632,9 @@ def test_asking_for_weights_that_are_not_there_changes_nothing(fusion: str) -> N
 @pytest.mark.parametrize("modality", ["text", "image"])
 def test_one_modality_skips_the_fusion(modality: str, pooling: str, level: str) -> None:
     # Sizes that the fusion could not take: it is not built.
-    model = make("encoder", modality=modality, pooling=pooling, image_dim=5, heads=3)
+    model = make(
+        "encoder", modality=modality, image_dim=5, heads=3, **{f"{modality}_pooling": pooling}
+    )
     assert not any(name.startswith("fusion") for name in model.state_dict())
     own = {"text": (TEXT_IN, TEXT_DIM), "image": (IMAGE_IN, 5)}[modality]
     assert own == tuple(numbers(model)[f"{modality}_projection.linear.weight"].shape[::-1])
@@ -471,7 +675,7 @@ def test_float16_features_are_read_as_float32(fusion: str, level: str) -> None:
 def test_standardisation_in_the_model(fusion: str, level: str) -> None:
     """A model that standardises equals one without on features standardised by NumPy."""
     text, text_mask, image, image_mask = inputs(level)
-    model = make(fusion, standardise=True)
+    model = make(fusion, norm="standardise")
     plain = make(fusion)
     weights = {k: v for k, v in model.state_dict().items() if ".standardise." not in k}
     plain.load_state_dict(weights)
@@ -491,6 +695,28 @@ def test_standardisation_in_the_model(fusion: str, level: str) -> None:
     assert not torch.allclose(received, plain(*batch)[0])
 
 
+def test_projection_with_layer_normalisation() -> None:
+    torch.manual_seed(3)
+    projection = Projection(4, 3, "layer", 0.0, False, NoiseTape()).double()
+    assert [name for name, _ in projection.named_parameters()] == ["linear.weight", "linear.bias"]
+    x = 5.0 + 3.0 * torch.randn(2, 5, 4, dtype=torch.float64)
+    plain = {"norm.weight": np.ones(4), "norm.bias": np.zeros(4)}
+    ready = layer_norm(plain, "norm", x.numpy().reshape(10, 4)).reshape(2, 5, 4)
+    expected = linear(numbers(projection), "linear", ready)
+    np.testing.assert_allclose(projection(x).detach(), expected, rtol=0, atol=1e-12)
+    assert bool(projection(torch.zeros(2, 4)).isfinite().all())
+
+
+def test_a_model_without_standardisation_cannot_fit_it() -> None:
+    for norm in ("none", "layer"):
+        with pytest.raises(ValueError, match="build it with norm='standardise'"):
+            make("concat", norm=norm).fit_standardisation({})
+    with pytest.raises(ValueError, match="reads the text_vector: its mean and std are required"):
+        make("concat", norm="standardise", beside=BESIDE).fit_standardisation(
+            {name: (torch.zeros(n), torch.ones(n)) for name, n in (("text", 6), ("image", 5))}
+        )
+
+
 def test_standardise_values_and_floor() -> None:
     standardise = Standardise(4).double()
     x = torch.randn(3, 2, 4, dtype=torch.float64)
@@ -504,7 +730,7 @@ def test_standardise_values_and_floor() -> None:
 
 def test_projection_standardises_before_the_linear_map() -> None:
     torch.manual_seed(3)
-    projection = Projection(4, 3, input_dropout=0.0, standardise=True).double()
+    projection = Projection(4, 3, "standardise", 0.0, False, NoiseTape()).double()
     mean, std = torch.randn(4).double(), 0.5 + torch.rand(4).double()
     projection.standardise.fit(mean, std)
     x = torch.randn(2, 5, 4, dtype=torch.float64)
@@ -555,7 +781,7 @@ def test_pool_values(kind: str) -> None:
         (
             {"fusion": "sum"},
             "unknown fusion 'sum'; valid: concat, combine, attention, attention_concat, "
-            "attention_combine, encoder",
+            "attention_combine, encoder, gated, lowrank, late",
         ),
         (
             {"fusion": "concat", "modality": "sound"},
@@ -568,6 +794,18 @@ def test_pool_values(kind: str) -> None:
         (
             {"fusion": "concat", "modality": "text", "pooling": "max"},
             "unknown pooling 'max'; valid: mean, first, attention",
+        ),
+        (
+            {"fusion": "encoder", "image_pooling": "max"},
+            "unknown pooling 'max'; valid: mean, first, attention",
+        ),
+        (
+            {"fusion": "concat", "directions": "image"},
+            "unknown directions 'image'; valid: text, both",
+        ),
+        (
+            {"fusion": "concat", "norm": "batch"},
+            "unknown norm 'batch'; valid: standardise, layer, none",
         ),
     ],
 )
@@ -584,8 +822,10 @@ def test_unequal_dims(fusion: str) -> None:
         build_model(fusion=fusion, text_in=6, image_in=5, text_dim=16, image_dim=8)
 
 
-def test_only_the_concatenating_fusions_take_unequal_dims() -> None:
-    assert FUSIONS.keys() - NEEDS_EQUAL_DIMS == {"concat", "attention_concat"}
+def test_fusions_that_take_unequal_dims() -> None:
+    assert FUSIONS.keys() - NEEDS_EQUAL_DIMS == {
+        *("concat", "attention_concat", "gated", "lowrank", "late")
+    }
 
 
 @pytest.mark.parametrize("heads", [0, 3])
@@ -595,7 +835,7 @@ def test_dims_not_divisible_by_heads(fusion: str, heads: int) -> None:
         build_model(fusion=fusion, text_in=6, image_in=5, text_dim=16, heads=heads)
 
 
-@pytest.mark.parametrize("fusion", ["concat", "combine"])
+@pytest.mark.parametrize("fusion", sorted(FUSIONS.keys() - NEEDS_HEADS))
 def test_heads_do_not_matter_without_attention(fusion: str) -> None:
     model = make(fusion, heads=3)
     assert torch.equal(model(*inputs("tokens"))[0], make(fusion)(*inputs("tokens"))[0])
@@ -604,6 +844,12 @@ def test_heads_do_not_matter_without_attention(fusion: str) -> None:
 def test_both_size_mistakes_come_in_one_message() -> None:
     with pytest.raises(ValueError, match=r"--image-dim 16 .*; .*--text-dim or --heads"):
         build_fusion("encoder", text_dim=16, image_dim=8, heads=3)
+
+
+@pytest.mark.parametrize("flag", ["layers", "rank"])
+def test_counts_below_one(flag: str) -> None:
+    with pytest.raises(ValueError, match=f"{flag}: at least 1 is needed, received 0.* --{flag}"):
+        build_fusion("concat", text_dim=16, image_dim=16, **{flag: 0})
 
 
 @pytest.mark.parametrize("missing", range(4))

@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from fuse.coordinator import Progress, Running
-from fuse.trainer import Setting
+from fuse.setting import Setting
 from mmsa_cache import live
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fuse.losses import LOSSES, MARGINS, STATISTICS, AdaptiveClassBalancedLoss, Loss, build_loss
+from fuse.acb import MARGINS, STATISTICS, AdaptiveClassBalancedLoss
+from fuse.loss import Loss
+from fuse.losses import LOSSES, build_loss
 
 CLASSES = 3
 Batch = tuple[np.ndarray, np.ndarray]
@@ -154,26 +159,84 @@ def test_acb_gradient_equals_finite_differences_with_w_and_gamma_constant(
     np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.5])
-def test_focal_value_and_gradient(gamma: float) -> None:
+def focal(z: np.ndarray, y: np.ndarray, gamma: float) -> float:
+    p_t = true_class(z, y)
+    return float(np.mean((1.0 - p_t) ** gamma * -np.log(p_t)))
+
+
+def smoothed(z: np.ndarray, y: np.ndarray, weights: Sequence[float], smoothing: float) -> float:
+    """Cross-entropy against explicit soft targets, each class's term with its weight."""
+    target = np.full_like(z, smoothing / CLASSES)
+    target[np.arange(len(y)), y] += 1.0 - smoothing
+    w = np.array(weights)
+    return float(-(target * w * np.log(softmax(z))).sum() / w[y].sum())
+
+
+def adjusted(z: np.ndarray, y: np.ndarray, prior: Sequence[float], tau: float) -> float:
+    """In the form of Menon et al. 2021, eq. 10, right: a sum over margins, no softmax."""
+    total = 0.0
+    for row, true in zip(z, y, strict=True):
+        ratios = (np.array(prior) / prior[true]) ** tau
+        total += math.log(sum(ratios * np.exp(row - row[true])))
+    return total / len(y)
+
+
+W, PRIOR = [0.25, 2.5, 1.0], [0.5, 0.125, 0.375]
+
+
+@pytest.mark.parametrize(
+    ("settings_", "formula"),
+    [
+        *(
+            ({"name": "focal", "gamma": gamma}, partial(focal, gamma=gamma))
+            for gamma in (0.0, 0.5, 1.0, 2.0, 3.5)
+        ),
+        *(
+            (
+                {"name": "ce", "label_smoothing": smoothing},
+                partial(smoothed, weights=[1.0] * 3, smoothing=smoothing),
+            )
+            for smoothing in (0.0, 0.1, 1.0)
+        ),
+        (
+            {"name": "weighted_ce", "class_weights": W, "label_smoothing": 0.2},
+            partial(smoothed, weights=W, smoothing=0.2),
+        ),
+        *(
+            (
+                {"name": "logit_adjusted", "class_priors": PRIOR, "tau": tau},
+                partial(adjusted, prior=PRIOR, tau=tau),
+            )
+            for tau in (0.0, 0.5, 1.0, 2.0)
+        ),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_value_and_gradient(
+    settings_: dict[str, Any], formula: Callable[[np.ndarray, np.ndarray], float]
+) -> None:
     z, y = random_batch(50, 7)
     logits = torch.tensor(z, requires_grad=True)
-    loss = build_loss("focal", gamma=gamma)
-    value = loss(logits, torch.tensor(y))
+    value = build_loss(**settings_)(logits, torch.tensor(y))
     value.backward()
-
-    def formula(at: np.ndarray) -> float:
-        p_t = true_class(at, y)
-        return float(np.mean((1.0 - p_t) ** gamma * -np.log(p_t)))
-
-    assert float(value.detach()) == pytest.approx(formula(z), rel=1e-12)
+    # Class weights and priors are held in float32.
+    assert float(value.detach()) == pytest.approx(formula(z, y), rel=1e-7)
     step = 1e-6
     assert logits.grad is not None
     for where in np.ndindex(*z.shape):
         shift = np.zeros_like(z)
         shift[where] = step
-        slope = (formula(z + shift) - formula(z - shift)) / (2 * step)
-        assert float(logits.grad[where]) == pytest.approx(slope, rel=1e-6, abs=1e-8)
+        slope = (formula(z + shift, y) - formula(z - shift, y)) / (2 * step)
+        assert float(logits.grad[where]) == pytest.approx(slope, rel=1e-6, abs=1e-7)
+
+
+def test_only_the_ratios_of_the_priors_matter() -> None:
+    z, y = tensors(*random_batch(51, 6))
+    shares, counts = (
+        build_loss("logit_adjusted", class_priors=prior)(z, y)
+        for prior in (PRIOR, [400.0, 100.0, 300.0])
+    )
+    torch.testing.assert_close(shares, counts, rtol=1e-6, atol=0)
 
 
 def test_alpha_zero_leaves_the_margin_alone() -> None:
@@ -310,28 +373,35 @@ def test_statistics_do_not_hold_the_graph() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_focal_without_gamma_ce_and_weighted_ce_equal_pytorch(dtype: torch.dtype) -> None:
+def test_what_pytorch_has_too_equals_pytorch(dtype: torch.dtype) -> None:
     class_weights = [0.4, 2.5, 1.1]
     z, y = tensors(*random_batch(100, 9))
+    weighted = build_loss("weighted_ce", class_weights=class_weights, label_smoothing=0.3)
     cases = [
-        (build_loss("ce"), None),
-        (build_loss("focal", gamma=0.0), None),
-        (build_loss("weighted_ce", class_weights=class_weights), class_weights),
-        (build_loss("weighted_ce", class_weights=torch.tensor(class_weights)), class_weights),
+        (build_loss("ce"), None, 0.0),
+        (build_loss("ce", label_smoothing=0.1), None, 0.1),
+        (build_loss("focal", gamma=0.0), None, 0.0),
+        (build_loss("logit_adjusted", class_priors=class_weights, tau=0.0), None, 0.0),
+        (build_loss("weighted_ce", class_weights=class_weights), class_weights, 0.0),
+        (build_loss("weighted_ce", class_weights=torch.tensor(class_weights)), class_weights, 0.0),
+        (weighted, class_weights, 0.3),
     ]
-    for loss, weights in cases:
+    for loss, weights, smoothing in cases:
         mine, theirs = (z.to(dtype).requires_grad_() for _ in range(2))
         weight = None if weights is None else torch.tensor(weights).to(dtype)
-        value, expected = loss(mine, y), F.cross_entropy(theirs, y, weight)
+        value = loss(mine, y)
+        expected = F.cross_entropy(theirs, y, weight, label_smoothing=smoothing)
         torch.testing.assert_close(value, expected)
         value.backward()
         expected.backward()
         torch.testing.assert_close(mine.grad, theirs.grad)
 
 
-def test_class_weights_belong_to_the_state_dict() -> None:
-    saved = build_loss("weighted_ce", class_weights=[1.0, 2.0, 3.0])
-    loaded = build_loss("weighted_ce", class_weights=[1.0, 1.0, 1.0])
+@pytest.mark.parametrize(
+    ("name", "flag"), [("weighted_ce", "class_weights"), ("logit_adjusted", "class_priors")]
+)
+def test_class_weights_and_priors_belong_to_the_state_dict(name: str, flag: str) -> None:
+    saved, loaded = (build_loss(name, **{flag: [1.0, x, 3.0]}) for x in (2.0, 1.0))
     z, y = tensors(*random_batch(101, 6, [0, 1, 2, 0, 1, 2]))
     assert float(saved(z, y)) != float(loaded(z, y))
     loaded.load_state_dict(saved.state_dict())
@@ -347,7 +417,10 @@ def all_losses() -> list[Loss]:
         ),
         build_loss("ce"),
         build_loss("weighted_ce", class_weights=[0.1, 1.0, 7.0]),
+        build_loss("ce", label_smoothing=0.1),
+        build_loss("weighted_ce", class_weights=[0.1, 1.0, 7.0], label_smoothing=1.0),
         *(build_loss("focal", gamma=gamma) for gamma in (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)),
+        *(build_loss("logit_adjusted", class_priors=[0.6, 0.1, 0.3], tau=t) for t in (0.0, 2.0)),
     ]
 
 
@@ -439,7 +512,7 @@ def test_acb_does_not_depend_on_the_order_of_rows_or_the_names_of_classes(
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"name": "hinge"}, "unknown loss 'hinge'; valid: acb, ce, weighted_ce, focal"),
+        ({"name": "hinge"}, "unknown loss 'hinge'; valid: acb, ce, weighted_ce, focal, logit"),
         (
             {"name": "acb", "statistics": "all"},
             "unknown statistics 'all'; valid: running, epoch, batch",
@@ -450,6 +523,19 @@ def test_acb_does_not_depend_on_the_order_of_rows_or_the_names_of_classes(
         ({"name": "acb", "beta": math.inf}, "beta: expected a number ≥ 0, received inf"),
         ({"name": "acb", "alpha": math.nan}, "alpha: expected a number ≥ 0, received nan"),
         ({"name": "focal", "gamma": -1.0}, "gamma: expected a number ≥ 0, received -1.0"),
+        ({"name": "logit_adjusted"}, "'logit_adjusted' needs class_priors: expected 3, received n"),
+        (
+            {"name": "logit_adjusted", "class_priors": [0.0, 1.0, 2.0]},
+            r"class_priors: expected one positive finite .* received \[0.0, 1.0, 2.0\]",
+        ),
+        (
+            {"name": "logit_adjusted", "class_priors": [1.0, 1.0, 2.0], "tau": -1.0},
+            "tau: expected a number ≥ 0, received -1.0",
+        ),
+        (
+            {"name": "ce", "label_smoothing": 1.5},
+            r"label_smoothing: expected a number in \[0, 1\], received 1.5",
+        ),
         ({"name": "weighted_ce"}, "needs class_weights: expected 3, received none"),
         (
             {"name": "weighted_ce", "class_weights": [1.0, 2.0]},
@@ -481,6 +567,6 @@ def test_wrong_settings(settings_: dict, message: str) -> None:
 )
 def test_wrong_shapes(logits: tuple[int, ...], labels: tuple[int, ...], received: str) -> None:
     for name in LOSSES:
-        loss = build_loss(name, class_weights=[1.0, 1.0, 1.0])
+        loss = build_loss(name, class_weights=[1.0, 1.0, 1.0], class_priors=[1.0, 1.0, 1.0])
         with pytest.raises(ValueError, match=received):
             loss(torch.zeros(logits), torch.zeros(labels, dtype=torch.int64))

@@ -373,7 +373,11 @@ fusion = ["attention_concat"]
     mmsa(tmp_path, "search", "--study", "one", "--trials", "1")
     mmsa(tmp_path, "train", "--study", "one", "--name", "r", "--folds", "2")
     config = json.loads((tmp_path / "runs/r/config.json").read_text())
-    assert config["dims"] == {"text": 32, "image": 48, "text_vector": 24, "image_vector": 24}
+    assert config["models"][0]["dims"] == {
+        "text": 32,
+        "image": 48,
+        "vectors": {"text_shared": 24, "image_shared": 24},
+    }
     cached = json.loads(mmsa(tmp_path, "predict", "--run", "r", "--split", "test", "--json").stdout)
     pair = [work / "posts" / "pairs" / f"{cached[0]['guid']}.{end}" for end in ("txt", "jpg")]
     one = ("--text", pair[0].read_text(), "--image", str(pair[1]))

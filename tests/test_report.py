@@ -93,7 +93,7 @@ def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | Non
     member = {"best_epoch": 2, "training_rows": 300, "stopping_rows": 40}
     files: dict[str, Any] = {
         "config.json": {
-            "setting": {"fusion": "concat", "dropout": 0.25, "standardise": True},
+            "setting": {"fusion": "concat", "dropout": 0.25, "norm": "standardise"},
             "classes": classes,
             "encoders": {"text": "tiny-text", "image": "tiny-image"},
             "outer": "report",
@@ -102,10 +102,10 @@ def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | Non
         },
         "metrics.json": {
             "outer": outer,
-            "outer_without_offsets": outer,
+            "outer_uncalibrated": outer,
             "inner": inner,
-            "inner_without_offsets": inner,
-            "offsets": [0.1, -0.2, 0.3][: len(classes)],
+            "inner_uncalibrated": inner,
+            "calibration": {"temperature": 1.25, "offsets": [0.1, -0.2, 0.3][: len(classes)]},
             "members": [
                 member | {"member": m, "macro_f1": 0.4 + m / 10, "accuracy": 0.6} for m in (1, 2)
             ],
@@ -175,7 +175,7 @@ def test_every_section_is_there_and_the_page_is_well_formed(
         "concat",
         "2.13.0",
         "−0.200",
-        "With and without offsets",
+        "With and without calibration",
     ):
         assert part in page.text
     assert "1000 resamples" in page.text
@@ -397,18 +397,18 @@ def test_only_the_outer_score_is_needed(run: Path) -> None:
     change(run / "config.json", study=None, settings={"data": {"root": None}})
     page = Page(render(run, {}))
     assert SECTIONS - set(page.ids) == {"curves"}
-    assert not {"results-offsets", "results-offset-values", "members"} & set(page.ids)
+    assert not {"results-calibration", "results-offset-values", "members"} & set(page.ids)
     assert "Training rows" not in page.text
     assert "the setting was given, not searched" in page.text
     assert "#curves" not in [attrs["href"] for attrs in page.named("a")]
 
 
 def test_without_members_the_curves_stay(run: Path) -> None:
-    change(run / "metrics.json", members=..., offsets=None)
+    change(run / "metrics.json", members=..., calibration=None)
     page = Page(render(run, {}))
     assert "curves" in page.ids
     assert "members" not in page.ids
-    assert "results-offsets" in page.ids
+    assert "results-calibration" in page.ids
     assert "Ring:" not in page.text
 
 
@@ -557,8 +557,16 @@ def test_a_damaged_file_is_named(run: Path, name: str, content: bytes) -> None:
         ("config.json", {"notes": "one"}, "expected 'notes' to be list"),
         ("config.json", {"study": {"name": "x"}}, "it has no 'trial'"),
         ("metrics.json", {"outer": ...}, "it has no 'outer'"),
-        ("metrics.json", {"offsets": [1.0]}, "expected 3 entries in 'offsets', received 1"),
-        ("metrics.json", {"offsets": [1.0, 2.0, float("nan")]}, "received nan"),
+        (
+            "metrics.json",
+            {"calibration": {"offsets": [1.0]}},
+            "expected 3 entries in 'offsets', received 1",
+        ),
+        (
+            "metrics.json",
+            {"calibration": {"temperature": 1.0, "offsets": [1.0, 2.0, float("nan")]}},
+            "received nan",
+        ),
         ("metrics.json", {"members": [{"member": True}]}, "'member' to be int, received True"),
         ("metrics.json", {"training_rows": 1.5}, "'training_rows' to be int"),
         ("metrics.json", {"inner": {}}, "it has no 'per_class'"),

@@ -23,7 +23,7 @@ import pytest
 from fake_search import GROUPS, LABELS, FakeFit, make_study, run, score_of, start_thread
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, log_loss
 
 from fuse.coordinator import Progress
 from fuse.importance import alpha_beta, by_value, importances
@@ -32,9 +32,9 @@ from fuse.pruning import Rule, step_of
 from fuse.sampling import draw
 from fuse.search import choose, summaries
 from fuse.selection import Scored, optimism, select, ties
+from fuse.setting import Setting
 from fuse.space import Study, restored
 from fuse.study_file import find_study, known_studies, read_study
-from fuse.trainer import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from mmsa_cache.splits import outer_split
 
@@ -504,7 +504,7 @@ def test_the_optimism_gap_is_that_of_counted_rows() -> None:
         {"held_out": eye[[0, 1]], "outer": eye[[0, 0, 1, 1, 1, 0]]},  # 2 of 2; 4 of 6
         {"held_out": eye[[0, 0]], "outer": eye[[0, 1, 1, 1, 0, 1]]},  # 1 of 2; 5 of 6
     ]
-    common: Any = {"classes": 2, "seed": 0}
+    common: Any = {"seed": 0}
     gap = optimism(results, validation, outer, labels, groups, metric="accuracy", **common)
     assert gap.inner == pytest.approx(0.75)
     assert gap.outer == pytest.approx(0.75)
@@ -521,6 +521,10 @@ def test_the_optimism_gap_is_that_of_counted_rows() -> None:
     assert f1.inner == pytest.approx(np.mean(want))
     want = [f1_score(labels[outer], r["outer"].argmax(1), average="macro") for r in results]
     assert f1.outer == pytest.approx(np.mean(want))
+    soft: Any = [{key: 0.8 * p + 0.1 for key, p in r.items()} for r in results]
+    loss = optimism(soft, validation, outer, labels, groups, metric="neg_log_loss", **common)
+    want = [-log_loss(labels[outer], r["outer"]) for r in soft]
+    assert loss.outer == pytest.approx(np.mean(want))
 
 
 def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
@@ -531,7 +535,7 @@ def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
     predicted = np.eye(2)[np.where(right, labels, 1 - labels)]
     inside, outer = np.arange(400), np.arange(400, 1200)
     results = [{"held_out": predicted[inside], "outer": predicted[outer]}]
-    kwargs: Any = {"metric": "accuracy", "classes": 2, "seed": 0}
+    kwargs: Any = {"metric": "accuracy", "seed": 0}
     gap = optimism(results, [inside], outer, labels, np.arange(1200), **kwargs)
     error = (0.21 * (1 / 400 + 1 / 800)) ** 0.5
     width = gap.interval[1] - gap.interval[0]
@@ -693,7 +697,7 @@ metric = "accuracy"
 dropout = [0.1]
 learnig_rate = [0.1]
 layers = { low = 3, high = 1 }
-epochs = { low = 0, high = 9, log = true }
+weight_decay = { low = 0, high = 9, log = true }
 fusion = { low = "concat", high = "encoder" }
 batch_size = []
 level = ["pooled", "words"]
@@ -707,7 +711,7 @@ beta = { values = [0.5], when = { loss = ["abc"] } }
     assert problems == [
         "protocoll: unknown table (near: protocol)",
         "protocol.seed: unknown key (near: seeds)",
-        "protocol.metric: 'luck', valid: macro_f1, accuracy",
+        "protocol.metric: 'luck', valid: macro_f1, accuracy, neg_log_loss",
         "protocol.outer: 'inner', valid: report, report-parity, grouped",
         "sampler.kind: 'magic', valid: tpe, random",
         "protocol.folds: 1, a whole number from 2 is expected",
@@ -719,10 +723,10 @@ beta = { values = [0.5], when = { loss = ["abc"] } }
         "fixed.metric: the metric stands in protocol",
         "space.learnig_rate: unknown parameter (near: learning_rate)",
         "space.layers: low 3 is above high 1",
-        "space.epochs: log needs a low above 0",
+        "space.weight_decay: log needs a low above 0",
         "space.fusion: has no range, write a list",
         problems[16],
-        "space.level: 'words', valid: pooled, tokens",
+        "space.level: unknown value 'words', valid: pooled, tokens",
         "space.alpha: when.los: unknown parameter (near: loss)",
         problems[19],
     ]

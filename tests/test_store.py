@@ -93,9 +93,12 @@ def test_stop_at_every_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
     assert contents(tmp_path / "c") == contents(write(tmp_path / "whole"))
 
 
+@pytest.mark.parametrize("opened_before", [False, True])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "swap"])
-def test_damage_is_named(tmp_path: Path, damage: str) -> None:
+def test_damage_is_named(tmp_path: Path, damage: str, opened_before: bool) -> None:
     directory = write(tmp_path / "c")
+    if opened_before:  # which notes that all files are whole
+        list(open_shards(directory))
     path = directory / "shard-00001.h5"
     data = bytearray(path.read_bytes())
     if damage == "flip":
@@ -111,6 +114,32 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
         list(open_shards(directory))
     assert len(verify_cache(directory)) == 1
     assert "shard-00001.h5" in verify_cache(directory)[0]
+
+
+def test_what_was_not_touched_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write(tmp_path / "c")
+    hashed: list[str] = []
+    real = store.fingerprint.file_sha256
+
+    def counting(path: Path) -> str:
+        hashed.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(store.fingerprint, "file_sha256", counting)
+    list(open_shards(directory))
+    assert len(hashed) == 3
+    list(open_shards(directory))
+    assert len(hashed) == 3
+    (directory / "shard-00001.h5").touch()
+    list(open_shards(directory))
+    assert hashed[3:] == ["shard-00001.h5"]
+    store.note_path(directory).write_bytes(b"[nonsense")
+    list(open_shards(directory))
+    assert len(hashed) == 7
+    verify_cache(directory)
+    assert len(hashed) == 10, "verify hashes everything"
 
 
 def test_stale_cache_names_the_field(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""Multi-head attention and the encoder layer on it, with dropout from the model's noise tape.
+
+"Attention Is All You Need" (Vaswani et al. 2017), eq. 1. Names, shapes and initial values of the
+parameters are those of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer`. PyTorch's own
+modules draw their dropout inside a kernel, where no tape reaches.
+
+A mask is ``(batch, keys)``, boolean, True = real position.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+# Tells a tensor inside `vmap` or `grad`; torch.func has no public name for it.
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.nn import functional as F
+
+from .noise import Dropout, NoiseTape
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with several heads.
+
+    Args:
+        dim: features of queries, keys and output; divisible by `heads`.
+        heads: number of heads.
+        dropout: probability with which an attention weight is zeroed in training.
+        tape: the model's noise.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, tape: NoiseTape) -> None:
+        super().__init__()
+        self.dim = dim
+        self.num_heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        self.dropout = Dropout(dropout, tape)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self, query: Tensor, key: Tensor, mask: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attends; the values are the keys.
+
+        Args:
+            query: ``(batch, queries, dim)``.
+            key: ``(batch, keys, dim)``.
+            mask: ``(batch, keys)``, True = real position.
+            need_weights: also return the weights. This rules out PyTorch's fused kernel, as do
+                active dropout, whose noise it draws itself, and `vmap`, which it has no rule for
+                on a CPU.
+
+        Returns:
+            ``(batch, queries, dim)``, zero in rows without a real key, and the weights
+            ``(batch, queries, keys)`` averaged over the heads, or None. In eval mode the weights
+            of a row with a real key sum to 1 over its real keys (in training mode they have gone
+            through the dropout); in a row without one they are zero.
+        """
+        w_query, w_key_value = self.in_proj_weight.split([self.dim, 2 * self.dim])
+        b_query, b_key_value = self.in_proj_bias.split([self.dim, 2 * self.dim])
+        q = self._by_head(F.linear(query, w_query, b_query))
+        k, v = map(self._by_head, F.linear(key, w_key_value, b_key_value).chunk(2, dim=2))
+        real = mask.any(dim=1)
+        # A softmax over nothing is NaN, so a row without a real key ignores nothing; it is zeroed
+        # at the end.
+        allowed = (mask | ~real.unsqueeze(1))[:, None, None]
+        weights = None
+        if need_weights or self.dropout.active or is_functorch_wrapped_tensor(q):
+            scores = q @ k.transpose(2, 3) * (self.dim // self.num_heads) ** -0.5
+            every = self.dropout(scores.masked_fill(~allowed, -torch.inf).softmax(dim=3))
+            attended = every @ v
+            if need_weights:
+                weights = every.mean(dim=1).masked_fill(~real[:, None, None], 0.0)
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, allowed)
+        joined = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return joined.masked_fill(~real[:, None, None], 0.0), weights
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """``(batch, positions, dim)`` to ``(batch, heads, positions, dim / heads)``."""
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        """The sizes, for ``print(model)``."""
+        return f"dim={self.dim}, heads={self.num_heads}"
+
+
+class EncoderLayer(nn.Module):
+    """x ← norm(x + attention(x)); x ← norm(x + feed-forward(x)): post-norm, ReLU.
+
+    Args:
+        dim: features of a position; divisible by `heads`.
+        heads: number of heads.
+        ffn: hidden units of the feed-forward part.
+        dropout: probability, of attention weights, hidden units and both residual branches.
+        tape: the model's noise.
+    """
+
+    def __init__(self, dim: int, heads: int, ffn: int, dropout: float, tape: NoiseTape) -> None:
+        super().__init__()
+        self.self_attn = MultiHeadAttention(dim, heads, dropout, tape)
+        self.linear1 = nn.Linear(dim, ffn)
+        self.linear2 = nn.Linear(ffn, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.dropout = Dropout(dropout, tape)
+
+    def forward(
+        self, x: Tensor, mask: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """``(batch, positions, dim)`` to the same, and the weights of `MultiHeadAttention`."""
+        attended, weights = self.self_attn(x, x, mask, need_weights)
+        x = self.norm1(x + self.dropout(attended))
+        hidden = self.dropout(self.linear1(x).relu())
+        return self.norm2(x + self.dropout(self.linear2(hidden))), weights
+
+
+class EncoderStack(nn.Module):
+    """Encoder layers one after the other, all starting from the same weights.
+
+    The equal start is that of PyTorch's `nn.TransformerEncoder`, which the report uses.
+
+    Args:
+        layers: number of layers.
+        dim: features of a position; divisible by `heads`.
+        heads: number of heads.
+        ffn: hidden units of the feed-forward part of a layer.
+        dropout: probability, see `EncoderLayer`.
+        tape: the model's noise.
+    """
+
+    def __init__(
+        self, layers: int, dim: int, heads: int, ffn: int, dropout: float, tape: NoiseTape
+    ) -> None:
+        super().__init__()
+        layer = EncoderLayer(dim, heads, ffn, dropout, tape)
+        # The memo keeps the one tape out of the copying.
+        self.layers = nn.ModuleList(copy.deepcopy(layer, {id(tape): tape}) for _ in range(layers))
+
+    def forward(
+        self, x: Tensor, mask: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encodes.
+
+        Args:
+            x: ``(batch, positions, dim)``.
+            mask: ``(batch, positions)``, True = real position.
+            need_weights: also return the attention weights.
+
+        Returns:
+            ``(batch, positions, dim)`` and the weights ``(batch, layers, positions, positions)``,
+            averaged over the heads, or None.
+        """
+        found = []
+        for layer in self.layers:
+            x, weights = layer(x, mask, need_weights)
+            found.append(weights)
+        return x, torch.stack(found, dim=1) if need_weights else None

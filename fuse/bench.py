@@ -1,0 +1,240 @@
+"""How fast stage two is, against textbook ways, side by side in one run.
+
+Machines are shared and noisy, so the ways take turns and ratios are medians over rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mmsa_cache.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.store import note_path, read_manifest
+
+from .losses import build_loss
+from .setting import Setting
+from .trainer import Task, fit, fit_group
+
+BATCH = 32
+
+
+def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[str, Any]:
+    """An epoch of the concat model on pooled features, against a textbook loop on the same tensors.
+
+    Args:
+        bank: All training rows and variants.
+        names: Class names.
+        rounds: Epochs that each way takes, after one that sets things up.
+
+    Returns:
+        Seconds an epoch of both ways and their ratio, round by round and as medians.
+    """
+    setting = Setting(epochs=rounds + 1, batch_size=BATCH, keep="last", schedule="constant")
+    everything = np.arange(len(bank))
+    textbook = _Textbook(bank, setting, names)
+    ours: list[float] = []
+    theirs: list[float] = []
+    last = time.perf_counter()
+
+    def turn(record: dict[str, Any]) -> None:
+        nonlocal last
+        ours.append(time.perf_counter() - last)
+        started = time.perf_counter()
+        textbook.epoch()
+        _wait(bank.labels.device)
+        last = time.perf_counter()
+        theirs.append(last - started)
+
+    # A handful of rows is scored after each epoch; the textbook loop scores none.
+    fit(setting, bank, everything, everything[:BATCH], names=names, seed=0, on_epoch=turn)
+    ratios = [b / a for a, b in zip(ours[1:], theirs[1:], strict=True)]
+    return {
+        "epoch_seconds": statistics.median(ours[1:]),
+        "textbook_epoch_seconds": statistics.median(theirs[1:]),
+        "ratio_textbook": statistics.median(ratios),
+        "ratio_textbook_rounds": ratios,
+        "batches": -(-len(bank.items(everything, variants=True)) // BATCH),
+    }
+
+
+class _Textbook:
+    """What a first script does: TensorDataset, DataLoader, unfused Adam, PyTorch's own modules."""
+
+    def __init__(self, bank: FeatureBank, setting: Setting, names: Sequence[str]) -> None:
+        self._device = bank.labels.device
+        items = bank.items(np.arange(len(bank)), variants=True)
+        tensors = []
+        for features, column in ((bank.text, 1), (bank.image, 2)):
+            values = features.vectors(items[:, column], "mean").float().cpu()
+            tensors.append((values - values.mean(0)) / values.std(0).clamp_min(1e-3))
+        labels = bank.labels.cpu()[items[:, 0]]
+        self._loader = DataLoader(TensorDataset(*tensors, labels), BATCH, shuffle=True)
+        torch.manual_seed(0)
+        self._model = _ReportConcat(
+            tensors[0].shape[1], tensors[1].shape[1], setting, len(names)
+        ).to(self._device)
+        self._loss = build_loss(setting.loss, classes=len(names)).to(self._device)
+        self._optimiser = torch.optim.Adam(
+            self._model.parameters(),
+            lr=setting.learning_rate,
+            weight_decay=setting.weight_decay,
+            foreach=False,
+        )
+
+    def epoch(self) -> float:
+        """One epoch; returns its mean loss."""
+        self._model.train()
+        total = 0.0
+        for text, image, labels in self._loader:
+            text, image = text.to(self._device), image.to(self._device)
+            logits = self._model(text, image)
+            loss = self._loss(logits, labels.to(self._device))
+            self._optimiser.zero_grad()
+            loss.backward()
+            self._optimiser.step()
+            total += loss.item()
+        return total / len(self._loader)
+
+
+class _ReportConcat(nn.Module):
+    """The report's concat model, written down as a script would."""
+
+    def __init__(self, text_in: int, image_in: int, setting: Setting, classes: int) -> None:
+        super().__init__()
+        self.text = nn.Linear(text_in, setting.text_dim)
+        self.image = nn.Linear(image_in, setting.image_dim)
+        layers: list[nn.Module] = []
+        dim = setting.text_dim + setting.image_dim
+        for hidden in setting.head_dims():
+            layers += [nn.Linear(dim, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU()]
+            layers += [nn.Dropout(setting.dropout)]
+            dim = hidden
+        self.head = nn.Sequential(*layers, nn.Linear(dim, classes))
+
+    def forward(self, text: Tensor, image: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.cat([self.text(text), self.image(image)], 1))
+        return logits
+
+
+def bench_reading(folders: Sequence[Path], guids: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Opening caches, against reading their bytes and against a loop of single HDF5 reads.
+
+    Args:
+        folders: Finished caches, of the texts and of the images.
+        guids: Samples of the bank.
+        rounds: Turns that each way takes.
+
+    Returns:
+        Seconds and ratios. ``first_open_seconds`` is what the first opening after an extraction
+        takes, which hashes every byte; ``open_seconds`` all later ones.
+    """
+    files = [folder / e.name for folder in folders for e in read_manifest(folder).shards]
+    size = sum(path.stat().st_size for path in files)
+    opened: list[float] = []
+    first: list[float] = []
+    read: list[float] = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for path in files:
+            path.read_bytes()
+        read.append(time.perf_counter() - started)
+        for folder in folders:
+            note_path(folder).unlink(missing_ok=True)
+        for kept in (first, opened):
+            started = time.perf_counter()
+            text, image = (ModalityFeatures.open(folder) for folder in folders)
+            FeatureBank(text, image, guids, [-1] * len(guids))
+            kept.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    for path in files:
+        _read_row_by_row(path)
+    single = time.perf_counter() - started
+    return {
+        "cache_bytes": size,
+        "read_seconds": statistics.median(read),
+        "first_open_seconds": statistics.median(first),
+        "open_seconds": statistics.median(opened),
+        "per_sample_h5py_seconds": single,
+        "ratio_read": statistics.median(a / b for a, b in zip(read, opened, strict=True)),
+        "ratio_read_first": statistics.median(a / b for a, b in zip(read, first, strict=True)),
+        "ratio_per_sample_h5py": single / statistics.median(opened),
+    }
+
+
+def _read_row_by_row(path: Path) -> None:
+    with h5py.File(path, "r") as file:
+        offsets = file["offsets"][()]
+        for row in range(len(offsets) - 1):
+            file["tokens"][offsets[row] : offsets[row + 1]]
+            file["pooled"][row]
+
+
+def bench_folds(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Five members on five folds together, against one of them.
+
+    Returns:
+        Seconds of both and their ratio: stacked on a GPU, one after another on a CPU.
+    """
+    setting = Setting(epochs=2, batch_size=BATCH, keep="last", schedule="constant")
+    every = np.arange(len(bank))
+    tasks = [Task(every[every % 5 != fold], every[every % 5 == fold], fold) for fold in range(5)]
+
+    def seconds(part: Sequence[Task]) -> float:
+        return _timed(lambda: fit_group(setting, bank, part, names=names), bank.labels.device)
+
+    seconds(tasks[:1])  # sets kernels up
+    one, five = [], []
+    for _ in range(rounds):
+        one.append(seconds(tasks[:1]))
+        five.append(seconds(tasks))
+    return {
+        "one_fold_seconds": statistics.median(one),
+        "five_folds_seconds": statistics.median(five),
+        "ratio_five_folds": statistics.median(b / a for a, b in zip(one, five, strict=True)),
+    }
+
+
+def bench_encoders_in_loop(
+    encode: Callable[[Sequence[int]], Any], bank: FeatureBank, names: Sequence[str], batches: int
+) -> float:
+    """Seconds a batch of the report's way: the frozen encoders run inside the training loop.
+
+    Args:
+        encode: Reads and encodes samples, given by index.
+        bank: The same samples, for the training step.
+        names: Class names.
+        batches: Batches to measure on, after one that sets things up.
+    """
+    rows = np.arange((batches + 1) * BATCH) % len(bank)
+    setting = Setting(epochs=1, batch_size=BATCH, keep="last", schedule="constant")
+    encode(rows[:BATCH].tolist())
+    device = bank.labels.device
+
+    def loop() -> None:
+        for first in range(BATCH, len(rows), BATCH):
+            encode(rows[first : first + BATCH].tolist())
+        fit(setting, bank, rows[BATCH:], rows[:BATCH], names=names, seed=0)
+
+    return _timed(loop, device) / batches
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

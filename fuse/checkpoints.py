@@ -1,0 +1,94 @@
+"""Members in training, kept at the end of an epoch: safetensors, never pickled."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mmsa_cache.errors import ModelError
+from mmsa_cache.store import write_atomically
+
+from .trainer import Checkpoint
+
+SECONDS_BETWEEN = 10.0
+"""A member is kept at the first end of an epoch after so long, and at its last; what a kill costs.
+
+Pooled models take a fraction of a second an epoch: writing each would cost more than training."""
+
+
+class FolderCheckpoint(Checkpoint):
+    """One file a member, replaced whole.
+
+    Args:
+        folder: Made when there is something to keep.
+        seconds: Shortest time between two writes of a member.
+    """
+
+    def __init__(self, folder: Path, seconds: float = SECONDS_BETWEEN) -> None:
+        self._folder, self._seconds = folder, seconds
+        self._written: dict[int, float] = {}
+
+    def load(self, place: int) -> dict[str, Any] | None:
+        """See `Checkpoint`.
+
+        Raises:
+            ModelError: The file is damaged.
+        """
+        path = self._path(place)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                skeleton = json.loads(file.metadata()["state"])
+                state: dict[str, Any] = _restored(skeleton, file)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ModelError(
+                f"{path} cannot be read: {error}",
+                f"Delete {self._folder.parent} to train from the beginning.",
+            ) from error
+        return state
+
+    def save(self, place: int, state: dict[str, Any]) -> None:
+        """See `Checkpoint`."""
+        now = time.monotonic()
+        recent = now - self._written.setdefault(place, now) < self._seconds
+        if recent and not state["stopped"]:
+            return
+        self._written[place] = now
+        tensors: dict[str, Tensor] = {}
+        skeleton = _flattened(state, tensors)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path(place), save(tensors, {"state": json.dumps(skeleton)}))
+
+    def _path(self, place: int) -> Path:
+        return self._folder / f"member-{place:04d}.safetensors"
+
+
+def _flattened(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """JSON in which tensors are numbers of `tensors`, and keys keep their type."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, _flattened(part, tensors)] for key, part in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {"list": [_flattened(part, tensors) for part in value]}
+    return value
+
+
+def _restored(value: Any, file: Any) -> Any:
+    if isinstance(value, dict):
+        ((kind, content),) = value.items()
+        if kind == "tensor":
+            return file.get_tensor(content)
+        if kind == "dict":
+            return {key: _restored(part, file) for key, part in content}
+        return [_restored(part, file) for part in content]
+    return value

@@ -1,0 +1,123 @@
+"""Kernel logistic regression on pooled vectors: the strong classical model beside the fusions.
+
+    K(x, y) = exp(−½ · mean over vectors b of |x_b − y_b|² / dim_b)
+    logits(x) = K(x, landmarks) · L⁻ᵀ · W + bias,   L·Lᵀ = K(landmarks, landmarks) + ε·I
+
+Vectors are standardised first. The kernel is a product of Gaussian ones, so text and image
+interact. Landmarks are training rows; with all of them, W with weight decay is kernel logistic
+regression, with fewer its Nyström approximation (Williams and Seeger 2000, "Using the Nyström
+Method to Speed Up Kernel Machines"). Only W and the bias are trained, by the same loop, losses and
+schedules as every other model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .model import modality_of
+from .noise import Dropout, NoiseTape
+from .projection import Standardise
+
+KERNEL = "kernel"
+"""Name of this model where a fusion's name is asked for."""
+JITTER = 1e-3
+"""ε; rows that are doubled would make the kernel matrix singular."""
+SCALE = 30.0
+"""Features are multiplied by this: whitened ones have norm 1 at most, too little for Adam."""
+
+
+class KernelClassifier(nn.Module):
+    """Reads vectors only; `forward` takes the same arguments as `MultimodalClassifier`'s.
+
+    A vector of a modality that a row lacks is left out of the mean over vectors.
+
+    Args:
+        vectors: features of each vector by name, which starts with its modality.
+        classes: number of classes.
+        landmarks: number of training rows that rows are compared with.
+        dropout: probability with which a whitened feature is zeroed.
+        tape: the noise of training.
+    """
+
+    whitening: Tensor
+
+    def __init__(
+        self,
+        vectors: Mapping[str, int],
+        classes: int,
+        landmarks: int,
+        dropout: float,
+        tape: NoiseTape,
+    ) -> None:
+        super().__init__()
+        self.tape = tape
+        self.norms = nn.ModuleDict({name: Standardise(dim) for name, dim in vectors.items()})
+        for name, dim in vectors.items():
+            self.register_buffer(f"landmarks_{name}", torch.zeros(landmarks, dim))
+        self.register_buffer("whitening", torch.eye(landmarks))
+        self.dropout = Dropout(dropout, tape)
+        self.weight = nn.Linear(landmarks, classes)
+        nn.init.zeros_(self.weight.weight)
+        nn.init.zeros_(self.weight.bias)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs that are standardised."""
+        return list(self.norms)
+
+    @torch.no_grad()
+    def fit_standardisation(self, figures: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Sets means and deviations of every vector, ``(dim,)`` each."""
+        for name, norm in self.norms.items():
+            assert isinstance(norm, Standardise)
+            norm.fit(*figures[name])
+
+    @torch.no_grad()
+    def fit_landmarks(self, vectors: Mapping[str, Tensor]) -> None:
+        """Takes the landmarks, after `fit_standardisation`.
+
+        Args:
+            vectors: ``(landmarks, dim)`` of every vector, as cached.
+        """
+        for name, norm in self.norms.items():
+            getattr(self, f"landmarks_{name}").copy_(norm(vectors[name].float()))
+        whole = torch.ones(len(self.whitening), 1, dtype=torch.bool, device=self.whitening.device)
+        kernel = self._kernel(vectors, {"text": whole, "image": whole}).double()
+        eye = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
+        lower = torch.linalg.cholesky(kernel + JITTER * eye)
+        self.whitening.copy_(torch.linalg.solve_triangular(lower, eye, upper=False).T)
+
+    def _kernel(self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
+        """``(batch, landmarks)``"""
+        total = weight = torch.zeros((), device=self.whitening.device)
+        for name, norm in self.norms.items():
+            x = norm(vectors[name].to(self.whitening.dtype))
+            y = getattr(self, f"landmarks_{name}")
+            square = x.square().sum(1, keepdim=True) - 2 * x @ y.T + y.square().sum(1)
+            present = masks[modality_of(name)].any(dim=1, keepdim=True).to(x.dtype)
+            total = total + present * square / x.shape[1]
+            weight = weight + present
+        return torch.exp(-0.5 * total / weight.clamp_min(1.0))
+
+    def forward(
+        self,
+        text: Tensor | None,
+        text_mask: Tensor,
+        image: Tensor | None,
+        image_mask: Tensor,
+        vectors: Mapping[str, Tensor],
+        *,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Classifies; sequences are not looked at, masks say which modalities a row has.
+
+        Returns:
+            Logits ``(batch, classes)`` and ``fused``, the whitened kernel features
+            ``(batch, landmarks)``.
+        """
+        features = self._kernel(vectors, {"text": text_mask, "image": image_mask})
+        fused = SCALE * features @ self.whitening
+        return self.weight(self.dropout(fused)), {"fused": fused}

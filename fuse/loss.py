@@ -1,0 +1,64 @@
+"""The interface of a loss and the calculations that losses share.
+
+Symbols: p_t is the predicted probability of a sample's true class.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LOG_P_FLOOR = -1e30
+"""Floor of log p. Only logits further apart than 10³⁰ reach it; without it they would give −∞ and,
+in the gradient, 0·∞."""
+
+
+class Loss(nn.Module):
+    """The interface; see `losses`."""
+
+    def start_epoch(self) -> None:
+        """Called by the trainer before the first batch of every epoch."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar."""
+        raise NotImplementedError
+
+
+def log_probabilities(logits: Tensor, labels: Tensor, shift: Tensor | None = None) -> Tensor:
+    """Checks the shapes; log-softmax ``(batch, classes)`` in at least float32, never −∞.
+
+    `shift`, ``(classes,)``, is added to the logits.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.shape[0] == 0:
+        raise ValueError(
+            "loss: expected logits (batch, classes) and labels (batch,) of at least one sample, "
+            f"received {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if shift is not None:
+        logits = logits + shift
+    return F.log_softmax(logits, dim=1).clamp_min(LOG_P_FLOOR)
+
+
+def true_class(log_p: Tensor, labels: Tensor) -> Tensor:
+    """log p_t, ``(batch,)``."""
+    return log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def focal_terms(log_pt: Tensor, gamma: Tensor) -> Tensor:
+    """(1 − p_t)^γ (−log p_t), sample by sample, ``(batch,)`` from ``(batch,)`` and ``(batch,)``.
+
+    1 − p_t is −expm1(log p_t), exact near p_t = 1. Its floor keeps the slope γ (1 − p_t)^(γ−1)
+    finite for γ < 1, where it would be ∞ at p_t = 1 and 0·∞ after the product.
+    """
+    wrong = (-torch.expm1(log_pt)).clamp_min(torch.finfo(log_pt.dtype).tiny)
+    return wrong.pow(gamma) * -log_pt
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raises ValueError, with the name of the setting, for what is no finite number ≥ 0."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}: expected a number ≥ 0, received {value}")

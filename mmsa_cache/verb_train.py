@@ -1,0 +1,233 @@
+"""``mmsa train``: a run directory of one setting."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from .bank import FeatureBank
+from .config import Settings
+from .console import progress, say
+from .dataset import Sample
+from .features import MODALITIES, load_samples
+from .pipeline import notes_of, open_bank, origin_of, pick_device, resolve_encoder
+from .runs import environment, find_run, new_run, write_command, write_json
+from .splits import duplicate_groups
+
+DEFAULT_OUTER = "report"
+
+
+def labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, Any]]:
+    """The training split's samples and features, and what identifies those features."""
+    samples = load_samples(settings, "train")
+    bank = open_bank(settings, "train", samples).to(pick_device(settings.device))
+    return samples, bank, origin_of(settings, bank)
+
+
+def choose_settings(
+    studies: Sequence[str], assignments: Sequence[str], origin: dict[str, Any]
+) -> tuple[list[Any], str, list[dict[str, Any]]]:
+    """The settings to train, their outer split, and the trials that they come from.
+
+    Args:
+        studies: Each a study (``NAME`` or ``NAME:TRIAL``) or ``best`` of all; none: the defaults. A
+            study file without a space is one setting and needs no search. The first one says how
+            the model is judged.
+        assignments: ``key=value``, over what the studies say.
+        origin: What the features are.
+    """
+    from fuse import search as engine
+    from fuse.setting import Setting, parse
+
+    changes = parse(list(assignments))
+    if not studies:
+        return [Setting(**changes)], DEFAULT_OUTER, []
+    settings, outers = [], []
+    sources: list[dict[str, Any]] = []
+    for name in studies:
+        fixed = None if name == "best" or ":" in name else _fixed_study(name)
+        if fixed is not None:
+            setting, outer = Setting(**{"metric": fixed.metric, **fixed.fixed}), fixed.outer
+            sources.append({"name": name, "trial": None, "score": None})
+        else:
+            chosen, study = engine.choose(name, origin)
+            setting, outer = chosen.setting, study.outer
+            sources.append({"name": chosen.study, **chosen.source})
+            say(f"Training trial {chosen.trial} of study {chosen.study} ({chosen.score:.4f}).")
+        settings.append(replace(setting, **changes))
+        outers.append(outer)
+    return settings, outers[0], sources
+
+
+def _fixed_study(name: str) -> Any:
+    """A study without a space, or None."""
+    from fuse.study_file import find_study, read_study
+
+    study = read_study(find_study(name))
+    return None if study.space else study
+
+
+def summary(
+    settings: Settings, studies: Sequence[str], assignments: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The parts of the settings' models: shapes and parameters."""
+    from fuse.summary import summarise
+    from fuse.trainer import input_dims, make_model
+
+    _, bank, origin = labelled(settings)
+    chosen, _, _ = choose_settings(studies, assignments, origin)
+    return [
+        asdict(row)
+        for setting in chosen
+        for row in summarise(make_model(setting, input_dims(bank, setting), len(origin["classes"])))
+    ]
+
+
+def train(
+    settings: Settings,
+    studies: Sequence[str],
+    name: str | None,
+    folds: int,
+    *,
+    seeds: int = 1,
+    averaged: bool = True,
+    refit: bool = False,
+    outer: str | None = None,
+    assignments: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Trains a group of members of one setting or of several and writes a run directory.
+
+    Args:
+        settings: The command's settings.
+        studies: See `choose_settings`.
+        name: Name of the run.
+        folds: Folds of the development rows; a member each.
+        seeds: Members a fold.
+        averaged: The model is the average of the members.
+        refit: The model's members learn from all development rows, see `fuse.final.train`.
+        outer: Kind of outer split; default: the study's.
+        assignments: See `choose_settings`.
+
+    Returns:
+        The run's name, directory, notes and figures.
+    """
+    from safetensors.torch import save_file
+
+    from fuse import final as finals
+    from fuse.checkpoints import FolderCheckpoint
+    from fuse.report import Post, render
+    from fuse.trainer import input_dims
+
+    samples, bank, origin = labelled(settings)
+    chosen, own_outer, sources = choose_settings(studies, assignments, origin)
+    outer = outer or own_outer
+    classes = origin["classes"]
+    groups = duplicate_groups(samples)
+    identity = {
+        "models": [
+            {"setting": asdict(setting), "dims": asdict(input_dims(bank, setting))}
+            for setting in chosen
+        ],
+        "outer": outer,
+        "folds": folds,
+        "seeds": seeds,
+        "averaged": averaged,
+        "refit": refit,
+        "seed": settings.seed,
+        "origin": origin,
+    }
+    with new_run(name, identity) as (name, folder):
+        kept = folder / "checkpoint"
+        if kept.is_dir():
+            say("Going on from what an interrupted run of the same left.")
+        parts = len(
+            finals.plan(
+                bank.labels.cpu().numpy(),
+                groups,
+                outer=outer,
+                folds=folds,
+                seeds=seeds,
+                seed=settings.seed,
+            )
+        )
+        each = parts * seeds * (folds + refit)
+        members = each * len(chosen)
+        epochs = each * sum(setting.epochs for setting in chosen)
+        with progress(f"run {name}", epochs, "epochs") as advance:
+            final = finals.train(
+                chosen,
+                bank,
+                groups,
+                outer=outer,
+                names=classes,
+                seed=settings.seed,
+                folds=folds,
+                seeds=seeds,
+                averaged=averaged,
+                refit=refit,
+                on_epoch=lambda record: advance(1, _progress_note(record, members)),
+                checkpoint=FolderCheckpoint(kept),
+            )
+        with (folder / "metrics.jsonl").open("w", encoding="utf-8") as log:
+            for member, fit in enumerate(final.fits, start=1):
+                for record in fit.history if "macro_f1" in fit.kept else ():
+                    log.write(json.dumps({"member": member, **record}) + "\n")
+        write_json(
+            folder / "config.json",
+            {
+                **identity,
+                "settings": _absolute(settings, classes),
+                "features": {modality: origin[modality] for modality in MODALITIES},
+                "classes": classes,
+                "encoders": {m: resolve_encoder(settings, m).label for m in MODALITIES},
+                "notes": notes_of(settings),
+                "calibration": final.figures["calibration"],
+                "setting": asdict(chosen[0]),
+                "study": sources[0] if sources else None,
+                "studies": sources,
+            },
+        )
+        write_json(folder / "metrics.json", final.figures)
+        write_json(folder / "env.json", environment(str(bank.labels.device)))
+        write_command(folder / "command.txt")
+        _write_predictions(folder / "predictions.csv", final, samples, classes)
+        save_file(final.ensemble.tensors(), folder / "model.safetensors")
+        posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
+        (folder / "report.html").write_text(render(folder, posts, name), encoding="utf-8")
+        for path in sorted(kept.glob("*")):
+            path.unlink()
+        if kept.is_dir():
+            kept.rmdir()
+    path = find_run(name)
+    return {"run": name, "directory": str(path), "notes": notes_of(settings), **final.figures}
+
+
+def _progress_note(record: dict[str, Any], members: int) -> str:
+    score = f", macro-F1 {record['macro_f1']:.4f}" if "macro_f1" in record else ""
+    return f"member {record['member']} of {members}{score}"
+
+
+def _write_predictions(path: Path, final: Any, samples: list[Sample], classes: list[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["guid", "tag", "predicted", *(f"p_{label}" for label in classes)])
+        for index, row in zip(final.outer.tolist(), final.probabilities, strict=True):
+            label = samples[index].label
+            assert label is not None
+            writer.writerow(
+                [samples[index].guid, classes[label], classes[int(row.argmax())]]
+                + [f"{p:.6f}" for p in row]
+            )
+
+
+def _absolute(settings: Settings, classes: list[str]) -> dict[str, Any]:
+    """Settings that lead to the same data and caches from any folder."""
+    stored = settings.model_dump(mode="json")
+    root = settings.data.root
+    stored["data"] |= {"root": None if root is None else str(root.resolve()), "classes": classes}
+    stored["cache"] |= {"dir": str(settings.cache.dir.resolve())}
+    return stored
