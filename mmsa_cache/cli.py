@@ -651,6 +651,8 @@ def _show_figures(as_json: bool, record: dict[str, Any]) -> None:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_cell, value))})"
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
     if isinstance(value, dict):

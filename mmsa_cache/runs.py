@@ -21,6 +21,8 @@ from .errors import ModelError, SettingsError
 from .fingerprint import digest
 
 RUNS = Path("runs")
+CHECKPOINT = "checkpoint"
+"""Folder of an unfinished run that a training goes on from."""
 _PACKAGES = ("torch", "transformers", "timm", "h5py", "numpy", "optuna", "scikit-learn")
 
 
@@ -48,8 +50,8 @@ def new_run(name: str | None, identity: Mapping[str, Any]) -> Iterator[tuple[str
         identity: Everything that makes the run.
 
     Yields:
-        The name and the folder to write into. After Ctrl-C or a kill the folder stays, to go on
-        from; after an error it is removed.
+        The name and the folder to write into. What was kept in its `CHECKPOINT` folder stays when
+        the run does not end, to go on from; without such a folder nothing stays.
 
     Raises:
         SettingsError: The name is taken or not a plain file name, or the same is being run.
@@ -68,9 +70,11 @@ def new_run(name: str | None, identity: Mapping[str, Any]) -> Iterator[tuple[str
             try:
                 yield name, folder
                 folder.rename(RUNS / name)
-            except Exception:
-                shutil.rmtree(folder, ignore_errors=True)
+            except BaseException:
+                if not (folder / CHECKPOINT).is_dir():
+                    shutil.rmtree(folder, ignore_errors=True)
                 raise
+            shutil.rmtree(RUNS / name / CHECKPOINT, ignore_errors=True)
     except Timeout as error:
         raise SettingsError("The same is being trained by another process.", "Wait.") from error
     folder.with_suffix(".lock").unlink(missing_ok=True)

@@ -53,6 +53,11 @@ def search(
     if how not in SELECT:
         raise SettingsError(f"Unknown --select {how!r}.", f"Valid: {', '.join(SELECT)}.")
     study = read_study(find_study(name))
+    if not study.space:
+        raise SettingsError(
+            f"The study {name!r} has no space: it is one setting.",
+            f"Train it: mmsa train --study {name}.",
+        )
     devices = devices_of(settings.device, workers)
     with (
         _terminated_is_interrupted(),

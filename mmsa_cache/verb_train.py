@@ -15,7 +15,7 @@ from .console import progress, say
 from .dataset import Sample
 from .features import MODALITIES, load_samples
 from .pipeline import notes_of, open_bank, origin_of, pick_device, resolve_encoder
-from .runs import environment, find_run, new_run, write_command, write_json
+from .runs import CHECKPOINT, environment, find_run, new_run, write_command, write_json
 from .splits import duplicate_groups
 
 DEFAULT_OUTER = "report"
@@ -141,7 +141,7 @@ def train(
         "origin": origin,
     }
     with new_run(name, identity) as (name, folder):
-        kept = folder / "checkpoint"
+        kept = folder / CHECKPOINT
         if kept.is_dir():
             say("Going on from what an interrupted run of the same left.")
         parts = len(
@@ -187,7 +187,7 @@ def train(
                 "notes": notes_of(settings),
                 "calibration": final.figures["calibration"],
                 "setting": asdict(chosen[0]),
-                "study": sources[0] if sources else None,
+                "study": next((s for s in sources if s["trial"] is not None), None),
                 "studies": sources,
             },
         )
@@ -198,10 +198,6 @@ def train(
         save_file(final.ensemble.tensors(), folder / "model.safetensors")
         posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
         (folder / "report.html").write_text(render(folder, posts, name), encoding="utf-8")
-        for path in sorted(kept.glob("*")):
-            path.unlink()
-        if kept.is_dir():
-            kept.rmdir()
     path = find_run(name)
     return {"run": name, "directory": str(path), "notes": notes_of(settings), **final.figures}
 

@@ -22,7 +22,7 @@ from mmsa_cache.config import load_settings
 from mmsa_cache.dataset import Sample
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features import classes_of, copies_of
-from mmsa_cache.runs import new_run
+from mmsa_cache.runs import CHECKPOINT, new_run
 from mmsa_cache.schema import Shard
 from mmsa_cache.store import MANIFEST, CacheWriter, lock_path, open_shards
 
@@ -258,9 +258,11 @@ def test_class_names_come_from_the_setting_or_the_table(tmp_path: Path) -> None:
 
 
 def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ended_by(error: BaseException) -> None:
+    def ended_by(error: BaseException, kept: bool = False) -> None:
         with new_run("r", {"what": 1}) as (_, folder):
             (folder / "half").write_text("x")
+            if kept:
+                (folder / CHECKPOINT).mkdir()
             raise error
 
     def shown() -> list[str]:
@@ -269,8 +271,9 @@ def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="boom"):
         ended_by(ValueError("boom"))
+    assert not list((tmp_path / "runs").glob(".unfinished-*/")), "nothing was kept to go on from"
     with new_run("r", {"what": 2}) as (_, folder):
-        assert list(folder.iterdir()) == [], "an error leaves nothing"
+        assert list(folder.iterdir()) == []
         with (
             pytest.raises(SettingsError, match="trained by another process"),
             new_run("s", {"what": 2}),
@@ -282,8 +285,9 @@ def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pass
     (tmp_path / "runs/r").rename(tmp_path / "runs/q")
     with pytest.raises(KeyboardInterrupt):
-        ended_by(KeyboardInterrupt())
+        ended_by(KeyboardInterrupt(), kept=True)
     assert shown() == ["q"], "what is unfinished is not to be taken for a run"
     with new_run("t", {"what": 1}) as (_, folder):
-        assert [p.name for p in folder.iterdir()] == ["half"], "the same goes on, whatever its name"
+        assert (folder / CHECKPOINT).is_dir(), "the same goes on, whatever its name"
     assert sorted(shown()) == ["q", "t"]
+    assert not (tmp_path / "runs/t" / CHECKPOINT).exists()

@@ -285,7 +285,10 @@ def test_live_prediction_equals_the_caches(work: Path, searched: dict[str, objec
 def test_wrong_input_has_its_exit_code(work: Path, extracted: list[dict[str, object]]) -> None:
     unknown = mmsa(work, "search", "--study", "nil", code=2).stderr
     assert "There is no study 'nil'" in unknown
-    assert "Known: default, demo, pooled, quick, report-table, tokens." in unknown
+    assert (
+        "Known: default, demo, kernel, pooled, quick, report-table, tokens, words-and-patches."
+        in unknown
+    )
     mmsa(work, "extract", "--splitt", "all", code=2)
     mmsa(work, "extract", "--split", "al", code=2)
     assert "--data" in mmsa(work, "extract", "--data", "nowhere", code=3).stderr
