@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test faults lint clean
 
 venv: $(STAMP)
 
@@ -20,6 +20,10 @@ demo: venv
 
 test: venv
 	$(BIN)/python -m pytest
+
+# The longer series of kills and interruptions.
+faults: venv
+	$(BIN)/python -m pytest -m faults
 
 lint: venv
 	$(BIN)/ruff check .
