@@ -58,7 +58,7 @@ def address_of(storage: str | Path) -> sqlalchemy.URL:
         ) from error
     kind = url.get_backend_name()
     if kind == "postgresql":
-        return url.set(drivername="postgresql+psycopg")
+        return url.set(drivername="postgresql+pg8000")
     if kind != "sqlite" or not url.database or url.database == ":memory:":
         raise SettingsError(
             f"--storage cannot be {url.render_as_string()!r}.",
@@ -87,7 +87,7 @@ class _Database:
                 self.locks, options = AdvisoryLocks(url), {"pool_pre_ping": True}
             except ImportError as error:
                 raise SettingsError(
-                    "PostgreSQL needs the driver psycopg.",
+                    "PostgreSQL needs the driver pg8000.",
                     "Install it: pip install 'mmsa[postgres]'.",
                 ) from error
 

@@ -25,7 +25,11 @@ T = TypeVar("T")
 
 # A machine that vanishes with its coordinator is noticed by the server within a minute.
 _POSTGRES = {
-    "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+    "startup_params": {
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+    }
 }
 
 

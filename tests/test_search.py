@@ -314,7 +314,7 @@ def test_two_coordinators_share_a_fresh_sqlite_file(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, list[str]]]:
     """A throw-away PostgreSQL on loopback: its address, and the start of a pg_ctl command."""
-    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    pytest.importorskip("pg8000", reason="the extra 'postgres' is not installed")
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     found = shutil.which("initdb") or (str(places[-1]) if places else None)
     if found is None:
@@ -358,10 +358,12 @@ def test_a_server_that_restarts_and_a_killed_coordinator_lose_nothing(
 ) -> None:
     address, control = server
     storage = address.replace("/postgres", "/restarted")
-    import psycopg
+    import sqlalchemy
 
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute("create database restarted")
+    engine = sqlalchemy.create_engine(address_of(address), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("create database restarted"))
+    engine.dispose()
     first, second = (start(storage, tmp_path, 20, workers=1, seconds=0.05) for _ in range(2))
     wait_for_trainings(tmp_path, 12)
     subprocess.run([*control, "-m", "immediate", "restart"], check=True, capture_output=True)
@@ -388,12 +390,12 @@ def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
 
 def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden = address_of("postgresql://me:secret@host/db").render_as_string()
-    assert hidden == "postgresql+psycopg://me:***@host/db"
+    assert hidden == "postgresql+pg8000://me:***@host/db"
     for wrong in ("mysql://host/db", "sqlite://", "sqlite:///:memory:", "here"):
         with pytest.raises(SettingsError, match="--storage"):
             address_of(wrong)
     monkeypatch.setattr("fuse.locks.PATIENCE", 0.2)
-    pytest.importorskip("psycopg")
+    pytest.importorskip("pg8000")
     with pytest.raises(MmsaError, match=r"me:\*\*\*@127\.0\.0\.1:1/db does not answer"):
         Ledger("postgresql://me:secret@127.0.0.1:1/db", "s")
 
