@@ -155,12 +155,20 @@ def test_second_extract_does_nothing(work: Path, extracted: list[dict[str, objec
     before = shards(work / "cache")
     result = mmsa(work, "extract", "--split", "all", "--json")
     assert result.stderr.count("nothing to do") == 4
+    said = [line for line in result.stderr.splitlines() if line.startswith("Data: ")]
+    assert [line.split(":")[1] for line in said] == [
+        " layout report, split train",
+        " layout report, split test",
+    ]
+    assert "12 rows kept (12 unlabelled), 0 of them merged" in said[1]
+    assert "0 dropped" in said[1]
     assert shards(work / "cache") == before
 
 
 def test_changed_setting_is_named(work: Path, extracted: list[dict[str, object]]) -> None:
     result = mmsa(work, "search", "--study", "quick", "--seed", "5", code=4)
     assert "weights: the cache has random:47, wanted is random:5" in result.stderr
+    assert "Data: " not in result.stderr  # said when the data was extracted
 
 
 def test_killed_extraction_resumes_byte_identical(
