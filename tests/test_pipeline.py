@@ -373,7 +373,11 @@ fusion = ["attention_concat"]
 
 def test_bench_extract_measures_side_by_side(work: Path) -> None:
     record = json.loads(
-        mmsa(work, "bench", "extract", "--pairs", "64", "--rounds", "2", "--json").stdout
+        mmsa(
+            work,
+            *("bench", "extract", "--pairs", "64", "--rounds", "2"),
+            *("--precision-effect", "--json"),
+        ).stdout
     )
     for key in ("end_to_end", "model_only", "textbook"):
         assert record[f"{key}_pairs_per_s"] > 0
@@ -385,3 +389,7 @@ def test_bench_extract_measures_side_by_side(work: Path) -> None:
     assert record["padded_float32_bytes"]["text"] == 64 * 4 * 16 * (16 + 2)
     assert record["cache_bytes"]["text"] < record["padded_float32_bytes"]["text"]
     assert record["encoders"]["image"] == "swinv2_tiny_window8_256 (random weights)"
+    for modality in ("text", "image"):
+        rough, fine = (record["precision_effect"][modality][c] for c in ("bfloat16", "float16"))
+        assert 0 < fine["mean_absolute"] < rough["mean_absolute"] < 0.05
+        assert 0.99 < rough["mean_cosine"] < 1
