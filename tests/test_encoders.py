@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from extract.compat import prepare_torchvision
 from extract.encoder import Options, average_grid, pick_states
 from extract.image import resolve_image, resolve_joint_image
+from extract.linear import LinearByOneDnn
 from extract.precision import difference
 from extract.text import resolve_text
 from mmsa_cache.errors import ModelError
@@ -239,6 +241,19 @@ def test_half_precision_is_near_float32_and_named(tmp_path: Path) -> None:
     rough = half.load(CPU).encode(inputs).tokens.float()
     error = ((rough - full).norm() / full.norm()).item()
     assert 1e-4 < error < 0.03  # bfloat16 keeps 8 bits: it must differ, by about a percent
+
+
+def test_linear_layers_by_onednn() -> None:
+    layer, plain = torch.nn.Linear(300, 70), torch.nn.Linear(70, 9, bias=False)
+    values, weight = torch.randn(5, 11, 300), torch.randn(70, 300)[:, ::2]
+    half = torch.nn.Linear(300, 70, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        with LinearByOneDnn():
+            found = plain(layer(values)), F.linear(input=values[..., ::2], weight=weight)
+            rough = half(values.bfloat16())
+        expected = plain(layer(values)), values[..., ::2] @ weight.T
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+        assert rough.equal(half(values.bfloat16()))
 
 
 def test_differences_between_precisions() -> None:
