@@ -452,6 +452,9 @@ def evaluate(
 def bench_extract(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs to measure on.")] = 1024,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each way takes.")] = 3,
+    precision_effect: Annotated[
+        bool, typer.Option("--precision-effect", help="Compare half precision's features too.")
+    ] = False,
     data: Data = None,
     encoding: Encoding = None,
     text_model: TextModel = None,
@@ -473,7 +476,10 @@ def bench_extract(
         _check_packages()
         from . import verb_bench
 
-        _show_figures(as_json, verb_bench.extract(_settings(flags), pairs, rounds))
+        figures = verb_bench.extract(
+            _settings(flags), pairs, rounds, precision_effect=precision_effect
+        )
+        _show_figures(as_json, figures)
 
     _guarded(debug, work)
 

@@ -155,12 +155,20 @@ def test_second_extract_does_nothing(work: Path, extracted: list[dict[str, objec
     before = shards(work / "cache")
     result = mmsa(work, "extract", "--split", "all", "--json")
     assert result.stderr.count("nothing to do") == 4
+    said = [line for line in result.stderr.splitlines() if line.startswith("Data: ")]
+    assert [line.split(":")[1] for line in said] == [
+        " layout report, split train",
+        " layout report, split test",
+    ]
+    assert "12 rows kept (12 unlabelled), 0 of them merged" in said[1]
+    assert "0 dropped" in said[1]
     assert shards(work / "cache") == before
 
 
 def test_changed_setting_is_named(work: Path, extracted: list[dict[str, object]]) -> None:
     result = mmsa(work, "search", "--study", "quick", "--seed", "5", code=4)
     assert "weights: the cache has random:47, wanted is random:5" in result.stderr
+    assert "Data: " not in result.stderr  # said when the data was extracted
 
 
 def test_killed_extraction_resumes_byte_identical(
@@ -395,7 +403,11 @@ fusion = ["attention_concat"]
 
 def test_bench_extract_measures_side_by_side(work: Path) -> None:
     record = json.loads(
-        mmsa(work, "bench", "extract", "--pairs", "64", "--rounds", "2", "--json").stdout
+        mmsa(
+            work,
+            *("bench", "extract", "--pairs", "64", "--rounds", "2"),
+            *("--precision-effect", "--json"),
+        ).stdout
     )
     for key in ("end_to_end", "model_only", "textbook"):
         assert record[f"{key}_pairs_per_s"] > 0
@@ -407,3 +419,7 @@ def test_bench_extract_measures_side_by_side(work: Path) -> None:
     assert record["padded_float32_bytes"]["text"] == 64 * 4 * 16 * (16 + 2)
     assert record["cache_bytes"]["text"] < record["padded_float32_bytes"]["text"]
     assert record["encoders"]["image"] == "swinv2_tiny_window8_256 (random weights)"
+    for modality in ("text", "image"):
+        rough, fine = (record["precision_effect"][modality][c] for c in ("bfloat16", "float16"))
+        assert 0 < fine["mean_absolute"] < rough["mean_absolute"] < 0.05
+        assert 0.99 < rough["mean_cosine"] < 1
