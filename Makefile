@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test test-faults lint clean
 
 venv: $(STAMP)
 
@@ -18,8 +18,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv
 	$(BIN)/mmsa demo
 
+# A process a core, one thread in each: test files share nothing.
 test: venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# The longer series of kills and interruptions.
+test-faults: venv
+	$(BIN)/python -m pytest -m faults
 
 lint: venv
 	$(BIN)/ruff check .

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from mmsa_cache.errors import ModelError
 
+from .linear import LinearByOneDnn
+
 _ROW_OVERHEAD = 64
 """Bytes of a row's name, variant, operation and offset."""
 
@@ -244,9 +246,11 @@ def average_grid(patches: Tensor, have: tuple[int, int], want: tuple[int, int]) 
     return F.adaptive_avg_pool2d(square, want).flatten(2).transpose(1, 2)
 
 
-def autocast(device: torch.device, compute: str) -> Any:
+def precision(device: torch.device, compute: str) -> Any:
     """The context that a forward pass runs in; float32 means no autocast."""
     dtype = COMPUTE[compute]
+    if dtype == torch.float32 and device.type == "cpu":
+        return LinearByOneDnn()
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 

@@ -24,11 +24,11 @@ from .encoder import (
     ImageTower,
     Options,
     Size,
-    autocast,
     average_grid,
     check_layer,
     mean_pools,
     pick_states,
+    precision,
     to_device,
     to_storage,
 )
@@ -311,6 +311,7 @@ class ImageEncoder:
         self.side, self.crop = spec.size, spec.crop
         self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
+        self._scale, self._shift = 1 / (255.0 * self.std), -self.mean / self.std
         if spec.folder is not None:
             from .joint import JointImageTower
             from .text import load_model
@@ -349,9 +350,9 @@ class ImageEncoder:
             ``pooled`` of a joint model), and the mean of each inner layer asked for (``mean@N``).
         """
         pixels = to_device(torch.stack(list(batch)), self._device)
-        with torch.inference_mode(), autocast(self._device, self._options.compute):
+        with torch.inference_mode(), precision(self._device, self._options.compute):
             patches, have, vectors, shared, inner = self.tower(
-                (pixels / 255.0 - self.mean) / self.std,
+                (pixels * self._scale).add_(self._shift),  # (pixels / 255 − mean) / std
                 self._options.layer,
                 self._options.pool_layers,
             )

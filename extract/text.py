@@ -20,9 +20,9 @@ from .encoder import (
     Size,
     TextOutput,
     TextTower,
-    autocast,
     mean_pools,
     pick_states,
+    precision,
     to_device,
     to_storage,
 )
@@ -288,7 +288,7 @@ class TextEncoder:
             ids = torch.nn.functional.pad(ids, (0, self.tower.limit - ids.shape[1]), value=pad)
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         ids, mask = to_device(ids, self._device), to_device(mask, self._device)
-        with torch.inference_mode(), autocast(self._device, self._options.compute):
+        with torch.inference_mode(), precision(self._device, self._options.compute):
             hidden, vectors, shared, inner = self.tower(
                 ids, mask, self._options.layer, self._options.pool_layers
             )

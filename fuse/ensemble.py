@@ -13,6 +13,7 @@ from mmsa_cache.bank import Dims, FeatureBank
 from mmsa_cache.errors import ModelError
 
 from .calibration import Calibration, Probabilities
+from .kernel import KernelClassifier
 from .setting import Setting
 from .trainer import Classifier, make_model, predict
 
@@ -84,8 +85,11 @@ class Ensemble:
             states.setdefault((int(first), int(second)), {})[key] = value
         blends = [Blend(setting, []) for setting in settings]
         for (number, place), state in sorted(states.items()):
-            rows = len(state["whitening"]) if "whitening" in state else None
+            landmarks = [len(v) for name, v in state.items() if name.startswith("landmarks_")]
+            rows = landmarks[0] if landmarks else None
             member = make_model(settings[number], dims[number], len(calibration.offsets), rows)
+            if isinstance(member, KernelClassifier):
+                member.fold()
             try:
                 member.load_state_dict(state)
             except RuntimeError as error:

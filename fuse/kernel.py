@@ -55,8 +55,10 @@ class KernelClassifier(nn.Module):
         super().__init__()
         self.tape = tape
         self.norms = nn.ModuleDict({name: Standardise(dim) for name, dim in vectors.items()})
-        for name, dim in vectors.items():
-            self.register_buffer(f"landmarks_{name}", torch.zeros(landmarks, dim))
+        for name, dim in vectors.items():  # as cached, in float16
+            self.register_buffer(
+                f"landmarks_{name}", torch.zeros(landmarks, dim, dtype=torch.float16)
+            )
         self.register_buffer("whitening", torch.eye(landmarks))
         self.dropout = Dropout(dropout, tape)
         self.weight = nn.Linear(landmarks, classes)
@@ -82,20 +84,32 @@ class KernelClassifier(nn.Module):
         Args:
             vectors: ``(landmarks, dim)`` of every vector, as cached.
         """
-        for name, norm in self.norms.items():
-            getattr(self, f"landmarks_{name}").copy_(norm(vectors[name].float()))
-        whole = torch.ones(len(self.whitening), 1, dtype=torch.bool, device=self.whitening.device)
+        for name in self.norms:
+            getattr(self, f"landmarks_{name}").copy_(vectors[name])
+        whole = torch.ones(self.landmarks, 1, dtype=torch.bool, device=self.whitening.device)
         kernel = self._kernel(vectors, {"text": whole, "image": whole}).double()
         eye = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
         lower = torch.linalg.cholesky(kernel + JITTER * eye)
         self.whitening.copy_(torch.linalg.solve_triangular(lower, eye, upper=False).T)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Multiplies the whitening into the weights: nothing changes but the size, to a tenth."""
+        if len(self.whitening):
+            self.weight.weight.copy_(SCALE * self.weight.weight @ self.whitening.T)
+            self.whitening = self.whitening.new_empty(0, 0)
+
+    @property
+    def landmarks(self) -> int:
+        """Number of landmarks."""
+        return self.weight.in_features
 
     def _kernel(self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
         """``(batch, landmarks)``"""
         total = weight = torch.zeros((), device=self.whitening.device)
         for name, norm in self.norms.items():
             x = norm(vectors[name].to(self.whitening.dtype))
-            y = getattr(self, f"landmarks_{name}")
+            y = norm(getattr(self, f"landmarks_{name}").to(self.whitening.dtype))
             square = x.square().sum(1, keepdim=True) - 2 * x @ y.T + y.square().sum(1)
             present = masks[modality_of(name)].any(dim=1, keepdim=True).to(x.dtype)
             total = total + present * square / x.shape[1]
@@ -116,8 +130,9 @@ class KernelClassifier(nn.Module):
 
         Returns:
             Logits ``(batch, classes)`` and ``fused``, the whitened kernel features
-            ``(batch, landmarks)``.
+            ``(batch, landmarks)``; of a folded model the kernel itself.
         """
-        features = self._kernel(vectors, {"text": text_mask, "image": image_mask})
-        fused = SCALE * features @ self.whitening
+        fused = self._kernel(vectors, {"text": text_mask, "image": image_mask})
+        if len(self.whitening):
+            fused = SCALE * fused @ self.whitening
         return self.weight(self.dropout(fused)), {"fused": fused}

@@ -1,28 +1,70 @@
-"""A study file: search space, fixed values, protocol."""
+"""A study: fixed values, the space that is searched, and the protocol that scores a trial."""
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from graphlib import TopologicalSorter
 from typing import Any
 
 import optuna
 
 from mmsa_cache.errors import SettingsError
 
-from .trainer import METRICS, Setting
+from .acb import MARGINS, STATISTICS
+from .attention_fusions import DIRECTIONS
+from .fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
+from .kernel import KERNEL
+from .losses import LOSSES
+from .model import MODALITIES
+from .projection import NORMS, POOLINGS
+from .setting import Setting
 
-# A parameter that matters only for some values of another is asked for only then.
-_ONLY_FOR: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "image_dim": ("fusion", ("concat", "attention_concat")),
-    "layers": ("fusion", ("encoder",)),
-    "alpha": ("loss", ("acb",)),
-    "statistics": ("loss", ("acb",)),
-    "margin": ("loss", ("acb",)),
-    "pairing": ("variants", (True,)),
+# Names that a value must be among, where a setting itself does not say so.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "fusion": (*FUSIONS, KERNEL),
+    "loss": LOSSES,
+    "statistics": STATISTICS,
+    "margin": MARGINS,
+    "modality": MODALITIES,
+    "pooling": POOLINGS,
+    "text_pooling": ("", *POOLINGS),
+    "image_pooling": ("", *POOLINGS),
+    "directions": DIRECTIONS,
+    "norm": NORMS,
 }
-_PROTOCOL = {"outer": "report", "folds": 3, "metric": "macro_f1"}
+
+Conditions = Mapping[str, tuple[Any, ...]]
+
+# A parameter that matters only for some values of others is asked for only then. A study's own
+# `when` takes the place of the line here.
+BUILT_IN: dict[str, Conditions] = {
+    "image_dim": {"fusion": tuple(name for name in FUSIONS if name not in NEEDS_EQUAL_DIMS)},
+    "heads": {"fusion": tuple(sorted(NEEDS_HEADS))},
+    "layers": {"fusion": ("encoder",)},
+    "ffn": {"fusion": ("encoder",)},
+    "rank": {"fusion": ("lowrank",)},
+    "landmarks": {"fusion": (KERNEL,)},
+    "alpha": {"loss": ("acb",)},
+    "beta": {"loss": ("acb",)},
+    "statistics": {"loss": ("acb",)},
+    "margin": {"loss": ("acb",)},
+    "gamma": {"loss": ("focal",)},
+    "tau": {"loss": ("logit_adjusted",)},
+    "balance": {"loss": ("weighted_ce",)},
+    "pairing": {"variants": (True,)},
+    "warmup": {"schedule": ("cosine",)},
+    "patience": {"keep": ("best",)},
+    "prior": {"offsets": ("prior",)},
+    "grid": {"level": ("tokens",)},
+    "pooling": {"level": ("tokens",)},
+    "text_pooling": {"level": ("tokens",)},
+    "image_pooling": {"level": ("tokens",)},
+}
+TYPES: dict[str, Any] = typing.get_type_hints(Setting)
+DEFAULTS: dict[str, Any] = asdict(Setting())
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,91 +72,131 @@ class Study:
     """A search as its file describes it."""
 
     name: str
-    outer: str
-    folds: int
-    metric: str
-    fixed: dict[str, Any]
-    space: dict[str, Any]
+    outer: str = "report"
+    """Which rows are held back from the whole search, see `mmsa_cache.splits.outer_split`."""
+    folds: int = 3
+    """Inner folds that score a trial; duplicates stay together."""
+    seeds: int = 1
+    """Trainings a fold, each with a seed of its own."""
+    metric: str = "macro_f1"
+    sampler: dict[str, Any] = field(default_factory=dict)
+    """``kind`` (tpe, random) and ``startup``: trials drawn at random first."""
+    pruner: dict[str, Any] = field(default_factory=dict)
+    """See `fuse.pruning.Rule`."""
+    fixed: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, Any] = field(default_factory=dict)
+    """By parameter: a list, ``low``/``high``/``log``/``step``, or ``values`` and ``when``."""
+
+    def conditions(self, key: str) -> Conditions:
+        """What other parameters must be for this one to be drawn."""
+        choice = self.space[key]
+        if isinstance(choice, dict) and "when" in choice:
+            return {other: tuple(_listed(values)) for other, values in choice["when"].items()}
+        return BUILT_IN.get(key, {})
+
+    def order(self) -> list[str]:
+        """Parameters with those that others depend on first, else by name.
+
+        Raises:
+            graphlib.CycleError: Conditions depend on each other.
+        """
+        graph = {
+            key: sorted(set(self.conditions(key)) & self.space.keys()) for key in sorted(self.space)
+        }
+        return list(TopologicalSorter(graph).static_order())
 
     def suggest(self, trial: optuna.Trial) -> Setting:
         """Draws one setting; beta is 1 − alpha unless the study names it."""
         values: dict[str, Any] = dict(self.fixed)
-        for key in sorted(self.space, key=lambda k: k in _ONLY_FOR):
-            if key in _ONLY_FOR:
-                other, wanted = _ONLY_FOR[key]
-                if values.get(other, getattr(Setting(), other)) not in wanted:
-                    continue
-            choice = self.space[key]
-            if isinstance(choice, list):
-                values[key] = trial.suggest_categorical(key, choice)
-            else:
-                draw = trial.suggest_int if _is_int(choice) else trial.suggest_float
-                values[key] = draw(key, choice["low"], choice["high"], log=choice.get("log", False))
-        fusion = values.get("fusion", Setting().fusion)
-        if fusion not in _ONLY_FOR["image_dim"][1]:
-            values["image_dim"] = values.get("text_dim", Setting().text_dim)
+        for key in self.order():
+            conditions = self.conditions(key).items()
+            if all(
+                values.get(other, DEFAULTS.get(other)) in wanted for other, wanted in conditions
+            ):
+                values[key] = _draw(trial, key, self.space[key])
+        if values.get("fusion", DEFAULTS["fusion"]) in NEEDS_EQUAL_DIMS:
+            values["image_dim"] = values.get("text_dim", DEFAULTS["text_dim"])
         if "alpha" in values and "beta" not in values:
             values["beta"] = 1.0 - values["alpha"]
         return Setting(**{**values, "metric": self.metric})
 
     def as_dict(self) -> dict[str, Any]:
+        """Plain values, as the database keeps them."""
         return asdict(self)
 
-
-def _is_int(choice: dict[str, Any]) -> bool:
-    return isinstance(choice["low"], int) and isinstance(choice["high"], int)
-
-
-def find_study(name: str) -> Path:
-    """Looks in ``./studies``, then among the studies that come with mmsa.
-
-    Raises:
-        SettingsError: Lists the studies there are.
-    """
-    import sys
-
-    folders = [
-        Path("studies"),
-        Path(__file__).resolve().parent.parent / "studies",
-        Path(sys.prefix) / "share/mmsa/studies",
-    ]
-    for folder in folders:
-        if (folder / f"{name}.toml").is_file():
-            return folder / f"{name}.toml"
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
-    raise SettingsError(f"There is no study {name!r}.", f"Known: {', '.join(known)}.")
+    @classmethod
+    def from_dict(cls, known: Mapping[str, Any]) -> Study:
+        """Takes a study out of a record that may hold more."""
+        return cls(**{f.name: known[f.name] for f in fields(cls) if f.name in known})
 
 
-def read_study(path: Path) -> Study:
-    """Reads a study file.
+def _draw(trial: optuna.Trial, key: str, choice: Any) -> Any:
+    if isinstance(choice, list):
+        return trial.suggest_categorical(key, choice)
+    if "values" in choice:
+        return trial.suggest_categorical(key, choice["values"])
+    low, high, log = choice["low"], choice["high"], choice.get("log", False)
+    if TYPES[key] is int:
+        return trial.suggest_int(key, low, high, log=log, step=choice.get("step", 1))
+    return trial.suggest_float(key, low, high, log=log, step=choice.get("step"))
 
-    Raises:
-        SettingsError: With every mistake at once.
-    """
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else [values]
+
+
+def candidates(choice: Any) -> list[Any]:
+    """The values that a parameter's entry names: its list, or the ends of its range."""
+    if isinstance(choice, list):
+        return choice
+    return choice["values"] if "values" in choice else [choice["low"], choice["high"]]
+
+
+def value_problem(key: str, value: Any) -> str | None:
+    """What is wrong with a value of a setting's field, if anything."""
+    if not _fits(value, TYPES[key]):
+        return f"{value!r} is {type(value).__name__}, {_type_name(TYPES[key])} is expected"
+    if key in CHOICES and value not in CHOICES[key]:
+        return f"{value!r}, valid: {', '.join(map(str, CHOICES[key]))}"
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
-    known = {field.name: field.type for field in fields(Setting)} | {"metric": "str"}
-    problems = [f"{key}: unknown table" for key in raw if key not in ("protocol", "fixed", "space")]
-    protocol = {**_PROTOCOL, **raw.get("protocol", {})}
-    problems += [f"protocol.{key}: unknown key" for key in protocol if key not in _PROTOCOL]
-    if protocol["metric"] not in METRICS:
-        problems.append(f"protocol.metric: {protocol['metric']!r}, valid: {', '.join(METRICS)}")
-    if not isinstance(protocol["folds"], int) or protocol["folds"] < 2:
-        problems.append(f"protocol.folds: {protocol['folds']!r}, a whole number from 2 is expected")
-    fixed, space = raw.get("fixed", {}), raw.get("space", {})
-    for table, values in (("fixed", fixed), ("space", space)):
-        problems += [f"{table}.{key}: unknown parameter" for key in values if key not in known]
-    problems += [f"{key}: stands in both fixed and space" for key in fixed if key in space]
-    for key, choice in space.items():
-        ranged = isinstance(choice, dict) and {"low", "high"} <= choice.keys() <= {
-            "low",
-            "high",
-            "log",
-        }
-        if not ranged and not (isinstance(choice, list) and choice):
-            problems.append(f"space.{key}: write a list, or {{ low = …, high = …, log = true }}")
+        Setting(**{key: value})
+    except SettingsError as error:
+        own = [p.removeprefix(f"{key}: ") for p in error.problems if p.startswith(f"{key}: ")]
+        return own[0] if own else error.message
+    return None
+
+
+def restored(values: Mapping[str, Any]) -> Setting:
+    """A setting from stored values, each checked as in a study file.
+
+    Raises:
+        ValueError: Names what does not fit this version's settings.
+    """
+    problems = [f"{key}: unknown" for key in values if key not in TYPES]
+    for key in values.keys() & TYPES.keys():
+        problem = value_problem(key, values[key])
+        problems += [f"{key}: {problem}"] if problem else []
     if problems:
-        raise SettingsError(f"{len(problems)} mistake(s) in {path}.", "Correct them all.", problems)
-    return Study(path.stem, protocol["outer"], protocol["folds"], protocol["metric"], fixed, space)
+        raise ValueError("; ".join(sorted(problems)))
+    return Setting(**values)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in typing.get_args(kind))
+    if typing.get_origin(kind) is typing.Literal:
+        return value in typing.get_args(kind)
+    if kind in (int, float):  # True is an int to Python, not to a study
+        numbers = (int,) if kind is int else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _type_name(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    if typing.get_origin(kind) is typing.Literal:
+        return f"one of {', '.join(map(repr, typing.get_args(kind)))}"
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        parts: Iterable[Any] = typing.get_args(kind)
+        return " or ".join(_type_name(part) for part in parts if part is not type(None))
+    return names.get(kind, str(kind))

@@ -364,6 +364,8 @@ class _Runner:
         model = copy.deepcopy(self._scored())
         if self.setting.keep == "best":
             model.load_state_dict(self.progress.best_state)
+        if isinstance(model, KernelClassifier):
+            model.fold()
         history = self.progress.history
         return Fit(model.eval(), history[self.progress.best], history)
 

@@ -39,6 +39,7 @@ LABELS = ("positive", "neutral", "negative")
 """Class names; a class's code is its place here (the report's 0, 1, 2)."""
 NEUTRAL = "neutral"
 UNLABELLED = "null"
+"""What a label file says of a row without a label."""
 HEADER = "guid,tag"
 SPLITS = ("train", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -76,27 +77,27 @@ class LabelRow:
 class Intake:
     """What reading a split kept, merged and dropped."""
 
-    kept: int
+    layout: str
+    """``report``, ``tables``, ``MVSA-Single``, ``MVSA-Multiple`` or ``pairs``."""
+    split: str
+    kept: Mapping[str, int]
+    """Rows kept of each label, ``null`` included; labels without rows are left out."""
     merged: int
     """Kept rows whose label came from a neutral and a polar one."""
     dropped: int
     """Rows whose labels contradict each other."""
-    layout: str
-    """``report``, ``tables``, ``MVSA-Single``, ``MVSA-Multiple`` or ``pairs``."""
 
     def summary(self) -> str:
         """One line for a person."""
-        if self.layout == "pairs":
-            return f"Data: no label file; {self.kept} unlabelled pairs, as the split test."
-        return (
-            f"Data: layout {self.layout}; {self.kept} rows kept ({self.merged} of them merged from "
-            f"a neutral and a polar label), {self.dropped} dropped (contradicting labels)."
+        counts = ", ".join(
+            f"{count} {'unlabelled' if tag == UNLABELLED else tag}"
+            for tag, count in self.kept.items()
         )
-
-    @property
-    def noteworthy(self) -> bool:
-        """Whether a person should see the summary: the rows are not simply those of the file."""
-        return self.layout not in ("report", "tables") or self.merged > 0 or self.dropped > 0
+        return (
+            f"Data: layout {self.layout}, split {self.split}: {sum(self.kept.values())} rows kept "
+            f"({counts}), {self.merged} of them merged from a neutral and a polar label; "
+            f"{self.dropped} dropped (contradicting labels)."
+        )
 
 
 @dataclass(frozen=True, slots=True)

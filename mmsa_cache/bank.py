@@ -195,6 +195,11 @@ class ModalityFeatures:
         Raises:
             SettingsError: The positions are no square, or one with fewer cells.
         """
+        features = self.averaged(side)[rows.to(self.device)]
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=self.device)
+
+    def averaged(self, side: int) -> Tensor:
+        """The grids of all rows, (rows, side·side, dim) float16; see `grid`."""
         if side not in self._grids:
             counts = self._length.unique().tolist()
             whole = math.isqrt(counts[0])
@@ -210,8 +215,23 @@ class ModalityFeatures:
                 cells = torch.nn.functional.adaptive_avg_pool2d(square, side)
                 parts.append(cells.flatten(2).transpose(1, 2).half())
             self._grids[side] = torch.cat(parts)
-        features = self._grids[side][rows.to(self.device)]
-        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=self.device)
+        return self._grids[side]
+
+    def use_averaged(self, side: int, cells: Tensor) -> None:
+        """Takes grids that another process made of the same rows, so that they are not made again.
+
+        Args:
+            side: Cells along each side.
+            cells: What `averaged` gave there.
+
+        Raises:
+            DamagedCacheError: They are not of these rows.
+        """
+        if cells.shape != (len(self._length), side * side, self.dim):
+            raise DamagedCacheError(
+                f"{self.name}: grids of shape {tuple(cells.shape)} are not its."
+            )
+        self._grids[side] = cells.to(self.device)
 
     @property
     def longest(self) -> int:

@@ -40,6 +40,12 @@ ImageLayer = Annotated[str | None, typer.Option(help="Image layer: last, a numbe
 Tokens = Annotated[str | None, typer.Option(help="Positions kept: keep, pool:GxG or none.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes; default: the cores, or one a GPU.")
+]
+Storage = Annotated[
+    str | None, typer.Option(help="Database: postgresql://… or sqlite:///FILE.", metavar="URL")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
@@ -231,6 +237,14 @@ def cache_show(
 def search(
     trials: Annotated[int, typer.Option(min=1, help="Finished trials in all.")] = 200,
     study: Annotated[str, typer.Option(help="Name of a study file.")] = "default",
+    workers: Workers = None,
+    select: Annotated[
+        str, typer.Option(help="best, or one-se: the simplest within one standard error of it.")
+    ] = "best",
+    storage: Storage = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Show the studies: trials, best score, age.")
+    ] = False,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -252,17 +266,29 @@ def search(
 
     def work() -> None:
         _check_packages()
-        from . import verb_stage_two
+        from . import verb_search
 
-        record = verb_stage_two.search(_settings(flags), study, trials)
-        keys = ["study", "trial", "metric", "inner_score", "outer_score", "optimism_gap"]
+        if list_:
+            rows = verb_search.list_studies(storage)
+            for row in rows if not as_json else []:
+                age = row["age_seconds"]
+                row["age"] = "–" if age is None else f"{age / 3600:.1f} h"
+                row["best"] = "–" if row["best"] is None else row["best"]
+            _show(as_json, rows, _LISTED)
+            return
+        record = verb_search.search(
+            _settings(flags), study, trials, workers=workers, storage=storage, how=select
+        )
         if as_json:
             print_result(json.dumps(record, indent=1))
         else:
-            _show(False, [record], keys)
+            verb_search.show(record)
             _say_notes(record)
 
     _guarded(debug, work)
+
+
+_LISTED = ["study", "finished", "complete", "pruned", "failed", "best", "age"]
 
 
 @app.command()
@@ -455,6 +481,9 @@ def compare(
 def bench_extract(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs to measure on.")] = 1024,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each way takes.")] = 3,
+    precision_effect: Annotated[
+        bool, typer.Option("--precision-effect", help="Compare half precision's features too.")
+    ] = False,
     data: Data = None,
     encoding: Encoding = None,
     text_model: TextModel = None,
@@ -476,7 +505,10 @@ def bench_extract(
         _check_packages()
         from . import verb_bench
 
-        _show_figures(as_json, verb_bench.extract(_settings(flags), pairs, rounds))
+        figures = verb_bench.extract(
+            _settings(flags), pairs, rounds, precision_effect=precision_effect
+        )
+        _show_figures(as_json, figures)
 
     _guarded(debug, work)
 
@@ -508,6 +540,44 @@ def bench_train(
         from . import verb_bench
 
         _show_figures(as_json, verb_bench.train(_settings(flags), rounds, threads))
+
+    _guarded(debug, work)
+
+
+@bench_app.command("search")
+def bench_search(
+    study: Annotated[str, typer.Option(help="Name of a study file.")] = "pooled",
+    trials: Annotated[int, typer.Option(min=1, help="Finished trials of each run.")] = 30,
+    workers: Workers = None,
+    data: Data = None,
+    encoding: Encoding = None,
+    cache: Cache = None,
+    text_model: TextModel = None,
+    text_weights: TextWeights = None,
+    image_model: ImageModel = None,
+    image_weights: ImageWeights = None,
+    joint_model: JointModel = None,
+    layer: Layer = None,
+    image_layer: ImageLayer = None,
+    tokens: Tokens = None,
+    device: Device = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A search by N workers against the same trials by one."""
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_search
+
+        record = verb_search.bench(_settings(flags), study, trials, workers)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+        else:
+            rows = [{"figure": key, "value": value} for key, value in record.items()]
+            _show(False, rows, ["figure", "value"])
 
     _guarded(debug, work)
 

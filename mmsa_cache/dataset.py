@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .adapters import (
     LABELS,
     MAX_TEXT_BYTES,
     SPLITS,
+    UNLABELLED,
     Intake,
     LabelRow,
     check_encoding,
@@ -28,7 +30,6 @@ from .adapters import (
     read_labels,
     strip_text,
 )
-from .console import say
 from .errors import DataError
 
 __all__ = [
@@ -86,22 +87,19 @@ def read_split(
     max_chars: int | None = None,
     classes: tuple[str, ...] = LABELS,
 ) -> list[Sample]:
-    """Reads one split; says what was merged or dropped, or which other layout was found.
+    """The samples that ``intake`` gives.
 
     Raises:
         DataError: As ``intake`` does.
     """
-    samples, seen = intake(
+    return intake(
         root,
         split,
         encoding=encoding,
         encoding_errors=encoding_errors,
         max_chars=max_chars,
         classes=classes,
-    )
-    if seen.noteworthy:
-        say(seen.summary())
-    return samples
+    )[0]
 
 
 def intake(
@@ -146,7 +144,10 @@ def intake(
         problems=listing.problems,
     )
     raise_problems(listing.problems, where)
-    return samples, Intake(len(samples), listing.merged, listing.dropped, listing.layout)
+    count = Counter(sample.label for sample in samples)
+    tags: dict[int | None, str] = {**dict(enumerate(classes)), None: UNLABELLED}
+    kept = {tag: count[label] for label, tag in tags.items() if count[label]}
+    return samples, Intake(listing.layout, split, kept, listing.merged, listing.dropped)
 
 
 def read_pairs(

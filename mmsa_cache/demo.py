@@ -119,7 +119,7 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
     Returns:
         The figures shown.
     """
-    from . import verb_extract, verb_predict, verb_stage_two, verb_train
+    from . import verb_extract, verb_predict, verb_search, verb_train
 
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
         settings = load_settings({})
         say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
         verb_extract.run(settings, "all")
-        searched = verb_stage_two.search(settings, "demo", trials)
+        searched = verb_search.search(settings, "demo", trials)
         trained = verb_train.train(settings, ["demo"], None, folds=3)
         predictions = verb_predict.predict_split(trained["run"], "test", None, None)
         lines = verb_predict.format_predictions(predictions, LABELS)

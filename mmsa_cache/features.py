@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .adapters import LABELS, data_classes
+from .adapters import LABELS, Intake, data_classes
 from .config import Settings
-from .dataset import Sample, read_split
+from .dataset import Sample, intake
 from .errors import SettingsError
 from .fingerprint import rows_digest
 from .splits import report_copies
@@ -30,7 +30,15 @@ def classes_of(settings: Settings) -> tuple[str, ...]:
 
 
 def load_samples(settings: Settings, split: str) -> list[Sample]:
+    """The samples that ``take_in`` gives."""
+    return take_in(settings, split)[0]
+
+
+def take_in(settings: Settings, split: str) -> tuple[list[Sample], Intake]:
     """Reads a split as the settings say.
+
+    Returns:
+        The samples, and what was kept, merged and dropped.
 
     Raises:
         SettingsError: No data folder is set.
@@ -40,7 +48,7 @@ def load_samples(settings: Settings, split: str) -> list[Sample]:
         raise SettingsError(
             "No data folder is set.", "Give --data DIR, or root under [data] in mmsa.toml."
         )
-    return read_split(
+    return intake(
         settings.data.root,
         split,
         encoding=settings.data.encoding,

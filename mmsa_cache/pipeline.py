@@ -13,7 +13,7 @@ from .bank import Dims, FeatureBank, ModalityFeatures
 from .config import Settings
 from .dataset import Sample, single_sample
 from .errors import DeviceError
-from .features import MODALITIES, cache_fields, cache_folder, copies_of
+from .features import MODALITIES, cache_fields, cache_folder, classes_of, copies_of
 from .fingerprint import cache_name
 from .store import find_cache
 
@@ -162,6 +162,12 @@ def open_bank(settings: Settings, split: str, samples: Sequence[Sample]) -> Feat
         folder = find_cache(cache_folder(settings, split, modality), spec.name, fields)
         features[modality] = ModalityFeatures.open(folder)
     return _bank(features, samples)
+
+
+def origin_of(settings: Settings, bank: FeatureBank) -> dict[str, Any]:
+    """What identifies the features and the labels that a study is made on."""
+    origin = {"text": Path(bank.text.name).name, "image": Path(bank.image.name).name}
+    return origin | {"classes": list(classes_of(settings))}
 
 
 def live_bank(settings: Settings, samples: Sequence[Sample]) -> FeatureBank:

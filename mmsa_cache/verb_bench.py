@@ -12,19 +12,24 @@ from .features import MODALITIES, load_samples
 from .pipeline import compute_here, notes_of, pick_device, reader_of, resolve_encoder
 
 
-def extract(settings: Settings, pairs: int, rounds: int) -> dict[str, Any]:
+def extract(
+    settings: Settings, pairs: int, rounds: int, *, precision_effect: bool = False
+) -> dict[str, Any]:
     """Measures stage one; see `extract.bench.bench`.
 
     Args:
         settings: The command's settings.
         pairs: Pairs of the training split, evenly spread over it; all where there are fewer.
         rounds: Turns that each way takes.
+        precision_effect: Whether the features of half precision are compared with float32's too,
+            on as many pairs as a shard holds.
 
     Raises:
         DataError: There are no pairs.
     """
-
+    from extract import precision
     from extract.bench import bench
+    from extract.engine import plan_rows
 
     samples = load_samples(settings, "train")
     if not samples:
@@ -36,16 +41,24 @@ def extract(settings: Settings, pairs: int, rounds: int) -> dict[str, Any]:
     compute = compute_here(settings)
     specs = {name: resolve_encoder(settings, name, compute) for name in MODALITIES}
     encoders = {name: spec.load(device) for name, spec in specs.items()}
+    readers = {name: reader_of(name, spec, settings.seed) for name, spec in specs.items()}
+    batch_size, shard_rows = settings.extract.batch_size, settings.cache.shard_rows
     figures = bench(
         chosen,
         encoders["text"],
         encoders["image"],
-        {name: reader_of(name, spec, settings.seed) for name, spec in specs.items()},
+        readers,
         device,
-        batch_size=settings.extract.batch_size,
-        shard_rows=settings.cache.shard_rows,
+        batch_size=batch_size,
+        shard_rows=shard_rows,
         rounds=rounds,
     )
+    if precision_effect:
+        rows = plan_rows(chosen, {})[:shard_rows]
+        figures["precision_effect"] = {
+            name: precision.precision_effect(spec, rows, readers[name], device, batch_size)
+            for name, spec in specs.items()
+        }
     return {
         **figures,
         "encoders": {name: spec.label for name, spec in specs.items()},

@@ -13,7 +13,7 @@ from .config import Settings
 from .console import progress, say
 from .dataset import SPLITS, Sample
 from .errors import SettingsError
-from .features import MODALITIES, cache_folder, copies_of, load_samples
+from .features import MODALITIES, cache_folder, copies_of, take_in
 from .fingerprint import cache_name
 from .pipeline import locate, pick_device, reader_of
 from .store import CacheWriter, nearest_cache
@@ -38,12 +38,14 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
         raise SettingsError(f"Unknown split {split!r}.", f"Valid: {', '.join(SPLITS)}, all.")
     wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
-        reading = {name: pool.submit(load_samples, settings, name) for name in wanted}
+        reading = {name: pool.submit(take_in, settings, name) for name in wanted}
         _import_libraries()
-        samples = {name: task.result() for name, task in reading.items()}
+        taken = {name: task.result() for name, task in reading.items()}
+    for _, report in taken.values():
+        say(report.summary())
     encoders: dict[tuple[str, str], Any] = {}
     return [
-        _extract_one(settings, name, samples[name], modality, encoders)
+        _extract_one(settings, name, taken[name][0], modality, encoders)
         for name in wanted
         for modality in MODALITIES
     ]

@@ -13,8 +13,8 @@ from .bank import FeatureBank
 from .config import Settings
 from .console import progress, say
 from .dataset import Sample
-from .features import MODALITIES, classes_of, load_samples
-from .pipeline import notes_of, open_bank, pick_device, resolve_encoder
+from .features import MODALITIES, load_samples
+from .pipeline import notes_of, open_bank, origin_of, pick_device, resolve_encoder
 from .runs import CHECKPOINT, environment, find_run, new_run, write_command, write_json
 from .splits import duplicate_groups
 
@@ -25,8 +25,7 @@ def labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, A
     """The training split's samples and features, and what identifies those features."""
     samples = load_samples(settings, "train")
     bank = open_bank(settings, "train", samples).to(pick_device(settings.device))
-    origin = {"text": Path(bank.text.name).name, "image": Path(bank.image.name).name}
-    return samples, bank, origin | {"classes": list(classes_of(settings))}
+    return samples, bank, origin_of(settings, bank)
 
 
 def choose_settings(
@@ -57,7 +56,7 @@ def choose_settings(
         else:
             chosen, study = engine.choose(name, origin)
             setting, outer = chosen.setting, study.outer
-            sources.append({"name": chosen.study, "trial": chosen.trial, "score": chosen.score})
+            sources.append({"name": chosen.study, **chosen.source})
             say(f"Training trial {chosen.trial} of study {chosen.study} ({chosen.score:.4f}).")
         settings.append(replace(setting, **changes))
         outers.append(outer)
@@ -66,7 +65,7 @@ def choose_settings(
 
 def _fixed_study(name: str) -> Any:
     """A study without a space, or None."""
-    from fuse.space import find_study, read_study
+    from fuse.study_file import find_study, read_study
 
     study = read_study(find_study(name))
     return None if study.space else study

@@ -98,7 +98,7 @@ def test_majority_of_all_triples() -> None:
 
 
 @pytest.mark.parametrize("folder", [".", "data", "pairs"])
-def test_mvsa_single(tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mvsa_single(tmp_path: Path, folder: str) -> None:
     guids = [str(n) for n in range(9, 0, -1)]
     make_pairs(tmp_path / folder, *guids)
     rows = "".join(
@@ -111,12 +111,13 @@ def test_mvsa_single(tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[
         for guid, label in zip(guids, MERGED.values(), strict=True)
         if label is not None
     ]
-    assert report == Intake(7, 4, 2, "MVSA-Single")
-    assert capsys.readouterr().err == ""
+    kept = {"positive": 3, "neutral": 1, "negative": 3}
+    assert report == Intake("MVSA-Single", "train", kept, 4, 2)
     assert read_split(tmp_path, "train") == samples
-    assert capsys.readouterr().err.strip() == report.summary()
-    for part in ("MVSA-Single", "7 rows kept", "4 of them merged", "2 dropped"):
-        assert part in report.summary()
+    assert report.summary() == (
+        "Data: layout MVSA-Single, split train: 7 rows kept (3 positive, 1 neutral, 3 negative), "
+        "4 of them merged from a neutral and a polar label; 2 dropped (contradicting labels)."
+    )
 
 
 def test_mvsa_multiple_over_all_triples(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_mvsa_multiple_reads(tmp_path: Path) -> None:
     )
     samples, report = intake(tmp_path, "train")
     assert seen(samples) == [("1", 0, "post 1"), ("3", 2, "post 3")]
-    assert report == Intake(2, 1, 1, "MVSA-Multiple")
+    assert report == Intake("MVSA-Multiple", "train", {"positive": 1, "negative": 1}, 1, 1)
 
 
 def test_mvsa_mistakes_and_pairs_in_one_pass(tmp_path: Path) -> None:
@@ -253,7 +254,6 @@ JSONL = (
 )
 def test_tables(
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     name: str,
     content: str,
     images: tuple[str, ...],
@@ -264,9 +264,9 @@ def test_tables(
     samples, report = intake(tmp_path, "train")
     assert seen(samples) == expected
     assert [s.image_path for s in samples] == [tmp_path.resolve() / image for image in images]
-    assert report == Intake(len(expected), 0, 0, "tables")
-    read_split(tmp_path, "train")
-    assert capsys.readouterr().err == ""
+    labels = [LABELS[label] for _, label, _ in expected]
+    kept = {name: labels.count(name) for name in LABELS if name in labels}
+    assert report == Intake("tables", "train", kept, 0, 0)
 
 
 def test_a_table_gives_the_same_sample_as_the_reports_layout(tmp_path: Path) -> None:
@@ -460,14 +460,15 @@ def test_table_encoding(tmp_path: Path) -> None:
         read_split(tmp_path, "test", encoding="klingon")
 
 
-def test_unlabelled_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unlabelled_pairs(tmp_path: Path) -> None:
     make_pairs(tmp_path, "b", "10", "9", "é", "test1", "a.b")
     (tmp_path / ".hidden.txt").write_text("x")
     samples = read_split(tmp_path, "test")
     assert [s.guid for s in samples] == ["10", "9", "a.b", "b", "test1", "é"]
     assert [s.label for s in samples] == [None] * 6
-    assert "no label file; 6 unlabelled pairs, as the split test" in capsys.readouterr().err
-    assert intake(tmp_path, "test")[1] == Intake(6, 0, 0, "pairs")
+    report = intake(tmp_path, "test")[1]
+    assert report == Intake("pairs", "test", {"null": 6}, 0, 0)
+    assert "layout pairs, split test: 6 rows kept (6 unlabelled), 0 of them" in report.summary()
     assert find_layout(tmp_path).splits == ("test",)
     with pytest.raises(DataError, match="unlabelled pairs and no label file, hence no train split"):
         read_split(tmp_path, "train")

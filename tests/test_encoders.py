@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from extract.compat import prepare_torchvision
 from extract.encoder import Options, average_grid, pick_states
 from extract.image import resolve_image, resolve_joint_image
+from extract.linear import LinearByOneDnn
+from extract.precision import difference
 from extract.text import resolve_text
 from mmsa_cache.errors import ModelError
+from mmsa_cache.schema import Shard
 
 CPU = torch.device("cpu")
 TEXTS = ["a good day", "good", "a a good good day day good"]
@@ -237,6 +241,40 @@ def test_half_precision_is_near_float32_and_named(tmp_path: Path) -> None:
     rough = half.load(CPU).encode(inputs).tokens.float()
     error = ((rough - full).norm() / full.norm()).item()
     assert 1e-4 < error < 0.03  # bfloat16 keeps 8 bits: it must differ, by about a percent
+
+
+def test_linear_layers_by_onednn() -> None:
+    layer, plain = torch.nn.Linear(300, 70), torch.nn.Linear(70, 9, bias=False)
+    values, weight = torch.randn(5, 11, 300), torch.randn(70, 300)[:, ::2]
+    half = torch.nn.Linear(300, 70, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        with LinearByOneDnn():
+            found = plain(layer(values)), F.linear(input=values[..., ::2], weight=weight)
+            rough = half(values.bfloat16())
+        expected = plain(layer(values)), values[..., ::2] @ weight.T
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+        assert rough.equal(half(values.bfloat16()))
+
+
+def test_differences_between_precisions() -> None:
+    def shard(tokens: list[list[float]], pooled: list[list[float]]) -> Shard:
+        names, count = [str(i) for i in range(len(pooled))], len(pooled)
+        offsets = np.array([0, len(tokens), len(tokens)])
+        values = np.array(tokens, np.float16), np.array(pooled, np.float16)[:, None]
+        return Shard(names, np.zeros(count), [""] * count, offsets, *values, ("mean",))
+
+    found = difference(
+        shard([[1, -2], [0, 4]], [[1, 1], [3, 0]]), shard([[1, -2], [0, 2]], [[2, 2], [3, 3]])
+    )
+    assert found == pytest.approx(
+        {
+            "mean_absolute": 7 / 8,
+            "largest_absolute": 3.0,
+            "mean_magnitude": 12 / 8,
+            "mean_cosine": (1 + 0.5**0.5) / 2,
+            "lowest_cosine": 0.5**0.5,
+        }
+    )
 
 
 # --- image --------------------------------------------------------------------------------------

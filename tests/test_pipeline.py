@@ -155,12 +155,20 @@ def test_second_extract_does_nothing(work: Path, extracted: list[dict[str, objec
     before = shards(work / "cache")
     result = mmsa(work, "extract", "--split", "all", "--json")
     assert result.stderr.count("nothing to do") == 4
+    said = [line for line in result.stderr.splitlines() if line.startswith("Data: ")]
+    assert [line.split(":")[1] for line in said] == [
+        " layout report, split train",
+        " layout report, split test",
+    ]
+    assert "12 rows kept (12 unlabelled), 0 of them merged" in said[1]
+    assert "0 dropped" in said[1]
     assert shards(work / "cache") == before
 
 
 def test_changed_setting_is_named(work: Path, extracted: list[dict[str, object]]) -> None:
     result = mmsa(work, "search", "--study", "quick", "--seed", "5", code=4)
     assert "weights: the cache has random:47, wanted is random:5" in result.stderr
+    assert "Data: " not in result.stderr  # said when the data was extracted
 
 
 def test_killed_extraction_resumes_byte_identical(
@@ -187,10 +195,9 @@ def test_killed_extraction_resumes_byte_identical(
 
 @pytest.fixture(scope="module")
 def searched(work: Path, extracted: list[dict[str, object]]) -> dict[str, object]:
-    mmsa(work, "search", "--study", "quick", "--trials", "3")
-    record: dict[str, object] = json.loads(
-        mmsa(work, "search", "--study", "quick", "--trials", "5", "--json").stdout
-    )
+    one = ("search", "--study", "quick", "--workers", "1")
+    mmsa(work, *one, "--trials", "3")
+    record: dict[str, object] = json.loads(mmsa(work, *one, "--trials", "5", "--json").stdout)
     return record
 
 
@@ -206,11 +213,35 @@ def test_search_resumes_to_the_exact_number(work: Path, searched: dict[str, obje
         (alone / name).parent.mkdir(exist_ok=True)
         text = (work / name).read_text().replace('"posts"', '"../posts"')
         (alone / name).write_text(text + ('dir = "../cache"\n' if name == "mmsa.toml" else ""))
-    mmsa(alone, "search", "--study", "quick", "--trials", "5")
+    shown = mmsa(alone, "search", "--study", "quick", "--trials", "5", "--workers", "1").stdout
+    assert shown.splitlines()[2].split()[:2] == ["quick", str(searched["trial"])]
+    assert "5 complete, 0 pruned, 0 failed trials; macro_f1; " in shown
     other = optuna.load_study(study_name="quick", storage=f"sqlite:///{alone}/studies/studies.db")
     assert [(t.params, t.value) for t in study.trials] == [
         (t.params, t.value) for t in other.trials
     ]
+
+
+def test_list_shows_files_and_what_the_database_has(
+    work: Path, searched: dict[str, object]
+) -> None:
+    rows = {r["study"]: r for r in json.loads(mmsa(work, "search", "--list", "--json").stdout)}
+    assert rows["quick"]["finished"] == 5
+    assert rows["quick"]["best"] == searched["inner_score"]
+    assert 0 < rows["quick"]["age_seconds"] < 3600
+    assert (rows["default"]["finished"], rows["default"]["best"]) == (0, None)
+    lines = mmsa(work, "search", "--list").stdout.splitlines()
+    assert lines[0].split() == ["study", "finished", "complete", "pruned", "failed", "best", "age"]
+    assert any(line.split()[:3] == ["default", "0", "0"] for line in lines)
+
+
+def test_bench_search_measures_both_ways(work: Path, extracted: list[dict[str, object]]) -> None:
+    flags = ("--study", "quick", "--trials", "2", "--workers", "2", "--json")
+    record = json.loads(mmsa(work, "bench", "search", *flags).stdout)
+    assert (record["trials"], record["workers"]) == (2, 2)
+    assert record["ratio_workers"] == record["seconds_one_worker"] / record["seconds"]
+    assert 0 < record["overhead_share"] < 1
+    assert 1e8 < record["peak_rss_bytes"] < record["peak_rss_summed_bytes"] < 8e9
 
 
 def test_train_predict_evaluate(work: Path, searched: dict[str, object]) -> None:
@@ -262,7 +293,10 @@ def test_live_prediction_equals_the_caches(work: Path, searched: dict[str, objec
 def test_wrong_input_has_its_exit_code(work: Path, extracted: list[dict[str, object]]) -> None:
     unknown = mmsa(work, "search", "--study", "nil", code=2).stderr
     assert "There is no study 'nil'" in unknown
-    assert "Known: default, demo, quick, tokens." in unknown
+    assert (
+        "Known: default, demo, kernel, pooled, quick, report-table, tokens, words-and-patches."
+        in unknown
+    )
     mmsa(work, "extract", "--splitt", "all", code=2)
     mmsa(work, "extract", "--split", "al", code=2)
     assert "--data" in mmsa(work, "extract", "--data", "nowhere", code=3).stderr
@@ -369,7 +403,11 @@ fusion = ["attention_concat"]
 
 def test_bench_extract_measures_side_by_side(work: Path) -> None:
     record = json.loads(
-        mmsa(work, "bench", "extract", "--pairs", "64", "--rounds", "2", "--json").stdout
+        mmsa(
+            work,
+            *("bench", "extract", "--pairs", "64", "--rounds", "2"),
+            *("--precision-effect", "--json"),
+        ).stdout
     )
     for key in ("end_to_end", "model_only", "textbook"):
         assert record[f"{key}_pairs_per_s"] > 0
@@ -381,3 +419,7 @@ def test_bench_extract_measures_side_by_side(work: Path) -> None:
     assert record["padded_float32_bytes"]["text"] == 64 * 4 * 16 * (16 + 2)
     assert record["cache_bytes"]["text"] < record["padded_float32_bytes"]["text"]
     assert record["encoders"]["image"] == "swinv2_tiny_window8_256 (random weights)"
+    for modality in ("text", "image"):
+        rough, fine = (record["precision_effect"][modality][c] for c in ("bfloat16", "float16"))
+        assert 0 < fine["mean_absolute"] < rough["mean_absolute"] < 0.05
+        assert 0.99 < rough["mean_cosine"] < 1

@@ -1,0 +1,71 @@
+"""What half precision does to the features: the same rows, computed in each precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmsa_cache.schema import Shard
+
+from .encoder import COMPUTE
+from .engine import Reader, Row, encode_rows
+from .image import ImageSpec
+from .text import TextSpec
+
+
+def precision_effect(
+    spec: TextSpec | ImageSpec,
+    rows: Sequence[Row],
+    reader: Reader,
+    device: torch.device,
+    batch_size: int,
+) -> dict[str, dict[str, float]]:
+    """Compares what would be stored with what float32 gives.
+
+    Args:
+        spec: The encoder.
+        rows: What it is given.
+        reader: Reads a row.
+        device: Where the model runs.
+        batch_size: Rows a forward pass.
+
+    Returns:
+        See `difference`, by precision.
+    """
+
+    def stored(compute: str) -> Shard:
+        encoder = spec.computed_in(compute).load(device)
+        return encode_rows(rows, reader, encoder, device, batch_size)
+
+    exact = stored("float32")
+    return {name: difference(exact, stored(name)) for name in COMPUTE if name != "float32"}
+
+
+def difference(exact: Shard, rough: Shard) -> dict[str, float]:
+    """How far the features of two shards of the same rows lie apart.
+
+    Returns:
+        ``mean_absolute`` and ``largest_absolute`` difference over all positions and pools,
+        ``mean_magnitude`` of the exact features to compare them with, and ``mean_cosine`` and
+        ``lowest_cosine`` between the pooled vectors.
+    """
+    have, want = _numbers(rough), _numbers(exact)
+    apart = np.abs(have - want)
+    pairs = (exact.pooled.astype(np.float64), rough.pooled.astype(np.float64))
+    norms = [np.linalg.norm(vectors, axis=-1) for vectors in pairs]
+    cosine = (pairs[0] * pairs[1]).sum(-1) / (norms[0] * norms[1])
+    return {
+        "mean_absolute": float(apart.mean()),
+        "largest_absolute": float(apart.max()),
+        "mean_magnitude": float(np.abs(want).mean()),
+        "mean_cosine": float(cosine.mean()),
+        "lowest_cosine": float(cosine.min()),
+    }
+
+
+def _numbers(shard: Shard) -> NDArray[np.float64]:
+    """All features, (numbers,)."""
+    return np.concatenate([shard.tokens.ravel(), shard.pooled.ravel()]).astype(np.float64)

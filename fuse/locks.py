@@ -1,0 +1,178 @@
+"""Who may write, and who is alive: locks that the system drops when their process dies.
+
+Next to a SQLite file they are file locks; in PostgreSQL advisory locks, whose session ends with its
+process. No clocks and no heartbeats: a dead owner's lock can be taken, a living one's cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import optuna
+import sqlalchemy
+from filelock import FileLock, Timeout
+
+from mmsa_cache.errors import MmsaError
+
+PATIENCE = 90.0
+"""Seconds that a locked or absent database is waited for."""
+T = TypeVar("T")
+
+# A machine that vanishes with its coordinator is noticed by the server within a minute.
+_POSTGRES = {
+    "startup_params": {
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+    }
+}
+
+
+class Locks(Protocol):
+    """What the record of a study needs."""
+
+    def exclusive(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """One process at a time, as long as the block lasts."""
+
+    def hold(self, owner: str) -> None:
+        """Marks an owner as alive until this process ends or lets go."""
+
+    def keep(self) -> None:
+        """Marks it again if the mark was lost with a connection."""
+
+    def is_held(self, owner: str) -> bool:
+        """Whether an owner is alive."""
+
+    def release(self) -> None:
+        """Lets go."""
+
+
+class FileLocks:
+    """Locks beside a database file.
+
+    Args:
+        database: The file.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._own: FileLock | None = None
+
+    def _path(self, name: str) -> Path:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        return self._database.with_name(f".{self._database.name}.{digest}.lock")
+
+    def _owner_path(self, owner: str) -> Path:
+        return self._database.with_name(f".{self._database.name}.owner-{owner}.lock")
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        with FileLock(self._path(name)):
+            yield
+
+    def hold(self, owner: str) -> None:
+        self._own = FileLock(self._owner_path(owner))
+        self._own.acquire(timeout=0)
+
+    def keep(self) -> None:
+        """A file lock lasts as long as its process."""
+
+    def is_held(self, owner: str) -> bool:
+        path = self._owner_path(owner)
+        try:
+            with FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
+        except Timeout:
+            return True
+        return False
+
+    def release(self) -> None:
+        if self._own is not None:
+            Path(self._own.lock_file).unlink(missing_ok=True)
+            self._own.release()
+
+
+class AdvisoryLocks:
+    """Locks inside a PostgreSQL database.
+
+    Args:
+        url: Its address.
+    """
+
+    def __init__(self, url: sqlalchemy.URL) -> None:
+        self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True, connect_args=_POSTGRES)
+        self._session: sqlalchemy.Connection | None = None
+        self._owner = ""
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        with self._engine.begin() as connection:
+            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_key(name))))
+            yield
+
+    def hold(self, owner: str) -> None:
+        self._owner = owner
+        self._session = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        self._session.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_key(owner))))
+
+    def keep(self) -> None:
+        try:
+            if self._session is not None:
+                self._session.execute(sqlalchemy.text("select 1"))
+                return
+        except sqlalchemy.exc.DBAPIError:
+            self._drop()
+        self.hold(self._owner)
+
+    def is_held(self, owner: str) -> bool:
+        with self._engine.begin() as connection:
+            free = sqlalchemy.func.pg_try_advisory_xact_lock(_key(owner))
+            return not connection.execute(sqlalchemy.select(free)).scalar_one()
+
+    def _drop(self) -> None:
+        """Ends the session, and its lock with it."""
+        if self._session is not None:
+            self._session.invalidate()
+            self._session.close()
+            self._session = None
+
+    def release(self) -> None:
+        self._drop()
+        self._engine.dispose()
+
+
+def _key(name: str) -> int:
+    """A signed 64-bit number, as advisory locks want it."""
+    digest = hashlib.sha256(f"mmsa:{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def patiently(call: Callable[[], T], place: str) -> T:
+    """Calls until a locked or absent database answers; what is called must bear repetition.
+
+    Args:
+        call: The work.
+        place: The database's address, for the message.
+
+    Raises:
+        MmsaError: It did not answer for `PATIENCE` seconds.
+    """
+    deadline = time.monotonic() + PATIENCE
+    pause = 0.05
+    while True:
+        try:
+            return call()
+        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+            if time.monotonic() > deadline:
+                cause = error.__cause__ or error
+                raise MmsaError(
+                    f"The database {place} does not answer: {str(cause).splitlines()[0]}",
+                    "What was finished is kept; the same command goes on when it is back.",
+                ) from error
+        time.sleep(pause)
+        pause = min(2 * pause, 2.0)

@@ -1,0 +1,83 @@
+"""When a trial is given up: at comparable steps, against every trial that has finished.
+
+A trial trains on the inner folds one after another. A step is a quarter of the epochs of one fold
+(trials with other numbers of epochs, or stopped early, meet at the same steps), and the value there
+is the mean of the folds done and of the fold at work. Only finished trials are compared with, so
+what runs beside plays no part; a pruned one stands at the value where it stopped, so that the
+trials that were left do not raise the bar for each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+QUARTERS = 4
+KINDS = ("percentile", "halving", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The rule of a study."""
+
+    kind: str = "percentile"
+    """``percentile``: a share is kept at every step; ``halving``: at steps that grow by a factor,
+    among the trials that came so far; ``none``."""
+    keep: float = 0.5
+    """Share of the finished trials that a trial must not fall below (0.5: the median); of
+    ``halving`` 1 / factor."""
+    startup: int = 10
+    """Finished trials before the first is given up."""
+    warmup: int = 3
+    """Quarters of the first fold that are not judged. Under a one-cycle schedule the scores within
+    a fold said little of the final one (correlation below 0.4 over 16 trials of ``pooled``, 0.7 at
+    the fold's end), hence the default."""
+
+    def gives_up(self, step: int, value: float, finished: Sequence[Mapping[int, float]]) -> bool:
+        """Whether a trial with this value at this step is one of the weak ones.
+
+        Args:
+            step: Quarters of folds done, from 1.
+            value: Higher is better.
+            finished: The values of every finished trial, by step.
+        """
+        if self.kind == "none" or step <= self.warmup or not self._judges(step):
+            return False
+        if self.kind == "halving":
+            others = [steps[step] for steps in finished if step in steps]
+        else:
+            others = [last for steps in finished if (last := _at(steps, step)) is not None]
+        if len(others) < max(self.startup, 1):
+            return False
+        return value < float(np.quantile(others, 1 - self.keep))
+
+    def _judges(self, step: int) -> bool:
+        if self.kind != "halving":
+            return True
+        rung, first = step, self.warmup + 1
+        factor = max(1 / self.keep, 1.5)
+        power = round(math.log(rung / first, factor)) if rung >= first else 0
+        return rung == round(first * factor**power)
+
+
+def _at(steps: Mapping[int, float], step: int) -> float | None:
+    """The value at a step, or the last one before it."""
+    known = [number for number in steps if number <= step]
+    return steps[max(known)] if known else None
+
+
+def step_of(unit: int, epoch: int, epochs: int) -> int | None:
+    """The step that an epoch ends, if it ends one.
+
+    Args:
+        unit: Trainings of the trial that are done.
+        epoch: Epochs of the present one that are done, from 1.
+        epochs: Epochs that it has at most.
+    """
+    quarter = QUARTERS * epoch // epochs
+    if quarter == QUARTERS * (epoch - 1) // epochs or quarter == QUARTERS:
+        return None  # the last quarter is the fold's end, when its kept score is known
+    return unit * QUARTERS + quarter

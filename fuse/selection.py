@@ -1,0 +1,221 @@
+"""Which trial is chosen, and how far its score may be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import stdtrit
+
+from mmsa_cache.errors import SettingsError
+
+SELECT = ("best", "one-se")
+_RESAMPLES = 2000
+_AT_ONCE = 100  # bounds the memory
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A trial that was trained on every unit (fold and seed)."""
+
+    number: int
+    units: tuple[float, ...]
+    """Its scores, the units in the same order for every trial."""
+    parameters: int
+    """Trained numbers of its model."""
+    seconds: float
+    """What its trainings took."""
+
+    @property
+    def score(self) -> float:
+        return float(np.mean(self.units))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean over units: sd / √n."""
+        if len(self.units) < 2:
+            return 0.0
+        return float(np.std(self.units, ddof=1) / math.sqrt(len(self.units)))
+
+
+def scored(trials: Sequence[FrozenTrial]) -> list[Scored]:
+    """The complete trials of a record."""
+    found = []
+    for trial in trials:
+        result = trial.user_attrs.get("result")
+        if trial.state is TrialState.COMPLETE and result:
+            units = tuple(result["units"])
+            found.append(Scored(trial.number, units, result["parameters"], result["seconds"]))
+    return found
+
+
+def select(trials: Sequence[Scored], how: str) -> Scored:
+    """Takes a trial.
+
+    ``best`` has the highest mean. ``one-se`` is the simplest whose mean is at most one standard
+    error of the best one's below it (Breiman et al., Classification and Regression Trees, 1984):
+    the one with the fewest trained numbers, of equal ones the one that trained fastest.
+
+    Raises:
+        SettingsError: Unknown rule, or no trial.
+    """
+    if how not in SELECT:
+        raise SettingsError(f"Unknown rule {how!r}.", f"Valid: {', '.join(SELECT)}.")
+    if not trials:
+        raise SettingsError("No trial was trained to the end.", "Raise --trials.")
+    best = max(trials, key=lambda trial: (trial.score, -trial.number))
+    if how == "best":
+        return best
+    near = [trial for trial in trials if trial.score >= best.score - best.standard_error]
+    return min(near, key=lambda trial: (trial.parameters, trial.seconds, trial.number))
+
+
+def ties(trials: Sequence[Scored], folds: int) -> list[int]:
+    """Trials that cannot be told apart from the best one, the best one first.
+
+    Units are paired: the same rows under the same seed. Training rows of the folds overlap, so the
+    variance of the mean difference is taken as (1/n + 1/(folds − 1)) s² and compared with Student's
+    t at 95 % (Nadeau and Bengio, Inference for the Generalization Error, 2003).
+    """
+    ordered = sorted(trials, key=lambda trial: (-trial.score, trial.number))
+    best = np.array(ordered[0].units)
+    n = len(best)
+    if n < 2:
+        return [trial.number for trial in ordered]
+    limit = stdtrit(n - 1, (1 + _CONFIDENCE) / 2)  # Student's t
+    found = []
+    for trial in ordered:
+        difference = best - np.array(trial.units)
+        error = math.sqrt((1 / n + 1 / (folds - 1)) * float(difference.var(ddof=1)))
+        if difference.mean() <= limit * error:
+            found.append(trial.number)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How much better the choice looked inside than it is outside."""
+
+    inner: float
+    """Mean over units of the score on the rows that a model did not see."""
+    outer: float
+    """Mean over the same models of the score on the outer rows."""
+    together: float
+    """Score on the outer rows of all these models, their probabilities averaged."""
+    interval: tuple[float, float]
+    """95 % of inner − outer, from resampled posts."""
+
+    @property
+    def value(self) -> float:
+        return self.inner - self.outer
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "inner_score": self.inner,
+            "outer_score": self.outer,
+            "outer_score_together": self.together,
+            "optimism_gap": self.value,
+            "optimism_interval": list(self.interval),
+        }
+
+
+def optimism(
+    results: Sequence[Mapping[str, Any]],
+    validation: Sequence[NDArray[np.int64]],
+    outer: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    *,
+    metric: str,
+    seed: int,
+) -> Gap:
+    """Compares the scores of the same models on held-out and on outer rows.
+
+    The interval resamples duplicate groups, since posts that show the same thing are one draw; it
+    does not count that the choice was the best of many, which is what the gap itself shows.
+
+    Args:
+        results: A unit each: ``held_out`` and ``outer`` probabilities, (rows, classes).
+        validation: A unit each: the rows of ``held_out``.
+        outer: The rows of ``outer``.
+        labels: Class codes of all rows.
+        groups: Duplicate groups of all rows.
+        metric: One of `fuse.setting.METRICS`.
+        seed: Seed of the resampling.
+    """
+    inside = [
+        _cells(labels[rows], result["held_out"], groups[rows], metric)
+        for rows, result in zip(validation, results, strict=True)
+    ]
+    outside = [_cells(labels[outer], result["outer"], groups[outer], metric) for result in results]
+    mean = np.mean([result["outer"] for result in results], axis=0)
+    together = _cells(labels[outer], mean, groups[outer], metric)
+    rng = np.random.default_rng(seed)
+    gaps = []
+    for _ in range(_RESAMPLES // _AT_ONCE):
+        # The same rows are drawn alike for every model that is scored on them.
+        drawn = {
+            rows.tobytes(): _resample(len(cells), rng)
+            for rows, cells in [*zip(validation, inside, strict=True), (outer, outside[0])]
+        }
+        inner = [
+            _score(drawn[rows.tobytes()] @ cells, metric)
+            for rows, cells in zip(validation, inside, strict=True)
+        ]
+        found = [_score(drawn[outer.tobytes()] @ cells, metric) for cells in outside]
+        gaps.append(np.mean(inner, 0) - np.mean(found, 0))
+    low, high = np.quantile(np.concatenate(gaps), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return Gap(
+        float(np.mean([_score(c.sum(0), metric) for c in inside])),
+        float(np.mean([_score(c.sum(0), metric) for c in outside])),
+        float(_score(together.sum(0), metric)),
+        (float(low), float(high)),
+    )
+
+
+def _resample(groups: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How often each group is drawn, (resamples, groups)."""
+    return rng.multinomial(groups, np.full(groups, 1 / groups), _AT_ONCE).astype(np.float64)
+
+
+def _cells(
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    metric: str,
+) -> NDArray[np.float64]:
+    """What each group adds to the figures that the metric is made of, (groups, figures).
+
+    Cells of the confusion matrix; for the log-loss, the sum of log-probabilities and the rows.
+    """
+    _, place = np.unique(groups, return_inverse=True)
+    if metric == "neg_log_loss":
+        likely = probabilities[np.arange(len(labels)), labels]
+        likely = likely.clip(np.finfo(probabilities.dtype).eps)  # as scikit-learn has it
+        cells = np.zeros((place.max() + 1, 2))
+        np.add.at(cells, place, np.stack([np.log(likely), np.ones(len(labels))], 1))
+        return cells
+    classes = probabilities.shape[1]
+    cells = np.zeros((place.max() + 1, classes * classes))
+    np.add.at(cells, (place, labels * classes + probabilities.argmax(1)), 1)
+    return cells
+
+
+def _score(cells: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
+    """The metric of sums of cells, (…, figures) → (…)."""
+    if metric == "neg_log_loss":
+        return cells[..., 0] / cells[..., 1]
+    classes = math.isqrt(cells.shape[-1])
+    matrix = cells.reshape(*cells.shape[:-1], classes, classes)  # true class by row
+    right = np.diagonal(matrix, axis1=-2, axis2=-1)
+    if metric == "accuracy":
+        return right.sum(-1) / matrix.sum((-2, -1))
+    both = matrix.sum(-1) + matrix.sum(-2)  # 2·TP + FP + FN
+    f1 = np.divide(2 * right, both, out=np.zeros_like(right), where=both > 0)
+    return f1.mean(-1)
