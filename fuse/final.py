@@ -14,7 +14,7 @@ from mmsa_cache.splits import grouped_folds, outer_splits
 
 from .calibration import Calibration, Probabilities, calibrate
 from .ensemble import Blend, Ensemble
-from .metrics import probability_score
+from .metrics import probability_score, selection_score
 from .setting import METRICS, Setting
 from .trainer import Checkpoint, Fit, Record, Task, fit_group, predict
 
@@ -171,7 +171,7 @@ def train(
         outer_final,
         {
             **_figures(parts, judged, labels, names),
-            **_of_members(settings, parts, trained, fits, bank, labels, names),
+            **_of_members(settings, parts, trained, fits, bank, labels),
             "training_rows": len(parts[0].development),
         },
     )
@@ -270,7 +270,7 @@ def _figures(
     inner_truth = np.concatenate([found.inner_labels for found in judged])
     calibration = _mean_calibration([found.calibration for found in judged])
     scores = [
-        probability_score(labels[part.judged], found.calibration(found.outer), names)
+        selection_score(labels[part.judged], found.calibration(found.outer))
         for part, found in zip(parts, judged, strict=True)
     ]
     sets = {
@@ -288,7 +288,9 @@ def _figures(
             "temperature": calibration.temperature,
             "offsets": list(calibration.offsets),
         },
-        "parts": [{"rows": s["rows"], **{m: s[m] for m in METRICS}} for s in scores],
+        "parts": [
+            {"rows": len(part.judged), **found} for part, found in zip(parts, scores, strict=True)
+        ],
         "spread_parts": {m: _spread([score[m] for score in scores]) for m in METRICS},
     }
 
@@ -300,7 +302,6 @@ def _of_members(
     fits: Sequence[Fit],
     bank: FeatureBank,
     labels: NDArray[np.int64],
-    names: Sequence[str],
 ) -> Record:
     """A record a member of the folds: where it stopped, what it is worth alone; and the spread."""
     place = {id(fit.model): number for number, fit in enumerate(fits)}
@@ -310,7 +311,6 @@ def _of_members(
             for task, model in zip(part.tasks, pairs[number].folds.members, strict=True):
                 kept = fits[place[id(model)]].kept
                 found = predict(model, bank, part.judged, setting)
-                alone = probability_score(labels[part.judged], found, names)
                 records.append(
                     {
                         "member": place[id(model)] + 1,
@@ -321,7 +321,7 @@ def _of_members(
                         "training_rows": len(task.train),
                         "stopping_rows": len(task.validation),
                         **{metric: kept[metric] for metric in METRICS},
-                        "outer": {metric: alone[metric] for metric in METRICS},
+                        "outer": selection_score(labels[part.judged], found),
                     }
                 )
     spread = {m: _spread([record["outer"][m] for record in records]) for m in METRICS}

@@ -7,14 +7,12 @@ Everything that is a number is computed here; `report.html.j2` lays it out. What
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,15 +25,10 @@ from PIL import Image, ImageOps
 from mmsa_cache.errors import ModelError
 
 from .metrics import score
+from .predictions import Predictions, read_predictions, reading
+from .reliability import calibration
+from .resampling import LEVEL, RESAMPLES, SEED, bootstrap
 
-RESAMPLES = 1000
-"""Bootstrap resamples behind every interval."""
-SEED = 0
-"""Seed of the bootstrap, so that a report rendered twice is the same."""
-LEVEL = 0.95
-"""Share of the resamples that an interval spans."""
-BINS = 10
-"""Equal-width confidence bins of the reliability diagram."""
 GALLERY = 8
 """Posts in each part of the gallery."""
 THUMBNAIL = 192
@@ -77,27 +70,6 @@ class Post:
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """A bootstrap percentile interval of a figure (0–1)."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """One bin of the reliability diagram: confidences in (low, high]; the first holds 0 too."""
-
-    low: float
-    high: float
-    rows: int
-    confidence: float
-    """Mean confidence of the rows, 0 without rows."""
-    accuracy: float
-    """Share of the rows that are right, 0 without rows."""
-
-
-@dataclass(frozen=True, slots=True)
 class Chart:
     """One chart of learning curves, in data units."""
 
@@ -114,19 +86,6 @@ class Chart:
     """Mean over the members, for the epochs that every member reached."""
     marks: list[tuple[int, float]]
     """The epoch that each member kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Predictions:
-    guids: list[str]
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        """Probability of the predicted class, (rows,)."""
-        return np.take_along_axis(self.probabilities, self.predicted[:, None], axis=1)[:, 0]
 
 
 def render(folder: Path, posts: Mapping[str, Post], title: str = "") -> str:
@@ -148,7 +107,7 @@ def render(folder: Path, posts: Mapping[str, Post], title: str = "") -> str:
     config = _read_config(folder / "config.json")
     classes: list[str] = config["classes"]
     metrics = _read_metrics(folder / "metrics.json", classes)
-    predictions = _read_predictions(folder / "predictions.csv", classes)
+    predictions = read_predictions(folder / "predictions.csv", classes)
     _check_agreement(folder, metrics["outer"], predictions, classes)
     history = _read_history(folder / "metrics.jsonl")
     bins, error = calibration(predictions.confidence, predictions.labels == predictions.predicted)
@@ -182,91 +141,6 @@ def render(folder: Path, posts: Mapping[str, Post], title: str = "") -> str:
 
 
 # --- figures ------------------------------------------------------------------------------------
-
-
-def bootstrap(
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    classes: int,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> tuple[dict[str, Interval], list[Interval]]:
-    """Percentile intervals by resampling rows with replacement (Efron 1979).
-
-    Each resample draws ``generator.integers(0, rows, rows)`` from ``numpy.random.default_rng``;
-    the interval spans the central `LEVEL` of the resamples' figures (``numpy.quantile``, linear).
-    The training is not repeated: the intervals hold the chance of the test rows, not that of the
-    model's seed.
-
-    Args:
-        labels: True class codes, (rows,).
-        predicted: Predicted class codes, (rows,).
-        classes: Number of classes.
-        resamples: Number of resamples.
-        seed: Seed of the generator.
-
-    Returns:
-        The interval of each of `FIGURES`, and the interval of every class's F1, by class code.
-    """
-    generator = np.random.default_rng(seed)
-    cells = labels * classes + predicted
-    confusion = np.stack(
-        [
-            np.bincount(cells[generator.integers(0, len(cells), len(cells))], minlength=classes**2)
-            for _ in range(resamples)
-        ]
-    ).reshape(resamples, classes, classes)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    support, claimed = confusion.sum(axis=2), confusion.sum(axis=1)
-    f1 = _ratio(2 * hits, support + claimed)
-    samples = {
-        "accuracy": hits.sum(axis=1) / len(cells),
-        "macro_f1": f1.mean(axis=1),
-        "macro_precision": _ratio(hits, claimed).mean(axis=1),
-        "macro_recall": _ratio(hits, support).mean(axis=1),
-    }
-    per_class = [_interval(f1[:, code]) for code in range(classes)]
-    return {name: _interval(values) for name, values in samples.items()}, per_class
-
-
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    """part / whole, 0 where the whole is 0, as `metrics.score` counts an absent class."""
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
-
-
-def _interval(samples: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
-
-
-def calibration(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = BINS
-) -> tuple[list[Bin], float]:
-    """Bins of the reliability diagram and the expected calibration error.
-
-    ECE = Σ_b (n_b / n) · |accuracy_b − confidence_b| over equal-width bins (Guo et al. 2017, "On
-    Calibration of Modern Neural Networks", eq. 3).
-
-    Args:
-        confidence: Probability given to the predicted class, 0–1, (rows,).
-        correct: Whether the prediction is right, (rows,).
-        bins: Number of bins.
-
-    Returns:
-        The bins from low to high, and the error (0–1).
-    """
-    edges = np.arange(1, bins) / bins
-    place = np.searchsorted(edges, confidence, side="left")
-    found, error = [], 0.0
-    for number in range(bins):
-        inside = place == number
-        rows = int(inside.sum())
-        mean = float(confidence[inside].mean()) if rows else 0.0
-        right = float(correct[inside].mean()) if rows else 0.0
-        found.append(Bin(number / bins, (number + 1) / bins, rows, mean, right))
-        error += rows / len(confidence) * abs(right - mean)
-    return found, error
 
 
 def learning_curves(
@@ -339,13 +213,13 @@ def _epoch_ticks(epochs: int) -> list[int]:
     return [1, *(int(t) for t in ticks([0, epochs]) if 1 < t <= epochs and t == int(t))]
 
 
-def confident_errors(predictions: _Predictions, most: int = GALLERY) -> NDArray[np.int64]:
+def confident_errors(predictions: Predictions, most: int = GALLERY) -> NDArray[np.int64]:
     """Places of the wrong predictions, the highest probability of the predicted class first."""
     wrong = np.flatnonzero(predictions.labels != predictions.predicted)
     return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
 
 
-def least_certain(predictions: _Predictions, most: int = GALLERY) -> NDArray[np.int64]:
+def least_certain(predictions: Predictions, most: int = GALLERY) -> NDArray[np.int64]:
     """Places of the rows whose two highest probabilities lie closest, the closest first."""
     ordered = np.sort(predictions.probabilities, axis=1)
     lead = ordered[:, -1] - (ordered[:, -2] if ordered.shape[1] > 1 else 0.0)
@@ -415,7 +289,7 @@ def _scores(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _cards(
-    places: NDArray[np.int64], predictions: _Predictions, posts: Mapping[str, Post]
+    places: NDArray[np.int64], predictions: Predictions, posts: Mapping[str, Post]
 ) -> list[dict[str, Any]]:
     """What the gallery shows of each row."""
     cards = []
@@ -467,19 +341,6 @@ def _thumbnail(path: Path) -> dict[str, Any]:
 # --- the files of a run -------------------------------------------------------------------------
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns what reading a file raises into a ModelError that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read: {error.strerror or error}.", "Train the run again."
-        ) from error
-    except (ValueError, OverflowError, RecursionError, csv.Error) as error:
-        raise ModelError(f"{path} is malformed: {error}.", "Train the run again.") from error
-
-
 def _as(value: Any, kind: type[T], name: str) -> T:
     """`value` if it is of the kind (an int serves as float, a bool never as int).
 
@@ -515,12 +376,12 @@ def _list_of(source: Any, key: str, kind: type[T], length: int | None = None) ->
 
 
 def _read_text(path: Path) -> str:
-    with _reading(path):
+    with reading(path):
         return path.read_text("utf-8")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    with _reading(path):
+    with reading(path):
         config = json.loads(path.read_bytes())
         classes = _list_of(config, "classes", str)
         if not classes or len(set(classes)) < len(classes):
@@ -545,7 +406,7 @@ def _study(study: Any) -> dict[str, Any]:
 
 def _read_metrics(path: Path, classes: Sequence[str]) -> dict[str, Any]:
     """``metrics.json`` with None (no members: an empty list) for what it leaves out."""
-    with _reading(path):
+    with reading(path):
         raw = json.loads(path.read_bytes())
         found: dict[str, Any] = {"outer": _score(_get(raw, "outer", dict), classes)}
         for key in ("outer_uncalibrated", "inner", "inner_uncalibrated"):
@@ -594,7 +455,7 @@ def _member(raw: Any) -> dict[str, Any]:
 
 def _read_history(path: Path) -> list[dict[str, Any]]:
     """Every epoch of every member; a file from before there were members holds one."""
-    with _reading(path):
+    with reading(path):
         records = []
         for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
             try:
@@ -610,42 +471,14 @@ def _read_history(path: Path) -> list[dict[str, Any]]:
 
 def _read_env(path: Path) -> dict[str, dict[str, Any]]:
     """What the run was made with: ``machine`` and ``packages``."""
-    with _reading(path):
+    with reading(path):
         env = _as(json.loads(path.read_bytes()), dict, "it")
         machine = {k: v for k, v in env.items() if k != "packages"}
         return {"machine": machine, "packages": _get(env, "packages", dict)}
 
 
-def _read_predictions(path: Path, classes: Sequence[str]) -> _Predictions:
-    header = ["guid", "tag", "predicted", *(f"p_{name}" for name in classes)]
-    code = {name: number for number, name in enumerate(classes)}
-    guids, labels, predicted, probabilities = [], [], [], []
-    with _reading(path), path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        first = next(reader, [])
-        if first != header:
-            raise ValueError(f"expected the header {','.join(header)}, received {','.join(first)}")
-        for row in reader:
-            if len(row) != len(header) or row[1] not in code or row[2] not in code:
-                raise ValueError(f"line {reader.line_num} is no row of {','.join(header)}")
-            guids.append(row[0])
-            labels.append(code[row[1]])
-            predicted.append(code[row[2]])
-            probabilities.append([float(p) for p in row[3:]])
-            if not all(0 <= p <= 1 for p in probabilities[-1]):
-                raise ValueError(f"line {reader.line_num}: a probability is not within 0 and 1")
-        if not guids:
-            raise ValueError("it has no rows")
-    return _Predictions(
-        guids,
-        np.array(labels, np.int64),
-        np.array(predicted, np.int64),
-        np.array(probabilities, np.float64),
-    )
-
-
 def _check_agreement(
-    folder: Path, outer: Mapping[str, Any], predictions: _Predictions, classes: Sequence[str]
+    folder: Path, outer: Mapping[str, Any], predictions: Predictions, classes: Sequence[str]
 ) -> None:
     """The intervals belong to the figures only if both come from the same predictions."""
     counted = score(predictions.labels, predictions.predicted, classes)["confusion"]

@@ -22,7 +22,7 @@ from mmsa_cache.errors import MmsaError, SettingsError
 from .kernel import KERNEL, KernelClassifier
 from .loss import Loss
 from .losses import build_loss
-from .metrics import probability_score
+from .metrics import selection_score
 from .model import MultimodalClassifier, build_model, modality_of
 from .noise import NoiseTape, noise_needed
 from .programs import Alone, Member, Program, Stacked, model_inputs
@@ -238,7 +238,7 @@ class _Runner:
         checkpoint: Checkpoint,
     ) -> None:
         self.setting, self.bank, self.task, self.place = setting, bank, task, place
-        self._names, self._checkpoint = names, checkpoint
+        self._checkpoint = checkpoint
         self._text_length = bank.text.longest if whole_length else None
         self._noise: dict[tuple[int, ...], int] = {}
         device = bank.labels.device
@@ -354,12 +354,10 @@ class _Runner:
     def _validation_scores(self, model: Classifier) -> dict[str, float]:
         if not len(self.task.validation):
             return {}
-        found = probability_score(
+        return selection_score(
             self.bank.labels[torch.as_tensor(self.task.validation)].cpu().numpy(),
             predict(model, self.bank, self.task.validation, self.setting),
-            self._names,
         )
-        return {metric: found[metric] for metric in METRICS}
 
     def result(self) -> Fit:
         """The kept epoch's model."""

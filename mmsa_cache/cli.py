@@ -448,6 +448,35 @@ def evaluate(
     _guarded(debug, work)
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Names or folders of two or more runs.")],
+    grouped: Annotated[
+        bool,
+        typer.Option("--grouped", help="Resample duplicate posts together; reads the data."),
+    ] = False,
+    listed: Annotated[
+        int, typer.Option("--list", min=0, help="Posts to show of each kind of difference.")
+    ] = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say whether runs differ on the rows that all of them judged, and where."""
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_compare
+
+        record = verb_compare.compare(runs, grouped=grouped)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+        else:
+            print_result(verb_compare.format_comparison(record, listed))
+            _say_notes(record)
+
+    _guarded(debug, work)
+
+
 @bench_app.command("extract")
 def bench_extract(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs to measure on.")] = 1024,

@@ -14,13 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import f1_score
 
 from fuse.metrics import score
 from fuse.report import (
     Post,
-    bootstrap,
-    calibration,
     class_colours,
     learning_curves,
     render,
@@ -272,28 +269,6 @@ def test_what_utf8_or_html_cannot_hold_is_replaced(run: Path, posts: dict[str, P
     assert "\x00" not in html
 
 
-def test_bootstrap_equals_an_independent_computation() -> None:
-    labels, predicted, _ = outcome()
-    names = {"accuracy", "macro_f1", "macro_precision", "macro_recall"}
-    generator = np.random.default_rng(11)
-    drawn: dict[str, list[float]] = {name: [] for name in names}
-    neutral = []
-    for _ in range(150):
-        rows = generator.integers(0, ROWS, ROWS)
-        figures = score(labels[rows], predicted[rows], CLASSES)
-        for name in names:
-            drawn[name].append(figures[name])
-        neutral.append(figures["per_class"]["neutral"]["f1"])
-    intervals, per_class = bootstrap(labels, predicted, 3, resamples=150, seed=11)
-    assert set(intervals) == names
-    for name in names:
-        expected = np.percentile(drawn[name], [2.5, 97.5])
-        assert [intervals[name].low, intervals[name].high] == pytest.approx(expected)
-    assert [per_class[1].low, per_class[1].high] == pytest.approx(
-        np.percentile(neutral, [2.5, 97.5])
-    )
-
-
 def test_the_page_shows_the_interval_of_1000_resamples(run: Path) -> None:
     labels, predicted, _ = outcome()
     generator = np.random.default_rng(0)
@@ -301,47 +276,6 @@ def test_the_page_shows_the_interval_of_1000_resamples(run: Path) -> None:
     drawn = [hits[generator.integers(0, ROWS, ROWS)].mean() for _ in range(1000)]
     low, high = np.percentile(drawn, [2.5, 97.5])
     assert f"accuracy {hits.mean():.3f} ( {low:.3f}–{high:.3f} )" in Page(render(run, {})).text
-
-
-def test_intervals_contain_the_point_estimates() -> None:
-    labels, predicted, _ = outcome()
-    figures = score(labels, predicted, CLASSES)
-    intervals, per_class = bootstrap(labels, predicted, 3)
-    for name, interval in intervals.items():
-        assert interval.low < figures[name] < interval.high
-    for name, interval in zip(CLASSES, per_class, strict=True):
-        assert interval.low < figures["per_class"][name]["f1"] < interval.high
-
-
-def test_bootstrap_counts_an_absent_class_as_zero_like_the_score() -> None:
-    labels, predicted = np.array([0, 0, 0, 0]), np.array([0, 0, 0, 0])
-    intervals, per_class = bootstrap(labels, predicted, 3)
-    expected = f1_score(labels, predicted, labels=[0, 1, 2], average="macro", zero_division=0)
-    assert intervals["macro_f1"].low == intervals["macro_f1"].high == pytest.approx(expected)
-    assert per_class[2].high == 0
-
-
-def test_calibration_by_hand() -> None:
-    confidence = np.array([0.95, 0.91, 0.62, 0.68, 0.66, 0.35])
-    correct = np.array([True, False, True, True, False, False])
-    bins, error = calibration(confidence, correct)
-    # (0.9, 1]: 2 rows, |1/2 − 0.93|; (0.6, 0.7]: 3 rows, |2/3 − 1.96/3|; (0.3, 0.4]: |0 − 0.35|
-    by_hand = (2 * 0.43 + 3 * abs(2 / 3 - 1.96 / 3) + 1 * 0.35) / 6
-    assert error == pytest.approx(by_hand)
-    assert [b.rows for b in bins] == [0, 0, 0, 1, 0, 0, 3, 0, 0, 2]
-    assert bins[9].accuracy == 0.5
-    assert bins[9].confidence == pytest.approx(0.93)
-
-
-def test_a_confidence_on_an_edge_counts_in_the_bin_below() -> None:
-    edges = np.array([0.0, 0.1, 0.3, 0.6, 0.7, 1.0])
-    bins, _ = calibration(edges, np.ones(6, bool))
-    assert [b.rows for b in bins] == [2, 0, 1, 0, 0, 1, 1, 0, 0, 1]
-
-
-def test_a_calibrated_model_has_no_error() -> None:
-    _, error = calibration(np.full(4, 0.75), np.array([True, True, True, False]))
-    assert error == pytest.approx(0)
 
 
 def test_the_page_shows_the_calibration_error(run: Path) -> None:

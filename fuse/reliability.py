@@ -1,0 +1,53 @@
+"""How far the confidence of a classifier is from the share of its predictions that are right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 10
+"""Equal-width confidence bins of the reliability diagram."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bin of the reliability diagram: confidences in (low, high]; the first holds 0 too."""
+
+    low: float
+    high: float
+    rows: int
+    confidence: float
+    """Mean confidence of the rows, 0 without rows."""
+    accuracy: float
+    """Share of the rows that are right, 0 without rows."""
+
+
+def calibration(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = BINS
+) -> tuple[list[Bin], float]:
+    """Bins of the reliability diagram and the expected calibration error.
+
+    ECE = Σ_b (n_b / n) · |accuracy_b − confidence_b| over equal-width bins (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks", eq. 3).
+
+    Args:
+        confidence: Probability given to the predicted class, 0–1, (rows,).
+        correct: Whether the prediction is right, (rows,).
+        bins: Number of bins.
+
+    Returns:
+        The bins from low to high, and the error (0–1).
+    """
+    edges = np.arange(1, bins) / bins
+    place = np.searchsorted(edges, confidence, side="left")
+    found, error = [], 0.0
+    for number in range(bins):
+        inside = place == number
+        rows = int(inside.sum())
+        mean = float(confidence[inside].mean()) if rows else 0.0
+        right = float(correct[inside].mean()) if rows else 0.0
+        found.append(Bin(number / bins, (number + 1) / bins, rows, mean, right))
+        error += rows / len(confidence) * abs(right - mean)
+    return found, error
