@@ -132,6 +132,8 @@ class Encoder(Protocol):
     label: str
     pools: tuple[str, ...]
     size: Size
+    equal_inputs: bool
+    """Whether all inputs are equally long, so that their order in a batch does not matter."""
 
     def prepare(self, values: Sequence[Any]) -> list[Tensor]:
         """Texts or pictures → inputs of the model; the first axis is what batches are sorted by."""

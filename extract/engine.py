@@ -146,12 +146,18 @@ class Streams:
         """Whether the device had no memory for a batch, and half ones are run since."""
         return self._memory.halved
 
-    def submit(self, inputs: Sequence[Tensor], batch_size: int) -> list[Batch]:
-        """Queues the batches of one shard."""
+    def submit(self, inputs: Sequence[Tensor], batch_size: int, first: int = 0) -> list[Batch]:
+        """Queues batches of one shard.
+
+        Args:
+            inputs: Of consecutive rows.
+            batch_size: Rows a forward pass.
+            first: Place of the first of these rows in the shard.
+        """
         batches = []
         for places in plan_batches(inputs, batch_size):
             task = self._pool.submit(self._encode, [inputs[place] for place in places])
-            batches.append(Batch(places, task))
+            batches.append(Batch([first + place for place in places], task))
         return batches
 
     def _encode(self, batch: list[Tensor]) -> tuple[list[Encoded], float]:
@@ -313,13 +319,11 @@ def extract(
                     reading.append(read_ahead(following))
                 if not reading:
                     break
-                pieces = [task.result() for task in reading.popleft()]
-                timings.read += sum(piece.seconds for piece in pieces)
-                problems = [problem for piece in pieces for problem in piece.problems]
+                ready, batches = _submit(reading.popleft(), streams, encoder, batch_size)
+                timings.read += ready.seconds
+                problems = ready.problems
                 if not problems:
-                    inputs = [value for piece in pieces for value in piece.inputs]
-                    operations = [name for piece in pieces for name in piece.operations]
-                    encoding.append((operations, streams.submit(inputs, batch_size)))
+                    encoding.append((ready.operations, batches))
             if not encoding:  # what comes before the unreadable row is sealed first
                 waiting = [*reading, *(read_ahead(rest) for rest in coming)]
                 for task in itertools.chain.from_iterable(waiting):
@@ -340,6 +344,32 @@ def extract(
         streams.close()
     writer.finish()
     return timings
+
+
+def _submit(
+    pieces: Sequence[Future[Prepared]], streams: Streams, encoder: Encoder, batch_size: int
+) -> tuple[Prepared, list[Batch]]:
+    """Waits for the rows of a shard and queues their batches.
+
+    Where inputs are equally long a batch is queued as soon as its rows are read, which cuts the
+    idle time before the first one; else all must be there to be ordered by length.
+    """
+    whole, batches, sent = Prepared(), [], 0
+    for task in pieces:
+        piece = task.result()
+        whole.inputs += piece.inputs
+        whole.operations += piece.operations
+        whole.problems += piece.problems
+        whole.seconds += piece.seconds
+        while (
+            encoder.equal_inputs and not whole.problems and len(whole.inputs) >= sent + batch_size
+        ):
+            part = whole.inputs[sent : sent + batch_size]
+            batches += streams.submit(part, batch_size, sent)
+            sent += batch_size
+    if not whole.problems:
+        batches += streams.submit(whole.inputs[sent:], batch_size, sent)
+    return whole, batches
 
 
 def _unreadable(problems: Sequence[str]) -> DataError:

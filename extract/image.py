@@ -304,6 +304,8 @@ class ImageEncoder:
         ModelError: The model cannot be built or run, or its patches do not form the grid asked for.
     """
 
+    equal_inputs = True
+
     def __init__(self, spec: ImageSpec, device: torch.device) -> None:
         self.label = spec.label
         self._device = device

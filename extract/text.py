@@ -221,6 +221,8 @@ class TextEncoder:
         ModelError: transformers cannot load or run it.
     """
 
+    equal_inputs = False
+
     def __init__(self, spec: TextSpec, device: torch.device) -> None:
         prepare_torchvision()
         from transformers import AutoTokenizer

@@ -42,6 +42,7 @@ class Counting:
     label = "counting"
     pools = ("mean",)
     size = Size(9, True, 2, 2)
+    equal_inputs = False
 
     def __init__(self, memory: int = 1000) -> None:
         self.memory = memory
@@ -63,6 +64,15 @@ class Counting:
         rows = torch.stack([torch.tensor([float(r[0]), float(len(r))]) for r in batch])
         tokens = torch.repeat_interleave(rows, torch.tensor(lengths), 0)
         return Encoded(tokens.half(), lengths, rows[:, None].half(), None)
+
+
+class Equal(Counting):
+    """The same of inputs that are all equally long."""
+
+    equal_inputs = True
+
+    def prepare(self, values: Sequence[int]) -> list[Tensor]:
+        return [torch.full((3,), value) for value in values]
 
 
 def make_rows(tmp_path: Path) -> list[Row]:
@@ -110,6 +120,40 @@ def test_every_row_comes_back_in_its_place(tmp_path: Path, workers: Workers | No
     assert len(encoder.threads) <= (workers or Workers.plan(CPU)).streams
 
 
+@pytest.mark.parametrize("batch_size", [3, 4, 20])
+def test_equally_long_rows_come_back_in_their_places(tmp_path: Path, batch_size: int) -> None:
+    rows, encoder = make_rows(tmp_path), Equal()
+    run(tmp_path / "cache", rows, encoder, batch_size=batch_size, shard_rows=40)
+    found = [
+        value
+        for shard in open_shards(tmp_path / "cache")
+        for value in shard.pooled[:, 0, 0].tolist()
+    ]
+    assert found == list(range(len(rows)))
+    batches = [list(range(i, min(i + batch_size, 40))) for i in range(0, 40, batch_size)]
+    batches += [list(range(i, min(i + batch_size, 50))) for i in range(40, 50, batch_size)]
+    assert sorted(encoder.batches) == batches
+
+
+def test_a_batch_is_run_as_soon_as_its_rows_are_read(tmp_path: Path) -> None:
+    encoder = Equal()
+    seen = threading.Event()
+
+    def reader(row: Row) -> tuple[int, str]:
+        if int(row.sample.guid) >= 32:  # rows of the same shard that are read later
+            assert seen.wait(20), "nothing was encoded before the whole shard was read"
+        return read(row)
+
+    real = encoder.encode
+
+    def encode(batch: Sequence[Tensor]) -> Encoded:
+        seen.set()
+        return real(batch)
+
+    encoder.encode = encode  # type: ignore[method-assign]
+    run(tmp_path / "cache", make_rows(tmp_path), encoder, reader, batch_size=16, shard_rows=50)
+
+
 def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:
     from extract.image import resolve_image
 
@@ -155,7 +199,10 @@ def test_batches_are_halved_once_and_stay_so(tmp_path: Path) -> None:
     assert tries.batches == [[0], [1]] * 3
 
 
-def test_unreadable_rows_are_all_named_after_what_comes_before_is_sealed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", [Counting, Equal])
+def test_unreadable_rows_are_all_named_after_what_comes_before_is_sealed(
+    tmp_path: Path, encoder: type[Counting]
+) -> None:
     rows = make_rows(tmp_path)
 
     def reader(row: Row) -> tuple[int, str]:
@@ -165,10 +212,10 @@ def test_unreadable_rows_are_all_named_after_what_comes_before_is_sealed(tmp_pat
 
     sealed: list[int] = []
     with pytest.raises(DataError, match=r"3 sample\(s\) cannot be read") as caught:
-        run(tmp_path / "cache", rows, Counting(), reader, advance=sealed.append)
+        run(tmp_path / "cache", rows, encoder(), reader, advance=sealed.append)
     assert [line.split(".")[0] for line in caught.value.problems] == ["17", "30", "49"]
     assert sealed == [8, 8]
-    again = run(tmp_path / "cache", rows, Counting())  # mended: it goes on from there
+    again = run(tmp_path / "cache", rows, encoder())  # mended: it goes on from there
     assert again == [8] * 4 + [2]
 
 

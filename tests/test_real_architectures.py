@@ -65,6 +65,7 @@ fusion = ["attention_concat"]
     assert searched["notes"] == [r["encoder"] for r in records[:2]]
     mmsa("train", "--study", "one", "--name", "r", "--folds", "2")
     config = json.loads((tmp_path / "runs/r/config.json").read_text())
-    assert config["dims"]["text"] == 768
-    assert config["dims"]["image"] == 1024
+    (model,) = config["models"]
+    assert model["dims"]["text"] == 768
+    assert model["dims"]["image"] == 1024
     assert len(json.loads(mmsa("predict", "--run", "r", "--split", "test", "--json"))) == 12
