@@ -164,6 +164,8 @@ class Pool(nn.Module):
         Returns:
             ``(batch, dim)``.
         """
+        if x.shape[1] == 1 and self.score is None:  # the pooled level, where every step counts
+            return x.squeeze(1).masked_fill(~mask, 0.0)
         padding = ~mask.unsqueeze(-1)
         x = x.masked_fill(padding, 0.0)
         if self.kind == "first":

@@ -217,7 +217,7 @@ def fit_group(
             size = sum(value.numel() for value in runner.member.state_dict().values())
             key = (runner.steps, runner.epochs_done, size) if stacked else (runner.place,)
             stacks.setdefault(key, []).append(runner)
-    with _products(setting.precision):
+    with products(setting.precision):
         for part in stacks.values():
             members = [runner.member for runner in part]
             _train(part, Stacked(members) if stacked else Alone(members[0]), on_epoch)
@@ -506,7 +506,7 @@ def predict(
     model.eval()
     items = bank.items(samples, variants=False)
     parts = []
-    with torch.inference_mode(), _products(setting.precision):
+    with torch.inference_mode(), products(setting.precision):
         for chosen in torch.arange(len(items)).split(batch_size):
             logits = forward(model, gather(bank, items[chosen], setting))
             parts.append(logits.double().softmax(1))
@@ -514,15 +514,13 @@ def predict(
 
 
 @contextmanager
-def _products(precision: str) -> Iterator[None]:
+def products(precision: str) -> Iterator[None]:
     """The precision that factors of matrix products are read in; see `Setting.precision`."""
-    if precision == "float32":
-        yield
-        return
     cpu: Any = torch.backends.mkldnn
     cpu, gpu = cpu.matmul, torch.backends.cuda.matmul
     before = cpu.fp32_precision, gpu.fp32_precision
-    cpu.fp32_precision, gpu.fp32_precision = "bf16", "tf32"
+    fast = precision == "fast"
+    cpu.fp32_precision, gpu.fp32_precision = ("bf16", "tf32") if fast else ("ieee", "ieee")
     try:
         yield
     finally:

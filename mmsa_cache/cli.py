@@ -479,7 +479,7 @@ def compare(
 
 @bench_app.command("extract")
 def bench_extract(
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs to measure on.")] = 1024,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs to measure on.")] = 2048,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each way takes.")] = 3,
     precision_effect: Annotated[
         bool, typer.Option("--precision-effect", help="Compare half precision's features too.")
