@@ -158,7 +158,10 @@ class ModalityFeatures:
         if name == SHARED and self.shared is not None:
             return self.shared
         names = [*self.pools, *([SHARED] if self.shared is not None else [])]
-        raise SettingsError(f"{self.name} has no pool {name!r}.", f"Valid: {', '.join(names)}.")
+        raise SettingsError(
+            f"{self.name} has no pool {name!r}.",
+            f"Valid: {', '.join(names)}; mean@N come from pool_layers = [N] in mmsa.toml.",
+        )
 
     def vector_dim(self, pool: str) -> int:
         """Features of a pooled vector, or of several joined by ``+``."""
