@@ -572,12 +572,7 @@ def bench_search(
         _check_packages()
         from . import verb_search
 
-        record = verb_search.bench(_settings(flags), study, trials, workers)
-        if as_json:
-            print_result(json.dumps(record, indent=1))
-        else:
-            rows = [{"figure": key, "value": value} for key, value in record.items()]
-            _show(False, rows, ["figure", "value"])
+        _show_figures(as_json, verb_search.bench(_settings(flags), study, trials, workers))
 
     _guarded(debug, work)
 

@@ -124,6 +124,14 @@ def outer_split(
     return np.sort(development), np.sort(outer)
 
 
+_CROSS_VALIDATION = re.compile(r"(stratified|grouped)-([2-9]|1\d)")
+
+
+def is_cross_validation(kind: str) -> bool:
+    """Whether an outer split judges every row, each by members that did not see it."""
+    return _CROSS_VALIDATION.fullmatch(kind) is not None
+
+
 def outer_splits(
     kind: str, labels: IntArray, groups: IntArray, seed: int
 ) -> list[tuple[IntArray, IntArray]]:
@@ -140,7 +148,7 @@ def outer_splits(
     Returns:
         Sorted development rows and sorted outer rows of each part.
     """
-    match = re.fullmatch(r"(stratified|grouped)-([2-9]|1\d)", kind)
+    match = _CROSS_VALIDATION.fullmatch(kind)
     if match is None:
         return [outer_split(kind, labels, groups, seed)]
     folds = int(match[2])

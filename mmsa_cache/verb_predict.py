@@ -16,6 +16,7 @@ from .errors import CacheNotFoundError, DataError, ModelError, SettingsError, St
 from .features import load_samples
 from .pipeline import live_bank, live_pair, notes_of, open_bank, pick_device
 from .runs import find_run, read_config
+from .splits import is_cross_validation
 
 
 def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Settings]:
@@ -111,6 +112,7 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
     import numpy as np
 
     from fuse.metrics import score
+    from fuse.predictions import read_predictions
 
     classes = classes_of_run(run)
     rows = read_labels(labels, classes=tuple(classes))
@@ -137,10 +139,10 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
     missing = sorted(wanted - found.keys())
     if missing:
         raise DataError(f"{labels}: {len(missing)} guid(s) are not in the data.", "", missing[:10])
-    held_out = {
-        line.split(",")[0]
-        for line in (find_run(run) / "predictions.csv").read_text("utf-8").splitlines()[1:]
-    }
+    folder = find_run(run)
+    held_out: set[str] = set()
+    if not is_cross_validation(read_config(folder)["outer"]):  # whose model has learned every row
+        held_out = set(read_predictions(folder / "predictions.csv", classes).guids)
     truth = np.array([row.label for row in rows], np.int64)
     predicted = np.array([int(np.argmax(found[row.guid])) for row in rows], np.int64)
     seen = sum(row.guid in training and row.guid not in held_out for row in rows)

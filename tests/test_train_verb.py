@@ -38,6 +38,12 @@ def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: o
     assert "2 outer parts" in shown
     rows = (work / "runs/shown/predictions.csv").read_text().splitlines()
     assert len(rows) == 1 + 120, "a cross-validation judges every row"
+    # The final model of a cross-validation has learned every row, though each was judged once.
+    for name in ("group", "shown"):
+        flags = ("--run", name, "--labels", "posts/train.txt", "--json")
+        found = json.loads(mmsa(work, "evaluate", *flags).stdout)
+        judged = len((work / f"runs/{name}/predictions.csv").read_text().splitlines()) - 1
+        assert found["rows_seen_in_training"] == (120 if name == "shown" else 120 - judged), name
     log = [json.loads(x) for x in (work / "runs/shown/metrics.jsonl").read_text().splitlines()]
     assert {x["member"] for x in log} == set(range(1, 9))
 
