@@ -10,6 +10,7 @@ Machines are shared and noisy, so the three ways take turns and the figures are 
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import statistics
 import sys
@@ -27,7 +28,8 @@ from torch import Tensor
 from mmsa_cache.dataset import Sample
 from mmsa_cache.store import CacheWriter
 
-from .engine import Reader, Row, Streams, Timings, Workers, extract, plan_rows, read_rows
+from .encoder import Halving
+from .engine import Job, Reader, Row, Streams, Timings, Workers, extract, plan_rows, read_rows
 from .image import ImageEncoder
 from .text import TextEncoder
 
@@ -70,29 +72,18 @@ def bench(
     sizes: dict[str, int] = {}
     peak = 0
     for turn in range(rounds):
-        seconds = 0.0
-        spent = Timings()
-        for modality, encoder in encoders.items():
-            with tempfile.TemporaryDirectory() as folder:
-                writer = CacheWriter(Path(folder) / "cache", {"bench": modality}, len(rows))
-                started = time.perf_counter()
-                with writer.lock(lambda: None):
-                    part = extract(
-                        rows,
-                        readers[modality],
-                        encoder,
-                        device,
-                        writer,
-                        shard_rows=shard_rows,
-                        batch_size=batch_size,
-                        advance=lambda count: None,
-                        workers=workers,
-                    )
-                seconds += time.perf_counter() - started
-                sizes[modality] = writer.bytes_done
-            spent.read += part.read
-            spent.encode += part.encode
-            spent.write += part.write
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as locks:
+            jobs = []
+            for name, encoder in encoders.items():
+                writer = CacheWriter(Path(folder) / name, {"bench": name}, len(rows))
+                locks.enter_context(writer.lock(lambda: None))
+                jobs.append(Job(rows, readers[name], encoder, writer))
+            started = time.perf_counter()
+            spent = extract(
+                jobs, device, shard_rows=shard_rows, batch_size=batch_size, workers=workers
+            )
+            seconds = time.perf_counter() - started
+            sizes = {name: job.writer.bytes_done for name, job in zip(encoders, jobs, strict=True)}
         timings.append(spent)
         end_to_end.append(len(rows) / seconds)
         if not turn:
@@ -143,12 +134,12 @@ def _model_only(
     """Seconds of the forward passes alone, over batches that lie in memory."""
     chunks = [rows[i : i + shard_rows] for i in range(0, len(rows), shard_rows)]
     inputs = [read_rows(chunk, reader, encoder).inputs for chunk in chunks]
-    streams = Streams(encoder, device, workers.streams)
+    streams, model = Streams(device, workers.streams), Halving(encoder)
     try:
-        for batch in streams.submit(inputs[0][: batch_size * workers.streams], batch_size):
+        for batch in streams.submit(model, inputs[0][: batch_size * workers.streams], batch_size):
             batch.task.result()  # a new thread's first pass sets it up
         started = time.perf_counter()
-        queued = [streams.submit(values, batch_size) for values in inputs]
+        queued = [streams.submit(model, values, batch_size) for values in inputs]
         for batches in queued:
             for batch in batches:
                 batch.task.result()

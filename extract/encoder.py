@@ -268,10 +268,15 @@ def to_storage(value: Tensor) -> Tensor:
     return value.to(torch.float16).cpu()
 
 
-class Memory:
-    """Runs batches; halves them once when the device has no memory for one, and remembers it."""
+class Halving:
+    """Runs a model; halves batches once the device had no memory for one, and remembers it.
 
-    def __init__(self) -> None:
+    Args:
+        encoder: The frozen model.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
         self._halved = False
         self._lock = threading.Lock()
 
@@ -280,7 +285,7 @@ class Memory:
         """Whether batches are run in halves from now on."""
         return self._halved
 
-    def run(self, encoder: Encoder, batch: Sequence[Tensor]) -> list[Encoded]:
+    def run(self, batch: Sequence[Tensor]) -> list[Encoded]:
         """Encodes a batch, whole or in two halves.
 
         Raises:
@@ -288,7 +293,7 @@ class Memory:
         """
         if not self._halved:
             try:
-                return [encoder.encode(batch)]
+                return [self.encoder.encode(batch)]
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
@@ -297,4 +302,4 @@ class Memory:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         middle = (len(batch) + 1) // 2
-        return [encoder.encode(part) for part in (batch[:middle], batch[middle:]) if part]
+        return [self.encoder.encode(part) for part in (batch[:middle], batch[middle:]) if part]

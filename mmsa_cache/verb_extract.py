@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -43,12 +45,15 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
         taken = {name: task.result() for name, task in reading.items()}
     for _, report in taken.values():
         say(report.summary())
-    encoders: dict[tuple[str, str], Any] = {}
-    return [
-        _extract_one(settings, name, taken[name][0], modality, encoders)
-        for name in wanted
-        for modality in MODALITIES
-    ]
+    places = [(name, taken[name][0], modality) for name in wanted for modality in MODALITIES]
+    # All caches are written in one go, so that none waits for the end of the one before it. Every
+    # process takes their locks in this order.
+    with contextlib.ExitStack() as locks:
+        caches = [_Cache(settings, *place) for place in places]
+        for cache in caches:
+            locks.enter_context(cache.writer.lock(cache.say_waiting))
+        _extract(settings, caches)
+        return [cache.record() for cache in caches]
 
 
 def _import_libraries() -> None:
@@ -66,65 +71,82 @@ def _splits_of(settings: Settings) -> tuple[str, ...]:
     return tuple(find_layout(settings.data.root).splits)
 
 
-def _extract_one(
-    settings: Settings,
-    split: str,
-    samples: list[Sample],
-    modality: str,
-    encoders: dict[tuple[str, str], Any],
-) -> dict[str, Any]:
-    from extract.engine import estimate_bytes, extract, plan_rows
+class _Cache:
+    """One cache to be made or to be completed."""
 
-    rows = plan_rows(samples, copies_of(settings, split, samples))
-    spec, fields = locate(settings, split, modality, [(row.sample, row.variant) for row in rows])
-    parent = cache_folder(settings, split, modality)
-    directory = parent / cache_name(spec.name, fields)
-    title = f"{split} {modality} · {spec.label}"
-    started = time.monotonic()
-    writer = CacheWriter(directory, fields, len(rows))
-    nearest = nearest_cache(parent, fields)
-    if nearest is not None and nearest[1]:
-        say(f"{title}: the cache {nearest[0].name} does not serve:")
-        for difference in nearest[1]:
-            say(f"  - {difference}")
-    with writer.lock(lambda: say(f"{title}: another extraction is at work here; waiting for it.")):
-        there = writer.rows_done
-        if writer.complete:
-            say(f"{title}: complete, {there} rows; nothing to do.")
-        else:
-            if there:
-                say(f"{title}: resuming, {there} of {len(rows)} rows were there.")
-            device = pick_device(settings.device)
-            key = (modality, fields["compute"])
-            if key not in encoders:
-                encoders[key] = spec.load(device)
-            encoder, reader = encoders[key], reader_of(modality, spec, settings.seed)
-            each = estimate_bytes(rows, reader, encoder)
-            padded = encoder.size.padded_float32_bytes
-            say(
-                f"{title}: about {decimal(round(each * len(rows)))}, {decimal(round(each))} a row "
-                f"(padded float32: {decimal(padded)} a row)."
-            )
-            with progress(title, len(rows), "rows", there) as advance:
-                extract(
-                    rows,
-                    reader,
-                    encoder,
-                    device,
-                    writer,
-                    shard_rows=settings.cache.shard_rows,
-                    batch_size=settings.extract.batch_size,
-                    advance=lambda count: advance(count, ""),
-                    notice=lambda text: say(f"{title}: {text}"),
-                )
-    return {
-        "split": split,
-        "modality": modality,
-        "encoder": spec.label,
-        "directory": str(directory),
-        "samples": len(samples),
-        "rows": len(rows),
-        "rows_already_there": there,
-        "bytes": writer.bytes_done,
-        "seconds": round(time.monotonic() - started, 2),
-    }
+    def __init__(
+        self, settings: Settings, split: str, samples: list[Sample], modality: str
+    ) -> None:
+        from extract.engine import plan_rows
+
+        self.modality, self.seconds, self.there = modality, 0.0, 0
+        self._split, self._samples = split, samples
+        self.rows = plan_rows(samples, copies_of(settings, split, samples))
+        identity = [(row.sample, row.variant) for row in self.rows]
+        self.spec, self.fields = locate(settings, split, modality, identity)
+        parent = cache_folder(settings, split, modality)
+        self._directory = parent / cache_name(self.spec.name, self.fields)
+        self.title = f"{split} {modality} · {self.spec.label}"
+        self.writer = CacheWriter(self._directory, self.fields, len(self.rows))
+        nearest = nearest_cache(parent, self.fields)
+        if nearest is not None and nearest[1]:
+            self.say(f"the cache {nearest[0].name} does not serve:")
+            for difference in nearest[1]:
+                say(f"  - {difference}")
+
+    def say(self, text: str) -> None:
+        say(f"{self.title}: {text}")
+
+    def say_waiting(self) -> None:
+        self.say("another extraction is at work here; waiting for it.")
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[Callable[[int], None]]:
+        """Shows how far it is; takes the time from the end of the cache before it to its own."""
+        started = time.monotonic()
+        with progress(self.title, len(self.rows), "rows", self.there) as advance:
+            yield lambda count: advance(count, "")
+        self.seconds = time.monotonic() - started
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "split": self._split,
+            "modality": self.modality,
+            "encoder": self.spec.label,
+            "directory": str(self._directory),
+            "samples": len(self._samples),
+            "rows": len(self.rows),
+            "rows_already_there": self.there,
+            "bytes": self.writer.bytes_done,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def _extract(settings: Settings, caches: list[_Cache]) -> None:
+    """Writes what is missing; the locks of all caches are held."""
+    from extract.engine import Job, estimate_bytes, extract
+
+    device = pick_device(settings.device)
+    encoders: dict[tuple[str, str], Any] = {}
+    jobs = []
+    for cache in caches:
+        total = len(cache.rows)
+        cache.there = cache.writer.rows_done
+        if cache.writer.complete:
+            cache.say(f"complete, {cache.there} rows; nothing to do.")
+            continue
+        if cache.there:
+            cache.say(f"resuming, {cache.there} of {total} rows were there.")
+        key = (cache.modality, cache.fields["compute"])
+        if key not in encoders:
+            encoders[key] = cache.spec.load(device)
+        encoder, reader = encoders[key], reader_of(cache.modality, cache.spec, settings.seed)
+        each = estimate_bytes(cache.rows, reader, encoder)
+        padded = encoder.size.padded_float32_bytes
+        cache.say(
+            f"about {decimal(round(each * total))}, {decimal(round(each))} a row "
+            f"(padded float32: {decimal(padded)} a row)."
+        )
+        jobs.append(Job(cache.rows, reader, encoder, cache.writer, cache.watch, cache.say))
+    shard_rows, batch_size = settings.cache.shard_rows, settings.extract.batch_size
+    extract(jobs, device, shard_rows=shard_rows, batch_size=batch_size)

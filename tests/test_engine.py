@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from extract.decode import decode, fit_square, needed_side
-from extract.encoder import Encoded, Memory, Size
+from extract.encoder import Encoded, Halving, Size
 from extract.engine import (
+    Job,
     Prepared,
     Row,
     Streams,
@@ -87,14 +89,20 @@ def read(row: Row) -> tuple[int, str]:
 
 
 def run(
-    folder: Path, rows: list[Row], encoder: Any, reader: Any = read, **changes: Any
+    folder: Path,
+    rows: list[Row],
+    encoder: Any,
+    reader: Any = read,
+    notice: Callable[[str], None] = lambda text: None,
+    sealed: list[int] | None = None,
+    **changes: Any,
 ) -> list[int]:
     """Extracts into a folder; returns what was sealed, step by step."""
     writer = CacheWriter(folder, {"of": "test"}, len(rows))
-    sealed: list[int] = []
-    arguments = {"shard_rows": 8, "batch_size": 4, "advance": sealed.append}
+    sealed = [] if sealed is None else sealed
+    job = Job(rows, reader, encoder, writer, lambda: nullcontext(sealed.append), notice)
     with writer.lock(lambda: None):
-        extract(rows, reader, encoder, CPU, writer, **(arguments | changes))
+        extract([job], CPU, **({"shard_rows": 8, "batch_size": 4} | changes))
     return sealed
 
 
@@ -193,9 +201,10 @@ def test_batches_are_halved_once_and_stay_so(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="no memory for 2 rows at once") as caught:
         run(tmp_path / "c", make_rows(tmp_path), Counting(memory=1))
     assert "batch_size" in str(caught.value)
-    memory, tries = Memory(), Counting(memory=1)
+    tries = Counting(memory=1)
+    model = Halving(tries)
     for _ in range(3):
-        assert [part.lengths for part in memory.run(tries, tries.prepare([0, 1]))] == [[1], [8]]
+        assert [part.lengths for part in model.run(tries.prepare([0, 1]))] == [[1], [8]]
     assert tries.batches == [[0], [1]] * 3
 
 
@@ -212,7 +221,7 @@ def test_unreadable_rows_are_all_named_after_what_comes_before_is_sealed(
 
     sealed: list[int] = []
     with pytest.raises(DataError, match=r"3 sample\(s\) cannot be read") as caught:
-        run(tmp_path / "cache", rows, encoder(), reader, advance=sealed.append)
+        run(tmp_path / "cache", rows, encoder(), reader, sealed=sealed)
     assert [line.split(".")[0] for line in caught.value.problems] == ["17", "30", "49"]
     assert sealed == [8, 8]
     again = run(tmp_path / "cache", rows, encoder())  # mended: it goes on from there
@@ -230,6 +239,56 @@ def test_features_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").glob("shard-*"))
 
 
+def extract_two(folder: Path, rows: list[Row], readers: list[Any], **changes: Any) -> None:
+    with ExitStack() as locks:
+        jobs = []
+        for name, reader in zip("ab", readers, strict=True):
+            writer = CacheWriter(folder / name, {"of": name}, len(rows))
+            locks.enter_context(writer.lock(lambda: None))
+            jobs.append(Job(rows, reader, changes.get(name) or Counting(), writer))
+        extract(jobs, CPU, shard_rows=8, batch_size=4)
+
+
+def test_a_cache_is_begun_before_the_one_before_it_is_sealed(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    class Last(Counting):
+        def encode(self, batch: Sequence[Tensor]) -> Encoded:
+            if 49 in [int(value[0]) for value in batch]:
+                assert begun.wait(10)  # the first cache cannot be finished before
+            return super().encode(batch)
+
+    def second(row: Row) -> tuple[int, str]:
+        begun.set()
+        return read(row)
+
+    rows = make_rows(tmp_path)
+    extract_two(tmp_path, rows, [read, second], a=Last())
+    run(tmp_path / "alone", rows, Counting())
+    alone = [s.tokens.tolist() for s in open_shards(tmp_path / "alone")]
+    for name in "ab":
+        assert [s.tokens.tolist() for s in open_shards(tmp_path / name)] == alone
+
+
+def test_unreadable_rows_of_all_caches_are_named_at_once(tmp_path: Path) -> None:
+    def fails_on(bad: str) -> Any:
+        def reader(row: Row) -> tuple[int, str]:
+            if row.sample.guid == bad:
+                raise DataError(f"{bad} is bad")
+            return read(row)
+
+        return reader
+
+    rows = make_rows(tmp_path)
+    with pytest.raises(DataError, match=r"2 sample\(s\) cannot be read") as caught:
+        extract_two(tmp_path, rows, [fails_on("20"), fails_on("30")])
+    assert caught.value.problems == ["20 is bad", "30 is bad"]
+    with pytest.raises(DataError, match=r"1 sample\(s\) cannot be read"):
+        extract_two(tmp_path, rows, [read, fails_on("30")])
+    assert len(list(open_shards(tmp_path / "a"))) == 7
+    assert len(list((tmp_path / "b").glob("shard-*"))) == 3
+
+
 def test_streams_drop_what_is_queued_when_they_close() -> None:
     class Slow(Counting):
         def encode(self, batch: Sequence[Tensor]) -> Encoded:
@@ -237,8 +296,8 @@ def test_streams_drop_what_is_queued_when_they_close() -> None:
             return super().encode(batch)
 
     encoder = Slow()
-    streams = Streams(encoder, CPU, 1)
-    batches = streams.submit(encoder.prepare(list(range(40))), 1)
+    streams = Streams(CPU, 1)
+    batches = streams.submit(Halving(encoder), encoder.prepare(list(range(40))), 1)
     batches[0].task.result()
     streams.close()
     assert len(encoder.batches) <= 3
