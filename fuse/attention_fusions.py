@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import EncoderStack, MultiHeadAttention
-from .fusion import Fused, Fusion, Pair
+from .fusion import Fused, Fusion, FusionConfig, Pair
 from .noise import NoiseTape
 from .projection import Pool
 
@@ -20,32 +20,19 @@ class CrossAttention(nn.Module):
     weights of its own.
 
     Args:
-        dim: features of a position, the same for both modalities; divisible by `heads`.
-        heads: number of heads.
-        dropout: probability with which an attention weight is zeroed in training.
-        directions: ``text``: text tokens query; ``both``: patches query too.
-        text_pooling: how what the text tokens found is pooled.
-        image_pooling: how what the patches found is pooled.
+        config: `text_dim` is the length of a position of both modalities.
         tape: the model's noise.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        dropout: float,
-        directions: str,
-        text_pooling: str,
-        image_pooling: str,
-        tape: NoiseTape,
-    ) -> None:
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
         super().__init__()
-        self.mha = MultiHeadAttention(dim, heads, dropout, tape)
-        self.pool = Pool(text_pooling, dim)
+        dim = config.text_dim
+        self.mha = MultiHeadAttention(dim, config.heads, config.dropout, tape)
+        self.pool = Pool(config.text_pooling, dim)
         self.image_mha = self.image_pool = None
-        if directions == "both":
-            self.image_mha = MultiHeadAttention(dim, heads, dropout, tape)
-            self.image_pool = Pool(image_pooling, dim)
+        if config.directions == "both":
+            self.image_mha = MultiHeadAttention(dim, config.heads, config.dropout, tape)
+            self.image_pool = Pool(config.image_pooling, dim)
 
     @property
     def formulas(self) -> list[str]:
@@ -72,21 +59,13 @@ class CrossAttention(nn.Module):
 class Attention(Fusion):
     """[pool(MHA(t, v, v))], followed by pool(MHA(v, t, t)) for both directions."""
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        dropout: float,
-        directions: str,
-        text_pooling: str,
-        image_pooling: str,
-        tape: NoiseTape,
-    ) -> None:
-        super().__init__()
-        self.attention = CrossAttention(
-            dim, heads, dropout, directions, text_pooling, image_pooling, tape
-        )
-        self.out_dim = dim * len(self.attention.formulas)
+    equal_dims = True
+    has_heads = True
+
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+        super().__init__(config, tape)
+        self.attention = CrossAttention(config, tape)
+        self.out_dim = config.text_dim * len(self.attention.formulas)
         formulas = self.attention.formulas
         self.computes = f"[{' ; '.join(formulas)}]" if len(formulas) > 1 else formulas[0]
 
@@ -102,64 +81,42 @@ class AttentionConcat(Fusion):
     For both directions pool(MHA(P·v, t, t)) follows.
     """
 
-    def __init__(
-        self,
-        text_dim: int,
-        image_dim: int,
-        heads: int,
-        dropout: float,
-        directions: str,
-        text_pooling: str,
-        image_pooling: str,
-        tape: NoiseTape,
-    ) -> None:
-        super().__init__()
-        self.image_to_text = nn.Linear(image_dim, text_dim)
-        self.attention = CrossAttention(
-            text_dim, heads, dropout, directions, text_pooling, image_pooling, tape
-        )
-        self.text_pool = Pool(text_pooling, text_dim)
-        self.image_pool = Pool(image_pooling, image_dim)
+    has_heads = True
+
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+        super().__init__(config, tape)
+        self.image_to_text = nn.Linear(config.image_dim, config.text_dim)
+        self.attention = CrossAttention(config, tape)
+        self.text_pool, self.image_pool = config.pools()
         formulas = [formula.replace("v", "P·v") for formula in self.attention.formulas]
-        self.out_dim = text_dim + image_dim + text_dim * len(formulas)
+        self.out_dim = config.image_dim + config.text_dim * (1 + len(formulas))
         self.computes = f"[{' ; '.join(['pool(t)', 'pool(v)', *formulas])}]"
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""
         mapped = pair._replace(image=self.image_to_text(pair.image))
         vectors, out = self.attention(mapped, need_weights)
-        t = self.text_pool(pair.text, pair.text_mask)
-        v = self.image_pool(pair.image, pair.image_mask)
+        t, v = self.pooled(pair)
         return torch.cat([t, v, *vectors], dim=1), {"text": t, "image": v, **out}
 
 
 class AttentionCombine(Fusion):
     """pool(t) + pool(v) + pool(MHA(t, v, v)), for both directions + pool(MHA(v, t, t))."""
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        dropout: float,
-        directions: str,
-        text_pooling: str,
-        image_pooling: str,
-        tape: NoiseTape,
-    ) -> None:
-        super().__init__()
-        self.attention = CrossAttention(
-            dim, heads, dropout, directions, text_pooling, image_pooling, tape
-        )
-        self.text_pool = Pool(text_pooling, dim)
-        self.image_pool = Pool(image_pooling, dim)
-        self.out_dim = dim
+    equal_dims = True
+    has_heads = True
+
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+        super().__init__(config, tape)
+        self.attention = CrossAttention(config, tape)
+        self.text_pool, self.image_pool = config.pools()
+        self.out_dim = config.text_dim
         self.computes = " + ".join(["pool(t)", "pool(v)", *self.attention.formulas])
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""
         vectors, out = self.attention(pair, need_weights)
-        t = self.text_pool(pair.text, pair.text_mask)
-        v = self.image_pool(pair.image, pair.image_mask)
+        t, v = self.pooled(pair)
         fused = t + v
         for vector in vectors:
             fused = fused + vector
@@ -170,39 +127,28 @@ class Encoder(Fusion):
     """Mean over the real positions of TransformerEncoder([t ; v]).
 
     Post-norm layers with ReLU, PyTorch's defaults, as in the report. No position embedding: the
-    report has none. The result is always a mean; the poolings do not apply.
-
-    Args:
-        dim: features of a position; divisible by `heads`.
-        heads: attention heads a layer.
-        layers: number of layers.
-        ffn: hidden units of a layer's feed-forward part.
-        dropout: probability, used in attention, feed-forward and residual branches.
-        modality_embeddings: add a learned vector to every text token and another to every patch,
-            so that attention can tell them apart. They start at zero: as the report's model.
-        tape: the model's noise.
+    report has none. The result is always a mean; the poolings do not apply. Modality embeddings,
+    added to every text token and to every patch so that attention can tell them apart, start at
+    zero: as the report's model.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        layers: int,
-        ffn: int,
-        dropout: float,
-        modality_embeddings: bool,
-        tape: NoiseTape,
-    ) -> None:
-        super().__init__()
+    equal_dims = True
+    has_heads = True
+
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+        super().__init__(config, tape)
+        dim = config.text_dim
         self.out_dim = dim
         self.text_embedding = self.image_embedding = None
-        if modality_embeddings:
+        if config.modality_embeddings:
             self.text_embedding = nn.Parameter(torch.zeros(dim))
             self.image_embedding = nn.Parameter(torch.zeros(dim))
-        self.encoder = EncoderStack(layers, dim, heads, ffn, dropout, tape)
+        self.encoder = EncoderStack(
+            config.layers, dim, config.heads, config.ffn, config.dropout, tape
+        )
         self.pool = Pool("mean", dim)
-        both = "[t + e_t ; v + e_v]" if modality_embeddings else "[t ; v]"
-        self.computes = f"mean(TransformerEncoder({both})), {layers} layers"
+        both = "[t + e_t ; v + e_v]" if config.modality_embeddings else "[t ; v]"
+        self.computes = f"mean(TransformerEncoder({both})), {config.layers} layers"
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""

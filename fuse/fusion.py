@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
+
+from .noise import NoiseTape
+from .projection import Pool
 
 Fused = tuple[Tensor, dict[str, Tensor]]
 
@@ -22,17 +26,63 @@ class Pair(NamedTuple):
     """``(batch, patches)``, boolean"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """What a fusion is built from; it takes of this what it has."""
+
+    text_dim: int
+    """Features of a projected text token."""
+    image_dim: int
+    """Features of a projected image patch."""
+    heads: int = 8
+    """Attention heads."""
+    layers: int = 6
+    """Layers of ``encoder``."""
+    ffn: int = 2048
+    """Hidden units of the feed-forward part of ``encoder``."""
+    rank: int = 4
+    """Of the weight tensor of ``lowrank``; 4 is of the grid of its authors' code."""
+    dropout: float = 0.25
+    """Probability inside attention and encoder layers."""
+    directions: str = "text"
+    """Of the attention fusions: ``text``, text tokens query patches; ``both``, patches query text
+    tokens too."""
+    modality_embeddings: bool = False
+    """Of ``encoder``: a learned vector for each modality, not in the report."""
+    text_pooling: str = "mean"
+    """One of `projection.POOLINGS`."""
+    image_pooling: str = "mean"
+    """One of `projection.POOLINGS`."""
+
+    def pools(self) -> tuple[Pool, Pool]:
+        """Of the projected text and of the projected image."""
+        return Pool(self.text_pooling, self.text_dim), Pool(self.image_pooling, self.image_dim)
+
+
 class Fusion(nn.Module):
-    """Makes one vector of a pair; see `fusions` for what each of them computes."""
+    """Makes one vector of a pair; see `fusions` for what each of them computes.
+
+    Args:
+        config: sizes and options.
+        tape: the model's noise.
+    """
+
+    equal_dims: ClassVar[bool] = False
+    """It adds or mixes text and image features and so needs ``image_dim == text_dim``."""
+    has_heads: ClassVar[bool] = False
+    """It has attention heads, by which `text_dim` must be divisible."""
+    separate_heads: ClassVar[bool] = False
+    """Each modality's part of the fused vector has a head of its own (`head.LateHead`)."""
 
     out_dim: int
     """Length of the fused vector."""
-
     computes: str
     """The formula, in the symbols of `fusions`."""
+    text_pool: Pool
+    image_pool: Pool
 
-    separate_heads: bool = False
-    """Each modality's part of the fused vector has a head of its own (`head.LateHead`)."""
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+        super().__init__()
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses.
@@ -45,3 +95,10 @@ class Fusion(nn.Module):
             ``(batch, out_dim)`` and the named intermediates, see `fusions`.
         """
         raise NotImplementedError
+
+    def pooled(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        """pool(t) ``(batch, text_dim)`` and pool(v) ``(batch, image_dim)``."""
+        return (
+            self.text_pool(pair.text, pair.text_mask),
+            self.image_pool(pair.image, pair.image_mask),
+        )

@@ -50,142 +50,27 @@ without text or without image it is zero.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from .attention_fusions import DIRECTIONS, Attention, AttentionCombine, AttentionConcat, Encoder
-from .fusion import Fusion
+from .fusion import Fusion, FusionConfig
 from .noise import NoiseTape
 from .projection import check_pooling
 from .vector_fusions import Combine, Concat, Gated, Late, LowRank
 
-
-class FusionBuilder(Protocol):
-    """A builder takes every setting and uses those that its fusion has."""
-
-    def __call__(
-        self,
-        *,
-        text_dim: int,
-        image_dim: int,
-        heads: int,
-        layers: int,
-        ffn: int,
-        rank: int,
-        dropout: float,
-        directions: str,
-        modality_embeddings: bool,
-        text_pooling: str,
-        image_pooling: str,
-        tape: NoiseTape,
-    ) -> Fusion:
-        """Builds the fusion."""
-
-
-def _concat(
-    *, text_dim: int, image_dim: int, text_pooling: str, image_pooling: str, **_: object
-) -> Fusion:
-    return Concat(text_dim, image_dim, text_pooling, image_pooling)
-
-
-def _combine(*, text_dim: int, text_pooling: str, image_pooling: str, **_: object) -> Fusion:
-    return Combine(text_dim, text_pooling, image_pooling)
-
-
-def _attention(
-    *,
-    text_dim: int,
-    heads: int,
-    dropout: float,
-    directions: str,
-    text_pooling: str,
-    image_pooling: str,
-    tape: NoiseTape,
-    **_: object,
-) -> Fusion:
-    return Attention(text_dim, heads, dropout, directions, text_pooling, image_pooling, tape)
-
-
-def _attention_concat(
-    *,
-    text_dim: int,
-    image_dim: int,
-    heads: int,
-    dropout: float,
-    directions: str,
-    text_pooling: str,
-    image_pooling: str,
-    tape: NoiseTape,
-    **_: object,
-) -> Fusion:
-    return AttentionConcat(
-        text_dim, image_dim, heads, dropout, directions, text_pooling, image_pooling, tape
-    )
-
-
-def _attention_combine(
-    *,
-    text_dim: int,
-    heads: int,
-    dropout: float,
-    directions: str,
-    text_pooling: str,
-    image_pooling: str,
-    tape: NoiseTape,
-    **_: object,
-) -> Fusion:
-    return AttentionCombine(text_dim, heads, dropout, directions, text_pooling, image_pooling, tape)
-
-
-def _encoder(
-    *,
-    text_dim: int,
-    heads: int,
-    layers: int,
-    ffn: int,
-    dropout: float,
-    modality_embeddings: bool,
-    tape: NoiseTape,
-    **_: object,
-) -> Fusion:
-    return Encoder(text_dim, heads, layers, ffn, dropout, modality_embeddings, tape)
-
-
-def _gated(
-    *, text_dim: int, image_dim: int, text_pooling: str, image_pooling: str, **_: object
-) -> Fusion:
-    return Gated(text_dim, image_dim, text_pooling, image_pooling)
-
-
-def _lowrank(
-    *, text_dim: int, image_dim: int, rank: int, text_pooling: str, image_pooling: str, **_: object
-) -> Fusion:
-    return LowRank(text_dim, image_dim, rank, text_pooling, image_pooling)
-
-
-def _late(
-    *, text_dim: int, image_dim: int, text_pooling: str, image_pooling: str, **_: object
-) -> Fusion:
-    return Late(text_dim, image_dim, text_pooling, image_pooling)
-
-
-FUSIONS: dict[str, FusionBuilder] = {
-    "concat": _concat,
-    "combine": _combine,
-    "attention": _attention,
-    "attention_concat": _attention_concat,
-    "attention_combine": _attention_combine,
-    "encoder": _encoder,
-    "gated": _gated,
-    "lowrank": _lowrank,
-    "late": _late,
+FUSIONS: dict[str, type[Fusion]] = {
+    "concat": Concat,
+    "combine": Combine,
+    "attention": Attention,
+    "attention_concat": AttentionConcat,
+    "attention_combine": AttentionCombine,
+    "encoder": Encoder,
+    "gated": Gated,
+    "lowrank": LowRank,
+    "late": Late,
 }
 """Every fusion by name; the first six are the report's."""
 
-NEEDS_EQUAL_DIMS = frozenset({"combine", "attention", "attention_combine", "encoder"})
-"""Fusions that add or mix text and image features and so need ``image_dim == text_dim``."""
-
-NEEDS_HEADS = frozenset({"attention", "attention_concat", "attention_combine", "encoder"})
-"""Fusions with attention heads, whose `text_dim` must be divisible by `heads`."""
+NEEDS_EQUAL_DIMS = frozenset(name for name, fusion in FUSIONS.items() if fusion.equal_dims)
+NEEDS_HEADS = frozenset(name for name, fusion in FUSIONS.items() if fusion.has_heads)
 
 
 def check_fusion(name: str, *, text_dim: int, image_dim: int, heads: int) -> None:
@@ -217,62 +102,25 @@ def check_fusion_name(name: str) -> None:
         raise ValueError(f"unknown fusion {name!r}; valid: {', '.join(FUSIONS)}")
 
 
-def build_fusion(
-    name: str,
-    *,
-    text_dim: int,
-    image_dim: int,
-    heads: int = 8,
-    layers: int = 6,
-    ffn: int = 2048,
-    rank: int = 4,
-    dropout: float = 0.25,
-    directions: str = "text",
-    modality_embeddings: bool = False,
-    text_pooling: str = "mean",
-    image_pooling: str = "mean",
-    tape: NoiseTape | None = None,
-) -> Fusion:
-    """Builds a fusion by name; a setting that the fusion does not have is not used.
+def build_fusion(name: str, config: FusionConfig, tape: NoiseTape | None = None) -> Fusion:
+    """Builds a fusion by name.
 
     Args:
         name: one of `FUSIONS`.
-        text_dim: features of a projected text token.
-        image_dim: features of a projected image patch.
-        heads: attention heads.
-        layers: layers of ``encoder``.
-        ffn: hidden units of the feed-forward part of ``encoder``.
-        rank: of the weight tensor of ``lowrank``; 4 is of the grid of its authors' code.
-        dropout: probability inside attention and encoder layers.
-        directions: of the three attention fusions: ``text``, text tokens query patches; ``both``,
-            patches query text tokens too.
-        modality_embeddings: of ``encoder``; not in the report.
-        text_pooling: one of `projection.POOLINGS`.
-        image_pooling: one of `projection.POOLINGS`.
+        config: sizes and options; one that the fusion does not have is not used.
         tape: the model's noise; None makes one.
 
     Raises:
         ValueError: unknown name, pooling or directions, or sizes that the fusion cannot take.
     """
-    check_fusion(name, text_dim=text_dim, image_dim=image_dim, heads=heads)
-    check_pooling(text_pooling)
-    check_pooling(image_pooling)
-    if directions not in DIRECTIONS:
-        raise ValueError(f"unknown directions {directions!r}; valid: {', '.join(DIRECTIONS)}")
-    for flag, value in (("layers", layers), ("rank", rank)):
+    check_fusion(name, text_dim=config.text_dim, image_dim=config.image_dim, heads=config.heads)
+    check_pooling(config.text_pooling)
+    check_pooling(config.image_pooling)
+    if config.directions not in DIRECTIONS:
+        raise ValueError(
+            f"unknown directions {config.directions!r}; valid: {', '.join(DIRECTIONS)}"
+        )
+    for flag, value in (("layers", config.layers), ("rank", config.rank)):
         if value < 1:
             raise ValueError(f"{flag}: at least 1 is needed, received {value}: change --{flag}")
-    return FUSIONS[name](
-        text_dim=text_dim,
-        image_dim=image_dim,
-        heads=heads,
-        layers=layers,
-        ffn=ffn,
-        rank=rank,
-        dropout=dropout,
-        directions=directions,
-        modality_embeddings=modality_embeddings,
-        text_pooling=text_pooling,
-        image_pooling=image_pooling,
-        tape=NoiseTape() if tape is None else tape,
-    )
+    return FUSIONS[name](config, NoiseTape() if tape is None else tape)

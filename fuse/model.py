@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .fusion import Fusion, Pair
+from .fusion import Fusion, FusionConfig, Pair
 from .fusions import build_fusion, check_fusion_name
 from .head import Head, LateHead
 from .noise import ModalityDropout, NoiseTape
@@ -234,8 +234,7 @@ def build_model(
     image_projection = project("image", image_in) if "image" in read else None
     join: Fusion | Pool
     if modality == "both":
-        join = build_fusion(
-            fusion,
+        config = FusionConfig(
             text_dim=dims["text"],
             image_dim=dims["image"],
             heads=heads,
@@ -247,8 +246,8 @@ def build_model(
             modality_embeddings=modality_embeddings,
             text_pooling=text_pooling,
             image_pooling=image_pooling,
-            tape=tape,
         )
+        join = build_fusion(fusion, config, tape)
         fused_dim = join.out_dim
     else:
         fused_dim = dims[modality]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .fusion import Fused, Fusion, Pair
-from .projection import Pool
+from .fusion import Fused, Fusion, FusionConfig, Pair
+from .noise import NoiseTape
 
 
 class Concat(Fusion):
@@ -14,36 +14,31 @@ class Concat(Fusion):
 
     computes = "[pool(t) ; pool(v)]"
 
-    def __init__(
-        self, text_dim: int, image_dim: int, text_pooling: str, image_pooling: str
-    ) -> None:
-        super().__init__()
-        self.out_dim = text_dim + image_dim
-        self.text_pool = Pool(text_pooling, text_dim)
-        self.image_pool = Pool(image_pooling, image_dim)
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+        super().__init__(config, tape)
+        self.out_dim = config.text_dim + config.image_dim
+        self.text_pool, self.image_pool = config.pools()
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""
-        t = self.text_pool(pair.text, pair.text_mask)
-        v = self.image_pool(pair.image, pair.image_mask)
+        t, v = self.pooled(pair)
         return torch.cat([t, v], dim=1), {"text": t, "image": v}
 
 
 class Combine(Fusion):
     """pool(t) + pool(v)."""
 
+    equal_dims = True
     computes = "pool(t) + pool(v)"
 
-    def __init__(self, dim: int, text_pooling: str, image_pooling: str) -> None:
-        super().__init__()
-        self.out_dim = dim
-        self.text_pool = Pool(text_pooling, dim)
-        self.image_pool = Pool(image_pooling, dim)
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+        super().__init__(config, tape)
+        self.out_dim = config.text_dim
+        self.text_pool, self.image_pool = config.pools()
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""
-        t = self.text_pool(pair.text, pair.text_mask)
-        v = self.image_pool(pair.image, pair.image_mask)
+        t, v = self.pooled(pair)
         return t + v, {"text": t, "image": v}
 
 
@@ -57,21 +52,18 @@ class Gated(Fusion):
 
     computes = "z∘tanh(W_v·pool(v)) + (1−z)∘tanh(W_t·pool(t)), z = σ(W_z·[pool(v) ; pool(t)])"
 
-    def __init__(
-        self, text_dim: int, image_dim: int, text_pooling: str, image_pooling: str
-    ) -> None:
-        super().__init__()
-        self.out_dim = text_dim
-        self.text_pool = Pool(text_pooling, text_dim)
-        self.image_pool = Pool(image_pooling, image_dim)
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+        super().__init__(config, tape)
+        self.out_dim = config.text_dim
+        self.text_pool, self.image_pool = config.pools()
+        text_dim, image_dim = config.text_dim, config.image_dim
         self.text_linear = nn.Linear(text_dim, text_dim, bias=False)
         self.image_linear = nn.Linear(image_dim, text_dim, bias=False)
         self.gate = nn.Linear(image_dim + text_dim, text_dim, bias=False)
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""
-        t = self.text_pool(pair.text, pair.text_mask)
-        v = self.image_pool(pair.image, pair.image_mask)
+        t, v = self.pooled(pair)
         z = self.gate(torch.cat([v, t], dim=1)).sigmoid()
         fused = z * self.image_linear(v).tanh() + (1 - z) * self.text_linear(t).tanh()
         return fused, {"text": t, "image": v, "gate": z}
@@ -83,51 +75,27 @@ class LowRank(Fusion):
     Σ_i (W_i·[t ; 1]) ∘ (V_i·[v ; 1]) over i = 1…rank: a bilinear form whose weight tensor has that
     rank, with the appended ones keeping what t and v say alone. The ones are the biases of two
     linear maps, in which the factors of all i lie one after the other.
-
-    Args:
-        text_dim: features of a text token, also of the fused vector.
-        image_dim: features of an image patch.
-        rank: rank of the weight tensor, at least 1.
-        text_pooling: how the text is pooled.
-        image_pooling: how the image is pooled.
     """
 
-    def __init__(
-        self, text_dim: int, image_dim: int, rank: int, text_pooling: str, image_pooling: str
-    ) -> None:
-        super().__init__()
-        self.out_dim = text_dim
-        self.computes = f"Σ_i (W_i·[pool(t) ; 1])∘(V_i·[pool(v) ; 1]), i = 1…{rank}"
-        self.rank = rank
-        self.text_pool = Pool(text_pooling, text_dim)
-        self.image_pool = Pool(image_pooling, image_dim)
-        self.text_factors = nn.Linear(text_dim, rank * text_dim)
-        self.image_factors = nn.Linear(image_dim, rank * text_dim)
+    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+        super().__init__(config, tape)
+        self.out_dim = config.text_dim
+        self.computes = f"Σ_i (W_i·[pool(t) ; 1])∘(V_i·[pool(v) ; 1]), i = 1…{config.rank}"
+        self.rank = config.rank
+        self.text_pool, self.image_pool = config.pools()
+        factors = config.rank * config.text_dim
+        self.text_factors = nn.Linear(config.text_dim, factors)
+        self.image_factors = nn.Linear(config.image_dim, factors)
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""
-        t = self.text_pool(pair.text, pair.text_mask)
-        v = self.image_pool(pair.image, pair.image_mask)
+        t, v = self.pooled(pair)
         products = self.text_factors(t) * self.image_factors(v)
         return products.unflatten(1, (self.rank, -1)).sum(dim=1), {"text": t, "image": v}
 
 
-class Late(Fusion):
+class Late(Concat):
     """[pool(t) ; pool(v)], kept apart: each has a head, whose class probabilities are averaged."""
 
     computes = "[pool(t) ; pool(v)], a head each"
     separate_heads = True
-
-    def __init__(
-        self, text_dim: int, image_dim: int, text_pooling: str, image_pooling: str
-    ) -> None:
-        super().__init__()
-        self.out_dim = text_dim + image_dim
-        self.text_pool = Pool(text_pooling, text_dim)
-        self.image_pool = Pool(image_pooling, image_dim)
-
-    def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        """Fuses; see `Fusion.forward`."""
-        t = self.text_pool(pair.text, pair.text_mask)
-        v = self.image_pool(pair.image, pair.image_mask)
-        return torch.cat([t, v], dim=1), {"text": t, "image": v}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fuse.attention_fusions import DIRECTIONS
+from fuse.fusion import FusionConfig
 from fuse.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS, build_fusion
 from fuse.model import MultimodalClassifier, build_model
 from fuse.noise import NoiseTape
@@ -228,9 +229,14 @@ def test_the_report_settings_are_the_defaults() -> None:
     assert kinds == ["Linear", "BatchNorm1d", "LeakyReLU", "Dropout"] * 2 + ["Linear"]
     sizes = [m.out_features for m in model.head.modules() if isinstance(m, nn.Linear)]
     assert sizes == [1024, 256, 3]
-    assert build_fusion("attention", text_dim=16, image_dim=16).attention.mha.num_heads == 8
+    assert (
+        build_fusion("attention", FusionConfig(text_dim=16, image_dim=16)).attention.mha.num_heads
+        == 8
+    )
     default = build_model(text_in=6, image_in=5, text_dim=16)
-    assert type(default.fusion) is type(build_fusion("concat", text_dim=16, image_dim=16))
+    assert type(default.fusion) is type(
+        build_fusion("concat", FusionConfig(text_dim=16, image_dim=16))
+    )
     assert default.image_projection.out_dim == 16
 
 
@@ -843,13 +849,13 @@ def test_heads_do_not_matter_without_attention(fusion: str) -> None:
 
 def test_both_size_mistakes_come_in_one_message() -> None:
     with pytest.raises(ValueError, match=r"--image-dim 16 .*; .*--text-dim or --heads"):
-        build_fusion("encoder", text_dim=16, image_dim=8, heads=3)
+        build_fusion("encoder", FusionConfig(text_dim=16, image_dim=8, heads=3))
 
 
 @pytest.mark.parametrize("flag", ["layers", "rank"])
 def test_counts_below_one(flag: str) -> None:
     with pytest.raises(ValueError, match=f"{flag}: at least 1 is needed, received 0.* --{flag}"):
-        build_fusion("concat", text_dim=16, image_dim=16, **{flag: 0})
+        build_fusion("concat", FusionConfig(text_dim=16, image_dim=16, **{flag: 0}))
 
 
 @pytest.mark.parametrize("missing", range(4))
