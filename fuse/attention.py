@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 
+from .linear import Linear, linear
 from .noise import Dropout, NoiseTape
 
 
@@ -37,7 +38,7 @@ class MultiHeadAttention(nn.Module):
         self.num_heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         self.dropout = Dropout(dropout, tape)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
@@ -63,8 +64,8 @@ class MultiHeadAttention(nn.Module):
         """
         w_query, w_key_value = self.in_proj_weight.split([self.dim, 2 * self.dim])
         b_query, b_key_value = self.in_proj_bias.split([self.dim, 2 * self.dim])
-        q = self._by_head(F.linear(query, w_query, b_query))
-        k, v = map(self._by_head, F.linear(key, w_key_value, b_key_value).chunk(2, dim=2))
+        q = self._by_head(linear(query, w_query, b_query))
+        k, v = map(self._by_head, linear(key, w_key_value, b_key_value).chunk(2, dim=2))
         real = mask.any(dim=1)
         # A softmax over nothing is NaN, so a row without a real key ignores nothing; it is zeroed
         # at the end.
@@ -104,8 +105,8 @@ class EncoderLayer(nn.Module):
     def __init__(self, dim: int, heads: int, ffn: int, dropout: float, tape: NoiseTape) -> None:
         super().__init__()
         self.self_attn = MultiHeadAttention(dim, heads, dropout, tape)
-        self.linear1 = nn.Linear(dim, ffn)
-        self.linear2 = nn.Linear(ffn, dim)
+        self.linear1 = Linear(dim, ffn)
+        self.linear2 = Linear(ffn, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout, tape)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .attention import EncoderStack, MultiHeadAttention
 from .fusion import Fused, Fusion, FusionConfig, Pair
+from .linear import Linear
 from .noise import NoiseTape
 from .projection import Pool
 
@@ -85,7 +86,7 @@ class AttentionConcat(Fusion):
 
     def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
         super().__init__(config, tape)
-        self.image_to_text = nn.Linear(config.image_dim, config.text_dim)
+        self.image_to_text = Linear(config.image_dim, config.text_dim)
         self.attention = CrossAttention(config, tape)
         self.text_pool, self.image_pool = config.pools()
         formulas = [formula.replace("v", "P·v") for formula in self.attention.formulas]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .linear import Linear
 from .noise import Dropout, NoiseTape
 
 
@@ -31,13 +32,13 @@ class Head(nn.Module):
         modules: list[nn.Module] = []
         for dim in dims:
             modules += [
-                nn.Linear(in_dim, dim),
+                Linear(in_dim, dim),
                 nn.BatchNorm1d(dim),
                 nn.LeakyReLU(),
                 Dropout(dropout, tape),
             ]
             in_dim = dim
-        modules.append(nn.Linear(in_dim, classes))
+        modules.append(Linear(in_dim, classes))
         self.layers = nn.Sequential(*modules)
 
     def forward(self, fused: Tensor, present: Tensor) -> Tensor:

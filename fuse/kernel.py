@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .linear import Linear, linear
 from .model import modality_of
 from .noise import Dropout, NoiseTape
 from .projection import Standardise
@@ -61,7 +62,7 @@ class KernelClassifier(nn.Module):
             )
         self.register_buffer("whitening", torch.eye(landmarks))
         self.dropout = Dropout(dropout, tape)
-        self.weight = nn.Linear(landmarks, classes)
+        self.weight = Linear(landmarks, classes)
         nn.init.zeros_(self.weight.weight)
         nn.init.zeros_(self.weight.bias)
 
@@ -110,7 +111,7 @@ class KernelClassifier(nn.Module):
         for name, norm in self.norms.items():
             x = norm(vectors[name].to(self.whitening.dtype))
             y = norm(getattr(self, f"landmarks_{name}").to(self.whitening.dtype))
-            square = x.square().sum(1, keepdim=True) - 2 * x @ y.T + y.square().sum(1)
+            square = x.square().sum(1, keepdim=True) - 2 * linear(x, y) + y.square().sum(1)
             present = masks[modality_of(name)].any(dim=1, keepdim=True).to(x.dtype)
             total = total + present * square / x.shape[1]
             weight = weight + present
@@ -134,5 +135,5 @@ class KernelClassifier(nn.Module):
         """
         fused = self._kernel(vectors, {"text": text_mask, "image": image_mask})
         if len(self.whitening):
-            fused = SCALE * fused @ self.whitening
+            fused = linear(SCALE * fused, self.whitening.T)
         return self.weight(self.dropout(fused)), {"fused": fused}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .linear import Linear
 from .noise import Dropout, NoiseTape
 
 NORMS: tuple[str, ...] = ("standardise", "layer", "none")
@@ -111,7 +112,7 @@ class Projection(nn.Module):
             nn.LayerNorm(in_dim, elementwise_affine=False) if norm == "layer" else None
         )
         self.dropout = Dropout(input_dropout, tape)
-        self.linear = nn.Linear(in_dim, out_dim)
+        self.linear = Linear(in_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, tokens, in_dim)`` to ``(batch, tokens, out_dim)``, or both without tokens."""
@@ -152,7 +153,7 @@ class Pool(nn.Module):
         super().__init__()
         check_pooling(kind)
         self.kind = kind
-        self.score = nn.Linear(dim, 1, bias=False) if kind == "attention" else None
+        self.score = Linear(dim, 1, bias=False) if kind == "attention" else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Pools.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from .fusion import Fused, Fusion, FusionConfig, Pair
+from .linear import Linear
 from .noise import NoiseTape
 
 
@@ -57,9 +57,9 @@ class Gated(Fusion):
         self.out_dim = config.text_dim
         self.text_pool, self.image_pool = config.pools()
         text_dim, image_dim = config.text_dim, config.image_dim
-        self.text_linear = nn.Linear(text_dim, text_dim, bias=False)
-        self.image_linear = nn.Linear(image_dim, text_dim, bias=False)
-        self.gate = nn.Linear(image_dim + text_dim, text_dim, bias=False)
+        self.text_linear = Linear(text_dim, text_dim, bias=False)
+        self.image_linear = Linear(image_dim, text_dim, bias=False)
+        self.gate = Linear(image_dim + text_dim, text_dim, bias=False)
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""
@@ -84,8 +84,8 @@ class LowRank(Fusion):
         self.rank = config.rank
         self.text_pool, self.image_pool = config.pools()
         factors = config.rank * config.text_dim
-        self.text_factors = nn.Linear(config.text_dim, factors)
-        self.image_factors = nn.Linear(config.image_dim, factors)
+        self.text_factors = Linear(config.text_dim, factors)
+        self.image_factors = Linear(config.image_dim, factors)
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
         """Fuses; see `Fusion.forward`."""
