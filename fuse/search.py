@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.fingerprint import differences
+from mmsa_cache.schema import DEFAULT_ENCODER
 from mmsa_cache.splits import grouped_folds, outer_split
 
 from . import trainer
@@ -288,7 +289,8 @@ def choose(
 
     Args:
         name: A study's name, ``NAME:TRIAL``, or ``best``.
-        origin: What the features are; studies on others are passed over.
+        origin: What the features are, of a modality the cache or all of them by encoder; studies
+            on others are passed over.
         storage: SQLite file, or the address of a database.
 
     Raises:
@@ -309,7 +311,7 @@ def choose(
         identity = record.attributes.get(_IDENTITY, {})
         if study_name not in ("best", record.name):
             continue
-        if any(identity.get(key) != value for key, value in wanted.items()):
+        if not all(_is_of(identity.get(key), value) for key, value in wanted.items()):
             others.append(record.name)
             continue
         trial = _trial(record, int(number)) if number else _selected(record)
@@ -325,6 +327,14 @@ def choose(
             f"No study {study_name!r} has a finished trial on these features.", hint, problems
         )
     return max(found, key=lambda item: item[0].score)
+
+
+def _is_of(known: Any, here: Any) -> bool:
+    """Whether what a study was made on is what is here, or among it."""
+    if not isinstance(here, dict):
+        return bool(known == here)
+    named = known if isinstance(known, dict) else {DEFAULT_ENCODER: known}
+    return named.items() <= here.items()
 
 
 def _trial(record: Record, number: int) -> FrozenTrial:

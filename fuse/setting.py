@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.schema import DEFAULT_ENCODER
 
 METRICS = ("macro_f1", "accuracy", "neg_log_loss")
 """What a model may be stopped and chosen by; more is better for each."""
@@ -50,6 +51,10 @@ class Setting:
     """``both``, ``text`` or ``image``."""
     level: str = "pooled"
     """``pooled``: one vector a modality, as in the report; ``tokens``: sequences."""
+    text_encoder: str = DEFAULT_ENCODER
+    """Whose cached text features are read: a name of ``[encoders]``, or ``default``."""
+    image_encoder: str = DEFAULT_ENCODER
+    """The same of the image."""
     text_pool: str = "mean"
     """Which cached vector of the text is read at the pooled level, or beside; several joined by
     ``+`` are concatenated at the pooled level, and have a projection each beside."""
@@ -162,6 +167,11 @@ class Setting:
             problems.append(f"head: {self.head!r}, expected sizes as in '1024-256', or nothing")
         if problems:
             raise SettingsError("This setting cannot be trained.", "Correct it.", problems)
+
+    @property
+    def encoders(self) -> tuple[str, str]:
+        """Names of the text and of the image encoder."""
+        return self.text_encoder, self.image_encoder
 
     def head_dims(self) -> tuple[int, ...]:
         """Hidden sizes of the classifier."""

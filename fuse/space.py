@@ -41,6 +41,8 @@ Conditions = Mapping[str, tuple[Any, ...]]
 # A parameter that matters only for some values of others is asked for only then. A study's own
 # `when` takes the place of the line here.
 BUILT_IN: dict[str, Conditions] = {
+    "text_encoder": {"modality": ("both", "text")},
+    "image_encoder": {"modality": ("both", "image")},
     "image_dim": {"fusion": tuple(name for name in FUSIONS if name not in NEEDS_EQUAL_DIMS)},
     "heads": {"fusion": tuple(sorted(NEEDS_HEADS))},
     "layers": {"fusion": ("encoder",)},
@@ -119,6 +121,14 @@ class Study:
         if "alpha" in values and "beta" not in values:
             values["beta"] = 1.0 - values["alpha"]
         return Setting(**{**values, "metric": self.metric})
+
+    def encoder_pairs(self) -> list[tuple[str, str]]:
+        """Every text encoder with every image encoder that a setting may name."""
+        texts, images = (
+            candidates(self.space.get(key, [self.fixed.get(key, DEFAULTS[key])]))
+            for key in ("text_encoder", "image_encoder")
+        )
+        return [(text, image) for text in texts for image in images]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as the database keeps them."""

@@ -237,6 +237,7 @@ class _Runner:
         place: int,
         checkpoint: Checkpoint,
     ) -> None:
+        bank = bank.using(*setting.encoders)
         self.setting, self.bank, self.task, self.place = setting, bank, task, place
         self._checkpoint = checkpoint
         self._text_length = bank.text.longest if whole_length else None
@@ -504,6 +505,7 @@ def predict(
 ) -> NDArray[np.float64]:
     """Class probabilities of original samples, (samples, classes)."""
     model.eval()
+    bank = bank.using(*setting.encoders)
     items = bank.items(samples, variants=False)
     parts = []
     with torch.inference_mode(), products(setting.precision):
@@ -529,7 +531,7 @@ def products(precision: str) -> Iterator[None]:
 
 def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
     """Features of the inputs that a setting's model reads."""
-    return bank.dims(
+    return bank.using(*setting.encoders).dims(
         level=setting.level, text_pool=setting.text_pool, image_pool=setting.image_pool
     )
 

@@ -8,7 +8,7 @@ tensor on the GPU, and a batch is a handful of gathers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import DamagedCacheError, SettingsError
-from .schema import FEATURE_DTYPE, SHARED, Shard
+from .schema import DEFAULT_ENCODER, FEATURE_DTYPE, SHARED, Shard
 from .store import open_shards
 
 
@@ -136,7 +136,7 @@ class ModalityFeatures:
 
     def to(self, device: torch.device) -> None:
         """Moves everything to a device; on an accelerator the tokens become one tensor."""
-        if device.type == "cpu":
+        if device.type in ("cpu", self.device.type):
             return
         offsets = torch.tensor([0, *(len(b) for b in self._blocks)]).cumsum(0)
         self._start = (self._start + offsets[self._block]).to(device)
@@ -282,6 +282,11 @@ class ModalityFeatures:
         return features, mask
 
 
+EncoderPair = tuple[str, str]
+"""Names of a text and of an image encoder."""
+OWN_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
+
+
 class FeatureBank:
     """Both modalities of the same samples, with labels.
 
@@ -291,6 +296,7 @@ class FeatureBank:
         guids: Samples, in the order that indices count.
         labels: Class codes, −1 where unknown, (samples,).
         partial: Samples may lack a modality, which is then masked out.
+        choice: What else there is of the same samples.
 
     Raises:
         DamagedCacheError: A modality lacks samples, and ``partial`` is not set.
@@ -304,8 +310,10 @@ class FeatureBank:
         labels: Sequence[int],
         *,
         partial: bool = False,
+        choice: BankChoice | None = None,
     ) -> None:
         self.text, self.image = text, image
+        self._choice = choice
         self.guids = list(guids)
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self._partial = partial
@@ -317,9 +325,30 @@ class FeatureBank:
 
     def to(self, device: torch.device) -> FeatureBank:
         """Moves the features to a device where they fit; on the CPU they stay mapped."""
+        if self._choice is not None:
+            self._choice.device = device
         self.text.to(device)
         self.image.to(device)
         self.labels = self.labels.to(device)
+        return self
+
+    def using(self, text: str, image: str) -> FeatureBank:
+        """The same samples as two encoders see them.
+
+        Args:
+            text: Name of the text encoder.
+            image: Name of the image encoder.
+
+        Raises:
+            SettingsError: This bank has no choice of encoders.
+            MmsaError: As opening their features raises.
+        """
+        if self._choice is not None:
+            return self._choice.bank(text, image)
+        if (text, image) != OWN_PAIR:
+            raise SettingsError(
+                f"These features are of one encoder a side; asked for are {text!r} and {image!r}."
+            )
         return self
 
     def dims(self, *, level: str, text_pool: str, image_pool: str) -> Dims:
@@ -430,6 +459,51 @@ class FeatureBank:
             sequences.append((sequence, mask))
         labels = self.labels[items[:, 0].to(self.labels.device)]
         return Batch(*sequences[0], *sequences[1], vectors, labels)
+
+
+class BankChoice:
+    """Banks of the same samples by the encoders of their features, each opened when first needed.
+
+    Args:
+        open_features: Opens what an encoder made, from a modality and the encoder's name.
+        guids: See `FeatureBank`.
+        labels: See `FeatureBank`.
+        partial: See `FeatureBank`.
+    """
+
+    def __init__(
+        self,
+        open_features: Callable[[str, str], ModalityFeatures],
+        guids: Sequence[str],
+        labels: Sequence[int],
+        *,
+        partial: bool = False,
+    ) -> None:
+        self._open, self._guids, self._labels = open_features, guids, labels
+        self._partial = partial
+        self._features: dict[tuple[str, str], ModalityFeatures] = {}
+        self._banks: dict[EncoderPair, FeatureBank] = {}
+        self.device = torch.device("cpu")
+        """Where banks are moved to when they are asked for."""
+
+    def bank(self, text: str, image: str) -> FeatureBank:
+        """The bank of a text and an image encoder, by their names."""
+        if (text, image) not in self._banks:
+            self._banks[text, image] = FeatureBank(
+                self._opened("text", text),
+                self._opened("image", image),
+                self._guids,
+                self._labels,
+                partial=self._partial,
+                choice=self,
+            )
+        return self._banks[text, image].to(self.device)
+
+    def _opened(self, modality: str, name: str) -> ModalityFeatures:
+        key = (modality, name)
+        if key not in self._features:
+            self._features[key] = self._open(modality, name)
+        return self._features[key]
 
 
 def split_pools(pools: str) -> list[str]:

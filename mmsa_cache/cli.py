@@ -82,6 +82,9 @@ def _check_packages() -> None:
 @app.command()
 def extract(
     split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
+    encoders: Annotated[
+        str, typer.Option(help="Names of [encoders] in mmsa.toml, default, or all.")
+    ] = "default",
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -108,7 +111,7 @@ def extract(
         _check_packages()
         from . import verb_extract
 
-        records = verb_extract.run(_settings(flags), split)
+        records = verb_extract.run(_settings(flags), split, encoders)
         _show(as_json, records, ["split", "modality", "encoder", "rows", "rows_already_there"])
 
     _guarded(debug, work)

@@ -12,11 +12,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from .errors import SettingsError
+from .schema import DEFAULT_ENCODER
 
 CONFIG_NAME = "mmsa.toml"
+ALL = "all"
+"""Stands for every encoder, the default ones included."""
 ENV_PREFIX = "MMSA_"
 
 
@@ -141,6 +152,38 @@ class JointSettings(_Section):
     """``random``: the folder's or hub's configuration with seeded random weights."""
 
 
+class EncoderSettings(_Section):
+    """Encoders of one name, beside those of ``[text]``, ``[image]`` and ``[joint]``.
+
+    A study or a setting chooses among them by name.
+    """
+
+    text: TextSettings | None = None
+    """As ``[text]``."""
+    image: ImageSettings | None = None
+    """As ``[image]``."""
+    joint: JointSettings | None = None
+    """As ``[joint]``: it gives both sides."""
+
+    @model_validator(mode="after")
+    def _gives_something(self) -> EncoderSettings:
+        if self.joint is not None and self.joint.model is None:
+            raise ValueError("joint: name its model")
+        if self.text is None and self.image is None and self.joint is None:
+            raise ValueError("write a text, an image or a joint section in it")
+        return self
+
+    def has(self, modality: str) -> bool:
+        """Whether there is an encoder of a modality."""
+        return self.joint is not None or getattr(self, modality) is not None
+
+
+def _encoder_name(name: str) -> str:
+    if name in (DEFAULT_ENCODER, ALL) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(f"write a plain name other than {DEFAULT_ENCODER} and {ALL}")
+    return name
+
+
 class CacheSettings(_Section):
     """Where features are kept."""
 
@@ -172,6 +215,10 @@ class Settings(_Section):
     text: TextSettings = TextSettings()
     image: ImageSettings = ImageSettings()
     joint: JointSettings = JointSettings()
+    encoders: dict[Annotated[str, AfterValidator(_encoder_name)], EncoderSettings] = Field(
+        default_factory=dict
+    )
+    """Further encoders by name; ``default`` are those of the sections above."""
     cache: CacheSettings = CacheSettings()
     extract: ExtractSettings = ExtractSettings()
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -179,9 +226,35 @@ class Settings(_Section):
     seed: int = Field(default=47, ge=0)
     """Seed of augmentation, random weights, splits, search and training."""
 
+    def encoder_names(self, modality: str) -> tuple[str, ...]:
+        """Names of a modality's encoders, the default one first."""
+        return DEFAULT_ENCODER, *(n for n, found in self.encoders.items() if found.has(modality))
 
-# Every path a file may set, so that it can be taken relative to that file.
+    def with_encoder(self, modality: str, name: str) -> Settings:
+        """These settings with a named encoder in the place of a modality's default one.
+
+        What they then say of the other modality counts for nothing.
+
+        Raises:
+            SettingsError: There is no such encoder.
+        """
+        if name == DEFAULT_ENCODER:
+            return self
+        if name not in self.encoder_names(modality):
+            raise SettingsError(
+                f"{CONFIG_NAME} has no {modality} encoder {name!r}.",
+                f"Known: {', '.join(self.encoder_names(modality))}; others are described under "
+                f"[encoders.{name}.{modality}].",
+            )
+        found = self.encoders[name]
+        own = getattr(found, modality) or type(getattr(self, modality))()
+        return self.model_copy(update={modality: own, "joint": found.joint or JointSettings()})
+
+
+# Every path a file may set, so that it can be taken relative to that file; the second kind may be
+# a name as well.
 _PATHS = (("data", "root"), ("cache", "dir"))
+_PATHS_IF_THERE = (("text", "model"), ("image", "weights"), ("joint", "model"))
 
 
 def load_settings(
@@ -244,9 +317,13 @@ def load_settings(
 def _explain(item: Any, where: tuple[str, ...]) -> str:
     if item["type"] != "extra_forbidden":
         return f"{item['msg']} (received {item['input']!r})"
-    model: Any = Settings
-    for part in where[:-1]:
-        model = model.model_fields[part].annotation
+    if where[0] == "encoders":  # encoders.NAME, then a section as those without a name
+        section = {"text": TextSettings, "image": ImageSettings, "joint": JointSettings}
+        model: Any = section[where[2]] if len(where) > 3 else EncoderSettings
+    else:
+        model = Settings
+        for part in where[:-1]:
+            model = model.model_fields[part].annotation
     return f"unknown key; known: {', '.join(sorted(model.model_fields))}"
 
 
@@ -266,10 +343,22 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], A
         for key, value in content.items():
             if (section, key) in _PATHS and isinstance(value, str):
                 value = path.parent / Path(value).expanduser()
-            elif (section, key) in (("text", "model"), ("image", "weights")):
+            elif (section, key) in _PATHS_IF_THERE:
                 value = _path_if_there(path.parent, value)
+            elif section == "encoders" and isinstance(value, dict):
+                value = {part: _own_paths(path.parent, part, own) for part, own in value.items()}
             found.append(((section, key), value))
     return found
+
+
+def _own_paths(folder: Path, section: str, content: Any) -> Any:
+    """The same for a section of a named encoder."""
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: _path_if_there(folder, value) if (section, key) in _PATHS_IF_THERE else value
+        for key, value in content.items()
+    }
 
 
 def _path_if_there(folder: Path, value: Any) -> Any:
@@ -287,7 +376,7 @@ def _from_environment(
         if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
             for key in field.annotation.model_fields:
                 known[f"{ENV_PREFIX}{name}_{key}".upper()] = (name, key)
-        else:
+        elif name != "encoders":
             known[f"{ENV_PREFIX}{name}".upper()] = (name,)
     found: list[tuple[tuple[str, ...], Any, str]] = []
     for name, text in sorted(environ.items()):

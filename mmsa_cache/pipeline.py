@@ -5,17 +5,18 @@ Only commands import this; ``extract`` is imported when a function runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .bank import Dims, FeatureBank, ModalityFeatures
+from .bank import OWN_PAIR, BankChoice, Dims, EncoderPair, FeatureBank, ModalityFeatures
 from .config import Settings
 from .dataset import Sample, single_sample
-from .errors import DeviceError
+from .errors import CacheNotFoundError, DeviceError, MmsaError, StaleCacheError
 from .features import MODALITIES, cache_fields, cache_folder, classes_of, copies_of
 from .fingerprint import cache_name
-from .store import find_cache
+from .schema import DEFAULT_ENCODER
+from .store import find_cache, nearest_cache
 
 
 def resolve_encoder(settings: Settings, modality: str, compute: str = "float32") -> Any:
@@ -96,11 +97,33 @@ def locate(
     return spec, fields
 
 
-def notes_of(settings: Settings) -> list[str]:
-    """What a reader of figures made under these settings must know."""
-    labels = [resolve_encoder(settings, modality).label for modality in MODALITIES]
+def notes_of(settings: Settings, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> list[str]:
+    """What a reader of figures made under these settings with these encoders must know."""
+    labels = [label for found in labels_of(settings, pairs).values() for label in found.values()]
     notes = [settings.data.note] if settings.data.note else []
-    return notes + [label for label in labels if label.endswith("(random weights)")]
+    random = [label for label in labels if label.endswith("(random weights)")]
+    return notes + list(dict.fromkeys(random))
+
+
+def labels_of(settings: Settings, pairs: Sequence[EncoderPair]) -> dict[str, dict[str, str]]:
+    """What a person calls the encoders: by modality and name."""
+    return {
+        modality: {
+            name: resolve_encoder(settings.with_encoder(modality, name), modality).label
+            for name in _names(pairs, modality)
+        }
+        for modality in MODALITIES
+    }
+
+
+def joined_labels(settings: Settings, pairs: Sequence[EncoderPair]) -> dict[str, str]:
+    """One line a modality of `labels_of`."""
+    return {m: ", ".join(found.values()) for m, found in labels_of(settings, pairs).items()}
+
+
+def _names(pairs: Sequence[EncoderPair], modality: str) -> list[str]:
+    """The different encoders of a modality, in the order in which they are named."""
+    return list(dict.fromkeys(pair[MODALITIES.index(modality)] for pair in pairs))
 
 
 def pick_device(name: str) -> Any:
@@ -145,45 +168,126 @@ def reader_of(modality: str, spec: Any, seed: int) -> Any:
     return read
 
 
-def open_bank(settings: Settings, split: str, samples: Sequence[Sample]) -> FeatureBank:
+def open_bank(
+    settings: Settings,
+    split: str,
+    samples: Sequence[Sample],
+    pairs: Sequence[EncoderPair] = (OWN_PAIR,),
+) -> FeatureBank:
     """Opens the caches of a split.
 
+    Args:
+        settings: The command's settings.
+        split: Its split.
+        samples: All of them.
+        pairs: Encoders whose features are wanted; the first ones' bank is returned, and gives the
+            others by `FeatureBank.using`.
+
     Raises:
+        SettingsError: There is no encoder of such a name.
         CacheNotFoundError: It was not extracted.
         StaleCacheError: It was extracted from something else; the fields are named.
         DamagedCacheError: A file is not what was sealed.
     """
+    rows = _rows(settings, split, samples)
+
+    def open_features(modality: str, name: str) -> ModalityFeatures:
+        return ModalityFeatures.open(_find(settings, split, modality, name, rows))
+
+    return _banks(open_features, samples, pairs)
+
+
+def _rows(settings: Settings, split: str, samples: Sequence[Sample]) -> list[tuple[Sample, int]]:
+    """(sample, variant) in the order of a cache."""
     from extract.engine import plan_rows
 
-    rows = [(r.sample, r.variant) for r in plan_rows(samples, copies_of(settings, split, samples))]
-    features = {}
-    for modality in MODALITIES:
-        spec, fields = locate(settings, split, modality, rows)
-        folder = find_cache(cache_folder(settings, split, modality), spec.name, fields)
-        features[modality] = ModalityFeatures.open(folder)
-    return _bank(features, samples)
+    return [(r.sample, r.variant) for r in plan_rows(samples, copies_of(settings, split, samples))]
 
 
-def origin_of(settings: Settings, bank: FeatureBank) -> dict[str, Any]:
-    """What identifies the features and the labels that a study is made on."""
-    origin = {"text": Path(bank.text.name).name, "image": Path(bank.image.name).name}
+def _find(
+    settings: Settings, split: str, modality: str, name: str, rows: Sequence[tuple[Sample, int]]
+) -> Path:
+    """The finished cache of one encoder; of a named one an error says the command that makes it."""
+    parent = cache_folder(settings, split, modality)
+    spec, fields = locate(settings.with_encoder(modality, name), split, modality, rows)
+    try:
+        return find_cache(parent, spec.name, fields)
+    except (CacheNotFoundError, StaleCacheError) as error:
+        if name == DEFAULT_ENCODER:
+            raise
+        hint = f"Run mmsa extract --split {split} --encoders {name}."
+        nearest = nearest_cache(parent, fields)
+        other = nearest is None or any(line.startswith("encoder:") for line in nearest[1])
+        if isinstance(error, StaleCacheError) and not other:
+            raise StaleCacheError(error.message, hint, error.problems) from error
+        raise CacheNotFoundError(
+            f"The {modality} encoder {name!r} ({spec.label}) has no finished cache of the split "
+            f"{split} in {parent}.",
+            hint,
+        ) from error
+
+
+def origin_of(
+    settings: Settings, bank: FeatureBank, pairs: Sequence[EncoderPair] = (OWN_PAIR,)
+) -> dict[str, Any]:
+    """What identifies the features and the labels that a study is made on.
+
+    Of a modality the name of the cache, or those by encoder where others than the default are used.
+    """
+    origin: dict[str, Any] = {}
+    for place, modality in enumerate(MODALITIES):
+        folders = {
+            pair[place]: Path(getattr(bank.using(*pair), modality).name).name for pair in pairs
+        }
+        own = folders.get(DEFAULT_ENCODER)
+        origin[modality] = own if own and len(folders) == 1 else dict(sorted(folders.items()))
     return origin | {"classes": list(classes_of(settings))}
 
 
-def live_bank(settings: Settings, samples: Sequence[Sample]) -> FeatureBank:
+def origins_here(settings: Settings, samples: Sequence[Sample]) -> dict[str, Any]:
+    """`origin_of` of every encoder that the settings name and this machine can resolve."""
+    rows = _rows(settings, "train", samples)
+    origin: dict[str, Any] = {}
+    for modality in MODALITIES:
+        origin[modality] = {}
+        for name in settings.encoder_names(modality):
+            try:
+                spec, fields = locate(
+                    settings.with_encoder(modality, name), "train", modality, rows
+                )
+            except MmsaError:
+                if name == DEFAULT_ENCODER:
+                    raise
+                continue  # a study that uses it does not match
+            origin[modality][name] = cache_name(spec.name, fields)
+    return origin | {"classes": list(classes_of(settings))}
+
+
+def live_bank(
+    settings: Settings, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (OWN_PAIR,)
+) -> FeatureBank:
     """Encodes samples now, without a cache and without variants.
 
     The features are those of the cache up to the order of additions, which padding and batches
     change: about one part in a thousand, the resolution of float16.
+
+    Args:
+        settings: The command's settings.
+        samples: What to encode.
+        pairs: See `open_bank`.
     """
-    return _bank({m: _live_features(settings, samples, m) for m in MODALITIES}, samples)
+
+    def encode(modality: str, name: str) -> ModalityFeatures:
+        return _live_features(settings.with_encoder(modality, name), samples, modality)
+
+    return _banks(encode, samples, pairs)
 
 
 def live_pair(
     settings: Settings,
     text: str | None,
     image: Path | None,
-    dims: Sequence[Dims],
+    readers: Sequence[tuple[EncoderPair, Dims]],
     positions: int,
 ) -> FeatureBank:
     """Encodes one post of which a part is missing; the bank masks that part out.
@@ -192,26 +296,28 @@ def live_pair(
         settings: The command's settings.
         text: Its text, or None.
         image: Its picture, or None.
-        dims: Features that the models expect.
+        readers: Of each model, its encoders and the features that it expects.
         positions: Patches that the model expects of a picture.
     """
     given = {"text": text, "image": image}
     sample = single_sample(text, image)
-    features = {}
-    for modality in MODALITIES:
+
+    def encode(modality: str, name: str) -> ModalityFeatures:
         if given[modality] is not None:
-            features[modality] = _live_features(settings, [sample], modality)
-        else:
-            vectors = {
-                name.removeprefix(f"{modality}_"): size
-                for part in dims
-                for name, size in part.vectors.items()
-                if name.startswith(f"{modality}_")
-            }
-            features[modality] = ModalityFeatures.absent(
-                getattr(dims[0], modality), vectors, positions if modality == "image" else 1
-            )
-    return FeatureBank(features["text"], features["image"], [sample.guid], [-1], partial=True)
+            return _live_features(settings.with_encoder(modality, name), [sample], modality)
+        place = MODALITIES.index(modality)
+        dims = [found for pair, found in readers if pair[place] == name]
+        vectors = {
+            pool.removeprefix(f"{modality}_"): size
+            for part in dims
+            for pool, size in part.vectors.items()
+            if pool.startswith(f"{modality}_")
+        }
+        return ModalityFeatures.absent(
+            getattr(dims[0], modality), vectors, positions if modality == "image" else 1
+        )
+
+    return _banks(encode, [sample], [pair for pair, _ in readers], partial=True)
 
 
 def _live_features(settings: Settings, samples: Sequence[Sample], modality: str) -> Any:
@@ -226,7 +332,17 @@ def _live_features(settings: Settings, samples: Sequence[Sample], modality: str)
     return ModalityFeatures([shard], f"{modality} ({spec.label})")
 
 
-def _bank(features: dict[str, ModalityFeatures], samples: Sequence[Sample]) -> FeatureBank:
+def _banks(
+    open_features: Callable[[str, str], ModalityFeatures],
+    samples: Sequence[Sample],
+    pairs: Sequence[EncoderPair],
+    *,
+    partial: bool = False,
+) -> FeatureBank:
+    """The bank of the first pair, with the others opened too."""
     labels = [-1 if sample.label is None else sample.label for sample in samples]
     guids = [sample.guid for sample in samples]
-    return FeatureBank(features["text"], features["image"], guids, labels)
+    choice = BankChoice(open_features, guids, labels, partial=partial)
+    for pair in pairs:
+        choice.bank(*pair)
+    return choice.bank(*pairs[0])

@@ -6,14 +6,14 @@ import contextlib
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .bank import FeatureBank, ModalityFeatures
+from .bank import OWN_PAIR, BankChoice, EncoderPair, FeatureBank, ModalityFeatures
 from .errors import SettingsError
 from .store import open_shards
 
@@ -22,55 +22,77 @@ from .store import open_shards
 class BankSource:
     """What a process needs to open a bank that another one has verified. Picklable."""
 
-    text: Path
-    """Folder of the text cache."""
-    image: Path
+    folders: Mapping[tuple[str, str], Path]
+    """Of the caches, by modality and name of the encoder."""
+    pair: EncoderPair
+    """Encoders of the bank that is opened at once; others when they are first needed."""
     guids: tuple[str, ...]
     labels: tuple[int, ...]
-    grids: Mapping[int, Path] = field(default_factory=dict)
-    """Files of grids made once, by side."""
+    grids: Mapping[tuple[str, int], Path] = field(default_factory=dict)
+    """Files of grids made once, by image encoder and side."""
 
     @classmethod
-    def of(cls, bank: FeatureBank) -> BankSource:
-        """The source of a bank whose features come from caches."""
-        return cls(
-            Path(bank.text.name).resolve(),
-            Path(bank.image.name).resolve(),
-            tuple(bank.guids),
-            tuple(bank.labels.tolist()),
-        )
+    def of(cls, bank: FeatureBank, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> BankSource:
+        """The source of banks whose features come from caches.
+
+        Args:
+            bank: One of them.
+            pairs: Their encoders.
+        """
+        folders = {}
+        for pair in pairs:
+            found = bank.using(*pair)
+            folders["text", pair[0]] = Path(found.text.name).resolve()
+            folders["image", pair[1]] = Path(found.image.name).resolve()
+        return cls(folders, pairs[0], tuple(bank.guids), tuple(bank.labels.tolist()))
 
     def open(self, device: str) -> FeatureBank:
         """Maps the caches, without hashing them again, and moves them to a device."""
-        text, image = (
-            ModalityFeatures(open_shards(folder, verify=False), str(folder))
-            for folder in (self.text, self.image)
-        )
-        for side, path in self.grids.items():
-            image.use_averaged(side, torch.from_numpy(np.load(path, mmap_mode="c")))
-        return FeatureBank(text, image, self.guids, self.labels).to(torch.device(device))
+        choice = BankChoice(self._map, self.guids, self.labels)
+        choice.device = torch.device(device)
+        return choice.bank(*self.pair)
+
+    def _map(self, modality: str, name: str) -> ModalityFeatures:
+        folder = self.folders.get((modality, name))
+        if folder is None:
+            raise SettingsError(f"The {modality} encoder {name!r} was not opened beforehand.")
+        found = ModalityFeatures(open_shards(folder, verify=False), str(folder))
+        for (encoder, side), path in self.grids.items():
+            if (modality, name) == ("image", encoder):
+                found.use_averaged(side, torch.from_numpy(np.load(path, mmap_mode="c")))
+        return found
 
 
 @contextlib.contextmanager
-def shared_grids(bank: FeatureBank, sides: Iterable[int], folder: Path) -> Iterator[BankSource]:
+def shared_grids(
+    bank: FeatureBank,
+    sides: Iterable[int],
+    folder: Path,
+    pairs: Sequence[EncoderPair] = (OWN_PAIR,),
+) -> Iterator[BankSource]:
     """Makes coarser grids once, in files that every worker maps; they go at the end.
 
     Args:
         bank: An opened bank on the CPU.
-        sides: Cells along each side; sides that the encoder cannot give are left out.
+        sides: Cells along each side; sides that an encoder cannot give are left out.
         folder: Where the files may lie for a while.
+        pairs: See `BankSource.of`.
     """
-    source = BankSource.of(bank)
+    source = BankSource.of(bank, pairs)
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     place = folder / f".grids-{platform.node()}-{os.getpid()}"
     place.mkdir(exist_ok=True)
     try:
         grids = {}
-        for side in sorted({side for side in sides if side > 0}):
-            with contextlib.suppress(SettingsError):  # the trials that want it will say so
-                np.save(place / f"{side}.npy", bank.image.averaged(side).numpy())
-                grids[side] = place.resolve() / f"{side}.npy"
+        wanted = sorted({side for side in sides if side > 0})
+        for number, pair in enumerate({pair[1]: pair for pair in pairs}.values()):
+            image = bank.using(*pair).image
+            for side in wanted:
+                path = place.resolve() / f"{number}-{side}.npy"
+                with contextlib.suppress(SettingsError):  # the trials that want it will say so
+                    np.save(path, image.averaged(side).numpy())
+                    grids[pair[1], side] = path
         yield replace(source, grids=grids)
     finally:
         shutil.rmtree(place, ignore_errors=True)

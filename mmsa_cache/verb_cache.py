@@ -129,8 +129,10 @@ def _wanted(settings: Settings) -> list[Path]:
             for row in plan_rows(samples, copies_of(settings, split, samples))
         ]
         for modality in MODALITIES:
-            spec, fields = locate(settings, split, modality, rows)
-            wanted.append(cache_folder(settings, split, modality) / cache_name(spec.name, fields))
+            for name in settings.encoder_names(modality):
+                own = settings.with_encoder(modality, name)
+                spec, fields = locate(own, split, modality, rows)
+                wanted.append(cache_folder(own, split, modality) / cache_name(spec.name, fields))
     return wanted
 
 

@@ -11,33 +11,37 @@ from typing import Any
 from rich.filesize import decimal
 
 from .adapters import find_layout
-from .config import Settings
+from .config import ALL, CONFIG_NAME, Settings
 from .console import progress, say
 from .dataset import SPLITS, Sample
 from .errors import SettingsError
 from .features import MODALITIES, cache_folder, copies_of, take_in
 from .fingerprint import cache_name
 from .pipeline import locate, pick_device, reader_of
+from .schema import DEFAULT_ENCODER
 from .store import CacheWriter, nearest_cache
 
 
-def run(settings: Settings, split: str) -> list[dict[str, Any]]:
+def run(settings: Settings, split: str, encoders: str = DEFAULT_ENCODER) -> list[dict[str, Any]]:
     """Extracts what is missing of one split or of all.
 
     Args:
         settings: The command's settings.
         split: ``train``, ``test`` or ``all``.
+        encoders: Names joined by commas, or ``all``; a name may have an encoder of one modality
+            only. What two names have in common is extracted once.
 
     Returns:
-        One record a cache: split, modality, encoder, directory, rows, rows that were already
+        One record a cache: split, modality, name, encoder, directory, rows, rows that were already
         there, and seconds.
 
     Raises:
-        SettingsError: Unknown split.
+        SettingsError: Unknown split or encoder.
         MmsaError: As the data, the encoders and the cache raise.
     """
     if split not in (*SPLITS, "all"):
         raise SettingsError(f"Unknown split {split!r}.", f"Valid: {', '.join(SPLITS)}, all.")
+    named = _chosen_encoders(settings, encoders)
     wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
         reading = {name: pool.submit(take_in, settings, name) for name in wanted}
@@ -45,15 +49,36 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
         taken = {name: task.result() for name, task in reading.items()}
     for _, report in taken.values():
         say(report.summary())
-    places = [(name, taken[name][0], modality) for name in wanted for modality in MODALITIES]
-    # All caches are written in one go, so that none waits for the end of the one before it. Every
-    # process takes their locks in this order.
-    with contextlib.ExitStack() as locks:
-        caches = [_Cache(settings, *place) for place in places]
-        for cache in caches:
-            locks.enter_context(cache.writer.lock(cache.say_waiting))
-        _extract(settings, caches)
-        return [cache.record() for cache in caches]
+    records: list[dict[str, Any]] = []
+    for name, modalities in named.items():
+        places = [
+            (settings.with_encoder(modality, name), part, taken[part][0], modality)
+            for part in wanted
+            for modality in modalities
+        ]
+        # The caches of a name are written in one go, so that none waits for the end of the one
+        # before it. Every process takes their locks in this order.
+        with contextlib.ExitStack() as locks:
+            caches = [_Cache(*place) for place in places]
+            for cache in caches:
+                locks.enter_context(cache.writer.lock(cache.say_waiting))
+            _extract(settings, caches)
+            records += [{"name": name, **cache.record()} for cache in caches]
+    return records
+
+
+def _chosen_encoders(settings: Settings, names: str) -> dict[str, list[str]]:
+    """The modalities that each wanted name has an encoder of."""
+    known = [DEFAULT_ENCODER, *settings.encoders]
+    wanted = known if names == ALL else list(dict.fromkeys(names.split(",")))
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise SettingsError(
+            f"{CONFIG_NAME} has no encoder {', '.join(map(repr, unknown))}.",
+            f"Known: {', '.join(known)}, {ALL}; others are described under [encoders.NAME.image] "
+            "or [encoders.NAME.text].",
+        )
+    return {name: [m for m in MODALITIES if name in settings.encoder_names(m)] for name in wanted}
 
 
 def _import_libraries() -> None:

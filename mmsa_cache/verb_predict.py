@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .bank import Dims, FeatureBank
+from .bank import Dims, EncoderPair, FeatureBank
 from .config import Settings
 from .console import say
 from .dataset import read_labels, single_sample
@@ -54,11 +54,12 @@ def predict_split(
     """(guid, class probabilities) of a split, in the order of its label file."""
     ensemble, settings = _load(run, device, data)
     samples = load_samples(settings, split)
+    pairs = _pairs(ensemble)
     try:
-        bank = open_bank(settings, split, samples)
+        bank = open_bank(settings, split, samples, pairs)
     except (CacheNotFoundError, StaleCacheError) as error:
         say(f"{error.message} Encoding the {len(samples)} pairs now.")
-        bank = live_bank(settings, samples)
+        bank = live_bank(settings, samples, pairs)
     return _predict(ensemble, settings, bank)
 
 
@@ -66,14 +67,20 @@ def predict_pair(run: str, text: str | None, image: Path | None, device: str | N
     """Class probabilities of one pair, encoded now; one of the two may be missing."""
     ensemble, settings = _load(run, device, None)
     if text is not None and image is not None:
-        bank = live_bank(settings, [single_sample(text, image)])
+        bank = live_bank(settings, [single_sample(text, image)], _pairs(ensemble))
     else:
         models = [blend.setting for blend in ensemble.blends]
         if any(m.modality == "both" and not m.modality_dropout for m in models):
             say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
         dims = [Dims(**model["dims"]) for model in read_config(find_run(run))["models"]]
-        bank = live_pair(settings, text, image, dims, max(1, *(m.grid**2 for m in models)))
+        readers = list(zip(_pairs(ensemble), dims, strict=True))
+        bank = live_pair(settings, text, image, readers, max(1, *(m.grid**2 for m in models)))
     return _predict(ensemble, settings, bank)[0][1]
+
+
+def _pairs(ensemble: Any) -> list[EncoderPair]:
+    """The encoders that each model reads."""
+    return [blend.setting.encoders for blend in ensemble.blends]
 
 
 def _predict(ensemble: Any, settings: Settings, bank: FeatureBank) -> list[tuple[str, list[float]]]:
@@ -123,7 +130,7 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
             "Give a file with labels.",
             unlabelled[:10],
         )
-    _, settings = _load(run, device, None)
+    ensemble, settings = _load(run, device, None)
     found: dict[str, list[float]] = {}
     training: set[str] = set()
     wanted = {row.guid for row in rows}
@@ -151,7 +158,7 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
     return {
         "run": run,
         "rows_seen_in_training": seen,
-        "notes": notes_of(settings),
+        "notes": notes_of(settings, _pairs(ensemble)),
         **score(truth, predicted, classes),
     }
 

@@ -74,7 +74,8 @@ def search(
             on_change=progress,
             **ready,
         )
-    return outcome.record | {"notes": notes_of(settings) + _warnings(outcome.record)}
+    notes = notes_of(settings, study.encoder_pairs()) + _warnings(outcome.record)
+    return outcome.record | {"notes": notes}
 
 
 @contextlib.contextmanager
@@ -85,10 +86,11 @@ def _ready(settings: Settings, study: Any) -> Iterator[dict[str, Any]]:
     from .source import shared_grids
 
     samples = load_samples(settings, "train")
-    bank = open_bank(settings, "train", samples)
-    origin = origin_of(settings, bank)
+    pairs = study.encoder_pairs()
+    bank = open_bank(settings, "train", samples, pairs)
+    origin = origin_of(settings, bank, pairs)
     sides = [study.fixed.get("grid", 0), *candidates(study.space.get("grid", [0]))]
-    with shared_grids(bank, sides, Path("studies")) as source:
+    with shared_grids(bank, sides, Path("studies"), pairs) as source:
         labels = bank.labels.numpy()
         del bank  # the workers map their own
         yield {

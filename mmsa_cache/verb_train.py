@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .bank import FeatureBank
+from .bank import OWN_PAIR, EncoderPair, FeatureBank
 from .config import Settings
 from .console import progress, say
 from .dataset import Sample
 from .features import MODALITIES, load_samples
-from .pipeline import notes_of, open_bank, origin_of, pick_device, resolve_encoder
+from .pipeline import (
+    joined_labels,
+    notes_of,
+    open_bank,
+    origin_of,
+    origins_here,
+    pick_device,
+)
 from .runs import CHECKPOINT, environment, find_run, new_run, write_command, write_json
 from .splits import duplicate_groups
 
@@ -24,12 +31,18 @@ DEFAULT_OUTER = "report"
 def labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, Any]]:
     """The training split's samples and features, and what identifies those features."""
     samples = load_samples(settings, "train")
-    bank = open_bank(settings, "train", samples).to(pick_device(settings.device))
-    return samples, bank, origin_of(settings, bank)
+    return samples, *_features(settings, samples, [OWN_PAIR])
+
+
+def _features(
+    settings: Settings, samples: list[Sample], pairs: Sequence[EncoderPair]
+) -> tuple[FeatureBank, dict[str, Any]]:
+    bank = open_bank(settings, "train", samples, pairs).to(pick_device(settings.device))
+    return bank, origin_of(settings, bank, pairs)
 
 
 def choose_settings(
-    studies: Sequence[str], assignments: Sequence[str], origin: dict[str, Any]
+    studies: Sequence[str], assignments: Sequence[str], origin: Callable[[], dict[str, Any]]
 ) -> tuple[list[Any], str, list[dict[str, Any]]]:
     """The settings to train, their outer split, and the trials that they come from.
 
@@ -38,7 +51,7 @@ def choose_settings(
             study file without a space is one setting and needs no search. The first one says how
             the model is judged.
         assignments: ``key=value``, over what the studies say.
-        origin: What the features are.
+        origin: Says what features there are, see `pipeline.origins_here`.
     """
     from fuse import search as engine
     from fuse.setting import Setting, parse
@@ -54,7 +67,7 @@ def choose_settings(
             setting, outer = Setting(**{"metric": fixed.metric, **fixed.fixed}), fixed.outer
             sources.append({"name": name, "trial": None, "score": None})
         else:
-            chosen, study = engine.choose(name, origin)
+            chosen, study = engine.choose(name, origin())
             setting, outer = chosen.setting, study.outer
             sources.append({"name": chosen.study, **chosen.source})
             say(f"Training trial {chosen.trial} of study {chosen.study} ({chosen.score:.4f}).")
@@ -78,8 +91,9 @@ def summary(
     from fuse.summary import summarise
     from fuse.trainer import input_dims, make_model
 
-    _, bank, origin = labelled(settings)
-    chosen, _, _ = choose_settings(studies, assignments, origin)
+    samples = load_samples(settings, "train")
+    chosen, _, _ = choose_settings(studies, assignments, lambda: origins_here(settings, samples))
+    bank, origin = _features(settings, samples, [setting.encoders for setting in chosen])
     return [
         asdict(row)
         for setting in chosen
@@ -122,8 +136,12 @@ def train(
     from fuse.report import Post, render
     from fuse.trainer import input_dims
 
-    samples, bank, origin = labelled(settings)
-    chosen, own_outer, sources = choose_settings(studies, assignments, origin)
+    samples = load_samples(settings, "train")
+    chosen, own_outer, sources = choose_settings(
+        studies, assignments, lambda: origins_here(settings, samples)
+    )
+    pairs = list(dict.fromkeys(setting.encoders for setting in chosen))
+    bank, origin = _features(settings, samples, pairs)
     outer = outer or own_outer
     classes = origin["classes"]
     groups = duplicate_groups(samples)
@@ -183,8 +201,8 @@ def train(
                 "settings": _absolute(settings, classes),
                 "features": {modality: origin[modality] for modality in MODALITIES},
                 "classes": classes,
-                "encoders": {m: resolve_encoder(settings, m).label for m in MODALITIES},
-                "notes": notes_of(settings),
+                "encoders": joined_labels(settings, pairs),
+                "notes": notes_of(settings, pairs),
                 "calibration": final.figures["calibration"],
                 "setting": asdict(chosen[0]),
                 "study": next((s for s in sources if s["trial"] is not None), None),
@@ -199,7 +217,12 @@ def train(
         posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
         (folder / "report.html").write_text(render(folder, posts, name), encoding="utf-8")
     path = find_run(name)
-    return {"run": name, "directory": str(path), "notes": notes_of(settings), **final.figures}
+    return {
+        "run": name,
+        "directory": str(path),
+        "notes": notes_of(settings, pairs),
+        **final.figures,
+    }
 
 
 def _progress_note(record: dict[str, Any], members: int) -> str:

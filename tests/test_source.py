@@ -53,9 +53,11 @@ def test_a_process_opens_the_same_bank_and_maps_the_grids(
     bank: FeatureBank, tmp_path: Path
 ) -> None:
     with shared_grids(bank, [0, 2, 4, 9], tmp_path / "here") as source:
-        assert sorted(source.grids) == [2, 4], "of 4×4 positions no 9×9 comes"
+        assert sorted(source.grids) == [("default", 2), ("default", 4)], (
+            "of 4×4 positions no 9×9 comes"
+        )
         again: FeatureBank = pickle.loads(pickle.dumps(source)).open("cpu")
-        assert np.load(source.grids[2], mmap_mode="r").shape == (ROWS, 4, 4)
+        assert np.load(source.grids["default", 2], mmap_mode="r").shape == (ROWS, 4, 4)
     assert list((tmp_path / "here").iterdir()) == []
     rows = torch.arange(ROWS)
     for side in (2, 4):
