@@ -110,6 +110,11 @@ def figures(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     }
 
 
+def class_recall(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Recall of every class, (…, classes, classes) → (…, classes)."""
+    return _ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
+
+
 def class_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """F1 of every class, (…, classes, classes) → (…, classes)."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)

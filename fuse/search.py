@@ -27,7 +27,7 @@ from .pool import Pool, Process, start_process
 from .selection import Gap, Scored, optimism, scored, select, ties
 from .setting import Setting
 from .space import Study, restored
-from .worker import Job, Source
+from .worker import Job, Source, Unit
 
 _IDENTITY = "identity"
 _SELECTION = "selection"
@@ -107,7 +107,12 @@ def search(
         (development[a], development[b])
         for a, b in grouped_folds(labels[development], groups[development], study.folds, seed)
     ]
-    job = Job(source, folds, outer, names, study.metric, seed, fit, predict)
+    units = [
+        Unit(inside, outside, outer, seed + turn)
+        for turn in range(study.seeds)
+        for inside, outside in folds
+    ]
+    job = Job(source, units, names, study.metric, fit, predict)
     with closing(Ledger(storage, study.name)) as ledger:
         _identify(ledger, study, seed, origin)
         if queued and not ledger.trials():
@@ -123,10 +128,9 @@ def search(
             ledger.note(_SELECTION, {"how": how, "trial": choice.number})
 
             def judge() -> Gap:
-                units = range(study.folds * study.seeds)
                 return optimism(
                     coordinator.judge(chosen.setting, len(units)),
-                    [folds[unit % study.folds][1] for unit in units],
+                    [unit.validation for unit in units],
                     outer,
                     labels,
                     groups,

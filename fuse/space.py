@@ -108,14 +108,23 @@ class Study:
         return list(TopologicalSorter(graph).static_order())
 
     def suggest(self, trial: optuna.Trial) -> Setting:
-        """Draws one setting; beta is 1 − alpha unless the study names it."""
+        """Draws one setting."""
         values: dict[str, Any] = dict(self.fixed)
         for key in self.order():
-            conditions = self.conditions(key).items()
-            if all(
-                values.get(other, DEFAULTS.get(other)) in wanted for other, wanted in conditions
-            ):
+            if self.matters(key, values):
                 values[key] = _draw(trial, key, self.space[key])
+        return self.complete(values)
+
+    def matters(self, key: str, values: Mapping[str, Any]) -> bool:
+        """Whether a parameter's conditions hold for these values of others."""
+        return all(
+            values.get(other, DEFAULTS.get(other)) in wanted
+            for other, wanted in self.conditions(key).items()
+        )
+
+    def complete(self, values: Mapping[str, Any]) -> Setting:
+        """The setting of some values; beta is 1 − alpha unless it is among them."""
+        values = dict(values)
         if values.get("fusion", DEFAULTS["fusion"]) in NEEDS_EQUAL_DIMS:
             values["image_dim"] = values.get("text_dim", DEFAULTS["text_dim"])
         if "alpha" in values and "beta" not in values:

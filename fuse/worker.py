@@ -32,17 +32,26 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """One training of a setting: a fold under a seed."""
+
+    train: IntArray
+    """Rows to learn from."""
+    validation: IntArray
+    """Rows that say which epoch is the best, and score the training."""
+    judged: IntArray
+    """Rows that only judge at the end."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """What all tasks of a search have in common."""
+    """What all tasks have in common."""
 
     source: Source
-    folds: Sequence[tuple[IntArray, IntArray]]
-    """Training and validation rows of every inner fold."""
-    outer: IntArray
-    """Rows that only judge at the end."""
+    units: Sequence[Unit]
     names: tuple[str, ...]
     metric: str
-    seed: int
     fit: Callable[..., Any]
     """`fuse.trainer.fit`, or what stands for it."""
     predict: Callable[..., Any]
@@ -56,7 +65,7 @@ class Task:
     number: int
     setting: Any
     units: tuple[int, ...]
-    """A unit is a fold under a seed: unit u is fold u mod folds, seed + u div folds."""
+    """Places among the job's units."""
     judge: bool = False
     """Whether predictions of the held-out and of the outer rows are wanted."""
 
@@ -116,8 +125,7 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> tuple[str, Any]:
             raise GivenUpError
 
     try:
-        for position, unit in enumerate(task.units):
-            inside, outside = job.folds[unit % len(job.folds)]
+        for position, unit in enumerate(job.units[place] for place in task.units):
             best = -math.inf
 
             def on_epoch(record: dict[str, Any], position: int = position) -> None:
@@ -131,10 +139,10 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> tuple[str, Any]:
             result = job.fit(
                 task.setting,
                 bank,
-                inside,
-                outside,
+                unit.train,
+                unit.validation,
                 names=job.names,
-                seed=job.seed + unit // len(job.folds),
+                seed=unit.seed,
                 on_epoch=on_epoch,
             )
             value = float(result.kept[job.metric])
@@ -144,8 +152,8 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> tuple[str, Any]:
             parameters = sum(p.numel() for p in result.model.parameters())
             if task.judge:
                 predictions = {
-                    "held_out": job.predict(result.model, bank, outside, task.setting),
-                    "outer": job.predict(result.model, bank, job.outer, task.setting),
+                    "held_out": job.predict(result.model, bank, unit.validation, task.setting),
+                    "outer": job.predict(result.model, bank, unit.judged, task.setting),
                 }
             elif position + 1 < len(task.units):
                 go_on(position, None, value)

@@ -9,11 +9,12 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from .bank import EncoderPair
 from .config import Settings
 from .console import format_table, print_result, say
 from .errors import SettingsError
@@ -60,8 +61,8 @@ def search(
         )
     devices = devices_of(settings.device, workers)
     with (
-        _terminated_is_interrupted(),
-        _ready(settings, study) as ready,
+        terminated_is_interrupted(),
+        prepared(settings, study.encoder_pairs(), _sides(study), Path("studies")) as ready,
         watch(f"study {study.name}, {len(devices)} worker(s)") as progress,
     ):
         outcome = engine.search(
@@ -78,19 +79,31 @@ def search(
     return outcome.record | {"notes": notes}
 
 
-@contextlib.contextmanager
-def _ready(settings: Settings, study: Any) -> Iterator[dict[str, Any]]:
-    """The features, verified once, as `fuse.search.search` takes them."""
+def _sides(study: Any) -> list[int]:
+    """Sides of the grids that a study's trials may ask for."""
     from fuse.space import candidates
 
+    return [study.fixed.get("grid", 0), *candidates(study.space.get("grid", [0]))]
+
+
+@contextlib.contextmanager
+def prepared(
+    settings: Settings, pairs: Sequence[EncoderPair], sides: Iterable[int], folder: Path
+) -> Iterator[dict[str, Any]]:
+    """The features, verified once, as `fuse.search.search` and `fuse.ablation.run` take them.
+
+    Args:
+        settings: The command's settings.
+        pairs: See `pipeline.open_bank`.
+        sides: See `source.shared_grids`.
+        folder: See `source.shared_grids`.
+    """
     from .source import shared_grids
 
     samples = load_samples(settings, "train")
-    pairs = study.encoder_pairs()
     bank = open_bank(settings, "train", samples, pairs)
     origin = origin_of(settings, bank, pairs)
-    sides = [study.fixed.get("grid", 0), *candidates(study.space.get("grid", [0]))]
-    with shared_grids(bank, sides, Path("studies"), pairs) as source:
+    with shared_grids(bank, sides, folder, pairs) as source:
         labels = bank.labels.numpy()
         del bank  # the workers map their own
         yield {
@@ -103,8 +116,8 @@ def _ready(settings: Settings, study: Any) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM ends a search as Ctrl-C does: workers gone, trials put back."""
+def terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM ends work as Ctrl-C does: workers gone, trials put back."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -237,8 +250,8 @@ def bench(settings: Settings, name: str, trials: int, workers: int | None) -> di
     queued: list[Any] = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        _terminated_is_interrupted(),
-        _ready(settings, study) as ready,
+        terminated_is_interrupted(),
+        prepared(settings, study.encoder_pairs(), _sides(study), Path("studies")) as ready,
     ):
         for key, used in (("seconds", devices), ("seconds_one_worker", devices[:1])):
             database = Path(folder) / key / "studies.db"
