@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="Look after feature caches.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
+ablate_app = typer.Typer(help="Train every combination of some axes; one table.")
+app.add_typer(ablate_app, name="ablate")
 bench_app = typer.Typer(help="Measure speed side by side, in one run.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
@@ -476,6 +478,122 @@ def compare(
         else:
             print_result(verb_compare.format_comparison(record, listed))
             _say_notes(record)
+
+    _guarded(debug, work)
+
+
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value of every setting; repeatable.")
+]
+Stop = Annotated[
+    str,
+    typer.Option(
+        help="Rows that choose the epoch: held-out, or judged (the report's way, optimistic)."
+    ),
+]
+
+
+@ablate_app.callback(invoke_without_command=True)
+def ablate(
+    context: typer.Context,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option("--axis", help="KEY=VALUE,VALUE of the setting; repeatable.", metavar="AXIS"),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="A study whose lists are axes and whose fixed values hold.")
+    ] = None,
+    assignments: Assignments = None,
+    outer: Annotated[
+        str | None,
+        typer.Option(help="Rows that judge: report (default), report-parity, grouped, grouped-5 …"),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=1, help="Folds, a training each; default 5, or the study's.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Trainings a fold; default 1, or the study's.")
+    ] = None,
+    stop: Stop = "held-out",
+    workers: Workers = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="FILE.csv, .md or .json; repeatable.")
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    device: Device = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train every combination of some axes, and say what each is worth."""
+    if context.invoked_subcommand is not None:
+        return
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_ablate
+
+        record = verb_ablate.ablate(
+            _settings(flags),
+            axis or [],
+            study=study,
+            assignments=assignments or [],
+            outer=outer,
+            folds=folds,
+            seeds=seeds,
+            stop=stop,
+            workers=workers,
+            out=out or [],
+        )
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+        else:
+            print_result(verb_ablate.format_ablation(record, record["axes"]))
+            _say_notes(record)
+
+    _guarded(debug, work)
+
+
+@ablate_app.command("report")
+def ablate_report(
+    assignments: Assignments = None,
+    outer: Annotated[
+        str, typer.Option(help="Rows that judge; report-parity is the report's own split.")
+    ] = "report-parity",
+    folds: Annotated[int, typer.Option(min=1, help="Folds, a training each.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings a fold.")] = 3,
+    stop: Stop = "held-out",
+    workers: Workers = None,
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.md for the page; figure 3 goes beside it.")
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    device: Device = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """The report's tables 1 and 2 and figure 3, its figures beside those of these encoders."""
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_ablate
+
+        record = verb_ablate.report(
+            _settings(flags),
+            assignments=assignments or [],
+            outer=outer,
+            folds=folds,
+            seeds=seeds,
+            stop=stop,
+            workers=workers,
+            out=out,
+        )
+        print_result(json.dumps(record, indent=1) if as_json else record["page"])
 
     _guarded(debug, work)
 
