@@ -16,7 +16,7 @@ from .errors import CacheNotFoundError, DeviceError, MmsaError, StaleCacheError
 from .features import MODALITIES, cache_fields, cache_folder, classes_of, copies_of
 from .fingerprint import cache_name
 from .schema import DEFAULT_ENCODER
-from .store import find_cache, nearest_cache
+from .store import find_cache
 
 
 def resolve_encoder(settings: Settings, modality: str, compute: str = "float32") -> Any:
@@ -216,9 +216,8 @@ def _find(
         if name == DEFAULT_ENCODER:
             raise
         hint = f"Run mmsa extract --split {split} --encoders {name}."
-        nearest = nearest_cache(parent, fields)
-        other = nearest is None or any(line.startswith("encoder:") for line in nearest[1])
-        if isinstance(error, StaleCacheError) and not other:
+        own = all(problem.partition(":")[0] not in spec.fields for problem in error.problems)
+        if isinstance(error, StaleCacheError) and own:
             raise StaleCacheError(error.message, hint, error.problems) from error
         raise CacheNotFoundError(
             f"The {modality} encoder {name!r} ({spec.label}) has no finished cache of the split "
