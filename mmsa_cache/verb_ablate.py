@@ -361,17 +361,13 @@ def _csv(record: dict[str, Any]) -> str:
     keys = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
     names = list(record["judged"])
     titles = [*keys, *(f"recall_{name}" for name in names)]
-    writer.writerow(
-        [*record["axes"], "members", *(f"{title}_{part}" for title in titles for part in parts)]
-        + ["parameters", "seconds"]
-    )
+    columns = [f"{title}_{part}" for title in titles for part in parts]
+    writer.writerow([*record["axes"], "members", *columns, "parameters", "seconds"])
     for cell in record["cells"]:
         figures = [cell[key] for key in keys] + [cell["recall"][name] for name in names]
-        writer.writerow(
-            [*(cell["labels"][axis] for axis in record["axes"]), cell["members"]]
-            + [figure[part] for figure in figures for part in parts]
-            + [cell["parameters"], cell["seconds"]]
-        )
+        own = [cell["labels"][axis] for axis in record["axes"]]
+        values = [figure[part] for figure in figures for part in parts]
+        writer.writerow([*own, cell["members"], *values, cell["parameters"], cell["seconds"]])
     return text.getvalue()
 
 

@@ -20,6 +20,25 @@ from mmsa_cache.store import CacheWriter
 ROWS = 6
 
 
+def write_rows(directory: Path, pooled: np.ndarray) -> Path:
+    """A cache of one vector a row."""
+    rows = len(pooled)
+    shard = Shard(
+        [f"p{i}" for i in range(rows)],
+        np.zeros(rows, np.int32),
+        [""] * rows,
+        np.zeros(rows + 1, np.int64),
+        np.zeros((0, pooled.shape[1]), np.float16),
+        pooled.astype(np.float16)[:, None],
+        ("mean",),
+    )
+    writer = CacheWriter(directory, {"vectors": rows}, rows)
+    with writer.lock(lambda: None):
+        writer.publish(shard)
+        writer.finish()
+    return directory
+
+
 def write(directory: Path, positions: int) -> Path:
     rng = np.random.default_rng(positions)
     shard = Shard(
