@@ -152,8 +152,9 @@ def page(record: Mapping[str, Any], picture: str) -> str:
         *(f"- {title}: {text}" for title, text in _how(record).items()),
         "",
         "Each pair of columns is the report's figure and the one here: the mean of "
-        f"{record['members']} trainings ± the deviation of single ones. Intervals are of this "
-        "mean, over 2,000 resamples of the judged rows.",
+        f"{record['members']} training(s) ± the deviation of single ones. Intervals are of this "
+        f"mean, over {record['resamples']:,} resamples of the judged rows; they do not hold the "
+        "chance of training again.",
         "",
         "## Table 1: six fusions, text and image",
         "",
@@ -191,7 +192,9 @@ def _how(record: Mapping[str, Any]) -> dict[str, str]:
         "Vectors": f"`{record['pools']['text']}` of the text, `{record['pools']['image']}` of the "
         f"image, level `{record['level']}`",
         "Settings": "the best that the report found for each fusion"
-        + (f", with {', '.join(record['assignments'])}" if record["assignments"] else ""),
+        + (f", with {', '.join(record['assignments'])}" if record["assignments"] else "")
+        + "; its learning rates (5e-6 … 1e-4) were found while the encoders learned too, here only "
+        "what comes after them does",
         "Rows": f"the outer split `{record['outer']}`, {sum(record['judged'].values())} judged "
         f"rows ({rows})",
         "Trainings": f"{record['folds']} fold(s) × {record['seeds']} seed(s) a cell; kept is "
