@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
@@ -227,6 +228,7 @@ def run(
         "classes": list(names),
         "labels": digest({"labels": labels.tolist()}),
         "device": devices[0].partition(":")[0],
+        "torch": torch.__version__,
     }
     rows = [_rows_of(unit) for unit in how.units]
 
