@@ -35,6 +35,7 @@ STOPS = ("held-out", "judged")
 MOST_CELLS = 5000
 NOT_ASKED = "–"
 """Stands where an axis does not matter for a cell."""
+_KEPT = {"predicted", "held_out", "parameters", "seconds"}
 _LOOK_AGAIN = 0.5
 """Seconds between looks at the workers."""
 
@@ -239,7 +240,7 @@ def run(
     for setting in wanted:
         for unit in range(len(how.units)):
             found = shelf.find(identity(setting, unit))
-            if found is not None and len(found["predicted"]) == len(how.units[unit].judged):
+            if found is not None and found.keys() >= _KEPT:
                 done[setting, unit] = found
     on_start(len(done), len(wanted) * len(how.units))
     waiting = deque(
