@@ -283,7 +283,7 @@ def _arrow(values: tuple[float, float] | None) -> str:
 
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _RIGHT = 760, 300, 52, 34, 236, 744
-_COLOURS = {"ce": "#7a8794", "acb": "#1f6fb2"}
+_COLOURS = {"ce": "#5f6b77", "acb": "#1f6fb2"}
 _NAMES = {"ce": "cross-entropy", "acb": "ACB"}
 
 
@@ -340,8 +340,8 @@ def _panel(
                 f'height="{_BOTTOM - y(figure["mean"]):.1f}" fill="{_COLOURS[loss]}"/>'
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(figure["low"])}" '
                 f'y2="{y(figure["high"])}" stroke="#222" stroke-width="2"/>'
-                f'<text x="{x:.1f}" y="{y(figure["high"]) - 8:.1f}" text-anchor="middle" '
-                f'font-size="10">{figure["mean"]:.3f}</text>'
+                f'<text x="{x:.1f}" y="{_BOTTOM - 6}" text-anchor="middle" font-size="10" '
+                f'fill="#fff">{figure["mean"]:.3f}</text>'
             )
             if fusion in theirs:
                 at = y(theirs[fusion][place])
