@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import ModelError
-from mmsa_cache.store import write_atomically
 
 from .trainer import Checkpoint
 

@@ -391,7 +391,7 @@ def predict(
     def work() -> None:
         _check_packages()
         from . import verb_predict as verbs
-        from .store import write_atomically
+        from .disk import write_atomically
 
         verbs.check_pair(text, image, split)
         classes = verbs.classes_of_run(run)
