@@ -28,6 +28,9 @@ from .encoder import (
 )
 from .weights import files_sha256, text_folder
 
+NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers opens a folder: no network, and never the code that may lie in it. (Left unset,
+it would ask on the terminal.)"""
 TOKENIZER_FILES = (
     "tokenizer*",
     "vocab*",
@@ -152,15 +155,17 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
 
     logging.disable_progress_bar()
     try:
+        config = AutoConfig.from_pretrained(folder, **NO_CODE)
+        if "/" in str(config._attn_implementation):  # transformers would fetch it from the hub
+            raise ValueError(f"it asks for the foreign kernel {config._attn_implementation}")
         if random_seed is None:
             model = AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                folder, config=config, use_safetensors=True, dtype=torch.float32, **NO_CODE
             )
         else:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(random_seed)
-                model = AutoModel.from_config(config, dtype=torch.float32)
+                model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for a bad folder
         raise ModelError(
             f"The model in {folder} cannot be loaded: {error}",
@@ -231,7 +236,7 @@ class TextEncoder:
         self._options = spec.options
         self._device = device
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(spec.folder, **NO_CODE)
         except Exception as error:  # transformers raises many kinds for a bad folder
             raise ModelError(
                 f"The tokenizer in {spec.folder} cannot be loaded: {error}",

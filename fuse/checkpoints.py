@@ -21,6 +21,8 @@ SECONDS_BETWEEN = 10.0
 
 Pooled models take a fraction of a second an epoch: writing each would cost more than training."""
 
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
+
 
 class FolderCheckpoint(Checkpoint):
     """One file a member, replaced whole.
@@ -47,7 +49,7 @@ class FolderCheckpoint(Checkpoint):
             with safe_open(path, "pt") as file:
                 skeleton = json.loads(file.metadata()["state"])
                 state: dict[str, Any] = _restored(skeleton, file)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except _UNREADABLE as error:
             raise ModelError(
                 f"{path} cannot be read: {error}",
                 f"Delete {self._folder.parent} to train from the beginning.",

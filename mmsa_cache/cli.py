@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from .console import format_table, print_result, say
-from .errors import MmsaError
+from .errors import DeviceError, MmsaError
 
 app = typer.Typer(
     help="Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.",
@@ -51,17 +55,50 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when some
 
 
 def _guarded(debug: bool, work: Callable[[], None]) -> None:
-    """Turns mmsa's own errors into a message and an exit code."""
+    """Turns mmsa's own errors, and what the system refuses, into a message and an exit code."""
     try:
-        work()
-    except MmsaError as error:
+        with _terminated_is_interrupted():
+            work()
+    except (MmsaError, OSError, MemoryError) as error:
         if debug:
             raise
-        say(f"error: {error}", style="red")
-        raise typer.Exit(error.exit_code) from None
+        known = error if isinstance(error, MmsaError) else DeviceError(*_refused(error))
+        say(f"error: {known}", style="red")
+        raise typer.Exit(known.exit_code) from None
     except KeyboardInterrupt:
         say("Stopped. What was finished stays; the same command goes on from there.")
         raise typer.Exit(130) from None
+
+
+def _refused(error: OSError | MemoryError) -> tuple[str, str]:
+    """Message and hint for what the system refused."""
+    if isinstance(error, MemoryError):
+        return (
+            "There is not enough memory.",
+            "Lower batch_size, --workers, or close other programs.",
+        )
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{where}{error.strerror or error}",
+        "Mend the disk, make room or change the rights; the same command goes on.",
+    )
+
+
+@contextlib.contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: in order, and resumable."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_packages() -> None:

@@ -5,6 +5,7 @@ All mistakes in all places are collected and reported together.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tomllib
@@ -14,10 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from .disk import read_plain
 from .errors import SettingsError
 
 CONFIG_NAME = "mmsa.toml"
 ENV_PREFIX = "MMSA_"
+_MAX_BYTES = 1 << 20
 
 
 class _Section(BaseModel):
@@ -254,8 +257,8 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], A
     if not path.is_file():
         return []
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = read_toml(path)
+    except (OSError, ValueError) as error:
         problems.append(f"{CONFIG_NAME}: not valid TOML: {error}")
         return []
     found: list[tuple[tuple[str, ...], Any]] = []
@@ -265,7 +268,7 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], A
             continue
         for key, value in content.items():
             if (section, key) in _PATHS and isinstance(value, str):
-                value = path.parent / Path(value).expanduser()
+                value = path.parent / _from_home(value)
             elif (section, key) in (("text", "model"), ("image", "weights")):
                 value = _path_if_there(path.parent, value)
             found.append(((section, key), value))
@@ -274,9 +277,28 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], A
 
 def _path_if_there(folder: Path, value: Any) -> Any:
     """A name stays a name; what exists relative to the file becomes that path."""
-    if isinstance(value, str) and (folder / Path(value).expanduser()).exists():
-        return str(folder / Path(value).expanduser())
+    if isinstance(value, str) and os.path.exists(folder / _from_home(value)):  # noqa: PTH110
+        return str(folder / _from_home(value))  # (Path.exists raises for names that are too long)
     return value
+
+
+def _from_home(path: str) -> Path:
+    with contextlib.suppress(RuntimeError):  # ~NAME of a user there is not
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no TOML, or too large or too deep for anything that a person wrote.
+    """
+    try:
+        return tomllib.loads(read_plain(path, _MAX_BYTES).decode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _from_environment(
@@ -300,7 +322,7 @@ def _from_environment(
         if name.endswith(("_KWARGS", "_MEAN", "_STD", "_POOL_LAYERS")):
             try:
                 value = tomllib.loads(f"value = {text}")["value"]
-            except tomllib.TOMLDecodeError:
+            except (ValueError, RecursionError):
                 problems.append(f"{name}: write the value as in TOML, received {text!r}")
                 continue
         found.append((known[name], value, name))

@@ -100,8 +100,8 @@ def discard(path: Path, disk: Disk = DISK) -> None:
         disk.remove(path)
 
 
-def sync_folder(path: Path, disk: Disk = DISK) -> None:
-    """Waits until the names in a folder are on the medium."""
+def sync(path: Path, disk: Disk = DISK) -> None:
+    """Waits until a file's content, or the names in a folder, are on the medium."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         disk.fsync(descriptor)
@@ -114,7 +114,7 @@ def make_folders(path: Path, disk: Disk = DISK) -> None:
     missing = list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
     for folder in reversed(missing):
         disk.make_folder(folder)
-        sync_folder(folder.parent, disk)
+        sync(folder.parent, disk)
 
 
 def write_atomically(path: Path, content: bytes, disk: Disk = DISK) -> None:
@@ -134,7 +134,7 @@ def write_atomically(path: Path, content: bytes, disk: Disk = DISK) -> None:
         except BaseException:
             discard(temporary, disk)
             raise
-        sync_folder(path.parent, disk)
+        sync(path.parent, disk)
 
 
 def glob_escaped(name: str) -> str:

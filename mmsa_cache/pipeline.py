@@ -11,7 +11,7 @@ from typing import Any
 
 from .bank import Dims, FeatureBank, ModalityFeatures
 from .config import Settings
-from .dataset import Sample, single_sample
+from .dataset import Sample, read_picture, single_sample
 from .errors import DeviceError
 from .features import MODALITIES, cache_fields, cache_folder, classes_of, copies_of
 from .fingerprint import cache_name
@@ -135,7 +135,7 @@ def reader_of(modality: str, spec: Any, seed: int) -> Any:
         value: Any = (
             sample.text
             if modality == "text"
-            else decode(sample.image_path.read_bytes(), sample.image_path.name, needed)
+            else decode(read_picture(sample), sample.image_path.name, needed)
         )
         if row.variant:
             augment: Any = augment_text if modality == "text" else augment_image

@@ -17,12 +17,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .disk import parse_json, read_plain, sync
 from .errors import ModelError, SettingsError
 from .fingerprint import digest
 
 RUNS = Path("runs")
 CHECKPOINT = "checkpoint"
 """Folder of an unfinished run that a training goes on from."""
+_MAX_CONFIG_BYTES = 16 << 20
 _PACKAGES = ("torch", "transformers", "timm", "h5py", "numpy", "optuna", "scikit-learn")
 
 
@@ -64,12 +66,13 @@ def new_run(name: str | None, identity: Mapping[str, Any]) -> Iterator[tuple[str
     if (RUNS / name).exists():
         raise SettingsError(f"The run {RUNS / name} exists already.", "Give another --name.")
     folder = RUNS / f".unfinished-{digest(identity)[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    RUNS.mkdir(exist_ok=True)
     try:
         with FileLock(folder.with_suffix(".lock"), timeout=0):
             try:
+                folder.mkdir(exist_ok=True)
                 yield name, folder
-                folder.rename(RUNS / name)
+                _publish(folder, RUNS / name)
             except BaseException:
                 if not (folder / CHECKPOINT).is_dir():
                     shutil.rmtree(folder, ignore_errors=True)
@@ -78,6 +81,27 @@ def new_run(name: str | None, identity: Mapping[str, Any]) -> Iterator[tuple[str
     except Timeout as error:
         raise SettingsError("The same is being trained by another process.", "Wait.") from error
     folder.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Gives a folder its name when all that is in it is on the medium.
+
+    Raises:
+        SettingsError: Another run has got the name meanwhile.
+    """
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if not target.exists():
+            raise
+        raise SettingsError(
+            f"The run {target} exists by now.",
+            "Run the same with another --name: what was trained is kept.",
+        ) from error
+    sync(RUNS)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -110,7 +134,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: It is not readable.
     """
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        config = parse_json(read_plain(folder / "config.json", _MAX_CONFIG_BYTES))
+        if not isinstance(config, dict):
+            raise ValueError("an object is expected")
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder / 'config.json'} cannot be read: {error}") from error
     return config

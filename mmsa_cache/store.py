@@ -31,7 +31,7 @@ from .disk import (
     make_folders,
     parse_json,
     read_plain,
-    sync_folder,
+    sync,
     write_atomically,
     write_new,
     writing,
@@ -278,7 +278,7 @@ class CacheWriter:
             except BaseException:
                 discard(temporary, self._disk)
                 raise
-            sync_folder(self._directory, self._disk)
+            sync(self._directory, self._disk)
         self._manifest = grown
 
     def finish(self) -> None:
@@ -294,7 +294,7 @@ class CacheWriter:
             raise CacheError(f"{self._directory}: rows are missing, the cache stays unfinished.")
         with writing(self._directory / MANIFEST):
             self._disk.rename(self._directory / RECEIPT, self._directory / MANIFEST)
-            sync_folder(self._directory, self._disk)
+            sync(self._directory, self._disk)
 
     def _write_receipt(self, manifest: Manifest) -> None:
         content = {

@@ -43,7 +43,11 @@ def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Setting
             Calibration(**config["calibration"]),
             [Dims(**model["dims"]) for model in config["models"]],
         )
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+    except ModelError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error
     return ensemble, settings
 
@@ -88,7 +92,10 @@ def _predict(ensemble: Any, settings: Settings, bank: FeatureBank) -> list[tuple
 
 def classes_of_run(run: str) -> list[str]:
     """Class names in the order of a run's probabilities."""
-    names: list[str] = read_config(find_run(run))["classes"]
+    folder = find_run(run)
+    names = read_config(folder).get("classes")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{folder / 'config.json'} names no classes.")
     return names
 
 

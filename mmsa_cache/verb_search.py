@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import signal
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from .config import Settings
@@ -60,7 +58,6 @@ def search(
         )
     devices = devices_of(settings.device, workers)
     with (
-        _terminated_is_interrupted(),
         _ready(settings, study) as ready,
         watch(f"study {study.name}, {len(devices)} worker(s)") as progress,
     ):
@@ -98,23 +95,6 @@ def _ready(settings: Settings, study: Any) -> Iterator[dict[str, Any]]:
             "names": tuple(origin["classes"]),
             "origin": origin,
         }
-
-
-@contextlib.contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM ends a search as Ctrl-C does: workers gone, trials put back."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def devices_of(device: str, workers: int | None) -> list[str]:
@@ -235,7 +215,6 @@ def bench(settings: Settings, name: str, trials: int, workers: int | None) -> di
     queued: list[Any] = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        _terminated_is_interrupted(),
         _ready(settings, study) as ready,
     ):
         for key, used in (("seconds", devices), ("seconds_one_worker", devices[:1])):
