@@ -171,10 +171,9 @@ def _stored(attributes: dict[str, Any], key: str, kind: type, default: Any) -> A
         ModelError: Something else stands there.
     """
     value = attributes.get(key, default)
-    if value is not default and (
-        not isinstance(value, kind)
-        or (kind is list and not all(isinstance(v, dict) and "trial" in v for v in value))
-    ):
+    records = value if isinstance(value, list) else []
+    known = all(isinstance(record, dict) and "trial" in record for record in records)
+    if value is not default and not (isinstance(value, kind) and known):
         raise ModelError(f"The database holds what mmsa did not write: {key} of the study.")
     return value
 
