@@ -367,6 +367,10 @@ def read_records(storage: str | Path) -> list[Record]:
         return patiently(work, url.render_as_string())
 
 
+# What Optuna raises of rows that it did not write.
+_NOT_OURS = (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError)
+
+
 @contextlib.contextmanager
 def _made_by_mmsa(place: str) -> Iterator[None]:
     """Optuna keeps JSON; what it cannot read, and what does not fit, was not written by mmsa.
@@ -376,7 +380,7 @@ def _made_by_mmsa(place: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except _NOT_OURS as error:
         if isinstance(error, MmsaError):
             raise
         raise ModelError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,11 @@ from .splits import is_cross_validation
 
 
 def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Settings]:
-    """The trained ensemble, and the settings it was made under."""
+    """The trained ensemble, and the settings it was made under.
+
+    From here on nothing is downloaded: what a run asks for must be on this machine.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is imported, and by us
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
