@@ -92,7 +92,16 @@ def mutated(*sources: bytes) -> Any:
 
 TOKENS = (
     *(b"\xff\xfe", b"\xef\xbb\xbf", b"\0", b"\n", b"\r", b"\xe2\x80\xa8", b'"', b",", b"=", b"["),
-    *(b"[" * 5000, b'{"a":' * 5000, b"a." * 3000, b"9" * 5000, b"a" * 5000, b"'" * 3, b"{"),
+    *(
+        b"[" * 5000,
+        b'{"a":' * 5000,
+        b"a." * 3000,
+        b"9" * 5000,
+        b"a" * 5000,
+        b"'" * 3,
+        b"{",
+        b"\\ud800",
+    ),
     *(
         b"1e999",
         b"nan",
@@ -227,9 +236,10 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "c"
 
 
+_TEXT = st.text("ab/.\0\ud800é", max_size=8)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    st.none() | st.booleans() | st.integers() | st.floats() | _TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner),
     max_leaves=8,
 )
 

@@ -149,7 +149,7 @@ def _more(file: h5py.File, outside: Path) -> None:
 def _large_attribute(file: h5py.File, outside: Path) -> None:
     del file["pooled"].attrs["pools"]
     kind = h5py.h5t.C_S1.copy()
-    kind.set_size(1 << 30)
+    kind.set_size(1 << 20)
     space = h5py.h5s.create_simple((1,))
     h5py.h5a.create(file["pooled"].id, b"pools", kind, space)
 
