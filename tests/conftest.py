@@ -29,6 +29,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for key, value in report.user_properties
         if key == "tally" and report.when == "call"
     ]
-    if rows and config.getoption("markexpr") == "faults":
+    if rows and config.getoption("markexpr").startswith("faults"):
         terminalreporter.section("faults")
         terminalreporter.write_line(format_table(["fault", "times", "what held"], rows))

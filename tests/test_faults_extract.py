@@ -156,6 +156,7 @@ def test_two_extractions_at_once_make_each_row_once(
     tally("two extractions of one output at once", times, "both exit 0, same bytes")
 
 
+@pytest.mark.counted
 def test_a_full_disk_ends_extraction_with_a_message(
     server: ForkServer, whole: tuple[dict[str, bytes], float], tally: Tally
 ) -> None:

@@ -81,6 +81,7 @@ def test_the_seam_sees_every_step(tmp_path: Path) -> None:
     assert steps == folder * 3 + each * len(SHARDS) + ["rename", "fsync"]
 
 
+@pytest.mark.counted
 def test_a_kill_at_every_step_loses_nothing(
     tmp_path: Path, whole: dict[str, bytes], tally: Tally
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_kill_at_every_step_loses_nothing(
     tally("kill at every write, fsync, rename", len(steps), "same bytes, no shard redone")
 
 
+@pytest.mark.counted
 @pytest.mark.parametrize("lasting", [False, True])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 def test_an_error_at_every_step_publishes_nothing_partial(
@@ -118,6 +120,7 @@ def test_an_error_at_every_step_publishes_nothing_partial(
     tally(f"{name} at every step", len(steps), "refused, nothing partial, next run completes")
 
 
+@pytest.mark.counted
 def test_lost_power_takes_nothing_that_was_sealed(
     tmp_path: Path, whole: dict[str, bytes], tally: Tally
 ) -> None:
@@ -314,6 +317,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.counted
 def test_a_full_disk_is_said_and_gone_on_from(
     small_disk: Path, whole: dict[str, bytes], tally: Tally
 ) -> None:
@@ -332,6 +336,7 @@ def test_a_full_disk_is_said_and_gone_on_from(
     tally("full disk (tmpfs)", len(left), "refused by name, nothing partial")
 
 
+@pytest.mark.counted
 def test_a_limit_of_file_size_is_an_error_not_a_death(
     tmp_path: Path, whole: dict[str, bytes], tally: Tally
 ) -> None:
