@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 
 from extract.decode import decode
-from extract.engine import Row, extract, plan_rows
+from extract.engine import Job, Row, extract, plan_rows
 from mmsa_cache.config import load_settings
 from mmsa_cache.dataset import Sample
 from mmsa_cache.pipeline import resolve_encoder
@@ -69,16 +70,8 @@ def main() -> None:
 
         writer = CacheWriter(folder / modality, {"of": "generated"}, len(rows))
         with writer.lock(lambda: None):
-            extract(
-                rows,
-                read,
-                encoder,
-                device,
-                writer,
-                shard_rows=256,
-                batch_size=64,
-                advance=advance,
-            )
+            job = Job(rows, read, encoder, writer, lambda a=advance: nullcontext(a))
+            extract([job], device, shard_rows=256, batch_size=64)
         assert sum(len(shard.guids) for shard in open_shards(folder / modality)) == pairs
         record[modality] = looks
     print(json.dumps(record))
