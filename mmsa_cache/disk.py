@@ -178,7 +178,8 @@ def read_plain(path: Path, limit: int, *, links: bool = True) -> bytes:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("it is no regular file")
-        data = file.read(limit + 1)
+        # A read makes room for all that it is asked for, whatever there is.
+        data = file.read(min(found.st_size, limit) + 1)
     if len(data) > limit:
         raise ValueError(f"it is larger than {limit} bytes")
     return data

@@ -27,7 +27,8 @@ from mmsa_cache.fingerprint import digest
 from mmsa_cache.shard_file import encode, map_shard
 from mmsa_cache.store import MANIFEST, CacheWriter, open_shards
 
-SHORT, LONG = 60, 3000
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+SHORT, LONG = 60, 2000
 BOUND = 48 << 20
 """Bytes that reading one small hostile file may take."""
 EXAMPLES = pytest.mark.parametrize(
