@@ -248,6 +248,8 @@ class _Graph(nn.Module):
         names: Of the inputs, in the order in which `forward` gets them.
     """
 
+    offsets: Tensor
+
     def __init__(self, ensemble: Ensemble, names: Sequence[str]) -> None:
         super().__init__()
         self.members = nn.ModuleList(ensemble.members)

@@ -46,6 +46,9 @@ Workers = Annotated[
 Storage = Annotated[
     str | None, typer.Option(help="Database: postgresql://… or sqlite:///FILE.", metavar="URL")
 ]
+Track = Annotated[
+    list[str] | None, typer.Option(help="tensorboard, mlflow or wandb, beside JSON lines.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
@@ -245,6 +248,7 @@ def search(
     list_: Annotated[
         bool, typer.Option("--list", help="Show the studies: trials, best score, age.")
     ] = False,
+    track: Track = None,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -277,7 +281,13 @@ def search(
             _show(as_json, rows, _LISTED)
             return
         record = verb_search.search(
-            _settings(flags), study, trials, workers=workers, storage=storage, how=select
+            _settings(flags),
+            study,
+            trials,
+            workers=workers,
+            storage=storage,
+            how=select,
+            track=track or [],
         )
         if as_json:
             print_result(json.dumps(record, indent=1))
@@ -324,6 +334,7 @@ def train(
     summary: Annotated[
         bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
     ] = False,
+    track: Track = None,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -361,6 +372,7 @@ def train(
             refit=refit,
             outer=outer,
             assignments=assignments or [],
+            track=track or [],
         )
         if as_json:
             print_result(json.dumps(record, indent=1))
