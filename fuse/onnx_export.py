@@ -137,6 +137,14 @@ def onnx_inputs(
     return {name: value.cpu().numpy() for name, value in sorted(found.items())}
 
 
+def describe_inputs(path: Path) -> dict[str, list[str | int]]:
+    """The inputs of a graph by name: their shapes, free axes by name."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return {value.name: list(value.shape) for value in session.get_inputs()}
+
+
 def difference(path: Path, ensemble: Ensemble, bank: FeatureBank) -> float:
     """Largest difference of a probability between the file and PyTorch in float32.
 

@@ -489,6 +489,37 @@ def compare(
     _guarded(debug, work)
 
 
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    to: Annotated[Path, typer.Option(help="Folder to make.")],
+    form: Annotated[
+        str, typer.Option("--format", help="safetensors, or onnx: a checked graph besides.")
+    ] = "safetensors",
+    force: Annotated[bool, typer.Option("--force", help="Replace an export there.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a run as a folder with a model card that predicts anywhere."""
+
+    def work() -> None:
+        _check_packages()
+        from rich.filesize import decimal
+
+        from . import verb_export
+
+        record = verb_export.export(run, to, form=form, force=force)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+            return
+        rows = [{"file": name, "size": decimal(size)} for name, size in record["files"].items()]
+        _show(False, rows, ["file", "size"])
+        _say_notes(record)
+        say(f"Try it: mmsa predict --run {to} --text …")
+
+    _guarded(debug, work)
+
+
 @bench_app.command("extract")
 def bench_extract(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs to measure on.")] = 2048,

@@ -249,10 +249,12 @@ class Mlflow:
         import logging
         import warnings
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of SQLAlchemy's newer version, at MLflow's own calls
+            import mlflow.store.db.utils  # noqa: F401  (sets the levels that are set back here)
+
+            for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
+                logging.getLogger(name).setLevel(logging.WARNING)
             self._begin(place)
 
     def _begin(self, place: Place) -> None:
