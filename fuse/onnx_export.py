@@ -48,7 +48,7 @@ OUTPUT = "probabilities"
 """The graph's output, (batch, classes) float32."""
 TOLERANCE = 1e-5
 """Largest difference of a probability from PyTorch's in float32 that an export may have."""
-_CHECKED_ROWS = 24
+_CHECKED_ROWS = 12
 _LONGEST = 7  # tokens of the longest text that is checked
 _SMALLEST = float(np.finfo(np.float64).tiny)
 _AXES = {"text": "text_tokens", "image": "patches"}

@@ -182,23 +182,26 @@ def _whole_folder(target: Path, force: bool) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            if replaced.is_dir() and not target.exists():  # a kill came between two renames
-                replaced.rename(target)
-            _check_free(target, force)
-            for left in (unfinished, replaced):
-                shutil.rmtree(left, ignore_errors=True)
-            unfinished.mkdir()
             try:
+                if replaced.is_dir() and not target.exists():  # a kill came between two renames
+                    replaced.rename(target)
+                _clear(unfinished, replaced)
+                _check_free(target, force)
+                unfinished.mkdir()
                 yield unfinished
                 if target.exists():
                     target.rename(replaced)
                 unfinished.rename(target)
             finally:
-                for left in (unfinished, replaced):
-                    shutil.rmtree(left, ignore_errors=True)
+                _clear(unfinished, replaced)
+                lock.unlink(missing_ok=True)
     except Timeout as error:
         raise SettingsError(f"Another process exports to {target}.", "Wait.") from error
-    lock.unlink(missing_ok=True)
+
+
+def _clear(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_free(target: Path, force: bool) -> None:
