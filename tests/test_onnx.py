@@ -81,7 +81,7 @@ ALL = {
         setting_of(KERNEL, "tokens", modality="text"),
     ],
 }
-"""Every fusion on sequences, and where one vector differs from them; tracing takes a second each."""
+"""Every fusion on sequences, some on single vectors: tracing takes a second each."""
 OTHERS = [
     *(setting_of(fusion, "pooled") for fusion in FUSIONS),
     setting_of("late", "tokens", grid=3, pooling="first", beside=True, directions="both"),
