@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +47,9 @@ class FolderCheckpoint(Checkpoint):
         path = self._path(place)
         if not path.is_file():
             return None
-        try:
-            with safe_open(path, "pt") as file:
-                skeleton = json.loads(file.metadata()["state"])
-                state: dict[str, Any] = _restored(skeleton, file)
-        except _UNREADABLE as error:
-            raise ModelError(
-                f"{path} cannot be read: {error}",
-                f"Delete {self._folder.parent} to train from the beginning.",
-            ) from error
+        with _reading(path, self._folder), safe_open(path, "pt") as file:
+            skeleton = json.loads(file.metadata()["state"])
+            state: dict[str, Any] = _restored(skeleton, file)
         return state
 
     def save(self, place: int, state: dict[str, Any]) -> None:
@@ -68,8 +64,29 @@ class FolderCheckpoint(Checkpoint):
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path(place), save(tensors, {"state": json.dumps(skeleton)}))
 
+    def histories(self) -> list[tuple[int, list[dict[str, Any]]]]:
+        """Place and records of every member that is kept, by place; no tensor is read."""
+        found = []
+        for path in sorted(self._folder.glob("member-*.safetensors")):
+            with _reading(path, self._folder), safe_open(path, "pt") as file:
+                state = dict(json.loads(file.metadata()["state"])["dict"])
+                history = _restored(state["history"], file)
+            found.append((int(path.stem.removeprefix("member-")), history))
+        return found
+
     def _path(self, place: int) -> Path:
         return self._folder / f"member-{place:04d}.safetensors"
+
+
+@contextmanager
+def _reading(path: Path, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise ModelError(
+            f"{path} cannot be read: {error}",
+            f"Delete {folder.parent} to train from the beginning.",
+        ) from error
 
 
 def _flattened(value: Any, tensors: dict[str, Tensor]) -> Any:

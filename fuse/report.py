@@ -454,12 +454,14 @@ def _member(raw: Any) -> dict[str, Any]:
 
 
 def _read_history(path: Path) -> list[dict[str, Any]]:
-    """Every epoch of every member; a file from before there were members holds one."""
+    """Every epoch of every member of the folds; older files hold neither events nor members."""
     with reading(path):
         records = []
         for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
             try:
-                raw = {"member": 1} | _as(json.loads(line), dict, "the line")
+                raw = {"event": "epoch", "member": 1} | _as(json.loads(line), dict, "the line")
+                if raw["event"] != "epoch":
+                    continue
                 records.append(
                     {key: _get(raw, key, int) for key in ("member", "epoch")}
                     | {key: _get(raw, key, float) for key in CURVES}

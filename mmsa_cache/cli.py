@@ -50,6 +50,9 @@ Workers = Annotated[
 Storage = Annotated[
     str | None, typer.Option(help="Database: postgresql://… or sqlite:///FILE.", metavar="URL")
 ]
+Track = Annotated[
+    list[str] | None, typer.Option(help="tensorboard, mlflow or wandb, beside JSON lines.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
@@ -282,6 +285,7 @@ def search(
     list_: Annotated[
         bool, typer.Option("--list", help="Show the studies: trials, best score, age.")
     ] = False,
+    track: Track = None,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -314,7 +318,13 @@ def search(
             _show(as_json, rows, _LISTED)
             return
         record = verb_search.search(
-            _settings(flags), study, trials, workers=workers, storage=storage, how=select
+            _settings(flags),
+            study,
+            trials,
+            workers=workers,
+            storage=storage,
+            how=select,
+            track=track or [],
         )
         if as_json:
             print_result(json.dumps(record, indent=1))
@@ -361,6 +371,7 @@ def train(
     summary: Annotated[
         bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
     ] = False,
+    track: Track = None,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -398,6 +409,7 @@ def train(
             refit=refit,
             outer=outer,
             assignments=assignments or [],
+            track=track or [],
         )
         if as_json:
             print_result(json.dumps(record, indent=1))
@@ -510,6 +522,37 @@ def compare(
         else:
             print_result(verb_compare.format_comparison(record, listed))
             _say_notes(record)
+
+    _guarded(debug, work)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    to: Annotated[Path, typer.Option(help="Folder to make.")],
+    form: Annotated[
+        str, typer.Option("--format", help="safetensors, or onnx: a checked graph besides.")
+    ] = "safetensors",
+    force: Annotated[bool, typer.Option("--force", help="Replace an export there.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a run as a folder with a model card that predicts anywhere."""
+
+    def work() -> None:
+        _check_packages()
+        from rich.filesize import decimal
+
+        from . import verb_export
+
+        record = verb_export.export(run, to, form=form, force=force)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+            return
+        rows = [{"file": name, "size": decimal(size)} for name, size in record["files"].items()]
+        _show(False, rows, ["file", "size"])
+        _say_notes(record)
+        say(f"Try it: mmsa predict --run {to} --text …")
 
     _guarded(debug, work)
 

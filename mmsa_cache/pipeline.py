@@ -5,16 +5,17 @@ Only commands import this; ``extract`` is imported when a function runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .bank import Dims, FeatureBank, ModalityFeatures
 from .config import Settings
 from .dataset import Sample, read_picture, single_sample
-from .errors import DeviceError
+from .errors import DeviceError, ModelError
 from .features import MODALITIES, cache_fields, cache_folder, classes_of, copies_of
-from .fingerprint import cache_name
+from .fingerprint import cache_name, differences
 from .store import find_cache
 
 
@@ -170,13 +171,72 @@ def origin_of(settings: Settings, bank: FeatureBank) -> dict[str, Any]:
     return origin | {"classes": list(classes_of(settings))}
 
 
-def live_bank(settings: Settings, samples: Sequence[Sample]) -> FeatureBank:
+class LiveEncoders:
+    """The encoders of some settings; each is loaded when first needed, and kept.
+
+    Args:
+        settings: The command's settings.
+        trained_on: By modality, the fields that identify the encoder a model was trained on;
+            those of modalities that are not there are not checked.
+    """
+
+    def __init__(
+        self, settings: Settings, trained_on: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        self._settings = settings
+        self._trained_on = trained_on or {}
+        self._loaded: dict[str, tuple[Any, Any]] = {}
+
+    def get(self, modality: str) -> tuple[Any, Any]:
+        """The encoder of a modality: resolved, and loaded.
+
+        Raises:
+            ModelError: It is not to be had, or is not the one that the model was trained on.
+        """
+        if modality not in self._loaded:
+            spec = resolve_encoder(self._settings, modality, compute_here(self._settings))
+            check_encoder(modality, spec, self._trained_on.get(modality))
+            self._loaded[modality] = spec, spec.load(pick_device(self._settings.device))
+        return self._loaded[modality]
+
+
+def check_encoder(modality: str, spec: Any, trained_on: Mapping[str, Any] | None) -> None:
+    """Refuses an encoder other than the one that a model was trained on.
+
+    Raises:
+        ModelError: A field that changes features differs; all such are named.
+    """
+    if trained_on is None:
+        return
+    # The precision may differ: what it changes is small, and stated.
+    here = json.loads(json.dumps(spec.fields)) | {"compute": trained_on.get("compute")}
+    changed = [
+        line.replace("the cache has", "the model was trained with").replace("wanted is", "here is")
+        for line in differences(here, trained_on)
+    ]
+    if changed:
+        raise ModelError(
+            f"The {modality} encoder here is not the one that the model was trained on.",
+            "Put back the encoder's files, or train the model again.",
+            changed,
+        )
+
+
+def live_bank(
+    settings: Settings, samples: Sequence[Sample], encoders: LiveEncoders | None = None
+) -> FeatureBank:
     """Encodes samples now, without a cache and without variants.
 
     The features are those of the cache up to the order of additions, which padding and batches
     change: about one part in a thousand, the resolution of float16.
+
+    Args:
+        settings: The command's settings.
+        samples: What to encode.
+        encoders: Those of the settings, where several calls share them.
     """
-    return _bank({m: _live_features(settings, samples, m) for m in MODALITIES}, samples)
+    encoders = encoders or LiveEncoders(settings)
+    return _bank({m: _live_features(settings, samples, m, encoders) for m in MODALITIES}, samples)
 
 
 def live_pair(
@@ -185,6 +245,7 @@ def live_pair(
     image: Path | None,
     dims: Sequence[Dims],
     positions: int,
+    encoders: LiveEncoders | None = None,
 ) -> FeatureBank:
     """Encodes one post of which a part is missing; the bank masks that part out.
 
@@ -194,13 +255,15 @@ def live_pair(
         image: Its picture, or None.
         dims: Features that the models expect.
         positions: Patches that the model expects of a picture.
+        encoders: Those of the settings, where several calls share them.
     """
+    encoders = encoders or LiveEncoders(settings)
     given = {"text": text, "image": image}
     sample = single_sample(text, image)
     features = {}
     for modality in MODALITIES:
         if given[modality] is not None:
-            features[modality] = _live_features(settings, [sample], modality)
+            features[modality] = _live_features(settings, [sample], modality, encoders)
         else:
             vectors = {
                 name.removeprefix(f"{modality}_"): size
@@ -214,14 +277,18 @@ def live_pair(
     return FeatureBank(features["text"], features["image"], [sample.guid], [-1], partial=True)
 
 
-def _live_features(settings: Settings, samples: Sequence[Sample], modality: str) -> Any:
+def _live_features(
+    settings: Settings, samples: Sequence[Sample], modality: str, encoders: LiveEncoders
+) -> ModalityFeatures:
     from extract.engine import encode_rows, plan_rows
 
-    device = pick_device(settings.device)
-    spec = resolve_encoder(settings, modality, compute_here(settings))
-    reader = reader_of(modality, spec, settings.seed)
+    spec, encoder = encoders.get(modality)
     shard = encode_rows(
-        plan_rows(samples, {}), reader, spec.load(device), device, settings.extract.batch_size
+        plan_rows(samples, {}),
+        reader_of(modality, spec, settings.seed),
+        encoder,
+        pick_device(settings.device),
+        settings.extract.batch_size,
     )
     return ModalityFeatures([shard], f"{modality} ({spec.label})")
 

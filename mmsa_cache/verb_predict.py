@@ -9,90 +9,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .bank import Dims, FeatureBank
-from .config import Settings
 from .console import say
-from .dataset import read_labels, single_sample
-from .errors import CacheNotFoundError, DataError, ModelError, SettingsError, StaleCacheError
+from .dataset import read_labels
+from .errors import DataError, ModelError, SettingsError
 from .features import load_samples
-from .pipeline import live_bank, live_pair, notes_of, open_bank, pick_device
+from .predictor import Predictor, load_model
 from .runs import find_run, read_config
 from .splits import is_cross_validation
 
 
-def _load(run: str, device: str | None, data: Path | None) -> tuple[Any, Settings]:
-    """The trained ensemble, and the settings it was made under.
-
-    From here on nothing is downloaded: what a run asks for must be on this machine.
-    """
+def _load(run: str, device: str | None, data: Path | None = None) -> Predictor:
+    """From here on nothing is downloaded: what a run asks for must be on this machine."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is imported, and by us
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from fuse.calibration import Calibration
-    from fuse.ensemble import Ensemble
-    from fuse.setting import restore
-
-    folder = find_run(run)
-    config = read_config(folder)
-    try:
-        raw = config["settings"]
-        if device is not None:
-            raw["device"] = device
-        if data is not None:
-            raw["data"]["root"] = str(data)
-        settings = Settings.model_validate(raw)
-        ensemble = Ensemble.restore(
-            [restore(model["setting"]) for model in config["models"]],
-            load_file(folder / "model.safetensors"),
-            Calibration(**config["calibration"]),
-            [Dims(**model["dims"]) for model in config["models"]],
-        )
-    except ModelError:
-        raise
-    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error
-    return ensemble, settings
+    return load_model(run, device=device, data=data)
 
 
 def predict_split(
     run: str, split: str, data: Path | None, device: str | None
 ) -> list[tuple[str, list[float]]]:
     """(guid, class probabilities) of a split, in the order of its label file."""
-    ensemble, settings = _load(run, device, data)
-    samples = load_samples(settings, split)
-    try:
-        bank = open_bank(settings, split, samples)
-    except (CacheNotFoundError, StaleCacheError) as error:
-        say(f"{error.message} Encoding the {len(samples)} pairs now.")
-        bank = live_bank(settings, samples)
-    return _predict(ensemble, settings, bank)
+    return _load(run, device, data).predict_split(split)
 
 
 def predict_pair(run: str, text: str | None, image: Path | None, device: str | None) -> list[float]:
     """Class probabilities of one pair, encoded now; one of the two may be missing."""
-    ensemble, settings = _load(run, device, None)
-    if text is not None and image is not None:
-        bank = live_bank(settings, [single_sample(text, image)])
-    else:
-        models = [blend.setting for blend in ensemble.blends]
-        if any(m.modality == "both" and not m.modality_dropout for m in models):
-            say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
-        dims = [Dims(**model["dims"]) for model in read_config(find_run(run))["models"]]
-        bank = live_pair(settings, text, image, dims, max(1, *(m.grid**2 for m in models)))
-    return _predict(ensemble, settings, bank)[0][1]
-
-
-def _predict(ensemble: Any, settings: Settings, bank: FeatureBank) -> list[tuple[str, list[float]]]:
-    import numpy as np
-
-    device = pick_device(settings.device)
-    for member in ensemble.members:
-        member.to(device)
-    probabilities = ensemble.predict(bank.to(device), np.arange(len(bank)))
-    return list(zip(bank.guids, probabilities.tolist(), strict=True))
+    model = _load(run, device)
+    if (text is None or image is None) and not model.knows_halves:
+        say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
+    return model.predict_pair(text, image)
 
 
 def classes_of_run(run: str) -> list[str]:
@@ -135,25 +79,25 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
             "Give a file with labels.",
             unlabelled[:10],
         )
-    _, settings = _load(run, device, None)
+    model = _load(run, device)
     found: dict[str, list[float]] = {}
     training: set[str] = set()
     wanted = {row.guid for row in rows}
     for split in ("train", "test"):
         try:
-            guids = {sample.guid for sample in load_samples(settings, split)}
+            guids = {sample.guid for sample in load_samples(model.settings, split)}
         except DataError:
             continue
         if split == "train":
             training = guids
         if wanted & guids:
-            found |= dict(predict_split(run, split, None, device))
+            found |= dict(model.predict_split(split))
     missing = sorted(wanted - found.keys())
     if missing:
         raise DataError(f"{labels}: {len(missing)} guid(s) are not in the data.", "", missing[:10])
     folder = find_run(run)
     held_out: set[str] = set()
-    if not is_cross_validation(read_config(folder)["outer"]):  # whose model has learned every row
+    if not is_cross_validation(model.outer):  # whose model has learned every row
         held_out = set(read_predictions(folder / "predictions.csv", classes).guids)
     truth = np.array([row.label for row in rows], np.int64)
     predicted = np.array([int(np.argmax(found[row.guid])) for row in rows], np.int64)
@@ -163,7 +107,7 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
     return {
         "run": run,
         "rows_seen_in_training": seen,
-        "notes": notes_of(settings),
+        "notes": model.notes,
         **score(truth, predicted, classes),
     }
 

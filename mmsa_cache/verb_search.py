@@ -8,7 +8,7 @@ import platform
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,18 @@ from .features import load_samples
 from .live import watch
 from .pipeline import notes_of, open_bank, origin_of, pick_device
 from .splits import duplicate_groups
+from .tracking import (
+    JsonLines,
+    Place,
+    TrialLines,
+    check_trackers,
+    log_run,
+    scalars,
+    tracking,
+)
 
+STUDIES = Path("studies")
+"""Where studies lie, and what is recorded of them."""
 _SECONDS_BETWEEN_LOOKS = 0.5
 _HEADERS = {"low": "5 %", "high": "95 %", "alpha": "α", "beta": "β"}
 
@@ -32,6 +43,7 @@ def search(
     workers: int | None = None,
     storage: str | None = None,
     how: str = "best",
+    track: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Runs a study; returns its choice, what it is worth outside, and what mattered.
 
@@ -42,6 +54,7 @@ def search(
         workers: Worker processes; None takes one a usable core, or one a GPU.
         storage: Address of a database; None is the working folder's own.
         how: ``best`` or ``one-se``.
+        track: Where it is recorded besides JSON lines, see `tracking.TRACKERS`.
     """
     from fuse import search as engine
     from fuse.ledger import DATABASE
@@ -56,11 +69,20 @@ def search(
             f"The study {name!r} has no space: it is one setting.",
             f"Train it: mmsa train --study {name}.",
         )
+    check_trackers(track)
     devices = devices_of(settings.device, workers)
+    place = Place(study.name, STUDIES / "tensorboard" / study.name, _protocol(study))
     with (
         _ready(settings, study) as ready,
+        tracking(track, place) as tracked,
         watch(f"study {study.name}, {len(devices)} worker(s)") as progress,
     ):
+        lines = TrialLines(JsonLines(STUDIES / f"{study.name}.jsonl"), tracked)
+
+        def on_change(now: Any) -> None:
+            lines.add(now.trials)
+            progress(now)
+
         outcome = engine.search(
             study,
             trials=trials,
@@ -68,10 +90,19 @@ def search(
             storage=storage or DATABASE,
             devices=devices,
             how=how,
-            on_change=progress,
+            on_change=on_change,
             **ready,
         )
+        tracked.final = scalars(outcome.record)
+    lines.end(tracked.final)
+    log_run("search", study.name, outcome.record["seconds"], tracked.final)
     return outcome.record | {"notes": notes_of(settings) + _warnings(outcome.record)}
+
+
+def _protocol(study: Any) -> dict[str, Any]:
+    """What trackers show of a study: the protocol and what is fixed."""
+    found = {"study": study.name, "outer": study.outer, "folds": study.folds}
+    return {**found, "seeds": study.seeds, "metric": study.metric, **study.fixed}
 
 
 @contextlib.contextmanager
@@ -85,7 +116,7 @@ def _ready(settings: Settings, study: Any) -> Iterator[dict[str, Any]]:
     bank = open_bank(settings, "train", samples)
     origin = origin_of(settings, bank)
     sides = [study.fixed.get("grid", 0), *candidates(study.space.get("grid", [0]))]
-    with shared_grids(bank, sides, Path("studies")) as source:
+    with shared_grids(bank, sides, STUDIES) as source:
         labels = bank.labels.numpy()
         del bank  # the workers map their own
         yield {
