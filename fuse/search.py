@@ -28,9 +28,9 @@ from .setting import Setting
 from .space import Study, restored
 from .worker import Job, Source
 
-_IDENTITY = "identity"
+IDENTITY = "identity"
 _SELECTION = "selection"
-_LOOKS = "looks"
+LOOKS = "looks"
 _INSIGHT = "insight"
 
 
@@ -167,9 +167,9 @@ def search(
 def _identify(ledger: Ledger, study: Study, seed: int, origin: dict[str, Any]) -> None:
     """Refuses to go on with a study that was begun with something else."""
     identity = json.loads(json.dumps({**study.as_dict(), "seed": seed, **origin}))
-    known = ledger.attributes().get(_IDENTITY)
+    known = ledger.attributes().get(IDENTITY)
     if known is None:
-        ledger.note(_IDENTITY, identity)
+        ledger.note(IDENTITY, identity)
         return
     changed = [
         line.replace("the cache has", "the study has") for line in differences(identity, known)
@@ -187,10 +187,10 @@ def _judged_once(
 ) -> list[dict[str, Any]]:
     """Every look at the outer rows, that at this trial last; a trial is never looked at twice."""
     with ledger.exclusive("judge"):
-        looks: list[dict[str, Any]] = ledger.attributes().get(_LOOKS, [])
+        looks: list[dict[str, Any]] = ledger.attributes().get(LOOKS, [])
         if trial not in (look["trial"] for look in looks):
             looks = [*looks, {"trial": trial, "finished": finished, **judge().as_dict()}]
-            ledger.note(_LOOKS, looks)
+            ledger.note(LOOKS, looks)
     return sorted(looks, key=lambda look: look["trial"] == trial)
 
 
@@ -306,7 +306,7 @@ def choose(
     found: list[tuple[Chosen, Study]] = []
     others: list[str] = []
     for record in records:
-        identity = record.attributes.get(_IDENTITY, {})
+        identity = record.attributes.get(IDENTITY, {})
         if study_name not in ("best", record.name):
             continue
         if any(identity.get(key) != value for key, value in wanted.items()):
