@@ -254,5 +254,5 @@ def _axis(values: Sequence[float]) -> tuple[list[str], list[int]]:
     if len(different) <= _CELLS:
         return [f"{value:g}" for value in different], [different.index(v) for v in values]
     low, step = different[0], (different[-1] - different[0]) / _CELLS
-    names = [f"{low + k * step:.2f}–{low + (k + 1) * step:.2f}" for k in range(_CELLS)]
+    names = [f"≈{low + (k + 0.5) * step:.2f}" for k in range(_CELLS)]
     return names, [min(int((value - low) / step), _CELLS - 1) for value in values]

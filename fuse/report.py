@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from .probability_resampling import probability_bootstrap
 from .reliability import calibration
 from .resampling import LEVEL, RESAMPLES, SEED, Interval, bootstrap
 from .run_files import FIGURES, RunFiles, read_run
+from .setting import Setting
 from .thumbnails import heated, thumbnail
 
 GALLERY = 8
@@ -40,11 +41,20 @@ MAX_CHARS = 600
 """Characters of a post's text that the gallery shows."""
 MAX_WORDS = 8
 """Words of a post whose attention the gallery shows."""
-_LEAST_SCALE = 3.0
+_LEAST_SCALE = 2.0
 """Attention, as multiples of an even one, that is drawn at full strength at the least: what is
 nearly even everywhere must not look like a find."""
 _CHARTED = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "roc_auc")
 """Figures on one scale, of which more is better."""
+_CALIBRATED = (
+    "accuracy",
+    "macro_f1",
+    "macro_recall",
+    "neg_log_loss",
+    "brier",
+    "calibration_error",
+)
+"""Figures that calibration changes."""
 _LOSSES = ("neg_log_loss",)
 """Figures that are shown with their sign turned."""
 _OUTER = {
@@ -124,13 +134,15 @@ def render(
     page = _template().render(
         run=title or folder.resolve().name,
         config=run.config,
+        defaults=asdict(Setting()),
+        always=("fusion", "level", "modality", "loss"),
         caveats=[*run.config["notes"], *_random_weights(run.config["encoders"])],
         colours=class_colours(classes),
         env=run.env,
         command=run.command,
         metrics=run.metrics,
         scores=scores,
-        compared=[key for key in FIGURES if all(key in row["score"] for row in scores)],
+        compared=[key for key in _CALIBRATED if all(key in row["score"] for row in scores)],
         distinct=_distinct(run),
         figures=FIGURES,
         intervals=intervals,
@@ -297,6 +309,7 @@ def _template() -> jinja2.Template:
     environment.filters["plain"] = _plain
     environment.filters["labels"] = tick_labels
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
+    environment.filters["signed_span"] = lambda interval: _signed(interval.low, interval.high)
     environment.filters["figure"] = _figure
     environment.filters["span"] = _span
     return environment.get_template(_TEMPLATE)
@@ -312,11 +325,14 @@ def _figure(value: float | None, key: str = "") -> str:
 def _span(interval: Interval | None, key: str = "") -> str:
     if interval is None:
         return "–"
-    low, high = sorted(
-        (-interval.low, -interval.high) if key in _LOSSES else (interval.low, interval.high)
-    )
-    between = " … " if low < 0 else "–"
-    return f"{low:.3f}{between}{high:.3f}".replace("-", "−")
+    low, high = interval.low, interval.high
+    if key in _LOSSES:
+        low, high = -high, -low
+    return _signed(low, high) if low < 0 else f"{low:.3f}–{high:.3f}"
+
+
+def _signed(low: float, high: float) -> str:
+    return f"{low:+.3f} … {high:+.3f}".replace("-", "−")
 
 
 def _plain(value: object) -> str:
@@ -387,7 +403,7 @@ def _attention(found: Attended, most: int = MAX_WORDS) -> dict[str, Any]:
                 "word": found.words[k],
                 "peak": float(peaks[k]),
                 "where": _where(times[k]),
-                "picture": heated(found.picture, times[k] / scale),
+                "picture": heated(found.picture, (times[k] - 1) / (scale - 1)),
             }
             for k in chosen
         ],

@@ -150,14 +150,15 @@ def _read_config(path: Path) -> dict[str, Any]:
             raise ValueError(f"expected 'classes' to be different names, received {classes}")
         encoders = _get(config, "encoders", dict)
         study = config.get("study")
+        data = _get(_get(config, "settings", dict), "data", dict)
         return {
             "classes": classes,
             "encoders": {m: _get(encoders, m, str) for m in ("text", "image")},
             "settings": _settings(config),
             "outer": _get(config, "outer", str),
-            "group": {key: config[key] for key in _GROUP if key in config},
+            "group": {key: config.get(key) for key in _GROUP},
             "study": None if study is None else _study(study),
-            "data": _get(_get(config, "settings", dict), "data", dict),
+            "data": {key: data.get(key) for key in ("root", "encoding", "max_chars")},
             "notes": _list_of(config, "notes", str) if "notes" in config else [],
         }
 
