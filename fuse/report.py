@@ -6,6 +6,7 @@ from data (texts, guids, class names, the command) reaches the page only through
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -298,6 +299,7 @@ def least_certain(predictions: Predictions, most: int = GALLERY) -> NDArray[np.i
 # --- the page -----------------------------------------------------------------------------------
 
 
+@functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),

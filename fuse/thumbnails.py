@@ -63,7 +63,7 @@ def heated(picture: NDArray[np.uint8], strength: NDArray[np.float64]) -> dict[st
     cells = Image.fromarray((strength.clip(0, 1) * 255).round().astype(np.uint8))
     heat = np.asarray(cells.resize(grey.size, Image.Resampling.BILINEAR), np.float64)[..., None]
     heat /= 255
-    base = np.asarray(grey, np.float64)[..., None]
+    base = 20 + 0.75 * np.asarray(grey, np.float64)[..., None]  # bright pictures drown colours
     colour = _FAINT + heat * (_STRONG - _FAINT)
     mixed = base + _OPAQUE * np.sqrt(heat) * (colour - base)
     return _embedded(Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8)))

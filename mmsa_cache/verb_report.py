@@ -195,4 +195,6 @@ def _command(folder: Path, name: str, config: Mapping[str, Any], loss: str) -> s
         if word == "--study" and (source := next(trials, None)) and source["trial"] is not None:
             words[place + 1] = f"{source['name']}:{source['trial']}"
     words = [word for word in words if word != "--json"]
+    if "--name" in words[:-1]:
+        del words[words.index("--name") : words.index("--name") + 2]
     return shlex.join([*words, "--set", f"loss={loss}", "--name", f"{name}-{loss}"])
