@@ -1,4 +1,4 @@
-"""Which patches of its picture each word of a post attended to, taken out of a model's `forward`."""
+"""Which patches of its picture each word of a post attended to, out of a model's `forward`."""
 
 from __future__ import annotations
 

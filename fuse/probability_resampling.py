@@ -86,9 +86,7 @@ def probability_bootstrap(
     sums = _summed(labels, probabilities)
     parts: list[dict[str, Floats]] = []
     for first in range(0, resamples, _AT_ONCE):
-        draws = [
-            generator.integers(0, rows, rows) for _ in range(min(_AT_ONCE, resamples - first))
-        ]
+        draws = [generator.integers(0, rows, rows) for _ in range(min(_AT_ONCE, resamples - first))]
         times = np.stack([np.bincount(draw, minlength=rows) for draw in draws])
         parts.append(_figures(times, curves, sums))
     samples = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

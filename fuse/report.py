@@ -1,7 +1,8 @@
 """The report of a run: one HTML file that opens offline, without scripts or requests.
 
 Everything that is a number is computed here or in `charts`; ``report*.j2`` lay it out. What comes
-from data (texts, guids, class names, the command) reaches the page only through jinja2's autoescape.
+from data (texts, guids, class names, the command) reaches the page only through jinja2's
+autoescape.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def resampled_confusions(
 
 
 def figures(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Accuracy, macro figures and weighted F1 of confusion matrices, (…, classes, classes) → (…)."""
+    """Accuracy, macro figures and weighted F1 of confusions, (…, classes, classes) → (…)."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     f1, rows = class_f1(confusion), confusion.sum(axis=-1)
     return {

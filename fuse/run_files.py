@@ -276,7 +276,10 @@ def _snapshot(raw: Any) -> dict[str, Any]:
 
     fusions = rows("by_fusion", ("trials", "complete", "trial"), ("score",))
     parameters = rows("importance", ("trials",), ("median", "low", "high"))
-    for found, key, name in ((fusions, "by_fusion", "value"), (parameters, "importance", "parameter")):
+    for found, key, name in (
+        (fusions, "by_fusion", "value"),
+        (parameters, "importance", "parameter"),
+    ):
         for row, named in zip(found, raw[key], strict=True):
             row[name] = _get(named, name, str)
     judged = raw.get("judged")

@@ -74,9 +74,7 @@ def recalls(first: Judged, second: Judged) -> dict[str, Any]:
     shared = share([first, second])
     count = len(shared.classes)
     drawn = class_recall(
-        resampled_confusions(
-            shared.labels, shared.predicted, count, resamples=RESAMPLES, seed=SEED
-        )
+        resampled_confusions(shared.labels, shared.predicted, count, resamples=RESAMPLES, seed=SEED)
     )
     right = shared.predicted == shared.labels
     records = []

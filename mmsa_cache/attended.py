@@ -1,4 +1,4 @@
-"""The attention of a trained model's words over pictures: stage two's weights on stage one's inputs.
+"""The attention of words over pictures: stage two's weights on stage one's inputs.
 
 Only commands import this; both stages are imported when a function runs.
 """
@@ -148,7 +148,7 @@ def _grid(side: int, image: Any, patches: int) -> tuple[int, int] | None:
         return side, side
     averaged = image.options.grid()
     if averaged is not None:
-        return averaged  # type: ignore[no-any-return]
+        return averaged
     root = math.isqrt(patches)
     return (root, root) if root * root == patches else None
 

@@ -166,9 +166,7 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
     }
 
 
-def _relation(
-    folder: Path, training: Sequence[Sample], rows: Sequence[Sample]
-) -> tuple[Any, Any]:
+def _relation(folder: Path, training: Sequence[Sample], rows: Sequence[Sample]) -> tuple[Any, Any]:
     """Whether a run has learned from each row, and whether it has from one that shows its post.
 
     Args:

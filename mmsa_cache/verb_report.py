@@ -134,7 +134,9 @@ def _found(folder: Path) -> Path | None:
         own = read_config(folder)
         rivals = []
         for path in RUNS.glob("[!.]*/config.json"):
-            if path.parent.resolve() != folder.resolve() and is_rival(own, read_config(path.parent)):
+            if path.parent.resolve() != folder.resolve() and is_rival(
+                own, read_config(path.parent)
+            ):
                 rivals.append(path)
     except (KeyError, TypeError, ModelError):  # runs of other versions are no rivals
         return None

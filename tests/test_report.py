@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fuse.attention_maps import Attended, Maps
+from fuse.charts import class_colours, learning_curves, search_history, surface, ticks
 from fuse.compare import Judged
 from fuse.metrics import probability_score, score
 from fuse.predictions import Predictions
-from fuse.attention_maps import Attended, Maps
-from fuse.charts import class_colours, learning_curves, search_history, surface, ticks
 from fuse.report import Against, Post, render
 from fuse.versus import recalls
 from mmsa_cache.errors import ModelError

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 WIDE, NARROW = (1100, 900), (360, 740)
 ATTACKS = (
     "<script>document.title = 'broken'</script>",
-    "\"><img src=x onerror=\"document.title = 'broken'\">",
+    '"><img src=x onerror="document.title = \'broken\'">',
     "' onmouseover='document.title = 1' x='",
     "</style><script>document.title = 'broken'</script>",
     "<svg onload=\"document.title = 'broken'\">",
@@ -152,15 +152,14 @@ def test_every_section_is_seen(browser: Any) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW])
-def test_nothing_stands_out_of_the_window(
-    browser: Any, size: tuple[int, int], scheme: str
-) -> None:
+def test_nothing_stands_out_of_the_window(browser: Any, size: tuple[int, int], scheme: str) -> None:
     look(browser, size, scheme)
     # With every fold open; what scrolls or ends with an ellipsis in a box counts as that box.
     wider = """document.querySelectorAll('details').forEach(d => d.open = true);
-        const width = document.documentElement.clientWidth;
+        const width = window.innerWidth;
         const out = [...document.body.querySelectorAll('*')].filter(e => !e.closest('.scroll *')
-            && !e.closest('svg *') && !e.closest('.word *') && e.getBoundingClientRect().right > width + 0.5);
+            && !e.closest('svg *') && !e.closest('.word *')
+            && e.getBoundingClientRect().right > width + 0.5);
         return [document.documentElement.scrollWidth, width, out.slice(0, 5).map(
             e => e.outerHTML.slice(0, 80))]"""
     scrolled, width, out = browser.execute_script(wider)
