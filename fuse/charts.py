@@ -76,10 +76,7 @@ class Dots:
 
     @classmethod
     def of(cls, rows: Sequence[tuple[str, list[Mark]]], *also: float) -> Dots:
-        """Args:
-        rows: Names and their marks.
-        also: Values that the axis has to hold as well.
-        """
+        """Rows on an axis that holds all their values and intervals, and ``also``."""
         held = list(also)
         for _, marks in rows:
             for mark in marks:

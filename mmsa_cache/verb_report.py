@@ -197,6 +197,8 @@ def _command(folder: Path, name: str, config: Mapping[str, Any], loss: str) -> s
         if word == "--study" and (source := next(trials, None)) and source["trial"] is not None:
             words[place + 1] = f"{source['name']}:{source['trial']}"
     words = [word for word in words if word != "--json"]
-    if "--name" in words[:-1]:
-        del words[words.index("--name") : words.index("--name") + 2]
+    pairs = enumerate(zip(words, words[1:], strict=False))
+    replaced = [p for p, (a, b) in pairs if a == "--name" or (a == "--set" and b[:5] == "loss=")]
+    for place in reversed(replaced):
+        del words[place : place + 2]
     return shlex.join([*words, "--set", f"loss={loss}", "--name", f"{name}-{loss}"])

@@ -272,7 +272,7 @@ def test_only_runs_that_differ_in_the_loss_are_rivals() -> None:
 
 
 def test_the_command_for_the_other_loss_names_the_trial(tmp_path: Path) -> None:
-    command = "mmsa train --study best --study kernel --name one --folds 3 --json\n"
+    command = "mmsa train --study best --set loss=acb --study kernel --name one --folds 3 --json\n"
     (tmp_path / "command.txt").write_text(command)
     studies = [{"name": "quick", "trial": 7}, {"name": "kernel", "trial": None}]
     assert _command(tmp_path, "one", {"studies": studies}, "ce") == (
