@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -197,7 +198,7 @@ def _command(folder: Path, name: str, config: Mapping[str, Any], loss: str) -> s
         if word == "--study" and (source := next(trials, None)) and source["trial"] is not None:
             words[place + 1] = f"{source['name']}:{source['trial']}"
     words = [word for word in words if word != "--json"]
-    pairs = enumerate(zip(words, words[1:], strict=False))
+    pairs = enumerate(itertools.pairwise(words))
     replaced = [p for p, (a, b) in pairs if a == "--name" or (a == "--set" and b[:5] == "loss=")]
     for place in reversed(replaced):
         del words[place : place + 2]
