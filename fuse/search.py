@@ -28,9 +28,9 @@ from .setting import Setting
 from .space import Study, restored
 from .worker import Job, Source
 
-_IDENTITY = "identity"
+IDENTITY = "identity"
 _SELECTION = "selection"
-_LOOKS = "looks"
+LOOKS = "looks"
 _INSIGHT = "insight"
 
 
@@ -182,9 +182,9 @@ def _identify(ledger: Ledger, study: Study, seed: int, origin: dict[str, Any]) -
     """Refuses to go on with a study that was begun with something else."""
     identity = json.loads(json.dumps({**study.as_dict(), "seed": seed, **origin}))
     with ledger.exclusive("identity"):  # of two that begin it at once, one is refused
-        known = _stored(ledger.attributes(), _IDENTITY, dict, None)
+        known = _stored(ledger.attributes(), IDENTITY, dict, None)
         if known is None:
-            ledger.note(_IDENTITY, identity)
+            ledger.note(IDENTITY, identity)
             return
     changed = [
         line.replace("the cache has", "the study has") for line in differences(identity, known)
@@ -202,10 +202,10 @@ def _judged_once(
 ) -> list[dict[str, Any]]:
     """Every look at the outer rows, that at this trial last; a trial is never looked at twice."""
     with ledger.exclusive("judge"):
-        looks: list[dict[str, Any]] = _stored(ledger.attributes(), _LOOKS, list, [])
+        looks: list[dict[str, Any]] = _stored(ledger.attributes(), LOOKS, list, [])
         if trial not in (look["trial"] for look in looks):
             looks = [*looks, {"trial": trial, "finished": finished, **judge().as_dict()}]
-            ledger.note(_LOOKS, looks)
+            ledger.note(LOOKS, looks)
     return sorted(looks, key=lambda look: look["trial"] == trial)
 
 
@@ -321,7 +321,7 @@ def choose(
     found: list[tuple[Chosen, Study]] = []
     others: list[str] = []
     for record in records:
-        identity = _stored(record.attributes, _IDENTITY, dict, {})
+        identity = _stored(record.attributes, IDENTITY, dict, {})
         if study_name not in ("best", record.name):
             continue
         if any(identity.get(key) != value for key, value in wanted.items()):

@@ -557,6 +557,44 @@ def export(
     _guarded(debug, work)
 
 
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Show what another run's loss does to each class's recall; default: the latest "
+            "run here that differs in the loss only.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the page; default: report.html of the run.")
+    ] = None,
+    data: Data = None,
+    device: Device = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a run's report again: one page that opens offline."""
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_report
+
+        record = verb_report.report(run, against=against, data=data, out=out, device=device)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+        else:
+            _show(False, [{**record, "against": record["against"] or "–"}], _REPORTED)
+            _say_notes(record)
+
+    _guarded(debug, work)
+
+
+_REPORTED = ["run", "against", "bytes", "report"]
+
+
 @bench_app.command("extract")
 def bench_extract(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs to measure on.")] = 2048,

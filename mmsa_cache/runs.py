@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from . import __version__
 from .disk import parse_json, read_plain, sync
 from .errors import ModelError, SettingsError
 from .fingerprint import digest
@@ -36,7 +38,7 @@ def environment(device: str) -> dict[str, Any]:
         "system": platform.system(),
         "cpus": os.cpu_count(),
         "device": device,
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {"mmsa": __version__, **{name: version(name) for name in _PACKAGES}},
     }
 
 
@@ -109,7 +111,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_command(path: Path) -> None:
-    path.write_text(" ".join(["mmsa", *sys.argv[1:]]) + "\n", encoding="utf-8")
+    path.write_text(shlex.join(["mmsa", *sys.argv[1:]]) + "\n", encoding="utf-8")
 
 
 def find_run(name: str) -> Path:

@@ -18,6 +18,7 @@ from .pipeline import notes_of, open_bank, origin_of, pick_device, resolve_encod
 from .runs import CHECKPOINT, environment, find_run, new_run, write_command, write_json
 from .splits import duplicate_groups
 from .tracking import JsonLines, Place, check_trackers, log_run, scalars, tracking
+from .verb_report import compose
 
 DEFAULT_OUTER = "report"
 
@@ -122,7 +123,8 @@ def train(
 
     from fuse import final as finals
     from fuse.checkpoints import FolderCheckpoint
-    from fuse.report import Post, render
+    from fuse.run_files import STUDIES
+    from fuse.study_record import snapshot
     from fuse.trainer import input_dims
 
     check_trackers(track)
@@ -229,8 +231,11 @@ def train(
         write_command(folder / "command.txt")
         _write_predictions(folder / "predictions.csv", final, samples, classes)
         save_file(final.ensemble.tensors(), folder / "model.safetensors")
-        posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
-        (folder / "report.html").write_text(render(folder, posts, name), encoding="utf-8")
+        searched = [s for s in sources if s["trial"] is not None]
+        if searched:
+            write_json(folder / STUDIES, [snapshot(s["name"], s["trial"]) for s in searched])
+        page = compose(folder, name, samples, final.ensemble, bank, settings)
+        (folder / "report.html").write_text(page, encoding="utf-8")
     path = find_run(name)
     log_run("train", name, round(time.monotonic() - started, 1), scalars(final.figures))
     return {"run": name, "directory": str(path), "notes": notes_of(settings), **final.figures}
