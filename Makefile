@@ -22,9 +22,9 @@ demo: venv
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-# The longer series of kills and interruptions.
+# The longer series of kills, failing disks, damage, fuzzing and memory; ends with a table of them.
 test-faults: venv
-	$(BIN)/python -m pytest -m faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or counted" -n auto --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .

@@ -391,10 +391,13 @@ def _shards(
                 if not problems:
                     encoding.append((piece, ready.operations, batches))
             if not encoding:  # what comes before the unreadable row is sealed first
-                waiting = [tasks for _, tasks in reading]
-                waiting += [read_ahead(rest) for rest in coming]
-                for task in itertools.chain.from_iterable(waiting):
-                    problems += task.result().problems
+                # Of the rest only the problems are of interest: inputs of all rows are too large.
+                while reading:
+                    _, tasks = reading.popleft()
+                    problems += [found for task in tasks for found in task.result().problems]
+                for rest in coming:
+                    for task in read_ahead(rest):
+                        problems += task.result().problems
                 raise _unreadable(problems)
             piece, operations, batches = encoding.popleft()
             shard, seconds = assemble(piece.rows, operations, batches, piece.job.encoder)

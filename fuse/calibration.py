@@ -30,6 +30,13 @@ class Calibration:
     offsets: tuple[float, ...]
     """One a class; zeros change nothing."""
 
+    def __post_init__(self) -> None:
+        values = (self.temperature, *self.offsets)
+        if not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+            raise ValueError("a calibration holds finite numbers")
+        if self.temperature <= 0:
+            raise ValueError("a temperature is above 0")
+
     @classmethod
     def none(cls, classes: int) -> Calibration:
         """Changes nothing."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import ModelError
-from mmsa_cache.store import write_atomically
 
 from .trainer import Checkpoint
 
@@ -20,6 +22,8 @@ SECONDS_BETWEEN = 10.0
 """A member is kept at the first end of an epoch after so long, and at its last; what a kill costs.
 
 Pooled models take a fraction of a second an epoch: writing each would cost more than training."""
+
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
 
 
 class FolderCheckpoint(Checkpoint):
@@ -43,15 +47,9 @@ class FolderCheckpoint(Checkpoint):
         path = self._path(place)
         if not path.is_file():
             return None
-        try:
-            with safe_open(path, "pt") as file:
-                skeleton = json.loads(file.metadata()["state"])
-                state: dict[str, Any] = _restored(skeleton, file)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise ModelError(
-                f"{path} cannot be read: {error}",
-                f"Delete {self._folder.parent} to train from the beginning.",
-            ) from error
+        with _reading(path, self._folder), safe_open(path, "pt") as file:
+            skeleton = json.loads(file.metadata()["state"])
+            state: dict[str, Any] = _restored(skeleton, file)
         return state
 
     def save(self, place: int, state: dict[str, Any]) -> None:
@@ -66,8 +64,29 @@ class FolderCheckpoint(Checkpoint):
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path(place), save(tensors, {"state": json.dumps(skeleton)}))
 
+    def histories(self) -> list[tuple[int, list[dict[str, Any]]]]:
+        """Place and records of every member that is kept, by place; no tensor is read."""
+        found = []
+        for path in sorted(self._folder.glob("member-*.safetensors")):
+            with _reading(path, self._folder), safe_open(path, "pt") as file:
+                state = dict(json.loads(file.metadata()["state"])["dict"])
+                history = _restored(state["history"], file)
+            found.append((int(path.stem.removeprefix("member-")), history))
+        return found
+
     def _path(self, place: int) -> Path:
         return self._folder / f"member-{place:04d}.safetensors"
+
+
+@contextmanager
+def _reading(path: Path, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise ModelError(
+            f"{path} cannot be read: {error}",
+            f"Delete {folder.parent} to train from the beginning.",
+        ) from error
 
 
 def _flattened(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -107,6 +107,7 @@ class Coordinator:
                 self._look()
                 if self.progress.finished >= self.progress.wanted:
                     self._ledger.tidy()
+                    self._on_change(self.progress)
                     return self.progress
             self._pool.open()
             for event in self._pool.wait(_LOOK_AGAIN):

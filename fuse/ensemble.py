@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +17,9 @@ from .calibration import Calibration, Probabilities
 from .kernel import KernelClassifier
 from .setting import Setting
 from .trainer import Classifier, make_model, predict
+
+_MAX_PARTS = 1000
+"""Layers of a stored model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +89,35 @@ class Ensemble:
             states.setdefault((int(first), int(second)), {})[key] = value
         blends = [Blend(setting, []) for setting in settings]
         for (number, place), state in sorted(states.items()):
-            landmarks = [len(v) for name, v in state.items() if name.startswith("landmarks_")]
-            rows = landmarks[0] if landmarks else None
-            member = make_model(settings[number], dims[number], len(calibration.offsets), rows)
-            if isinstance(member, KernelClassifier):
-                member.fold()
-            try:
-                member.load_state_dict(state)
-            except RuntimeError as error:
-                raise ModelError(
-                    f"Member {place} of setting {number} is not of this setting: {error}"
-                ) from error
+            setting = settings[number]
+            # Made without memory first: what the tensors do not bear out is never allocated.
+            parts = setting.layers + len(setting.head_dims())
+            with torch.device("meta"):
+                member = (
+                    _member(setting, dims[number], calibration, state)
+                    if (parts <= _MAX_PARTS)
+                    else None
+                )
+            if member is None or _shapes(member.state_dict()) != _shapes(state):
+                raise ModelError(f"Member {place} of setting {number} is not of this setting.")
+            member = _member(setting, dims[number], calibration, state)
+            member.load_state_dict(state)
             blends[number].members.append(member.eval())
         if not all(blend.members for blend in blends):
             raise ModelError("The model file lacks members.")
         return cls(blends, calibration)
+
+
+def _member(
+    setting: Setting, dims: Dims, calibration: Calibration, state: Mapping[str, Tensor]
+) -> Classifier:
+    landmarks = [len(value) for name, value in state.items() if name.startswith("landmarks_")]
+    rows = landmarks[0] if landmarks else None
+    member = make_model(setting, dims, len(calibration.offsets), rows)
+    if isinstance(member, KernelClassifier):
+        member.fold()
+    return member
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}

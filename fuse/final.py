@@ -15,6 +15,7 @@ from mmsa_cache.splits import grouped_folds, outer_splits
 from .calibration import Calibration, Probabilities, calibrate
 from .ensemble import Blend, Ensemble
 from .metrics import probability_score, selection_score
+from .probability_resampling import intervals
 from .setting import METRICS, Setting
 from .trainer import Checkpoint, Fit, Record, Task, fit_group, predict
 
@@ -42,8 +43,10 @@ class Trained:
     probabilities: Probabilities
     """(outer rows, classes), calibrated"""
     figures: Record
-    """``outer`` and ``inner`` scores, also ``_uncalibrated``; ``calibration``; a record a member
-    and a part; ``spread``: mean and deviation of single members over the outer rows."""
+    """``outer`` and ``inner`` scores, also ``_uncalibrated``; ``intervals`` of ``outer``;
+    ``duplicates``: outer rows that show a post which was learned from, and
+    ``outer_without_duplicates``; ``calibration``; a record a member and a part; ``spread``: mean
+    and deviation of single members over the outer rows."""
 
 
 def plan(
@@ -164,14 +167,17 @@ def train(
     rows = np.concatenate([part.judged for part in parts])
     order = np.argsort(rows)
     outer_final = np.concatenate([part.calibration(part.outer) for part in judged])[order]
+    outer_rows = rows[order]
     return Trained(
         Ensemble(blends, _mean_calibration([part.calibration for part in judged])),
         fits,
-        rows[order],
+        outer_rows,
         outer_final,
         {
             **_figures(parts, judged, labels, names),
+            **_duplicates(parts, judged, bank.guids, labels, groups, names),
             **_of_members(settings, parts, trained, fits, bank, labels),
+            "intervals": intervals(labels[outer_rows], outer_final, names),
             "training_rows": len(parts[0].development),
         },
     )
@@ -292,6 +298,32 @@ def _figures(
             {"rows": len(part.judged), **found} for part, found in zip(parts, scores, strict=True)
         ],
         "spread_parts": {m: _spread([score[m] for score in scores]) for m in METRICS},
+    }
+
+
+def _duplicates(
+    parts: Sequence[Part],
+    judged: Sequence[_Judged],
+    guids: Sequence[str],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    names: Sequence[str],
+) -> Record:
+    """Which outer rows show a post that their part learned from, and the figures without them."""
+    twins = [np.isin(groups[part.judged], groups[part.development]) for part in parts]
+    rows = np.concatenate([part.judged[~twin] for part, twin in zip(parts, twins, strict=True)])
+    found = np.concatenate(
+        [of.calibration(of.outer)[~twin] for of, twin in zip(judged, twins, strict=True)]
+    )
+    doubled = np.concatenate([part.judged[twin] for part, twin in zip(parts, twins, strict=True)])
+    return {
+        "duplicates": {
+            "rows": len(doubled),
+            "guids": [guids[row] for row in sorted(doubled.tolist())],
+        },
+        "outer_without_duplicates": (
+            probability_score(labels[rows], found, names) if len(rows) else None
+        ),
     }
 
 

@@ -9,8 +9,9 @@ which makes totals exact.
 from __future__ import annotations
 
 import contextlib
+import math
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mmsa_cache.errors import MmsaError, SettingsError
+from mmsa_cache.errors import MmsaError, ModelError, SettingsError
 
 from .locks import PATIENCE, AdvisoryLocks, FileLocks, Locks, patiently
 from .sampling import Draw
@@ -153,11 +154,22 @@ class Ledger:
 
     def trials(self) -> list[FrozenTrial]:
         """Every trial, by number; not to be changed."""
-        return self._try(lambda: self._storage.get_all_trials(self._id, deepcopy=False))
+        return self._try(self._all)
+
+    def _all(self) -> list[FrozenTrial]:
+        with _made_by_mmsa(self.place):
+            trials = self._storage.get_all_trials(self._id, deepcopy=False)
+            check(trials)
+        return trials
 
     def attributes(self) -> dict[str, Any]:
         """What is stored about the study."""
-        return self._try(lambda: self._storage.get_study_user_attrs(self._id))
+
+        def work() -> dict[str, Any]:
+            with _made_by_mmsa(self.place):
+                return self._storage.get_study_user_attrs(self._id)
+
+        return self._try(work)
 
     def note(self, key: str, value: Any) -> None:
         """Stores something about the study."""
@@ -177,9 +189,9 @@ class Ledger:
         def work() -> Claim | None:
             self._locks.keep()
             with self._locks.exclusive(self._name):
-                trials = self._storage.get_all_trials(self._id, deepcopy=False)
+                trials = self._all()
                 if self._free_orphans(trials):
-                    trials = self._storage.get_all_trials(self._id, deepcopy=False)
+                    trials = self._all()
                 states = [trial.state for trial in trials]
                 begun = sum(s in (*FINISHED, TrialState.RUNNING) for s in states)
                 if begun >= limit:
@@ -198,7 +210,7 @@ class Ledger:
 
         def work() -> None:
             with self._locks.exclusive(self._name):
-                self._free_orphans(self._storage.get_all_trials(self._id, deepcopy=False))
+                self._free_orphans(self._all())
 
         self._try(work)
 
@@ -222,9 +234,11 @@ class Ledger:
 
     def _resume(self, trial: FrozenTrial) -> Claim:
         trial_id = self._trial_id(trial.number)
+        with _made_by_mmsa(self.place):
+            setting = restored(trial.user_attrs["setting"])
         self._storage.set_trial_user_attr(trial_id, "owner", self._owner)
         self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        return Claim(trial.number, restored(trial.user_attrs["setting"]))
+        return Claim(trial.number, setting)
 
     def _begin(self, drawn: Draw) -> Claim:
         attributes = {"owner": self._owner, "setting": asdict(drawn.setting)}
@@ -342,10 +356,73 @@ def read_records(storage: str | Path) -> list[Record]:
 
         def work() -> list[Record]:
             records = []
-            for study in opened.get_all_studies():
-                number = opened.get_study_id_from_name(study.study_name)
-                trials = opened.get_all_trials(number, deepcopy=False)
-                records.append(Record(study.study_name, study.user_attrs, trials))
+            with _made_by_mmsa(url.render_as_string()):
+                for study in opened.get_all_studies():
+                    number = opened.get_study_id_from_name(study.study_name)
+                    trials = opened.get_all_trials(number, deepcopy=False)
+                    check(trials)
+                    records.append(Record(study.study_name, study.user_attrs, trials))
             return records
 
         return patiently(work, url.render_as_string())
+
+
+# What Optuna raises of rows that it did not write.
+_NOT_OURS = (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError)
+
+
+@contextlib.contextmanager
+def _made_by_mmsa(place: str) -> Iterator[None]:
+    """Optuna keeps JSON; what it cannot read, and what does not fit, was not written by mmsa.
+
+    Raises:
+        MmsaError: Something in the database is not what mmsa writes there.
+    """
+    try:
+        yield
+    except _NOT_OURS as error:
+        if isinstance(error, MmsaError):
+            raise
+        raise ModelError(
+            f"The database {place} holds what mmsa did not write: {str(error)[:300]}.",
+            "Restore it, or begin anew in another file (--storage sqlite:///FILE).",
+        ) from error
+
+
+def check(trials: Iterable[FrozenTrial]) -> None:
+    """Checks what is stored with trials, since anything may stand in a database.
+
+    Raises:
+        ValueError: Names the trial and what is wrong.
+    """
+    for trial in trials:
+        attributes = trial.user_attrs
+        ended = trial.state in FINISHED
+        result = attributes.get("result", {})
+        wrong = [
+            name
+            for name, right in (
+                ("setting", isinstance(attributes.get("setting"), dict)),
+                ("deaths", type(attributes.get("deaths", 0)) is int),
+                ("failure", isinstance(attributes.get("failure", ""), str)),
+                ("result", isinstance(result, dict) and (not ended or _is_result(result))),
+                ("value", not ended or (trial.value is not None and math.isfinite(trial.value))),
+            )
+            if not right
+        ]
+        if wrong:
+            raise ValueError(f"trial {trial.number}: {', '.join(wrong)}")
+
+
+def _is_result(result: dict[str, Any]) -> bool:
+    """Whether a finished trial's result has what choices are made by."""
+    units, steps = result.get("units"), result.get("steps")
+    return (
+        isinstance(units, list)
+        and isinstance(steps, dict)
+        and all(isinstance(step, str) and step.isdecimal() for step in steps)
+        and all(
+            type(number) in (int, float) and math.isfinite(number)
+            for number in (*units, *steps.values(), result.get("parameters"), result.get("seconds"))
+        )
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,7 +69,8 @@ class FileLocks:
         return self._database.with_name(f".{self._database.name}.{digest}.lock")
 
     def _owner_path(self, owner: str) -> Path:
-        return self._database.with_name(f".{self._database.name}.owner-{owner}.lock")
+        digest = hashlib.sha256(owner.encode()).hexdigest()[:32]  # whatever a database says
+        return self._database.with_name(f".{self._database.name}.owner-{digest}.lock")
 
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
@@ -168,8 +170,13 @@ def patiently(call: Callable[[], T], place: str) -> T:
         try:
             return call()
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+            cause = error.__cause__ or error
+            if type(getattr(error, "orig", None)) is sqlite3.DatabaseError:
+                raise MmsaError(
+                    f"{place} is no database, or a damaged one: {str(cause).splitlines()[0]}",
+                    "Restore it, or begin anew in another file (--storage sqlite:///FILE).",
+                ) from error
             if time.monotonic() > deadline:
-                cause = error.__cause__ or error
                 raise MmsaError(
                     f"The database {place} does not answer: {str(cause).splitlines()[0]}",
                     "What was finished is kept; the same command goes on when it is back.",

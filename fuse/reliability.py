@@ -40,14 +40,18 @@ def calibration(
     Returns:
         The bins from low to high, and the error (0–1).
     """
-    edges = np.arange(1, bins) / bins
-    place = np.searchsorted(edges, confidence, side="left")
+    of = place(confidence, bins)
     found, error = [], 0.0
     for number in range(bins):
-        inside = place == number
+        inside = of == number
         rows = int(inside.sum())
         mean = float(confidence[inside].mean()) if rows else 0.0
         right = float(correct[inside].mean()) if rows else 0.0
         found.append(Bin(number / bins, (number + 1) / bins, rows, mean, right))
         error += rows / len(confidence) * abs(right - mean)
     return found, error
+
+
+def place(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Number of the bin that each confidence falls into, (rows,)."""
+    return np.searchsorted(np.arange(1, bins) / bins, confidence, side="left").astype(np.int64)

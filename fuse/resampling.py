@@ -100,13 +100,15 @@ def resampled_confusions(
 
 
 def figures(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Accuracy and the macro figures of confusion matrices, (…, classes, classes) → (…)."""
+    """Accuracy, macro figures and weighted F1 of confusions, (…, classes, classes) → (…)."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    f1, rows = class_f1(confusion), confusion.sum(axis=-1)
     return {
         "accuracy": hits.sum(axis=-1) / confusion.sum(axis=(-2, -1)),
-        "macro_f1": class_f1(confusion).mean(axis=-1),
+        "macro_f1": f1.mean(axis=-1),
+        "weighted_f1": (f1 * rows).sum(axis=-1) / rows.sum(axis=-1),
         "macro_precision": _ratio(hits, confusion.sum(axis=-2)).mean(axis=-1),
-        "macro_recall": _ratio(hits, confusion.sum(axis=-1)).mean(axis=-1),
+        "macro_recall": class_recall(confusion).mean(axis=-1),
     }
 
 

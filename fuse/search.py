@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.fingerprint import differences
 from mmsa_cache.schema import DEFAULT_ENCODER
 from mmsa_cache.splits import grouped_folds, outer_split
@@ -29,9 +29,9 @@ from .setting import Setting
 from .space import Study, restored
 from .worker import Job, Source, Unit
 
-_IDENTITY = "identity"
+IDENTITY = "identity"
 _SELECTION = "selection"
-_LOOKS = "looks"
+LOOKS = "looks"
 _INSIGHT = "insight"
 
 
@@ -169,13 +169,28 @@ def search(
     )
 
 
+def _stored(attributes: dict[str, Any], key: str, kind: type, default: Any) -> Any:
+    """What mmsa noted about a study.
+
+    Raises:
+        ModelError: Something else stands there.
+    """
+    value = attributes.get(key, default)
+    records = value if isinstance(value, list) else []
+    known = all(isinstance(record, dict) and "trial" in record for record in records)
+    if value is not default and not (isinstance(value, kind) and known):
+        raise ModelError(f"The database holds what mmsa did not write: {key} of the study.")
+    return value
+
+
 def _identify(ledger: Ledger, study: Study, seed: int, origin: dict[str, Any]) -> None:
     """Refuses to go on with a study that was begun with something else."""
     identity = json.loads(json.dumps({**study.as_dict(), "seed": seed, **origin}))
-    known = ledger.attributes().get(_IDENTITY)
-    if known is None:
-        ledger.note(_IDENTITY, identity)
-        return
+    with ledger.exclusive("identity"):  # of two that begin it at once, one is refused
+        known = _stored(ledger.attributes(), IDENTITY, dict, None)
+        if known is None:
+            ledger.note(IDENTITY, identity)
+            return
     changed = [
         line.replace("the cache has", "the study has") for line in differences(identity, known)
     ]
@@ -192,10 +207,10 @@ def _judged_once(
 ) -> list[dict[str, Any]]:
     """Every look at the outer rows, that at this trial last; a trial is never looked at twice."""
     with ledger.exclusive("judge"):
-        looks: list[dict[str, Any]] = ledger.attributes().get(_LOOKS, [])
+        looks: list[dict[str, Any]] = _stored(ledger.attributes(), LOOKS, list, [])
         if trial not in (look["trial"] for look in looks):
             looks = [*looks, {"trial": trial, "finished": finished, **judge().as_dict()}]
-            ledger.note(_LOOKS, looks)
+            ledger.note(LOOKS, looks)
     return sorted(looks, key=lambda look: look["trial"] == trial)
 
 
@@ -283,7 +298,7 @@ def _selected(record: Record) -> FrozenTrial | None:
 
 
 def _rule_of(record: Record) -> str:
-    return str(record.attributes.get(_SELECTION, {}).get("how", "best"))
+    return str(_stored(record.attributes, _SELECTION, dict, {}).get("how", "best"))
 
 
 def choose(
@@ -312,7 +327,7 @@ def choose(
     found: list[tuple[Chosen, Study]] = []
     others: list[str] = []
     for record in records:
-        identity = record.attributes.get(_IDENTITY, {})
+        identity = _stored(record.attributes, IDENTITY, dict, {})
         if study_name not in ("best", record.name):
             continue
         if not all(_is_of(identity.get(key), value) for key, value in wanted.items()):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import sys
-import tomllib
 from graphlib import CycleError
 from pathlib import Path
 from typing import Any
 
+from mmsa_cache.config import read_toml
 from mmsa_cache.errors import SettingsError
 
 from . import pruning
@@ -60,8 +60,8 @@ def read_study(path: Path) -> Study:
         SettingsError: With every mistake at once, each with its ``table.key``.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raw = read_toml(path)
+    except (OSError, ValueError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     problems = [f"{key}: unknown table{_near(key, _TABLES)}" for key in raw if key not in _TABLES]
     tables: dict[str, dict[str, Any]] = {}

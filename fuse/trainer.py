@@ -28,7 +28,17 @@ from .noise import NoiseTape, noise_needed
 from .programs import Alone, Member, Program, Stacked, model_inputs
 from .setting import METRICS, Setting
 
-__all__ = ["METRICS", "Fit", "Setting", "Task", "TrainingError", "fit", "fit_group", "predict"]
+__all__ = [
+    "METRICS",
+    "Fit",
+    "Setting",
+    "Task",
+    "TrainingError",
+    "build",
+    "fit",
+    "fit_group",
+    "predict",
+]
 
 _GATHERED = 64
 """Batches of pooled vectors that are gathered at once: a gather costs more than its bytes."""
@@ -141,11 +151,29 @@ def _of_modality(vectors: Mapping[str, int], modality: str) -> dict[str, int]:
     return {n: d for n, d in vectors.items() if modality in ("both", modality_of(n))}
 
 
+def build(setting: Setting, bank: FeatureBank, names: Sequence[str]) -> Classifier:
+    """The untrained model of a setting for the features of a bank; see `make_model`.
+
+    Its `forward` takes text ``(batch, text_tokens, dim)``, text mask, image
+    ``(batch, patches, dim)``, image mask (True = real) and pooled vectors by name, and returns
+    logits ``(batch, classes)`` and named intermediates.
+
+    Args:
+        setting: What is to be built.
+        bank: The features.
+        names: Class names.
+
+    Raises:
+        SettingsError: The setting makes no model, or the features lack a pool that it reads.
+    """
+    return make_model(setting, input_dims(bank, setting), len(names))
+
+
 def fit(
     setting: Setting,
     bank: FeatureBank,
     train: NDArray[np.int64],
-    validation: NDArray[np.int64],
+    validation: NDArray[np.int64] | None = None,
     *,
     names: Sequence[str],
     seed: int,
@@ -157,11 +185,22 @@ def fit(
         setting: What to train and how.
         bank: The features.
         train: Sample indices to learn from.
-        validation: Sample indices that decide when to stop.
+        validation: Sample indices that decide when to stop; None: ``keep`` must be ``last``.
         names: Class names.
         seed: Seed of initial weights, order and dropout.
         on_epoch: Called with each epoch's record; what it raises ends the training.
+
+    Raises:
+        SettingsError: The setting makes no model or no loss, or there is nothing to stop on.
+        TrainingError: The loss is not finite.
     """
+    if validation is None:
+        if setting.keep != "last":
+            raise SettingsError(
+                "There are no validation rows that say which epoch is the best.",
+                'Give some, or set keep = "last".',
+            )
+        validation = np.empty(0, np.int64)
     task = Task(train, validation, seed)
     return fit_group(
         setting, bank, [task], names=names, on_epoch=lambda place, record: on_epoch(record)
@@ -503,7 +542,15 @@ def predict(
     setting: Setting,
     batch_size: int = _SCORED_ROWS,
 ) -> NDArray[np.float64]:
-    """Class probabilities of original samples, (samples, classes)."""
+    """Class probabilities of original samples, (samples, classes) float64.
+
+    Args:
+        model: A trained model.
+        bank: Features, on the model's device.
+        samples: Sample indices.
+        setting: What the model was made of.
+        batch_size: Rows of a forward pass.
+    """
     model.eval()
     bank = bank.using(*setting.encoders)
     items = bank.items(samples, variants=False)

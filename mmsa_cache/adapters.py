@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from .disk import read_plain
 from .errors import DataError
 
 LABELS = ("positive", "neutral", "negative")
@@ -449,9 +450,11 @@ def _body(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 def _list_report(listing: Listing) -> None:
     try:
-        lines = _label_lines(listing, listing.source.read_bytes())
+        lines = _label_lines(listing, read_plain(listing.source, MAX_LABEL_BYTES))
     except OSError as error:
         raise DataError(f"Cannot read {listing.source}: {error.strerror}.") from error
+    except ValueError as error:
+        raise DataError(f"Cannot read {listing.source}: {error}.") from error
     if lines and lines[0].strip() != HEADER:
         seen = repr(lines[0]) if lines != [""] else "an empty file"
         listing.note(1, f"expected the header '{HEADER}', received {seen}")

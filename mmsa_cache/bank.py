@@ -8,6 +8,7 @@ tensor on the GPU, and a batch is a handful of gathers.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from .errors import DamagedCacheError, SettingsError
 from .schema import DEFAULT_ENCODER, FEATURE_DTYPE, SHARED, Shard
+from .shard_file import AGAIN
 from .store import open_shards
 
 
@@ -83,6 +85,7 @@ class ModalityFeatures:
             raise DamagedCacheError(f"{name}: shard {other} has other pools than the first.")
         self.guids = [guid for shard in found for guid in shard.guids]
         self.variants: list[int] = _joined([shard.variant for shard in found]).tolist()
+        _check_rows(self.guids, self.variants, name)
         self.pooled = _joined([shard.pooled for shard in found])
         """(rows, pools, dim) float16"""
         shared = [shard.shared for shard in found if shard.shared is not None]
@@ -514,6 +517,23 @@ def split_pools(pools: str) -> list[str]:
 def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
     """One tensor; NumPy copies in one thread, which a busy machine does not slow down."""
     return torch.from_numpy(np.concatenate(parts))
+
+
+def _check_rows(guids: Sequence[str], variants: Sequence[int], name: str) -> None:
+    """Every sample must have the variants 0, 1, … once each; tables are as wide as the largest.
+
+    Raises:
+        DamagedCacheError: One does not.
+    """
+    count = Counter(guids)
+    distinct = set(zip(guids, variants, strict=True))
+    wrong = next((g for g, v in distinct if not 0 <= v < count[g]), None)
+    if wrong is not None or len(distinct) < len(guids):
+        raise DamagedCacheError(
+            f"{name}: the variants of {'a sample' if wrong is None else repr(wrong)} are not 0, 1, "
+            "… once each.",
+            AGAIN,
+        )
 
 
 def _row_table(features: ModalityFeatures, guids: list[str], partial: bool) -> Tensor:

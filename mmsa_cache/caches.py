@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from .adapters import SPLITS
+from .disk import TEMPORARY
 from .errors import CacheError
+from .features import MODALITIES
 from .schema import SHARED, Shard
 from .store import MANIFEST, RECEIPT, lock_path, note_path, open_shards, read_manifest
 
 _DAY = 24 * 3600.0
+_SHARDS = "shard-[0-9]*.h5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,18 @@ class CacheInfo:
 
 
 def list_caches(root: Path) -> list[CacheInfo]:
-    """Describes every folder under ``ROOT/SPLIT/MODALITY``; none ends the listing by its faults."""
-    folders = {path.parent for name in (MANIFEST, RECEIPT) for path in root.glob(f"*/*/*/{name}")}
-    folders |= {path.parent for path in root.glob("*/*/*/shard-*.h5")}
-    return [_describe(folder) for folder in sorted(folders)]
+    """Describes every folder under ``ROOT/SPLIT/MODALITY``; none ends the listing by its faults.
+
+    Folders of other names, and links to folders, are nobody's caches.
+    """
+    folders = {
+        path.parent
+        for split in SPLITS
+        for modality in MODALITIES
+        for name in (MANIFEST, RECEIPT, _SHARDS)
+        for path in (root / split / modality).glob(f"*/{name}")
+    }
+    return [_describe(folder) for folder in sorted(folders) if not folder.is_symlink()]
 
 
 def _describe(folder: Path) -> CacheInfo:
@@ -90,7 +102,7 @@ class Removal:
     directory: Path
     bytes: int
     state: str
-    """``removed``, ``would be removed`` or ``in use``."""
+    """``removed``, ``removed but for …``, ``would be removed`` or ``in use``."""
 
 
 def remove_caches(caches: Iterable[CacheInfo], *, really: bool) -> list[Removal]:
@@ -119,10 +131,12 @@ def _remove(folder: Path) -> str:
         return "in use"
     try:
         first = [folder / MANIFEST, folder / RECEIPT]
-        for path in [*first, *sorted(p for p in folder.iterdir() if p not in first)]:
+        for path in [*first, *sorted(folder.glob(_SHARDS)), *folder.glob(f"{TEMPORARY}*")]:
             path.unlink(missing_ok=True)  # a link is removed, never followed
-        folder.rmdir()
         note_path(folder).unlink(missing_ok=True)
+        if next(folder.iterdir(), None) is not None:
+            return "removed but for files that are no cache's"
+        folder.rmdir()
     finally:
         lock.release()
     return "removed"

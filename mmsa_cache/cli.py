@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from .console import format_table, print_result, say
-from .errors import MmsaError
+from .errors import DeviceError, MmsaError
 
 app = typer.Typer(
     help="Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.",
@@ -48,22 +52,58 @@ Workers = Annotated[
 Storage = Annotated[
     str | None, typer.Option(help="Database: postgresql://… or sqlite:///FILE.", metavar="URL")
 ]
+Track = Annotated[
+    list[str] | None, typer.Option(help="tensorboard, mlflow or wandb, beside JSON lines.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
 def _guarded(debug: bool, work: Callable[[], None]) -> None:
-    """Turns mmsa's own errors into a message and an exit code."""
+    """Turns mmsa's own errors, and what the system refuses, into a message and an exit code."""
     try:
-        work()
-    except MmsaError as error:
+        with _terminated_is_interrupted():
+            work()
+    except (MmsaError, OSError, MemoryError) as error:
         if debug:
             raise
-        say(f"error: {error}", style="red")
-        raise typer.Exit(error.exit_code) from None
+        known = error if isinstance(error, MmsaError) else DeviceError(*_refused(error))
+        say(f"error: {known}", style="red")
+        raise typer.Exit(known.exit_code) from None
     except KeyboardInterrupt:
         say("Stopped. What was finished stays; the same command goes on from there.")
         raise typer.Exit(130) from None
+
+
+def _refused(error: OSError | MemoryError) -> tuple[str, str]:
+    """Message and hint for what the system refused."""
+    if isinstance(error, MemoryError):
+        return (
+            "There is not enough memory.",
+            "Lower batch_size, --workers, or close other programs.",
+        )
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{where}{error.strerror or error}",
+        "Mend the disk, make room or change the rights; the same command goes on.",
+    )
+
+
+@contextlib.contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: in order, and resumable."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_packages() -> None:
@@ -250,6 +290,7 @@ def search(
     list_: Annotated[
         bool, typer.Option("--list", help="Show the studies: trials, best score, age.")
     ] = False,
+    track: Track = None,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -282,7 +323,13 @@ def search(
             _show(as_json, rows, _LISTED)
             return
         record = verb_search.search(
-            _settings(flags), study, trials, workers=workers, storage=storage, how=select
+            _settings(flags),
+            study,
+            trials,
+            workers=workers,
+            storage=storage,
+            how=select,
+            track=track or [],
         )
         if as_json:
             print_result(json.dumps(record, indent=1))
@@ -329,6 +376,7 @@ def train(
     summary: Annotated[
         bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
     ] = False,
+    track: Track = None,
     data: Data = None,
     encoding: Encoding = None,
     cache: Cache = None,
@@ -366,6 +414,7 @@ def train(
             refit=refit,
             outer=outer,
             assignments=assignments or [],
+            track=track or [],
         )
         if as_json:
             print_result(json.dumps(record, indent=1))
@@ -396,7 +445,7 @@ def predict(
     def work() -> None:
         _check_packages()
         from . import verb_predict as verbs
-        from .store import write_atomically
+        from .disk import write_atomically
 
         verbs.check_pair(text, image, split)
         classes = verbs.classes_of_run(run)
@@ -480,6 +529,75 @@ def compare(
             _say_notes(record)
 
     _guarded(debug, work)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    to: Annotated[Path, typer.Option(help="Folder to make.")],
+    form: Annotated[
+        str, typer.Option("--format", help="safetensors, or onnx: a checked graph besides.")
+    ] = "safetensors",
+    force: Annotated[bool, typer.Option("--force", help="Replace an export there.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a run as a folder with a model card that predicts anywhere."""
+
+    def work() -> None:
+        _check_packages()
+        from rich.filesize import decimal
+
+        from . import verb_export
+
+        record = verb_export.export(run, to, form=form, force=force)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+            return
+        rows = [{"file": name, "size": decimal(size)} for name, size in record["files"].items()]
+        _show(False, rows, ["file", "size"])
+        _say_notes(record)
+        say(f"Try it: mmsa predict --run {to} --text …")
+
+    _guarded(debug, work)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Show what another run's loss does to each class's recall; default: the latest "
+            "run here that differs in the loss only.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the page; default: report.html of the run.")
+    ] = None,
+    data: Data = None,
+    device: Device = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a run's report again: one page that opens offline."""
+
+    def work() -> None:
+        _check_packages()
+        from . import verb_report
+
+        record = verb_report.report(run, against=against, data=data, out=out, device=device)
+        if as_json:
+            print_result(json.dumps(record, indent=1))
+        else:
+            _show(False, [{**record, "against": record["against"] or "–"}], _REPORTED)
+            _say_notes(record)
+
+    _guarded(debug, work)
+
+
+_REPORTED = ["run", "against", "bytes", "report"]
 
 
 Assignments = Annotated[

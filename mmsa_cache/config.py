@@ -5,6 +5,7 @@ All mistakes in all places are collected and reported together.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tomllib
@@ -22,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from .disk import read_plain
 from .errors import SettingsError
 from .schema import DEFAULT_ENCODER
 
@@ -29,6 +31,7 @@ CONFIG_NAME = "mmsa.toml"
 ALL = "all"
 """Stands for every encoder, the default ones included."""
 ENV_PREFIX = "MMSA_"
+_MAX_BYTES = 1 << 20
 
 
 class _Section(BaseModel):
@@ -250,6 +253,21 @@ class Settings(_Section):
         own = getattr(found, modality) or type(getattr(self, modality))()
         return self.model_copy(update={modality: own, "joint": found.joint or JointSettings()})
 
+    def with_pair(self, text: str, image: str) -> Settings:
+        """These settings with two named encoders as the default ones, and no others.
+
+        Raises:
+            SettingsError: There is no such encoder, or one side only is of a joint model.
+        """
+        one, two = self.with_encoder("text", text), self.with_encoder("image", image)
+        if one.joint != two.joint:
+            raise SettingsError(
+                f"The encoders {text!r} and {image!r} cannot be the default ones together: "
+                "a joint model gives both sides."
+            )
+        parts = {"text": one.text, "image": two.image, "joint": one.joint, "encoders": {}}
+        return self.model_copy(update=parts)
+
 
 # Every path a file may set, so that it can be taken relative to that file; the second kind may be
 # a name as well.
@@ -331,8 +349,8 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], A
     if not path.is_file():
         return []
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = read_toml(path)
+    except (OSError, ValueError) as error:
         problems.append(f"{CONFIG_NAME}: not valid TOML: {error}")
         return []
     found: list[tuple[tuple[str, ...], Any]] = []
@@ -342,7 +360,7 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], A
             continue
         for key, value in content.items():
             if (section, key) in _PATHS and isinstance(value, str):
-                value = path.parent / Path(value).expanduser()
+                value = path.parent / _from_home(value)
             elif (section, key) in _PATHS_IF_THERE:
                 value = _path_if_there(path.parent, value)
             elif section == "encoders" and isinstance(value, dict):
@@ -363,9 +381,28 @@ def _own_paths(folder: Path, section: str, content: Any) -> Any:
 
 def _path_if_there(folder: Path, value: Any) -> Any:
     """A name stays a name; what exists relative to the file becomes that path."""
-    if isinstance(value, str) and (folder / Path(value).expanduser()).exists():
-        return str(folder / Path(value).expanduser())
+    if isinstance(value, str) and os.path.exists(folder / _from_home(value)):  # noqa: PTH110
+        return str(folder / _from_home(value))  # (Path.exists raises for names that are too long)
     return value
+
+
+def _from_home(path: str) -> Path:
+    with contextlib.suppress(RuntimeError):  # ~NAME of a user there is not
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no TOML, or too large or too deep for anything that a person wrote.
+    """
+    try:
+        return tomllib.loads(read_plain(path, _MAX_BYTES).decode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _from_environment(
@@ -389,7 +426,7 @@ def _from_environment(
         if name.endswith(("_KWARGS", "_MEAN", "_STD", "_POOL_LAYERS")):
             try:
                 value = tomllib.loads(f"value = {text}")["value"]
-            except tomllib.TOMLDecodeError:
+            except (ValueError, RecursionError):
                 problems.append(f"{name}: write the value as in TOML, received {text!r}")
                 continue
         found.append((known[name], value, name))

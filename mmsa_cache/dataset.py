@@ -42,6 +42,7 @@ __all__ = [
     "intake",
     "read_labels",
     "read_pairs",
+    "read_picture",
     "read_split",
     "single_sample",
 ]
@@ -231,6 +232,19 @@ def single_sample(text: str | None, image_path: Path | None) -> Sample:
     return Sample(
         "pair", None, text, image_path or Path(), hashlib.sha256(text.encode()).hexdigest(), picture
     )
+
+
+def read_picture(sample: Sample) -> bytes:
+    """The bytes of a sample's picture: those that were hashed when the data was read.
+
+    Raises:
+        DataError: They are gone, or others by now.
+    """
+    name = sample.image_path.name
+    data = read_inside(sample.image_path.parent.resolve(), name, MAX_IMAGE_BYTES)
+    if hashlib.sha256(data).hexdigest() != sample.image_sha256:
+        raise DataError(f"{name}: was changed after the data was read (run it again)")
+    return data
 
 
 def _picture_sha256(base: Path, name: str) -> str:

@@ -20,7 +20,7 @@ from .adapters import HEADER, UNLABELLED
 from .config import load_settings
 from .console import format_table, print_result, say
 from .dataset import LABELS, read_labels
-from .store import write_atomically
+from .disk import write_atomically
 
 NOTE = "synthetic data: texts from templates, pictures drawn by mmsa demo"
 TEST_SHARE = 0.15

@@ -9,6 +9,7 @@
     │   └── DamagedCacheError         a shard or manifest is not what was sealed
     ├── ModelError                 4  encoders, runs, checkpoints
     └── DeviceError                5  device or memory
+        └── DiskError                 a disk is full, failing or read-only (an OSError too)
 
 A message says what is wrong and where; ``hint`` says what to do about it.
 """
@@ -82,3 +83,7 @@ class DeviceError(MmsaError):
     """The device is missing or out of memory."""
 
     exit_code = 5
+
+
+class DiskError(DeviceError, OSError):
+    """Something cannot be written: the disk is full, failing or read-only."""

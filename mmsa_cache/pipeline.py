@@ -5,16 +5,17 @@ Only commands import this; ``extract`` is imported when a function runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .bank import OWN_PAIR, BankChoice, Dims, EncoderPair, FeatureBank, ModalityFeatures
 from .config import Settings
-from .dataset import Sample, single_sample
-from .errors import CacheNotFoundError, DeviceError, MmsaError, StaleCacheError
+from .dataset import Sample, read_picture, single_sample
+from .errors import CacheNotFoundError, DeviceError, MmsaError, ModelError, StaleCacheError
 from .features import MODALITIES, cache_fields, cache_folder, classes_of, copies_of
-from .fingerprint import cache_name
+from .fingerprint import cache_name, differences
 from .schema import DEFAULT_ENCODER
 from .store import find_cache
 
@@ -116,6 +117,19 @@ def labels_of(settings: Settings, pairs: Sequence[EncoderPair]) -> dict[str, dic
     }
 
 
+def fields_of(
+    settings: Settings, pairs: Sequence[EncoderPair]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The fields that identify the encoders: by modality and name."""
+    return {
+        modality: {
+            name: resolve_encoder(settings.with_encoder(modality, name), modality).fields
+            for name in _names(pairs, modality)
+        }
+        for modality in MODALITIES
+    }
+
+
 def joined_labels(settings: Settings, pairs: Sequence[EncoderPair]) -> dict[str, str]:
     """One line a modality of `labels_of`."""
     return {m: ", ".join(found.values()) for m, found in labels_of(settings, pairs).items()}
@@ -158,7 +172,7 @@ def reader_of(modality: str, spec: Any, seed: int) -> Any:
         value: Any = (
             sample.text
             if modality == "text"
-            else decode(sample.image_path.read_bytes(), sample.image_path.name, needed)
+            else decode(read_picture(sample), sample.image_path.name, needed)
         )
         if row.variant:
             augment: Any = augment_text if modality == "text" else augment_image
@@ -250,10 +264,9 @@ def origins_here(settings: Settings, samples: Sequence[Sample]) -> dict[str, Any
     for modality in MODALITIES:
         origin[modality] = {}
         for name in settings.encoder_names(modality):
+            own = settings.with_encoder(modality, name)
             try:
-                spec, fields = locate(
-                    settings.with_encoder(modality, name), "train", modality, rows
-                )
+                spec, fields = locate(own, "train", modality, rows)
             except MmsaError:
                 if name == DEFAULT_ENCODER:
                     raise
@@ -262,8 +275,66 @@ def origins_here(settings: Settings, samples: Sequence[Sample]) -> dict[str, Any
     return origin | {"classes": list(classes_of(settings))}
 
 
+class LiveEncoders:
+    """The encoders of some settings; each is loaded when first needed, and kept.
+
+    Args:
+        settings: The command's settings.
+        trained_on: By modality and name, the fields that identify the encoder a model was trained
+            on (see `fields_of`); those that are not there are not checked.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        trained_on: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._trained_on = trained_on or {}
+        self._loaded: dict[tuple[str, str], tuple[Any, Any]] = {}
+
+    def get(self, modality: str, name: str = DEFAULT_ENCODER) -> tuple[Any, Any]:
+        """An encoder of a modality: resolved, and loaded.
+
+        Raises:
+            SettingsError: There is no encoder of that name.
+            ModelError: It is not to be had, or is not the one that the model was trained on.
+        """
+        if (modality, name) not in self._loaded:
+            own = self._settings.with_encoder(modality, name)
+            spec = resolve_encoder(own, modality, compute_here(own))
+            check_encoder(modality, spec, self._trained_on.get(modality, {}).get(name))
+            self._loaded[modality, name] = spec, spec.load(pick_device(own.device))
+        return self._loaded[modality, name]
+
+
+def check_encoder(modality: str, spec: Any, trained_on: Mapping[str, Any] | None) -> None:
+    """Refuses an encoder other than the one that a model was trained on.
+
+    Raises:
+        ModelError: A field that changes features differs; all such are named.
+    """
+    if trained_on is None:
+        return
+    # The precision may differ: what it changes is small, and stated.
+    here = json.loads(json.dumps(spec.fields)) | {"compute": trained_on.get("compute")}
+    changed = [
+        line.replace("the cache has", "the model was trained with").replace("wanted is", "here is")
+        for line in differences(here, trained_on)
+    ]
+    if changed:
+        raise ModelError(
+            f"The {modality} encoder here is not the one that the model was trained on.",
+            "Put back the encoder's files, or train the model again.",
+            changed,
+        )
+
+
 def live_bank(
-    settings: Settings, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (OWN_PAIR,)
+    settings: Settings,
+    samples: Sequence[Sample],
+    encoders: LiveEncoders | None = None,
+    pairs: Sequence[EncoderPair] = (OWN_PAIR,),
 ) -> FeatureBank:
     """Encodes samples now, without a cache and without variants.
 
@@ -273,11 +344,13 @@ def live_bank(
     Args:
         settings: The command's settings.
         samples: What to encode.
+        encoders: Those of the settings, where several calls share them.
         pairs: See `open_bank`.
     """
+    loaded = encoders or LiveEncoders(settings)
 
     def encode(modality: str, name: str) -> ModalityFeatures:
-        return _live_features(settings.with_encoder(modality, name), samples, modality)
+        return _live_features(settings, samples, modality, loaded, name)
 
     return _banks(encode, samples, pairs)
 
@@ -288,6 +361,7 @@ def live_pair(
     image: Path | None,
     readers: Sequence[tuple[EncoderPair, Dims]],
     positions: int,
+    encoders: LiveEncoders | None = None,
 ) -> FeatureBank:
     """Encodes one post of which a part is missing; the bank masks that part out.
 
@@ -297,13 +371,15 @@ def live_pair(
         image: Its picture, or None.
         readers: Of each model, its encoders and the features that it expects.
         positions: Patches that the model expects of a picture.
+        encoders: Those of the settings, where several calls share them.
     """
+    loaded = encoders or LiveEncoders(settings)
     given = {"text": text, "image": image}
     sample = single_sample(text, image)
 
     def encode(modality: str, name: str) -> ModalityFeatures:
         if given[modality] is not None:
-            return _live_features(settings.with_encoder(modality, name), [sample], modality)
+            return _live_features(settings, [sample], modality, loaded, name)
         place = MODALITIES.index(modality)
         dims = [found for pair, found in readers if pair[place] == name]
         vectors = {
@@ -319,14 +395,22 @@ def live_pair(
     return _banks(encode, [sample], [pair for pair, _ in readers], partial=True)
 
 
-def _live_features(settings: Settings, samples: Sequence[Sample], modality: str) -> Any:
+def _live_features(
+    settings: Settings,
+    samples: Sequence[Sample],
+    modality: str,
+    encoders: LiveEncoders,
+    name: str,
+) -> ModalityFeatures:
     from extract.engine import encode_rows, plan_rows
 
-    device = pick_device(settings.device)
-    spec = resolve_encoder(settings, modality, compute_here(settings))
-    reader = reader_of(modality, spec, settings.seed)
+    spec, encoder = encoders.get(modality, name)
     shard = encode_rows(
-        plan_rows(samples, {}), reader, spec.load(device), device, settings.extract.batch_size
+        plan_rows(samples, {}),
+        reader_of(modality, spec, settings.seed),
+        encoder,
+        pick_device(settings.device),
+        settings.extract.batch_size,
     )
     return ModalityFeatures([shard], f"{modality} ({spec.label})")
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -17,13 +18,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from . import __version__
+from .disk import parse_json, read_plain, sync, write_atomically
 from .errors import ModelError, SettingsError
 from .fingerprint import canonical, digest
-from .store import write_atomically
 
 RUNS = Path("runs")
 CHECKPOINT = "checkpoint"
 """Folder of an unfinished run that a training goes on from."""
+_MAX_CONFIG_BYTES = 16 << 20
 _PACKAGES = ("torch", "transformers", "timm", "h5py", "numpy", "optuna", "scikit-learn")
 
 
@@ -35,7 +38,7 @@ def environment(device: str) -> dict[str, Any]:
         "system": platform.system(),
         "cpus": os.cpu_count(),
         "device": device,
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {"mmsa": __version__, **{name: version(name) for name in _PACKAGES}},
     }
 
 
@@ -65,12 +68,13 @@ def new_run(name: str | None, identity: Mapping[str, Any]) -> Iterator[tuple[str
     if (RUNS / name).exists():
         raise SettingsError(f"The run {RUNS / name} exists already.", "Give another --name.")
     folder = RUNS / f".unfinished-{digest(identity)[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    RUNS.mkdir(exist_ok=True)
     try:
         with FileLock(folder.with_suffix(".lock"), timeout=0):
             try:
+                folder.mkdir(exist_ok=True)
                 yield name, folder
-                folder.rename(RUNS / name)
+                _publish(folder, RUNS / name)
             except BaseException:
                 if not (folder / CHECKPOINT).is_dir():
                     shutil.rmtree(folder, ignore_errors=True)
@@ -94,7 +98,7 @@ class Shelf:
     def find(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         """What `put` was given for the same identity; None where there is nothing whole."""
         try:
-            found: Any = json.loads(self._path(identity).read_bytes())
+            found = parse_json(read_plain(self._path(identity), _MAX_CONFIG_BYTES))
             same = canonical(found["of"]) == canonical(identity)
             return dict(found["record"]) if same else None
         except (OSError, ValueError, TypeError, KeyError):
@@ -124,12 +128,33 @@ class Shelf:
         return self._folder / f"{digest(identity)[:24]}.json"
 
 
+def _publish(folder: Path, target: Path) -> None:
+    """Gives a folder its name when all that is in it is on the medium.
+
+    Raises:
+        SettingsError: Another run has got the name meanwhile.
+    """
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if not target.exists():
+            raise
+        raise SettingsError(
+            f"The run {target} exists by now.",
+            "Run the same with another --name: what was trained is kept.",
+        ) from error
+    sync(RUNS)
+
+
 def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def write_command(path: Path) -> None:
-    path.write_text(" ".join(["mmsa", *sys.argv[1:]]) + "\n", encoding="utf-8")
+    path.write_text(shlex.join(["mmsa", *sys.argv[1:]]) + "\n", encoding="utf-8")
 
 
 def find_run(name: str) -> Path:
@@ -154,7 +179,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: It is not readable.
     """
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        config = parse_json(read_plain(folder / "config.json", _MAX_CONFIG_BYTES))
+        if not isinstance(config, dict):
+            raise ValueError("an object is expected")
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder / 'config.json'} cannot be read: {error}") from error
     return config

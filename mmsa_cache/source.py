@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +12,11 @@ import numpy as np
 import torch
 
 from .bank import OWN_PAIR, BankChoice, EncoderPair, FeatureBank, ModalityFeatures
+from .disk import is_left, own_mark
 from .errors import SettingsError
 from .store import open_shards
+
+_GRIDS = ".grids-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def shared_grids(
     source = BankSource.of(bank, pairs)
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    place = folder / f".grids-{platform.node()}-{os.getpid()}"
+    place = folder / f"{_GRIDS}{own_mark()}"
     place.mkdir(exist_ok=True)
     try:
         grids = {}
@@ -100,8 +101,6 @@ def shared_grids(
 
 def _sweep(folder: Path) -> None:
     """Removes what killed processes of this machine left."""
-    for path in folder.glob(f".grids-{platform.node()}-*"):
-        with contextlib.suppress(ValueError, ProcessLookupError, PermissionError):
-            os.kill(int(path.name.rsplit("-", 1)[1]), 0)
-            continue
-        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(f"{_GRIDS}*"):
+        if is_left(path.name.removeprefix(_GRIDS)):
+            shutil.rmtree(path, ignore_errors=True)

@@ -165,6 +165,19 @@ def outer_splits(
     ]
 
 
+def learned_rows(kind: str, judged: NDArray[np.bool_], groups: IntArray) -> NDArray[np.bool_]:
+    """The rows that a final model has learned from.
+
+    Args:
+        kind: Kind of its outer split, see `outer_splits`.
+        judged: Whether a row was an outer one, (rows,).
+        groups: Duplicate groups, (rows,).
+    """
+    if is_cross_validation(kind):  # its model has the members of all parts
+        return np.ones(len(judged), np.bool_)
+    return ~(np.isin(groups, groups[judged]) if kind == "report" else judged)
+
+
 def report_copies(labels: Iterable[int]) -> dict[int, int]:
     """Augmented copies a sample of each class, by the report's policy.
 

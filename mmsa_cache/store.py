@@ -1,38 +1,50 @@
 """Writing, sealing, opening and verifying a feature cache.
 
-A shard is written whole under a temporary name, closed, fsynced, hashed, entered in the receipt
-``manifest.partial.json``, renamed, and its directory fsynced. The receipt comes before the rename,
-so every published shard has its hash. When the last shard is there the receipt becomes
+A shard is made in memory, hashed, written whole under a temporary name, fsynced, entered in the
+receipt ``manifest.partial.json``, renamed, and its directory fsynced. The receipt comes before the
+rename, so every published shard has its hash. When the last shard is there the receipt becomes
 ``manifest.json``. Nothing published is ever opened for writing again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
-import math
-import mmap
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
-from . import fingerprint, schema
+from . import fingerprint, schema, shard_file
+from .disk import (
+    DISK,
+    TEMPORARY,
+    Disk,
+    discard,
+    make_folders,
+    parse_json,
+    read_plain,
+    sync,
+    write_atomically,
+    write_new,
+    writing,
+)
 from .errors import CacheError, CacheNotFoundError, DamagedCacheError, StaleCacheError
 from .schema import Shard, shard_name
+from .shard_file import AGAIN
 
 MANIFEST = "manifest.json"
 RECEIPT = "manifest.partial.json"
-_TEMPORARY = ".tmp-"
-_MAX_MANIFEST_BYTES = 64 << 20
+_MAX_MANIFEST_BYTES = 16 << 20  # of 100,000 shards
+_TICK = 0.05
+"""Seconds in which two writes may get the same time from the system's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +83,40 @@ def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest:
     """
     path = directory / name
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise DamagedCacheError(f"{path} is too large for a manifest.")
-        raw = json.loads(path.read_bytes())
+        raw = parse_json(read_plain(path, _MAX_MANIFEST_BYTES, links=False))
     except FileNotFoundError as error:
         raise CacheNotFoundError(
             f"There is no finished cache in {directory}.", "Run mmsa extract."
         ) from error
     except (OSError, ValueError) as error:
-        raise DamagedCacheError(f"{path} cannot be read: {error}", _AGAIN) from error
+        raise DamagedCacheError(f"{path} cannot be read: {error}", AGAIN) from error
     try:
         if raw["schema"] != schema.SCHEMA_VERSION:
             raise StaleCacheError(
-                f"{path} has schema {raw['schema']}, this program writes {schema.SCHEMA_VERSION}.",
+                f"{path} has schema {str(raw['schema'])[:20]}, this program writes "
+                f"{schema.SCHEMA_VERSION}.",
                 "Extract again into another --cache folder.",
             )
         entries = tuple(
-            ShardEntry(str(e["name"]), int(e["rows"]), int(e["bytes"]), str(e["sha256"]))
+            ShardEntry(str(e["name"]), _count(e["rows"]), _count(e["bytes"]), str(e["sha256"]))
             for e in raw["shards"]
         )
-        manifest = Manifest(dict(raw["fields"]), int(raw["rows"]), entries)
+        manifest = Manifest(dict(raw["fields"]), _count(raw["rows"]), entries)
         stated = raw["fingerprint"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedCacheError(f"{path} is not a manifest: {error!r}", _AGAIN) from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise DamagedCacheError(f"{path} is not a manifest: {str(error)[:200]}", AGAIN) from error
     for i, entry in enumerate(entries):
         if entry.name != shard_name(i):
-            raise DamagedCacheError(f"{path}: shard {i} is called {entry.name!r}.", _AGAIN)
+            raise DamagedCacheError(f"{path}: shard {i} is called {entry.name[:100]!r}.", AGAIN)
     if stated != manifest.fingerprint:
-        raise DamagedCacheError(f"{path}: its fields do not give its fingerprint.", _AGAIN)
+        raise DamagedCacheError(f"{path}: its fields do not give its fingerprint.", AGAIN)
     return manifest
 
 
-_AGAIN = "Delete this cache folder and run mmsa extract again."
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 < value < 1 << 48:
+        raise ValueError(f"{str(value)[:50]!r} is no count")
+    return value
 
 
 def find_cache(parent: Path, encoder: str, fields: dict[str, Any]) -> Path:
@@ -114,6 +128,7 @@ def find_cache(parent: Path, encoder: str, fields: dict[str, Any]) -> Path:
     """
     directory = parent / fingerprint.cache_name(encoder, fields)
     if (directory / MANIFEST).is_file():
+        _check_fields(directory, read_manifest(directory), fields)
         return directory
     if (directory / RECEIPT).is_file():
         raise CacheNotFoundError(
@@ -122,10 +137,20 @@ def find_cache(parent: Path, encoder: str, fields: dict[str, Any]) -> Path:
     nearest = nearest_cache(parent, fields)
     if nearest is None:
         raise CacheNotFoundError(f"There is no cache in {parent}.", "Run mmsa extract.")
-    raise StaleCacheError(
-        f"The cache {nearest[0]} was made from something else.",
+    raise _stale(*nearest)
+
+
+def _check_fields(directory: Path, manifest: Manifest, fields: dict[str, Any]) -> None:
+    """A folder's name has only the beginning of the fingerprint, and folders can be moved."""
+    if manifest.fingerprint != fingerprint.digest(fields):
+        raise _stale(directory, fingerprint.differences(fields, manifest.fields))
+
+
+def _stale(directory: Path, differences: Sequence[str]) -> StaleCacheError:
+    return StaleCacheError(
+        f"The cache {directory} was made from something else.",
         "Run mmsa extract with these settings, or go back to those of the cache.",
-        nearest[1],
+        differences,
     )
 
 
@@ -156,25 +181,38 @@ class CacheWriter:
         directory: Folder of this cache.
         fields: Its fingerprint's fields.
         rows: Rows in all.
+        disk: What it is written to.
     """
 
-    def __init__(self, directory: Path, fields: dict[str, Any], rows: int) -> None:
+    def __init__(
+        self, directory: Path, fields: dict[str, Any], rows: int, disk: Disk = DISK
+    ) -> None:
         self._directory = directory
         self._manifest = Manifest(fields, rows, ())
         self._fingerprint = fingerprint.digest(fields)
+        self._disk = disk
 
     @contextlib.contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Holds the cache's lock; calls ``waiting`` once if another process has it."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        """Holds the cache's lock; calls ``waiting`` once if another process has it.
+
+        Raises:
+            DiskError: Nothing can be written there.
+            StaleCacheError: What lies there was made from something else.
+            DamagedCacheError: A sealed shard is not what was sealed.
+        """
         lock = FileLock(lock_path(self._directory))
+        with writing(self._directory):
+            make_folders(self._directory.parent, self._disk)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                waiting()
+                lock.acquire()
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting()
-            lock.acquire()
-        try:
-            self._recover()
+            with writing(self._directory):
+                make_folders(self._directory, self._disk)  # another process may have removed it
+                self._recover()
             yield
         finally:
             lock.release()
@@ -199,109 +237,81 @@ class CacheWriter:
 
     def _recover(self) -> None:
         """Takes up what an earlier run left: sealed shards stay, temporaries go."""
-        for path in self._directory.glob(f"{_TEMPORARY}*"):
-            path.unlink()
+        for path in self._directory.glob(f"{TEMPORARY}*"):
+            self._disk.remove(path)
         name = MANIFEST if self.complete else RECEIPT
         if not (self._directory / name).is_file():
             return
         found = read_manifest(self._directory, name)
+        _check_fields(self._directory, found, self._manifest.fields)
         # Where the receipt was written and the rename was not, the shard is made again.
-        kept = list(
-            itertools.takewhile(lambda e: (self._directory / e.name).is_file(), found.shards)
-        )
+        kept = list(itertools.takewhile(lambda e: os.path.lexists(self._place(e)), found.shards))
         # A finished cache is only looked over; it is hashed where it is opened or verified.
         check = _check_size if self.complete else _check_bytes
-        _each(lambda entry: check(self._directory / entry.name, entry), kept)
-        if self.complete and len(kept) < len(found.shards):
-            raise DamagedCacheError(
-                f"{self._directory / found.shards[len(kept)].name} is missing.", _AGAIN
-            )
+        _each(lambda entry: check(self._directory, entry), kept)
+        missing = found.shards[len(kept) :]
+        later = [entry for entry in missing[1:] if os.path.lexists(self._place(entry))]
+        if missing and (self.complete or later):
+            raise DamagedCacheError(f"{self._place(missing[0])} is missing.", AGAIN)
         self._manifest = Manifest(found.fields, found.rows, tuple(kept))
 
+    def _place(self, entry: ShardEntry) -> Path:
+        return self._directory / entry.name
+
     def publish(self, shard: Shard) -> None:
-        """Seals the next shard."""
-        name = shard_name(self.done)
-        temporary = self._directory / f"{_TEMPORARY}{name}"
-        _write_shard(temporary, shard, self._fingerprint)
-        _fsync(temporary)
-        entry = ShardEntry(
-            name, len(shard.guids), temporary.stat().st_size, fingerprint.file_sha256(temporary)
-        )
-        self._manifest = Manifest(
-            self._manifest.fields, self._manifest.rows, (*self._manifest.shards, entry)
-        )
-        self._write_receipt()
-        temporary.rename(self._directory / name)
-        _fsync(self._directory)
+        """Seals the next shard.
+
+        Raises:
+            DiskError: It was not sealed.
+        """
+        content = shard_file.encode(shard, self._fingerprint)
+        digest = hashlib.sha256(content).hexdigest()
+        entry = ShardEntry(shard_name(self.done), len(shard.guids), len(content), digest)
+        known = self._manifest
+        grown = Manifest(known.fields, known.rows, (*known.shards, entry))
+        temporary = self._directory / f"{TEMPORARY}{entry.name}"
+        with writing(self._place(entry)):
+            write_new(temporary, content, self._disk)
+            try:
+                self._write_receipt(grown)
+                self._disk.rename(temporary, self._place(entry))
+            except BaseException:
+                discard(temporary, self._disk)
+                raise
+            sync(self._directory, self._disk)
+        self._manifest = grown
 
     def finish(self) -> None:
         """Turns the receipt into the manifest.
 
         Raises:
             CacheError: Rows are missing.
+            DiskError: The cache stays unfinished.
         """
         if self.complete:
             return
         if not self._manifest.complete:
             raise CacheError(f"{self._directory}: rows are missing, the cache stays unfinished.")
-        (self._directory / RECEIPT).rename(self._directory / MANIFEST)
-        _fsync(self._directory)
+        with writing(self._directory / MANIFEST):
+            self._disk.rename(self._directory / RECEIPT, self._directory / MANIFEST)
+            sync(self._directory, self._disk)
 
-    def _write_receipt(self) -> None:
+    def _write_receipt(self, manifest: Manifest) -> None:
         content = {
             "schema": schema.SCHEMA_VERSION,
             "fingerprint": self._fingerprint,
-            "rows": self._manifest.rows,
+            "rows": manifest.rows,
             "shards": [
                 {"name": e.name, "rows": e.rows, "bytes": e.bytes, "sha256": e.sha256}
-                for e in self._manifest.shards
+                for e in manifest.shards
             ],
-            "fields": self._manifest.fields,
+            "fields": manifest.fields,
         }
         write_atomically(
             self._directory / RECEIPT,
             json.dumps(content, indent=1, sort_keys=True).encode() + b"\n",
+            self._disk,
         )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file whole or not at all."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_shard(path: Path, shard: Shard, digest: str) -> None:
-    with h5py.File(path, "w", libver="v110") as file:
-        file.attrs["schema"] = schema.SCHEMA_VERSION
-        file.attrs["fingerprint"] = np.bytes_(digest)
-        file.create_dataset("guids", data=_fixed(shard.guids))
-        file.create_dataset("variant", data=shard.variant.astype("<i4"))
-        file.create_dataset("operations", data=_fixed(shard.operations))
-        file.create_dataset("offsets", data=shard.offsets.astype("<i8"))
-        file.create_dataset("tokens", data=shard.tokens.astype(schema.FEATURE_DTYPE))
-        pooled = file.create_dataset("pooled", data=shard.pooled.astype(schema.FEATURE_DTYPE))
-        pooled.attrs["pools"] = _fixed(list(shard.pools))
-        if shard.shared is not None:
-            file.create_dataset(schema.SHARED, data=shard.shared.astype(schema.FEATURE_DTYPE))
-
-
-def _fixed(texts: list[str]) -> NDArray[np.bytes_]:
-    """Fixed-length UTF-8 bytes (HDF5 keeps those in place, without a heap); at least one byte."""
-    encoded = [text.encode() for text in texts]
-    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
 
 
 def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -> Iterator[Shard]:
@@ -318,11 +328,11 @@ def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -
     """
     manifest = read_manifest(directory, name)
     if name == MANIFEST and not manifest.complete:
-        raise DamagedCacheError(f"{directory}: the manifest's shards lack rows.", _AGAIN)
+        raise DamagedCacheError(f"{directory}: the manifest's shards lack rows.", AGAIN)
     if verify:
         _verify_touched(directory, manifest)
     for entry in manifest.shards:
-        yield _map_shard(directory / entry.name, entry, manifest.fingerprint)
+        yield _map(directory, entry, manifest)
 
 
 def _verify_touched(directory: Path, manifest: Manifest) -> None:
@@ -337,25 +347,30 @@ def _verify_touched(directory: Path, manifest: Manifest) -> None:
     note = note_path(directory)
     known: dict[str, list[Any]] = {}
     with contextlib.suppress(OSError, ValueError):
-        raw = json.loads(note.read_bytes()) if note.stat().st_size <= _MAX_MANIFEST_BYTES else {}
+        raw = parse_json(read_plain(note, _MAX_MANIFEST_BYTES, links=False))
         known = raw if isinstance(raw, dict) else {}
-    now = {e.name: [e.sha256, *_times(directory / e.name, e)] for e in manifest.shards}
+    looked = time.time()
+    times = {entry.name: _times(directory, entry) for entry in manifest.shards}
+    now = {entry.name: [entry.sha256, *times[entry.name]] for entry in manifest.shards}
     touched = [e for e in manifest.shards if known.get(e.name) != now[e.name]]
     if not touched:
         return
-    _each(lambda entry: _check_bytes(directory / entry.name, entry), touched)
-    # Times are those from before the hashing: what was written meanwhile is hashed next time.
+    _each(lambda entry: _check_bytes(directory, entry), touched)
+    # Times are those from before the hashing: what was written meanwhile is hashed next time. So
+    # is what was written just before, since a further write may have got the same time.
+    settled = {
+        name: now[name] for name, (_, *last) in times.items() if max(last) < 1e9 * (looked - _TICK)
+    }
     with contextlib.suppress(OSError):  # a cache that may only be read is hashed every time
-        write_atomically(note, json.dumps(now).encode())
+        write_atomically(note, json.dumps(settled).encode())
 
 
-def _times(path: Path, entry: ShardEntry) -> tuple[int, int, int]:
-    _check_size(path, entry)
-    found = path.stat()
+def _times(directory: Path, entry: ShardEntry) -> tuple[int, int, int]:
+    found = _check_size(directory, entry)
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _each(check: Callable[[ShardEntry], None], entries: Sequence[ShardEntry]) -> None:
+def _each(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntry]) -> None:
     """Checks entries side by side: hashing releases the interpreter."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(check, entries):
@@ -368,8 +383,8 @@ def verify_cache(directory: Path) -> list[str]:
     manifest = read_manifest(directory)
     for entry in manifest.shards:
         try:
-            _check_bytes(directory / entry.name, entry)
-            _map_shard(directory / entry.name, entry, manifest.fingerprint)
+            _check_bytes(directory, entry)
+            _map(directory, entry, manifest)
         except DamagedCacheError as error:
             problems.append(error.message)
     if not manifest.complete:
@@ -377,120 +392,14 @@ def verify_cache(directory: Path) -> list[str]:
     return problems
 
 
-def _check_size(path: Path, entry: ShardEntry) -> None:
-    try:
-        if path.is_symlink():
-            raise DamagedCacheError(f"{path} is a link, not a shard.", _AGAIN)
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise DamagedCacheError(f"{path} is missing.", _AGAIN) from error
-    if size != entry.bytes:
-        raise DamagedCacheError(f"{path} has {size} bytes, sealed were {entry.bytes}.", _AGAIN)
+def _check_size(directory: Path, entry: ShardEntry) -> os.stat_result:
+    return shard_file.check_size(directory / entry.name, entry.bytes)
 
 
-def _check_bytes(path: Path, entry: ShardEntry) -> None:
-    _check_size(path, entry)
-    found = fingerprint.file_sha256(path)
-    if found != entry.sha256:
-        raise DamagedCacheError(
-            f"{path} was changed after it was sealed (sha256 {found[:12]}…, "
-            f"sealed {entry.sha256[:12]}…).",
-            _AGAIN,
-        )
+def _check_bytes(directory: Path, entry: ShardEntry) -> None:
+    shard_file.check_bytes(directory / entry.name, entry.bytes, entry.sha256)
 
 
-def _map_shard(path: Path, entry: ShardEntry, digest: str) -> Shard:
-    """Opens a shard without trusting it: only plain, contiguous, unfiltered local datasets."""
-
-    def refuse(why: str) -> DamagedCacheError:
-        return DamagedCacheError(f"{path}: {why}.", _AGAIN)
-
-    try:
-        with contextlib.closing(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)) as file:
-            group = h5py.h5g.open(file, b"/")
-            names = {name.decode() for name in group}
-            if names - {schema.SHARED} != set(schema.DATASETS):
-                raise refuse(f"holds {sorted(names)}, expected {sorted(schema.DATASETS)}")
-            if _bytes_of(group, b"fingerprint").item().decode() != digest:
-                raise refuse("belongs to another cache (fingerprint)")
-            places: dict[str, tuple[np.dtype[Any], tuple[int, ...], int | None]] = {}
-            for name in sorted(names):
-                if group.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-                    raise refuse(f"{name} is a link to elsewhere")
-                item = h5py.h5o.open(group, name.encode())
-                plan = item.get_create_plist() if isinstance(item, h5py.h5d.DatasetID) else None
-                if plan is None or plan.get_layout() == h5py.h5d.VIRTUAL:
-                    raise refuse(f"{name} is not a dataset of this file")
-                if plan.get_layout() != h5py.h5d.CONTIGUOUS or plan.get_nfilters():
-                    raise refuse(f"{name} is filtered or not contiguous")
-                if plan.get_external_count():
-                    raise refuse(f"{name} is not a dataset of this file")
-                places[name] = (item.dtype, item.shape, item.get_offset())
-                if name == "pooled":
-                    pools = tuple(pool.decode() for pool in _bytes_of(item, b"pools").tolist())
-        rows, dim = entry.rows, places["tokens"][1][-1]
-        shapes = {
-            "guids": ((rows,), "S"),
-            "variant": ((rows,), "<i4"),
-            "operations": ((rows,), "S"),
-            "offsets": ((rows + 1,), "<i8"),
-            "tokens": ((places["tokens"][1][0], dim), "<f2"),
-            "pooled": ((rows, len(pools), dim), "<f2"),
-        }
-        if schema.SHARED in places:
-            shapes[schema.SHARED] = ((rows, *places[schema.SHARED][1][1:2]), "<f2")
-        for name, (shape, wanted) in shapes.items():
-            dtype, have, offset = places[name]
-            same = dtype.kind == "S" if wanted == "S" else dtype == np.dtype(wanted)
-            size = math.prod(have)
-            if have != shape or not same or size * dtype.itemsize > entry.bytes:
-                raise refuse(f"{name} is {have} {dtype}, expected {shape} {wanted}")
-            if size and offset is None:
-                raise refuse(f"{name} has no storage")
-    except (OSError, KeyError, IndexError, ValueError, RuntimeError, UnicodeDecodeError) as error:
-        raise refuse(f"is not a readable shard ({error})") from error
-    try:
-        parts = _map_arrays(path, places)
-    except (OSError, TypeError, ValueError) as error:  # places beyond the end of the file
-        raise refuse(f"is not a readable shard ({error})") from error
-    try:
-        return Shard(
-            [guid.decode() for guid in parts["guids"].tolist()],
-            parts["variant"],
-            [operation.decode() for operation in parts["operations"].tolist()],
-            parts["offsets"],
-            parts["tokens"],
-            parts["pooled"],
-            pools,
-            parts.get(schema.SHARED),
-        )
-    except (ValueError, UnicodeDecodeError) as error:
-        raise refuse(str(error)) from error
-
-
-def _bytes_of(owner: Any, name: bytes) -> NDArray[np.bytes_]:
-    """An attribute of fixed-length bytes; h5py's low level, since a cache has many shards.
-
-    Raises:
-        ValueError: It is of another type.
-    """
-    attribute = h5py.h5a.open(owner, name)
-    if attribute.dtype.kind != "S":
-        raise ValueError(f"attribute {name.decode()} is {attribute.dtype}")
-    value = np.empty(attribute.shape, attribute.dtype)
-    attribute.read(value)
-    return value
-
-
-def _map_arrays(path: Path, places: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    """Arrays on one copy-on-write map of a file: processes share it, none can change the file."""
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    parts: dict[str, NDArray[Any]] = {}
-    for name, (dtype, shape, offset) in places.items():
-        if not math.prod(shape):  # HDF5 gives nothing no place
-            parts[name] = np.empty(shape, dtype)
-            continue
-        array: NDArray[Any] = np.ndarray(shape, dtype, mapped, offset)
-        parts[name] = array if array.flags.aligned else array.copy()
-    return parts
+def _map(directory: Path, entry: ShardEntry, manifest: Manifest) -> Shard:
+    path = directory / entry.name
+    return shard_file.map_shard(path, entry.rows, entry.bytes, manifest.fingerprint)

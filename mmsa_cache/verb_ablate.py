@@ -15,11 +15,11 @@ from typing import Any
 
 from .config import Settings
 from .console import format_table, progress, say
+from .disk import write_atomically
 from .errors import SettingsError
 from .pipeline import joined_labels, notes_of
 from .runs import RUNS, Shelf
-from .store import write_atomically
-from .verb_search import devices_of, prepared, terminated_is_interrupted, usable_cores
+from .verb_search import devices_of, prepared, usable_cores
 
 SHELF = RUNS / ".ablation"
 """Where finished trainings lie; the same training is never run twice."""
@@ -221,7 +221,6 @@ def _run(
     shelf = Shelf(SHELF)
     started = time.monotonic()
     with (
-        terminated_is_interrupted(),
         prepared(settings, pairs, {setting.grid for setting in chosen}, RUNS) as ready,
         shelf.exclusive(),
     ):

@@ -12,10 +12,11 @@ from typing import Any
 from .caches import CacheInfo, guids_of, list_caches, remove_caches, rows_of, stale_caches
 from .config import Settings
 from .dataset import SPLITS, Sample
+from .disk import write_atomically
 from .errors import CacheNotFoundError, DamagedCacheError, DataError, SettingsError
 from .features import MODALITIES, cache_folder, classes_of, copies_of, load_samples
 from .fingerprint import cache_name
-from .store import verify_cache, write_atomically
+from .store import verify_cache
 
 THUMBNAIL_SIDE = 256
 """Pixels."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import signal
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from .bank import EncoderPair
@@ -22,7 +20,18 @@ from .features import load_samples
 from .live import watch
 from .pipeline import notes_of, open_bank, origin_of, pick_device
 from .splits import duplicate_groups
+from .tracking import (
+    JsonLines,
+    Place,
+    TrialLines,
+    check_trackers,
+    log_run,
+    scalars,
+    tracking,
+)
 
+STUDIES = Path("studies")
+"""Where studies lie, and what is recorded of them."""
 _SECONDS_BETWEEN_LOOKS = 0.5
 _HEADERS = {"low": "5 %", "high": "95 %", "alpha": "α", "beta": "β"}
 
@@ -35,6 +44,7 @@ def search(
     workers: int | None = None,
     storage: str | None = None,
     how: str = "best",
+    track: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Runs a study; returns its choice, what it is worth outside, and what mattered.
 
@@ -45,6 +55,7 @@ def search(
         workers: Worker processes; None takes one a usable core, or one a GPU.
         storage: Address of a database; None is the working folder's own.
         how: ``best`` or ``one-se``.
+        track: Where it is recorded besides JSON lines, see `tracking.TRACKERS`.
     """
     from fuse import search as engine
     from fuse.ledger import DATABASE
@@ -59,12 +70,20 @@ def search(
             f"The study {name!r} has no space: it is one setting.",
             f"Train it: mmsa train --study {name}.",
         )
+    check_trackers(track)
     devices = devices_of(settings.device, workers)
+    place = Place(study.name, STUDIES / "tensorboard" / study.name, _protocol(study))
     with (
-        terminated_is_interrupted(),
-        prepared(settings, study.encoder_pairs(), _sides(study), Path("studies")) as ready,
+        prepared(settings, study.encoder_pairs(), _sides(study), STUDIES) as ready,
+        tracking(track, place) as tracked,
         watch(f"study {study.name}, {len(devices)} worker(s)") as progress,
     ):
+        lines = TrialLines(JsonLines(STUDIES / f"{study.name}.jsonl"), tracked)
+
+        def on_change(now: Any) -> None:
+            lines.add(now.trials)
+            progress(now)
+
         outcome = engine.search(
             study,
             trials=trials,
@@ -72,9 +91,12 @@ def search(
             storage=storage or DATABASE,
             devices=devices,
             how=how,
-            on_change=progress,
+            on_change=on_change,
             **ready,
         )
+        tracked.final = scalars(outcome.record)
+    lines.end(tracked.final)
+    log_run("search", study.name, outcome.record["seconds"], tracked.final)
     notes = notes_of(settings, study.encoder_pairs()) + _warnings(outcome.record)
     return outcome.record | {"notes": notes}
 
@@ -84,6 +106,12 @@ def _sides(study: Any) -> list[int]:
     from fuse.space import candidates
 
     return [study.fixed.get("grid", 0), *candidates(study.space.get("grid", [0]))]
+
+
+def _protocol(study: Any) -> dict[str, Any]:
+    """What trackers show of a study: the protocol and what is fixed."""
+    found = {"study": study.name, "outer": study.outer, "folds": study.folds}
+    return {**found, "seeds": study.seeds, "metric": study.metric, **study.fixed}
 
 
 @contextlib.contextmanager
@@ -113,23 +141,6 @@ def prepared(
             "names": tuple(origin["classes"]),
             "origin": origin,
         }
-
-
-@contextlib.contextmanager
-def terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM ends work as Ctrl-C does: workers gone, trials put back."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def devices_of(device: str, workers: int | None) -> list[str]:
@@ -250,8 +261,7 @@ def bench(settings: Settings, name: str, trials: int, workers: int | None) -> di
     queued: list[Any] = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        terminated_is_interrupted(),
-        prepared(settings, study.encoder_pairs(), _sides(study), Path("studies")) as ready,
+        prepared(settings, study.encoder_pairs(), _sides(study), STUDIES) as ready,
     ):
         for key, used in (("seconds", devices), ("seconds_one_worker", devices[:1])):
             database = Path(folder) / key / "studies.db"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from .console import progress, say
 from .dataset import Sample
 from .features import MODALITIES, load_samples
 from .pipeline import (
+    fields_of,
     joined_labels,
     notes_of,
     open_bank,
@@ -24,6 +25,8 @@ from .pipeline import (
 )
 from .runs import CHECKPOINT, environment, find_run, new_run, write_command, write_json
 from .splits import duplicate_groups
+from .tracking import JsonLines, Place, check_trackers, log_run, scalars, tracking
+from .verb_report import compose
 
 DEFAULT_OUTER = "report"
 
@@ -112,6 +115,7 @@ def train(
     refit: bool = False,
     outer: str | None = None,
     assignments: Sequence[str] = (),
+    track: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains a group of members of one setting or of several and writes a run directory.
 
@@ -125,6 +129,7 @@ def train(
         refit: The model's members learn from all development rows, see `fuse.final.train`.
         outer: Kind of outer split; default: the study's.
         assignments: See `choose_settings`.
+        track: Where it is recorded besides JSON lines, see `tracking.TRACKERS`.
 
     Returns:
         The run's name, directory, notes and figures.
@@ -133,9 +138,12 @@ def train(
 
     from fuse import final as finals
     from fuse.checkpoints import FolderCheckpoint
-    from fuse.report import Post, render
+    from fuse.run_files import STUDIES
+    from fuse.study_record import snapshot
     from fuse.trainer import input_dims
 
+    check_trackers(track)
+    started = time.monotonic()
     samples = load_samples(settings, "train")
     chosen, own_outer, sources = choose_settings(
         studies, assignments, lambda: origins_here(settings, samples)
@@ -159,9 +167,7 @@ def train(
         "origin": origin,
     }
     with new_run(name, identity) as (name, folder):
-        kept = folder / CHECKPOINT
-        if kept.is_dir():
-            say("Going on from what an interrupted run of the same left.")
+        kept = FolderCheckpoint(folder / CHECKPOINT)
         parts = len(
             finals.plan(
                 bank.labels.cpu().numpy(),
@@ -175,7 +181,32 @@ def train(
         each = parts * seeds * (folds + refit)
         members = each * len(chosen)
         epochs = each * sum(setting.epochs for setting in chosen)
-        with progress(f"run {name}", epochs, "epochs") as advance:
+        labels = joined_labels(settings, pairs)
+        place = Place(name, folder / "tensorboard", _parameters(identity, chosen, labels))
+        lines = JsonLines(folder / "metrics.jsonl", fresh=True)
+        with (
+            tracking(track, place) as tracked,
+            progress(f"run {name}", epochs, "epochs") as advance,
+        ):
+
+            def record_epoch(record: dict[str, Any]) -> None:
+                _append_epoch(lines, record)
+                tracked.log(
+                    f"member-{record['member']}",
+                    record["epoch"],
+                    {k: v for k, v in record.items() if k not in ("member", "epoch")},
+                )
+
+            if (folder / CHECKPOINT).is_dir():
+                say("Going on from what an interrupted run of the same left.")
+                for at, history in kept.histories():
+                    for record in history:
+                        record_epoch({"member": at + 1, **record})
+
+            def on_epoch(record: dict[str, Any]) -> None:
+                record_epoch(record)
+                advance(1, _progress_note(record, members))
+
             final = finals.train(
                 chosen,
                 bank,
@@ -187,13 +218,16 @@ def train(
                 seeds=seeds,
                 averaged=averaged,
                 refit=refit,
-                on_epoch=lambda record: advance(1, _progress_note(record, members)),
-                checkpoint=FolderCheckpoint(kept),
+                on_epoch=on_epoch,
+                checkpoint=kept,
             )
-        with (folder / "metrics.jsonl").open("w", encoding="utf-8") as log:
-            for member, fit in enumerate(final.fits, start=1):
-                for record in fit.history if "macro_f1" in fit.kept else ():
-                    log.write(json.dumps({"member": member, **record}) + "\n")
+            tracked.final = scalars(final.figures)
+        # Written anew in the order of members, which a stack or a resumed run did not keep.
+        lines = JsonLines(folder / "metrics.jsonl", fresh=True)
+        for member, fit in enumerate(final.fits, start=1):
+            for record in fit.history:
+                _append_epoch(lines, {"member": member, **record})
+        lines.append("final", **scalars(final.figures))
         write_json(
             folder / "config.json",
             {
@@ -201,7 +235,8 @@ def train(
                 "settings": _absolute(settings, classes),
                 "features": {modality: origin[modality] for modality in MODALITIES},
                 "classes": classes,
-                "encoders": joined_labels(settings, pairs),
+                "encoders": labels,
+                "encoder_fields": fields_of(settings, pairs),
                 "notes": notes_of(settings, pairs),
                 "calibration": final.figures["calibration"],
                 "setting": asdict(chosen[0]),
@@ -214,15 +249,33 @@ def train(
         write_command(folder / "command.txt")
         _write_predictions(folder / "predictions.csv", final, samples, classes)
         save_file(final.ensemble.tensors(), folder / "model.safetensors")
-        posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
-        (folder / "report.html").write_text(render(folder, posts, name), encoding="utf-8")
+        searched = [s for s in sources if s["trial"] is not None]
+        if searched:
+            write_json(folder / STUDIES, [snapshot(s["name"], s["trial"]) for s in searched])
+        page = compose(folder, name, samples, final.ensemble, bank, settings)
+        (folder / "report.html").write_text(page, encoding="utf-8")
     path = find_run(name)
-    return {
-        "run": name,
-        "directory": str(path),
-        "notes": notes_of(settings, pairs),
-        **final.figures,
-    }
+    log_run("train", name, round(time.monotonic() - started, 1), scalars(final.figures))
+    notes = notes_of(settings, pairs)
+    return {"run": name, "directory": str(path), "notes": notes, **final.figures}
+
+
+def _append_epoch(lines: JsonLines, record: dict[str, Any]) -> None:
+    """A member of the folds is scored after each epoch; one of all rows has no rows for it."""
+    lines.append("epoch" if "macro_f1" in record else "refit", **record)
+
+
+def _parameters(
+    identity: dict[str, Any], chosen: Sequence[Any], encoders: dict[str, str]
+) -> dict[str, Any]:
+    """What trackers show of a run: plain values, those of a second setting as ``2.KEY``."""
+    names = ("outer", "folds", "seeds", "averaged", "refit", "seed")
+    found = {name: identity[name] for name in names}
+    found |= {f"{modality}_encoder": label for modality, label in encoders.items()}
+    for number, setting in enumerate(chosen, start=1):
+        start = f"{number}." if number > 1 else ""
+        found |= {f"{start}{key}": value for key, value in asdict(setting).items()}
+    return found
 
 
 def _progress_note(record: dict[str, Any], members: int) -> str:

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from filelock import FileLock
 from PIL import Image
 from test_pipeline import extracted, mmsa, text_model, work  # noqa: F401
 
 from mmsa_cache.bank import FeatureBank, ModalityFeatures
 from mmsa_cache.caches import list_caches, remove_caches, rows_of
+from mmsa_cache.cli import _guarded
 from mmsa_cache.config import load_settings
 from mmsa_cache.dataset import Sample
 from mmsa_cache.errors import SettingsError
@@ -255,6 +257,50 @@ def test_class_names_come_from_the_setting_or_the_table(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="cannot be used") as caught:
             classes("a b", **{"data.classes": wrong})
         assert "two or more distinct names" in caught.value.problems[0]
+
+
+def test_a_name_that_is_taken_meanwhile_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(name: str, taken: bool = False) -> None:
+        with new_run(name, {"what": 1}) as (_, folder):
+            (folder / CHECKPOINT).mkdir(exist_ok=True)
+            (folder / CHECKPOINT / "member").write_text("trained")
+            if taken:
+                (tmp_path / "runs/r").mkdir()
+                (tmp_path / "runs/r/config.json").write_text("{}")
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"runs/r exists by now\.\n.*another --name"):
+        train("r", taken=True)
+    assert [p.name for p in (tmp_path / "runs/r").iterdir()] == ["config.json"]
+    assert len(list((tmp_path / "runs").glob(".unfinished-*/checkpoint/member"))) == 1
+    train("s")
+    assert (tmp_path / "runs/s").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "runs/x"), "runs/x: No space left on device"),
+        (OSError("odd"), "odd"),
+        (MemoryError(), "There is not enough memory."),
+    ],
+)
+def test_what_the_system_refuses_is_a_message(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as ended:
+        _guarded(False, refused)
+    assert ended.value.exit_code == 5
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+    with pytest.raises(type(error)):
+        _guarded(True, refused)
 
 
 def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

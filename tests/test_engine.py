@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +289,41 @@ def test_unreadable_rows_of_all_caches_are_named_at_once(tmp_path: Path) -> None
         extract_two(tmp_path, rows, [read, fails_on("30")])
     assert len(list(open_shards(tmp_path / "a"))) == 7
     assert len(list((tmp_path / "b").glob("shard-*"))) == 3
+
+
+class Tracked(Counting):
+    """Knows how many inputs are held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.most = 0
+
+    def prepare(self, values: Sequence[int]) -> list[Tensor]:
+        inputs = [torch.full((2,), value) for value in values]
+        for tensor in inputs:
+            self.held += 1
+            self.most = max(self.most, self.held)
+            weakref.finalize(tensor, self._gone)
+        return inputs
+
+    def _gone(self) -> None:
+        self.held -= 1
+
+
+def test_an_unreadable_row_does_not_fill_the_memory_with_the_rest(tmp_path: Path) -> None:
+    """To name every one, all rows are read; their inputs must not be kept."""
+    sample = Sample("", 0, "text", tmp_path, "t", "i")
+    rows = plan_rows([replace(sample, guid=str(i)) for i in range(2000)], {})
+
+    def reader(row: Row) -> tuple[int, str]:
+        if row.sample.guid in ("3", "1999"):
+            raise DataError(f"{row.sample.guid} is bad")
+        return read(row)
+
+    encoder = Tracked()
+    with pytest.raises(DataError, match=r"2 sample\(s\) cannot be read"):
+        run(tmp_path / "cache", rows, encoder, reader, workers=Workers(1, 1), shard_rows=32)
+    assert encoder.most < 300
 
 
 def test_streams_drop_what_is_queued_when_they_close() -> None:

@@ -207,6 +207,9 @@ def test_search_resumes_to_the_exact_number(work: Path, searched: dict[str, obje
     study = optuna.load_study(study_name="quick", storage=f"sqlite:///{work}/studies/studies.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 5
     assert searched["inner_score"] == study.best_value
+    lines = [json.loads(x) for x in (work / "studies/quick.jsonl").read_text().splitlines()]
+    assert [x["trial"] for x in lines if x["event"] == "trial"] == list(range(5))
+    assert [x["event"] for x in lines].count("final") == 2, "one a search"
     alone = work / "alone"
     alone.mkdir(exist_ok=True)
     for name in ("mmsa.toml", "studies/quick.toml"):

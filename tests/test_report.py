@@ -15,20 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fuse.metrics import score
-from fuse.report import (
-    Post,
-    class_colours,
-    learning_curves,
-    render,
-    ticks,
-)
+from fuse.attention_maps import Attended, Maps
+from fuse.charts import class_colours, learning_curves, search_history, surface, ticks
+from fuse.compare import Judged
+from fuse.metrics import probability_score, score
+from fuse.predictions import Predictions
+from fuse.report import Against, Post, render
+from fuse.versus import recalls
 from mmsa_cache.errors import ModelError
 
 CLASSES = ["positive", "neutral", "negative"]
 HOSTILE = "<script>alert(1)</script>\"'&"
 VOID = {"meta", "img", "br", "link", "input", "hr", "col"}
-SECTIONS = {"run", "results", "confusion", "curves", "reliability", "gallery"}
+SECTIONS = ["run", "results", "confusion", "curves", "loss", "reliability", "search", "gallery"]
 ROWS = 90
 
 
@@ -81,6 +80,16 @@ def outcome(classes: list[str] = CLASSES) -> tuple[np.ndarray, np.ndarray, np.nd
     return labels, probabilities.argmax(axis=1), probabilities.round(6)
 
 
+def outer_of(skipped: int = 0) -> dict[str, Any]:
+    """The score of the invented rows without the first ones."""
+    labels, _, probabilities = outcome()
+    return probability_score(labels[skipped:], shares(probabilities[skipped:]), CLASSES)
+
+
+def shares(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+
 def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | None = None) -> Path:
     """A whole run directory of invented figures."""
     labels, predicted, probabilities = outcome(classes)
@@ -112,6 +121,7 @@ def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | Non
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    (folder / "studies.json").write_text(json.dumps([invented_study()]), encoding="utf-8")
     (folder / "command.txt").write_text("mmsa train --study quick\n", encoding="utf-8")
     history = [
         {"member": m, "epoch": e, "loss": 1 / e, "learning_rate": 1e-4}
@@ -129,6 +139,67 @@ def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | Non
             names = [classes[labels[row]], classes[predicted[row]]]
             writer.writerow([guid, *names, *probabilities[row]])
     return folder
+
+
+def invented_study(name: str = "quick") -> dict[str, Any]:
+    """What a run keeps of its study."""
+    scores = [0.5, 0.4, 0.55, None, 0.52, 0.6, 0.58]
+    states = ["complete", "pruned", "complete", "fail", "complete", "complete", "complete"]
+    return {
+        "name": name,
+        "metric": "macro_f1",
+        "trial": 5,
+        "trials": [
+            {"number": n, "state": state, "score": score}
+            for n, (state, score) in enumerate(zip(states, scores, strict=True))
+        ],
+        "importance": [
+            {"parameter": "fusion", "median": 0.7, "low": 0.4, "high": 0.9, "trials": 5},
+            {"parameter": name, "median": 0.3, "low": 0.0, "high": 0.6, "trials": 3},
+        ],
+        "by_fusion": [
+            {"value": "encoder", "trials": 3, "complete": 3, "trial": 5, "score": 0.6},
+            {"value": "concat", "trials": 3, "complete": 2, "trial": 2, "score": 0.55},
+        ],
+        "alpha_beta": [
+            {"alpha": 0.25, "beta": 0.75, "trials": 2, "mean": 0.52, "best": 0.55},
+            {"alpha": 0.5, "beta": 0.5, "trials": 1, "mean": 0.6, "best": 0.6},
+        ],
+        "judged": {
+            "trial": 5,
+            "inner_score": 0.6,
+            "outer_score": 0.57,
+            "outer_score_together": 0.58,
+            "optimism_gap": 0.03,
+            "optimism_interval": [-0.01, 0.07],
+        },
+    }
+
+
+def against(classes: list[str] = CLASSES, guids: list[str] | None = None) -> Against:
+    """A second run that guesses half of the rows."""
+    labels, predicted, probabilities = outcome(classes)
+    names = guids or [str(row) for row in range(ROWS)]
+    other = np.where(np.arange(ROWS) % 2, predicted, (labels + 1) % len(classes))
+    runs = [
+        Judged(name, classes, Predictions(names, labels, found, probabilities))
+        for name, found in (("other (ce)", other), ("made-up (acb)", predicted))
+    ]
+    return Against("Against the run other.", recalls=recalls(*runs))
+
+
+def explained(guids: list[str], words: tuple[str, ...] = ("good", "day")) -> Maps:
+    """Attention of invented words: the k-th looks at cell k of 4 × 4, and a little elsewhere."""
+    weights = np.full((len(words), 4, 4), 0.5 / 16)
+    for k in range(len(words)):
+        weights[k].flat[k % 16] += 0.5
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    return Maps("Mean over heads.", {g: Attended(picture, list(words), weights) for g in guids})
+
+
+def whole(run: Path, posts: dict[str, Post]) -> str:
+    """The report with everything that it can show."""
+    return render(run, posts, against=against(), explain=explained)
 
 
 def change(path: Path, **changes: Any) -> None:
@@ -153,11 +224,11 @@ def posts(tmp_path: Path) -> dict[str, Post]:
 def test_every_section_is_there_and_the_page_is_well_formed(
     run: Path, posts: dict[str, Post]
 ) -> None:
-    page = Page(render(run, posts))
-    assert set(page.ids) >= SECTIONS
+    page = Page(whole(run, posts))
+    assert set(page.ids) >= {*SECTIONS, "duplicates", "attention"}
     assert len(page.ids) == len(set(page.ids))
     links = [attrs["href"] for attrs in page.named("a")]
-    assert links == ["#run", "#results", "#confusion", "#curves", "#reliability", "#gallery"]
+    assert links == [f"#{section}" for section in SECTIONS]
     for part in (
         "Run made-up",
         "/invented/data",
@@ -179,7 +250,7 @@ def test_every_section_is_there_and_the_page_is_well_formed(
 
 
 def test_the_page_asks_no_host_and_runs_no_script(run: Path, posts: dict[str, Post]) -> None:
-    html = render(run, posts)
+    html = whole(run, posts)
     page = Page(html)
     assert "http://" not in html
     assert "https://" not in html
@@ -195,10 +266,11 @@ def test_the_page_asks_no_host_and_runs_no_script(run: Path, posts: dict[str, Po
     assert policy["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_every_chart_has_a_text_alternative(run: Path) -> None:
-    page = Page(render(run, {}))
+def test_every_picture_has_a_text_alternative(run: Path, posts: dict[str, Post]) -> None:
+    page = Page(whole(run, posts))
+    assert all(attrs["alt"] for attrs in page.named("img"))
     charts = page.named("svg")
-    assert len(charts) == 1 + 3 + 1 + 16
+    assert len(charts) == 1 + 3 + 2 + 1 + 4 + 16
     for attrs in charts:
         assert attrs["role"] == "img"
         assert set((attrs["aria-labelledby"] or "").split()) <= set(page.ids)
@@ -207,14 +279,16 @@ def test_every_chart_has_a_text_alternative(run: Path) -> None:
 
 
 def test_every_table_scrolls_in_a_box_of_its_own(run: Path) -> None:
-    page = Page(render(run, {}))
+    duplicates = {"rows": 2, "guids": ["0", "1"]}
+    change(run / "metrics.json", duplicates=duplicates, outer_without_duplicates=outer_of(2))
+    page = Page(whole(run, {}))
     boxes = [a for a in page.named("div") if a.get("class") == "scroll"]
-    assert len(boxes) == len(page.named("table")) == 7
+    assert len(boxes) == len(page.named("table")) == 11
     assert all(a["tabindex"] == "0" and a["role"] == "region" for a in boxes)
 
 
 def test_light_and_dark_are_both_there(run: Path) -> None:
-    html = render(run, {})
+    html = whole(run, {})
     assert "@media (prefers-color-scheme: dark)" in html
     light, dark = re.findall(r":root \{(.*?)\}", html, re.DOTALL)
     names = [set(re.findall(r"(--[\w-]+):", part)) for part in (light, dark)]
@@ -237,7 +311,14 @@ def test_hostile_texts_guids_classes_and_commands_are_shown_as_text(tmp_path: Pa
         settings={"data": {"root": HOSTILE}},
     )
     change(run / "env.json", packages={HOSTILE: HOSTILE}, device=HOSTILE)
-    html = render(run, {guid: Post(HOSTILE, tmp_path / HOSTILE) for guid in guids})
+    (run / "studies.json").write_text(json.dumps([invented_study(HOSTILE)]), encoding="utf-8")
+    html = render(
+        run,
+        {guid: Post(HOSTILE, tmp_path / HOSTILE) for guid in guids},
+        HOSTILE,
+        against=against(classes, guids),
+        explain=lambda names: explained(names, (HOSTILE, "x")),
+    )
     page = Page(html)
     assert "<script" not in html
     assert "<i>" not in html
@@ -328,13 +409,15 @@ def test_only_the_outer_score_is_needed(run: Path) -> None:
     outer = json.loads((run / "metrics.json").read_text("utf-8"))["outer"]
     (run / "metrics.json").write_text(json.dumps({"outer": outer}), encoding="utf-8")
     (run / "metrics.jsonl").write_text("", encoding="utf-8")
+    (run / "studies.json").unlink()
     change(run / "config.json", study=None, settings={"data": {"root": None}})
     page = Page(render(run, {}))
-    assert SECTIONS - set(page.ids) == {"curves"}
+    assert set(page.ids) >= set(SECTIONS)
+    assert "no member was watched from epoch to epoch" in page.text
+    assert "made before such rows were told apart" in page.text
     assert not {"results-calibration", "results-offset-values", "members"} & set(page.ids)
     assert "Training rows" not in page.text
     assert "the setting was given, not searched" in page.text
-    assert "#curves" not in [attrs["href"] for attrs in page.named("a")]
 
 
 def test_without_members_the_curves_stay(run: Path) -> None:
@@ -372,6 +455,180 @@ def test_random_weights_and_notes_stand_beside_every_table(run: Path) -> None:
 
 def test_trained_encoders_carry_no_caveat(run: Path) -> None:
     assert 'class="caveat"' not in render(run, {})
+
+
+# --- what is compared, searched and looked at ----------------------------------------------------
+
+
+def cells(html: str, table: str) -> list[list[str]]:
+    """The cells of a table by the id of its caption."""
+    body = html[html.index(f'<table aria-labelledby="{table}"') :].partition("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
+    return [
+        [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in rows
+    ]
+
+
+def test_every_figure_stands_beside_its_interval(run: Path) -> None:
+    labels, _, probabilities = outcome()
+    found = probability_score(labels, shares(probabilities), CLASSES)
+    rows = {row[0]: row[1:] for row in cells(render(run, {}), "results-figures")}
+    assert rows["ROC-AUC"][0] == f"{found['roc_auc']:.3f}"
+    assert rows["Log-loss"][0] == f"{-found['neg_log_loss']:.3f}"
+    assert rows["Weighted F1"][0] == f"{found['weighted_f1']:.3f}"
+    for name, (value, interval) in list(rows.items())[1:]:
+        low, high = map(float, interval.split("–"))
+        assert low <= high, name
+        if name != "Calibration error (ECE)":
+            assert low <= float(value) <= high, name
+    classes = cells(render(run, {}), "results-classes")
+    expected = found["per_class"]["neutral"]["average_precision"]
+    assert classes[2][6] == f"{expected:.3f}"
+
+
+def test_rows_with_a_duplicate_in_training_are_told_apart(run: Path) -> None:
+    without = outer_of(10)
+    guids = [str(row) for row in range(10)]
+    change(
+        run / "metrics.json",
+        duplicates={"rows": 10, "guids": guids},
+        outer_without_duplicates=without,
+    )
+    html = render(run, {})
+    assert "10 of the 90 outer rows show a post" in Page(html).text
+    rows = cells(html, "results-duplicates")
+    assert rows[0][1] == "All 90 rows"
+    assert rows[0][3] == "Without, 80 rows"
+    assert rows[1][3] == f"{without['accuracy']:.3f}"
+    low, high = map(float, rows[1][4].split("–"))
+    assert low < without["accuracy"] < high
+    change(run / "metrics.json", duplicates={"rows": 0, "guids": []})
+    assert "None of the 90 outer rows shows a post" in Page(render(run, {})).text
+
+
+def test_recalls_of_two_runs_and_their_difference(run: Path) -> None:
+    labels, predicted, _ = outcome()
+    rows = cells(whole(run, {}), "recall-figures")
+    assert rows[0][2:4] == ["other (ce)", "made-up (acb)"]
+    for code, name in enumerate(CLASSES):
+        inside = labels == code
+        other = np.where(np.arange(ROWS) % 2, predicted, (labels + 1) % 3)
+        values = [(found == labels)[inside].mean() for found in (other, predicted)]
+        assert rows[code + 1][:4] == [name, str(inside.sum()), *(f"{v:.3f}" for v in values)]
+        signed = f"{values[1] - values[0]:+.3f}".replace("-", "−")
+        assert rows[code + 1][4] == signed
+        low, high = (float(x.replace("−", "-")) for x in rows[code + 1][5].split(" … "))
+        assert low <= values[1] - values[0] <= high
+
+
+def test_without_a_second_run_the_page_says_how_to_get_one(run: Path) -> None:
+    missing = Against("No run differs in the loss only.", "mmsa train --set loss=ce")
+    text = Page(render(run, {}, against=missing)).text
+    assert "No run differs in the loss only." in text
+    assert "mmsa train --set loss=ce" in text
+    assert "recall-figures" not in Page(render(run, {}, against=missing)).ids
+
+
+def test_the_search_history_keeps_what_each_trial_came_to() -> None:
+    history = search_history(invented_study())
+    assert history is not None
+    assert history.pruned == [(1, 0.4)]
+    assert history.failed == [3]
+    assert history.best == [(0, 0.5), (2, 0.5), (2, 0.55), (5, 0.55), (5, 0.6), (6, 0.6)]
+    assert history.chosen == (5, 0.6)
+    nothing = [{"number": 0, "state": "fail", "score": None}]
+    assert search_history({"trial": 0, "trials": nothing}) is None
+
+
+def test_the_surface_has_a_cell_for_each_pair_or_bins_of_many() -> None:
+    few = surface(invented_study()["alpha_beta"])
+    assert few is not None
+    assert (few.alphas, few.betas) == (["0.25", "0.5"], ["0.75", "0.5"])
+    assert few.cells[0][1] is None
+    assert few.cells[1][0] is None
+    assert (few.cells[0][0] or {})["share"] == 0
+    points = [
+        {"alpha": a / 100, "beta": 1 - a / 100, "trials": 1 + a % 2, "mean": a / 100, "best": 0.9}
+        for a in range(100)
+    ]
+    many = surface(points)
+    assert many is not None
+    assert len(many.alphas) == len(many.betas) == 8
+    assert sum(cell["trials"] for row in many.cells for cell in row if cell) == 150
+    corner = many.cells[0][0]  # lowest α, highest β
+    assert corner is not None
+    inside = points[:13]
+    weighted = sum(p["mean"] * p["trials"] for p in inside) / sum(p["trials"] for p in inside)
+    assert corner["mean"] == pytest.approx(weighted)
+    assert surface([]) is None
+
+
+def test_a_study_is_shown_with_what_it_is_worth_outside(run: Path) -> None:
+    page = Page(render(run, {}))
+    assert "5 complete trials, 1 given up early, 1 failed" in page.text
+    assert "an optimism gap of +0.030 (−0.010 … +0.070)" in page.text
+    assert cells(render(run, {}), "study-1-fusions")[1] == ["encoder", "0.600", "5", "3", "3"]
+    (run / "studies.json").unlink()
+    assert "was not kept with this run" in Page(render(run, {})).text
+
+
+def test_a_small_study_says_nothing_of_importance(run: Path) -> None:
+    few = invented_study() | {"importance": [], "alpha_beta": [], "by_fusion": [], "judged": None}
+    failed = few | {"trials": [{"number": 0, "state": "fail", "score": None}]}
+    (run / "studies.json").write_text(json.dumps([few, failed]), encoding="utf-8")
+    page = Page(render(run, {}))
+    assert page.text.count("Fewer than ten complete trials say nothing of importance.") == 2
+    assert page.text.count("No complete trial used the adaptive loss.") == 2
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_each_word_has_a_picture_of_its_attention(run: Path, posts: dict[str, Post]) -> None:
+    words = tuple(f"w{k}" for k in range(12))
+    page = Page(render(run, posts, explain=lambda guids: explained(guids, words)))
+    maps = [a for a in page.named("img") if "Attention of the word" in (a["alt"] or "")]
+    assert len(maps) == 16 * 8
+    # Half of the attention on one cell of 16, the rest even: 0.5 · 16 + 0.5.
+    assert maps[0]["alt"] == (
+        "Attention of the word “w0”: at most 8.5 times an even share, top left"
+    )
+    assert "4 more even words are not shown" in page.text
+    for attrs, bright in ((maps[0], (0, 0)), (maps[7], (1, 3))):
+        data = base64.b64decode((attrs["src"] or "").partition(",")[2])
+        with Image.open(io.BytesIO(data)) as picture:
+            pixels = np.asarray(picture.convert("RGB"), np.float64)
+        colour = pixels[..., 0] - pixels[..., 2]  # grey has none
+        means = colour.reshape(4, 16, 4, 16).mean(axis=(1, 3))
+        assert np.unravel_index(means.argmax(), (4, 4)) == bright
+
+
+def test_even_attention_is_left_grey(run: Path, posts: dict[str, Post]) -> None:
+    def even(guids: list[str]) -> Maps:
+        picture = np.full((32, 32, 3), 90, np.uint8)
+        return Maps("", {g: Attended(picture, ["a"], np.full((1, 7, 7), 1 / 49)) for g in guids})
+
+    attrs = Page(render(run, posts, explain=even)).named("img")[1]
+    data = base64.b64decode((attrs["src"] or "").partition(",")[2])
+    with Image.open(io.BytesIO(data)) as picture:
+        assert np.ptp(np.asarray(picture.convert("RGB"), np.int64)) <= 2
+
+
+def test_the_page_stays_small(run: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (900, 1200, 3)).astype(np.uint8)
+    picture = tmp_path / "noise.png"
+    Image.fromarray(noise).save(picture)
+
+    def loud(guids: list[str]) -> Maps:
+        words = [f"word{k}" for k in range(30)]
+        weights = np.random.default_rng(1).dirichlet(np.ones(196), 30).reshape(30, 14, 14)
+        return Maps("", {g: Attended(noise[:384, :384], words, weights) for g in guids})
+
+    posts = {str(row): Post("x" * 5000, picture) for row in range(ROWS)}
+    # Pictures of noise are the worst for JPEG; photographs take a third of this.
+    assert len(render(run, posts, explain=loud).encode()) < 4_000_000
+
+
+# --- the gallery ---------------------------------------------------------------------------------
 
 
 def test_the_gallery_shows_the_right_posts(run: Path, posts: dict[str, Post]) -> None:
@@ -413,7 +670,7 @@ def test_a_picture_that_cannot_be_opened_becomes_a_note(run: Path, tmp_path: Pat
 def test_a_picture_of_too_many_pixels_is_not_decoded(
     run: Path, posts: dict[str, Post], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fuse.report.MAX_PIXELS", 500 * 250 - 1)
+    monkeypatch.setattr("fuse.thumbnails.MAX_PIXELS", 500 * 250 - 1)
     assert "The picture cannot be opened." in Page(render(run, posts)).text
 
 
@@ -505,6 +762,7 @@ def test_a_damaged_file_is_named(run: Path, name: str, content: bytes) -> None:
         ("metrics.json", {"training_rows": 1.5}, "'training_rows' to be int"),
         ("metrics.json", {"inner": {}}, "it has no 'per_class'"),
         ("env.json", {"packages": []}, "expected 'packages' to be dict"),
+        ("metrics.json", {"duplicates": {"guids": [1]}}, "each of 'guids' to be str"),
     ],
 )
 def test_a_malformed_key_is_named(

@@ -13,7 +13,7 @@ from fuse.resampling import bootstrap, figures, resampled_confusions
 
 def test_bootstrap_equals_an_independent_computation() -> None:
     labels, predicted, _ = outcome()
-    names = {"accuracy", "macro_f1", "macro_precision", "macro_recall"}
+    names = {"accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"}
     generator = np.random.default_rng(11)
     drawn: dict[str, list[float]] = {name: [] for name in names}
     neutral = []

@@ -45,7 +45,8 @@ def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: o
         judged = len((work / f"runs/{name}/predictions.csv").read_text().splitlines()) - 1
         assert found["rows_seen_in_training"] == (120 if name == "shown" else 120 - judged), name
     log = [json.loads(x) for x in (work / "runs/shown/metrics.jsonl").read_text().splitlines()]
-    assert {x["member"] for x in log} == set(range(1, 9))
+    assert {x["member"] for x in log if x["event"] == "epoch"} == set(range(1, 9))
+    assert [x["event"] for x in log].count("final") == 1
 
 
 def test_one_member_or_members_of_all_rows(work: Path, extracted: object) -> None:  # noqa: F811

@@ -1,0 +1,26 @@
+"""Public names of a package that import their module at first use, so that importing is free."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def public(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+    """Makes a package's ``__getattr__`` (PEP 562) and ``__all__``.
+
+    Args:
+        package: Name of the package.
+        home: The module of each public name, relative to the package.
+    """
+
+    def load(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{package}.{home[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load, sorted(home)
