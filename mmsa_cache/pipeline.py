@@ -117,16 +117,27 @@ def labels_of(settings: Settings, pairs: Sequence[EncoderPair]) -> dict[str, dic
     }
 
 
-def fields_of(
-    settings: Settings, pairs: Sequence[EncoderPair]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """The fields that identify the encoders: by modality and name."""
-    return {
-        modality: {
+def fields_of(settings: Settings, pairs: Sequence[EncoderPair]) -> dict[str, dict[str, Any]]:
+    """By modality the fields that identify its encoder; of several, by name."""
+    found: dict[str, dict[str, Any]] = {}
+    for modality in MODALITIES:
+        fields = {
             name: resolve_encoder(settings.with_encoder(modality, name), modality).fields
             for name in _names(pairs, modality)
         }
-        for modality in MODALITIES
+        found[modality] = fields if len(fields) > 1 else next(iter(fields.values()))
+    return found
+
+
+def fields_by_name(
+    found: Mapping[str, Mapping[str, Any]], pairs: Sequence[EncoderPair]
+) -> dict[str, dict[str, Any]]:
+    """What `fields_of` gave for these encoders, always by name."""
+    return {
+        modality: {name: fields for name in _names(pairs, modality)}
+        if fields.get("modality") == modality
+        else dict(fields)
+        for modality, fields in found.items()
     }
 
 
@@ -281,7 +292,7 @@ class LiveEncoders:
     Args:
         settings: The command's settings.
         trained_on: By modality and name, the fields that identify the encoder a model was trained
-            on (see `fields_of`); those that are not there are not checked.
+            on (see `fields_by_name`); those that are not there are not checked.
     """
 
     def __init__(

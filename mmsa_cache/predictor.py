@@ -13,9 +13,16 @@ from .console import say
 from .dataset import single_sample
 from .errors import CacheNotFoundError, ModelError, SettingsError, StaleCacheError
 from .features import load_samples
-from .pipeline import LiveEncoders, live_bank, live_pair, notes_of, open_bank, pick_device
+from .pipeline import (
+    LiveEncoders,
+    fields_by_name,
+    live_bank,
+    live_pair,
+    notes_of,
+    open_bank,
+    pick_device,
+)
 from .runs import find_run, read_config
-from .schema import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from fuse.ensemble import Ensemble
@@ -72,15 +79,6 @@ def load_model(
     return Predictor(ensemble, settings, config)
 
 
-def encoder_fields(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """What identifies the encoders of a run, by modality and name; an export has one a modality."""
-    found = config.get("encoder_fields", {})
-    return {
-        modality: {DEFAULT_ENCODER: fields} if fields.get("modality") == modality else fields
-        for modality, fields in found.items()
-    }
-
-
 def _beside(folder: Path, value: Any) -> Any:
     """A name stays a name; what lies in the folder becomes its path."""
     if isinstance(value, str) and (folder / value).exists():
@@ -107,7 +105,8 @@ class Predictor:
         self.outer: str = config["outer"]
         """Kind of the outer split that judged it."""
         self.dims = [Dims(**model["dims"]) for model in config["models"]]
-        self._encoders = LiveEncoders(settings, encoder_fields(config))
+        fields = fields_by_name(config.get("encoder_fields", {}), self.pairs)
+        self._encoders = LiveEncoders(settings, fields)
         device = pick_device(settings.device)
         for member in ensemble.members:
             member.to(device)

@@ -18,7 +18,7 @@ from .console import say
 from .errors import ModelError, SettingsError
 from .features import MODALITIES
 from .pipeline import check_encoder, resolve_encoder
-from .predictor import MODEL_FILE, Predictor, encoder_fields, load_model
+from .predictor import MODEL_FILE, Predictor, load_model
 from .runs import find_run, read_config, write_json
 from .schema import DEFAULT_ENCODER
 
@@ -99,8 +99,7 @@ def _config(config: Mapping[str, Any], model: Predictor, folder: Path) -> dict[s
     fields = {}
     for modality in MODALITIES:
         spec = resolve_encoder(own, modality)
-        name = model.pairs[0][MODALITIES.index(modality)]
-        check_encoder(modality, spec, encoder_fields(config).get(modality, {}).get(name))
+        check_encoder(modality, spec, config.get("encoder_fields", {}).get(modality))
         fields[modality] = spec.fields
     if own.joint.model is not None:
         settings["joint"]["model"] = _copied(folder, "joint", settings["joint"]["model"])
