@@ -27,6 +27,10 @@ app.add_typer(bench_app, name="bench")
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with train.txt and the pairs.")]
 Encoding = Annotated[str | None, typer.Option(help="Codec of the text files.")]
+AllowEmptyText = Annotated[
+    bool | None,
+    typer.Option("--allow-empty-text", help="A row may have a picture only."),
+]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Root folder of the caches.")]
 TextModel = Annotated[str | None, typer.Option(help="Hub name, folder or all-MiniLM-L6-v2.")]
 TextWeights = Annotated[str | None, typer.Option(help="pretrained or random.")]
@@ -96,6 +100,13 @@ def extract(
     variants: Annotated[
         str | None, typer.Option(help="report, a number of copies, or none.")
     ] = None,
+    on_bad: Annotated[
+        str | None, typer.Option(help="Rows with a bad file: fail, or skip (set them aside).")
+    ] = None,
+    max_bad: Annotated[
+        str | None, typer.Option(help="Largest share set aside, as 0.01 or 1%.", metavar="SHARE")
+    ] = None,
+    allow_empty_text: AllowEmptyText = None,
     device: Device = None,
     seed: Seed = None,
     as_json: Json = False,
@@ -109,7 +120,8 @@ def extract(
         from . import verb_extract
 
         records = verb_extract.run(_settings(flags), split)
-        _show(as_json, records, ["split", "modality", "encoder", "rows", "rows_already_there"])
+        columns = ["split", "modality", "encoder", "rows", "rows_already_there", "set_aside"]
+        _show(as_json, records, columns)
 
     _guarded(debug, work)
 
@@ -658,6 +670,9 @@ def _settings(flags: dict[str, Any]) -> Any:
         "image_layer": "image.layer",
         "tokens": "extract.tokens",
         "variants": "extract.variants",
+        "on_bad": "extract.on_bad",
+        "max_bad": "extract.max_bad",
+        "allow_empty_text": "data.allow_empty_text",
         "device": "device",
         "seed": "seed",
     }
