@@ -169,6 +169,62 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """Loads the tokenizer of a transformers model.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    prepare_torchvision()
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds for a bad folder
+        raise ModelError(
+            f"The tokenizer in {folder} cannot be loaded: {error}",
+            "Check that transformers' AutoTokenizer can load this folder.",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """What a tokenizer makes of one text."""
+
+    tokens: int
+    """Special ones included, before anything is truncated."""
+    unknown: int
+    """Tokens that stand for what the vocabulary does not have."""
+
+
+def count_tokens(
+    texts: Sequence[str], model: str, max_tokens: int, *, joint: bool = False
+) -> tuple[list[TokenCount], int]:
+    """Tokenizes texts with a model's own tokenizer, if it is on this machine; nothing is fetched.
+
+    Args:
+        texts: The texts.
+        model: As of `resolve_text`.
+        max_tokens: Longest token sequence that is wanted.
+        joint: It is a joint image-text model.
+
+    Returns:
+        A count a text, and the longest sequence that the encoder takes.
+
+    Raises:
+        ModelError: The tokenizer is not here or cannot be loaded.
+    """
+    folder, _ = text_folder(model, weights=False, download=False)
+    if joint:
+        from .joint import text_limit
+
+        max_tokens = min(max_tokens, text_limit(folder))
+    tokenizer = load_tokenizer(folder)
+    rows = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
+    unknown = tokenizer.unk_token_id
+    return [TokenCount(len(ids), ids.count(unknown)) for ids in rows], max_tokens
+
+
 class PlainTower:
     """A text model of `transformers.AutoModel`; its pooled vector is the first position."""
 
@@ -224,19 +280,10 @@ class TextEncoder:
     equal_inputs = False
 
     def __init__(self, spec: TextSpec, device: torch.device) -> None:
-        prepare_torchvision()
-        from transformers import AutoTokenizer
-
         self.label = spec.label
         self._options = spec.options
         self._device = device
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(spec.folder, local_files_only=True)
-        except Exception as error:  # transformers raises many kinds for a bad folder
-            raise ModelError(
-                f"The tokenizer in {spec.folder} cannot be loaded: {error}",
-                "Check that transformers' AutoTokenizer can load this folder.",
-            ) from error
+        self.tokenizer = load_tokenizer(spec.folder)
         self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
         model = load_model(spec.folder, spec.random_seed)
         if spec.joint:

@@ -13,12 +13,13 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
-def text_folder(model: str, *, weights: bool) -> tuple[Path, str]:
+def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Path, str]:
     """Finds or downloads the files of a Hugging Face text model.
 
     Args:
         model: Folder, ``all-MiniLM-L6-v2`` (installed package first) or hub name.
         weights: Whether the weights are needed, or only configuration and tokenizer.
+        download: Whether what is not on this machine may be fetched.
 
     Returns:
         Folder, and where it came from: ``folder``, ``package`` or ``hub:NAME@REVISION``.
@@ -36,7 +37,7 @@ def text_folder(model: str, *, weights: bool) -> tuple[Path, str]:
     patterns = list(_TEXT_FILES if weights else _TEXT_FILES[:-1])
     from huggingface_hub import snapshot_download
 
-    for local in (True, False):
+    for local in (True, False) if download else (True,):
         try:
             found = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local))
         except Exception as error:  # the hub client raises many kinds: network, name, access

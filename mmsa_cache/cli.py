@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import format_table, print_result, say
-from .errors import MmsaError
+from .errors import DataError, MmsaError, SettingsError
 
 app = typer.Typer(
     help="Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.",
@@ -81,6 +81,43 @@ def _check_packages() -> None:
                 f"The package {name!r} beside mmsa_cache is expected, Python finds {found}.",
                 f"Rename or uninstall the other {name!r}, or leave the folder that holds it.",
             )
+
+
+@app.command()
+def check(
+    folder: Annotated[
+        Path | None, typer.Argument(help="The data folder; default: mmsa.toml's.", metavar="DATA")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with pictures of the worst.", metavar="PAGE")
+    ] = None,
+    data: Data = None,
+    encoding: Encoding = None,
+    allow_empty_text: AllowEmptyText = None,
+    text_model: TextModel = None,
+    joint_model: JointModel = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List everything that is wrong with the data, and what it is like; 3 if something is bad."""
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import check_format, verb_check
+        from .adapters import MEND
+
+        if folder is not None and data is not None:
+            raise SettingsError("The data folder is given twice.", "Leave --data out.")
+        flags["data"] = folder or data
+        record = verb_check.check(_settings(flags), html)
+        print_result(json.dumps(record, indent=1) if as_json else check_format.format_check(record))
+        if html is not None:
+            say(f"Page: {html}")
+        if not record["ok"]:
+            raise DataError(f"{len(record['problems'])} problem(s), all listed above.", MEND)
+
+    _guarded(debug, work)
 
 
 @app.command()
