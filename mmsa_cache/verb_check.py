@@ -19,6 +19,14 @@ from .inspection import CODECS, Inspection, Post, inspect
 from .splits import plain_text
 from .store import write_atomically
 
+TEXT, PLAIN_TEXT, PICTURE, LOOK = (
+    "text",
+    "text without RT and URLs",
+    "picture",
+    "picture that looks alike",
+)
+"""The ways in which posts repeat each other."""
+
 
 def check(settings: Settings, page: Path | None = None) -> dict[str, Any]:
     """Looks at every file of the data.
@@ -186,12 +194,10 @@ def _repeated(found: Inspection) -> list[dict[str, Any]]:
         if len({pictures[place] for place in group}) > 1
     ]
     kinds: dict[str, Iterable[list[int]]] = {
-        "text": groups_of(post.text or None for post in posts),
-        "text without RT and URLs": groups_of(
-            plain_text(post.text or "") or None for post in posts
-        ),
-        "picture": groups_of(pictures),
-        "picture that looks alike": alike,
+        TEXT: groups_of(post.text or None for post in posts),
+        PLAIN_TEXT: groups_of(plain_text(post.text or "") or None for post in posts),
+        PICTURE: groups_of(pictures),
+        LOOK: alike,
     }
     return [
         {"what": what, **_count_groups(found, [[posts[i] for i in g] for g in groups])}
