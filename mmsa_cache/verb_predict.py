@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import aside
 from .bank import Dims, FeatureBank
 from .config import Settings
 from .console import say
-from .dataset import read_labels, single_sample
+from .dataset import SPLITS, read_labels, single_sample
 from .errors import CacheNotFoundError, DataError, ModelError, SettingsError, StaleCacheError
-from .features import load_samples
+from .features import load_samples, take_in
 from .pipeline import live_bank, live_pair, notes_of, open_bank, pick_device
 from .runs import find_run, read_config
 from .splits import is_cross_validation
@@ -129,16 +130,22 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
     wanted = {row.guid for row in rows}
     for split in ("train", "test"):
         try:
-            guids = {sample.guid for sample in load_samples(settings, split)}
+            guids = {sample.guid for sample in take_in(settings, split)[0]}
         except DataError:
             continue
         if split == "train":
             training = guids
         if wanted & guids:
             found |= dict(predict_split(run, split, None, device))
-    missing = sorted(wanted - found.keys())
+    missing = sorted(wanted - found.keys() - _set_aside(settings))
     if missing:
         raise DataError(f"{labels}: {len(missing)} guid(s) are not in the data.", "", missing[:10])
+    judged = [row for row in rows if row.guid in found]
+    if not judged:
+        raise DataError(f"{labels}: every row was set aside when features were extracted.")
+    if len(judged) < len(rows):
+        say(f"Note: {len(rows) - len(judged)} rows are not scored: they were set aside.")
+    rows = judged
     folder = find_run(run)
     held_out: set[str] = set()
     if not is_cross_validation(read_config(folder)["outer"]):  # whose model has learned every row
@@ -153,6 +160,13 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
         "rows_seen_in_training": seen,
         "notes": notes_of(settings),
         **score(truth, predicted, classes),
+    }
+
+
+def _set_aside(settings: Settings) -> set[str]:
+    """Names of the rows that extractions set aside."""
+    return {
+        guid for split in SPLITS for guid, *_ in aside.read(settings.cache.dir, split).identities
     }
 
 
