@@ -17,7 +17,8 @@ SHOWN = 200
 def format_check(record: dict[str, Any]) -> str:
     """What `check` returned, as tables and sentences."""
     parts = [
-        f"{record['data']}: layout {record['layout']}, texts as {record['encoding']}.",
+        f"{record['data']}: layout {record['layout'] or 'not found'}, "
+        f"texts as {record['encoding']}.",
         _format_splits(record),
         _format_texts(record["texts"]),
         _format_pictures(record["pictures"]),
@@ -74,9 +75,9 @@ def _format_texts(texts: dict[str, Any]) -> str:
     else:
         lines.append(
             f"  {tokens['model']}: {_range(tokens['lengths'], 'tokens')}; {tokens['truncated']} "
-            f"texts are longer than {tokens['max_tokens']} and truncated; "
-            f"{tokens['unknown_share']:.2%} of the tokens are unknown, in "
-            f"{tokens['texts_with_unknown']} texts."
+            f"text(s) longer than {tokens['max_tokens']}, which are truncated; "
+            f"{tokens['unknown_share']:.2%} of the tokens unknown, in "
+            f"{tokens['texts_with_unknown']} text(s)."
         )
     return "\n".join(lines)
 
@@ -129,7 +130,7 @@ def _format_problems(record: dict[str, Any]) -> str:
         for p in problems
     ]
     table = format_table(["problem", "times"], reasons)
-    title = f"{len(lines)} problems, {record['bad_rows']} bad rows"
+    title = f"{len(lines)} problem(s), {record['bad_rows']} bad row(s)"
     return f"{table}\n\n{_bounded(title, lines, SHOWN)}"
 
 

@@ -115,7 +115,7 @@ def check(
         if html is not None:
             say(f"Page: {html}")
         if not record["ok"]:
-            raise DataError(f"{len(record['problems'])} problem(s), all listed above.", MEND)
+            raise DataError(f"{len(record['problems'])} problem(s) in {record['data']}.", MEND)
 
     _guarded(debug, work)
 

@@ -102,7 +102,7 @@ class Inspection:
 
     def note(self, split: str, error: DataError) -> None:
         """Adds what ended the reading of a label file."""
-        for message in error.problems or [error.message]:
+        for message in error.problems or [f"{error.message} {error.hint}".strip()]:
             self.problems.append(Problem(split, "", LABEL_FILE, message, True))
 
 
