@@ -89,6 +89,7 @@ max_bad = "15%"
 def mmsa(folder: Path, *arguments: str, code: int = 0) -> Result:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.delenv("MMSA_TEST_DATA", raising=False)  # the tests' own, no setting of mmsa
         result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, result.output
     return result
