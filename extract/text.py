@@ -220,9 +220,17 @@ def count_tokens(
 
         max_tokens = min(max_tokens, text_limit(folder))
     tokenizer = load_tokenizer(folder)
-    rows = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
     unknown = tokenizer.unk_token_id
-    return [TokenCount(len(ids), ids.count(unknown)) for ids in rows], max_tokens
+    counts = []
+    for first in range(0, len(texts), _PIECE):
+        piece = list(texts[first : first + _PIECE])
+        for ids in tokenizer(piece, truncation=False, verbose=False)["input_ids"]:
+            counts.append(TokenCount(len(ids), ids.count(unknown)))
+    return counts, max_tokens
+
+
+_PIECE = 1024
+"""Texts that are counted at a time."""
 
 
 class PlainTower:

@@ -94,6 +94,8 @@ class Intake:
     """Rows whose labels contradict each other."""
     aside: int = 0
     """Rows set aside because their text or picture cannot be used."""
+    replaced: tuple[str, ...] = ()
+    """Kept rows of whose texts some bytes were replaced, not being valid in the encoding."""
 
     def summary(self) -> str:
         """One line for a person."""
@@ -106,7 +108,14 @@ class Intake:
             f"({counts}), {self.merged} of them merged from a neutral and a polar label; "
             f"{self.dropped} dropped (contradicting labels)"
             + (f"; {self.aside} set aside (bad files)." if self.aside else ".")
+            + self._told_of_replaced()
         )
+
+    def _told_of_replaced(self) -> str:
+        if not self.replaced:
+            return ""
+        some = ", ".join(self.replaced[:5]) + (", …" if len(self.replaced) > 5 else "")
+        return f" Bytes not valid in the encoding were replaced in {len(self.replaced)}: {some}."
 
 
 @dataclass(frozen=True, slots=True)

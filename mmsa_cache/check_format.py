@@ -8,7 +8,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from .adapters import UNLABELLED
-from .console import format_table
+from .console import format_table, visible
 
 SHOWN = 200
 """Problems that are listed; ``--json`` has all."""
@@ -65,7 +65,7 @@ def _format_texts(texts: dict[str, Any]) -> str:
     if texts["undecodable_files"]:
         lines.append(
             f"  {texts['undecodable_files']} are not valid in the declared encoding, in "
-            f"{texts['undecodable_places']} places."
+            f"{texts['undecodable_places']} places: {_some(texts['undecodable'])}."
         )
     if texts["cut_to_max_chars"]:
         lines.append(f"  {texts['cut_to_max_chars']} are cut to max_chars.")
@@ -134,6 +134,11 @@ def _format_problems(record: dict[str, Any]) -> str:
     return f"{table}\n\n{_bounded(title, lines, SHOWN)}"
 
 
+def _some(guids: Sequence[str], most: int = 5) -> str:
+    """Some names, shortly."""
+    return visible(", ".join(guids[:most])) + (", …" if len(guids) > most else "")
+
+
 def _bounded(title: str, lines: Sequence[str], most: int) -> str:
     more = [f"  … and {len(lines) - most} more; --json has all."] if len(lines) > most else []
-    return "\n".join([f"{title}:", *(f"  - {line}" for line in lines[:most]), *more])
+    return "\n".join([f"{title}:", *(f"  - {visible(line)}" for line in lines[:most]), *more])

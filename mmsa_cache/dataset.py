@@ -49,6 +49,7 @@ __all__ = [
     "Survey",
     "image_format",
     "intake",
+    "is_valid",
     "read_labels",
     "read_split",
     "single_sample",
@@ -201,6 +202,8 @@ class Survey:
     listing: Listing
     samples: list[Sample]
     bad: list[BadRow]
+    replaced: frozenset[str]
+    """Rows of whose texts some bytes were replaced, not being valid in the encoding."""
 
     @property
     def rows(self) -> int:
@@ -226,8 +229,10 @@ class Survey:
         tags: dict[int | None, str] = {**dict(enumerate(self.listing.classes)), None: UNLABELLED}
         kept = {tag: count[label] for label, tag in tags.items() if count[label]}
         aside = self.rows - len(samples)
+        replaced = tuple(s.guid for s in samples if s.guid in self.replaced)
         listing = self.listing
-        return Intake(listing.layout, self.split, kept, listing.merged, listing.dropped, aside)
+        counts = (listing.merged, listing.dropped, aside)
+        return Intake(listing.layout, self.split, kept, *counts, replaced)
 
 
 def survey(
@@ -275,7 +280,8 @@ def survey(
         messages = [message for row in bad for message in row.messages]
         where = listing.source if listing.problems else listing.folder
         raise_problems([*listing.problems, *messages], where)
-    return Survey(split, listing, [r for r in results if isinstance(r, Sample)], bad)
+    samples = [result for result in results if isinstance(result, Sample)]
+    return Survey(split, listing, samples, bad, frozenset(reader.replaced))
 
 
 class PairReader:
@@ -311,6 +317,8 @@ class PairReader:
         self._max_chars = max_chars
         self._allow_empty = allow_empty_text
         self._table = table
+        self.replaced: list[str] = []
+        """Rows read so far of whose texts some bytes were replaced."""
 
     @classmethod
     def of(
@@ -337,13 +345,17 @@ class PairReader:
         faults: list[Fault] = []
         text, path, text_hash, image_hash = "", Path(), "", ""
         try:
-            text = self.text(row, self.text_bytes(row))[: self._max_chars]
+            data = self.text_bytes(row)
+            text = self.text(row, data)
+            if "\ufffd" in text and self.undecodable(row, data):
+                self.replaced.append(row.guid)
+            text = text[: self._max_chars]
             text_hash = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         except BadFileError as error:
             faults.append(self.fault(row, error))
         try:
-            path, data = self.picture(row)
-            image_hash = hashlib.sha256(data).hexdigest()
+            path, content = self.picture(row)
+            image_hash = hashlib.sha256(content).hexdigest()
         except BadFileError as error:
             faults.append(self.fault(row, error))
         if faults:
@@ -393,6 +405,17 @@ class PairReader:
             )
         return text
 
+    def undecodable(self, row: LabelRow, data: bytes | None) -> int:
+        """Places of a text that are not valid in the encoding.
+
+        Those of a table were replaced when it was read, and are told by what replaced them.
+        """
+        if data is None:
+            return (row.text or "").count("\ufffd") if self._errors == "replace" else 0
+        if is_valid(data, self._encoding):
+            return 0
+        return data.decode(self._encoding, "replace").count("\ufffd")
+
     def picture(self, row: LabelRow) -> tuple[Path, bytes]:
         """Path and bytes of a row's picture, whose content is of an allowed format.
 
@@ -406,6 +429,15 @@ class PairReader:
         if name is None:
             raise BadFileError("missing", f"{row.guid}: no picture {row.guid}.jpg in {self.folder}")
         return self.base / name, _picture_bytes(self.base, name)
+
+
+def is_valid(data: bytes, encoding: str) -> bool:
+    """Whether every byte is."""
+    try:
+        data.decode(encoding)
+    except UnicodeError:
+        return False
+    return True
 
 
 def single_sample(text: str | None, image_path: Path | None) -> Sample:

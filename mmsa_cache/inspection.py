@@ -25,7 +25,7 @@ from .adapters import (
     find_layout,
     list_rows,
 )
-from .dataset import Fault, PairReader, image_format
+from .dataset import Fault, PairReader, image_format, is_valid
 from .duplicates import look_of
 from .errors import BadFileError, DataError
 
@@ -69,7 +69,7 @@ class Post:
     """Those of `CODECS` in which a text file is valid."""
     bom: bool = False
     undecodable: int = 0
-    """Places of a text file that are not valid in the declared encoding."""
+    """Places of a text that are not valid in the declared encoding."""
     picture: Path | None = None
     picture_bytes: int = 0
     picture_sha256: str | None = None
@@ -165,7 +165,7 @@ def inspect(
         listings.append(listing)
         rows = sorted([*listing.rows, *listing.refused], key=lambda row: row.line)
         work += [(split, reader, row) for row in rows]
-    found.posts = _look_at_all(work, encoding, advance)
+    found.posts = _look_at_all(work, advance)
     for post in found.posts:
         for fault in post.faults:
             fatal = fault.reason == LEADS_OUT
@@ -178,13 +178,12 @@ def inspect(
 
 def _look_at_all(
     work: Sequence[tuple[str, PairReader, LabelRow]],
-    encoding: str,
     advance: Callable[[int, int], None],
 ) -> list[Post]:
     pieces = [work[i : i + _PIECE] for i in range(0, len(work), _PIECE)]
 
     def look_at(piece: Sequence[tuple[str, PairReader, LabelRow]]) -> list[Post]:
-        return [_look_at(split, reader, row, encoding) for split, reader, row in piece]
+        return [_look_at(split, reader, row) for split, reader, row in piece]
 
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     posts: list[Post] = []
@@ -197,35 +196,26 @@ def _look_at_all(
     return posts
 
 
-def _look_at(split: str, reader: PairReader, row: LabelRow, encoding: str) -> Post:
+def _look_at(split: str, reader: PairReader, row: LabelRow) -> Post:
     post = Post(split, row.guid, row.line, row.label)
     for look in (_look_at_text, _look_at_picture):
         try:
-            look(post, reader, row, encoding)
+            look(post, reader, row)
         except BadFileError as error:
             post.faults.append(reader.fault(row, error))
     return post
 
 
-def _look_at_text(post: Post, reader: PairReader, row: LabelRow, encoding: str) -> None:
+def _look_at_text(post: Post, reader: PairReader, row: LabelRow) -> None:
     data = reader.text_bytes(row)
     if data is not None:
-        post.codecs = tuple(codec for codec in CODECS if _is_valid(data, codec))
+        post.codecs = tuple(codec for codec in CODECS if is_valid(data, codec))
         post.bom = data.startswith(_BOMS)
-        if not _is_valid(data, encoding):
-            post.undecodable = data.decode(encoding, "replace").count("\ufffd")
+    post.undecodable = reader.undecodable(row, data)
     post.text = reader.text(row, data)
 
 
-def _is_valid(data: bytes, codec: str) -> bool:
-    try:
-        data.decode(codec)
-    except UnicodeError:
-        return False
-    return True
-
-
-def _look_at_picture(post: Post, reader: PairReader, row: LabelRow, encoding: str) -> None:
+def _look_at_picture(post: Post, reader: PairReader, row: LabelRow) -> None:
     from extract.decode import read_picture
 
     path, data = reader.picture(row)

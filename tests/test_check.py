@@ -21,6 +21,7 @@ from test_pipeline import text_model  # noqa: F401
 from extract import decode as decoding
 from extract import sift
 from mmsa_cache import aside, verb_check
+from mmsa_cache.check_format import format_check
 from mmsa_cache.config import Settings, load_settings
 from mmsa_cache.dataset import BadRow, Fault
 from mmsa_cache.duplicates import groups_of, look_of, near_groups
@@ -197,6 +198,21 @@ def test_undecodable_bytes_that_are_replaced_are_counted(work: Path, tmp_path: P
     assert record["ok"]
     texts = record["texts"]
     assert (texts["undecodable_files"], texts["undecodable_places"]) == (1, 2)
+    assert texts["undecodable"] == ["1"]
+    assert "1 are not valid in the declared encoding, in 2 places: 1." in format_check(record)
+    summary = take_in(settings, "train")[1].summary()
+    assert summary.endswith("Bytes not valid in the encoding were replaced in 1: 1.")
+
+
+def test_a_terminal_does_not_obey_the_data(work: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(work / "all", root)
+    with (root / "train.txt").open("a") as file:
+        file.write("\x1b[31mred,neutral\n")
+    for verb in (("check", str(root)), extraction(root, tmp_path / "cache")):
+        failed = mmsa(work, *verb, code=3)
+        assert r"\x1b[31mred.txt: no such file" in failed.output
+        assert "\x1b" not in failed.output
 
 
 def test_long_lists_are_bounded(tmp_path: Path) -> None:
