@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
 
-from . import aside
-from .adapters import Intake, find_layout
+from .adapters import find_layout
 from .config import Settings
 from .console import progress, say
-from .dataset import SET_ASIDE, SPLITS, BadRow, Sample, Survey
-from .errors import DataError, SettingsError
+from .dataset import SPLITS, Sample
+from .errors import SettingsError
 from .features import MODALITIES, cache_folder, copies_of, survey_split
 from .fingerprint import cache_name
 from .pipeline import locate, pick_device, reader_of
+from .sieve import take
 from .store import CacheWriter, nearest_cache
 
 
@@ -45,9 +43,7 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
         reading = {name: pool.submit(survey_split, settings, name) for name in wanted}
         _import_libraries()
-    taken = _for_every_split(
-        wanted, lambda name: _take(settings, reading[name].result(), SHOWN_ASIDE)
-    )
+    taken = take(settings, {name: task.result for name, task in reading.items()})
     for _, report in taken.values():
         say(report.summary())
     places = [(name, taken[name][0], modality) for name in wanted for modality in MODALITIES]
@@ -62,108 +58,6 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
             {**cache.record(), "set_aside": taken[place[0]][1].aside}
             for cache, place in zip(caches, places, strict=True)
         ]
-
-
-SHOWN_ASIDE = 20
-"""Rows set aside that are named; the record names all."""
-
-
-def _for_every_split(
-    splits: Sequence[str], take: Callable[[str], tuple[list[Sample], Intake]]
-) -> dict[str, tuple[list[Sample], Intake]]:
-    """Takes every split, so that what is wrong with any of them is told at once.
-
-    Raises:
-        DataError: What was raised; of several, with all their problems.
-    """
-    taken, errors = {}, []
-    for split in splits:
-        try:
-            taken[split] = take(split)
-        except DataError as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise DataError(
-            " ".join(error.message for error in errors),
-            errors[0].hint,
-            [problem for error in errors for problem in error.problems],
-        )
-    return taken
-
-
-def _take(settings: Settings, found: Survey, shown: int) -> tuple[list[Sample], Intake]:
-    """Sets the bad rows of a split aside, or ends with them.
-
-    Args:
-        settings: The command's settings.
-        found: The split.
-        shown: Rows set aside that are named.
-
-    Returns:
-        The samples to encode, and what was kept and set aside.
-
-    Raises:
-        DataError: There are bad rows, and they are not to be skipped or are too many.
-    """
-    skip = settings.extract.on_bad == "skip"
-    known = aside.read(settings.cache.dir, found.split).identities
-    if not (skip or found.bad or any(s.identity in known for s in found.samples)):
-        return found.samples, found.intake(found.samples)  # encoding says what cannot be decoded
-    bad, checked = _bad_rows(settings, found)
-    if not skip:
-        found.raise_bad(bad)
-    share, limit = len(bad) / max(1, found.rows), settings.extract.max_bad
-    if share > limit:
-        raise DataError(
-            f"{len(bad)} of {found.rows} rows of {found.split} are bad: {share:.2%}, and at most "
-            f"{limit:.2%} may be set aside.",
-            "Mend the files, or raise --max-bad. mmsa check lists everything.",
-            [message for row in bad for message in row.messages],
-        )
-    gone = {row.guid for row in bad}
-    samples = [sample for sample in found.samples if sample.guid not in gone]
-    if not samples:
-        raise DataError(f"No row of {found.split} is left.", SET_ASIDE)
-    path = aside.write(settings.cache.dir, found.split, _root(settings), checked, bad)
-    if bad:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in aside.reasons_of(bad).items())
-        say(f"{found.split}: {len(bad)} of {found.rows} rows set aside ({reasons}); see {path}:")
-        for row in bad[:shown]:
-            say(f"  - {row.guid}: {'; '.join(row.messages)}")
-        if len(bad) > shown:
-            say(f"  … and {len(bad) - shown} more")
-    return samples, found.intake(samples)
-
-
-def _bad_rows(settings: Settings, found: Survey) -> tuple[list[BadRow], str]:
-    """All bad rows of a split in its order, and what identifies the attempt to decode its pictures.
-
-    Pictures are decoded once: where an earlier command tried the same ones, its record counts.
-    """
-    from extract.decode import DECODER
-    from extract.sift import undecodable
-
-    lines = found.listing.first_line
-    checked = aside.pictures_digest(found.samples, DECODER)
-    earlier = aside.read(settings.cache.dir, found.split).folders.get(str(_root(settings)))
-    if earlier is not None and earlier.checked == checked:
-        here = {sample.identity for sample in found.samples}
-        broken = [row for row in earlier.rows if row.identity in here]
-    else:
-        title = f"{found.split}: looking for bad pictures"
-        with progress(title, len(found.samples), "pictures") as advance:
-            broken = undecodable(found.samples, lambda count: advance(count, ""))
-        broken = [replace(row, line=lines[row.guid]) for row in broken]
-    order = {guid: place for place, guid in enumerate(lines)}
-    return sorted([*found.bad, *broken], key=lambda row: order[row.guid]), checked
-
-
-def _root(settings: Settings) -> Path:
-    """The data folder under the name by which it is recorded."""
-    assert settings.data.root is not None  # it was read
-    return settings.data.root.resolve()
 
 
 def _import_libraries() -> None:

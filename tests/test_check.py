@@ -27,8 +27,8 @@ from mmsa_cache.dataset import BadRow, Fault
 from mmsa_cache.duplicates import groups_of, look_of, near_groups
 from mmsa_cache.errors import MOST_SHOWN, DamagedCacheError, DataError, SettingsError
 from mmsa_cache.features import take_in
+from mmsa_cache.sieve import SHOWN_ASIDE
 from mmsa_cache.store import CacheWriter
-from mmsa_cache.verb_extract import SHOWN_ASIDE
 
 work = small_work
 TRUNCATED = saved(noise(9, 300, 200))[:900]
