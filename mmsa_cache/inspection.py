@@ -25,9 +25,9 @@ from .adapters import (
     find_layout,
     list_rows,
 )
-from .dataset import Fault, PairReader, image_format, is_valid
 from .duplicates import look_of
 from .errors import BadFileError, DataError
+from .pairs import Fault, PairReader, image_format, is_valid
 
 LABEL_FILE = "label file"
 """Reason of everything that is wrong with a label file."""
