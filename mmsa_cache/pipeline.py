@@ -12,7 +12,7 @@ from typing import Any
 
 from .bank import Dims, FeatureBank, ModalityFeatures
 from .config import Settings
-from .dataset import Sample, read_picture, single_sample
+from .dataset import Sample, picture_of, single_sample
 from .errors import DeviceError, ModelError
 from .features import MODALITIES, cache_fields, cache_folder, classes_of, copies_of
 from .fingerprint import cache_name, differences
@@ -136,7 +136,7 @@ def reader_of(modality: str, spec: Any, seed: int) -> Any:
         value: Any = (
             sample.text
             if modality == "text"
-            else decode(read_picture(sample), sample.image_path.name, needed)
+            else decode(picture_of(sample), sample.image_path.name, needed)
         )
         if row.variant:
             augment: Any = augment_text if modality == "text" else augment_image

@@ -15,9 +15,10 @@ from .config import Settings
 from .console import progress, say
 from .dataset import SPLITS, Sample
 from .errors import SettingsError
-from .features import MODALITIES, cache_folder, copies_of, take_in
+from .features import MODALITIES, cache_folder, copies_of, survey_split
 from .fingerprint import cache_name
 from .pipeline import locate, pick_device, reader_of
+from .sieve import take
 from .store import CacheWriter, nearest_cache
 
 
@@ -30,7 +31,7 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
 
     Returns:
         One record a cache: split, modality, encoder, directory, rows, rows that were already
-        there, and seconds.
+        there, samples set aside, and seconds.
 
     Raises:
         SettingsError: Unknown split.
@@ -40,9 +41,9 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
         raise SettingsError(f"Unknown split {split!r}.", f"Valid: {', '.join(SPLITS)}, all.")
     wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
-        reading = {name: pool.submit(take_in, settings, name) for name in wanted}
+        reading = {name: pool.submit(survey_split, settings, name) for name in wanted}
         _import_libraries()
-        taken = {name: task.result() for name, task in reading.items()}
+    taken = take(settings, {name: task.result for name, task in reading.items()})
     for _, report in taken.values():
         say(report.summary())
     places = [(name, taken[name][0], modality) for name in wanted for modality in MODALITIES]
@@ -53,7 +54,10 @@ def run(settings: Settings, split: str) -> list[dict[str, Any]]:
         for cache in caches:
             locks.enter_context(cache.writer.lock(cache.say_waiting))
         _extract(settings, caches)
-        return [cache.record() for cache in caches]
+        return [
+            {**cache.record(), "set_aside": taken[place[0]][1].aside}
+            for cache, place in zip(caches, places, strict=True)
+        ]
 
 
 def _import_libraries() -> None:
