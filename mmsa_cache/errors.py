@@ -18,6 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_LONGEST = 2000
+"""Characters of one finding that are shown."""
+
 
 class MmsaError(Exception):
     """Base of the tree.
@@ -37,10 +40,15 @@ class MmsaError(Exception):
         self.problems = list(problems)
 
     def __str__(self) -> str:
-        lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
+        lines = [_cut(self.message), *(f"  - {_cut(problem)}" for problem in self.problems)]
         if self.hint:
             lines.append(f"  → {self.hint}")
         return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    """A finding may quote a file, and a file may hold a line of a million characters."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class SettingsError(MmsaError, ValueError):
