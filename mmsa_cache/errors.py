@@ -21,6 +21,8 @@ from collections.abc import Sequence
 
 MOST_SHOWN = 50
 """Findings that a message lists; the rest of them are counted."""
+_LONGEST = 2000
+"""Characters of one finding that are shown."""
 
 
 class MmsaError(Exception):
@@ -41,12 +43,18 @@ class MmsaError(Exception):
         self.problems = list(problems)
 
     def __str__(self) -> str:
-        lines = [self.message, *(f"  - {problem}" for problem in self.problems[:MOST_SHOWN])]
+        shown = [_cut(problem) for problem in self.problems[:MOST_SHOWN]]
+        lines = [_cut(self.message), *(f"  - {problem}" for problem in shown)]
         if len(self.problems) > MOST_SHOWN:
             lines.append(f"  … and {len(self.problems) - MOST_SHOWN} more")
         if self.hint:
             lines.append(f"  → {self.hint}")
         return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    """A finding may quote a file, and a file may hold a line of a million characters."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class SettingsError(MmsaError, ValueError):
