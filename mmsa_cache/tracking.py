@@ -318,7 +318,7 @@ class WeightsAndBiases:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=place.name,
-            dir=str(RUNS),
+            dir=str(RUNS.resolve()),
             config=dict(place.parameters),
             mode=mode,
             settings=wandb.Settings(
