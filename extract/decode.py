@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmsa_cache.errors import DataError
+from mmsa_cache.errors import BadFileError
 
 DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
 RESIZE = "torch-bicubic-antialias-uint8"
@@ -31,7 +33,44 @@ MIN_SIDE = 8
 MAX_ASPECT = 50.0
 
 
+CMYK, DEEP, TURNED, ALPHA, PALETTE, FRAMES = CHANGES = (
+    "CMYK",
+    "16 bit",
+    "EXIF rotation",
+    "alpha",
+    "palette",
+    "several frames",
+)
+"""What is done to pictures that are no plain RGB: converted, rescaled to 8 bits, turned, composed
+on white, looked up, and reduced to the first frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture and what it was."""
+
+    pixels: NDArray[np.uint8]
+    """(height, width, 3) RGB; of a large JPEG a reduction, see `decode`."""
+    width: int
+    """Of the file, in pixels."""
+    height: int
+    changes: tuple[str, ...]
+    """Those of `CHANGES` that were made."""
+
+
 def decode(data: bytes, name: str, needed: int | None = None) -> NDArray[np.uint8]:
+    """Decodes one picture; see `read_picture`.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        BadFileError: Truncated, foreign, too small, too large or too narrow.
+    """
+    return read_picture(data, name, needed).pixels
+
+
+def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
     """Decodes one picture; EXIF rotation applied, alpha composed on white.
 
     Args:
@@ -40,32 +79,59 @@ def decode(data: bytes, name: str, needed: int | None = None) -> NDArray[np.uint
         needed: Pixels that the short side is resized to later; a JPEG is then decoded no larger
             than needed. None: always at full size.
 
-    Returns:
-        (height, width, 3) uint8 RGB.
-
     Raises:
-        DataError: Truncated, foreign, too small, too large or too narrow.
+        BadFileError: Truncated, foreign, too small, too large or too narrow.
     """
     least = 0 if needed is None else 2 * needed
     fast = _decode_plain_jpeg(data, name, least)
     if fast is not None:
         return fast
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image.width, image.height, name)
-                if least and image.format == "JPEG":
-                    image.draft(None, (least, least))
-                image.load()
-                return _to_rgb(image)
-    except DataError:
+        with _STRICT, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            _check_size(width, height, name)
+            if least and image.format == "JPEG":
+                image.draft(None, (least, least))
+            image.load()
+            changes = _changes(image, data)
+            return Picture(_to_rgb(image), width, height, changes)
+    except BadFileError:
         raise
     except Exception as error:  # Pillow's plugins raise many kinds; all mean the file is bad
-        raise DataError(f"{name}: cannot be decoded ({error})") from error
+        raise BadFileError("cannot be decoded", f"{name}: cannot be decoded ({error})") from error
 
 
-def _decode_plain_jpeg(data: bytes, name: str, least: int) -> NDArray[np.uint8] | None:
+class _Strict:
+    """Makes Pillow's warnings errors while any thread is inside.
+
+    ``warnings.catch_warnings`` alone is for one thread: where two overlap, the one that leaves last
+    puts back what it found, which are the other one's filters.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("error", module=r"PIL\b|extract\.decode")
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__(None, None, None)
+
+
+_STRICT = _Strict()
+
+
+def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
     """None where the picture needs Pillow: other format, CMYK, EXIF, or anything odd."""
     if not data.startswith(b"\xff\xd8\xff") or b"Exif\0\0" in data[: 1 << 16]:
         return None
@@ -80,19 +146,45 @@ def _decode_plain_jpeg(data: bytes, name: str, least: int) -> NDArray[np.uint8] 
             data, "RGB", min_height=-(-height // part), min_width=-(-width // part)
         )
     except ValueError as error:
-        if isinstance(error, DataError):
+        if isinstance(error, BadFileError):
             raise
         return None
-    return pixels
+    return Picture(pixels, width, height, ())
 
 
 def _check_size(width: int, height: int, name: str) -> None:
+    size = f"{name}: {width}×{height} pixels"
     if width * height > MAX_PIXELS:
-        raise DataError(f"{name}: {width}×{height} pixels, more than the limit of {MAX_PIXELS}")
+        raise BadFileError("too many pixels", f"{size}, more than the limit of {MAX_PIXELS}")
     if min(width, height) < MIN_SIDE:
-        raise DataError(f"{name}: {width}×{height} pixels, a side is shorter than {MIN_SIDE}")
+        raise BadFileError("too small", f"{size}, a side is shorter than {MIN_SIDE}")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise DataError(f"{name}: {width}×{height} pixels, longer than {MAX_ASPECT:.0f} : 1")
+        raise BadFileError("too narrow", f"{size}, longer than {MAX_ASPECT:.0f} : 1")
+
+
+def _changes(image: Image.Image, data: bytes) -> tuple[str, ...]:
+    """What `_to_rgb` will do to a picture."""
+    bits = data[_PNG_DEPTH] if image.format == "PNG" else 8
+    return tuple(
+        change
+        for change, made in (
+            (CMYK, image.mode == "CMYK"),
+            (DEEP, bits > 8),
+            (TURNED, image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)),
+            (ALPHA, _has_alpha(image)),
+            (PALETTE, image.mode in ("P", "PA")),
+            (FRAMES, getattr(image, "n_frames", 1) > 1),
+        )
+        if made
+    )
+
+
+_PNG_DEPTH = 24
+"""Place of the byte that holds the bits a channel."""
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("PA", "LA", "RGBA", "La", "RGBa") or "transparency" in image.info
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -100,7 +192,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         pixels = np.asarray(image, np.float64) / 257.0
         image = Image.fromarray(np.clip(pixels.round(), 0, 255).astype(np.uint8))
     turned = ImageOps.exif_transpose(image)
-    if turned.mode in ("P", "PA", "LA", "RGBA", "La", "RGBa") or "transparency" in turned.info:
+    if turned.mode == "P" or _has_alpha(turned):
         layer = turned.convert("RGBA")
         turned = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return np.array(turned.convert("RGB"))  # a copy: Pillow's own memory may not be written to

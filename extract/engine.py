@@ -440,6 +440,7 @@ def _unreadable(problems: Sequence[str]) -> DataError:
     unique = list(dict.fromkeys(problems))
     return DataError(
         f"{len(unique)} sample(s) cannot be read; what was sealed before stays.",
-        "Mend the files or take their rows out of the label file, then run it again.",
+        "Mend the files or take their rows out of the label file, then run it again; or set the "
+        "rows aside: --on-bad skip.",
         unique,
     )

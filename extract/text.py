@@ -198,6 +198,7 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         ModelError: transformers cannot load it.
     """
+    prepare_torchvision()
     from transformers import AutoTokenizer
 
     try:
@@ -242,6 +243,52 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
             "Check that transformers' AutoModel can load this folder.",
         ) from error
     return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """What a tokenizer makes of one text."""
+
+    tokens: int
+    """Special ones included, before anything is truncated."""
+    unknown: int
+    """Tokens that stand for what the vocabulary does not have."""
+
+
+def count_tokens(
+    texts: Sequence[str], model: str, max_tokens: int, *, joint: bool = False
+) -> tuple[list[TokenCount], int]:
+    """Tokenizes texts with a model's own tokenizer, if it is on this machine; nothing is fetched.
+
+    Args:
+        texts: The texts.
+        model: As of `resolve_text`.
+        max_tokens: Longest token sequence that is wanted.
+        joint: It is a joint image-text model.
+
+    Returns:
+        A count a text, and the longest sequence that the encoder takes.
+
+    Raises:
+        ModelError: The tokenizer is not here or cannot be loaded.
+    """
+    folder, _ = text_folder(model, weights=False, download=False)
+    if joint:
+        from .joint import text_limit
+
+        max_tokens = min(max_tokens, text_limit(folder))
+    tokenizer = load_tokenizer(folder)
+    unknown = tokenizer.unk_token_id
+    counts = []
+    for first in range(0, len(texts), _PIECE):
+        piece = list(texts[first : first + _PIECE])
+        for ids in tokenizer(piece, truncation=False, verbose=False)["input_ids"]:
+            counts.append(TokenCount(len(ids), ids.count(unknown)))
+    return counts, max_tokens
+
+
+_PIECE = 1024
+"""Texts that are counted at a time."""
 
 
 class PlainTower:
@@ -299,7 +346,6 @@ class TextEncoder:
     equal_inputs = False
 
     def __init__(self, spec: TextSpec, device: torch.device) -> None:
-        prepare_torchvision()
         self.label = spec.label
         self._options = spec.options
         self._device = device

@@ -16,12 +16,13 @@ OFFLINE = "HF_HUB_OFFLINE"
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
-def text_folder(model: str, *, weights: bool) -> tuple[Path, str]:
+def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Path, str]:
     """Finds or downloads the files of a Hugging Face text model.
 
     Args:
         model: Folder, ``all-MiniLM-L6-v2`` (installed package first) or hub name.
         weights: Whether the weights are needed, or only configuration and tokenizer.
+        download: Whether what is not on this machine may be fetched.
 
     Returns:
         Folder, and where it came from: ``folder``, ``package`` or ``hub:NAME@REVISION``.
@@ -39,7 +40,7 @@ def text_folder(model: str, *, weights: bool) -> tuple[Path, str]:
     patterns = list(_TEXT_FILES if weights else _TEXT_FILES[:-1])
     from huggingface_hub import snapshot_download
 
-    for local in _tries():
+    for local in _tries(download):
         try:
             found = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local))
         except Exception as error:  # the hub client raises many kinds: network, name, access
@@ -55,9 +56,10 @@ def text_folder(model: str, *, weights: bool) -> tuple[Path, str]:
     ) from failure
 
 
-def _tries() -> tuple[bool, ...]:
+def _tries(download: bool = True) -> tuple[bool, ...]:
     """Whether to look on this machine only, try by try."""
-    return (True,) if os.environ.get(OFFLINE, "0") not in ("", "0") else (True, False)
+    offline = os.environ.get(OFFLINE, "0") not in ("", "0")
+    return (True, False) if download and not offline else (True,)
 
 
 def _packaged_minilm() -> Path | None:

@@ -28,13 +28,14 @@ import io
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from .disk import read_plain
-from .errors import DataError
+from .errors import BadFileError, DataError
 
 LABELS = ("positive", "neutral", "negative")
 """Class names; a class's code is its place here (the report's 0, 1, 2)."""
@@ -46,6 +47,9 @@ SPLITS = ("train", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_TEXT_BYTES = 1 << 20
 MAX_LABEL_BYTES = 1 << 30
+LEADS_OUT = "leads out of the data folder"
+"""Reason of the one fault of a row that ends everything, whatever is to be done with bad rows."""
+EMPTY_TEXT = "empty text"
 
 _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 _MVSA_FILE = "labelResultAll.txt"
@@ -72,6 +76,8 @@ class LabelRow:
     """The text itself, stripped (tables); None: it is in ``GUID.txt``."""
     image: str | None = None
     """Path of the picture (tables); None: it is ``GUID.jpg`` or the like."""
+    flaw: str = ""
+    """Reason why the text cannot be used (tables); empty where it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,10 @@ class Intake:
     """Kept rows whose label came from a neutral and a polar one."""
     dropped: int
     """Rows whose labels contradict each other."""
+    aside: int = 0
+    """Rows set aside because their text or picture cannot be used."""
+    replaced: tuple[str, ...] = ()
+    """Kept rows of whose texts some bytes were replaced, not being valid in the encoding."""
 
     def summary(self) -> str:
         """One line for a person."""
@@ -97,8 +107,16 @@ class Intake:
         return (
             f"Data: layout {self.layout}, split {self.split}: {sum(self.kept.values())} rows kept "
             f"({counts}), {self.merged} of them merged from a neutral and a polar label; "
-            f"{self.dropped} dropped (contradicting labels)."
+            f"{self.dropped} dropped (contradicting labels)"
+            + (f"; {self.aside} set aside (bad files)." if self.aside else ".")
+            + self._told_of_replaced()
         )
+
+    def _told_of_replaced(self) -> str:
+        if not self.replaced:
+            return ""
+        some = ", ".join(self.replaced[:5]) + (", …" if len(self.replaced) > 5 else "")
+        return f" Bytes not valid in the encoding were replaced in {len(self.replaced)}: {some}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,33 +147,36 @@ class Listing:
     dropped: int = 0
     problems: list[str] = field(default_factory=list)
     first_line: dict[str, int] = field(default_factory=dict)
+    refused: list[LabelRow] = field(default_factory=list)
+    """Rows whose label is not valid but whose pair can be looked at."""
 
     def note(self, line: int, problem: str) -> None:
         """Adds a problem with its place."""
         where = f"{self.source.name}:{line}" if line else self.source.name
         self.problems.append(f"{where}: {problem}")
 
-    def accepts(self, line: int, guid: str, tags: Iterable[str], valid: tuple[str, ...]) -> bool:
-        """Checks a row's labels and guid; notes the first thing wrong."""
+    def accepts(self, row: LabelRow, tags: Iterable[str], valid: tuple[str, ...]) -> bool:
+        """Checks a row's labels and guid; notes all that is wrong with them."""
+        guid, line = row.guid, row.line
         unknown = next((tag for tag in tags if tag not in valid), None)
         if unknown is not None:
             self.note(line, f"unknown label {unknown!r}; valid: {', '.join(valid)}")
-        elif not _is_plain(guid):
+        if not _is_plain(guid):
             self.note(line, f"guid {guid!r} is not a plain file name")
-        elif guid in self.first_line:
+            return False
+        if guid in self.first_line:
             self.note(line, f"guid {guid} stands already in line {self.first_line[guid]}")
-        else:
-            self.first_line[guid] = line
-            return True
-        return False
+            return False
+        self.first_line[guid] = line
+        if unknown is not None:
+            self.refused.append(row)
+        return unknown is None
 
-    def add(
-        self, line: int, guid: str, tag: str, text: str | None = None, image: str | None = None
-    ) -> None:
+    def add(self, row: LabelRow, tag: str) -> None:
         """Adds a row with one label, if it is right."""
-        if self.accepts(line, guid, (tag,), (*self.classes, UNLABELLED)):
+        if self.accepts(row, (tag,), (*self.classes, UNLABELLED)):
             label = None if tag == UNLABELLED else self.classes.index(tag)
-            self.rows.append(LabelRow(guid, label, line, text, image))
+            self.rows.append(replace(row, label=label))
 
 
 def find_layout(root: Path) -> Layout:
@@ -223,9 +244,10 @@ def list_rows(
         for row in listing.rows:
             if row.label is None:
                 listing.note(row.line, f"guid {row.guid} has the label null in the training file")
-    if layout.name in ("report", "mvsa") and listing.rows:
+    readable = [*listing.rows, *listing.refused]
+    if layout.name in ("report", "mvsa") and readable:
         try:
-            listing.folder = pairs_folder(root, listing.rows)
+            listing.folder = pairs_folder(root, readable)
         except DataError:
             raise_problems(listing.problems, listing.source)
             raise
@@ -306,60 +328,66 @@ def decode(data: bytes, name: str, encoding: str, errors: str, numbered: bool = 
     """Decodes a file; its name, and if wanted the line, are for the message.
 
     Raises:
-        DataError: A byte is not valid.
+        BadFileError: A byte is not valid.
     """
     try:
         return data.decode(encoding, errors)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         where = f"{name}:{line}" if numbered else name
-        raise DataError(
+        raise BadFileError(
+            "bytes not valid in the encoding",
             f"{where}: byte {error.start} is not valid {encoding} "
-            "(declare another --encoding, or encoding_errors = 'replace')"
+            "(declare another --encoding, or encoding_errors = 'replace')",
         ) from error
 
 
-def read_inside(base: Path, name: str, limit: int) -> bytes:
+def read_inside(base: Path, name: str, limit: int, *, allow_empty: bool = False) -> bytes:
     """Reads a file that must really lie in ``base`` (no link leads out) and be of sane size.
 
     Args:
         base: A resolved folder.
         name: Path of the file, relative to ``base``.
         limit: Most bytes.
+        allow_empty: A file without a byte will do.
 
     Raises:
-        DataError: It does not, or it cannot be read.
+        BadFileError: It does not, or it cannot be read.
     """
     path = base / name
     try:
         if not path.resolve().is_relative_to(base):
-            raise DataError(f"{name}: leads out of the data folder")
-        size = path.stat().st_size
-        if size == 0:
-            raise DataError(f"{name}: empty file")
-        if size > limit:
-            raise DataError(f"{name}: {size} bytes, more than the limit of {limit}")
-        return path.read_bytes()
+            raise BadFileError(LEADS_OUT, f"{name}: {LEADS_OUT}")
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise BadFileError("unreadable", f"{name}: not a regular file")  # a pipe would block
+        if found.st_size > limit:
+            raise BadFileError(
+                "too large", f"{name}: {found.st_size} bytes, more than the limit of {limit}"
+            )
+        data = path.read_bytes()
+        if not data and not allow_empty:
+            raise BadFileError("empty file", f"{name}: empty file")
+        return data
     except FileNotFoundError as error:
-        raise DataError(f"{name}: no such file in {base}") from error
+        raise BadFileError("missing", f"{name}: no such file in {base}") from error
     except OSError as error:
-        raise DataError(f"{name}: {error.strerror}") from error
+        raise BadFileError("unreadable", f"{name}: {error.strerror}") from error
     except RuntimeError as error:  # Python 3.11 and 3.12: a loop of links
-        raise DataError(f"{name}: {error}") from error
+        raise BadFileError("unreadable", f"{name}: {error}") from error
 
 
-def raise_problems(problems: Sequence[str], where: Path) -> None:
+MEND = "Mend the files or take their rows out of the label file; nothing was changed."
+
+
+def raise_problems(problems: Sequence[str], where: Path, hint: str = MEND) -> None:
     """Raises all problems at once, if there are any.
 
     Raises:
         DataError: There are.
     """
     if problems:
-        raise DataError(
-            f"{len(problems)} problem(s) in {where}.",
-            "Mend the files or take their rows out of the label file; nothing was changed.",
-            problems,
-        )
+        raise DataError(f"{len(problems)} problem(s) in {where}.", hint, problems)
 
 
 def _matches(root: Path, patterns: Sequence[str]) -> list[Path]:
@@ -461,7 +489,7 @@ def _list_report(listing: Listing) -> None:
     for number, line in _body(lines):
         columns = line.split(",")
         if len(columns) == 2:
-            listing.add(number, columns[0].strip(), columns[1])
+            listing.add(LabelRow(columns[0].strip(), None, number), columns[1])
         else:
             listing.note(number, f"expected 2 columns, received {len(columns)}")
 
@@ -492,7 +520,9 @@ def _list_mvsa(listing: Listing) -> None:
         elif wrong is not None:
             listing.note(number, f"expected the labels of text,image, received {wrong!r}")
         elif listing.accepts(
-            number, guid, [label for vote in votes for label in vote], listing.classes
+            LabelRow(guid, None, number),
+            [label for vote in votes for label in vote],
+            listing.classes,
         ):
             text, image = (majority(labels) for labels in zip(*votes, strict=True))
             label = merge(text, image) if text and image else None
@@ -508,7 +538,7 @@ def _list_pairs(listing: Listing) -> None:
     listing.folder = listing.source
     texts, images = _stems(listing.folder)
     for guid in sorted(texts | images, key=os.fsencode):
-        listing.add(0, guid, UNLABELLED)
+        listing.add(LabelRow(guid, None, 0), UNLABELLED)
 
 
 def _table_records(
@@ -557,19 +587,25 @@ def _list_table(listing: Listing, split: str, encoding: str, errors: str) -> Non
     path = listing.source
     for line, record in _table_records(listing, split, encoding, errors):
         text, image = strip_text(record["text"]), record["image"]
-        if not text:
-            listing.note(line, "empty text")
-        elif "\0" in text or not _is_unicode(text):
-            listing.note(line, "text holds a NUL or half a surrogate pair")
-        elif len(text.encode()) > MAX_TEXT_BYTES:
-            listing.note(line, f"text is longer than {MAX_TEXT_BYTES} bytes")
         if not image or "\0" in image or not _is_unicode(image) or PurePath(image).is_absolute():
             listing.note(
                 line, f"image {image!r} is not a path relative to the folder of {path.name}"
             )
             continue
+        guid = record.get("guid", PurePath(image).stem)
         tag = record.get("label", record.get("tag")) or UNLABELLED
-        listing.add(line, record.get("guid", PurePath(image).stem), tag, text, image)
+        listing.add(LabelRow(guid, None, line, text, image, _flaw(text)), tag)
+
+
+def _flaw(text: str) -> str:
+    """Reason why a table's text cannot be used; empty where it can."""
+    if not text:
+        return EMPTY_TEXT
+    if "\0" in text or not _is_unicode(text):
+        return "text holds a NUL or half a surrogate pair"
+    if len(text.encode()) > MAX_TEXT_BYTES:
+        return f"text is longer than {MAX_TEXT_BYTES} bytes"
+    return ""
 
 
 def _check_columns(listing: Listing, line: int, columns: Sequence[str], labelled: bool) -> bool:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import format_table, print_result, say
-from .errors import DeviceError, MmsaError
+from .errors import DataError, DeviceError, MmsaError, SettingsError
 
 app = typer.Typer(
     help="Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.",
@@ -33,6 +33,10 @@ app.add_typer(bench_app, name="bench")
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with train.txt and the pairs.")]
 Encoding = Annotated[str | None, typer.Option(help="Codec of the text files.")]
+AllowEmptyText = Annotated[
+    bool | None,
+    typer.Option("--allow-empty-text", help="A row may have a picture only."),
+]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Root folder of the caches.")]
 TextModel = Annotated[str | None, typer.Option(help="Hub name, folder or all-MiniLM-L6-v2.")]
 TextWeights = Annotated[str | None, typer.Option(help="pretrained or random.")]
@@ -122,6 +126,43 @@ def _check_packages() -> None:
 
 
 @app.command()
+def check(
+    folder: Annotated[
+        Path | None, typer.Argument(help="The data folder; default: mmsa.toml's.", metavar="DATA")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with pictures of the worst.", metavar="PAGE")
+    ] = None,
+    data: Data = None,
+    encoding: Encoding = None,
+    allow_empty_text: AllowEmptyText = None,
+    text_model: TextModel = None,
+    joint_model: JointModel = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List everything that is wrong with the data, and what it is like; 3 if something is bad."""
+    flags = locals()
+
+    def work() -> None:
+        _check_packages()
+        from . import check_format, verb_check
+        from .adapters import MEND
+
+        if folder is not None and data is not None:
+            raise SettingsError("The data folder is given twice.", "Leave --data out.")
+        flags["data"] = folder or data
+        record = verb_check.check(_settings(flags), html)
+        print_result(json.dumps(record, indent=1) if as_json else check_format.format_check(record))
+        if html is not None:
+            say(f"Page: {html}")
+        if not record["ok"]:
+            raise DataError(f"{len(record['problems'])} problem(s) in {record['data']}.", MEND)
+
+    _guarded(debug, work)
+
+
+@app.command()
 def extract(
     split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
     encoders: Annotated[
@@ -141,6 +182,13 @@ def extract(
     variants: Annotated[
         str | None, typer.Option(help="report, a number of copies, or none.")
     ] = None,
+    on_bad: Annotated[
+        str | None, typer.Option(help="Rows with a bad file: fail, or skip (set them aside).")
+    ] = None,
+    max_bad: Annotated[
+        str | None, typer.Option(help="Largest share set aside, as 0.01 or 1%.", metavar="SHARE")
+    ] = None,
+    allow_empty_text: AllowEmptyText = None,
     device: Device = None,
     seed: Seed = None,
     as_json: Json = False,
@@ -154,7 +202,8 @@ def extract(
         from . import verb_extract
 
         records = verb_extract.run(_settings(flags), split, encoders)
-        _show(as_json, records, ["split", "modality", "encoder", "rows", "rows_already_there"])
+        columns = ["split", "modality", "encoder", "rows", "rows_already_there", "set_aside"]
+        _show(as_json, records, columns)
 
     _guarded(debug, work)
 
@@ -897,6 +946,9 @@ def _settings(flags: dict[str, Any]) -> Any:
         "image_layer": "image.layer",
         "tokens": "extract.tokens",
         "variants": "extract.variants",
+        "on_bad": "extract.on_bad",
+        "max_bad": "extract.max_bad",
+        "allow_empty_text": "data.allow_empty_text",
         "device": "device",
         "seed": "seed",
     }

@@ -65,6 +65,8 @@ class DataSettings(_Section):
     """What happens to bytes that are not valid in ``encoding``."""
     max_chars: int | None = Field(default=None, ge=1)
     """Texts are cut to so many characters (the report: 128)."""
+    allow_empty_text: bool = False
+    """Whether a row may have a picture only."""
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_classes)] = None
     """Class names in the order of their codes. Default: the three sentiments; of a table that has
     none of them among its labels, its labels in alphabetical order."""
@@ -91,6 +93,14 @@ def _variants(value: object) -> object:
     if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
         return number
     raise ValueError("write report, none, or a number of copies from 1")
+
+
+def _share(value: object) -> object:
+    """A share from 0 to 1; ``2%`` is one too."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        with contextlib.suppress(ValueError):
+            return float(value.strip()[:-1]) / 100
+    return value
 
 
 def _layers(value: object) -> object:
@@ -209,6 +219,10 @@ class ExtractSettings(_Section):
     compute: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the forward pass (autocast). ``auto``: that of a cache which is there, else
     float32 on the CPU and float16 on a GPU."""
+    on_bad: Literal["fail", "skip"] = "fail"
+    """What is done with rows whose text or picture cannot be used: ``skip`` sets them aside."""
+    max_bad: Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)] = 0.01
+    """Largest share of a split's rows that may be set aside."""
 
 
 class Settings(_Section):

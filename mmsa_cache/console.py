@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +29,13 @@ Advance = Callable[[int, str], None]
 
 
 def say(message: str, style: str | None = None) -> None:
-    """Prints one line for a person. Data is never read as markup."""
-    human.print(message, style=style, markup=False)
+    """Prints one line for a person. Data is never read as markup or as terminal commands."""
+    human.print(visible(message), style=style, markup=False)
+
+
+def visible(text: str) -> str:
+    """A text whose control characters are written out, so that a terminal does not obey them."""
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: f"\\x{ord(m[0]):02x}", text)
 
 
 class _RateColumn(ProgressColumn):

@@ -1,13 +1,13 @@
 """Image-text pairs on disk: from the rows of a data folder to samples.
 
 Which rows there are, in which layout, ``adapters`` says. Reading collects every problem before it
-gives up.
+gives up. A row whose text or picture cannot be used is a bad row, which may be set aside; what is
+wrong with a label file, or a path that leads out of the folder, ends everything.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,68 +15,53 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .adapters import (
-    IMAGE_SUFFIXES,
     LABELS,
-    MAX_TEXT_BYTES,
     SPLITS,
     UNLABELLED,
     Intake,
     LabelRow,
-    check_encoding,
-    decode,
+    Listing,
     list_rows,
     raise_problems,
-    read_inside,
     read_labels,
     strip_text,
 )
 from .errors import DataError
+from .pairs import (
+    BadRow,
+    Fault,
+    Identity,
+    PairReader,
+    Sample,
+    image_format,
+    picture_bytes,
+    picture_of,
+)
 
 __all__ = [
     "LABELS",
     "SPLITS",
+    "BadRow",
+    "Fault",
+    "Identity",
     "Intake",
     "LabelRow",
+    "PairReader",
     "Sample",
+    "Survey",
     "image_format",
     "intake",
+    "picture_of",
     "read_labels",
-    "read_pairs",
-    "read_picture",
     "read_split",
     "single_sample",
+    "survey",
 ]
 
-MAX_IMAGE_BYTES = 64 << 20
-
-# Content decides what a picture is, never its name: anything else is refused unopened.
-_SIGNATURES = (
-    ("JPEG", re.compile(rb"\xff\xd8\xff")),
-    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
-    ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL)),
-    ("BMP", re.compile(rb"BM")),
+SET_ASIDE = (
+    "Mend the files or take their rows out of the label file; or set them aside: "
+    "mmsa extract --on-bad skip. mmsa check lists everything."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One post."""
-
-    guid: str
-    label: int | None
-    """Class code, or None where the label file says ``null``."""
-    text: str
-    """Decoded text, stripped and cut to the wanted length."""
-    image_path: Path
-    text_sha256: str
-    """Hash of the decoded text (hex)."""
-    image_sha256: str
-    """Hash of the picture's bytes (hex)."""
-
-
-def image_format(head: bytes) -> str | None:
-    """Names the format of a picture from its first bytes; None when it is not an allowed one."""
-    return next((name for name, signature in _SIGNATURES if signature.match(head)), None)
 
 
 def read_split(
@@ -87,6 +72,7 @@ def read_split(
     encoding_errors: str = "strict",
     max_chars: int | None = None,
     classes: tuple[str, ...] = LABELS,
+    allow_empty_text: bool = False,
 ) -> list[Sample]:
     """The samples that ``intake`` gives.
 
@@ -100,6 +86,7 @@ def read_split(
         encoding_errors=encoding_errors,
         max_chars=max_chars,
         classes=classes,
+        allow_empty_text=allow_empty_text,
     )[0]
 
 
@@ -111,7 +98,80 @@ def intake(
     encoding_errors: str = "strict",
     max_chars: int | None = None,
     classes: tuple[str, ...] = LABELS,
+    allow_empty_text: bool = False,
 ) -> tuple[list[Sample], Intake]:
+    """Reads one split of which every row must be good; see `survey`.
+
+    Returns:
+        The samples, and what was kept, merged and dropped.
+
+    Raises:
+        DataError: With every problem of the label file and of the pairs at once.
+    """
+    found = survey(
+        root,
+        split,
+        encoding=encoding,
+        encoding_errors=encoding_errors,
+        max_chars=max_chars,
+        classes=classes,
+        allow_empty_text=allow_empty_text,
+    )
+    found.raise_bad(found.bad)
+    return found.samples, found.intake(found.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """One split as it was found, in the order of its label file."""
+
+    split: str
+    listing: Listing
+    samples: list[Sample]
+    bad: list[BadRow]
+    replaced: frozenset[str]
+    """Rows of whose texts some bytes were replaced, not being valid in the encoding."""
+
+    @property
+    def rows(self) -> int:
+        """Rows, good and bad."""
+        return len(self.samples) + len(self.bad)
+
+    def raise_bad(self, bad: Sequence[BadRow]) -> None:
+        """Ends with bad rows, if there are any.
+
+        Raises:
+            DataError: Names every one of them.
+        """
+        messages = [message for row in bad for message in row.messages]
+        raise_problems(messages, self.listing.folder, SET_ASIDE)
+
+    def intake(self, samples: Sequence[Sample]) -> Intake:
+        """What was kept, merged and dropped.
+
+        Args:
+            samples: Those that are kept; the other rows were set aside.
+        """
+        count = Counter(sample.label for sample in samples)
+        tags: dict[int | None, str] = {**dict(enumerate(self.listing.classes)), None: UNLABELLED}
+        kept = {tag: count[label] for label, tag in tags.items() if count[label]}
+        aside = self.rows - len(samples)
+        replaced = tuple(s.guid for s in samples if s.guid in self.replaced)
+        listing = self.listing
+        counts = (listing.merged, listing.dropped, aside)
+        return Intake(listing.layout, self.split, kept, *counts, replaced)
+
+
+def survey(
+    root: Path,
+    split: str,
+    *,
+    encoding: str = "utf-8",
+    encoding_errors: str = "strict",
+    max_chars: int | None = None,
+    classes: tuple[str, ...] = LABELS,
+    allow_empty_text: bool = False,
+) -> Survey:
     """Reads one split in the order of its label file (unlabelled pairs: by guid).
 
     Texts are read whole; pictures are hashed and their format is checked by content, but they
@@ -124,93 +184,31 @@ def intake(
         encoding_errors: ``strict`` or ``replace``.
         max_chars: Texts are cut to this many characters.
         classes: Class names; a class's code is its place.
-
-    Returns:
-        The samples, and what was kept, merged and dropped.
+        allow_empty_text: A row may have a picture only.
 
     Raises:
-        DataError: With every problem of the label file and of the pairs at once.
+        DataError: Something is wrong with the label file, or a path leads out of the folder; every
+            problem of the label file and of the pairs is named.
     """
     listing = list_rows(
         root, split, encoding=encoding, encoding_errors=encoding_errors, classes=classes
     )
-    where = listing.source if listing.problems else listing.folder
-    samples = read_pairs(
-        listing.folder,
-        listing.rows,
+    reader = PairReader.of(
+        listing,
         encoding=encoding,
         encoding_errors=encoding_errors,
         max_chars=max_chars,
-        table=listing.source.name if listing.layout == "tables" else "",
-        problems=listing.problems,
+        allow_empty_text=allow_empty_text,
     )
-    raise_problems(listing.problems, where)
-    count = Counter(sample.label for sample in samples)
-    tags: dict[int | None, str] = {**dict(enumerate(classes)), None: UNLABELLED}
-    kept = {tag: count[label] for label, tag in tags.items() if count[label]}
-    return samples, Intake(listing.layout, split, kept, listing.merged, listing.dropped)
-
-
-def read_pairs(
-    folder: Path,
-    rows: Sequence[LabelRow],
-    *,
-    encoding: str = "utf-8",
-    encoding_errors: str = "strict",
-    max_chars: int | None = None,
-    table: str = "",
-    problems: list[str] | None = None,
-) -> list[Sample]:
-    """Reads the texts and pictures of ``rows`` from ``folder``, in that order.
-
-    Args:
-        folder: Where the pairs lie, or where a table's image paths start.
-        rows: What to read.
-        encoding: Of the texts.
-        encoding_errors: ``strict`` or ``replace``.
-        max_chars: Texts are cut to this many characters.
-        table: Name of the table that holds the texts, for messages.
-        problems: Findings are added here; without it they are raised.
-
-    Raises:
-        DataError: Every missing, empty, undecodable or foreign file at once, when ``problems``
-            is not given.
-    """
-    check_encoding(encoding)
-    base = folder.resolve()
-    names = {entry.name for entry in folder.iterdir()}
-
-    def one(row: LabelRow) -> Sample | str:
-        try:
-            text = row.text
-            if text is None:
-                text = _read_text(base, f"{row.guid}.txt", encoding, encoding_errors)
-            image = row.image or next(
-                (row.guid + s for s in IMAGE_SUFFIXES if row.guid + s in names), None
-            )
-            if image is None:
-                return f"{row.guid}: no picture {row.guid}.jpg in {folder}"
-            digest = _picture_sha256(base, image)
-        except DataError as error:
-            return f"{table}:{row.line}: {error.message}" if table else error.message
-        text = text[:max_chars]
-        return Sample(
-            row.guid,
-            row.label,
-            text,
-            base / image,
-            hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
-            digest,
-        )
-
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(one, rows))
-    found = [result for result in results if isinstance(result, str)]
-    if problems is None:
-        raise_problems(found, folder)
-    else:
-        problems.extend(found)
-    return [result for result in results if isinstance(result, Sample)]
+        results = list(pool.map(reader.read, listing.rows))
+    bad = [result for result in results if isinstance(result, BadRow)]
+    if listing.problems or any(row.fatal for row in bad):
+        messages = [message for row in bad for message in row.messages]
+        where = listing.source if listing.problems else listing.folder
+        raise_problems([*listing.problems, *messages], where)
+    samples = [result for result in results if isinstance(result, Sample)]
+    return Survey(split, listing, samples, bad, frozenset(reader.replaced))
 
 
 def single_sample(text: str | None, image_path: Path | None) -> Sample:
@@ -227,40 +225,9 @@ def single_sample(text: str | None, image_path: Path | None) -> Sample:
             raise DataError(
                 f"There is no picture {image_path}.", "Give an existing file with --image."
             )
-        picture = _picture_sha256(image_path.parent.resolve(), image_path.name)
+        data = picture_bytes(image_path.parent.resolve(), image_path.name)
+        picture = hashlib.sha256(data).hexdigest()
     text = strip_text(text or "")
     return Sample(
         "pair", None, text, image_path or Path(), hashlib.sha256(text.encode()).hexdigest(), picture
     )
-
-
-def read_picture(sample: Sample) -> bytes:
-    """The bytes of a sample's picture: those that were hashed when the data was read.
-
-    Raises:
-        DataError: They are gone, or others by now.
-    """
-    name = sample.image_path.name
-    data = read_inside(sample.image_path.parent.resolve(), name, MAX_IMAGE_BYTES)
-    if hashlib.sha256(data).hexdigest() != sample.image_sha256:
-        raise DataError(f"{name}: was changed after the data was read (run it again)")
-    return data
-
-
-def _picture_sha256(base: Path, name: str) -> str:
-    """Hash of a picture in ``base``; its content must be of an allowed format."""
-    data = read_inside(base, name, MAX_IMAGE_BYTES)
-    if image_format(data[:16]) is None:
-        kinds = ", ".join(kind for kind, _ in _SIGNATURES)
-        raise DataError(f"{name}: content is none of {kinds} (begins with {data[:8]!r})")
-    return hashlib.sha256(data).hexdigest()
-
-
-def _read_text(base: Path, name: str, encoding: str, errors: str) -> str:
-    data = read_inside(base, name, MAX_TEXT_BYTES)
-    if b"\0" in data and "16" not in encoding and "32" not in encoding:
-        raise DataError(f"{name}: holds NUL bytes; is it really {encoding} text?")
-    text = strip_text(decode(data, name, encoding, errors))
-    if not text:
-        raise DataError(f"{name}: empty text")
-    return text

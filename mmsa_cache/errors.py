@@ -3,6 +3,7 @@
     MmsaError                      exit code 1
     ├── SettingsError              2  flags, MMSA_* variables, mmsa.toml, study files
     ├── DataError                  3  label files, texts, pictures
+    │   └── BadFileError              one text or picture, with the reason to count it under
     ├── CacheError                 4  feature caches
     │   ├── CacheNotFoundError        nothing extracted yet (a FileNotFoundError too)
     │   ├── StaleCacheError           extracted under other settings or from other data
@@ -17,6 +18,11 @@ A message says what is wrong and where; ``hint`` says what to do about it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+MOST_SHOWN = 50
+"""Findings that a message lists; the rest of them are counted."""
+_LONGEST = 2000
+"""Characters of one finding that are shown."""
 
 
 class MmsaError(Exception):
@@ -37,10 +43,18 @@ class MmsaError(Exception):
         self.problems = list(problems)
 
     def __str__(self) -> str:
-        lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
+        shown = [_cut(problem) for problem in self.problems[:MOST_SHOWN]]
+        lines = [_cut(self.message), *(f"  - {problem}" for problem in shown)]
+        if len(self.problems) > MOST_SHOWN:
+            lines.append(f"  … and {len(self.problems) - MOST_SHOWN} more")
         if self.hint:
             lines.append(f"  → {self.hint}")
         return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    """A finding may quote a file, and a file may hold a line of a million characters."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class SettingsError(MmsaError, ValueError):
@@ -53,6 +67,19 @@ class DataError(MmsaError, ValueError):
     """The data cannot be read as image-text pairs with labels."""
 
     exit_code = 3
+
+
+class BadFileError(DataError):
+    """A text or a picture cannot be used.
+
+    Args:
+        reason: A few words that are the same for every file with this fault.
+        message: What is wrong, and where.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class CacheError(MmsaError):

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import aside
 from .adapters import LABELS, Intake, data_classes
 from .config import Settings
-from .dataset import Sample, intake
+from .console import say
+from .dataset import Sample, Survey, survey
 from .errors import SettingsError
 from .fingerprint import rows_digest
 from .splits import report_copies
@@ -30,31 +32,50 @@ def classes_of(settings: Settings) -> tuple[str, ...]:
 
 
 def load_samples(settings: Settings, split: str) -> list[Sample]:
-    """The samples that ``take_in`` gives."""
-    return take_in(settings, split)[0]
+    """The samples that ``take_in`` gives; a person is told how many rows are left out."""
+    samples, report = take_in(settings, split)
+    if report.aside:
+        record = aside.path_of(settings.cache.dir, split)
+        say(f"Note: {report.aside} rows of {split} are left out, see {record}.")
+    return samples
 
 
 def take_in(settings: Settings, split: str) -> tuple[list[Sample], Intake]:
-    """Reads a split as the settings say.
+    """Reads a split as the settings say, without the rows that its extraction set aside.
 
     Returns:
-        The samples, and what was kept, merged and dropped.
+        The samples, and what was kept, merged, dropped and set aside.
 
     Raises:
         SettingsError: No data folder is set.
         DataError: With every problem at once.
     """
+    found = survey_split(settings, split)
+    known = aside.read(settings.cache.dir, split).identities
+    found.raise_bad([row for row in found.bad if row.identity not in known])
+    samples = [sample for sample in found.samples if sample.identity not in known]
+    return samples, found.intake(samples)
+
+
+def survey_split(settings: Settings, split: str) -> Survey:
+    """Finds the good and the bad rows of a split as the settings say.
+
+    Raises:
+        SettingsError: No data folder is set.
+        DataError: As `dataset.survey` does.
+    """
     if settings.data.root is None:
         raise SettingsError(
             "No data folder is set.", "Give --data DIR, or root under [data] in mmsa.toml."
         )
-    return intake(
+    return survey(
         settings.data.root,
         split,
         encoding=settings.data.encoding,
         encoding_errors=settings.data.encoding_errors,
         max_chars=settings.data.max_chars,
         classes=classes_of(settings),
+        allow_empty_text=settings.data.allow_empty_text,
     )
 
 

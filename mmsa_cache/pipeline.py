@@ -12,7 +12,7 @@ from typing import Any
 
 from .bank import OWN_PAIR, BankChoice, Dims, EncoderPair, FeatureBank, ModalityFeatures
 from .config import Settings
-from .dataset import Sample, read_picture, single_sample
+from .dataset import Sample, picture_of, single_sample
 from .errors import CacheNotFoundError, DeviceError, MmsaError, ModelError, StaleCacheError
 from .features import MODALITIES, cache_fields, cache_folder, classes_of, copies_of
 from .fingerprint import cache_name, differences
@@ -134,7 +134,7 @@ def fields_by_name(
 ) -> dict[str, dict[str, Any]]:
     """What `fields_of` gave for these encoders, always by name."""
     return {
-        modality: {name: fields for name in _names(pairs, modality)}
+        modality: dict.fromkeys(_names(pairs, modality), fields)
         if fields.get("modality") == modality
         else dict(fields)
         for modality, fields in found.items()
@@ -183,7 +183,7 @@ def reader_of(modality: str, spec: Any, seed: int) -> Any:
         value: Any = (
             sample.text
             if modality == "text"
-            else decode(read_picture(sample), sample.image_path.name, needed)
+            else decode(picture_of(sample), sample.image_path.name, needed)
         )
         if row.variant:
             augment: Any = augment_text if modality == "text" else augment_image

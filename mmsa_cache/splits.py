@@ -17,6 +17,11 @@ IntArray = NDArray[np.int64]
 _NOISE = re.compile(r"https?://\S+|^RT\s+@\w+:?", re.IGNORECASE)
 
 
+def plain_text(text: str) -> str:
+    """A text without URLs and a leading ``RT @name``, in lower case: what the post says."""
+    return " ".join(_NOISE.sub(" ", text).split()).lower()
+
+
 def duplicate_groups(samples: Sequence[Sample]) -> IntArray:
     """Numbers the groups of samples that show the same post.
 
@@ -36,7 +41,7 @@ def duplicate_groups(samples: Sequence[Sample]) -> IntArray:
 
     first: dict[tuple[str, str], int] = {}
     for i, sample in enumerate(samples):
-        text = " ".join(_NOISE.sub(" ", sample.text).split()).lower()
+        text = plain_text(sample.text)
         keys = [("image", sample.image_sha256)]
         if text:  # a text of URLs only says nothing about being the same post
             keys.append(("text", text))

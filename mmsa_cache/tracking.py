@@ -6,12 +6,13 @@ Lines of ``runs/NAME/metrics.jsonl``, by ``event``:
            ``learning_rate`` (after the epoch), and of the member's held-out fold ``macro_f1``,
            ``accuracy`` and ``neg_log_loss``
 ``refit``  the same of a member that learned from all development rows; it has no held-out fold
-``final``  every number of ``metrics.json`` but lists, by its path, as ``outer/accuracy``
+``final``  ``figures``: every number of ``metrics.json`` but those in lists, by its path, as
+           ``outer/accuracy``
 
 Lines of ``studies/NAME.jsonl``: ``trial`` with ``trial``, ``ended``, ``state`` (``complete``,
 ``pruned`` or ``fail``), ``score`` and ``parameters``; ``final`` as above. Lines of
-``runs/log.jsonl``, one a finished run or search: ``time``, ``verb``, ``name``, ``seconds`` and the
-numbers of ``final``.
+``runs/log.jsonl``, one a finished run or search: ``time``, ``verb``, ``name``, ``seconds`` and
+``figures``.
 
 Trackers stay on this machine unless their own variables (``MLFLOW_TRACKING_URI``, ``WANDB_MODE``)
 say otherwise.
@@ -209,13 +210,13 @@ class TrialLines:
 
     def end(self, final: Mapping[str, float]) -> None:
         """Records the study's outcome."""
-        self._lines.append("final", **final)
+        self._lines.append("final", figures=final)
 
 
 def log_run(verb: str, name: str, seconds: float, final: Mapping[str, float]) -> None:
     """Adds a finished run to ``runs/log.jsonl``."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    JsonLines(LOG).append("run", time=stamp, verb=verb, name=name, seconds=seconds, **final)
+    JsonLines(LOG).append("run", time=stamp, verb=verb, name=name, seconds=seconds, figures=final)
 
 
 class TensorBoard:
@@ -318,7 +319,7 @@ class WeightsAndBiases:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=place.name,
-            dir=str(RUNS),
+            dir=str(RUNS.resolve()),
             config=dict(place.parameters),
             mode=mode,
             settings=wandb.Settings(

@@ -15,10 +15,11 @@ from .config import ALL, CONFIG_NAME, Settings
 from .console import progress, say
 from .dataset import SPLITS, Sample
 from .errors import SettingsError
-from .features import MODALITIES, cache_folder, copies_of, take_in
+from .features import MODALITIES, cache_folder, copies_of, survey_split
 from .fingerprint import cache_name
 from .pipeline import locate, pick_device, reader_of
 from .schema import DEFAULT_ENCODER
+from .sieve import take
 from .store import CacheWriter, nearest_cache
 
 
@@ -33,7 +34,7 @@ def run(settings: Settings, split: str, encoders: str = DEFAULT_ENCODER) -> list
 
     Returns:
         One record a cache: split, modality, name, encoder, directory, rows, rows that were already
-        there, and seconds.
+        there, samples set aside, and seconds.
 
     Raises:
         SettingsError: Unknown split or encoder.
@@ -44,9 +45,9 @@ def run(settings: Settings, split: str, encoders: str = DEFAULT_ENCODER) -> list
     named = _chosen_encoders(settings, encoders)
     wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
-        reading = {name: pool.submit(take_in, settings, name) for name in wanted}
+        reading = {name: pool.submit(survey_split, settings, name) for name in wanted}
         _import_libraries()
-        taken = {name: task.result() for name, task in reading.items()}
+    taken = take(settings, {name: task.result for name, task in reading.items()})
     for _, report in taken.values():
         say(report.summary())
     records: list[dict[str, Any]] = []
@@ -63,7 +64,10 @@ def run(settings: Settings, split: str, encoders: str = DEFAULT_ENCODER) -> list
             for cache in caches:
                 locks.enter_context(cache.writer.lock(cache.say_waiting))
             _extract(settings, caches)
-            records += [{"name": name, **cache.record()} for cache in caches]
+            records += [
+                {"name": name, **cache.record(), "set_aside": taken[part][1].aside}
+                for cache, (_, part, *_) in zip(caches, places, strict=True)
+            ]
     return records
 
 

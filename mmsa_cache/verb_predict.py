@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import aside
+from .config import Settings
 from .console import say
-from .dataset import Sample, read_labels
+from .dataset import SPLITS, Sample, read_labels
 from .errors import DataError, ModelError, SettingsError
-from .features import load_samples
+from .features import take_in
 from .predictor import Predictor, load_model
 from .runs import find_run, read_config
 from .splits import duplicate_groups, learned_rows
@@ -88,7 +90,7 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
     wanted = {row.guid for row in rows}
     for split in ("train", "test"):
         try:
-            samples = load_samples(model.settings, split)
+            samples = take_in(model.settings, split)[0]
         except DataError:
             continue
         if split == "train":
@@ -96,9 +98,15 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
         posts |= {sample.guid: sample for sample in samples}
         if wanted & {sample.guid for sample in samples}:
             found |= dict(model.predict_split(split))
-    missing = sorted(wanted - found.keys())
+    missing = sorted(wanted - found.keys() - _set_aside(model.settings))
     if missing:
         raise DataError(f"{labels}: {len(missing)} guid(s) are not in the data.", "", missing[:10])
+    judged = [row for row in rows if row.guid in found]
+    if not judged:
+        raise DataError(f"{labels}: every row was set aside when features were extracted.")
+    if len(judged) < len(rows):
+        say(f"Note: {len(rows) - len(judged)} rows are not scored: they were set aside.")
+    rows = judged
     truth = np.array([row.label for row in rows], np.int64)
     probabilities = np.array([found[row.guid] for row in rows])
     seen, known = _relation(find_run(run), training, [posts[row.guid] for row in rows])
@@ -151,6 +159,13 @@ def _relation(folder: Path, training: Sequence[Sample], rows: Sequence[Sample]) 
     place = {sample.guid: row for row, sample in enumerate(every)}
     of = np.array([place[sample.guid] for sample in rows], np.int64)
     return learned[of], np.isin(groups[of], groups[learned])
+
+
+def _set_aside(settings: Settings) -> set[str]:
+    """Names of the rows that extractions set aside."""
+    return {
+        guid for split in SPLITS for guid, *_ in aside.read(settings.cache.dir, split).identities
+    }
 
 
 def check_pair(text: str | None, image: Path | None, split: str | None) -> None:

@@ -227,7 +227,7 @@ def train(
         for member, fit in enumerate(final.fits, start=1):
             for record in fit.history:
                 _append_epoch(lines, {"member": member, **record})
-        lines.append("final", **scalars(final.figures))
+        lines.append("final", figures=scalars(final.figures))
         write_json(
             folder / "config.json",
             {

@@ -334,14 +334,14 @@ def test_csv_mistakes_in_one_pass(tmp_path: Path) -> None:
         "train.csv:5: guid 1 stands already in line 2",
         "train.csv:6: expected 4 columns, received 5",
         "train.csv:7: expected 4 columns, received 2",
-        "train.csv:8: empty text",
         "train.csv:9: ',' expected after '\"' (is a quote left open?)",
         "train.csv:11: guid '8,9' is not a plain file name",
         "train.csv:12: image '' is not a path relative to the folder of train.csv",
-        "train.csv:14: text holds a NUL or half a surrogate pair",
         "train.csv:15: unexpected end of data (is a quote left open?)",
         "train.csv:10: guid 7 has the label null in the training file",
+        "train.csv:8: empty text",
         f"train.csv:13: gone.jpg: no such file in {root.resolve()}",
+        "train.csv:14: text holds a NUL or half a surrogate pair",
     ]
 
 
@@ -375,11 +375,11 @@ def test_jsonl_mistakes_in_one_pass(tmp_path: Path) -> None:
         "8: column label holds 1, expected a string",
         "9: column text holds None, expected a string",
         "10: a column stands there twice",
-        "11: text holds a NUL or half a surrogate pair",
         r"12: image '\x00' is not a path relative to the folder of train.jsonl",
         "14: not JSON (maximum recursion depth exceeded",
         "15: column guid holds True, expected a string",
         "13: guid 12 has the label null in the training file",
+        "11: text holds a NUL or half a surrogate pair",
     ]
     assert len(found) == len(expected)
     for problem, begin in zip(found, expected, strict=True):

@@ -42,10 +42,10 @@ def test_a_run_is_recorded_wherever_asked(work: Path) -> None:
     epochs = [("epoch", member, epoch) for member in (1, 2) for epoch in (1, 2)]
     assert events == [*epochs, ("final", None, None)]
     accuracy = json.loads((work / "runs/run/metrics.json").read_text())["outer"]["accuracy"]
-    assert lines[-1]["outer/accuracy"] == accuracy
+    assert lines[-1]["figures"]["outer/accuracy"] == accuracy
     (logged,) = JsonLines(work / "runs/log.jsonl").read()
     assert (logged["verb"], logged["name"]) == ("train", "run")
-    assert logged["outer/accuracy"] == accuracy
+    assert logged["figures"]["outer/accuracy"] == accuracy
     found = {
         "tensorboard": read_events(work / "runs/run/tensorboard"),
         "mlflow": read_mlflow(work / "runs/mlflow.db")[0][0],

@@ -220,7 +220,7 @@ def test_each_trial_is_written_once_and_told_to_every_tracker(tmp_path: Path) ->
     first.add(trials)
     again = TrialLines(lines, Tracking({"here": Listening()}))
     again.add([*trials[:2], trial(2, TrialState.FAIL, None)])
-    again.end({"outer_score": 0.25})
+    again.end({"outer_score": 0.25, "trial": 0.0})
     assert [(x.get("trial"), x.get("state"), x.get("score")) for x in lines.read()] == [
         (0, "complete", 0.5),
         (1, "pruned", None),
@@ -228,6 +228,9 @@ def test_each_trial_is_written_once_and_told_to_every_tracker(tmp_path: Path) ->
         (None, None, None),
     ]
     assert lines.read()[0]["parameters"] == {"text_dim": 16, "fusion": "late"}
-    assert lines.read()[-1] == {"event": "final", "outer_score": 0.25}
+    assert lines.read()[-1] == {
+        "event": "final",
+        "figures": {"outer_score": 0.25, "trial": 0.0},
+    }
     assert told[0] == ("trial", 0, {"text_dim": 16.0, "score": 0.5})
     assert [step for _, step, _ in told] == [0, 1, 2]
