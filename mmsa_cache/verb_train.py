@@ -303,3 +303,46 @@ def _absolute(settings: Settings, classes: list[str]) -> dict[str, Any]:
     stored["data"] |= {"root": None if root is None else str(root.resolve()), "classes": classes}
     stored["cache"] |= {"dir": str(settings.cache.dir.resolve())}
     return stored
+
+
+FIGURES = ["rows of", "rows", "accuracy", "macro-F1", "log-loss"]
+
+
+def figure_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `train` returned, a line a set of rows, with the columns `FIGURES`."""
+    rows = [
+        {
+            "rows of": title,
+            "rows": str(record[key]["rows"]),
+            "accuracy": f"{record[key]['accuracy']:.4f}",
+            "macro-F1": f"{record[key]['macro_f1']:.4f}",
+            "log-loss": f"{-record[key]['neg_log_loss']:.4f}",
+        }
+        for key, title in (
+            ("outer", "outer"),
+            ("outer_uncalibrated", "outer, uncalibrated"),
+            ("inner", "inner"),
+            ("inner_uncalibrated", "inner, uncalibrated"),
+        )
+    ]
+    for key, title, count in (
+        ("spread", "single members on outer", len(record["members"])),
+        ("spread_parts", "outer parts", len(record["parts"])),
+    ):
+        if count > 1:
+            of = record[key]
+            rows.append(
+                {
+                    "rows of": f"{count} {title}",
+                    "rows": "",
+                    **{
+                        name: f"{sign * of[m]['mean']:.4f} ± {of[m]['deviation']:.4f}"
+                        for name, m, sign in (
+                            ("accuracy", "accuracy", 1),
+                            ("macro-F1", "macro_f1", 1),
+                            ("log-loss", "neg_log_loss", -1),
+                        )
+                    },
+                }
+            )
+    return rows
