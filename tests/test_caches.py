@@ -19,7 +19,6 @@ from test_pipeline import extracted, mmsa, text_model, work  # noqa: F401
 
 from mmsa_cache.bank import FeatureBank, ModalityFeatures
 from mmsa_cache.caches import list_caches, remove_caches, rows_of
-from mmsa_cache.cli import _guarded
 from mmsa_cache.config import load_settings
 from mmsa_cache.dataset import Sample
 from mmsa_cache.errors import SettingsError
@@ -27,6 +26,7 @@ from mmsa_cache.features import classes_of, copies_of
 from mmsa_cache.runs import CHECKPOINT, new_run
 from mmsa_cache.schema import Shard
 from mmsa_cache.store import MANIFEST, CacheWriter, lock_path, open_shards
+from mmsa_cache.verb import Call, verb
 
 ROWS = [("a", 0), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
 
@@ -290,17 +290,18 @@ def test_a_name_that_is_taken_meanwhile_costs_no_training(
 def test_what_the_system_refuses_is_a_message(
     error: Exception, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused() -> None:
+    @verb()
+    def refused(call: Call) -> None:
         raise error
 
     with pytest.raises(typer.Exit) as ended:
-        _guarded(False, refused)
+        refused(as_json=False, debug=False)
     assert ended.value.exit_code == 5
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown
     with pytest.raises(type(error)):
-        _guarded(True, refused)
+        refused(as_json=False, debug=True)
 
 
 def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
