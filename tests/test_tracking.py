@@ -53,6 +53,9 @@ def read_mlflow(database: Path) -> list[tuple[Values, dict[str, str], str]]:
 
 def read_wandb(folder: Path) -> list[tuple[Values, dict[str, Any], int]]:
     """Values by name and step (final ones at 0), settings and exit code of every offline run."""
+    import wandb
+
+    wandb.teardown()  # its service writes on after a run is finished; a process's end waits too
     paths = folder.glob("offline-run-*/run-*.wandb")
     return [_wandb_run(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)]
 
