@@ -124,7 +124,7 @@ def test_a_study_chooses_and_its_run_remembers(
     }
     wide = next(r["directory"] for r in extracted if r["name"] == "wide")
     assert config["features"]["image"] == {"wide": Path(wide).name}
-    assert config["notes"] == ["tiny-bert0 (random weights)", config["encoders"]["image"]]
+    assert config["notes"] == [config["encoders"]["text"], config["encoders"]["image"]]
     # Only what the run reads is opened, and what has no cache is encoded by the same encoder.
     shutil.move(work / "cache/test/image", work / "images")
     predict = ("predict", "--run", "wide", "--split", "test", "--json")
@@ -145,6 +145,12 @@ def test_a_study_chooses_and_its_run_remembers(
     assert alone[0]["probabilities"] == want
     half = json.loads(mmsa("predict", "--run", "wide", *post[:2], "--json").stdout)
     assert sum(half[0]["probabilities"].values()) == pytest.approx(1)
+    mmsa("export", "wide", "--to", "exported")  # where the named encoder is the default one
+    exported = json.loads((work / "exported/config.json").read_text())
+    assert exported["settings"]["image"]["kwargs"]["embed_dim"] == 24
+    assert exported["models"][0]["setting"]["image_encoder"] == "default"
+    again = json.loads(mmsa("predict", "--run", "exported", *post, "--json").stdout)
+    assert again == alone
 
 
 def test_models_of_unlike_encoders_are_averaged(
@@ -160,6 +166,9 @@ def test_models_of_unlike_encoders_are_averaged(
     assert set(config["features"]["image"]) == {"default", "wide"}
     rows = json.loads(mmsa("predict", "--run", "blend", "--split", "test", "--json").stdout)
     assert len(rows) == 12
+    assert set(config["encoder_fields"]["image"]) == {"default", "wide"}
+    said = mmsa("export", "blend", "--to", "blended", code=4).stderr
+    assert "averages models of different encoders" in said
 
 
 def test_features_are_opened_when_first_needed(extracted: list[dict[str, Any]]) -> None:
