@@ -77,7 +77,7 @@ def _check_different(runs: Sequence[str], folders: Sequence[Path]) -> None:
 def _read_config(folder: Path) -> dict[str, Any]:
     """A run's configuration with its class names checked."""
     config: Any = read_config(folder)
-    names = config.get("classes") if isinstance(config, dict) else None
+    names = config.get("classes")
     if (
         not isinstance(names, list)
         or not names

@@ -345,7 +345,7 @@ def test_runs_that_cannot_be_compared_end_with_4() -> None:
             "the guid '1' is there twice",
         ),
         (lambda run: (run / "config.json").write_text("{}"), "no list of different class names"),
-        (lambda run: (run / "config.json").write_text("[]"), "no list of different class names"),
+        (lambda run: (run / "config.json").write_text("[]"), "an object is expected"),
         (lambda run: (run / "config.json").write_text("{"), "config.json cannot be read"),
     ],
 )

@@ -19,7 +19,7 @@ from fork_server import ForkServer
 from test_faults_store import sealed
 from test_pipeline import make_pairs, text_model  # noqa: F401
 
-PAIRS = 60
+PAIRS = 40
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_full_disk_ends_extraction_with_a_message(
 ) -> None:
     folder = server._folder / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(mount, capture_output=True).returncode == 0
     except FileNotFoundError:

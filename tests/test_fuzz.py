@@ -28,7 +28,7 @@ from mmsa_cache.shard_file import encode, map_shard
 from mmsa_cache.store import MANIFEST, CacheWriter, open_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
-SHORT, LONG = 60, 2000
+SHORT, LONG = 50, 1000
 BOUND = 48 << 20
 """Bytes that reading one small hostile file may take."""
 EXAMPLES = pytest.mark.parametrize(
