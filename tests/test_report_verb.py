@@ -182,7 +182,8 @@ def test_learned_rows_of_every_kind_of_outer_split() -> None:
 
 
 def loaded(name: str) -> tuple[Any, Settings, list[Any], Any, dict[str, Any]]:
-    ensemble, settings = load_run(name, None, None)
+    model = load_run(name, None)
+    ensemble, settings = model.ensemble, model.settings
     samples = load_samples(settings, "train")
     config = json.loads(Path("runs", name, "config.json").read_text())
     return ensemble, settings, samples, open_bank(settings, "train", samples), config
