@@ -565,15 +565,13 @@ def predict(
 @contextmanager
 def products(precision: str) -> Iterator[None]:
     """The precision that factors of matrix products are read in; see `Setting.precision`."""
-    cpu: Any = torch.backends.mkldnn
-    cpu, gpu = cpu.matmul, torch.backends.cuda.matmul
-    before = cpu.fp32_precision, gpu.fp32_precision
-    fast = precision == "fast"
-    cpu.fp32_precision, gpu.fp32_precision = ("bf16", "tf32") if fast else ("ieee", "ieee")
+    gpu = torch.backends.cuda.matmul
+    before = gpu.fp32_precision
+    gpu.fp32_precision = "tf32" if precision == "fast" else "ieee"
     try:
         yield
     finally:
-        cpu.fp32_precision, gpu.fp32_precision = before
+        gpu.fp32_precision = before
 
 
 def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
