@@ -77,7 +77,7 @@ def word_to_patch(
     batch = gather(bank, bank.items([sample], variants=False), setting)
     tokens, patches = batch.text_mask.shape[1], batch.image_mask.shape[1]
     found = []
-    with torch.inference_mode(), products(setting.precision):
+    with torch.inference_mode(), products(setting):
         for member in members:
             member.eval()
             _, out = member(**model_inputs(batch), need_weights=True)

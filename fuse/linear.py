@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from mmsa_cache import onednn
 
+_MATMUL: Any = torch.backends.mkldnn
+_MATMUL = _MATMUL.matmul
 _WORTH = 2_500_000
 """Multiplications of a product; below, the detour costs more than it saves."""
 
@@ -45,6 +47,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _serves(x: Tensor, weight: Tensor) -> bool:
     return (
         onednn.SERVES
+        and _MATMUL.fp32_precision != "bf16"  # then torch takes oneDNN by itself
         and not torch.compiler.is_compiling()  # a graph that is exported keeps torch's operator
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

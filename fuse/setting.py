@@ -135,8 +135,8 @@ class Setting:
     ema: float = 0.0
     """Decay a step of the averaged weights that are scored and kept; 0: the weights themselves."""
     precision: str = "fast"
-    """``fast``: matrix products may round their factors to TF32 on a GPU; sums stay in float32, and
-    so does everything on a CPU."""
+    """``fast``: matrix products may round their factors, to TF32 on a GPU and, at the pooled level,
+    to bf16 on a CPU with units for it; sums stay in float32."""
     batch_size: int = 32
     epochs: int = 30
     patience: int = 3

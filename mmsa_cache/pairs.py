@@ -23,6 +23,7 @@ from .adapters import (
     read_inside,
     strip_text,
 )
+from .disk import read_plain
 from .errors import BadFileError, DataError
 
 MAX_IMAGE_BYTES = 64 << 20
@@ -275,7 +276,10 @@ def picture_of(sample: Sample) -> bytes:
         DataError: They are gone, or others by now.
     """
     name = sample.image_path.name
-    data = read_inside(sample.image_path.parent.resolve(), name, MAX_IMAGE_BYTES)
+    try:
+        data = read_plain(sample.image_path, MAX_IMAGE_BYTES)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: cannot be read any more ({error})") from error
     if hashlib.sha256(data).hexdigest() != sample.image_sha256:
         raise DataError(f"{name}: was changed after the data was read (run it again)")
     return data

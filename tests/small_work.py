@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from test_pipeline import make_pairs
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli import app
 
@@ -39,11 +39,17 @@ variants = "none"
     return folder
 
 
-def call(folder: Path, *arguments: str, code: int = 0) -> str:
-    """Runs mmsa in a folder; returns what it says: standard output, then standard error."""
+def mmsa(folder: Path, *arguments: str, code: int = 0) -> Result:
+    """Runs mmsa in a folder, in this process: its libraries are imported once for all calls."""
     with contextlib.chdir(folder):
         result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == code, result.output
+    return result
+
+
+def call(folder: Path, *arguments: str, code: int = 0) -> str:
+    """What mmsa says: standard output, of a failure standard error too."""
+    result = mmsa(folder, *arguments, code=code)
     return result.stdout if code == 0 else result.output
 
 

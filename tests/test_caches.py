@@ -15,7 +15,8 @@ import torch
 import typer
 from filelock import FileLock
 from PIL import Image
-from test_pipeline import extracted, mmsa, text_model, work  # noqa: F401
+from small_work import mmsa
+from test_pipeline import extracted, text_model, work  # noqa: F401
 
 from mmsa_cache.bank import FeatureBank, ModalityFeatures
 from mmsa_cache.caches import list_caches, remove_caches, rows_of

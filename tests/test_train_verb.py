@@ -10,13 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pipeline import (  # noqa: F401  (fixtures)
-    COMMAND,
-    extracted,
-    mmsa,
-    text_model,
-    work,
-)
+from small_work import mmsa
+from test_pipeline import COMMAND, extracted, text_model, work  # noqa: F401  (fixtures)
 
 QUICK = ("--set", "epochs=2", "--set", "text_dim=16", "--set", "image_dim=16", "--set", "head=12")
 
