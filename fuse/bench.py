@@ -50,8 +50,6 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[s
         ours.append(time.perf_counter() - last)
         started = time.perf_counter()
         with products(Setting(precision="float32")):  # what torch does unless told otherwise
-            Setting(precision="float32")
-        ):  # PyTorch's default, which `fit` has changed for itself
             textbook.epoch()
         _wait(bank.labels.device)
         last = time.perf_counter()
