@@ -7,6 +7,7 @@ process. No clocks and no heartbeats: a dead owner's lock can be taken, a living
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import sqlite3
 import time
@@ -78,25 +79,33 @@ class FileLocks:
             yield
 
     def hold(self, owner: str) -> None:
-        self._own = FileLock(self._owner_path(owner))
-        self._own.acquire(timeout=0)
+        with self.exclusive("owners"):
+            name = glob.escape(self._database.name)
+            for path in self._database.parent.glob(f".{name}.owner-*.lock"):
+                _clear(path)  # of one that was killed before it had a trial, nobody asks
+            self._own = FileLock(self._owner_path(owner))
+            self._own.acquire(timeout=0)
 
     def keep(self) -> None:
         """A file lock lasts as long as its process."""
 
     def is_held(self, owner: str) -> bool:
-        path = self._owner_path(owner)
-        try:
-            with FileLock(path, timeout=0):
-                path.unlink(missing_ok=True)
-        except Timeout:
-            return True
-        return False
+        return not _clear(self._owner_path(owner))
 
     def release(self) -> None:
         if self._own is not None:
             Path(self._own.lock_file).unlink(missing_ok=True)
             self._own.release()
+
+
+def _clear(path: Path) -> bool:
+    """Removes a lock file that no process holds; tells whether none does."""
+    try:
+        with FileLock(path, timeout=0):
+            path.unlink(missing_ok=True)
+    except Timeout:
+        return False
+    return True
 
 
 class AdvisoryLocks:

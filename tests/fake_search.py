@@ -168,6 +168,9 @@ def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[
 
 def main() -> None:
     """``STORAGE FOLDER TRIALS WORKERS SECONDS``; prints the record."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where tests run behind a shell
     storage, folder, trials, workers, seconds = sys.argv[1:]
     place: str | Path = storage if "://" in storage else Path(storage)
     fit = FakeFit(Path(folder), float(seconds))
