@@ -256,10 +256,10 @@ def test_manifests(cache: Path, examples: int, tally: Tally) -> None:
         for _ in range(draw(st.integers(1, 3))):
             place: Any = draw(st.sampled_from([raw, raw["shards"][0], raw["fields"]]))
             place[draw(st.sampled_from(sorted(place)))] = draw(json_values)
-            if not isinstance(raw.get("shards"), list) or not isinstance(raw.get("fields"), dict):
-                break
-            if not raw["shards"] or not isinstance(raw["shards"][0], dict) or not raw["fields"]:
-                break
+            shards, fields = raw.get("shards"), raw.get("fields")
+            first = shards[0] if isinstance(shards, list) and shards else None
+            if not all(isinstance(part, dict) and part for part in (first, fields)):
+                break  # nothing is left to change in it
         return json.dumps(raw).encode()
 
     def work(content: bytes) -> None:
