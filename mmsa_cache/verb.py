@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import json
 import signal
+import sys
 import threading
 import typing
 from collections.abc import Callable, Iterator
@@ -82,6 +83,9 @@ MODELS = (
 """Options that say which features there are."""
 ENCODERS = ("data", "encoding", "cache", *MODELS, "device")
 """Options of verbs that read or write caches."""
+
+
+_SECONDS_LATER = 0.02
 
 
 class Call:
@@ -194,7 +198,7 @@ def _refused(error: OSError | MemoryError) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: in order, and resumable."""
+    """SIGTERM ends a command as Ctrl-C does: in order, and resumable. Neither is lost."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -202,11 +206,25 @@ def _terminated_is_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM, signal.SIGALRM)
+    before = [signal.signal(number, interrupt) for number in numbers]
+    told = sys.unraisablehook
+
+    def unraisable(lost: sys.UnraisableHookArgs) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            # It came within a finalizer, out of which nothing can be raised: it comes again.
+            signal.setitimer(signal.ITIMER_REAL, _SECONDS_LATER)
+        else:
+            told(lost)
+
+    sys.unraisablehook = unraisable
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = told
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _check_packages() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -303,6 +305,26 @@ def test_what_the_system_refuses_is_a_message(
     assert "Traceback" not in shown
     with pytest.raises(type(error)):
         refused(as_json=False, debug=True)
+
+
+def test_an_interrupt_within_a_finalizer_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    @verb()
+    def dies(call: Call) -> None:
+        Dying()
+        time.sleep(20)
+
+    hook, started = sys.unraisablehook, time.monotonic()
+    with pytest.raises(typer.Exit) as ended:
+        dies(as_json=False, debug=False)
+    assert ended.value.exit_code == 130
+    assert time.monotonic() - started < 15
+    assert sys.unraisablehook is hook
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

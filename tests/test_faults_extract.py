@@ -121,17 +121,25 @@ def test_an_interruption_is_clean(
     wanted, _ = whole
     target = server._folder / f"interrupted-{number}"
     chance = random.Random(number)
-    for _ in range(times):
+    half = sum(name.endswith(".h5") for name in wanted) // 2
+    done = late = 0
+    while done < times:
         shutil.rmtree(target, ignore_errors=True)
         said = server.log.stat().st_size
         pid = server.start("extract", "--split", "all", "--cache", target.name)
-        shards = chance.randrange(1, 12)
+        shards = chance.randint(1, half)
         deadline = time.monotonic() + 60
         while len(list(target.glob("*/*/*/shard-*.h5"))) < shards:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         os.kill(pid, number)
-        assert server.wait(pid) == 130
+        code = server.wait(pid)
+        if code == 0 and not late:  # it had ended before the signal came
+            assert files(target) == wanted
+            late += 1
+            continue
+        assert code == 130
+        done += 1
         text = server.said(said)
         assert "Stopped. What was finished stays" in text
         assert "Traceback" not in text
