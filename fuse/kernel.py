@@ -87,8 +87,8 @@ class KernelClassifier(nn.Module):
         """
         for name in self.norms:
             getattr(self, f"landmarks_{name}").copy_(vectors[name])
-        whole = torch.ones(self.landmarks, 1, dtype=torch.bool, device=self.whitening.device)
-        kernel = self._kernel(vectors, {"text": whole, "image": whole}).double()
+        whole = torch.ones(self.landmarks, 2, dtype=torch.bool, device=self.whitening.device)
+        kernel = self._kernel(vectors, whole).double()
         eye = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
         lower = torch.linalg.cholesky(kernel + JITTER * eye)
         self.whitening.copy_(torch.linalg.solve_triangular(lower, eye, upper=False).T)
@@ -105,16 +105,17 @@ class KernelClassifier(nn.Module):
         """Number of landmarks."""
         return self.weight.in_features
 
-    def _kernel(self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
-        """``(batch, landmarks)``"""
+    def _kernel(self, vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
+        """``(batch, landmarks)``; `present`, ``(batch, 2)``, says which modalities a row has."""
         total = weight = torch.zeros((), device=self.whitening.device)
         for name, norm in self.norms.items():
             x = norm(vectors[name].to(self.whitening.dtype))
             y = norm(getattr(self, f"landmarks_{name}").to(self.whitening.dtype))
             square = x.square().sum(1, keepdim=True) - 2 * linear(x, y) + y.square().sum(1)
-            present = masks[modality_of(name)].any(dim=1, keepdim=True).to(x.dtype)
-            total = total + present * square / x.shape[1]
-            weight = weight + present
+            column = 0 if modality_of(name) == "text" else 1
+            there = present[:, column : column + 1].to(x.dtype)
+            total = total + there * square / x.shape[1]
+            weight = weight + there
         return torch.exp(-0.5 * total / weight.clamp_min(1.0))
 
     def forward(
@@ -130,10 +131,32 @@ class KernelClassifier(nn.Module):
         """Classifies; sequences are not looked at, masks say which modalities a row has.
 
         Returns:
-            Logits ``(batch, classes)`` and ``fused``, the whitened kernel features
-            ``(batch, landmarks)``; of a folded model the kernel itself.
+            Logits ``(batch, classes)`` and ``fused``, see `fuse`.
         """
-        fused = self._kernel(vectors, {"text": text_mask, "image": image_mask})
+        fused, present, _ = self.fuse(text, text_mask, image, image_mask, vectors)
+        return self.classify(fused, present), {"fused": fused}
+
+    def fuse(
+        self,
+        text: Tensor | None,
+        text_mask: Tensor,
+        image: Tensor | None,
+        image_mask: Tensor,
+        vectors: Mapping[str, Tensor],
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Everything before the classifier; see `MultimodalClassifier.fuse`.
+
+        Returns:
+            The whitened kernel features ``(batch, landmarks)``, of a folded model the kernel
+            itself; which modalities a row has, ``(batch, 2)``; nothing else.
+        """
+        present = torch.stack([text_mask.any(dim=1), image_mask.any(dim=1)], dim=1)
+        fused = self._kernel(vectors, present)
         if len(self.whitening):
             fused = linear(SCALE * fused, self.whitening.T)
-        return self.weight(self.dropout(fused)), {"fused": fused}
+        return fused, present, {}
+
+    def classify(self, fused: Tensor, present: Tensor) -> Tensor:
+        """Logits ``(batch, classes)`` of what `fuse` gave."""
+        logits: Tensor = self.weight(self.dropout(fused))
+        return logits

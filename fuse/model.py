@@ -102,6 +102,29 @@ class MultimodalClassifier(nn.Module):
         Raises:
             ValueError: an input that the model reads is missing or has the wrong shape.
         """
+        fused, present, out = self.fuse(
+            text, text_mask, image, image_mask, vectors, need_weights=need_weights
+        )
+        return self.classify(fused, present), {"fused": fused, **out}
+
+    def fuse(
+        self,
+        text: Tensor | None,
+        text_mask: Tensor | None,
+        image: Tensor | None,
+        image_mask: Tensor | None,
+        vectors: Mapping[str, Tensor] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Everything before the head, row by row: rows may be fused in parts and joined.
+
+        Args and errors are those of `forward`.
+
+        Returns:
+            The fused vector ``(batch, fused_dim)``; which modalities a row has, ``(batch, read)``,
+            boolean; the intermediates of the fusion.
+        """
         sequences: dict[str, tuple[Tensor, Tensor]] = {}
         if self.text_projection is not None:
             sequences["text"] = _project("text", self.text_projection, text, text_mask)
@@ -130,9 +153,12 @@ class MultimodalClassifier(nn.Module):
                 )
             absent = ~present[modality_of(name)].unsqueeze(1)
             parts.append(projection(vector).masked_fill(absent, 0.0))
-        fused = torch.cat(parts, dim=1)
-        logits = self.head(fused, torch.stack([*present.values()], dim=1))
-        return logits, {"fused": fused, **out}
+        return torch.cat(parts, dim=1), torch.stack([*present.values()], dim=1), out
+
+    def classify(self, fused: Tensor, present: Tensor) -> Tensor:
+        """Logits ``(batch, classes)`` of what `fuse` gave."""
+        logits: Tensor = self.head(fused, present)
+        return logits
 
     @torch.no_grad()
     def fit_standardisation(self, figures: Mapping[str, tuple[Tensor, Tensor]]) -> None:

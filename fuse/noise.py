@@ -2,25 +2,27 @@
 
 Several models of one shape can be trained as one stacked program (`torch.func.functional_call`
 under `torch.func.vmap`). For that to equal training them one by one, no module may draw random
-numbers itself: the trainer draws all noise of a step, for each model from the model's own
-generator, as one flat tensor, and the modules consume it slice by slice in the order of their
-calls::
+numbers itself: all noise of a model comes from the model's own generator, in the order of its
+modules' calls. Where models run one by one it is drawn as they ask for it::
 
-    count = noise_needed(model, *inputs)
-    noise = torch.randint(-32768, 32768, (count,), dtype=torch.int16, generator=own)
-    model.tape.rewind(noise)
+    model.tape.rewind(draw)  # draw(n): n int16 numbers, uniform over all values
     logits, _ = model(*inputs)
 
-Under `vmap` the rewinding belongs inside the mapped function, so that the tape holds that model's
-noise. A tape that nobody filled leaves the modules to PyTorch's generator: a model trained by hand
-needs nothing of this.
+Under `vmap` nothing can be drawn, so a step's noise is drawn ahead, one flat tensor a model::
+
+    noise = torch.cat([draw(count) for count in noise_needed(model, *inputs)])
+    model.tape.rewind(noise)  # inside the mapped function: the tape holds that model's noise
+    logits, _ = model(*inputs)
+
+A tape that nobody filled leaves the modules to PyTorch's generator: a model trained by hand needs
+nothing of this.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +37,10 @@ LOWEST = -NOISE_VALUES // 2
 """The smallest value of the noise."""
 
 
+Draw = Callable[[int], Tensor]
+"""Draws so many numbers, int16, uniform over all 65,536 values."""
+
+
 class NoiseTape:
     """Noise of one training step, consumed front to back.
 
@@ -42,39 +48,43 @@ class NoiseTape:
     by the copied modules.
 
     Attributes:
-        values: ``(n,)``, int16, uniform over all 65,536 values, or None for an empty tape.
-        position: number of values consumed since `rewind` or `count`.
-        counting: the next calls of `take` only add up what they ask for.
+        noise: what `rewind` was given.
+        position: number of values consumed since.
+        asked: while calls are only counted, what each of them asked for; else None.
     """
 
     def __init__(self) -> None:
-        self.values: Tensor | None = None
+        self.noise: Tensor | Draw | None = None
         self.position = 0
-        self.counting = False
+        self.asked: list[int] | None = None
 
     @property
     def empty(self) -> bool:
         """There is no noise to take: modules turn to PyTorch's generator."""
-        return self.values is None and not self.counting
+        return self.noise is None and self.asked is None
 
-    def rewind(self, values: Tensor | None) -> None:
-        """Puts in the noise of the next step; None empties the tape.
+    def rewind(self, noise: Tensor | Draw | None) -> None:
+        """Puts in the noise of the next step.
+
+        Args:
+            noise: ``(n,)``, int16, uniform over all 65,536 values; or a function that draws what
+                a module asks for; None empties the tape.
 
         Raises:
             ValueError: the noise is not a flat int16 tensor.
         """
-        if values is not None and (values.dtype != torch.int16 or values.ndim != 1):
+        if isinstance(noise, Tensor) and (noise.dtype != torch.int16 or noise.ndim != 1):
             raise ValueError(
-                f"noise tape: expected int16 (n,), received {values.dtype} {tuple(values.shape)}"
+                f"noise tape: expected int16 (n,), received {noise.dtype} {tuple(noise.shape)}"
             )
-        self.values = values
+        self.noise = noise
         self.position = 0
-        self.counting = False
+        self.asked = None
 
     def count(self) -> None:
-        """Starts counting: `position` adds up what is asked for; `take` answers on ``meta``."""
+        """Starts counting: calls of `take` are noted in `asked` and answered on ``meta``."""
         self.rewind(None)
-        self.counting = True
+        self.asked = []
 
     def take(self, shape: Sequence[int]) -> Tensor:
         """The next noise, in `shape`.
@@ -82,17 +92,21 @@ class NoiseTape:
         Raises:
             RuntimeError: the tape is empty or holds less than is asked for.
         """
-        start = self.position
-        self.position = start + math.prod(shape)
-        if self.counting:
+        count = math.prod(shape)
+        if self.asked is not None:
+            self.asked.append(count)
             return torch.empty(shape, dtype=torch.int16, device="meta")
-        held = 0 if self.values is None else self.values.shape[0]
-        if self.values is None or self.position > held:
+        start = self.position
+        self.position = start + count
+        if callable(self.noise) and not isinstance(self.noise, Tensor):
+            return self.noise(count).view(shape)
+        held = 0 if self.noise is None else self.noise.shape[0]
+        if self.noise is None or self.position > held:
             raise RuntimeError(
-                f"noise tape: {math.prod(shape)} values asked for at position {start}, it holds "
-                f"{held}: draw noise_needed(model, *inputs) values a step and rewind before each"
+                f"noise tape: {count} values asked for at position {start}, it holds {held}: draw "
+                "what noise_needed(model, *inputs) says for a step and rewind before each"
             )
-        return self.values[start : self.position].view(shape)
+        return self.noise[start : self.position].view(shape)
 
 
 class Dropout(nn.Module):
@@ -193,8 +207,8 @@ class ModalityDropout(nn.Module):
 
 
 @torch.no_grad()
-def noise_needed(model: nn.Module, *inputs: Any) -> int:
-    """Number of noise values that one training step of a model takes.
+def noise_needed(model: nn.Module, *inputs: Any) -> list[int]:
+    """Numbers of noise values that the calls of one training step of a model take, in order.
 
     A copy of the model runs on the ``meta`` device, where nothing is computed: the model, its
     tape, its running statistics and PyTorch's generators stay as they are.
@@ -212,7 +226,8 @@ def noise_needed(model: nn.Module, *inputs: Any) -> int:
     tape: NoiseTape = vars(twin)["tape"]
     tape.count()
     twin(*(_on_meta(value) for value in inputs))
-    return tape.position
+    assert tape.asked is not None
+    return tape.asked
 
 
 def _on_meta(value: Any) -> Any:

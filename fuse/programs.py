@@ -21,6 +21,7 @@ from mmsa_cache.bank import Batch
 from .kernel import KernelClassifier
 from .loss import Loss
 from .model import MultimodalClassifier
+from .noise import Draw, noise_needed
 
 
 class Member(nn.Module):
@@ -31,11 +32,21 @@ class Member(nn.Module):
         self.model = model
         self.loss = loss
 
-    def forward(self, noise: Tensor, labels: Tensor, inputs: dict[str, Any]) -> Tensor:
-        """Noise (n,), labels (batch,) and the model's inputs to a scalar."""
+    def forward(
+        self, noise: Tensor | Draw, labels: Tensor, parts: Sequence[dict[str, Any]]
+    ) -> Tensor:
+        """What is minimised on a batch, a scalar.
+
+        Args:
+            noise: of dropout, see `NoiseTape.rewind`.
+            labels: (batch,)
+            parts: The inputs of the model; rows come in parts, so that short texts need not be
+                padded to the longest.
+        """
         self.model.tape.rewind(noise)
-        logits, _ = self.model(**inputs)
-        value: Tensor = self.loss(logits, labels)
+        fused = [self.model.fuse(**inputs)[:2] for inputs in parts]
+        vectors, present = fused[0] if len(fused) == 1 else map(torch.cat, zip(*fused, strict=True))
+        value: Tensor = self.loss(self.model.classify(vectors, present), labels)
         return value
 
 
@@ -53,12 +64,12 @@ def model_inputs(batch: Batch) -> dict[str, Any]:
 class Program(Protocol):
     """Runs the step of all members."""
 
-    def backward(self, noise: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+    def backward(self, noise: Sequence[Draw], batches: Sequence[Sequence[Batch]]) -> Tensor:
         """Leaves each member's gradients in its parameters.
 
         Args:
-            noise: Dropout noise of each member, (n,) int16.
-            batches: One a member, of equal shapes.
+            noise: What draws the dropout noise of each member.
+            batches: A batch a member, in parts.
 
         Returns:
             Loss of each member, (members,), detached.
@@ -73,18 +84,22 @@ class Alone:
         # Walking through the modules at every step would take a tenth of a small model's time.
         self._parameters = list(member.parameters())
 
-    def backward(self, noise: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+    def backward(self, noise: Sequence[Draw], batches: Sequence[Sequence[Batch]]) -> Tensor:
         """See `Program`."""
-        member, batch = self._member, batches[0]
+        (parts,) = batches
         for parameter in self._parameters:
             parameter.grad = None
-        loss = member(noise[0], batch.labels, model_inputs(batch))
+        labels = parts[0].labels if len(parts) == 1 else torch.cat([p.labels for p in parts])
+        loss = self._member(noise[0], labels, [model_inputs(part) for part in parts])
+        self._member.model.tape.rewind(None)  # copies of the model need no copy of the noise
         loss.backward()
         return loss.detach().unsqueeze(0)
 
 
 class Stacked:
     """Several members of one shape; their parameters and buffers become views of common tensors.
+
+    Batches must be in one part and of equal shapes.
 
     Args:
         members: Modules on one device; afterwards each holds its part of the stack.
@@ -105,6 +120,7 @@ class Stacked:
                 member.get_submodule(owner)._buffers[key] = self._buffers[name][place]
         self._skeleton = copy.deepcopy(members[0]).to("meta")
         self._run = torch.func.vmap(self._one, in_dims=(0, 0, 0, 0, 0))
+        self._noise_needed: dict[tuple[int, ...], list[int]] = {}
 
     def _one(
         self,
@@ -115,15 +131,16 @@ class Stacked:
         inputs: dict[str, Any],
     ) -> Tensor:
         return torch.func.functional_call(
-            self._skeleton, (parameters, buffers), (noise, labels, inputs)
+            self._skeleton, (parameters, buffers), (noise, labels, [inputs])
         )
 
-    def backward(self, noise: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+    def backward(self, noise: Sequence[Draw], batches: Sequence[Sequence[Batch]]) -> Tensor:
         """See `Program`."""
         for value in self._parameters.values():
             assert value.grad is not None
             value.grad.zero_()
-        parts = [model_inputs(batch) for batch in batches]
+        whole = [batch for (batch,) in batches]
+        parts = [model_inputs(batch) for batch in whole]
         inputs: dict[str, Any] = {
             key: torch.stack([part[key] for part in parts]) for key in parts[0] if key != "vectors"
         }
@@ -131,12 +148,25 @@ class Stacked:
             name: torch.stack([part["vectors"][name] for part in parts])
             for name in parts[0]["vectors"]
         }
+        counts = self._noise_counts(whole[0])
         losses = self._run(
             self._parameters,
             self._buffers,
-            torch.stack(list(noise)),
-            torch.stack([batch.labels for batch in batches]),
+            torch.stack([_drawn(draw, counts, whole[0].labels.device) for draw in noise]),
+            torch.stack([batch.labels for batch in whole]),
             inputs,
         )
         losses.sum().backward()
         return losses.detach()
+
+    def _noise_counts(self, batch: Batch) -> list[int]:
+        shape = (*batch.text.shape[:2], batch.image.shape[1])
+        if shape not in self._noise_needed:
+            inputs = model_inputs(batch).values()
+            self._noise_needed[shape] = noise_needed(self._skeleton.model, *inputs)
+        return self._noise_needed[shape]
+
+
+def _drawn(draw: Draw, counts: Sequence[int], device: torch.device) -> Tensor:
+    """All noise of a step, (n,) int16, drawn call by call as a member alone draws it."""
+    return torch.cat([torch.empty(0, dtype=torch.int16, device=device), *map(draw, counts)])

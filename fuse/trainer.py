@@ -24,7 +24,7 @@ from .loss import Loss
 from .losses import build_loss
 from .metrics import selection_score
 from .model import MultimodalClassifier, build_model, modality_of
-from .noise import NoiseTape, noise_needed
+from .noise import Draw, NoiseTape
 from .programs import Alone, Member, Program, Stacked, model_inputs
 from .setting import METRICS, Setting
 
@@ -42,8 +42,10 @@ __all__ = [
 
 _GATHERED = 64
 """Batches of pooled vectors that are gathered at once: a gather costs more than its bytes."""
-_SCORED_ROWS = 256
+_SCORED_ROWS = 128
 """Rows of a forward pass without gradients."""
+_PART_ROWS = 32
+"""Rows of one length that sequences are fused by: a third of a batch's positions were padding."""
 
 Record = dict[str, Any]
 Classifier = MultimodalClassifier | KernelClassifier
@@ -280,7 +282,6 @@ class _Runner:
         self.setting, self.bank, self.task, self.place = setting, bank, task, place
         self._checkpoint = checkpoint
         self._text_length = bank.text.longest if whole_length else None
-        self._noise: dict[tuple[int, ...], int] = {}
         device = bank.labels.device
         self.items = bank.items(task.train, variants=setting.variants)
         self.steps = math.ceil(len(self.items) / setting.batch_size)
@@ -289,12 +290,11 @@ class _Runner:
             model = make_model(setting, input_dims(bank, setting), len(names), len(task.train))
             chosen = torch.randperm(len(task.train))[: setting.landmarks]
         model.to(device)
+        if isinstance(model, KernelClassifier) or setting.norm == "standardise":
+            model.fit_standardisation(bank.moments(self.items, **_read(setting)))
         if isinstance(model, KernelClassifier):
-            _fit_standardisation(model, bank, self.items, setting)
             originals = bank.items(task.train[chosen.numpy()], variants=False)
             model.fit_landmarks(gather(bank, originals, setting).vectors)
-        elif setting.norm == "standardise":
-            _fit_standardisation(model, bank, self.items, setting)
         self.member = Member(model, _loss(setting, bank, self.items, len(names))).to(device)
         parameters = list(self.member.parameters())
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[setting.optimiser]
@@ -316,8 +316,8 @@ class _Runner:
     def epochs_done(self) -> int:
         return len(self.progress.history)
 
-    def epoch(self, number: int) -> tuple[Iterator[Batch], _Noise]:
-        """The batches of an epoch, every one full, and its noise.
+    def epoch(self, number: int) -> tuple[Iterator[list[Batch]], Draw]:
+        """The batches of an epoch, every one full and in parts, and what draws its noise.
 
         The last batch is filled up with rows drawn anew: batch normalisation never sees a rest of
         one row, and stacked members see equal shapes.
@@ -331,22 +331,24 @@ class _Runner:
         while sum(map(len, places)) < wanted:
             places.append(torch.randperm(len(items), generator=order))
         rows = items[torch.cat(places)[:wanted]].to(self.bank.labels.device)
-        size = self.setting.batch_size
-        ahead = _GATHERED if self.setting.level == "pooled" else 1
-        batches = (
-            batch
-            for part in rows.split(ahead * size)
-            for batch in gather(self.bank, part, self.setting, self._text_length).split(size)
+        return self._batches(rows), _noise(
+            _derive(self.task.seed, number, 1), self.bank.labels.device
         )
-        return batches, _Noise(_derive(self.task.seed, number, 1), self.bank.labels.device)
 
-    def noise_size(self, batch: Batch) -> int:
-        """How much noise a step on such a batch takes."""
-        shape = (*batch.text.shape[:2], batch.image.shape[1])
-        if shape not in self._noise:
-            inputs = model_inputs(batch).values()
-            self._noise[shape] = noise_needed(self.member.model, *inputs)
-        return self._noise[shape]
+    def _batches(self, rows: Tensor) -> Iterator[list[Batch]]:
+        """Batches of rows in their order, each in parts."""
+        size = self.setting.batch_size
+        if self.setting.level == "pooled":
+            for many in rows.split(_GATHERED * size):
+                for batch in gather(self.bank, many, self.setting).split(size):
+                    yield [batch]
+            return
+        for chosen in rows.split(size):
+            if self._text_length is None:
+                batch = gather(self.bank, chosen[self.bank.text_order(chosen)], self.setting)
+                yield list(batch.split(_PART_ROWS, trim=True))
+            else:
+                yield [gather(self.bank, chosen, self.setting, self._text_length)]
 
     def step(self) -> None:
         """Moves the weights along the gradients that a program left."""
@@ -457,11 +459,8 @@ def _train(
             runner.member.train()
             runner.member.loss.start_epoch()
         totals = torch.zeros(len(runners), device=runners[0].bank.labels.device)
+        noise = [epoch[1] for epoch in epochs]
         for batches in zip(*(epoch[0] for epoch in epochs), strict=True):
-            noise = [
-                drawn.draw(runner.noise_size(batch))
-                for runner, (_, drawn), batch in zip(runners, epochs, batches, strict=True)
-            ]
             totals += program.backward(noise, batches)
             for runner, works in zip(runners, at_work, strict=True):
                 if works:
@@ -471,23 +470,17 @@ def _train(
                 on_epoch(runner.place, runner.finish_epoch(total / runner.steps))
 
 
-class _Noise:
-    """An epoch's dropout noise, int16, uniform over all values."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        # NumPy's raw bits cost a twentieth of torch's numbers on the CPU.
-        self._numpy = np.random.SFC64(seed) if device.type == "cpu" else None
-        self._torch = torch.Generator(device)
-        self._torch.manual_seed(seed)
-        self._device = device
-
-    def draw(self, count: int) -> Tensor:
-        """(count,)"""
-        if self._numpy is not None:
-            words = self._numpy.random_raw(-(-count // 4))
-            return torch.from_numpy(words.view(np.int16)[:count])
-        empty = torch.empty(count, dtype=torch.int16, device=self._device)
-        return empty.random_(-32768, 32768, generator=self._torch)
+def _noise(seed: int, device: torch.device) -> Draw:
+    """What draws an epoch's dropout noise, int16, uniform over all values."""
+    if device.type == "cpu":  # NumPy's raw bits cost a twentieth of torch's numbers
+        words = np.random.SFC64(seed)
+        return lambda count: torch.from_numpy(
+            words.random_raw(-(-count // 4)).view(np.int16)[:count]
+        )
+    generator = torch.Generator(device).manual_seed(seed)
+    return lambda count: torch.empty(count, dtype=torch.int16, device=device).random_(
+        -32768, 32768, generator=generator
+    )
 
 
 def _derive(seed: int, epoch: int, stream: int) -> int:
@@ -554,12 +547,16 @@ def predict(
     model.eval()
     bank = bank.using(*setting.encoders)
     items = bank.items(samples, variants=False)
+    order = torch.arange(len(items))
+    if setting.level == "tokens":  # short texts need no padding to the longest
+        order = bank.text_order(items)
     parts = []
     with torch.inference_mode(), products(setting):
-        for chosen in torch.arange(len(items)).split(batch_size):
+        for chosen in order.split(batch_size):
             logits = forward(model, gather(bank, items[chosen], setting))
             parts.append(logits.double().softmax(1))
-    return torch.cat(parts).cpu().numpy()
+    found = torch.cat(parts).cpu()
+    return torch.empty_like(found).index_copy_(0, order, found).numpy()
 
 
 @contextmanager
@@ -589,45 +586,20 @@ def gather(
     bank: FeatureBank, items: Tensor, setting: Setting, text_length: int | None = None
 ) -> Batch:
     """The batch that a setting's model takes."""
-    return bank.batch(
-        items,
-        level=setting.level,
-        text_pool=setting.text_pool,
-        image_pool=setting.image_pool,
-        grid=setting.grid,
-        text_length=text_length,
-    )
+    return bank.batch(items, text_length=text_length, **_read(setting))
+
+
+def _read(setting: Setting) -> dict[str, Any]:
+    """What a setting's model reads of a bank."""
+    return {
+        "level": setting.level,
+        "text_pool": setting.text_pool,
+        "image_pool": setting.image_pool,
+        "grid": setting.grid,
+    }
 
 
 def forward(model: Classifier, batch: Batch) -> Tensor:
     """Logits of a batch, (batch, classes)."""
     logits, _ = model(**model_inputs(batch))
     return logits
-
-
-def _fit_standardisation(
-    model: Classifier, bank: FeatureBank, items: Tensor, setting: Setting
-) -> None:
-    """Means and deviations over the real positions of the training rows."""
-    sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in model.inputs}
-    for chosen in torch.arange(len(items)).split(512):
-        batch = gather(bank, items[chosen], setting)
-        real = {
-            "text": batch.text[batch.text_mask],
-            "image": batch.image[batch.image_mask],
-            **batch.vectors,
-        }
-        for name, figures in sums.items():
-            values = real[name].double()
-            figures[0] += len(values)
-            figures[1] += values.sum(0)
-            figures[2] += values.square().sum(0)
-    model.fit_standardisation(
-        {
-            name: (
-                (total / count).float(),
-                (squares / count - (total / count).square()).clamp_min(0).sqrt().float(),
-            )
-            for name, (count, total, squares) in sums.items()
-        }
-    )

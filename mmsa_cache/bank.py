@@ -7,6 +7,7 @@ tensor on the GPU, and a batch is a handful of gathers.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,13 +43,22 @@ class Batch:
     labels: Tensor
     """(batch,) int64, −1 where unknown"""
 
-    def split(self, rows: int) -> Iterator[Batch]:
-        """Smaller batches of so many rows, without copying."""
+    def split(self, rows: int, *, trim: bool = False) -> Iterator[Batch]:
+        """Smaller batches of so many rows, without copying.
+
+        Args:
+            rows: Of each but the last.
+            trim: Cut off the text positions that no row of a part has; reads masks back.
+        """
         for first in range(0, len(self.labels), rows):
             part = slice(first, first + rows)
+            text, mask = self.text[part], self.text_mask[part]
+            if trim:
+                longest = max(1, int(mask.sum(1).max()))
+                text, mask = text[:, :longest], mask[:, :longest]
             yield Batch(
-                self.text[part],
-                self.text_mask[part],
+                text,
+                mask,
                 self.image[part],
                 self.image_mask[part],
                 {name: vector[part] for name, vector in self.vectors.items()},
@@ -244,6 +254,10 @@ class ModalityFeatures:
         """Positions of the longest row."""
         return self._longest
 
+    def lengths(self, rows: Tensor) -> Tensor:
+        """Positions of rows, (batch,), of rows (batch,)."""
+        return self._length[rows.to(self.device)]
+
     def sequences(self, rows: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
         """Token sequences, padded with zeros.
 
@@ -264,7 +278,7 @@ class ModalityFeatures:
                 "Use level = 'pooled', or extract with --tokens keep.",
             )
         rows = rows.to(self.device)
-        lengths = self._length[rows]
+        lengths = self.lengths(rows)
         if length is None:
             length = int(lengths.max()) if len(rows) else 0
         steps = torch.arange(length, device=self.device)
@@ -285,6 +299,8 @@ class ModalityFeatures:
         return features, mask
 
 
+_MOMENTS_KEPT = 64
+"""Sets of items whose moments a bank keeps: those of the folds of a search, by what is read."""
 EncoderPair = tuple[str, str]
 """Names of a text and of an image encoder."""
 OWN_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
@@ -320,6 +336,7 @@ class FeatureBank:
         self.guids = list(guids)
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self._partial = partial
+        self._moments: dict[Any, dict[str, tuple[Tensor, Tensor]]] = {}
         self._text_rows = _row_table(text, self.guids, partial)
         self._image_rows = _row_table(image, self.guids, partial)
 
@@ -393,6 +410,10 @@ class FeatureBank:
             parts.append(rows[(rows >= 0).all(1)] if variant else rows)
         return torch.cat(parts)
 
+    def text_order(self, items: Tensor) -> Tensor:
+        """Places of items (items, 3) from the shortest text to the longest, (items,) on the CPU."""
+        return self.text.lengths(items[:, 1].clamp_min(0)).cpu().argsort(stable=True)
+
     def paired_freely(self, items: Tensor, generator: torch.Generator) -> Tensor:
         """Gives every copy a text and an image variant of its sample, drawn apart from each other.
 
@@ -462,6 +483,50 @@ class FeatureBank:
             sequences.append((sequence, mask))
         labels = self.labels[items[:, 0].to(self.labels.device)]
         return Batch(*sequences[0], *sequences[1], vectors, labels)
+
+    def moments(self, items: Tensor, **read: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        """Means and standard deviations of all features over the real positions of items.
+
+        They are kept for the next model that is trained on the same items.
+
+        Args:
+            items: Rows of ``items()``, (items, 3).
+            read: What `batch` takes beside the items.
+
+        Returns:
+            (dim,) float32 each, of ``text``, ``image`` and every vector by its name.
+        """
+        key = (tuple(sorted(read.items())), hashlib.blake2b(items.numpy().tobytes()).digest())
+        if key not in self._moments:
+            while len(self._moments) >= _MOMENTS_KEPT:
+                del self._moments[next(iter(self._moments))]
+            self._moments[key] = self._measured(items, **read)
+        return self._moments[key]
+
+    def _measured(self, items: Tensor, **read: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+        for chosen in self.text_order(items).split(512):
+            batch = self.batch(items[chosen], **read)
+            real = {
+                "text": batch.text[batch.text_mask],
+                "image": batch.image[batch.image_mask],
+                **batch.vectors,
+            }
+            for name, values in real.items():
+                exact = values.double()
+                count, total, squares = sums.get(name, (0, 0.0, 0.0))
+                sums[name] = (
+                    count + len(exact),
+                    total + exact.sum(0),
+                    squares + exact.square().sum(0),
+                )
+        return {
+            name: (
+                (total / count).float(),
+                (squares / count - (total / count).square()).clamp_min(0).sqrt().float(),
+            )
+            for name, (count, total, squares) in sums.items()
+        }
 
 
 class BankChoice:
@@ -539,10 +604,11 @@ def _check_rows(guids: Sequence[str], variants: Sequence[int], name: str) -> Non
 def _row_table(features: ModalityFeatures, guids: list[str], partial: bool) -> Tensor:
     """(samples, variants) row numbers, −1 where a sample has no such variant."""
     place = {guid: i for i, guid in enumerate(guids)}
-    table = torch.full((len(guids), max(features.variants) + 1), -1)
-    for row, (guid, variant) in enumerate(zip(features.guids, features.variants, strict=True)):
-        if guid in place:
-            table[place[guid], variant] = row
+    sample = torch.tensor([place.get(guid, -1) for guid in features.guids])
+    known = sample >= 0
+    variant = torch.tensor(features.variants)
+    table = torch.full((len(guids), int(variant.max()) + 1), -1)
+    table[sample[known], variant[known]] = known.nonzero().squeeze(1)
     missing = [guids[i] for i in (table[:, 0] < 0).nonzero().squeeze(1).tolist()]
     if missing and not partial:
         raise DamagedCacheError(

@@ -14,13 +14,16 @@ from fuse.checkpoints import FolderCheckpoint
 from fuse.ensemble import Blend, Ensemble
 from fuse.final import plan, train
 from fuse.fusions import FUSIONS
+from fuse.losses import build_loss
 from fuse.metrics import probability_score, score
+from fuse.programs import Alone, Member
 from fuse.setting import parse, restore
 from fuse.trainer import (
     Fit,
     Setting,
     Task,
     TrainingError,
+    build,
     fit,
     fit_group,
     forward,
@@ -123,6 +126,43 @@ def test_standardisation_is_fitted_on_the_training_rows(bank: FeatureBank) -> No
     want = bank.text.pooled[:65, 1].double()
     have = result.model.text_projection.standardise
     torch.testing.assert_close(have.mean.double(), want.mean(0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("level", ["pooled", "tokens"])
+def test_moments_are_those_of_the_real_positions(bank: FeatureBank, level: str) -> None:
+    read = {"level": level, "text_pool": "cls+mean", "image_pool": "first", "grid": 0}
+    for rows in (np.arange(5, 60), np.arange(3)):
+        items = bank.items(rows, variants=False)
+        expected = {
+            "text_cls": bank.text.pooled[rows, 0].numpy(),
+            "text_mean": bank.text.pooled[rows, 1].numpy(),
+            "image_first": bank.image.pooled[rows, 0].numpy(),
+        }
+        if level == "pooled":
+            expected["text"] = np.concatenate([expected["text_cls"], expected["text_mean"]], 1)
+            expected["image"] = expected["image_first"]
+        else:
+            for name, features in (("text", bank.text), ("image", bank.image)):
+                each = [features.sequences(torch.tensor([row]))[0][0].numpy() for row in rows]
+                expected[name] = np.concatenate(each)
+        for _ in range(2):  # the second time from what was kept
+            found = bank.moments(items, **read)
+            assert found.keys() == expected.keys()
+            for name, (mean, std) in found.items():
+                values = expected[name].astype(np.float64)
+                np.testing.assert_allclose(mean.numpy(), values.mean(0), atol=1e-6)
+                np.testing.assert_allclose(std.numpy(), values.std(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("level", ["pooled", "tokens"])
+def test_a_prediction_does_not_depend_on_its_company(bank: FeatureBank, level: str) -> None:
+    setting = replace(SMALL, level=level, epochs=1, fusion="attention_concat")
+    model = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1).model
+    every = predict(model, bank, VALIDATION, setting)
+    mixed = np.random.default_rng(4).permutation(len(VALIDATION))
+    for rows in (mixed, mixed[:1]):
+        found = predict(model, bank, VALIDATION[rows], setting, batch_size=7)
+        np.testing.assert_allclose(found, every[rows], atol=1e-5)
 
 
 def test_a_last_batch_of_one_row_trains(bank: FeatureBank) -> None:
@@ -343,6 +383,25 @@ def test_a_stack_trains_every_member_as_if_it_were_alone(
         same(a, b, 2e-3)
     alone = fit_group(setting, bank, TASKS[1:2], names=NAMES, whole_length=True)[0]
     same(alone, apart[1], 0)
+
+
+@pytest.mark.parametrize("fusion", list(FUSIONS))
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(bank: FeatureBank, fusion: str) -> None:
+    setting = replace(
+        SMALL, fusion=fusion, level="tokens", dropout=0.0, heads=4, beside=True, norm="layer"
+    )
+    items = bank.items(TRAIN, variants=False)
+    batch = gather(bank, items[bank.text_order(items)], setting)
+    parts = list(batch.split(20, trim=True))
+    assert [part.text.shape[:2] for part in parts] == [(20, 1), (20, 2), (20, 3), (5, 3)]
+    found = []
+    for given in ([batch], parts):
+        torch.manual_seed(0)
+        member = Member(build(setting, bank, NAMES).double(), build_loss("acb")).train()
+        loss = Alone(member).backward([lambda count: torch.empty(count)], [given])
+        gradients = {name: p.grad for name, p in member.named_parameters()}
+        found.append({"loss": loss, **gradients, **dict(member.named_buffers())})
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
 
 
 def test_members_of_a_stack_stop_and_slow_down_on_their_own(bank: FeatureBank) -> None:
