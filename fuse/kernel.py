@@ -61,6 +61,7 @@ class KernelClassifier(nn.Module):
                 f"landmarks_{name}", torch.zeros(landmarks, dim, dtype=torch.float16)
             )
         self.register_buffer("whitening", torch.eye(landmarks))
+        self._modalities = list(dict.fromkeys(map(modality_of, vectors)))
         self.dropout = Dropout(dropout, tape)
         self.weight = Linear(landmarks, classes)
         nn.init.zeros_(self.weight.weight)
@@ -87,7 +88,8 @@ class KernelClassifier(nn.Module):
         """
         for name in self.norms:
             getattr(self, f"landmarks_{name}").copy_(vectors[name])
-        whole = torch.ones(self.landmarks, 2, dtype=torch.bool, device=self.whitening.device)
+        read = len(self._modalities)
+        whole = torch.ones(self.landmarks, read, dtype=torch.bool, device=self.whitening.device)
         kernel = self._kernel(vectors, whole).double()
         eye = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
         lower = torch.linalg.cholesky(kernel + JITTER * eye)
@@ -106,13 +108,13 @@ class KernelClassifier(nn.Module):
         return self.weight.in_features
 
     def _kernel(self, vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """``(batch, landmarks)``; `present`, ``(batch, 2)``, says which modalities a row has."""
+        """``(batch, landmarks)``; `present`, ``(batch, read)``, says which modalities a row has."""
         total = weight = torch.zeros((), device=self.whitening.device)
         for name, norm in self.norms.items():
             x = norm(vectors[name].to(self.whitening.dtype))
             y = norm(getattr(self, f"landmarks_{name}").to(self.whitening.dtype))
             square = x.square().sum(1, keepdim=True) - 2 * linear(x, y) + y.square().sum(1)
-            column = 0 if modality_of(name) == "text" else 1
+            column = self._modalities.index(modality_of(name))
             there = present[:, column : column + 1].to(x.dtype)
             total = total + there * square / x.shape[1]
             weight = weight + there
@@ -148,9 +150,10 @@ class KernelClassifier(nn.Module):
 
         Returns:
             The whitened kernel features ``(batch, landmarks)``, of a folded model the kernel
-            itself; which modalities a row has, ``(batch, 2)``; nothing else.
+            itself; which modalities a row has, ``(batch, read)``; nothing else.
         """
-        present = torch.stack([text_mask.any(dim=1), image_mask.any(dim=1)], dim=1)
+        masks = {"text": text_mask, "image": image_mask}
+        present = torch.stack([masks[name].any(dim=1) for name in self._modalities], dim=1)
         fused = self._kernel(vectors, present)
         if len(self.whitening):
             fused = linear(SCALE * fused, self.whitening.T)
