@@ -7,6 +7,8 @@ from mmsa_cache.lazy import public
 if TYPE_CHECKING:
     from .calibration import Calibration as Calibration
     from .calibration import calibrate as calibrate
+    from .classifier import build as build
+    from .classifier import predict as predict
     from .ensemble import Blend as Blend
     from .ensemble import Ensemble as Ensemble
     from .final import Trained as Trained
@@ -24,10 +26,8 @@ if TYPE_CHECKING:
     from .summary import summarise as summarise
     from .trainer import Fit as Fit
     from .trainer import Task as Task
-    from .trainer import build as build
     from .trainer import fit as fit
     from .trainer import fit_group as fit_group
-    from .trainer import predict as predict
 
 __getattr__, __all__ = public(
     __name__,
@@ -51,9 +51,9 @@ __getattr__, __all__ = public(
         "summarise": "summary",
         "Fit": "trainer",
         "Task": "trainer",
-        "build": "trainer",
+        "build": "classifier",
         "fit": "trainer",
         "fit_group": "trainer",
-        "predict": "trainer",
+        "predict": "classifier",
     },
 )

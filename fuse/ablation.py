@@ -16,7 +16,7 @@ from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from mmsa_cache.fingerprint import digest
 from mmsa_cache.runs import Shelf
 
-from . import trainer
+from . import classifier, trainer
 from .coordinator import RETRIES
 from .final import plan
 from .kernel import KERNEL
@@ -200,7 +200,7 @@ def run(
     on_start: Callable[[int, int], None] = lambda done, wanted: None,
     on_done: Callable[[Setting], None] = lambda setting: None,
     fit: Callable[..., Any] = trainer.fit,
-    predict: Callable[..., Any] = trainer.predict,
+    predict: Callable[..., Any] = classifier.predict,
     start: Callable[..., Process] = start_process,
 ) -> Outcome:
     """Trains what is not on the shelf; each training goes there when it is done.

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from mmsa_cache.bank import FeatureBank
 
 from .attention_fusions import Attention, AttentionCombine, AttentionConcat, Encoder
+from .classifier import gather, products
 from .ensemble import Ensemble
 from .model import MultimodalClassifier
 from .programs import model_inputs
 from .setting import Setting
-from .trainer import gather, products
 
 Weights = NDArray[np.float64]
 

@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from mmsa_cache.bank import FeatureBank, ModalityFeatures
 from mmsa_cache.store import note_path, read_manifest
 
+from .classifier import products
 from .losses import build_loss
 from .setting import Setting
-from .trainer import Task, fit, fit_group, products
+from .trainer import Task, fit, fit_group
 
 BATCH = 32
 

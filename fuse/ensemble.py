@@ -14,9 +14,9 @@ from mmsa_cache.bank import Dims, FeatureBank
 from mmsa_cache.errors import ModelError
 
 from .calibration import Calibration, Probabilities
+from .classifier import Classifier, make_model, predict
 from .kernel import KernelClassifier
 from .setting import Setting
-from .trainer import Classifier, make_model, predict
 
 _MAX_PARTS = 1000
 """Layers of a stored model."""

@@ -13,11 +13,12 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.splits import grouped_folds, outer_splits
 
 from .calibration import Calibration, Probabilities, calibrate
+from .classifier import predict
 from .ensemble import Blend, Ensemble
 from .metrics import probability_score, selection_score
 from .probability_resampling import intervals
 from .setting import METRICS, Setting
-from .trainer import Checkpoint, Fit, Record, Task, fit_group, predict
+from .trainer import Checkpoint, Fit, Record, Task, fit_group
 
 # A single member stops on one of so many folds of the development rows.
 _STOPPING_FOLDS = 8

@@ -2,15 +2,15 @@
 
 Several models of one shape can be trained as one stacked program (`torch.func.functional_call`
 under `torch.func.vmap`). For that to equal training them one by one, no module may draw random
-numbers itself: all noise of a model comes from the model's own generator, in the order of its
+numbers itself: all noise of a model comes from the model's own `NoiseStream`, in the order of its
 modules' calls. Where models run one by one it is drawn as they ask for it::
 
-    model.tape.rewind(draw)  # draw(n): n int16 numbers, uniform over all values
+    model.tape.rewind(stream)
     logits, _ = model(*inputs)
 
 Under `vmap` nothing can be drawn, so a step's noise is drawn ahead, one flat tensor a model::
 
-    noise = torch.cat([draw(count) for count in noise_needed(model, *inputs)])
+    noise = stream(noise_needed(model, *inputs))
     model.tape.rewind(noise)  # inside the mapped function: the tape holds that model's noise
     logits, _ = model(*inputs)
 
@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,8 +38,43 @@ LOWEST = -NOISE_VALUES // 2
 """The smallest value of the noise."""
 
 
+_AHEAD = 1 << 18
+"""Numbers that are drawn at once: on a GPU every draw is a launch."""
+
 Draw = Callable[[int], Tensor]
 """Draws so many numbers, int16, uniform over all 65,536 values."""
+
+
+class NoiseStream:
+    """Draws noise; which numbers come does not depend on how many are drawn at a time.
+
+    Args:
+        seed: of the numbers.
+        device: where they lie.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._device = device
+        # NumPy's raw bits cost a twentieth of torch's numbers on the CPU.
+        self._words = np.random.SFC64(seed) if device.type == "cpu" else None
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._ahead = torch.empty(0, dtype=torch.int16, device=device)
+
+    def __call__(self, count: int) -> Tensor:
+        """The next ``(count,)``, int16, uniform over all 65,536 values."""
+        missing = count - len(self._ahead)
+        if missing > 0:
+            # Always whole blocks, so that the numbers are the same.
+            fresh = [self._block() for _ in range(-(-missing // _AHEAD))]
+            self._ahead = torch.cat([self._ahead, *fresh])
+        drawn, self._ahead = self._ahead[:count], self._ahead[count:]
+        return drawn
+
+    def _block(self) -> Tensor:
+        if self._words is not None:
+            return torch.from_numpy(self._words.random_raw(_AHEAD // 4).view(np.int16))
+        empty = torch.empty(_AHEAD, dtype=torch.int16, device=self._device)
+        return empty.random_(LOWEST, -LOWEST, generator=self._generator)
 
 
 class NoiseTape:
@@ -49,19 +85,19 @@ class NoiseTape:
 
     Attributes:
         noise: what `rewind` was given.
-        position: number of values consumed since.
-        asked: while calls are only counted, what each of them asked for; else None.
+        position: number of values consumed since `rewind` or `count`.
+        counting: the next calls of `take` only add up what they ask for.
     """
 
     def __init__(self) -> None:
         self.noise: Tensor | Draw | None = None
         self.position = 0
-        self.asked: list[int] | None = None
+        self.counting = False
 
     @property
     def empty(self) -> bool:
         """There is no noise to take: modules turn to PyTorch's generator."""
-        return self.noise is None and self.asked is None
+        return self.noise is None and not self.counting
 
     def rewind(self, noise: Tensor | Draw | None) -> None:
         """Puts in the noise of the next step.
@@ -79,12 +115,12 @@ class NoiseTape:
             )
         self.noise = noise
         self.position = 0
-        self.asked = None
+        self.counting = False
 
     def count(self) -> None:
-        """Starts counting: calls of `take` are noted in `asked` and answered on ``meta``."""
+        """Starts counting: `position` adds up what is asked for; `take` answers on ``meta``."""
         self.rewind(None)
-        self.asked = []
+        self.counting = True
 
     def take(self, shape: Sequence[int]) -> Tensor:
         """The next noise, in `shape`.
@@ -93,18 +129,17 @@ class NoiseTape:
             RuntimeError: the tape is empty or holds less than is asked for.
         """
         count = math.prod(shape)
-        if self.asked is not None:
-            self.asked.append(count)
-            return torch.empty(shape, dtype=torch.int16, device="meta")
         start = self.position
         self.position = start + count
+        if self.counting:
+            return torch.empty(shape, dtype=torch.int16, device="meta")
         if callable(self.noise) and not isinstance(self.noise, Tensor):
             return self.noise(count).view(shape)
         held = 0 if self.noise is None else self.noise.shape[0]
         if self.noise is None or self.position > held:
             raise RuntimeError(
                 f"noise tape: {count} values asked for at position {start}, it holds {held}: draw "
-                "what noise_needed(model, *inputs) says for a step and rewind before each"
+                "noise_needed(model, *inputs) values a step and rewind before each"
             )
         return self.noise[start : self.position].view(shape)
 
@@ -207,8 +242,8 @@ class ModalityDropout(nn.Module):
 
 
 @torch.no_grad()
-def noise_needed(model: nn.Module, *inputs: Any) -> list[int]:
-    """Numbers of noise values that the calls of one training step of a model take, in order.
+def noise_needed(model: nn.Module, *inputs: Any) -> int:
+    """Number of noise values that one training step of a model takes.
 
     A copy of the model runs on the ``meta`` device, where nothing is computed: the model, its
     tape, its running statistics and PyTorch's generators stay as they are.
@@ -226,8 +261,7 @@ def noise_needed(model: nn.Module, *inputs: Any) -> list[int]:
     tape: NoiseTape = vars(twin)["tape"]
     tape.count()
     twin(*(_on_meta(value) for value in inputs))
-    assert tape.asked is not None
-    return tape.asked
+    return tape.position
 
 
 def _on_meta(value: Any) -> Any:

@@ -39,10 +39,10 @@ from mmsa_cache.bank import Dims, FeatureBank, ModalityFeatures, split_pools
 from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.schema import FEATURE_DTYPE, SHARED, Shard
 
+from .classifier import gather
 from .ensemble import Blend, Ensemble
 from .kernel import KERNEL, KernelClassifier
 from .setting import Setting
-from .trainer import gather
 
 OUTPUT = "probabilities"
 """The graph's output, (batch, classes) float32."""

@@ -120,7 +120,7 @@ class Stacked:
                 member.get_submodule(owner)._buffers[key] = self._buffers[name][place]
         self._skeleton = copy.deepcopy(members[0]).to("meta")
         self._run = torch.func.vmap(self._one, in_dims=(0, 0, 0, 0, 0))
-        self._noise_needed: dict[tuple[int, ...], list[int]] = {}
+        self._noise_needed: dict[tuple[int, ...], int] = {}
 
     def _one(
         self,
@@ -148,25 +148,20 @@ class Stacked:
             name: torch.stack([part["vectors"][name] for part in parts])
             for name in parts[0]["vectors"]
         }
-        counts = self._noise_counts(whole[0])
+        count = self._noise_count(whole[0])
         losses = self._run(
             self._parameters,
             self._buffers,
-            torch.stack([_drawn(draw, counts, whole[0].labels.device) for draw in noise]),
+            torch.stack([draw(count) for draw in noise]),
             torch.stack([batch.labels for batch in whole]),
             inputs,
         )
         losses.sum().backward()
         return losses.detach()
 
-    def _noise_counts(self, batch: Batch) -> list[int]:
+    def _noise_count(self, batch: Batch) -> int:
         shape = (*batch.text.shape[:2], batch.image.shape[1])
         if shape not in self._noise_needed:
             inputs = model_inputs(batch).values()
             self._noise_needed[shape] = noise_needed(self._skeleton.model, *inputs)
         return self._noise_needed[shape]
-
-
-def _drawn(draw: Draw, counts: Sequence[int], device: torch.device) -> Tensor:
-    """All noise of a step, (n,) int16, drawn call by call as a member alone draws it."""
-    return torch.cat([torch.empty(0, dtype=torch.int16, device=device), *map(draw, counts)])

@@ -19,7 +19,7 @@ from mmsa_cache.fingerprint import differences
 from mmsa_cache.schema import DEFAULT_ENCODER
 from mmsa_cache.splits import grouped_folds, outer_split
 
-from . import trainer
+from . import classifier, trainer
 from .coordinator import Coordinator, Progress, complete
 from .importance import alpha_beta, by_value, importances
 from .ledger import DATABASE, FINISHED, Ledger, Record, address_of, read_records
@@ -72,7 +72,7 @@ def search(
     on_change: Callable[[Progress], None] = lambda progress: None,
     queued: Sequence[FrozenTrial] = (),
     fit: Callable[..., Any] = trainer.fit,
-    predict: Callable[..., Any] = trainer.predict,
+    predict: Callable[..., Any] = classifier.predict,
     start: Callable[..., Process] = start_process,
 ) -> Outcome:
     """Runs trials until the study has ``trials`` finished ones, and judges the choice outside.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,39 +15,26 @@ from torch import Tensor
 from torch.optim import swa_utils
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from mmsa_cache.bank import Batch, Dims, FeatureBank
+from mmsa_cache.bank import Batch, FeatureBank
 from mmsa_cache.errors import MmsaError, SettingsError
 
-from .kernel import KERNEL, KernelClassifier
+from .classifier import Classifier, gather, input_dims, make_model, predict, products, read_by
+from .kernel import KernelClassifier
 from .loss import Loss
 from .losses import build_loss
 from .metrics import selection_score
-from .model import MultimodalClassifier, build_model, modality_of
-from .noise import Draw, NoiseTape
-from .programs import Alone, Member, Program, Stacked, model_inputs
-from .setting import METRICS, Setting
-
-__all__ = [
-    "METRICS",
-    "Fit",
-    "Setting",
-    "Task",
-    "TrainingError",
-    "build",
-    "fit",
-    "fit_group",
-    "predict",
-]
+from .model import MultimodalClassifier
+from .noise import NoiseStream
+from .programs import Alone, Member, Program, Stacked
+from .setting import Setting
 
 _GATHERED = 64
 """Batches of pooled vectors that are gathered at once: a gather costs more than its bytes."""
-_SCORED_ROWS = 128
-"""Rows of a forward pass without gradients."""
 _PART_ROWS = 32
-"""Rows of one length that sequences are fused by: a third of a batch's positions were padding."""
+"""Rows with texts of like length that are fused together. Padded to the longest text of a batch of
+128, six positions in ten of real posts would be padding."""
 
 Record = dict[str, Any]
-Classifier = MultimodalClassifier | KernelClassifier
 
 
 class TrainingError(MmsaError):
@@ -97,78 +83,6 @@ class Checkpoint:
 
     def save(self, place: int, state: dict[str, Any]) -> None:
         """Keeps a member: nested dicts and lists of tensors, numbers and strings."""
-
-
-def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = None) -> Classifier:
-    """Builds the model of a setting for features of these lengths.
-
-    Args:
-        setting: What is to be built.
-        dims: Features of the inputs.
-        classes: Number of classes.
-        rows: Training rows, of which a kernel model has no more landmarks; default: enough.
-
-    Raises:
-        SettingsError: The setting makes no model.
-    """
-    try:
-        if setting.fusion == KERNEL:
-            return KernelClassifier(
-                _of_modality(dims.vectors, setting.modality),
-                classes,
-                setting.landmarks if rows is None else min(setting.landmarks, rows),
-                setting.dropout,
-                NoiseTape(),
-            )
-        return build_model(
-            fusion=setting.fusion,
-            modality=setting.modality,
-            text_in=dims.text,
-            image_in=dims.image,
-            text_dim=setting.text_dim,
-            image_dim=setting.image_dim,
-            classes=classes,
-            dropout=setting.dropout,
-            input_dropout=setting.input_dropout,
-            shared_input_dropout=setting.shared_input_dropout,
-            modality_dropout=setting.modality_dropout,
-            heads=setting.heads,
-            layers=setting.layers,
-            ffn=setting.ffn,
-            rank=setting.rank,
-            pooling=setting.pooling,
-            text_pooling=setting.text_pooling or None,
-            image_pooling=setting.image_pooling or None,
-            directions=setting.directions,
-            modality_embeddings=setting.level == "tokens",
-            norm=setting.norm,
-            beside=dims.vectors if setting.beside else {},
-            head_dims=setting.head_dims(),
-        )
-    except ValueError as error:
-        raise SettingsError(f"This setting makes no model: {error}") from error
-
-
-def _of_modality(vectors: Mapping[str, int], modality: str) -> dict[str, int]:
-    return {n: d for n, d in vectors.items() if modality in ("both", modality_of(n))}
-
-
-def build(setting: Setting, bank: FeatureBank, names: Sequence[str]) -> Classifier:
-    """The untrained model of a setting for the features of a bank; see `make_model`.
-
-    Its `forward` takes text ``(batch, text_tokens, dim)``, text mask, image
-    ``(batch, patches, dim)``, image mask (True = real) and pooled vectors by name, and returns
-    logits ``(batch, classes)`` and named intermediates.
-
-    Args:
-        setting: What is to be built.
-        bank: The features.
-        names: Class names.
-
-    Raises:
-        SettingsError: The setting makes no model, or the features lack a pool that it reads.
-    """
-    return make_model(setting, input_dims(bank, setting), len(names))
 
 
 def fit(
@@ -291,7 +205,7 @@ class _Runner:
             chosen = torch.randperm(len(task.train))[: setting.landmarks]
         model.to(device)
         if isinstance(model, KernelClassifier) or setting.norm == "standardise":
-            model.fit_standardisation(bank.moments(self.items, **_read(setting)))
+            model.fit_standardisation(bank.moments(self.items, **read_by(setting)))
         if isinstance(model, KernelClassifier):
             originals = bank.items(task.train[chosen.numpy()], variants=False)
             model.fit_landmarks(gather(bank, originals, setting).vectors)
@@ -316,7 +230,7 @@ class _Runner:
     def epochs_done(self) -> int:
         return len(self.progress.history)
 
-    def epoch(self, number: int) -> tuple[Iterator[list[Batch]], Draw]:
+    def epoch(self, number: int) -> tuple[Iterator[list[Batch]], NoiseStream]:
         """The batches of an epoch, every one full and in parts, and what draws its noise.
 
         The last batch is filled up with rows drawn anew: batch normalisation never sees a rest of
@@ -331,7 +245,7 @@ class _Runner:
         while sum(map(len, places)) < wanted:
             places.append(torch.randperm(len(items), generator=order))
         rows = items[torch.cat(places)[:wanted]].to(self.bank.labels.device)
-        return self._batches(rows), _noise(
+        return self._batches(rows), NoiseStream(
             _derive(self.task.seed, number, 1), self.bank.labels.device
         )
 
@@ -470,19 +384,6 @@ def _train(
                 on_epoch(runner.place, runner.finish_epoch(total / runner.steps))
 
 
-def _noise(seed: int, device: torch.device) -> Draw:
-    """What draws an epoch's dropout noise, int16, uniform over all values."""
-    if device.type == "cpu":  # NumPy's raw bits cost a twentieth of torch's numbers
-        words = np.random.SFC64(seed)
-        return lambda count: torch.from_numpy(
-            words.random_raw(-(-count // 4)).view(np.int16)[:count]
-        )
-    generator = torch.Generator(device).manual_seed(seed)
-    return lambda count: torch.empty(count, dtype=torch.int16, device=device).random_(
-        -32768, 32768, generator=generator
-    )
-
-
 def _derive(seed: int, epoch: int, stream: int) -> int:
     """A seed of its own for each use in each epoch."""
     return int(np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0] >> 1)
@@ -526,80 +427,3 @@ def _schedule(setting: Setting, optimiser: torch.optim.Optimizer, steps: int) ->
             ),
         )
     return None
-
-
-def predict(
-    model: Classifier,
-    bank: FeatureBank,
-    samples: NDArray[np.int64],
-    setting: Setting,
-    batch_size: int = _SCORED_ROWS,
-) -> NDArray[np.float64]:
-    """Class probabilities of original samples, (samples, classes) float64.
-
-    Args:
-        model: A trained model.
-        bank: Features, on the model's device.
-        samples: Sample indices.
-        setting: What the model was made of.
-        batch_size: Rows of a forward pass.
-    """
-    model.eval()
-    bank = bank.using(*setting.encoders)
-    items = bank.items(samples, variants=False)
-    order = torch.arange(len(items))
-    if setting.level == "tokens":  # short texts need no padding to the longest
-        order = bank.text_order(items)
-    parts = []
-    with torch.inference_mode(), products(setting):
-        for chosen in order.split(batch_size):
-            logits = forward(model, gather(bank, items[chosen], setting))
-            parts.append(logits.double().softmax(1))
-    found = torch.cat(parts).cpu()
-    return torch.empty_like(found).index_copy_(0, order, found).numpy()
-
-
-@contextmanager
-def products(setting: Setting) -> Iterator[None]:
-    """The precision that factors of matrix products are read in; see `Setting.precision`."""
-    cpu: Any = torch.backends.mkldnn
-    cpu, gpu = cpu.matmul, torch.backends.cuda.matmul
-    before = cpu.fp32_precision, gpu.fp32_precision
-    fast = setting.precision == "fast"
-    # Batched products, attention's, took twice the time in bf16; `linear` is quick without.
-    cpu.fp32_precision = "bf16" if fast and setting.level == "pooled" else "ieee"
-    gpu.fp32_precision = "tf32" if fast else "ieee"
-    try:
-        yield
-    finally:
-        cpu.fp32_precision, gpu.fp32_precision = before
-
-
-def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
-    """Features of the inputs that a setting's model reads."""
-    return bank.using(*setting.encoders).dims(
-        level=setting.level, text_pool=setting.text_pool, image_pool=setting.image_pool
-    )
-
-
-def gather(
-    bank: FeatureBank, items: Tensor, setting: Setting, text_length: int | None = None
-) -> Batch:
-    """The batch that a setting's model takes."""
-    return bank.batch(items, text_length=text_length, **_read(setting))
-
-
-def _read(setting: Setting) -> dict[str, Any]:
-    """What a setting's model reads of a bank."""
-    return {
-        "level": setting.level,
-        "text_pool": setting.text_pool,
-        "image_pool": setting.image_pool,
-        "grid": setting.grid,
-    }
-
-
-def forward(model: Classifier, batch: Batch) -> Tensor:
-    """Logits of a batch, (batch, classes)."""
-    logits, _ = model(**model_inputs(batch))
-    return logits

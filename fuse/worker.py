@@ -21,6 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache.memory import release
+
 IntArray = NDArray[np.int64]
 
 
@@ -55,7 +57,7 @@ class Job:
     fit: Callable[..., Any]
     """`fuse.trainer.fit`, or what stands for it."""
     predict: Callable[..., Any]
-    """`fuse.trainer.predict`, or what stands for it."""
+    """`fuse.classifier.predict`, or what stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def serve(pipe: Connection, device: str) -> None:
         while True:
             task: Task = pipe.recv()
             pipe.send(_run(task, job, bank, pipe))
-            gc.collect()
+            release()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:

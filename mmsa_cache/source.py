@@ -14,6 +14,7 @@ import torch
 from .bank import OWN_PAIR, BankChoice, EncoderPair, FeatureBank, ModalityFeatures
 from .disk import is_left, own_mark
 from .errors import SettingsError
+from .memory import release
 from .store import open_shards
 
 _GRIDS = ".grids-"
@@ -85,18 +86,27 @@ def shared_grids(
     place = folder / f"{_GRIDS}{own_mark()}"
     place.mkdir(exist_ok=True)
     try:
-        grids = {}
-        wanted = sorted({side for side in sides if side > 0})
-        for number, pair in enumerate({pair[1]: pair for pair in pairs}.values()):
-            image = bank.using(*pair).image
-            for side in wanted:
-                path = place.resolve() / f"{number}-{side}.npy"
-                with contextlib.suppress(SettingsError):  # the trials that want it will say so
-                    np.save(path, image.averaged(side).numpy())
-                    grids[pair[1], side] = path
+        grids = _make_grids(bank, sides, place.resolve(), pairs)
+        del bank  # the workers map their own
+        release()
         yield replace(source, grids=grids)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _make_grids(
+    bank: FeatureBank, sides: Iterable[int], place: Path, pairs: Sequence[EncoderPair]
+) -> dict[tuple[str, int], Path]:
+    grids = {}
+    wanted = sorted({side for side in sides if side > 0})
+    for number, pair in enumerate({pair[1]: pair for pair in pairs}.values()):
+        image = bank.using(*pair).image
+        for side in wanted:
+            path = place / f"{number}-{side}.npy"
+            with contextlib.suppress(SettingsError):  # the trials that want it will say so
+                np.save(path, image.averaged(side).numpy())
+                grids[pair[1], side] = path
+    return grids
 
 
 def _sweep(folder: Path) -> None:

@@ -131,9 +131,10 @@ def prepared(
     samples = load_samples(settings, "train")
     bank = open_bank(settings, "train", samples, pairs)
     origin = origin_of(settings, bank, pairs)
-    with shared_grids(bank, sides, folder, pairs) as source:
-        labels = bank.labels.numpy()
-        del bank  # the workers map their own
+    labels = bank.labels.numpy()
+    making = shared_grids(bank, sides, folder, pairs)
+    del bank  # once its grids are made, only the workers map the features
+    with making as source:
         yield {
             "source": source,
             "labels": labels,

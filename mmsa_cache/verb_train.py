@@ -91,8 +91,8 @@ def summary(
     settings: Settings, studies: Sequence[str], assignments: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The parts of the settings' models: shapes and parameters."""
+    from fuse.classifier import input_dims, make_model
     from fuse.summary import summarise
-    from fuse.trainer import input_dims, make_model
 
     samples = load_samples(settings, "train")
     chosen, _, _ = choose_settings(studies, assignments, lambda: origins_here(settings, samples))
@@ -138,9 +138,9 @@ def train(
 
     from fuse import final as finals
     from fuse.checkpoints import FolderCheckpoint
+    from fuse.classifier import input_dims
     from fuse.run_files import STUDIES
     from fuse.study_record import snapshot
-    from fuse.trainer import input_dims
 
     check_trackers(track)
     started = time.monotonic()

@@ -132,4 +132,4 @@ def test_doubled_landmarks_do_no_harm() -> None:
 def test_dropout_takes_its_noise_from_the_tape() -> None:
     model = KernelClassifier(DIMS, 3, 6, 0.5, NoiseTape()).train()
     model.fit_landmarks(vectors(6, 0))
-    assert noise_needed(model, None, masks(4)[0], None, masks(4)[1], vectors(4, 1)) == [4 * 6]
+    assert noise_needed(model, None, masks(4)[0], None, masks(4)[1], vectors(4, 1)) == 4 * 6

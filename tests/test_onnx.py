@@ -10,6 +10,7 @@ import torch
 
 from fuse import onnx_export
 from fuse.calibration import Calibration
+from fuse.classifier import Classifier, make_model
 from fuse.ensemble import Blend, Ensemble
 from fuse.fusions import FUSIONS
 from fuse.kernel import KERNEL, KernelClassifier
@@ -22,7 +23,6 @@ from fuse.onnx_export import (
     onnx_inputs,
 )
 from fuse.setting import Setting
-from fuse.trainer import Classifier, make_model
 from mmsa_cache.bank import Dims
 from mmsa_cache.errors import ModelError, SettingsError
 

@@ -11,26 +11,15 @@ import torch
 from sklearn.metrics import f1_score
 
 from fuse.checkpoints import FolderCheckpoint
+from fuse.classifier import build, forward, gather, make_model, predict
 from fuse.ensemble import Blend, Ensemble
 from fuse.final import plan, train
 from fuse.fusions import FUSIONS
 from fuse.losses import build_loss
 from fuse.metrics import probability_score, score
 from fuse.programs import Alone, Member
-from fuse.setting import parse, restore
-from fuse.trainer import (
-    Fit,
-    Setting,
-    Task,
-    TrainingError,
-    build,
-    fit,
-    fit_group,
-    forward,
-    gather,
-    make_model,
-    predict,
-)
+from fuse.setting import Setting, parse, restore
+from fuse.trainer import Fit, Task, TrainingError, fit, fit_group
 from mmsa_cache.bank import Dims, FeatureBank, ModalityFeatures
 from mmsa_cache.errors import DamagedCacheError, ModelError, SettingsError
 from mmsa_cache.schema import Shard
