@@ -86,6 +86,7 @@ ENCODERS = ("data", "encoding", "cache", *MODELS, "device")
 
 
 _SECONDS_LATER = 0.02
+"""After which an interrupt that was lost comes again."""
 
 
 class Call:
@@ -206,12 +207,13 @@ def _terminated_is_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGTERM, signal.SIGALRM)
+    timed = hasattr(signal, "setitimer")  # not on Windows
+    numbers = (signal.SIGTERM, signal.SIGALRM) if timed else (signal.SIGTERM,)
     before = [signal.signal(number, interrupt) for number in numbers]
     told = sys.unraisablehook
 
     def unraisable(lost: sys.UnraisableHookArgs) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
+        if timed and issubclass(lost.exc_type, KeyboardInterrupt):
             # It came within a finalizer, out of which nothing can be raised: it comes again.
             signal.setitimer(signal.ITIMER_REAL, _SECONDS_LATER)
         else:
@@ -221,7 +223,8 @@ def _terminated_is_interrupted() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = told
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
