@@ -4,7 +4,7 @@
 parameters are those of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer`. PyTorch's own
 modules draw their dropout inside a kernel, where no tape reaches.
 
-A mask is ``(batch, keys)``, boolean, True = real position.
+A mask is ``(batch, keys)``, boolean, True = real position; None: all are real.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class MultiHeadAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(
-        self, query: Tensor, key: Tensor, mask: Tensor, need_weights: bool = False
+        self, query: Tensor, key: Tensor, mask: Tensor | None, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Attends; the values are the keys.
 
         Args:
             query: ``(batch, queries, dim)``.
             key: ``(batch, keys, dim)``.
-            mask: ``(batch, keys)``, True = real position.
+            mask: ``(batch, keys)``, True = real position; None: all are real.
             need_weights: also return the weights. This rules out PyTorch's fused kernel, as do
                 active dropout, whose noise it draws itself, and `vmap`, which it has no rule for
                 on a CPU.
@@ -66,21 +66,28 @@ class MultiHeadAttention(nn.Module):
         b_query, b_key_value = self.in_proj_bias.split([self.dim, 2 * self.dim])
         q = self._by_head(linear(query, w_query, b_query))
         k, v = map(self._by_head, linear(key, w_key_value, b_key_value).chunk(2, dim=2))
-        real = mask.any(dim=1)
-        # A softmax over nothing is NaN, so a row without a real key ignores nothing; it is zeroed
-        # at the end.
-        allowed = (mask | ~real.unsqueeze(1))[:, None, None]
+        allowed = nothing = None
+        if mask is not None:
+            # A softmax over nothing is NaN, so a row without a real key ignores nothing; it is
+            # zeroed at the end.
+            nothing = ~mask.any(dim=1)[:, None, None]
+            allowed = (mask.unsqueeze(1) | nothing).unsqueeze(1)
         weights = None
         if need_weights or self.dropout.active or is_functorch_wrapped_tensor(q):
             scores = q @ k.transpose(2, 3) * (self.dim // self.num_heads) ** -0.5
-            every = self.dropout(scores.masked_fill(~allowed, -torch.inf).softmax(dim=3))
+            if allowed is not None:
+                scores = scores.masked_fill(~allowed, -torch.inf)
+            every = self.dropout(scores.softmax(dim=3))
             attended = every @ v
             if need_weights:
-                weights = every.mean(dim=1).masked_fill(~real[:, None, None], 0.0)
+                weights = every.mean(dim=1)
         else:
             attended = F.scaled_dot_product_attention(q, k, v, allowed)
         joined = self.out_proj(attended.transpose(1, 2).flatten(2))
-        return joined.masked_fill(~real[:, None, None], 0.0), weights
+        if nothing is not None:
+            joined = joined.masked_fill(nothing, 0.0)
+            weights = None if weights is None else weights.masked_fill(nothing, 0.0)
+        return joined, weights
 
     def _by_head(self, x: Tensor) -> Tensor:
         """``(batch, positions, dim)`` to ``(batch, heads, positions, dim / heads)``."""
@@ -112,7 +119,7 @@ class EncoderLayer(nn.Module):
         self.dropout = Dropout(dropout, tape)
 
     def forward(
-        self, x: Tensor, mask: Tensor, need_weights: bool = False
+        self, x: Tensor, mask: Tensor | None, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """``(batch, positions, dim)`` to the same, and the weights of `MultiHeadAttention`."""
         attended, weights = self.self_attn(x, x, mask, need_weights)
@@ -144,13 +151,13 @@ class EncoderStack(nn.Module):
         self.layers = nn.ModuleList(copy.deepcopy(layer, {id(tape): tape}) for _ in range(layers))
 
     def forward(
-        self, x: Tensor, mask: Tensor, need_weights: bool = False
+        self, x: Tensor, mask: Tensor | None, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Encodes.
 
         Args:
             x: ``(batch, positions, dim)``.
-            mask: ``(batch, positions)``, True = real position.
+            mask: ``(batch, positions)``, True = real position; None: all are real.
             need_weights: also return the attention weights.
 
         Returns:

@@ -9,7 +9,7 @@ from .attention import EncoderStack, MultiHeadAttention
 from .fusion import Fused, Fusion, FusionConfig, Pair
 from .linear import Linear
 from .noise import NoiseTape
-from .projection import Pool
+from .projection import Pool, as_mask
 
 DIRECTIONS: tuple[str, ...] = ("text", "both")
 
@@ -156,7 +156,9 @@ class Encoder(Fusion):
         text, text_mask, image, image_mask = pair
         if self.text_embedding is not None and self.image_embedding is not None:
             text, image = text + self.text_embedding, image + self.image_embedding
-        mask = torch.cat([text_mask, image_mask], dim=1)
+        mask = None
+        if text_mask is not None or image_mask is not None:
+            mask = torch.cat([as_mask(text, text_mask), as_mask(image, image_mask)], dim=1)
         encoded, weights = self.encoder(torch.cat([text, image], dim=1), mask, need_weights)
         out = {} if weights is None else {"attention": weights}
         return self.pool(encoded, mask), out

@@ -75,7 +75,7 @@ def word_to_patch(
         (text_tokens, patches)
     """
     batch = gather(bank, bank.items([sample], variants=False), setting)
-    tokens, patches = batch.text_mask.shape[1], batch.image_mask.shape[1]
+    tokens, patches = batch.text.shape[1], batch.image.shape[1]
     found = []
     with torch.inference_mode(), products(setting):
         for member in members:

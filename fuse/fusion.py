@@ -14,15 +14,15 @@ Fused = tuple[Tensor, dict[str, Tensor]]
 
 
 class Pair(NamedTuple):
-    """Projected text and image of a batch. True in a mask = real position."""
+    """Projected text and image of a batch. True in a mask = real position; None: all are real."""
 
     text: Tensor
     """``(batch, text_tokens, text_dim)``"""
-    text_mask: Tensor
+    text_mask: Tensor | None
     """``(batch, text_tokens)``, boolean"""
     image: Tensor
     """``(batch, patches, image_dim)``"""
-    image_mask: Tensor
+    image_mask: Tensor | None
     """``(batch, patches)``, boolean"""
 
 

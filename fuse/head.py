@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -41,7 +42,7 @@ class Head(nn.Module):
         modules.append(Linear(in_dim, classes))
         self.layers = nn.Sequential(*modules)
 
-    def forward(self, fused: Tensor, present: Tensor) -> Tensor:
+    def forward(self, fused: Tensor, present: Tensor | None = None) -> Tensor:
         """``(batch, in_dim)`` to logits ``(batch, classes)``; `present` makes no difference."""
         logits: Tensor = self.layers(fused)
         return logits
@@ -80,12 +81,12 @@ class LateHead(nn.Module):
         self.text = head("text")
         self.image = head("image")
 
-    def forward(self, fused: Tensor, present: Tensor) -> Tensor:
+    def forward(self, fused: Tensor, present: Tensor | None = None) -> Tensor:
         """Classifies.
 
         Args:
             fused: ``(batch, sum of the segments' lengths)``.
-            present: ``(batch, 2)``, boolean: the row has a text, an image.
+            present: ``(batch, 2)``, boolean: the row has a text, an image; None: all have both.
 
         Returns:
             Log-probabilities ``(batch, classes)``.
@@ -101,6 +102,9 @@ class LateHead(nn.Module):
             ],
             dim=1,
         )
+        log_p = logits.log_softmax(dim=2)
+        if present is None:
+            return log_p.logsumexp(dim=1) - math.log(2)
         taken = present | ~present.any(dim=1, keepdim=True)
-        log_p = logits.log_softmax(dim=2).masked_fill(~taken.unsqueeze(2), -torch.inf)
+        log_p = log_p.masked_fill(~taken.unsqueeze(2), -torch.inf)
         return log_p.logsumexp(dim=1) - taken.sum(dim=1, keepdim=True).to(log_p.dtype).log()

@@ -13,6 +13,7 @@ schedules as every other model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -122,11 +123,11 @@ class KernelClassifier(nn.Module):
 
     def forward(
         self,
-        text: Tensor | None,
-        text_mask: Tensor,
-        image: Tensor | None,
-        image_mask: Tensor,
-        vectors: Mapping[str, Tensor],
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        image: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        vectors: Mapping[str, Tensor] = MappingProxyType({}),
         *,
         need_weights: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -140,11 +141,11 @@ class KernelClassifier(nn.Module):
 
     def fuse(
         self,
-        text: Tensor | None,
-        text_mask: Tensor,
-        image: Tensor | None,
-        image_mask: Tensor,
-        vectors: Mapping[str, Tensor],
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        image: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        vectors: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Everything before the classifier; see `MultimodalClassifier.fuse`.
 
@@ -153,13 +154,16 @@ class KernelClassifier(nn.Module):
             itself; which modalities a row has, ``(batch, read)``; nothing else.
         """
         masks = {"text": text_mask, "image": image_mask}
-        present = torch.stack([masks[name].any(dim=1) for name in self._modalities], dim=1)
+        rows = next(iter(vectors.values())).shape[:1]
+        every = self.whitening.new_ones(rows, dtype=torch.bool)
+        read = [masks[name] for name in self._modalities]
+        present = torch.stack([every if m is None else m.any(dim=1) for m in read], dim=1)
         fused = self._kernel(vectors, present)
         if len(self.whitening):
             fused = linear(SCALE * fused, self.whitening.T)
         return fused, present, {}
 
-    def classify(self, fused: Tensor, present: Tensor) -> Tensor:
+    def classify(self, fused: Tensor, present: Tensor | None) -> Tensor:
         """Logits ``(batch, classes)`` of what `fuse` gave."""
         logits: Tensor = self.weight(self.dropout(fused))
         return logits

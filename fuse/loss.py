@@ -48,14 +48,13 @@ def true_class(log_p: Tensor, labels: Tensor) -> Tensor:
     return log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
-def focal_terms(log_pt: Tensor, gamma: Tensor) -> Tensor:
-    """(1 − p_t)^γ (−log p_t), sample by sample, ``(batch,)`` from ``(batch,)`` and ``(batch,)``.
+def not_true(log_pt: Tensor) -> Tensor:
+    """1 − p_t, positive, ``(batch,)`` from ``(batch,)``.
 
-    1 − p_t is −expm1(log p_t), exact near p_t = 1. Its floor keeps the slope γ (1 − p_t)^(γ−1)
-    finite for γ < 1, where it would be ∞ at p_t = 1 and 0·∞ after the product.
+    It is −expm1(log p_t), exact near p_t = 1. Its floor keeps slopes of the form (1 − p_t)^(γ−1)
+    finite for γ < 1, where they would be ∞ at p_t = 1 and 0·∞ after a product.
     """
-    wrong = (-torch.expm1(log_pt)).clamp_min(torch.finfo(log_pt.dtype).tiny)
-    return wrong.pow(gamma) * -log_pt
+    return (-torch.expm1(log_pt)).clamp_min(torch.finfo(log_pt.dtype).tiny)
 
 
 def check_not_negative(name: str, value: float) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .acb import AdaptiveClassBalancedLoss
-from .loss import Loss, check_not_negative, focal_terms, log_probabilities, true_class
+from .loss import Loss, check_not_negative, log_probabilities, not_true, true_class
 
 LOSSES: tuple[str, ...] = ("acb", "ce", "weighted_ce", "focal", "logit_adjusted")
 
@@ -114,7 +114,7 @@ class FocalLoss(Loss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar."""
         log_pt = true_class(log_probabilities(logits, labels), labels)
-        return focal_terms(log_pt, torch.full_like(log_pt, self.gamma)).mean()
+        return (not_true(log_pt).pow(self.gamma) * -log_pt).mean()
 
 
 def build_loss(

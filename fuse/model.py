@@ -11,7 +11,7 @@ from .fusion import Fusion, FusionConfig, Pair
 from .fusions import build_fusion, check_fusion_name
 from .head import Head, LateHead
 from .noise import ModalityDropout, NoiseTape
-from .projection import Pool, Projection
+from .projection import Pool, Projection, as_mask
 
 MODALITIES: tuple[str, ...] = ("both", "text", "image")
 
@@ -23,7 +23,8 @@ class MultimodalClassifier(nn.Module):
     sequence goes to the head and the other modality's inputs are not looked at.
 
     A row whose mask has no real position in a modality lacks that modality: neither its features
-    nor its vectors beside make a difference, and the logits are finite.
+    nor its vectors beside make a difference, and the logits are finite. Without a mask all
+    positions are real, which saves work.
 
     Args:
         text_projection: None for a model that reads no text.
@@ -74,10 +75,10 @@ class MultimodalClassifier(nn.Module):
 
     def forward(
         self,
-        text: Tensor | None,
-        text_mask: Tensor | None,
-        image: Tensor | None,
-        image_mask: Tensor | None,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        image: Tensor | None = None,
+        image_mask: Tensor | None = None,
         vectors: Mapping[str, Tensor] | None = None,
         *,
         need_weights: bool = False,
@@ -86,9 +87,9 @@ class MultimodalClassifier(nn.Module):
 
         Args:
             text: ``(batch, text_tokens, text_in)``, any floating dtype.
-            text_mask: ``(batch, text_tokens)``, boolean, True = real position.
+            text_mask: ``(batch, text_tokens)``, boolean, True = real position; None: all are.
             image: ``(batch, patches, image_in)``, any floating dtype.
-            image_mask: ``(batch, patches)``, boolean, True = real position.
+            image_mask: ``(batch, patches)``, boolean, True = real position; None: all are.
             vectors: the vectors that go beside the fused one, ``(batch, features)`` each; those
                 that the model does not read are not looked at.
             need_weights: put the attention weights into the second result (fusions that have
@@ -109,32 +110,34 @@ class MultimodalClassifier(nn.Module):
 
     def fuse(
         self,
-        text: Tensor | None,
-        text_mask: Tensor | None,
-        image: Tensor | None,
-        image_mask: Tensor | None,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        image: Tensor | None = None,
+        image_mask: Tensor | None = None,
         vectors: Mapping[str, Tensor] | None = None,
         *,
         need_weights: bool = False,
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Everything before the head, row by row: rows may be fused in parts and joined.
 
         Args and errors are those of `forward`.
 
         Returns:
             The fused vector ``(batch, fused_dim)``; which modalities a row has, ``(batch, read)``,
-            boolean; the intermediates of the fusion.
+            boolean, None where no mask says that one is missing; the intermediates of the fusion.
         """
-        sequences: dict[str, tuple[Tensor, Tensor]] = {}
+        sequences: dict[str, tuple[Tensor, Tensor | None]] = {}
         if self.text_projection is not None:
             sequences["text"] = _project("text", self.text_projection, text, text_mask)
         if self.image_projection is not None:
             sequences["image"] = _project("image", self.image_projection, image, image_mask)
-        if self.modality_dropout is not None:
+        if self.modality_dropout is not None and self.modality_dropout.active:
             (t, t_mask), (v, v_mask) = sequences["text"], sequences["image"]
-            t_mask, v_mask = self.modality_dropout(t_mask, v_mask)
+            t_mask, v_mask = self.modality_dropout(as_mask(t, t_mask), as_mask(v, v_mask))
             sequences = {"text": (t, t_mask), "image": (v, v_mask)}
-        present = {modality: mask.any(dim=1) for modality, (_, mask) in sequences.items()}
+        present: dict[str, Tensor] = {}
+        if any(mask is not None for _, mask in sequences.values()):
+            present = {name: as_mask(x, mask).any(dim=1) for name, (x, mask) in sequences.items()}
 
         out: dict[str, Tensor] = {}
         if self.fusion is not None:
@@ -151,11 +154,15 @@ class MultimodalClassifier(nn.Module):
                 raise ValueError(
                     f"{name}: expected (batch, {projection.in_dim}), received {tuple(vector.shape)}"
                 )
-            absent = ~present[modality_of(name)].unsqueeze(1)
-            parts.append(projection(vector).masked_fill(absent, 0.0))
-        return torch.cat(parts, dim=1), torch.stack([*present.values()], dim=1), out
+            projected = projection(vector)
+            if present:
+                absent = ~present[modality_of(name)].unsqueeze(1)
+                projected = projected.masked_fill(absent, 0.0)
+            parts.append(projected)
+        there = torch.stack([*present.values()], dim=1) if present else None
+        return torch.cat(parts, dim=1), there, out
 
-    def classify(self, fused: Tensor, present: Tensor) -> Tensor:
+    def classify(self, fused: Tensor, present: Tensor | None) -> Tensor:
         """Logits ``(batch, classes)`` of what `fuse` gave."""
         logits: Tensor = self.head(fused, present)
         return logits
@@ -312,16 +319,16 @@ def modality_of(name: str) -> str:
 
 def _project(
     name: str, projection: Projection, x: Tensor | None, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Checks one modality's inputs and projects them: ``(batch, tokens, out_dim)`` and its mask."""
-    if x is None or mask is None:
-        raise ValueError(f"this model reads the {name}: {name} and {name}_mask are required")
+    if x is None:
+        raise ValueError(f"this model reads the {name}: it is required")
     if x.ndim != 3 or x.shape[2] != projection.in_dim:
         raise ValueError(
             f"{name} features: expected (batch, tokens, {projection.in_dim}), "
             f"received {tuple(x.shape)}"
         )
-    if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+    if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
         raise ValueError(
             f"{name}_mask: expected bool {tuple(x.shape[:2])}, "
             f"received {mask.dtype} {tuple(mask.shape)}"

@@ -186,8 +186,8 @@ class Dropout(nn.Module):
             noise = self.tape.take(x.shape if shape is None else shape)
             # Arithmetic in place of a comparison and a masked fill, which take six times as long
             # on a CPU; integers below 2^17 are exact in float32.
-            kept = (noise.float() + (1 - LOWEST - self.dropped)).clamp(0.0, 1.0)
-            return x * kept.to(x.dtype).mul(NOISE_VALUES / (NOISE_VALUES - self.dropped))
+            kept = noise.float().add_(1 - LOWEST - self.dropped).clamp(0.0, 1.0)
+            return x * kept.to(x.dtype).mul_(NOISE_VALUES / (NOISE_VALUES - self.dropped))
         if shape is None:
             return F.dropout(x, self.p)
         return x * F.dropout(x.new_ones(tuple(shape)), self.p)
@@ -219,9 +219,14 @@ class ModalityDropout(nn.Module):
         self.tape = tape
         self.each = round(p * NOISE_VALUES / 2)
 
+    @property
+    def active(self) -> bool:
+        """A call would change its input."""
+        return self.training and self.each > 0
+
     def forward(self, text_mask: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Masks ``(batch, text_tokens)`` and ``(batch, patches)``, True = real, to such masks."""
-        if not self.training or self.each == 0:
+        if not self.active:
             return text_mask, image_mask
         rows = text_mask.shape[:1]
         if self.tape.empty:

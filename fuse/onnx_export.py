@@ -42,6 +42,7 @@ from mmsa_cache.schema import FEATURE_DTYPE, SHARED, Shard
 from .classifier import gather
 from .ensemble import Blend, Ensemble
 from .kernel import KERNEL, KernelClassifier
+from .projection import as_mask
 from .setting import Setting
 
 OUTPUT = "probabilities"
@@ -121,7 +122,7 @@ def onnx_inputs(
     for setting in settings:
         batch = gather(bank, items, setting)
         for modality in _read(setting):
-            mask: Tensor = getattr(batch, f"{modality}_mask")
+            mask = as_mask(getattr(batch, modality), getattr(batch, f"{modality}_mask"))
             found[f"{modality}_present"] = mask.any(1)
             if _reads_sequences(setting):
                 name = _sequence_name(setting, modality)

@@ -45,7 +45,12 @@ class Member(nn.Module):
         """
         self.model.tape.rewind(noise)
         fused = [self.model.fuse(**inputs)[:2] for inputs in parts]
-        vectors, present = fused[0] if len(fused) == 1 else map(torch.cat, zip(*fused, strict=True))
+        vectors, present = fused[0]
+        if len(fused) > 1:
+            vectors = torch.cat([vector for vector, _ in fused])
+            # Masks are those of a bank, so either all parts have them or none.
+            known = [there for _, there in fused if there is not None]
+            present = torch.cat(known) if known else None
         value: Tensor = self.loss(self.model.classify(vectors, present), labels)
         return value
 
@@ -142,7 +147,9 @@ class Stacked:
         whole = [batch for (batch,) in batches]
         parts = [model_inputs(batch) for batch in whole]
         inputs: dict[str, Any] = {
-            key: torch.stack([part[key] for part in parts]) for key in parts[0] if key != "vectors"
+            key: torch.stack([part[key] for part in parts])
+            for key, value in parts[0].items()
+            if isinstance(value, Tensor)  # `vmap` takes no None
         }
         inputs["vectors"] = {
             name: torch.stack([part["vectors"][name] for part in parts])

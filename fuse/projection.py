@@ -1,7 +1,7 @@
 """From cached features to the vectors a fusion works on: normalise, project, pool.
 
 Axis names are the same everywhere: ``(batch, tokens, dim)`` for a sequence, ``(batch, dim)`` for a
-vector. A mask is ``(batch, tokens)``, boolean, **True = real position**.
+vector. A mask is ``(batch, tokens)``, boolean, **True = real position**; None: all are real.
 """
 
 from __future__ import annotations
@@ -133,6 +133,11 @@ def check_pooling(kind: str) -> None:
         raise ValueError(f"unknown pooling {kind!r}; valid: {', '.join(POOLINGS)}")
 
 
+def as_mask(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mask of a sequence ``(batch, tokens, dim)``, ``(batch, tokens)``, also for None."""
+    return x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
 class Pool(nn.Module):
     """One vector from the real positions of a sequence.
 
@@ -155,20 +160,29 @@ class Pool(nn.Module):
         self.kind = kind
         self.score = Linear(dim, 1, bias=False) if kind == "attention" else None
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Pools.
 
         Args:
             x: ``(batch, tokens, dim)``.
-            mask: ``(batch, tokens)``, True = real position.
+            mask: ``(batch, tokens)``, True = real position; None: all are real.
 
         Returns:
             ``(batch, dim)``.
         """
-        if x.shape[1] == 1 and self.score is None:  # the pooled level, where every step counts
-            return x.squeeze(1).masked_fill(~mask, 0.0)
+        single = x.shape[1] == 1 and self.score is None  # the pooled level, where every step counts
+        if mask is None:
+            if single:
+                return x.squeeze(1)
+            if self.kind == "first":
+                return x[:, 0]
+            if self.score is not None:
+                return (self.score(x).softmax(dim=1) * x).sum(dim=1)
+            return x.mean(dim=1)
         padding = ~mask.unsqueeze(-1)
         x = x.masked_fill(padding, 0.0)
+        if single:
+            return x.squeeze(1)
         if self.kind == "first":
             # argmax gives the first of equal maxima; in an empty row that is a zeroed position.
             first = mask.int().argmax(dim=1)[:, None, None]

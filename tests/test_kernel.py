@@ -51,6 +51,7 @@ def test_the_kernel_is_a_product_of_gaussian_ones(model: KernelClassifier) -> No
     kernel = expected_kernel(rows, landmarks)
     gram = expected_kernel(landmarks, landmarks) + JITTER * np.eye(ROWS)
     features = out["fused"].numpy() / SCALE
+    assert torch.equal(out["fused"], model(vectors=rows)[1]["fused"])  # no mask: nothing is missing
     # Whitened features have the kernel's own products: U·Uᵀ = K·G⁻¹·Kᵀ.
     np.testing.assert_allclose(
         features @ features.T, kernel @ np.linalg.solve(gram, kernel.T), atol=1e-5

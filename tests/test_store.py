@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -189,6 +190,33 @@ def test_bank_pooled_is_a_sequence_of_one(bank: FeatureBank) -> None:
     items = bank.items([9, 1], variants=False)
     batch = bank.batch(items, level="pooled", text_pool="cls", image_pool="mean")
     assert batch.text.shape == (2, 1, 6)
-    assert bool(batch.text_mask.all())
+    assert batch.text_mask is None, "no position is padding"
     torch.testing.assert_close(batch.text[0, 0], torch.from_numpy(SHARDS[0].pooled[0, 0]))
     torch.testing.assert_close(batch.image[0, 0], torch.from_numpy(SHARDS[0].pooled[0, 1]))
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("sizes", [[10], [4, 4, 2]])
+def test_rows_of_one_length_are_copied_whole_and_need_no_mask(
+    sizes: list[int], partial: bool
+) -> None:
+    shards = []
+    for size in sizes:
+        ragged = make_shard(sum(len(s.guids) for s in shards), size, 5 + size)
+        tokens = np.random.default_rng(size).standard_normal((3 * size, 6)).astype(np.float16)
+        shards.append(replace(ragged, offsets=np.arange(0, 3 * size + 1, 3), tokens=tokens))
+    every = np.concatenate([shard.tokens.reshape(-1, 3, 6) for shard in shards])
+    guids = [guid for shard in shards for guid in shard.guids]
+    text, image = (ModalityFeatures(shards, "tiny") for _ in range(2))
+    labels = list(range(10 + partial))
+    bank = FeatureBank(text, image, guids + ["missing"] * partial, labels, partial=partial)
+    chosen = [7, 0, 3, 3, 9] + [10] * partial
+    batch = bank.batch(
+        bank.items(chosen, variants=False), level="tokens", text_pool="cls", image_pool="mean"
+    )
+    np.testing.assert_array_equal(batch.text[:5].numpy(), every[chosen[:5]])
+    if partial:
+        assert batch.text_mask is not None
+        assert batch.text_mask.tolist() == [[index < 10] * 3 for index in chosen]
+    else:
+        assert batch.text_mask is None
