@@ -105,12 +105,16 @@ def cache_ls(call: Call) -> None:
 @cache_app.command()
 @verb("cache")
 def verify(call: Call) -> None:
-    """Re-hash every shard of every finished cache; name the damaged files."""
+    """Re-hash every sealed shard of every cache; name the damaged files."""
     from . import verb_cache
 
     def show(records: list[dict[str, Any]]) -> None:
-        lines = [{**r, "problems": len(r["problems"])} for r in records]
-        call.table(records if call.as_json else lines, ["cache", "problems"])
+        lines = []
+        for r in records:
+            whole = "complete" if r["complete"] else "unfinished"
+            state = "damaged" if r["problems"] else whole
+            lines.append({"cache": r["cache"], "state": state, "problems": len(r["problems"])})
+        call.table(records if call.as_json else lines, ["cache", "state", "problems"])
 
     verb_cache.verify(call.settings(), show)
 

@@ -331,8 +331,16 @@ def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -
         raise DamagedCacheError(f"{directory}: the manifest's shards lack rows.", AGAIN)
     if verify:
         _verify_touched(directory, manifest)
-    for entry in manifest.shards:
+    for entry in _published(directory, manifest, name):
         yield _map(directory, entry, manifest)
+
+
+def _published(directory: Path, manifest: Manifest, name: str) -> tuple[ShardEntry, ...]:
+    """The shards that must be there: a receipt names one before it is published."""
+    entries = manifest.shards
+    if name == RECEIPT and entries and not (directory / entries[-1].name).exists():
+        return entries[:-1]
+    return entries
 
 
 def _verify_touched(directory: Path, manifest: Manifest) -> None:
@@ -378,16 +386,21 @@ def _each(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntry]) -> 
 
 
 def verify_cache(directory: Path) -> list[str]:
-    """Re-hashes every shard; returns one line for each damaged file."""
+    """Re-hashes every shard that was sealed; returns one line for each damaged file.
+
+    Raises:
+        CacheError: The manifest, or the receipt of an unfinished cache, cannot be read.
+    """
+    name = MANIFEST if (directory / MANIFEST).is_file() else RECEIPT
     problems = []
-    manifest = read_manifest(directory)
-    for entry in manifest.shards:
+    manifest = read_manifest(directory, name)
+    for entry in _published(directory, manifest, name):
         try:
             _check_bytes(directory, entry)
             _map(directory, entry, manifest)
         except DamagedCacheError as error:
             problems.append(error.message)
-    if not manifest.complete:
+    if name == MANIFEST and not manifest.complete:
         problems.append(f"{directory / MANIFEST}: its shards hold fewer rows than it states")
     return problems
 

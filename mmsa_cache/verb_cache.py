@@ -13,7 +13,7 @@ from .caches import CacheInfo, guids_of, list_caches, remove_caches, rows_of, st
 from .config import Settings
 from .dataset import SPLITS, Sample
 from .disk import write_atomically
-from .errors import CacheNotFoundError, DamagedCacheError, DataError, SettingsError
+from .errors import CacheError, CacheNotFoundError, DamagedCacheError, DataError, SettingsError
 from .features import MODALITIES, cache_folder, classes_of, copies_of, load_samples
 from .fingerprint import cache_name
 from .store import verify_cache
@@ -40,27 +40,19 @@ def _caches(settings: Settings) -> list[CacheInfo]:
 
 
 def verify(settings: Settings, show: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Re-hashes every shard of every finished cache.
+    """Re-hashes every sealed shard of every cache, finished or not.
 
     Args:
         settings: The command's settings.
         show: Called with a record a cache, before anything is raised.
 
     Raises:
-        CacheNotFoundError: There is no finished cache.
+        CacheNotFoundError: There is no cache.
         DamagedCacheError: Names the damaged files.
     """
-    finished = [c for c in list_caches(settings.cache.dir) if (c.complete or c.problem)]
-    if not finished:
-        raise CacheNotFoundError(
-            f"There is no finished cache in {settings.cache.dir}.", "Run mmsa extract."
-        )
-    records = [
-        {
-            "cache": str(c.directory),
-            "problems": verify_cache(c.directory) if c.complete else [c.problem],
-        }
-        for c in finished
+    records: list[dict[str, Any]] = [
+        {"cache": str(c.directory), "complete": c.complete, "problems": _problems(c)}
+        for c in _caches(settings)
     ]
     show(records)
     problems = [problem for record in records for problem in record["problems"]]
@@ -70,6 +62,14 @@ def verify(settings: Settings, show: Callable[[list[dict[str, Any]]], None]) -> 
             "Delete the cache folders named and run mmsa extract again.",
             problems,
         )
+
+
+def _problems(cache: CacheInfo) -> list[str]:
+    try:
+        found = verify_cache(cache.directory)
+    except CacheError as error:
+        found = [error.message]
+    return found or ([cache.problem] if cache.problem else [])
 
 
 def prune(

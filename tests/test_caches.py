@@ -24,12 +24,13 @@ from mmsa_cache.bank import FeatureBank, ModalityFeatures
 from mmsa_cache.caches import list_caches, remove_caches, rows_of
 from mmsa_cache.config import load_settings
 from mmsa_cache.dataset import Sample
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.errors import DamagedCacheError, SettingsError
 from mmsa_cache.features import classes_of, copies_of
 from mmsa_cache.runs import CHECKPOINT, new_run
 from mmsa_cache.schema import Shard
-from mmsa_cache.store import MANIFEST, CacheWriter, lock_path, open_shards
+from mmsa_cache.store import MANIFEST, RECEIPT, CacheWriter, lock_path, open_shards
 from mmsa_cache.verb import Call, verb
+from mmsa_cache.verb_cache import verify
 
 ROWS = [("a", 0), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
 
@@ -361,3 +362,33 @@ def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert (folder / CHECKPOINT).is_dir(), "the same goes on, whatever its name"
     assert sorted(shown()) == ["q", "t"]
     assert not (tmp_path / "runs/t" / CHECKPOINT).exists()
+
+
+def test_verify_rehashes_what_an_unfinished_extraction_has_sealed(
+    tmp_path: Path,
+) -> None:
+    settings = load_settings({"cache.dir": tmp_path}, environ={})
+    whole = make_cache(tmp_path / "train" / "text" / "whole")
+    begun = make_cache(tmp_path / "train" / "text" / "begun", rows=2 * len(ROWS))
+    shown: list[list[dict[str, object]]] = []
+    verify(settings, shown.append)
+    assert [(r["complete"], r["problems"]) for r in shown[0]] == [(False, []), (True, [])]
+
+    # The receipt names a shard before it has its name: that is no damage, nor is it to ls.
+    receipt = json.loads((begun / RECEIPT).read_text())
+    first = receipt["shards"][0]
+    receipt["shards"].append({**first, "name": "shard-00001.h5"})
+    (begun / RECEIPT).write_text(json.dumps(receipt))
+    verify(settings, shown.append)
+    assert [c.problem for c in list_caches(tmp_path)] == ["", ""]
+
+    for folder in (begun, whole):
+        path = folder / "shard-00000.h5"
+        damaged = bytearray(path.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        path.write_bytes(damaged)
+    with pytest.raises(DamagedCacheError) as caught:
+        verify(settings, shown.append)
+    assert len(caught.value.problems) == 2
+    for folder, line in zip((begun, whole), caught.value.problems, strict=True):
+        assert str(folder / "shard-00000.h5") in line
