@@ -21,7 +21,6 @@ from mmsa_cache.bank import FeatureBank, ModalityFeatures
 from mmsa_cache.store import note_path, read_manifest
 
 from .classifier import products
-from .losses import build_loss
 from .setting import Setting
 from .trainer import Task, fit, fit_group
 
@@ -69,7 +68,10 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[s
 
 
 class _Textbook:
-    """What a first script does: TensorDataset, DataLoader, unfused Adam, PyTorch's own modules."""
+    """What a first script does: TensorDataset, DataLoader, unfused Adam, PyTorch's own modules.
+
+    Its loss is that of our own model, by autograd.
+    """
 
     def __init__(self, bank: FeatureBank, setting: Setting, names: Sequence[str]) -> None:
         self._device = bank.labels.device
@@ -84,7 +86,7 @@ class _Textbook:
         self._model = _ReportConcat(
             tensors[0].shape[1], tensors[1].shape[1], setting, len(names)
         ).to(self._device)
-        self._loss = build_loss(setting.loss, classes=len(names)).to(self._device)
+        self._loss = ReportLoss(len(names), setting.alpha, setting.beta).to(self._device)
         self._optimiser = torch.optim.Adam(
             self._model.parameters(),
             lr=setting.learning_rate,
@@ -125,6 +127,39 @@ class _ReportConcat(nn.Module):
     def forward(self, text: Tensor, image: Tensor) -> Tensor:
         logits: Tensor = self.head(torch.cat([self.text(text), self.image(image)], 1))
         return logits
+
+
+class ReportLoss(nn.Module):
+    """`AdaptiveClassBalancedLoss` with the report's defaults, as a script would write it.
+
+    Args:
+        classes: Number of classes.
+        alpha: Weight of the focal part.
+        beta: Weight of the margin part.
+    """
+
+    wrong: Tensor
+    count: Tensor
+
+    def __init__(self, classes: int, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+        self.register_buffer("wrong", torch.zeros(classes))
+        self.register_buffer("count", torch.zeros(classes))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar."""
+        p = logits.softmax(1)
+        p_t = p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        with torch.no_grad():
+            self.wrong.index_add_(0, labels, 1 - p_t)
+            self.count += torch.bincount(labels, minlength=len(self.count))
+            difficulty = torch.log1p(self.wrong / self.count.clamp_min(1))[labels]
+        weight, gamma = 1 + 5 * difficulty, 1.5 + 3 * difficulty
+        focal = (weight * (1 - p_t) ** gamma * -torch.log(p_t)).mean()
+        top = p.topk(2, dim=1).values
+        boundary = torch.exp(-2 * (top[:, 0] - top[:, 1]).mean())
+        return self.alpha * focal + self.beta * boundary
 
 
 def bench_reading(folders: Sequence[Path], guids: Sequence[str], rounds: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from fuse.acb import MARGINS, STATISTICS, AdaptiveClassBalancedLoss
+from fuse.bench import ReportLoss
 from fuse.loss import Loss
 from fuse.losses import LOSSES, build_loss
 
@@ -157,6 +158,18 @@ def test_acb_gradient_equals_finite_differences_with_w_and_gamma_constant(
         expected[where] = rise / (2 * step)
     assert logits.grad is not None
     np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_value_and_gradient_equal_those_of_the_plain_loss_that_bench_train_compares_with() -> None:
+    plain, ours = ReportLoss(CLASSES, 0.25, 0.75).double(), build_loss("acb")
+    for z, y in batches_of(45):
+        found = []
+        for loss in (plain, ours):
+            logits = torch.tensor(z, requires_grad=True)
+            value = loss(logits, torch.tensor(y))
+            value.backward()
+            found.append((value.detach(), logits.grad))
+        torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)
 
 
 def focal(z: np.ndarray, y: np.ndarray, gamma: float) -> float:
