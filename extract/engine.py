@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mmsa_cache.dataset import Sample
 from mmsa_cache.errors import DataError, DeviceError
+from mmsa_cache.memory import trim
 from mmsa_cache.schema import FEATURE_DTYPE, Shard
 from mmsa_cache.store import CacheWriter
 
@@ -335,6 +336,7 @@ def extract(
                     started = time.perf_counter()
                     job.writer.publish(shard)
                     timings.write += time.perf_counter() - started
+                    trim()  # or what batches and pictures of all sizes leave behind adds up
                     advance(len(piece.rows))
                 job.writer.finish()
     return timings
@@ -380,7 +382,7 @@ def _shards(
     try:
         for _ in pieces:
             while len(encoding) < ahead and not problems:
-                while len(reading) <= ahead and (following := next(coming, None)) is not None:
+                while len(reading) < ahead and (following := next(coming, None)) is not None:
                     reading.append((following, read_ahead(following)))
                 if not reading:
                     break
@@ -409,16 +411,20 @@ def _shards(
 
 
 def _submit(
-    pieces: Sequence[Future[Prepared]], streams: Streams, model: Halving, batch_size: int
+    pieces: list[Future[Prepared]], streams: Streams, model: Halving, batch_size: int
 ) -> tuple[Prepared, list[Batch]]:
     """Waits for the rows of a shard and queues their batches.
+
+    The batches alone keep the inputs, so that they are freed as they are encoded: `pieces` is
+    emptied, and what is returned of the rows holds none.
 
     Where inputs are equally long a batch is queued as soon as its rows are read, which cuts the
     idle time before the first one; else all must be there to be ordered by length.
     """
     whole, batches, sent = Prepared(), [], 0
-    for task in pieces:
-        piece = task.result()
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop().result()
         whole.inputs += piece.inputs
         whole.operations += piece.operations
         whole.problems += piece.problems
@@ -433,6 +439,7 @@ def _submit(
             sent += batch_size
     if not whole.problems:
         batches += streams.submit(model, whole.inputs[sent:], batch_size, sent)
+    whole.inputs = []
     return whole, batches
 
 
