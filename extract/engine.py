@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mmsa_cache.dataset import Sample
 from mmsa_cache.errors import DataError, DeviceError
-from mmsa_cache.memory import trim
+from mmsa_cache.memory import reused, trim
 from mmsa_cache.schema import FEATURE_DTYPE, Shard
 from mmsa_cache.store import CacheWriter
 
@@ -200,7 +200,9 @@ def assemble(
     Raises:
         DeviceError: The device is out of memory, or features overflow float16.
     """
-    tokens: list[Tensor] = [torch.empty(0)] * len(rows)
+    # Put together by NumPy: torch would share the copying out among threads, which then wait for
+    # each other in a loop that keeps the cores from the streams, at times for seconds.
+    tokens: list[NDArray[Any]] = [np.empty(0)] * len(rows)
     pooled, shared = list(tokens), list(tokens)
     seconds = 0.0
     for batch in batches:
@@ -210,18 +212,18 @@ def assemble(
         for part in parts:
             for i, sequence in enumerate(part.tokens.split(part.lengths)):
                 row = next(place)
-                tokens[row], pooled[row] = sequence, part.pooled[i]
+                tokens[row], pooled[row] = sequence.numpy(), part.pooled[i].numpy()
                 if part.shared is not None:
-                    shared[row] = part.shared[i]
+                    shared[row] = part.shared[i].numpy()
     shard = Shard(
         [row.sample.guid for row in rows],
         np.array([row.variant for row in rows], np.int32),
         list(operations),
         np.cumsum([0, *map(len, tokens)], dtype=np.int64),
-        _stored(torch.cat(tokens)),
-        _stored(torch.stack(pooled)),
+        _stored(np.concatenate(tokens)),
+        _stored(np.stack(pooled)),
         encoder.pools,
-        _stored(torch.stack(shared)) if shared[0].numel() else None,
+        _stored(np.stack(shared)) if shared[0].size else None,
     )
     for values in (shard.tokens, shard.pooled, shard.shared):
         if values is not None and not _finite(values):
@@ -238,8 +240,8 @@ def _finite(values: NDArray[np.float16]) -> bool:
     return not values.size or int((values.view(np.uint16) & 0x7C00).max()) < 0x7C00
 
 
-def _stored(value: Tensor) -> Any:
-    return value.numpy().astype(FEATURE_DTYPE, copy=False)
+def _stored(value: NDArray[Any]) -> Any:
+    return value.astype(FEATURE_DTYPE, copy=False)
 
 
 def encode_rows(
@@ -320,9 +322,12 @@ def extract(
         [_Piece(job, models[id(job.encoder)], rows) for rows in job.missing(shard_rows)]
         for job in jobs
     ]
-    with contextlib.closing(
-        _shards(list(itertools.chain(*work)), device, workers, shard_rows, batch_size, timings)
-    ) as shards:
+    with (
+        reused(),
+        contextlib.closing(
+            _shards(list(itertools.chain(*work)), device, workers, shard_rows, batch_size, timings)
+        ) as shards,
+    ):
         for job, pieces in zip(jobs, work, strict=True):
             told = False
             with job.watch() as advance:
@@ -336,9 +341,9 @@ def extract(
                     started = time.perf_counter()
                     job.writer.publish(shard)
                     timings.write += time.perf_counter() - started
-                    trim()  # or what batches and pictures of all sizes leave behind adds up
                     advance(len(piece.rows))
                 job.writer.finish()
+            trim()  # the next encoder's batches have other sizes
     return timings
 
 
@@ -369,24 +374,20 @@ def _shards(
     ahead = 1 + -(-workers.streams * batch_size // shard_rows)
     pool = ThreadPoolExecutor(workers.readers, "read", torch.set_num_threads, (1,))
     streams = Streams(device, workers.streams)
-    reading: deque[tuple[_Piece, list[Future[Prepared]]]] = deque()
     encoding: deque[tuple[_Piece, list[str], list[Batch]]] = deque()
 
-    def read_ahead(piece: _Piece) -> list[Future[Prepared]]:
+    def read(piece: _Piece) -> tuple[_Piece, list[Future[Prepared]]]:
         job, rows = piece.job, piece.rows
         parts = [rows[i : i + _PIECE] for i in range(0, len(rows), _PIECE)]
-        return [pool.submit(read_rows, part, job.reader, job.encoder) for part in parts]
+        return piece, [pool.submit(read_rows, part, job.reader, job.encoder) for part in parts]
 
     problems: list[str] = []
-    coming = iter(pieces)
+    coming = map(read, pieces)  # reading a shard starts as it is taken
+    reading = next(coming, None)
     try:
         for _ in pieces:
-            while len(encoding) < ahead and not problems:
-                while len(reading) < ahead and (following := next(coming, None)) is not None:
-                    reading.append((following, read_ahead(following)))
-                if not reading:
-                    break
-                piece, tasks = reading.popleft()
+            while reading and len(encoding) < ahead and not problems:
+                (piece, tasks), reading = reading, next(coming, None)
                 ready, batches = _submit(tasks, streams, piece.model, batch_size)
                 timings.read += ready.seconds
                 problems = ready.problems
@@ -394,12 +395,9 @@ def _shards(
                     encoding.append((piece, ready.operations, batches))
             if not encoding:  # what comes before the unreadable row is sealed first
                 # Of the rest only the problems are of interest: inputs of all rows are too large.
-                while reading:
-                    _, tasks = reading.popleft()
-                    problems += [found for task in tasks for found in task.result().problems]
-                for rest in coming:
-                    for task in read_ahead(rest):
-                        problems += task.result().problems
+                for _, tasks in itertools.chain([reading] if reading else [], coming):
+                    while tasks:
+                        problems += tasks.pop(0).result().problems
                 raise _unreadable(problems)
             piece, operations, batches = encoding.popleft()
             shard, seconds = assemble(piece.rows, operations, batches, piece.job.encoder)
