@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -135,7 +135,7 @@ class Encoder(Protocol):
     equal_inputs: bool
     """Whether all inputs are equally long, so that their order in a batch does not matter."""
 
-    def prepare(self, values: Sequence[Any]) -> list[Tensor]:
+    def prepare(self, values: Iterable[Any]) -> list[Tensor]:
         """Texts or pictures → inputs of the model; the first axis is what batches are sorted by."""
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded: ...

@@ -14,7 +14,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from torch import Tensor
 from mmsa_cache.dataset import Sample
 from mmsa_cache.errors import DataError, DeviceError
 from mmsa_cache.memory import reused, trim
-from mmsa_cache.schema import FEATURE_DTYPE, Shard
+from mmsa_cache.schema import Shard
 from mmsa_cache.store import CacheWriter
 
 from .encoder import Encoded, Encoder, Halving
@@ -37,6 +37,9 @@ _PIECE = 16
 """Rows that one thread reads at a time."""
 _GPU_STREAMS = 2
 """One stream's results are fetched while the other one's kernels run."""
+_TRIM_EVERY = 4
+"""Shards. What batches and pictures of all sizes leave behind adds up; but of memory that is given
+back, the part that is needed again has to be cleared again."""
 _MAX_THREADS = 32
 _SAMPLE = 256
 """Rows whose lengths give the estimate of a ragged cache's size."""
@@ -115,17 +118,18 @@ def read_rows(rows: Sequence[Row], reader: Reader, encoder: Encoder) -> Prepared
     """Reads rows and prepares them for the model; unreadable ones become problems."""
     started = time.perf_counter()
     result = Prepared()
-    values = []
-    for row in rows:
-        try:
-            value, operation = reader(row)
-        except DataError as error:
-            result.problems.append(error.message)
-            continue
-        values.append(value)
-        result.operations.append(operation)
-    if values:
-        result.inputs = encoder.prepare(values)
+
+    def values() -> Iterator[Any]:  # one by one: pictures are large until they are prepared
+        for row in rows:
+            try:
+                value, operation = reader(row)
+            except DataError as error:
+                result.problems.append(error.message)
+                continue
+            result.operations.append(operation)
+            yield value
+
+    result.inputs = encoder.prepare(values())
     result.seconds = time.perf_counter() - started
     return result
 
@@ -183,31 +187,37 @@ class Batch:
     task: Future[tuple[list[Encoded], float]]
 
 
-def assemble(
-    rows: Sequence[Row], operations: Sequence[str], batches: Sequence[Batch], encoder: Encoder
-) -> tuple[Shard, float]:
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A shard whose batches are queued."""
+
+    rows: Sequence[Row]
+    """What it holds, (rows,)."""
+    operations: Sequence[str]
+    """Augmentations used, (rows,)."""
+    batches: Sequence[Batch]
+    encoder: Encoder
+    """Names the pools."""
+
+
+def assemble(queued: Queued, timings: Timings) -> Shard:
     """Waits for the batches of a shard and puts their rows back in order.
 
     Args:
-        rows: What the shard holds, (rows,).
-        operations: Augmentations used, (rows,).
-        batches: As queued.
-        encoder: Names the pools.
-
-    Returns:
-        The shard, and the seconds that streams spent on it.
+        queued: The shard.
+        timings: The seconds that streams spent on it are added here.
 
     Raises:
         DeviceError: The device is out of memory, or features overflow float16.
     """
     # Put together by NumPy: torch would share the copying out among threads, which then wait for
     # each other in a loop that keeps the cores from the streams, at times for seconds.
+    rows = queued.rows
     tokens: list[NDArray[Any]] = [np.empty(0)] * len(rows)
     pooled, shared = list(tokens), list(tokens)
-    seconds = 0.0
-    for batch in batches:
-        parts, spent = batch.task.result()
-        seconds += spent
+    for batch in queued.batches:
+        parts, seconds = batch.task.result()
+        timings.encode += seconds
         place = iter(batch.places)
         for part in parts:
             for i, sequence in enumerate(part.tokens.split(part.lengths)):
@@ -218,30 +228,26 @@ def assemble(
     shard = Shard(
         [row.sample.guid for row in rows],
         np.array([row.variant for row in rows], np.int32),
-        list(operations),
+        list(queued.operations),
         np.cumsum([0, *map(len, tokens)], dtype=np.int64),
-        _stored(np.concatenate(tokens)),
-        _stored(np.stack(pooled)),
-        encoder.pools,
-        _stored(np.stack(shared)) if shared[0].size else None,
+        np.concatenate(tokens),
+        np.stack(pooled),
+        queued.encoder.pools,
+        np.stack(shared) if shared[0].size else None,
     )
     for values in (shard.tokens, shard.pooled, shard.shared):
         if values is not None and not _finite(values):
             raise DeviceError(
-                f"The features of {encoder.label} are not finite in float16.",
+                f"The features of {queued.encoder.label} are not finite in float16.",
                 "Set compute = 'float32' in [extract]; if it is, this model's features are too "
                 "large to be stored.",
             )
-    return shard, seconds
+    return shard
 
 
 def _finite(values: NDArray[np.float16]) -> bool:
     """Infinities and NaN have all exponent bits set; four times as quick as ``np.isfinite``."""
     return not values.size or int((values.view(np.uint16) & 0x7C00).max()) < 0x7C00
-
-
-def _stored(value: NDArray[Any]) -> Any:
-    return value.astype(FEATURE_DTYPE, copy=False)
 
 
 def encode_rows(
@@ -259,7 +265,7 @@ def encode_rows(
     streams = Streams(device, Workers.plan(device).streams)
     try:
         batches = streams.submit(Halving(encoder), ready.inputs, batch_size)
-        return assemble(rows, ready.operations, batches, encoder)[0]
+        return assemble(Queued(rows, ready.operations, batches, encoder), Timings())
     finally:
         streams.close()
 
@@ -316,7 +322,7 @@ def extract(
         DeviceError: As `assemble` says.
     """
     workers = workers or Workers.plan(device)
-    timings = Timings()
+    timings, sealed = Timings(), itertools.count(1)
     models = {id(job.encoder): Halving(job.encoder) for job in jobs}
     work = [
         [_Piece(job, models[id(job.encoder)], rows) for rows in job.missing(shard_rows)]
@@ -341,6 +347,9 @@ def extract(
                     started = time.perf_counter()
                     job.writer.publish(shard)
                     timings.write += time.perf_counter() - started
+                    del shard  # or it stays until the next one is ready
+                    if next(sealed) % _TRIM_EVERY == 0:
+                        trim()
                     advance(len(piece.rows))
                 job.writer.finish()
             trim()  # the next encoder's batches have other sizes
@@ -374,7 +383,7 @@ def _shards(
     ahead = 1 + -(-workers.streams * batch_size // shard_rows)
     pool = ThreadPoolExecutor(workers.readers, "read", torch.set_num_threads, (1,))
     streams = Streams(device, workers.streams)
-    encoding: deque[tuple[_Piece, list[str], list[Batch]]] = deque()
+    encoding: deque[Queued] = deque()
 
     def read(piece: _Piece) -> tuple[_Piece, list[Future[Prepared]]]:
         job, rows = piece.job, piece.rows
@@ -383,26 +392,28 @@ def _shards(
 
     problems: list[str] = []
     coming = map(read, pieces)  # reading a shard starts as it is taken
-    reading = next(coming, None)
+    # On the CPU readers take their time from the streams: to read further ahead gains nothing.
+    reading = deque(itertools.islice(coming, 0 if device.type == "cpu" else 1))
     try:
         for _ in pieces:
-            while reading and len(encoding) < ahead and not problems:
-                (piece, tasks), reading = reading, next(coming, None)
+            while len(encoding) < ahead and not problems:
+                reading.extend(itertools.islice(coming, 1))
+                if not reading:
+                    break
+                piece, tasks = reading.popleft()
                 ready, batches = _submit(tasks, streams, piece.model, batch_size)
                 timings.read += ready.seconds
                 problems = ready.problems
                 if not problems:
-                    encoding.append((piece, ready.operations, batches))
+                    job = piece.job
+                    encoding.append(Queued(piece.rows, ready.operations, batches, job.encoder))
             if not encoding:  # what comes before the unreadable row is sealed first
                 # Of the rest only the problems are of interest: inputs of all rows are too large.
-                for _, tasks in itertools.chain([reading] if reading else [], coming):
+                for _, tasks in itertools.chain(reading, coming):
                     while tasks:
                         problems += tasks.pop(0).result().problems
                 raise _unreadable(problems)
-            piece, operations, batches = encoding.popleft()
-            shard, seconds = assemble(piece.rows, operations, batches, piece.job.encoder)
-            timings.encode += seconds
-            yield shard
+            yield assemble(encoding.popleft(), timings)
     finally:
         pool.shutdown(cancel_futures=True)
         streams.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -350,7 +350,7 @@ class ImageEncoder:
             ) from error
         self.size = Size.of(probe, probe.lengths[0], ragged=False)
 
-    def prepare(self, values: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+    def prepare(self, values: Iterable[NDArray[np.uint8]]) -> list[Tensor]:
         """(height, width, 3) uint8 → (3, size, size) uint8 each."""
         return [fit_square(image, self.side, self.crop) for image in values]
 

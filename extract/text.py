@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -379,10 +379,13 @@ class TextEncoder:
         keep = spec.options.tokens != "none"
         self.size = Size.of(probe, spec.max_tokens if keep else 0, ragged=keep)
 
-    def prepare(self, values: Sequence[str]) -> list[Tensor]:
+    def prepare(self, values: Iterable[str]) -> list[Tensor]:
         """Token ids of texts, (tokens,) int64 each, special tokens included."""
+        texts = list(values)
+        if not texts:
+            return []
         with self._lock:
-            rows = self.tokenizer(list(values), truncation=True, max_length=self.max_tokens)
+            rows = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)
         return [torch.tensor(ids) for ids in rows["input_ids"]]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:

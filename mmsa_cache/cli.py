@@ -11,6 +11,7 @@ import typer
 
 from .console import print_result, say
 from .errors import DataError, SettingsError
+from .memory import share_heap
 from .verb import (
     ENCODERS,
     MODELS,
@@ -588,4 +589,5 @@ def demo(
 def main() -> None:
     """Entry point of the console script."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    share_heap()  # before anything starts a thread
     sys.exit(app())

@@ -10,7 +10,7 @@ from typing import Any
 
 # Of glibc's <malloc.h>, parameters of mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
-_INSIDE = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
+_INSIDE = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
 _AFTER = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20))
 """What glibc itself starts with, and what its thresholds have grown to once blocks were large."""
 
@@ -30,16 +30,23 @@ def trim() -> None:
     _glibc("malloc_trim", 0)
 
 
+def share_heap() -> None:
+    """Makes all threads that start from now on allocate in one heap.
+
+    By default glibc gives a thread a heap of its own, and what is freed there no other one finds.
+    """
+    _glibc("mallopt", _ARENA_MAX, 1)
+
+
 @contextlib.contextmanager
 def reused() -> Iterator[None]:
-    """While inside, all threads reuse each other's freed memory before they ask for more.
+    """While inside, freed memory is kept and used again; on the way out it is given back.
 
-    By default glibc gives every thread a heap of its own, so that what one has freed another one
-    does not find, and gives blocks of many megabytes back at once, so that the system has to clear
-    each of them again for the next batch. Inside there is one heap, which does not shrink; on the
-    way out it is given back. One heap remains for the threads that start later. Other C libraries
+    By default glibc gives blocks of many megabytes back at once, and the system has to clear each
+    of them again for the next batch. Threads share the heap, see `share_heap`. Other C libraries
     are left as they are.
     """
+    share_heap()
     for option in _INSIDE:
         _glibc("mallopt", *option)
     try:

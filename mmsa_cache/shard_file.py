@@ -40,14 +40,18 @@ def encode(shard: Shard, digest: str) -> bytes:
         file.create_dataset("variant", data=shard.variant.astype("<i4"))
         file.create_dataset("operations", data=_fixed(shard.operations))
         file.create_dataset("offsets", data=shard.offsets.astype("<i8"))
-        file.create_dataset("tokens", data=shard.tokens.astype(schema.FEATURE_DTYPE))
-        pooled = file.create_dataset("pooled", data=shard.pooled.astype(schema.FEATURE_DTYPE))
+        file.create_dataset("tokens", data=_stored(shard.tokens))
+        pooled = file.create_dataset("pooled", data=_stored(shard.pooled))
         pooled.attrs["pools"] = _fixed(list(shard.pools))
         if shard.shared is not None:
-            file.create_dataset(schema.SHARED, data=shard.shared.astype(schema.FEATURE_DTYPE))
+            file.create_dataset(schema.SHARED, data=_stored(shard.shared))
         file.flush()
         content: bytes = file.id.get_file_image()
     return content
+
+
+def _stored(values: NDArray[np.float16]) -> NDArray[Any]:
+    return values.astype(schema.FEATURE_DTYPE, copy=False)
 
 
 def _fixed(texts: list[str]) -> NDArray[np.bytes_]:
