@@ -37,7 +37,7 @@ _PIECE = 16
 """Rows that one thread reads at a time."""
 _GPU_STREAMS = 2
 """One stream's results are fetched while the other one's kernels run."""
-_TRIM_EVERY = 4
+_TRIM_EVERY = 8
 """Shards. What batches and pictures of all sizes leave behind adds up; but of memory that is given
 back, the part that is needed again has to be cleared again."""
 _MAX_THREADS = 32

@@ -6,7 +6,7 @@ import io
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from extract.decode import decode, fit_square, needed_side
 from extract.encoder import Encoded, Halving, Size
@@ -34,6 +35,7 @@ from extract.engine import (
 )
 from mmsa_cache.dataset import Sample
 from mmsa_cache.errors import DataError, DeviceError
+from mmsa_cache.schema import Shard
 from mmsa_cache.store import CacheWriter, open_shards
 
 CPU = torch.device("cpu")
@@ -54,7 +56,7 @@ class Counting:
         self.threads: set[str] = set()
         self.intra_op: set[int] = set()
 
-    def prepare(self, values: Sequence[int]) -> list[Tensor]:
+    def prepare(self, values: Iterable[int]) -> list[Tensor]:
         return [torch.full((LENGTHS[value],), value) for value in values]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
@@ -75,7 +77,7 @@ class Equal(Counting):
 
     equal_inputs = True
 
-    def prepare(self, values: Sequence[int]) -> list[Tensor]:
+    def prepare(self, values: Iterable[int]) -> list[Tensor]:
         return [torch.full((3,), value) for value in values]
 
 
@@ -298,7 +300,7 @@ class Tracked(Counting):
         super().__init__()
         self.held = self.most = 0
 
-    def prepare(self, values: Sequence[int]) -> list[Tensor]:
+    def prepare(self, values: Iterable[int]) -> list[Tensor]:
         inputs = [torch.full((2,), value) for value in values]
         for tensor in inputs:
             self.held += 1
@@ -324,6 +326,69 @@ def test_an_unreadable_row_does_not_fill_the_memory_with_the_rest(tmp_path: Path
     with pytest.raises(DataError, match=r"2 sample\(s\) cannot be read"):
         run(tmp_path / "cache", rows, encoder, reader, workers=Workers(1, 1), shard_rows=32)
     assert encoder.most < 300
+
+
+def test_rows_are_prepared_one_by_one(tmp_path: Path) -> None:
+    """A picture is much larger before it is prepared than after."""
+    steps: list[str] = []
+
+    def reader(row: Row) -> tuple[int, str]:
+        steps.append("read")
+        if row.sample.guid == "1":
+            raise DataError("1 is bad")
+        return read(row)
+
+    class Noting(Counting):
+        def prepare(self, values: Iterable[int]) -> list[Tensor]:
+            inputs = []
+            for value in values:
+                steps.append("prepared")
+                inputs.append(torch.full((1,), value))
+            return inputs
+
+    found = read_rows(make_rows(tmp_path)[:3], reader, Noting())
+    assert steps == ["read", "prepared", "read", "read", "prepared"]
+    assert [int(value) for value in found.inputs] == [0, 2]
+    assert found.operations == ["made 0", "made 0"]
+    assert found.problems == ["1 is bad"]
+
+
+def test_memory_holds_few_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs of the two shards that are run, and no shard that is sealed."""
+    sample = Sample("", 0, "text", tmp_path, "t", "i")
+    rows = plan_rows([replace(sample, guid=str(i)) for i in range(400)], {})
+    publish, shards = CacheWriter.publish, []
+
+    def publish_and_note(writer: CacheWriter, shard: Shard) -> None:
+        assert [shard() for shard in shards] == [None] * len(shards)
+        shards.append(weakref.ref(shard.tokens))
+        publish(writer, shard)
+
+    monkeypatch.setattr(CacheWriter, "publish", publish_and_note)
+    encoder = Tracked()
+    run(tmp_path / "cache", rows, encoder, workers=Workers(2, 2), shard_rows=32)
+    assert len(shards) == 13
+    assert encoder.most <= 2 * 32 + 2 * 4
+
+
+def test_the_callers_thread_leaves_the_cores_to_the_streams(tmp_path: Path) -> None:
+    """torch would share the copying out among threads that wait in a loop for a core."""
+
+    class Noting(TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.called: set[str] = set()
+
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            self.called.add(function.__name__)
+            return function(*args, **(kwargs or {}))
+
+    with Noting() as mode:
+        run(tmp_path / "cache", make_rows(tmp_path), Counting())
+    assert {"numpy", "split"} <= mode.called
+    assert mode.called <= {"numpy", "split", "__getitem__", "__get__"}
 
 
 def test_streams_drop_what_is_queued_when_they_close() -> None:
