@@ -360,14 +360,20 @@ def test_memory_holds_few_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     publish, shards = CacheWriter.publish, []
 
     def publish_and_note(writer: CacheWriter, shard: Shard) -> None:
-        assert [shard() for shard in shards] == [None] * len(shards)
         shards.append(weakref.ref(shard.tokens))
         publish(writer, shard)
 
+    class Sealed(list[int]):
+        def append(self, count: int) -> None:
+            assert [shard() for shard in shards] == [None] * len(shards)
+            super().append(count)
+
     monkeypatch.setattr(CacheWriter, "publish", publish_and_note)
     encoder = Tracked()
-    run(tmp_path / "cache", rows, encoder, workers=Workers(2, 2), shard_rows=32)
-    assert len(shards) == 13
+    sealed = run(
+        tmp_path / "cache", rows, encoder, sealed=Sealed(), workers=Workers(2, 2), shard_rows=32
+    )
+    assert len(sealed) == len(shards) == 13
     assert encoder.most <= 2 * 32 + 2 * 4
 
 
