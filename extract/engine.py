@@ -335,6 +335,7 @@ def extract(
         ) as shards,
     ):
         for job, pieces in zip(jobs, work, strict=True):
+            trim()  # the encoder before had batches of other sizes
             told = False
             with job.watch() as advance:
                 for piece in pieces:
@@ -352,7 +353,6 @@ def extract(
                         trim()
                     advance(len(piece.rows))
                 job.writer.finish()
-            trim()  # the next encoder's batches have other sizes
     return timings
 
 
