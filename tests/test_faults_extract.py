@@ -85,7 +85,8 @@ def test_kills_at_random_moments_lose_nothing(
     chance = random.Random(0)
     done = finished = most = 0
     before: dict[str, tuple[int, int, int]] = {}
-    while done < kills:
+    # On a busy machine six kills can all come before the first shard is sealed: then some more.
+    while done < kills or (not most and done < 20 * kills):
         pid = server.start("extract", "--split", "all", "--cache", "killed")
         time.sleep(chance.uniform(0.05 * seconds, 0.6 * seconds))
         os.kill(pid, signal.SIGKILL)
