@@ -5,25 +5,25 @@ from typing import TYPE_CHECKING
 from mmsa_cache.lazy import public
 
 if TYPE_CHECKING:
-    from .augment import augment_image as augment_image
-    from .augment import augment_text as augment_text
-    from .encoder import Options as Options
+    from .encoders.encoder import Options as Options
+    from .encoders.image import resolve_image as resolve_image
+    from .encoders.image import resolve_joint_image as resolve_joint_image
+    from .encoders.text import resolve_text as resolve_text
     from .engine import encode_rows as encode_rows
     from .engine import plan_rows as plan_rows
-    from .image import resolve_image as resolve_image
-    from .image import resolve_joint_image as resolve_joint_image
-    from .text import resolve_text as resolve_text
+    from .inputs.augment import augment_image as augment_image
+    from .inputs.augment import augment_text as augment_text
 
 __getattr__, __all__ = public(
     __name__,
     {
-        "augment_image": "augment",
-        "augment_text": "augment",
-        "Options": "encoder",
+        "Options": "encoders.encoder",
+        "resolve_image": "encoders.image",
+        "resolve_joint_image": "encoders.image",
+        "resolve_text": "encoders.text",
         "encode_rows": "engine",
         "plan_rows": "engine",
-        "resolve_image": "image",
-        "resolve_joint_image": "image",
-        "resolve_text": "text",
+        "augment_image": "inputs.augment",
+        "augment_text": "inputs.augment",
     },
 )

@@ -25,14 +25,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmsa_cache.dataset import Sample
-from mmsa_cache.memory import reused
-from mmsa_cache.store import CacheWriter
+from extract.encoders.encoder import Halving
+from extract.encoders.image import ImageEncoder
+from extract.encoders.text import TextEncoder
+from mmsa_cache.data.dataset import Sample
+from mmsa_cache.native.memory import reused
+from mmsa_cache.store.store import CacheWriter
 
-from .encoder import Halving
 from .engine import Job, Reader, Row, Streams, Timings, Workers, extract, plan_rows, read_rows
-from .image import ImageEncoder
-from .text import TextEncoder
 
 
 def bench(

@@ -25,13 +25,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmsa_cache.dataset import Sample
+from extract.encoders.encoder import Encoded, Encoder, Halving
+from mmsa_cache.data.dataset import Sample
 from mmsa_cache.errors import DataError, DeviceError
-from mmsa_cache.memory import reused, trim
-from mmsa_cache.schema import Shard
-from mmsa_cache.store import CacheWriter
-
-from .encoder import Encoded, Encoder, Halving
+from mmsa_cache.native.memory import reused, trim
+from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.store import CacheWriter
 
 _PIECE = 16
 """Rows that one thread reads at a time."""

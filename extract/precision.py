@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmsa_cache.schema import Shard
+from extract.encoders.encoder import COMPUTE
+from extract.encoders.image import ImageSpec
+from extract.encoders.text import TextSpec
+from mmsa_cache.store.schema import Shard
 
-from .encoder import COMPUTE
 from .engine import Reader, Row, encode_rows
-from .image import ImageSpec
-from .text import TextSpec
 
 
 def precision_effect(

@@ -5,55 +5,55 @@ from typing import TYPE_CHECKING
 from mmsa_cache.lazy import public
 
 if TYPE_CHECKING:
-    from .calibration import Calibration as Calibration
-    from .calibration import calibrate as calibrate
-    from .classifier import build as build
-    from .classifier import predict as predict
-    from .ensemble import Blend as Blend
-    from .ensemble import Ensemble as Ensemble
-    from .final import Trained as Trained
-    from .final import train as train
-    from .fusions import FUSIONS as FUSIONS
-    from .losses import LOSSES as LOSSES
-    from .losses import build_loss as build_loss
-    from .metrics import probability_score as probability_score
-    from .model import MultimodalClassifier as MultimodalClassifier
-    from .model import build_model as build_model
-    from .onnx_export import export_onnx as export_onnx
-    from .onnx_export import onnx_inputs as onnx_inputs
-    from .resampling import bootstrap as bootstrap
+    from .export.onnx_export import export_onnx as export_onnx
+    from .export.onnx_export import onnx_inputs as onnx_inputs
+    from .figures.metrics import probability_score as probability_score
+    from .figures.resampling import bootstrap as bootstrap
+    from .losses.losses import LOSSES as LOSSES
+    from .losses.losses import build_loss as build_loss
+    from .models.fusions import FUSIONS as FUSIONS
+    from .models.model import MultimodalClassifier as MultimodalClassifier
+    from .models.model import build_model as build_model
+    from .models.summary import summarise as summarise
     from .setting import Setting as Setting
-    from .summary import summarise as summarise
-    from .trainer import Fit as Fit
-    from .trainer import Task as Task
-    from .trainer import fit as fit
-    from .trainer import fit_group as fit_group
+    from .training.calibration import Calibration as Calibration
+    from .training.calibration import calibrate as calibrate
+    from .training.classifier import build as build
+    from .training.classifier import predict as predict
+    from .training.ensemble import Blend as Blend
+    from .training.ensemble import Ensemble as Ensemble
+    from .training.final import Trained as Trained
+    from .training.final import train as train
+    from .training.trainer import Fit as Fit
+    from .training.trainer import Task as Task
+    from .training.trainer import fit as fit
+    from .training.trainer import fit_group as fit_group
 
 __getattr__, __all__ = public(
     __name__,
     {
-        "Calibration": "calibration",
-        "calibrate": "calibration",
-        "Blend": "ensemble",
-        "Ensemble": "ensemble",
-        "Trained": "final",
-        "train": "final",
-        "FUSIONS": "fusions",
-        "LOSSES": "losses",
-        "build_loss": "losses",
-        "probability_score": "metrics",
-        "MultimodalClassifier": "model",
-        "build_model": "model",
-        "export_onnx": "onnx_export",
-        "onnx_inputs": "onnx_export",
-        "bootstrap": "resampling",
+        "export_onnx": "export.onnx_export",
+        "onnx_inputs": "export.onnx_export",
+        "probability_score": "figures.metrics",
+        "bootstrap": "figures.resampling",
+        "build_loss": "losses.losses",
+        "LOSSES": "losses.losses",
+        "FUSIONS": "models.fusions",
+        "build_model": "models.model",
+        "MultimodalClassifier": "models.model",
+        "summarise": "models.summary",
         "Setting": "setting",
-        "summarise": "summary",
-        "Fit": "trainer",
-        "Task": "trainer",
-        "build": "classifier",
-        "fit": "trainer",
-        "fit_group": "trainer",
-        "predict": "classifier",
+        "calibrate": "training.calibration",
+        "Calibration": "training.calibration",
+        "build": "training.classifier",
+        "predict": "training.classifier",
+        "Blend": "training.ensemble",
+        "Ensemble": "training.ensemble",
+        "train": "training.final",
+        "Trained": "training.final",
+        "Fit": "training.trainer",
+        "fit": "training.trainer",
+        "fit_group": "training.trainer",
+        "Task": "training.trainer",
     },
 )

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmsa_cache.bank import FeatureBank, ModalityFeatures
-from mmsa_cache.store import note_path, read_manifest
+from fuse.training.classifier import products
+from fuse.training.trainer import Task, fit, fit_group
+from mmsa_cache.features.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.store.store import note_path, read_manifest
 
-from .classifier import products
 from .setting import Setting
-from .trainer import Task, fit, fit_group
 
 BATCH = 32
 

@@ -3,16 +3,21 @@
 from typing import TYPE_CHECKING
 
 from .lazy import public
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .bank import Batch as Batch
-    from .bank import Dims as Dims
-    from .bank import FeatureBank as FeatureBank
-    from .config import Settings as Settings
-    from .config import load_settings as load_settings
-    from .dataset import Sample as Sample
+    from .compose.pipeline import live_bank as live_bank
+    from .compose.pipeline import open_bank as open_bank
+    from .compose.predictor import Predictor as Predictor
+    from .compose.predictor import load_model as load_model
+    from .compose.samples import classes_of as classes_of
+    from .compose.samples import load_samples as load_samples
+    from .config.settings import Settings as Settings
+    from .config.settings import load_settings as load_settings
+    from .data.pairs import Sample as Sample
+    from .data.splits import duplicate_groups as duplicate_groups
+    from .data.splits import grouped_folds as grouped_folds
+    from .data.splits import outer_split as outer_split
     from .errors import CacheError as CacheError
     from .errors import CacheNotFoundError as CacheNotFoundError
     from .errors import DamagedCacheError as DamagedCacheError
@@ -22,25 +27,25 @@ if TYPE_CHECKING:
     from .errors import ModelError as ModelError
     from .errors import SettingsError as SettingsError
     from .errors import StaleCacheError as StaleCacheError
-    from .features import classes_of as classes_of
-    from .features import load_samples as load_samples
-    from .pipeline import live_bank as live_bank
-    from .pipeline import open_bank as open_bank
-    from .predictor import Predictor as Predictor
-    from .predictor import load_model as load_model
-    from .splits import duplicate_groups as duplicate_groups
-    from .splits import grouped_folds as grouped_folds
-    from .splits import outer_split as outer_split
+    from .features.bank import Batch as Batch
+    from .features.bank import Dims as Dims
+    from .features.bank import FeatureBank as FeatureBank
 
 __getattr__, __all__ = public(
     __name__,
     {
-        "Batch": "bank",
-        "Dims": "bank",
-        "FeatureBank": "bank",
-        "Settings": "config",
-        "load_settings": "config",
-        "Sample": "dataset",
+        "live_bank": "compose.pipeline",
+        "open_bank": "compose.pipeline",
+        "load_model": "compose.predictor",
+        "Predictor": "compose.predictor",
+        "classes_of": "compose.samples",
+        "load_samples": "compose.samples",
+        "load_settings": "config.settings",
+        "Settings": "config.settings",
+        "Sample": "data.pairs",
+        "duplicate_groups": "data.splits",
+        "grouped_folds": "data.splits",
+        "outer_split": "data.splits",
         "CacheError": "errors",
         "CacheNotFoundError": "errors",
         "DamagedCacheError": "errors",
@@ -50,14 +55,8 @@ __getattr__, __all__ = public(
         "ModelError": "errors",
         "SettingsError": "errors",
         "StaleCacheError": "errors",
-        "classes_of": "features",
-        "load_samples": "features",
-        "live_bank": "pipeline",
-        "open_bank": "pipeline",
-        "Predictor": "predictor",
-        "load_model": "predictor",
-        "duplicate_groups": "splits",
-        "grouped_folds": "splits",
-        "outer_split": "splits",
+        "Batch": "features.bank",
+        "Dims": "features.bank",
+        "FeatureBank": "features.bank",
     },
 )

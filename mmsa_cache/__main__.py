@@ -1,5 +1,5 @@
 """``python -m mmsa_cache`` is ``mmsa``."""
 
-from .cli import main
+from .cli.main import main
 
 main()

@@ -1,0 +1,1 @@
+"""Frozen encoders: one protocol, a file a family."""

@@ -1,0 +1,448 @@
+"""Frozen timm image encoders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extract.inputs.decode import DECODER, RESIZE, fit_square
+from mmsa_cache.errors import ModelError
+from mmsa_cache.store.fingerprint import file_sha256
+
+from .compat import prepare_torchvision
+from .encoder import (
+    Encoded,
+    ImageOutput,
+    ImageTower,
+    Options,
+    Size,
+    average_grid,
+    check_layer,
+    mean_pools,
+    pick_states,
+    precision,
+    to_device,
+    to_storage,
+)
+from .weights import timm_file
+
+_FEW_CONVOLUTIONS = 8
+_FOREIGN_ARGUMENTS = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+}
+"""Arguments of ``timm.create_model`` that name files or addresses to load, pickled ones too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """An image encoder, resolved to local files but not loaded."""
+
+    name: str
+    kwargs: dict[str, Any]
+    file: Path | None
+    """safetensors weights, or None for random ones."""
+    random_seed: int | None
+    size: int
+    """Side of the square input in pixels."""
+    crop: float | None
+    """Share the centre crop keeps; None squashes."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    folder: Path | None
+    """Files of the joint model whose image side this is; None for a timm model."""
+    options: Options
+    fields: dict[str, Any]
+    """The encoder's part of the fingerprint."""
+
+    @property
+    def label(self) -> str:
+        """Name for people; says so where the weights are random."""
+        return self.name + (" (random weights)" if self.random_seed is not None else "")
+
+    def computed_in(self, compute: str) -> ImageSpec:
+        """The same in another precision."""
+        options = replace(self.options, compute=compute)
+        return replace(self, options=options, fields=self.fields | options.fields("image"))
+
+    def load(self, device: torch.device) -> ImageEncoder:
+        """Loads the model."""
+        return ImageEncoder(self, device)
+
+
+def resolve_image(
+    model: str,
+    weights: str,
+    kwargs: dict[str, Any],
+    *,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    size: int | None,
+    fit: str,
+    seed: int,
+    options: Options = Options(),  # noqa: B008  (frozen)
+) -> ImageSpec:
+    """Finds a timm model's weights and input settings, without building it.
+
+    Args:
+        model: timm name.
+        weights: ``pretrained`` (hub), a safetensors file, or ``random``.
+        kwargs: Further arguments of ``timm.create_model``.
+        mean: Channel means (0–1), default the model's own.
+        std: Channel deviations (0–1), default the model's own.
+        size: Input side in pixels, default the model's own.
+        fit: ``crop`` or ``squash``.
+        seed: Seed of random weights.
+        options: Layer, positions and precision.
+
+    Raises:
+        ModelError: Unknown model, weights that cannot be found, or arguments that name others.
+    """
+    foreign = sorted(kwargs.keys() & _FOREIGN_ARGUMENTS)
+    if foreign:
+        raise ModelError(
+            f"[image] kwargs may not hold {', '.join(foreign)}.",
+            "Weights come from [image] weights alone, which takes safetensors.",
+        )
+    prepare_torchvision()
+    import timm
+
+    if not timm.is_model(model.split(".")[0]):
+        near = ", ".join(timm.list_models(f"*{model.split('.')[0][:8]}*")[:6]) or "none"
+        raise ModelError(f"timm has no image model {model!r}.", f"Names that look alike: {near}.")
+    own = timm.models.get_pretrained_cfg(model)
+    own = own.to_dict() if own is not None else {}
+    file: Path | None = None
+    if weights == "random":
+        source = f"random:{seed}"
+    elif weights == "pretrained":
+        file, source = timm_file(model, own.get("hf_hub_id"))
+    else:
+        file = Path(weights)
+        if not file.is_file() or file.suffix != ".safetensors":
+            raise ModelError(
+                f"--image-weights {weights} is not an existing .safetensors file.",
+                "Give pretrained, random or a FILE.safetensors; pickled weights are never loaded.",
+            )
+        source = file_sha256(file)
+    pixels = size or int(own.get("input_size", (3, 224, 224))[-1])
+    crop = float(own.get("crop_pct") or 0.875) if fit == "crop" else None
+    channel_mean = tuple(mean or own.get("mean") or (0.485, 0.456, 0.406))
+    channel_std = tuple(std or own.get("std") or (0.229, 0.224, 0.225))
+    fields = {
+        "modality": "image",
+        "encoder": model,
+        "kwargs": kwargs,
+        "weights": source,
+        "size": pixels,
+        "crop": crop,
+        "mean": list(channel_mean),
+        "std": list(channel_std),
+        "resize": RESIZE,
+        "decoder": DECODER,
+        **options.fields("image"),
+    }
+    return ImageSpec(
+        model,
+        kwargs,
+        file,
+        seed if weights == "random" else None,
+        pixels,
+        crop,
+        channel_mean,
+        channel_std,
+        None,
+        options,
+        fields,
+    )
+
+
+def resolve_joint_image(
+    model: str,
+    weights: str,
+    seed: int,
+    options: Options = Options(),  # noqa: B008  (frozen)
+) -> ImageSpec:
+    """Finds the image side of a joint image-text model of transformers, without loading it.
+
+    Args:
+        model: Hub name or folder.
+        weights: ``pretrained`` or ``random``.
+        seed: Seed of random weights.
+        options: Layer, positions and precision.
+
+    Raises:
+        ModelError: It cannot be found, or has no safetensors weights.
+    """
+    from .joint import input_settings
+    from .text import resolve_folder
+
+    folder, name, fields = resolve_folder(model, weights, seed)
+    own = input_settings(folder)
+    fields |= {
+        "modality": "image",
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in own.items()},
+        "resize": RESIZE,
+        "decoder": DECODER,
+        **options.fields("image"),
+    }
+    return ImageSpec(
+        name,
+        {},
+        None,
+        seed if weights == "random" else None,
+        own["size"],
+        own["crop"],
+        own["mean"],
+        own["std"],
+        folder,
+        options,
+        fields,
+    )
+
+
+class TimmTower:
+    """A timm model; its own pooled vector is the class token, where it has one."""
+
+    def __init__(self, spec: ImageSpec) -> None:
+        prepare_torchvision()
+        import timm
+
+        arguments: dict[str, Any] = {"num_classes": 0, **spec.kwargs}
+        if spec.file is not None:
+            arguments |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(spec.file)}}
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(spec.random_seed or 0)
+                model = timm.create_model(spec.name, **arguments)
+        except Exception as error:  # timm raises many kinds for wrong kwargs or weights
+            raise ModelError(
+                f"The image model {spec.name} cannot be built: {error}",
+                "Check [image] kwargs and that the weights belong to this model.",
+            ) from error
+        self._model = model.eval().requires_grad_(False)
+        self._name = spec.name
+        self._prefix = int(getattr(model, "num_prefix_tokens", 0))
+        self._has_cls = self._prefix > 0 and getattr(model, "cls_token", None) is not None
+        self._format = getattr(model, "output_fmt", None)
+        # Convolutional networks run up to twice as fast in this layout (`mobilenetv2_100`: 1.9×,
+        # `resnet50`: 1.5× on one CPU core); transformers have a handful of convolutions at most.
+        convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in model.modules())
+        if convolutions > _FEW_CONVOLUTIONS:
+            model.to(memory_format=torch.channels_last)
+
+    def __call__(self, pixels: Tensor, layer: str | int, inner: Sequence[int] = ()) -> ImageOutput:
+        states: dict[int, Tensor] = {}
+        prefixes: dict[int, Tensor] = {}
+        if layer == "last" and not inner:
+            features = self._model.forward_features(pixels)
+        else:
+            features, states, prefixes = self._intermediates(pixels, layer, inner)
+        if layer == "last":
+            dim = int(self._model.num_features)
+            grid = _grid(features, dim, self._format)
+            sequence = to_patches(features, dim, self._format)
+            prefix, patches = sequence[:, : self._prefix], sequence[:, self._prefix :]
+        else:
+            chosen = _pick(states, layer, self._name)
+            grid, patches = (chosen.shape[2], chosen.shape[3]), chosen.flatten(2).transpose(1, 2)
+            prefix = _pick(prefixes, layer, self._name) if self._prefix else patches[:, :0]
+        if grid is None:
+            side = math.isqrt(patches.shape[1])
+            grid = (side, side) if side * side == patches.shape[1] else None
+        vectors = {"cls": prefix[:, 0]} if self._has_cls else {}
+        inner_patches = [states[number].flatten(2).transpose(1, 2) for number in inner]
+        return ImageOutput(patches, grid, vectors, None, inner_patches)
+
+    def _intermediates(
+        self, pixels: Tensor, layer: str | int, inner: Sequence[int]
+    ) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
+        """What ``forward_features`` gives, and the layers that are needed, before the last norm.
+
+        Returns:
+            The features; patches, (batch, dim, rows, columns), by layer; prefix tokens by layer,
+            none where the model has none.
+        """
+        if not hasattr(self._model, "forward_intermediates"):
+            raise ModelError(
+                f"{self._name} does not give its inner layers.",
+                "Set layer to last, and no pool_layers.",
+            )
+        count = len(self._model.feature_info)
+        numbers = sorted({*inner, *([layer] if isinstance(layer, int) else [])})
+        for number in numbers:
+            check_layer(number, count, self._name)
+        if isinstance(layer, str) and layer != "last":
+            numbers = list(range(count))
+        arguments: dict[str, Any] = {"output_fmt": "NCHW", "indices": numbers}
+        if not self._prefix:
+            features, states = self._model.forward_intermediates(pixels, **arguments)
+            return features, dict(zip(numbers, states, strict=True)), {}
+        features, pairs = self._model.forward_intermediates(
+            pixels, return_prefix_tokens=True, **arguments
+        )
+        named = dict(zip(numbers, pairs, strict=True))
+        states = {number: pair[0] for number, pair in named.items()}
+        return features, states, {number: pair[1] for number, pair in named.items()}
+
+    def to(self, device: torch.device) -> object:
+        return self._model.to(device)
+
+
+class ImageEncoder:
+    """Patch features of pictures from one frozen model.
+
+    Args:
+        spec: The resolved model.
+        device: Where it runs.
+
+    Attributes:
+        tower: The model.
+        side: Side of its square input in pixels.
+        crop: Share of the short side that the centre crop keeps; None squashes.
+        mean: Channel means, (1, 3, 1, 1), on a 0–1 scale.
+        std: Channel deviations, (1, 3, 1, 1), on a 0–1 scale.
+
+    Raises:
+        ModelError: The model cannot be built or run, or its patches do not form the grid asked for.
+    """
+
+    equal_inputs = True
+
+    def __init__(self, spec: ImageSpec, device: torch.device) -> None:
+        self.label = spec.label
+        self._device = device
+        self._options = spec.options
+        self.side, self.crop = spec.size, spec.crop
+        self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
+        self._scale, self._shift = 1 / (255.0 * self.std), -self.mean / self.std
+        if spec.folder is not None:
+            from .joint import JointImageTower
+            from .text import load_model
+
+            self.tower: ImageTower = JointImageTower(
+                load_model(spec.folder, spec.random_seed), spec.name
+            )
+        else:
+            self.tower = TimmTower(spec)
+        self.tower.to(device)
+        self.pools: tuple[str, ...] = ()
+        try:
+            probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
+        except (AssertionError, RuntimeError, ValueError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(
+                f"{spec.name} does not take pictures of {spec.size}×{spec.size}: {error}",
+                "Set size in [image] (and img_size in kwargs) to what the model takes.",
+            ) from error
+        self.size = Size.of(probe, probe.lengths[0], ragged=False)
+
+    def prepare(self, values: Iterable[NDArray[np.uint8]]) -> list[Tensor]:
+        """(height, width, 3) uint8 → (3, size, size) uint8 each."""
+        return [fit_square(image, self.side, self.crop) for image in values]
+
+    def encode(self, batch: Sequence[Tensor]) -> Encoded:
+        """Runs the model on one batch.
+
+        Args:
+            batch: Pictures, each (3, size, size) uint8.
+
+        Returns:
+            Patch features, row by row from the top left, and pooled vectors: ``mean`` over
+            patches, ``first`` patch (what the report calls CLS), and the model's own (``cls``;
+            ``pooled`` of a joint model), and the mean of each inner layer asked for (``mean@N``).
+        """
+        pixels = to_device(torch.stack(list(batch)), self._device)
+        with torch.inference_mode(), precision(self._device, self._options.compute):
+            patches, have, vectors, shared, inner = self.tower(
+                (pixels * self._scale).add_(self._shift),  # (pixels / 255 − mean) / std
+                self._options.layer,
+                self._options.pool_layers,
+            )
+        patches = patches.float()
+        means = [state.float().mean(1) for state in inner]
+        pools = {
+            "mean": patches.mean(1),
+            "first": patches[:, 0],
+            **vectors,
+            **mean_pools(means, self._options.pool_layers, patches.shape[2], self.label),
+        }
+        self.pools = tuple(pools)
+        want = self._options.grid()
+        if want is not None:
+            if have is None or want[0] > have[0] or want[1] > have[1]:
+                size = f"{have[0]}×{have[1]}" if have else f"{patches.shape[1]} without a grid"
+                raise ModelError(
+                    f"{self.label} has {size} patches, tokens = {self._options.tokens!r} asks for "
+                    f"{want[0]}×{want[1]}.",
+                    "Ask for at most as many, or for keep or none.",
+                )
+            patches = average_grid(patches, have, want)
+        if self._options.tokens == "none":
+            patches = patches[:, :0]
+        return Encoded(
+            to_storage(patches.flatten(0, 1)),
+            [patches.shape[1]] * len(batch),
+            to_storage(torch.stack([pool.float() for pool in pools.values()], 1)),
+            None if shared is None else to_storage(shared),
+        )
+
+
+def _pick(states: dict[int, Tensor], layer: str | int, name: str) -> Tensor:
+    """One layer, or the mean of the last K of all."""
+    if isinstance(layer, int):
+        return states[layer]
+    return pick_states(list(states.values()), layer, name)
+
+
+def _layout(shape: tuple[int, ...], dim: int, layout: str | None) -> str:
+    """``NLC``, ``NHWC`` or ``NCHW``.
+
+    Raises:
+        ModelError: The shape is none of these.
+    """
+    if len(shape) == 3 and shape[-1] == dim:
+        return "NLC"
+    if len(shape) == 4:
+        named = str(layout) if str(layout) in ("NHWC", "NCHW") else None
+        found = named or ("NCHW" if shape[1] == dim else "NHWC")
+        if shape[1 if found == "NCHW" else 3] == dim:
+            return found
+    raise ModelError(f"Cannot read a feature map of shape {shape} for {dim} features.")
+
+
+def _grid(features: Tensor, dim: int, layout: str | None) -> tuple[int, int] | None:
+    """(rows, columns) of a feature map; None for a sequence."""
+    shape = tuple(features.shape)
+    found = _layout(shape, dim, layout)
+    return None if found == "NLC" else (shape[2:] if found == "NCHW" else shape[1:3])  # type: ignore[return-value]
+
+
+def to_patches(features: Tensor, dim: int, layout: str | None) -> Tensor:
+    """Brings a feature map of any layout to (batch, patches, dim).
+
+    Args:
+        features: (batch, patches, dim), (batch, height, width, dim) or (batch, dim, height, width).
+        dim: The model's number of features.
+        layout: timm's ``output_fmt`` (``NHWC``, ``NCHW``, ``NLC``), or None: found from the shape.
+
+    Raises:
+        ModelError: The shape is none of these.
+    """
+    found = _layout(tuple(features.shape), dim, layout)
+    if found == "NCHW":
+        return features.flatten(2).transpose(1, 2)
+    return features.flatten(1, 2) if found == "NHWC" else features

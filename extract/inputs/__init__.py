@@ -1,0 +1,1 @@
+"""Inputs of the encoders: decoded pictures, augmented texts and pictures."""

@@ -1,0 +1,53 @@
+"""Which pictures cannot be decoded: tried before anything is encoded, so that bad rows can go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from mmsa_cache.data.dataset import BadRow, Fault, Sample, picture_of
+from mmsa_cache.errors import BadFileError
+
+from .decode import MIN_SIDE, decode
+
+_PIECE = 64
+"""Pictures that one thread tries at a time."""
+
+
+def undecodable(samples: Sequence[Sample], advance: Callable[[int], None]) -> list[BadRow]:
+    """Decodes every picture, as small as it can be: damage shows at any size.
+
+    Args:
+        samples: Rows that were read.
+        advance: Called with the number of pictures just tried.
+
+    Returns:
+        The rows whose pictures cannot be used, in order.
+    """
+    pieces = [samples[i : i + _PIECE] for i in range(0, len(samples), _PIECE)]
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    found = []
+    try:
+        for piece, bad in zip(pieces, pool.map(_try, pieces), strict=True):
+            found += bad
+            advance(len(piece))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return found
+
+
+def _try(samples: Sequence[Sample]) -> list[BadRow]:
+    found = []
+    for sample in samples:
+        try:
+            decode(picture_of(sample), sample.image_path.name, MIN_SIDE)
+        except OSError as error:
+            fault = Fault("unreadable", f"{sample.image_path.name}: {error.strerror}")
+        except BadFileError as error:
+            fault = Fault(error.reason, error.message)
+        else:
+            continue
+        # The line is of no use where the file itself is named.
+        found.append(BadRow(sample.guid, 0, (fault,), sample.text_sha256, sample.image_sha256))
+    return found

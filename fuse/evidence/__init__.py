@@ -1,0 +1,1 @@
+"""Comparison of settings and of runs."""

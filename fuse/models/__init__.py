@@ -1,0 +1,1 @@
+"""Modules of the stage-two models, built from flat arguments."""

@@ -1,0 +1,76 @@
+"""Linear layers that train in oneDNN where torch would call MKL; see `onednn`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Tells a tensor inside `vmap` or `grad`; torch.func has no public name for it.
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.nn import functional as F
+
+from mmsa_cache.native import onednn
+
+_MATMUL: Any = torch.backends.mkldnn
+_MATMUL = _MATMUL.matmul
+_WORTH = 2_500_000
+"""Multiplications of a product; below, the detour costs more than it saves."""
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(..., in)`` to ``(..., out)``."""
+        return linear(input, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x·weightᵀ + bias, with gradients.
+
+    Args:
+        x: ``(..., in)``.
+        weight: ``(out, in)``.
+        bias: ``(out,)``.
+
+    Returns:
+        ``(..., out)``.
+    """
+    if _serves(x, weight):
+        product: Tensor = _OneDnn.apply(x, weight, bias)
+        return product
+    return F.linear(x, weight, bias)
+
+
+def _serves(x: Tensor, weight: Tensor) -> bool:
+    return (
+        onednn.SERVES
+        and _MATMUL.fp32_precision != "bf16"  # then torch takes oneDNN by itself
+        and not torch.compiler.is_compiling()  # a graph that is exported keeps torch's operator
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not is_functorch_wrapped_tensor(x)
+        and not is_functorch_wrapped_tensor(weight)
+        and x.numel() * weight.shape[0] >= _WORTH
+    )
+
+
+class _OneDnn(torch.autograd.Function):
+    """All three products of a linear layer are themselves linear layers without a bias."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return onednn.linear(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.shape[-1])
+        of_x = onednn.linear(grad, weight.t()) if need_x else None
+        of_weight = onednn.linear(rows.t(), x.reshape(len(rows), -1).t()) if need_weight else None
+        return of_x, of_weight, rows.sum(0) if need_bias else None

@@ -1,0 +1,1 @@
+"""Hyperparameter search over a study's space."""

@@ -1,0 +1,175 @@
+"""The model of a setting: made, fed from a bank, asked for probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fuse.models.kernel import KERNEL, KernelClassifier
+from fuse.models.model import MultimodalClassifier, build_model, modality_of
+from fuse.models.noise import NoiseTape
+from fuse.setting import Setting
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.features.bank import Batch, Dims, FeatureBank
+
+from .programs import model_inputs
+
+_SCORED_ROWS = 128
+"""Rows of a forward pass without gradients."""
+
+Classifier = MultimodalClassifier | KernelClassifier
+
+
+def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = None) -> Classifier:
+    """Builds the model of a setting for features of these lengths.
+
+    Args:
+        setting: What is to be built.
+        dims: Features of the inputs.
+        classes: Number of classes.
+        rows: Training rows, of which a kernel model has no more landmarks; default: enough.
+
+    Raises:
+        SettingsError: The setting makes no model.
+    """
+    try:
+        if setting.fusion == KERNEL:
+            return KernelClassifier(
+                _of_modality(dims.vectors, setting.modality),
+                classes,
+                setting.landmarks if rows is None else min(setting.landmarks, rows),
+                setting.dropout,
+                NoiseTape(),
+            )
+        return build_model(
+            fusion=setting.fusion,
+            modality=setting.modality,
+            text_in=dims.text,
+            image_in=dims.image,
+            text_dim=setting.text_dim,
+            image_dim=setting.image_dim,
+            classes=classes,
+            dropout=setting.dropout,
+            input_dropout=setting.input_dropout,
+            shared_input_dropout=setting.shared_input_dropout,
+            modality_dropout=setting.modality_dropout,
+            heads=setting.heads,
+            layers=setting.layers,
+            ffn=setting.ffn,
+            rank=setting.rank,
+            pooling=setting.pooling,
+            text_pooling=setting.text_pooling or None,
+            image_pooling=setting.image_pooling or None,
+            directions=setting.directions,
+            modality_embeddings=setting.level == "tokens",
+            norm=setting.norm,
+            beside=dims.vectors if setting.beside else {},
+            head_dims=setting.head_dims(),
+        )
+    except ValueError as error:
+        raise SettingsError(f"This setting makes no model: {error}") from error
+
+
+def _of_modality(vectors: Mapping[str, int], modality: str) -> dict[str, int]:
+    return {n: d for n, d in vectors.items() if modality in ("both", modality_of(n))}
+
+
+def build(setting: Setting, bank: FeatureBank, names: Sequence[str]) -> Classifier:
+    """The untrained model of a setting for the features of a bank; see `make_model`.
+
+    Its `forward` takes text ``(batch, text_tokens, dim)``, text mask, image
+    ``(batch, patches, dim)``, image mask (True = real) and pooled vectors by name, and returns
+    logits ``(batch, classes)`` and named intermediates.
+
+    Args:
+        setting: What is to be built.
+        bank: The features.
+        names: Class names.
+
+    Raises:
+        SettingsError: The setting makes no model, or the features lack a pool that it reads.
+    """
+    return make_model(setting, input_dims(bank, setting), len(names))
+
+
+def predict(
+    model: Classifier,
+    bank: FeatureBank,
+    samples: NDArray[np.int64],
+    setting: Setting,
+    batch_size: int = _SCORED_ROWS,
+) -> NDArray[np.float64]:
+    """Class probabilities of original samples, (samples, classes) float64.
+
+    Args:
+        model: A trained model.
+        bank: Features, on the model's device.
+        samples: Sample indices.
+        setting: What the model was made of.
+        batch_size: Rows of a forward pass.
+    """
+    model.eval()
+    bank = bank.using(*setting.encoders)
+    items = bank.items(samples, variants=False)
+    order = torch.arange(len(items))
+    if setting.level == "tokens":  # short texts need no padding to the longest
+        order = bank.text_order(items)
+    parts = []
+    with torch.inference_mode(), products(setting):
+        for chosen in order.split(batch_size):
+            logits = forward(model, gather(bank, items[chosen], setting))
+            parts.append(logits.double().softmax(1))
+    found = torch.cat(parts).cpu()
+    return torch.empty_like(found).index_copy_(0, order, found).numpy()
+
+
+@contextmanager
+def products(setting: Setting) -> Iterator[None]:
+    """The precision that factors of matrix products are read in; see `Setting.precision`."""
+    cpu: Any = torch.backends.mkldnn
+    cpu, gpu = cpu.matmul, torch.backends.cuda.matmul
+    before = cpu.fp32_precision, gpu.fp32_precision
+    fast = setting.precision == "fast"
+    # Batched products, attention's, took twice the time in bf16; `linear` is quick without.
+    cpu.fp32_precision = "bf16" if fast and setting.level == "pooled" else "ieee"
+    gpu.fp32_precision = "tf32" if fast else "ieee"
+    try:
+        yield
+    finally:
+        cpu.fp32_precision, gpu.fp32_precision = before
+
+
+def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
+    """Features of the inputs that a setting's model reads."""
+    return bank.using(*setting.encoders).dims(
+        level=setting.level, text_pool=setting.text_pool, image_pool=setting.image_pool
+    )
+
+
+def gather(
+    bank: FeatureBank, items: Tensor, setting: Setting, text_length: int | None = None
+) -> Batch:
+    """The batch that a setting's model takes."""
+    return bank.batch(items, text_length=text_length, **read_by(setting))
+
+
+def read_by(setting: Setting) -> dict[str, Any]:
+    """What a setting's model reads of a bank."""
+    return {
+        "level": setting.level,
+        "text_pool": setting.text_pool,
+        "image_pool": setting.image_pool,
+        "grid": setting.grid,
+    }
+
+
+def forward(model: Classifier, batch: Batch) -> Tensor:
+    """Logits of a batch, (batch, classes)."""
+    logits, _ = model(**model_inputs(batch))
+    return logits

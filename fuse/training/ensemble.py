@@ -1,0 +1,123 @@
+"""A final model: members of one setting or of several, averaged and calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fuse.models.kernel import KernelClassifier
+from fuse.setting import Setting
+from mmsa_cache.errors import ModelError
+from mmsa_cache.features.bank import Dims, FeatureBank
+
+from .calibration import Calibration, Probabilities
+from .classifier import Classifier, make_model, predict
+
+_MAX_PARTS = 1000
+"""Layers of a stored model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Trained members of one setting."""
+
+    setting: Setting
+    members: list[Classifier]
+
+    def predict(self, bank: FeatureBank, samples: NDArray[np.int64]) -> Probabilities:
+        """Mean class probabilities of original samples, (samples, classes)."""
+        found = [predict(member, bank, samples, self.setting) for member in self.members]
+        mean: Probabilities = np.mean(found, axis=0)
+        return mean
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """A final model: members of one setting, or of several that count alike; with one, a model."""
+
+    blends: list[Blend]
+    calibration: Calibration
+
+    def predict(
+        self, bank: FeatureBank, samples: NDArray[np.int64], *, calibrated: bool = True
+    ) -> Probabilities:
+        """Class probabilities of original samples, (samples, classes)."""
+        mean = np.mean([blend.predict(bank, samples) for blend in self.blends], axis=0)
+        return self.calibration(mean) if calibrated else mean
+
+    @property
+    def members(self) -> list[Classifier]:
+        """All members, setting by setting."""
+        return [member for blend in self.blends for member in blend.members]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything trained, by ``SETTING.MEMBER.NAME``, on the CPU."""
+        return {
+            f"{number}.{place}.{name}": value.contiguous().cpu()
+            for number, blend in enumerate(self.blends)
+            for place, member in enumerate(blend.members)
+            for name, value in member.state_dict().items()
+        }
+
+    @classmethod
+    def restore(
+        cls,
+        settings: Sequence[Setting],
+        tensors: Mapping[str, Tensor],
+        calibration: Calibration,
+        dims: Sequence[Dims],
+    ) -> Ensemble:
+        """Makes the members of `tensors`' result again.
+
+        Args:
+            settings: One a blend.
+            tensors: Of `tensors`.
+            calibration: Of the whole.
+            dims: Features of the inputs, a setting each.
+
+        Raises:
+            ModelError: The tensors are not those of these settings.
+        """
+        states: dict[tuple[int, int], dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            first, second, key = name.split(".", 2)
+            states.setdefault((int(first), int(second)), {})[key] = value
+        blends = [Blend(setting, []) for setting in settings]
+        for (number, place), state in sorted(states.items()):
+            setting = settings[number]
+            # Made without memory first: what the tensors do not bear out is never allocated.
+            parts = setting.layers + len(setting.head_dims())
+            with torch.device("meta"):
+                member = (
+                    _member(setting, dims[number], calibration, state)
+                    if (parts <= _MAX_PARTS)
+                    else None
+                )
+            if member is None or _shapes(member.state_dict()) != _shapes(state):
+                raise ModelError(f"Member {place} of setting {number} is not of this setting.")
+            member = _member(setting, dims[number], calibration, state)
+            member.load_state_dict(state)
+            blends[number].members.append(member.eval())
+        if not all(blend.members for blend in blends):
+            raise ModelError("The model file lacks members.")
+        return cls(blends, calibration)
+
+
+def _member(
+    setting: Setting, dims: Dims, calibration: Calibration, state: Mapping[str, Tensor]
+) -> Classifier:
+    landmarks = [len(value) for name, value in state.items() if name.startswith("landmarks_")]
+    rows = landmarks[0] if landmarks else None
+    member = make_model(setting, dims, len(calibration.offsets), rows)
+    if isinstance(member, KernelClassifier):
+        member.fold()
+    return member
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}

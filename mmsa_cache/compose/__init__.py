@@ -1,0 +1,1 @@
+"""The work of each command: data, encoders, features and models put together."""

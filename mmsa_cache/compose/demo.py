@@ -1,0 +1,212 @@
+"""``mmsa demo``: a generated sample set and the whole way over it, with no hub and no download.
+
+The pairs are synthetic: a sentence from templates and a drawn scene. Either alone leaves some
+labels open, both together settle most of them; a tenth of the labels is drawn anew, so that no
+model can be perfect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from mmsa_cache.config.settings import load_settings
+from mmsa_cache.console import format_table, print_result, say
+from mmsa_cache.data.adapters import HEADER, UNLABELLED
+from mmsa_cache.data.dataset import LABELS, read_labels
+from mmsa_cache.disk import write_atomically
+
+NOTE = "synthetic data: texts from templates, pictures drawn by mmsa demo"
+TEST_SHARE = 0.15
+_LABEL_NOISE = 0.1
+_SHARES = (0.5, 0.2, 0.3)
+
+_OPENINGS = ("Just got to", "Here we are at", "One hour in", "Finally saw", "Back from", "Look at")
+_PLACES = ("the harbour", "the old station", "the park", "the match", "the market", "the hill")
+_CLOSINGS = {
+    "positive": ("love it", "what a wonderful day", "so happy right now", "best trip ever"),
+    "neutral": ("as every week", "open until six", "photo from today", "more to follow"),
+    "negative": ("what a waste", "so disappointed", "never again", "this is awful"),
+}
+_SKIES = {"positive": (246, 196, 92), "neutral": (150, 156, 160), "negative": (44, 48, 84)}
+
+_CONFIG = """# Written by mmsa demo. {note}.
+[data]
+root = "posts"
+note = "{note}"
+[text]
+model = "all-MiniLM-L6-v2"
+[image]
+model = "swinv2_tiny_window8_256"
+weights = "random"
+size = 64
+kwargs = {{ img_size = 64, window_size = 4, embed_dim = 32, depths = [2, 2], num_heads = [2, 4] }}
+"""
+
+
+def make_posts(root: Path, pairs: int, seed: int) -> None:
+    """Writes a sample set in the report's layout, and ``answers.txt`` for its test rows.
+
+    Args:
+        root: Folder to make.
+        pairs: Pairs in all.
+        seed: Seed of everything drawn.
+    """
+    rng = np.random.default_rng(seed)
+    (root / "pairs").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(pairs):
+        label = str(rng.choice(LABELS, p=_SHARES))
+        # One of the two may say nothing of the sentiment.
+        mute = rng.choice(["text", "image", "none"], p=[0.3, 0.3, 0.4])
+        tone = "neutral" if mute == "text" else label
+        sky = "neutral" if mute == "image" else label
+        if rng.random() < _LABEL_NOISE:
+            label = str(rng.choice(LABELS, p=_SHARES))
+        text = " ".join(
+            [
+                str(rng.choice(_OPENINGS)),
+                str(rng.choice(_PLACES)) + ",",
+                str(rng.choice(_CLOSINGS[tone])),
+            ]
+        )
+        guid = str(number + 1)
+        (root / "pairs" / f"{guid}.txt").write_text(f"{text} #{guid}\n", encoding="utf-8")
+        _scene(sky, rng).save(root / "pairs" / f"{guid}.jpg", quality=85)
+        rows.append((guid, label))
+    cut = round(pairs * (1 - TEST_SHARE))
+    for name, chosen in (
+        ("answers.txt", rows[cut:]),
+        ("test_without_label.txt", [(guid, UNLABELLED) for guid, _ in rows[cut:]]),
+        ("train.txt", rows[:cut]),
+    ):
+        lines = [HEADER, *(f"{guid},{label}" for guid, label in chosen)]
+        write_atomically(root / name, ("\n".join(lines) + "\n").encode())
+
+
+def _scene(tone: str, rng: np.random.Generator) -> Image.Image:
+    """A hill under a sky of the tone's colour, 160×120 pixels."""
+    width, height = 160, 120
+    shade = np.linspace(1.1, 0.8, height)[:, None, None] * np.array(_SKIES[tone])
+    noise = rng.normal(0, 14, (height, width, 3)) + rng.normal(0, 12, 3)
+    canvas = np.clip(shade + noise, 0, 255).astype(np.uint8)
+    picture = Image.fromarray(canvas).filter(ImageFilter.GaussianBlur(1))
+    draw = ImageDraw.Draw(picture)
+    x, y = int(rng.integers(15, width - 45)), int(rng.integers(8, 40))
+    size = int(rng.integers(14, 30))
+    draw.ellipse((x, y, x + size, y + size), fill=(250, 240, 200))
+    ridge = height - rng.integers(15, 50, 9)
+    points = [(i * width // 8, int(top)) for i, top in enumerate(ridge)]
+    green = tuple(int(v) for v in rng.integers(40, 110, 3))
+    draw.polygon([(0, height), *points, (width, height)], fill=green)
+    return picture
+
+
+def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
+    """Makes the sample set and runs extract, search, train and predict over it.
+
+    Args:
+        folder: Where everything goes; a second run goes on from what lies there.
+        pairs: Pairs to generate.
+        trials: Trials of the search.
+
+    Returns:
+        The figures shown.
+    """
+    from . import extract as verb_extract
+    from . import predict as verb_predict
+    from . import search as verb_search
+    from . import train as verb_train
+
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "posts" / "train.txt").is_file():
+        make_posts(folder / "posts", pairs, seed=47)
+    (folder / "mmsa.toml").write_text(_CONFIG.format(note=NOTE), encoding="utf-8")
+    with contextlib.chdir(folder):
+        settings = load_settings({})
+        say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
+        verb_extract.run(settings, "all")
+        searched = verb_search.search(settings, "demo", trials)
+        trained = verb_train.train(settings, ["demo"], None, folds=3)
+        predictions = verb_predict.predict_split(trained["run"], "test", None, None)
+        lines = verb_predict.format_predictions(predictions, LABELS)
+        write_atomically(Path("predictions.csv"), lines.encode())
+        answers = Path("posts/answers.txt")
+        tested = verb_predict.evaluate(trained["run"], answers, None)
+        truth = {row.guid: row.label for row in read_labels(answers)}
+        texts = {
+            guid: Path(f"posts/pairs/{guid}.txt").read_text(encoding="utf-8").strip()
+            for guid, _ in predictions[:3]
+        }
+    codes = [code for code in truth.values() if code is not None]
+    majority = max(codes.count(code) for code in set(codes)) / len(codes)
+    return {
+        "notes": trained["notes"],
+        "results": [
+            {
+                "what": "most frequent class, test rows",
+                "rows": len(codes),
+                "accuracy": majority,
+                "macro_f1": None,
+            },
+            {"what": "trained model, test rows", **_figures(tested)},
+            {"what": "trained model, outer rows", **_figures(trained["outer"])},
+        ],
+        "study": {key: searched[key] for key in ("trial", "inner_score", "outer_score")},
+        "predictions": [
+            {
+                "guid": guid,
+                "text": texts[guid],
+                "predicted": LABELS[p.index(max(p))],
+                "probability": max(p),
+                "true": LABELS[truth[guid] or 0],
+            }
+            for guid, p in predictions[:3]
+        ],
+        "report": str(folder / trained["directory"] / "report.html"),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _figures(score: dict[str, Any]) -> dict[str, Any]:
+    return {key: score[key] for key in ("rows", "accuracy", "macro_f1")}
+
+
+def show(record: dict[str, Any], as_json: bool) -> None:
+    """Prints what `run` returned."""
+    if as_json:
+        print_result(json.dumps(record, indent=1))
+        return
+    cells = [
+        [
+            row["what"],
+            str(row["rows"]),
+            f"{row['accuracy']:.3f}",
+            "–" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}",
+        ]
+        for row in record["results"]
+    ]
+    predictions = [
+        [p["guid"], p["predicted"], f"{p['probability']:.2f}", p["true"], p["text"]]
+        for p in record["predictions"]
+    ]
+    print_result(
+        "\n".join(
+            [
+                format_table(["", "rows", "accuracy", "macro-F1"], cells),
+                "",
+                format_table(["guid", "predicted", "p", "true", "text"], predictions),
+                "",
+                *(f"Note: {note}." for note in record["notes"]),
+                f"Report: {record['report']}",
+                f"{record['seconds']:.0f} s in all.",
+            ]
+        )
+    )

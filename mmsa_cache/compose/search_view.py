@@ -1,0 +1,129 @@
+"""A search as a person watches it: a table on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, say
+
+_ROWS = 8
+_REFRESHES_A_SECOND = 4
+
+
+@contextmanager
+def watch(title: str) -> Iterator[Callable[[Any], None]]:
+    """Shows a search while it runs.
+
+    Args:
+        title: What is being done.
+
+    Yields:
+        A function to call with each new `fuse.search.coordinator.Progress`.
+    """
+    if human.is_terminal:
+        with Live(console=human, auto_refresh=False, transient=True) as live:
+            shown = 0.0
+
+            def show(progress: Any) -> None:
+                nonlocal shown
+                if time.monotonic() - shown > 1 / _REFRESHES_A_SECOND:
+                    shown = time.monotonic()
+                    live.update(table_of(title, progress), refresh=True)
+
+            yield show
+        return
+
+    last_line, last_count = time.monotonic(), -1
+    told: set[int] = set()
+
+    def tell(progress: Any) -> None:
+        nonlocal last_line, last_count
+        for number, reason in progress.failures:
+            if number not in told:
+                told.add(number)
+                say(f"Trial {number} failed: {reason}")
+        finished = progress.finished
+        ended = finished >= progress.wanted and finished != last_count
+        if ended or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+            last_line, last_count = time.monotonic(), finished
+            say(f"{title}: {line_of(progress)}")
+
+    yield tell
+
+
+def line_of(progress: Any) -> str:
+    """Finished trials, rate, time left and the best score, in one line."""
+    here = progress.finished - progress.finished_before
+    minutes = (time.monotonic() - progress.started) / 60
+    rate = here / minutes if minutes else 0.0
+    text = f"{progress.finished}/{progress.wanted} trials, {rate:.1f}/min"
+    if rate and progress.finished < progress.wanted:
+        text += f", {_duration(60 * (progress.wanted - progress.finished) / rate)} left"
+    best = _best(progress)
+    if best:
+        text += f", best {best[0].value:.4f} (trial {best[0].number})"
+    if progress.failures:
+        text += f", {len(progress.failures)} failed"
+    return text
+
+
+def table_of(title: str, progress: Any) -> Group:
+    """The best trials, those at work, and the line."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, expand=True)
+    for name in ("trial", "score", "± s.e."):
+        table.add_column(name, justify="right", no_wrap=True, min_width=6)
+    table.add_column("setting", no_wrap=True, ratio=1)
+    for trial in _best(progress)[:_ROWS]:
+        table.add_row(
+            str(trial.number),
+            f"{trial.value:.4f}",
+            f"{_standard_error(trial.user_attrs['result']['units']):.4f}",
+            Text(setting_of(trial.params)),
+        )
+    for running in list(progress.running.values()):
+        values = list(running.steps.values())
+        table.add_row(
+            str(running.number),
+            f"{values[-1]:.4f}" if values else "–",
+            "",
+            f"training {len(running.units) + 1}/{progress.units}, epoch {running.epoch}",
+            style="dim",
+        )
+    last = progress.failures[-1:]
+    failed = [Text(f"Trial {number} failed: {reason}", "red") for number, reason in last]
+    return Group(table, *failed, Text(line_of(progress)))
+
+
+def setting_of(params: dict[str, Any]) -> str:
+    """A trial's parameters, shortly."""
+    shown = [
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in params.items()
+    ]
+    return ", ".join(shown)
+
+
+def _best(progress: Any) -> list[Any]:
+    complete = [t for t in progress.trials if t.state.name == "COMPLETE"]
+    return sorted(complete, key=lambda trial: (-trial.value, trial.number))
+
+
+def _standard_error(units: list[float]) -> float:
+    if len(units) < 2:
+        return 0.0
+    mean = sum(units) / len(units)
+    variance = sum((unit - mean) ** 2 for unit in units) / (len(units) - 1)
+    return float((variance / len(units)) ** 0.5)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,113 @@
+"""Which rows an extraction encodes: the good ones; the bad are set aside or end it.
+
+This comes before anything is encoded, since a cache is of the rows that it holds: one without the
+bad rows is, byte for byte, the cache of data that never had them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import progress, say
+from mmsa_cache.data import aside
+from mmsa_cache.data.adapters import Intake
+from mmsa_cache.data.dataset import SET_ASIDE, BadRow, Sample, Survey
+from mmsa_cache.errors import DataError
+
+SHOWN_ASIDE = 20
+"""Rows set aside that are named; the record names all."""
+
+
+def take(
+    settings: Settings, surveys: Mapping[str, Callable[[], Survey]]
+) -> dict[str, tuple[list[Sample], Intake]]:
+    """Sets bad rows aside or ends with them; what is wrong with any split is told at once.
+
+    Args:
+        settings: The command's settings.
+        surveys: Split → what gives its rows.
+
+    Returns:
+        The samples to encode of each split, and what was kept and set aside.
+
+    Raises:
+        DataError: Something is fatal, or rows are bad and not to be skipped, or too many are.
+    """
+    taken, errors = {}, []
+    for split, survey in surveys.items():
+        try:
+            taken[split] = _take(settings, survey())
+        except DataError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise DataError(
+            " ".join(error.message for error in errors),
+            errors[0].hint,
+            [problem for error in errors for problem in error.problems],
+        )
+    return taken
+
+
+def _take(settings: Settings, found: Survey) -> tuple[list[Sample], Intake]:
+    skip = settings.extract.on_bad == "skip"
+    known = aside.read(settings.cache.dir, found.split).identities
+    if not (skip or found.bad or any(s.identity in known for s in found.samples)):
+        return found.samples, found.intake(found.samples)  # encoding says what cannot be decoded
+    bad, checked = _bad_rows(settings, found)
+    if not skip:
+        found.raise_bad(bad)
+    share, limit = len(bad) / max(1, found.rows), settings.extract.max_bad
+    if share > limit:
+        raise DataError(
+            f"{len(bad)} of {found.rows} rows of {found.split} are bad: {share:.2%}, and at most "
+            f"{limit:.2%} may be set aside.",
+            "Mend the files, or raise --max-bad. mmsa check lists everything.",
+            [message for row in bad for message in row.messages],
+        )
+    gone = {row.guid for row in bad}
+    samples = [sample for sample in found.samples if sample.guid not in gone]
+    if not samples:
+        raise DataError(f"No row of {found.split} is left.", SET_ASIDE)
+    path = aside.write(settings.cache.dir, found.split, _root(settings), checked, bad)
+    if bad:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in aside.reasons_of(bad).items())
+        say(f"{found.split}: {len(bad)} of {found.rows} rows set aside ({reasons}); see {path}:")
+        for row in bad[:SHOWN_ASIDE]:
+            say(f"  - {row.guid}: {'; '.join(row.messages)}")
+        if len(bad) > SHOWN_ASIDE:
+            say(f"  … and {len(bad) - SHOWN_ASIDE} more")
+    return samples, found.intake(samples)
+
+
+def _bad_rows(settings: Settings, found: Survey) -> tuple[list[BadRow], str]:
+    """All bad rows of a split in its order, and what identifies the attempt to decode its pictures.
+
+    Pictures are decoded once: where an earlier command tried the same ones, its record counts.
+    """
+    from extract.inputs.decode import DECODER
+    from extract.inputs.sift import undecodable
+
+    lines = found.listing.first_line
+    checked = aside.pictures_digest(found.samples, DECODER)
+    earlier = aside.read(settings.cache.dir, found.split).folders.get(str(_root(settings)))
+    if earlier is not None and earlier.checked == checked:
+        here = {sample.identity for sample in found.samples}
+        broken = [row for row in earlier.rows if row.identity in here]
+    else:
+        title = f"{found.split}: looking for bad pictures"
+        with progress(title, len(found.samples), "pictures") as advance:
+            broken = undecodable(found.samples, lambda count: advance(count, ""))
+        broken = [replace(row, line=lines[row.guid]) for row in broken]
+    order = {guid: place for place, guid in enumerate(lines)}
+    return sorted([*found.bad, *broken], key=lambda row: order[row.guid]), checked
+
+
+def _root(settings: Settings) -> Path:
+    """The data folder under the name by which it is recorded."""
+    assert settings.data.root is not None  # it was read
+    return settings.data.root.resolve()

@@ -1,0 +1,1 @@
+"""Data folders: layouts, pairs, duplicates, splits."""

@@ -1,0 +1,234 @@
+"""Image-text pairs on disk: from the rows of a data folder to samples.
+
+Which rows there are, in which layout, ``adapters`` says. Reading collects every problem before it
+gives up. A row whose text or picture cannot be used is a bad row, which may be set aside; what is
+wrong with a label file, or a path that leads out of the folder, ends everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmsa_cache.errors import DataError
+
+from .adapters import (
+    LABELS,
+    SPLITS,
+    UNLABELLED,
+    Intake,
+    LabelRow,
+    Listing,
+    list_rows,
+    raise_problems,
+    read_labels,
+    strip_text,
+)
+from .pairs import (
+    BadRow,
+    Fault,
+    Identity,
+    PairReader,
+    Sample,
+    image_format,
+    picture_bytes,
+    picture_of,
+)
+
+__all__ = [
+    "LABELS",
+    "SPLITS",
+    "BadRow",
+    "Fault",
+    "Identity",
+    "Intake",
+    "LabelRow",
+    "PairReader",
+    "Sample",
+    "Survey",
+    "image_format",
+    "intake",
+    "picture_of",
+    "read_labels",
+    "read_split",
+    "single_sample",
+    "survey",
+]
+
+SET_ASIDE = (
+    "Mend the files or take their rows out of the label file; or set them aside: "
+    "mmsa extract --on-bad skip. mmsa check lists everything."
+)
+
+
+def read_split(
+    root: Path,
+    split: str,
+    *,
+    encoding: str = "utf-8",
+    encoding_errors: str = "strict",
+    max_chars: int | None = None,
+    classes: tuple[str, ...] = LABELS,
+    allow_empty_text: bool = False,
+) -> list[Sample]:
+    """The samples that ``intake`` gives.
+
+    Raises:
+        DataError: As ``intake`` does.
+    """
+    return intake(
+        root,
+        split,
+        encoding=encoding,
+        encoding_errors=encoding_errors,
+        max_chars=max_chars,
+        classes=classes,
+        allow_empty_text=allow_empty_text,
+    )[0]
+
+
+def intake(
+    root: Path,
+    split: str,
+    *,
+    encoding: str = "utf-8",
+    encoding_errors: str = "strict",
+    max_chars: int | None = None,
+    classes: tuple[str, ...] = LABELS,
+    allow_empty_text: bool = False,
+) -> tuple[list[Sample], Intake]:
+    """Reads one split of which every row must be good; see `survey`.
+
+    Returns:
+        The samples, and what was kept, merged and dropped.
+
+    Raises:
+        DataError: With every problem of the label file and of the pairs at once.
+    """
+    found = survey(
+        root,
+        split,
+        encoding=encoding,
+        encoding_errors=encoding_errors,
+        max_chars=max_chars,
+        classes=classes,
+        allow_empty_text=allow_empty_text,
+    )
+    found.raise_bad(found.bad)
+    return found.samples, found.intake(found.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """One split as it was found, in the order of its label file."""
+
+    split: str
+    listing: Listing
+    samples: list[Sample]
+    bad: list[BadRow]
+    replaced: frozenset[str]
+    """Rows of whose texts some bytes were replaced, not being valid in the encoding."""
+
+    @property
+    def rows(self) -> int:
+        """Rows, good and bad."""
+        return len(self.samples) + len(self.bad)
+
+    def raise_bad(self, bad: Sequence[BadRow]) -> None:
+        """Ends with bad rows, if there are any.
+
+        Raises:
+            DataError: Names every one of them.
+        """
+        messages = [message for row in bad for message in row.messages]
+        raise_problems(messages, self.listing.folder, SET_ASIDE)
+
+    def intake(self, samples: Sequence[Sample]) -> Intake:
+        """What was kept, merged and dropped.
+
+        Args:
+            samples: Those that are kept; the other rows were set aside.
+        """
+        count = Counter(sample.label for sample in samples)
+        tags: dict[int | None, str] = {**dict(enumerate(self.listing.classes)), None: UNLABELLED}
+        kept = {tag: count[label] for label, tag in tags.items() if count[label]}
+        aside = self.rows - len(samples)
+        replaced = tuple(s.guid for s in samples if s.guid in self.replaced)
+        listing = self.listing
+        counts = (listing.merged, listing.dropped, aside)
+        return Intake(listing.layout, self.split, kept, *counts, replaced)
+
+
+def survey(
+    root: Path,
+    split: str,
+    *,
+    encoding: str = "utf-8",
+    encoding_errors: str = "strict",
+    max_chars: int | None = None,
+    classes: tuple[str, ...] = LABELS,
+    allow_empty_text: bool = False,
+) -> Survey:
+    """Reads one split in the order of its label file (unlabelled pairs: by guid).
+
+    Texts are read whole; pictures are hashed and their format is checked by content, but they
+    are decoded only by stage one.
+
+    Args:
+        root: The data folder, in any layout of ``adapters``.
+        split: ``train`` or ``test``.
+        encoding: Of the texts.
+        encoding_errors: ``strict`` or ``replace``.
+        max_chars: Texts are cut to this many characters.
+        classes: Class names; a class's code is its place.
+        allow_empty_text: A row may have a picture only.
+
+    Raises:
+        DataError: Something is wrong with the label file, or a path leads out of the folder; every
+            problem of the label file and of the pairs is named.
+    """
+    listing = list_rows(
+        root, split, encoding=encoding, encoding_errors=encoding_errors, classes=classes
+    )
+    reader = PairReader.of(
+        listing,
+        encoding=encoding,
+        encoding_errors=encoding_errors,
+        max_chars=max_chars,
+        allow_empty_text=allow_empty_text,
+    )
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(reader.read, listing.rows))
+    bad = [result for result in results if isinstance(result, BadRow)]
+    if listing.problems or any(row.fatal for row in bad):
+        messages = [message for row in bad for message in row.messages]
+        where = listing.source if listing.problems else listing.folder
+        raise_problems([*listing.problems, *messages], where)
+    samples = [result for result in results if isinstance(result, Sample)]
+    return Survey(split, listing, samples, bad, frozenset(reader.replaced))
+
+
+def single_sample(text: str | None, image_path: Path | None) -> Sample:
+    """Makes a sample of one text and one picture file, for prediction; one may be missing.
+
+    Raises:
+        DataError: The picture is missing or not an allowed format, or the text is empty.
+    """
+    if text is not None and not strip_text(text):
+        raise DataError("The text is empty.", "Leave --text out to predict from a picture alone.")
+    picture = ""
+    if image_path is not None:
+        if not image_path.is_file():
+            raise DataError(
+                f"There is no picture {image_path}.", "Give an existing file with --image."
+            )
+        data = picture_bytes(image_path.parent.resolve(), image_path.name)
+        picture = hashlib.sha256(data).hexdigest()
+    text = strip_text(text or "")
+    return Sample(
+        "pair", None, text, image_path or Path(), hashlib.sha256(text.encode()).hexdigest(), picture
+    )

@@ -1,0 +1,254 @@
+"""A look at every file of a data folder: what `mmsa check` knows, before it is put into words.
+
+Nothing ends it: what is wrong with a label file, a text or a picture becomes a problem, and the
+rest is looked at all the same. Files are read as extraction reads them, by the same functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmsa_cache.errors import BadFileError, DataError
+
+from .adapters import (
+    IMAGE_SUFFIXES,
+    LABELS,
+    LEADS_OUT,
+    SPLITS,
+    LabelRow,
+    Layout,
+    Listing,
+    data_classes,
+    find_layout,
+    list_rows,
+)
+from .duplicates import look_of
+from .pairs import Fault, PairReader, image_format, is_valid
+
+LABEL_FILE = "label file"
+"""Reason of everything that is wrong with a label file."""
+CODECS = ("ascii", "utf-8", "gb18030")
+"""Encodings that texts are tried in, to be told; none is ever taken that was not declared."""
+_BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",)}
+_LOOK = 64
+"""Pixels that a picture's short side keeps for its perceptual hash, at least."""
+_PIECE = 32
+"""Rows that one thread looks at at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that must be mended, taken out or set aside."""
+
+    split: str
+    guid: str
+    """Empty where it is the label file's."""
+    reason: str
+    message: str
+    fatal: bool
+    """Whether even ``extract --on-bad skip`` ends with it."""
+
+
+@dataclass(slots=True)
+class Post:
+    """What was found out about one row; what cannot be used is absent."""
+
+    split: str
+    guid: str
+    line: int
+    label: int | None
+    faults: list[Fault] = field(default_factory=list)
+    text: str | None = None
+    """Whole, stripped."""
+    codecs: tuple[str, ...] = ()
+    """Those of `CODECS` in which a text file is valid."""
+    bom: bool = False
+    undecodable: int = 0
+    """Places of a text that are not valid in the declared encoding."""
+    picture: Path | None = None
+    picture_bytes: int = 0
+    picture_sha256: str | None = None
+    kind: str = ""
+    """Format by content."""
+    misnamed: bool = False
+    """Whether the file's name says another format."""
+    width: int = 0
+    height: int = 0
+    changes: tuple[str, ...] = ()
+    """What decoding does to it, see `extract.inputs.decode.CHANGES`."""
+    decoded: bool = False
+    look: int | None = None
+    """Perceptual hash; None where the picture is flat or not decoded."""
+
+
+@dataclass(slots=True)
+class Inspection:
+    """Everything that was found in a data folder."""
+
+    root: Path
+    layout: str
+    classes: tuple[str, ...]
+    posts: list[Post] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    """Texts and pictures beside the listed ones that no label file names."""
+    dropped: int = 0
+    """Rows whose labels contradict each other (raw MVSA)."""
+
+    def note(self, split: str, error: DataError) -> None:
+        """Adds what ended the reading of a label file."""
+        for message in error.problems or [f"{error.message} {error.hint}".strip()]:
+            self.problems.append(Problem(split, "", LABEL_FILE, message, True))
+
+
+def inspect(
+    root: Path,
+    *,
+    encoding: str = "utf-8",
+    encoding_errors: str = "strict",
+    classes: tuple[str, ...] | None = None,
+    allow_empty_text: bool = False,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Inspection:
+    """Looks at every row of every split.
+
+    Args:
+        root: The data folder.
+        encoding: Of the texts.
+        encoding_errors: ``strict`` or ``replace``.
+        classes: Class names; default: those of the data.
+        allow_empty_text: A row may have a picture only.
+        advance: Called with the rows just looked at and the rows in all.
+    """
+    found = Inspection(root, "", classes or LABELS)
+    try:
+        layout = find_layout(root)
+        found.layout = layout.name
+    except DataError as error:
+        found.note("", error)
+        return found
+    if classes is None:
+        try:
+            found.classes = data_classes(root, encoding=encoding, encoding_errors=encoding_errors)
+        except DataError:
+            found.classes = LABELS  # listing the rows meets the same error and keeps it
+    work: list[tuple[str, PairReader, LabelRow]] = []
+    listings: list[Listing] = []
+    for split in layout.splits or SPLITS[:1]:  # where there is no split, listing says why
+        try:
+            listing = list_rows(
+                root,
+                split,
+                encoding=encoding,
+                encoding_errors=encoding_errors,
+                classes=found.classes,
+            )
+            reader = PairReader.of(
+                listing,
+                encoding=encoding,
+                encoding_errors=encoding_errors,
+                max_chars=None,
+                allow_empty_text=allow_empty_text,
+            )
+        except DataError as error:
+            found.note(split, error)
+            continue
+        found.layout = listing.layout
+        found.dropped += listing.dropped
+        for message in listing.problems:
+            found.problems.append(Problem(split, "", LABEL_FILE, message, True))
+        listings.append(listing)
+        rows = sorted([*listing.rows, *listing.refused], key=lambda row: row.line)
+        work += [(split, reader, row) for row in rows]
+    found.posts = _look_at_all(work, advance)
+    for post in found.posts:
+        for fault in post.faults:
+            fatal = fault.reason == LEADS_OUT
+            found.problems.append(
+                Problem(post.split, post.guid, fault.reason, fault.message, fatal)
+            )
+    found.unlisted = _unlisted(layout, listings, found.posts)
+    return found
+
+
+def _look_at_all(
+    work: Sequence[tuple[str, PairReader, LabelRow]],
+    advance: Callable[[int, int], None],
+) -> list[Post]:
+    pieces = [work[i : i + _PIECE] for i in range(0, len(work), _PIECE)]
+
+    def look_at(piece: Sequence[tuple[str, PairReader, LabelRow]]) -> list[Post]:
+        return [_look_at(split, reader, row) for split, reader, row in piece]
+
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    posts: list[Post] = []
+    try:
+        for done in pool.map(look_at, pieces):
+            posts += done
+            advance(len(done), len(work))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return posts
+
+
+def _look_at(split: str, reader: PairReader, row: LabelRow) -> Post:
+    post = Post(split, row.guid, row.line, row.label)
+    for look in (_look_at_text, _look_at_picture):
+        try:
+            look(post, reader, row)
+        except BadFileError as error:
+            post.faults.append(reader.fault(row, error))
+    return post
+
+
+def _look_at_text(post: Post, reader: PairReader, row: LabelRow) -> None:
+    data = reader.text_bytes(row)
+    if data is not None:
+        post.codecs = tuple(codec for codec in CODECS if is_valid(data, codec))
+        post.bom = data.startswith(_BOMS)
+    post.undecodable = reader.undecodable(row, data)
+    post.text = reader.text(row, data)
+
+
+def _look_at_picture(post: Post, reader: PairReader, row: LabelRow) -> None:
+    from extract.inputs.decode import read_picture
+
+    path, data = reader.picture(row)
+    post.picture, post.picture_bytes = path, len(data)
+    post.picture_sha256 = hashlib.sha256(data).hexdigest()
+    post.kind = image_format(data[:16]) or ""
+    post.misnamed = path.suffix.lower() not in _SUFFIXES[post.kind]
+    picture = read_picture(data, path.name, _LOOK)
+    post.decoded = True
+    post.width, post.height, post.changes = picture.width, picture.height, picture.changes
+    post.look = look_of(picture.pixels)
+
+
+def _unlisted(layout: Layout, listings: Sequence[Listing], posts: Sequence[Post]) -> list[str]:
+    """Names of texts and pictures that stand beside the listed ones, dotfiles left out."""
+    label_files = {path for files in layout.files.values() for path in files}
+    listed = {guid for listing in listings for guid in listing.first_line}
+    pictures = {post.picture for post in posts if post.picture is not None}
+    if layout.name == "tables":
+        folders = {path.parent for path in pictures}
+        suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    else:
+        folders = {listing.folder.resolve() for listing in listings if listing.first_line}
+        suffixes = (".txt", *IMAGE_SUFFIXES)
+    resolved = {path.resolve() for path in label_files}
+    found = [
+        path
+        for folder in folders
+        for path in folder.iterdir()
+        if path.suffix in suffixes
+        and not path.name.startswith(".")
+        and path not in resolved
+        and (path not in pictures if layout.name == "tables" else path.stem not in listed)
+    ]
+    return sorted(os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in found)

@@ -1,0 +1,204 @@
+"""Which rows train, which choose, which judge."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsa_cache.errors import SettingsError
+
+from .dataset import Sample
+
+IntArray = NDArray[np.int64]
+
+_NOISE = re.compile(r"https?://\S+|^RT\s+@\w+:?", re.IGNORECASE)
+
+
+def plain_text(text: str) -> str:
+    """A text without URLs and a leading ``RT @name``, in lower case: what the post says."""
+    return " ".join(_NOISE.sub(" ", text).split()).lower()
+
+
+def duplicate_groups(samples: Sequence[Sample]) -> IntArray:
+    """Numbers the groups of samples that show the same post.
+
+    Two samples belong together when their texts agree after URLs and a leading ``RT @name`` are
+    taken out, or when their pictures have the same bytes; groups that share a member are one.
+
+    Returns:
+        Group number a sample, (samples,), numbered by first appearance.
+    """
+    parent = list(range(len(samples)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, str], int] = {}
+    for i, sample in enumerate(samples):
+        text = plain_text(sample.text)
+        keys = [("image", sample.image_sha256)]
+        if text:  # a text of URLs only says nothing about being the same post
+            keys.append(("text", text))
+        for key in keys:
+            parent[root(i)] = root(first.setdefault(key, i))
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(root(i), len(numbers)) for i in range(len(samples))])
+
+
+def report_split(rows: int) -> tuple[IntArray, IntArray]:
+    """The report's split: ``torch.manual_seed(47)`` then ``random_split``, 80 % / 20 %.
+
+    Returns:
+        Training rows and validation rows, indices in file order, in drawn order.
+    """
+    import torch
+
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(47)).numpy()
+    cut = int(0.8 * rows)
+    return order[:cut].copy(), order[cut:].copy()
+
+
+def grouped_folds(
+    labels: IntArray, groups: IntArray, folds: int, seed: int
+) -> list[tuple[IntArray, IntArray]]:
+    """Stratified folds that keep every duplicate group on one side.
+
+    Args:
+        labels: Class codes, (rows,).
+        groups: Group numbers, (rows,).
+        folds: Number of folds.
+        seed: Seed of the shuffle.
+
+    Returns:
+        ``folds`` pairs (training, validation) of positions in ``labels``.
+
+    Raises:
+        SettingsError: A class has fewer groups than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    members: dict[int, set[int]] = defaultdict(set)
+    for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
+        members[label].add(group)
+    rarest = min((len(found) for found in members.values()), default=0)
+    if rarest < folds:
+        raise SettingsError(
+            f"The rarest class has {rarest} independent samples, fewer than {folds} folds.",
+            "Lower the number of folds in the study's [protocol].",
+        )
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return [
+        (np.asarray(train, np.int64), np.asarray(val, np.int64))
+        for train, val in splitter.split(labels, labels, groups)
+    ]
+
+
+def outer_split(
+    kind: str, labels: IntArray, groups: IntArray, seed: int
+) -> tuple[IntArray, IntArray]:
+    """Sets the rows apart that judge at the end and take part in no choice.
+
+    Args:
+        kind: ``report`` (the report's 20 %; training rows with a twin there are left out, so
+            nothing leaks), ``report-parity`` (the same with the twins kept, as the report had it)
+            or ``grouped`` (a stratified fifth that keeps duplicate groups together).
+        labels: Class codes, (rows,).
+        groups: Duplicate groups, (rows,).
+        seed: Seed of the ``grouped`` split.
+
+    Returns:
+        Sorted development rows and sorted outer rows.
+    """
+    if kind == "grouped":
+        development, outer = grouped_folds(labels, groups, 5, seed)[0]
+    elif kind in ("report", "report-parity"):
+        development, outer = report_split(len(labels))
+        if kind == "report":
+            development = development[~np.isin(groups[development], groups[outer])]
+    else:
+        raise SettingsError(
+            f"Unknown outer split {kind!r}.",
+            "Valid: report, report-parity, grouped; to train also stratified-5, grouped-5.",
+        )
+    return np.sort(development), np.sort(outer)
+
+
+_CROSS_VALIDATION = re.compile(r"(stratified|grouped)-([2-9]|1\d)")
+
+
+def is_cross_validation(kind: str) -> bool:
+    """Whether an outer split judges every row, each by members that did not see it."""
+    return _CROSS_VALIDATION.fullmatch(kind) is not None
+
+
+def outer_splits(
+    kind: str, labels: IntArray, groups: IntArray, seed: int
+) -> list[tuple[IntArray, IntArray]]:
+    """The outer parts that a final model is judged on.
+
+    Args:
+        kind: One of `outer_split`, or a cross-validation over all rows, in which each part judges
+            once: ``stratified-K`` (scikit-learn's StratifiedKFold) or ``grouped-K`` (the same
+            with duplicate groups kept together).
+        labels: Class codes, (rows,).
+        groups: Duplicate groups, (rows,).
+        seed: Seed of the shuffle.
+
+    Returns:
+        Sorted development rows and sorted outer rows of each part.
+    """
+    match = _CROSS_VALIDATION.fullmatch(kind)
+    if match is None:
+        return [outer_split(kind, labels, groups, seed)]
+    folds = int(match[2])
+    if match[1] == "grouped":
+        return grouped_folds(labels, groups, folds, seed)
+    from sklearn.model_selection import StratifiedKFold
+
+    if np.unique(labels, return_counts=True)[1].min() < folds:
+        raise SettingsError(f"The rarest class has fewer rows than {folds} folds.")
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return [
+        (np.asarray(train, np.int64), np.asarray(judged, np.int64))
+        for train, judged in splitter.split(labels, labels)
+    ]
+
+
+def learned_rows(kind: str, judged: NDArray[np.bool_], groups: IntArray) -> NDArray[np.bool_]:
+    """The rows that a final model has learned from.
+
+    Args:
+        kind: Kind of its outer split, see `outer_splits`.
+        judged: Whether a row was an outer one, (rows,).
+        groups: Duplicate groups, (rows,).
+    """
+    if is_cross_validation(kind):  # its model has the members of all parts
+        return np.ones(len(judged), np.bool_)
+    return ~(np.isin(groups, groups[judged]) if kind == "report" else judged)
+
+
+def report_copies(labels: Iterable[int]) -> dict[int, int]:
+    """Augmented copies a sample of each class, by the report's policy.
+
+    target = int(1.5·N) // 3; a class below it gets max(1, int(target / count)) copies a sample.
+    For the report's 4,000 rows: neutral 4, negative 1, positive none.
+
+    Args:
+        labels: Class codes of the training rows.
+
+    Returns:
+        Class code → number of copies.
+    """
+    codes, counts = np.unique(np.fromiter(labels, np.int64), return_counts=True)
+    target = int(counts.sum() * 1.5) // 3
+    return {
+        int(code): max(1, int(target / count)) if count < target else 0
+        for code, count in zip(codes, counts, strict=True)
+    }

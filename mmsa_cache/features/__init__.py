@@ -1,0 +1,1 @@
+"""Cached features as tensors."""

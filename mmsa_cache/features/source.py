@@ -1,0 +1,117 @@
+"""One copy of the features for many processes: caches by their folders, mapped by each."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmsa_cache.disk import is_left, own_mark
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.native.memory import release
+from mmsa_cache.store.store import open_shards
+
+from .bank import OWN_PAIR, BankChoice, EncoderPair, FeatureBank, ModalityFeatures
+
+_GRIDS = ".grids-"
+
+
+@dataclass(frozen=True, slots=True)
+class BankSource:
+    """What a process needs to open a bank that another one has verified. Picklable."""
+
+    folders: Mapping[tuple[str, str], Path]
+    """Of the caches, by modality and name of the encoder."""
+    pair: EncoderPair
+    """Encoders of the bank that is opened at once; others when they are first needed."""
+    guids: tuple[str, ...]
+    labels: tuple[int, ...]
+    grids: Mapping[tuple[str, int], Path] = field(default_factory=dict)
+    """Files of grids made once, by image encoder and side."""
+
+    @classmethod
+    def of(cls, bank: FeatureBank, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> BankSource:
+        """The source of banks whose features come from caches.
+
+        Args:
+            bank: One of them.
+            pairs: Their encoders.
+        """
+        folders = {}
+        for pair in pairs:
+            found = bank.using(*pair)
+            folders["text", pair[0]] = Path(found.text.name).resolve()
+            folders["image", pair[1]] = Path(found.image.name).resolve()
+        return cls(folders, pairs[0], tuple(bank.guids), tuple(bank.labels.tolist()))
+
+    def open(self, device: str) -> FeatureBank:
+        """Maps the caches, without hashing them again, and moves them to a device."""
+        choice = BankChoice(self._map, self.guids, self.labels)
+        choice.device = torch.device(device)
+        return choice.bank(*self.pair)
+
+    def _map(self, modality: str, name: str) -> ModalityFeatures:
+        folder = self.folders.get((modality, name))
+        if folder is None:
+            raise SettingsError(f"The {modality} encoder {name!r} was not opened beforehand.")
+        found = ModalityFeatures(open_shards(folder, verify=False), str(folder))
+        for (encoder, side), path in self.grids.items():
+            if (modality, name) == ("image", encoder):
+                found.use_averaged(side, torch.from_numpy(np.load(path, mmap_mode="c")))
+        return found
+
+
+@contextlib.contextmanager
+def shared_grids(
+    bank: FeatureBank,
+    sides: Iterable[int],
+    folder: Path,
+    pairs: Sequence[EncoderPair] = (OWN_PAIR,),
+) -> Iterator[BankSource]:
+    """Makes coarser grids once, in files that every worker maps; they go at the end.
+
+    Args:
+        bank: An opened bank on the CPU.
+        sides: Cells along each side; sides that an encoder cannot give are left out.
+        folder: Where the files may lie for a while.
+        pairs: See `BankSource.of`.
+    """
+    source = BankSource.of(bank, pairs)
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    place = folder / f"{_GRIDS}{own_mark()}"
+    place.mkdir(exist_ok=True)
+    try:
+        grids = _make_grids(bank, sides, place.resolve(), pairs)
+        del bank  # the workers map their own
+        release()
+        yield replace(source, grids=grids)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _make_grids(
+    bank: FeatureBank, sides: Iterable[int], place: Path, pairs: Sequence[EncoderPair]
+) -> dict[tuple[str, int], Path]:
+    grids = {}
+    wanted = sorted({side for side in sides if side > 0})
+    for number, pair in enumerate({pair[1]: pair for pair in pairs}.values()):
+        image = bank.using(*pair).image
+        for side in wanted:
+            path = place / f"{number}-{side}.npy"
+            with contextlib.suppress(SettingsError):  # the trials that want it will say so
+                np.save(path, image.averaged(side).numpy())
+                grids[pair[1], side] = path
+    return grids
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes of this machine left."""
+    for path in folder.glob(f"{_GRIDS}*"):
+        if is_left(path.name.removeprefix(_GRIDS)):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Process-wide switches of the libraries and the system below us."""

@@ -1,0 +1,1 @@
+"""Run directories and where runs are recorded."""

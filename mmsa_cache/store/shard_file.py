@@ -1,0 +1,219 @@
+"""One shard as an HDF5 file: to bytes, and back without trust.
+
+The file is made in memory, so that HDF5 never meets a full or failing disk, and it is read only
+where it is exactly what this program writes: plain, contiguous, unfiltered datasets of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsa_cache.errors import DamagedCacheError
+
+from . import fingerprint, schema
+from .schema import Shard
+
+AGAIN = "Delete this cache folder and run mmsa extract again."
+_MAX_ATTRIBUTE_BYTES = 1 << 16
+
+
+def encode(shard: Shard, digest: str) -> bytes:
+    """The file of a shard.
+
+    Args:
+        shard: The features.
+        digest: The cache's fingerprint.
+    """
+    with h5py.File("shard", "w", libver="v110", driver="core", backing_store=False) as file:
+        file.attrs["schema"] = schema.SCHEMA_VERSION
+        file.attrs["fingerprint"] = np.bytes_(digest)
+        file.create_dataset("guids", data=_fixed(shard.guids))
+        file.create_dataset("variant", data=shard.variant.astype("<i4"))
+        file.create_dataset("operations", data=_fixed(shard.operations))
+        file.create_dataset("offsets", data=shard.offsets.astype("<i8"))
+        file.create_dataset("tokens", data=_stored(shard.tokens))
+        pooled = file.create_dataset("pooled", data=_stored(shard.pooled))
+        pooled.attrs["pools"] = _fixed(list(shard.pools))
+        if shard.shared is not None:
+            file.create_dataset(schema.SHARED, data=_stored(shard.shared))
+        file.flush()
+        content: bytes = file.id.get_file_image()
+    return content
+
+
+def _stored(values: NDArray[np.float16]) -> NDArray[Any]:
+    return values.astype(schema.FEATURE_DTYPE, copy=False)
+
+
+def _fixed(texts: list[str]) -> NDArray[np.bytes_]:
+    """Fixed-length UTF-8 bytes (HDF5 keeps those in place, without a heap); at least one byte."""
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
+
+
+def check_size(path: Path, size: int) -> os.stat_result:
+    """What the system says of a file that must have so many bytes.
+
+    Raises:
+        DamagedCacheError: It is not there, no file, or of another size.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError as error:
+        raise DamagedCacheError(f"{path} is missing.", AGAIN) from error
+    except OSError as error:
+        raise DamagedCacheError(f"{path} cannot be read: {error.strerror}.", AGAIN) from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+        raise DamagedCacheError(f"{path} is {kind}, not a shard.", AGAIN)
+    if found.st_size != size:
+        raise DamagedCacheError(f"{path} has {found.st_size} bytes, sealed were {size}.", AGAIN)
+    return found
+
+
+def check_bytes(path: Path, size: int, sha256: str) -> None:
+    """Re-hashes a file.
+
+    Raises:
+        DamagedCacheError: It is not what was sealed.
+    """
+    check_size(path, size)
+    try:
+        found = fingerprint.file_sha256(path)
+    except OSError as error:
+        raise DamagedCacheError(f"{path} cannot be read: {error.strerror}.", AGAIN) from error
+    if found != sha256:
+        raise DamagedCacheError(
+            f"{path} was changed after it was sealed "
+            f"(sha256 {found[:12]}…, sealed {sha256[:12]}…).",
+            AGAIN,
+        )
+
+
+def map_shard(path: Path, rows: int, size: int, digest: str) -> Shard:
+    """Opens a shard without trusting it.
+
+    Args:
+        path: The file.
+        rows: Rows that it must have.
+        size: Bytes that it must have.
+        digest: Fingerprint of the cache that it must belong to.
+
+    Raises:
+        DamagedCacheError: It is anything else than what `encode` gives.
+    """
+
+    def refuse(why: str) -> DamagedCacheError:
+        return DamagedCacheError(f"{path}: {why}.", AGAIN)
+
+    check_size(path, size)
+    try:
+        with contextlib.closing(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)) as file:
+            group = h5py.h5g.open(file, b"/")
+            names = {name.decode() for name in group}
+            if names - {schema.SHARED} != set(schema.DATASETS):
+                raise refuse(f"holds {sorted(names)[:20]}, expected {sorted(schema.DATASETS)}")
+            if _bytes_of(group, b"fingerprint").item().decode() != digest:
+                raise refuse("belongs to another cache (fingerprint)")
+            places: dict[str, tuple[np.dtype[Any], tuple[int, ...], int | None]] = {}
+            for name in sorted(names):
+                if group.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+                    raise refuse(f"{name} is a link to elsewhere")
+                item = h5py.h5o.open(group, name.encode())
+                plan = item.get_create_plist() if isinstance(item, h5py.h5d.DatasetID) else None
+                if plan is None or plan.get_layout() == h5py.h5d.VIRTUAL:
+                    raise refuse(f"{name} is not a dataset of this file")
+                if plan.get_layout() != h5py.h5d.CONTIGUOUS or plan.get_nfilters():
+                    raise refuse(f"{name} is filtered or not contiguous")
+                if plan.get_external_count():
+                    raise refuse(f"{name} is not a dataset of this file")
+                places[name] = (item.dtype, item.shape, item.get_offset())
+                if name == "pooled":
+                    pools = tuple(pool.decode() for pool in _bytes_of(item, b"pools").tolist())
+        dim = places["tokens"][1][-1]
+        shapes = {
+            "guids": ((rows,), "S"),
+            "variant": ((rows,), "<i4"),
+            "operations": ((rows,), "S"),
+            "offsets": ((rows + 1,), "<i8"),
+            "tokens": ((places["tokens"][1][0], dim), "<f2"),
+            "pooled": ((rows, len(pools), dim), "<f2"),
+        }
+        if schema.SHARED in places:
+            shapes[schema.SHARED] = ((rows, *places[schema.SHARED][1][1:2]), "<f2")
+        for name, (shape, wanted) in shapes.items():
+            dtype, have, offset = places[name]
+            same = dtype.kind == "S" if wanted == "S" else dtype == np.dtype(wanted)
+            count = math.prod(have)
+            if have != shape or not same or count * dtype.itemsize > size:
+                raise refuse(f"{name} is {have} {dtype}, expected {shape} {wanted}")
+            if count and offset is None:
+                raise refuse(f"{name} has no storage")
+    except _UNREADABLE as error:
+        raise refuse(f"is not a readable shard ({error})") from error
+    try:
+        parts = _map_arrays(path, places)
+        return Shard(
+            [guid.decode() for guid in parts["guids"].tolist()],
+            parts["variant"],
+            [operation.decode() for operation in parts["operations"].tolist()],
+            parts["offsets"],
+            parts["tokens"],
+            parts["pooled"],
+            pools,
+            parts.get(schema.SHARED),
+        )
+    except _UNREADABLE as error:  # also places beyond the end of the file
+        raise refuse(f"is not a readable shard ({error})") from error
+
+
+# What HDF5, its binding and NumPy raise of a file that was made or damaged by somebody else.
+_UNREADABLE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    NotImplementedError,
+)
+
+
+def _bytes_of(owner: Any, name: bytes) -> NDArray[np.bytes_]:
+    """An attribute of fixed-length bytes; h5py's low level, since a cache has many shards.
+
+    Raises:
+        ValueError: It is of another type, or claims to be large.
+    """
+    attribute = h5py.h5a.open(owner, name)
+    if attribute.dtype.kind != "S":
+        raise ValueError(f"attribute {name.decode()} is {attribute.dtype}")
+    if math.prod(attribute.shape) * attribute.dtype.itemsize > _MAX_ATTRIBUTE_BYTES:
+        raise ValueError(f"attribute {name.decode()} is {attribute.shape} {attribute.dtype}")
+    value = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(value)
+    return value
+
+
+def _map_arrays(path: Path, places: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """Arrays on one copy-on-write map of a file: processes share it, none can change the file."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    parts: dict[str, NDArray[Any]] = {}
+    for name, (dtype, shape, offset) in places.items():
+        if not math.prod(shape):  # HDF5 gives nothing no place
+            parts[name] = np.empty(shape, dtype)
+            continue
+        array: NDArray[Any] = np.ndarray(shape, dtype, mapped, offset)
+        parts[name] = array if array.flags.aligned else array.copy()
+    return parts

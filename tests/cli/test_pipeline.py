@@ -1,0 +1,429 @@
+"""The whole way through the command line, on tiny random-weight encoders and generated pairs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from extract.encoders.compat import prepare_torchvision
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "plain", "day", "sea", "rain", "sun"]
+TONE = {"positive": ("good", (230, 200, 40)), "neutral": ("plain", (128, 128, 128))}
+TONE["negative"] = ("bad", (40, 30, 120))
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-layer BERT's configuration and a word-level tokenizer; its weights are random."""
+    prepare_torchvision()
+    from transformers import BertConfig, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]"
+    ).save_pretrained(folder)
+    BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    ).save_pretrained(folder)
+    return folder
+
+
+def make_pairs(root: Path, rows: int) -> None:
+    rng = np.random.default_rng(0)
+    (root / "pairs").mkdir(parents=True)
+    labels = rng.choice(["positive", "neutral", "negative"], rows, p=[0.55, 0.2, 0.25])
+    for i, label in enumerate(labels):
+        word, colour = TONE[label]
+        extra = " ".join(rng.choice(["day", "sea", "rain", "sun"], rng.integers(1, 5)))
+        (root / "pairs" / f"{i}.txt").write_text(f"{word} {extra} {i}")
+        noise = rng.integers(-20, 20, (24, 30, 3))
+        Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(
+            root / "pairs" / f"{i}.jpg"
+        )
+    cut = rows - 12
+    lines = [f"{i},{label}\n" for i, label in enumerate(labels)]
+    (root / "train.txt").write_text("guid,tag\n" + "".join(lines[:cut]))
+    (root / "test_without_label.txt").write_text(
+        "guid,tag\n" + "".join(f"{i},null\n" for i in range(cut, rows))
+    )
+    (root / "answers.csv").write_text("guid,tag\n" + "".join(lines[cut:]))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    make_pairs(folder / "posts", 132)
+    (folder / "mmsa.toml").write_text(
+        f"""[data]
+root = "posts"
+[text]
+model = "{text_model}"
+weights = "random"
+max_tokens = 16
+[image]
+model = "swinv2_tiny_window8_256"
+weights = "random"
+size = 64
+kwargs = {{ img_size = 64, window_size = 4, embed_dim = 16, depths = [1, 1], num_heads = [1, 2] }}
+[cache]
+shard_rows = 32
+"""
+    )
+    (folder / "studies").mkdir()
+    (folder / "studies" / "quick.toml").write_text(
+        """[protocol]
+outer = "grouped"
+folds = 2
+[fixed]
+epochs = 4
+batch_size = 32
+learning_rate = 0.003
+layers = 1
+[space]
+fusion = ["concat", "attention_combine"]
+level = ["pooled", "tokens"]
+text_dim = [16, 32]
+loss = ["acb", "ce"]
+alpha = [0.25, 0.75]
+"""
+    )
+    return folder
+
+
+COMMAND = [sys.executable, "-W", "error::UserWarning:mmsa_cache", "-m", "mmsa_cache"]
+
+
+def mmsa(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == code, result.stderr
+    return result
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+@pytest.fixture(scope="module")
+def extracted(work: Path) -> list[dict[str, object]]:
+    records: list[dict[str, object]] = json.loads(
+        mmsa(work, "extract", "--split", "all", "--json").stdout
+    )
+    return records
+
+
+def test_extract_says_what_it_made(extracted: list[dict[str, object]]) -> None:
+    assert [(r["split"], r["modality"]) for r in extracted] == [
+        ("train", "text"),
+        ("train", "image"),
+        ("test", "text"),
+        ("test", "image"),
+    ]
+    assert all("(random weights)" in str(r["encoder"]) for r in extracted)
+    assert extracted[0]["rows"] == extracted[1]["rows"]
+    assert int(str(extracted[0]["rows"])) > 120
+    assert extracted[2]["rows"] == 12
+
+
+def test_second_extract_does_nothing(work: Path, extracted: list[dict[str, object]]) -> None:
+    before = shards(work / "cache")
+    result = mmsa(work, "extract", "--split", "all", "--json")
+    assert result.stderr.count("nothing to do") == 4
+    said = [line for line in result.stderr.splitlines() if line.startswith("Data: ")]
+    assert [line.split(":")[1] for line in said] == [
+        " layout report, split train",
+        " layout report, split test",
+    ]
+    assert "12 rows kept (12 unlabelled), 0 of them merged" in said[1]
+    assert "0 dropped" in said[1]
+    assert shards(work / "cache") == before
+
+
+def test_changed_setting_is_named(work: Path, extracted: list[dict[str, object]]) -> None:
+    result = mmsa(work, "search", "--study", "quick", "--seed", "5", code=4)
+    assert "weights: the cache has random:47, wanted is random:5" in result.stderr
+    assert "Data: " not in result.stderr  # said when the data was extracted
+
+
+def test_killed_extraction_resumes_byte_identical(
+    work: Path, extracted: list[dict[str, object]]
+) -> None:
+    target = work / "killed"
+    process = subprocess.Popen(
+        [*COMMAND, "extract", "--split", "all", "--cache", str(target)],
+        cwd=work,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(target.rglob("shard-00001.h5")):
+        assert time.monotonic() < deadline, "no shard was published"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list(target.rglob("manifest.json"))) < 4
+    result = mmsa(work, "extract", "--split", "all", "--cache", str(target))
+    assert "resuming" in result.stderr
+    assert shards(target) == shards(work / "cache")
+
+
+@pytest.fixture(scope="module")
+def searched(work: Path, extracted: list[dict[str, object]]) -> dict[str, object]:
+    one = ("search", "--study", "quick", "--workers", "1")
+    mmsa(work, *one, "--trials", "3")
+    record: dict[str, object] = json.loads(mmsa(work, *one, "--trials", "5", "--json").stdout)
+    return record
+
+
+def test_search_resumes_to_the_exact_number(work: Path, searched: dict[str, object]) -> None:
+    import optuna
+
+    study = optuna.load_study(study_name="quick", storage=f"sqlite:///{work}/studies/studies.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 5
+    assert searched["inner_score"] == study.best_value
+    lines = [json.loads(x) for x in (work / "studies/quick.jsonl").read_text().splitlines()]
+    assert [x["trial"] for x in lines if x["event"] == "trial"] == list(range(5))
+    assert [x["event"] for x in lines].count("final") == 2, "one a search"
+    alone = work / "alone"
+    alone.mkdir(exist_ok=True)
+    for name in ("mmsa.toml", "studies/quick.toml"):
+        (alone / name).parent.mkdir(exist_ok=True)
+        text = (work / name).read_text().replace('"posts"', '"../posts"')
+        (alone / name).write_text(text + ('dir = "../cache"\n' if name == "mmsa.toml" else ""))
+    shown = mmsa(alone, "search", "--study", "quick", "--trials", "5", "--workers", "1").stdout
+    assert shown.splitlines()[2].split()[:2] == ["quick", str(searched["trial"])]
+    assert "5 complete, 0 pruned, 0 failed trials; macro_f1; " in shown
+    other = optuna.load_study(study_name="quick", storage=f"sqlite:///{alone}/studies/studies.db")
+    assert [(t.params, t.value) for t in study.trials] == [
+        (t.params, t.value) for t in other.trials
+    ]
+
+
+def test_list_shows_files_and_what_the_database_has(
+    work: Path, searched: dict[str, object]
+) -> None:
+    rows = {r["study"]: r for r in json.loads(mmsa(work, "search", "--list", "--json").stdout)}
+    assert rows["quick"]["finished"] == 5
+    assert rows["quick"]["best"] == searched["inner_score"]
+    assert 0 < rows["quick"]["age_seconds"] < 3600
+    assert (rows["default"]["finished"], rows["default"]["best"]) == (0, None)
+    lines = mmsa(work, "search", "--list").stdout.splitlines()
+    assert lines[0].split() == ["study", "finished", "complete", "pruned", "failed", "best", "age"]
+    assert any(line.split()[:3] == ["default", "0", "0"] for line in lines)
+
+
+def test_bench_search_measures_both_ways(work: Path, extracted: list[dict[str, object]]) -> None:
+    flags = ("--study", "quick", "--trials", "2", "--workers", "2", "--json")
+    record = json.loads(mmsa(work, "bench", "search", *flags).stdout)
+    assert (record["trials"], record["workers"]) == (2, 2)
+    assert record["ratio_workers"] == record["seconds_one_worker"] / record["seconds"]
+    assert 0 < record["overhead_share"] < 1
+    assert 1e8 < record["peak_rss_bytes"] < record["peak_rss_summed_bytes"] < 8e9
+
+
+def test_train_predict_evaluate(work: Path, searched: dict[str, object]) -> None:
+    mmsa(work, "train", "--study", "best", "--name", "one")
+    run = work / "runs" / "one"
+    assert {p.name for p in run.iterdir()} >= {
+        "config.json",
+        "env.json",
+        "command.txt",
+        "metrics.jsonl",
+        "metrics.json",
+        "predictions.csv",
+        "model.safetensors",
+    }
+    mmsa(work, "predict", "--run", "one", "--split", "test", "--out", "p.csv")
+    lines = (work / "p.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["guid", *(str(i) for i in range(120, 132))]
+    result = mmsa(work, "evaluate", "--run", "one", "--labels", "posts/answers.csv", "--json")
+    found = json.loads(result.stdout)
+    answers = dict(x.split(",") for x in (work / "posts/answers.csv").read_text().splitlines()[1:])
+    right = np.mean([answers[g] == t for g, t in (line.split(",") for line in lines[1:])])
+    assert found["accuracy"] == right
+    assert found["rows_seen_in_training"] == 0
+
+
+def test_live_prediction_equals_the_caches(work: Path, searched: dict[str, object]) -> None:
+    if not (work / "runs" / "two").exists():
+        mmsa(work, "train", "--study", "quick", "--name", "two")
+    cached = json.loads(mmsa(work, "predict", "--run", "two", "--split", "test", "--json").stdout)
+    text = (work / "posts/pairs/125.txt").read_text()
+    live = json.loads(
+        mmsa(
+            work,
+            "predict",
+            "--run",
+            "two",
+            "--text",
+            text,
+            "--image",
+            "posts/pairs/125.jpg",
+            "--json",
+        ).stdout
+    )
+    want = next(row for row in cached if row["guid"] == "125")["probabilities"]
+    # Another batch and its padding change float32 sums, float16 rounds them: 2^-10 relative.
+    assert live[0]["probabilities"] == pytest.approx(want, abs=2e-3)
+
+
+def test_wrong_input_has_its_exit_code(work: Path, extracted: list[dict[str, object]]) -> None:
+    unknown = mmsa(work, "search", "--study", "nil", code=2).stderr
+    assert "There is no study 'nil'" in unknown
+    assert (
+        "Known: default, demo, kernel, pooled, quick, report-table, tokens, words-and-patches."
+        in unknown
+    )
+    mmsa(work, "extract", "--splitt", "all", code=2)
+    mmsa(work, "extract", "--split", "al", code=2)
+    assert "--data" in mmsa(work, "extract", "--data", "nowhere", code=3).stderr
+    assert "Known:" in mmsa(work, "predict", "--run", "nil", "--split", "test", code=4).stderr
+    if not torch.cuda.is_available():
+        mmsa(work, "search", "--study", "quick", "--device", "cuda", code=5)
+
+
+def test_undecodable_pictures_are_all_named(work: Path, tmp_path: Path) -> None:
+    make_pairs(tmp_path / "posts", 80)
+    for guid in (3, 60):
+        path = tmp_path / "posts/pairs" / f"{guid}.jpg"
+        path.write_bytes(path.read_bytes()[:300])
+    result = mmsa(
+        work, "extract", "--data", str(tmp_path / "posts"), "--cache", str(tmp_path / "c"), code=3
+    )
+    assert "3.jpg" in result.stderr
+    assert "60.jpg" in result.stderr
+    assert "2 sample(s) cannot be read" in result.stderr
+
+
+def test_help_needs_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys\nfrom mmsa_cache.cli.main import app\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "print(sorted({'torch', 'transformers', 'timm', 'optuna'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_joint_model_goes_the_whole_way(work: Path, tmp_path: Path) -> None:
+    from transformers import CLIPConfig
+
+    from tests.extract.test_encoders import clip_tokenizer
+
+    tokenizer = clip_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "clip")
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
+    CLIPConfig(
+        text_config=small
+        | {"vocab_size": len(tokenizer), "num_attention_heads": 2}
+        | {"eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1},
+        vision_config=small
+        | {"hidden_size": 48, "num_attention_heads": 4, "image_size": 64}
+        | {"patch_size": 16},
+        projection_dim=24,
+    ).save_pretrained(tmp_path / "clip")
+    (tmp_path / "mmsa.toml").write_text(
+        f"""[data]
+root = "{work / "posts"}"
+[joint]
+model = "clip"
+weights = "random"
+[text]
+layer = 2
+[extract]
+tokens = "pool:2x2"
+variants = "none"
+"""
+    )
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "one.toml").write_text(
+        """[protocol]
+outer = "grouped"
+folds = 2
+[fixed]
+epochs = 2
+batch_size = 32
+text_dim = 16
+image_dim = 16
+beside = true
+level = "tokens"
+text_pool = "shared"
+image_pool = "shared"
+[space]
+fusion = ["attention_concat"]
+"""
+    )
+    records = json.loads(mmsa(tmp_path, "extract", "--split", "all", "--json").stdout)
+    assert {r["encoder"] for r in records} == {"clip (random weights)"}
+    assert all(r["bytes"] > 0 for r in records)
+    mmsa(tmp_path, "search", "--study", "one", "--trials", "1")
+    mmsa(tmp_path, "train", "--study", "one", "--name", "r", "--folds", "2")
+    config = json.loads((tmp_path / "runs/r/config.json").read_text())
+    assert config["models"][0]["dims"] == {
+        "text": 32,
+        "image": 48,
+        "vectors": {"text_shared": 24, "image_shared": 24},
+    }
+    cached = json.loads(mmsa(tmp_path, "predict", "--run", "r", "--split", "test", "--json").stdout)
+    pair = [work / "posts" / "pairs" / f"{cached[0]['guid']}.{end}" for end in ("txt", "jpg")]
+    one = ("--text", pair[0].read_text(), "--image", str(pair[1]))
+    live = json.loads(mmsa(tmp_path, "predict", "--run", "r", "--json", *one).stdout)
+    for name, value in cached[0]["probabilities"].items():
+        assert live[0]["probabilities"][name] == pytest.approx(value, abs=2e-3)
+    mmsa(tmp_path, "extract", "--tokens", "none", "--split", "train")
+    (tmp_path / "studies" / "one.toml").rename(tmp_path / "studies" / "other.toml")
+    failed = mmsa(tmp_path, "search", "--study", "other", "--tokens", "none", code=2)
+    assert "was extracted with tokens = 'none'" in failed.stderr
+
+
+def test_bench_extract_measures_side_by_side(work: Path) -> None:
+    record = json.loads(
+        mmsa(
+            work,
+            *("bench", "extract", "--pairs", "64", "--rounds", "2"),
+            *("--precision-effect", "--json"),
+        ).stdout
+    )
+    for key in ("end_to_end", "model_only", "textbook"):
+        assert record[f"{key}_pairs_per_s"] > 0
+    for key in ("model_only", "textbook"):
+        rounds = record[f"ratio_{key}_rounds"]
+        assert record[f"ratio_{key}"] == pytest.approx(sum(rounds) / 2)
+    assert record["pairs"] == 64
+    assert record["peak_rss_bytes"] > 100e6
+    assert record["padded_float32_bytes"]["text"] == 64 * 4 * 16 * (16 + 2)
+    assert record["cache_bytes"]["text"] < record["padded_float32_bytes"]["text"]
+    assert record["encoders"]["image"] == "swinv2_tiny_window8_256 (random weights)"
+    for modality in ("text", "image"):
+        rough, fine = (record["precision_effect"][modality][c] for c in ("bfloat16", "float16"))
+        assert 0 < fine["mean_absolute"] < rough["mean_absolute"] < 0.05
+        assert 0.99 < rough["mean_cosine"] < 1

@@ -1,0 +1,283 @@
+"""``mmsa report``, the attention in it, rows with duplicates in training; on tiny encoders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from fuse.evidence.versus import is_rival, other_differences
+from fuse.figures.metrics import probability_score
+from fuse.figures.predictions import read_predictions
+from fuse.report.attention_maps import by_word, mapped_setting, word_to_patch
+from mmsa_cache.cli.main import app
+from mmsa_cache.compose.attended import explainer
+from mmsa_cache.compose.pipeline import open_bank
+from mmsa_cache.compose.predict import load_run
+from mmsa_cache.compose.report import _command
+from mmsa_cache.compose.samples import load_samples
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.splits import learned_rows
+from tests.cli.test_pipeline import make_pairs, text_model, work  # noqa: F401  (fixtures)
+
+SMALL = ("--folds", "2", "--set", "epochs=2", "--set", "text_dim=16", "--set", "image_dim=16")
+SMALL += ("--set", "head=8", "--set", "heads=2", "--set", "layers=2", "--set", "ffn=16")
+TOKENS = ("--set", "level=tokens", "--set", "fusion=attention_concat", "--set", "grid=4")
+TWINS = {3: 90, 5: 91, 7: 122, 9: 123}
+"""Posts with the same text: two pairs inside train, two across train and test."""
+
+
+def call(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [*arguments])
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result
+
+
+@pytest.fixture(scope="module")
+def here(work: Path) -> Any:  # noqa: F811
+    """The working folder with features, a run of either loss, and one of every row."""
+    pairs = work / "posts" / "pairs"
+    for one, two in TWINS.items():
+        text = (pairs / f"{one}.txt").read_text()
+        (pairs / f"{two}.txt").write_text(f"RT @someone: {text} http://t.co/{two}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(work)
+        call("extract", "--split", "all")
+        call("train", "--name", "acb", "--outer", "report-parity", *SMALL, *TOKENS)
+        ce = ("--set", "loss=ce", "--set", "alpha=0.5")
+        call("train", "--name", "ce", "--outer", "report-parity", *SMALL, *TOKENS, *ce)
+        every = ("--set", "fusion=encoder", "--set", "level=tokens", "--set", "offsets=none")
+        call("train", "--name", "every", "--outer", "stratified-2", *SMALL, *every)
+        yield work
+
+
+def page(name: str) -> str:
+    return Path("runs", name, "report.html").read_text("utf-8")
+
+
+def test_a_trained_run_shows_its_attention_and_the_loss_before_it(here: Path) -> None:
+    assert "No run here differs from this one (acb)" in page("acb")
+    assert "differs from this one in nothing but the loss: ce here, acb there" in page("ce")
+    assert page("ce").count("Attention of the word") > 16
+    assert "Attention of its words over 4×4 patches" in page("ce")
+    assert "mean over 2 members and their heads, as" in page("ce")
+    assert "mean over 2 members and their heads and layers" in page("every")
+    assert "Attention of its words over 8×8 patches" in page("every")
+
+
+def test_report_finds_the_run_with_the_other_loss_and_writes_the_same_twice(here: Path) -> None:
+    record = json.loads(call("report", "acb", "--json").stdout)
+    assert record["against"] == "ce"
+    assert record["bytes"] == len(page("acb").encode())
+    assert "acb here, ce there" in page("acb")
+    before = page("acb")
+    call("report", "acb")
+    assert page("acb") == before
+    assert "runs/every" not in call("report", "every").stdout.split()[0]
+    asked = json.loads(
+        call("report", "acb", "--against", "every", "--out", "x.html", "--json").stdout
+    )
+    assert asked["report"] == "x.html"
+    text = Path("x.html").read_text("utf-8")
+    assert "The two differ in more than the loss (outer, " in text
+    assert page("acb") == before
+
+
+def test_wrong_runs_have_their_exit_codes(here: Path) -> None:
+    assert (
+        "cannot be compared with itself" in call("report", "acb", "--against", "acb", code=2).output
+    )
+    assert "There is no run 'nil'" in call("report", "nil", code=4).output
+    assert "There is no run 'nil'" in call("report", "acb", "--against", "nil", code=4).output
+    shutil.copytree("runs/acb", "runs/broken")
+    Path("runs/broken/predictions.csv").write_text("x")
+    assert "is malformed" in call("report", "broken", code=4).output
+    shutil.rmtree("runs/broken")
+
+
+def test_without_data_model_or_cache_the_page_says_what_it_lacks(here: Path) -> None:
+    out = ("--out", "lacking.html")
+    said = call("report", "acb", "--data", "nowhere", *out).output
+    assert "the posts are not at hand" in said
+    assert "The data is not at hand, so no attention is shown." in Path("lacking.html").read_text()
+    Path("cache").rename("elsewhere")
+    try:
+        call("report", "acb", *out)
+    finally:
+        Path("elsewhere").rename("cache")
+    assert Path("lacking.html").read_text().count("Attention of the word") > 16
+    Path("runs/acb/model.safetensors").rename("model")
+    try:
+        said = call("report", "acb", *out).output
+    finally:
+        Path("model").rename("runs/acb/model.safetensors")
+    assert "cannot be loaded" in said
+    text = Path("lacking.html").read_text()
+    assert "The model could not be loaded" in text
+    assert "Picture of post" in text
+
+
+# --- rows with a duplicate in training -----------------------------------------------------------
+
+
+def test_outer_rows_with_a_twin_in_training_are_named_and_left_out(here: Path) -> None:
+    metrics = json.loads(Path("runs/acb/metrics.json").read_text())
+    classes = ["positive", "neutral", "negative"]
+    judged = read_predictions(Path("runs/acb/predictions.csv"), classes)
+    inside = {int(guid) for guid in judged.guids}
+    pairs = [pair for pair in TWINS.items() if max(pair) < 120]
+    # A pair with one post on each side: that on the outer side has a duplicate in training.
+    expected = [
+        str(g) for a, b in pairs for g, o in ((a, b), (b, a)) if g in inside and o not in inside
+    ]
+    assert metrics["duplicates"] == {"rows": len(expected), "guids": sorted(expected, key=int)}
+    kept = np.array([guid not in expected for guid in judged.guids])
+    without = probability_score(
+        judged.labels[kept],
+        judged.probabilities[kept] / judged.probabilities[kept].sum(1, keepdims=True),
+        classes,
+    )
+    found = metrics["outer_without_duplicates"]
+    assert found["confusion"] == without["confusion"]
+    assert found["brier"] == pytest.approx(without["brier"], abs=1e-5)
+    assert metrics["intervals"]["accuracy"]["low"] <= metrics["outer"]["accuracy"]
+    every = json.loads(Path("runs/every/metrics.json").read_text())
+    assert {*every["duplicates"]["guids"]} <= {str(g) for pair in pairs for g in pair}
+
+
+def test_evaluate_tells_seen_rows_and_rows_with_a_twin_apart(here: Path) -> None:
+    answers = dict(x.split(",") for x in Path("posts/answers.csv").read_text().splitlines()[1:])
+    found = json.loads(
+        call("evaluate", "--run", "every", "--labels", "posts/answers.csv", "--json").stdout
+    )
+    assert found["rows_seen_in_training"] == 0
+    assert found["rows_with_duplicate_in_training"] == 2
+    assert found["without_duplicates"]["rows"] == len(answers) - 2
+    assert found["intervals"]["roc_auc"]["low"] <= found["roc_auc"]
+    shown = call("evaluate", "--run", "every", "--labels", "posts/answers.csv").output
+    assert "2 of these 12 rows have a duplicate that took part in training" in shown
+    Path("twins.csv").write_text(
+        "guid,tag\n" + "".join(f"{g},{answers[g]}\n" for g in ("122", "123"))
+    )
+    only = json.loads(call("evaluate", "--run", "every", "--labels", "twins.csv", "--json").stdout)
+    assert only["without_duplicates"] is None
+
+
+def test_learned_rows_of_every_kind_of_outer_split() -> None:
+    judged = np.array([True, False, False, False])
+    groups = np.array([0, 0, 1, 2])
+    assert learned_rows("report", judged, groups).tolist() == [False, False, True, True]
+    for kind in ("report-parity", "grouped"):
+        assert learned_rows(kind, judged, groups).tolist() == [False, True, True, True]
+    assert learned_rows("stratified-5", ~judged, groups).all()
+
+
+# --- attention -----------------------------------------------------------------------------------
+
+
+def loaded(name: str) -> tuple[Any, Settings, list[Any], Any, dict[str, Any]]:
+    model = load_run(name, None)
+    ensemble, settings = model.ensemble, model.settings
+    samples = load_samples(settings, "train")
+    config = json.loads(Path("runs", name, "config.json").read_text())
+    return ensemble, settings, samples, open_bank(settings, "train", samples), config
+
+
+@pytest.mark.parametrize(("name", "patches"), [("ce", 16), ("every", 64)])
+def test_attention_is_what_forward_gives(here: Path, name: str, patches: int) -> None:
+    ensemble, _, samples, bank, _ = loaded(name)
+    blend = ensemble.blends[mapped_setting(ensemble)]
+    weights = word_to_patch(blend.members[:1], blend.setting, bank, 4)
+    text, text_mask = bank.text.sequences(torch.tensor([bank.text.guids.index("4")]))
+    row = torch.tensor([bank.image.guids.index("4")])
+    image, image_mask = bank.image.grid(row, 4) if patches == 16 else bank.image.sequences(row)
+    model = blend.members[0].eval()
+    with torch.inference_mode():
+        _, out = model(text.float(), text_mask, image.float(), image_mask, need_weights=True)
+    attention = out["attention"][0].numpy()
+    if name == "every":  # (layers, positions, positions) over text and patches
+        tokens = text.shape[1]
+        attention = attention.mean(0)[:tokens, tokens:]
+        attention = attention / attention.sum(1, keepdims=True)
+    assert weights.shape == (text.shape[1], patches)
+    assert weights.sum(1) == pytest.approx(1)
+    assert weights == pytest.approx(attention, abs=1e-4)
+    assert samples[4].guid == "4"
+
+
+def test_words_get_the_mean_of_their_tokens(here: Path) -> None:
+    ensemble, settings, samples, bank, config = loaded("ce")
+    maps = explainer(ensemble, settings, samples, config, bank)(["90", "4"])
+    post = maps.posts["90"]
+    text = next(s.text for s in samples if s.guid == "90")
+    assert post.words[:-1] == text.split()[:-1], "what stands between spaces is a word"
+    assert text.split()[-1].startswith(post.words[-1]), "the encoder reads 16 tokens"
+    assert post.weights.shape == (len(post.words), 4, 4)
+    assert post.weights.sum(axis=(1, 2)) == pytest.approx(1)
+    assert post.picture.shape == (64, 64, 3)
+    both = np.arange(12.0).reshape(4, 3)
+    assert by_word(both, [("a", [1]), ("b", [2, 3])]).tolist() == [[3, 4, 5], [7.5, 8.5, 9.5]]
+
+
+def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here: Path) -> None:
+    from mmsa_cache.compose.attended import _parts
+
+    ensemble, settings, samples, bank, config = loaded("every")
+    of_part = _parts(config, samples)
+    judged = read_predictions(Path("runs/every/predictions.csv"), config["classes"])
+    row = {sample.guid: number for number, sample in enumerate(samples)}
+    blend, each = ensemble.blends[0], len(ensemble.blends[0].members) // 2
+    for part in (0, 1):
+        guids = [guid for guid in judged.guids if of_part[guid] == part]
+        members = blend.members[part * each : (part + 1) * each]
+        mean = type(blend)(blend.setting, members).predict(bank, np.array([row[g] for g in guids]))
+        own = judged.predicted[[judged.guids.index(guid) for guid in guids]]
+        # A temperature and no offsets: the likeliest class stays what these members say.
+        assert mean.argmax(1).tolist() == own.tolist()
+    maps = explainer(ensemble, settings, samples, config, bank)(["7"])
+    judging = blend.members[of_part["7"] * each :][:each]
+    weights = word_to_patch(judging, blend.setting, bank, row["7"])
+    assert maps.posts["7"].weights[0].ravel() == pytest.approx(weights[1])  # the token after [CLS]
+
+
+# --- which runs are compared ---------------------------------------------------------------------
+
+
+def config_of(**setting: Any) -> dict[str, Any]:
+    of = {"fusion": "concat", "loss": "acb", "alpha": 0.25} | setting
+    return {"outer": "report", "folds": 5, "models": [{"setting": of}]}
+
+
+def test_only_runs_that_differ_in_the_loss_are_rivals() -> None:
+    own = config_of()
+    assert is_rival(own, config_of(loss="ce", alpha=0.9))
+    assert is_rival(config_of(loss="ce"), config_of(loss="focal"))
+    assert not is_rival(own, config_of(loss="focal")), "neither is the baseline"
+    assert not is_rival(own, config_of())
+    assert not is_rival(own, config_of(alpha=0.5))
+    assert not is_rival(own, config_of(loss="ce", fusion="combine"))
+    assert not is_rival(own, config_of(loss="ce") | {"folds": 3})
+    assert other_differences(own, config_of(loss="ce", fusion="combine") | {"folds": 3}) == [
+        "folds",
+        "fusion",
+    ]
+    two = config_of(loss="ce")
+    two["models"] = two["models"] * 2
+    assert other_differences(own, two) == ["number of settings"]
+
+
+def test_the_command_for_the_other_loss_names_the_trial(tmp_path: Path) -> None:
+    command = "mmsa train --study best --set loss=acb --study kernel --name one --folds 3 --json\n"
+    (tmp_path / "command.txt").write_text(command)
+    studies = [{"name": "quick", "trial": 7}, {"name": "kernel", "trial": None}]
+    assert _command(tmp_path, "one", {"studies": studies}, "ce") == (
+        "mmsa train --study quick:7 --study kernel --folds 3 --set loss=ce --name one-ce"
+    )
+    (tmp_path / "command.txt").write_text("mmsa demo")
+    assert "mmsa train …" in _command(tmp_path, "one", {}, "ce")

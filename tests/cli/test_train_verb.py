@@ -1,0 +1,138 @@
+"""``mmsa train`` and ``predict`` through the command line: groups, blends, kills, missing parts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.test_pipeline import COMMAND, extracted, text_model, work  # noqa: F401  (fixtures)
+from tests.support.small_work import mmsa
+
+QUICK = ("--set", "epochs=2", "--set", "text_dim=16", "--set", "image_dim=16", "--set", "head=12")
+
+
+def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: object) -> None:  # noqa: F811
+    flags = ("--folds", "2", "--seeds", "2", "--outer", "grouped", "--name", "group", *QUICK)
+    record = json.loads(mmsa(work, "train", *flags, "--json").stdout)
+    assert [m["member"] for m in record["members"]] == [1, 2, 3, 4]
+    values = [m["outer"]["accuracy"] for m in record["members"]]
+    assert record["spread"]["accuracy"]["mean"] == pytest.approx(np.mean(values))
+    assert record["spread"]["accuracy"]["deviation"] == pytest.approx(np.std(values, ddof=1))
+    config = json.loads((work / "runs/group/config.json").read_text())
+    assert config["calibration"] == record["calibration"]
+    assert config["models"][0]["setting"]["head"] == "12"
+    shown = mmsa(
+        work, "train", *flags[:4], "--outer", "stratified-2", "--name", "shown", *QUICK
+    ).stdout
+    assert "8 single members on outer" in shown
+    assert "2 outer parts" in shown
+    rows = (work / "runs/shown/predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + 120, "a cross-validation judges every row"
+    # The final model of a cross-validation has learned every row, though each was judged once.
+    for name in ("group", "shown"):
+        flags = ("--run", name, "--labels", "posts/train.txt", "--json")
+        found = json.loads(mmsa(work, "evaluate", *flags).stdout)
+        judged = len((work / f"runs/{name}/predictions.csv").read_text().splitlines()) - 1
+        assert found["rows_seen_in_training"] == (120 if name == "shown" else 120 - judged), name
+    log = [json.loads(x) for x in (work / "runs/shown/metrics.jsonl").read_text().splitlines()]
+    assert {x["member"] for x in log if x["event"] == "epoch"} == set(range(1, 9))
+    assert [x["event"] for x in log].count("final") == 1
+
+
+def test_one_member_or_members_of_all_rows(work: Path, extracted: object) -> None:  # noqa: F811
+    flags = ("--folds", "2", "--outer", "grouped", *QUICK)
+    mmsa(work, "train", "--no-ensemble", "--name", "single", *flags)
+    mmsa(work, "train", "--refit", "--name", "whole", *flags)
+    from safetensors.numpy import load_file
+
+    for name in ("single", "whole"):
+        tensors = load_file(work / "runs" / name / "model.safetensors")
+        assert {key.split(".")[1] for key in tensors} == {"0"}
+        mmsa(work, "predict", "--run", name, "--split", "test", "--out", f"{name}.csv")
+    wrong = mmsa(work, "train", "--refit", "--no-ensemble", *flags, code=2).stderr
+    assert "refit" in wrong
+
+
+def test_studies_of_one_setting_are_averaged(work: Path, extracted: object) -> None:  # noqa: F811
+    fixed = "epochs = 2\nbatch_size = 32\n"
+    (work / "studies/net.toml").write_text(
+        f'[protocol]\nouter = "grouped"\n[fixed]\n{fixed}text_dim = 16\nimage_dim = 16\nhead = ""\n'
+    )
+    (work / "studies/kernel.toml").write_text(
+        f'[fixed]\n{fixed}fusion = "kernel"\nloss = "ce"\nlandmarks = 30\n'
+        'text_pool = "cls+mean"\nimage_pool = "mean"\n'
+    )
+    flags = ("--study", "net", "--study", "kernel")
+    record = json.loads(
+        mmsa(work, "train", *flags, "--folds", "2", "--name", "blend", "--json").stdout
+    )
+    assert [m["setting"] for m in record["members"]] == [1, 1, 2, 2]
+    config = json.loads((work / "runs/blend/config.json").read_text())
+    assert [m["setting"]["fusion"] for m in config["models"]] == ["concat", "kernel"]
+    assert [s["name"] for s in config["studies"]] == ["net", "kernel"]
+    cached = json.loads(mmsa(work, "predict", "--run", "blend", "--split", "test", "--json").stdout)
+    text = (work / "posts/pairs/125.txt").read_text()
+    live = json.loads(
+        mmsa(
+            work, "predict", "--run", "blend", "--text", text, "--image", "posts/pairs/125.jpg",
+            "--json",
+        ).stdout
+    )  # fmt: skip
+    want = next(row for row in cached if row["guid"] == "125")["probabilities"]
+    assert live[0]["probabilities"] == pytest.approx(want, abs=2e-3)
+    rows = json.loads(mmsa(work, "train", "--summary", *flags, "--json").stdout)
+    totals = [row["parameters"] for row in rows if row["part"] == "total"]
+    assert len(totals) == 2
+    assert sum(r["parameters"] for r in rows) == 2 * sum(totals)
+    assert "(batch, 30)" in mmsa(work, "train", "--summary", *flags).stdout
+
+
+@pytest.mark.parametrize("level", ["pooled", "tokens"])
+def test_half_a_post_is_predicted(work: Path, extracted: object, level: str) -> None:  # noqa: F811
+    name = f"half-{level}"
+    flags = ("--set", f"level={level}", "--set", "modality_dropout=0.3", "--set", "beside=true")
+    mmsa(work, "train", "--folds", "2", "--outer", "grouped", "--name", name, *flags, *QUICK)
+    for part in (("--text", "good day sun"), ("--image", "posts/pairs/125.jpg")):
+        found = json.loads(mmsa(work, "predict", "--run", name, *part, "--json").stdout)
+        assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
+    assert "exit" not in mmsa(work, "predict", "--run", name, "--text", " ", code=3).stdout
+    mmsa(work, "predict", "--run", name, code=2)
+
+
+def test_a_killed_training_goes_on_and_ends_the_same(work: Path, extracted: object) -> None:  # noqa: F811
+    flags = ("--folds", "2", "--outer", "grouped", "--set", "text_dim=32", "--set", "epochs=40")
+    flags += ("--set", "patience=40", "--set", "batch_size=8")
+    mmsa(work, "train", *flags, "--name", "unbroken")
+    # Members are kept when they are done; the kill comes during the second one.
+    process = subprocess.Popen([*COMMAND, "train", *flags, "--name", "broken"], cwd=work)
+    deadline = time.monotonic() + 120
+    while not list((work / "runs").glob(".unfinished-*/checkpoint/member-0000*")):
+        assert process.poll() is None, "it ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (work / "runs/broken").exists()
+    again = mmsa(work, "train", *flags, "--name", "broken").stderr
+    assert "Going on from what an interrupted run of the same left." in again
+    for name in ("model.safetensors", "metrics.jsonl", "metrics.json", "predictions.csv"):
+        one, two = ((work / "runs" / run / name).read_bytes() for run in ("unbroken", "broken"))
+        assert one == two, name
+    assert not list((work / "runs").glob(".unfinished-*/"))
+    assert not (work / "runs/broken/checkpoint").exists()
+
+
+def test_wrong_settings_are_all_named(work: Path, extracted: object) -> None:  # noqa: F811
+    wrong = mmsa(work, "train", "--set", "fusio=x", "--set", "text_dim=wide", code=2).stderr
+    assert "fusio: unknown" in wrong
+    assert "text_dim: 'wide' is no int" in wrong
+    wrong = mmsa(work, "train", "--set", "level=words", "--set", "ema=2", code=2).stderr
+    assert "level: unknown value 'words'" in wrong
+    assert "ema: 2.0" in wrong
+    assert "Unknown outer split 'luck'" in mmsa(work, "train", "--outer", "luck", code=2).stderr

@@ -1,0 +1,637 @@
+"""Every family of encoders at its real architecture, random weights, against a direct call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from extract.encoders.compat import prepare_torchvision
+from extract.encoders.encoder import Options, average_grid, pick_states
+from extract.encoders.image import resolve_image, resolve_joint_image
+from extract.encoders.linear import LinearByOneDnn
+from extract.encoders.text import resolve_text
+from extract.precision import difference
+from mmsa_cache.errors import ModelError
+from mmsa_cache.store.schema import Shard
+
+CPU = torch.device("cpu")
+TEXTS = ["a good day", "good", "a a good good day day good"]
+# float16 keeps 11 bits; LayerNorm's outputs are of the order of 1.
+TOLERANCE = {"atol": 4e-3, "rtol": 4e-3}
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found.float(), expected.float(), **TOLERANCE)
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+BPE = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "Ġ": 5, "g": 6, "o": 7, "d": 8, "y": 9}
+UNIGRAM = [("▁a", -1.0), ("▁good", -2.0), ("▁day", -2.0), ("▁", -3.0), ("<mask>", 0.0)]
+
+
+def bert(folder: Path) -> tuple[Any, Any]:
+    from transformers import BertConfig, BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "day"]
+    return BertTokenizer({w: i for i, w in enumerate(words)}), BertConfig(vocab_size=8)
+
+
+def minilm(folder: Path) -> tuple[Any, Any]:
+    tokenizer, config = bert(folder)
+    config.update(
+        {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
+        | {"intermediate_size": 1536}
+    )
+    return tokenizer, config
+
+
+def roberta(folder: Path) -> tuple[Any, Any]:
+    from transformers import RobertaConfig, RobertaTokenizer
+
+    config = RobertaConfig(vocab_size=12, max_position_embeddings=514, type_vocab_size=1)
+    return RobertaTokenizer({**BPE, "<mask>": 10, "go": 11}, [("g", "o")]), config
+
+
+def bertweet(folder: Path) -> tuple[Any, Any]:
+    from transformers import BertweetTokenizer, RobertaConfig
+
+    (folder / "vocab.txt").write_text("a 10\ngood 9\nday 8\n")
+    (folder / "bpe.codes").write_text("g o 10\ngo od</w> 9\no d</w> 8\nd a 5\nda y</w> 4\n")
+    tokenizer = BertweetTokenizer(str(folder / "vocab.txt"), str(folder / "bpe.codes"))
+    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=130)
+    config.tokenizer_class = "BertweetTokenizer"
+    return tokenizer, config
+
+
+def deberta(folder: Path) -> tuple[Any, Any]:
+    from transformers import DebertaV2Config, DebertaV2Tokenizer
+
+    special = [(name, 0.0) for name in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")]
+    vocabulary = [*special, *UNIGRAM[:-1], ("[MASK]", 0.0)]
+    config = DebertaV2Config(  # deberta-v3-base
+        vocab_size=len(vocabulary),
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        relative_attention=True,
+        position_buckets=256,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        type_vocab_size=0,
+    )
+    return DebertaV2Tokenizer(vocabulary, unk_id=3), config
+
+
+def multilingual(folder: Path) -> tuple[Any, Any]:
+    from transformers import XLMRobertaConfig, XLMRobertaTokenizer
+
+    special = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
+    vocabulary = [*special, *UNIGRAM]
+    config = XLMRobertaConfig(vocab_size=len(vocabulary), max_position_embeddings=514)
+    return XLMRobertaTokenizer(vocabulary), config
+
+
+TEXT_FAMILIES = {
+    "bert": (bert, 512),
+    "minilm": (minilm, 512),
+    "roberta": (roberta, 512),
+    "bertweet": (bertweet, 128),
+    "deberta": (deberta, 512),
+    "multilingual": (multilingual, 512),
+}
+
+
+def save(folder: Path, make: Any) -> Path:
+    prepare_torchvision()
+    work = folder / "parts"
+    work.mkdir()
+    tokenizer, config = make(work)
+    target = folder / "model"
+    tokenizer.save_pretrained(target)
+    config.save_pretrained(target)
+    return target
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_text_families_give_what_the_library_gives(family: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    make, limit = TEXT_FAMILIES[family]
+    folder = save(tmp_path, make)
+    encoder = resolve_text(str(folder), "random", 128, 5).load(CPU)
+    assert encoder.label == "model (random weights)"
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        direct = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    inputs = encoder.prepare(TEXTS)
+    found = encoder.encode(inputs)
+    assert encoder.pools == ("cls", "mean")
+    assert found.shared is None
+    assert found.tokens.dtype == found.pooled.dtype == torch.float16
+    assert found.lengths == [len(tokenizer(text)["input_ids"]) for text in TEXTS]
+    assert len(set(found.lengths)) > 1  # padding took part
+    for text, sequence, pooled in zip(
+        TEXTS, found.tokens.split(found.lengths), found.pooled, strict=True
+    ):
+        with torch.inference_mode():
+            alone = direct(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        close(sequence, alone)
+        close(pooled, torch.stack([alone[0], alone.mean(0)]))
+
+    assert len(encoder.prepare(["good " * 300])[0]) == 128  # truncated
+    with pytest.raises(
+        ModelError, match=f"takes at most {limit} tokens, max_tokens is {limit + 1}"
+    ):
+        resolve_text(str(folder), "random", limit + 1, 5).load(CPU)
+    longest = resolve_text(str(folder), "random", limit, 5).load(CPU)
+    full = longest.encode(longest.prepare(["good " * 600]))
+    assert full.lengths == [limit]
+    assert full.tokens.isfinite().all()
+
+
+def test_text_layers_and_positions(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    folder = save(tmp_path, minilm)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        direct = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+    ids = AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")
+    with torch.inference_mode():
+        states = direct(**ids, output_hidden_states=True).hidden_states
+    expected = {0: states[0], 3: states[3], "average:4": torch.stack(states[-4:]).mean(0)}
+    for layer, value in expected.items():
+        spec = resolve_text(str(folder), "random", 64, 5, Options(layer=layer))
+        encoder = spec.load(CPU)
+        found = encoder.encode(encoder.prepare(TEXTS[:1]))
+        close(found.tokens, value[0])
+        close(found.pooled[0, 0], value[0, 0])
+        assert spec.fields["layer"] == layer
+    with pytest.raises(ModelError, match=r"has the layers 0 … 6, layer 7 is asked for"):
+        resolve_text(str(folder), "random", 64, 5, Options(layer=7)).load(CPU)
+    with pytest.raises(ModelError, match="the last 8 of 7 layers cannot be averaged"):
+        resolve_text(str(folder), "random", 64, 5, Options(layer="average:8")).load(CPU)
+
+    none = resolve_text(str(folder), "random", 64, 5, Options(tokens="none")).load(CPU)
+    keep = resolve_text(str(folder), "random", 64, 5).load(CPU)
+    inputs = keep.prepare(TEXTS)
+    assert none.encode(inputs).lengths == [0, 0, 0]
+    assert none.encode(inputs).tokens.shape == (0, 384)
+    torch.testing.assert_close(none.encode(inputs).pooled, keep.encode(inputs).pooled)
+    # 2 bytes for each of (positions + 2 pools) · 384, and the row's name, variant and offset
+    lengths = [len(value) for value in inputs]
+    assert keep.size.bytes(inputs) == 2 * 384 * (np.mean(lengths) + 2) + 64
+    assert none.size.bytes(inputs) == 2 * 384 * 2 + 64
+    assert keep.size.padded_float32_bytes == 4 * 384 * (64 + 2)
+
+
+def test_text_pools_of_inner_layers(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    folder = save(tmp_path, minilm)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        direct = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    plain = resolve_text(str(folder), "random", 64, 5)
+    spec = resolve_text(str(folder), "random", 64, 5, Options(pool_layers=(4, 0)))
+    assert "pool_layers" not in plain.fields  # caches of before stay valid
+    assert spec.fields == plain.fields | {"pool_layers": [4, 0]}
+    encoder, without = spec.load(CPU), plain.load(CPU)
+    inputs = encoder.prepare(TEXTS)
+    found, wanted = encoder.encode(inputs), without.encode(inputs)
+    assert encoder.pools == ("cls", "mean", "mean@4", "mean@0")
+    assert encoder.size.bytes(inputs) == without.size.bytes(inputs) + 2 * 2 * 384
+    torch.testing.assert_close(found.tokens, wanted.tokens)
+    torch.testing.assert_close(found.pooled[:, :2], wanted.pooled)
+    for text, pooled in zip(TEXTS, found.pooled, strict=True):
+        with torch.inference_mode():
+            output = direct(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
+        for place, number in ((2, 4), (3, 0)):
+            close(pooled[place], output.hidden_states[number][0].mean(0))
+    for options in ({"layer": 4}, {"tokens": "none"}):
+        chosen = Options(pool_layers=(4, 0), **options)
+        other = resolve_text(str(folder), "random", 64, 5, chosen).load(CPU)
+        torch.testing.assert_close(other.encode(inputs).pooled[:, 2:], found.pooled[:, 2:])
+    with pytest.raises(ModelError, match=r"has the layers 0 … 6, layer 7 is asked for"):
+        resolve_text(str(folder), "random", 64, 5, Options(pool_layers=(1, 7))).load(CPU)
+
+
+def test_half_precision_is_near_float32_and_named(tmp_path: Path) -> None:
+    folder = save(tmp_path, minilm)
+    exact = resolve_text(str(folder), "random", 64, 5)
+    encoder = exact.load(CPU)
+    inputs = encoder.prepare(TEXTS)
+    full = encoder.encode(inputs).tokens.float()
+    half = exact.computed_in("bfloat16")
+    assert half.fields == exact.fields | {"compute": "bfloat16"}
+    rough = half.load(CPU).encode(inputs).tokens.float()
+    error = ((rough - full).norm() / full.norm()).item()
+    assert 1e-4 < error < 0.03  # bfloat16 keeps 8 bits: it must differ, by about a percent
+
+
+def test_linear_layers_by_onednn() -> None:
+    layer, plain = torch.nn.Linear(300, 70), torch.nn.Linear(70, 9, bias=False)
+    values, weight = torch.randn(5, 11, 300), torch.randn(70, 300)[:, ::2]
+    half = torch.nn.Linear(300, 70, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        with LinearByOneDnn():
+            found = plain(layer(values)), F.linear(input=values[..., ::2], weight=weight)
+            rough = half(values.bfloat16())
+        expected = plain(layer(values)), values[..., ::2] @ weight.T
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+        assert rough.equal(half(values.bfloat16()))
+
+
+def test_differences_between_precisions() -> None:
+    def shard(tokens: list[list[float]], pooled: list[list[float]]) -> Shard:
+        names, count = [str(i) for i in range(len(pooled))], len(pooled)
+        offsets = np.array([0, len(tokens), len(tokens)])
+        values = np.array(tokens, np.float16), np.array(pooled, np.float16)[:, None]
+        return Shard(names, np.zeros(count), [""] * count, offsets, *values, ("mean",))
+
+    found = difference(
+        shard([[1, -2], [0, 4]], [[1, 1], [3, 0]]), shard([[1, -2], [0, 2]], [[2, 2], [3, 3]])
+    )
+    assert found == pytest.approx(
+        {
+            "mean_absolute": 7 / 8,
+            "largest_absolute": 3.0,
+            "mean_magnitude": 12 / 8,
+            "mean_cosine": (1 + 0.5**0.5) / 2,
+            "lowest_cosine": 0.5**0.5,
+        }
+    )
+
+
+# --- image --------------------------------------------------------------------------------------
+
+# model → side, patches, dim, pools
+IMAGE_FAMILIES = {
+    "swinv2_tiny_window8_256": (256, 64, 768, ("mean", "first")),
+    "vit_small_patch16_224": (224, 196, 384, ("mean", "first", "cls")),
+    "deit_tiny_patch16_224": (224, 196, 192, ("mean", "first", "cls")),
+    "deit_tiny_distilled_patch16_224": (224, 196, 192, ("mean", "first", "cls")),
+    "vit_medium_patch16_reg4_gap_256": (256, 256, 512, ("mean", "first")),
+    "vit_base_patch32_siglip_256": (256, 64, 768, ("mean", "first")),
+    "convnext_tiny": (224, 49, 768, ("mean", "first")),
+    "resnet18": (224, 49, 512, ("mean", "first")),
+    "mobilenetv2_100": (224, 49, 1280, ("mean", "first")),
+    "mobilenetv3_large_100": (224, 49, 960, ("mean", "first")),
+}
+
+
+def image_encoder(name: str, side: int, **options: Any) -> Any:
+    values = {"mean": None, "std": None, "fit": "squash", "seed": 5}
+    return resolve_image(name, "random", {}, size=side, options=Options(**options), **values).load(
+        CPU
+    )
+
+
+def pictures(side: int) -> list[Tensor]:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 3, side, side), np.uint8)
+    return list(torch.from_numpy(noise))
+
+
+def direct_model(name: str) -> Any:
+    import timm
+
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return timm.create_model(name, num_classes=0).eval()
+
+
+def normalised(batch: list[Tensor], encoder: Any) -> Tensor:
+    return (torch.stack(batch) / 255.0 - encoder.mean) / encoder.std
+
+
+@pytest.mark.parametrize("name", IMAGE_FAMILIES)
+def test_image_families_give_what_the_library_gives(name: str) -> None:
+    side, patches, dim, pools = IMAGE_FAMILIES[name]
+    encoder = image_encoder(name, side)
+    batch = pictures(side)
+    found = encoder.encode(batch)
+    assert encoder.pools == pools
+    assert found.lengths == [patches] * 2
+    assert found.tokens.shape == (2 * patches, dim)
+    with torch.inference_mode():
+        raw = direct_model(name).forward_features(normalised(batch, encoder))
+    if raw.ndim == 4 and raw.shape[1] == dim:  # (batch, dim, height, width)
+        sequence = torch.stack(
+            [raw[:, :, i, j] for i in range(raw.shape[2]) for j in range(raw.shape[3])], 1
+        )
+        prefix = 0
+    elif raw.ndim == 4:  # (batch, height, width, dim)
+        sequence = torch.stack(
+            [raw[:, i, j] for i in range(raw.shape[1]) for j in range(raw.shape[2])], 1
+        )
+        prefix = 0
+    else:
+        sequence, prefix = raw, raw.shape[1] - patches
+    own = sequence[:, prefix:]
+    expected = [own.mean(1), own[:, 0]] + ([sequence[:, 0]] if "cls" in pools else [])
+    close(found.tokens, own.reshape(-1, dim))
+    close(found.pooled, torch.stack(expected, 1))
+    with torch.inference_mode():  # the call that gives inner layers too gives the same last one
+        beside = encoder.tower(normalised(batch, encoder), "last", (1,))
+    close(beside.patches, own)
+    assert len(beside.inner) == 1
+
+
+def test_image_pools_of_inner_layers() -> None:
+    name, batch = "deit_tiny_patch16_224", pictures(224)
+    vit = direct_model(name)
+    seen: dict[int, Tensor] = {}
+    for number, block in enumerate(vit.blocks):
+        block.register_forward_hook(lambda _, given, result, n=number: seen.update({n: result}))
+    plain = image_encoder(name, 224)
+    with torch.inference_mode():
+        vit.forward_features(normalised(batch, plain))
+    wanted = plain.encode(batch)
+    encoder = image_encoder(name, 224, pool_layers=(7, 0), tokens="pool:2x2")
+    found = encoder.encode(batch)
+    assert encoder.pools == ("mean", "first", "cls", "mean@7", "mean@0")
+    torch.testing.assert_close(found.pooled[:, :3], wanted.pooled)
+    for place, number in ((3, 7), (4, 0)):
+        close(found.pooled[:, place], seen[number][:, 1:].mean(1))
+    for layer, expected in ((7, seen[7]), ("average:2", (seen[10] + seen[11]) / 2)):
+        deep = image_encoder(name, 224, pool_layers=(3,), layer=layer)
+        both = deep.encode(batch)
+        close(both.tokens, expected[:, 1:].flatten(0, 1))
+        close(both.pooled[:, 2], expected[:, 0])
+        close(both.pooled[:, 3], seen[3][:, 1:].mean(1))
+    calls: list[int] = []
+    encoder.tower._model.patch_embed.register_forward_hook(lambda *_: calls.append(1))
+    encoder.encode(batch)
+    assert calls == [1]
+    with pytest.raises(ModelError, match="has the layers 0 … 11, layer 12"):
+        image_encoder(name, 224, pool_layers=(12,))
+    with pytest.raises(ModelError, match="layer 1 has 192 features, the layer that is kept has 76"):
+        image_encoder("swinv2_tiny_window8_256", 256, pool_layers=(3, 1))
+    swin = image_encoder("swinv2_tiny_window8_256", 256, pool_layers=(1,), layer=1)
+    pooled = swin.encode(pictures(256)).pooled
+    torch.testing.assert_close(pooled[:, 2], pooled[:, 0])
+
+
+def test_image_layers() -> None:
+    batch = pictures(224)
+    vit = direct_model("deit_tiny_patch16_224")
+    encoder = image_encoder("deit_tiny_patch16_224", 224, layer=5)
+    seen: list[Tensor] = []
+    vit.blocks[5].register_forward_hook(lambda module, given, result: seen.append(result))
+    with torch.inference_mode():
+        vit.forward_features(normalised(batch, encoder))
+    found = encoder.encode(batch)
+    close(found.tokens, seen[0][:, 1:].reshape(-1, 192))
+    close(found.pooled[:, 2], seen[0][:, 0])  # the class token of that layer
+    assert encoder.pools == ("mean", "first", "cls")
+    swin = image_encoder("swinv2_tiny_window8_256", 256, layer=1)
+    assert swin.encode(pictures(256)).tokens.shape == (2 * 32 * 32, 192)  # stage 2 of 4
+    with pytest.raises(ModelError, match="has the layers 0 … 11, layer 12"):
+        image_encoder("deit_tiny_patch16_224", 224, layer=12)
+    with pytest.raises(ModelError, match="stages differ"):
+        image_encoder("swinv2_tiny_window8_256", 256, layer="average:2")
+
+
+def test_positions_kept_of_pictures() -> None:
+    batch = pictures(256)
+    every = image_encoder("swinv2_tiny_window8_256", 256).encode(batch)
+    whole = every.tokens.float().reshape(2, 8, 8, 768)
+    coarse = image_encoder("swinv2_tiny_window8_256", 256, tokens="pool:2x4").encode(batch)
+    assert coarse.lengths == [8, 8]
+    cells = whole.reshape(2, 2, 4, 4, 2, 768).mean((2, 4)).reshape(-1, 768)
+    close(coarse.tokens, cells)
+    torch.testing.assert_close(coarse.pooled, every.pooled)
+    none = image_encoder("swinv2_tiny_window8_256", 256, tokens="none")
+    assert none.encode(batch).lengths == [0, 0]
+    torch.testing.assert_close(none.encode(batch).pooled, every.pooled)
+    assert none.size.bytes([]) == 2 * 2 * 768 + 64
+    with pytest.raises(ModelError, match=r"has 8×8 patches, tokens = 'pool:9x9' asks for 9×9"):
+        image_encoder("swinv2_tiny_window8_256", 256, tokens="pool:9x9")
+
+
+def test_grid_averages_are_the_plain_means() -> None:
+    patches = torch.arange(2 * 12 * 3, dtype=torch.float32).reshape(2, 12, 3)
+    found = average_grid(patches, (4, 3), (2, 1))
+    expected = torch.stack([patches[:, :6].mean(1), patches[:, 6:].mean(1)], 1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_picked_layers() -> None:
+    states = [torch.full((1, 2, 2), float(i)) for i in range(4)]
+    assert pick_states(states, 2, "m").unique().tolist() == [2.0]
+    assert pick_states(states, "average:2", "m").unique().tolist() == [2.5]
+    with pytest.raises(ModelError, match="m has the layers 0 … 3, layer 4"):
+        pick_states(states, 4, "m")
+
+
+# --- joint --------------------------------------------------------------------------------------
+
+
+def clip_tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    pieces = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        "a</w>",
+        "g",
+        "o",
+        "d",
+        "a",
+        "y",
+        "d</w>",
+        "y</w>",
+    ]
+    merges = [("g", "o"), ("o", "d</w>"), ("g", "od</w>"), ("d", "a"), ("da", "y</w>")]
+    pieces += ["".join(merge) for merge in merges]
+    return CLIPTokenizer({piece: i for i, piece in enumerate(pieces)}, merges)
+
+
+def clip(folder: Path) -> tuple[Any, Any]:
+    from transformers import CLIPConfig
+
+    tokenizer = clip_tokenizer()
+    text = {"vocab_size": len(tokenizer), "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
+    return tokenizer, CLIPConfig(text_config=text)  # the other defaults are ViT-B/32's
+
+
+def siglip(folder: Path) -> tuple[Any, Any]:
+    import sentencepiece
+    from transformers import SiglipConfig, SiglipTokenizer
+
+    (folder / "lines.txt").write_text("\n".join(["a good day", "a day good a", "good good"] * 30))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "lines.txt"),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=40,
+        hard_vocab_limit=False,
+        unk_id=0,
+        eos_id=1,
+        bos_id=-1,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    tokenizer = SiglipTokenizer(str(folder / "spiece.model"))
+    text = {"vocab_size": len(tokenizer), "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
+    return tokenizer, SiglipConfig(text_config=text)  # base-patch16-224
+
+
+def chinese_clip(folder: Path) -> tuple[Any, Any]:
+    from transformers import ChineseCLIPConfig
+
+    tokenizer, _ = bert(folder)
+    config = ChineseCLIPConfig(text_config={"vocab_size": 8})
+    return tokenizer, config
+
+
+JOINT_FAMILIES = {  # text pools, image pools, patches, shared features, longest text
+    "clip": (clip, ("pooled", "mean"), ("mean", "first", "cls", "pooled"), 49, 512, 77),
+    "siglip": (siglip, ("mean",), ("mean", "first"), 196, 768, 64),
+    "chinese_clip": (
+        chinese_clip,
+        ("pooled", "mean"),
+        ("mean", "first", "cls", "pooled"),
+        49,
+        512,
+        512,
+    ),
+}
+
+
+@pytest.mark.parametrize("family", JOINT_FAMILIES)
+def test_joint_families_give_what_the_library_gives(family: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    make, text_pools, image_pools, patches, shared, longest = JOINT_FAMILIES[family]
+    folder = save(tmp_path, make)
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(
+            {"size": {"height": 224, "width": 224}, "image_mean": mean, "image_std": std}
+            | {"do_center_crop": False}
+        )
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        direct = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+
+    spec = resolve_text(str(folder), "random", 1000, 5, joint=True)
+    assert spec.max_tokens == spec.fields["max_tokens"] == longest
+    encoder = spec.load(CPU)
+    assert encoder.pools == text_pools
+    found = encoder.encode(encoder.prepare(TEXTS))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for text, sequence, pooled, embedding in zip(
+        TEXTS, found.tokens.split(found.lengths), found.pooled, found.shared, strict=True
+    ):
+        real = len(tokenizer(text)["input_ids"])
+        padding = {"padding": "max_length", "max_length": 64} if family == "siglip" else {}
+        ids = torch.tensor([tokenizer(text, **padding)["input_ids"]])
+        with torch.inference_mode():
+            output = direct.get_text_features(input_ids=ids)
+        assert len(sequence) == real
+        close(sequence, output.last_hidden_state[0, :real])
+        close(pooled[text_pools.index("mean")], output.last_hidden_state[0, :real].mean(0))
+        close(embedding, output.pooler_output[0])
+        if "pooled" in text_pools:
+            close(direct.text_projection(pooled[:1].float())[0], output.pooler_output[0])
+    assert found.shared.shape == (3, shared)
+
+    picture = resolve_joint_image(str(folder), "random", 5)
+    assert (picture.size, picture.crop) == (224, None)
+    image = picture.load(CPU)
+    assert image.pools == image_pools
+    batch = pictures(224)
+    seen = image.encode(batch)
+    pixels = (torch.stack(batch) / 255.0 - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(
+        std
+    ).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        output = direct.get_image_features(pixel_values=pixels)
+    own = output.last_hidden_state[:, -patches:]
+    close(seen.tokens, own.flatten(0, 1))
+    close(seen.pooled[:, 0], own.mean(1))
+    close(seen.shared, output.pooler_output)
+    if "cls" in image_pools:
+        close(seen.pooled[:, 2], output.last_hidden_state[:, 0])
+        close(direct.visual_projection(seen.pooled[:, 3].float()), output.pooler_output)
+
+
+def test_joint_layers(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    folder = save(tmp_path, clip)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        direct = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+    encoder = resolve_text(str(folder), "random", 77, 5, Options(layer=4), joint=True).load(CPU)
+    ids = torch.tensor([AutoTokenizer.from_pretrained(folder)(TEXTS[0])["input_ids"]])
+    with torch.inference_mode():
+        output = direct.get_text_features(input_ids=ids, output_hidden_states=True)
+    found = encoder.encode(encoder.prepare(TEXTS[:1]))
+    close(found.tokens, output.hidden_states[4][0])
+    close(found.shared, output.pooler_output)  # the shared space is always the model's own
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_joint_pools_of_inner_layers(family: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    make, text_pools, image_pools, patches, _, longest = JOINT_FAMILIES[family]
+    folder = save(tmp_path, make)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        direct = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+    options = Options(pool_layers=(2, 11))
+    encoder = resolve_text(str(folder), "random", 77, 5, options, joint=True).load(CPU)
+    assert encoder.pools == (*text_pools, "mean@2", "mean@11")
+    found = encoder.encode(encoder.prepare(TEXTS))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    padding = {"padding": "max_length", "max_length": longest} if family == "siglip" else {}
+    for text, pooled in zip(TEXTS, found.pooled, strict=True):
+        real = len(tokenizer(text)["input_ids"])
+        ids = torch.tensor([tokenizer(text, **padding)["input_ids"]])
+        with torch.inference_mode():
+            output = direct.get_text_features(input_ids=ids, output_hidden_states=True)
+        for place, number in ((-2, 2), (-1, 11)):
+            close(pooled[place], output.hidden_states[number][0, :real].mean(0))
+
+    image = resolve_joint_image(str(folder), "random", 5, options).load(CPU)
+    batch = pictures(224)
+    assert image.pools == (*image_pools, "mean@2", "mean@11")
+    seen = image.encode(batch)
+    with torch.inference_mode():
+        output = direct.get_image_features(
+            pixel_values=normalised(batch, image), output_hidden_states=True
+        )
+    for place, number in ((-2, 2), (-1, 11)):
+        close(seen.pooled[:, place], output.hidden_states[number][:, -patches:].mean(1))
+    close(seen.shared, output.pooler_output)
+
+
+def test_a_text_model_is_not_a_joint_one(tmp_path: Path) -> None:
+    folder = save(tmp_path, minilm)
+    with pytest.raises(ModelError, match="is not the folder of a joint image-text model"):
+        resolve_text(str(folder), "random", 64, 5, joint=True)
+    with pytest.raises(ModelError, match=r"BertModel\) is not a joint image-text model"):
+        resolve_joint_image(str(folder), "random", 5).load(CPU)
+
+
+def test_a_joint_model_is_not_a_text_one(tmp_path: Path) -> None:
+    folder = save(tmp_path, clip)
+    with pytest.raises(ModelError, match="--joint-model for an image-text one"):
+        resolve_text(str(folder), "random", 64, 5).load(CPU)

@@ -1,0 +1,469 @@
+"""The extraction loop: order, threads, memory, unreadable rows; and how pictures are decoded."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from extract.encoders.encoder import Encoded, Halving, Size
+from extract.engine import (
+    Job,
+    Prepared,
+    Row,
+    Streams,
+    Workers,
+    estimate_bytes,
+    extract,
+    plan_batches,
+    plan_rows,
+    read_rows,
+)
+from extract.inputs.decode import decode, fit_square, needed_side
+from mmsa_cache.data.dataset import Sample
+from mmsa_cache.errors import DataError, DeviceError
+from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.store import CacheWriter, open_shards
+
+CPU = torch.device("cpu")
+LENGTHS = [1 + (7 * i) % 9 for i in range(50)]
+
+
+class Counting:
+    """Features that say which row they are of: every position of row i is (i, length)."""
+
+    label = "counting"
+    pools = ("mean",)
+    size = Size(9, True, 2, 2)
+    equal_inputs = False
+
+    def __init__(self, memory: int = 1000) -> None:
+        self.memory = memory
+        self.batches: list[list[int]] = []
+        self.threads: set[str] = set()
+        self.intra_op: set[int] = set()
+
+    def prepare(self, values: Iterable[int]) -> list[Tensor]:
+        return [torch.full((LENGTHS[value],), value) for value in values]
+
+    def encode(self, batch: Sequence[Tensor]) -> Encoded:
+        if len(batch) > self.memory:
+            raise torch.OutOfMemoryError("made up")
+        self.batches.append([int(row[0]) for row in batch])
+        self.threads.add(threading.current_thread().name)
+        self.intra_op.add(torch.get_num_threads())
+        time.sleep(0.001 * (int(batch[0][0]) % 3))  # batches end in another order than they began
+        lengths = [len(row) for row in batch]
+        rows = torch.stack([torch.tensor([float(r[0]), float(len(r))]) for r in batch])
+        tokens = torch.repeat_interleave(rows, torch.tensor(lengths), 0)
+        return Encoded(tokens.half(), lengths, rows[:, None].half(), None)
+
+
+class Equal(Counting):
+    """The same of inputs that are all equally long."""
+
+    equal_inputs = True
+
+    def prepare(self, values: Iterable[int]) -> list[Tensor]:
+        return [torch.full((3,), value) for value in values]
+
+
+def make_rows(tmp_path: Path) -> list[Row]:
+    sample = [
+        Sample(str(i), 0, "text", tmp_path / f"{i}.jpg", "t", "i") for i in range(len(LENGTHS))
+    ]
+    return plan_rows(sample, {})
+
+
+def read(row: Row) -> tuple[int, str]:
+    return int(row.sample.guid), f"made {row.variant}"
+
+
+def run(
+    folder: Path,
+    rows: list[Row],
+    encoder: Any,
+    reader: Any = read,
+    notice: Callable[[str], None] = lambda text: None,
+    sealed: list[int] | None = None,
+    **changes: Any,
+) -> list[int]:
+    """Extracts into a folder; returns what was sealed, step by step."""
+    writer = CacheWriter(folder, {"of": "test"}, len(rows))
+    sealed = [] if sealed is None else sealed
+    job = Job(rows, reader, encoder, writer, lambda: nullcontext(sealed.append), notice)
+    with writer.lock(lambda: None):
+        extract([job], CPU, **({"shard_rows": 8, "batch_size": 4} | changes))
+    return sealed
+
+
+@pytest.mark.parametrize("workers", [Workers(1, 1), Workers(3, 4), None])
+def test_every_row_comes_back_in_its_place(tmp_path: Path, workers: Workers | None) -> None:
+    rows, encoder = make_rows(tmp_path), Counting()
+    sealed = run(tmp_path / "cache", rows, encoder, workers=workers)
+    assert sealed == [8] * 6 + [2]
+    number = 0
+    for shard in open_shards(tmp_path / "cache"):
+        for place, guid in enumerate(shard.guids):
+            part = shard.tokens[shard.offsets[place] : shard.offsets[place + 1]]
+            assert guid == str(number)
+            assert part.tolist() == [[number, LENGTHS[number]]] * LENGTHS[number]
+            assert shard.pooled[place, 0].tolist() == [number, LENGTHS[number]]
+            number += 1
+    assert number == len(rows)
+    # batches stay inside a shard and hold neighbours in length
+    assert all(len({row // 8 for row in batch}) == 1 for batch in encoder.batches)
+    for batch in encoder.batches:
+        assert [LENGTHS[row] for row in batch] == sorted(LENGTHS[row] for row in batch)
+    assert encoder.intra_op == {1}
+    assert len(encoder.threads) <= (workers or Workers.plan(CPU)).streams
+
+
+@pytest.mark.parametrize("batch_size", [3, 4, 20])
+def test_equally_long_rows_come_back_in_their_places(tmp_path: Path, batch_size: int) -> None:
+    rows, encoder = make_rows(tmp_path), Equal()
+    run(tmp_path / "cache", rows, encoder, batch_size=batch_size, shard_rows=40)
+    found = [
+        value
+        for shard in open_shards(tmp_path / "cache")
+        for value in shard.pooled[:, 0, 0].tolist()
+    ]
+    assert found == list(range(len(rows)))
+    batches = [list(range(i, min(i + batch_size, 40))) for i in range(0, 40, batch_size)]
+    batches += [list(range(i, min(i + batch_size, 50))) for i in range(40, 50, batch_size)]
+    assert sorted(encoder.batches) == batches
+
+
+def test_a_batch_is_run_as_soon_as_its_rows_are_read(tmp_path: Path) -> None:
+    encoder = Equal()
+    seen = threading.Event()
+
+    def reader(row: Row) -> tuple[int, str]:
+        if int(row.sample.guid) >= 32:  # rows of the same shard that are read later
+            assert seen.wait(20), "nothing was encoded before the whole shard was read"
+        return read(row)
+
+    real = encoder.encode
+
+    def encode(batch: Sequence[Tensor]) -> Encoded:
+        seen.set()
+        return real(batch)
+
+    encoder.encode = encode  # type: ignore[method-assign]
+    run(tmp_path / "cache", make_rows(tmp_path), encoder, reader, batch_size=16, shard_rows=50)
+
+
+def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:
+    from extract.encoders.image import resolve_image
+
+    rng = np.random.default_rng(0)
+    for i in range(len(LENGTHS)):
+        noise = rng.integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{i}.jpg")
+    values = {"mean": None, "std": None, "size": None, "fit": "crop", "seed": 1}
+    encoder = resolve_image("test_vit", "random", {}, **values).load(CPU)
+
+    def picture(row: Row) -> tuple[Any, str]:
+        path = row.sample.image_path
+        return decode(path.read_bytes(), path.name), ""
+
+    rows = make_rows(tmp_path)
+    found = []
+    for number, workers in enumerate((Workers(1, 1), Workers(4, 3))):
+        run(tmp_path / str(number), rows, encoder, picture, workers=workers)
+        shards = sorted((tmp_path / str(number)).glob("shard-*"))
+        found.append([path.read_bytes() for path in shards])
+    assert len(found[0]) == 7
+    assert found[0] == found[1]
+
+
+def test_batches_are_halved_once_and_stay_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    encoder = Counting(memory=2)
+    run(tmp_path / "a", make_rows(tmp_path), encoder, notice=said.append, workers=Workers(1, 1))
+    assert max(map(len, encoder.batches)) == 2
+    assert sorted(row for batch in encoder.batches for row in batch) == list(range(50))
+    assert said == ["No memory for 4 rows at once: half as many are run."]
+    plain = tmp_path / "b"
+    run(plain, make_rows(tmp_path), Counting())
+    assert [p.read_bytes() for p in sorted(plain.glob("shard-*"))] == [
+        p.read_bytes() for p in sorted((tmp_path / "a").glob("shard-*"))
+    ]
+    with pytest.raises(DeviceError, match="no memory for 2 rows at once") as caught:
+        run(tmp_path / "c", make_rows(tmp_path), Counting(memory=1))
+    assert "batch_size" in str(caught.value)
+    tries = Counting(memory=1)
+    model = Halving(tries)
+    for _ in range(3):
+        assert [part.lengths for part in model.run(tries.prepare([0, 1]))] == [[1], [8]]
+    assert tries.batches == [[0], [1]] * 3
+
+
+@pytest.mark.parametrize("encoder", [Counting, Equal])
+def test_unreadable_rows_are_all_named_after_what_comes_before_is_sealed(
+    tmp_path: Path, encoder: type[Counting]
+) -> None:
+    rows = make_rows(tmp_path)
+
+    def reader(row: Row) -> tuple[int, str]:
+        if row.sample.guid in ("17", "30", "49"):
+            raise DataError(f"{row.sample.guid}.jpg: cannot be decoded")
+        return read(row)
+
+    sealed: list[int] = []
+    with pytest.raises(DataError, match=r"3 sample\(s\) cannot be read") as caught:
+        run(tmp_path / "cache", rows, encoder(), reader, sealed=sealed)
+    assert [line.split(".")[0] for line in caught.value.problems] == ["17", "30", "49"]
+    assert sealed == [8, 8]
+    again = run(tmp_path / "cache", rows, encoder())  # mended: it goes on from there
+    assert again == [8] * 4 + [2]
+
+
+def test_features_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
+    class Huge(Counting):
+        def encode(self, batch: Sequence[Tensor]) -> Encoded:
+            found = super().encode(batch)
+            return Encoded(found.tokens * 60000 * 60000, found.lengths, found.pooled, None)
+
+    with pytest.raises(DeviceError, match="features of counting are not finite in float16"):
+        run(tmp_path / "cache", make_rows(tmp_path), Huge())
+    assert not list((tmp_path / "cache").glob("shard-*"))
+
+
+def extract_two(folder: Path, rows: list[Row], readers: list[Any], **changes: Any) -> None:
+    with ExitStack() as locks:
+        jobs = []
+        for name, reader in zip("ab", readers, strict=True):
+            writer = CacheWriter(folder / name, {"of": name}, len(rows))
+            locks.enter_context(writer.lock(lambda: None))
+            jobs.append(Job(rows, reader, changes.get(name) or Counting(), writer))
+        extract(jobs, CPU, shard_rows=8, batch_size=4)
+
+
+def test_a_cache_is_begun_before_the_one_before_it_is_sealed(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    class Last(Counting):
+        def encode(self, batch: Sequence[Tensor]) -> Encoded:
+            if 49 in [int(value[0]) for value in batch]:
+                assert begun.wait(10)  # the first cache cannot be finished before
+            return super().encode(batch)
+
+    def second(row: Row) -> tuple[int, str]:
+        begun.set()
+        return read(row)
+
+    rows = make_rows(tmp_path)
+    extract_two(tmp_path, rows, [read, second], a=Last())
+    run(tmp_path / "alone", rows, Counting())
+    alone = [s.tokens.tolist() for s in open_shards(tmp_path / "alone")]
+    for name in "ab":
+        assert [s.tokens.tolist() for s in open_shards(tmp_path / name)] == alone
+
+
+def test_unreadable_rows_of_all_caches_are_named_at_once(tmp_path: Path) -> None:
+    def fails_on(bad: str) -> Any:
+        def reader(row: Row) -> tuple[int, str]:
+            if row.sample.guid == bad:
+                raise DataError(f"{bad} is bad")
+            return read(row)
+
+        return reader
+
+    rows = make_rows(tmp_path)
+    with pytest.raises(DataError, match=r"2 sample\(s\) cannot be read") as caught:
+        extract_two(tmp_path, rows, [fails_on("20"), fails_on("30")])
+    assert caught.value.problems == ["20 is bad", "30 is bad"]
+    with pytest.raises(DataError, match=r"1 sample\(s\) cannot be read"):
+        extract_two(tmp_path, rows, [read, fails_on("30")])
+    assert len(list(open_shards(tmp_path / "a"))) == 7
+    assert len(list((tmp_path / "b").glob("shard-*"))) == 3
+
+
+class Tracked(Counting):
+    """Knows how many inputs are held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.most = 0
+
+    def prepare(self, values: Iterable[int]) -> list[Tensor]:
+        inputs = [torch.full((2,), value) for value in values]
+        for tensor in inputs:
+            self.held += 1
+            self.most = max(self.most, self.held)
+            weakref.finalize(tensor, self._gone)
+        return inputs
+
+    def _gone(self) -> None:
+        self.held -= 1
+
+
+def test_an_unreadable_row_does_not_fill_the_memory_with_the_rest(tmp_path: Path) -> None:
+    """To name every one, all rows are read; their inputs must not be kept."""
+    sample = Sample("", 0, "text", tmp_path, "t", "i")
+    rows = plan_rows([replace(sample, guid=str(i)) for i in range(2000)], {})
+
+    def reader(row: Row) -> tuple[int, str]:
+        if row.sample.guid in ("3", "1999"):
+            raise DataError(f"{row.sample.guid} is bad")
+        return read(row)
+
+    encoder = Tracked()
+    with pytest.raises(DataError, match=r"2 sample\(s\) cannot be read"):
+        run(tmp_path / "cache", rows, encoder, reader, workers=Workers(1, 1), shard_rows=32)
+    assert encoder.most < 300
+
+
+def test_rows_are_prepared_one_by_one(tmp_path: Path) -> None:
+    """A picture is much larger before it is prepared than after."""
+    steps: list[str] = []
+
+    def reader(row: Row) -> tuple[int, str]:
+        steps.append("read")
+        if row.sample.guid == "1":
+            raise DataError("1 is bad")
+        return read(row)
+
+    class Noting(Counting):
+        def prepare(self, values: Iterable[int]) -> list[Tensor]:
+            inputs = []
+            for value in values:
+                steps.append("prepared")
+                inputs.append(torch.full((1,), value))
+            return inputs
+
+    found = read_rows(make_rows(tmp_path)[:3], reader, Noting())
+    assert steps == ["read", "prepared", "read", "read", "prepared"]
+    assert [int(value) for value in found.inputs] == [0, 2]
+    assert found.operations == ["made 0", "made 0"]
+    assert found.problems == ["1 is bad"]
+
+
+def test_memory_holds_few_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs of the two shards that are run, and no shard that is sealed."""
+    sample = Sample("", 0, "text", tmp_path, "t", "i")
+    rows = plan_rows([replace(sample, guid=str(i)) for i in range(400)], {})
+    publish, shards = CacheWriter.publish, []
+
+    def publish_and_note(writer: CacheWriter, shard: Shard) -> None:
+        shards.append(weakref.ref(shard.tokens))
+        publish(writer, shard)
+
+    class Sealed(list[int]):
+        def append(self, count: int) -> None:
+            assert [shard() for shard in shards] == [None] * len(shards)
+            super().append(count)
+
+    monkeypatch.setattr(CacheWriter, "publish", publish_and_note)
+    encoder = Tracked()
+    sealed = run(
+        tmp_path / "cache", rows, encoder, sealed=Sealed(), workers=Workers(2, 2), shard_rows=32
+    )
+    assert len(sealed) == len(shards) == 13
+    assert encoder.most <= 2 * 32 + 2 * 4
+
+
+def test_the_callers_thread_leaves_the_cores_to_the_streams(tmp_path: Path) -> None:
+    """torch would share the copying out among threads that wait in a loop for a core."""
+
+    class Noting(TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.called: set[str] = set()
+
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            self.called.add(function.__name__)
+            return function(*args, **(kwargs or {}))
+
+    with Noting() as mode:
+        run(tmp_path / "cache", make_rows(tmp_path), Counting())
+    assert {"numpy", "split"} <= mode.called
+    assert mode.called <= {"numpy", "split", "__getitem__", "__get__"}
+
+
+def test_streams_drop_what_is_queued_when_they_close() -> None:
+    class Slow(Counting):
+        def encode(self, batch: Sequence[Tensor]) -> Encoded:
+            time.sleep(0.05)
+            return super().encode(batch)
+
+    encoder = Slow()
+    streams = Streams(CPU, 1)
+    batches = streams.submit(Halving(encoder), encoder.prepare(list(range(40))), 1)
+    batches[0].task.result()
+    streams.close()
+    assert len(encoder.batches) <= 3
+
+
+def test_size_is_estimated_from_an_even_sample(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    found = estimate_bytes(rows, read, Counting())
+    assert found == 2 * (2 * np.mean(LENGTHS) + 2) + 64
+    assert read_rows(rows[:3], read, Counting()).operations == ["made 0"] * 3
+    assert Prepared().inputs == []
+
+
+def test_batches_are_planned_by_length() -> None:
+    inputs = [torch.zeros(n) for n in (5, 1, 3, 1, 4)]
+    assert plan_batches(inputs, 2) == [[1, 3], [2, 4], [0]]
+
+
+def jpeg(width: int, height: int, exif: bytes | None = None) -> tuple[bytes, Image.Image]:
+    """A smooth picture, so that the reduction has something to agree on."""
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = np.stack(
+        [127 + 120 * np.sin(x / width * 9), 255 * y / height, 255 * x / width], -1
+    ).astype(np.uint8)
+    image, file = Image.fromarray(pixels), io.BytesIO()
+    image.save(file, "JPEG", quality=95, **({"exif": exif} if exif else {}))
+    return file.getvalue(), image
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (400, 300, (300, 400)),
+        (1200, 900, (900, 1200)),
+        (2400, 1200, (600, 1200)),
+        (4000, 3000, (750, 1000)),
+        (8000, 6000, (750, 1000)),
+    ],
+)
+def test_large_jpegs_are_decoded_no_larger_than_twice_the_need(
+    width: int, height: int, expected: tuple[int, int]
+) -> None:
+    needed = needed_side(224, 0.9)
+    assert needed == 248
+    data, _ = jpeg(width, height)
+    found = decode(data, "x", needed)
+    assert found.shape == (*expected, 3)
+    assert min(found.shape[:2]) >= min(2 * needed, height)
+    assert decode(data, "x").shape == (height, width, 3)
+    reduced, full = (fit_square(p, 224, 0.9).float() for p in (found, decode(data, "x")))
+    assert (reduced - full).abs().mean() < 1.0  # of 255
+
+
+def test_large_jpegs_with_exif_are_reduced_and_turned() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90°
+    data, _ = jpeg(4000, 3000, exif.tobytes())
+    turned = decode(data, "x", 248)
+    assert turned.shape == (1000, 750, 3)
+    upright = decode(jpeg(4000, 3000)[0], "x", 248)
+    assert np.abs(np.rot90(upright, -1).astype(int) - turned.astype(int)).mean() < 1.0

@@ -1,0 +1,247 @@
+"""``mmsa extract`` killed, interrupted, out of room, run twice at once; and its memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_pipeline import make_pairs, text_model  # noqa: F401
+from tests.conftest import Tally
+from tests.store.test_faults_store import sealed
+from tests.support import many_pairs
+from tests.support.fork_server import ForkServer
+
+PAIRS = 40
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Iterator[ForkServer]:  # noqa: F811
+    """A folder of pairs, and a process that runs commands there."""
+    folder = tmp_path_factory.mktemp("faults")
+    make_pairs(folder / "posts", PAIRS)
+    (folder / "mmsa.toml").write_text(
+        f"""[data]
+root = "posts"
+[text]
+model = "{text_model}"
+weights = "random"
+max_tokens = 16
+[image]
+model = "vit_tiny_patch16_224"
+weights = "random"
+size = 32
+kwargs = {{ img_size = 32, embed_dim = 16, depth = 1, num_heads = 1 }}
+[cache]
+shard_rows = 4
+[extract]
+batch_size = 4
+"""
+    )
+    server = ForkServer(folder)
+    yield server
+    server.close()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All but locks, which stay."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def all_sealed(folder: Path) -> dict[str, tuple[int, int, int]]:
+    return {
+        f"{cache.parent.relative_to(folder)}/{name}": seen
+        for cache in folder.glob("*/*/*/shard-00000.h5")
+        for name, seen in sealed(cache.parent).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(server: ForkServer) -> tuple[dict[str, bytes], float]:
+    """The files of an uninterrupted extraction, and its seconds."""
+    started = time.monotonic()
+    assert server.run("extract", "--split", "all", "--cache", "whole") == 0, server.log.read_text()
+    return files(server._folder / "whole"), time.monotonic() - started
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.faults)])
+def test_kills_at_random_moments_lose_nothing(
+    server: ForkServer, whole: tuple[dict[str, bytes], float], kills: int, tally: Tally
+) -> None:
+    wanted, seconds = whole
+    target = server._folder / "killed"
+    shutil.rmtree(target, ignore_errors=True)
+    chance = random.Random(0)
+    done = finished = most = 0
+    before: dict[str, tuple[int, int, int]] = {}
+    # On a busy machine six kills can all come before the first shard is sealed: then some more.
+    while done < kills or (not most and done < 20 * kills):
+        pid = server.start("extract", "--split", "all", "--cache", "killed")
+        time.sleep(chance.uniform(0.05 * seconds, 0.6 * seconds))
+        os.kill(pid, signal.SIGKILL)
+        code = server.wait(pid)
+        assert code in (0, -signal.SIGKILL), server.log.read_text()[-3000:]
+        now = all_sealed(target) if target.exists() else {}
+        assert before.items() <= now.items(), "a sealed shard was lost or made again"
+        before = now
+        if code:
+            done += 1
+            most = max(most, len(now))
+            continue
+        assert files(target) == wanted
+        finished += 1
+        before = {}
+        shutil.rmtree(target)
+    assert server.run("extract", "--split", "all", "--cache", "killed") == 0
+    assert before.items() <= all_sealed(target).items()
+    assert files(target) == wanted
+    assert most, "no kill came after a shard was sealed"
+    tally("kill -9 of extraction at a random moment", done, f"same bytes, {finished + 1} caches")
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_clean(
+    server: ForkServer,
+    whole: tuple[dict[str, bytes], float],
+    number: signal.Signals,
+    times: int,
+    tally: Tally,
+) -> None:
+    wanted, _ = whole
+    target = server._folder / f"interrupted-{number}"
+    chance = random.Random(number)
+    half = sum(name.endswith(".h5") for name in wanted) // 2
+    done = late = 0
+    while done < times:
+        shutil.rmtree(target, ignore_errors=True)
+        said = server.log.stat().st_size
+        pid = server.start("extract", "--split", "all", "--cache", target.name)
+        shards = chance.randint(1, half)
+        deadline = time.monotonic() + 60
+        while len(list(target.glob("*/*/*/shard-*.h5"))) < shards:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        os.kill(pid, number)
+        code = server.wait(pid)
+        if code == 0 and not late:  # it had ended before the signal came
+            assert files(target) == wanted
+            late += 1
+            continue
+        assert code == 130
+        done += 1
+        text = server.said(said)
+        assert "Stopped. What was finished stays" in text
+        assert "Traceback" not in text
+        before = all_sealed(target)
+        assert server.run("extract", "--split", "all", "--cache", target.name) == 0
+        assert before.items() <= all_sealed(target).items()
+        assert files(target) == wanted
+        assert not list(target.rglob(".tmp-*"))
+    tally(f"{number.name} of extraction", times, "exit 130, resumed, no temporary files")
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.faults)])
+def test_two_extractions_at_once_make_each_row_once(
+    server: ForkServer, whole: tuple[dict[str, bytes], float], times: int, tally: Tally
+) -> None:
+    for number in range(times):
+        name = f"two-{number}"
+        pids = [server.start("extract", "--split", "all", "--cache", name) for _ in range(2)]
+        assert [server.wait(pid) for pid in pids] == [0, 0], server.log.read_text()[-3000:]
+        assert files(server._folder / name) == whole[0]
+        shutil.rmtree(server._folder / name)
+    tally("two extractions of one output at once", times, "both exit 0, same bytes")
+
+
+@pytest.mark.counted
+def test_a_full_disk_ends_extraction_with_a_message(
+    server: ForkServer, whole: tuple[dict[str, bytes], float], tally: Tally
+) -> None:
+    folder = server._folder / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("no file system can be mounted here")
+    try:
+        said = server.log.stat().st_size
+        assert server.run("extract", "--split", "all", "--cache", "small") == 5
+        text = server.said(said)
+        assert "cannot be written: No space left on device" in text
+        assert "the same command goes on" in text.replace("\n", " ")
+        assert "Traceback" not in text
+        assert not list(folder.rglob(".tmp-*"))
+        before = all_sealed(folder)
+        assert before
+        subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+        assert server.run("extract", "--split", "all", "--cache", "small") == 0
+        assert before.items() <= all_sealed(folder).items()
+        assert files(folder) == whole[0]
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    tally("extraction onto a full disk (tmpfs)", 1, "exit 5, resumed when there was room")
+
+
+def test_a_picture_that_changes_meanwhile_is_refused(server: ForkServer, tmp_path: Path) -> None:
+    from extract.engine import Row
+    from mmsa_cache.compose.pipeline import reader_of, resolve_encoder
+    from mmsa_cache.config.settings import load_settings
+    from mmsa_cache.data.dataset import read_split
+    from mmsa_cache.errors import DataError
+
+    make_pairs(tmp_path / "posts", 20)
+    sample = read_split(tmp_path / "posts", "train")[0]
+    settings = load_settings(folder=server._folder, environ={})
+    reader = reader_of("image", resolve_encoder(settings, "image"), 0)
+    reader(Row(sample, 0))
+    sample.image_path.write_bytes((tmp_path / "posts/pairs/1.jpg").read_bytes())
+    with pytest.raises(DataError, match=r"0\.jpg: was changed after the data was read"):
+        reader(Row(sample, 0))
+
+
+@pytest.mark.faults
+def test_fifty_thousand_pairs_hold_memory_and_files_flat(
+    server: ForkServer,
+    tmp_path: Path,
+    tally: Tally,
+) -> None:
+    pairs = 50_000
+    out = subprocess.run(
+        [sys.executable, many_pairs.__file__, tmp_path, str(pairs)],
+        cwd=server._folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert out.returncode == 0, out.stderr
+    record = json.loads(out.stdout)
+    for modality, looks in record.items():
+        (_, first, opened), *later = looks
+        assert [share for share, _, _ in looks] == [10, 50, 100]
+        for _, memory, handles in later:
+            assert memory < 1.1 * first, f"{modality}: memory grows: {looks}"
+            assert handles <= opened, f"{modality}: files stay open: {looks}"
+        shown = ", ".join(f"{memory / 2**20:.0f}" for _, memory, _ in looks)
+        tally(
+            f"{modality} of 50,000 generated pairs (random tiny encoder)",
+            1,
+            f"MiB at 10, 50, 100 %: {shown}; {opened} open files",
+        )

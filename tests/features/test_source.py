@@ -1,0 +1,103 @@
+"""One copy of the features for many processes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.features.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.features.source import BankSource, shared_grids
+from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.store import CacheWriter
+
+ROWS = 6
+
+
+def write_rows(directory: Path, pooled: np.ndarray) -> Path:
+    """A cache of one vector a row."""
+    rows = len(pooled)
+    shard = Shard(
+        [f"p{i}" for i in range(rows)],
+        np.zeros(rows, np.int32),
+        [""] * rows,
+        np.zeros(rows + 1, np.int64),
+        np.zeros((0, pooled.shape[1]), np.float16),
+        pooled.astype(np.float16)[:, None],
+        ("mean",),
+    )
+    writer = CacheWriter(directory, {"vectors": rows}, rows)
+    with writer.lock(lambda: None):
+        writer.publish(shard)
+        writer.finish()
+    return directory
+
+
+def write(directory: Path, positions: int) -> Path:
+    rng = np.random.default_rng(positions)
+    shard = Shard(
+        [f"p{i}" for i in range(ROWS)],
+        np.zeros(ROWS, np.int32),
+        [""] * ROWS,
+        positions * np.arange(ROWS + 1, dtype=np.int64),
+        rng.standard_normal((ROWS * positions, 4)).astype(np.float16),
+        rng.standard_normal((ROWS, 1, 4)).astype(np.float16),
+        ("mean",),
+    )
+    writer = CacheWriter(directory, {"positions": positions}, ROWS)
+    with writer.lock(lambda: None):
+        writer.publish(shard)
+        writer.finish()
+    return directory
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> FeatureBank:
+    text, image = write(tmp_path / "text", 3), write(tmp_path / "image", 16)
+    return FeatureBank(
+        ModalityFeatures.open(text),
+        ModalityFeatures.open(image),
+        [f"p{i}" for i in range(ROWS)],
+        [0, 1, 2, 0, 1, 2],
+    )
+
+
+def test_a_process_opens_the_same_bank_and_maps_the_grids(
+    bank: FeatureBank, tmp_path: Path
+) -> None:
+    with shared_grids(bank, [0, 2, 4, 9], tmp_path / "here") as source:
+        assert sorted(source.grids) == [("default", 2), ("default", 4)], (
+            "of 4×4 positions no 9×9 comes"
+        )
+        again: FeatureBank = pickle.loads(pickle.dumps(source)).open("cpu")
+        assert np.load(source.grids["default", 2], mmap_mode="r").shape == (ROWS, 4, 4)
+    assert list((tmp_path / "here").iterdir()) == []
+    rows = torch.arange(ROWS)
+    for side in (2, 4):
+        torch.testing.assert_close(again.image.grid(rows, side), bank.image.grid(rows, side))
+    torch.testing.assert_close(again.text.sequences(rows), bank.text.sequences(rows))
+    assert torch.equal(again.labels, bank.labels)
+    with pytest.raises(DamagedCacheError, match="are not its"):
+        again.image.use_averaged(3, torch.zeros(ROWS, 4, 4))
+
+
+def test_grids_of_killed_processes_are_swept_those_of_living_ones_stay(
+    bank: FeatureBank, tmp_path: Path
+) -> None:
+    dead, alive = (
+        tmp_path / f".grids-{platform.node()}-{pid}" for pid in (2**22 + 1, os.getppid())
+    )
+    elsewhere = tmp_path / ".grids-elsewhere-4194305"
+    for folder in (dead, alive, elsewhere):
+        folder.mkdir()
+    with shared_grids(bank, [], tmp_path) as source:
+        assert source == BankSource.of(bank)
+        assert not dead.exists()
+        assert alive.exists()
+        assert elsewhere.exists()

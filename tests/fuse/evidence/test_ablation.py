@@ -1,0 +1,417 @@
+"""``mmsa ablate``: its cells, its table against an independent computation, its resuming."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+from typer.testing import CliRunner, Result
+
+from fuse.evidence import ablation, parity
+from fuse.search.space import Study
+from fuse.setting import Setting
+from mmsa_cache.cli.main import app
+from mmsa_cache.compose import ablate as verb_ablate
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.features.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.features.source import BankSource
+from mmsa_cache.runs.directory import Shelf
+from tests.features.test_source import write_rows
+from tests.support.fake_search import GROUPS, LABELS, NAMES, FakeFit, FakeSource, start_thread
+
+
+def labels_of(table: list[ablation.Cell]) -> list[tuple[str, ...]]:
+    return [tuple(cell.labels.values()) for cell in table]
+
+
+def test_every_combination_stands_once_in_the_order_of_the_axes() -> None:
+    space = {"loss": ["ce", "acb"], "alpha": [0.25, 0.5], "beside": [True, False]}
+    table = ablation.cells(Study("x", space=space, fixed={"text_dim": 64}), ["loss", "alpha"])
+    assert labels_of(table)[0] == ("ce", "–")
+    table = ablation.cells(Study("x", space=space, fixed={"text_dim": 64}), list(space))
+    assert labels_of(table) == [
+        ("ce", "–", "true"),
+        ("ce", "–", "false"),
+        *(("acb", alpha, beside) for alpha in ("0.25", "0.5") for beside in ("true", "false")),
+    ]
+    assert table[2].setting == Setting(
+        loss="acb", alpha=0.25, beta=0.75, beside=True, text_dim=64, metric="macro_f1"
+    )
+
+
+def test_one_modality_has_no_fusion() -> None:
+    space = {"fusion": ["concat", "combine"], "modality": ["text", "image", "both"]}
+    table = ablation.cells(Study("x", space=space), list(space))
+    assert labels_of(table) == [
+        ("–", "text"),
+        ("–", "image"),
+        ("concat", "both"),
+        ("combine", "both"),
+    ]
+    assert table[1].setting == Setting(modality="image")
+    # Where a fusion wants both sides alike, a side alone is as long as it is there.
+    table = ablation.cells(Study("x", space=space, fixed={"text_dim": 64}), list(space))
+    dims = {cell.labels["fusion"]: cell.setting.image_dim for cell in table[2:]}
+    assert dims == {"concat": 256, "combine": 64}
+    kernel = ablation.cells(Study("x", space=space, fixed={"fusion": "kernel"}), ["modality"])
+    assert {cell.setting.modality for cell in kernel} == {"text", "image", "both"}
+
+
+def test_ranges_and_floods_are_refused() -> None:
+    space = {"dropout": {"low": 0.1, "high": 0.5}}
+    with pytest.raises(SettingsError, match="dropout: a range"):
+        ablation.cells(Study("x", space=space), ["dropout"])
+    many: dict[str, Any] = {key: list(range(2, 30)) for key in ("epochs", "heads", "batch_size")}
+    many["fusion"] = ["encoder"]
+    with pytest.raises(SettingsError, match="more than 5000"):
+        ablation.cells(Study("x", space=many), list(many))
+
+
+def drawn(model: Any, bank: Any, samples: np.ndarray, setting: Setting) -> np.ndarray:
+    """Probabilities that follow from the setting and the row; some are wrong."""
+    rng = np.random.default_rng([setting.text_dim, int(model.weight.shape[1])])
+    noise = rng.random((len(LABELS), len(NAMES)))
+    return (noise + (0.02 * setting.text_dim) * np.eye(3)[LABELS])[samples]
+
+
+SETTINGS = [Setting(text_dim=d, learning_rate=1e-2, epochs=2, keep="last") for d in (8, 16, 32)]
+
+
+def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any:
+    protocol = options.pop("protocol", None) or protocol_of()
+    return ablation.run(
+        settings,
+        protocol,
+        FakeSource(),
+        LABELS,
+        names=NAMES,
+        features=lambda setting: {"text": "made up"},
+        shelf=Shelf(folder / "shelf"),
+        metric="macro_f1",
+        fit=options.pop("fit", FakeFit(folder)),
+        predict=options.pop("predict", drawn),
+        start=options.pop("start", start_thread),
+        **options,
+    )
+
+
+def protocol_of(**changes: Any) -> ablation.Protocol:
+    values = {"outer": "grouped", "folds": 2, "seeds": 2, "seed": 1, **changes}
+    return ablation.protocol(LABELS, GROUPS, **values)
+
+
+def trainings(folder: Path) -> int:
+    log = folder / "trainings.txt"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+@pytest.mark.parametrize("outer", ["grouped", "stratified-3"])
+def test_the_table_equals_an_independent_computation(tmp_path: Path, outer: str) -> None:
+    how = protocol_of(outer=outer)
+    outcome = run(tmp_path, protocol=how)
+    table = [ablation.Cell({"text_dim": str(s.text_dim)}, s) for s in SETTINGS]
+    truth = LABELS[how.rows]
+    records = ablation.tabulate(table, outcome, truth, NAMES, resamples=60, seed=3)
+    rows = np.sort(np.concatenate([u.judged for u in how.units[::4]]))
+    assert how.rows.tolist() == rows.tolist()
+    assert len(rows) == (120 if outer == "stratified-3" else len(how.units[0].judged))
+    # The same draws as scikit-learn's users would make them: rows with replacement.
+    generator = np.random.default_rng(3)
+    resamples = [generator.integers(0, len(rows), len(rows)) for _ in range(60)]
+    everywhere = np.arange(len(LABELS))
+    predicted = {
+        s: drawn(torch.nn.Linear(s.text_dim, 1), None, everywhere, s).argmax(1)[rows]
+        for s in SETTINGS
+    }
+
+    def f1(chosen: np.ndarray, setting: Setting) -> float:
+        return float(f1_score(truth[chosen], predicted[setting][chosen], average="macro"))
+
+    whole = np.arange(len(rows))
+    for record, setting in zip(records, SETTINGS, strict=True):
+        assert record["members"] == 4
+        guess = predicted[setting]
+        assert record["accuracy"]["mean"] == pytest.approx(accuracy_score(truth, guess))
+        assert record["macro_f1"]["mean"] == pytest.approx(f1(whole, setting))
+        assert record["macro_f1"]["deviation"] == pytest.approx(0)
+        recall = recall_score(truth, guess, average=None)
+        assert [record["recall"][n]["mean"] for n in NAMES] == pytest.approx(recall.tolist())
+        samples = [f1(chosen, setting) for chosen in resamples]
+        want = np.quantile(samples, [0.025, 0.975])
+        assert [record["macro_f1"][k] for k in ("low", "high")] == pytest.approx(want.tolist())
+        change = [f1(chosen, setting) - f1(chosen, SETTINGS[0]) for chosen in resamples]
+        assert record["change"]["macro_f1"]["low"] == pytest.approx(np.quantile(change, 0.025))
+    assert records[0]["accuracy"]["mean"] < records[2]["accuracy"]["mean"]
+
+
+def test_mean_and_deviation_are_of_single_members() -> None:
+    truth = np.array([0, 0, 1, 1, 2, 2])
+    members = np.array([[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 0], [0, 0, 0, 0, 0, 0]])
+    setting = Setting()
+    record = [{"parameters": 7, "seconds": 0.5}] * 3
+    outcome = ablation.Outcome({setting: members}, {setting: record}, [])
+    (cell,) = ablation.tabulate([ablation.Cell({}, setting)], outcome, truth, NAMES, resamples=50)
+    accuracies = [1, 4 / 6, 2 / 6]
+    assert cell["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert cell["accuracy"]["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert cell["recall"]["negative"]["mean"] == pytest.approx(np.mean([1, 0.5, 0]))
+    assert (cell["parameters"], cell["seconds"]) == (7, 1.5)
+    outcome = ablation.Outcome({setting: members[:1]}, {setting: record[:1]}, [])
+    (cell,) = ablation.tabulate([ablation.Cell({}, setting)], outcome, truth, NAMES, resamples=50)
+    assert cell["accuracy"]["deviation"] is None
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    first = run(tmp_path, on_start=lambda *counts: told.append(counts))
+    again = run(tmp_path, on_start=lambda *counts: told.append(counts))
+    assert trainings(tmp_path) == 12
+    for setting in SETTINGS:
+        assert np.array_equal(first.predicted[setting], again.predicted[setting])
+    # More seeds take up those there are; a damaged file is made again.
+    run(tmp_path, SETTINGS[:1], protocol=protocol_of(seeds=3), on_start=lambda *c: told.append(c))
+    assert trainings(tmp_path) == 14
+    next((tmp_path / "shelf").glob("*.json")).write_text("{")
+    run(tmp_path, on_start=lambda *counts: told.append(counts))
+    assert told == [(0, 12), (12, 12), (4, 6), (11, 12)]
+    run(tmp_path, protocol=protocol_of(seed=2))
+    assert trainings(tmp_path) == 15 + 12, "other rows are other trainings"
+
+
+def test_a_failed_setting_leaves_the_others(tmp_path: Path) -> None:
+    bad = Setting(text_dim=8, learning_rate=0.5, epochs=2, keep="last")
+    outcome = run(tmp_path, [bad, SETTINGS[1]], fit=FakeFit(tmp_path, nan_from=0.1))
+    assert set(outcome.predicted) == {SETTINGS[1]}
+    table = [ablation.Cell({"learning_rate": "0.5"}, bad), ablation.Cell({}, SETTINGS[1])]
+    with pytest.raises(Exception, match="1 cell") as caught:
+        ablation.check(outcome, table)
+    assert "learning_rate 0.5: The loss is nan" in str(caught.value)
+    assert len(ablation.tabulate(table, outcome, LABELS[protocol_of().rows], NAMES)) == 1
+
+
+def main() -> None:
+    """``FOLDER SECONDS KILL``: an ablation in worker processes."""
+    folder, seconds, kill = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    from fuse.search.pool import start_process
+
+    fit = FakeFit(folder, seconds, kill)
+    outcome = run(folder, fit=fit, start=start_process, devices=["cpu"])
+    print(json.dumps([found.tolist() for found in outcome.predicted.values()]))
+
+
+def test_a_kill_loses_only_what_is_in_work(tmp_path: Path) -> None:
+    command = [sys.executable, __file__, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([*command, "0.1", "0"], env=environment)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "shelf").glob("*.json"))) < 3:
+        assert process.poll() is None, "it ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list((tmp_path / "shelf").glob("*.json")))
+    before = trainings(tmp_path)
+    assert done < 12
+    # The same command goes on, through the death of a worker, and ends as an unbroken one.
+    result = subprocess.run(
+        [*command, "0", "1"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert trainings(tmp_path) - before == 12 - done + 1
+    assert before - done <= 1
+    other = tmp_path / "other"
+    other.mkdir()
+    want = [found.tolist() for found in run(other).predicted.values()]
+    assert json.loads(result.stdout) == want
+
+
+@pytest.mark.parametrize(
+    ("axes", "flags", "said"),
+    [
+        (["fuson=concat"], [], ["fuson: unknown; known: alpha, "]),
+        (
+            ["fusion=concat,bilinear", "epochs=x,2"],
+            [],
+            ["'bilinear', valid: ", "epochs: 'x' is no"],
+        ),
+        (["loss=ce,ce"], [], ["loss: a value stands twice"]),
+        (["loss"], [], ["loss: write KEY=VALUE,VALUE"]),
+        (["loss=ce,acb"], ["loss=ce"], ["loss: an axis and --set"]),
+        ([], [], ["There is nothing to compare."]),
+    ],
+)
+def test_wrong_axes_are_all_named(axes: list[str], flags: list[str], said: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        verb_ablate._plan(axes, None, flags)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_a_study_gives_axes_and_what_holds_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies/own.toml").write_text(
+        '[protocol]\nouter = "grouped"\nmetric = "accuracy"\n[fixed]\nepochs = 3\n'
+        '[space]\nloss = ["ce", "acb"]\ntext_dim = [8, 16]\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    plan = verb_ablate._plan(["epochs=4,5"], "own", ["text_dim=32"])
+    assert plan.space == {"loss": ["ce", "acb"], "epochs": [4, 5]}
+    assert plan.fixed == {"text_dim": 32}
+    assert (plan.outer, plan.metric) == ("grouped", "accuracy")
+
+
+def test_stopping_on_the_judged_rows_learns_from_all_others() -> None:
+    how = protocol_of(stop="judged", folds=1)
+    assert how.members == 2
+    for unit in how.units:
+        assert unit.validation.tolist() == unit.judged.tolist()
+        assert sorted([*unit.train.tolist(), *unit.judged.tolist()]) == list(range(len(LABELS)))
+    with pytest.raises(SettingsError, match="holds no fold back"):
+        protocol_of(stop="judged")
+    with pytest.raises(SettingsError, match="Unknown --stop"):
+        protocol_of(stop="never")
+
+
+def test_the_report_has_a_cell_for_each_of_its_figures() -> None:
+    table = parity.cells({"epochs": 2}, "cls", "first")
+    assert len(table) == 24
+    settings = {tuple(cell.labels.values()): cell.setting for cell in table}
+    found = settings["attention_concat", "both", "ce"]
+    assert (found.text_dim, found.image_dim, found.dropout, found.learning_rate) == (
+        128,
+        128,
+        0.15,
+        8e-5,
+    )
+    assert (found.level, found.epochs, found.image_pool) == ("pooled", 2, "first")
+    assert (
+        settings["attention_concat", "text", "acb"] == settings["attention_combine", "text", "acb"]
+    )
+    assert all(0 < value < 1 for of in parity.REPORT.values() for f in of.values() for value in f)
+
+
+@pytest.fixture(scope="module")
+def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose caches were made by no encoder: what a training reads, and its labels."""
+    return tmp_path_factory.mktemp("ablate")
+
+
+Mmsa = Callable[..., Result]
+
+
+@pytest.fixture
+def mmsa(posts: Path, monkeypatch: pytest.MonkeyPatch) -> Mmsa:
+    """Runs a command on made-up features, in this process and its threads."""
+    monkeypatch.chdir(posts)
+    (posts / "mmsa.toml").write_text('[data]\nnote = "made up"\n')
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 90, p=[0.5, 0.2, 0.3])
+    folders = [posts / name for name in ("text", "image")]
+    for place, folder in enumerate(folders):
+        if not folder.exists():
+            values = rng.standard_normal((90, 6)) + 1.5 * np.eye(6)[labels + 2 * place]
+            write_rows(folder, values)
+    guids = [f"p{i}" for i in range(90)]
+    bank = FeatureBank(*(ModalityFeatures.open(f) for f in folders), guids, labels.tolist())
+
+    @contextlib.contextmanager
+    def prepared(*arguments: Any) -> Iterator[dict[str, Any]]:
+        yield {
+            "source": BankSource.of(bank),
+            "labels": labels,
+            "groups": np.arange(90),
+            "names": NAMES,
+            "origin": {"text": "text", "image": "image"},
+        }
+
+    monkeypatch.setattr(ablation, "run", partial(ablation.run, start=start_thread))
+    monkeypatch.setattr(verb_ablate, "prepared", prepared)
+    monkeypatch.setattr(verb_ablate, "joined_labels", lambda *a: {"text": "T", "image": "I"})
+    monkeypatch.setattr(verb_ablate, "notes_of", lambda settings, pairs: [settings.data.note])
+    monkeypatch.setattr(verb_ablate, "_first_positions", lambda *a: ("mean", "mean"))
+
+    def call(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(app, [*arguments, "--workers", "1"])
+        assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+        return result
+
+    return call
+
+
+QUICK = ("--set", "epochs=2", "--set", "head=8")
+
+
+def test_ablate_through_the_command_line(mmsa: Mmsa, posts: Path) -> None:
+    flags = ("--axis", "modality=text,both", "--axis", "loss=ce,acb", "--outer", "grouped")
+    flags += ("--folds", "2", *QUICK, "--out", "t.csv", "--out", "t.md", "--out", "t.json")
+    record = json.loads(mmsa("ablate", *flags, "--json").stdout)
+    assert [cell["labels"]["loss"] for cell in record["cells"]] == ["ce", "acb"] * 2
+    assert (record["members"], record["trainings"], record["done_before"]) == (2, 8, 0)
+    assert sum(record["judged"].values()) == 18
+    rows = list(csv.DictReader((posts / "t.csv").read_text().splitlines()))
+    for row, cell in zip(rows, record["cells"], strict=True):
+        assert float(row["macro_f1_mean"]) == cell["macro_f1"]["mean"]
+        assert float(row["recall_neutral_low"]) == cell["recall"]["neutral"]["low"]
+        assert row["modality"] == cell["labels"]["modality"]
+    assert (posts / "t.md").read_text().count("\n| ") == 6
+    assert json.loads((posts / "t.json").read_text()) == record
+    shown = mmsa("ablate", *flags[:6], "--folds", "2", *QUICK)
+    assert "8 in all, 8 there already" in shown.stderr
+    assert "Note: made up." in shown.stderr
+    first = record["cells"][0]["accuracy"]
+    assert f"{first['mean']:.4f} ± {first['deviation']:.4f}" in shown.stdout
+    assert "the ending says" in mmsa("ablate", *flags[:2], "--out", "t.xls", code=2).stderr
+    assert "unknown" in mmsa("ablate", "--axis", "los=ce", code=2).stderr
+
+
+def test_the_report_page_sets_its_figures_beside(mmsa: Mmsa, posts: Path) -> None:
+    flags = ("--outer", "grouped", "--seeds", "1", "--set", "epochs=1", "--set", "head=")
+    flags += (
+        "--set",
+        "layers=1",
+        "--set",
+        "ffn=16",
+        "--set",
+        "text_dim=16",
+        "--set",
+        "image_dim=16",
+    )
+    mmsa("ablate", "report", *flags, "--out", "page/tables.md")
+    page = (posts / "page/tables.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines[2:8]] == [f"| {f}" for f in parity.BEST]
+    assert "| attention_concat | both | 0.7550 |" in page
+    assert "| attention_concat | 0.7462 → 0.7412 |" in page
+    assert "> these are not the report's rows" in page
+    assert "Command: `mmsa" in page
+    picture = ElementTree.parse(posts / "page/tables.svg").getroot()
+    assert picture.attrib["role"] == "img"
+    space = "{http://www.w3.org/2000/svg}"
+    # Four fusions have both figures in the report, one of them the neutral recalls too.
+    assert len(picture.findall(f".//{space}path")) == 2 * 4 + 2 * 1
+    assert "(tables.svg)" in page
+    record = json.loads(mmsa("ablate", "report", *flags, "--json").stdout)
+    assert record["done_before"] == record["trainings"]
+    assert set(record["changes"]) == set(parity.BEST)
+    assert "Markdown" in mmsa("ablate", "report", "--out", "page.html", code=2).stderr
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The report in a real browser: headless Chromium, no network, wide and narrow, light and dark."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fuse.report.report import Post, render
+from tests.fuse.report.test_report import (
+    HOSTILE,
+    ROWS,
+    SECTIONS,
+    against,
+    change,
+    explained,
+    invented_study,
+    outer_of,
+    write_run,
+)
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None,
+    reason="no Chromium here: apt-get install chromium chromium-driver",
+)
+WIDE, NARROW = (1100, 900), (360, 740)
+ATTACKS = (
+    "<script>document.title = 'broken'</script>",
+    '"><img src=x onerror="document.title = \'broken\'">',
+    "' onmouseover='document.title = 1' x='",
+    "</style><script>document.title = 'broken'</script>",
+    "<svg onload=\"document.title = 'broken'\">",
+    "{{ 7 * 7 }} &lt;b&gt;",
+    "x" * 300,
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with everything in it, every text of it hostile."""
+    folder = tmp_path_factory.mktemp("browser")
+    classes = ["positive", ATTACKS[1], ATTACKS[6]]
+    guids = [f"{ATTACKS[row % len(ATTACKS)]}{row}" for row in range(ROWS)]
+    run = write_run(folder / "run", classes, guids)
+    picture = folder / "<script>alert(1)<script>'\".png"
+    picture = picture.with_name(picture.name.replace("/", ""))
+    Image.fromarray(np.full((40, 300, 3), 120, np.uint8)).save(picture)
+    posts = {
+        guid: Post(ATTACKS[row % len(ATTACKS)] + " 晴れ", picture) for row, guid in enumerate(guids)
+    }
+    change(
+        run / "config.json",
+        notes=list(ATTACKS),
+        setting={ATTACKS[0]: ATTACKS[1], "fusion": ATTACKS[6]},
+        settings={"data": {"root": ATTACKS[6], "encoding": HOSTILE}},
+        encoders={"text": ATTACKS[4], "image": ATTACKS[6]},
+        study={"name": ATTACKS[0], "trial": 1},
+    )
+    without = outer_of(3)
+    of = dict(zip(classes, without["per_class"].values(), strict=True))
+    change(
+        run / "metrics.json",
+        duplicates={"rows": 3, "guids": guids[:3]},
+        outer_without_duplicates=without | {"per_class": of},
+    )
+    (run / "studies.json").write_text(json.dumps([invented_study(ATTACKS[6])]), encoding="utf-8")
+    html = render(
+        run,
+        posts,
+        ATTACKS[3],
+        against=against(classes, guids),
+        explain=lambda names: explained(names, ATTACKS),
+    )
+    path = folder / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(page: Path) -> Iterator[Any]:
+    """A browser that has opened the report and logs its console and every request."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        driver.get(page.as_uri())
+        yield driver
+    finally:
+        driver.quit()
+
+
+def look(browser: Any, size: tuple[int, int], scheme: str = "light") -> None:
+    """Makes the window so large and lets it prefer light or dark."""
+    width, height = size
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def test_nothing_is_asked_of_any_host_and_nothing_is_complained_of(
+    browser: Any, page: Path
+) -> None:
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    }
+    assert page.as_uri() in asked
+    others = {url.partition(",")[0] for url in asked - {page.as_uri()}}
+    assert others <= {"data:image/jpeg;base64"}
+
+
+def test_hostile_texts_do_nothing(browser: Any) -> None:
+    assert browser.title == f"Run {ATTACKS[3]}"
+    count = "return document.querySelectorAll(arguments[0]).length"
+    assert browser.execute_script(count, "script, iframe, object, link, [onload], [onerror]") == 0
+    inside = """return [...document.querySelectorAll('*')].filter(
+        e => [...e.attributes].some(a => a.name.startsWith('on'))).length"""
+    assert browser.execute_script(inside) == 0
+    text = browser.execute_script("return document.body.textContent")
+    for attack in ATTACKS:
+        assert attack in text
+
+
+def test_every_section_is_seen(browser: Any) -> None:
+    look(browser, WIDE)
+    heights = "return arguments[0].map(s => document.getElementById(s).offsetHeight)"
+    assert all(height > 60 for height in browser.execute_script(heights, SECTIONS))
+    drawn = """return [...document.querySelectorAll('svg')].every(
+        e => e.getBBox().width > 0 && e.getBoundingClientRect().width > 40)"""
+    assert browser.execute_script(drawn)
+    decoded = "return [...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)"
+    assert browser.execute_script("return document.images.length") > 100
+    assert browser.execute_script(decoded)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_nothing_stands_out_of_the_window(browser: Any, size: tuple[int, int], scheme: str) -> None:
+    look(browser, size, scheme)
+    # With every fold open; what scrolls or ends with an ellipsis in a box counts as that box.
+    wider = """document.querySelectorAll('details').forEach(d => d.open = true);
+        const width = window.innerWidth;
+        const out = [...document.body.querySelectorAll('*')].filter(e => !e.closest('.scroll *')
+            && !e.closest('svg *') && !e.closest('.word *')
+            && e.getBoundingClientRect().right > width + 0.5);
+        return [document.documentElement.scrollWidth, width, out.slice(0, 5).map(
+            e => e.outerHTML.slice(0, 80))]"""
+    scrolled, width, out = browser.execute_script(wider)
+    assert out == []
+    assert scrolled <= width == size[0]
+
+
+def test_text_stands_out_from_its_ground_in_light_and_dark(browser: Any) -> None:
+    """WCAG 2.1 contrast of 4.5 : 1 for the text's three colours."""
+    # Colours go through a canvas, which knows every notation.
+    script = """
+        const rgb = c => { const x = document.createElement('canvas').getContext('2d');
+            x.fillStyle = c; x.fillRect(0, 0, 1, 1); return [...x.getImageData(0, 0, 1, 1).data]; };
+        const style = (s, key) => getComputedStyle(document.querySelector(s))[key];
+        return [rgb(style('body', 'backgroundColor')), rgb(style('body', 'color')),
+            rgb(style('.muted', 'color')), rgb(style('nav a', 'color'))]"""
+
+    def luminance(colour: list[int]) -> float:
+        parts = np.array(colour[:3]) / 255
+        linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    grounds = []
+    for scheme in ("light", "dark"):
+        look(browser, WIDE, scheme)
+        ground, *texts = [luminance(colour) for colour in browser.execute_script(script)]
+        grounds.append(ground)
+        for text in texts:
+            assert (max(ground, text) + 0.05) / (min(ground, text) + 0.05) > 4.5, scheme
+    assert grounds[0] > 0.8
+    assert grounds[1] < 0.1

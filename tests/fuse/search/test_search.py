@@ -1,0 +1,772 @@
+"""Searches: exact counts, repetition, kills, several coordinators, choices, study files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sklearn.metrics import f1_score, log_loss
+
+from fuse.search.coordinator import Progress
+from fuse.search.importance import alpha_beta, by_value, importances
+from fuse.search.ledger import Ledger, Record, address_of, read_records
+from fuse.search.pruning import Rule, step_of
+from fuse.search.sampling import draw
+from fuse.search.search import choose, summaries
+from fuse.search.selection import Scored, optimism, select, ties
+from fuse.search.space import Study, restored
+from fuse.search.study_file import find_study, known_studies, read_study
+from fuse.setting import Setting
+from mmsa_cache.data.splits import outer_split
+from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
+from tests.support import fake_search
+from tests.support.fake_search import (
+    GROUPS,
+    LABELS,
+    FakeFit,
+    make_study,
+    run,
+    score_of,
+    start_thread,
+)
+
+ORIGIN = {"text": "made up"}
+
+
+def record_of(database: str | Path, name: str = "fake") -> Record:
+    return next(record for record in read_records(database) if record.name == name)
+
+
+def states(database: str | Path) -> dict[str, int]:
+    found = [trial.state.name for trial in record_of(database).trials]
+    return {name: found.count(name) for name in sorted(set(found))}
+
+
+def figures(database: str | Path) -> list[tuple[int, str, dict[str, Any], float | None]]:
+    return [(t.number, t.state.name, t.params, t.value) for t in record_of(database).trials]
+
+
+def run_here(database: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:
+    return run(database, folder, trials, start=start_thread, **options)
+
+
+# Running
+
+
+def test_a_search_ends_with_the_exact_number_and_a_judged_choice(tmp_path: Path) -> None:
+    record = run_here(tmp_path / "s.db", tmp_path, 9, devices=["cpu"] * 2)
+    assert record["trials"] == {"complete": 9, "pruned": 0, "fail": 0}
+    trials = record_of(tmp_path / "s.db").trials
+    best = max(trials, key=lambda t: t.value)
+    assert record["trial"] == best.number
+    assert record["inner_units"] == best.user_attrs["result"]["units"]
+    assert best.value == np.mean(record["inner_units"])
+    _, outer = outer_split("grouped", LABELS, GROUPS, 1)
+    right = np.where(outer % 4 == 0, (LABELS[outer] + 1) % 3, LABELS[outer])
+    assert record["outer_score"] == pytest.approx(f1_score(LABELS[outer], right, average="macro"))
+    assert record["optimism_gap"] == record["inner_score"] - record["outer_score"]
+    low, high = record["optimism_interval"]
+    assert low < record["optimism_gap"] < high
+    assert record["looks_at_outer_rows"] == 1
+    assert 0 < record["overhead_share"] <= 1
+
+
+def test_interrupted_and_unbroken_searches_have_the_same_trials(tmp_path: Path) -> None:
+    rule = {"kind": "percentile", "keep": 0.5, "startup": 3, "warmup": 1}
+    study = make_study(pruner=rule)
+    run_here(tmp_path / "whole.db", tmp_path, 14, study=study)
+    whole = figures(tmp_path / "whole.db")
+    assert {state for _, state, _, _ in whole} == {"COMPLETE", "PRUNED"}
+    for trials in (3, 3, 8):
+        run_here(tmp_path / "parts.db", tmp_path, trials, study=study)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.finished == 10 and any(r.epoch > 1 for r in progress.running.values()):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_here(tmp_path / "parts.db", tmp_path, 14, study=study, on_change=interrupt)
+    assert "RUNNING" not in states(tmp_path / "parts.db")
+    assert states(tmp_path / "parts.db").get("WAITING") == 1
+    run_here(tmp_path / "parts.db", tmp_path, 14, study=study)
+    assert figures(tmp_path / "parts.db") == whole
+    other = figures_of_seed(tmp_path, 2, study)
+    assert other != whole
+
+
+def figures_of_seed(folder: Path, seed: int, study: Study) -> list[Any]:
+    run_here(folder / "other.db", folder, 4, study=study, seed=seed)
+    return figures(folder / "other.db")
+
+
+def test_no_point_of_the_random_phase_is_drawn_twice(tmp_path: Path) -> None:
+    for trials in range(1, 9):
+        run_here(tmp_path / "s.db", tmp_path, trials)
+    rates = [params["learning_rate"] for _, _, params, _ in figures(tmp_path / "s.db")]
+    assert len(set(rates)) == 8
+    space = {"fusion": ["concat", "combine"], "dropout": [0.1, 0.2, 0.3]}
+    study = make_study("lists", space=space)
+    run_here(tmp_path / "s.db", tmp_path, 6, study=study)
+    drawn = [tuple(t.params.values()) for t in record_of(tmp_path / "s.db", "lists").trials]
+    assert len(set(drawn)) == 6, "a space of six points was not gone through in six trials"
+
+
+def test_another_space_or_seed_is_refused_by_name(tmp_path: Path) -> None:
+    run_here(tmp_path / "s.db", tmp_path, 1)
+    with pytest.raises(SettingsError, match="seed: the study has 1, wanted is 2"):
+        run_here(tmp_path / "s.db", tmp_path, 2, seed=2)
+    with pytest.raises(SettingsError, match="folds: the study has 3"):
+        run_here(tmp_path / "s.db", tmp_path, 2, study=make_study(folds=4))
+
+
+def test_diverging_trials_are_named_and_the_study_goes_on(tmp_path: Path) -> None:
+    fit = FakeFit(tmp_path, nan_from=0.02)
+    record = run_here(tmp_path / "s.db", tmp_path, 8, fit=fit)
+    assert record["trials"]["complete"] == 8
+    assert record["trials"]["fail"] == len(record["failed"]) > 0
+    assert all(f["reason"] == "The loss is nan in epoch 1." for f in record["failed"])
+
+
+def test_a_search_whose_trials_all_fail_ends_clearly(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="5 of 5 trials failed") as caught:
+        run_here(tmp_path / "s.db", tmp_path, 50, fit=FakeFit(tmp_path, nan_from=0.0))
+    assert "trial 4: The loss is nan" in str(caught.value)
+    assert states(tmp_path / "s.db") == {"FAIL": 5}
+
+
+class _OutOfMemory(FakeFit):
+    def __call__(self, setting: Setting, *arguments: Any, **options: Any) -> Any:
+        if setting.text_dim == 32:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return super().__call__(setting, *arguments, **options)
+
+
+def test_out_of_memory_fails_one_trial(tmp_path: Path) -> None:
+    record = run_here(tmp_path / "s.db", tmp_path, 6, fit=_OutOfMemory(tmp_path))
+    assert record["trials"]["complete"] == 6
+    assert "can't allocate memory" in record["failed"][0]["reason"]
+
+
+def test_a_second_look_at_the_outer_rows_is_counted(tmp_path: Path) -> None:
+    looks = []
+    for trials in (2, 2, 12):
+        record = run_here(tmp_path / "s.db", tmp_path, trials)
+        looks.append((record["looks_at_outer_rows"], record["trial"]))
+    assert looks[0] == looks[1], "the same choice was judged twice"
+    assert looks[2][0] == (2 if looks[2][1] != looks[0][1] else 1)
+
+
+# Kills
+
+
+def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
+    fit = FakeFit(tmp_path, 0.02, kill=2)
+    record = run(tmp_path / "s.db", tmp_path, 6, fit=fit, devices=["cpu"] * 2)
+    assert (tmp_path / "killed-1").exists()
+    assert record["trials"] == {"complete": 6, "pruned": 0, "fail": 0}
+    assert states(tmp_path / "s.db") == {"COMPLETE": 6}
+    deaths = [t.user_attrs.get("deaths", 0) for t in record_of(tmp_path / "s.db").trials]
+    assert sum(deaths) == 2
+    for trial in record_of(tmp_path / "s.db").trials:
+        setting = restored(trial.user_attrs["setting"])
+        offsets = np.array(trial.user_attrs["result"]["units"]) - score_of(setting, 0)
+        assert set(np.round(offsets, 6)) <= {0.0, 0.01, 0.02}
+
+
+class _Deadly(FakeFit):
+    """A trial with two layers always takes its process with it."""
+
+    def _dies(self) -> bool:
+        return (self.folder / "deadly").exists()
+
+    def __call__(self, setting: Setting, *arguments: Any, **options: Any) -> Any:
+        if setting.layers == 2 and setting.fusion == "encoder":
+            (self.folder / "deadly").touch()
+        else:
+            (self.folder / "deadly").unlink(missing_ok=True)
+        return super().__call__(setting, *arguments, **options)
+
+
+@pytest.mark.faults
+def test_retries_are_capped_and_the_reason_is_kept(tmp_path: Path) -> None:
+    record = run(tmp_path / "s.db", tmp_path, 8, fit=_Deadly(tmp_path))
+    assert record["trials"]["complete"] == 8
+    assert record["failed"]
+    assert record["failed"][0]["reason"] == (
+        "its worker died 3 times: killed by SIGKILL (out of memory?)"
+    )
+
+
+def start(database: str | Path, folder: Path, trials: int, **options: Any) -> subprocess.Popen[str]:
+    """The fake search as a program of its own."""
+    arguments = [database, folder, trials, options.get("workers", 2), options.get("seconds", 0.02)]
+    return subprocess.Popen(
+        [sys.executable, fake_search.__file__, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return dict(json.loads(out))
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def wait_for_trainings(folder: Path, lines: int) -> set[int]:
+    """Waits until so many trainings have begun; the processes that did them."""
+    deadline = time.monotonic() + 90
+    path = folder / "trainings.txt"
+    while not path.exists() or len(found := path.read_text().splitlines()) < lines:
+        assert time.monotonic() < deadline, "the search does not get on"
+        time.sleep(0.01)
+    return {int(line.split()[0]) for line in found}
+
+
+def assert_gone(pids: set[int]) -> None:
+    deadline = time.monotonic() + 20
+    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"workers {alive} are still there"
+        time.sleep(0.02)
+
+
+def test_a_killed_coordinator_takes_its_workers_along_and_resumes(tmp_path: Path) -> None:
+    process = start(tmp_path / "s.db", tmp_path, 8, seconds=0.05)
+    pids = wait_for_trainings(tmp_path, 8)
+    kill(process)
+    assert_gone(pids)
+    left = states(tmp_path / "s.db")
+    assert left["RUNNING"] in (1, 2)
+    kept = [f for f in figures(tmp_path / "s.db") if f[1] == "COMPLETE"]
+    run_here(tmp_path / "s.db", tmp_path, 8)
+    assert states(tmp_path / "s.db") == {"COMPLETE": 8}
+    assert [f for f in figures(tmp_path / "s.db") if f in kept] == kept
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    process = start(tmp_path / "s.db", tmp_path, 8, seconds=0.05)
+    pids = wait_for_trainings(tmp_path, 8)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert_gone(pids)
+    assert "RUNNING" not in states(tmp_path / "s.db")
+    assert states(tmp_path / "s.db")["COMPLETE"] >= 1
+    run_here(tmp_path / "s.db", tmp_path, 8)
+    assert states(tmp_path / "s.db") == {"COMPLETE": 8}
+    assert not list(tmp_path.glob(".s.db.owner-*"))
+
+
+@pytest.mark.faults
+def test_a_series_of_kills_ends_with_the_trials_of_an_unbroken_search(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        before = len(read_lines(tmp_path))
+        process = start(tmp_path / "s.db", tmp_path, 20, workers=1, seconds=0.02)
+        wait_for_trainings(tmp_path, before + int(rng.integers(1, 9)))
+        kill(process)
+    run_here(tmp_path / "s.db", tmp_path, 20)
+    run_here(tmp_path / "whole.db", tmp_path, 20)
+    assert figures(tmp_path / "s.db") == figures(tmp_path / "whole.db")
+
+
+def read_lines(folder: Path) -> list[str]:
+    path = folder / "trainings.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+# Several coordinators, databases
+
+
+def two_coordinators(storage: str | Path, folder: Path) -> None:
+    both = [start(storage, folder, 12, workers=1, seconds=0.03) for _ in range(2)]
+    records = [result(process) for process in both]
+    assert states(storage) == {"COMPLETE": 12}
+    assert records[0]["trial"] == records[1]["trial"]
+    assert records[0]["outer_score"] == records[1]["outer_score"]
+    assert [record["looks_at_outer_rows"] for record in records] == [1, 1]
+    trainings = [line.split()[0] for line in read_lines(folder)]
+    assert len(trainings) == 12 * 3 + 3, "a trial was trained twice, or the choice judged twice"
+    assert len(set(trainings)) == 2, "one of the two did nothing"
+
+
+def test_two_coordinators_share_a_fresh_sqlite_file(tmp_path: Path) -> None:
+    two_coordinators(tmp_path / "new" / "s.db", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, list[str]]]:
+    """A throw-away PostgreSQL on loopback: its address, and the start of a pg_ctl command."""
+    pytest.importorskip("pg8000", reason="the extra 'postgres' is not installed")
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = shutil.which("initdb") or (str(places[-1]) if places else None)
+    if found is None:
+        pytest.skip("Debian's postgresql is not installed")
+    programs = Path(found).resolve().parent
+    # Not one of pytest's folders: those are closed to the user that the server runs as.
+    folder = Path(tempfile.mkdtemp(prefix="mmsa-postgres-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        shutil.chown(folder, "postgres", "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = folder / "data"
+    setup = {"check": True, "capture_output": True, "cwd": folder}
+    subprocess.run(
+        [*as_user, programs / "initdb", "-D", data, "-U", "mmsa", "-A", "trust", "-N"],
+        **setup,
+    )
+    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off"
+    control = [*as_user, str(programs / "pg_ctl"), "-D", str(data), "-w", "-o", options]
+    log = ["-l", str(folder / "log")]
+    subprocess.run([*control, *log, "start"], **setup)
+    try:
+        yield f"postgresql://mmsa@127.0.0.1:{port}/postgres", [*control, *log]
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **setup)
+        shutil.rmtree(folder)
+
+
+def test_two_coordinators_share_a_fresh_postgresql(
+    tmp_path: Path, server: tuple[str, list[str]]
+) -> None:
+    two_coordinators(server[0], tmp_path)
+
+
+@pytest.mark.faults
+def test_a_server_that_restarts_and_a_killed_coordinator_lose_nothing(
+    tmp_path: Path, server: tuple[str, list[str]]
+) -> None:
+    address, control = server
+    storage = address.replace("/postgres", "/restarted")
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(address_of(address), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("create database restarted"))
+    engine.dispose()
+    first, second = (start(storage, tmp_path, 20, workers=1, seconds=0.05) for _ in range(2))
+    wait_for_trainings(tmp_path, 12)
+    subprocess.run([*control, "-m", "immediate", "restart"], check=True, capture_output=True)
+    wait_for_trainings(tmp_path, 24)
+    kill(first)
+    assert result(second)["trials"]["complete"] == 20
+    assert states(storage) == {"COMPLETE": 20}
+
+
+def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
+    run_here(tmp_path / "s.db", tmp_path, 1)
+    connection = sqlite3.connect(tmp_path / "s.db", check_same_thread=False)
+    connection.execute("begin exclusive")
+
+    def unlock() -> None:
+        time.sleep(1)
+        connection.rollback()
+        connection.close()
+
+    threading.Thread(target=unlock).start()
+    run_here(tmp_path / "s.db", tmp_path, 3)
+    assert states(tmp_path / "s.db") == {"COMPLETE": 3}
+
+
+def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = address_of("postgresql://me:secret@host/db").render_as_string()
+    assert hidden == "postgresql+pg8000://me:***@host/db"
+    for wrong in ("mysql://host/db", "sqlite://", "sqlite:///:memory:", "here"):
+        with pytest.raises(SettingsError, match="--storage"):
+            address_of(wrong)
+    monkeypatch.setattr("fuse.search.locks.PATIENCE", 0.2)
+    pytest.importorskip("pg8000")
+    with pytest.raises(MmsaError, match=r"me:\*\*\*@127\.0\.0\.1:1/db does not answer"):
+        Ledger("postgresql://me:secret@127.0.0.1:1/db", "s")
+
+
+# Giving up
+
+
+def test_steps_are_quarters_whatever_the_number_of_epochs() -> None:
+    assert [step_of(0, epoch, 8) for epoch in range(1, 9)] == [
+        None,
+        1,
+        None,
+        2,
+        None,
+        3,
+        None,
+        None,
+    ]
+    assert [step_of(2, epoch, 3) for epoch in (1, 2, 3)] == [9, 10, None]
+    assert [step_of(0, epoch, 1) for epoch in (1,)] == [None]
+
+
+def test_only_what_is_weak_among_all_finished_trials_is_given_up() -> None:
+    rule = Rule("percentile", keep=0.5, startup=4, warmup=1)
+    finished = [{2: 0.1}, {2: 0.2, 4: 0.3}, {2: 0.4, 4: 0.5}, {2: 0.5, 4: 0.6}]
+    assert not rule.gives_up(1, 0.0, finished), "the warm-up is judged"
+    assert not rule.gives_up(2, 0.0, finished[:3]), "three trials are fewer than four"
+    assert rule.gives_up(2, 0.29, finished)
+    assert not rule.gives_up(2, 0.31, finished)
+    # The median at step 4 is that of 0.1 (where it stopped), 0.3, 0.5 and 0.6, not of the rest.
+    assert rule.gives_up(4, 0.39, finished)
+    assert not rule.gives_up(4, 0.41, finished)
+    assert not Rule("none").gives_up(4, 0.0, finished * 10)
+
+
+def test_halving_judges_at_growing_steps_among_those_that_came_so_far() -> None:
+    rule = Rule("halving", keep=0.5, startup=2, warmup=0)
+    finished = [{1: 0.1}, {1: 0.2, 2: 0.3}, {1: 0.3, 2: 0.4, 4: 0.5}]
+    assert rule.gives_up(1, 0.19, finished)
+    assert rule.gives_up(2, 0.34, finished)
+    assert not rule.gives_up(3, 0.0, finished), "step 3 is no rung"
+    assert not rule.gives_up(4, 0.0, finished), "only one trial came so far"
+
+
+def test_trials_side_by_side_are_compared_with_finished_ones_only(tmp_path: Path) -> None:
+    rule = {"kind": "percentile", "keep": 0.5, "startup": 5, "warmup": 1}
+    study = make_study(pruner=rule)
+    record = run_here(tmp_path / "s.db", tmp_path, 24, study=study, devices=["cpu"] * 3)
+    trials = record_of(tmp_path / "s.db").trials
+    assert record["trials"]["complete"] + record["trials"]["pruned"] == 24
+    assert record["trials"]["pruned"] > 0
+    complete = [t for t in trials if t.state is TrialState.COMPLETE]
+    assert len(complete) >= 5
+    truth = {
+        t.number: np.mean([score_of(restored(t.user_attrs["setting"]), f) for f in range(3)])
+        for t in trials
+    }
+    best = max(truth, key=lambda number: truth[number])
+    assert trials[best].state is TrialState.COMPLETE, "the best trial was given up"
+    for trial in trials:
+        if trial.state is TrialState.PRUNED:
+            steps = {int(k): v for k, v in trial.user_attrs["result"]["steps"].items()}
+            assert trial.value == steps[max(steps)]
+            assert len(trial.user_attrs["result"]["units"]) < 3 or max(steps) < 12
+
+
+# Choices
+
+
+def trial_of(number: int, *units: float, parameters: int = 10, seconds: float = 1.0) -> Scored:
+    return Scored(number, units, parameters, seconds)
+
+
+def test_one_standard_error_takes_the_simplest_near_the_best() -> None:
+    best = trial_of(0, 0.70, 0.60, 0.65, parameters=100)  # mean 0.65, s.e. 0.05/√3 = 0.0289
+    near = trial_of(1, 0.66, 0.60, 0.62, parameters=50)  # 0.6267
+    nearer = trial_of(2, 0.70, 0.60, 0.63, parameters=50, seconds=2.0)  # 0.6433
+    far = trial_of(3, 0.62, 0.62, 0.62, parameters=1)  # 0.62 < 0.6211
+    assert best.standard_error == pytest.approx(0.05 / 3**0.5)
+    every = [far, nearer, near, best]
+    assert select(every, "best").number == 0
+    assert select(every, "one-se").number == 1, "of two equally simple ones the faster"
+    assert select([best, far], "one-se").number == 0
+    with pytest.raises(SettingsError, match=r"'worst'.*\n.*best, one-se"):
+        select(every, "worst")
+    with pytest.raises(SettingsError, match="No trial was trained to the end"):
+        select([], "best")
+
+
+def test_ties_are_paired_over_the_folds() -> None:
+    # Difference 0.02 in every fold but for ±0.001: told apart, however much the folds differ.
+    a = trial_of(0, 0.50, 0.60, 0.70)
+    b = trial_of(1, 0.481, 0.58, 0.679)
+    c = trial_of(2, 0.40, 0.60, 0.75)  # 0.1, 0, −0.05: mean 0.0167, not told apart
+    assert ties([a, b, c], folds=3) == [0, 2]
+    # By hand for c: s² = 0.005833, (1/3 + 1/2) s² = 0.004861, t₂ = 4.303: 0.0167 < 0.300.
+    # For b: differences 0.019, 0.02, 0.021, s² = 1e-6, √(8.33e-7) · 4.303 = 0.0039 < 0.02.
+    assert ties([a], folds=3) == [0]
+
+
+def test_the_optimism_gap_is_that_of_counted_rows() -> None:
+    labels = np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 1])
+    groups = np.arange(10)
+    eye = np.eye(2)
+    validation = [np.array([0, 2]), np.array([1, 3])]
+    outer = np.arange(4, 10)
+    results = [
+        {"held_out": eye[[0, 1]], "outer": eye[[0, 0, 1, 1, 1, 0]]},  # 2 of 2; 4 of 6
+        {"held_out": eye[[0, 0]], "outer": eye[[0, 1, 1, 1, 0, 1]]},  # 1 of 2; 5 of 6
+    ]
+    common: Any = {"seed": 0}
+    gap = optimism(results, validation, outer, labels, groups, metric="accuracy", **common)
+    assert gap.inner == pytest.approx(0.75)
+    assert gap.outer == pytest.approx(0.75)
+    assert gap.value == pytest.approx(0.0)
+    # Halves count as class 0: rows 4 … 9 become 0, 0, 1, 1, 0, 0.
+    assert gap.together == pytest.approx(5 / 6)
+    low, high = gap.interval
+    assert low < 0 < high
+    f1 = optimism(results, validation, outer, labels, groups, metric="macro_f1", **common)
+    want = [
+        f1_score(labels[rows], r["held_out"].argmax(1), average="macro", zero_division=0)
+        for rows, r in zip(validation, results, strict=True)
+    ]
+    assert f1.inner == pytest.approx(np.mean(want))
+    want = [f1_score(labels[outer], r["outer"].argmax(1), average="macro") for r in results]
+    assert f1.outer == pytest.approx(np.mean(want))
+    soft: Any = [{key: 0.8 * p + 0.1 for key, p in r.items()} for r in results]
+    loss = optimism(soft, validation, outer, labels, groups, metric="neg_log_loss", **common)
+    want = [-log_loss(labels[outer], r["outer"]) for r in soft]
+    assert loss.outer == pytest.approx(np.mean(want))
+
+
+def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
+    """Of n rows, p right: the standard error of the gap is √(p(1−p)(1/n_in + 1/n_out))."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 1200)
+    right = rng.random(1200) < 0.7
+    predicted = np.eye(2)[np.where(right, labels, 1 - labels)]
+    inside, outer = np.arange(400), np.arange(400, 1200)
+    results = [{"held_out": predicted[inside], "outer": predicted[outer]}]
+    kwargs: Any = {"metric": "accuracy", "seed": 0}
+    gap = optimism(results, [inside], outer, labels, np.arange(1200), **kwargs)
+    error = (0.21 * (1 / 400 + 1 / 800)) ** 0.5
+    width = gap.interval[1] - gap.interval[0]
+    assert width == pytest.approx(2 * 1.96 * error, rel=0.1)
+    # Rows in pairs of twins are half as many posts: √2 wider.
+    paired = optimism(results, [inside], outer, labels, np.arange(1200) // 2, **kwargs)
+    assert paired.interval[1] - paired.interval[0] == pytest.approx(width, rel=0.15)
+
+
+def test_train_finds_the_choice_and_where_it_came_from(tmp_path: Path) -> None:
+    database = tmp_path / "s.db"
+    record = run_here(database, tmp_path, 6, how="one-se")
+    chosen, study = choose("best", ORIGIN, database)
+    assert (chosen.trial, study) == (record["trial"], make_study())
+    assert chosen.source["how"] == "one-se"
+    assert chosen.source["finished"] == 6
+    assert chosen.source["units"] == record["inner_units"]
+    assert chosen.setting == Setting(**record["setting"])
+    named, _ = choose("fake:3", ORIGIN, database)
+    assert (named.trial, named.source["how"]) == (3, "named")
+    with pytest.raises(SettingsError, match=r"Trial 99 .*\n.*Its best: \d"):
+        choose("fake:99", ORIGIN, database)
+    with pytest.raises(SettingsError, match="fake was made on other features"):
+        choose("fake", {"text": "another"}, database)
+    with pytest.raises(SettingsError, match="Write NAME:TRIAL"):
+        choose("fake:best", ORIGIN, database)
+    with pytest.raises(SettingsError, match="There are no studies here"):
+        choose("best", ORIGIN, tmp_path / "none.db")
+    (summary,) = summaries(database)
+    assert (summary.name, summary.complete, summary.score) == ("fake", 6, chosen.score)
+    assert summary.last == pytest.approx(time.time(), abs=60)
+
+
+def test_a_setting_in_a_database_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="fusion: 'glue', valid: concat"):
+        restored({"fusion": "glue"})
+    with pytest.raises(ValueError, match="text_dim: 'big' is str, a whole number is expected"):
+        restored({"text_dim": "big"})
+    with pytest.raises(ValueError, match="colour: unknown"):
+        restored({"colour": 1})
+
+
+# What mattered
+
+
+def made_up(number: int, value: float, **params: Any) -> FrozenTrial:
+    distributions: dict[str, Any] = {
+        "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
+        "fusion": CategoricalDistribution(["concat", "encoder"]),
+        "text_dim": CategoricalDistribution([16, 32]),
+    }
+    trial = create_trial(
+        params=params,
+        distributions={key: distributions[key] for key in params},
+        value=value,
+        user_attrs={
+            "setting": {**params, "loss": "acb", "alpha": params["text_dim"] / 64}
+            | {"beta": 1 - params["text_dim"] / 64}
+        },
+    )
+    trial.number = number
+    return trial
+
+
+def test_the_parameter_that_sets_the_score_is_the_important_one() -> None:
+    rng = np.random.default_rng(0)
+    trials = []
+    for number in range(60):
+        rate = float(10 ** rng.uniform(-4, -1))
+        fusion = str(rng.choice(["concat", "encoder"]))
+        dim = int(rng.choice([16, 32]))
+        value = -abs(np.log10(rate) + 2) + 0.01 * rng.normal()
+        trials.append(made_up(number, value, learning_rate=rate, fusion=fusion, text_dim=dim))
+    rows = importances(trials, 0)
+    assert rows[0]["parameter"] == "learning_rate"
+    assert rows[0]["low"] > rows[1]["high"]
+    assert all(0 <= row["low"] <= row["median"] <= row["high"] <= 1 for row in rows)
+    assert importances(trials[:9], 0) == []
+    assert importances(trials, 0) == rows
+    best = by_value(trials, "fusion")
+    assert best[0]["score"] == max(t.value for t in trials)
+    assert sum(row["trials"] for row in best) == 60
+    surface = alpha_beta(trials)
+    assert [(row["alpha"], row["beta"]) for row in surface] == [(0.25, 0.75), (0.5, 0.5)]
+    quarter = [t.value for t in trials if t.params["text_dim"] == 16]
+    assert surface[0]["mean"] == pytest.approx(np.mean(quarter))
+    assert surface[0]["best"] == max(quarter)
+
+
+# Study files
+
+
+def drawn(study: Study, number: int) -> tuple[dict[str, Any], Setting]:
+    found = draw(study, [], number)
+    return found.params, found.setting
+
+
+def test_parameters_are_asked_for_only_where_they_matter(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        """[space]
+fusion = ["concat", "encoder", "attention"]
+level = ["pooled", "tokens"]
+grid = [2, 4]
+layers = { values = [1, 2], when = { fusion = ["encoder"], level = ["tokens"] } }
+image_dim = [64, 128]
+text_dim = [256]
+loss = ["acb", "ce"]
+alpha = [0.25, 0.9]
+[space.batch_size]
+low = 16
+high = 64
+step = 16
+"""
+    )
+    study = read_study(path)
+    seen = set()
+    for number in range(60):
+        params, setting = drawn(study, number)
+        assert ("grid" in params) == (setting.level == "tokens")
+        assert ("layers" in params) == (setting.fusion == "encoder" and setting.level == "tokens")
+        assert ("alpha" in params) == (setting.loss == "acb")
+        assert ("image_dim" in params) == (setting.fusion == "concat")
+        assert setting.image_dim == params.get("image_dim", 256)
+        assert setting.beta == (1 - params["alpha"] if "alpha" in params else Setting().beta)
+        assert setting.batch_size in (16, 32, 48, 64)
+        seen.add((setting.fusion, setting.level, setting.loss))
+    assert len(seen) == 12
+    assert Study.from_dict(json.loads(json.dumps(study.as_dict()))) == study
+
+
+def test_the_order_of_a_file_does_not_change_what_is_drawn() -> None:
+    space = make_study().space
+    turned = make_study(space=dict(reversed(space.items())))
+    for number in range(5):
+        assert drawn(make_study(), number) == drawn(turned, number)
+
+
+def test_all_mistakes_of_a_study_file_are_listed_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(
+        """[protocoll]
+[protocol]
+outer = "inner"
+folds = 1
+seed = 3
+metric = "luck"
+[sampler]
+kind = "magic"
+[pruner]
+keep = 2
+[fixed]
+text_dim = "wide"
+variants = 1
+loss = "mse"
+dropout = 0.1
+metric = "accuracy"
+[space]
+dropout = [0.1]
+learnig_rate = [0.1]
+layers = { low = 3, high = 1 }
+weight_decay = { low = 0, high = 9, log = true }
+fusion = { low = "concat", high = "encoder" }
+batch_size = []
+level = ["pooled", "words"]
+alpha = { values = [0.5], when = { los = ["acb"] } }
+beta = { values = [0.5], when = { loss = ["abc"] } }
+"""
+    )
+    with pytest.raises(SettingsError) as caught:
+        read_study(path)
+    problems = caught.value.problems
+    assert problems == [
+        "protocoll: unknown table (near: protocol)",
+        "protocol.seed: unknown key (near: seeds)",
+        "protocol.metric: 'luck', valid: macro_f1, accuracy, neg_log_loss",
+        "protocol.outer: 'inner', valid: report, report-parity, grouped",
+        "sampler.kind: 'magic', valid: tpe, random",
+        "protocol.folds: 1, a whole number from 2 is expected",
+        "pruner.keep: 2, a share between 0 and 1 is expected",
+        "space.dropout: stands in fixed too",
+        "fixed.text_dim: 'wide' is str, a whole number is expected",
+        "fixed.variants: 1 is int, true or false is expected",
+        problems[10],
+        "fixed.metric: the metric stands in protocol",
+        "space.learnig_rate: unknown parameter (near: learning_rate)",
+        "space.layers: low 3 is above high 1",
+        "space.weight_decay: log needs a low above 0",
+        "space.fusion: has no range, write a list",
+        problems[16],
+        "space.level: unknown value 'words', valid: pooled, tokens",
+        "space.alpha: when.los: unknown parameter (near: loss)",
+        problems[19],
+    ]
+    assert problems[10].startswith("fixed.loss: 'mse', valid: acb, ce")
+    assert problems[16].startswith("space.batch_size: write a list")
+    assert problems[19].startswith("space.beta: when.loss: 'abc', valid: acb")
+
+
+def test_conditions_in_a_ring_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ring.toml"
+    path.write_text(
+        """[space]
+layers = { values = [1, 2], when = { ffn = [64] } }
+ffn = { values = [64, 128], when = { layers = [1] } }
+"""
+    )
+    with pytest.raises(SettingsError, match=r"the conditions of .* depend on each other"):
+        read_study(path)
+
+
+def test_every_shipped_study_is_right() -> None:
+    known = known_studies()
+    assert {"default", "pooled", "report-table", "tokens", "demo"} <= known.keys()
+    for name in known:
+        study = read_study(find_study(name))
+        for number in range(20):
+            _, setting = drawn(study, number)
+            assert restored(asdict(setting)) == setting
+    report = read_study(find_study("report-table"))
+    assert report.space["learning_rate"] == [5e-6, 1e-5, 2e-5, 8e-5, 1e-4]
+    assert report.space["text_dim"] == [128, 256, 512]
+    assert read_study(find_study("pooled")).fixed["level"] == "pooled"

@@ -1,0 +1,185 @@
+"""A search without training: what stands for the trainer, and a program that runs it.
+
+Scores follow from the setting and the fold alone, so that tests know them beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fuse.search.worker import serve
+from fuse.setting import Setting
+from fuse.training.trainer import Fit, TrainingError
+
+if TYPE_CHECKING:
+    from fuse.search.space import Study
+
+NAMES = ("positive", "neutral", "negative")
+ROWS = 120
+LABELS = np.tile([0, 1, 2], ROWS // 3)
+GROUPS = np.arange(ROWS)
+EPOCHS = 4
+
+
+def make_study(name: str = "fake", **changes: Any) -> Study:
+    from fuse.search.space import Study
+
+    values: dict[str, Any] = {
+        "outer": "grouped",
+        "folds": 3,
+        "sampler": {"kind": "tpe", "startup": 4},
+        "pruner": {"kind": "none"},
+        "fixed": {"epochs": EPOCHS, "keep": "last"},
+        "space": {
+            "fusion": ["concat", "encoder"],
+            "layers": [1, 2, 3],
+            "text_dim": [16, 32],
+            "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+        },
+    }
+    return Study(name, **{**values, **changes})
+
+
+@dataclass(frozen=True)
+class FakeSource:
+    """Stands for a bank: nothing is read from it."""
+
+    def open(self, device: str) -> str:
+        return device
+
+
+def score_of(setting: Setting, fold: int) -> float:
+    """Best near a learning rate of 0.01, with an offset a fold."""
+    distance = abs(np.log10(setting.learning_rate) + 2)
+    return float(0.8 - 0.1 * distance - 0.02 * (setting.fusion == "encoder") + 0.01 * fold)
+
+
+@dataclass(frozen=True)
+class FakeFit:
+    """Stands for `fuse.training.trainer.fit`.
+
+    Args:
+        folder: Where it leaves a line for every training begun.
+        seconds: How long an epoch takes.
+        kill: Trainings by whose second epoch the process kills itself: so often in all.
+        nan_from: Trials with a learning rate from here on diverge.
+    """
+
+    folder: Path
+    seconds: float = 0.0
+    kill: int = 0
+    nan_from: float = 1.0
+
+    def __call__(
+        self,
+        setting: Setting,
+        bank: Any,
+        train: np.ndarray,
+        validation: np.ndarray,
+        *,
+        names: tuple[str, ...],
+        seed: int,
+        on_epoch: Callable[[dict[str, Any]], None],
+    ) -> Fit:
+        fold = int(validation[0]) % 3
+        with (self.folder / "trainings.txt").open("a") as log:
+            log.write(f"{os.getpid()} {setting.learning_rate} {fold}\n")
+        history = []
+        for epoch in range(1, setting.epochs + 1):
+            time.sleep(self.seconds)
+            if setting.learning_rate >= self.nan_from:
+                raise TrainingError(f"The loss is nan in epoch {epoch}.")
+            if epoch == 2 and self._dies():
+                os.kill(os.getpid(), signal.SIGKILL)
+            value = score_of(setting, fold) * (0.5 + 0.5 * epoch / setting.epochs)
+            record = {"epoch": epoch, "macro_f1": value, "accuracy": value}
+            history.append(record)
+            on_epoch(record)
+        return Fit(torch.nn.Linear(setting.text_dim, 1), history[-1], history)
+
+    def _dies(self) -> bool:
+        for number in range(self.kill):
+            try:
+                (self.folder / f"killed-{number}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return True
+        return False
+
+
+def fake_predict(model: Any, bank: Any, samples: np.ndarray, setting: Setting) -> np.ndarray:
+    """Right for three rows of four."""
+    right = np.eye(3)[LABELS[samples]]
+    return np.where((samples % 4 == 0)[:, None], np.roll(right, 1, 1), right)
+
+
+class ThreadWorker(threading.Thread):
+    """A worker inside this process: for what needs no process to be killed."""
+
+    exitcode = 0
+
+    def terminate(self) -> None:
+        """It ends with its pipe."""
+
+    kill = terminate
+
+
+def start_thread(pipe: Connection, device: str) -> ThreadWorker:
+    worker = ThreadWorker(target=serve, args=(pipe, device), daemon=True)
+    worker.start()
+    return worker
+
+
+def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:
+    """Runs a search with the fake trainer; its record."""
+    # Workers import this module too, and have no use for the rest of a search.
+    from fuse.search.search import search
+
+    study = options.pop("study", make_study())
+    fit = options.pop("fit", FakeFit(folder))
+    return search(
+        study,
+        FakeSource(),
+        LABELS,
+        GROUPS,
+        trials=trials,
+        names=NAMES,
+        seed=options.pop("seed", 1),
+        origin={"text": "made up"},
+        storage=storage,
+        fit=fit,
+        predict=fake_predict,
+        **options,
+    ).record
+
+
+def main() -> None:
+    """``STORAGE FOLDER TRIALS WORKERS SECONDS``; prints the record."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where tests run behind a shell
+    storage, folder, trials, workers, seconds = sys.argv[1:]
+    place: str | Path = storage if "://" in storage else Path(storage)
+    fit = FakeFit(Path(folder), float(seconds))
+    try:
+        record = run(place, Path(folder), int(trials), devices=["cpu"] * int(workers), fit=fit)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

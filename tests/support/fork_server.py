@@ -1,0 +1,107 @@
+"""Runs the command line in forked children of one process that has imported everything.
+
+A start of Python with torch and transformers takes seconds; a fork takes hundredths. One JSON line
+a request: ``{"start": [argument, …], "cwd": …, "log": …}`` answers the process number,
+``{"wait": number}`` its exit code (−signal where one ended it).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.faulty import fork
+
+
+def main() -> None:
+    import torch
+
+    from extract.encoders.compat import prepare_torchvision
+    from mmsa_cache.cli import main as cli
+    from mmsa_cache.compose import extract as verb_extract
+
+    torch.set_num_threads(1)
+    prepare_torchvision()
+    verb_extract._import_libraries()
+    import transformers
+
+    for name in ("AutoConfig", "AutoModel", "AutoTokenizer", "BertModel"):
+        getattr(transformers, name)
+    import mmsa_cache.compose.pipeline  # noqa: F401
+
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
+            continue
+
+        def work(request: dict[str, Any] = request) -> None:
+            os.chdir(request["cwd"])
+            sys.argv = ["mmsa", *request["start"]]
+            cli.main()
+
+        print(json.dumps(fork(work, Path(request["log"]))), flush=True)
+
+
+class ForkServer:
+    """The other end.
+
+    Args:
+        folder: Where commands run, and where their output goes, ``log.txt``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.log = folder / "log.txt"
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+            | {"TOKENIZERS_PARALLELISM": "false"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the fork server has ended"
+        return json.loads(line)
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def start(self, *arguments: str) -> int:
+        """Starts ``mmsa ARGUMENTS``; its process number."""
+        request = {"start": arguments, "cwd": str(self._folder), "log": str(self.log)}
+        return int(self._ask(request))
+
+    def wait(self, pid: int) -> int:
+        """Its exit code."""
+        return int(self._ask({"wait": pid}))
+
+    def run(self, *arguments: str) -> int:
+        """Runs ``mmsa ARGUMENTS``; its exit code."""
+        return self.wait(self.start(*arguments))
+
+    def said(self, after: int = 0) -> str:
+        """What commands printed, from a byte on."""
+        return self.log.read_bytes()[after:].decode()
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""``FOLDER PAIRS``: extracts generated pairs with the tiny random encoders of ``./mmsa.toml``.
+
+Prints, a modality each, resident bytes and open files at 10, 50 and 100 % of the rows.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from extract.engine import Job, Row, extract, plan_rows
+from extract.inputs.decode import decode
+from mmsa_cache.compose.pipeline import resolve_encoder
+from mmsa_cache.config.settings import load_settings
+from mmsa_cache.data.dataset import Sample
+from mmsa_cache.store.store import CacheWriter, open_shards
+
+SHARES = (10, 50, 100)
+
+
+def picture(number: int) -> bytes:
+    rng = np.random.default_rng(number)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def text(number: int) -> str:
+    return " ".join(["good", "bad", "plain", "day", "sea", "rain", "sun"][: 1 + number % 7])
+
+
+def look() -> tuple[int, int]:
+    """Resident bytes and open files of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE"), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+def main() -> None:
+    folder, pairs = Path(sys.argv[1]), int(sys.argv[2])
+    settings, device = load_settings(), torch.device("cpu")
+    samples = [Sample(str(i), i % 3, text(i), Path(f"{i}.jpg"), "", "") for i in range(pairs)]
+    rows = plan_rows(samples, {})
+    record: dict[str, list[Any]] = {}
+    for modality in ("text", "image"):
+        encoder = resolve_encoder(settings, modality).load(device)
+
+        def read(row: Row, modality: str = modality) -> tuple[Any, str]:
+            number = int(row.sample.guid)
+            if modality == "text":
+                return row.sample.text, ""
+            return decode(picture(number), f"{number}.jpg", None), ""
+
+        looks: list[Any] = []
+        done = 0
+
+        def advance(count: int, looks: list[Any] = looks) -> None:
+            nonlocal done
+            done += count
+            if len(looks) < len(SHARES) and 100 * done >= SHARES[len(looks)] * pairs:
+                looks.append((SHARES[len(looks)], *look()))
+
+        writer = CacheWriter(folder / modality, {"of": "generated"}, len(rows))
+        with writer.lock(lambda: None):
+            job = Job(rows, read, encoder, writer, lambda a=advance: nullcontext(a))
+            extract([job], device, shard_rows=256, batch_size=64)
+        assert sum(len(shard.guids) for shard in open_shards(folder / modality)) == pairs
+        record[modality] = looks
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
