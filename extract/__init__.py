@@ -5,25 +5,25 @@ from typing import TYPE_CHECKING
 from mmsa_cache.lazy import public
 
 if TYPE_CHECKING:
-    from .encoders.encoder import Options as Options
+    from .encode import encode_rows as encode_rows
     from .encoders.image import resolve_image as resolve_image
     from .encoders.image import resolve_joint_image as resolve_joint_image
+    from .encoders.options import Options as Options
     from .encoders.text import resolve_text as resolve_text
-    from .engine import encode_rows as encode_rows
-    from .engine import plan_rows as plan_rows
     from .inputs.augment import augment_image as augment_image
     from .inputs.augment import augment_text as augment_text
+    from .plan import plan_rows as plan_rows
 
 __getattr__, __all__ = public(
     __name__,
     {
-        "Options": "encoders.encoder",
+        "encode_rows": "encode",
         "resolve_image": "encoders.image",
         "resolve_joint_image": "encoders.image",
+        "Options": "encoders.options",
         "resolve_text": "encoders.text",
-        "encode_rows": "engine",
-        "plan_rows": "engine",
         "augment_image": "inputs.augment",
         "augment_text": "inputs.augment",
+        "plan_rows": "plan",
     },
 )

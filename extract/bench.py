@@ -25,14 +25,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from extract.encoders.encoder import Halving
 from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
-from mmsa_cache.data.dataset import Sample
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.native.memory import reused
-from mmsa_cache.store.store import CacheWriter
+from mmsa_cache.store.writer import CacheWriter
 
-from .engine import Job, Reader, Row, Streams, Timings, Workers, extract, plan_rows, read_rows
+from .engine import extract
+from .halving import Halving
+from .job import Job
+from .plan import Reader, Row, plan_rows, read_rows
+from .streams import Streams, Timings, Workers
 
 
 def bench(

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from extract.encoders.encoder import COMPUTE
+from extract.encoders.compute import COMPUTE
 from extract.encoders.image import ImageSpec
 from extract.encoders.text import TextSpec
 from mmsa_cache.store.schema import Shard
 
-from .engine import Reader, Row, encode_rows
+from .encode import encode_rows
+from .plan import Reader, Row
 
 
 def precision_effect(

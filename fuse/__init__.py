@@ -6,14 +6,14 @@ from mmsa_cache.lazy import public
 
 if TYPE_CHECKING:
     from .export.onnx_export import export_onnx as export_onnx
-    from .export.onnx_export import onnx_inputs as onnx_inputs
+    from .export.onnx_inputs import onnx_inputs as onnx_inputs
     from .figures.metrics import probability_score as probability_score
     from .figures.resampling import bootstrap as bootstrap
     from .losses.losses import LOSSES as LOSSES
     from .losses.losses import build_loss as build_loss
+    from .models.builder import build_model as build_model
     from .models.fusions import FUSIONS as FUSIONS
     from .models.model import MultimodalClassifier as MultimodalClassifier
-    from .models.model import build_model as build_model
     from .models.summary import summarise as summarise
     from .setting import Setting as Setting
     from .training.calibration import Calibration as Calibration
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .training.ensemble import Ensemble as Ensemble
     from .training.final import Trained as Trained
     from .training.final import train as train
-    from .training.trainer import Fit as Fit
-    from .training.trainer import Task as Task
+    from .training.task import Fit as Fit
+    from .training.task import Task as Task
     from .training.trainer import fit as fit
     from .training.trainer import fit_group as fit_group
 
@@ -33,13 +33,13 @@ __getattr__, __all__ = public(
     __name__,
     {
         "export_onnx": "export.onnx_export",
-        "onnx_inputs": "export.onnx_export",
+        "onnx_inputs": "export.onnx_inputs",
         "probability_score": "figures.metrics",
         "bootstrap": "figures.resampling",
         "build_loss": "losses.losses",
         "LOSSES": "losses.losses",
+        "build_model": "models.builder",
         "FUSIONS": "models.fusions",
-        "build_model": "models.model",
         "MultimodalClassifier": "models.model",
         "summarise": "models.summary",
         "Setting": "setting",
@@ -51,9 +51,9 @@ __getattr__, __all__ = public(
         "Ensemble": "training.ensemble",
         "train": "training.final",
         "Trained": "training.final",
-        "Fit": "training.trainer",
+        "Fit": "training.task",
+        "Task": "training.task",
         "fit": "training.trainer",
         "fit_group": "training.trainer",
-        "Task": "training.trainer",
     },
 )

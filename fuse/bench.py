@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fuse.training.classifier import products
-from fuse.training.trainer import Task, fit, fit_group
-from mmsa_cache.features.bank import FeatureBank, ModalityFeatures
-from mmsa_cache.store.store import note_path, read_manifest
+from fuse.training.task import Task
+from fuse.training.trainer import fit, fit_group
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.store.manifest import note_path, read_manifest
 
 from .setting import Setting
 

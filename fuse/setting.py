@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.store.schema import DEFAULT_ENCODER
+from mmsa_cache.names import DEFAULT_ENCODER
 
 METRICS = ("macro_f1", "accuracy", "neg_log_loss")
 """What a model may be stopped and chosen by; more is better for each."""

@@ -6,14 +6,14 @@ from .lazy import public
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .compose.pipeline import live_bank as live_bank
-    from .compose.pipeline import open_bank as open_bank
+    from .compose.banks import open_bank as open_bank
+    from .compose.live import live_bank as live_bank
     from .compose.predictor import Predictor as Predictor
     from .compose.predictor import load_model as load_model
     from .compose.samples import classes_of as classes_of
     from .compose.samples import load_samples as load_samples
+    from .config.loading import load_settings as load_settings
     from .config.settings import Settings as Settings
-    from .config.settings import load_settings as load_settings
     from .data.pairs import Sample as Sample
     from .data.splits import duplicate_groups as duplicate_groups
     from .data.splits import grouped_folds as grouped_folds
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from .errors import ModelError as ModelError
     from .errors import SettingsError as SettingsError
     from .errors import StaleCacheError as StaleCacheError
-    from .features.bank import Batch as Batch
-    from .features.bank import Dims as Dims
     from .features.bank import FeatureBank as FeatureBank
+    from .features.batch import Batch as Batch
+    from .features.batch import Dims as Dims
 
 __getattr__, __all__ = public(
     __name__,
     {
-        "live_bank": "compose.pipeline",
-        "open_bank": "compose.pipeline",
+        "open_bank": "compose.banks",
+        "live_bank": "compose.live",
         "load_model": "compose.predictor",
         "Predictor": "compose.predictor",
         "classes_of": "compose.samples",
         "load_samples": "compose.samples",
-        "load_settings": "config.settings",
+        "load_settings": "config.loading",
         "Settings": "config.settings",
         "Sample": "data.pairs",
         "duplicate_groups": "data.splits",
@@ -55,8 +55,8 @@ __getattr__, __all__ = public(
         "ModelError": "errors",
         "SettingsError": "errors",
         "StaleCacheError": "errors",
-        "Batch": "features.bank",
-        "Dims": "features.bank",
         "FeatureBank": "features.bank",
+        "Batch": "features.batch",
+        "Dims": "features.batch",
     },
 )

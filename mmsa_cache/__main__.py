@@ -1,5 +1,5 @@
 """``python -m mmsa_cache`` is ``mmsa``."""
 
-from .cli.main import main
+from mmsa_cache.cli.main import main
 
 main()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mmsa_cache.console import format_table
-
-Tally = Callable[[str, int, str], None]
+from tests.support.pairs import WORDS
+from tests.support.tally import Tally
 
 
 @pytest.fixture
@@ -32,3 +33,31 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if rows and config.getoption("markexpr").startswith("faults"):
         terminalreporter.section("faults")
         terminalreporter.write_line(format_table(["fault", "times", "what held"], rows))
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-layer BERT's configuration and a word-level tokenizer; its weights are random."""
+    from extract.encoders.compat import prepare_torchvision
+
+    prepare_torchvision()
+    from transformers import BertConfig, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]"
+    ).save_pretrained(folder)
+    BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    ).save_pretrained(folder)
+    return folder

@@ -1,8 +1,7 @@
-"""Frozen timm image encoders."""
+"""Frozen image encoders."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,26 +14,18 @@ from torch import Tensor
 
 from extract.inputs.decode import DECODER, RESIZE, fit_square
 from mmsa_cache.errors import ModelError
-from mmsa_cache.store.fingerprint import file_sha256
+from mmsa_cache.hashing import file_sha256
 
 from .compat import prepare_torchvision
-from .encoder import (
-    Encoded,
-    ImageOutput,
-    ImageTower,
-    Options,
-    Size,
-    average_grid,
-    check_layer,
-    mean_pools,
-    pick_states,
-    precision,
-    to_device,
-    to_storage,
-)
+from .compute import precision, to_device, to_storage
+from .joint import JointImageTower, input_settings
+from .layers import average_grid, mean_pools
+from .options import Options
+from .protocol import Encoded, ImageTower, Size
+from .timm_tower import TimmTower
+from .transformer import load_model, resolve_folder
 from .weights import timm_file
 
-_FEW_CONVOLUTIONS = 8
 _FOREIGN_ARGUMENTS = {
     "pretrained",
     "pretrained_cfg",
@@ -185,9 +176,6 @@ def resolve_joint_image(
     Raises:
         ModelError: It cannot be found, or has no safetensors weights.
     """
-    from .joint import input_settings
-    from .text import resolve_folder
-
     folder, name, fields = resolve_folder(model, weights, seed)
     own = input_settings(folder)
     fields |= {
@@ -210,94 +198,6 @@ def resolve_joint_image(
         options,
         fields,
     )
-
-
-class TimmTower:
-    """A timm model; its own pooled vector is the class token, where it has one."""
-
-    def __init__(self, spec: ImageSpec) -> None:
-        prepare_torchvision()
-        import timm
-
-        arguments: dict[str, Any] = {"num_classes": 0, **spec.kwargs}
-        if spec.file is not None:
-            arguments |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(spec.file)}}
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(spec.random_seed or 0)
-                model = timm.create_model(spec.name, **arguments)
-        except Exception as error:  # timm raises many kinds for wrong kwargs or weights
-            raise ModelError(
-                f"The image model {spec.name} cannot be built: {error}",
-                "Check [image] kwargs and that the weights belong to this model.",
-            ) from error
-        self._model = model.eval().requires_grad_(False)
-        self._name = spec.name
-        self._prefix = int(getattr(model, "num_prefix_tokens", 0))
-        self._has_cls = self._prefix > 0 and getattr(model, "cls_token", None) is not None
-        self._format = getattr(model, "output_fmt", None)
-        # Convolutional networks run up to twice as fast in this layout (`mobilenetv2_100`: 1.9×,
-        # `resnet50`: 1.5× on one CPU core); transformers have a handful of convolutions at most.
-        convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in model.modules())
-        if convolutions > _FEW_CONVOLUTIONS:
-            model.to(memory_format=torch.channels_last)
-
-    def __call__(self, pixels: Tensor, layer: str | int, inner: Sequence[int] = ()) -> ImageOutput:
-        states: dict[int, Tensor] = {}
-        prefixes: dict[int, Tensor] = {}
-        if layer == "last" and not inner:
-            features = self._model.forward_features(pixels)
-        else:
-            features, states, prefixes = self._intermediates(pixels, layer, inner)
-        if layer == "last":
-            dim = int(self._model.num_features)
-            grid = _grid(features, dim, self._format)
-            sequence = to_patches(features, dim, self._format)
-            prefix, patches = sequence[:, : self._prefix], sequence[:, self._prefix :]
-        else:
-            chosen = _pick(states, layer, self._name)
-            grid, patches = (chosen.shape[2], chosen.shape[3]), chosen.flatten(2).transpose(1, 2)
-            prefix = _pick(prefixes, layer, self._name) if self._prefix else patches[:, :0]
-        if grid is None:
-            side = math.isqrt(patches.shape[1])
-            grid = (side, side) if side * side == patches.shape[1] else None
-        vectors = {"cls": prefix[:, 0]} if self._has_cls else {}
-        inner_patches = [states[number].flatten(2).transpose(1, 2) for number in inner]
-        return ImageOutput(patches, grid, vectors, None, inner_patches)
-
-    def _intermediates(
-        self, pixels: Tensor, layer: str | int, inner: Sequence[int]
-    ) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
-        """What ``forward_features`` gives, and the layers that are needed, before the last norm.
-
-        Returns:
-            The features; patches, (batch, dim, rows, columns), by layer; prefix tokens by layer,
-            none where the model has none.
-        """
-        if not hasattr(self._model, "forward_intermediates"):
-            raise ModelError(
-                f"{self._name} does not give its inner layers.",
-                "Set layer to last, and no pool_layers.",
-            )
-        count = len(self._model.feature_info)
-        numbers = sorted({*inner, *([layer] if isinstance(layer, int) else [])})
-        for number in numbers:
-            check_layer(number, count, self._name)
-        if isinstance(layer, str) and layer != "last":
-            numbers = list(range(count))
-        arguments: dict[str, Any] = {"output_fmt": "NCHW", "indices": numbers}
-        if not self._prefix:
-            features, states = self._model.forward_intermediates(pixels, **arguments)
-            return features, dict(zip(numbers, states, strict=True)), {}
-        features, pairs = self._model.forward_intermediates(
-            pixels, return_prefix_tokens=True, **arguments
-        )
-        named = dict(zip(numbers, pairs, strict=True))
-        states = {number: pair[0] for number, pair in named.items()}
-        return features, states, {number: pair[1] for number, pair in named.items()}
-
-    def to(self, device: torch.device) -> object:
-        return self._model.to(device)
 
 
 class ImageEncoder:
@@ -329,14 +229,11 @@ class ImageEncoder:
         self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
         self._scale, self._shift = 1 / (255.0 * self.std), -self.mean / self.std
         if spec.folder is not None:
-            from .joint import JointImageTower
-            from .text import load_model
-
             self.tower: ImageTower = JointImageTower(
                 load_model(spec.folder, spec.random_seed), spec.name
             )
         else:
-            self.tower = TimmTower(spec)
+            self.tower = TimmTower(spec.name, spec.kwargs, spec.file, spec.random_seed)
         self.tower.to(device)
         self.pools: tuple[str, ...] = ()
         try:
@@ -399,50 +296,3 @@ class ImageEncoder:
             to_storage(torch.stack([pool.float() for pool in pools.values()], 1)),
             None if shared is None else to_storage(shared),
         )
-
-
-def _pick(states: dict[int, Tensor], layer: str | int, name: str) -> Tensor:
-    """One layer, or the mean of the last K of all."""
-    if isinstance(layer, int):
-        return states[layer]
-    return pick_states(list(states.values()), layer, name)
-
-
-def _layout(shape: tuple[int, ...], dim: int, layout: str | None) -> str:
-    """``NLC``, ``NHWC`` or ``NCHW``.
-
-    Raises:
-        ModelError: The shape is none of these.
-    """
-    if len(shape) == 3 and shape[-1] == dim:
-        return "NLC"
-    if len(shape) == 4:
-        named = str(layout) if str(layout) in ("NHWC", "NCHW") else None
-        found = named or ("NCHW" if shape[1] == dim else "NHWC")
-        if shape[1 if found == "NCHW" else 3] == dim:
-            return found
-    raise ModelError(f"Cannot read a feature map of shape {shape} for {dim} features.")
-
-
-def _grid(features: Tensor, dim: int, layout: str | None) -> tuple[int, int] | None:
-    """(rows, columns) of a feature map; None for a sequence."""
-    shape = tuple(features.shape)
-    found = _layout(shape, dim, layout)
-    return None if found == "NLC" else (shape[2:] if found == "NCHW" else shape[1:3])  # type: ignore[return-value]
-
-
-def to_patches(features: Tensor, dim: int, layout: str | None) -> Tensor:
-    """Brings a feature map of any layout to (batch, patches, dim).
-
-    Args:
-        features: (batch, patches, dim), (batch, height, width, dim) or (batch, dim, height, width).
-        dim: The model's number of features.
-        layout: timm's ``output_fmt`` (``NHWC``, ``NCHW``, ``NLC``), or None: found from the shape.
-
-    Raises:
-        ModelError: The shape is none of these.
-    """
-    found = _layout(tuple(features.shape), dim, layout)
-    if found == "NCHW":
-        return features.flatten(2).transpose(1, 2)
-    return features.flatten(1, 2) if found == "NHWC" else features

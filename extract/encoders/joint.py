@@ -19,7 +19,8 @@ from torch import Tensor
 from mmsa_cache.errors import ModelError
 
 from .compat import prepare_torchvision
-from .encoder import ImageOutput, TextOutput, pick_states
+from .layers import pick_states
+from .protocol import ImageOutput, TextOutput
 
 # CLIP's own values, which most of its kin share: openai/clip, preprocessor_config.json.
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

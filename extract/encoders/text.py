@@ -13,26 +13,15 @@ from torch import Tensor
 
 from mmsa_cache.errors import ModelError
 
-from .compat import prepare_torchvision
-from .encoder import (
-    Encoded,
-    Options,
-    Size,
-    TextOutput,
-    TextTower,
-    mean_pools,
-    pick_states,
-    precision,
-    to_device,
-    to_storage,
-)
-from .weights import files_sha256, text_folder
+from .compute import precision, to_device, to_storage
+from .joint import JointTextTower, text_limit
+from .layers import mean_pools, pick_states
+from .options import Options
+from .protocol import Encoded, Size, TextOutput, TextTower
+from .tokenizer import load_tokenizer
+from .transformer import load_model, resolve_folder
+from .weights import files_sha256
 
-NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""How transformers opens a folder: no network, and never the code that may lie in it. (Left unset,
-it would ask on the terminal.)"""
-_LONGEST_WORD = 30
-"""Characters of a word between spaces."""
 TOKENIZER_FILES = (
     "tokenizer*",
     "vocab*",
@@ -98,8 +87,6 @@ def resolve_text(
     """
     folder, name, fields = resolve_folder(model, weights, seed)
     if joint:
-        from .joint import text_limit
-
         max_tokens = min(max_tokens, text_limit(folder))
     fields |= {
         "modality": "text",
@@ -109,186 +96,6 @@ def resolve_text(
     }
     random_seed = seed if weights == "random" else None
     return TextSpec(name, folder, random_seed, max_tokens, joint, options, fields)
-
-
-def resolve_folder(model: str, weights: str, seed: int) -> tuple[Path, str, dict[str, Any]]:
-    """Finds the files of a transformers model.
-
-    Returns:
-        Folder, the model's name, and the fingerprint's fields that name it.
-
-    Raises:
-        ModelError: It cannot be found, or has no safetensors weights.
-    """
-    random = weights == "random"
-    folder, source = text_folder(model, weights=not random)
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no config.json.", "Give a Hugging Face model folder.")
-    if not random and not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{folder} holds no *.safetensors weights.",
-            "Convert the model to safetensors; pickled weights are never loaded.",
-        )
-    name = Path(model).resolve().name if source == "folder" else model
-    identity = (
-        f"random:{seed}"
-        if random
-        else source
-        if source.startswith("hub:")
-        else files_sha256(folder, ("*.safetensors",))
-    )
-    config = files_sha256(folder, ("config.json",))
-    return folder, name, {"encoder": name, "weights": identity, "config": config}
-
-
-def words_of(spec: TextSpec, texts: Sequence[str]) -> list[list[tuple[str, list[int]]]]:
-    """The words of texts, each with the places of its tokens among those that the encoder gives.
-
-    A word is what stands between spaces; where that is long (writing without spaces), what the
-    tokenizer takes for a word. Tokens that stand for no characters, as ``[CLS]``, are no words.
-
-    Args:
-        spec: The encoder.
-        texts: As they were encoded.
-
-    Raises:
-        ModelError: The tokenizer cannot say which characters a token stands for.
-    """
-    tokenizer = load_tokenizer(spec.folder)
-    if not tokenizer.is_fast:
-        raise ModelError(f"The tokenizer of {spec.name} does not say which characters it read.")
-    found = []
-    for text in texts:
-        encoded = tokenizer(
-            text, truncation=True, max_length=spec.max_tokens, return_offsets_mapping=True
-        )
-        words: dict[tuple[int, int | None], list[int]] = {}
-        spans: dict[tuple[int, int | None], list[int]] = {}
-        for place, ((start, end), number) in enumerate(
-            zip(encoded["offset_mapping"], encoded.word_ids(), strict=True)
-        ):
-            if number is None or start == end:
-                continue
-            # Some tokenizers count the space before a word to its first token.
-            start += len(text[start:end]) - len(text[start:end].lstrip())
-            between = _chunk(text, start)
-            whole = len(between) <= _LONGEST_WORD
-            key = (between.start, None) if whole else (between.start, number)
-            words.setdefault(key, []).append(place)
-            span = spans.setdefault(key, [start, end])
-            span[:] = min(span[0], start), max(span[1], end)
-        found.append([(text[slice(*spans[key])], places) for key, places in words.items()])
-    return found
-
-
-def _chunk(text: str, place: int) -> range:
-    """The stretch without spaces around a place of a text."""
-    start = place
-    while start > 0 and not text[start - 1].isspace():
-        start -= 1
-    end = place
-    while end < len(text) and not text[end].isspace():
-        end += 1
-    return range(start, end)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Loads a model's tokenizer.
-
-    Raises:
-        ModelError: transformers cannot load it.
-    """
-    prepare_torchvision()
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, **NO_CODE)
-    except Exception as error:  # transformers raises many kinds for a bad folder
-        raise ModelError(
-            f"The tokenizer in {folder} cannot be loaded: {error}",
-            "Check that transformers' AutoTokenizer can load this folder.",
-        ) from error
-
-
-def load_model(folder: Path, random_seed: int | None) -> Any:
-    """Loads a transformers model in float32, frozen, on the CPU.
-
-    Args:
-        folder: Its files.
-        random_seed: Seed of random weights, or None for those in the folder.
-
-    Raises:
-        ModelError: transformers cannot load it.
-    """
-    prepare_torchvision()
-    from transformers import AutoConfig, AutoModel
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(folder, **NO_CODE)
-        if "/" in str(config._attn_implementation):  # transformers would fetch it from the hub
-            raise ValueError(f"it asks for the foreign kernel {config._attn_implementation}")
-        if random_seed is None:
-            model = AutoModel.from_pretrained(
-                folder, config=config, use_safetensors=True, dtype=torch.float32, **NO_CODE
-            )
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(random_seed)
-                model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    except Exception as error:  # transformers raises many kinds for a bad folder
-        raise ModelError(
-            f"The model in {folder} cannot be loaded: {error}",
-            "Check that transformers' AutoModel can load this folder.",
-        ) from error
-    return model.eval().requires_grad_(False)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenCount:
-    """What a tokenizer makes of one text."""
-
-    tokens: int
-    """Special ones included, before anything is truncated."""
-    unknown: int
-    """Tokens that stand for what the vocabulary does not have."""
-
-
-def count_tokens(
-    texts: Sequence[str], model: str, max_tokens: int, *, joint: bool = False
-) -> tuple[list[TokenCount], int]:
-    """Tokenizes texts with a model's own tokenizer, if it is on this machine; nothing is fetched.
-
-    Args:
-        texts: The texts.
-        model: As of `resolve_text`.
-        max_tokens: Longest token sequence that is wanted.
-        joint: It is a joint image-text model.
-
-    Returns:
-        A count a text, and the longest sequence that the encoder takes.
-
-    Raises:
-        ModelError: The tokenizer is not here or cannot be loaded.
-    """
-    folder, _ = text_folder(model, weights=False, download=False)
-    if joint:
-        from .joint import text_limit
-
-        max_tokens = min(max_tokens, text_limit(folder))
-    tokenizer = load_tokenizer(folder)
-    unknown = tokenizer.unk_token_id
-    counts = []
-    for first in range(0, len(texts), _PIECE):
-        piece = list(texts[first : first + _PIECE])
-        for ids in tokenizer(piece, truncation=False, verbose=False)["input_ids"]:
-            counts.append(TokenCount(len(ids), ids.count(unknown)))
-    return counts, max_tokens
-
-
-_PIECE = 1024
-"""Texts that are counted at a time."""
 
 
 class PlainTower:
@@ -353,8 +160,6 @@ class TextEncoder:
         self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
         model = load_model(spec.folder, spec.random_seed)
         if spec.joint:
-            from .joint import JointTextTower
-
             self.tower: TextTower = JointTextTower(model, spec.name)
         else:
             self.tower = PlainTower(model, spec.name)

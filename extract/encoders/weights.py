@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.store.fingerprint import file_sha256
+from mmsa_cache.hashing import file_sha256
 
 MINILM = "all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

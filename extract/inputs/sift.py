@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mmsa_cache.data.dataset import BadRow, Fault, Sample, picture_of
+from mmsa_cache.data.pairs import BadRow, Fault, Sample, picture_of
 from mmsa_cache.errors import BadFileError
 
 from .decode import MIN_SIDE, decode

@@ -1,176 +1,32 @@
-"""Ablation: every combination of some axes trained alike, and one table of what each is worth."""
+"""Training of the cells of an ablation by worker processes."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fuse.figures.resampling import SEED, Interval, class_recall, figures, resampled_confusions
-from fuse.models.kernel import KERNEL
 from fuse.search.coordinator import RETRIES
 from fuse.search.pool import Pool, Process, start_process
-from fuse.search.space import DEFAULTS, Study, candidates
 from fuse.search.worker import Job, Source, Task, Unit
 from fuse.setting import Setting
 from fuse.training import classifier, trainer
-from fuse.training.final import plan
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
-from mmsa_cache.runs.directory import Shelf
-from mmsa_cache.store.fingerprint import digest
+from mmsa_cache.hashing import digest
+from mmsa_cache.shelf import Shelf
 
-RESAMPLES = 2000
-"""Bootstrap resamples behind every interval of a table."""
-CHANGES = ("accuracy", "macro_f1")
-"""Figures whose differences are given."""
-STOPS = ("held-out", "judged")
-"""Rows that say which epoch of a training is kept, see `units`."""
-MOST_CELLS = 5000
-NOT_ASKED = "–"
-"""Stands where an axis does not matter for a cell."""
+from .cells import Cell, title_of
+from .protocol import Codes, Protocol
+
 _KEPT = {"predicted", "held_out", "parameters", "seconds"}
 _LOOK_AGAIN = 0.5
 """Seconds between looks at the workers."""
-
-Codes = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One row of a table."""
-
-    labels: dict[str, str]
-    """What tells it from others: axis → value."""
-    setting: Setting
-
-
-def cells(study: Study, axes: Sequence[str]) -> list[Cell]:
-    """Every combination of a study's lists, those that come to the same once.
-
-    Args:
-        study: Its space has lists only.
-        axes: The parameters in the space, the one that changes slowest first.
-
-    Raises:
-        SettingsError: A parameter has a range, or there are too many combinations.
-    """
-    ranges = [key for key, choice in study.space.items() if "low" in choice]
-    if ranges:
-        raise SettingsError(
-            f"An ablation goes through values one by one; {', '.join(ranges)}: a range.",
-            "Write a list of values.",
-        )
-    found: list[dict[str, Any]] = [{}]
-    for key in study.order():
-        found = [
-            {**values, key: value}
-            for values in found
-            for value in (
-                candidates(study.space[key])
-                if study.matters(key, study.fixed | values)
-                else [NOT_ASKED]
-            )
-        ]
-        if len(found) > MOST_CELLS:
-            raise SettingsError(
-                f"The axes have more than {MOST_CELLS} combinations.", "Give fewer of them."
-            )
-    places = {key: [*candidates(study.space[key]), NOT_ASKED] for key in axes}
-    found.sort(key=lambda values: [places[key].index(values[key]) for key in axes])
-    by_setting: dict[Setting, dict[str, str]] = {}
-    for values in found:
-        asked = {key: value for key, value in values.items() if value is not NOT_ASKED}
-        setting = effective(study.complete(study.fixed | asked))
-        labels = {key: _shown(values[key]) for key in axes}
-        known = by_setting.setdefault(setting, labels)
-        # What differs between combinations that come to the same does not matter for them.
-        by_setting[setting] = {
-            key: value if value == labels[key] else NOT_ASKED for key, value in known.items()
-        }
-    return [Cell(labels, setting) for setting, labels in by_setting.items()]
-
-
-def _shown(value: Any) -> str:
-    return ("true" if value else "false") if isinstance(value, bool) else str(value) or '""'
-
-
-def effective(setting: Setting) -> Setting:
-    """The same model with what it does not read at its default: one modality needs no fusion."""
-    if setting.modality == "both" or setting.fusion == KERNEL:
-        return setting
-    absent = "image_dim" if setting.modality == "text" else "text_dim"
-    return replace(setting, **{key: DEFAULTS[key] for key in ("fusion", absent)})
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """The trainings that every cell has in common."""
-
-    units: list[Unit]
-    """Members of the first outer part, then those of the next."""
-    members: int
-    """Trainings that judge all rows once; each part has so many units."""
-
-    @property
-    def rows(self) -> Codes:
-        """Rows that judge, sorted."""
-        return np.sort(np.concatenate([unit.judged for unit in self.units[:: self.members]]))
-
-    def joined(self, predicted: Sequence[Sequence[int]]) -> Codes:
-        """Class codes of a cell's units → (members, rows), in the order of `rows`."""
-        rows = np.concatenate([unit.judged for unit in self.units[:: self.members]])
-        order = np.argsort(rows)
-        members = [
-            np.concatenate([np.asarray(part, np.int64) for part in predicted[m :: self.members]])
-            for m in range(self.members)
-        ]
-        return np.stack(members)[:, order]
-
-
-def protocol(
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    *,
-    outer: str,
-    folds: int,
-    seeds: int,
-    seed: int,
-    stop: str = "held-out",
-) -> Protocol:
-    """Says which rows every training learns from, and which judge it.
-
-    Args:
-        labels: Class codes, (rows,).
-        groups: Duplicate groups, (rows,).
-        outer: Kind of outer split, see `mmsa_cache.data.splits.outer_splits`.
-        folds: See `fuse.training.final.plan`.
-        seeds: Trainings a fold.
-        seed: Seed of splits and trainings.
-        stop: ``held-out``: the epoch is chosen by rows that do not judge; ``judged``: by those
-            that do, all others being learned from, as the report did.
-
-    Raises:
-        SettingsError: Unknown ``stop``, or folds where no fold is held out.
-    """
-    if stop not in STOPS:
-        raise SettingsError(f"Unknown --stop {stop!r}.", f"Valid: {', '.join(STOPS)}.")
-    if stop == "judged" and folds > 1:
-        raise SettingsError("--stop judged holds no fold back.", "Give --folds 1.")
-    parts = plan(labels, groups, outer=outer, folds=folds, seeds=seeds, seed=seed)
-    units = [
-        Unit(part.development, part.judged, part.judged, task.seed)
-        if stop == "judged"
-        else Unit(task.train, task.validation, part.judged, task.seed)
-        for part in parts
-        for task in part.tasks
-    ]
-    return Protocol(units, folds * seeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,136 +169,3 @@ def check(outcome: Outcome, table: Sequence[Cell]) -> None:
         "Mend what they failed for; the same command goes on, what is done is kept.",
         [f"{titles[setting]}: {reason}" for setting, _, reason in outcome.failures],
     )
-
-
-def title_of(cell: Cell) -> str:
-    """``fusion concat, loss ce``"""
-    return ", ".join(f"{key} {value}" for key, value in cell.labels.items())
-
-
-def tabulate(
-    table: Sequence[Cell],
-    outcome: Outcome,
-    labels: NDArray[np.int64],
-    names: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> list[dict[str, Any]]:
-    """What every cell is worth.
-
-    A cell's figure is the mean of its members', the deviation is that of single members (None with
-    one), and the interval spans the central 95 % of this mean over resamples of the judged rows,
-    which are the same for every cell.
-
-    Args:
-        table: The rows; those whose settings were not trained are left out.
-        outcome: Of `run`.
-        labels: Class codes of the judged rows, (rows,).
-        names: Class names.
-        resamples: Number of resamples.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        A record a cell: ``labels``, ``members``, the figures of `resampling.figures` and
-        ``recall`` by class, each with ``mean``, ``deviation``, ``low`` and ``high``; ``change``:
-        accuracy and macro-F1 less the first cell's, with the interval of the difference;
-        ``parameters``, ``seconds`` of all its trainings and the ``setting``.
-    """
-    settings = list(dict.fromkeys(c.setting for c in table if c.setting in outcome.predicted))
-    found = {
-        setting: _figures(labels, outcome.predicted[setting], len(names), resamples, seed)
-        for setting in settings
-    }
-    records = []
-    for cell in table:
-        if cell.setting not in found:
-            continue
-        own, first = found[cell.setting], found[settings[0]]
-        trainings = outcome.records[cell.setting]
-        records.append(
-            {
-                "labels": cell.labels,
-                "members": len(outcome.predicted[cell.setting]),
-                **{key: figure.record() for key, figure in own.items() if isinstance(key, str)},
-                "recall": {name: own[code].record() for code, name in enumerate(names)},
-                "change": {key: own[key].less(first[key]) for key in CHANGES},
-                "parameters": trainings[0]["parameters"],
-                "seconds": round(sum(record["seconds"] for record in trainings), 2),
-                "setting": asdict(cell.setting),
-            }
-        )
-    return records
-
-
-@dataclass(frozen=True, slots=True)
-class _Figure:
-    """One figure of one cell."""
-
-    values: NDArray[np.float64]
-    """Of each member, (members,)"""
-    samples: NDArray[np.float64]
-    """Mean over members on each resample, (resamples,)"""
-
-    def record(self) -> dict[str, float | None]:
-        """Mean, deviation of single members and interval of the mean."""
-        alone = len(self.values) == 1
-        return {
-            "mean": float(self.values.mean()),
-            "deviation": None if alone else float(self.values.std(ddof=1)),
-            **asdict(Interval.of(self.samples)),
-        }
-
-    def less(self, other: _Figure) -> dict[str, float]:
-        """Difference of the means, and its interval over resamples that both have in common."""
-        return {
-            "mean": float(self.values.mean() - other.values.mean()),
-            **asdict(Interval.of(self.samples - other.samples)),
-        }
-
-
-def changes(
-    first: Codes,
-    second: Codes,
-    labels: NDArray[np.int64],
-    names: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> dict[str, dict[str, float]]:
-    """What a second cell's means are above a first one's, with paired intervals.
-
-    Args:
-        first: Class codes, (members, rows).
-        second: The same of the other cell.
-        labels: True class codes, (rows,).
-        names: Class names.
-        resamples: Number of resamples.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        ``mean``, ``low`` and ``high`` of each of `CHANGES` and of every class's recall, as
-        ``recall of NAME``.
-    """
-    one, two = (_figures(labels, p, len(names), resamples, seed) for p in (first, second))
-    keys: dict[str, str | int] = {key: key for key in CHANGES}
-    keys |= {f"recall of {name}": code for code, name in enumerate(names)}
-    return {title: two[key].less(one[key]) for title, key in keys.items()}
-
-
-def _figures(
-    labels: NDArray[np.int64], predicted: Codes, classes: int, resamples: int, seed: int
-) -> dict[str | int, _Figure]:
-    """By name, and the recall of every class by its code."""
-    cells = labels * classes + predicted
-    whole = np.stack([np.bincount(row, minlength=classes**2) for row in cells])
-    whole = whole.reshape(-1, classes, classes)
-    drawn = resampled_confusions(labels, predicted, classes, resamples=resamples, seed=seed)
-    values, samples = figures(whole), figures(drawn)
-    found: dict[str | int, _Figure] = {
-        key: _Figure(values[key], samples[key].mean(axis=0)) for key in values
-    }
-    recalls, drawn_recalls = class_recall(whole), class_recall(drawn).mean(axis=0)
-    return found | {
-        code: _Figure(recalls[:, code], drawn_recalls[:, code]) for code in range(classes)
-    }

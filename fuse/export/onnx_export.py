@@ -1,59 +1,38 @@
-"""A final model as one ONNX graph: members averaged, calibrated, checked against PyTorch.
-
-The graph reads what the cache holds, as float32, and gives calibrated class probabilities. Its
-inputs are those that the settings of the model need, by name:
-
-==================  =========================================================================
-``text``            (batch, text_tokens, dim): tokens, at the token level
-``text_mask``       (batch, text_tokens) bool, True = real token
-``image``           (batch, patches, dim): patches, at the token level without a grid
-``image_mask``      (batch, patches) bool
-``image_grid_G``    (batch, G·G, dim): patches averaged to a G×G grid (`ModalityFeatures.grid`)
-``text_POOL``       (batch, dim): a pooled vector, as ``text_mean``; the image's likewise
-``text_present``    (batch,) bool: the post has a text; what else it is given of it may be zeros
-``image_present``   (batch,) bool
-==================  =========================================================================
-
-`onnx_inputs` makes them from a feature bank. Standardisation, averaging over members and settings,
-temperature and offsets are part of the graph.
-"""
+"""A final model as one ONNX graph: members averaged, calibrated, checked against PyTorch."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fuse.models.kernel import KERNEL, KernelClassifier
-from fuse.models.projection import as_mask
 from fuse.setting import Setting
-from fuse.training.classifier import gather
-from fuse.training.ensemble import Blend, Ensemble
+from fuse.training.ensemble import Ensemble
 from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.features.bank import Dims, FeatureBank, ModalityFeatures, split_pools
-from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
+from mmsa_cache.features.batch import Dims
 
-OUTPUT = "probabilities"
-"""The graph's output, (batch, classes) float32."""
+from .onnx_check import OUTPUT, check_bank, difference
+from .onnx_inputs import (
+    AXES,
+    modalities_read,
+    onnx_inputs,
+    pools_of,
+    reads_sequences,
+    reads_vectors,
+    sequence_name,
+)
+
 TOLERANCE = 1e-5
 """Largest difference of a probability from PyTorch's in float32 that an export may have."""
-_CHECKED_ROWS = 12
-_LONGEST = 7  # tokens of the longest text that is checked
 _SMALLEST = float(np.finfo(np.float64).tiny)
-_AXES = {"text": "text_tokens", "image": "patches"}
-
-Inputs = dict[str, NDArray[Any]]
 
 
 def export_onnx(
@@ -106,146 +85,12 @@ def export_onnx(
     return worst
 
 
-def onnx_inputs(
-    bank: FeatureBank, samples: NDArray[np.int64], settings: Sequence[Setting]
-) -> Inputs:
-    """What the graph of these settings reads, by name.
-
-    Args:
-        bank: The features; a post may lack a modality.
-        samples: Sample indices.
-        settings: Those of the model, in its order.
-    """
-    items = bank.items(samples, variants=False)
-    found: dict[str, Tensor] = {}
-    for setting in settings:
-        batch = gather(bank, items, setting)
-        for modality in _read(setting):
-            mask = as_mask(getattr(batch, modality), getattr(batch, f"{modality}_mask"))
-            found[f"{modality}_present"] = mask.any(1)
-            if _reads_sequences(setting):
-                name = _sequence_name(setting, modality)
-                found[name] = getattr(batch, modality).float()
-                if name == modality:
-                    found[f"{modality}_mask"] = mask
-            if _reads_vectors(setting):
-                found |= {
-                    name: vector.float()
-                    for name, vector in batch.vectors.items()
-                    if name.startswith(f"{modality}_")
-                }
-    return {name: value.cpu().numpy() for name, value in sorted(found.items())}
-
-
 def describe_inputs(path: Path) -> dict[str, list[str | int]]:
     """The inputs of a graph by name: their shapes, free axes by name."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return {value.name: list(value.shape) for value in session.get_inputs()}
-
-
-def difference(path: Path, ensemble: Ensemble, bank: FeatureBank) -> float:
-    """Largest difference of a probability between the file and PyTorch in float32.
-
-    The posts are given one by one, all but one, and all together: batches and lengths of all kinds.
-    """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    settings = [blend.setting for blend in ensemble.blends]
-    exact = Ensemble(
-        [Blend(replace(b.setting, precision="float32"), b.members) for b in ensemble.blends],
-        ensemble.calibration,
-    )
-    every = np.arange(len(bank))
-    worst = 0.0
-    for samples in (*every[:, None], every[1:], every):
-        (found,) = session.run([OUTPUT], onnx_inputs(bank, samples, settings))
-        gap = float(np.abs(found - exact.predict(bank, samples)).max())
-        worst = gap if math.isnan(gap) else max(worst, gap)
-    return worst
-
-
-def check_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
-    """Generated features as the model expects them: whole posts, and posts without one half.
-
-    They are drawn around the means with which the model standardises, so that no probability is
-    all but 0 or 1.
-    """
-    rng = np.random.default_rng(0)
-    figures = _figures(ensemble)
-    guids = [str(number) for number in range(_CHECKED_ROWS)]
-    features = {}
-    for modality, lacking in (("text", 1), ("image", 2)):
-        rows = [guid for place, guid in enumerate(guids) if place % 3 != lacking]
-        lengths = rng.integers(2, _LONGEST + 1, len(rows))
-        if modality == "image":
-            side = max(2, *(blend.setting.grid for blend in ensemble.blends))
-            lengths[:] = side * side
-        features[modality] = _generated(modality, rows, lengths, dims, figures, rng)
-    labels = [-1] * len(guids)
-    return FeatureBank(features["text"], features["image"], guids, labels, partial=True)
-
-
-def _generated(
-    modality: str,
-    guids: list[str],
-    lengths: NDArray[np.int64],
-    dims: Sequence[Dims],
-    figures: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
-    rng: np.random.Generator,
-) -> ModalityFeatures:
-    sizes = {
-        name.removeprefix(f"{modality}_"): size
-        for part in dims
-        for names, size in part.vectors.items()
-        for name in split_pools(names)
-        if name.startswith(f"{modality}_")
-    }
-    pools = [name for name in sizes if name != SHARED]
-    width = sizes[pools[0]] if pools else getattr(dims[0], modality)
-
-    def draw(name: str, rows: int, size: int) -> NDArray[Any]:
-        mean, scale = figures.get(name, (np.float32(0), np.float32(1)))
-        return (mean + scale * rng.standard_normal((rows, size))).astype(FEATURE_DTYPE)
-
-    rows = len(guids)
-    pooled = [draw(f"{modality}_{name}", rows, width) for name in pools]
-    shard = Shard(
-        guids,
-        np.zeros(rows, np.int32),
-        [""] * rows,
-        np.concatenate([[0], np.cumsum(lengths)]),
-        draw(modality, int(lengths.sum()), width),
-        np.stack(pooled, 1) if pools else np.zeros((rows, 0, width), FEATURE_DTYPE),
-        tuple(pools),
-        draw(f"{modality}_{SHARED}", rows, sizes[SHARED]) if SHARED in sizes else None,
-    )
-    return ModalityFeatures([shard], f"generated {modality}")
-
-
-def _figures(ensemble: Ensemble) -> dict[str, tuple[Any, Any]]:
-    """Means and scales by the names of `onnx_inputs`, where a member standardises."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for blend in ensemble.blends:
-        member = blend.members[0]
-        norms: dict[str, Any] = (
-            dict(member.norms.items())
-            if isinstance(member, KernelClassifier)
-            else {name: part.standardise for name, part in member.projections.items()}
-        )
-        for name, norm in norms.items():
-            if norm is None:
-                continue
-            mean, scale = norm.mean.cpu().numpy(), norm.scale.cpu().numpy()
-            pools = _pools(blend.setting, name) if name in _AXES else []
-            if not pools or blend.setting.level == "tokens":
-                found[name] = mean, scale
-            elif len(mean) % len(pools) == 0:
-                parts = zip(np.split(mean, len(pools)), np.split(scale, len(pools)), strict=True)
-                found |= {f"{name}_{pool}": both for pool, both in zip(pools, parts, strict=True)}
-    return found
 
 
 class _Graph(nn.Module):
@@ -288,20 +133,20 @@ class _Graph(nn.Module):
 def _model_inputs(setting: Setting, given: Mapping[str, Tensor]) -> dict[str, Any]:
     """The arguments of a member's `forward`, as `FeatureBank.batch` would make them."""
     inputs: dict[str, Any] = {
-        f"{modality}{end}": None for modality in _AXES for end in ("", "_mask")
+        f"{modality}{end}": None for modality in AXES for end in ("", "_mask")
     }
     vectors: dict[str, Tensor] = {}
-    for modality in _read(setting):
+    for modality in modalities_read(setting):
         present = given[f"{modality}_present"].unsqueeze(1)
-        own = {f"{modality}_{pool}": None for pool in _pools(setting, modality)}
-        if _reads_vectors(setting):
+        own = {f"{modality}_{pool}": None for pool in pools_of(setting, modality)}
+        if reads_vectors(setting):
             vectors |= {name: given[name] for name in own}
-        if not _reads_sequences(setting):
+        if not reads_sequences(setting):
             pooled = [given[name] for name in own]
             inputs[modality] = torch.cat(pooled, 1).unsqueeze(1)
             inputs[f"{modality}_mask"] = present
             continue
-        name = _sequence_name(setting, modality)
+        name = sequence_name(setting, modality)
         sequence = given[name]
         mask = given[f"{modality}_mask"] if name == modality else None
         inputs[modality] = sequence
@@ -311,32 +156,12 @@ def _model_inputs(setting: Setting, given: Mapping[str, Tensor]) -> dict[str, An
     return {**inputs, "vectors": vectors}
 
 
-def _read(setting: Setting) -> list[str]:
-    return list(_AXES) if setting.modality == "both" else [setting.modality]
-
-
-def _pools(setting: Setting, modality: str) -> list[str]:
-    return split_pools(getattr(setting, f"{modality}_pool"))
-
-
-def _reads_sequences(setting: Setting) -> bool:
-    return setting.level == "tokens" and setting.fusion != KERNEL
-
-
-def _reads_vectors(setting: Setting) -> bool:
-    return not _reads_sequences(setting) or setting.beside
-
-
-def _sequence_name(setting: Setting, modality: str) -> str:
-    return f"image_grid_{setting.grid}" if modality == "image" and setting.grid else modality
-
-
 def _dynamic_axes(names: Sequence[str]) -> dict[str, dict[int, Any]]:
     batch = torch.export.Dim("batch")
-    lengths = {modality: torch.export.Dim(axis) for modality, axis in _AXES.items()}
+    lengths = {modality: torch.export.Dim(axis) for modality, axis in AXES.items()}
     return {
         name: {0: batch}
-        | ({1: lengths[name.removesuffix("_mask")]} if name.removesuffix("_mask") in _AXES else {})
+        | ({1: lengths[name.removesuffix("_mask")]} if name.removesuffix("_mask") in AXES else {})
         for name in names
     }
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .linear import Linear, linear
-from .model import modality_of
+from .modality import modality_of
 from .noise import Dropout, NoiseTape
 from .projection import Standardise
 

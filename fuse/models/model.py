@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from .fusion import Fusion, FusionConfig, Pair
-from .fusions import build_fusion, check_fusion_name
+from .fusion import Fusion, Pair
 from .head import Head, LateHead
+from .modality import modality_of
 from .noise import ModalityDropout, NoiseTape
 from .projection import Pool, Projection, as_mask
-
-MODALITIES: tuple[str, ...] = ("both", "text", "image")
 
 
 class MultimodalClassifier(nn.Module):
@@ -187,134 +185,6 @@ class MultimodalClassifier(nn.Module):
             if name not in figures:
                 raise ValueError(f"this model reads the {name}: its mean and std are required")
             projection.standardise.fit(*figures[name])
-
-
-def build_model(
-    *,
-    fusion: str = "concat",
-    modality: str = "both",
-    text_in: int,
-    image_in: int,
-    beside: Mapping[str, int] | None = None,
-    text_dim: int,
-    image_dim: int | None = None,
-    classes: int = 3,
-    dropout: float = 0.25,
-    input_dropout: float = 0.0,
-    shared_input_dropout: bool = False,
-    modality_dropout: float = 0.0,
-    norm: str = "none",
-    heads: int = 8,
-    layers: int = 6,
-    ffn: int = 2048,
-    rank: int = 4,
-    directions: str = "text",
-    modality_embeddings: bool = False,
-    pooling: str = "mean",
-    text_pooling: str | None = None,
-    image_pooling: str | None = None,
-    head_dims: Sequence[int] = (1024, 256),
-) -> MultimodalClassifier:
-    """Builds a model from flat settings.
-
-    Args:
-        fusion: one of `fusions.FUSIONS`; not used with a single modality.
-        modality: ``both``, or ``text`` or ``image`` for the ablation.
-        text_in: features of a text token in the cache.
-        image_in: features of an image patch in the cache.
-        beside: features of further vectors of a sample that go to the head beside the fused one,
-            each through a projection of its own, by name: modality, underscore, any word, as in
-            ``{"text_vector": 384, "image_vector": 192}``; those of a modality that the model does
-            not read are left out.
-        text_dim: features of a projected text token, and of a projected text vector beside.
-        image_dim: the same of the image; None means `text_dim`.
-        classes: number of classes.
-        dropout: probability in the fusion and the head.
-        input_dropout: probability with which an input feature is zeroed.
-        shared_input_dropout: the positions of a row share one mask of `input_dropout`: a feature
-            is zeroed in the whole row, and a step takes far less noise on sequences.
-        modality_dropout: probability with which a row loses its text or its image in training
-            (see `noise.ModalityDropout`); not used with a single modality.
-        norm: ``standardise`` (call `fit_standardisation` before training), ``layer`` or ``none``.
-        heads: attention heads.
-        layers: layers of the ``encoder`` fusion.
-        ffn: feed-forward units of the ``encoder`` fusion.
-        rank: of the ``lowrank`` fusion.
-        directions: of the three attention fusions: ``text`` (text queries patches) or ``both``.
-        modality_embeddings: of the ``encoder`` fusion: a learned vector a modality.
-        pooling: ``mean``, ``first`` or ``attention``.
-        text_pooling: pooling over text tokens; None means `pooling`.
-        image_pooling: pooling over patches; None means `pooling`.
-        head_dims: hidden sizes of the head.
-
-    Raises:
-        ValueError: an unknown name (the message lists the valid ones), a probability out of range,
-            or sizes that the fusion cannot take (the message names the flag to change).
-    """
-    if modality not in MODALITIES:
-        raise ValueError(f"unknown modality {modality!r}; valid: {', '.join(MODALITIES)}")
-    check_fusion_name(fusion)
-    tape = NoiseTape()
-    text_pooling = pooling if text_pooling is None else text_pooling
-    image_pooling = pooling if image_pooling is None else image_pooling
-    dims = {"text": text_dim, "image": text_dim if image_dim is None else image_dim}
-    read = list(dims) if modality == "both" else [modality]
-
-    def project(owner: str, features: int) -> Projection:
-        return Projection(features, dims[owner], norm, input_dropout, shared_input_dropout, tape)
-
-    text_projection = project("text", text_in) if "text" in read else None
-    image_projection = project("image", image_in) if "image" in read else None
-    join: Fusion | Pool
-    if modality == "both":
-        config = FusionConfig(
-            text_dim=dims["text"],
-            image_dim=dims["image"],
-            heads=heads,
-            layers=layers,
-            ffn=ffn,
-            rank=rank,
-            dropout=dropout,
-            directions=directions,
-            modality_embeddings=modality_embeddings,
-            text_pooling=text_pooling,
-            image_pooling=image_pooling,
-        )
-        join = build_fusion(fusion, config, tape)
-        fused_dim = join.out_dim
-    else:
-        fused_dim = dims[modality]
-        join = Pool(text_pooling if modality == "text" else image_pooling, fused_dim)
-    owners = {name: modality_of(name) for name in beside or {}}
-    vectors = {
-        name: project(owners[name], features)
-        for name, features in (beside or {}).items()
-        if owners[name] in read
-    }
-    besides = [(owners[name], projection.out_dim) for name, projection in vectors.items()]
-    head: Head | LateHead
-    if isinstance(join, Fusion) and join.separate_heads:
-        head = LateHead([*dims.items(), *besides], classes, dropout, head_dims, tape)
-    else:
-        in_dim = fused_dim + sum(length for _, length in besides)
-        head = Head(in_dim, classes, dropout, head_dims, tape)
-    return MultimodalClassifier(
-        text_projection,
-        image_projection,
-        join,
-        head,
-        tape,
-        vectors,
-        ModalityDropout(modality_dropout, tape) if modality == "both" else None,
-    )
-
-
-def modality_of(name: str) -> str:
-    """The modality that the name of a vector beside starts with."""
-    for modality in MODALITIES[1:]:
-        if name.startswith(f"{modality}_"):
-            return modality
-    raise ValueError(f"vector beside {name!r}: its name must start with text_ or image_")
 
 
 def _project(

@@ -9,7 +9,7 @@ from typing import Any
 
 from fuse.figures.resampling import Interval
 
-from .run_files import CURVES
+from .run import CURVES
 
 COLOURS = 8
 """Colours for classes in the template; more classes than that share them."""

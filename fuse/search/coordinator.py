@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 
-from .ledger import FINISHED, Claim, Ledger
+from .database import FINISHED
+from .ledger import Claim, Ledger
 from .pool import Event, Pool
 from .pruning import QUARTERS, Rule, step_of
 from .sampling import draw

@@ -9,28 +9,25 @@ which makes totals exact.
 from __future__ import annotations
 
 import contextlib
-import math
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy
-from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from fuse.setting import Setting
-from mmsa_cache.errors import MmsaError, ModelError, SettingsError
+from mmsa_cache.errors import MmsaError
 
-from .locks import PATIENCE, AdvisoryLocks, FileLocks, Locks, patiently
+from .database import FINISHED, Database, address_of, check_trials, made_by_mmsa
+from .locks import patiently
 from .sampling import Draw
 from .space import restored
 
-DATABASE = Path("studies/studies.db")
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 T = TypeVar("T")
 
 
@@ -40,71 +37,6 @@ class Claim:
 
     number: int
     setting: Setting
-
-
-def address_of(storage: str | Path) -> sqlalchemy.URL:
-    """The database's address; a path means a SQLite file.
-
-    Raises:
-        SettingsError: Neither SQLite nor PostgreSQL.
-    """
-    if isinstance(storage, Path):
-        return sqlalchemy.URL.create("sqlite", database=str(storage))
-    try:
-        url = sqlalchemy.make_url(storage)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise SettingsError(
-            f"--storage {storage!r} is no address.",
-            "Write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE.",
-        ) from error
-    kind = url.get_backend_name()
-    if kind == "postgresql":
-        return url.set(drivername="postgresql+pg8000")
-    if kind != "sqlite" or not url.database or url.database == ":memory:":
-        raise SettingsError(
-            f"--storage cannot be {url.render_as_string()!r}.",
-            "SQLite files (sqlite:///FILE) and PostgreSQL (postgresql://…) are supported.",
-        )
-    return url
-
-
-class _Database:
-    """An open database and its locks; its tables are made where they are not there.
-
-    Raises:
-        SettingsError: The driver is not installed.
-    """
-
-    def __init__(self, url: sqlalchemy.URL) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.locks: Locks
-        options: dict[str, Any]
-        if url.get_backend_name() == "sqlite":
-            file = Path(str(url.database))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self.locks, options = FileLocks(file), {"connect_args": {"timeout": PATIENCE}}
-        else:
-            try:
-                self.locks, options = AdvisoryLocks(url), {"pool_pre_ping": True}
-            except ImportError as error:
-                raise SettingsError(
-                    "PostgreSQL needs the driver pg8000.",
-                    "Install it: pip install 'mmsa[postgres]'.",
-                ) from error
-
-        def connect() -> RDBStorage:
-            # Two processes that make the tables of one fresh database at once would both fail.
-            with self.locks.exclusive("schema"):
-                return RDBStorage(url.render_as_string(hide_password=False), options)
-
-        self._backend = patiently(connect, url.render_as_string())
-        self.storage: BaseStorage = optuna.storages.get_storage(self._backend)
-
-    def close(self) -> None:
-        """Lets go of locks and connections."""
-        self.locks.release()
-        self._backend.remove_session()
-        self._backend.engine.dispose()
 
 
 class Ledger:
@@ -119,7 +51,7 @@ class Ledger:
         url = address_of(storage)
         self.place = url.render_as_string()
         """The address, without a password."""
-        self._database = _Database(url)
+        self._database = Database(url)
         self._storage, self._locks = self._database.storage, self._database.locks
         self._name = name
         self._owner = uuid.uuid4().hex
@@ -157,16 +89,16 @@ class Ledger:
         return self._try(self._all)
 
     def _all(self) -> list[FrozenTrial]:
-        with _made_by_mmsa(self.place):
+        with made_by_mmsa(self.place):
             trials = self._storage.get_all_trials(self._id, deepcopy=False)
-            check(trials)
+            check_trials(trials)
         return trials
 
     def attributes(self) -> dict[str, Any]:
         """What is stored about the study."""
 
         def work() -> dict[str, Any]:
-            with _made_by_mmsa(self.place):
+            with made_by_mmsa(self.place):
                 return self._storage.get_study_user_attrs(self._id)
 
         return self._try(work)
@@ -234,7 +166,7 @@ class Ledger:
 
     def _resume(self, trial: FrozenTrial) -> Claim:
         trial_id = self._trial_id(trial.number)
-        with _made_by_mmsa(self.place):
+        with made_by_mmsa(self.place):
             setting = restored(trial.user_attrs["setting"])
         self._storage.set_trial_user_attr(trial_id, "owner", self._owner)
         self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
@@ -335,94 +267,3 @@ class Ledger:
 
     def _try(self, call: Callable[[], T]) -> T:
         return patiently(call, self.place)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A study as its database has it, for reading."""
-
-    name: str
-    attributes: dict[str, Any]
-    trials: list[FrozenTrial]
-
-
-def read_records(storage: str | Path) -> list[Record]:
-    """All studies of a database; none where there is no such file."""
-    url = address_of(storage)
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
-        return []
-    with contextlib.closing(_Database(url)) as database:
-        opened = database.storage
-
-        def work() -> list[Record]:
-            records = []
-            with _made_by_mmsa(url.render_as_string()):
-                for study in opened.get_all_studies():
-                    number = opened.get_study_id_from_name(study.study_name)
-                    trials = opened.get_all_trials(number, deepcopy=False)
-                    check(trials)
-                    records.append(Record(study.study_name, study.user_attrs, trials))
-            return records
-
-        return patiently(work, url.render_as_string())
-
-
-# What Optuna raises of rows that it did not write.
-_NOT_OURS = (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError)
-
-
-@contextlib.contextmanager
-def _made_by_mmsa(place: str) -> Iterator[None]:
-    """Optuna keeps JSON; what it cannot read, and what does not fit, was not written by mmsa.
-
-    Raises:
-        MmsaError: Something in the database is not what mmsa writes there.
-    """
-    try:
-        yield
-    except _NOT_OURS as error:
-        if isinstance(error, MmsaError):
-            raise
-        raise ModelError(
-            f"The database {place} holds what mmsa did not write: {str(error)[:300]}.",
-            "Restore it, or begin anew in another file (--storage sqlite:///FILE).",
-        ) from error
-
-
-def check(trials: Iterable[FrozenTrial]) -> None:
-    """Checks what is stored with trials, since anything may stand in a database.
-
-    Raises:
-        ValueError: Names the trial and what is wrong.
-    """
-    for trial in trials:
-        attributes = trial.user_attrs
-        ended = trial.state in FINISHED
-        result = attributes.get("result", {})
-        wrong = [
-            name
-            for name, right in (
-                ("setting", isinstance(attributes.get("setting"), dict)),
-                ("deaths", type(attributes.get("deaths", 0)) is int),
-                ("failure", isinstance(attributes.get("failure", ""), str)),
-                ("result", isinstance(result, dict) and (not ended or _is_result(result))),
-                ("value", not ended or (trial.value is not None and math.isfinite(trial.value))),
-            )
-            if not right
-        ]
-        if wrong:
-            raise ValueError(f"trial {trial.number}: {', '.join(wrong)}")
-
-
-def _is_result(result: dict[str, Any]) -> bool:
-    """Whether a finished trial's result has what choices are made by."""
-    units, steps = result.get("units"), result.get("steps")
-    return (
-        isinstance(units, list)
-        and isinstance(steps, dict)
-        and all(isinstance(step, str) and step.isdecimal() for step in steps)
-        and all(
-            type(number) in (int, float) and math.isfinite(number)
-            for number in (*units, *steps.values(), result.get("parameters"), result.get("seconds"))
-        )
-    )

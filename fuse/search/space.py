@@ -16,7 +16,7 @@ from fuse.losses.losses import LOSSES
 from fuse.models.attention_fusions import DIRECTIONS
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
 from fuse.models.kernel import KERNEL
-from fuse.models.model import MODALITIES
+from fuse.models.modality import MODALITIES
 from fuse.models.projection import NORMS, POOLINGS
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fuse.setting import METRICS
-from mmsa_cache.config.settings import read_toml
+from mmsa_cache.config.toml_file import read_toml
 from mmsa_cache.errors import SettingsError
 
 from . import pruning

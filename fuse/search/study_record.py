@@ -7,9 +7,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from .database import DATABASE
 from .importance import alpha_beta, by_value, importances
-from .ledger import DATABASE, Record, read_records
-from .search import IDENTITY, LOOKS
+from .records import Record, read_records
+from .study_notes import IDENTITY, LOOKS
 
 
 def snapshot(name: str, trial: int, storage: str | Path = DATABASE) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache.errors import SettingsError
 from mmsa_cache.native.memory import release
 
 IntArray = NDArray[np.int64]
@@ -175,8 +176,6 @@ def _result(values: list[float], parameters: int, started: float, waited: float)
 
 def _kind(error: Exception) -> str:
     """``memory``, ``settings``, ``training`` or ``error``."""
-    from mmsa_cache.errors import SettingsError
-
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "memory"
     if "can't allocate memory" in str(error):  # what torch says of the CPU

@@ -16,7 +16,7 @@ from torch import Tensor
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import ModelError
 
-from .trainer import Checkpoint
+from .task import Checkpoint
 
 SECONDS_BETWEEN = 10.0
 """A member is kept at the first end of an epoch after so long, and at its last; what a kill costs.

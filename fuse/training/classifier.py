@@ -11,12 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fuse.models.builder import build_model
 from fuse.models.kernel import KERNEL, KernelClassifier
-from fuse.models.model import MultimodalClassifier, build_model, modality_of
+from fuse.models.modality import modality_of
+from fuse.models.model import MultimodalClassifier
 from fuse.models.noise import NoiseTape
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.features.bank import Batch, Dims, FeatureBank
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.batch import Batch, Dims
 
 from .programs import model_inputs
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from fuse.models.kernel import KernelClassifier
 from fuse.setting import Setting
 from mmsa_cache.errors import ModelError
-from mmsa_cache.features.bank import Dims, FeatureBank
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.batch import Dims
 
 from .calibration import Calibration, Probabilities
 from .classifier import Classifier, make_model, predict

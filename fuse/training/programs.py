@@ -20,7 +20,7 @@ from fuse.losses.loss import Loss
 from fuse.models.kernel import KernelClassifier
 from fuse.models.model import MultimodalClassifier
 from fuse.models.noise import Draw, noise_needed
-from mmsa_cache.features.bank import Batch
+from mmsa_cache.features.batch import Batch
 
 
 class Member(nn.Module):

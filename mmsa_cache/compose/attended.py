@@ -5,16 +5,28 @@ Only commands import this; both stages are imported when a function runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.encoders.image import ImageSpec
+from extract.encoders.words import words_of
+from extract.inputs.decode import decode, fit_square, needed_side
+from fuse.report.attention_maps import Attended, Maps, by_word, mapped_setting, word_to_patch
+from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.dataset import Sample
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import duplicate_groups, is_cross_validation, outer_splits
 from mmsa_cache.errors import CacheNotFoundError, MmsaError, StaleCacheError
-from mmsa_cache.features.bank import EncoderPair, FeatureBank
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.names import EncoderPair
 
-from .pipeline import live_bank, open_bank, resolve_encoder
+from .banks import open_bank
+from .encoders import resolve_image_encoder, resolve_text_encoder
+from .live import live_bank
 
 _NONE = {
     "pooled": "This model reads one vector of the text and one of the picture: it has no words "
@@ -27,12 +39,12 @@ _NONE = {
 
 
 def explainer(
-    ensemble: Any,
+    ensemble: Ensemble | None,
     settings: Settings,
     samples: Sequence[Sample],
     config: Mapping[str, Any],
     bank: FeatureBank | None = None,
-) -> Callable[[list[str]], Any]:
+) -> Callable[[list[str]], Maps]:
     """What `fuse.report.report.render` asks for the attention of posts.
 
     What cannot be had (encoder files away, a tokenizer without offsets) is said in the report and
@@ -45,7 +57,6 @@ def explainer(
         config: Its ``config.json``.
         bank: Features of these samples; default: the cache, or the posts encoded now.
     """
-    from fuse.report.attention_maps import Maps, mapped_setting
 
     def explain(guids: list[str]) -> Maps:
         if ensemble is None:
@@ -65,7 +76,7 @@ def explainer(
     return explain
 
 
-def _why(ensemble: Any) -> str:
+def _why(ensemble: Ensemble) -> str:
     settings = [blend.setting for blend in ensemble.blends]
     if all(setting.level == "pooled" for setting in settings):
         return "pooled"
@@ -73,24 +84,19 @@ def _why(ensemble: Any) -> str:
 
 
 def _explained(
-    ensemble: Any,
+    ensemble: Ensemble,
     chosen: int,
     settings: Settings,
     samples: Sequence[Sample],
     posts: Sequence[Sample],
     config: Mapping[str, Any],
     bank: FeatureBank | None,
-) -> Any:
-    from extract.encoders.text import words_of
-    from fuse.report.attention_maps import Attended, Maps, by_word, word_to_patch
-
+) -> Maps:
     blend = ensemble.blends[chosen]
     pair = blend.setting.encoders
     bank = (bank or _features(settings, samples, posts, pair)).using(*pair)
-    text, image = (
-        resolve_encoder(settings.with_encoder(modality, name), modality)
-        for modality, name in zip(("text", "image"), pair, strict=True)
-    )
+    text = resolve_text_encoder(settings.with_encoder("text", pair[0]))
+    image = resolve_image_encoder(settings.with_encoder("image", pair[1]))
     of_part, members = _parts(config, samples), blend.members
     each = len(members) // (1 + max(of_part.values()))
     index = {guid: number for number, guid in enumerate(bank.guids)}
@@ -132,8 +138,6 @@ def _features(
 
 def _parts(config: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, int]:
     """Guid → the part of a cross-validation whose members did not learn from it; else 0."""
-    import numpy as np
-
     if not is_cross_validation(config["outer"]):
         return dict.fromkeys((sample.guid for sample in samples), 0)
     labels = np.array([sample.label for sample in samples], np.int64)
@@ -145,10 +149,8 @@ def _parts(config: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, in
     }
 
 
-def _grid(side: int, image: Any, patches: int) -> tuple[int, int] | None:
+def _grid(side: int, image: ImageSpec, patches: int) -> tuple[int, int] | None:
     """(rows, columns) of the patches that a model reads; None where they form no grid."""
-    import math
-
     if side:
         return side, side
     averaged = image.options.grid()
@@ -158,11 +160,11 @@ def _grid(side: int, image: Any, patches: int) -> tuple[int, int] | None:
     return (root, root) if root * root == patches else None
 
 
-def _seen(post: Sample, image: Any) -> Any:
+def _seen(post: Sample, image: ImageSpec) -> NDArray[np.uint8]:
     """The picture as the encoder saw it, (side, side, 3) uint8."""
-    from extract.inputs.decode import decode, fit_square, needed_side
-
     pixels = decode(
         post.image_path.read_bytes(), post.image_path.name, needed_side(image.size, image.crop)
     )
-    return fit_square(pixels, image.size, image.crop).permute(1, 2, 0).contiguous().numpy()
+    square = fit_square(pixels, image.size, image.crop)
+    seen: NDArray[np.uint8] = square.permute(1, 2, 0).contiguous().numpy()
+    return seen

@@ -8,7 +8,6 @@ model can be perfect.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mmsa_cache.config.settings import load_settings
-from mmsa_cache.console import format_table, print_result, say
-from mmsa_cache.data.adapters import HEADER, UNLABELLED
-from mmsa_cache.data.dataset import LABELS, read_labels
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.console import say
+from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
+from mmsa_cache.data.layouts.report import HEADER, read_labels
 from mmsa_cache.disk import write_atomically
+
+from .evaluate import evaluate
+from .extract import extract_splits
+from .predict import format_predictions, predict_split
+from .search import search
+from .train import train
 
 NOTE = "synthetic data: texts from templates, pictures drawn by mmsa demo"
 TEST_SHARE = 0.15
@@ -119,11 +124,6 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
     Returns:
         The figures shown.
     """
-    from . import extract as verb_extract
-    from . import predict as verb_predict
-    from . import search as verb_search
-    from . import train as verb_train
-
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "posts" / "train.txt").is_file():
@@ -132,14 +132,14 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
     with contextlib.chdir(folder):
         settings = load_settings({})
         say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
-        verb_extract.run(settings, "all")
-        searched = verb_search.search(settings, "demo", trials)
-        trained = verb_train.train(settings, ["demo"], None, folds=3)
-        predictions = verb_predict.predict_split(trained["run"], "test", None, None)
-        lines = verb_predict.format_predictions(predictions, LABELS)
+        extract_splits(settings, "all")
+        searched = search(settings, "demo", trials)
+        trained = train(settings, ["demo"], None, folds=3)
+        predictions = predict_split(trained["run"], "test", None, None)
+        lines = format_predictions(predictions, LABELS)
         write_atomically(Path("predictions.csv"), lines.encode())
         answers = Path("posts/answers.txt")
-        tested = verb_predict.evaluate(trained["run"], answers, None)
+        tested = evaluate(trained["run"], answers, None)
         truth = {row.guid: row.label for row in read_labels(answers)}
         texts = {
             guid: Path(f"posts/pairs/{guid}.txt").read_text(encoding="utf-8").strip()
@@ -177,36 +177,3 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
 
 def _figures(score: dict[str, Any]) -> dict[str, Any]:
     return {key: score[key] for key in ("rows", "accuracy", "macro_f1")}
-
-
-def show(record: dict[str, Any], as_json: bool) -> None:
-    """Prints what `run` returned."""
-    if as_json:
-        print_result(json.dumps(record, indent=1))
-        return
-    cells = [
-        [
-            row["what"],
-            str(row["rows"]),
-            f"{row['accuracy']:.3f}",
-            "–" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}",
-        ]
-        for row in record["results"]
-    ]
-    predictions = [
-        [p["guid"], p["predicted"], f"{p['probability']:.2f}", p["true"], p["text"]]
-        for p in record["predictions"]
-    ]
-    print_result(
-        "\n".join(
-            [
-                format_table(["", "rows", "accuracy", "macro-F1"], cells),
-                "",
-                format_table(["guid", "predicted", "p", "true", "text"], predictions),
-                "",
-                *(f"Note: {note}." for note in record["notes"]),
-                f"Report: {record['report']}",
-                f"{record['seconds']:.0f} s in all.",
-            ]
-        )
-    )

@@ -11,17 +11,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fuse.export.card import Card, render_card
+from fuse.export.card import render_card
+from fuse.export.card_facts import Card
+from fuse.export.onnx_export import describe_inputs, export_onnx
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError, SettingsError
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES
 from mmsa_cache.runs.directory import find_run, read_config, write_json
-from mmsa_cache.store.schema import DEFAULT_ENCODER
+from mmsa_cache.runs.predictions import read_predictions
 from mmsa_cache.version import __version__
 
-from .pipeline import check_encoder, resolve_encoder
+from .encoders import check_encoder, resolve_encoder
 from .predictor import MODEL_FILE, Predictor, load_model
-from .samples import MODALITIES
 
 FORMATS = ("safetensors", "onnx")
 MODEL_TYPE = "mmsa"
@@ -67,14 +69,21 @@ def export(run: str, to: Path, *, form: str = "safetensors", force: bool = False
         write_json(folder / "metrics.json", metrics)
         inputs: dict[str, list[str | int]] = {}
         if form == "onnx":
-            from fuse.export.onnx_export import describe_inputs, export_onnx
-
             difference = export_onnx(
                 model.ensemble, model.dims, folder / ONNX_FILE, _onnx_metadata(exported)
             )
             inputs = describe_inputs(folder / ONNX_FILE)
             say(f"ONNX: largest difference of a probability from PyTorch {difference:.1e}.")
-        card = Card.of(source, config, exported, metrics, inputs, difference)
+        card = Card.of(
+            source.resolve().name,
+            config,
+            exported,
+            metrics,
+            read_predictions(source / "predictions.csv", exported["classes"]),
+            _packages(source),
+            inputs,
+            difference,
+        )
         (folder / "README.md").write_text(render_card(card), encoding="utf-8")
         _check(folder, exported)
         sizes = {
@@ -168,6 +177,14 @@ def _metrics(source: Path) -> dict[str, Any]:
             f"{source / 'metrics.json'} cannot be read: {error}", "Export a run, not an export."
         ) from error
     return metrics
+
+
+def _packages(source: Path) -> dict[str, str]:
+    try:
+        packages: dict[str, str] = json.loads((source / "env.json").read_bytes())["packages"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{source / 'env.json'} cannot be read: {error}") from error
+    return packages
 
 
 def _onnx_metadata(exported: Mapping[str, Any]) -> dict[str, str]:

@@ -10,21 +10,33 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from extract.encode import estimate_bytes
+from extract.encoders.compat import prepare_torchvision
+from extract.engine import extract
+from extract.job import Job
+from extract.plan import plan_rows
 from mmsa_cache.config.settings import ALL, CONFIG_NAME, Settings
 from mmsa_cache.console import progress, say
-from mmsa_cache.data.adapters import find_layout
-from mmsa_cache.data.dataset import SPLITS, Sample
+from mmsa_cache.data.layouts.layout import find_layout
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS
+from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.fingerprint import cache_name
-from mmsa_cache.store.schema import DEFAULT_ENCODER
-from mmsa_cache.store.store import CacheWriter, nearest_cache
+from mmsa_cache.store.lookup import nearest_cache
+from mmsa_cache.store.writer import CacheWriter
 
-from .pipeline import locate, pick_device, reader_of
-from .samples import MODALITIES, cache_folder, copies_of, survey_split
+from .cache_identity import cache_folder, copies_of
+from .encoders import Loaded
+from .live import reader_of
+from .locate import locate
+from .samples import survey_split
 from .sieve import take
 
 
-def run(settings: Settings, split: str, encoders: str = DEFAULT_ENCODER) -> list[dict[str, Any]]:
+def extract_splits(
+    settings: Settings, split: str, encoders: str = DEFAULT_ENCODER
+) -> list[dict[str, Any]]:
     """Extracts what is missing of one split or of all.
 
     Args:
@@ -88,8 +100,6 @@ def _chosen_encoders(settings: Settings, names: str) -> dict[str, list[str]]:
 
 def _import_libraries() -> None:
     """The imports that resolving an encoder needs; they take seconds."""
-    from extract.encoders.compat import prepare_torchvision
-
     prepare_torchvision()
     import timm  # noqa: F401
 
@@ -107,8 +117,6 @@ class _Cache:
     def __init__(
         self, settings: Settings, split: str, samples: list[Sample], modality: str
     ) -> None:
-        from extract.engine import plan_rows
-
         self.modality, self.seconds, self.there = modality, 0.0, 0
         self._split, self._samples = split, samples
         self.rows = plan_rows(samples, copies_of(settings, split, samples))
@@ -154,10 +162,8 @@ class _Cache:
 
 def _extract(settings: Settings, caches: list[_Cache]) -> None:
     """Writes what is missing; the locks of all caches are held."""
-    from extract.engine import Job, estimate_bytes, extract
-
     device = pick_device(settings.device)
-    encoders: dict[tuple[str, str], Any] = {}
+    encoders: dict[tuple[str, str], Loaded] = {}
     jobs = []
     for cache in caches:
         total = len(cache.rows)

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fuse.setting import Setting, restore
+from fuse.training.calibration import Calibration
+from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.adapters import strip_text
 from mmsa_cache.data.dataset import single_sample
+from mmsa_cache.data.files import strip_text
 from mmsa_cache.errors import CacheNotFoundError, ModelError, SettingsError, StaleCacheError
-from mmsa_cache.features.bank import Dims, EncoderPair, FeatureBank
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.batch import Dims
+from mmsa_cache.names import EncoderPair
+from mmsa_cache.native.device import pick_device
 from mmsa_cache.runs.directory import find_run, read_config
 
-from .pipeline import (
-    LiveEncoders,
-    fields_by_name,
-    live_bank,
-    live_pair,
-    notes_of,
-    open_bank,
-    pick_device,
-)
+from .banks import open_bank
+from .encoders import fields_by_name, notes_of
+from .live import LiveEncoders, live_bank, live_pair
 from .samples import load_samples
-
-if TYPE_CHECKING:
-    from fuse.training.ensemble import Ensemble
 
 MODEL_FILE = "model.safetensors"
 PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
@@ -47,13 +48,6 @@ def load_model(
         ModelError: There is no such model, or its files are not those of one.
         DeviceError: The device is not there.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from fuse.setting import restore
-    from fuse.training.calibration import Calibration
-    from fuse.training.ensemble import Ensemble
-
     folder = find_run(str(run))
     config = read_config(folder)
     try:
@@ -166,8 +160,6 @@ class Predictor:
 
     def predict_bank(self, bank: FeatureBank) -> list[tuple[str, list[float]]]:
         """(guid, class probabilities) of every post of a feature bank."""
-        import numpy as np
-
         bank = bank.to(pick_device(self.settings.device))
         probabilities = self.ensemble.predict(bank, np.arange(len(bank)))
         return list(zip(bank.guids, probabilities.tolist(), strict=True))
@@ -183,5 +175,5 @@ class Predictor:
         return [setting.encoders for setting in self._model_settings]
 
     @property
-    def _model_settings(self) -> Sequence[Any]:
+    def _model_settings(self) -> list[Setting]:
         return [blend.setting for blend in self.ensemble.blends]

@@ -8,15 +8,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fuse.evidence.compare import Judged
+from fuse.evidence.versus import is_rival, losses, other_differences, recalls
+from fuse.report.gallery import Post
+from fuse.report.report import render
+from fuse.report.sections import Against
+from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.dataset import Sample
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.runs.directory import RUNS, find_run, read_config
+from mmsa_cache.runs.predictions import read_predictions
 
 from .attended import explainer
+from .predict import load_run
+from .run_files import read_run
 from .samples import load_samples
 
 PAGE = "report.html"
@@ -47,8 +56,6 @@ def report(
         ModelError: A run is missing or damaged, or the two do not go together.
         SettingsError: ``against`` is the run itself.
     """
-    from .predict import load_run
-
     folder = find_run(run)
     try:
         model = load_run(run, device, data)
@@ -79,7 +86,7 @@ def compose(
     folder: Path,
     name: str,
     samples: Sequence[Sample],
-    ensemble: Any,
+    ensemble: Ensemble | None,
     bank: FeatureBank | None,
     settings: Settings,
     rival: Path | None = None,
@@ -95,12 +102,10 @@ def compose(
         settings: Those it was made under.
         rival: A run to compare with; default: one that differs in the loss only.
     """
-    from fuse.report.report import Post, render
-
     posts = {sample.guid: Post(sample.text, sample.image_path) for sample in samples}
     config = read_config(folder)
     return render(
-        folder,
+        read_run(folder),
         posts,
         name,
         against=_against(folder, name, config, rival or _found(folder)),
@@ -131,8 +136,6 @@ def _named(folder: Path, against: str) -> Path:
 
 def _found(folder: Path) -> Path | None:
     """The latest run here that differs in the loss only, cross-entropy on one side."""
-    from fuse.evidence.versus import is_rival
-
     try:
         own = read_config(folder)
         rivals = []
@@ -146,13 +149,8 @@ def _found(folder: Path) -> Path | None:
     return max(rivals, key=lambda path: path.stat().st_mtime).parent if rivals else None
 
 
-def _against(folder: Path, name: str, config: Mapping[str, Any], rival: Path | None) -> Any:
+def _against(folder: Path, name: str, config: Mapping[str, Any], rival: Path | None) -> Against:
     """What the section on the loss says."""
-    from fuse.evidence.compare import Judged
-    from fuse.evidence.versus import losses, other_differences, recalls
-    from fuse.figures.predictions import read_predictions
-    from fuse.report.report import Against
-
     own = losses(config)
     if rival is None:
         other = "acb" if set(own) == {"ce"} else "ce"

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from optuna.trial import FrozenTrial
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fuse.search.coordinator import Progress
 from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, say
 
 _ROWS = 8
@@ -19,7 +21,7 @@ _REFRESHES_A_SECOND = 4
 
 
 @contextmanager
-def watch(title: str) -> Iterator[Callable[[Any], None]]:
+def watch(title: str) -> Iterator[Callable[[Progress], None]]:
     """Shows a search while it runs.
 
     Args:
@@ -32,7 +34,7 @@ def watch(title: str) -> Iterator[Callable[[Any], None]]:
         with Live(console=human, auto_refresh=False, transient=True) as live:
             shown = 0.0
 
-            def show(progress: Any) -> None:
+            def show(progress: Progress) -> None:
                 nonlocal shown
                 if time.monotonic() - shown > 1 / _REFRESHES_A_SECOND:
                     shown = time.monotonic()
@@ -44,7 +46,7 @@ def watch(title: str) -> Iterator[Callable[[Any], None]]:
     last_line, last_count = time.monotonic(), -1
     told: set[int] = set()
 
-    def tell(progress: Any) -> None:
+    def tell(progress: Progress) -> None:
         nonlocal last_line, last_count
         for number, reason in progress.failures:
             if number not in told:
@@ -59,7 +61,7 @@ def watch(title: str) -> Iterator[Callable[[Any], None]]:
     yield tell
 
 
-def line_of(progress: Any) -> str:
+def line_of(progress: Progress) -> str:
     """Finished trials, rate, time left and the best score, in one line."""
     here = progress.finished - progress.finished_before
     minutes = (time.monotonic() - progress.started) / 60
@@ -75,7 +77,7 @@ def line_of(progress: Any) -> str:
     return text
 
 
-def table_of(title: str, progress: Any) -> Group:
+def table_of(title: str, progress: Progress) -> Group:
     """The best trials, those at work, and the line."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, expand=True)
     for name in ("trial", "score", "± s.e."):
@@ -111,9 +113,9 @@ def setting_of(params: dict[str, Any]) -> str:
     return ", ".join(shown)
 
 
-def _best(progress: Any) -> list[Any]:
+def _best(progress: Progress) -> list[FrozenTrial]:
     complete = [t for t in progress.trials if t.state.name == "COMPLETE"]
-    return sorted(complete, key=lambda trial: (-trial.value, trial.number))
+    return sorted(complete, key=lambda trial: (-trial.values[0], trial.number))
 
 
 def _standard_error(units: list[float]) -> float:

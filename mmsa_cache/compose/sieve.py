@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from extract.inputs.decode import DECODER
+from extract.inputs.sift import undecodable
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data import aside
-from mmsa_cache.data.adapters import Intake
-from mmsa_cache.data.dataset import SET_ASIDE, BadRow, Sample, Survey
+from mmsa_cache.data.dataset import SET_ASIDE, Survey
+from mmsa_cache.data.intake import Intake
+from mmsa_cache.data.pairs import BadRow, Sample
 from mmsa_cache.errors import DataError
 
 SHOWN_ASIDE = 20
@@ -89,9 +92,6 @@ def _bad_rows(settings: Settings, found: Survey) -> tuple[list[BadRow], str]:
 
     Pictures are decoded once: where an earlier command tried the same ones, its record counts.
     """
-    from extract.inputs.decode import DECODER
-    from extract.inputs.sift import undecodable
-
     lines = found.listing.first_line
     checked = aside.pictures_digest(found.samples, DECODER)
     earlier = aside.read(settings.cache.dir, found.split).folders.get(str(_root(settings)))

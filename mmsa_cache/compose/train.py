@@ -1,19 +1,28 @@
-"""``mmsa train``: a run directory of one setting."""
+"""``mmsa train``: a run directory."""
 
 from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+
+from fuse.search.study_record import snapshot
+from fuse.setting import Setting
+from fuse.training.checkpoints import FolderCheckpoint
+from fuse.training.classifier import input_dims
+from fuse.training.final import Trained
+from fuse.training.final import train as train_final
+from fuse.training.plan import plan
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
-from mmsa_cache.data.dataset import Sample
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import duplicate_groups
-from mmsa_cache.features.bank import OWN_PAIR, EncoderPair, FeatureBank
+from mmsa_cache.names import MODALITIES
 from mmsa_cache.runs.directory import (
     CHECKPOINT,
     environment,
@@ -22,94 +31,17 @@ from mmsa_cache.runs.directory import (
     write_command,
     write_json,
 )
-from mmsa_cache.runs.tracking import JsonLines, Place, check_trackers, log_run, scalars, tracking
+from mmsa_cache.runs.json_lines import JsonLines, log_run
+from mmsa_cache.runs.trackers import Place
+from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 
-from .pipeline import (
-    fields_of,
-    joined_labels,
-    notes_of,
-    open_bank,
-    origin_of,
-    origins_here,
-    pick_device,
-)
+from .choose import choose_settings
+from .encoders import fields_of, joined_labels, notes_of
+from .locate import origins_here
 from .report import compose
-from .samples import MODALITIES, load_samples
-
-DEFAULT_OUTER = "report"
-
-
-def labelled(settings: Settings) -> tuple[list[Sample], FeatureBank, dict[str, Any]]:
-    """The training split's samples and features, and what identifies those features."""
-    samples = load_samples(settings, "train")
-    return samples, *_features(settings, samples, [OWN_PAIR])
-
-
-def _features(
-    settings: Settings, samples: list[Sample], pairs: Sequence[EncoderPair]
-) -> tuple[FeatureBank, dict[str, Any]]:
-    bank = open_bank(settings, "train", samples, pairs).to(pick_device(settings.device))
-    return bank, origin_of(settings, bank, pairs)
-
-
-def choose_settings(
-    studies: Sequence[str], assignments: Sequence[str], origin: Callable[[], dict[str, Any]]
-) -> tuple[list[Any], str, list[dict[str, Any]]]:
-    """The settings to train, their outer split, and the trials that they come from.
-
-    Args:
-        studies: Each a study (``NAME`` or ``NAME:TRIAL``) or ``best`` of all; none: the defaults. A
-            study file without a space is one setting and needs no search. The first one says how
-            the model is judged.
-        assignments: ``key=value``, over what the studies say.
-        origin: Says what features there are, see `pipeline.origins_here`.
-    """
-    from fuse.search import search as engine
-    from fuse.setting import Setting, parse
-
-    changes = parse(list(assignments))
-    if not studies:
-        return [Setting(**changes)], DEFAULT_OUTER, []
-    settings, outers = [], []
-    sources: list[dict[str, Any]] = []
-    for name in studies:
-        fixed = None if name == "best" or ":" in name else _fixed_study(name)
-        if fixed is not None:
-            setting, outer = Setting(**{"metric": fixed.metric, **fixed.fixed}), fixed.outer
-            sources.append({"name": name, "trial": None, "score": None})
-        else:
-            chosen, study = engine.choose(name, origin())
-            setting, outer = chosen.setting, study.outer
-            sources.append({"name": chosen.study, **chosen.source})
-            say(f"Training trial {chosen.trial} of study {chosen.study} ({chosen.score:.4f}).")
-        settings.append(replace(setting, **changes))
-        outers.append(outer)
-    return settings, outers[0], sources
-
-
-def _fixed_study(name: str) -> Any:
-    """A study without a space, or None."""
-    from fuse.search.study_file import find_study, read_study
-
-    study = read_study(find_study(name))
-    return None if study.space else study
-
-
-def summary(
-    settings: Settings, studies: Sequence[str], assignments: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The parts of the settings' models: shapes and parameters."""
-    from fuse.models.summary import summarise
-    from fuse.training.classifier import input_dims, make_model
-
-    samples = load_samples(settings, "train")
-    chosen, _, _ = choose_settings(studies, assignments, lambda: origins_here(settings, samples))
-    bank, origin = _features(settings, samples, [setting.encoders for setting in chosen])
-    return [
-        asdict(row)
-        for setting in chosen
-        for row in summarise(make_model(setting, input_dims(bank, setting), len(origin["classes"])))
-    ]
+from .run_files import STUDIES
+from .samples import load_samples
+from .training_split import features_of
 
 
 def train(
@@ -137,19 +69,11 @@ def train(
         refit: The model's members learn from all development rows, see `fuse.training.final.train`.
         outer: Kind of outer split; default: the study's.
         assignments: See `choose_settings`.
-        track: Where it is recorded besides JSON lines, see `tracking.TRACKERS`.
+        track: Where it is recorded besides JSON lines, see `trackers.TRACKERS`.
 
     Returns:
         The run's name, directory, notes and figures.
     """
-    from safetensors.torch import save_file
-
-    from fuse.report.run_files import STUDIES
-    from fuse.search.study_record import snapshot
-    from fuse.training import final as finals
-    from fuse.training.checkpoints import FolderCheckpoint
-    from fuse.training.classifier import input_dims
-
     check_trackers(track)
     started = time.monotonic()
     samples = load_samples(settings, "train")
@@ -157,7 +81,7 @@ def train(
         studies, assignments, lambda: origins_here(settings, samples)
     )
     pairs = list(dict.fromkeys(setting.encoders for setting in chosen))
-    bank, origin = _features(settings, samples, pairs)
+    bank, origin = features_of(settings, samples, pairs)
     outer = outer or own_outer
     classes = origin["classes"]
     groups = duplicate_groups(samples)
@@ -177,7 +101,7 @@ def train(
     with new_run(name, identity) as (name, folder):
         kept = FolderCheckpoint(folder / CHECKPOINT)
         parts = len(
-            finals.plan(
+            plan(
                 bank.labels.cpu().numpy(),
                 groups,
                 outer=outer,
@@ -215,7 +139,7 @@ def train(
                 record_epoch(record)
                 advance(1, _progress_note(record, members))
 
-            final = finals.train(
+            final = train_final(
                 chosen,
                 bank,
                 groups,
@@ -274,7 +198,7 @@ def _append_epoch(lines: JsonLines, record: dict[str, Any]) -> None:
 
 
 def _parameters(
-    identity: dict[str, Any], chosen: Sequence[Any], encoders: dict[str, str]
+    identity: dict[str, Any], chosen: Sequence[Setting], encoders: dict[str, str]
 ) -> dict[str, Any]:
     """What trackers show of a run: plain values, those of a second setting as ``2.KEY``."""
     names = ("outer", "folds", "seeds", "averaged", "refit", "seed")
@@ -291,7 +215,9 @@ def _progress_note(record: dict[str, Any], members: int) -> str:
     return f"member {record['member']} of {members}{score}"
 
 
-def _write_predictions(path: Path, final: Any, samples: list[Sample], classes: list[str]) -> None:
+def _write_predictions(
+    path: Path, final: Trained, samples: list[Sample], classes: list[str]
+) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["guid", "tag", "predicted", *(f"p_{label}" for label in classes)])
@@ -311,46 +237,3 @@ def _absolute(settings: Settings, classes: list[str]) -> dict[str, Any]:
     stored["data"] |= {"root": None if root is None else str(root.resolve()), "classes": classes}
     stored["cache"] |= {"dir": str(settings.cache.dir.resolve())}
     return stored
-
-
-FIGURES = ["rows of", "rows", "accuracy", "macro-F1", "log-loss"]
-
-
-def figure_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """What `train` returned, a line a set of rows, with the columns `FIGURES`."""
-    rows = [
-        {
-            "rows of": title,
-            "rows": str(record[key]["rows"]),
-            "accuracy": f"{record[key]['accuracy']:.4f}",
-            "macro-F1": f"{record[key]['macro_f1']:.4f}",
-            "log-loss": f"{-record[key]['neg_log_loss']:.4f}",
-        }
-        for key, title in (
-            ("outer", "outer"),
-            ("outer_uncalibrated", "outer, uncalibrated"),
-            ("inner", "inner"),
-            ("inner_uncalibrated", "inner, uncalibrated"),
-        )
-    ]
-    for key, title, count in (
-        ("spread", "single members on outer", len(record["members"])),
-        ("spread_parts", "outer parts", len(record["parts"])),
-    ):
-        if count > 1:
-            of = record[key]
-            rows.append(
-                {
-                    "rows of": f"{count} {title}",
-                    "rows": "",
-                    **{
-                        name: f"{sign * of[m]['mean']:.4f} ± {of[m]['deviation']:.4f}"
-                        for name, m, sign in (
-                            ("accuracy", "accuracy", 1),
-                            ("macro-F1", "macro_f1", 1),
-                            ("log-loss", "neg_log_loss", -1),
-                        )
-                    },
-                }
-            )
-    return rows

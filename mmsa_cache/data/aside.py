@@ -18,9 +18,9 @@ from filelock import FileLock
 
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import DamagedCacheError
-from mmsa_cache.store.fingerprint import canonical, rows_digest
+from mmsa_cache.hashing import canonical, rows_digest
 
-from .dataset import BadRow, Fault, Identity, Sample
+from .pairs import BadRow, Fault, Identity, Sample
 
 RECORD = "set-aside.json"
 SCHEMA = 1

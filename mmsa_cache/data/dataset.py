@@ -1,6 +1,6 @@
 """Image-text pairs on disk: from the rows of a data folder to samples.
 
-Which rows there are, in which layout, ``adapters`` says. Reading collects every problem before it
+Which rows there are, in which layout, ``layouts`` says. Reading collects every problem before it
 gives up. A row whose text or picture cannot be used is a bad row, which may be set aside; what is
 wrong with a label file, or a path that leads out of the folder, ends everything.
 """
@@ -14,50 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED, Listing, raise_problems
+from mmsa_cache.data.layouts.rows import list_rows
 from mmsa_cache.errors import DataError
 
-from .adapters import (
-    LABELS,
-    SPLITS,
-    UNLABELLED,
-    Intake,
-    LabelRow,
-    Listing,
-    list_rows,
-    raise_problems,
-    read_labels,
-    strip_text,
-)
+from .files import strip_text
+from .intake import Intake
 from .pairs import (
     BadRow,
-    Fault,
-    Identity,
     PairReader,
     Sample,
-    image_format,
     picture_bytes,
-    picture_of,
 )
-
-__all__ = [
-    "LABELS",
-    "SPLITS",
-    "BadRow",
-    "Fault",
-    "Identity",
-    "Intake",
-    "LabelRow",
-    "PairReader",
-    "Sample",
-    "Survey",
-    "image_format",
-    "intake",
-    "picture_of",
-    "read_labels",
-    "read_split",
-    "single_sample",
-    "survey",
-]
 
 SET_ASIDE = (
     "Mend the files or take their rows out of the label file; or set them aside: "
@@ -179,7 +147,7 @@ def survey(
     are decoded only by stage one.
 
     Args:
-        root: The data folder, in any layout of ``adapters``.
+        root: The data folder, in any layout of ``layouts``.
         split: ``train`` or ``test``.
         encoding: Of the texts.
         encoding_errors: ``strict`` or ``replace``.

@@ -6,28 +6,26 @@ rest is looked at all the same. Files are read as extraction reads them, by the 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsa_cache.data.layouts.layout import Layout, find_layout
+from mmsa_cache.data.layouts.listing import LABELS, LabelRow, Listing
+from mmsa_cache.data.layouts.rows import data_classes, list_rows
 from mmsa_cache.errors import BadFileError, DataError
+from mmsa_cache.names import SPLITS
 
-from .adapters import (
-    IMAGE_SUFFIXES,
-    LABELS,
-    LEADS_OUT,
-    SPLITS,
-    LabelRow,
-    Layout,
-    Listing,
-    data_classes,
-    find_layout,
-    list_rows,
-)
 from .duplicates import look_of
+from .files import IMAGE_SUFFIXES, LEADS_OUT
 from .pairs import Fault, PairReader, image_format, is_valid
 
 LABEL_FILE = "label file"
@@ -40,6 +38,30 @@ _LOOK = 64
 """Pixels that a picture's short side keeps for its perceptual hash, at least."""
 _PIECE = 32
 """Rows that one thread looks at at a time."""
+
+
+class Picture(Protocol):
+    """A decoded picture and what it was."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(height, width, 3) RGB"""
+
+    @property
+    def width(self) -> int:
+        """Of the file, in pixels."""
+
+    @property
+    def height(self) -> int:
+        """Of the file, in pixels."""
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What decoding does to it."""
+
+
+ReadPicture = Callable[[bytes, str, int], Picture]
+"""Bytes, name and the pixels that the short side must keep → picture. Raises BadFileError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +131,7 @@ class Inspection:
 
 def inspect(
     root: Path,
+    read_picture: ReadPicture,
     *,
     encoding: str = "utf-8",
     encoding_errors: str = "strict",
@@ -120,6 +143,7 @@ def inspect(
 
     Args:
         root: The data folder.
+        read_picture: Decodes a picture as extraction does.
         encoding: Of the texts.
         encoding_errors: ``strict`` or ``replace``.
         classes: Class names; default: those of the data.
@@ -166,7 +190,7 @@ def inspect(
         listings.append(listing)
         rows = sorted([*listing.rows, *listing.refused], key=lambda row: row.line)
         work += [(split, reader, row) for row in rows]
-    found.posts = _look_at_all(work, advance)
+    found.posts = _look_at_all(work, read_picture, advance)
     for post in found.posts:
         for fault in post.faults:
             fatal = fault.reason == LEADS_OUT
@@ -179,12 +203,13 @@ def inspect(
 
 def _look_at_all(
     work: Sequence[tuple[str, PairReader, LabelRow]],
+    read_picture: ReadPicture,
     advance: Callable[[int, int], None],
 ) -> list[Post]:
     pieces = [work[i : i + _PIECE] for i in range(0, len(work), _PIECE)]
 
     def look_at(piece: Sequence[tuple[str, PairReader, LabelRow]]) -> list[Post]:
-        return [_look_at(split, reader, row) for split, reader, row in piece]
+        return [_look_at(split, reader, row, read_picture) for split, reader, row in piece]
 
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     posts: list[Post] = []
@@ -197,9 +222,9 @@ def _look_at_all(
     return posts
 
 
-def _look_at(split: str, reader: PairReader, row: LabelRow) -> Post:
+def _look_at(split: str, reader: PairReader, row: LabelRow, read_picture: ReadPicture) -> Post:
     post = Post(split, row.guid, row.line, row.label)
-    for look in (_look_at_text, _look_at_picture):
+    for look in (_look_at_text, functools.partial(_look_at_picture, read_picture=read_picture)):
         try:
             look(post, reader, row)
         except BadFileError as error:
@@ -216,9 +241,9 @@ def _look_at_text(post: Post, reader: PairReader, row: LabelRow) -> None:
     post.text = reader.text(row, data)
 
 
-def _look_at_picture(post: Post, reader: PairReader, row: LabelRow) -> None:
-    from extract.inputs.decode import read_picture
-
+def _look_at_picture(
+    post: Post, reader: PairReader, row: LabelRow, *, read_picture: ReadPicture
+) -> None:
     path, data = reader.picture(row)
     post.picture, post.picture_bytes = path, len(data)
     post.picture_sha256 = hashlib.sha256(data).hexdigest()

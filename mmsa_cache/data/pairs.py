@@ -11,16 +11,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmsa_cache.data.layouts.listing import LabelRow, Listing
 from mmsa_cache.disk import read_plain
 from mmsa_cache.errors import BadFileError, DataError
 
-from .adapters import (
+from .files import (
     EMPTY_TEXT,
     IMAGE_SUFFIXES,
     LEADS_OUT,
     MAX_TEXT_BYTES,
-    LabelRow,
-    Listing,
     check_encoding,
     decode,
     read_inside,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmsa_cache.errors import SettingsError
 
-from .dataset import Sample
+from .pairs import Sample
 
 IntArray = NDArray[np.int64]
 

@@ -1,327 +1,27 @@
-"""Cached features as tensors, ready by index.
+"""Cached features of both modalities, ready by index.
 
-No DataLoader, no HDF5 reads, no Python per sample: pooled vectors are one tensor, tokens stay
-memory-mapped shard by shard on the CPU (processes on one machine share the pages) or lie in one
-tensor on the GPU, and a batch is a handful of gathers.
+No DataLoader, no HDF5 reads, no Python per sample: a batch is a handful of gathers.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsa_cache.errors import DamagedCacheError, SettingsError
-from mmsa_cache.store.schema import DEFAULT_ENCODER, FEATURE_DTYPE, SHARED, Shard
-from mmsa_cache.store.shard_file import AGAIN
-from mmsa_cache.store.store import open_shards
+from mmsa_cache.names import OWN_PAIR, EncoderPair
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One batch of both modalities. Masks are True at real positions; None: all are real."""
-
-    text: Tensor
-    """(batch, text_tokens, text_dim) float16"""
-    text_mask: Tensor | None
-    """(batch, text_tokens) bool"""
-    image: Tensor
-    """(batch, patches, image_dim) float16"""
-    image_mask: Tensor | None
-    """(batch, patches) bool"""
-    vectors: dict[str, Tensor]
-    """The chosen pools by ``MODALITY_POOL``, as in ``text_mean``, (batch, dim) float16 each"""
-    labels: Tensor
-    """(batch,) int64, −1 where unknown"""
-
-    def split(self, rows: int, *, trim: bool = False) -> Iterator[Batch]:
-        """Smaller batches of so many rows, without copying.
-
-        Args:
-            rows: Of each but the last.
-            trim: Cut off the text positions that no row of a part has; reads masks back.
-        """
-        for first in range(0, len(self.labels), rows):
-            part = slice(first, first + rows)
-            text = self.text[part]
-            mask = None if self.text_mask is None else self.text_mask[part]
-            if trim and mask is not None:
-                longest = max(1, int(mask.sum(1).max()))
-                text, mask = text[:, :longest], mask[:, :longest]
-            yield Batch(
-                text,
-                mask,
-                self.image[part],
-                None if self.image_mask is None else self.image_mask[part],
-                {name: vector[part] for name, vector in self.vectors.items()},
-                self.labels[part],
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Dims:
-    """Features of the inputs that a model may read."""
-
-    text: int
-    image: int
-    vectors: dict[str, int]
-    """By the names of `Batch.vectors`."""
-
-
-class ModalityFeatures:
-    """All cached rows of one modality.
-
-    Args:
-        shards: The rows, in order.
-        name: What to call this in errors.
-    """
-
-    def __init__(self, shards: Iterable[Shard], name: str) -> None:
-        found = list(shards)
-        if not found:
-            raise DamagedCacheError(f"{name}: the cache holds no rows.")
-        self.name = name
-        self.pools = found[0].pools
-        other = next((i for i, shard in enumerate(found) if shard.pools != self.pools), None)
-        if other is not None:
-            raise DamagedCacheError(f"{name}: shard {other} has other pools than the first.")
-        self.guids = [guid for shard in found for guid in shard.guids]
-        self.variants: list[int] = _joined([shard.variant for shard in found]).tolist()
-        _check_rows(self.guids, self.variants, name)
-        self.pooled = _joined([shard.pooled for shard in found])
-        """(rows, pools, dim) float16"""
-        shared = [shard.shared for shard in found if shard.shared is not None]
-        self.shared = _joined(shared) if len(shared) == len(found) else None
-        """(rows, shared_dim) float16, of joint models"""
-        self._blocks = [torch.from_numpy(shard.tokens) for shard in found]
-        self._block = torch.arange(len(found)).repeat_interleave(
-            torch.tensor([len(shard.guids) for shard in found])
-        )
-        self._start = _joined([shard.offsets[:-1] for shard in found])
-        self._length = _joined([np.diff(shard.offsets) for shard in found])
-        self._longest = int(self._length.max())
-        self._equally_long = int(self._length.min()) == self._longest
-        self._grids: dict[int, Tensor] = {}
-
-    @classmethod
-    def open(cls, directory: Path) -> ModalityFeatures:
-        """Opens a finished cache after re-hashing it."""
-        return cls(open_shards(directory), str(directory))
-
-    @classmethod
-    def absent(cls, dim: int, vectors: Mapping[str, int], positions: int) -> ModalityFeatures:
-        """Features of no sample at all, as long as those that a model expects.
-
-        Args:
-            dim: Features of a position.
-            vectors: The pooled vectors that the model reads, and their features.
-            positions: Positions of a row, at least one.
-        """
-        pools = {name: size for name, size in vectors.items() if name != SHARED}
-        shared = np.zeros((1, vectors[SHARED]), FEATURE_DTYPE) if SHARED in vectors else None
-        width = next(iter(pools.values()), dim)
-        shard = Shard(
-            [""],
-            np.zeros(1, np.int32),
-            [""],
-            np.array([0, positions]),
-            np.zeros((positions, width), FEATURE_DTYPE),
-            np.zeros((1, len(pools), width), FEATURE_DTYPE),
-            tuple(pools),
-            shared,
-        )
-        return cls([shard], "a missing modality")
-
-    @property
-    def dim(self) -> int:
-        return self.pooled.shape[-1]
-
-    @property
-    def device(self) -> torch.device:
-        return self.pooled.device
-
-    def to(self, device: torch.device) -> None:
-        """Moves everything to a device; on an accelerator the tokens become one tensor."""
-        if device.type in ("cpu", self.device.type):
-            return
-        offsets = torch.tensor([0, *(len(b) for b in self._blocks)]).cumsum(0)
-        self._start = (self._start + offsets[self._block]).to(device)
-        self._blocks = [torch.cat([b.to(device) for b in self._blocks])]
-        self._block = torch.zeros_like(self._block).to(device)
-        self._length = self._length.to(device)
-        self.pooled = self.pooled.to(device)
-        self.shared = None if self.shared is None else self.shared.to(device)
-        self._grids = {side: grid.to(device) for side, grid in self._grids.items()}
-
-    def _pool(self, name: str) -> Tensor:
-        """Every row's vector of one pool, (rows, dim).
-
-        Raises:
-            SettingsError: The encoder has no such pool.
-        """
-        if name in self.pools:
-            return self.pooled[:, self.pools.index(name)]
-        if name == SHARED and self.shared is not None:
-            return self.shared
-        names = [*self.pools, *([SHARED] if self.shared is not None else [])]
-        raise SettingsError(
-            f"{self.name} has no pool {name!r}.",
-            f"Valid: {', '.join(names)}; mean@N come from pool_layers = [N] in mmsa.toml.",
-        )
-
-    def vector_dim(self, pool: str) -> int:
-        """Features of a pooled vector, or of several joined by ``+``."""
-        return sum(self._pool(name).shape[-1] for name in split_pools(pool))
-
-    def vectors(self, rows: Tensor, pool: str) -> Tensor:
-        """Pooled vectors.
-
-        Args:
-            rows: Row numbers, (batch,).
-            pool: Name of the pool, ``shared`` for the embedding of a joint model; several joined
-                by ``+`` are concatenated.
-
-        Returns:
-            Features (batch, dim) float16.
-
-        Raises:
-            SettingsError: The encoder has no such pool.
-        """
-        rows = rows.to(self.device)
-        # Indexing by [rows] took eight times as long on the CPU.
-        parts = [self._pool(name).index_select(0, rows) for name in split_pools(pool)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-    def grid(self, rows: Tensor, side: int) -> tuple[Tensor, None]:
-        """Patches averaged to a coarser square grid; made for all rows at the first call.
-
-        Args:
-            rows: Row numbers, (batch,).
-            side: Cells along each side.
-
-        Returns:
-            Features (batch, side·side, dim) float16, and no mask: all are real.
-
-        Raises:
-            SettingsError: The positions are no square, or one with fewer cells.
-        """
-        return self.averaged(side).index_select(0, rows.to(self.device)), None
-
-    def averaged(self, side: int) -> Tensor:
-        """The grids of all rows, (rows, side·side, dim) float16; see `grid`."""
-        if side not in self._grids:
-            counts = self._length.unique().tolist()
-            whole = math.isqrt(counts[0])
-            if len(counts) > 1 or whole * whole != counts[0] or not 1 <= side <= whole:
-                raise SettingsError(
-                    f"{self.name} has {counts} positions a row: no {side}×{side} grid comes of it.",
-                    "Set grid to 0 (all patches), or to at most the side of the model's own grid.",
-                )
-            parts = []
-            for part in torch.arange(len(self._length)).split(256):
-                patches, _ = self.sequences(part)
-                square = patches.float().transpose(1, 2).unflatten(2, (whole, whole))
-                cells = torch.nn.functional.adaptive_avg_pool2d(square, side)
-                parts.append(cells.flatten(2).transpose(1, 2).half())
-            self._grids[side] = torch.cat(parts)
-        return self._grids[side]
-
-    def use_averaged(self, side: int, cells: Tensor) -> None:
-        """Takes grids that another process made of the same rows, so that they are not made again.
-
-        Args:
-            side: Cells along each side.
-            cells: What `averaged` gave there.
-
-        Raises:
-            DamagedCacheError: They are not of these rows.
-        """
-        if cells.shape != (len(self._length), side * side, self.dim):
-            raise DamagedCacheError(
-                f"{self.name}: grids of shape {tuple(cells.shape)} are not its."
-            )
-        self._grids[side] = cells.to(self.device)
-
-    @property
-    def longest(self) -> int:
-        """Positions of the longest row."""
-        return self._longest
-
-    def lengths(self, rows: Tensor) -> Tensor:
-        """Positions of rows, (batch,), of rows (batch,)."""
-        return self._length[rows.to(self.device)]
-
-    def sequences(self, rows: Tensor, length: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """Token sequences, padded with zeros.
-
-        Args:
-            rows: Row numbers, (batch,); on the CPU where the features are.
-            length: Tokens to pad to, at least those of the longest row; default: the longest of
-                the batch. Given, nothing is read back from a GPU.
-
-        Returns:
-            Features (batch, tokens, dim) float16 and mask (batch, tokens), True = real; None where
-            the rows of all samples are equally long.
-
-        Raises:
-            SettingsError: The cache holds pooled vectors only.
-        """
-        if not self._longest:
-            raise SettingsError(
-                f"{self.name} was extracted with tokens = 'none': it holds pooled vectors only.",
-                "Use level = 'pooled', or extract with --tokens keep.",
-            )
-        rows = rows.to(self.device)
-        lengths = self.lengths(rows)
-        if length is None:
-            length = int(lengths.max()) if len(rows) else 0
-        if self._equally_long and length == self._longest:
-            return self._whole(rows), None
-        steps = torch.arange(length, device=self.device)
-        mask = steps < lengths[:, None]
-        position = self._start[rows, None] + steps
-        if len(self._blocks) == 1:  # places after a row's end are read and then cleared
-            features = self._blocks[0][position.clamp_max(len(self._blocks[0]) - 1)]
-            return features.masked_fill_(~mask[..., None], 0.0), mask
-        features = torch.zeros(
-            (len(rows), length, self.dim), dtype=self.pooled.dtype, device=self.device
-        )
-        blocks = self._block[rows]
-        for number in blocks.unique().tolist():
-            chosen = (blocks == number).nonzero().squeeze(1)
-            row_of, step_of = mask[chosen].nonzero(as_tuple=True)
-            at = chosen[row_of]
-            features[at, step_of] = self._blocks[number][position[at, step_of]]
-        return features, mask
-
-    def _whole(self, rows: Tensor) -> Tensor:
-        """Sequences of equally long rows, copied row by row, (batch, tokens, dim)."""
-        places = self._start[rows] // self._longest
-        blocks = [block.unflatten(0, (-1, self._longest)) for block in self._blocks]
-        if len(blocks) == 1:
-            return blocks[0].index_select(0, places)
-        features = self.pooled.new_empty((len(rows), self._longest, self.dim))
-        owners = self._block[rows]
-        for number in owners.unique().tolist():
-            chosen = (owners == number).nonzero().squeeze(1)
-            features.index_copy_(0, chosen, blocks[number].index_select(0, places[chosen]))
-        return features
-
+from .batch import Batch, Dims
+from .modality import ModalityFeatures, split_pools
+from .moments import moments_of
 
 _MOMENTS_KEPT = 64
 """Sets of items whose moments a bank keeps: those of the folds of a search, by what is read."""
-EncoderPair = tuple[str, str]
-"""Names of a text and of an image encoder."""
-OWN_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
 
 
 class FeatureBank:
@@ -519,33 +219,10 @@ class FeatureBank:
         if key not in self._moments:
             while len(self._moments) >= _MOMENTS_KEPT:
                 del self._moments[next(iter(self._moments))]
-            self._moments[key] = self._measured(items, **read)
-        return self._moments[key]
-
-    def _measured(self, items: Tensor, **read: Any) -> dict[str, tuple[Tensor, Tensor]]:
-        sums: dict[str, tuple[int, Tensor, Tensor]] = {}
-        for chosen in self.text_order(items).split(512):
-            batch = self.batch(items[chosen], **read)
-            real = {
-                "text": _real(batch.text, batch.text_mask),
-                "image": _real(batch.image, batch.image_mask),
-                **batch.vectors,
-            }
-            for name, values in real.items():
-                exact = values.double()
-                count, total, squares = sums.get(name, (0, 0.0, 0.0))
-                sums[name] = (
-                    count + len(exact),
-                    total + exact.sum(0),
-                    squares + exact.square().sum(0),
-                )
-        return {
-            name: (
-                (total / count).float(),
-                (squares / count - (total / count).square()).clamp_min(0).sqrt().float(),
+            self._moments[key] = moments_of(
+                self.batch(items[chosen], **read) for chosen in self.text_order(items).split(512)
             )
-            for name, (count, total, squares) in sums.items()
-        }
+        return self._moments[key]
 
 
 class BankChoice:
@@ -591,38 +268,6 @@ class BankChoice:
         if key not in self._features:
             self._features[key] = self._open(modality, name)
         return self._features[key]
-
-
-def _real(sequence: Tensor, mask: Tensor | None) -> Tensor:
-    """The real positions of sequences (batch, tokens, dim) one after another, (positions, dim)."""
-    return sequence.flatten(0, 1) if mask is None else sequence[mask]
-
-
-def split_pools(pools: str) -> list[str]:
-    """``"mean@1+mean"`` → ``["mean@1", "mean"]``"""
-    return pools.split("+")
-
-
-def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
-    """One tensor; NumPy copies in one thread, which a busy machine does not slow down."""
-    return torch.from_numpy(np.concatenate(parts))
-
-
-def _check_rows(guids: Sequence[str], variants: Sequence[int], name: str) -> None:
-    """Every sample must have the variants 0, 1, … once each; tables are as wide as the largest.
-
-    Raises:
-        DamagedCacheError: One does not.
-    """
-    count = Counter(guids)
-    distinct = set(zip(guids, variants, strict=True))
-    wrong = next((g for g, v in distinct if not 0 <= v < count[g]), None)
-    if wrong is not None or len(distinct) < len(guids):
-        raise DamagedCacheError(
-            f"{name}: the variants of {'a sample' if wrong is None else repr(wrong)} are not 0, 1, "
-            "… once each.",
-            AGAIN,
-        )
 
 
 def _row_table(features: ModalityFeatures, guids: list[str], partial: bool) -> Tensor:

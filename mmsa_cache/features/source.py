@@ -13,10 +13,12 @@ import torch
 
 from mmsa_cache.disk import is_left, own_mark
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import OWN_PAIR, EncoderPair
 from mmsa_cache.native.memory import release
-from mmsa_cache.store.store import open_shards
+from mmsa_cache.store.reader import open_shards
 
-from .bank import OWN_PAIR, BankChoice, EncoderPair, FeatureBank, ModalityFeatures
+from .bank import BankChoice, FeatureBank
+from .modality import ModalityFeatures
 
 _GRIDS = ".grids-"
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mmsa_cache.disk import parse_json, read_plain, sync, write_atomically
+from mmsa_cache.disk import parse_json, read_plain, sync
 from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.store.fingerprint import canonical, digest
+from mmsa_cache.hashing import digest
 from mmsa_cache.version import __version__
 
 RUNS = Path("runs")
@@ -83,49 +83,6 @@ def new_run(name: str | None, identity: Mapping[str, Any]) -> Iterator[tuple[str
     except Timeout as error:
         raise SettingsError("The same is being trained by another process.", "Wait.") from error
     folder.with_suffix(".lock").unlink(missing_ok=True)
-
-
-class Shelf:
-    """Finished pieces of long work, a small file each, found again by what they are of.
-
-    Args:
-        folder: Made when there is something to keep.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def find(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What `put` was given for the same identity; None where there is nothing whole."""
-        try:
-            found = parse_json(read_plain(self._path(identity), _MAX_CONFIG_BYTES))
-            same = canonical(found["of"]) == canonical(identity)
-            return dict(found["record"]) if same else None
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-
-    def put(self, identity: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """Keeps a record, whole or not at all."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        content = {"of": identity, "record": record}
-        write_atomically(self._path(identity), json.dumps(content).encode() + b"\n")
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Keeps other processes from doing the same work meanwhile.
-
-        Raises:
-            SettingsError: One is at work.
-        """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self._folder / ".lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise SettingsError(f"Another process works on {self._folder}.", "Wait.") from error
-
-    def _path(self, identity: Mapping[str, Any]) -> Path:
-        return self._folder / f"{digest(identity)[:24]}.json"
 
 
 def _publish(folder: Path, target: Path) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from mmsa_cache.compose.samples import MODALITIES
-from mmsa_cache.data.adapters import SPLITS
 from mmsa_cache.disk import TEMPORARY
 from mmsa_cache.errors import CacheError
+from mmsa_cache.names import MODALITIES, SPLITS
 
+from .manifest import MANIFEST, RECEIPT, lock_path, note_path, read_manifest
+from .reader import open_shards
 from .schema import SHARED, Shard
-from .store import MANIFEST, RECEIPT, lock_path, note_path, open_shards, read_manifest
 
 _DAY = 24 * 3600.0
 _SHARDS = "shard-[0-9]*.h5"

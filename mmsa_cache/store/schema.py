@@ -28,8 +28,6 @@ SCHEMA_VERSION = 1
 DATASETS = ("guids", "variant", "operations", "offsets", "tokens", "pooled")
 SHARED = "shared"
 """Dataset of a joint model's embeddings, and the name of that pool."""
-DEFAULT_ENCODER = "default"
-"""Name of the encoder of a modality that the sections ``[text]``, ``[image]``, ``[joint]`` set."""
 FEATURE_DTYPE = np.dtype("<f2")
 
 

@@ -18,9 +18,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache import hashing
 from mmsa_cache.errors import DamagedCacheError
 
-from . import fingerprint, schema
+from . import schema
 from .schema import Shard
 
 AGAIN = "Delete this cache folder and run mmsa extract again."
@@ -89,7 +90,7 @@ def check_bytes(path: Path, size: int, sha256: str) -> None:
     """
     check_size(path, size)
     try:
-        found = fingerprint.file_sha256(path)
+        found = hashing.file_sha256(path)
     except OSError as error:
         raise DamagedCacheError(f"{path} cannot be read: {error.strerror}.", AGAIN) from error
     if found != sha256:

@@ -2,12 +2,10 @@
 
 Every case alters a small data folder around the row named ``odd``. A batch holds one row here, so a
 row's features are a function of that row alone, and those of the other rows can be compared byte by
-byte with the features of the folder without it.
-"""
+byte with the features of the folder without it."""
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import zlib
@@ -19,101 +17,28 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from typer.testing import CliRunner, Result
 
 from extract.inputs.decode import decode
-from mmsa_cache.cli.main import app
-from mmsa_cache.data.dataset import image_format, read_split
-from mmsa_cache.store.store import open_shards
-from tests.cli.test_pipeline import text_model  # noqa: F401
-
-ROWS = [f"{n}" for n in range(3)] + ["odd"] + [f"{n}" for n in range(3, 6)]
-TAGS = ["positive", "neutral", "negative"]
-GOOD = [guid for guid in ROWS if guid != "odd"]
-WORDS = ["good day", "bad sea", "plain rain", "sun sea", "good rain", "bad sun", "plain sea"]
+from mmsa_cache.data.dataset import read_split
+from mmsa_cache.data.pairs import image_format
+from tests.support.data_folders import (
+    GOOD,
+    ROWS,
+    WORDS,
+    features,
+    label_file,
+    mmsa,
+    noise,
+    saved,
+    sealed,
+)
 
 Build = Callable[[Path], None]
 
 
-def noise(seed: int, width: int = 40, height: int = 30) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 255, (5, 7, 3), np.uint8)
-    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def saved(image: Image.Image, kind: str = "JPEG", **how: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **how)
-    return buffer.getvalue()
-
-
-def label_file(guids: list[str]) -> str:
-    tag = {guid: TAGS[place % 3] for place, guid in enumerate(ROWS)}
-    return "guid,tag\n" + "".join(f"{guid},{tag.get(guid, 'neutral')}\n" for guid in guids)
-
-
-def make_data(root: Path, guids: list[str]) -> Path:
-    (root / "pairs").mkdir(parents=True)
-    for guid in guids:
-        place = ROWS.index(guid)
-        (root / "pairs" / f"{guid}.txt").write_text(WORDS[place])
-        (root / "pairs" / f"{guid}.jpg").write_bytes(saved(noise(place)))
-    (root / "train.txt").write_text(label_file(guids))
-    return root
-
-
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:  # noqa: F811
-    folder = tmp_path_factory.mktemp("bad-input")
-    (folder / "mmsa.toml").write_text(
-        f"""[text]
-model = "{text_model}"
-weights = "random"
-max_tokens = 16
-[image]
-model = "resnet10t"
-weights = "random"
-size = 32
-kwargs = {{ channels = [8, 8, 8, 8] }}
-[extract]
-variants = "none"
-batch_size = 1
-max_bad = "15%"
-"""
-    )
-    make_data(folder / "all", ROWS)
-    make_data(folder / "without", GOOD)
-    mmsa(folder, "extract", "--data", "without", "--cache", "reference")
-    return folder
-
-
-def mmsa(folder: Path, *arguments: str, code: int = 0) -> Result:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MMSA_TEST_DATA", raising=False)  # the tests' own, no setting of mmsa
-        result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == code, result.output
-    return result
-
-
-def features(cache: Path) -> dict[tuple[str, str], tuple[bytes, bytes]]:
-    """The bytes of every row's features, by modality and guid."""
-    found = {}
-    for manifest in cache.glob("*/*/*/manifest.json"):
-        for shard in open_shards(manifest.parent, verify=False):
-            for row, guid in enumerate(shard.guids):
-                tokens = shard.tokens[shard.offsets[row] : shard.offsets[row + 1]]
-                key = (manifest.parent.parent.name, guid)
-                found[key] = (tokens.tobytes(), shard.pooled[row].tobytes())
-    return found
-
-
-def sealed(cache: Path) -> dict[str, bytes]:
-    """The shards and manifests of all caches."""
-    return {
-        str(path.relative_to(cache)): path.read_bytes()
-        for pattern in ("*/*/*/shard-*", "*/*/*/manifest.json")
-        for path in cache.glob(pattern)
-    }
+def work(tiny_work: Path) -> Path:
+    return tiny_work
 
 
 def picture(data: bytes, suffix: str = ".jpg") -> Build:

@@ -18,18 +18,21 @@ import typer
 from filelock import FileLock
 from PIL import Image
 
-from mmsa_cache.cli.options import Call, verb
+from mmsa_cache.cli.verb import Call, verb
+from mmsa_cache.compose.cache_identity import copies_of
 from mmsa_cache.compose.caches import verify
-from mmsa_cache.compose.samples import classes_of, copies_of
-from mmsa_cache.config.settings import load_settings
-from mmsa_cache.data.dataset import Sample
+from mmsa_cache.compose.samples import classes_of
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DamagedCacheError, SettingsError
-from mmsa_cache.features.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.runs.directory import CHECKPOINT, new_run
 from mmsa_cache.store.listing import list_caches, remove_caches, rows_of
+from mmsa_cache.store.manifest import MANIFEST, RECEIPT, lock_path
+from mmsa_cache.store.reader import open_shards
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.store import MANIFEST, RECEIPT, CacheWriter, lock_path, open_shards
-from tests.cli.test_pipeline import extracted, text_model, work  # noqa: F401
+from mmsa_cache.store.writer import CacheWriter
 from tests.support.small_work import mmsa
 
 ROWS = [("a", 0), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
@@ -127,7 +130,7 @@ def test_an_interrupted_removal_leaves_an_unfinished_cache(
     assert [s.guids for s in open_shards(folder)] == [[guid for guid, _ in ROWS]]
 
 
-def test_the_verbs(work: Path, extracted: object, tmp_path: Path) -> None:  # noqa: F811
+def test_the_verbs(work: Path, extracted: object, tmp_path: Path) -> None:
     records = json.loads(mmsa(work, "cache", "ls", "--json").stdout)
     assert {(r["split"], r["modality"], r["complete"]) for r in records} >= {
         (split, modality, True) for split in ("train", "test") for modality in ("text", "image")
@@ -209,7 +212,7 @@ def test_free_pairing_draws_every_pair_of_the_same_sample() -> None:
 EMOTIONS = ("anger", "calm", "fear", "joy", "sorrow")
 
 
-def test_five_classes_of_a_table_go_the_whole_way(work: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_five_classes_of_a_table_go_the_whole_way(work: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lines = ["text,image,label"]
     for i in range(100):

@@ -15,23 +15,27 @@ import numpy as np
 import pytest
 
 from extract.inputs import decode as decoding
-from extract.inputs import sift
+from mmsa_cache.compose import sieve
 from mmsa_cache.compose.check import check as verb_check
 from mmsa_cache.compose.check.format import format_check
 from mmsa_cache.compose.samples import take_in
 from mmsa_cache.compose.sieve import SHOWN_ASIDE
-from mmsa_cache.config.settings import Settings, load_settings
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.config.settings import Settings
 from mmsa_cache.data import aside
-from mmsa_cache.data.dataset import BadRow, Fault
 from mmsa_cache.data.duplicates import groups_of, look_of, near_groups
+from mmsa_cache.data.pairs import BadRow, Fault
 from mmsa_cache.errors import MOST_SHOWN, DamagedCacheError, DataError, SettingsError
-from mmsa_cache.store.store import CacheWriter
-from tests.cli.test_bad_input import features, label_file, make_data, mmsa, noise, saved, sealed
-from tests.cli.test_bad_input import work as small_work
-from tests.cli.test_pipeline import text_model  # noqa: F401
-from tests.data.test_data import REAL, needs_real
+from mmsa_cache.store.writer import CacheWriter
+from tests.support.data_folders import features, label_file, make_data, mmsa, noise, saved, sealed
+from tests.support.real_data import REAL, needs_real
 
-work = small_work
+
+@pytest.fixture(scope="module")
+def work(tiny_work: Path) -> Path:
+    return tiny_work
+
+
 TRUNCATED = saved(noise(9, 300, 200))[:900]
 
 
@@ -335,7 +339,7 @@ def test_an_interrupted_extraction_goes_on_without_trying_the_pictures_again(
         patch.setattr(CacheWriter, "publish", interrupted)
         mmsa(work, *skip, code=130)
     assert not list(cache.glob("*/*/*/manifest.json"))
-    monkeypatch.setattr(sift, "undecodable", None)  # would be called where nothing was noted
+    monkeypatch.setattr(sieve, "undecodable", None)  # would be called where nothing was noted
     resumed = mmsa(work, *skip)
     assert "resuming, 4 of 6 rows were there" in resumed.stderr
     mmsa(work, *extraction(work / "without", tmp_path / "plain"))

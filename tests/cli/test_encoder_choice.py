@@ -13,17 +13,17 @@ import torch
 from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli.main import app
-from mmsa_cache.config.settings import load_settings
+from mmsa_cache.config.loading import load_settings
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import BankChoice, FeatureBank
-from tests.cli.test_pipeline import make_pairs, text_model  # noqa: F401  (a fixture)
+from tests.support.pairs import make_pairs
 
 SWIN = "img_size = 64, window_size = 4, depths = [1, 1], num_heads = [1, 2]"
 Mmsa = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:  # noqa: F811
+def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("encoders")
     make_pairs(folder / "posts", 84)
     image = 'model = "swinv2_tiny_window8_256"\nweights = "random"\nsize = 64\n'
@@ -172,7 +172,7 @@ def test_models_of_unlike_encoders_are_averaged(
 
 
 def test_features_are_opened_when_first_needed(extracted: list[dict[str, Any]]) -> None:
-    from mmsa_cache.features.bank import ModalityFeatures
+    from mmsa_cache.features.modality import ModalityFeatures
 
     folders = {
         (r["modality"], r["name"]): r["directory"] for r in extracted if r["split"] == "train"

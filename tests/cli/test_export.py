@@ -18,20 +18,20 @@ import pytest
 import extract
 import fuse
 import mmsa_cache
-from fuse.export import card
+from fuse.export.card_tables import plain
 from mmsa_cache import ModelError, load_model
 from mmsa_cache.compose import export as verb_export
-from mmsa_cache.runs.tracking import TRACKERS, JsonLines
-from tests.cli.test_pipeline import text_model  # noqa: F401  (fixture)
-from tests.runs.test_tracking import read_events, read_mlflow, read_wandb
+from mmsa_cache.runs.json_lines import JsonLines
+from mmsa_cache.runs.trackers import TRACKERS
 from tests.support.small_work import QUICK, call, call_json, make_work
+from tests.support.tracker_files import read_events, read_mlflow, read_wandb
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TEXT = "good day sun"
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:  # noqa: F811
+def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     folder = make_work(tmp_path_factory.mktemp("work"), text_model)
     flags = [flag for name in TRACKERS for flag in ("--track", name)]
     call(folder, "train", "--name", "run", *QUICK, "--set", "modality_dropout=0.2", *flags)
@@ -148,7 +148,7 @@ def test_the_card_is_what_the_hub_reads(work: Path, exported: Path) -> None:
 
 
 def test_text_from_data_stays_text_in_the_card() -> None:
-    assert card._plain("a|b\n<script> [x](y)") == "a&#124;b &#60;script&#62; &#91;x&#93;(y)"
+    assert plain("a|b\n<script> [x](y)") == "a&#124;b &#60;script&#62; &#91;x&#93;(y)"
 
 
 def test_another_encoder_is_refused(exported: Path, tmp_path: Path) -> None:

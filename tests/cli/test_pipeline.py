@@ -13,113 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from extract.encoders.compat import prepare_torchvision
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "plain", "day", "sea", "rain", "sun"]
-TONE = {"positive": ("good", (230, 200, 40)), "neutral": ("plain", (128, 128, 128))}
-TONE["negative"] = ("bad", (40, 30, 120))
-
-
-@pytest.fixture(scope="module")
-def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A one-layer BERT's configuration and a word-level tokenizer; its weights are random."""
-    prepare_torchvision()
-    from transformers import BertConfig, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]"
-    ).save_pretrained(folder)
-    BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    ).save_pretrained(folder)
-    return folder
-
-
-def make_pairs(root: Path, rows: int) -> None:
-    rng = np.random.default_rng(0)
-    (root / "pairs").mkdir(parents=True)
-    labels = rng.choice(["positive", "neutral", "negative"], rows, p=[0.55, 0.2, 0.25])
-    for i, label in enumerate(labels):
-        word, colour = TONE[label]
-        extra = " ".join(rng.choice(["day", "sea", "rain", "sun"], rng.integers(1, 5)))
-        (root / "pairs" / f"{i}.txt").write_text(f"{word} {extra} {i}")
-        noise = rng.integers(-20, 20, (24, 30, 3))
-        Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(
-            root / "pairs" / f"{i}.jpg"
-        )
-    cut = rows - 12
-    lines = [f"{i},{label}\n" for i, label in enumerate(labels)]
-    (root / "train.txt").write_text("guid,tag\n" + "".join(lines[:cut]))
-    (root / "test_without_label.txt").write_text(
-        "guid,tag\n" + "".join(f"{i},null\n" for i in range(cut, rows))
-    )
-    (root / "answers.csv").write_text("guid,tag\n" + "".join(lines[cut:]))
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("work")
-    make_pairs(folder / "posts", 132)
-    (folder / "mmsa.toml").write_text(
-        f"""[data]
-root = "posts"
-[text]
-model = "{text_model}"
-weights = "random"
-max_tokens = 16
-[image]
-model = "swinv2_tiny_window8_256"
-weights = "random"
-size = 64
-kwargs = {{ img_size = 64, window_size = 4, embed_dim = 16, depths = [1, 1], num_heads = [1, 2] }}
-[cache]
-shard_rows = 32
-"""
-    )
-    (folder / "studies").mkdir()
-    (folder / "studies" / "quick.toml").write_text(
-        """[protocol]
-outer = "grouped"
-folds = 2
-[fixed]
-epochs = 4
-batch_size = 32
-learning_rate = 0.003
-layers = 1
-[space]
-fusion = ["concat", "attention_combine"]
-level = ["pooled", "tokens"]
-text_dim = [16, 32]
-loss = ["acb", "ce"]
-alpha = [0.25, 0.75]
-"""
-    )
-    return folder
-
-
-COMMAND = [sys.executable, "-W", "error::UserWarning:mmsa_cache", "-m", "mmsa_cache"]
-
-
-def mmsa(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == code, result.stderr
-    return result
+from tests.support.command import COMMAND, mmsa
+from tests.support.pairs import make_pairs
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -128,14 +24,6 @@ def shards(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(".lock")
     }
-
-
-@pytest.fixture(scope="module")
-def extracted(work: Path) -> list[dict[str, object]]:
-    records: list[dict[str, object]] = json.loads(
-        mmsa(work, "extract", "--split", "all", "--json").stdout
-    )
-    return records
 
 
 def test_extract_says_what_it_made(extracted: list[dict[str, object]]) -> None:
@@ -337,7 +225,7 @@ def test_help_needs_neither_torch_nor_transformers() -> None:
 def test_a_joint_model_goes_the_whole_way(work: Path, tmp_path: Path) -> None:
     from transformers import CLIPConfig
 
-    from tests.extract.test_encoders import clip_tokenizer
+    from tests.support.clip import clip_tokenizer
 
     tokenizer = clip_tokenizer()
     tokenizer.save_pretrained(tmp_path / "clip")

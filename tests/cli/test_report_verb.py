@@ -14,17 +14,16 @@ from typer.testing import CliRunner, Result
 
 from fuse.evidence.versus import is_rival, other_differences
 from fuse.figures.metrics import probability_score
-from fuse.figures.predictions import read_predictions
 from fuse.report.attention_maps import by_word, mapped_setting, word_to_patch
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose.attended import explainer
-from mmsa_cache.compose.pipeline import open_bank
+from mmsa_cache.compose.banks import open_bank
 from mmsa_cache.compose.predict import load_run
 from mmsa_cache.compose.report import _command
 from mmsa_cache.compose.samples import load_samples
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.splits import learned_rows
-from tests.cli.test_pipeline import make_pairs, text_model, work  # noqa: F401  (fixtures)
+from mmsa_cache.runs.predictions import read_predictions
 
 SMALL = ("--folds", "2", "--set", "epochs=2", "--set", "text_dim=16", "--set", "image_dim=16")
 SMALL += ("--set", "head=8", "--set", "heads=2", "--set", "layers=2", "--set", "ffn=16")
@@ -40,7 +39,7 @@ def call(*arguments: str, code: int = 0) -> Result:
 
 
 @pytest.fixture(scope="module")
-def here(work: Path) -> Any:  # noqa: F811
+def here(work: Path) -> Any:
     """The working folder with features, a run of either loss, and one of every row."""
     pairs = work / "posts" / "pairs"
     for one, two in TWINS.items():

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.test_pipeline import COMMAND, extracted, text_model, work  # noqa: F401  (fixtures)
+from tests.support.command import COMMAND
 from tests.support.small_work import mmsa
 
 QUICK = ("--set", "epochs=2", "--set", "text_dim=16", "--set", "image_dim=16", "--set", "head=12")
 
 
-def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: object) -> None:  # noqa: F811
+def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: object) -> None:
     flags = ("--folds", "2", "--seeds", "2", "--outer", "grouped", "--name", "group", *QUICK)
     record = json.loads(mmsa(work, "train", *flags, "--json").stdout)
     assert [m["member"] for m in record["members"]] == [1, 2, 3, 4]
@@ -45,7 +45,7 @@ def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: o
     assert [x["event"] for x in log].count("final") == 1
 
 
-def test_one_member_or_members_of_all_rows(work: Path, extracted: object) -> None:  # noqa: F811
+def test_one_member_or_members_of_all_rows(work: Path, extracted: object) -> None:
     flags = ("--folds", "2", "--outer", "grouped", *QUICK)
     mmsa(work, "train", "--no-ensemble", "--name", "single", *flags)
     mmsa(work, "train", "--refit", "--name", "whole", *flags)
@@ -59,7 +59,7 @@ def test_one_member_or_members_of_all_rows(work: Path, extracted: object) -> Non
     assert "refit" in wrong
 
 
-def test_studies_of_one_setting_are_averaged(work: Path, extracted: object) -> None:  # noqa: F811
+def test_studies_of_one_setting_are_averaged(work: Path, extracted: object) -> None:
     fixed = "epochs = 2\nbatch_size = 32\n"
     (work / "studies/net.toml").write_text(
         f'[protocol]\nouter = "grouped"\n[fixed]\n{fixed}text_dim = 16\nimage_dim = 16\nhead = ""\n'
@@ -94,7 +94,7 @@ def test_studies_of_one_setting_are_averaged(work: Path, extracted: object) -> N
 
 
 @pytest.mark.parametrize("level", ["pooled", "tokens"])
-def test_half_a_post_is_predicted(work: Path, extracted: object, level: str) -> None:  # noqa: F811
+def test_half_a_post_is_predicted(work: Path, extracted: object, level: str) -> None:
     name = f"half-{level}"
     flags = ("--set", f"level={level}", "--set", "modality_dropout=0.3", "--set", "beside=true")
     mmsa(work, "train", "--folds", "2", "--outer", "grouped", "--name", name, *flags, *QUICK)
@@ -105,7 +105,7 @@ def test_half_a_post_is_predicted(work: Path, extracted: object, level: str) -> 
     mmsa(work, "predict", "--run", name, code=2)
 
 
-def test_a_killed_training_goes_on_and_ends_the_same(work: Path, extracted: object) -> None:  # noqa: F811
+def test_a_killed_training_goes_on_and_ends_the_same(work: Path, extracted: object) -> None:
     flags = ("--folds", "2", "--outer", "grouped", "--set", "text_dim=32", "--set", "epochs=40")
     flags += ("--set", "patience=40", "--set", "batch_size=8")
     mmsa(work, "train", *flags, "--name", "unbroken")
@@ -128,7 +128,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(work: Path, extracted: obje
     assert not (work / "runs/broken/checkpoint").exists()
 
 
-def test_wrong_settings_are_all_named(work: Path, extracted: object) -> None:  # noqa: F811
+def test_wrong_settings_are_all_named(work: Path, extracted: object) -> None:
     wrong = mmsa(work, "train", "--set", "fusio=x", "--set", "text_dim=wide", code=2).stderr
     assert "fusio: unknown" in wrong
     assert "text_dim: 'wide' is no int" in wrong

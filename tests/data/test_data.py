@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from extract.encoders.image import to_patches
+from extract.encoders.timm_tower import to_patches
 from extract.inputs.decode import decode, fit_square
-from mmsa_cache.config.settings import load_settings
-from mmsa_cache.data.dataset import Sample, read_labels, read_split
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.data.dataset import read_split
+from mmsa_cache.data.layouts.report import read_labels
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import (
     duplicate_groups,
     grouped_folds,
@@ -23,9 +24,7 @@ from mmsa_cache.data.splits import (
     report_split,
 )
 from mmsa_cache.errors import DataError, ModelError, SettingsError
-
-REAL = Path(os.environ.get("MMSA_TEST_DATA", Path(__file__).parents[3] / "shared/data/mvsa"))
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real data is not on this machine")
+from tests.support.real_data import REAL, needs_real
 
 
 def jpeg(shade: int = 90, size: tuple[int, int] = (32, 24)) -> bytes:

@@ -13,13 +13,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from extract.encoders.compat import prepare_torchvision
-from extract.encoders.encoder import Options, average_grid, pick_states
 from extract.encoders.image import resolve_image, resolve_joint_image
+from extract.encoders.layers import average_grid, pick_states
 from extract.encoders.linear import LinearByOneDnn
+from extract.encoders.options import Options
 from extract.encoders.text import resolve_text
 from extract.precision import difference
 from mmsa_cache.errors import ModelError
 from mmsa_cache.store.schema import Shard
+from tests.support.clip import clip_tokenizer
 
 CPU = torch.device("cpu")
 TEXTS = ["a good day", "good", "a a good good day day good"]
@@ -30,8 +32,6 @@ TOLERANCE = {"atol": 4e-3, "rtol": 4e-3}
 def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found.float(), expected.float(), **TOLERANCE)
 
-
-# --- text ---------------------------------------------------------------------------------------
 
 BPE = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "Ġ": 5, "g": 6, "o": 7, "d": 8, "y": 9}
 UNIGRAM = [("▁a", -1.0), ("▁good", -2.0), ("▁day", -2.0), ("▁", -3.0), ("<mask>", 0.0)]
@@ -277,8 +277,6 @@ def test_differences_between_precisions() -> None:
     )
 
 
-# --- image --------------------------------------------------------------------------------------
-
 # model → side, patches, dim, pools
 IMAGE_FAMILIES = {
     "swinv2_tiny_window8_256": (256, 64, 768, ("mean", "first")),
@@ -436,29 +434,6 @@ def test_picked_layers() -> None:
     assert pick_states(states, "average:2", "m").unique().tolist() == [2.5]
     with pytest.raises(ModelError, match="m has the layers 0 … 3, layer 4"):
         pick_states(states, 4, "m")
-
-
-# --- joint --------------------------------------------------------------------------------------
-
-
-def clip_tokenizer() -> Any:
-    from transformers import CLIPTokenizer
-
-    pieces = [
-        "<|startoftext|>",
-        "<|endoftext|>",
-        "a</w>",
-        "g",
-        "o",
-        "d",
-        "a",
-        "y",
-        "d</w>",
-        "y</w>",
-    ]
-    merges = [("g", "o"), ("o", "d</w>"), ("g", "od</w>"), ("d", "a"), ("da", "y</w>")]
-    pieces += ["".join(merge) for merge in merges]
-    return CLIPTokenizer({piece: i for i, piece in enumerate(pieces)}, merges)
 
 
 def clip(folder: Path) -> tuple[Any, Any]:

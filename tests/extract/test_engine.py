@@ -19,24 +19,19 @@ from PIL import Image
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from extract.encoders.encoder import Encoded, Halving, Size
-from extract.engine import (
-    Job,
-    Prepared,
-    Row,
-    Streams,
-    Workers,
-    estimate_bytes,
-    extract,
-    plan_batches,
-    plan_rows,
-    read_rows,
-)
+from extract.encode import estimate_bytes
+from extract.encoders.protocol import Encoded, Size
+from extract.engine import extract
+from extract.halving import Halving
 from extract.inputs.decode import decode, fit_square, needed_side
-from mmsa_cache.data.dataset import Sample
+from extract.job import Job
+from extract.plan import Prepared, Row, plan_batches, plan_rows, read_rows
+from extract.streams import Streams, Workers
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError, DeviceError
+from mmsa_cache.store.reader import open_shards
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.store import CacheWriter, open_shards
+from mmsa_cache.store.writer import CacheWriter
 
 CPU = torch.device("cpu")
 LENGTHS = [1 + (7 * i) % 9 for i in range(50)]

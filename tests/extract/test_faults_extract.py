@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_pipeline import make_pairs, text_model  # noqa: F401
-from tests.conftest import Tally
-from tests.store.test_faults_store import sealed
 from tests.support import many_pairs
 from tests.support.fork_server import ForkServer
+from tests.support.pairs import make_pairs
+from tests.support.sealed import sealed
+from tests.support.tally import Tally
 
 PAIRS = 40
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Iterator[ForkServer]:  # noqa: F811
+def server(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Iterator[ForkServer]:
     """A folder of pairs, and a process that runs commands there."""
     folder = tmp_path_factory.mktemp("faults")
     make_pairs(folder / "posts", PAIRS)
@@ -200,9 +200,10 @@ def test_a_full_disk_ends_extraction_with_a_message(
 
 
 def test_a_picture_that_changes_meanwhile_is_refused(server: ForkServer, tmp_path: Path) -> None:
-    from extract.engine import Row
-    from mmsa_cache.compose.pipeline import reader_of, resolve_encoder
-    from mmsa_cache.config.settings import load_settings
+    from extract.plan import Row
+    from mmsa_cache.compose.encoders import resolve_encoder
+    from mmsa_cache.compose.live import reader_of
+    from mmsa_cache.config.loading import load_settings
     from mmsa_cache.data.dataset import read_split
     from mmsa_cache.errors import DataError
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cli.test_pipeline import make_pairs
+from tests.support.pairs import make_pairs
 
 
 def test_bert_base_and_swinv2_base_run_the_whole_way(tmp_path: Path) -> None:

@@ -12,31 +12,13 @@ import pytest
 import torch
 
 from mmsa_cache.errors import DamagedCacheError
-from mmsa_cache.features.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource, shared_grids
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.store import CacheWriter
+from mmsa_cache.store.writer import CacheWriter
 
 ROWS = 6
-
-
-def write_rows(directory: Path, pooled: np.ndarray) -> Path:
-    """A cache of one vector a row."""
-    rows = len(pooled)
-    shard = Shard(
-        [f"p{i}" for i in range(rows)],
-        np.zeros(rows, np.int32),
-        [""] * rows,
-        np.zeros(rows + 1, np.int64),
-        np.zeros((0, pooled.shape[1]), np.float16),
-        pooled.astype(np.float16)[:, None],
-        ("mean",),
-    )
-    writer = CacheWriter(directory, {"vectors": rows}, rows)
-    with writer.lock(lambda: None):
-        writer.publish(shard)
-        writer.finish()
-    return directory
 
 
 def write(directory: Path, positions: int) -> Path:

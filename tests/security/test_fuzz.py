@@ -16,16 +16,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fuse.search.study_file import read_study
-from mmsa_cache.config.settings import load_settings
-from mmsa_cache.data.adapters import LABELS
-from mmsa_cache.data.dataset import read_labels, read_split
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.data.dataset import read_split
+from mmsa_cache.data.layouts.listing import LABELS
+from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.errors import MmsaError
-from mmsa_cache.store.fingerprint import digest
+from mmsa_cache.hashing import digest
+from mmsa_cache.store.manifest import MANIFEST
+from mmsa_cache.store.reader import open_shards
 from mmsa_cache.store.shard_file import encode, map_shard
-from mmsa_cache.store.store import MANIFEST, CacheWriter, open_shards
-from tests.conftest import Tally
-from tests.store.test_store import FIELDS, SHARDS
+from mmsa_cache.store.writer import CacheWriter
 from tests.support.faulty import forked
+from tests.support.shards import FIELDS, SHARDS
+from tests.support.tally import Tally
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 SHORT, LONG = 50, 1000

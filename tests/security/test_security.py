@@ -21,9 +21,10 @@ import torch
 from safetensors.torch import save_file
 
 from extract.encoders.image import resolve_image
-from extract.encoders.text import TextEncoder, load_model, resolve_text
+from extract.encoders.text import TextEncoder, resolve_text
+from extract.encoders.transformer import load_model
+from fuse.search.choice import choose, summaries
 from fuse.search.ledger import Ledger
-from fuse.search.search import choose, summaries
 from fuse.setting import Setting
 from fuse.training.calibration import Calibration
 from fuse.training.checkpoints import FolderCheckpoint
@@ -38,15 +39,18 @@ from mmsa_cache.errors import (
     ModelError,
     SettingsError,
 )
-from mmsa_cache.features.bank import Dims, ModalityFeatures
-from mmsa_cache.store.fingerprint import digest
+from mmsa_cache.features.batch import Dims
+from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.hashing import digest
 from mmsa_cache.store.listing import list_caches, remove_caches
+from mmsa_cache.store.manifest import MANIFEST, read_manifest
+from mmsa_cache.store.reader import open_shards, verify_cache
 from mmsa_cache.store.shard_file import encode, map_shard
-from mmsa_cache.store.store import MANIFEST, CacheWriter, open_shards, read_manifest, verify_cache
-from tests.cli.test_pipeline import make_pairs, text_model  # noqa: F401
-from tests.store.test_store import FIELDS, SHARDS, contents, make_shard, write
+from mmsa_cache.store.writer import CacheWriter
 from tests.support import offline_predict
 from tests.support.fake_search import run, start_thread
+from tests.support.pairs import make_pairs
+from tests.support.shards import FIELDS, SHARDS, contents, make_shard, write
 
 DIGEST = digest(FIELDS)
 
@@ -185,7 +189,7 @@ HOSTILE: list[Callable[[h5py.File, Path], None]] = [
 
 def resealed(directory: Path) -> None:
     """Makes a manifest whose hashes fit, as whoever wrote the shards can."""
-    from mmsa_cache.store.fingerprint import file_sha256
+    from mmsa_cache.hashing import file_sha256
 
     path = directory / MANIFEST
     raw = json.loads(path.read_bytes())
@@ -355,7 +359,7 @@ def test_links_in_the_data_do_not_lead_out(tmp_path: Path) -> None:
 
 def test_code_in_a_model_folder_does_not_run(
     tmp_path: Path,
-    text_model: Path,  # noqa: F811
+    text_model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """``auto_map`` names code that transformers would run, or ask on the terminal about."""
@@ -392,7 +396,7 @@ def test_code_in_a_model_folder_does_not_run(
     assert not touched.exists()
 
 
-def test_foreign_kernels_are_not_fetched(tmp_path: Path, text_model: Path) -> None:  # noqa: F811
+def test_foreign_kernels_are_not_fetched(tmp_path: Path, text_model: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(text_model, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -402,7 +406,7 @@ def test_foreign_kernels_are_not_fetched(tmp_path: Path, text_model: Path) -> No
         load_model(folder, 0)
 
 
-def test_pickled_weights_are_not_loaded(tmp_path: Path, text_model: Path) -> None:  # noqa: F811
+def test_pickled_weights_are_not_loaded(tmp_path: Path, text_model: Path) -> None:
     touched = tmp_path / "touched"
     evil = pickle.dumps(_Touch(touched))
     folder = tmp_path / "model"
@@ -616,7 +620,7 @@ def test_two_that_begin_one_study_agree_on_what_it_is(tmp_path: Path) -> None:
 
 def test_predicting_opens_no_socket(
     tmp_path: Path,
-    text_model: Path,  # noqa: F811
+    text_model: Path,
 ) -> None:
     """In a network namespace without a network where there may be one, and with sockets refused."""
     program = offline_predict.__file__

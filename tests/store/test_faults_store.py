@@ -19,16 +19,10 @@ import pytest
 
 from mmsa_cache.disk import Disk, write_atomically
 from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError, StaleCacheError
-from mmsa_cache.store.store import (
-    MANIFEST,
-    CacheWriter,
-    find_cache,
-    note_path,
-    open_shards,
-    verify_cache,
-)
-from tests.conftest import Tally
-from tests.store.test_store import FIELDS, SHARDS, contents
+from mmsa_cache.store.lookup import find_cache
+from mmsa_cache.store.manifest import MANIFEST, note_path
+from mmsa_cache.store.reader import open_shards, verify_cache
+from mmsa_cache.store.writer import CacheWriter
 from tests.support.faulty import (
     Counting,
     Deadly,
@@ -39,6 +33,9 @@ from tests.support.faulty import (
     fork,
     forked,
 )
+from tests.support.sealed import sealed
+from tests.support.shards import FIELDS, SHARDS, contents
+from tests.support.tally import Tally
 
 ROWS = 10
 
@@ -56,12 +53,6 @@ def whole(tmp_path: Path) -> dict[str, bytes]:
     """The files of an uninterrupted cache."""
     write(tmp_path / "whole" / "cache")
     return contents(tmp_path / "whole" / "cache")
-
-
-def sealed(directory: Path) -> dict[str, tuple[int, int, int]]:
-    """What tells whether a shard was made again."""
-    found = {path.name: path.stat() for path in directory.glob("shard-*.h5")}
-    return {name: (s.st_ino, s.st_mtime_ns, s.st_ctime_ns) for name, s in found.items()}
 
 
 def assert_nothing_partial(directory: Path) -> None:
@@ -177,9 +168,6 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
     assert verify_cache(directory) == []
 
 
-# Damage
-
-
 def flip(data: bytearray, rng: np.random.Generator) -> bytes:
     data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
     return bytes(data)
@@ -270,9 +258,6 @@ def test_a_gap_among_sealed_shards_is_named(tmp_path: Path) -> None:
     (tmp_path / "c" / "shard-00001.h5").unlink()
     with pytest.raises(DamagedCacheError, match=r"shard-00001\.h5 is missing"):
         write(tmp_path / "c")
-
-
-# Two processes, full disks
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.faults)])

@@ -11,46 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from mmsa_cache import hashing
 from mmsa_cache.errors import CacheError, CacheNotFoundError, DamagedCacheError, StaleCacheError
-from mmsa_cache.features.bank import FeatureBank, ModalityFeatures
-from mmsa_cache.store import store
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.store import reader
 from mmsa_cache.store.fingerprint import cache_name
-from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.lookup import find_cache
+from mmsa_cache.store.manifest import note_path, read_manifest
+from mmsa_cache.store.reader import open_shards, verify_cache
 from mmsa_cache.store.shard_file import map_shard
-from mmsa_cache.store.store import CacheWriter, find_cache, open_shards, verify_cache
-
-FIELDS = {"encoder": "tiny", "size": 8}
-
-
-def make_shard(first: int, rows: int, seed: int, dim: int = 6) -> Shard:
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, 5, rows)
-    return Shard(
-        [f"p{first + i}" for i in range(rows)],
-        np.zeros(rows, np.int32),
-        [""] * rows,
-        np.concatenate([[0], lengths.cumsum()]).astype(np.int64),
-        rng.standard_normal((lengths.sum(), dim)).astype(np.float16),
-        rng.standard_normal((rows, 2, dim)).astype(np.float16),
-        ("cls", "mean"),
-    )
-
-
-SHARDS = [make_shard(0, 4, 1), make_shard(4, 4, 2), make_shard(8, 2, 3)]
-
-
-def write(directory: Path, count: int = 3) -> Path:
-    writer = CacheWriter(directory, FIELDS, 10)
-    with writer.lock(lambda: None):
-        for shard in SHARDS[writer.done : count]:
-            writer.publish(shard)
-        if count == 3:
-            writer.finish()
-    return directory
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(directory.iterdir())}
+from mmsa_cache.store.writer import CacheWriter
+from tests.support.shards import FIELDS, SHARDS, contents, make_shard, write
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -104,28 +76,28 @@ def test_what_was_not_touched_is_hashed_once(
 ) -> None:
     directory = write(tmp_path / "c")
     hashed: list[str] = []
-    real = store.fingerprint.file_sha256
+    real = hashing.file_sha256
 
     def counting(path: Path) -> str:
         hashed.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(store.fingerprint, "file_sha256", counting)
+    monkeypatch.setattr(hashing, "file_sha256", counting)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_TICK", 60)
+        patch.setattr(reader, "_TICK", 60)
         for opened in (1, 2):  # what was just written may change again within one tick
             list(open_shards(directory))
             assert len(hashed) == 3 * opened
-    time.sleep(2 * store._TICK)
+    time.sleep(2 * reader._TICK)
     hashed.clear()
     for _ in range(2):
         list(open_shards(directory))
         assert len(hashed) == 3
     (directory / "shard-00001.h5").touch()
-    time.sleep(2 * store._TICK)
+    time.sleep(2 * reader._TICK)
     list(open_shards(directory))
     assert hashed[3:] == ["shard-00001.h5"]
-    store.note_path(directory).write_bytes(b"[nonsense")
+    note_path(directory).write_bytes(b"[nonsense")
     list(open_shards(directory))
     assert len(hashed) == 7
     verify_cache(directory)
@@ -156,7 +128,7 @@ def test_external_dataset_is_refused(tmp_path: Path) -> None:
         shape = file["tokens"].shape
         del file["tokens"]
         file.create_dataset("tokens", shape, "<f2", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
-    digest = store.read_manifest(directory).fingerprint
+    digest = read_manifest(directory).fingerprint
     with pytest.raises(DamagedCacheError, match="tokens is not a dataset of this file"):
         map_shard(path, 4, path.stat().st_size, digest)
 

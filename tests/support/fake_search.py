@@ -22,7 +22,7 @@ import torch
 
 from fuse.search.worker import serve
 from fuse.setting import Setting
-from fuse.training.trainer import Fit, TrainingError
+from fuse.training.task import Fit, TrainingError
 
 if TYPE_CHECKING:
     from fuse.search.space import Study

@@ -31,7 +31,6 @@ def main() -> None:
 
     for name in ("AutoConfig", "AutoModel", "AutoTokenizer", "BertModel"):
         getattr(transformers, name)
-    import mmsa_cache.compose.pipeline  # noqa: F401
 
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

@@ -17,12 +17,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from extract.engine import Job, Row, extract, plan_rows
+from extract.engine import extract
 from extract.inputs.decode import decode
-from mmsa_cache.compose.pipeline import resolve_encoder
-from mmsa_cache.config.settings import load_settings
-from mmsa_cache.data.dataset import Sample
-from mmsa_cache.store.store import CacheWriter, open_shards
+from extract.job import Job
+from extract.plan import Row, plan_rows
+from mmsa_cache.compose.encoders import resolve_encoder
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.data.pairs import Sample
+from mmsa_cache.store.reader import open_shards
+from mmsa_cache.store.writer import CacheWriter
 
 SHARES = (10, 50, 100)
 

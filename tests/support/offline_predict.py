@@ -15,7 +15,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from mmsa_cache.cli.main import app
-from tests.cli.test_pipeline import make_pairs
+from tests.support.pairs import make_pairs
 
 
 def main() -> None:

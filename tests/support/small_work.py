@@ -10,7 +10,7 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli.main import app
-from tests.cli.test_pipeline import make_pairs
+from tests.support.pairs import make_pairs
 
 QUICK = ("--folds", "2", "--outer", "grouped", "--set", "epochs=2", "--set", "text_dim=16")
 QUICK += ("--set", "image_dim=16", "--set", "head=12")

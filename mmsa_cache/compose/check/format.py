@@ -1,4 +1,4 @@
-"""What `verb_check.check` returned, in words and tables."""
+"""What `check.check` returned, in words and tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from mmsa_cache.console import format_table, visible
-from mmsa_cache.data.adapters import UNLABELLED
+from mmsa_cache.data.layouts.listing import UNLABELLED
 
 SHOWN = 200
 """Problems that are listed; ``--json`` has all."""

@@ -16,11 +16,12 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from extract.inputs.decode import decode
 from mmsa_cache.data.inspection import Inspection, Post
 from mmsa_cache.errors import BadFileError
 
-from .check import LOOK, PICTURE, PLAIN_TEXT, contradicts, leaking, tag_of
 from .format import format_check
+from .summary import LOOK, PICTURE, PLAIN_TEXT, contradicts, leaking, tag_of
 
 MOST = 24
 """Rows or groups in a section."""
@@ -38,7 +39,7 @@ def render(found: Inspection, record: dict[str, Any]) -> str:
 
     Args:
         found: What was seen.
-        record: What `verb_check.check` made of it.
+        record: What `check.check` made of it.
 
     Returns:
         HTML, to be saved as UTF-8.
@@ -167,8 +168,6 @@ class _Cards:
 
 def _thumbnail(post: Post) -> dict[str, Any] | None:
     """A small JPEG as data URI with its size in pixels; None where there is nothing to show."""
-    from extract.inputs.decode import decode
-
     if post.picture is None or not post.decoded:
         return None
     try:

@@ -23,27 +23,33 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 from typer.testing import CliRunner, Result
 
 from fuse.evidence import ablation, parity
+from fuse.evidence.cells import Cell, cells
+from fuse.evidence.protocol import Protocol, protocol
+from fuse.evidence.report_figures import BEST, REPORT
+from fuse.evidence.tabulate import tabulate
 from fuse.search.space import Study
 from fuse.setting import Setting
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose import ablate as verb_ablate
+from mmsa_cache.compose import ablate_report
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.features.bank import FeatureBank, ModalityFeatures
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource
-from mmsa_cache.runs.directory import Shelf
-from tests.features.test_source import write_rows
+from mmsa_cache.shelf import Shelf
+from tests.support.cached_rows import write_rows
 from tests.support.fake_search import GROUPS, LABELS, NAMES, FakeFit, FakeSource, start_thread
 
 
-def labels_of(table: list[ablation.Cell]) -> list[tuple[str, ...]]:
+def labels_of(table: list[Cell]) -> list[tuple[str, ...]]:
     return [tuple(cell.labels.values()) for cell in table]
 
 
 def test_every_combination_stands_once_in_the_order_of_the_axes() -> None:
     space = {"loss": ["ce", "acb"], "alpha": [0.25, 0.5], "beside": [True, False]}
-    table = ablation.cells(Study("x", space=space, fixed={"text_dim": 64}), ["loss", "alpha"])
+    table = cells(Study("x", space=space, fixed={"text_dim": 64}), ["loss", "alpha"])
     assert labels_of(table)[0] == ("ce", "–")
-    table = ablation.cells(Study("x", space=space, fixed={"text_dim": 64}), list(space))
+    table = cells(Study("x", space=space, fixed={"text_dim": 64}), list(space))
     assert labels_of(table) == [
         ("ce", "–", "true"),
         ("ce", "–", "false"),
@@ -56,7 +62,7 @@ def test_every_combination_stands_once_in_the_order_of_the_axes() -> None:
 
 def test_one_modality_has_no_fusion() -> None:
     space = {"fusion": ["concat", "combine"], "modality": ["text", "image", "both"]}
-    table = ablation.cells(Study("x", space=space), list(space))
+    table = cells(Study("x", space=space), list(space))
     assert labels_of(table) == [
         ("–", "text"),
         ("–", "image"),
@@ -65,21 +71,21 @@ def test_one_modality_has_no_fusion() -> None:
     ]
     assert table[1].setting == Setting(modality="image")
     # Where a fusion wants both sides alike, a side alone is as long as it is there.
-    table = ablation.cells(Study("x", space=space, fixed={"text_dim": 64}), list(space))
+    table = cells(Study("x", space=space, fixed={"text_dim": 64}), list(space))
     dims = {cell.labels["fusion"]: cell.setting.image_dim for cell in table[2:]}
     assert dims == {"concat": 256, "combine": 64}
-    kernel = ablation.cells(Study("x", space=space, fixed={"fusion": "kernel"}), ["modality"])
+    kernel = cells(Study("x", space=space, fixed={"fusion": "kernel"}), ["modality"])
     assert {cell.setting.modality for cell in kernel} == {"text", "image", "both"}
 
 
 def test_ranges_and_floods_are_refused() -> None:
     space = {"dropout": {"low": 0.1, "high": 0.5}}
     with pytest.raises(SettingsError, match="dropout: a range"):
-        ablation.cells(Study("x", space=space), ["dropout"])
+        cells(Study("x", space=space), ["dropout"])
     many: dict[str, Any] = {key: list(range(2, 30)) for key in ("epochs", "heads", "batch_size")}
     many["fusion"] = ["encoder"]
     with pytest.raises(SettingsError, match="more than 5000"):
-        ablation.cells(Study("x", space=many), list(many))
+        cells(Study("x", space=many), list(many))
 
 
 def drawn(model: Any, bank: Any, samples: np.ndarray, setting: Setting) -> np.ndarray:
@@ -110,9 +116,9 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
     )
 
 
-def protocol_of(**changes: Any) -> ablation.Protocol:
+def protocol_of(**changes: Any) -> Protocol:
     values = {"outer": "grouped", "folds": 2, "seeds": 2, "seed": 1, **changes}
-    return ablation.protocol(LABELS, GROUPS, **values)
+    return protocol(LABELS, GROUPS, **values)
 
 
 def trainings(folder: Path) -> int:
@@ -124,9 +130,9 @@ def trainings(folder: Path) -> int:
 def test_the_table_equals_an_independent_computation(tmp_path: Path, outer: str) -> None:
     how = protocol_of(outer=outer)
     outcome = run(tmp_path, protocol=how)
-    table = [ablation.Cell({"text_dim": str(s.text_dim)}, s) for s in SETTINGS]
+    table = [Cell({"text_dim": str(s.text_dim)}, s) for s in SETTINGS]
     truth = LABELS[how.rows]
-    records = ablation.tabulate(table, outcome, truth, NAMES, resamples=60, seed=3)
+    records = tabulate(table, outcome, truth, NAMES, resamples=60, seed=3)
     rows = np.sort(np.concatenate([u.judged for u in how.units[::4]]))
     assert how.rows.tolist() == rows.tolist()
     assert len(rows) == (120 if outer == "stratified-3" else len(how.units[0].judged))
@@ -165,14 +171,14 @@ def test_mean_and_deviation_are_of_single_members() -> None:
     setting = Setting()
     record = [{"parameters": 7, "seconds": 0.5}] * 3
     outcome = ablation.Outcome({setting: members}, {setting: record}, [])
-    (cell,) = ablation.tabulate([ablation.Cell({}, setting)], outcome, truth, NAMES, resamples=50)
+    (cell,) = tabulate([Cell({}, setting)], outcome, truth, NAMES, resamples=50)
     accuracies = [1, 4 / 6, 2 / 6]
     assert cell["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
     assert cell["accuracy"]["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
     assert cell["recall"]["negative"]["mean"] == pytest.approx(np.mean([1, 0.5, 0]))
     assert (cell["parameters"], cell["seconds"]) == (7, 1.5)
     outcome = ablation.Outcome({setting: members[:1]}, {setting: record[:1]}, [])
-    (cell,) = ablation.tabulate([ablation.Cell({}, setting)], outcome, truth, NAMES, resamples=50)
+    (cell,) = tabulate([Cell({}, setting)], outcome, truth, NAMES, resamples=50)
     assert cell["accuracy"]["deviation"] is None
 
 
@@ -197,11 +203,11 @@ def test_a_failed_setting_leaves_the_others(tmp_path: Path) -> None:
     bad = Setting(text_dim=8, learning_rate=0.5, epochs=2, keep="last")
     outcome = run(tmp_path, [bad, SETTINGS[1]], fit=FakeFit(tmp_path, nan_from=0.1))
     assert set(outcome.predicted) == {SETTINGS[1]}
-    table = [ablation.Cell({"learning_rate": "0.5"}, bad), ablation.Cell({}, SETTINGS[1])]
+    table = [Cell({"learning_rate": "0.5"}, bad), Cell({}, SETTINGS[1])]
     with pytest.raises(Exception, match="1 cell") as caught:
         ablation.check(outcome, table)
     assert "learning_rate 0.5: The loss is nan" in str(caught.value)
-    assert len(ablation.tabulate(table, outcome, LABELS[protocol_of().rows], NAMES)) == 1
+    assert len(tabulate(table, outcome, LABELS[protocol_of().rows], NAMES)) == 1
 
 
 def main() -> None:
@@ -304,7 +310,7 @@ def test_the_report_has_a_cell_for_each_of_its_figures() -> None:
     assert (
         settings["attention_concat", "text", "acb"] == settings["attention_combine", "text", "acb"]
     )
-    assert all(0 < value < 1 for of in parity.REPORT.values() for f in of.values() for value in f)
+    assert all(0 < value < 1 for of in REPORT.values() for f in of.values() for value in f)
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +351,7 @@ def mmsa(posts: Path, monkeypatch: pytest.MonkeyPatch) -> Mmsa:
     monkeypatch.setattr(verb_ablate, "prepared", prepared)
     monkeypatch.setattr(verb_ablate, "joined_labels", lambda *a: {"text": "T", "image": "I"})
     monkeypatch.setattr(verb_ablate, "notes_of", lambda settings, pairs: [settings.data.note])
-    monkeypatch.setattr(verb_ablate, "_first_positions", lambda *a: ("mean", "mean"))
+    monkeypatch.setattr(ablate_report, "_first_positions", lambda *a: ("mean", "mean"))
 
     def call(*arguments: str, code: int = 0) -> Result:
         result = CliRunner().invoke(app, [*arguments, "--workers", "1"])
@@ -396,7 +402,7 @@ def test_the_report_page_sets_its_figures_beside(mmsa: Mmsa, posts: Path) -> Non
     mmsa("ablate", "report", *flags, "--out", "page/tables.md")
     page = (posts / "page/tables.md").read_text()
     lines = [line for line in page.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[2:8]] == [f"| {f}" for f in parity.BEST]
+    assert [line.split(" | ")[0] for line in lines[2:8]] == [f"| {f}" for f in BEST]
     assert "| attention_concat | both | 0.7550 |" in page
     assert "| attention_concat | 0.7462 → 0.7412 |" in page
     assert "> these are not the report's rows" in page
@@ -409,7 +415,7 @@ def test_the_report_page_sets_its_figures_beside(mmsa: Mmsa, posts: Path) -> Non
     assert "(tables.svg)" in page
     record = json.loads(mmsa("ablate", "report", *flags, "--json").stdout)
     assert record["done_before"] == record["trainings"]
-    assert set(record["changes"]) == set(parity.BEST)
+    assert set(record["changes"]) == set(BEST)
     assert "Markdown" in mmsa("ablate", "report", "--out", "page.html", code=2).stderr
 
 

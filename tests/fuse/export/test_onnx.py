@@ -9,14 +9,9 @@ import pytest
 import torch
 
 from fuse.export import onnx_export
-from fuse.export.onnx_export import (
-    TOLERANCE,
-    check_bank,
-    describe_inputs,
-    difference,
-    export_onnx,
-    onnx_inputs,
-)
+from fuse.export.onnx_check import check_bank, difference
+from fuse.export.onnx_export import TOLERANCE, describe_inputs, export_onnx
+from fuse.export.onnx_inputs import onnx_inputs
 from fuse.models.fusions import FUSIONS
 from fuse.models.kernel import KERNEL, KernelClassifier
 from fuse.setting import Setting
@@ -24,7 +19,7 @@ from fuse.training.calibration import Calibration
 from fuse.training.classifier import Classifier, make_model
 from fuse.training.ensemble import Blend, Ensemble
 from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.features.bank import Dims
+from mmsa_cache.features.batch import Dims
 
 TEXT, IMAGE, CLASSES, LANDMARKS = 12, 10, 4, 9
 SMALL = {"text_dim": 16, "image_dim": 16, "heads": 2, "layers": 1, "ffn": 24, "head": ""}

@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score
 
 from fuse.figures.metrics import score
 from fuse.figures.resampling import bootstrap, figures, resampled_confusions
-from tests.fuse.report.test_report import CLASSES, ROWS, outcome
+from tests.support.made_up_run import CLASSES, ROWS, outcome
 
 
 def test_bootstrap_equals_an_independent_computation() -> None:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fuse.models.attention_fusions import DIRECTIONS
+from fuse.models.builder import build_model
 from fuse.models.fusion import FusionConfig
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS, build_fusion
-from fuse.models.model import MultimodalClassifier, build_model
+from fuse.models.model import MultimodalClassifier
 from fuse.models.noise import LOWEST, NoiseTape, noise_needed
 from fuse.models.projection import POOLINGS, Pool, Projection, Standardise
 

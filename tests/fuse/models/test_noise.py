@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fuse.losses.loss import Loss
 from fuse.losses.losses import LOSSES, build_loss
+from fuse.models.builder import build_model
 from fuse.models.fusions import FUSIONS
-from fuse.models.model import MultimodalClassifier, build_model
+from fuse.models.model import MultimodalClassifier
 from fuse.models.noise import Dropout, ModalityDropout, NoiseStream, NoiseTape, noise_needed
 
 LEVELS = ("pooled", "tokens")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from fuse.models.builder import build_model
 from fuse.models.fusions import FUSIONS
-from fuse.models.model import build_model
 from fuse.models.summary import summarise
 
 SIZES = {"batch": 4, "text_tokens": 5, "patches": 7}

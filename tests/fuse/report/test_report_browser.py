@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fuse.report.report import Post, render
-from tests.fuse.report.test_report import (
+from fuse.report.gallery import Post
+from tests.support.made_up_run import (
     HOSTILE,
     ROWS,
     SECTIONS,
@@ -24,6 +24,7 @@ from tests.fuse.report.test_report import (
     outer_of,
     write_run,
 )
+from tests.support.reports import render
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(

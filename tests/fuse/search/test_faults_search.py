@@ -22,10 +22,10 @@ from fuse.search.pool import Process
 from fuse.search.space import restored
 from fuse.search.worker import serve
 from fuse.setting import Setting
-from tests.conftest import Tally
-from tests.fuse.search.test_search import assert_gone, figures, record_of, states
 from tests.support.fake_search import FakeFit, make_study, run, score_of, start_thread
 from tests.support.faulty import fork
+from tests.support.study_records import assert_gone, figures, record_of, states
+from tests.support.tally import Tally
 
 MANY = 100_000
 RANDOM = make_study(sampler={"kind": "random", "startup": 4})

@@ -24,12 +24,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sklearn.metrics import f1_score, log_loss
 
+from fuse.search.choice import choose, summaries
 from fuse.search.coordinator import Progress
+from fuse.search.database import address_of
 from fuse.search.importance import alpha_beta, by_value, importances
-from fuse.search.ledger import Ledger, Record, address_of, read_records
+from fuse.search.ledger import Ledger
 from fuse.search.pruning import Rule, step_of
 from fuse.search.sampling import draw
-from fuse.search.search import choose, summaries
 from fuse.search.selection import Scored, optimism, select, ties
 from fuse.search.space import Study, restored
 from fuse.search.study_file import find_study, known_studies, read_study
@@ -46,28 +47,13 @@ from tests.support.fake_search import (
     score_of,
     start_thread,
 )
+from tests.support.study_records import assert_gone, figures, record_of, states
 
 ORIGIN = {"text": "made up"}
 
 
-def record_of(database: str | Path, name: str = "fake") -> Record:
-    return next(record for record in read_records(database) if record.name == name)
-
-
-def states(database: str | Path) -> dict[str, int]:
-    found = [trial.state.name for trial in record_of(database).trials]
-    return {name: found.count(name) for name in sorted(set(found))}
-
-
-def figures(database: str | Path) -> list[tuple[int, str, dict[str, Any], float | None]]:
-    return [(t.number, t.state.name, t.params, t.value) for t in record_of(database).trials]
-
-
 def run_here(database: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:
     return run(database, folder, trials, start=start_thread, **options)
-
-
-# Running
 
 
 def test_a_search_ends_with_the_exact_number_and_a_judged_choice(tmp_path: Path) -> None:
@@ -173,9 +159,6 @@ def test_a_second_look_at_the_outer_rows_is_counted(tmp_path: Path) -> None:
     assert looks[2][0] == (2 if looks[2][1] != looks[0][1] else 1)
 
 
-# Kills
-
-
 def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     fit = FakeFit(tmp_path, 0.02, kill=2)
     record = run(tmp_path / "s.db", tmp_path, 6, fit=fit, devices=["cpu"] * 2)
@@ -248,13 +231,6 @@ def wait_for_trainings(folder: Path, lines: int) -> set[int]:
     return {int(line.split()[0]) for line in found}
 
 
-def assert_gone(pids: set[int]) -> None:
-    deadline = time.monotonic() + 20
-    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, f"workers {alive} are still there"
-        time.sleep(0.02)
-
-
 def test_a_killed_coordinator_takes_its_workers_along_and_resumes(tmp_path: Path) -> None:
     process = start(tmp_path / "s.db", tmp_path, 8, seconds=0.05)
     pids = wait_for_trainings(tmp_path, 8)
@@ -299,9 +275,6 @@ def test_a_series_of_kills_ends_with_the_trials_of_an_unbroken_search(tmp_path: 
 def read_lines(folder: Path) -> list[str]:
     path = folder / "trainings.txt"
     return path.read_text().splitlines() if path.exists() else []
-
-
-# Several coordinators, databases
 
 
 def two_coordinators(storage: str | Path, folder: Path) -> None:
@@ -409,9 +382,6 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Ledger("postgresql://me:secret@127.0.0.1:1/db", "s")
 
 
-# Giving up
-
-
 def test_steps_are_quarters_whatever_the_number_of_epochs() -> None:
     assert [step_of(0, epoch, 8) for epoch in range(1, 9)] == [
         None,
@@ -469,9 +439,6 @@ def test_trials_side_by_side_are_compared_with_finished_ones_only(tmp_path: Path
             steps = {int(k): v for k, v in trial.user_attrs["result"]["steps"].items()}
             assert trial.value == steps[max(steps)]
             assert len(trial.user_attrs["result"]["units"]) < 3 or max(steps) < 12
-
-
-# Choices
 
 
 def trial_of(number: int, *units: float, parameters: int = 10, seconds: float = 1.0) -> Scored:
@@ -589,9 +556,6 @@ def test_a_setting_in_a_database_is_checked(tmp_path: Path) -> None:
         restored({"colour": 1})
 
 
-# What mattered
-
-
 def made_up(number: int, value: float, **params: Any) -> FrozenTrial:
     distributions: dict[str, Any] = {
         "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
@@ -634,9 +598,6 @@ def test_the_parameter_that_sets_the_score_is_the_important_one() -> None:
     quarter = [t.value for t in trials if t.params["text_dim"] == 16]
     assert surface[0]["mean"] == pytest.approx(np.mean(quarter))
     assert surface[0]["best"] == max(quarter)
-
-
-# Study files
 
 
 def drawn(study: Study, number: int) -> tuple[dict[str, Any], Setting]:

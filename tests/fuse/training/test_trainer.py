@@ -17,11 +17,15 @@ from fuse.setting import Setting, parse, restore
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import build, forward, gather, make_model, predict
 from fuse.training.ensemble import Blend, Ensemble
-from fuse.training.final import plan, train
+from fuse.training.final import train
+from fuse.training.plan import plan
 from fuse.training.programs import Alone, Member
-from fuse.training.trainer import Fit, Task, TrainingError, fit, fit_group
+from fuse.training.task import Fit, Task, TrainingError
+from fuse.training.trainer import fit, fit_group
 from mmsa_cache.errors import DamagedCacheError, ModelError, SettingsError
-from mmsa_cache.features.bank import Dims, FeatureBank, ModalityFeatures
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.batch import Dims
+from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.store.schema import Shard
 
 NAMES = ("positive", "neutral", "negative")

@@ -14,17 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmsa_cache.data import dataset
-from mmsa_cache.data.adapters import (
-    LABELS,
-    Intake,
-    find_layout,
-    list_rows,
-    majority,
-    merge,
-    read_labels,
-)
-from mmsa_cache.data.dataset import Sample, intake, read_split
+from mmsa_cache.data.dataset import intake, read_split
+from mmsa_cache.data.intake import Intake
+from mmsa_cache.data.layouts.layout import find_layout
+from mmsa_cache.data.layouts.listing import LABELS
+from mmsa_cache.data.layouts.mvsa import majority, merge
+from mmsa_cache.data.layouts.report import read_labels
+from mmsa_cache.data.layouts.rows import list_rows
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError
 
 SINGLE = "ID\ttext,image\n"
@@ -535,11 +532,6 @@ def test_other_classes(tmp_path: Path) -> None:
     assert [row.label for row in read_labels(path, classes=classes)] == [2]
     with pytest.raises(DataError, match="unknown label 'fear'; valid: positive, neutral, negative"):
         intake(tmp_path, "train")
-
-
-def test_public_names() -> None:
-    assert dataset.LABELS is LABELS
-    assert all(hasattr(dataset, name) for name in dataset.__all__)
 
 
 _text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30).map(

@@ -9,61 +9,26 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from fuse.figures.metrics import probability_score, score
-from fuse.figures.predictions import Predictions, read_predictions, reading
+from fuse.figures.predictions import Predictions
+from fuse.report.run import CURVES, FIGURES, RunFiles
 from mmsa_cache.errors import ModelError
+from mmsa_cache.runs.predictions import read_predictions, reading
 
-FIGURES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro F1",
-    "weighted_f1": "Weighted F1",
-    "macro_precision": "Macro precision",
-    "macro_recall": "Macro recall",
-    "roc_auc": "ROC-AUC",
-    "neg_log_loss": "Log-loss",
-    "brier": "Brier score",
-    "calibration_error": "Calibration error (ECE)",
-}
-"""The figures of a run, by their key in ``metrics.json``."""
 _ALWAYS = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
 """Those that a run of any version has."""
-CURVES = {
-    "loss": "Training loss",
-    "macro_f1": "Macro F1, stopping rows",
-    "accuracy": "Accuracy, stopping rows",
-}
-"""The learning curves drawn, by their key in ``metrics.jsonl``."""
 _FURTHER = ("outer_uncalibrated", "inner", "inner_uncalibrated", "outer_without_duplicates")
 """Scores beside that of the outer rows, by their key in ``metrics.json``."""
 _GROUP = ("folds", "seeds", "averaged", "refit", "seed")
 """How the members of a run came about, by their key in ``config.json``."""
 STUDIES = "studies.json"
 """What a run keeps of the studies that it came from."""
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RunFiles:
-    """Everything a run directory says."""
-
-    config: dict[str, Any]
-    metrics: dict[str, Any]
-    """``metrics.json`` with None (no members: an empty list) for what it leaves out."""
-    predictions: Predictions
-    history: list[dict[str, Any]]
-    """Every epoch of every member."""
-    env: dict[str, dict[str, Any]]
-    """What it was made with: ``machine`` and ``packages``."""
-    command: str
-    studies: list[dict[str, Any]]
-    """See `fuse.search.study_record.snapshot`; none where the setting was given."""
 
 
 def read_run(folder: Path) -> RunFiles:

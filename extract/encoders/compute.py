@@ -1,0 +1,32 @@
+"""Precision of a forward pass, and the way to a device and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .linear import LinearByOneDnn
+
+COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def precision(device: torch.device, compute: str) -> Any:
+    """The context that a forward pass runs in; float32 means no autocast."""
+    dtype = COMPUTE[compute]
+    if dtype == torch.float32 and device.type == "cpu":
+        return LinearByOneDnn()
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """Moves an input; to a GPU from pinned memory, so that the copy runs beside the model."""
+    if device.type != "cuda":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
+def to_storage(value: Tensor) -> Tensor:
+    """float16 on the CPU; converted where it was computed, so that half the bytes travel."""
+    return value.to(torch.float16).cpu()

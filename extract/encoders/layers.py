@@ -1,0 +1,87 @@
+"""Inner layers and grids of a model's features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmsa_cache.errors import ModelError
+
+
+def check_layer(layer: int, count: int, name: str) -> None:
+    """Refuses a layer that a model does not have.
+
+    Raises:
+        ModelError: ``layer`` is not below ``count``.
+    """
+    if layer >= count:
+        raise ModelError(
+            f"{name} has the layers 0 … {count - 1}, layer {layer} is asked for.",
+            "Set layer to one of them, to average:K or to last; pool_layers to some of them.",
+        )
+
+
+def pick_states(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor:
+    """One layer's features, or the mean of the last K.
+
+    Args:
+        states: Features after every layer, equal shapes where they are averaged.
+        layer: A number from 0, or ``average:K``.
+        name: The model, for errors.
+
+    Raises:
+        ModelError: There is no such layer, or the layers' shapes differ.
+    """
+    count = len(states)
+    if isinstance(layer, int):
+        check_layer(layer, count, name)
+        return states[layer]
+    last = int(layer.removeprefix("average:"))
+    if not 1 <= last <= count or len({tuple(state.shape) for state in states[-last:]}) > 1:
+        raise ModelError(
+            f"{name}: the last {last} of {count} layers cannot be averaged.",
+            "They must exist and have one shape: a hierarchical model's stages differ.",
+        )
+    return torch.stack([state.float() for state in states[-last:]]).mean(0)
+
+
+def mean_pools(
+    means: Sequence[Tensor], layers: Sequence[int], dim: int, name: str
+) -> dict[str, Tensor]:
+    """Names the means of inner layers.
+
+    Args:
+        means: (batch, features) each.
+        layers: Their numbers.
+        dim: Features of the layer that is kept.
+        name: The model, for errors.
+
+    Raises:
+        ModelError: A layer has another number of features than the one that is kept.
+    """
+    for layer, mean in zip(layers, means, strict=True):
+        if mean.shape[1] != dim:
+            raise ModelError(
+                f"{name}: layer {layer} has {mean.shape[1]} features, the layer that is kept has "
+                f"{dim}; both cannot lie in one cache.",
+                "Leave it out of pool_layers: a hierarchical model's stages differ.",
+            )
+    return {f"mean@{layer}": mean for layer, mean in zip(layers, means, strict=True)}
+
+
+def average_grid(patches: Tensor, have: tuple[int, int], want: tuple[int, int]) -> Tensor:
+    """Averages patches to a coarser grid.
+
+    Args:
+        patches: (batch, rows · columns, dim), row by row from the top left.
+        have: (rows, columns) of the patches.
+        want: (rows, columns) of the result.
+
+    Returns:
+        (batch, want rows · want columns, dim)
+    """
+    square = patches.transpose(1, 2).unflatten(2, have)
+    return F.adaptive_avg_pool2d(square, want).flatten(2).transpose(1, 2)

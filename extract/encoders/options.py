@@ -1,0 +1,38 @@
+"""The choices that all encoders share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Which features are kept, and how they are computed."""
+
+    layer: str | int = "last"
+    """``last`` (what the model returns), a number, or ``average:K`` of the last K."""
+    tokens: str = "keep"
+    """``keep``, ``pool:GxG`` (patches averaged to a grid) or ``none``."""
+    compute: str = "float32"
+    """``float32``, or autocast to ``bfloat16`` or ``float16``."""
+    pool_layers: tuple[int, ...] = ()
+    """Inner layers whose means are pools too, ``mean@N`` each."""
+
+    def fields(self, modality: str) -> dict[str, Any]:
+        """Their part of the fingerprint."""
+        fields: dict[str, Any] = {
+            "layer": self.layer,
+            "tokens": self.tokens if modality == "image" or self.tokens == "none" else "keep",
+            "compute": self.compute,
+            "storage": "float16",
+        }
+        if self.pool_layers:  # caches made before there were any stay valid
+            fields["pool_layers"] = list(self.pool_layers)
+        return fields
+
+    def grid(self) -> tuple[int, int] | None:
+        """(rows, columns) that patches are averaged to; None where they are not."""
+        match = re.fullmatch(r"pool:(\d+)x(\d+)", self.tokens)
+        return (int(match[1]), int(match[2])) if match else None

@@ -1,0 +1,87 @@
+"""The report's figure 3 beside the same cells trained here, as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from .parity import by_labels
+from .report_figures import BEST, FIGURE_3, FIGURE_3_NEUTRAL, LOSSES
+
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _RIGHT = 760, 300, 52, 34, 236, 744
+_COLOURS = {"ce": "#5f6b77", "acb": "#1f6fb2"}
+_NAMES = {"ce": "cross-entropy", "acb": "ACB"}
+
+
+def picture(record: Mapping[str, Any]) -> str:
+    """Figure 3 as SVG: bars with intervals, diamonds where the report gives a figure."""
+    found = by_labels(record["cells"])
+    rare = record["rarest_class"]
+    panels = [
+        ("Accuracy", lambda row: row["accuracy"], FIGURE_3),
+        (f"Recall of {rare}", lambda row: row["recall"][rare], FIGURE_3_NEUTRAL),
+    ]
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT * len(panels)}" '
+        'role="img" aria-labelledby="t d" font-family="sans-serif" font-size="12">',
+        '<title id="t">Cross-entropy and ACB by fusion</title>',
+        f'<desc id="d">Accuracy and recall of {escape(rare)}, text and image; the same figures '
+        "stand in the table beside.</desc>",
+        f'<rect width="{_WIDTH}" height="{_HEIGHT * len(panels)}" fill="#ffffff"/>',
+    ]
+    for place, (title, figure_of, theirs) in enumerate(panels):
+        parts.append(f'<g transform="translate(0 {_HEIGHT * place})" fill="#222">')
+        parts += _panel(title, found, figure_of, theirs)
+        parts.append("</g>")
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _panel(
+    title: str,
+    found: Mapping[tuple[str, str, str], Mapping[str, Any]],
+    figure_of: Any,
+    theirs: Mapping[str, tuple[float, float]],
+) -> list[str]:
+    def y(value: float) -> float:
+        return round(_BOTTOM - value * (_BOTTOM - _TOP), 1)
+
+    parts = [f'<text x="{_LEFT}" y="18" font-weight="bold">{escape(title)}</text>']
+    for step in range(0, 11, 2):
+        parts.append(
+            f'<line x1="{_LEFT}" x2="{_RIGHT}" y1="{y(step / 10)}" y2="{y(step / 10)}" '
+            'stroke="#ddd"/>'
+            f'<text x="{_LEFT - 6}" y="{y(step / 10) + 4}" text-anchor="end">{step / 10:.1f}</text>'
+        )
+    each = (_RIGHT - _LEFT) / len(BEST)
+    for number, fusion in enumerate(BEST):
+        middle = _LEFT + (number + 0.5) * each
+        parts.append(
+            f'<text x="{middle:.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{fusion}</text>'
+        )
+        for place, loss in enumerate(LOSSES):
+            figure = figure_of(found[fusion, "both", loss])
+            x = middle + (place - 0.5) * 36
+            parts.append(
+                f'<rect x="{x - 15:.1f}" y="{y(figure["mean"])}" width="30" '
+                f'height="{_BOTTOM - y(figure["mean"]):.1f}" fill="{_COLOURS[loss]}"/>'
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(figure["low"])}" '
+                f'y2="{y(figure["high"])}" stroke="#222" stroke-width="2"/>'
+                f'<text x="{x:.1f}" y="{_BOTTOM - 6}" text-anchor="middle" font-size="10" '
+                f'fill="#fff">{figure["mean"]:.3f}</text>'
+            )
+            if fusion in theirs:
+                at = y(theirs[fusion][place])
+                parts.append(
+                    f'<path d="M{x + 11:.1f} {at - 5:.1f}l5 5l-5 5l-5 -5z" fill="#fff" '
+                    'stroke="#b3261e" stroke-width="1.5"/>'
+                )
+    for place, (colour, name) in enumerate(
+        [(_COLOURS[loss], _NAMES[loss]) for loss in LOSSES] + [("#b3261e", "the report's figure")]
+    ):
+        x = _LEFT + 150 * place
+        parts.append(
+            f'<rect x="{x}" y="{_BOTTOM + 34}" width="12" height="12" fill="{colour}"/>'
+            f'<text x="{x + 18}" y="{_BOTTOM + 44}">{name}</text>'
+        )
+    return parts

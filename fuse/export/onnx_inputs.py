@@ -1,0 +1,89 @@
+"""Inputs of the ONNX graph.
+
+The graph reads what the cache holds, as float32, and gives calibrated class probabilities. Its
+inputs are those that the settings of the model need, by name:
+
+==================  =========================================================================
+``text``            (batch, text_tokens, dim): tokens, at the token level
+``text_mask``       (batch, text_tokens) bool, True = real token
+``image``           (batch, patches, dim): patches, at the token level without a grid
+``image_mask``      (batch, patches) bool
+``image_grid_G``    (batch, G·G, dim): patches averaged to a G×G grid (`ModalityFeatures.grid`)
+``text_POOL``       (batch, dim): a pooled vector, as ``text_mean``; the image's likewise
+``text_present``    (batch,) bool: the post has a text; what else it is given of it may be zeros
+``image_present``   (batch,) bool
+==================  =========================================================================
+
+`onnx_inputs` makes them from a feature bank. Standardisation, averaging over members and settings,
+temperature and offsets are part of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fuse.models.kernel import KERNEL
+from fuse.models.projection import as_mask
+from fuse.setting import Setting
+from fuse.training.classifier import gather
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.modality import split_pools
+
+AXES = {"text": "text_tokens", "image": "patches"}
+Inputs = dict[str, NDArray[Any]]
+
+
+def onnx_inputs(
+    bank: FeatureBank, samples: NDArray[np.int64], settings: Sequence[Setting]
+) -> Inputs:
+    """What the graph of these settings reads, by name.
+
+    Args:
+        bank: The features; a post may lack a modality.
+        samples: Sample indices.
+        settings: Those of the model, in its order.
+    """
+    items = bank.items(samples, variants=False)
+    found: dict[str, Tensor] = {}
+    for setting in settings:
+        batch = gather(bank, items, setting)
+        for modality in modalities_read(setting):
+            mask = as_mask(getattr(batch, modality), getattr(batch, f"{modality}_mask"))
+            found[f"{modality}_present"] = mask.any(1)
+            if reads_sequences(setting):
+                name = sequence_name(setting, modality)
+                found[name] = getattr(batch, modality).float()
+                if name == modality:
+                    found[f"{modality}_mask"] = mask
+            if reads_vectors(setting):
+                found |= {
+                    name: vector.float()
+                    for name, vector in batch.vectors.items()
+                    if name.startswith(f"{modality}_")
+                }
+    return {name: value.cpu().numpy() for name, value in sorted(found.items())}
+
+
+def modalities_read(setting: Setting) -> list[str]:
+    return list(AXES) if setting.modality == "both" else [setting.modality]
+
+
+def pools_of(setting: Setting, modality: str) -> list[str]:
+    return split_pools(getattr(setting, f"{modality}_pool"))
+
+
+def reads_sequences(setting: Setting) -> bool:
+    return setting.level == "tokens" and setting.fusion != KERNEL
+
+
+def reads_vectors(setting: Setting) -> bool:
+    return not reads_sequences(setting) or setting.beside
+
+
+def sequence_name(setting: Setting, modality: str) -> str:
+    return f"image_grid_{setting.grid}" if modality == "image" and setting.grid else modality

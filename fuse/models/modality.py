@@ -1,0 +1,13 @@
+"""The modalities of a model and of its vectors."""
+
+from __future__ import annotations
+
+MODALITIES: tuple[str, ...] = ("both", "text", "image")
+
+
+def modality_of(name: str) -> str:
+    """The modality that the name of a vector beside starts with."""
+    for modality in MODALITIES[1:]:
+        if name.startswith(f"{modality}_"):
+            return modality
+    raise ValueError(f"vector beside {name!r}: its name must start with text_ or image_")

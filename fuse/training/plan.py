@@ -1,0 +1,61 @@
+"""Which rows every member of a final model learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsa_cache.data.splits import grouped_folds, outer_splits
+
+from .task import Task
+
+# A single member stops on one of so many folds of the development rows.
+_STOPPING_FOLDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One outer part: who learns from its development rows, and the rows that judge them."""
+
+    development: NDArray[np.int64]
+    judged: NDArray[np.int64]
+    tasks: list[Task]
+
+
+def plan(
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    *,
+    outer: str,
+    folds: int,
+    seeds: int,
+    seed: int,
+) -> list[Part]:
+    """Says which rows every member learns from.
+
+    The development rows of an outer part are cut into folds that keep duplicate groups together.
+    Each member trains without one fold, which decides when it stops; every row is so held out once
+    a seed, and what is fitted on held-out predictions is honest.
+
+    Args:
+        labels: Class codes, (rows,).
+        groups: Duplicate groups, (rows,).
+        outer: Kind of outer split, see `mmsa_cache.data.splits.outer_splits`.
+        folds: Folds; with 1 a member stops on an eighth of the rows.
+        seeds: Members a fold.
+        seed: Seed of splits and members.
+    """
+    parts = []
+    for development, judged in outer_splits(outer, labels, groups, seed):
+        cuts = grouped_folds(
+            labels[development], groups[development], folds if folds > 1 else _STOPPING_FOLDS, seed
+        )[:folds]
+        tasks = [
+            Task(development[inside], development[outside], seed + turn * folds + number)
+            for turn in range(seeds)
+            for number, (inside, outside) in enumerate(cuts)
+        ]
+        parts.append(Part(development, judged, tasks))
+    return parts

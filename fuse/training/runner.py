@@ -1,0 +1,258 @@
+"""One member in training."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import swa_utils
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from fuse.figures.metrics import selection_score
+from fuse.losses.loss import Loss
+from fuse.losses.losses import build_loss
+from fuse.models.kernel import KernelClassifier
+from fuse.models.model import MultimodalClassifier
+from fuse.models.noise import NoiseStream
+from fuse.setting import Setting
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.batch import Batch
+
+from .classifier import Classifier, gather, input_dims, make_model, predict, read_by
+from .programs import Member
+from .task import Checkpoint, Fit, Progress, Record, Task, TrainingError
+
+_GATHERED = 64
+"""Batches of pooled vectors that are gathered at once: a gather costs more than its bytes."""
+_PART_ROWS = 32
+"""Rows with texts of like length that are fused together. Padded to the longest text of a batch of
+128, six positions in ten of real posts would be padding."""
+
+
+class Runner:
+    """One member in training: its rows, model, optimiser, schedule and progress."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        bank: FeatureBank,
+        task: Task,
+        names: Sequence[str],
+        whole_length: bool,
+        place: int,
+        checkpoint: Checkpoint,
+    ) -> None:
+        bank = bank.using(*setting.encoders)
+        self.setting, self.bank, self.task, self.place = setting, bank, task, place
+        self._checkpoint = checkpoint
+        self._text_length = bank.text.longest if whole_length else None
+        device = bank.labels.device
+        self.items = bank.items(task.train, variants=setting.variants)
+        self.steps = math.ceil(len(self.items) / setting.batch_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(task.seed)
+            model = make_model(setting, input_dims(bank, setting), len(names), len(task.train))
+            chosen = torch.randperm(len(task.train))[: setting.landmarks]
+        model.to(device)
+        if isinstance(model, KernelClassifier) or setting.norm == "standardise":
+            model.fit_standardisation(bank.moments(self.items, **read_by(setting)))
+        if isinstance(model, KernelClassifier):
+            originals = bank.items(task.train[chosen.numpy()], variants=False)
+            model.fit_landmarks(gather(bank, originals, setting).vectors)
+        self.member = Member(model, _loss(setting, bank, self.items, len(names))).to(device)
+        parameters = list(self.member.parameters())
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[setting.optimiser]
+        self.optimiser = kind(
+            parameters, lr=setting.learning_rate, weight_decay=setting.weight_decay, fused=True
+        )
+        self.average: swa_utils.AveragedModel | None = None
+        if setting.ema:
+            self.average = swa_utils.AveragedModel(
+                model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(setting.ema), use_buffers=True
+            )
+        self.schedule = _schedule(setting, self.optimiser, self.steps * setting.epochs)
+        self.progress = Progress()
+        saved = checkpoint.load(place)
+        if saved is not None:
+            self._restore(saved)
+
+    @property
+    def epochs_done(self) -> int:
+        return len(self.progress.history)
+
+    def epoch(self, number: int) -> tuple[Iterator[list[Batch]], NoiseStream]:
+        """The batches of an epoch, every one full and in parts, and what draws its noise.
+
+        The last batch is filled up with rows drawn anew: batch normalisation never sees a rest of
+        one row, and stacked members see equal shapes.
+        """
+        order = torch.Generator().manual_seed(_derive(self.task.seed, number, 0))
+        items = self.items
+        if self.setting.pairing == "free":
+            items = self.bank.paired_freely(items, order)
+        wanted = self.steps * self.setting.batch_size
+        places = [torch.randperm(len(items), generator=order)]
+        while sum(map(len, places)) < wanted:
+            places.append(torch.randperm(len(items), generator=order))
+        rows = items[torch.cat(places)[:wanted]].to(self.bank.labels.device)
+        return self._batches(rows), NoiseStream(
+            _derive(self.task.seed, number, 1), self.bank.labels.device
+        )
+
+    def _batches(self, rows: Tensor) -> Iterator[list[Batch]]:
+        """Batches of rows in their order, each in parts."""
+        size = self.setting.batch_size
+        if self.setting.level == "pooled":
+            for many in rows.split(_GATHERED * size):
+                for batch in gather(self.bank, many, self.setting).split(size):
+                    yield [batch]
+            return
+        for chosen in rows.split(size):
+            if self._text_length is None:
+                batch = gather(self.bank, chosen[self.bank.text_order(chosen)], self.setting)
+                yield list(batch.split(_PART_ROWS, trim=True))
+            else:
+                yield [gather(self.bank, chosen, self.setting, self._text_length)]
+
+    def step(self) -> None:
+        """Moves the weights along the gradients that a program left."""
+        if self.setting.clip:
+            torch.nn.utils.clip_grad_norm_(self.member.parameters(), self.setting.clip)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.member.model)
+        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step()
+
+    def finish_epoch(self, loss: float) -> Record:
+        """Scores the validation rows, keeps what is best, and decides whether to go on.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        progress, setting = self.progress, self.setting
+        epoch = len(progress.history) + 1
+        if not math.isfinite(loss):
+            raise TrainingError(f"The loss is {loss} in epoch {epoch}.", "Lower the learning rate.")
+        model = self._scored()
+        record = {
+            "epoch": epoch,
+            "loss": loss,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            **self._validation_scores(model),
+        }
+        progress.history.append(record)
+        value = record.get(setting.metric)
+        if isinstance(self.schedule, ReduceLROnPlateau) and value is not None:
+            self.schedule.step(value)
+        if setting.keep == "last":
+            progress.best = epoch - 1
+        elif progress.best < 0 or value > progress.history[progress.best][setting.metric]:
+            progress.best = epoch - 1
+            progress.best_state = copy.deepcopy(model.state_dict())
+        waited = epoch - 1 - progress.best
+        progress.stopped = epoch == setting.epochs or (
+            setting.keep == "best" and waited >= setting.patience
+        )
+        self._checkpoint.save(self.place, self._state())
+        return record
+
+    def _validation_scores(self, model: Classifier) -> dict[str, float]:
+        if not len(self.task.validation):
+            return {}
+        return selection_score(
+            self.bank.labels[torch.as_tensor(self.task.validation)].cpu().numpy(),
+            predict(model, self.bank, self.task.validation, self.setting),
+        )
+
+    def result(self) -> Fit:
+        """The kept epoch's model."""
+        model = copy.deepcopy(self._scored())
+        if self.setting.keep == "best":
+            model.load_state_dict(self.progress.best_state)
+        if isinstance(model, KernelClassifier):
+            model.fold()
+        history = self.progress.history
+        return Fit(model.eval(), history[self.progress.best], history)
+
+    def _scored(self) -> Classifier:
+        """The model that is scored and kept: the averaged one, if there is one."""
+        if self.average is None:
+            return self.member.model
+        averaged = self.average.module
+        assert isinstance(averaged, MultimodalClassifier | KernelClassifier)
+        return averaged
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "member": self.member.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "history": self.progress.history,
+            "best": self.progress.best,
+            "best_state": self.progress.best_state,
+            "stopped": self.progress.stopped,
+        }
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.member.load_state_dict(saved["member"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(saved["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        self.progress = Progress(
+            saved["history"], saved["best"], saved["best_state"], saved["stopped"]
+        )
+
+
+def _derive(seed: int, epoch: int, stream: int) -> int:
+    """A seed of its own for each use in each epoch."""
+    return int(np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _loss(setting: Setting, bank: FeatureBank, items: Tensor, classes: int) -> Loss:
+    labels = bank.labels.cpu()[items[:, 0]]
+    counts = torch.bincount(labels, minlength=classes).clamp_min(1).double()
+    balanced = len(labels) / (classes * counts)
+    try:
+        return build_loss(
+            setting.loss,
+            classes=classes,
+            alpha=setting.alpha,
+            beta=setting.beta,
+            statistics=setting.statistics,
+            margin=setting.margin,
+            gamma=setting.gamma,
+            class_weights=balanced.pow(setting.balance).tolist(),
+            label_smoothing=setting.label_smoothing,
+            tau=setting.tau,
+            class_priors=(counts / counts.sum()).tolist(),
+        )
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _schedule(setting: Setting, optimiser: torch.optim.Optimizer, steps: int) -> LRScheduler | None:
+    if setting.schedule == "plateau":
+        return ReduceLROnPlateau(optimiser, mode="max", factor=0.2, patience=1)
+    if setting.schedule == "onecycle":
+        return OneCycleLR(optimiser, max_lr=setting.learning_rate, total_steps=steps + 1)
+    if setting.schedule == "cosine":
+        rise = max(1, round(setting.warmup * steps))
+        return LambdaLR(
+            optimiser,
+            lambda step: (
+                (step + 1) / rise
+                if step < rise
+                else 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+            ),
+        )
+    return None

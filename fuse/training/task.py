@@ -1,0 +1,64 @@
+"""What a member learns from, how it got there, and where it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmsa_cache.errors import MmsaError
+
+from .classifier import Classifier
+
+Record = dict[str, Any]
+
+
+class TrainingError(MmsaError):
+    """Training diverged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one member learns from."""
+
+    train: NDArray[np.int64]
+    """Sample indices to learn from."""
+    validation: NDArray[np.int64]
+    """Sample indices that say which epoch is the best; none: ``keep`` must be ``last``."""
+    seed: int
+    """Of initial weights, order and dropout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A trained model and how it got there."""
+
+    model: Classifier
+    kept: Record
+    """Record of the epoch whose weights the model has."""
+    history: list[Record]
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a member stands after an epoch; what a checkpoint holds."""
+
+    history: list[Record] = field(default_factory=list)
+    best: int = -1
+    """Place of the best epoch in the history."""
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    stopped: bool = False
+
+
+class Checkpoint:
+    """Where members are kept at the end of an epoch; this one keeps nothing."""
+
+    def load(self, place: int) -> dict[str, Any] | None:
+        """What `save` was given for the member at this place of the group, or None."""
+        return None
+
+    def save(self, place: int, state: dict[str, Any]) -> None:
+        """Keeps a member: nested dicts and lists of tensors, numbers and strings."""

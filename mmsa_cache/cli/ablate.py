@@ -1,0 +1,112 @@
+"""``mmsa ablate`` and ``mmsa ablate report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmsa_cache.console import print_result
+
+from .options import Workers
+from .output import say_notes
+from .verb import Call, verb
+
+app = typer.Typer(help="Train every combination of some axes; one table.")
+
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value of every setting; repeatable.")
+]
+Stop = Annotated[
+    str,
+    typer.Option(
+        help="Rows that choose the epoch: held-out, or judged (the report's way, optimistic)."
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+@verb("data", "cache", "device", "seed")
+def ablate(
+    call: Call,
+    context: typer.Context,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option("--axis", help="KEY=VALUE,VALUE of the setting; repeatable.", metavar="AXIS"),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="A study whose lists are axes and whose fixed values hold.")
+    ] = None,
+    assignments: Assignments = None,
+    outer: Annotated[
+        str | None,
+        typer.Option(help="Rows that judge: report (default), report-parity, grouped, grouped-5 …"),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=1, help="Folds, a training each; default 5, or the study's.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Trainings a fold; default 1, or the study's.")
+    ] = None,
+    stop: Stop = "held-out",
+    workers: Workers = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="FILE.csv, .md or .json; repeatable.")
+    ] = None,
+) -> None:
+    """Train every combination of some axes, and say what each is worth."""
+    if context.invoked_subcommand is not None:
+        return
+    from mmsa_cache.compose.ablate import ablate as ablate_axes
+    from mmsa_cache.compose.ablation_table import format_ablation
+
+    record = ablate_axes(
+        call.settings(),
+        axis or [],
+        study=study,
+        assignments=assignments or [],
+        outer=outer,
+        folds=folds,
+        seeds=seeds,
+        stop=stop,
+        workers=workers,
+        out=out or [],
+    )
+    if call.printed(record):
+        return
+    print_result(format_ablation(record, record["axes"]))
+    say_notes(record)
+
+
+@app.command("report")
+@verb("data", "cache", "device", "seed")
+def ablate_report(
+    call: Call,
+    assignments: Assignments = None,
+    outer: Annotated[
+        str, typer.Option(help="Rows that judge; report-parity is the report's own split.")
+    ] = "report-parity",
+    folds: Annotated[int, typer.Option(min=1, help="Folds, a training each.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings a fold.")] = 3,
+    stop: Stop = "held-out",
+    workers: Workers = None,
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.md for the page; figure 3 goes beside it.")
+    ] = None,
+) -> None:
+    """The report's tables 1 and 2 and figure 3, its figures beside those of these encoders."""
+    from mmsa_cache.compose.ablate_report import report
+
+    record = report(
+        call.settings(),
+        assignments=assignments or [],
+        outer=outer,
+        folds=folds,
+        seeds=seeds,
+        stop=stop,
+        workers=workers,
+        out=out,
+    )
+    if not call.printed(record):
+        print_result(record["page"])

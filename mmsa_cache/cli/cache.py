@@ -1,0 +1,107 @@
+"""``mmsa cache``: ls, verify, prune, show."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.filesize import decimal
+
+from mmsa_cache.console import print_result, say
+
+from .output import show_table
+from .verb import Call, verb
+
+app = typer.Typer(help="Look after feature caches.", no_args_is_help=True)
+
+
+@app.command("ls")
+@verb("cache")
+def cache_ls(call: Call) -> None:
+    """List the caches: what of, how many rows and variants, size, age, complete or not."""
+    from mmsa_cache.compose.caches import ls
+
+    records = ls(call.settings())
+    if call.printed(records):
+        return
+    for r in records:
+        r["size"], r["age"] = decimal(r["bytes"]), f"{r['age_days']:.1f} d"
+        done = "complete" if r["complete"] else f"unfinished, {r['rows_wanted']} wanted"
+        r["state"] = r["problem"] or done
+    columns = ["split", "modality", "encoder", "rows", "variants", "size", "age", "state"]
+    show_table(records, columns)
+
+
+@app.command()
+@verb("cache")
+def verify(call: Call) -> None:
+    """Re-hash every sealed shard of every cache; name the damaged files."""
+    from mmsa_cache.compose.caches import verify as verify_caches
+
+    def show(records: list[dict[str, Any]]) -> None:
+        lines = []
+        for r in records:
+            whole = "complete" if r["complete"] else "unfinished"
+            state = "damaged" if r["problems"] else whole
+            lines.append({"cache": r["cache"], "state": state, "problems": len(r["problems"])})
+        call.table(records if call.as_json else lines, ["cache", "state", "problems"])
+
+    verify_caches(call.settings(), show)
+
+
+@app.command()
+@verb("cache")
+def prune(
+    call: Call,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Unfinished ones.")] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Those that mmsa.toml does not lead to.")
+    ] = False,
+    encoder: Annotated[str | None, typer.Option(help="Those of one encoder.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(min=0, help="Days since something was added.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what.")] = False,
+) -> None:
+    """Remove the caches that fit every condition given."""
+    from mmsa_cache.compose.cache_prune import prune as prune_caches
+
+    records = prune_caches(
+        call.settings(),
+        unfinished=unfinished,
+        stale=stale,
+        encoder=encoder,
+        older_than=older_than,
+        really=yes,
+    )
+    if call.printed(records):
+        return
+    show_table(
+        [{**r, "size": decimal(r["bytes"])} for r in records], ["directory", "size", "state"]
+    )
+    if not yes and records:
+        say("Nothing was removed: add --yes to do it.")
+
+
+@app.command("show")
+@verb("data", "cache")
+def cache_show(
+    call: Call,
+    guid: Annotated[str, typer.Argument(help="Name of the sample.")],
+    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+) -> None:
+    """Show a sample: text, picture, and what the caches hold of it."""
+    from mmsa_cache.compose.cache_show import show
+
+    record = show(call.settings(), guid, split)
+    if call.printed(record):
+        return
+    for key in ("guid", "tag", "text", "image", "thumbnail"):
+        print_result(f"{key}: {record[key]}")
+    rows = [
+        {**row, "cache": f"{c['modality']} {c['encoder']}"}
+        for c in record["caches"]
+        for row in c["rows"]
+    ]
+    columns = ["cache", "variant", "operation", "positions", "token_norm", "pool_norms"]
+    show_table(rows, columns)

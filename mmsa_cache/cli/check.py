@@ -1,0 +1,40 @@
+"""``mmsa check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmsa_cache.console import print_result, say
+from mmsa_cache.data.layouts.listing import MEND
+from mmsa_cache.errors import DataError, SettingsError
+
+from .verb import Call, verb
+
+
+@verb("data", "encoding", "allow_empty_text", "text_model", "joint_model")
+def check(
+    call: Call,
+    folder: Annotated[
+        Path | None, typer.Argument(help="The data folder; default: mmsa.toml's.", metavar="DATA")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with pictures of the worst.", metavar="PAGE")
+    ] = None,
+) -> None:
+    """List everything that is wrong with the data, and what it is like; 3 if something is bad."""
+    from mmsa_cache.compose.check.check import check as check_data
+    from mmsa_cache.compose.check.format import format_check
+
+    if folder is not None and call.flags["data"] is not None:
+        raise SettingsError("The data folder is given twice.", "Leave --data out.")
+    settings = call.settings() if folder is None else call.settings(data=folder)
+    record = check_data(settings, html)
+    if not call.printed(record):
+        print_result(format_check(record))
+    if html is not None:
+        say(f"Page: {html}")
+    if not record["ok"]:
+        raise DataError(f"{len(record['problems'])} problem(s) in {record['data']}.", MEND)

@@ -1,0 +1,36 @@
+"""``mmsa export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from mmsa_cache.console import say
+
+from .output import say_notes, show_table
+from .verb import Call, verb
+
+
+@verb()
+def export(
+    call: Call,
+    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    to: Annotated[Path, typer.Option(help="Folder to make.")],
+    form: Annotated[
+        str, typer.Option("--format", help="safetensors, or onnx: a checked graph besides.")
+    ] = "safetensors",
+    force: Annotated[bool, typer.Option("--force", help="Replace an export there.")] = False,
+) -> None:
+    """Write a run as a folder with a model card that predicts anywhere."""
+    from mmsa_cache.compose.export import export as export_run
+
+    record = export_run(run, to, form=form, force=force)
+    if call.printed(record):
+        return
+    rows = [{"file": name, "size": decimal(size)} for name, size in record["files"].items()]
+    show_table(rows, ["file", "size"])
+    say_notes(record)
+    say(f"Try it: mmsa predict --run {to} --text …")

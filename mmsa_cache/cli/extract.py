@@ -1,0 +1,26 @@
+"""``mmsa extract``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .options import ENCODERS
+from .verb import Call, verb
+
+
+@verb(*ENCODERS, "variants", "on_bad", "max_bad", "allow_empty_text", "seed")
+def extract(
+    call: Call,
+    split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
+    encoders: Annotated[
+        str, typer.Option(help="Names of [encoders] in mmsa.toml, default, or all.")
+    ] = "default",
+) -> None:
+    """Run the frozen encoders once and write their features."""
+    from mmsa_cache.compose.extract import extract_splits
+
+    records = extract_splits(call.settings(), split, encoders)
+    columns = ["split", "modality", "encoder", "rows", "rows_already_there", "set_aside"]
+    call.table(records, columns)

@@ -1,0 +1,29 @@
+"""Tables and notes on standard output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmsa_cache.console import format_table, print_result, say
+
+
+def say_notes(record: dict[str, Any]) -> None:
+    """Says what a reader of a record's figures must know."""
+    for note in record["notes"]:
+        say(f"Note: {note}.")
+
+
+def show_table(records: list[dict[str, Any]], columns: list[str]) -> None:
+    """Prints some columns of records."""
+    cells = [[_cell(record[column]) for column in columns] for record in records]
+    print_result(format_table(columns, cells))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_cell, value))})"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(part)}" for key, part in value.items())
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,41 @@
+"""``mmsa report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Data, Device
+from .output import say_notes, show_table
+from .verb import Call, verb
+
+
+@verb()
+def report(
+    call: Call,
+    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Show what another run's loss does to each class's recall; default: the latest "
+            "run here that differs in the loss only.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the page; default: report.html of the run.")
+    ] = None,
+    data: Data = None,
+    device: Device = None,
+) -> None:
+    """Write a run's report again: one page that opens offline."""
+    from mmsa_cache.compose.report import report as report_run
+
+    record = report_run(run, against=against, data=data, out=out, device=device)
+    if call.printed(record):
+        return
+    shown = {**record, "against": record["against"] or "–"}
+    show_table([shown], ["run", "against", "bytes", "report"])
+    say_notes(record)

@@ -1,0 +1,146 @@
+"""What makes a function a verb: shared options, errors in words, JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mmsa_cache.console import print_result, say
+from mmsa_cache.errors import DeviceError, MmsaError
+from mmsa_cache.native.signals import terminated_is_interrupted
+
+from .options import SETTINGS, Debug, Json
+from .output import show_table
+
+if TYPE_CHECKING:
+    from mmsa_cache.config.settings import Settings
+
+
+class Call:
+    """One call of a verb.
+
+    Args:
+        flags: The values of its options in `SETTINGS`, None where not given.
+        as_json: Whether ``--json`` was.
+    """
+
+    def __init__(self, flags: dict[str, Any], as_json: bool) -> None:
+        self.flags = flags
+        self.as_json = as_json
+
+    def settings(self, **changes: Any) -> Settings:
+        """The settings that its flags, the environment and the config file lead to.
+
+        Args:
+            changes: Flags that the verb sets itself.
+        """
+        from mmsa_cache.config.loading import load_settings
+
+        flags = self.flags | changes
+        return load_settings({SETTINGS[name][0]: value for name, value in flags.items()})
+
+    def printed(self, record: Any) -> bool:
+        """Prints a result as JSON, if that is asked for; tells whether it was."""
+        if self.as_json:
+            print_result(json.dumps(record, indent=1))
+        return self.as_json
+
+    def table(self, records: list[dict[str, Any]], columns: list[str]) -> None:
+        """Shows records, as JSON or as a table of some of their columns."""
+        if not self.printed(records):
+            show_table(records, columns)
+
+    def figures(self, record: dict[str, Any]) -> None:
+        """Shows a record, as JSON or a line a key."""
+        if not self.printed(record):
+            rows = [{"figure": key, "value": value} for key, value in record.items()]
+            show_table(rows, ["figure", "value"])
+
+
+def verb(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a function that takes a `Call` first a verb: what it raises ends the command in words.
+
+    Args:
+        shared: Names of `SETTINGS` that it has as options, beside its own parameters, ``--json``
+            and ``--debug``.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(function, include_extras=True)
+        _, *own = inspect.signature(function).parameters.values()
+        parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
+        options: list[tuple[str, Any, Any]] = [(name, None, SETTINGS[name][1]) for name in shared]
+        options += [("as_json", False, Json), ("debug", False, Debug)]
+        parameters += [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
+            )
+            for name, default, kind in options
+        ]
+
+        def run(**values: Any) -> None:
+            call = Call({name: values.pop(name) for name in shared}, values.pop("as_json"))
+            with _ends_in_words(values.pop("debug")):
+                _check_packages()
+                function(call, **values)
+
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        # Typer reads a function's parameters from these.
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+@contextlib.contextmanager
+def _ends_in_words(debug: bool) -> Iterator[None]:
+    """Turns mmsa's own errors, and what the system refuses, into a message and an exit code."""
+    try:
+        with terminated_is_interrupted():
+            yield
+    except (MmsaError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        known = error if isinstance(error, MmsaError) else DeviceError(*_refused(error))
+        say(f"error: {known}", style="red")
+        raise typer.Exit(known.exit_code) from None
+    except KeyboardInterrupt:
+        say("Stopped. What was finished stays; the same command goes on from there.")
+        raise typer.Exit(130) from None
+
+
+def _refused(error: OSError | MemoryError) -> tuple[str, str]:
+    """Message and hint for what the system refused."""
+    if isinstance(error, MemoryError):
+        return (
+            "There is not enough memory.",
+            "Lower batch_size, --workers, or close other programs.",
+        )
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{where}{error.strerror or error}",
+        "Mend the disk, make room or change the rights; the same command goes on.",
+    )
+
+
+def _check_packages() -> None:
+    """``extract`` and ``fuse`` are generic names: another package of that name may come first."""
+    import importlib.util
+
+    here = Path(__file__).resolve().parents[2]
+    for name in ("extract", "fuse"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != here:
+            found = spec.origin if spec else "nothing"
+            raise MmsaError(
+                f"The package {name!r} beside mmsa_cache is expected, Python finds {found}.",
+                f"Rename or uninstall the other {name!r}, or leave the folder that holds it.",
+            )

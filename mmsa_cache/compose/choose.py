@@ -1,0 +1,53 @@
+"""The settings to train: given, of a study, or its best trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fuse.search.choice import choose
+from fuse.search.space import Study
+from fuse.search.study_file import find_study, read_study
+from fuse.setting import Setting, parse
+from mmsa_cache.console import say
+
+DEFAULT_OUTER = "report"
+
+
+def choose_settings(
+    studies: Sequence[str], assignments: Sequence[str], origin: Callable[[], dict[str, Any]]
+) -> tuple[list[Setting], str, list[dict[str, Any]]]:
+    """The settings to train, their outer split, and the trials that they come from.
+
+    Args:
+        studies: Each a study (``NAME`` or ``NAME:TRIAL``) or ``best`` of all; none: the defaults. A
+            study file without a space is one setting and needs no search. The first one says how
+            the model is judged.
+        assignments: ``key=value``, over what the studies say.
+        origin: Says what features there are, see `locate.origins_here`.
+    """
+    changes = parse(list(assignments))
+    if not studies:
+        return [Setting(**changes)], DEFAULT_OUTER, []
+    settings, outers = [], []
+    sources: list[dict[str, Any]] = []
+    for name in studies:
+        fixed = None if name == "best" or ":" in name else _fixed_study(name)
+        if fixed is not None:
+            setting, outer = Setting(**{"metric": fixed.metric, **fixed.fixed}), fixed.outer
+            sources.append({"name": name, "trial": None, "score": None})
+        else:
+            chosen, study = choose(name, origin())
+            setting, outer = chosen.setting, study.outer
+            sources.append({"name": chosen.study, **chosen.source})
+            say(f"Training trial {chosen.trial} of study {chosen.study} ({chosen.score:.4f}).")
+        settings.append(replace(setting, **changes))
+        outers.append(outer)
+    return settings, outers[0], sources
+
+
+def _fixed_study(name: str) -> Study | None:
+    """A study without a space, or None."""
+    study = read_study(find_study(name))
+    return None if study.space else study

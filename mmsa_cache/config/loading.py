@@ -1,0 +1,172 @@
+"""Settings of one command: flag > ``MMSA_*`` variable > ``mmsa.toml`` > default.
+
+All mistakes in all places are collected and reported together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mmsa_cache.errors import SettingsError
+
+from .sections import EncoderSettings, ImageSettings, JointSettings, Section, TextSettings
+from .settings import CONFIG_NAME, Settings
+from .toml_file import read_toml
+
+ENV_PREFIX = "MMSA_"
+# Every path a file may set, so that it can be taken relative to that file; the second kind may be
+# a name as well.
+_PATHS = (("data", "root"), ("cache", "dir"))
+_PATHS_IF_THERE = (("text", "model"), ("image", "weights"), ("joint", "model"))
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Collects the settings from all places.
+
+    Args:
+        flags: ``"section.key"`` (or ``"key"``) → value; ``None`` values count as not given.
+        folder: Where ``mmsa.toml`` is looked for; default: the working folder.
+        environ: Environment variables; default: the process's.
+
+    Raises:
+        SettingsError: With every unknown key and bad value at once.
+    """
+    folder = folder or Path.cwd()
+    environ = os.environ if environ is None else environ
+    problems: list[str] = []
+    merged: dict[str, Any] = {}
+    origin: dict[tuple[str, ...], str] = {}
+
+    def put(path: tuple[str, ...], value: Any, source: str) -> None:
+        target = merged
+        for key in path[:-1]:
+            target = target.setdefault(key, {})
+        target[path[-1]] = value
+        origin[path] = source
+
+    for path, value in _from_file(folder / CONFIG_NAME, problems):
+        put(path, value, CONFIG_NAME)
+    for path, value, name in _from_environment(environ, problems):
+        put(path, value, name)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            put(tuple(key.split(".")), value, "flag")
+
+    settings = Settings()
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        for item in error.errors():
+            where = tuple(str(part) for part in item["loc"])
+            source = next(
+                (origin[where[:n]] for n in range(len(where), 0, -1) if where[:n] in origin),
+                CONFIG_NAME,
+            )
+            problems.append(f"{source}: {'.'.join(where)}: {_explain(item, where)}")
+    if problems:
+        raise SettingsError(
+            f"{len(problems)} setting(s) cannot be used.",
+            "Correct all of them; the README's section 'The config file' lists every key.",
+            problems,
+        )
+    return settings
+
+
+def _explain(item: Any, where: tuple[str, ...]) -> str:
+    if item["type"] != "extra_forbidden":
+        return f"{item['msg']} (received {item['input']!r})"
+    if where[0] == "encoders":  # encoders.NAME, then a section as those without a name
+        section = {"text": TextSettings, "image": ImageSettings, "joint": JointSettings}
+        model: Any = section[where[2]] if len(where) > 3 else EncoderSettings
+    else:
+        model = Settings
+        for part in where[:-1]:
+            model = model.model_fields[part].annotation
+    return f"unknown key; known: {', '.join(sorted(model.model_fields))}"
+
+
+def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], Any]]:
+    if not path.is_file():
+        return []
+    try:
+        table = read_toml(path)
+    except (OSError, ValueError) as error:
+        problems.append(f"{CONFIG_NAME}: not valid TOML: {error}")
+        return []
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for section, content in table.items():
+        if not isinstance(content, dict):
+            found.append(((section,), content))
+            continue
+        for key, value in content.items():
+            if (section, key) in _PATHS and isinstance(value, str):
+                value = path.parent / _from_home(value)
+            elif (section, key) in _PATHS_IF_THERE:
+                value = _path_if_there(path.parent, value)
+            elif section == "encoders" and isinstance(value, dict):
+                value = {part: _own_paths(path.parent, part, own) for part, own in value.items()}
+            found.append(((section, key), value))
+    return found
+
+
+def _own_paths(folder: Path, section: str, content: Any) -> Any:
+    """The same for a section of a named encoder."""
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: _path_if_there(folder, value) if (section, key) in _PATHS_IF_THERE else value
+        for key, value in content.items()
+    }
+
+
+def _path_if_there(folder: Path, value: Any) -> Any:
+    """A name stays a name; what exists relative to the file becomes that path."""
+    if isinstance(value, str) and os.path.exists(folder / _from_home(value)):  # noqa: PTH110
+        return str(folder / _from_home(value))  # (Path.exists raises for names that are too long)
+    return value
+
+
+def _from_home(path: str) -> Path:
+    with contextlib.suppress(RuntimeError):  # ~NAME of a user there is not
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def _from_environment(
+    environ: Mapping[str, str], problems: list[str]
+) -> list[tuple[tuple[str, ...], Any, str]]:
+    known: dict[str, tuple[str, ...]] = {}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            for key in field.annotation.model_fields:
+                known[f"{ENV_PREFIX}{name}_{key}".upper()] = (name, key)
+        elif name != "encoders":
+            known[f"{ENV_PREFIX}{name}".upper()] = (name,)
+    found: list[tuple[tuple[str, ...], Any, str]] = []
+    for name, text in sorted(environ.items()):
+        if not name.startswith(ENV_PREFIX):
+            continue
+        if name not in known:
+            problems.append(f"{name}: unknown variable; known: {', '.join(sorted(known))}")
+            continue
+        value: Any = text
+        if name.endswith(("_KWARGS", "_MEAN", "_STD", "_POOL_LAYERS")):
+            try:
+                value = tomllib.loads(f"value = {text}")["value"]
+            except (ValueError, RecursionError):
+                problems.append(f"{name}: write the value as in TOML, received {text!r}")
+                continue
+        found.append((known[name], value, name))
+    return found

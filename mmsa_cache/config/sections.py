@@ -1,0 +1,195 @@
+"""The sections of the settings, one class each, and what their keys take."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _classes(value: object) -> object:
+    """Two or more distinct names that a ``guid,tag`` file can hold; ``a,b,c`` is a list too."""
+    names = value.split(",") if isinstance(value, str) else value
+    if names is None:
+        return None
+    if (
+        isinstance(names, (list, tuple))
+        and all(isinstance(name, str) for name in names)
+        and all(name.strip() == name and name not in ("", "null") for name in names)
+        and not any(set(name) & set(",\n\r\t") for name in names)
+        and len(set(names)) == len(names) >= 2
+    ):
+        return tuple(names)
+    raise ValueError("write a list of two or more distinct names without commas; null is none")
+
+
+class DataSettings(Section):
+    """Where the pairs are and how their texts are read."""
+
+    root: Path | None = None
+    """Folder with the label files; pairs in it, in ``pairs/`` or in ``data/``."""
+    encoding: str = "utf-8"
+    """Codec of the text files."""
+    encoding_errors: Literal["strict", "replace"] = "strict"
+    """What happens to bytes that are not valid in ``encoding``."""
+    max_chars: int | None = Field(default=None, ge=1)
+    """Texts are cut to so many characters (the report: 128)."""
+    allow_empty_text: bool = False
+    """Whether a row may have a picture only."""
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(_classes)] = None
+    """Class names in the order of their codes. Default: the three sentiments; of a table that has
+    none of them among its labels, its labels in alphabetical order."""
+    note: str | None = None
+    """Shown wherever figures from this data are ("synthetic data")."""
+
+
+def _layer(value: object) -> object:
+    """``last``, ``average:K`` or a number from 0; flags and variables arrive as text."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    if value == "last" or (isinstance(value, str) and re.fullmatch(r"average:[1-9]\d*", value)):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("write last, a layer's number from 0, or average:K")
+
+
+def _variants(value: object) -> object:
+    """``report``, ``none`` or a number from 1; flags and variables arrive as text."""
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if number in ("report", "none"):
+        return number
+    if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
+        return number
+    raise ValueError("write report, none, or a number of copies from 1")
+
+
+def _share(value: object) -> object:
+    """A share from 0 to 1; ``2%`` is one too."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        with contextlib.suppress(ValueError):
+            return float(value.strip()[:-1]) / 100
+    return value
+
+
+def _layers(value: object) -> object:
+    """Distinct numbers from 0."""
+    if (
+        isinstance(value, (list, tuple))
+        and all(type(number) is int and number >= 0 for number in value)
+        and len(set(value)) == len(value)
+    ):
+        return tuple(value)
+    raise ValueError("write a list of distinct layer numbers from 0, as [1, 3, 4]")
+
+
+Layer = Annotated[str | int, BeforeValidator(_layer)]
+Layers = Annotated[tuple[int, ...], BeforeValidator(_layers)]
+
+
+class TextSettings(Section):
+    """The frozen text encoder."""
+
+    model: str = "bert-base-uncased"
+    """Hub name, folder, or ``all-MiniLM-L6-v2`` (an installed package)."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """``random``: the folder's or hub's configuration with seeded random weights."""
+    max_tokens: int = Field(default=128, ge=3)
+    """Longer token sequences are truncated (a joint model: to its own limit at most)."""
+    layer: Layer = "last"
+    """``last``; a number, 0 being the embeddings; or ``average:K`` of the last K layers."""
+    pool_layers: Layers = ()
+    """Layers whose means over the real tokens are kept too, as the pools ``mean@N``."""
+
+
+class ImageSettings(Section):
+    """The frozen image encoder."""
+
+    model: str = "swinv2_base_window8_256.ms_in1k"
+    """timm name."""
+    weights: str = "pretrained"
+    """``pretrained`` (from the hub), a safetensors FILE, or ``random`` (seeded)."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of ``timm.create_model``."""
+    mean: tuple[float, float, float] | None = None
+    """Channel means on a 0–1 scale; default: the model's own."""
+    std: tuple[float, float, float] | None = None
+    """Channel deviations on a 0–1 scale; default: the model's own."""
+    size: int | None = Field(default=None, ge=8)
+    """Side of the square input in pixels; default: the model's own."""
+    fit: Literal["crop", "squash"] = "crop"
+    """``crop``: the model's own resize and centre crop; ``squash``: the whole picture."""
+    layer: Layer = "last"
+    """``last``; a number, 0 being the first block or stage; or ``average:K`` of the last K."""
+    pool_layers: Layers = ()
+    """Layers whose means over the patches are kept too, as the pools ``mean@N``."""
+
+
+class JointSettings(Section):
+    """A joint image-text model (CLIP, SigLIP, Chinese-CLIP, …) in place of both encoders."""
+
+    model: str | None = None
+    """Hub name or folder."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """``random``: the folder's or hub's configuration with seeded random weights."""
+
+
+class EncoderSettings(Section):
+    """Encoders of one name, beside those of ``[text]``, ``[image]`` and ``[joint]``.
+
+    A study or a setting chooses among them by name.
+    """
+
+    text: TextSettings | None = None
+    """As ``[text]``."""
+    image: ImageSettings | None = None
+    """As ``[image]``."""
+    joint: JointSettings | None = None
+    """As ``[joint]``: it gives both sides."""
+
+    @model_validator(mode="after")
+    def _gives_something(self) -> EncoderSettings:
+        if self.joint is not None and self.joint.model is None:
+            raise ValueError("joint: name its model")
+        if self.text is None and self.image is None and self.joint is None:
+            raise ValueError("write a text, an image or a joint section in it")
+        return self
+
+    def has(self, modality: str) -> bool:
+        """Whether there is an encoder of a modality."""
+        return self.joint is not None or getattr(self, modality) is not None
+
+
+class CacheSettings(Section):
+    """Where features are kept."""
+
+    dir: Path = Path("cache")
+    """Root folder of the caches."""
+    shard_rows: int = Field(default=256, ge=1)
+    """Rows a shard; also the unit of resuming."""
+
+
+class ExtractSettings(Section):
+    """How stage one runs."""
+
+    variants: Annotated[str | int, BeforeValidator(_variants)] = "report"
+    """Augmented copies of the training rows: ``report`` (its policy: classes below half of the
+    rows), a number for every row, or ``none``."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows a forward pass."""
+    tokens: str = Field(default="keep", pattern=r"^(keep|none|pool:[1-9]\d*x[1-9]\d*)$")
+    """Positions kept: all, ``pool:GxG`` (patches averaged to a grid), or none but the pools."""
+    compute: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the forward pass (autocast). ``auto``: that of a cache which is there, else
+    float32 on the CPU and float16 on a GPU."""
+    on_bad: Literal["fail", "skip"] = "fail"
+    """What is done with rows whose text or picture cannot be used: ``skip`` sets them aside."""
+    max_bad: Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)] = 0.01
+    """Largest share of a split's rows that may be set aside."""

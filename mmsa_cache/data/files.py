@@ -1,0 +1,93 @@
+"""Files of a data folder, read without trust."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+from mmsa_cache.errors import BadFileError, DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MAX_TEXT_BYTES = 1 << 20
+MAX_LABEL_BYTES = 1 << 30
+LEADS_OUT = "leads out of the data folder"
+"""Reason of the one fault of a row that ends everything, whatever is to be done with bad rows."""
+EMPTY_TEXT = "empty text"
+
+
+def strip_text(text: str) -> str:
+    """A text without BOM and outer white space."""
+    return text.lstrip("\ufeff").strip()
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuses an unknown encoding.
+
+    Raises:
+        DataError: Python knows no such text encoding.
+    """
+    try:
+        "".encode(encoding)
+    except LookupError as error:
+        raise DataError(
+            f"Unknown text encoding {encoding!r}.", "Try utf-8 or gb18030 (--encoding)."
+        ) from error
+
+
+def decode(data: bytes, name: str, encoding: str, errors: str, numbered: bool = False) -> str:
+    """Decodes a file; its name, and if wanted the line, are for the message.
+
+    Raises:
+        BadFileError: A byte is not valid.
+    """
+    try:
+        return data.decode(encoding, errors)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        where = f"{name}:{line}" if numbered else name
+        raise BadFileError(
+            "bytes not valid in the encoding",
+            f"{where}: byte {error.start} is not valid {encoding} "
+            "(declare another --encoding, or encoding_errors = 'replace')",
+        ) from error
+
+
+def read_inside(base: Path, name: str, limit: int, *, allow_empty: bool = False) -> bytes:
+    """Reads a file that must really lie in ``base`` (no link leads out) and be of sane size.
+
+    Args:
+        base: A resolved folder.
+        name: Path of the file, relative to ``base``.
+        limit: Most bytes.
+        allow_empty: A file without a byte will do.
+
+    Raises:
+        BadFileError: It does not, or it cannot be read.
+    """
+    path = base / name
+    try:
+        if not path.resolve().is_relative_to(base):
+            raise BadFileError(LEADS_OUT, f"{name}: {LEADS_OUT}")
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise BadFileError("unreadable", f"{name}: not a regular file")  # a pipe would block
+        if found.st_size > limit:
+            raise BadFileError(
+                "too large", f"{name}: {found.st_size} bytes, more than the limit of {limit}"
+            )
+        data = path.read_bytes()
+        if not data and not allow_empty:
+            raise BadFileError("empty file", f"{name}: empty file")
+        return data
+    except FileNotFoundError as error:
+        raise BadFileError("missing", f"{name}: no such file in {base}") from error
+    except OSError as error:
+        raise BadFileError("unreadable", f"{name}: {error.strerror}") from error
+    except RuntimeError as error:  # Python 3.11 and 3.12: a loop of links
+        raise BadFileError("unreadable", f"{name}: {error}") from error
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text is free of lone surrogates (a file name or JSON may hold them)."""
+    return not re.search(r"[\ud800-\udfff]", text)

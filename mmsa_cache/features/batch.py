@@ -1,0 +1,59 @@
+"""A batch of both modalities, and the lengths of its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch of both modalities. Masks are True at real positions; None: all are real."""
+
+    text: Tensor
+    """(batch, text_tokens, text_dim) float16"""
+    text_mask: Tensor | None
+    """(batch, text_tokens) bool"""
+    image: Tensor
+    """(batch, patches, image_dim) float16"""
+    image_mask: Tensor | None
+    """(batch, patches) bool"""
+    vectors: dict[str, Tensor]
+    """The chosen pools by ``MODALITY_POOL``, as in ``text_mean``, (batch, dim) float16 each"""
+    labels: Tensor
+    """(batch,) int64, −1 where unknown"""
+
+    def split(self, rows: int, *, trim: bool = False) -> Iterator[Batch]:
+        """Smaller batches of so many rows, without copying.
+
+        Args:
+            rows: Of each but the last.
+            trim: Cut off the text positions that no row of a part has; reads masks back.
+        """
+        for first in range(0, len(self.labels), rows):
+            part = slice(first, first + rows)
+            text = self.text[part]
+            mask = None if self.text_mask is None else self.text_mask[part]
+            if trim and mask is not None:
+                longest = max(1, int(mask.sum(1).max()))
+                text, mask = text[:, :longest], mask[:, :longest]
+            yield Batch(
+                text,
+                mask,
+                self.image[part],
+                None if self.image_mask is None else self.image_mask[part],
+                {name: vector[part] for name, vector in self.vectors.items()},
+                self.labels[part],
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """Features of the inputs that a model may read."""
+
+    text: int
+    image: int
+    vectors: dict[str, int]
+    """By the names of `Batch.vectors`."""

@@ -1,0 +1,44 @@
+"""Means and standard deviations of features over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from .batch import Batch
+
+
+def moments_of(batches: Iterable[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Means and standard deviations over the real positions of all batches.
+
+    Returns:
+        (dim,) float32 each, of ``text``, ``image`` and every vector by its name.
+    """
+    sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+    for batch in batches:
+        real = {
+            "text": _real(batch.text, batch.text_mask),
+            "image": _real(batch.image, batch.image_mask),
+            **batch.vectors,
+        }
+        for name, values in real.items():
+            exact = values.double()
+            count, total, squares = sums.get(name, (0, 0.0, 0.0))
+            sums[name] = (
+                count + len(exact),
+                total + exact.sum(0),
+                squares + exact.square().sum(0),
+            )
+    return {
+        name: (
+            (total / count).float(),
+            (squares / count - (total / count).square()).clamp_min(0).sqrt().float(),
+        )
+        for name, (count, total, squares) in sums.items()
+    }
+
+
+def _real(sequence: Tensor, mask: Tensor | None) -> Tensor:
+    """The real positions of sequences (batch, tokens, dim) one after another, (positions, dim)."""
+    return sequence.flatten(0, 1) if mask is None else sequence[mask]

@@ -1,0 +1,30 @@
+"""Hashes of values and of files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def canonical(value: object) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def digest(fields: Mapping[str, Any]) -> str:
+    """sha256 over the canonical form of all fields (hex)."""
+    return hashlib.sha256(canonical(fields)).hexdigest()
+
+
+def rows_digest(rows: Iterable[tuple[str, int, str]]) -> str:
+    """sha256 over the ordered (guid, variant, content hash) list (hex)."""
+    return hashlib.sha256(canonical([list(row) for row in rows])).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes (hex)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,16 @@
+"""The cores that this process may use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, and a container's share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores or 1, int(quota) // int(period)))
+    return cores or 1

@@ -1,0 +1,46 @@
+"""Signals of a command."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+_SECONDS_LATER = 0.02
+"""After which an interrupt that was lost comes again."""
+
+
+@contextlib.contextmanager
+def terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: in order, and resumable. Neither is lost."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    timed = hasattr(signal, "setitimer")  # not on Windows
+    numbers = (signal.SIGTERM, signal.SIGALRM) if timed else (signal.SIGTERM,)
+    before = [signal.signal(number, interrupt) for number in numbers]
+    told = sys.unraisablehook
+
+    def unraisable(lost: sys.UnraisableHookArgs) -> None:
+        if timed and issubclass(lost.exc_type, KeyboardInterrupt):
+            # It came within a finalizer, out of which nothing can be raised: it comes again.
+            signal.setitimer(signal.ITIMER_REAL, _SECONDS_LATER)
+        else:
+            told(lost)
+
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = told
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

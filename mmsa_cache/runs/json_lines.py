@@ -1,0 +1,114 @@
+"""JSON lines of runs and searches.
+
+Lines of ``runs/NAME/metrics.jsonl``, by ``event``:
+
+``epoch``  ``member`` (from 1), ``epoch`` (from 1), ``loss`` (mean over the steps),
+           ``learning_rate`` (after the epoch), and of the member's held-out fold ``macro_f1``,
+           ``accuracy`` and ``neg_log_loss``
+``refit``  the same of a member that learned from all development rows; it has no held-out fold
+``final``  ``figures``: every number of ``metrics.json`` but those in lists, by its path, as
+           ``outer/accuracy``
+
+Lines of ``studies/NAME.jsonl``: ``trial`` with ``trial``, ``ended``, ``state`` (``complete``,
+``pruned`` or ``fail``), ``score`` and ``parameters``; ``final`` as above. Lines of
+``runs/log.jsonl``, one a finished run or search: ``time``, ``verb``, ``name``, ``seconds`` and
+``figures``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .directory import RUNS
+from .tracking import Tracking
+
+LOG = RUNS / "log.jsonl"
+
+
+class JsonLines:
+    """A file that grows by a line an event.
+
+    Args:
+        path: The file.
+        fresh: Begin it anew.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            path.write_bytes(b"")
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Adds a line in one write, so that lines of several processes do not mix."""
+        line = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n"
+        with self.path.open("a+b") as file:
+            if file.tell() and not _ends_a_line(file):  # a killed process left half of one
+                line = "\n" + line
+            file.write(line.encode())
+
+    def read(self) -> list[dict[str, Any]]:
+        """Its whole lines; half ones are passed over."""
+        found = []
+        for line in self.path.read_bytes().splitlines() if self.path.is_file() else []:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                found.append(record)
+        return found
+
+
+def _ends_a_line(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) == b"\n")
+
+
+class TrialLines:
+    """Finished trials of a study, each recorded once.
+
+    Args:
+        lines: The study's file; trials that it holds from earlier searches are not repeated there.
+        tracked: Trackers; they begin with this search, so they get every trial.
+    """
+
+    def __init__(self, lines: JsonLines, tracked: Tracking) -> None:
+        self._lines, self._tracked = lines, tracked
+        self._written = {(line.get("trial"), line.get("ended")) for line in lines.read()}
+        self._told: set[int] = set()
+
+    def add(self, trials: Iterable[Any]) -> None:
+        """Records those that are finished and new; takes the trials of an Optuna study."""
+        for trial in trials:
+            if trial.number in self._told or not trial.state.is_finished():
+                continue
+            self._told.add(trial.number)
+            state, ended = trial.state.name.lower(), trial.datetime_complete.isoformat()
+            score = trial.value if state == "complete" else None
+            if (trial.number, ended) not in self._written:
+                self._lines.append(
+                    "trial",
+                    trial=trial.number,
+                    ended=ended,
+                    state=state,
+                    score=score,
+                    parameters=trial.params,
+                )
+            values = trial.params | ({} if score is None else {"score": score})
+            self._tracked.log("trial", trial.number, values)
+
+    def end(self, final: Mapping[str, float]) -> None:
+        """Records the study's outcome."""
+        self._lines.append("final", figures=final)
+
+
+def log_run(verb: str, name: str, seconds: float, final: Mapping[str, float]) -> None:
+    """Adds a finished run to ``runs/log.jsonl``."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    JsonLines(LOG).append("run", time=stamp, verb=verb, name=name, seconds=seconds, figures=final)

@@ -1,0 +1,60 @@
+"""Finished pieces of long work, content-addressed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .disk import parse_json, read_plain, write_atomically
+from .errors import SettingsError
+from .hashing import canonical, digest
+
+_MAX_BYTES = 16 << 20
+
+
+class Shelf:
+    """Finished pieces of long work, a small file each, found again by what they are of.
+
+    Args:
+        folder: Made when there is something to keep.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What `put` was given for the same identity; None where there is nothing whole."""
+        try:
+            found = parse_json(read_plain(self._path(identity), _MAX_BYTES))
+            same = canonical(found["of"]) == canonical(identity)
+            return dict(found["record"]) if same else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def put(self, identity: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Keeps a record, whole or not at all."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        content = {"of": identity, "record": record}
+        write_atomically(self._path(identity), json.dumps(content).encode() + b"\n")
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keeps other processes from doing the same work meanwhile.
+
+        Raises:
+            SettingsError: One is at work.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._folder / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise SettingsError(f"Another process works on {self._folder}.", "Wait.") from error
+
+    def _path(self, identity: Mapping[str, Any]) -> Path:
+        return self._folder / f"{digest(identity)[:24]}.json"

@@ -1,0 +1,76 @@
+"""Data folders with good rows, and what became of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from mmsa_cache.cli.main import app
+from mmsa_cache.store.reader import open_shards
+
+TAGS = ["positive", "neutral", "negative"]
+ROWS = [f"{n}" for n in range(3)] + ["odd"] + [f"{n}" for n in range(3, 6)]
+WORDS = ["good day", "bad sea", "plain rain", "sun sea", "good rain", "bad sun", "plain sea"]
+GOOD = [guid for guid in ROWS if guid != "odd"]
+
+
+def features(cache: Path) -> dict[tuple[str, str], tuple[bytes, bytes]]:
+    """The bytes of every row's features, by modality and guid."""
+    found = {}
+    for manifest in cache.glob("*/*/*/manifest.json"):
+        for shard in open_shards(manifest.parent, verify=False):
+            for row, guid in enumerate(shard.guids):
+                tokens = shard.tokens[shard.offsets[row] : shard.offsets[row + 1]]
+                key = (manifest.parent.parent.name, guid)
+                found[key] = (tokens.tobytes(), shard.pooled[row].tobytes())
+    return found
+
+
+def label_file(guids: list[str]) -> str:
+    tag = {guid: TAGS[place % 3] for place, guid in enumerate(ROWS)}
+    return "guid,tag\n" + "".join(f"{guid},{tag.get(guid, 'neutral')}\n" for guid in guids)
+
+
+def make_data(root: Path, guids: list[str]) -> Path:
+    (root / "pairs").mkdir(parents=True)
+    for guid in guids:
+        place = ROWS.index(guid)
+        (root / "pairs" / f"{guid}.txt").write_text(WORDS[place])
+        (root / "pairs" / f"{guid}.jpg").write_bytes(saved(noise(place)))
+    (root / "train.txt").write_text(label_file(guids))
+    return root
+
+
+def mmsa(folder: Path, *arguments: str, code: int = 0) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MMSA_TEST_DATA", raising=False)  # the tests' own, no setting of mmsa
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def noise(seed: int, width: int = 40, height: int = 30) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (5, 7, 3), np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def saved(image: Image.Image, kind: str = "JPEG", **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **how)
+    return buffer.getvalue()
+
+
+def sealed(cache: Path) -> dict[str, bytes]:
+    """The shards and manifests of all caches."""
+    return {
+        str(path.relative_to(cache)): path.read_bytes()
+        for pattern in ("*/*/*/shard-*", "*/*/*/manifest.json")
+        for path in cache.glob(pattern)
+    }

@@ -1,0 +1,155 @@
+"""A run directory with invented figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuse.evidence.compare import Judged
+from fuse.evidence.versus import recalls
+from fuse.figures.metrics import probability_score, score
+from fuse.figures.predictions import Predictions
+from fuse.report.attention_maps import Attended, Maps
+from fuse.report.sections import Against
+
+CLASSES = ["positive", "neutral", "negative"]
+HOSTILE = "<script>alert(1)</script>\"'&"
+SECTIONS = ["run", "results", "confusion", "curves", "loss", "reliability", "search", "gallery"]
+ROWS = 90
+
+
+def outcome(classes: list[str] = CLASSES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, predictions and probabilities of invented rows."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, len(classes), ROWS)
+    logits = rng.normal(size=(ROWS, len(classes))) + 1.2 * np.eye(len(classes))[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return labels, probabilities.argmax(axis=1), probabilities.round(6)
+
+
+def outer_of(skipped: int = 0) -> dict[str, Any]:
+    """The score of the invented rows without the first ones."""
+    labels, _, probabilities = outcome()
+    return probability_score(labels[skipped:], shares(probabilities[skipped:]), CLASSES)
+
+
+def shares(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+
+def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | None = None) -> Path:
+    """A whole run directory of invented figures."""
+    labels, predicted, probabilities = outcome(classes)
+    folder.mkdir(exist_ok=True)
+    outer = score(labels, predicted, classes)
+    inner = score(labels[:40], predicted[:40], classes)
+    member = {"best_epoch": 2, "training_rows": 300, "stopping_rows": 40}
+    files: dict[str, Any] = {
+        "config.json": {
+            "setting": {"fusion": "concat", "dropout": 0.25, "norm": "standardise"},
+            "classes": classes,
+            "encoders": {"text": "tiny-text", "image": "tiny-image"},
+            "outer": "report",
+            "study": {"name": "quick", "trial": 7, "score": 0.5},
+            "settings": {"data": {"root": "/invented/data"}},
+        },
+        "metrics.json": {
+            "outer": outer,
+            "outer_uncalibrated": outer,
+            "inner": inner,
+            "inner_uncalibrated": inner,
+            "calibration": {"temperature": 1.25, "offsets": [0.1, -0.2, 0.3][: len(classes)]},
+            "members": [
+                member | {"member": m, "macro_f1": 0.4 + m / 10, "accuracy": 0.6} for m in (1, 2)
+            ],
+            "training_rows": 340,
+        },
+        "env.json": {"python": "3.11", "cpus": 2, "device": "cpu", "packages": {"torch": "2.13.0"}},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    (folder / "studies.json").write_text(json.dumps([invented_study()]), encoding="utf-8")
+    (folder / "command.txt").write_text("mmsa train --study quick\n", encoding="utf-8")
+    history = [
+        {"member": m, "epoch": e, "loss": 1 / e, "learning_rate": 1e-4}
+        | {"accuracy": 0.5 + e / 50, "macro_f1": 0.4 + m / 10 + e / 50}
+        for m, epochs in ((1, 3), (2, 5))
+        for e in range(1, epochs + 1)
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in history)
+    (folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["guid", "tag", "predicted", *(f"p_{name}" for name in classes)])
+        for row in range(ROWS):
+            guid = str(row) if guids is None else guids[row]
+            names = [classes[labels[row]], classes[predicted[row]]]
+            writer.writerow([guid, *names, *probabilities[row]])
+    return folder
+
+
+def invented_study(name: str = "quick") -> dict[str, Any]:
+    """What a run keeps of its study."""
+    scores = [0.5, 0.4, 0.55, None, 0.52, 0.6, 0.58]
+    states = ["complete", "pruned", "complete", "fail", "complete", "complete", "complete"]
+    return {
+        "name": name,
+        "metric": "macro_f1",
+        "trial": 5,
+        "trials": [
+            {"number": n, "state": state, "score": score}
+            for n, (state, score) in enumerate(zip(states, scores, strict=True))
+        ],
+        "importance": [
+            {"parameter": "fusion", "median": 0.7, "low": 0.4, "high": 0.9, "trials": 5},
+            {"parameter": name, "median": 0.3, "low": 0.0, "high": 0.6, "trials": 3},
+        ],
+        "by_fusion": [
+            {"value": "encoder", "trials": 3, "complete": 3, "trial": 5, "score": 0.6},
+            {"value": "concat", "trials": 3, "complete": 2, "trial": 2, "score": 0.55},
+        ],
+        "alpha_beta": [
+            {"alpha": 0.25, "beta": 0.75, "trials": 2, "mean": 0.52, "best": 0.55},
+            {"alpha": 0.5, "beta": 0.5, "trials": 1, "mean": 0.6, "best": 0.6},
+        ],
+        "judged": {
+            "trial": 5,
+            "inner_score": 0.6,
+            "outer_score": 0.57,
+            "outer_score_together": 0.58,
+            "optimism_gap": 0.03,
+            "optimism_interval": [-0.01, 0.07],
+        },
+    }
+
+
+def against(classes: list[str] = CLASSES, guids: list[str] | None = None) -> Against:
+    """A second run that guesses half of the rows."""
+    labels, predicted, probabilities = outcome(classes)
+    names = guids or [str(row) for row in range(ROWS)]
+    other = np.where(np.arange(ROWS) % 2, predicted, (labels + 1) % len(classes))
+    runs = [
+        Judged(name, classes, Predictions(names, labels, found, probabilities))
+        for name, found in (("other (ce)", other), ("made-up (acb)", predicted))
+    ]
+    return Against("Against the run other.", recalls=recalls(*runs))
+
+
+def explained(guids: list[str], words: tuple[str, ...] = ("good", "day")) -> Maps:
+    """Attention of invented words: the k-th looks at cell k of 4 × 4, and a little elsewhere."""
+    weights = np.full((len(words), 4, 4), 0.5 / 16)
+    for k in range(len(words)):
+        weights[k].flat[k % 16] += 0.5
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    return Maps("Mean over heads.", {g: Attended(picture, list(words), weights) for g in guids})
+
+
+def change(path: Path, **changes: Any) -> None:
+    """Changes keys of a JSON file; ``...`` removes one."""
+    content = json.loads(path.read_text("utf-8")) | changes
+    kept = {key: value for key, value in content.items() if value is not ...}
+    path.write_text(json.dumps(kept), encoding="utf-8")
