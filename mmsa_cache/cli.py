@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import print_result, say
-from .errors import DataError, SettingsError
+from .errors import DataError, DeviceError, SettingsError
 from .memory import share_heap
 from .verb import (
     ENCODERS,
@@ -570,6 +570,47 @@ def bench_search(
     from . import verb_search
 
     call.figures(verb_search.bench(call.settings(), study, trials, workers))
+
+
+@bench_app.command("gpu")
+@verb(*ENCODERS)
+def bench_gpu(
+    call: Call,
+    out: Annotated[
+        Path, typer.Argument(help="File for the figures, written after every step.", metavar="OUT")
+    ] = Path("gpu-bench.json"),
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Every step on the CPU with tiny sizes.")
+    ] = False,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Folder that --pack wrote: the search runs on these features."),
+    ] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(help="Write the cached training split's pooled features here; no more."),
+    ] = None,
+) -> None:
+    """Whether everything works on a GPU and how fast; needs no data, no weights and no hub."""
+    from . import verb_gpu
+    from .gpu_bench.results import format_record
+
+    if pack is not None:
+        written = verb_gpu.pack(call.settings(), pack)
+        call.figures({"features": str(written), "bytes": written.stat().st_size})
+        return
+    record = verb_gpu.run(out, rehearse=rehearse, features=features)
+    table = format_record(record)
+    if call.printed(record.model_dump(mode="json")):
+        say(table)
+    else:
+        print_result(table)
+    say(f"Figures: {out}")
+    if record.unfinished:
+        raise DeviceError(
+            f"Steps that did not end by themselves: {', '.join(record.unfinished)}.",
+            f"{out} has what they measured before, and the end of what they printed.",
+        )
 
 
 @app.command()
