@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The Python whose torch has CUDA: the pinned environment has the CPU build.
+GPU_PYTHON ?= python3
+# Where the figures of make gpu go, and a folder of packed real features (mmsa bench gpu --pack).
+OUT ?= gpu-bench.json
+FEATURES ?=
 
-.PHONY: venv demo test test-faults lint clean
+.PHONY: venv demo test test-faults gpu lint clean
 
 venv: $(STAMP)
 
@@ -25,6 +30,13 @@ test: venv
 # The longer series of kills, failing disks, damage, fuzzing and memory; ends with a table of them.
 test-faults: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or counted" -n auto --dist loadfile
+
+# On a machine with a GPU; see tests/gpu/README.md. What fails in the tests is measured all the same.
+gpu:
+	@status=0; \
+	$(GPU_PYTHON) -m pytest tests/gpu -m gpu -W default || status=$$?; \
+	$(GPU_PYTHON) -m mmsa_cache bench gpu $(if $(FEATURES),--features $(FEATURES)) --json $(OUT) >/dev/null || status=$$?; \
+	exit $$status
 
 lint: venv
 	$(BIN)/ruff check .

@@ -70,7 +70,7 @@ def bench(
     workers = Workers.plan(device)
     encoders: dict[str, TextEncoder | ImageEncoder] = {"text": text, "image": image}
     few = samples[: max(batch_size, len(samples) // 4)]
-    _textbook(few[:batch_size], text, image, device)  # first calls set kernels up
+    run_textbook(few[:batch_size], text, image, device)  # first calls set kernels up
     end_to_end, model_only, textbook = [], [], []
     timings: list[Timings] = []
     sizes: dict[str, int] = {}
@@ -100,7 +100,7 @@ def bench(
             )
         model_only.append(len(rows) / seconds)
         started = time.perf_counter()
-        _textbook(few, text, image, device)
+        run_textbook(few, text, image, device)
         textbook.append(len(few) / (time.perf_counter() - started))
     padded = {name: e.size.padded_float32_bytes * len(rows) for name, e in encoders.items()}
     model_ratios = [a / b for a, b in zip(end_to_end, model_only, strict=True)]
@@ -153,7 +153,7 @@ def _model_only(
         streams.close()
 
 
-def _textbook(
+def run_textbook(
     samples: Sequence[Sample], text: TextEncoder, image: ImageEncoder, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
     """What a first script does: read, pad to the maximum, run, keep float32."""

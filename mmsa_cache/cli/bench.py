@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from mmsa_cache.console import print_result, say
+from mmsa_cache.errors import DeviceError
 
 from .options import ENCODERS, MODELS, Workers
 from .verb import Call, verb
@@ -54,3 +58,44 @@ def bench_search(
     from mmsa_cache.compose.bench_search import bench_search as measure
 
     call.figures(measure(call.settings(), study, trials, workers))
+
+
+@app.command("gpu")
+@verb(*ENCODERS)
+def bench_gpu(
+    call: Call,
+    out: Annotated[
+        Path, typer.Argument(help="File for the figures, written after every step.", metavar="OUT")
+    ] = Path("gpu-bench.json"),
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Every step on the CPU with tiny sizes.")
+    ] = False,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Folder that --pack wrote: the search runs on these features."),
+    ] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(help="Write the cached training split's pooled features here; no more."),
+    ] = None,
+) -> None:
+    """Whether everything works on a GPU and how fast; needs no data, no weights and no hub."""
+    from mmsa_cache.compose import bench_gpu as gpu
+    from mmsa_cache.compose.gpu_bench.results import format_record
+
+    if pack is not None:
+        written = gpu.pack(call.settings(), pack)
+        call.figures({"features": str(written), "bytes": written.stat().st_size})
+        return
+    record = gpu.bench_gpu(out, rehearse=rehearse, features=features)
+    table = format_record(record)
+    if call.printed(record.model_dump(mode="json")):
+        say(table)
+    else:
+        print_result(table)
+    say(f"Figures: {out}")
+    if record.unfinished:
+        raise DeviceError(
+            f"Steps that did not end by themselves: {', '.join(record.unfinished)}.",
+            f"{out} has what they measured before, and the end of what they printed.",
+        )

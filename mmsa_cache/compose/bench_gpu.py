@@ -1,0 +1,47 @@
+"""``mmsa bench gpu``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
+from mmsa_cache.data.splits import duplicate_groups
+from mmsa_cache.errors import DeviceError
+
+from .banks import open_bank
+from .gpu_bench import runner, stores
+from .gpu_bench.results import Record, StepResult
+from .samples import load_samples
+
+
+def bench_gpu(out: Path, *, rehearse: bool, features: Path | None) -> Record:
+    """Runs all steps; see `gpu_bench`.
+
+    Args:
+        out: Where the JSON goes.
+        rehearse: Tiny sizes on the CPU.
+        features: Folder that `pack` wrote, or None.
+
+    Raises:
+        DeviceError: There is no GPU.
+    """
+    if not rehearse and not torch.cuda.is_available():
+        raise DeviceError(
+            "There is no CUDA device.", "Run it where one is, or try the steps with --rehearse."
+        )
+
+    def told(step: StepResult) -> None:
+        missed = sum(figure.holds is False for figure in step.figures)
+        say(f"{step.name}: {step.status}, {step.seconds:.0f} s, {missed} figure(s) missed.")
+
+    return runner.run(out, rehearsal=rehearse, features=features, on_step=told)
+
+
+def pack(settings: Settings, folder: Path) -> Path:
+    """Writes the mean-pooled features of the training split, to be carried to a GPU."""
+    samples = load_samples(settings, "train")
+    bank = open_bank(settings, "train", samples)
+    return stores.pack(bank, duplicate_groups(samples), folder)

@@ -1,0 +1,242 @@
+"""Step 1: whether the GPU gives what the CPU gives, and whether work can be broken off on it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from extract.encode import encode_rows
+from extract.engine import extract
+from extract.job import Job
+from extract.plan import Row, plan_rows
+from extract.precision import difference
+from fuse.losses.acb import STATISTICS
+from fuse.losses.losses import LOSSES
+from fuse.models.fusions import FUSIONS
+from fuse.models.kernel import KERNEL
+from fuse.setting import Setting
+from fuse.training.checkpoints import FolderCheckpoint
+from fuse.training.classifier import predict
+from fuse.training.task import Task
+from fuse.training.trainer import fit, fit_group
+from mmsa_cache.compose.extract import extract_splits
+from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.compose.train import train as train_run
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.names import MODALITIES
+from mmsa_cache.store.writer import CacheWriter
+
+from .bench import CLASSES, CPU, Bench, evenly, largest_difference
+
+SMALL = Setting(
+    text_dim=64,
+    image_dim=64,
+    layers=2,
+    ffn=128,
+    head="64",
+    epochs=2,
+    batch_size=32,
+    keep="last",
+    schedule="constant",
+    precision="float32",
+)
+"""What is trained to compare devices: small, and with full precision."""
+PROBABILITIES_APART = 1e-3
+"""Largest |Δp| between a model on the GPU and the same model on the CPU, in float32."""
+LOSSES_APART = 1e-3
+"""Largest relative difference of an epoch's loss between the devices."""
+STACK_APART = 1e-3
+"""Largest |Δp| between members trained as a stack and one by one."""
+
+
+def run(bench: Bench) -> None:
+    """Compares everything; each comparison is a figure of its own."""
+    features(bench)
+    small = bench.sizes.small_samples
+    here, there = bench.bank(CPU, small), bench.bank(bench.device, small)
+    fusions(bench, here, there)
+    losses(bench, here, there)
+    stacked(bench, there)
+    with bench.figures.attempt("training resumed after an interruption"):
+        apart = resumed_training(there, bench.folder / "checkpoints")
+        bench.figures.add(
+            "training resumed after an interruption: |Δp| to an unbroken one", apart, at_most=0.0
+        )
+    with bench.figures.attempt("extraction resumed after an interruption"):
+        same = resumed_extraction(bench)
+        wanted = "the shards of an unbroken one, byte for byte"
+        bench.figures.check("extraction resumed after an interruption", same, wanted)
+    with bench.figures.attempt("pictures to predictions by the commands"):
+        commands(bench)
+
+
+def features(bench: Bench) -> None:
+    """Features of the same posts on both devices and in both precisions."""
+    rows = [Row(sample, 0) for sample in evenly(bench.samples(), bench.sizes.compared_rows)]
+    readers = bench.readers()
+    for name, spec in bench.specs("float32").items():
+        with bench.figures.attempt(f"{name} features"):
+            size = bench.sizes.batch_size
+            exact = encode_rows(rows, readers[name], spec.load(CPU), CPU, size)
+            for compute in ("float32", "float16"):
+                encoder = spec.computed_in(compute).load(bench.device)
+                found = encode_rows(rows, readers[name], encoder, bench.device, size)
+                apart = difference(exact, found)
+                kind = f"{name} features, {compute} here against float32 on the CPU"
+                bench.figures.add(f"{kind}: largest |Δ|", apart["largest_absolute"])
+                bench.figures.add(f"{kind}: mean |Δ|", apart["mean_absolute"])
+                bench.figures.add(f"{kind}: lowest cosine of pools", apart["lowest_cosine"])
+
+
+def fusions(bench: Bench, here: FeatureBank, there: FeatureBank) -> None:
+    """Every fusion at both levels: trained on the device, then asked on both devices."""
+    every = np.arange(len(here))
+    for level in ("pooled", "tokens"):
+        for fusion in (*FUSIONS, KERNEL):
+            with bench.figures.attempt(f"{fusion}, {level}"):
+                setting = replace(SMALL, fusion=fusion, level=level)
+                model = fit(setting, there, every, names=CLASSES, seed=1).model
+                found = predict(model, there, every, setting)
+                exact = predict(copy.deepcopy(model).to(CPU), here, every, setting)
+                bench.figures.add(
+                    f"{fusion}, {level}: |Δp| between the devices",
+                    largest_difference(found, exact),
+                    at_most=PROBABILITIES_APART,
+                )
+
+
+def losses(bench: Bench, here: FeatureBank, there: FeatureBank) -> None:
+    """Every loss: the same training, without dropout, on both devices."""
+    every = np.arange(len(here))
+    settings = {loss: replace(SMALL, loss=loss, dropout=0.0) for loss in LOSSES}
+    for kind in STATISTICS:
+        settings[f"acb, statistics {kind}"] = replace(SMALL, statistics=kind, dropout=0.0)
+    for name, setting in settings.items():
+        with bench.figures.attempt(f"loss {name}"):
+            found, exact = (
+                [e["loss"] for e in fit(setting, bank, every, names=CLASSES, seed=1).history]
+                for bank in (there, here)
+            )
+            apart = max(abs(a - b) / max(abs(b), 1e-9) for a, b in zip(found, exact, strict=True))
+            what = f"loss {name}: relative difference between the devices"
+            bench.figures.add(what, apart, at_most=LOSSES_APART)
+
+
+def stacked(bench: Bench, bank: FeatureBank) -> None:
+    """Members trained as one stack against the same members trained one by one."""
+    every = np.arange(len(bank))
+    tasks = [Task(every[every % 3 != k], every[every % 3 == k], k) for k in range(3)]
+    for fusion, level in (("concat", "pooled"), ("encoder", "pooled"), ("attention", "tokens")):
+        with bench.figures.attempt(f"stack of {fusion}, {level}"):
+            setting = replace(SMALL, fusion=fusion, level=level)
+            together, alone = (
+                fit_group(setting, bank, tasks, names=CLASSES, stacked=flag, whole_length=True)
+                for flag in (True, False)
+            )
+            apart = max(
+                largest_difference(
+                    predict(a.model, bank, every, setting), predict(b.model, bank, every, setting)
+                )
+                for a, b in zip(together, alone, strict=True)
+            )
+            what = f"stack of three {fusion}, {level}: |Δp| to single members"
+            bench.figures.add(what, apart, at_most=STACK_APART)
+
+
+class _BrokenOffError(Exception):
+    """Stands for a Ctrl-C."""
+
+
+def resumed_training(bank: FeatureBank, folder: Path) -> float:
+    """Trains, breaks off after the first epoch and goes on; largest |Δp| to an unbroken training.
+
+    Args:
+        bank: The features.
+        folder: Where the members are kept.
+    """
+    every = np.arange(len(bank))
+    tasks = [Task(every[every % 2 == k], every[every % 2 != k], k) for k in range(2)]
+    setting = replace(SMALL, epochs=3)
+
+    def broken(place: int, record: dict[str, object]) -> None:
+        if record["epoch"] == 2:
+            raise _BrokenOffError
+
+    def train(on_epoch: Callable[[int, dict[str, object]], None], kept: Path) -> list[np.ndarray]:
+        checkpoint = FolderCheckpoint(kept, seconds=0.0)
+        fits = fit_group(
+            setting, bank, tasks, names=CLASSES, on_epoch=on_epoch, checkpoint=checkpoint
+        )
+        return [predict(found.model, bank, every, setting) for found in fits]
+
+    with contextlib.suppress(_BrokenOffError):
+        train(broken, folder / "broken")
+    resumed = train(lambda place, record: None, folder / "broken")
+    whole = train(lambda place, record: None, folder / "whole")
+    return max(largest_difference(a, b) for a, b in zip(resumed, whole, strict=True))
+
+
+def resumed_extraction(bench: Bench) -> bool:
+    """Extracts, breaks off after a shard and goes on; whether the bytes are an unbroken one's."""
+    samples = evenly(bench.samples(), 4 * bench.sizes.batch_size)
+    rows, size = plan_rows(samples, {}), bench.sizes.batch_size
+    readers = bench.readers()
+    encoders = {n: spec.load(bench.device) for n, spec in bench.specs(bench.compute).items()}
+
+    @contextlib.contextmanager
+    def broken() -> Iterator[Callable[[int], None]]:
+        def advance(count: int) -> None:
+            raise _BrokenOffError
+
+        yield advance
+
+    def write(folder: Path, *, interrupted: bool) -> None:
+        with contextlib.ExitStack() as locks:
+            jobs = []
+            for name in MODALITIES:
+                writer = CacheWriter(folder / name, {"resumed": name}, len(rows))
+                locks.enter_context(writer.lock(lambda: None))
+                job = Job(rows, readers[name], encoders[name], writer)
+                if interrupted:
+                    job.watch = broken
+                jobs.append(job)
+            extract(jobs, bench.device, shard_rows=size, batch_size=size)
+
+    root = bench.folder / "resumed"
+    with contextlib.suppress(_BrokenOffError):
+        write(root / "broken", interrupted=True)
+    write(root / "broken", interrupted=False)
+    write(root / "whole", interrupted=False)
+    shards = sorted((root / "whole").glob("*/shard-*.h5"))
+    return bool(shards) and all(
+        path.read_bytes() == (root / "broken" / path.relative_to(root / "whole")).read_bytes()
+        for path in shards
+    )
+
+
+def commands(bench: Bench) -> None:
+    """``extract``, ``train`` and ``predict`` on the device, then ``predict`` on the CPU."""
+    with contextlib.chdir(bench.few):
+        extract_splits(bench.settings(bench.few), "all")
+        assignments = ["precision=float32", "epochs=3", "keep=last"]
+        train_run(bench.settings(bench.few), [], "gpu", 2, outer="grouped", assignments=assignments)
+        found, exact = (
+            load_model("gpu", device=str(device)).predict_split("test")
+            for device in (bench.device, CPU)
+        )
+        apart = largest_difference([p for _, p in found], [p for _, p in exact])
+        what = f"predict a split of {len(found)}: |Δp| between the devices"
+        bench.figures.add(what, apart, at_most=PROBABILITIES_APART)
+        posts = Path("posts/pairs")
+        text, picture = (posts / "0.txt").read_text(encoding="utf-8"), posts / "0.jpg"
+        one, two = (
+            load_model("gpu", device=str(device)).predict_pair(text, picture)
+            for device in (bench.device, CPU)
+        )
+        what = "predict one post, encoded now in the device's own precision: |Δp|"
+        bench.figures.add(what, largest_difference(one, two))

@@ -1,0 +1,8 @@
+"""Imports what takes seconds, once, in the process that every step is forked from."""
+
+from extract.encoders.compat import prepare_torchvision
+
+prepare_torchvision()
+
+import timm  # noqa: E402, F401  (after the two builds of torch are kept apart)
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertModel  # noqa: E402, F401

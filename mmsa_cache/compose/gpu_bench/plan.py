@@ -1,0 +1,31 @@
+"""The steps of a run, in order, and how long each may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import correctness, memory, profiling, searching, stage_one, stage_two
+from .bench import Bench
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step, which runs in a process of its own."""
+
+    run: Callable[[Bench], None]
+    seconds: float
+    """After which its process is ended; what it measured by then is kept."""
+
+
+PREPARATION = 60.0
+"""Seconds in which posts, encoders and features must be generated."""
+
+STEPS: dict[str, Step] = {
+    "correctness": Step(correctness.run, 70),
+    "stage one": Step(stage_one.run, 120),
+    "stage two": Step(stage_two.run, 40),
+    "search": Step(searching.run, 85),
+    "memory": Step(memory.run, 30),
+    "profile": Step(profiling.run, 20),
+}

@@ -1,0 +1,112 @@
+"""Generated posts in the sizes of real ones, and encoders at random weights to read them."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
+from mmsa_cache.data.layouts.report import HEADER
+
+from .sizes import Sizes
+
+NOTE = "generated posts, random-weight encoders"
+_WORDS = (1, 5, 6, 9, 13, 17, 20, 22, 29)
+"""Words of a post at these quantiles of the 4,511 tweets of MVSA-Single."""
+_QUANTILES = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1)
+_SYLLABLES = [a + b for a in "bcdfghjklmnpqrstvwz" for b in ("a", "e", "i", "o", "u", "an", "er")]
+_WORDS_IN_ALL, _KNOWN_WORDS = 10_000, 4000
+"""Words of the posts, and how many of them the tokenizer has whole; others come in syllables."""
+_SHARES = (0.6, 0.1, 0.3)
+_QUALITY = 71
+_BLOCK = 12
+"""Pixels of the coarse pattern; with `_NOISE` it makes a JPEG of 450×600 about 40 kB."""
+_NOISE = 2.5
+
+
+def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_posts: int) -> None:
+    """Writes a data folder in the report's layout.
+
+    Args:
+        folder: Folder to make.
+        sizes: Sizes of the pictures.
+        posts: Posts in all.
+        test_posts: The last ones of them, which are unlabelled.
+        large_posts: The first ones of them, whose pictures are large.
+    """
+    rng = np.random.default_rng(47)
+    (folder / "pairs").mkdir(parents=True)
+    words = _vocabulary()
+    lengths = np.interp(rng.random(posts), _QUANTILES, _WORDS).round().astype(int)
+    grain = rng.normal(0, _NOISE, (max(sizes.picture), max(sizes.picture), 1)).astype(np.float32)
+
+    def write(number: int) -> None:
+        own = np.random.default_rng([47, number])
+        size = sizes.large_picture if number < large_posts else sizes.picture
+        text = " ".join(own.choice(words, lengths[number]))
+        (folder / "pairs" / f"{number}.txt").write_text(text, encoding="utf-8")
+        (folder / "pairs" / f"{number}.jpg").write_bytes(_picture(size, grain, own))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(posts)))
+    labels = rng.choice(LABELS, posts, p=_SHARES)
+    first_test = posts - test_posts
+    train = [f"{i},{labels[i]}" for i in range(first_test)]
+    test = [f"{i},{UNLABELLED}" for i in range(first_test, posts)]
+    for name, lines in (("train.txt", train), ("test_without_label.txt", test)):
+        (folder / name).write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+
+
+def _picture(size: tuple[int, int], grain: NDArray[np.float32], rng: np.random.Generator) -> bytes:
+    """A coloured pattern under grain, as JPEG bytes."""
+    width, height = size
+    coarse = rng.integers(0, 256, (height // _BLOCK + 1, width // _BLOCK + 1, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+    tiles = (-(-height // grain.shape[0]), -(-width // grain.shape[1]), 1)
+    noise = np.tile(np.roll(grain, int(rng.integers(len(grain))), 0), tiles)[:height, :width]
+    pixels = np.clip(smooth + noise, 0, 255).astype(np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=_QUALITY)
+    return data.getvalue()
+
+
+def _vocabulary() -> list[str]:
+    """Words that posts are made of; the tokenizer knows `_KNOWN_WORDS` of them."""
+    rng = np.random.default_rng(0)
+    return ["".join(rng.choice(_SYLLABLES, rng.integers(2, 5))) for _ in range(_WORDS_IN_ALL)]
+
+
+def make_encoders(folder: Path, sizes: Sizes) -> None:
+    """Writes the folder of a BERT model without weights, with a tokenizer of its own."""
+    from transformers import BertConfig, BertTokenizerFast
+
+    folder.mkdir(parents=True)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    known = dict.fromkeys([*_SYLLABLES, *_vocabulary()[:_KNOWN_WORDS]])
+    pieces = [*special, *known, *(f"##{syllable}" for syllable in _SYLLABLES)]
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(pieces), encoding="utf-8")
+    BertTokenizerFast(vocab=str(vocabulary)).save_pretrained(folder)
+    BertConfig(**sizes.bert).save_pretrained(folder)
+
+
+def write_config(folder: Path, sizes: Sizes, data: str) -> None:
+    """Writes the ``mmsa.toml`` that leads to the posts and the encoders.
+
+    Args:
+        folder: Where it goes.
+        sizes: Names the image encoder.
+        data: The data folder, relative to ``folder``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mmsa.toml").write_text(
+        f'[data]\nroot = "{data}"\nnote = "{NOTE}"\n'
+        f'[text]\nmodel = "../bert"\nweights = "random"\n{sizes.image_section()}'
+        f'[extract]\nvariants = "none"\nbatch_size = {sizes.batch_size}\n',
+        encoding="utf-8",
+    )

@@ -1,0 +1,86 @@
+"""What runs in a step's own process."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from . import posts, stores
+from .bench import Bench
+from .probes import machine
+from .results import Figures
+from .sizes import Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a step's process is told."""
+
+    sizes: Sizes
+    device: str
+    folder: Path
+    """Where generated posts, encoders and features lie."""
+    features: Path | None = None
+    """Folder with packed real features, see `stores.pack`."""
+
+
+def main(
+    work: Callable[[Surroundings, Figures], None],
+    surroundings: Surroundings,
+    figures: Path,
+    log: Path,
+) -> None:
+    """The process's main function; it ends with 1 after an error, which is printed.
+
+    Args:
+        work: What it is for: `prepare`, or a step by `measure`.
+        surroundings: See there.
+        figures: Where its figures go.
+        log: Where everything goes that it prints.
+    """
+    os.setsid()  # what it starts can be ended with it
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        work(surroundings, Figures(figures))
+    except BaseException:
+        traceback.print_exc()
+        raise SystemExit(1) from None
+
+
+def prepare(surroundings: Surroundings, figures: Figures) -> None:
+    """Generates posts, encoders and features; keeps what machine it is."""
+    sizes, folder = surroundings.sizes, surroundings.folder
+    for what, value in machine(torch.device(surroundings.device)).items():
+        figures.add(what, value)
+    posts.make_encoders(folder / "bert", sizes)
+    few = sizes.few_posts + sizes.test_posts
+    for name, count, large in (("all", sizes.posts, sizes.large_posts), ("few", few, 0)):
+        posts.write_config(folder / name, sizes, "posts")
+        posts.make_posts(folder / name / "posts", sizes, count, sizes.test_posts, large)
+    stores.generate(folder / "generated", sizes)
+    if surroundings.features is not None:
+        stores.unpack(surroundings.features, folder / "real")
+
+
+def measure(run: Callable[[Bench], None], surroundings: Surroundings, figures: Figures) -> None:
+    """Runs a step on what `prepare` made."""
+    folder = surroundings.folder
+    real = folder / "real"
+    run(
+        Bench(
+            surroundings.sizes,
+            torch.device(surroundings.device),
+            folder,
+            stores.Store.open(folder / "generated"),
+            stores.Store.open(real) if real.is_dir() else None,
+            figures,
+        )
+    )

@@ -1,0 +1,110 @@
+"""Runs the steps, each in a process of its own with a time limit, and keeps what they found."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Literal
+
+from mmsa_cache.disk import write_atomically
+from mmsa_cache.errors import DeviceError
+
+from . import plan
+from .plan import PREPARATION, STEPS, Step
+from .process import Surroundings, main, measure, prepare
+from .results import Figures, Record, StepResult
+from .sizes import FULL, REHEARSAL
+
+_LAST_LINES = 15
+"""Lines that are kept of what a failed step printed."""
+
+
+def run(
+    out: Path,
+    *,
+    rehearsal: bool,
+    features: Path | None = None,
+    steps: Mapping[str, Step] = STEPS,
+    on_step: Callable[[StepResult], None] = lambda result: None,
+) -> Record:
+    """Runs every step.
+
+    Args:
+        out: JSON file of the `Record`, written again after every step.
+        rehearsal: Tiny sizes on the CPU.
+        features: Folder with packed real features, on which the search then runs.
+        steps: What is run, in order.
+        on_step: Told of each step as it ends.
+
+    Raises:
+        DeviceError: What the steps need cannot be made.
+    """
+    context = multiprocessing.get_context("forkserver")
+    # Imported once: every step is forked from a process that has never touched the GPU.
+    context.set_forkserver_preload([f"{__package__}.libraries", plan.__name__])
+    with tempfile.TemporaryDirectory(prefix="mmsa-gpu-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        surroundings = (
+            Surroundings(REHEARSAL, "cpu", folder, features)
+            if rehearsal
+            else Surroundings(FULL, "cuda", folder, features)
+        )
+        ready = _run_step(context, surroundings, "prepare", prepare, PREPARATION)
+        if ready.status != "done":
+            raise DeviceError(
+                f"What is measured could not be generated ({ready.status}).",
+                "The lines above are the end of what was printed.",
+                ready.error.splitlines(),
+            )
+        machine = {figure.what: str(figure.measured) for figure in ready.figures}
+        record = Record(rehearsal=rehearsal, machine=machine)
+        for name, step in steps.items():
+            work = partial(measure, step.run)
+            result = _run_step(context, surroundings, name, work, step.seconds)
+            record.steps.append(result)
+            write_atomically(out, record.model_dump_json(indent=1).encode() + b"\n")
+            on_step(result)
+    return record
+
+
+def _run_step(
+    context: ForkServerContext,
+    surroundings: Surroundings,
+    name: str,
+    work: Callable[[Surroundings, Figures], None],
+    limit: float,
+) -> StepResult:
+    """Runs one step in a process, which is ended with all that it started after its limit."""
+    figures = surroundings.folder / f"{name}.jsonl"
+    log = surroundings.folder / f"{name}.log"
+    started = time.monotonic()
+    process = context.Process(target=main, args=(work, surroundings, figures, log))
+    process.start()
+    try:
+        process.join(limit)
+        status: Literal["done", "failed", "timed out"] = "timed out"
+        if process.exitcode is not None:
+            status = "done" if process.exitcode == 0 else "failed"
+    finally:
+        if process.pid is not None and process.exitcode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.join()
+    printed = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return StepResult(
+        name=name,
+        status=status,
+        seconds=round(time.monotonic() - started, 1),
+        limit=limit,
+        figures=Figures.read(figures),
+        error="" if status == "done" else "\n".join(printed[-_LAST_LINES:]),
+    )

@@ -1,0 +1,77 @@
+"""Step 4: how long a search takes, and how busy it keeps the device."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from fuse.search.coordinator import Progress
+from fuse.search.search import search
+from fuse.search.study_file import find_study, read_study
+
+from .bench import CLASSES, Bench
+from .probes import Busy
+from .stores import Store
+
+TRIALS = 200
+WANTED = {"pooled": 60.0, "default": 180.0}
+"""Seconds that 200 trials of a study should take."""
+
+
+class _OutOfTimeError(Exception):
+    """The search has used up its share of the step."""
+
+
+def run(bench: Bench) -> None:
+    """Runs both studies; ``pooled`` on the real features where they were given."""
+    real = bench.real
+    for name, store in (("pooled", real or bench.generated), ("default", bench.generated)):
+        kind = "real pooled features" if store is real else "generated features"
+        with bench.figures.attempt(f"search, study {name}"):
+            _search(bench, name, store, kind)
+
+
+def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
+    figures, sizes = bench.figures, bench.sizes
+    study = replace(read_study(find_study(name)), outer="grouped", folds=sizes.folds)
+    first = last = 0.0
+    finished = 0
+
+    def on_change(now: Progress) -> None:
+        nonlocal first, last, finished
+        moment = time.monotonic()
+        first = first or moment
+        if now.finished > finished:
+            finished, last = now.finished, moment
+        if moment - first > sizes.search_seconds and finished:
+            raise _OutOfTimeError
+
+    device = "cuda:0" if bench.device.type == "cuda" else "cpu"
+    started = time.monotonic()
+    with Busy(bench.device) as busy:
+        try:
+            outcome = search(
+                study,
+                store.source(),
+                store.labels,
+                store.groups,
+                trials=sizes.trials,
+                names=CLASSES,
+                seed=47,
+                origin={"generated": name},
+                storage=bench.folder / f"{name}.db",
+                devices=(device,),
+                on_change=on_change,
+            )
+            figures.add(f"{name}: outside training", outcome.record["overhead_share"])
+            figures.add(f"{name}: trials that failed", outcome.record["trials"]["fail"], at_most=0)
+        except _OutOfTimeError:
+            figures.add(f"{name}: broken off after", time.monotonic() - first, "s")
+    each = (last - started) / finished
+    figures.add(f"{name}: trials finished, {sizes.folds} folds, {kind}", finished)
+    figures.add(f"{name}: seconds a trial, the worker's start included", each, "s")
+    wanted = WANTED[name]
+    figures.add(f"{name}: {TRIALS} trials, extrapolated", TRIALS * each, "s", at_most=wanted)
+    with figures.attempt(f"{name}: device busy"):
+        figures.add(f"{name}: device busy", busy.share)
+        figures.add("  over time", busy.over_time())

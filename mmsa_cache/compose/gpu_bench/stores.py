@@ -1,0 +1,206 @@
+"""Stores of features that training is measured on: generated ones, and the real pooled ones."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsa_cache.data.layouts.listing import LABELS
+from mmsa_cache.data.splits import report_copies
+from mmsa_cache.errors import DataError
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.features.source import BankSource
+from mmsa_cache.names import DEFAULT_ENCODER, OWN_PAIR
+from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.writer import CacheWriter
+
+from .sizes import Sizes
+
+PACKED = "pooled.npz"
+"""File of a packed folder: ``text`` and ``image`` (rows, dim) float16, ``sample`` and ``variant``
+(rows,), ``label`` and ``group`` (samples,)."""
+_TOKENS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0), (3, 14, 16, 22, 30, 39, 49, 54, 128)
+"""Quantiles of MiniLM's tokens of the 4,511 tweets of MVSA-Single."""
+_SHARES = (0.597, 0.105, 0.298)
+_SIGNAL = 0.3
+"""Length of a class's direction beside noise of unit variance."""
+_SHARD_ROWS = 256
+_LABELS = "labels.npy"
+_POOL = 1 << 22
+"""Numbers of noise that rows are cut from: drawing all of them would take longer than training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Features of one data set on disk, and what a search needs of it besides."""
+
+    folder: Path
+    labels: NDArray[np.int64]
+    """(samples,)"""
+    groups: NDArray[np.int64]
+    """Duplicate groups, (samples,)."""
+
+    @classmethod
+    def make(cls, folder: Path, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> Store:
+        """Keeps labels and groups beside the features in a folder."""
+        np.save(folder / _LABELS, np.stack([labels, groups]))
+        return cls(folder, labels, groups)
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """The store that `make` kept in a folder."""
+        labels, groups = np.load(folder / _LABELS, allow_pickle=False)
+        return cls(folder, labels, groups)
+
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """Finished caches of the texts and of the pictures."""
+        return self.folder / "text", self.folder / "image"
+
+    @property
+    def guids(self) -> list[str]:
+        return [str(number) for number in range(len(self.labels))]
+
+    def bank(self, samples: int | None = None) -> FeatureBank:
+        """Opens the features of the first samples (default: of all), on the CPU."""
+        text, image = (ModalityFeatures.open(folder) for folder in self.folders)
+        return FeatureBank(text, image, self.guids[:samples], self.labels[:samples].tolist())
+
+    def source(self) -> BankSource:
+        """What worker processes open."""
+        text, image = self.folders
+        folders = {("text", DEFAULT_ENCODER): text, ("image", DEFAULT_ENCODER): image}
+        return BankSource(folders, OWN_PAIR, tuple(self.guids), tuple(self.labels.tolist()))
+
+
+def generate(folder: Path, sizes: Sizes) -> Store:
+    """Writes features with the shapes of BERT-base's and SwinV2-base's, and a class signal in them.
+
+    Args:
+        folder: Folder to make.
+        sizes: Samples, features and positions.
+    """
+    rng = np.random.default_rng(47)
+    labels = rng.choice(len(LABELS), sizes.feature_samples, p=_SHARES).astype(np.int64)
+    copies = report_copies(labels)
+    rows = [(sample, 0) for sample in range(len(labels))]
+    rows += [(s, v) for s in range(len(labels)) for v in range(1, copies[int(labels[s])] + 1)]
+    lengths = np.interp(rng.random(len(labels)), *_TOKENS).round().astype(int)
+    patches = np.full(len(labels), sizes.patches)
+    for name, dim, positions, pools in (
+        ("text", sizes.text_dim, lengths, ("cls", "mean")),
+        ("image", sizes.image_dim, patches, ("mean", "first")),
+    ):
+        writer = CacheWriter(folder / name, {"generated": name}, len(rows))
+        with writer.lock(lambda: None):
+            for shard in _shards(rows, labels, positions, dim, pools, rng):
+                writer.publish(shard)
+            writer.finish()
+    return Store.make(folder, labels, np.arange(len(labels)))
+
+
+def _shards(
+    rows: list[tuple[int, int]],
+    labels: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    dim: int,
+    pools: tuple[str, ...],
+    rng: np.random.Generator,
+) -> Iterator[Shard]:
+    directions = rng.normal(0, _SIGNAL, (len(LABELS), dim)).astype(np.float32)
+    pool = rng.standard_normal(_POOL, np.float32)
+    for first in range(0, len(rows), _SHARD_ROWS):
+        part = rows[first : first + _SHARD_ROWS]
+        tokens, pooled = [], []
+        for sample, _ in part:
+            count = positions[sample] * dim
+            start = int(rng.integers(0, _POOL - count))
+            own = pool[start : start + count].reshape(-1, dim) + directions[labels[sample]]
+            tokens.append(own.astype(np.float16))
+            pooled.append(np.stack([own.mean(0) * 4, own[0]]).astype(np.float16))
+        yield _shard(
+            part, np.concatenate(tokens), [len(t) for t in tokens], np.stack(pooled), pools
+        )
+
+
+def _shard(
+    rows: list[tuple[int, int]],
+    tokens: NDArray[np.float16],
+    lengths: list[int],
+    pooled: NDArray[np.float16],
+    pools: tuple[str, ...],
+) -> Shard:
+    return Shard(
+        [str(sample) for sample, _ in rows],
+        np.array([variant for _, variant in rows], np.int32),
+        ["generated" if variant else "" for _, variant in rows],
+        np.cumsum([0, *lengths], dtype=np.int64),
+        tokens,
+        pooled,
+        pools,
+    )
+
+
+def pack(bank: FeatureBank, groups: NDArray[np.int64], folder: Path) -> Path:
+    """Writes the mean-pooled features of a bank as one small file, to be carried to a GPU.
+
+    Args:
+        bank: Features of labelled samples.
+        groups: Duplicate groups, (samples,).
+        folder: Where `PACKED` goes.
+    """
+    items = bank.items(np.arange(len(bank)), variants=True)
+    text, image = bank.text.vectors(items[:, 1], "mean"), bank.image.vectors(items[:, 2], "mean")
+    samples = items[:, 0].numpy()
+    order = np.argsort(samples, kind="stable")
+    starts = np.searchsorted(samples[order], np.arange(len(bank)))
+    variant = np.empty(len(samples), np.int32)
+    variant[order] = np.arange(len(samples)) - starts[samples[order]]
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / PACKED,
+        text=text.numpy(),
+        image=image.numpy(),
+        sample=samples,
+        variant=variant,
+        label=bank.labels.numpy(),
+        group=groups,
+    )
+    return folder / PACKED
+
+
+def unpack(packed: Path, folder: Path) -> Store:
+    """Makes a store of what `pack` wrote: pooled vectors, no positions.
+
+    Args:
+        packed: The folder that holds `PACKED`.
+        folder: Folder to make.
+
+    Raises:
+        DataError: The file is missing or is not what `pack` writes.
+    """
+    path = packed / PACKED
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {key: file[key] for key in ("text", "image", "sample", "variant")}
+            labels, groups = file["label"].astype(np.int64), file["group"].astype(np.int64)
+        rows = list(zip(found["sample"].tolist(), found["variant"].tolist(), strict=True))
+        for name in ("text", "image"):
+            vectors = found[name].astype(np.float16)
+            nothing = np.empty((0, vectors.shape[1]), np.float16)
+            writer = CacheWriter(folder / name, {"packed": name}, len(rows))
+            with writer.lock(lambda: None):
+                whole = _shard(rows, nothing, [0] * len(rows), vectors[:, None], ("mean",))
+                writer.publish(whole)
+                writer.finish()
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError, LookupError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}", "Write it with mmsa bench gpu --pack FOLDER."
+        ) from error
+    return Store.make(folder, labels, groups)
