@@ -7,6 +7,7 @@ from mmsa_cache.lazy import public
 if TYPE_CHECKING:
     from .export.onnx_export import export_onnx as export_onnx
     from .export.onnx_inputs import onnx_inputs as onnx_inputs
+    from .figures.calibration import Calibration as Calibration
     from .figures.metrics import probability_score as probability_score
     from .figures.resampling import bootstrap as bootstrap
     from .losses.losses import LOSSES as LOSSES
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from .models.model import MultimodalClassifier as MultimodalClassifier
     from .models.summary import summarise as summarise
     from .setting import Setting as Setting
-    from .training.calibration import Calibration as Calibration
     from .training.calibration import calibrate as calibrate
     from .training.classifier import build as build
     from .training.classifier import predict as predict
@@ -34,6 +34,7 @@ __getattr__, __all__ = public(
     {
         "export_onnx": "export.onnx_export",
         "onnx_inputs": "export.onnx_inputs",
+        "Calibration": "figures.calibration",
         "probability_score": "figures.metrics",
         "bootstrap": "figures.resampling",
         "build_loss": "losses.losses",
@@ -44,7 +45,6 @@ __getattr__, __all__ = public(
         "summarise": "models.summary",
         "Setting": "setting",
         "calibrate": "training.calibration",
-        "Calibration": "training.calibration",
         "build": "training.classifier",
         "predict": "training.classifier",
         "Blend": "training.ensemble",

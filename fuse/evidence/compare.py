@@ -13,7 +13,8 @@ from scipy.stats import binomtest
 
 from fuse.figures.metrics import score
 from fuse.figures.predictions import Predictions
-from fuse.figures.resampling import LEVEL, SEED, Interval, figures, resampled_confusions
+from fuse.figures.record import LEVEL, Interval
+from fuse.figures.resampling import SEED, figures, resampled_confusions
 from mmsa_cache.errors import ModelError
 
 RESAMPLES = 2000

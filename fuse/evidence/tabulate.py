@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.figures.resampling import SEED, Interval, class_recall, figures, resampled_confusions
+from fuse.figures.record import Interval
+from fuse.figures.resampling import SEED, class_recall, figures, resampled_confusions
 
 from .ablation import Outcome
 from .cells import Cell

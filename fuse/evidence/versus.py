@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fuse.figures.resampling import SEED, Interval, class_recall, resampled_confusions
+from fuse.figures.record import Interval
+from fuse.figures.resampling import SEED, class_recall, resampled_confusions
 
 from .compare import RESAMPLES, Judged, mcnemar, share
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .record import Interval
 from .reliability import BINS, place
-from .resampling import RESAMPLES, SEED, Interval, bootstrap
+from .resampling import RESAMPLES, SEED, bootstrap
 
 _AT_ONCE = 100
 """Resamples worked on together; bounds the memory."""

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
+
+from .record import Interval
 
 RESAMPLES = 1000
 """Bootstrap resamples behind every interval of a report."""
 SEED = 0
 """Seed of the bootstrap, so that the same rows give the same intervals."""
-LEVEL = 0.95
-"""Share of the resamples that an interval spans."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A bootstrap percentile interval of a figure (0–1) or of a difference (−1 … 1)."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, samples: NDArray[np.float64]) -> Interval:
-        """The central `LEVEL` of resampled figures, (resamples,)."""
-        low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return cls(float(low), float(high))
 
 
 def bootstrap(
@@ -39,7 +23,7 @@ def bootstrap(
 ) -> tuple[dict[str, Interval], list[Interval]]:
     """Percentile intervals by resampling rows with replacement (Efron 1979).
 
-    The interval spans the central `LEVEL` of the resamples' figures (``numpy.quantile``, linear).
+    The interval spans the central `record.LEVEL` of the resamples (``numpy.quantile``, linear).
     The training is not repeated: the intervals hold the chance of the test rows, not that of the
     model's seed.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fuse.figures.resampling import Interval
+from fuse.figures.record import Interval
 
 from .run import CURVES
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import jinja2
 
+from fuse.figures.record import LEVEL, Interval
 from fuse.figures.reliability import calibration
-from fuse.figures.resampling import LEVEL, RESAMPLES, SEED, Interval
+from fuse.figures.resampling import RESAMPLES, SEED
 from fuse.setting import Setting
 
 from .attention_maps import Maps

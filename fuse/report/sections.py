@@ -10,7 +10,8 @@ import numpy as np
 
 from fuse.figures.predictions import Predictions
 from fuse.figures.probability_resampling import probability_bootstrap
-from fuse.figures.resampling import Interval, bootstrap
+from fuse.figures.record import Interval
+from fuse.figures.resampling import bootstrap
 
 from .charts import Dots, Mark, search_history, surface
 from .run import FIGURES, RunFiles

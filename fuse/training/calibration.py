@@ -1,50 +1,18 @@
-"""What is fitted to a model's probabilities on rows that it was not trained on.
-
-A temperature makes confidence honest (Guo et al. 2017, "On Calibration of Modern Neural Networks"),
-offsets of the classes' log-probabilities make rare classes heard. Neither changes the model.
-"""
+"""Fits a calibration to probabilities of rows that the model was not trained on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-Probabilities = NDArray[np.float64]
+from fuse.figures.calibration import SMALLEST, Calibration, Probabilities, shifted, tempered
 
 _OFFSETS = np.linspace(-1.0, 1.0, 41)
 _TEMPERATURES = (0.05, 20.0)
-_SMALLEST = np.finfo(np.float64).tiny
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """p_c^(1/temperature) · exp(o_c), normalised."""
-
-    temperature: float
-    """1 changes nothing; larger ones flatten."""
-    offsets: tuple[float, ...]
-    """One a class; zeros change nothing."""
-
-    def __post_init__(self) -> None:
-        values = (self.temperature, *self.offsets)
-        if not all(type(v) in (int, float) and math.isfinite(v) for v in values):
-            raise ValueError("a calibration holds finite numbers")
-        if self.temperature <= 0:
-            raise ValueError("a temperature is above 0")
-
-    @classmethod
-    def none(cls, classes: int) -> Calibration:
-        """Changes nothing."""
-        return cls(1.0, (0.0,) * classes)
-
-    def __call__(self, probabilities: Probabilities) -> Probabilities:
-        """Class probabilities, (rows, classes), to calibrated ones."""
-        return shifted(tempered(probabilities, self.temperature), np.asarray(self.offsets))
 
 
 def calibrate(
@@ -75,14 +43,6 @@ def calibrate(
     return Calibration(temperature, tuple(found.tolist()))
 
 
-def tempered(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """softmax(log p / temperature), (rows, classes)."""
-    logits = np.log(np.maximum(probabilities, _SMALLEST)) / temperature
-    raised = np.exp(logits - logits.max(1, keepdims=True))
-    total: Probabilities = raised.sum(1, keepdims=True)
-    return raised / total
-
-
 def fit_temperature(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
     """The temperature with the smallest mean −log p of the true class.
 
@@ -94,18 +54,11 @@ def fit_temperature(probabilities: Probabilities, labels: NDArray[np.int64]) -> 
 
     def loss(log_temperature: float) -> float:
         p = tempered(probabilities, math.exp(log_temperature))[rows, labels]
-        return float(-np.log(np.maximum(p, _SMALLEST)).mean())
+        return float(-np.log(np.maximum(p, SMALLEST)).mean())
 
     low, high = (math.log(limit) for limit in _TEMPERATURES)
     found = float(minimize_scalar(loss, bounds=(low, high), method="bounded").x)
     return math.exp(found) if loss(found) < loss(0.0) else 1.0
-
-
-def shifted(probabilities: Probabilities, offsets: Probabilities) -> Probabilities:
-    """p_c · exp(o_c), normalised to sum 1, (rows, classes)."""
-    raised = probabilities * np.exp(offsets)
-    total: Probabilities = raised.sum(1, keepdims=True)
-    return raised / total
 
 
 def fit_offsets(probabilities: Probabilities, labels: NDArray[np.int64]) -> Probabilities:

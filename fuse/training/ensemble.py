@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fuse.figures.calibration import Calibration, Probabilities
 from fuse.models.kernel import KernelClassifier
 from fuse.setting import Setting
 from mmsa_cache.errors import ModelError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
 
-from .calibration import Calibration, Probabilities
 from .classifier import Classifier, make_model, predict
 
 _MAX_PARTS = 1000

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fuse.figures.calibration import Probabilities
 from fuse.figures.probability_resampling import intervals
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 
-from .calibration import Probabilities
 from .ensemble import Blend, Ensemble
 from .judging import (
     JudgedPart,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fuse.figures.calibration import Calibration, Probabilities
 from fuse.figures.metrics import probability_score, selection_score
 from fuse.setting import METRICS, Setting
 from mmsa_cache.features.bank import FeatureBank
 
-from .calibration import Calibration, Probabilities, calibrate
+from .calibration import calibrate
 from .classifier import predict
 from .ensemble import Blend
 from .plan import Part

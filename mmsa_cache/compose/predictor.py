@@ -10,8 +10,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from fuse.figures.calibration import Calibration
 from fuse.setting import Setting, restore
-from fuse.training.calibration import Calibration
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say

@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from extract.encoders.image import resolve_image
 from extract.encoders.text import TextEncoder, resolve_text
 from extract.encoders.transformer import load_model
+from fuse.figures.calibration import Calibration
 from fuse.search.choice import choose, summaries
 from fuse.search.ledger import Ledger
 from fuse.setting import Setting
-from fuse.training.calibration import Calibration
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.compose.predict import classes_of_run

@@ -12,10 +12,10 @@ from fuse.export import onnx_export
 from fuse.export.onnx_check import check_bank, difference
 from fuse.export.onnx_export import TOLERANCE, describe_inputs, export_onnx
 from fuse.export.onnx_inputs import onnx_inputs
+from fuse.figures.calibration import Calibration
 from fuse.models.fusions import FUSIONS
 from fuse.models.kernel import KERNEL, KernelClassifier
 from fuse.setting import Setting
-from fuse.training.calibration import Calibration
 from fuse.training.classifier import Classifier, make_model
 from fuse.training.ensemble import Blend, Ensemble
 from mmsa_cache.errors import ModelError, SettingsError

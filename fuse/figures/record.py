@@ -1,0 +1,41 @@
+"""What records of figures are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict
+
+LEVEL = 0.95
+"""Share of the resamples that an interval spans."""
+
+Whole = Annotated[int, Strict()]
+Count = Annotated[int, Strict(), Field(ge=0)]
+Number = Annotated[float, Strict(), AllowInfNan(False)]
+
+
+class Record(BaseModel):
+    """Figures that never change once computed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; fields that were never set are left out."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A bootstrap percentile interval of a figure (0–1) or of a difference (−1 … 1)."""
+
+    low: Number
+    high: Number
+
+    @classmethod
+    def of(cls, samples: NDArray[np.float64]) -> Interval:
+        """The central `LEVEL` of resampled figures, (resamples,)."""
+        low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return cls(float(low), float(high))

@@ -1,0 +1,185 @@
+"""Figures of a trained model as records: what a run's ``metrics.json`` and ``metrics.jsonl`` hold.
+
+A record of an older version may lack optional fields and have others, which are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from .calibration import Calibration
+from .record import Count, Interval, Number, Record, Whole
+
+Metric = Literal["macro_f1", "accuracy", "neg_log_loss"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+"""What a model may be stopped and chosen by; more is better for each."""
+
+
+class ClassScores(Record):
+    """Figures of one class (0–1)."""
+
+    precision: Number
+    recall: Number
+    f1: Number
+    support: Count
+    """Rows of the class."""
+    average_precision: Number | None = None
+    """None where all rows or none are of the class."""
+
+
+class Scores(Record):
+    """Figures of predictions (0–1 unless noted). See `metrics.score`."""
+
+    rows: Count
+    accuracy: Number
+    macro_precision: Number
+    macro_recall: Number
+    macro_f1: Number
+    weighted_f1: Number
+    """Weighted by the rows of each class; the macro figures count classes alike."""
+    per_class: dict[str, ClassScores]
+    """By class name, in the order of the codes."""
+    confusion: list[list[Count]]
+    """Rows by true and predicted class."""
+    neg_log_loss: Number | None = None
+    """Mean log-probability of the true class, at most 0."""
+    brier: Number | None = None
+    """Mean squared distance of the probabilities to the one-hot truth, 0–2."""
+    calibration_error: Number | None = None
+    """See `reliability.calibration`."""
+    roc_auc: Number | None = None
+    """Each class against the rest, mean over classes; None where no class has rows and others."""
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        count = len(self.per_class)
+        if len(self.confusion) != count or any(len(row) != count for row in self.confusion):
+            raise ValueError(f"expected {count} rows of {count} cells in 'confusion'")
+        return self
+
+
+class MetricScores(Record):
+    """A value for each of `METRICS`."""
+
+    macro_f1: Number
+    accuracy: Number
+    neg_log_loss: Number
+
+    def value(self, metric: Metric) -> float:
+        """The value of one metric."""
+        value: float = getattr(self, metric)
+        return value
+
+
+class PartScores(MetricScores):
+    """Calibrated scores of one outer part."""
+
+    rows: Count
+
+
+class EpochRecord(Record):
+    """One epoch of one member: a line of ``metrics.jsonl``."""
+
+    member: Whole = 1
+    """From 1."""
+    epoch: Whole
+    """From 1."""
+    loss: Number
+    """Mean training loss."""
+    learning_rate: Number
+    """At the end of the epoch."""
+    macro_f1: Number | None = None
+    """Of the validation rows, as the next two; None without such rows."""
+    accuracy: Number | None = None
+    neg_log_loss: Number | None = None
+
+    def value(self, metric: Metric) -> float | None:
+        """The value of one metric; None without validation rows."""
+        value: float | None = getattr(self, metric)
+        return value
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; without validation rows there are no metrics."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class MemberRecord(Record):
+    """A member of the folds: where it stopped, its metrics on its validation rows, and alone."""
+
+    member: Whole
+    """From 1, as `setting` and `part`."""
+    setting: Whole = 1
+    part: Whole = 1
+    seed: Whole | None = None
+    best_epoch: Whole
+    training_rows: Count
+    stopping_rows: Count
+    """Validation rows."""
+    macro_f1: Number
+    accuracy: Number
+    neg_log_loss: Number | None = None
+    outer: MetricScores | None = None
+    """Of this member alone, uncalibrated, on the outer rows of its part."""
+
+
+class Spread(Record):
+    """Mean and sample deviation of several values; a single value has deviation 0."""
+
+    mean: Number
+    deviation: Number
+
+
+class ClassIntervals(Record):
+    """Intervals of a class; None where no resample has the figure."""
+
+    f1: Interval
+    average_precision: Interval | None
+
+
+class ScoreIntervals(Record):
+    """Intervals of `Scores`; None where no resample has the figure."""
+
+    accuracy: Interval
+    macro_f1: Interval
+    weighted_f1: Interval
+    macro_precision: Interval
+    macro_recall: Interval
+    roc_auc: Interval | None = None
+    neg_log_loss: Interval | None = None
+    brier: Interval | None = None
+    calibration_error: Interval | None = None
+    per_class: dict[str, ClassIntervals]
+    """By class name, in the order of the codes."""
+
+
+class Duplicates(Record):
+    """Outer rows that show a post which was learned from."""
+
+    rows: Count
+    guids: list[str]
+
+
+class RunFigures(Record):
+    """Figures of a final model on rows that took part in no choice: ``metrics.json``."""
+
+    outer: Scores
+    outer_uncalibrated: Scores | None = None
+    inner: Scores | None = None
+    """Of held-out development rows."""
+    inner_uncalibrated: Scores | None = None
+    calibration: Calibration | None = None
+    parts: list[PartScores] = Field(default_factory=list)
+    spread_parts: dict[Metric, Spread] = Field(default_factory=dict)
+    """Over the outer parts."""
+    duplicates: Duplicates | None = None
+    outer_without_duplicates: Scores | None = None
+    """None where there are no other rows."""
+    members: list[MemberRecord] = Field(default_factory=list)
+    spread: dict[Metric, Spread] = Field(default_factory=dict)
+    """Of single members over the outer rows."""
+    intervals: ScoreIntervals | None = None
+    """Of `outer`."""
+    training_rows: Count | None = None
+    """Development rows of the first part."""
