@@ -14,7 +14,7 @@ from torch import Tensor
 
 from extract.inputs.decode import DECODER, RESIZE, fit_square
 from mmsa_cache.errors import ModelError
-from mmsa_cache.hashing import file_sha256
+from mmsa_cache.store.identity import EncoderIdentity
 
 from .compat import prepare_torchvision
 from .compute import precision, to_device, to_storage
@@ -24,7 +24,7 @@ from .options import Options
 from .protocol import Encoded, ImageTower, Size
 from .timm_tower import TimmTower
 from .transformer import load_model, resolve_folder
-from .weights import timm_file
+from .weights import timm_file, weights_sha256
 
 _FOREIGN_ARGUMENTS = {
     "pretrained",
@@ -58,9 +58,19 @@ class ImageSpec:
     """The encoder's part of the fingerprint."""
 
     @property
+    def identity(self) -> EncoderIdentity:
+        """What changes its features."""
+        return EncoderIdentity(
+            modality="image",
+            name=self.name,
+            random_weights=self.random_seed is not None,
+            fields=self.fields,
+        )
+
+    @property
     def label(self) -> str:
         """Name for people; says so where the weights are random."""
-        return self.name + (" (random weights)" if self.random_seed is not None else "")
+        return self.identity.label
 
     def computed_in(self, compute: str) -> ImageSpec:
         """The same in another precision."""
@@ -126,7 +136,7 @@ def resolve_image(
                 f"--image-weights {weights} is not an existing .safetensors file.",
                 "Give pretrained, random or a FILE.safetensors; pickled weights are never loaded.",
             )
-        source = file_sha256(file)
+        source = weights_sha256(file)
     pixels = size or int(own.get("input_size", (3, 224, 224))[-1])
     crop = float(own.get("crop_pct") or 0.875) if fit == "crop" else None
     channel_mean = tuple(mean or own.get("mean") or (0.485, 0.456, 0.406))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
+
+from mmsa_cache.store.identity import EncoderIdentity
 
 _ROW_OVERHEAD = 64
 """Bytes of a row's name, variant, operation and offset."""
@@ -130,3 +132,15 @@ class Encoder(Protocol):
         """Texts or pictures → inputs of the model; the first axis is what batches are sorted by."""
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded: ...
+
+
+class ResolvedEncoder(Protocol):
+    """An encoder whose files are found and hashed; it is not loaded yet."""
+
+    @property
+    def identity(self) -> EncoderIdentity: ...
+
+    def computed_in(self, compute: str) -> Self:
+        """The same encoder in another precision."""
+
+    def load(self, device: torch.device) -> Encoder: ...

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmsa_cache.errors import ModelError
+from mmsa_cache.store.identity import EncoderIdentity
 
 from .compute import precision, to_device, to_storage
 from .joint import JointTextTower, text_limit
@@ -49,9 +50,19 @@ class TextSpec:
     """The encoder's part of the fingerprint."""
 
     @property
+    def identity(self) -> EncoderIdentity:
+        """What changes its features."""
+        return EncoderIdentity(
+            modality="text",
+            name=self.name,
+            random_weights=self.random_seed is not None,
+            fields=self.fields,
+        )
+
+    @property
     def label(self) -> str:
         """Name for people; says so where the weights are random."""
-        return self.name + (" (random weights)" if self.random_seed is not None else "")
+        return self.identity.label
 
     def computed_in(self, compute: str) -> TextSpec:
         """The same in another precision."""

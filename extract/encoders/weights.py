@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -68,7 +69,7 @@ def _packaged_minilm() -> Path | None:
     except ImportError:
         return None
     folder = Path(get_model_path())
-    found = file_sha256(folder / "model.safetensors")
+    found = weights_sha256(folder / "model.safetensors")
     if found != MINILM_SHA256:
         raise ModelError(
             f"{folder / 'model.safetensors'} is not the published all-MiniLM-L6-v2 "
@@ -106,9 +107,20 @@ def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
     raise ModelError(f"The weights of {model!r} are not to be had: {failure}", hint) from failure
 
 
+def weights_sha256(path: Path) -> str:
+    """sha256 of a file (hex); hashed once a process as long as the file is not touched."""
+    found = path.stat()
+    return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: Path, *touched: int) -> str:
+    return file_sha256(path)
+
+
 def files_sha256(folder: Path, patterns: tuple[str, ...]) -> str:
     """sha256 over the names and bytes of the files that match, sorted by name (hex)."""
     total = hashlib.sha256()
     for path in sorted({p for pattern in patterns for p in folder.glob(pattern)}):
-        total.update(f"{path.name}:{file_sha256(path)}\n".encode())
+        total.update(f"{path.name}:{weights_sha256(path)}\n".encode())
     return total.hexdigest()

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from extract.encode import encode_rows
 from extract.encoders.image import ImageSpec
+from extract.encoders.protocol import Encoder
 from extract.inputs.augment import augment_image, augment_text, variant_rng
 from extract.inputs.decode import decode, needed_side
 from extract.plan import Reader, Row, plan_rows
@@ -47,6 +50,33 @@ def reader_of(modality: str, spec: Spec, seed: int) -> Reader:
         return value, operation
 
     return read
+
+
+def encoded_now(
+    settings: Settings,
+    device: torch.device,
+    samples: Sequence[Sample],
+    spec: Spec,
+    encoder: Encoder,
+) -> ModalityFeatures:
+    """Features of samples, encoded now, without variants.
+
+    Args:
+        settings: The command's settings.
+        device: Where the encoder runs.
+        samples: What to encode.
+        spec: The encoder.
+        encoder: The same, loaded.
+    """
+    modality = spec.identity.modality
+    shard = encode_rows(
+        plan_rows(samples, {}),
+        reader_of(modality, spec, settings.seed),
+        encoder,
+        device,
+        settings.extract.batch_size,
+    )
+    return ModalityFeatures([shard], f"{modality} ({spec.label})")
 
 
 class LiveEncoders:

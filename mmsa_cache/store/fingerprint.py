@@ -13,14 +13,27 @@ from mmsa_cache.hashing import digest
 Fields = dict[str, Any]
 
 
-def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Says field by field how ``found`` differs from ``expected``."""
+def differences(
+    expected: Mapping[str, Any],
+    found: Mapping[str, Any],
+    *,
+    found_has: str = "the cache has",
+    expected_is: str = "wanted is",
+) -> list[str]:
+    """Says field by field how ``found`` differs from ``expected``.
+
+    Args:
+        expected: What is needed.
+        found: What is there.
+        found_has: Words before a value that is there.
+        expected_is: Words before a value that is needed.
+    """
     missing = "(absent)"
     lines = []
     for key in sorted(expected.keys() | found.keys()):
         want, have = expected.get(key, missing), found.get(key, missing)
         if want != have:
-            lines.append(f"{key}: the cache has {_short(have)}, wanted is {_short(want)}")
+            lines.append(f"{key}: {found_has} {_short(have)}, {expected_is} {_short(want)}")
     return lines
 
 

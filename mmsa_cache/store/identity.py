@@ -1,0 +1,73 @@
+"""What identifies an encoder, and the features that a study or a run is made on."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue
+
+from .fingerprint import differences
+
+# As JSON reads it back: tuples are lists, so that equality does not depend on the way here.
+_Fields = Annotated[
+    dict[str, JsonValue], BeforeValidator(lambda fields: json.loads(json.dumps(fields)))
+]
+
+
+class EncoderIdentity(BaseModel):
+    """A frozen encoder: its name, and every field that changes its features."""
+
+    model_config = ConfigDict(frozen=True)
+
+    modality: Literal["text", "image"]
+    name: str
+    random_weights: bool
+    """Whether its weights are random, not trained."""
+    fields: _Fields
+    """The encoder's part of a cache's fingerprint."""
+
+    @classmethod
+    def of_fields(cls, fields: dict[str, JsonValue]) -> EncoderIdentity:
+        """The identity that an encoder's part of a fingerprint gives.
+
+        Raises:
+            ValueError: The fields are not those of an encoder.
+        """
+        weights = str(fields.get("weights", ""))
+        return cls.model_validate(
+            {
+                "modality": fields.get("modality"),
+                "name": fields.get("encoder"),
+                "random_weights": weights.startswith("random:"),
+                "fields": fields,
+            }
+        )
+
+    @property
+    def label(self) -> str:
+        """Name for people; says so where the weights are random."""
+        return f"{self.name} (random weights)" if self.random_weights else self.name
+
+    def changes_since(self, trained_on: EncoderIdentity) -> list[str]:
+        """Names each field that differs from the encoder that a model was trained on.
+
+        The precision may differ: its effect is small and documented.
+        """
+        here = self.fields | {"compute": trained_on.fields.get("compute")}
+        return differences(
+            here, trained_on.fields, found_has="the model was trained with", expected_is="here is"
+        )
+
+
+class Origin(BaseModel):
+    """What identifies the features and labels that a study or a run is made on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str | dict[str, str]
+    """Name of the text encoder's cache; by encoder where others than the default are used."""
+    image: str | dict[str, str]
+    """The same of the image encoder."""
+    classes: tuple[str, ...]
+    """Class names in the order of their codes."""

@@ -1,0 +1,124 @@
+"""What one command works on is resolved once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extract.encoders import weights
+from mmsa_cache.compose import session as session_module
+from mmsa_cache.compose.session import Session
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.errors import ModelError
+from mmsa_cache.store.identity import EncoderIdentity, Origin
+from tests.support.data_folders import mmsa
+from tests.support.pairs import make_pairs
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
+    """Extracted posts, with encoders of random weights."""
+    folder = tmp_path_factory.mktemp("session")
+    make_pairs(folder / "posts", 24)
+    (folder / "mmsa.toml").write_text(
+        f"""[data]
+root = "{folder}/posts"
+note = "made up"
+[text]
+model = "{text_model}"
+weights = "random"
+max_tokens = 16
+[image]
+model = "resnet10t"
+weights = "random"
+size = 32
+kwargs = {{ channels = [8, 8, 8, 8] }}
+[cache]
+dir = "{folder}/cache"
+[encoders.short.text]
+model = "{text_model}"
+weights = "random"
+max_tokens = 8
+"""
+    )
+    mmsa(folder, "extract", "--encoders", "all")
+    return folder
+
+
+PAIRS = [("default", "default"), ("short", "default")]
+
+
+def test_a_session_resolves_and_hashes_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved: Counter[str] = Counter()
+    for modality in ("text", "image"):
+        name = f"resolve_{modality}_encoder"
+        real = getattr(session_module, name)
+
+        def counting(*arguments: Any, real: Any = real, modality: str = modality) -> Any:
+            resolved[modality] += 1
+            return real(*arguments)
+
+        monkeypatch.setattr(session_module, name, counting)
+    hashed: Counter[Path] = Counter()
+    sha256 = weights.file_sha256
+
+    def counting_hash(path: Path) -> str:
+        hashed[path] += 1
+        return sha256(path)
+
+    monkeypatch.setattr(weights, "file_sha256", counting_hash)
+    weights._sha256.cache_clear()
+    session = Session(load_settings({}, folder=tiny, environ={}))
+    bank = session.bank("train", PAIRS)
+    assert len(bank) == len(session.samples("train")) == len(session.groups)
+    assert session.origin(PAIRS) == session.origin(PAIRS)
+    assert session.labels(PAIRS)["image"] == "resnet10t (random weights)"
+    assert session.notes(PAIRS)[0] == "made up"
+    assert len(session.notes(PAIRS)) == 3
+    session.live_bank(session.samples("train")[:2])
+    assert resolved == {"text": 2, "image": 1}
+    assert hashed
+    assert set(hashed.values()) == {1}
+
+
+def test_origin_names_caches_by_encoder_only_where_needed(tiny: Path) -> None:
+    session = Session(load_settings({}, folder=tiny, environ={}))
+    own, every = session.origin(), session.origin_of_all()
+    assert isinstance(own.text, str)
+    assert isinstance(every.text, dict)
+    assert every.text["default"] == own.text
+    assert set(every.text) == {"default", "short"}
+    assert session.origin(PAIRS).text == every.text
+    assert session.origin(PAIRS).image == own.image
+    bank = session.bank("train", PAIRS)
+    assert Path(bank.text.name).name == own.text
+    assert Path(bank.using("short", "default").text.name).name == every.text["short"]
+    assert Origin.model_validate_json(own.model_dump_json()) == own
+
+
+def test_other_encoders_than_those_trained_on_are_refused(tiny: Path) -> None:
+    settings = load_settings({}, folder=tiny, environ={})
+    trained_on = Session(settings).identities()
+    assert Session(settings, trained_on=trained_on).encoder("text").label
+    other = load_settings({"text.max_tokens": 9}, folder=tiny, environ={})
+    session = Session(other, trained_on=trained_on)
+    assert session.encoder("image").label
+    with pytest.raises(ModelError, match="not the one that the model was trained on") as error:
+        session.encoder("text")
+    assert error.value.problems == ["max_tokens: the model was trained with 16, here is 9"]
+
+
+def test_an_identity_is_read_back_from_its_fields(tiny: Path) -> None:
+    identity = Session(load_settings({}, folder=tiny, environ={})).encoder("text").identity
+    assert identity.random_weights
+    assert identity.label.endswith(" (random weights)")
+    assert EncoderIdentity.of_fields(identity.fields) == identity
+    assert EncoderIdentity.model_validate_json(identity.model_dump_json()) == identity
+    assert not identity.changes_since(identity)
+    computed = EncoderIdentity.of_fields(identity.fields | {"compute": "float16"})
+    assert not computed.changes_since(identity)
+    with pytest.raises(ValueError, match="modality"):
+        EncoderIdentity.of_fields({"encoder": "nothing"})
