@@ -22,7 +22,7 @@ from mmsa_cache.hashing import digest
 from mmsa_cache.shelf import Shelf
 
 from .cells import Cell, title_of
-from .protocol import Codes, Protocol
+from .trainings import Codes, Trainings
 
 _KEPT = {"predicted", "held_out", "parameters", "seconds"}
 _LOOK_AGAIN = 0.5
@@ -34,7 +34,7 @@ class Outcome:
     """What the trainings of some settings gave."""
 
     predicted: dict[Setting, Codes]
-    """(members, rows) of `Protocol.rows`, of every setting whose trainings are all done"""
+    """(members, rows) of `Trainings.rows`, of every setting whose trainings are all done"""
     records: dict[Setting, list[dict[str, Any]]]
     """A record a unit: ``parameters``, ``seconds``, ``held_out`` (its stopping score)"""
     failures: list[tuple[Setting, str, str]]
@@ -43,7 +43,7 @@ class Outcome:
 
 def run(
     settings: Sequence[Setting],
-    how: Protocol,
+    how: Trainings,
     source: Source,
     labels: NDArray[np.int64],
     *,

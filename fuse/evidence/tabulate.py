@@ -14,7 +14,7 @@ from fuse.figures.resampling import SEED, class_recall, figures, resampled_confu
 
 from .ablation import Outcome
 from .cells import Cell
-from .protocol import Codes
+from .trainings import Codes
 
 RESAMPLES = 2000
 """Bootstrap resamples behind every interval of a table."""

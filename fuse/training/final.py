@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fuse.figures.calibration import Probabilities
 from fuse.figures.probability_resampling import intervals
 from fuse.setting import Setting
+from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 
@@ -49,12 +50,9 @@ def train(
     settings: Sequence[Setting],
     bank: FeatureBank,
     groups: NDArray[np.int64],
+    protocol: Protocol,
     *,
-    outer: str,
     names: Sequence[str],
-    seed: int,
-    folds: int,
-    seeds: int = 1,
     averaged: bool = True,
     refit: bool = False,
     on_epoch: Callable[[Record], None] = lambda record: None,
@@ -68,13 +66,9 @@ def train(
             says which metric counts and how the whole is calibrated.
         bank: Features of the labelled rows.
         groups: Duplicate groups, (samples,).
-        outer: Kind of outer split, see `mmsa_cache.data.splits.outer_splits`; of a cross-validation
-            every part is judged by the members that did not see it, and the final model has the
-            members of all parts.
+        protocol: See `plan`; of a cross-validation every part is judged by the members that did not
+            see it, and the final model has the members of all parts.
         names: Class names.
-        seed: Seed of splits and training.
-        folds: Folds of the development rows, see `plan`.
-        seeds: Members a fold.
         averaged: The model is the average of its members; else, of each setting, the member with
             the best value on its own held-out fold.
         refit: The folds' members only calibrate, and say after how many epochs training ends; the
@@ -89,7 +83,7 @@ def train(
     if refit and not averaged:
         raise SettingsError("refit trains no member that could be the best of its folds.")
     labels = bank.labels.cpu().numpy()
-    parts = plan(labels, groups, outer=outer, folds=folds, seeds=seeds, seed=seed)
+    parts = plan(labels, groups, protocol)
     fits: list[Fit] = []
 
     def fit_all(setting: Setting, tasks: list[Task]) -> list[Fit]:
@@ -113,10 +107,10 @@ def train(
         for part, members, at in zip(parts, of_folds, trained, strict=True):
             final = _kept(setting, members, averaged)
             if refit:
-                final = fit_all(_refitting(setting, members), _whole(part, seeds))
+                final = fit_all(_refitting(setting, members), _whole(part, protocol.seeds))
             at.append(MemberBlends(_blend(setting, members), _blend(setting, final)))
     judged = [
-        JudgedPart.by(part, pairs, bank, labels, folds, settings[0])
+        JudgedPart.by(part, pairs, bank, labels, protocol.folds, settings[0])
         for part, pairs in zip(parts, trained, strict=True)
     ]
     blends = [

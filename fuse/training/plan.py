@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.splits import grouped_folds, outer_splits
 
 from .task import Task
@@ -24,15 +25,7 @@ class Part:
     tasks: list[Task]
 
 
-def plan(
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    *,
-    outer: str,
-    folds: int,
-    seeds: int,
-    seed: int,
-) -> list[Part]:
+def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protocol) -> list[Part]:
     """Says which rows every member learns from.
 
     The development rows of an outer part are cut into folds that keep duplicate groups together.
@@ -42,19 +35,17 @@ def plan(
     Args:
         labels: Class codes, (rows,).
         groups: Duplicate groups, (rows,).
-        outer: Kind of outer split, see `mmsa_cache.data.splits.outer_splits`.
-        folds: Folds; with 1 a member stops on an eighth of the rows.
-        seeds: Members a fold.
-        seed: Seed of splits and members.
+        protocol: With one fold a member stops on an eighth of the rows.
     """
+    folds, seed = protocol.folds, protocol.seed
     parts = []
-    for development, judged in outer_splits(outer, labels, groups, seed):
+    for development, judged in outer_splits(protocol.outer, labels, groups, seed):
         cuts = grouped_folds(
             labels[development], groups[development], folds if folds > 1 else _STOPPING_FOLDS, seed
         )[:folds]
         tasks = [
             Task(development[inside], development[outside], seed + turn * folds + number)
-            for turn in range(seeds)
+            for turn in range(protocol.seeds)
             for number, (inside, outside) in enumerate(cuts)
         ]
         parts.append(Part(development, judged, tasks))

@@ -15,18 +15,20 @@ import numpy as np
 
 from fuse.evidence import ablation
 from fuse.evidence.cells import Cell, cells, title_of
-from fuse.evidence.protocol import Protocol, protocol
 from fuse.evidence.tabulate import RESAMPLES, tabulate
+from fuse.evidence.trainings import Trainings
 from fuse.search.space import Study, value_problem
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting, parse
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import Advance, progress, say
+from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.native.cores import usable_cores
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.shelf import Shelf
+from mmsa_cache.validation import validated
 
 from .ablation_table import WRITERS, format_ablation
 from .encoders import joined_labels, notes_of
@@ -60,7 +62,7 @@ def ablate(
         outer: Rows that judge; default: the study's, or ``report``.
         folds: Folds of the development rows, a training each; default: the study's, or 5.
         seeds: Trainings a fold; default: the study's, or 1.
-        stop: See `fuse.evidence.protocol.protocol`.
+        stop: See `mmsa_cache.data.protocol.Protocol`.
         workers: Worker processes; None takes one a usable core, or one a GPU.
         out: Files for the table, ``.csv``, ``.md`` or ``.json``.
 
@@ -147,15 +149,14 @@ def train_cells(
     devices = devices_of(settings.device, workers)
     shelf = Shelf(SHELF)
     started = time.monotonic()
+    values = {"outer": outer, "folds": folds, "seeds": seeds, "seed": settings.seed, "stop": stop}
+    protocol = validated(Protocol, values, "This protocol cannot be followed.")
     with (
         prepared(settings, pairs, {setting.grid for setting in chosen}, RUNS) as ready,
         shelf.exclusive(),
     ):
         labels = ready["labels"]
-        how = protocol(
-            labels, ready["groups"], outer=outer, folds=folds, seeds=seeds,
-            seed=settings.seed, stop=stop,
-        )  # fmt: skip
+        how = Trainings.of(protocol, labels, ready["groups"])
         outcome, done_before = _train(table, how, ready, shelf, metric, devices)
     judged = labels[how.rows]
     record = {
@@ -190,7 +191,7 @@ def train_cells(
 
 def _train(
     table: Sequence[Cell],
-    how: Protocol,
+    how: Trainings,
     ready: dict[str, Any],
     shelf: Shelf,
     metric: str,

@@ -40,7 +40,7 @@ def report(
         outer: Rows that judge; the report's split.
         folds: See `ablate`.
         seeds: See `ablate`.
-        stop: See `fuse.evidence.protocol.protocol`.
+        stop: See `mmsa_cache.data.protocol.Protocol`.
         workers: See `ablate`.
         out: A Markdown file for the page; figure 3 is written beside it.
 

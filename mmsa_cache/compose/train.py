@@ -21,6 +21,7 @@ from fuse.training.plan import plan
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.splits import duplicate_groups
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.runs.directory import (
@@ -100,16 +101,8 @@ def train(
     }
     with new_run(name, identity) as (name, folder):
         kept = FolderCheckpoint(folder / CHECKPOINT)
-        parts = len(
-            plan(
-                bank.labels.cpu().numpy(),
-                groups,
-                outer=outer,
-                folds=folds,
-                seeds=seeds,
-                seed=settings.seed,
-            )
-        )
+        protocol = Protocol(outer=outer, folds=folds, seeds=seeds, seed=settings.seed)
+        parts = len(plan(bank.labels.cpu().numpy(), groups, protocol))
         each = parts * seeds * (folds + refit)
         members = each * len(chosen)
         epochs = each * sum(setting.epochs for setting in chosen)
@@ -143,11 +136,8 @@ def train(
                 chosen,
                 bank,
                 groups,
-                outer=outer,
+                protocol,
                 names=classes,
-                seed=settings.seed,
-                folds=folds,
-                seeds=seeds,
                 averaged=averaged,
                 refit=refit,
                 on_epoch=on_epoch,

@@ -24,19 +24,21 @@ from typer.testing import CliRunner, Result
 
 from fuse.evidence import ablation, parity
 from fuse.evidence.cells import Cell, cells
-from fuse.evidence.protocol import Protocol, protocol
 from fuse.evidence.report_figures import BEST, REPORT
 from fuse.evidence.tabulate import tabulate
+from fuse.evidence.trainings import Trainings
 from fuse.search.space import Study
 from fuse.setting import Setting
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose import ablate as verb_ablate
 from mmsa_cache.compose import ablate_report
+from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.shelf import Shelf
+from mmsa_cache.validation import validated
 from tests.support.cached_rows import write_rows
 from tests.support.fake_search import GROUPS, LABELS, NAMES, FakeFit, FakeSource, start_thread
 
@@ -99,10 +101,9 @@ SETTINGS = [Setting(text_dim=d, learning_rate=1e-2, epochs=2, keep="last") for d
 
 
 def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any:
-    protocol = options.pop("protocol", None) or protocol_of()
     return ablation.run(
         settings,
-        protocol,
+        options.pop("how", None) or trainings_of(),
         FakeSource(),
         LABELS,
         names=NAMES,
@@ -116,9 +117,9 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
     )
 
 
-def protocol_of(**changes: Any) -> Protocol:
+def trainings_of(**changes: Any) -> Trainings:
     values = {"outer": "grouped", "folds": 2, "seeds": 2, "seed": 1, **changes}
-    return protocol(LABELS, GROUPS, **values)
+    return Trainings.of(validated(Protocol, values, "Wrong."), LABELS, GROUPS)
 
 
 def trainings(folder: Path) -> int:
@@ -128,8 +129,8 @@ def trainings(folder: Path) -> int:
 
 @pytest.mark.parametrize("outer", ["grouped", "stratified-3"])
 def test_the_table_equals_an_independent_computation(tmp_path: Path, outer: str) -> None:
-    how = protocol_of(outer=outer)
-    outcome = run(tmp_path, protocol=how)
+    how = trainings_of(outer=outer)
+    outcome = run(tmp_path, how=how)
     table = [Cell({"text_dim": str(s.text_dim)}, s) for s in SETTINGS]
     truth = LABELS[how.rows]
     records = tabulate(table, outcome, truth, NAMES, resamples=60, seed=3)
@@ -190,12 +191,12 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     for setting in SETTINGS:
         assert np.array_equal(first.predicted[setting], again.predicted[setting])
     # More seeds take up those there are; a damaged file is made again.
-    run(tmp_path, SETTINGS[:1], protocol=protocol_of(seeds=3), on_start=lambda *c: told.append(c))
+    run(tmp_path, SETTINGS[:1], how=trainings_of(seeds=3), on_start=lambda *c: told.append(c))
     assert trainings(tmp_path) == 14
     next((tmp_path / "shelf").glob("*.json")).write_text("{")
     run(tmp_path, on_start=lambda *counts: told.append(counts))
     assert told == [(0, 12), (12, 12), (4, 6), (11, 12)]
-    run(tmp_path, protocol=protocol_of(seed=2))
+    run(tmp_path, how=trainings_of(seed=2))
     assert trainings(tmp_path) == 15 + 12, "other rows are other trainings"
 
 
@@ -207,7 +208,7 @@ def test_a_failed_setting_leaves_the_others(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="1 cell") as caught:
         ablation.check(outcome, table)
     assert "learning_rate 0.5: The loss is nan" in str(caught.value)
-    assert len(tabulate(table, outcome, LABELS[protocol_of().rows], NAMES)) == 1
+    assert len(tabulate(table, outcome, LABELS[trainings_of().rows], NAMES)) == 1
 
 
 def main() -> None:
@@ -284,15 +285,15 @@ def test_a_study_gives_axes_and_what_holds_for_all(
 
 
 def test_stopping_on_the_judged_rows_learns_from_all_others() -> None:
-    how = protocol_of(stop="judged", folds=1)
+    how = trainings_of(stop="judged", folds=1)
     assert how.members == 2
     for unit in how.units:
         assert unit.validation.tolist() == unit.judged.tolist()
         assert sorted([*unit.train.tolist(), *unit.judged.tolist()]) == list(range(len(LABELS)))
     with pytest.raises(SettingsError, match="holds no fold back"):
-        protocol_of(stop="judged")
-    with pytest.raises(SettingsError, match="Unknown --stop"):
-        protocol_of(stop="never")
+        trainings_of(stop="judged")
+    with pytest.raises(SettingsError, match="stop: Input should be 'held-out' or 'judged'"):
+        trainings_of(stop="never")
 
 
 def test_the_report_has_a_cell_for_each_of_its_figures() -> None:

@@ -22,6 +22,7 @@ from fuse.training.plan import plan
 from fuse.training.programs import Alone, Member
 from fuse.training.task import Fit, Task, TrainingError
 from fuse.training.trainer import fit, fit_group
+from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import DamagedCacheError, ModelError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
@@ -211,7 +212,7 @@ def test_pooled_vectors_beside_the_fusion_reach_the_head(bank: FeatureBank, leve
 def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
     setting = replace(SMALL, epochs=2)
     groups = np.arange(len(bank))
-    made = train([setting], bank, groups, outer="grouped", names=NAMES, seed=1, folds=3)
+    made = train([setting], bank, groups, of("grouped", folds=3), names=NAMES)
     assert len(made.ensemble.members) == 3
     each = [predict(m, bank, made.outer, setting) for m in made.ensemble.members]
     plain = made.ensemble.predict(bank, made.outer, calibrated=False)
@@ -228,10 +229,14 @@ def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
     np.testing.assert_array_equal(again.predict(bank, made.outer), made.probabilities)
 
 
+def of(outer: str, folds: int = 2, seeds: int = 1) -> Protocol:
+    return Protocol(outer=outer, folds=folds, seeds=seeds, seed=1)
+
+
 def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
     setting = replace(SMALL, epochs=2)
     groups = np.arange(len(bank))
-    made = train([setting], bank, groups, outer="grouped", names=NAMES, seed=1, folds=2, seeds=3)
+    made = train([setting], bank, groups, of("grouped", seeds=3), names=NAMES)
     members = made.figures["members"]
     assert len({m["seed"] for m in members}) == 6
     labels = bank.labels[torch.as_tensor(made.outer)].numpy()
@@ -243,7 +248,7 @@ def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
     assert spread["mean"] == pytest.approx(np.mean(alone))
     assert spread["deviation"] == pytest.approx(np.std(alone, ddof=1))
     # A development row is held out once a seed; its inner prediction is the mean over seeds.
-    parts = plan(bank.labels.numpy(), groups, outer="grouped", folds=2, seeds=3, seed=1)
+    parts = plan(bank.labels.numpy(), groups, of("grouped", seeds=3))
     inner = np.concatenate(
         [
             np.mean(
@@ -259,9 +264,7 @@ def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
     truth = np.concatenate([bank.labels.numpy()[t.validation] for t in parts[0].tasks[:2]])
     expected = probability_score(truth, inner, NAMES)["neg_log_loss"]
     assert made.figures["inner_uncalibrated"]["neg_log_loss"] == pytest.approx(expected)
-    one = train(
-        [setting], bank, groups, outer="grouped", names=NAMES, seed=1, folds=2, averaged=False
-    )
+    one = train([setting], bank, groups, of("grouped"), names=NAMES, averaged=False)
     assert len(one.ensemble.members) == 1
     kept = [f.kept["macro_f1"] for f in one.fits]
     best = one.fits[kept.index(max(kept))].model
@@ -277,9 +280,9 @@ def test_a_cross_validation_judges_every_row_by_members_that_did_not_see_it(
 ) -> None:
     setting = replace(SMALL, epochs=1)
     groups = np.arange(len(bank)) // 2
-    made = train([setting], bank, groups, outer=outer, names=NAMES, seed=1, folds=2)
+    made = train([setting], bank, groups, of(outer), names=NAMES)
     assert made.outer.tolist() == list(range(len(bank)))
-    parts = plan(bank.labels.numpy(), groups, outer=outer, folds=2, seeds=1, seed=1)
+    parts = plan(bank.labels.numpy(), groups, of(outer, seeds=1))
     assert len(parts) == 3
     for number, part in enumerate(parts):
         for task in part.tasks:
@@ -298,9 +301,7 @@ def test_a_cross_validation_judges_every_row_by_members_that_did_not_see_it(
 def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: FeatureBank) -> None:
     settings = [replace(SMALL, epochs=3), replace(KERNEL_SETTING, epochs=2)]
     groups = np.arange(len(bank))
-    made = train(
-        settings, bank, groups, outer="grouped", names=NAMES, seed=1, folds=2, seeds=2, refit=True
-    )
+    made = train(settings, bank, groups, of("grouped", seeds=2), names=NAMES, refit=True)
     assert [len(blend.members) for blend in made.ensemble.blends] == [2, 2]
     assert len(made.figures["members"]) == 8, "those of the folds; the refitted ones stop nowhere"
     blends = [
@@ -309,7 +310,7 @@ def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: Featur
     ]
     plain = np.mean([blend.predict(bank, made.outer) for blend in blends], axis=0)
     np.testing.assert_allclose(made.probabilities, made.ensemble.calibration(plain))
-    parts = plan(bank.labels.numpy(), groups, outer="grouped", folds=2, seeds=2, seed=1)
+    parts = plan(bank.labels.numpy(), groups, of("grouped", seeds=2))
     epochs = [m["best_epoch"] for m in made.figures["members"] if m["setting"] == 1]
     whole = replace(settings[0], keep="last", epochs=round(float(np.median(epochs))))
     task = Task(parts[0].development, np.empty(0, np.int64), parts[0].tasks[0].seed)

@@ -1,0 +1,36 @@
+"""How the rows of a data set are divided among training, choice and judgement."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Protocol(BaseModel):
+    """Which rows train, which choose and which judge.
+
+    Stored with every study and every run: equal protocols on equal data give equal rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    """Of the rules that draw the rows."""
+    outer: str = "report"
+    """Rows that only judge, see `mmsa_cache.data.splits.outer_splits`."""
+    folds: int = Field(default=5, ge=1)
+    """Folds of the other rows; duplicate groups stay together."""
+    seeds: int = Field(default=1, ge=1)
+    """Trainings a fold, each under a seed of its own."""
+    seed: int = Field(default=47, ge=0)
+    """Seed of splits and trainings."""
+    stop: Literal["held-out", "judged"] = "held-out"
+    """Rows that choose the epoch of a training: its held-out fold, or the ``judged`` rows
+    themselves, all others being learned from (the report's way, optimistic)."""
+
+    @model_validator(mode="after")
+    def _folds_are_used(self) -> Self:
+        if self.stop == "judged" and self.folds > 1:
+            raise ValueError("--stop judged holds no fold back; give --folds 1")
+        return self
