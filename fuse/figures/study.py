@@ -1,0 +1,86 @@
+"""What a study found, as records: parts of a search's result and of a run's ``studies.json``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .record import Count, Number, Record, Whole
+
+Value = bool | int | float | str | None
+"""Of a setting's field."""
+
+
+class EndedTrial(Record):
+    """A trial that has ended."""
+
+    number: Count
+    state: Literal["complete", "pruned", "fail"]
+    score: Number | None
+    """Of a pruned trial its value when it was given up; None of a failed one."""
+
+
+class ParameterImportance(Record):
+    """See `fuse.search.importance.importances`: shares of all parameters sum to 1."""
+
+    parameter: str
+    median: Number
+    low: Number
+    """5 % over resampled trials, `high` 95 %."""
+    high: Number
+    trials: Count
+    """Complete trials that have the parameter."""
+
+
+class BestOfValue(Record):
+    """The best complete trial among those with one value of a field."""
+
+    value: Value
+    trials: Count
+    """Complete and pruned trials with this value."""
+    complete: Count
+    trial: Count
+    score: Number
+    setting: dict[str, Value] | None = None
+
+
+class LossWeights(Record):
+    """Scores of the complete trials at one point of the adaptive loss's weights."""
+
+    alpha: Number
+    beta: Number
+    trials: Count
+    mean: Number
+    best: Number
+
+
+class Look(Record):
+    """One judgement of a choice on the outer rows."""
+
+    trial: Count
+    finished: Count = 0
+    """Finished trials of the study at that time."""
+    inner_score: Number
+    """Mean over units of the score on the rows that a model did not see."""
+    outer_score: Number
+    """Mean over the same models of the score on the outer rows."""
+    outer_score_together: Number
+    """Score on the outer rows of these models' averaged probabilities."""
+    optimism_gap: Number
+    """Inner less outer score."""
+    optimism_interval: tuple[Number, Number]
+    """95 % of the gap, from resampled posts."""
+
+
+class StudySnapshot(Record):
+    """A study at the time when its trial was trained as a run: an entry of ``studies.json``."""
+
+    name: str
+    metric: str
+    trial: Whole
+    """The one that was trained."""
+    trials: list[EndedTrial]
+    importance: list[ParameterImportance]
+    by_fusion: list[BestOfValue]
+    alpha_beta: list[LossWeights]
+    judged: Look | None = None
+    """Of this trial; None where no search chose it."""
