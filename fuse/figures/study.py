@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from .record import Count, Number, Record, Whole
 
 Value = bool | int | float | str | None
@@ -84,3 +86,21 @@ class StudySnapshot(Record):
     alpha_beta: list[LossWeights]
     judged: Look | None = None
     """Of this trial; None where no search chose it."""
+
+
+class StudySource(Record):
+    """Where a trained setting comes from."""
+
+    name: str
+    """The study."""
+    trial: Count | None
+    """None where the study is one setting that needs no search."""
+    score: Number | None
+    units: list[Number] = Field(default_factory=list)
+    """Scores of the trainings that make `score`."""
+    how: str = ""
+    """Rule of the choice: ``best``, ``one-se``, or ``named`` by the user."""
+    finished: Count = 0
+    """Finished trials of the study at that time."""
+    storage: str = ""
+    """Address of its database, without a password."""
