@@ -25,7 +25,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an export there.")] = False,
 ) -> None:
     """Write a run as a folder with a model card that predicts anywhere."""
-    from mmsa_cache.compose.export import export as export_run
+    from mmsa_cache.compose.export.export import export as export_run
 
     record = export_run(run, to, form=form, force=force)
     if call.printed(record):

@@ -31,7 +31,7 @@ def report(
     device: Device = None,
 ) -> None:
     """Write a run's report again: one page that opens offline."""
-    from mmsa_cache.compose.report import report as report_run
+    from mmsa_cache.compose.report.report import report as report_run
 
     record = report_run(run, against=against, data=data, out=out, device=device)
     if call.printed(record):

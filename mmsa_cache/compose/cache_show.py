@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import io
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from extract.inputs.decode import decode
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.disk import write_atomically
@@ -17,6 +13,7 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.store.listing import guids_of, rows_of
 
 from .caches import existing_caches
+from .pages.thumbnails import thumbnail
 from .samples import classes_of, load_samples
 
 THUMBNAIL_SIDE = 256
@@ -71,11 +68,6 @@ def _thumbnail(settings: Settings, sample: Sample, split: str) -> Path:
     """Writes a small JPEG of the picture beside the caches, if it is not there."""
     path = settings.cache.dir / ".thumbnails" / split / f"{sample.image_sha256[:16]}.jpg"
     if not path.is_file():
-        pixels = decode(sample.image_path.read_bytes(), sample.image_path.name, THUMBNAIL_SIDE)
-        image = Image.fromarray(pixels)
-        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, thumbnail(sample.image_path, THUMBNAIL_SIDE).jpeg)
     return path

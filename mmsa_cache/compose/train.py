@@ -39,8 +39,8 @@ from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 from .choose import choose_settings
 from .encoders import fields_of, joined_labels, notes_of
 from .locate import origins_here
-from .report import compose
-from .run_files import STUDIES
+from .report.report import compose
+from .report.run_files import STUDIES
 from .samples import load_samples
 from .training_split import features_of
 

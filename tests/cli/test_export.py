@@ -18,9 +18,9 @@ import pytest
 import extract
 import fuse
 import mmsa_cache
-from fuse.export.card_tables import plain
 from mmsa_cache import ModelError, load_model
-from mmsa_cache.compose import export as verb_export
+from mmsa_cache.compose.export import export as verb_export
+from mmsa_cache.compose.export.card_tables import plain
 from mmsa_cache.runs.json_lines import JsonLines
 from mmsa_cache.runs.trackers import TRACKERS
 from tests.support.small_work import QUICK, call, call_json, make_work

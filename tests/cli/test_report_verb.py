@@ -12,14 +12,14 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
 from fuse.evidence.versus import is_rival, other_differences
 from fuse.figures.metrics import probability_score
-from fuse.report.attention_maps import by_word, mapped_setting, word_to_patch
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose.attended import explainer
 from mmsa_cache.compose.banks import open_bank
 from mmsa_cache.compose.predict import load_run
-from mmsa_cache.compose.report import _command
+from mmsa_cache.compose.report.attended import explainer
+from mmsa_cache.compose.report.report import _command
 from mmsa_cache.compose.samples import load_samples
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.splits import learned_rows
@@ -225,7 +225,7 @@ def test_words_get_the_mean_of_their_tokens(here: Path) -> None:
 
 
 def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here: Path) -> None:
-    from mmsa_cache.compose.attended import _parts
+    from mmsa_cache.compose.report.attended import _parts
 
     ensemble, settings, samples, bank, config = loaded("every")
     of_part = _parts(config, samples)

@@ -13,8 +13,8 @@ from fuse.evidence.compare import Judged
 from fuse.evidence.versus import recalls
 from fuse.figures.metrics import probability_score, score
 from fuse.figures.predictions import Predictions
-from fuse.report.attention_maps import Attended, Maps
-from fuse.report.sections import Against
+from mmsa_cache.compose.report.attention import Attended, Maps
+from mmsa_cache.compose.report.sections import Against
 
 CLASSES = ["positive", "neutral", "negative"]
 HOSTILE = "<script>alert(1)</script>\"'&"

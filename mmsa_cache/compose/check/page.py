@@ -1,25 +1,19 @@
 """The picture page of ``mmsa check``: one HTML file that opens offline, without scripts.
 
-Guids, texts, messages and paths reach the page only through jinja2's autoescape; pictures are
-decoded as stage one does and written anew, so nothing of a file's own bytes is passed on.
+Pictures are decoded and encoded again, so nothing of a file's own bytes is passed on.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from PIL import Image
-
-from extract.inputs.decode import decode
 from mmsa_cache.data.inspection import Inspection, Post
 from mmsa_cache.errors import BadFileError
 
+from ..pages.shell import page_templates, printable
+from ..pages.thumbnails import Thumbnail, thumbnail
 from .format import format_check
 from .summary import LOOK, PICTURE, PLAIN_TEXT, contradicts, leaking, tag_of
 
@@ -31,7 +25,6 @@ MAX_CHARS = 400
 """Characters shown of a text."""
 THUMBNAIL = 144
 """Longest side of a picture, in pixels."""
-_TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 def render(found: Inspection, record: dict[str, Any]) -> str:
@@ -62,20 +55,16 @@ def render(found: Inspection, record: dict[str, Any]) -> str:
         ),
         _rows("converted", "Converted pictures", [p for p in found.posts if p.changes], cards),
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATE.parent, encoding="utf-8"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    page = (
+        page_templates(Path(__file__).parent)
+        .get_template("page.html.j2")
+        .render(
+            record=record,
+            summary=format_check(record),
+            sections=[section for section in sections if section["total"]],
+        )
     )
-    page = environment.get_template(_TEMPLATE.name).render(
-        record=record,
-        summary=format_check(record),
-        sections=[section for section in sections if section["total"]],
-    )
-    # What HTML or UTF-8 cannot hold: control characters, half surrogate pairs.
-    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", page)
+    return printable(page)
 
 
 def _members(found: Inspection, record: dict[str, Any], *kinds: str) -> list[list[Post]]:
@@ -162,21 +151,15 @@ class _Cards:
             "faults": [fault.message for fault in post.faults],
             "notes": notes,
             "text": text,
-            "picture": _thumbnail(post),
+            "picture": _picture(post),
         }
 
 
-def _thumbnail(post: Post) -> dict[str, Any] | None:
-    """A small JPEG as data URI with its size in pixels; None where there is nothing to show."""
+def _picture(post: Post) -> Thumbnail | None:
+    """None where there is nothing to show."""
     if post.picture is None or not post.decoded:
         return None
     try:
-        pixels = decode(post.picture.read_bytes(), post.picture.name, THUMBNAIL)
-    except (OSError, BadFileError):  # changed since it was looked at
+        return thumbnail(post.picture, THUMBNAIL)
+    except (OSError, BadFileError):  # changed since it was inspected
         return None
-    image = Image.fromarray(pixels)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"uri": uri, "width": image.width, "height": image.height}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fuse.report.gallery import Post
+from mmsa_cache.compose.report.gallery import Post
 from tests.support.made_up_run import (
     HOSTILE,
     ROWS,

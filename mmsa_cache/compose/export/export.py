@@ -11,8 +11,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fuse.export.card import render_card
-from fuse.export.card_facts import Card
 from fuse.export.onnx_export import describe_inputs, export_onnx
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
@@ -22,8 +20,10 @@ from mmsa_cache.runs.directory import find_run, read_config, write_json
 from mmsa_cache.runs.predictions import read_predictions
 from mmsa_cache.version import __version__
 
-from .encoders import check_encoder, resolve_encoder
-from .predictor import MODEL_FILE, Predictor, load_model
+from ..encoders import check_encoder, resolve_encoder
+from ..predictor import MODEL_FILE, Predictor, load_model
+from .card import render_card
+from .card_facts import Card
 
 FORMATS = ("safetensors", "onnx")
 MODEL_TYPE = "mmsa"

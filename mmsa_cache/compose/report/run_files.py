@@ -16,9 +16,10 @@ import numpy as np
 
 from fuse.figures.metrics import probability_score, score
 from fuse.figures.predictions import Predictions
-from fuse.report.run import CURVES, FIGURES, RunFiles
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.predictions import read_predictions, reading
+
+from .run import CURVES, FIGURES, RunFiles
 
 _ALWAYS = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
 """Those that a run of any version has."""

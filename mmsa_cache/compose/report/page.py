@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +20,10 @@ from fuse.figures.reliability import calibration
 from fuse.figures.resampling import RESAMPLES, SEED
 from fuse.setting import Setting
 
-from .attention_maps import Maps
+from ..pages.shell import page_templates, printable
+from .attention import LEAST_SCALE, Maps
 from .charts import class_colours, learning_curves, tick_labels
-from .gallery import LEAST_SCALE, Post, cards, confident_errors, least_certain
+from .gallery import Post, cards, confident_errors, least_certain
 from .run import FIGURES, RunFiles
 from .sections import (
     Against,
@@ -53,7 +53,6 @@ _OUTER = {
 }
 """Outer splits in words."""
 _RANDOM = "(random weights)"
-_TEMPLATE = "report.html.j2"
 Explain = Callable[[list[str]], Maps]
 """Guids → attention of their words."""
 
@@ -131,25 +130,21 @@ def render(
         seed=SEED,
         level=f"{LEVEL:.0%}",
     )
-    return _printable(page)
+    return printable(page)
 
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plain"] = _plain
-    environment.filters["labels"] = tick_labels
-    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
-    environment.filters["signed_span"] = lambda interval: _signed(interval.low, interval.high)
-    environment.filters["figure"] = _figure
-    environment.filters["span"] = _span
-    return environment.get_template(_TEMPLATE)
+    templates = page_templates(Path(__file__).parent)
+    templates.filters |= {
+        "plain": _plain,
+        "labels": tick_labels,
+        "signed": lambda value: f"{value:+.3f}".replace("-", "−"),
+        "signed_span": lambda interval: _signed(interval.low, interval.high),
+        "figure": _figure,
+        "span": _span,
+    }
+    return templates.get_template("report.html.j2")
 
 
 def _figure(value: float | None, key: str = "") -> str:
@@ -183,11 +178,6 @@ def _plain(value: object) -> str:
     if isinstance(value, str):
         return value or "–"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _printable(page: str) -> str:
-    """The page without what HTML or UTF-8 cannot hold (control characters, lone surrogates)."""
-    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", page)
 
 
 def _random_weights(encoders: Mapping[str, str]) -> list[str]:

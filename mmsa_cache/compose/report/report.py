@@ -10,9 +10,6 @@ from typing import Any
 
 from fuse.evidence.compare import Judged
 from fuse.evidence.versus import is_rival, losses, other_differences, recalls
-from fuse.report.gallery import Post
-from fuse.report.report import render
-from fuse.report.sections import Against
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
@@ -23,10 +20,13 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.runs.directory import RUNS, find_run, read_config
 from mmsa_cache.runs.predictions import read_predictions
 
+from ..predict import load_run
+from ..samples import load_samples
 from .attended import explainer
-from .predict import load_run
+from .gallery import Post
+from .page import render
 from .run_files import read_run
-from .samples import load_samples
+from .sections import Against
 
 PAGE = "report.html"
 

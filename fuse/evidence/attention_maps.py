@@ -1,9 +1,8 @@
-"""Which patches of its picture each word of a post attended to, out of a model's `forward`."""
+"""Attention of text tokens to patches, from a model's forward pass."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,28 +17,6 @@ from fuse.training.programs import model_inputs
 from mmsa_cache.features.bank import FeatureBank
 
 Weights = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Attended:
-    """What a page shows of one post."""
-
-    picture: NDArray[np.uint8]
-    """The picture as the encoder saw it, (height, width, 3)."""
-    words: list[str]
-    weights: Weights
-    """Attention of each word to each cell of a grid over the picture, (words, rows, columns); the
-    cells of a word sum to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Maps:
-    """What is known of some posts."""
-
-    said: str
-    """What the weights are, or why there are none."""
-    posts: dict[str, Attended] = field(default_factory=dict)
-    """By guid."""
 
 
 def mapped_setting(ensemble: Ensemble) -> int | None:

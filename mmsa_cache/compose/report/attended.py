@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from extract.encoders.image import ImageSpec
 from extract.encoders.words import words_of
 from extract.inputs.decode import decode, fit_square, needed_side
-from fuse.report.attention_maps import Attended, Maps, by_word, mapped_setting, word_to_patch
+from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
@@ -24,9 +24,10 @@ from mmsa_cache.errors import CacheNotFoundError, MmsaError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
 
-from .banks import open_bank
-from .encoders import resolve_image_encoder, resolve_text_encoder
-from .live import live_bank
+from ..banks import open_bank
+from ..encoders import resolve_image_encoder, resolve_text_encoder
+from ..live import live_bank
+from .attention import Attended, Maps
 
 _NONE = {
     "pooled": "This model reads one vector of the text and one of the picture: it has no words "

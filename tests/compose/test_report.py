@@ -15,10 +15,16 @@ import pytest
 from PIL import Image
 
 from fuse.figures.metrics import probability_score, score
-from fuse.report.attention_maps import Attended, Maps
-from fuse.report.charts import class_colours, learning_curves, search_history, surface, ticks
-from fuse.report.gallery import Post
-from fuse.report.sections import Against
+from mmsa_cache.compose.report.attention import Attended, Maps
+from mmsa_cache.compose.report.charts import (
+    class_colours,
+    learning_curves,
+    search_history,
+    surface,
+    ticks,
+)
+from mmsa_cache.compose.report.gallery import Post
+from mmsa_cache.compose.report.sections import Against
 from mmsa_cache.errors import ModelError
 from tests.support.made_up_run import (
     CLASSES,
@@ -539,7 +545,7 @@ def test_a_picture_that_cannot_be_opened_becomes_a_note(run: Path, tmp_path: Pat
 def test_a_picture_of_too_many_pixels_is_not_decoded(
     run: Path, posts: dict[str, Post], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fuse.report.thumbnails.MAX_PIXELS", 500 * 250 - 1)
+    monkeypatch.setattr("extract.inputs.decode.MAX_PIXELS", 500 * 250 - 1)
     assert "The picture cannot be opened." in Page(render(run, posts)).text
 
 

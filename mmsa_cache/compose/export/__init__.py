@@ -1,0 +1,1 @@
+"""``mmsa export``: a run as a folder that predicts anywhere."""

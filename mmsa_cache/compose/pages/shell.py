@@ -1,0 +1,30 @@
+"""HTML pages that open offline, without scripts or requests.
+
+What comes from data reaches a page only through jinja2's autoescape. Templates extend
+``shell.html.j2``, which holds the head and the common style.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import jinja2
+
+_SHELL = Path(__file__).parent
+
+
+def page_templates(folder: Path) -> jinja2.Environment:
+    """Templates of HTML pages: those in a folder, and the shell that they extend."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, _SHELL], encoding="utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def printable(page: str) -> str:
+    """A page without what HTML or UTF-8 cannot hold: control characters, lone surrogates."""
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", page)

@@ -1,0 +1,50 @@
+"""Pictures as small JPEGs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from extract.inputs.decode import decode
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small JPEG."""
+
+    jpeg: bytes
+    width: int
+    """In pixels."""
+    height: int
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data URI."""
+        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode("ascii")
+
+
+def thumbnail(path: Path, side: int) -> Thumbnail:
+    """A picture file, decoded as stage one decodes it and encoded again.
+
+    Args:
+        path: The file.
+        side: Longest side of the result, in pixels.
+
+    Raises:
+        OSError: The file cannot be read.
+        BadFileError: It is not a picture that stage one accepts.
+    """
+    image = Image.fromarray(decode(path.read_bytes(), path.name, side))
+    image.thumbnail((side, side))
+    return encode(image)
+
+
+def encode(image: Image.Image) -> Thumbnail:
+    """An RGB image as a JPEG."""
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=82, optimize=True)
+    return Thumbnail(data.getvalue(), image.width, image.height)

@@ -1,0 +1,1 @@
+"""``mmsa report``: the page of a run."""
