@@ -1,0 +1,51 @@
+"""What holds for the source as a whole."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("mmsa_cache", "extract", "fuse")
+SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+PAGES = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "build"} & set(p.parts))
+MOST_LINES = 300
+
+
+def test_every_source_file_is_short() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    long = {str(path): lines for path, lines in lengths.items() if lines > MOST_LINES}
+    assert long == {}
+
+
+def test_every_package_is_listed_for_the_wheel() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        setuptools = tomllib.load(file)["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for path in SOURCES}
+    assert sorted(setuptools["packages"]) == sorted(".".join(f.parts) for f in folders)
+    data = {
+        (ROOT.joinpath(*package.split(".")) / name)
+        for package, names in setuptools["package-data"].items()
+        for name in names
+    }
+    others = {
+        path
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
+    }
+    assert data == others
+
+
+def test_the_first_page_is_short() -> None:
+    assert (ROOT / "README.md").stat().st_size < 12_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert missing == []
