@@ -15,6 +15,9 @@ from .plan import Reader, Row, read_rows
 from .shards import Queued, assemble
 from .streams import Streams, Timings, Workers
 
+_SAMPLE = 256
+"""Rows whose lengths give the estimate of a ragged cache's size."""
+
 
 def encode_rows(
     rows: Sequence[Row], reader: Reader, encoder: Encoder, device: torch.device, batch_size: int
@@ -34,10 +37,6 @@ def encode_rows(
         return assemble(Queued(rows, ready.operations, batches, encoder), Timings())
     finally:
         streams.close()
-
-
-_SAMPLE = 256
-"""Rows whose lengths give the estimate of a ragged cache's size."""
 
 
 def estimate_bytes(rows: Sequence[Row], reader: Reader, encoder: Encoder) -> float:
