@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fuse.figures.records import EpochRecord
 from fuse.training.classifier import products
 from fuse.training.task import Task
 from fuse.training.trainer import fit, fit_group
@@ -47,7 +48,7 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[s
     theirs: list[float] = []
     last = time.perf_counter()
 
-    def turn(record: dict[str, Any]) -> None:
+    def turn(record: EpochRecord) -> None:
         nonlocal last
         ours.append(time.perf_counter() - last)
         started = time.perf_counter()

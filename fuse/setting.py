@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fuse.figures.records import METRICS, Metric
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER
-
-METRICS = ("macro_f1", "accuracy", "neg_log_loss")
-"""What a model may be stopped and chosen by; more is better for each."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "level": ("pooled", "tokens"),
@@ -146,7 +144,7 @@ class Setting:
     ``prior`` (minus ``prior`` times the log shares of the training rows) or ``none``."""
     prior: float = 0.1
     """Weight of the log shares in ``offsets = "prior"``."""
-    metric: str = "macro_f1"
+    metric: Metric = "macro_f1"
     """Of the validation rows; decides which epoch is the best, and steps ``plateau``."""
     keep: str = "best"
     """``best`` or ``last`` epoch's weights."""

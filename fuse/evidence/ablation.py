@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fuse.figures.records import Metric
 from fuse.search.coordinator import RETRIES
 from fuse.search.pool import Pool, Process, start_process
 from fuse.search.worker import Job, Source, Task, Unit
@@ -50,7 +51,7 @@ def run(
     names: tuple[str, ...],
     features: Callable[[Setting], Mapping[str, Any]],
     shelf: Shelf,
-    metric: str,
+    metric: Metric,
     devices: Sequence[str] = ("cpu",),
     on_start: Callable[[int, int], None] = lambda done, wanted: None,
     on_done: Callable[[Setting], None] = lambda setting: None,

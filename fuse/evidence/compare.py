@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from fuse.figures.confusion import figures
 from fuse.figures.metrics import score
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import LEVEL, Interval
-from fuse.figures.resampling import SEED, figures, resampled_confusions
+from fuse.figures.records import Scores
+from fuse.figures.resampling import SEED, resampled_confusions
 from mmsa_cache.errors import ModelError
 
 RESAMPLES = 2000
@@ -156,7 +158,7 @@ def compare(
             {
                 "run": name,
                 "rows_left_out": shared.left_out[run],
-                **scores[run],
+                **scores[run].as_json(),
                 "intervals": {key: asdict(Interval.of(samples[key][run])) for key in COMPARED},
             }
             for run, name in enumerate(shared.runs)
@@ -167,7 +169,7 @@ def compare(
 
 def _pair(
     shared: Shared,
-    scores: Sequence[dict[str, Any]],
+    scores: Sequence[Scores],
     samples: dict[str, NDArray[np.float64]],
     first: int,
     second: int,
@@ -179,16 +181,16 @@ def _pair(
         "first": shared.runs[first],
         "second": shared.runs[second],
         **{
-            key: _change(one[key], two[key])
+            key: _change(getattr(one, key), getattr(two, key))
             | asdict(Interval.of(samples[key][second] - samples[key][first]))
             for key in COMPARED
         },
         "recall": {
             name: {
-                "rows": of["support"],
-                **_change(of["recall"], two["per_class"][name]["recall"]),
+                "rows": of.support,
+                **_change(of.recall, two.per_class[name].recall),
             }
-            for name, of in one["per_class"].items()
+            for name, of in one.per_class.items()
         },
         "mcnemar": mcnemar(right[first], right[second]),
         "differing": _differing(shared, first, second),

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fuse.figures.confusion import class_recall, confusion, figures
 from fuse.figures.record import Interval
-from fuse.figures.resampling import SEED, class_recall, figures, resampled_confusions
+from fuse.figures.resampling import SEED, resampled_confusions
 
 from .ablation import Outcome
 from .cells import Cell
@@ -46,7 +47,7 @@ def tabulate(
         seed: Seed of the bootstrap.
 
     Returns:
-        A record a cell: ``labels``, ``members``, the figures of `resampling.figures` and
+        A record a cell: ``labels``, ``members``, the figures of `confusion.figures` and
         ``recall`` by class, each with ``mean``, ``deviation``, ``low`` and ``high``; ``change``:
         accuracy and macro-F1 less the first cell's, with the interval of the difference;
         ``parameters``, ``seconds`` of all its trainings and the ``setting``.
@@ -136,9 +137,7 @@ def _figures(
     labels: NDArray[np.int64], predicted: Codes, classes: int, resamples: int, seed: int
 ) -> dict[str | int, _Figure]:
     """By name, and the recall of every class by its code."""
-    cells = labels * classes + predicted
-    whole = np.stack([np.bincount(row, minlength=classes**2) for row in cells])
-    whole = whole.reshape(-1, classes, classes)
+    whole = np.stack([confusion(labels, member, classes) for member in predicted])
     drawn = resampled_confusions(labels, predicted, classes, resamples=resamples, seed=seed)
     values, samples = figures(whole), figures(drawn)
     found: dict[str | int, _Figure] = {

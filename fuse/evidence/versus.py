@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fuse.figures.confusion import class_recall
 from fuse.figures.record import Interval
-from fuse.figures.resampling import SEED, class_recall, resampled_confusions
+from fuse.figures.resampling import SEED, resampled_confusions
 
 from .compare import RESAMPLES, Judged, mcnemar, share
 

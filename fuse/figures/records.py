@@ -95,9 +95,11 @@ class EpochRecord(Record):
     accuracy: Number | None = None
     neg_log_loss: Number | None = None
 
-    def value(self, metric: Metric) -> float | None:
-        """The value of one metric; None without validation rows."""
+    def value(self, metric: Metric) -> float:
+        """The value of one metric; ValueError without validation rows."""
         value: float | None = getattr(self, metric)
+        if value is None:
+            raise ValueError(f"epoch {self.epoch} was not scored")
         return value
 
     def as_json(self) -> dict[str, Any]:

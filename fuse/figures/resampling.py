@@ -1,31 +1,79 @@
-"""Percentile intervals of classifiers' figures, by resampling the rows that judged them."""
+"""Bootstrap intervals: figures on resamples of the rows that judged a classifier (Efron 1979).
+
+The training is not repeated: the intervals hold the chance of the test rows, not that of the
+model's seed.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .confusion import Codes, Floats, class_f1, figures
 from .record import Interval
 
 RESAMPLES = 1000
 """Bootstrap resamples behind every interval of a report."""
 SEED = 0
 """Seed of the bootstrap, so that the same rows give the same intervals."""
+_AT_ONCE = 100
+"""Resamples worked on together; bounds the memory."""
+
+
+def resample(
+    statistic: Callable[..., dict[str, Floats]], *sizes: int, resamples: int, seed: int
+) -> dict[str, Floats]:
+    """Evaluates a statistic on resamples, drawn with replacement.
+
+    Each resample draws ``generator.integers(0, size, size)`` from ``numpy.random.default_rng``.
+
+    Args:
+        statistic: Takes how often each unit of each sample is drawn, ``(drawn, size)`` each, to
+            named figures, ``(drawn, …)``.
+        sizes: Units (rows, or groups of rows) of each sample; samples are drawn independently.
+        resamples: Number of resamples.
+        seed: Seed of the generator.
+
+    Returns:
+        The figures of all resamples, ``(resamples, …)``.
+    """
+    generator = np.random.default_rng(seed)
+
+    def times(size: int, count: int) -> Floats:
+        draws = [generator.integers(0, size, size) for _ in range(count)]
+        return np.stack([np.bincount(draw, minlength=size) for draw in draws]).astype(np.float64)
+
+    parts = []
+    for first in range(0, resamples, _AT_ONCE):
+        count = min(_AT_ONCE, resamples - first)
+        parts.append(statistic(*[times(size, count) for size in sizes]))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def by_group(values: Floats, groups: NDArray[np.int64]) -> Floats:
+    """Sums of rows of one group, (rows, …) → (groups, …), in the order of group numbers."""
+    _, place = np.unique(groups, return_inverse=True)
+    sums = np.zeros((place.max() + 1, *values.shape[1:]))
+    np.add.at(sums, place, values)
+    return sums
+
+
+def cells(labels: Codes, predicted: Codes, classes: int) -> Floats:
+    """The cell of the confusion matrix that each row counts in, (rows, classes²), 0 or 1."""
+    return np.eye(classes**2)[labels * classes + predicted]
 
 
 def bootstrap(
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
+    labels: Codes,
+    predicted: Codes,
     classes: int,
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> tuple[dict[str, Interval], list[Interval]]:
-    """Percentile intervals by resampling rows with replacement (Efron 1979).
-
-    The interval spans the central `record.LEVEL` of the resamples (``numpy.quantile``, linear).
-    The training is not repeated: the intervals hold the chance of the test rows, not that of the
-    model's seed.
+    """Percentile intervals by resampling rows.
 
     Args:
         labels: True class codes, (rows,).
@@ -35,30 +83,27 @@ def bootstrap(
         seed: Seed of the generator.
 
     Returns:
-        The interval of each of `figures`, and the interval of every class's F1, by class code.
+        The interval of each of `confusion.figures`, and the interval of every class's F1, by class
+        code.
     """
-    confusion = resampled_confusions(
-        labels, predicted[None], classes, resamples=resamples, seed=seed
-    )[0]
-    f1 = class_f1(confusion)
+    drawn = resampled_confusions(labels, predicted[None], classes, resamples=resamples, seed=seed)
+    f1 = class_f1(drawn[0])
     return (
-        {name: Interval.of(values) for name, values in figures(confusion).items()},
+        {name: Interval.of(values) for name, values in figures(drawn[0]).items()},
         [Interval.of(f1[:, code]) for code in range(classes)],
     )
 
 
 def resampled_confusions(
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
+    labels: Codes,
+    predicted: Codes,
     classes: int,
     *,
     resamples: int,
     seed: int,
     groups: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:
+) -> Floats:
     """Confusion matrices of several classifiers on the same resamples of their rows.
-
-    Each resample draws ``generator.integers(0, groups, groups)`` from ``numpy.random.default_rng``.
 
     Args:
         labels: True class codes, (rows,).
@@ -66,47 +111,17 @@ def resampled_confusions(
         classes: Number of classes.
         resamples: Number of resamples.
         seed: Seed of the generator.
-        groups: Numbers from 0, (rows,), of rows that are drawn together; default: each alone.
+        groups: Group numbers, (rows,), of rows that are drawn together; default: each alone.
 
     Returns:
         Rows by true and predicted class, (runs, resamples, classes, classes).
     """
-    generator = np.random.default_rng(seed)
-    groups = np.arange(len(labels)) if groups is None else groups
-    count = int(groups.max()) + 1
-    cells = labels * classes + predicted
-    found = np.empty((len(cells), resamples, classes**2), np.int64)
-    for turn in range(resamples):
-        times = np.bincount(generator.integers(0, count, count), minlength=count)[groups]
-        for run, row in enumerate(cells):
-            found[run, turn] = np.bincount(row, weights=times, minlength=classes**2)
-    return found.reshape(*found.shape[:2], classes, classes)
+    runs = [cells(labels, run, classes) for run in predicted]
+    if groups is not None:
+        runs = [by_group(run, groups) for run in runs]
 
+    def counted(times: Floats) -> dict[str, Floats]:
+        return {"confusion": np.stack([times @ run for run in runs], axis=1)}
 
-def figures(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Accuracy, macro figures and weighted F1 of confusions, (…, classes, classes) → (…)."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    f1, rows = class_f1(confusion), confusion.sum(axis=-1)
-    return {
-        "accuracy": hits.sum(axis=-1) / confusion.sum(axis=(-2, -1)),
-        "macro_f1": f1.mean(axis=-1),
-        "weighted_f1": (f1 * rows).sum(axis=-1) / rows.sum(axis=-1),
-        "macro_precision": _ratio(hits, confusion.sum(axis=-2)).mean(axis=-1),
-        "macro_recall": class_recall(confusion).mean(axis=-1),
-    }
-
-
-def class_recall(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Recall of every class, (…, classes, classes) → (…, classes)."""
-    return _ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
-
-
-def class_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """F1 of every class, (…, classes, classes) → (…, classes)."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return _ratio(2 * hits, confusion.sum(axis=-1) + confusion.sum(axis=-2))
-
-
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    """part / whole, 0 where the whole is 0, as `metrics.score` counts an absent class."""
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    drawn = resample(counted, len(runs[0]), resamples=resamples, seed=seed)["confusion"]
+    return drawn.swapaxes(0, 1).reshape(len(runs), resamples, classes, classes)

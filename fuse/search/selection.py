@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import stdtrit
 
+from fuse.figures.confusion import Floats, figures
+from fuse.figures.metrics import log_likelihoods
+from fuse.figures.record import LEVEL, Interval
+from fuse.figures.resampling import by_group, cells, resample
 from mmsa_cache.errors import SettingsError
 
 SELECT = ("best", "one-se")
 _RESAMPLES = 2000
-_AT_ONCE = 100  # bounds the memory
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def ties(trials: Sequence[Scored], folds: int) -> list[int]:
     n = len(best)
     if n < 2:
         return [trial.number for trial in ordered]
-    limit = stdtrit(n - 1, (1 + _CONFIDENCE) / 2)  # Student's t
+    limit = stdtrit(n - 1, (1 + LEVEL) / 2)  # Student's t
     found = []
     for trial in ordered:
         difference = best - np.array(trial.units)
@@ -156,66 +158,50 @@ def optimism(
     outside = [_cells(labels[outer], result["outer"], groups[outer], metric) for result in results]
     mean = np.mean([result["outer"] for result in results], axis=0)
     together = _cells(labels[outer], mean, groups[outer], metric)
-    rng = np.random.default_rng(seed)
-    gaps = []
-    for _ in range(_RESAMPLES // _AT_ONCE):
-        # The same rows are drawn alike for every model that is scored on them.
-        drawn = {
-            rows.tobytes(): _resample(len(cells), rng)
-            for rows, cells in [*zip(validation, inside, strict=True), (outer, outside[0])]
-        }
+    # The same rows are drawn alike for every model that is scored on them.
+    sizes = {
+        rows.tobytes(): len(sums)
+        for rows, sums in [*zip(validation, inside, strict=True), (outer, outside[0])]
+    }
+
+    def gap(*times: Floats) -> dict[str, Floats]:
+        drawn = dict(zip(sizes, times, strict=True))
         inner = [
-            _score(drawn[rows.tobytes()] @ cells, metric)
-            for rows, cells in zip(validation, inside, strict=True)
+            _score(drawn[rows.tobytes()] @ sums, metric)
+            for rows, sums in zip(validation, inside, strict=True)
         ]
-        found = [_score(drawn[outer.tobytes()] @ cells, metric) for cells in outside]
-        gaps.append(np.mean(inner, 0) - np.mean(found, 0))
-    low, high = np.quantile(np.concatenate(gaps), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+        found = [_score(drawn[outer.tobytes()] @ sums, metric) for sums in outside]
+        return {"gap": np.mean(inner, 0) - np.mean(found, 0)}
+
+    gaps = resample(gap, *sizes.values(), resamples=_RESAMPLES, seed=seed)["gap"]
+    interval = Interval.of(gaps)
     return Gap(
         float(np.mean([_score(c.sum(0), metric) for c in inside])),
         float(np.mean([_score(c.sum(0), metric) for c in outside])),
         float(_score(together.sum(0), metric)),
-        (float(low), float(high)),
+        (interval.low, interval.high),
     )
-
-
-def _resample(groups: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """How often each group is drawn, (resamples, groups)."""
-    return rng.multinomial(groups, np.full(groups, 1 / groups), _AT_ONCE).astype(np.float64)
 
 
 def _cells(
     labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
+    probabilities: Floats,
     groups: NDArray[np.int64],
     metric: str,
-) -> NDArray[np.float64]:
+) -> Floats:
     """What each group adds to the figures that the metric is made of, (groups, figures).
 
     Cells of the confusion matrix; for the log-loss, the sum of log-probabilities and the rows.
     """
-    _, place = np.unique(groups, return_inverse=True)
     if metric == "neg_log_loss":
-        likely = probabilities[np.arange(len(labels)), labels]
-        likely = likely.clip(np.finfo(probabilities.dtype).eps)  # as scikit-learn has it
-        cells = np.zeros((place.max() + 1, 2))
-        np.add.at(cells, place, np.stack([np.log(likely), np.ones(len(labels))], 1))
-        return cells
-    classes = probabilities.shape[1]
-    cells = np.zeros((place.max() + 1, classes * classes))
-    np.add.at(cells, (place, labels * classes + probabilities.argmax(1)), 1)
-    return cells
+        logs = log_likelihoods(labels, probabilities)
+        return by_group(np.stack([logs, np.ones(len(labels))], 1), groups)
+    return by_group(cells(labels, probabilities.argmax(1), probabilities.shape[1]), groups)
 
 
-def _score(cells: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-    """The metric of sums of cells, (…, figures) → (…)."""
+def _score(sums: Floats, metric: str) -> Floats:
+    """The metric of sums of `_cells`, (…, figures) → (…)."""
     if metric == "neg_log_loss":
-        return cells[..., 0] / cells[..., 1]
-    classes = math.isqrt(cells.shape[-1])
-    matrix = cells.reshape(*cells.shape[:-1], classes, classes)  # true class by row
-    right = np.diagonal(matrix, axis1=-2, axis2=-1)
-    if metric == "accuracy":
-        return right.sum(-1) / matrix.sum((-2, -1))
-    both = matrix.sum(-1) + matrix.sum(-2)  # 2·TP + FP + FN
-    f1 = np.divide(2 * right, both, out=np.zeros_like(right), where=both > 0)
-    return f1.mean(-1)
+        return sums[..., 0] / sums[..., 1]
+    classes = math.isqrt(sums.shape[-1])
+    return figures(sums.reshape(*sums.shape[:-1], classes, classes))[metric]

@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 
+from fuse.figures.records import Metric
 from fuse.losses.acb import MARGINS, STATISTICS
 from fuse.losses.losses import LOSSES
 from fuse.models.attention_fusions import DIRECTIONS
@@ -79,7 +80,7 @@ class Study:
     """Inner folds that score a trial; duplicates stay together."""
     seeds: int = 1
     """Trainings a fold, each with a seed of its own."""
-    metric: str = "macro_f1"
+    metric: Metric = "macro_f1"
     sampler: dict[str, Any] = field(default_factory=dict)
     """``kind`` (tpe, random) and ``startup``: trials drawn at random first."""
     pruner: dict[str, Any] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from graphlib import CycleError
 from pathlib import Path
 from typing import Any
 
-from fuse.setting import METRICS
+from fuse.figures.records import METRICS
 from mmsa_cache.config.toml_file import read_toml
 from mmsa_cache.errors import SettingsError
 

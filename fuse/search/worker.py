@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fuse.figures.records import EpochRecord, Metric
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.native.memory import release
 
@@ -54,7 +55,7 @@ class Job:
     source: Source
     units: Sequence[Unit]
     names: tuple[str, ...]
-    metric: str
+    metric: Metric
     fit: Callable[..., Any]
     """`fuse.training.trainer.fit`, or what stands for it."""
     predict: Callable[..., Any]
@@ -131,13 +132,13 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> tuple[str, Any]:
         for position, unit in enumerate(job.units[place] for place in task.units):
             best = -math.inf
 
-            def on_epoch(record: dict[str, Any], position: int = position) -> None:
+            def on_epoch(record: EpochRecord, position: int = position) -> None:
                 nonlocal best
-                value = float(record[job.metric])
+                value = record.value(job.metric)
                 keeps_best = getattr(task.setting, "keep", "best") == "best"
                 best = max(best, value) if keeps_best else value
                 if not task.judge:
-                    go_on(position, record["epoch"], best)
+                    go_on(position, record.epoch, best)
 
             result = job.fit(
                 task.setting,
@@ -148,7 +149,7 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> tuple[str, Any]:
                 seed=unit.seed,
                 on_epoch=on_epoch,
             )
-            value = float(result.kept[job.metric])
+            value = result.kept.value(job.metric)
             if not math.isfinite(value):
                 return "failed", ("training", f"its {job.metric} is {value}")
             values.append(value)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from fuse.figures.calibration import SMALLEST, Calibration, Probabilities, shifted, tempered
+from fuse.figures.confusion import macro_f1
 
 _OFFSETS = np.linspace(-1.0, 1.0, 41)
 _TEMPERATURES = (0.05, 20.0)
@@ -78,7 +79,7 @@ def fit_offsets(probabilities: Probabilities, labels: NDArray[np.int64]) -> Prob
     offsets = np.zeros(classes)
 
     def value(trial: Probabilities) -> tuple[float, float]:
-        f1 = _macro_f1(labels, shifted(probabilities, trial).argmax(1), classes)
+        f1 = macro_f1(labels, shifted(probabilities, trial).argmax(1), classes)
         return round(f1, 9), -float(np.abs(trial).sum())  # of equal ones the smallest
 
     best = value(offsets)
@@ -91,15 +92,6 @@ def fit_offsets(probabilities: Probabilities, labels: NDArray[np.int64]) -> Prob
                 if found > best:
                     best, offsets = found, trial
     return offsets
-
-
-def _macro_f1(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> float:
-    """As scikit-learn's, which takes most of the time where hundreds of offsets are tried."""
-    counts = np.bincount(labels * classes + predicted, minlength=classes**2)
-    confusion = counts.reshape(classes, classes)
-    return float(
-        np.mean(2 * confusion.diagonal() / np.maximum(confusion.sum(0) + confusion.sum(1), 1))
-    )
 
 
 def honest_offsets(
@@ -126,6 +118,6 @@ def honest_offsets(
         )
         carried.append(shifted(part, offsets).argmax(1))
     classes = every.shape[1]
-    with_offsets = _macro_f1(truth, np.concatenate(carried), classes)
-    without = _macro_f1(truth, every.argmax(1), classes)
+    with_offsets = macro_f1(truth, np.concatenate(carried), classes)
+    without = macro_f1(truth, every.argmax(1), classes)
     return fit_offsets(every, truth) if with_offsets > without else np.zeros(classes)

@@ -13,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fuse.figures.records import EpochRecord
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import ModelError
 
-from .task import Checkpoint
+from .task import Checkpoint, State
 
 SECONDS_BETWEEN = 10.0
 """A member is kept at the first end of an epoch after so long, and at its last; what a kill costs.
@@ -38,7 +39,7 @@ class FolderCheckpoint(Checkpoint):
         self._folder, self._seconds = folder, seconds
         self._written: dict[int, float] = {}
 
-    def load(self, place: int) -> dict[str, Any] | None:
+    def load(self, place: int) -> State | None:
         """See `Checkpoint`.
 
         Raises:
@@ -49,10 +50,10 @@ class FolderCheckpoint(Checkpoint):
             return None
         with _reading(path, self._folder), safe_open(path, "pt") as file:
             skeleton = json.loads(file.metadata()["state"])
-            state: dict[str, Any] = _restored(skeleton, file)
+            state: State = _restored(skeleton, file)
         return state
 
-    def save(self, place: int, state: dict[str, Any]) -> None:
+    def save(self, place: int, state: State) -> None:
         """See `Checkpoint`."""
         now = time.monotonic()
         recent = now - self._written.setdefault(place, now) < self._seconds
@@ -64,14 +65,15 @@ class FolderCheckpoint(Checkpoint):
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path(place), save(tensors, {"state": json.dumps(skeleton)}))
 
-    def histories(self) -> list[tuple[int, list[dict[str, Any]]]]:
+    def histories(self) -> list[tuple[int, list[EpochRecord]]]:
         """Place and records of every member that is kept, by place; no tensor is read."""
         found = []
         for path in sorted(self._folder.glob("member-*.safetensors")):
             with _reading(path, self._folder), safe_open(path, "pt") as file:
                 state = dict(json.loads(file.metadata()["state"])["dict"])
                 history = _restored(state["history"], file)
-            found.append((int(path.stem.removeprefix("member-")), history))
+            records = [EpochRecord.model_validate(record) for record in history]
+            found.append((int(path.stem.removeprefix("member-")), records))
         return found
 
     def _path(self, place: int) -> Path:

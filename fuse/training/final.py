@@ -9,23 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.calibration import Probabilities
-from fuse.figures.probability_resampling import intervals
+from fuse.figures.records import EpochRecord, RunFigures
 from fuse.setting import Setting
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 
 from .ensemble import Blend, Ensemble
-from .judging import (
-    JudgedPart,
-    MemberBlends,
-    duplicate_figures,
-    mean_calibration,
-    member_figures,
-    overall_figures,
-)
+from .judging import JudgedPart, PartFits, judge, member_records
 from .plan import Part, plan
-from .task import Checkpoint, Fit, Record, Task
+from .task import Checkpoint, Fit, State, Task
 from .trainer import fit_group
 
 
@@ -39,11 +32,7 @@ class Trained:
     """Rows that judged, sorted."""
     probabilities: Probabilities
     """(outer rows, classes), calibrated"""
-    figures: Record
-    """``outer`` and ``inner`` scores, also ``_uncalibrated``; ``intervals`` of ``outer``;
-    ``duplicates``: outer rows that show a post which was learned from, and
-    ``outer_without_duplicates``; ``calibration``; a record a member and a part; ``spread``: mean
-    and deviation of single members over the outer rows."""
+    figures: RunFigures
 
 
 def train(
@@ -55,7 +44,7 @@ def train(
     names: Sequence[str],
     averaged: bool = True,
     refit: bool = False,
-    on_epoch: Callable[[Record], None] = lambda record: None,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     stacked: bool | None = None,
     checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
 ) -> Trained:
@@ -93,14 +82,16 @@ def train(
             bank,
             tasks,
             names=names,
-            on_epoch=lambda place, record: on_epoch({"member": first + place + 1, **record}),
+            on_epoch=lambda place, record: on_epoch(
+                record.model_copy(update={"member": first + place + 1})
+            ),
             stacked=stacked,
             checkpoint=_Shifted(checkpoint, first),
         )
         fits.extend(found)
         return found
 
-    trained: list[list[MemberBlends]] = [[] for _ in parts]
+    trained: list[list[PartFits]] = [[] for _ in parts]
     for setting in settings:
         every = iter(fit_all(setting, [task for part in parts for task in part.tasks]))
         of_folds = [[next(every) for _ in part.tasks] for part in parts]
@@ -108,31 +99,22 @@ def train(
             final = _kept(setting, members, averaged)
             if refit:
                 final = fit_all(_refitting(setting, members), _whole(part, protocol.seeds))
-            at.append(MemberBlends(_blend(setting, members), _blend(setting, final)))
+            at.append(PartFits(setting, members, final))
     judged = [
-        JudgedPart.by(part, pairs, bank, labels, protocol.folds, settings[0])
-        for part, pairs in zip(parts, trained, strict=True)
+        JudgedPart.of(part, of_part, bank, labels)
+        for part, of_part in zip(parts, trained, strict=True)
     ]
+    judgement = judge(judged, member_records(parts, trained, fits, bank), bank, groups, names)
     blends = [
-        Blend(setting, [member for pairs in trained for member in pairs[number].model.members])
+        Blend(setting, [fit.model for of_part in trained for fit in of_part[number].model])
         for number, setting in enumerate(settings)
     ]
-    rows = np.concatenate([part.judged for part in parts])
-    order = np.argsort(rows)
-    outer_final = np.concatenate([part.calibration(part.outer) for part in judged])[order]
-    outer_rows = rows[order]
     return Trained(
-        Ensemble(blends, mean_calibration([part.calibration for part in judged])),
+        Ensemble(blends, judgement.calibration),
         fits,
-        outer_rows,
-        outer_final,
-        {
-            **overall_figures(parts, judged, labels, names),
-            **duplicate_figures(parts, judged, bank.guids, labels, groups, names),
-            **member_figures(settings, parts, trained, fits, bank, labels),
-            "intervals": intervals(labels[outer_rows], outer_final, names),
-            "training_rows": len(parts[0].development),
-        },
+        judgement.rows,
+        judgement.probabilities,
+        judgement.figures,
     )
 
 
@@ -142,21 +124,21 @@ class _Shifted(Checkpoint):
     def __init__(self, inner: Checkpoint, first: int) -> None:
         self._inner, self._first = inner, first
 
-    def load(self, place: int) -> Record | None:
+    def load(self, place: int) -> State | None:
         return self._inner.load(self._first + place)
 
-    def save(self, place: int, state: Record) -> None:
+    def save(self, place: int, state: State) -> None:
         self._inner.save(self._first + place, state)
 
 
 def _kept(setting: Setting, members: list[Fit], averaged: bool) -> list[Fit]:
     """The members that the model is of: all, or the best on its own held-out fold."""
-    return members if averaged else [max(members, key=lambda fit: fit.kept[setting.metric])]
+    return members if averaged else [max(members, key=lambda fit: fit.kept.value(setting.metric))]
 
 
 def _refitting(setting: Setting, members: Sequence[Fit]) -> Setting:
     """Trains as long as the folds' members did, with no rows to stop on."""
-    epochs = round(float(np.median([fit.kept["epoch"] for fit in members])))
+    epochs = round(float(np.median([fit.kept.epoch for fit in members])))
     return replace(setting, keep="last", epochs=epochs)
 
 
@@ -164,7 +146,3 @@ def _whole(part: Part, seeds: int) -> list[Task]:
     """Members that learn from all development rows of a part."""
     nothing = np.empty(0, np.int64)
     return [Task(part.development, nothing, task.seed) for task in part.tasks[:seeds]]
-
-
-def _blend(setting: Setting, fits: Sequence[Fit]) -> Blend:
-    return Blend(setting, [fit.model for fit in fits])

@@ -9,158 +9,183 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.calibration import Calibration, Probabilities
+from fuse.figures.intervals import intervals
 from fuse.figures.metrics import probability_score, selection_score
-from fuse.setting import METRICS, Setting
+from fuse.figures.records import (
+    METRICS,
+    Duplicates,
+    MemberRecord,
+    Metric,
+    MetricScores,
+    PartScores,
+    RunFigures,
+    Scores,
+    Spread,
+)
+from fuse.setting import Setting
 from mmsa_cache.features.bank import FeatureBank
 
 from .calibration import calibrate
 from .classifier import predict
 from .ensemble import Blend
 from .plan import Part
-from .task import Fit, Record
+from .task import Fit
 
 
 @dataclass(frozen=True, slots=True)
-class MemberBlends:
+class PartFits:
     """Members of one setting on one outer part."""
 
-    folds: Blend
-    """Each without one fold."""
-    model: Blend
+    setting: Setting
+    folds: list[Fit]
+    """Each without one fold, in the order of `Part.tasks`."""
+    model: list[Fit]
     """Those that the final model is of."""
+
+    @property
+    def blend(self) -> Blend:
+        """Of the final model's members."""
+        return _blend(self.setting, self.model)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedPart:
     """What the members of one outer part predict."""
 
+    part: Part
     inner: Probabilities
     """Of development rows by members that did not learn from them, fold after fold"""
-    inner_labels: NDArray[np.int64]
+    inner_rows: NDArray[np.int64]
     outer: Probabilities
     """Of the outer rows, in the order of `Part.judged`"""
     calibration: Calibration
 
     @classmethod
-    def by(
-        cls,
-        part: Part,
-        pairs: Sequence[MemberBlends],
-        bank: FeatureBank,
-        labels: NDArray[np.int64],
-        folds: int,
-        setting: Setting,
+    def of(
+        cls, part: Part, fits: Sequence[PartFits], bank: FeatureBank, labels: NDArray[np.int64]
     ) -> JudgedPart:
-        inner, truth = [], []
-        for fold, task in enumerate(part.tasks[:folds]):
+        """Predicts with the fits of every setting, and calibrates as the first setting says."""
+        inner, rows = [], []
+        for fold, task in enumerate(part.tasks[: part.folds]):
             # A fold's rows are predicted by the members, one a seed, that did not learn from them.
-            without = [Blend(p.folds.setting, p.folds.members[fold::folds]) for p in pairs]
+            without = [_blend(of.setting, of.folds[fold :: part.folds]) for of in fits]
             inner.append(np.mean([b.predict(bank, task.validation) for b in without], axis=0))
-            truth.append(labels[task.validation])
+            rows.append(task.validation)
+        setting = fits[0].setting
         offsets = setting.offsets
         if offsets == "fitted" and setting.metric != "macro_f1":
             offsets = "none"
+        truth = [labels[fold] for fold in rows]
         return cls(
+            part,
             np.concatenate(inner),
-            np.concatenate(truth),
-            np.mean([pair.model.predict(bank, part.judged) for pair in pairs], axis=0),
+            np.concatenate(rows),
+            np.mean([of.blend.predict(bank, part.judged) for of in fits], axis=0),
             calibrate(inner, truth, offsets=offsets, prior=setting.prior),
         )
 
 
-def overall_figures(
-    parts: Sequence[Part],
-    judged: Sequence[JudgedPart],
-    labels: NDArray[np.int64],
-    names: Sequence[str],
-) -> Record:
-    """Scores of the whole, with and without calibration, and of every outer part."""
-    truth = np.concatenate([labels[part.judged] for part in parts])
-    inner_truth = np.concatenate([found.inner_labels for found in judged])
-    calibration = mean_calibration([found.calibration for found in judged])
-    scores = [
-        selection_score(labels[part.judged], found.calibration(found.outer))
-        for part, found in zip(parts, judged, strict=True)
-    ]
-    sets = {
-        "outer": (truth, [j.calibration(j.outer) for j in judged]),
-        "outer_uncalibrated": (truth, [j.outer for j in judged]),
-        "inner": (inner_truth, [j.calibration(j.inner) for j in judged]),
-        "inner_uncalibrated": (inner_truth, [j.inner for j in judged]),
-    }
-    return {
-        **{
-            key: probability_score(rows, np.concatenate(found), names)
-            for key, (rows, found) in sets.items()
-        },
-        "calibration": {
-            "temperature": calibration.temperature,
-            "offsets": list(calibration.offsets),
-        },
-        "parts": [
-            {"rows": len(part.judged), **found} for part, found in zip(parts, scores, strict=True)
-        ],
-        "spread_parts": {m: _spread([score[m] for score in scores]) for m in METRICS},
-    }
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The judgement of a final model on its outer rows."""
+
+    rows: NDArray[np.int64]
+    """Sorted."""
+    probabilities: Probabilities
+    """(rows, classes), calibrated."""
+    calibration: Calibration
+    figures: RunFigures
 
 
-def duplicate_figures(
-    parts: Sequence[Part],
+def judge(
     judged: Sequence[JudgedPart],
-    guids: Sequence[str],
-    labels: NDArray[np.int64],
+    members: Sequence[MemberRecord],
+    bank: FeatureBank,
     groups: NDArray[np.int64],
     names: Sequence[str],
-) -> Record:
-    """Which outer rows show a post that their part learned from, and the figures without them."""
-    twins = [np.isin(groups[part.judged], groups[part.development]) for part in parts]
-    rows = np.concatenate([part.judged[~twin] for part, twin in zip(parts, twins, strict=True)])
-    found = np.concatenate(
-        [of.calibration(of.outer)[~twin] for of, twin in zip(judged, twins, strict=True)]
-    )
-    doubled = np.concatenate([part.judged[twin] for part, twin in zip(parts, twins, strict=True)])
-    return {
-        "duplicates": {
-            "rows": len(doubled),
-            "guids": [guids[row] for row in sorted(doubled.tolist())],
-        },
-        "outer_without_duplicates": (
-            probability_score(labels[rows], found, names) if len(rows) else None
+) -> Judgement:
+    """The figures of a final model.
+
+    Args:
+        judged: What the members of each outer part predict.
+        members: See `member_records`.
+        bank: Features of the labelled rows.
+        groups: Duplicate groups, (samples,).
+        names: Class names.
+    """
+    labels = bank.labels.cpu().numpy()
+    order = np.argsort(np.concatenate([of.part.judged for of in judged]))
+    rows = np.concatenate([of.part.judged for of in judged])[order]
+    outer = np.concatenate([of.calibration(of.outer) for of in judged])[order]
+    inner_rows = np.concatenate([of.inner_rows for of in judged])
+    twins = np.concatenate(
+        [np.isin(groups[of.part.judged], groups[of.part.development]) for of in judged]
+    )[order]
+    calibration = mean_calibration([of.calibration for of in judged])
+    parts = [selection_score(labels[of.part.judged], of.calibration(of.outer)) for of in judged]
+
+    def scored(rows: NDArray[np.int64], probabilities: Probabilities) -> Scores:
+        return probability_score(labels[rows], probabilities, names)
+
+    figures = RunFigures(
+        outer=scored(rows, outer),
+        outer_uncalibrated=scored(rows, np.concatenate([of.outer for of in judged])[order]),
+        inner=scored(inner_rows, np.concatenate([of.calibration(of.inner) for of in judged])),
+        inner_uncalibrated=scored(inner_rows, np.concatenate([of.inner for of in judged])),
+        calibration=calibration,
+        parts=[
+            PartScores(rows=len(of.part.judged), **found.model_dump())
+            for of, found in zip(judged, parts, strict=True)
+        ],
+        spread_parts=_spreads(parts),
+        duplicates=Duplicates(
+            rows=int(twins.sum()), guids=[bank.guids[row] for row in rows[twins].tolist()]
         ),
-    }
+        outer_without_duplicates=None if twins.all() else scored(rows[~twins], outer[~twins]),
+        members=list(members),
+        spread=_spreads([member.outer for member in members if member.outer]),
+        intervals=intervals(labels[rows], outer, names),
+        training_rows=len(judged[0].part.development),
+    )
+    return Judgement(rows, outer, calibration, figures)
 
 
-def member_figures(
-    settings: Sequence[Setting],
+def member_records(
     parts: Sequence[Part],
-    trained: Sequence[Sequence[MemberBlends]],
+    trained: Sequence[Sequence[PartFits]],
     fits: Sequence[Fit],
     bank: FeatureBank,
-    labels: NDArray[np.int64],
-) -> Record:
-    """A record a member of the folds: where it stopped, what it is worth alone; and the spread."""
-    place = {id(fit.model): number for number, fit in enumerate(fits)}
+) -> list[MemberRecord]:
+    """A record a member of the folds.
+
+    Args:
+        parts: The outer parts.
+        trained: Fits a part and setting.
+        fits: All fits, in the order of their member numbers.
+        bank: Features of the labelled rows.
+    """
+    labels = bank.labels.cpu().numpy()
+    place = {id(fit): number for number, fit in enumerate(fits, start=1)}
     records = []
-    for number, setting in enumerate(settings):
-        for outer, (part, pairs) in enumerate(zip(parts, trained, strict=True)):
-            for task, model in zip(part.tasks, pairs[number].folds.members, strict=True):
-                kept = fits[place[id(model)]].kept
-                found = predict(model, bank, part.judged, setting)
+    for number in range(len(trained[0])):
+        for outer, (part, every) in enumerate(zip(parts, trained, strict=True), start=1):
+            setting = every[number].setting
+            for task, fit in zip(part.tasks, every[number].folds, strict=True):
+                found = predict(fit.model, bank, part.judged, setting)
                 records.append(
-                    {
-                        "member": place[id(model)] + 1,
-                        "setting": number + 1,
-                        "part": outer + 1,
-                        "seed": task.seed,
-                        "best_epoch": kept["epoch"],
-                        "training_rows": len(task.train),
-                        "stopping_rows": len(task.validation),
-                        **{metric: kept[metric] for metric in METRICS},
-                        "outer": selection_score(labels[part.judged], found),
-                    }
+                    MemberRecord(
+                        member=place[id(fit)],
+                        setting=number + 1,
+                        part=outer,
+                        seed=task.seed,
+                        best_epoch=fit.kept.epoch,
+                        training_rows=len(task.train),
+                        stopping_rows=len(task.validation),
+                        **{metric: fit.kept.value(metric) for metric in METRICS},
+                        outer=selection_score(labels[part.judged], found),
+                    )
                 )
-    spread = {m: _spread([record["outer"][m] for record in records]) for m in METRICS}
-    return {"members": records, "spread": spread}
+    return records
 
 
 def mean_calibration(found: Sequence[Calibration]) -> Calibration:
@@ -170,7 +195,15 @@ def mean_calibration(found: Sequence[Calibration]) -> Calibration:
     return Calibration(temperature, tuple(offsets.tolist()))
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and sample deviation; a single value has none (0)."""
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "deviation": deviation}
+def _blend(setting: Setting, fits: Sequence[Fit]) -> Blend:
+    return Blend(setting, [fit.model for fit in fits])
+
+
+def _spreads(scores: Sequence[MetricScores]) -> dict[Metric, Spread]:
+    """Mean and sample deviation of each metric; a single value has deviation 0."""
+    found: dict[Metric, Spread] = {}
+    for metric in METRICS:
+        values = [score.value(metric) for score in scores]
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        found[metric] = Spread(mean=float(np.mean(values)), deviation=deviation)
+    return found

@@ -23,6 +23,8 @@ class Part:
     development: NDArray[np.int64]
     judged: NDArray[np.int64]
     tasks: list[Task]
+    """Members, fold after fold, then those of the next seed."""
+    folds: int
 
 
 def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protocol) -> list[Part]:
@@ -48,5 +50,5 @@ def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protoco
             for turn in range(protocol.seeds)
             for number, (inside, outside) in enumerate(cuts)
         ]
-        parts.append(Part(development, judged, tasks))
+        parts.append(Part(development, judged, tasks, folds))
     return parts

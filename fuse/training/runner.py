@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch.optim import swa_utils
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from fuse.figures.metrics import selection_score
+from fuse.figures.records import EpochRecord, MetricScores
 from fuse.losses.loss import Loss
 from fuse.losses.losses import build_loss
 from fuse.models.kernel import KernelClassifier
@@ -26,7 +26,7 @@ from mmsa_cache.features.batch import Batch
 
 from .classifier import Classifier, gather, input_dims, make_model, predict, read_by
 from .programs import Member
-from .task import Checkpoint, Fit, Progress, Record, Task, TrainingError
+from .task import Checkpoint, Fit, Progress, State, Task, TrainingError
 
 _GATHERED = 64
 """Batches of pooled vectors that are gathered at once: a gather costs more than its bytes."""
@@ -130,7 +130,7 @@ class Runner:
         if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
 
-    def finish_epoch(self, loss: float) -> Record:
+    def finish_epoch(self, loss: float) -> EpochRecord:
         """Scores the validation rows, keeps what is best, and decides whether to go on.
 
         Raises:
@@ -141,19 +141,21 @@ class Runner:
         if not math.isfinite(loss):
             raise TrainingError(f"The loss is {loss} in epoch {epoch}.", "Lower the learning rate.")
         model = self._scored()
-        record = {
-            "epoch": epoch,
-            "loss": loss,
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
-            **self._validation_scores(model),
-        }
+        scores = self._validation_scores(model)
+        record = EpochRecord(
+            epoch=epoch,
+            loss=loss,
+            learning_rate=self.optimiser.param_groups[0]["lr"],
+            **({} if scores is None else scores.model_dump()),
+        )
         progress.history.append(record)
-        value = record.get(setting.metric)
-        if isinstance(self.schedule, ReduceLROnPlateau) and value is not None:
-            self.schedule.step(value)
+        if isinstance(self.schedule, ReduceLROnPlateau) and len(self.task.validation):
+            self.schedule.step(record.value(setting.metric))
         if setting.keep == "last":
             progress.best = epoch - 1
-        elif progress.best < 0 or value > progress.history[progress.best][setting.metric]:
+        elif progress.best < 0 or record.value(setting.metric) > progress.history[
+            progress.best
+        ].value(setting.metric):
             progress.best = epoch - 1
             progress.best_state = copy.deepcopy(model.state_dict())
         waited = epoch - 1 - progress.best
@@ -163,9 +165,9 @@ class Runner:
         self._checkpoint.save(self.place, self._state())
         return record
 
-    def _validation_scores(self, model: Classifier) -> dict[str, float]:
+    def _validation_scores(self, model: Classifier) -> MetricScores | None:
         if not len(self.task.validation):
-            return {}
+            return None
         return selection_score(
             self.bank.labels[torch.as_tensor(self.task.validation)].cpu().numpy(),
             predict(model, self.bank, self.task.validation, self.setting),
@@ -189,28 +191,27 @@ class Runner:
         assert isinstance(averaged, MultimodalClassifier | KernelClassifier)
         return averaged
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> State:
         return {
             "member": self.member.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "history": self.progress.history,
+            "history": [record.as_json() for record in self.progress.history],
             "best": self.progress.best,
             "best_state": self.progress.best_state,
             "stopped": self.progress.stopped,
         }
 
-    def _restore(self, saved: dict[str, Any]) -> None:
+    def _restore(self, saved: State) -> None:
         self.member.load_state_dict(saved["member"])
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.schedule is not None:
             self.schedule.load_state_dict(saved["schedule"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
-        self.progress = Progress(
-            saved["history"], saved["best"], saved["best_state"], saved["stopped"]
-        )
+        history = [EpochRecord.model_validate(record) for record in saved["history"]]
+        self.progress = Progress(history, saved["best"], saved["best_state"], saved["stopped"])
 
 
 def _derive(seed: int, epoch: int, stream: int) -> int:

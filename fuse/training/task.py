@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fuse.figures.records import EpochRecord
 from mmsa_cache.errors import MmsaError
 
 from .classifier import Classifier
 
-Record = dict[str, Any]
+State = dict[str, Any]
+"""Nested dicts and lists of tensors, numbers and strings."""
 
 
 class TrainingError(MmsaError):
@@ -37,16 +39,16 @@ class Fit:
     """A trained model and how it got there."""
 
     model: Classifier
-    kept: Record
+    kept: EpochRecord
     """Record of the epoch whose weights the model has."""
-    history: list[Record]
+    history: list[EpochRecord]
 
 
 @dataclass(slots=True)
 class Progress:
     """Where a member stands after an epoch; what a checkpoint holds."""
 
-    history: list[Record] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
     best: int = -1
     """Place of the best epoch in the history."""
     best_state: dict[str, Tensor] = field(default_factory=dict)
@@ -56,9 +58,9 @@ class Progress:
 class Checkpoint:
     """Where members are kept at the end of an epoch; this one keeps nothing."""
 
-    def load(self, place: int) -> dict[str, Any] | None:
+    def load(self, place: int) -> State | None:
         """What `save` was given for the member at this place of the group, or None."""
         return None
 
-    def save(self, place: int, state: dict[str, Any]) -> None:
-        """Keeps a member: nested dicts and lists of tensors, numbers and strings."""
+    def save(self, place: int, state: State) -> None:
+        """Keeps a member."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fuse.figures.records import EpochRecord
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
@@ -15,7 +16,7 @@ from mmsa_cache.features.bank import FeatureBank
 from .classifier import products
 from .programs import Alone, Program, Stacked
 from .runner import Runner
-from .task import Checkpoint, Fit, Record, Task
+from .task import Checkpoint, Fit, Task
 
 
 def fit(
@@ -26,7 +27,7 @@ def fit(
     *,
     names: Sequence[str],
     seed: int,
-    on_epoch: Callable[[Record], None] = lambda record: None,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
 ) -> Fit:
     """Trains one model; see `fit_group`.
 
@@ -62,7 +63,7 @@ def fit_group(
     tasks: Sequence[Task],
     *,
     names: Sequence[str],
-    on_epoch: Callable[[int, Record], None] = lambda place, record: None,
+    on_epoch: Callable[[int, EpochRecord], None] = lambda place, record: None,
     stacked: bool | None = None,
     whole_length: bool | None = None,
     checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
@@ -113,7 +114,7 @@ def fit_group(
 
 
 def _train(
-    runners: Sequence[Runner], program: Program, on_epoch: Callable[[int, Record], None]
+    runners: Sequence[Runner], program: Program, on_epoch: Callable[[int, EpochRecord], None]
 ) -> None:
     """Trains members side by side until each of them has stopped.
 

@@ -17,6 +17,7 @@ from fuse.evidence import ablation
 from fuse.evidence.cells import Cell, cells, title_of
 from fuse.evidence.tabulate import RESAMPLES, tabulate
 from fuse.evidence.trainings import Trainings
+from fuse.figures.records import Metric
 from fuse.search.space import Study, value_problem
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting, parse
@@ -135,7 +136,7 @@ def _plan(axes: Sequence[str], study: str | None, assignments: Sequence[str]) ->
 def train_cells(
     settings: Settings,
     table: Sequence[Cell],
-    metric: str,
+    metric: Metric,
     *,
     outer: str,
     folds: int,
@@ -194,7 +195,7 @@ def _train(
     how: Trainings,
     ready: dict[str, Any],
     shelf: Shelf,
-    metric: str,
+    metric: Metric,
     devices: list[str],
 ) -> tuple[ablation.Outcome, int]:
     """The outcome, and how many trainings there were already."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fuse.figures.intervals import intervals
 from fuse.figures.metrics import probability_score
-from fuse.figures.probability_resampling import intervals
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data import aside
@@ -82,12 +82,12 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
         "rows_seen_in_training": int(seen.sum()),
         "rows_with_duplicate_in_training": twins,
         "notes": model.notes,
-        **probability_score(truth, probabilities, classes),
-        "intervals": intervals(truth, probabilities, classes),
+        **probability_score(truth, probabilities, classes).as_json(),
+        "intervals": intervals(truth, probabilities, classes).as_json(),
         "without_duplicates": (
             None
             if known.all()
-            else probability_score(truth[~known], probabilities[~known], classes)
+            else probability_score(truth[~known], probabilities[~known], classes).as_json()
         ),
     }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from fuse.figures.records import EpochRecord
 from fuse.search.study_record import snapshot
 from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
@@ -114,21 +115,21 @@ def train(
             progress(f"run {name}", epochs, "epochs") as advance,
         ):
 
-            def record_epoch(record: dict[str, Any]) -> None:
+            def record_epoch(record: EpochRecord) -> None:
                 _append_epoch(lines, record)
                 tracked.log(
-                    f"member-{record['member']}",
-                    record["epoch"],
-                    {k: v for k, v in record.items() if k not in ("member", "epoch")},
+                    f"member-{record.member}",
+                    record.epoch,
+                    {k: v for k, v in record.as_json().items() if k not in ("member", "epoch")},
                 )
 
             if (folder / CHECKPOINT).is_dir():
                 say("Going on from what an interrupted run of the same left.")
                 for at, history in kept.histories():
                     for record in history:
-                        record_epoch({"member": at + 1, **record})
+                        record_epoch(record.model_copy(update={"member": at + 1}))
 
-            def on_epoch(record: dict[str, Any]) -> None:
+            def on_epoch(record: EpochRecord) -> None:
                 record_epoch(record)
                 advance(1, _progress_note(record, members))
 
@@ -143,13 +144,14 @@ def train(
                 on_epoch=on_epoch,
                 checkpoint=kept,
             )
-            tracked.final = scalars(final.figures)
+            figures = final.figures.as_json()
+            tracked.final = scalars(figures)
         # Written anew in the order of members, which a stack or a resumed run did not keep.
         lines = JsonLines(folder / "metrics.jsonl", fresh=True)
         for member, fit in enumerate(final.fits, start=1):
             for record in fit.history:
-                _append_epoch(lines, {"member": member, **record})
-        lines.append("final", figures=scalars(final.figures))
+                _append_epoch(lines, record.model_copy(update={"member": member}))
+        lines.append("final", figures=scalars(figures))
         write_json(
             folder / "config.json",
             {
@@ -160,13 +162,13 @@ def train(
                 "encoders": labels,
                 "encoder_fields": fields_of(settings, pairs),
                 "notes": notes_of(settings, pairs),
-                "calibration": final.figures["calibration"],
+                "calibration": figures["calibration"],
                 "setting": asdict(chosen[0]),
                 "study": next((s for s in sources if s["trial"] is not None), None),
                 "studies": sources,
             },
         )
-        write_json(folder / "metrics.json", final.figures)
+        write_json(folder / "metrics.json", figures)
         write_json(folder / "env.json", environment(str(bank.labels.device)))
         write_command(folder / "command.txt")
         _write_predictions(folder / "predictions.csv", final, samples, classes)
@@ -177,14 +179,14 @@ def train(
         page = compose(folder, name, samples, final.ensemble, bank, settings)
         (folder / "report.html").write_text(page, encoding="utf-8")
     path = find_run(name)
-    log_run("train", name, round(time.monotonic() - started, 1), scalars(final.figures))
+    log_run("train", name, round(time.monotonic() - started, 1), scalars(figures))
     notes = notes_of(settings, pairs)
-    return {"run": name, "directory": str(path), "notes": notes, **final.figures}
+    return {"run": name, "directory": str(path), "notes": notes, **figures}
 
 
-def _append_epoch(lines: JsonLines, record: dict[str, Any]) -> None:
+def _append_epoch(lines: JsonLines, record: EpochRecord) -> None:
     """A member of the folds is scored after each epoch; one of all rows has no rows for it."""
-    lines.append("epoch" if "macro_f1" in record else "refit", **record)
+    lines.append("refit" if record.macro_f1 is None else "epoch", **record.as_json())
 
 
 def _parameters(
@@ -200,9 +202,9 @@ def _parameters(
     return found
 
 
-def _progress_note(record: dict[str, Any], members: int) -> str:
-    score = f", macro-F1 {record['macro_f1']:.4f}" if "macro_f1" in record else ""
-    return f"member {record['member']} of {members}{score}"
+def _progress_note(record: EpochRecord, members: int) -> str:
+    score = "" if record.macro_f1 is None else f", macro-F1 {record.macro_f1:.4f}"
+    return f"member {record.member} of {members}{score}"
 
 
 def _write_predictions(

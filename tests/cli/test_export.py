@@ -222,7 +222,7 @@ def test_the_readmes_python_runs_as_it_stands(
     rows, judged = found["probabilities"], found["judged"]
     labels = found["bank"].labels.numpy()[judged]
     assert rows.shape == (len(judged), 3)
-    want = fuse.probability_score(labels, rows, ["a", "b", "c"])["macro_f1"]
+    want = fuse.probability_score(labels, rows, ["a", "b", "c"]).macro_f1
     assert printed == want
     assert np.allclose(rows.sum(1), 1)
     shutil.copytree(exported, tmp_path / "exports/mine")

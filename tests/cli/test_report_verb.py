@@ -143,8 +143,8 @@ def test_outer_rows_with_a_twin_in_training_are_named_and_left_out(here: Path) -
         classes,
     )
     found = metrics["outer_without_duplicates"]
-    assert found["confusion"] == without["confusion"]
-    assert found["brier"] == pytest.approx(without["brier"], abs=1e-5)
+    assert found["confusion"] == without.confusion
+    assert found["brier"] == pytest.approx(without.brier, abs=1e-5)
     assert metrics["intervals"]["accuracy"]["low"] <= metrics["outer"]["accuracy"]
     every = json.loads(Path("runs/every/metrics.json").read_text())
     assert {*every["duplicates"]["guids"]} <= {str(g) for pair in pairs for g in pair}

@@ -350,7 +350,7 @@ def cells(html: str, table: str) -> list[list[str]]:
 
 def test_every_figure_stands_beside_its_interval(run: Path) -> None:
     labels, _, probabilities = outcome()
-    found = probability_score(labels, shares(probabilities), CLASSES)
+    found = probability_score(labels, shares(probabilities), CLASSES).as_json()
     rows = {row[0]: row[1:] for row in cells(render(run, {}), "results-figures")}
     assert rows["ROC-AUC"][0] == f"{found['roc_auc']:.3f}"
     assert rows["Log-loss"][0] == f"{-found['neg_log_loss']:.3f}"
@@ -572,7 +572,7 @@ def test_a_run_without_errors_says_so(run: Path) -> None:
     header = "guid,tag,predicted,p_positive,p_neutral,p_negative\n"
     lines = "".join(",".join(map(str, row)) + "\n" for row in rows)
     (run / "predictions.csv").write_text(header + lines, encoding="utf-8")
-    change(run / "metrics.json", outer=score(labels, labels, CLASSES))
+    change(run / "metrics.json", outer=score(labels, labels, CLASSES).as_json())
     assert "No prediction is wrong." in Page(render(run, {})).text
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fuse.figures.records import EpochRecord
 from fuse.search.worker import serve
 from fuse.setting import Setting
 from fuse.training.task import Fit, TrainingError
@@ -92,7 +93,7 @@ class FakeFit:
         *,
         names: tuple[str, ...],
         seed: int,
-        on_epoch: Callable[[dict[str, Any]], None],
+        on_epoch: Callable[[EpochRecord], None],
     ) -> Fit:
         fold = int(validation[0]) % 3
         with (self.folder / "trainings.txt").open("a") as log:
@@ -105,7 +106,8 @@ class FakeFit:
             if epoch == 2 and self._dies():
                 os.kill(os.getpid(), signal.SIGKILL)
             value = score_of(setting, fold) * (0.5 + 0.5 * epoch / setting.epochs)
-            record = {"epoch": epoch, "macro_f1": value, "accuracy": value}
+            scores = {"macro_f1": value, "accuracy": value, "neg_log_loss": -1.0}
+            record = EpochRecord(epoch=epoch, loss=1.0, learning_rate=1.0, **scores)
             history.append(record)
             on_epoch(record)
         return Fit(torch.nn.Linear(setting.text_dim, 1), history[-1], history)

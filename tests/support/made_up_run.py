@@ -34,7 +34,7 @@ def outcome(classes: list[str] = CLASSES) -> tuple[np.ndarray, np.ndarray, np.nd
 def outer_of(skipped: int = 0) -> dict[str, Any]:
     """The score of the invented rows without the first ones."""
     labels, _, probabilities = outcome()
-    return probability_score(labels[skipped:], shares(probabilities[skipped:]), CLASSES)
+    return probability_score(labels[skipped:], shares(probabilities[skipped:]), CLASSES).as_json()
 
 
 def shares(probabilities: np.ndarray) -> np.ndarray:
@@ -45,8 +45,8 @@ def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | Non
     """A whole run directory of invented figures."""
     labels, predicted, probabilities = outcome(classes)
     folder.mkdir(exist_ok=True)
-    outer = score(labels, predicted, classes)
-    inner = score(labels[:40], predicted[:40], classes)
+    outer = score(labels, predicted, classes).as_json()
+    inner = score(labels[:40], predicted[:40], classes).as_json()
     member = {"best_epoch": 2, "training_rows": 300, "stopping_rows": 40}
     files: dict[str, Any] = {
         "config.json": {

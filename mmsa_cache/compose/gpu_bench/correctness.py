@@ -15,6 +15,7 @@ from extract.engine import extract
 from extract.job import Job
 from extract.plan import Row, plan_rows
 from extract.precision import difference
+from fuse.figures.records import EpochRecord
 from fuse.losses.acb import STATISTICS
 from fuse.losses.losses import LOSSES
 from fuse.models.fusions import FUSIONS
@@ -119,7 +120,7 @@ def losses(bench: Bench, here: FeatureBank, there: FeatureBank) -> None:
     for name, setting in settings.items():
         with bench.figures.attempt(f"loss {name}"):
             found, exact = (
-                [e["loss"] for e in fit(setting, bank, every, names=CLASSES, seed=1).history]
+                [e.loss for e in fit(setting, bank, every, names=CLASSES, seed=1).history]
                 for bank in (there, here)
             )
             apart = max(abs(a - b) / max(abs(b), 1e-9) for a, b in zip(found, exact, strict=True))
@@ -163,11 +164,11 @@ def resumed_training(bank: FeatureBank, folder: Path) -> float:
     tasks = [Task(every[every % 2 == k], every[every % 2 != k], k) for k in range(2)]
     setting = replace(SMALL, epochs=3)
 
-    def broken(place: int, record: dict[str, object]) -> None:
-        if record["epoch"] == 2:
+    def broken(place: int, record: EpochRecord) -> None:
+        if record.epoch == 2:
             raise _BrokenOffError
 
-    def train(on_epoch: Callable[[int, dict[str, object]], None], kept: Path) -> list[np.ndarray]:
+    def train(on_epoch: Callable[[int, EpochRecord], None], kept: Path) -> list[np.ndarray]:
         checkpoint = FolderCheckpoint(kept, seconds=0.0)
         fits = fit_group(
             setting, bank, tasks, names=CLASSES, on_epoch=on_epoch, checkpoint=checkpoint

@@ -49,7 +49,7 @@ def read_run(folder: Path) -> RunFiles:
     shares = predictions.probabilities / np.where(total > 0, total, 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # rows of zeros do not sum to one
-        whole = probability_score(predictions.labels, shares, classes)
+        whole = probability_score(predictions.labels, shares, classes).as_json()
     metrics["outer"] = _filled(metrics["outer"], whole)
     return RunFiles(
         config,
@@ -277,7 +277,7 @@ def _check_agreement(
     folder: Path, outer: Mapping[str, Any], predictions: Predictions, classes: Sequence[str]
 ) -> None:
     """The intervals belong to the figures only if both come from the same predictions."""
-    counted = score(predictions.labels, predictions.predicted, classes)["confusion"]
+    counted = score(predictions.labels, predictions.predicted, classes).confusion
     if counted != outer["confusion"]:
         raise ModelError(
             f"{folder / 'predictions.csv'} does not give the confusion matrix of "

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fuse.figures.intervals import intervals as score_intervals
 from fuse.figures.predictions import Predictions
-from fuse.figures.probability_resampling import probability_bootstrap
 from fuse.figures.record import Interval
-from fuse.figures.resampling import bootstrap
 
 from .charts import Dots, Mark, search_history, surface
 from .run import FIGURES, RunFiles
@@ -36,10 +35,12 @@ def figure_intervals(
     predictions: Predictions, classes: int
 ) -> tuple[dict[str, Interval | None], list[dict[str, Interval | None]]]:
     """Of every figure, and of each class's F1 and average precision."""
-    found, f1 = bootstrap(predictions.labels, predictions.predicted, classes)
-    more, precision = probability_bootstrap(predictions.labels, predictions.probabilities)
-    return {**found, **more}, [
-        {"f1": one, "average_precision": two} for one, two in zip(f1, precision, strict=True)
+    names = [str(code) for code in range(classes)]
+    found = score_intervals(
+        predictions.labels, predictions.probabilities, names, predicted=predictions.predicted
+    )
+    return {key: getattr(found, key) for key in FIGURES}, [
+        {"f1": of.f1, "average_precision": of.average_precision} for of in found.per_class.values()
     ]
 
 

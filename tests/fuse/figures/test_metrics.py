@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fuse.figures.metrics import probability_score, score, selection_score
-from fuse.setting import METRICS
+from fuse.figures.records import METRICS
 
 NAMES = ("positive", "neutral", "negative")
 
@@ -26,40 +26,41 @@ def test_figures_of_probabilities() -> None:
     labels, probabilities = outcome()
     predicted = probabilities.argmax(1)
     found = probability_score(labels, probabilities, NAMES)
-    assert found["weighted_f1"] == pytest.approx(f1_score(labels, predicted, average="weighted"))
-    assert found["weighted_f1"] == score(labels, predicted, NAMES)["weighted_f1"]
-    assert found["roc_auc"] == pytest.approx(
+    assert found.weighted_f1 == pytest.approx(f1_score(labels, predicted, average="weighted"))
+    assert found.weighted_f1 == score(labels, predicted, NAMES).weighted_f1
+    assert found.roc_auc == pytest.approx(
         roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
     )
     expected = average_precision_score(np.eye(3)[labels], probabilities, average=None)
-    assert [found["per_class"][n]["average_precision"] for n in NAMES] == pytest.approx(expected)
+    assert [found.per_class[n].average_precision for n in NAMES] == pytest.approx(expected)
 
 
 def test_calibration_error_by_hand() -> None:
     probabilities = np.array([[0.85, 0.15], [0.85, 0.15], [0.35, 0.65], [0.35, 0.65]])
     found = probability_score(np.array([0, 1, 1, 1]), probabilities, ("yes", "no"))
     # half of the rows at 0.85, of which 1/2 are right; half at 0.65, all right
-    assert found["calibration_error"] == pytest.approx((0.35 + 0.35) / 2)
+    assert found.calibration_error == pytest.approx((0.35 + 0.35) / 2)
 
 
 def test_perfect_and_reversed_ranking() -> None:
     labels, right = np.array([0, 1, 2, 2]), np.eye(3)[[0, 1, 2, 2]]
-    assert probability_score(labels, right, NAMES)["roc_auc"] == 1
-    assert probability_score(labels, (1 - right) / 2, NAMES)["roc_auc"] == 0
+    assert probability_score(labels, right, NAMES).roc_auc == 1
+    assert probability_score(labels, (1 - right) / 2, NAMES).roc_auc == 0
 
 
 def test_what_a_class_without_rows_has_no_value_for_is_none() -> None:
     labels = np.array([0, 0, 2])
     probabilities = np.array([[0.7, 0.1, 0.2], [0.5, 0.2, 0.3], [0.4, 0.1, 0.5]])
     found = probability_score(labels, probabilities, NAMES)
-    assert found["per_class"]["neutral"]["average_precision"] is None
-    assert found["roc_auc"] == 1, "mean over the two classes with rows"
+    assert found.per_class["neutral"].average_precision is None
+    assert found.roc_auc == 1, "mean over the two classes with rows"
     alone = probability_score(labels[:2], probabilities[:2], NAMES)
-    assert alone["roc_auc"] is None
-    json.dumps(alone, allow_nan=False)
+    assert alone.roc_auc is None
+    json.dumps(alone.as_json(), allow_nan=False)
 
 
 def test_what_chooses_a_model_is_what_is_reported() -> None:
     labels, probabilities = outcome()
     found = probability_score(labels, probabilities, NAMES)
-    assert selection_score(labels, probabilities) == {metric: found[metric] for metric in METRICS}
+    chosen = selection_score(labels, probabilities)
+    assert chosen.as_json() == {metric: found.as_json()[metric] for metric in METRICS}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from fuse.figures.confusion import figures
 from fuse.figures.metrics import score
-from fuse.figures.resampling import bootstrap, figures, resampled_confusions
+from fuse.figures.resampling import bootstrap, resampled_confusions
 from tests.support.made_up_run import CLASSES, ROWS, outcome
 
 
@@ -21,8 +22,8 @@ def test_bootstrap_equals_an_independent_computation() -> None:
         rows = generator.integers(0, ROWS, ROWS)
         figures = score(labels[rows], predicted[rows], CLASSES)
         for name in names:
-            drawn[name].append(figures[name])
-        neutral.append(figures["per_class"]["neutral"]["f1"])
+            drawn[name].append(getattr(figures, name))
+        neutral.append(figures.per_class["neutral"].f1)
     intervals, per_class = bootstrap(labels, predicted, 3, resamples=150, seed=11)
     assert set(intervals) == names
     for name in names:
@@ -38,9 +39,9 @@ def test_intervals_contain_the_point_estimates() -> None:
     figures = score(labels, predicted, CLASSES)
     intervals, per_class = bootstrap(labels, predicted, 3)
     for name, interval in intervals.items():
-        assert interval.low < figures[name] < interval.high
+        assert interval.low < getattr(figures, name) < interval.high
     for name, interval in zip(CLASSES, per_class, strict=True):
-        assert interval.low < figures["per_class"][name]["f1"] < interval.high
+        assert interval.low < figures.per_class[name].f1 < interval.high
 
 
 def test_bootstrap_counts_an_absent_class_as_zero_like_the_score() -> None:

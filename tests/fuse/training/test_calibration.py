@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, log_loss
 
+from fuse.figures.confusion import macro_f1
 from fuse.training.calibration import (
     Calibration,
-    _macro_f1,
     calibrate,
     fit_offsets,
     fit_temperature,
@@ -59,7 +59,7 @@ def test_macro_f1_is_that_of_scikit_learn() -> None:
         expected = f1_score(
             labels, predicted, average="macro", labels=range(classes), zero_division=0
         )
-        assert _macro_f1(labels, predicted, classes) == pytest.approx(expected)
+        assert macro_f1(labels, predicted, classes) == pytest.approx(expected)
 
 
 def test_offsets_of_a_closed_form() -> None:

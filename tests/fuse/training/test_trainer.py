@@ -104,15 +104,15 @@ def test_same_seed_same_model(bank: FeatureBank) -> None:
 def test_best_epoch_is_kept_and_patience_ends(bank: FeatureBank) -> None:
     setting = replace(SMALL, patience=2, epochs=30)
     result = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1)
-    values = [record["macro_f1"] for record in result.history]
-    assert result.kept["epoch"] == int(np.argmax(values)) + 1
-    assert len(values) == min(30, result.kept["epoch"] + 2)
+    values = [record.macro_f1 for record in result.history]
+    assert result.kept.epoch == int(np.argmax(values)) + 1
+    assert len(values) == min(30, result.kept.epoch + 2)
     found = score(
         bank.labels[VALIDATION].numpy(),
         predict(result.model, bank, VALIDATION, setting).argmax(1),
         NAMES,
     )
-    assert found["macro_f1"] == max(values)
+    assert found.macro_f1 == max(values)
 
 
 def test_standardisation_is_fitted_on_the_training_rows(bank: FeatureBank) -> None:
@@ -182,18 +182,18 @@ def test_score_agrees_with_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 3, 50), rng.integers(0, 2, 50)
     found = score(labels, predicted, NAMES)
-    assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
-    assert found["accuracy"] == np.mean(labels == predicted)
-    assert np.sum(found["confusion"]) == 50
+    assert found.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert found.accuracy == np.mean(labels == predicted)
+    assert np.sum(found.confusion) == 50
 
 
 def test_last_epoch_is_kept_if_wanted(bank: FeatureBank) -> None:
     setting = replace(SMALL, keep="last", epochs=6, patience=1)
     result = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1)
-    assert result.kept["epoch"] == len(result.history) == 6
+    assert result.kept.epoch == len(result.history) == 6
     probabilities = predict(result.model, bank, VALIDATION, setting)
     found = score(bank.labels[VALIDATION].numpy(), probabilities.argmax(1), NAMES)
-    assert found["macro_f1"] == result.kept["macro_f1"]
+    assert found.macro_f1 == result.kept.macro_f1
 
 
 @pytest.mark.parametrize("level", ["pooled", "tokens"])
@@ -218,8 +218,8 @@ def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
     plain = made.ensemble.predict(bank, made.outer, calibrated=False)
     np.testing.assert_allclose(plain, np.mean(each, axis=0))
     np.testing.assert_allclose(made.probabilities, made.ensemble.calibration(plain))
-    rows = [member["stopping_rows"] for member in made.figures["members"]]
-    assert sum(rows) == made.figures["inner"]["rows"] == len(bank) - len(made.outer)
+    rows = [member.stopping_rows for member in made.figures.members]
+    assert sum(rows) == made.figures.inner.rows == len(bank) - len(made.outer)
     again = Ensemble.restore(
         [setting],
         made.ensemble.tensors(),
@@ -237,16 +237,16 @@ def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
     setting = replace(SMALL, epochs=2)
     groups = np.arange(len(bank))
     made = train([setting], bank, groups, of("grouped", seeds=3), names=NAMES)
-    members = made.figures["members"]
-    assert len({m["seed"] for m in members}) == 6
+    members = made.figures.members
+    assert len({m.seed for m in members}) == 6
     labels = bank.labels[torch.as_tensor(made.outer)].numpy()
     alone = [
-        score(labels, predict(f.model, bank, made.outer, setting).argmax(1), NAMES)["accuracy"]
+        score(labels, predict(f.model, bank, made.outer, setting).argmax(1), NAMES).accuracy
         for f in made.fits
     ]
-    spread = made.figures["spread"]["accuracy"]
-    assert spread["mean"] == pytest.approx(np.mean(alone))
-    assert spread["deviation"] == pytest.approx(np.std(alone, ddof=1))
+    spread = made.figures.spread["accuracy"]
+    assert spread.mean == pytest.approx(np.mean(alone))
+    assert spread.deviation == pytest.approx(np.std(alone, ddof=1))
     # A development row is held out once a seed; its inner prediction is the mean over seeds.
     parts = plan(bank.labels.numpy(), groups, of("grouped", seeds=3))
     inner = np.concatenate(
@@ -262,11 +262,11 @@ def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
         ]
     )
     truth = np.concatenate([bank.labels.numpy()[t.validation] for t in parts[0].tasks[:2]])
-    expected = probability_score(truth, inner, NAMES)["neg_log_loss"]
-    assert made.figures["inner_uncalibrated"]["neg_log_loss"] == pytest.approx(expected)
+    expected = probability_score(truth, inner, NAMES).neg_log_loss
+    assert made.figures.inner_uncalibrated.neg_log_loss == pytest.approx(expected)
     one = train([setting], bank, groups, of("grouped"), names=NAMES, averaged=False)
     assert len(one.ensemble.members) == 1
-    kept = [f.kept["macro_f1"] for f in one.fits]
+    kept = [f.kept.macro_f1 for f in one.fits]
     best = one.fits[kept.index(max(kept))].model
     np.testing.assert_array_equal(
         one.ensemble.predict(bank, one.outer, calibrated=False),
@@ -292,10 +292,10 @@ def test_a_cross_validation_judges_every_row_by_members_that_did_not_see_it(
         members = [f.model for f in made.fits[number * 2 : number * 2 + 2]]
         mean = np.mean([predict(m, bank, part.judged, setting) for m in members], axis=0)
         found = probability_score(bank.labels.numpy()[part.judged], mean, NAMES)
-        assert made.figures["parts"][number]["rows"] == found["rows"]
+        assert made.figures.parts[number].rows == found.rows
     assert len(made.ensemble.members) == 6
-    accuracies = [part["accuracy"] for part in made.figures["parts"]]
-    assert made.figures["spread_parts"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    accuracies = [part.accuracy for part in made.figures.parts]
+    assert made.figures.spread_parts["accuracy"].mean == pytest.approx(np.mean(accuracies))
 
 
 def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: FeatureBank) -> None:
@@ -303,7 +303,7 @@ def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: Featur
     groups = np.arange(len(bank))
     made = train(settings, bank, groups, of("grouped", seeds=2), names=NAMES, refit=True)
     assert [len(blend.members) for blend in made.ensemble.blends] == [2, 2]
-    assert len(made.figures["members"]) == 8, "those of the folds; the refitted ones stop nowhere"
+    assert len(made.figures.members) == 8, "those of the folds; the refitted ones stop nowhere"
     blends = [
         Blend(setting, made.ensemble.members[2 * i : 2 * i + 2])
         for i, setting in enumerate(settings)
@@ -311,7 +311,7 @@ def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: Featur
     plain = np.mean([blend.predict(bank, made.outer) for blend in blends], axis=0)
     np.testing.assert_allclose(made.probabilities, made.ensemble.calibration(plain))
     parts = plan(bank.labels.numpy(), groups, of("grouped", seeds=2))
-    epochs = [m["best_epoch"] for m in made.figures["members"] if m["setting"] == 1]
+    epochs = [m.best_epoch for m in made.figures.members if m.setting == 1]
     whole = replace(settings[0], keep="last", epochs=round(float(np.median(epochs))))
     task = Task(parts[0].development, np.empty(0, np.int64), parts[0].tasks[0].seed)
     again = fit_group(whole, bank, [task], names=NAMES)[0].model
@@ -342,7 +342,7 @@ TASKS = [
 
 def same(a: Fit, b: Fit, tolerance: float) -> None:
     for x, y in zip(a.history, b.history, strict=True):
-        assert x == pytest.approx(y, abs=tolerance)
+        assert x.as_json() == pytest.approx(y.as_json(), abs=tolerance)
     for name, value in a.model.state_dict().items():
         torch.testing.assert_close(
             value, b.model.state_dict()[name], atol=tolerance, rtol=0, msg=name
@@ -407,7 +407,7 @@ def test_members_of_a_stack_stop_and_slow_down_on_their_own(bank: FeatureBank) -
         for stacked in (True, False)
     )
     assert len({len(f.history) for f in apart[:2]}) > 1, "both members stop in the same epoch"
-    slowed = [[r["learning_rate"] for r in f.history].index(4e-3) for f in apart[:2]]
+    slowed = [[r.learning_rate for r in f.history].index(4e-3) for f in apart[:2]]
     assert slowed[0] != slowed[1], "both members slow down in the same epoch"
     for a, b in zip(together, apart, strict=True):
         same(a, b, 1e-2)
@@ -480,7 +480,7 @@ def test_a_damaged_checkpoint_is_named(bank: FeatureBank, tmp_path: Path) -> Non
 def test_cosine_rises_and_falls(bank: FeatureBank) -> None:
     setting = replace(SMALL, schedule="cosine", warmup=0.5, epochs=4, keep="last")
     rates = [
-        record["learning_rate"] / setting.learning_rate
+        record.learning_rate / setting.learning_rate
         for record in fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1).history
     ]
     steps = 3 * 4  # 65 rows in batches of 32, the last one filled up

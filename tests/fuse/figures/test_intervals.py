@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fuse.figures.intervals import intervals
 from fuse.figures.metrics import probability_score
-from fuse.figures.probability_resampling import intervals, probability_bootstrap
 
 NAMES = ["a", "b", "c"]
+RANKED = ("roc_auc", "neg_log_loss", "brier", "calibration_error")
 
 
 def invented(rows: int = 70) -> tuple[np.ndarray, np.ndarray]:
@@ -27,15 +28,16 @@ def test_intervals_are_those_of_scikit_learns_figures_on_the_same_draws() -> Non
     for _ in range(120):  # more than are worked on together
         drawn = generator.integers(0, 70, 70)
         found = probability_score(labels[drawn], probabilities[drawn], NAMES)
-        every.append(found)
-        per_class = [found["per_class"][name]["average_precision"] for name in NAMES]
+        every.append({key: getattr(found, key) for key in RANKED})
+        per_class = [found.per_class[name].average_precision for name in NAMES]
         precision.append([np.nan if value is None else value for value in per_class])
-    figures, by_class = probability_bootstrap(labels, probabilities, resamples=120, seed=9)
-    assert set(figures) == {"roc_auc", "neg_log_loss", "brier", "calibration_error"}
-    for key, interval in figures.items():
+    figures = intervals(labels, probabilities, NAMES, resamples=120, seed=9)
+    for key in RANKED:
+        interval = getattr(figures, key)
         low, high = np.quantile([found[key] for found in every], [0.025, 0.975])
         assert (interval.low, interval.high) == pytest.approx((low, high)), key
-    for code, interval in enumerate(by_class):
+    for code, name in enumerate(NAMES):
+        interval = figures.per_class[name].average_precision
         low, high = np.nanquantile([row[code] for row in precision], [0.025, 0.975])
         assert (interval.low, interval.high) == pytest.approx((low, high)), code
 
@@ -43,21 +45,21 @@ def test_intervals_are_those_of_scikit_learns_figures_on_the_same_draws() -> Non
 def test_a_class_without_rows_has_no_interval() -> None:
     labels, probabilities = invented()
     kept = labels != 2
-    figures, by_class = probability_bootstrap(labels[kept], probabilities[kept], resamples=20)
-    assert by_class[2] is None
-    assert by_class[0] is not None
-    assert figures["roc_auc"] is not None
-    only, of_class = probability_bootstrap(np.zeros(5, np.int64), probabilities[:5], resamples=20)
-    assert only["roc_auc"] is None
-    assert of_class == [None, None, None]
-    assert only["brier"] is not None
+    figures = intervals(labels[kept], probabilities[kept], NAMES, resamples=20)
+    assert figures.per_class["c"].average_precision is None
+    assert figures.per_class["a"].average_precision is not None
+    assert figures.roc_auc is not None
+    only = intervals(np.zeros(5, np.int64), probabilities[:5], NAMES, resamples=20)
+    assert only.roc_auc is None
+    assert [of.average_precision for of in only.per_class.values()] == [None, None, None]
+    assert only.brier is not None
 
 
 def test_every_figure_of_a_score_has_an_interval_around_it() -> None:
     labels, probabilities = invented()
     score, found = (
-        probability_score(labels, probabilities, NAMES),
-        intervals(labels, probabilities, NAMES),
+        probability_score(labels, probabilities, NAMES).as_json(),
+        intervals(labels, probabilities, NAMES).as_json(),
     )
     assert set(score) - set(found) == {"rows", "confusion"}
     for key in set(found) - {"per_class", "calibration_error"}:  # resampling raises that error
