@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from mmsa_cache.lazy import public
 
 if TYPE_CHECKING:
-    from .encode import encode_rows as encode_rows
     from .encoders.image import resolve_image as resolve_image
     from .encoders.image import resolve_joint_image as resolve_joint_image
     from .encoders.options import Options as Options
@@ -13,11 +12,12 @@ if TYPE_CHECKING:
     from .inputs.augment import augment_image as augment_image
     from .inputs.augment import augment_text as augment_text
     from .plan import plan_rows as plan_rows
+    from .shards import encode_rows as encode_rows
 
 __getattr__, __all__ = public(
     __name__,
     {
-        "encode_rows": "encode",
+        "encode_rows": "shards",
         "resolve_image": "encoders.image",
         "resolve_joint_image": "encoders.image",
         "Options": "encoders.options",

@@ -32,10 +32,8 @@ from mmsa_cache.native.memory import reused
 from mmsa_cache.store.writer import CacheWriter
 
 from .engine import extract
-from .halving import Halving
-from .job import Job
-from .plan import Reader, Row, plan_rows, read_rows
-from .streams import Streams, Timings, Workers
+from .plan import Job, Reader, Row, plan_rows, read_rows
+from .streams import Halving, Streams, Timings, Workers
 
 
 def bench(

@@ -10,22 +10,40 @@ interruption changes them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
+from mmsa_cache.errors import DataError
 from mmsa_cache.native.memory import reused, trim
+from mmsa_cache.store.schema import Shard
 
-from .halving import Halving
-from .job import Job
-from .shards import ShardRows, encoded_shards
-from .streams import Timings, Workers
+from .plan import Job, Prepared, Row, read_rows
+from .shards import Queued, assemble
+from .streams import Batch, Halving, Streams, Timings, Workers
 
+_PIECE = 16
+"""Rows that one thread reads at a time."""
 _TRIM_EVERY = 8
 """Shards. What batches and pictures of all sizes leave behind adds up; but of memory that is given
 back, the part that is needed again has to be cleared again."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _ShardRows:
+    """The rows of one shard."""
+
+    job: Job
+    model: Halving
+    rows: Sequence[Row]
 
 
 def extract(
@@ -53,17 +71,13 @@ def extract(
     timings, sealed = Timings(), itertools.count(1)
     models = {id(job.encoder): Halving(job.encoder) for job in jobs}
     work = [
-        [ShardRows(job, models[id(job.encoder)], rows) for rows in job.missing(shard_rows)]
+        [_ShardRows(job, models[id(job.encoder)], rows) for rows in job.missing(shard_rows)]
         for job in jobs
     ]
-    with (
-        reused(),
-        contextlib.closing(
-            encoded_shards(
-                list(itertools.chain(*work)), device, workers, shard_rows, batch_size, timings
-            )
-        ) as shards,
-    ):
+    # So many shards are worked on that no stream waits while the last batches of one are run.
+    ahead = -(-workers.streams * batch_size // shard_rows)
+    every = _encoded(list(itertools.chain(*work)), device, workers, ahead, batch_size, timings)
+    with reused(), contextlib.closing(every) as shards:
         for job, pieces in zip(jobs, work, strict=True):
             trim()  # the encoder before had batches of other sizes
             told = False
@@ -84,3 +98,106 @@ def extract(
                     advance(len(piece.rows))
                 job.writer.finish()
     return timings
+
+
+def _encoded(
+    pieces: Sequence[_ShardRows],
+    device: torch.device,
+    workers: Workers,
+    ahead: int,
+    batch_size: int,
+    timings: Timings,
+) -> Generator[Shard]:
+    """Shards in order; while one is taken, the rows of the next are read and encoded.
+
+    Raises:
+        DataError: As `extract` says, once what comes before the unreadable row is taken.
+        DeviceError: As `assemble` says.
+    """
+    pool = ThreadPoolExecutor(workers.readers, "read", torch.set_num_threads, (1,))
+    streams = Streams(device, workers.streams)
+    problems: list[str] = []
+
+    def start_reading(piece: _ShardRows) -> tuple[_ShardRows, list[Future[Prepared]]]:
+        job, rows = piece.job, piece.rows
+        parts = [rows[i : i + _PIECE] for i in range(0, len(rows), _PIECE)]
+        return piece, [pool.submit(read_rows, part, job.reader, job.encoder) for part in parts]
+
+    # On the CPU readers take their time from the streams: to read further ahead gains nothing.
+    reading = _ahead(map(start_reading, pieces), 0 if device.type == "cpu" else 1)
+
+    def queued() -> Iterator[Queued]:
+        for piece, tasks in reading:
+            ready, batches = _submit(tasks, streams, piece.model, batch_size)
+            timings.read += ready.seconds
+            if ready.problems:
+                problems.extend(ready.problems)
+                return
+            yield Queued(piece.rows, ready.operations, batches, piece.job.encoder)
+
+    try:
+        # (A loop variable would keep a shard's batches until the next one is ready.)
+        yield from map(functools.partial(assemble, timings=timings), _ahead(queued(), ahead))
+        if problems:  # what comes before the unreadable row is sealed by now
+            # Of the rest only the problems are of interest: inputs of all rows are too large.
+            for _, tasks in reading:
+                while tasks:
+                    problems += tasks.pop(0).result().problems
+            raise _unreadable(problems)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        streams.close()
+
+
+def _ahead(items: Iterable[T], count: int) -> Iterator[T]:
+    """Items in order, each taken before the ``count`` items in front of it are given."""
+    taken: deque[T] = deque()
+    for item in items:
+        taken.append(item)
+        if len(taken) > count:
+            yield taken.popleft()
+    while taken:
+        yield taken.popleft()
+
+
+def _submit(
+    pieces: list[Future[Prepared]], streams: Streams, model: Halving, batch_size: int
+) -> tuple[Prepared, list[Batch]]:
+    """Waits for the rows of a shard and queues their batches.
+
+    The batches alone keep the inputs, so that they are freed as they are encoded: `pieces` is
+    emptied, and what is returned of the rows holds none.
+
+    Where inputs are equally long a batch is queued as soon as its rows are read, which cuts the
+    idle time before the first one; else all must be there to be ordered by length.
+    """
+    whole, batches, sent = Prepared(), [], 0
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop().result()
+        whole.inputs += piece.inputs
+        whole.operations += piece.operations
+        whole.problems += piece.problems
+        whole.seconds += piece.seconds
+        while (
+            model.encoder.equal_inputs
+            and not whole.problems
+            and len(whole.inputs) >= sent + batch_size
+        ):
+            part = whole.inputs[sent : sent + batch_size]
+            batches += streams.submit(model, part, batch_size, sent)
+            sent += batch_size
+    if not whole.problems:
+        batches += streams.submit(model, whole.inputs[sent:], batch_size, sent)
+    whole.inputs = []
+    return whole, batches
+
+
+def _unreadable(problems: Sequence[str]) -> DataError:
+    unique = list(dict.fromkeys(problems))
+    return DataError(
+        f"{len(unique)} sample(s) cannot be read; what was sealed before stays.",
+        "Mend the files or take their rows out of the label file, then run it again; or set the "
+        "rows aside: --on-bad skip.",
+        unique,
+    )

@@ -1,9 +1,10 @@
-"""Rows of a cache and their batches, and how rows are read."""
+"""What is to be extracted: the rows of a cache, how they are read, and their batches."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from extract.encoders.protocol import Encoder
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError
+from mmsa_cache.store.writer import CacheWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +76,26 @@ def read_rows(rows: Sequence[Row], reader: Reader, encoder: Encoder) -> Prepared
     result.inputs = encoder.prepare(values())
     result.seconds = time.perf_counter() - started
     return result
+
+
+@dataclass(slots=True)
+class Job:
+    """One cache that is to be written; its writer's lock must be held."""
+
+    rows: Sequence[Row]
+    """All rows of the cache, in order."""
+    reader: Reader
+    encoder: Encoder
+    writer: CacheWriter
+    watch: Callable[[], AbstractContextManager[Callable[[int], None]]] = lambda: nullcontext(
+        lambda count: None
+    )
+    """Entered while this cache's shards are sealed; its value is called with rows just sealed."""
+    notice: Callable[[str], None] = lambda text: None
+    """Called once if the batches had to be halved."""
+
+    def missing(self, shard_rows: int) -> list[Sequence[Row]]:
+        """The rows of each shard that is not sealed."""
+        rows = self.rows
+        shards = [rows[i : i + shard_rows] for i in range(0, len(rows), shard_rows)]
+        return shards[self.writer.done :]

@@ -13,8 +13,8 @@ from extract.encoders.image import ImageSpec
 from extract.encoders.text import TextSpec
 from mmsa_cache.store.schema import Shard
 
-from .encode import encode_rows
 from .plan import Reader, Row
+from .shards import encode_rows
 
 
 def precision_effect(

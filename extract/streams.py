@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extract.encoders.protocol import Encoded
+from extract.encoders.protocol import Encoded, Encoder
 from mmsa_cache.errors import DeviceError
+from mmsa_cache.native.cores import usable_cores
 
-from .halving import Halving
 from .plan import plan_batches
 
 _GPU_STREAMS = 2
@@ -34,7 +33,7 @@ class Workers:
     @classmethod
     def plan(cls, device: torch.device) -> Workers:
         """A thread a core for both: on the CPU readers are mostly ahead and asleep."""
-        cores = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        cores = min(usable_cores(), _MAX_THREADS)
         if device.type == "cpu":
             return cls(cores, cores)
         return cls(cores, _GPU_STREAMS)
@@ -47,6 +46,37 @@ class Timings:
     read: float = 0.0
     encode: float = 0.0
     write: float = 0.0
+
+
+class Halving:
+    """Runs a model; halves batches once the device had no memory for one, and remembers it.
+
+    Args:
+        encoder: The frozen model.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.halved = False
+        """Whether batches are run in halves from now on."""
+
+    def run(self, batch: Sequence[Tensor]) -> list[Encoded]:
+        """Encodes a batch, whole or in two halves.
+
+        Raises:
+            torch.OutOfMemoryError: Half a batch is too much as well.
+        """
+        if not self.halved:
+            try:
+                return [self.encoder.encode(batch)]
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self.halved = True
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        middle = (len(batch) + 1) // 2
+        return [self.encoder.encode(part) for part in (batch[:middle], batch[middle:]) if part]
 
 
 class Streams:

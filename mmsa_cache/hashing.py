@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 
 def canonical(value: object) -> bytes:
@@ -14,7 +13,7 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
-def digest(fields: Mapping[str, Any]) -> str:
+def digest(fields: Mapping[str, object]) -> str:
     """sha256 over the canonical form of all fields (hex)."""
     return hashlib.sha256(canonical(fields)).hexdigest()
 

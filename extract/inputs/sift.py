@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mmsa_cache.data.pairs import BadRow, Fault, Sample, picture_of
 from mmsa_cache.errors import BadFileError
+from mmsa_cache.native.cores import usable_cores
 
 from .decode import MIN_SIDE, decode
 
@@ -26,7 +26,7 @@ def undecodable(samples: Sequence[Sample], advance: Callable[[int], None]) -> li
         The rows whose pictures cannot be used, in order.
     """
     pieces = [samples[i : i + _PIECE] for i in range(0, len(samples), _PIECE)]
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(usable_cores())
     found = []
     try:
         for piece, bad in zip(pieces, pool.map(_try, pieces), strict=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 from rich.filesize import decimal
@@ -19,34 +20,42 @@ app = typer.Typer(help="Look after feature caches.", no_args_is_help=True)
 @verb("cache")
 def cache_ls(call: Call) -> None:
     """List the caches: what of, how many rows and variants, size, age, complete or not."""
-    from mmsa_cache.compose.caches import ls
+    from mmsa_cache.compose.caches import existing_caches
 
-    records = ls(call.settings())
+    records = existing_caches(call.settings())
     if call.printed(records):
         return
+    rows = []
     for r in records:
-        r["size"], r["age"] = decimal(r["bytes"]), f"{r['age_days']:.1f} d"
-        done = "complete" if r["complete"] else f"unfinished, {r['rows_wanted']} wanted"
-        r["state"] = r["problem"] or done
+        done = "complete" if r.complete else f"unfinished, {r.rows_wanted} wanted"
+        rows.append(
+            asdict(r)
+            | {
+                "size": decimal(r.bytes),
+                "age": f"{r.age_days:.1f} d",
+                "state": r.problem or done,
+            }
+        )
     columns = ["split", "modality", "encoder", "rows", "variants", "size", "age", "state"]
-    show_table(records, columns)
+    show_table(rows, columns)
 
 
 @app.command()
 @verb("cache")
 def verify(call: Call) -> None:
     """Re-hash every sealed shard of every cache; name the damaged files."""
+    from mmsa_cache.compose.caches import raise_damaged
     from mmsa_cache.compose.caches import verify as verify_caches
 
-    def show(records: list[dict[str, Any]]) -> None:
+    records = verify_caches(call.settings())
+    if not call.printed(records):
         lines = []
         for r in records:
-            whole = "complete" if r["complete"] else "unfinished"
-            state = "damaged" if r["problems"] else whole
-            lines.append({"cache": r["cache"], "state": state, "problems": len(r["problems"])})
-        call.table(records if call.as_json else lines, ["cache", "state", "problems"])
-
-    verify_caches(call.settings(), show)
+            whole = "complete" if r.complete else "unfinished"
+            state = "damaged" if r.problems else whole
+            lines.append({"cache": r.cache, "state": state, "problems": len(r.problems)})
+        show_table(lines, ["cache", "state", "problems"])
+    raise_damaged(records)
 
 
 @app.command()
@@ -61,26 +70,21 @@ def prune(
     older_than: Annotated[
         float | None, typer.Option(min=0, help="Days since something was added.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; else only list them.")] = False,
 ) -> None:
     """Remove the caches that fit every condition given."""
-    from mmsa_cache.compose.cache_prune import prune as prune_caches
+    from mmsa_cache.compose.caches import PruneRequest
+    from mmsa_cache.compose.caches import prune as prune_caches
 
-    records = prune_caches(
-        call.settings(),
-        unfinished=unfinished,
-        stale=stale,
-        encoder=encoder,
-        older_than=older_than,
-        really=yes,
-    )
+    request = PruneRequest(unfinished, stale, encoder, older_than, really=yes)
+    records = prune_caches(call.settings(), request)
     if call.printed(records):
         return
     show_table(
-        [{**r, "size": decimal(r["bytes"])} for r in records], ["directory", "size", "state"]
+        [asdict(r) | {"size": decimal(r.bytes)} for r in records], ["directory", "size", "state"]
     )
     if not yes and records:
-        say("Nothing was removed: add --yes to do it.")
+        say("Nothing was removed: add --yes to remove them.")
 
 
 @app.command("show")
@@ -93,15 +97,15 @@ def cache_show(
     """Show a sample: text, picture, and what the caches hold of it."""
     from mmsa_cache.compose.cache_show import show
 
-    record = show(call.settings(), guid, split)
-    if call.printed(record):
+    shown = show(call.settings(), guid, split)
+    if call.printed(shown):
         return
     for key in ("guid", "tag", "text", "image", "thumbnail"):
-        print_result(f"{key}: {record[key]}")
+        print_result(f"{key}: {getattr(shown, key)}")
     rows = [
-        {**row, "cache": f"{c['modality']} {c['encoder']}"}
-        for c in record["caches"]
-        for row in c["rows"]
+        asdict(row) | {"cache": f"{cached.modality} {cached.encoder}"}
+        for cached in shown.caches
+        for row in cached.rows
     ]
     columns = ["cache", "variant", "operation", "positions", "token_norm", "pool_norms"]
     show_table(rows, columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmsa_cache.console import format_table, print_result, say
@@ -13,7 +14,7 @@ def say_notes(record: dict[str, Any]) -> None:
         say(f"Note: {note}.")
 
 
-def show_table(records: list[dict[str, Any]], columns: list[str]) -> None:
+def show_table(records: Sequence[Mapping[str, object]], columns: list[str]) -> None:
     """Prints some columns of records."""
     cells = [[_cell(record[column]) for column in columns] for record in records]
     print_result(format_table(columns, cells))

@@ -6,11 +6,12 @@ import contextlib
 import inspect
 import json
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from pydantic_core import to_jsonable_python
 
 from mmsa_cache.console import print_result, say
 from mmsa_cache.errors import DeviceError, MmsaError
@@ -31,11 +32,11 @@ class Call:
         as_json: Whether ``--json`` was.
     """
 
-    def __init__(self, flags: dict[str, Any], as_json: bool) -> None:
+    def __init__(self, flags: dict[str, object], as_json: bool) -> None:
         self.flags = flags
         self.as_json = as_json
 
-    def settings(self, **changes: Any) -> Settings:
+    def settings(self, **changes: object) -> Settings:
         """The settings that its flags, the environment and the config file lead to.
 
         Args:
@@ -46,18 +47,22 @@ class Call:
         flags = self.flags | changes
         return load_settings({SETTINGS[name][0]: value for name, value in flags.items()})
 
-    def printed(self, record: Any) -> bool:
-        """Prints a result as JSON, if that is asked for; tells whether it was."""
+    def printed(self, record: object) -> bool:
+        """Prints a result as JSON, if that is asked for; tells whether it was.
+
+        Args:
+            record: Dataclasses, pydantic models or plain values.
+        """
         if self.as_json:
-            print_result(json.dumps(record, indent=1))
+            print_result(json.dumps(to_jsonable_python(record), indent=1))
         return self.as_json
 
-    def table(self, records: list[dict[str, Any]], columns: list[str]) -> None:
+    def table(self, records: Sequence[object], columns: list[str]) -> None:
         """Shows records, as JSON or as a table of some of their columns."""
         if not self.printed(records):
-            show_table(records, columns)
+            show_table(to_jsonable_python(records), columns)
 
-    def figures(self, record: dict[str, Any]) -> None:
+    def figures(self, record: Mapping[str, object]) -> None:
         """Shows a record, as JSON or a line a key."""
         if not self.printed(record):
             rows = [{"figure": key, "value": value} for key, value in record.items()]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pydantic import JsonValue
 
 from extract import precision
 from extract.bench import bench
 from extract.plan import plan_rows
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import DataError
-from mmsa_cache.native.device import device_name, pick_device
+from mmsa_cache.native.device import device_name
 
-from .encoders import Spec, compute_here, resolve_image_encoder, resolve_text_encoder
 from .live import reader_of
-from .samples import load_samples
+from .session import Session
 
 
 def bench_extract(
     settings: Settings, pairs: int, rounds: int, *, precision_effect: bool = False
-) -> dict[str, Any]:
+) -> dict[str, JsonValue]:
     """Measures stage one; see `extract.bench.bench`.
 
     Args:
@@ -31,18 +30,14 @@ def bench_extract(
     Raises:
         DataError: There are no pairs.
     """
-    samples = load_samples(settings, "train")
+    session = Session(settings)
+    samples, device = session.samples("train"), session.device
     if not samples:
         raise DataError("The training split is empty: there is nothing to measure.")
-    chosen = [samples[i * len(samples) // pairs] for i in range(min(pairs, len(samples)))]
-    if pairs >= len(samples):
-        chosen = samples
-    device = pick_device(settings.device)
-    compute = compute_here(settings)
-    text = resolve_text_encoder(settings, compute)
-    image = resolve_image_encoder(settings, compute)
-    specs: dict[str, Spec] = {"text": text, "image": image}
-    readers = {name: reader_of(name, spec, settings.seed) for name, spec in specs.items()}
+    count = min(pairs, len(samples))
+    chosen = [samples[i * len(samples) // count] for i in range(count)]
+    text, image = session.text_encoder(), session.image_encoder()
+    readers = {"text": reader_of(text, settings.seed), "image": reader_of(image, settings.seed)}
     batch_size, shard_rows = settings.extract.batch_size, settings.cache.shard_rows
     figures = bench(
         chosen,
@@ -57,12 +52,14 @@ def bench_extract(
     if precision_effect:
         rows = plan_rows(chosen, {})[:shard_rows]
         figures["precision_effect"] = {
-            name: precision.precision_effect(spec, rows, readers[name], device, batch_size)
-            for name, spec in specs.items()
+            spec.identity.modality: precision.precision_effect(
+                spec, rows, readers[spec.identity.modality], device, batch_size
+            )
+            for spec in (text, image)
         }
     return {
         **figures,
-        "encoders": {name: spec.label for name, spec in specs.items()},
-        "compute": compute,
+        "encoders": {"text": text.label, "image": image.label},
+        "compute": text.options.compute,
         "device": device_name(device),
     }

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from extract.encode import encode_rows
 from extract.encoders.image import ImageSpec
 from extract.encoders.protocol import Encoder
+from extract.encoders.text import TextSpec
 from extract.inputs.augment import augment_image, augment_text, variant_rng
 from extract.inputs.decode import decode, needed_side
 from extract.plan import Reader, Row, plan_rows
+from extract.shards import encode_rows
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.pairs import Sample, picture_of
@@ -27,29 +30,31 @@ from .banks import bank_of
 from .encoders import Loaded, Spec, check_encoder, compute_here, resolve_encoder
 
 
-def reader_of(modality: str, spec: Spec, seed: int) -> Reader:
+def reader_of(spec: TextSpec | ImageSpec, seed: int) -> Reader:
     """Row → its text or picture, augmented from (seed, guid, variant) alone.
 
     Args:
-        modality: ``text`` or ``image``.
         spec: The encoder; pictures are decoded as large as it needs them.
         seed: Seed of augmentation.
     """
-    needed = needed_side(spec.size, spec.crop) if isinstance(spec, ImageSpec) else None
 
-    def read(row: Row) -> tuple[Any, str]:
-        sample, operation = row.sample, ""
-        value: Any = (
-            sample.text
-            if modality == "text"
-            else decode(picture_of(sample), sample.image_path.name, needed)
-        )
-        if row.variant:
-            augment: Any = augment_text if modality == "text" else augment_image
-            value, operation = augment(value, variant_rng(seed, sample.guid, row.variant, modality))
-        return value, operation
+    def read_text(row: Row) -> tuple[str, str]:
+        text = row.sample.text
+        if not row.variant:
+            return text, ""
+        return augment_text(text, variant_rng(seed, row.sample.guid, row.variant, "text"))
 
-    return read
+    def read_picture(row: Row) -> tuple[NDArray[np.uint8], str]:
+        sample = row.sample
+        pixels = decode(picture_of(sample), sample.image_path.name, needed)
+        if not row.variant:
+            return pixels, ""
+        return augment_image(pixels, variant_rng(seed, sample.guid, row.variant, "image"))
+
+    if isinstance(spec, TextSpec):
+        return read_text
+    needed = needed_side(spec.size, spec.crop)
+    return read_picture
 
 
 def encoded_now(
@@ -71,7 +76,7 @@ def encoded_now(
     modality = spec.identity.modality
     shard = encode_rows(
         plan_rows(samples, {}),
-        reader_of(modality, spec, settings.seed),
+        reader_of(spec, settings.seed),
         encoder,
         device,
         settings.extract.batch_size,
@@ -187,7 +192,7 @@ def _live_features(
     spec, encoder = encoders.get(modality, name)
     shard = encode_rows(
         plan_rows(samples, {}),
-        reader_of(modality, spec, settings.seed),
+        reader_of(spec, settings.seed),
         encoder,
         pick_device(settings.device),
         settings.extract.batch_size,

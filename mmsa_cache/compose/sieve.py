@@ -1,4 +1,4 @@
-"""Which rows an extraction encodes: the good ones; the bad are set aside or end it.
+"""Which rows an extraction encodes: good ones only. Bad rows are set aside, or end it.
 
 This comes before anything is encoded, since a cache is of the rows that it holds: one without the
 bad rows is, byte for byte, the cache of data that never had them.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from extract.inputs.decode import DECODER
 from extract.inputs.sift import undecodable
@@ -24,10 +23,10 @@ SHOWN_ASIDE = 20
 """Rows set aside that are named; the record names all."""
 
 
-def take(
+def keep_good(
     settings: Settings, surveys: Mapping[str, Callable[[], Survey]]
 ) -> dict[str, tuple[list[Sample], Intake]]:
-    """Sets bad rows aside or ends with them; what is wrong with any split is told at once.
+    """Sets bad rows aside, or fails with the problems of all splits at once.
 
     Args:
         settings: The command's settings.
@@ -39,10 +38,10 @@ def take(
     Raises:
         DataError: Something is fatal, or rows are bad and not to be skipped, or too many are.
     """
-    taken, errors = {}, []
+    kept, errors = {}, []
     for split, survey in surveys.items():
         try:
-            taken[split] = _take(settings, survey())
+            kept[split] = _good_rows(settings, survey())
         except DataError as error:
             errors.append(error)
     if len(errors) == 1:
@@ -53,10 +52,10 @@ def take(
             errors[0].hint,
             [problem for error in errors for problem in error.problems],
         )
-    return taken
+    return kept
 
 
-def _take(settings: Settings, found: Survey) -> tuple[list[Sample], Intake]:
+def _good_rows(settings: Settings, found: Survey) -> tuple[list[Sample], Intake]:
     skip = settings.extract.on_bad == "skip"
     known = aside.read(settings.cache.dir, found.split).identities
     if not (skip or found.bad or any(s.identity in known for s in found.samples)):
@@ -76,7 +75,7 @@ def _take(settings: Settings, found: Survey) -> tuple[list[Sample], Intake]:
     samples = [sample for sample in found.samples if sample.guid not in gone]
     if not samples:
         raise DataError(f"No row of {found.split} is left.", SET_ASIDE)
-    path = aside.write(settings.cache.dir, found.split, _root(settings), checked, bad)
+    path = aside.write(settings.cache.dir, found.split, settings.data.folder, checked, bad)
     if bad:
         reasons = ", ".join(f"{count} {reason}" for reason, count in aside.reasons_of(bad).items())
         say(f"{found.split}: {len(bad)} of {found.rows} rows set aside ({reasons}); see {path}:")
@@ -94,7 +93,7 @@ def _bad_rows(settings: Settings, found: Survey) -> tuple[list[BadRow], str]:
     """
     lines = found.listing.first_line
     checked = aside.pictures_digest(found.samples, DECODER)
-    earlier = aside.read(settings.cache.dir, found.split).folders.get(str(_root(settings)))
+    earlier = aside.read(settings.cache.dir, found.split).of(settings.data.folder)
     if earlier is not None and earlier.checked == checked:
         here = {sample.identity for sample in found.samples}
         broken = [row for row in earlier.rows if row.identity in here]
@@ -105,9 +104,3 @@ def _bad_rows(settings: Settings, found: Survey) -> tuple[list[BadRow], str]:
         broken = [replace(row, line=lines[row.guid]) for row in broken]
     order = {guid: place for place, guid in enumerate(lines)}
     return sorted([*found.bad, *broken], key=lambda row: order[row.guid]), checked
-
-
-def _root(settings: Settings) -> Path:
-    """The data folder under the name by which it is recorded."""
-    assert settings.data.root is not None  # it was read
-    return settings.data.root.resolve()

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from mmsa_cache.errors import SettingsError
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +50,19 @@ class DataSettings(Section):
     none of them among its labels, its labels in alphabetical order."""
     note: str | None = None
     """Shown wherever figures from this data are ("synthetic data")."""
+
+    @property
+    def folder(self) -> Path:
+        """`root`, where it is needed.
+
+        Raises:
+            SettingsError: It is not set.
+        """
+        if self.root is None:
+            raise SettingsError(
+                "No data folder is set.", "Give --data DIR, or root under [data] in mmsa.toml."
+            )
+        return self.root
 
 
 def _layer(value: object) -> object:

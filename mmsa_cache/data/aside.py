@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field
 
-from mmsa_cache.disk import write_atomically
+from mmsa_cache.disk import parse_json, read_plain, write_atomically
 from mmsa_cache.errors import DamagedCacheError
-from mmsa_cache.hashing import canonical, rows_digest
+from mmsa_cache.hashing import rows_digest
+from mmsa_cache.validation import validated
 
-from .pairs import BadRow, Fault, Identity, Sample
+from .pairs import BadRow, Identity, Sample
 
 RECORD = "set-aside.json"
-SCHEMA = 1
 _MAX_BYTES = 64 << 20
 
 
@@ -36,11 +37,17 @@ class Aside:
     rows: tuple[BadRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(BaseModel):
     """What was set aside of every data folder that a split was extracted from."""
 
-    folders: Mapping[str, Aside] = field(default_factory=dict)
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    folders: dict[str, Aside] = Field(default_factory=dict)
+
+    def of(self, root: Path) -> Aside | None:
+        """What was set aside of a data folder."""
+        return self.folders.get(str(root.resolve()))
 
     @property
     def identities(self) -> dict[Identity, BadRow]:
@@ -71,20 +78,15 @@ def read(cache: Path, split: str) -> Record:
         DamagedCacheError: It is not what was written.
     """
     path = path_of(cache, split)
+    message = f"{path} cannot be read."
+    hint = "Delete it and run mmsa extract --on-bad skip again."
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError("too large")
-        raw = json.loads(path.read_bytes())
-        if raw["schema"] != SCHEMA:
-            raise ValueError(f"schema {raw['schema']!r}, expected {SCHEMA}")
-        return Record({root: _aside(part) for root, part in raw["folders"].items()})
+        raw = parse_json(read_plain(path, _MAX_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return Record()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedCacheError(
-            f"{path} cannot be read: {error!r}.",
-            "Delete it and run mmsa extract --on-bad skip again.",
-        ) from error
+    except (OSError, ValueError) as error:
+        raise DamagedCacheError(message, hint, [str(error)]) from error
+    return validated(Record, raw, message, hint, DamagedCacheError)
 
 
 def write(cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadRow]) -> Path:
@@ -103,23 +105,7 @@ def write(cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadR
     path = path_of(cache, split)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        folders = dict(read(cache, split).folders) | {str(root): Aside(checked, tuple(rows))}
-        content = {"schema": SCHEMA, "folders": {r: asdict(part) for r, part in folders.items()}}
+        folders = read(cache, split).folders | {str(root.resolve()): Aside(checked, tuple(rows))}
+        content = Record(folders=folders).model_dump(mode="json", by_alias=True)
         write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
     return path
-
-
-def _aside(raw: Any) -> Aside:
-    return Aside(_text(raw["checked"]), tuple(_row(row) for row in raw["rows"]))
-
-
-def _row(raw: Any) -> BadRow:
-    faults = tuple(Fault(_text(f["reason"]), _text(f["message"])) for f in raw["faults"])
-    hashes = _text(raw["text_sha256"]), _text(raw["image_sha256"])
-    return BadRow(_text(raw["guid"]), int(raw["line"]), faults, *hashes)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{canonical(value)[:40]!r} is no text")
-    return value

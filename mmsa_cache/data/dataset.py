@@ -14,80 +14,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED, Listing, raise_problems
-from mmsa_cache.data.layouts.rows import list_rows
+from mmsa_cache.config.sections import DataSettings
+from mmsa_cache.data.layouts.listing import UNLABELLED, Listing, raise_problems
+from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import DataError
 
 from .files import strip_text
 from .intake import Intake
-from .pairs import (
-    BadRow,
-    PairReader,
-    Sample,
-    picture_bytes,
-)
+from .pairs import BadRow, PairReader, Sample, picture_bytes
 
 SET_ASIDE = (
     "Mend the files or take their rows out of the label file; or set them aside: "
     "mmsa extract --on-bad skip. mmsa check lists everything."
 )
-
-
-def read_split(
-    root: Path,
-    split: str,
-    *,
-    encoding: str = "utf-8",
-    encoding_errors: str = "strict",
-    max_chars: int | None = None,
-    classes: tuple[str, ...] = LABELS,
-    allow_empty_text: bool = False,
-) -> list[Sample]:
-    """The samples that ``intake`` gives.
-
-    Raises:
-        DataError: As ``intake`` does.
-    """
-    return intake(
-        root,
-        split,
-        encoding=encoding,
-        encoding_errors=encoding_errors,
-        max_chars=max_chars,
-        classes=classes,
-        allow_empty_text=allow_empty_text,
-    )[0]
-
-
-def intake(
-    root: Path,
-    split: str,
-    *,
-    encoding: str = "utf-8",
-    encoding_errors: str = "strict",
-    max_chars: int | None = None,
-    classes: tuple[str, ...] = LABELS,
-    allow_empty_text: bool = False,
-) -> tuple[list[Sample], Intake]:
-    """Reads one split of which every row must be good; see `survey`.
-
-    Returns:
-        The samples, and what was kept, merged and dropped.
-
-    Raises:
-        DataError: With every problem of the label file and of the pairs at once.
-    """
-    found = survey(
-        root,
-        split,
-        encoding=encoding,
-        encoding_errors=encoding_errors,
-        max_chars=max_chars,
-        classes=classes,
-        allow_empty_text=allow_empty_text,
-    )
-    found.raise_bad(found.bad)
-    return found.samples, found.intake(found.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,44 +70,23 @@ class Survey:
         return Intake(listing.layout, self.split, kept, *counts, replaced)
 
 
-def survey(
-    root: Path,
-    split: str,
-    *,
-    encoding: str = "utf-8",
-    encoding_errors: str = "strict",
-    max_chars: int | None = None,
-    classes: tuple[str, ...] = LABELS,
-    allow_empty_text: bool = False,
-) -> Survey:
+def survey(data: DataSettings, split: str) -> Survey:
     """Reads one split in the order of its label file (unlabelled pairs: by guid).
 
     Texts are read whole; pictures are hashed and their format is checked by content, but they
     are decoded only by stage one.
 
     Args:
-        root: The data folder, in any layout of ``layouts``.
+        data: The data folder, in any layout of ``layouts``, and how its texts are read.
         split: ``train`` or ``test``.
-        encoding: Of the texts.
-        encoding_errors: ``strict`` or ``replace``.
-        max_chars: Texts are cut to this many characters.
-        classes: Class names; a class's code is its place.
-        allow_empty_text: A row may have a picture only.
 
     Raises:
+        SettingsError: No data folder is set.
         DataError: Something is wrong with the label file, or a path leads out of the folder; every
             problem of the label file and of the pairs is named.
     """
-    listing = list_rows(
-        root, split, encoding=encoding, encoding_errors=encoding_errors, classes=classes
-    )
-    reader = PairReader.of(
-        listing,
-        encoding=encoding,
-        encoding_errors=encoding_errors,
-        max_chars=max_chars,
-        allow_empty_text=allow_empty_text,
-    )
+    listing = list_rows(data, split, classes_of(data))
+    reader = PairReader(listing, data)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(reader.read, listing.rows))
     bad = [result for result in results if isinstance(result, BadRow)]

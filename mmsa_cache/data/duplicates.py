@@ -6,8 +6,12 @@ import itertools
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
+import imagehash
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 NEAR = 6
 """Bits of 64 in which the hashes of pictures that look alike may differ. On the 4,511 pictures of
@@ -31,15 +35,30 @@ def groups_of(keys: Iterable[Hashable]) -> list[list[int]]:
     return [places for places in found.values() if len(places) > 1]
 
 
+def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers the groups of things that pairs connect.
+
+    Args:
+        count: Number of things.
+        pairs: Places of two things that belong together, (pairs, 2).
+
+    Returns:
+        Group number a thing, (count,), numbered by first appearance.
+    """
+    if not count:
+        return np.empty(0, np.int64)
+    edges = coo_array((np.ones(len(pairs), np.bool_), pairs.T), (count, count))
+    group = connected_components(edges, directed=False)[1]
+    _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
+    return first.argsort().argsort()[inverse].astype(np.int64)
+
+
 def look_of(pixels: NDArray[np.uint8]) -> int | None:
     """Perceptual hash of a picture (imagehash's DCT hash, 64 bits); None where it is flat.
 
     Args:
         pixels: (height, width, 3) RGB.
     """
-    import imagehash
-    from PIL import Image
-
     grey = Image.fromarray(pixels).convert("L")
     if np.asarray(grey.resize((16, 16), Image.Resampling.BOX), np.float64).std() < FLAT:
         return None
@@ -60,17 +79,10 @@ def near_groups(looks: Sequence[int | None], distance: int = NEAR) -> list[list[
     Returns:
         Places, at least two each, by first appearance.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     hashes, inverse = np.unique(
         np.array([look for look in looks if look is not None], np.uint64), return_inverse=True
     )
-    pairs = _near_pairs(hashes, distance)
-    edges = coo_array(
-        (np.ones(len(pairs), np.bool_), (pairs[:, 0], pairs[:, 1])), (len(hashes), len(hashes))
-    )
-    group = connected_components(edges, directed=False)[1] if len(hashes) else inverse
+    group = connected(len(hashes), _near_pairs(hashes, distance))
     number = iter(group[inverse].tolist())
     return groups_of(None if look is None else next(number) for look in looks)
 

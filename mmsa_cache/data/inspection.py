@@ -6,6 +6,7 @@ rest is looked at all the same. Files are read as extraction reads them, by the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -18,11 +19,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.layouts.layout import Layout, find_layout
 from mmsa_cache.data.layouts.listing import LABELS, LabelRow, Listing
-from mmsa_cache.data.layouts.rows import data_classes, list_rows
+from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import BadFileError, DataError
 from mmsa_cache.names import SPLITS
+from mmsa_cache.native.cores import usable_cores
 
 from .duplicates import look_of
 from .files import IMAGE_SUFFIXES, LEADS_OUT
@@ -130,56 +133,36 @@ class Inspection:
 
 
 def inspect(
-    root: Path,
+    data: DataSettings,
     read_picture: ReadPicture,
-    *,
-    encoding: str = "utf-8",
-    encoding_errors: str = "strict",
-    classes: tuple[str, ...] | None = None,
-    allow_empty_text: bool = False,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Inspection:
     """Looks at every row of every split.
 
     Args:
-        root: The data folder.
+        data: The data folder, and how its texts are read.
         read_picture: Decodes a picture as extraction does.
-        encoding: Of the texts.
-        encoding_errors: ``strict`` or ``replace``.
-        classes: Class names; default: those of the data.
-        allow_empty_text: A row may have a picture only.
         advance: Called with the rows just looked at and the rows in all.
+
+    Raises:
+        SettingsError: No data folder is set.
     """
-    found = Inspection(root, "", classes or LABELS)
+    root, data = data.folder, data.model_copy(update={"max_chars": None})
+    found = Inspection(root, "", data.classes or LABELS)
     try:
         layout = find_layout(root)
         found.layout = layout.name
     except DataError as error:
         found.note("", error)
         return found
-    if classes is None:
-        try:
-            found.classes = data_classes(root, encoding=encoding, encoding_errors=encoding_errors)
-        except DataError:
-            found.classes = LABELS  # listing the rows meets the same error and keeps it
+    with contextlib.suppress(DataError):  # listing the rows meets the same error and keeps it
+        found.classes = classes_of(data)
     work: list[tuple[str, PairReader, LabelRow]] = []
     listings: list[Listing] = []
     for split in layout.splits or SPLITS[:1]:  # where there is no split, listing says why
         try:
-            listing = list_rows(
-                root,
-                split,
-                encoding=encoding,
-                encoding_errors=encoding_errors,
-                classes=found.classes,
-            )
-            reader = PairReader.of(
-                listing,
-                encoding=encoding,
-                encoding_errors=encoding_errors,
-                max_chars=None,
-                allow_empty_text=allow_empty_text,
-            )
+            listing = list_rows(data, split, found.classes)
+            reader = PairReader(listing, data)
         except DataError as error:
             found.note(split, error)
             continue
@@ -211,7 +194,7 @@ def _look_at_all(
     def look_at(piece: Sequence[tuple[str, PairReader, LabelRow]]) -> list[Post]:
         return [_look_at(split, reader, row, read_picture) for split, reader, row in piece]
 
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(usable_cores())
     posts: list[Post] = []
     try:
         for done in pool.map(look_at, pieces):

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.layouts.listing import LabelRow, Listing
 from mmsa_cache.disk import read_plain
 from mmsa_cache.errors import BadFileError, DataError
@@ -106,57 +107,22 @@ class PairReader:
     """Reads the texts and pictures of single rows.
 
     Args:
-        folder: Where the pairs lie, or where a table's image paths start.
-        encoding: Of the texts.
-        encoding_errors: ``strict`` or ``replace``.
-        max_chars: Texts are cut to this many characters.
-        allow_empty_text: A row may have a picture only.
-        table: Name of the table that holds the texts, for messages.
+        listing: Says where the pairs lie, or where a table's image paths start.
+        data: How texts are read.
 
     Raises:
         DataError: Unknown encoding.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        encoding: str = "utf-8",
-        encoding_errors: str = "strict",
-        max_chars: int | None = None,
-        allow_empty_text: bool = False,
-        table: str = "",
-    ) -> None:
-        check_encoding(encoding)
-        self.folder = folder
-        self.base = folder.resolve()
-        self.names = frozenset(entry.name for entry in folder.iterdir())
-        self._encoding, self._errors = encoding, encoding_errors
-        self._max_chars = max_chars
-        self._allow_empty = allow_empty_text
-        self._table = table
+    def __init__(self, listing: Listing, data: DataSettings) -> None:
+        check_encoding(data.encoding)
+        self._data = data
+        self._folder = listing.folder
+        self._base = listing.folder.resolve()
+        self._names = frozenset(entry.name for entry in listing.folder.iterdir())
+        self._table = listing.source.name if listing.layout == "tables" else ""
         self.replaced: list[str] = []
         """Rows read so far of whose texts some bytes were replaced."""
-
-    @classmethod
-    def of(
-        cls,
-        listing: Listing,
-        *,
-        encoding: str,
-        encoding_errors: str,
-        max_chars: int | None,
-        allow_empty_text: bool,
-    ) -> PairReader:
-        """The reader of a listing's rows."""
-        return cls(
-            listing.folder,
-            encoding=encoding,
-            encoding_errors=encoding_errors,
-            max_chars=max_chars,
-            allow_empty_text=allow_empty_text,
-            table=listing.source.name if listing.layout == "tables" else "",
-        )
 
     def read(self, row: LabelRow) -> Sample | BadRow:
         """Reads one row; a bad one names what is wrong with either half."""
@@ -167,7 +133,7 @@ class PairReader:
             text = self.text(row, data)
             if "\ufffd" in text and self.undecodable(row, data):
                 self.replaced.append(row.guid)
-            text = text[: self._max_chars]
+            text = text[: self._data.max_chars]
             text_hash = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         except BadFileError as error:
             faults.append(self.fault(row, error))
@@ -194,7 +160,7 @@ class PairReader:
         if row.text is not None:
             return None
         return read_inside(
-            self.base, f"{row.guid}.txt", MAX_TEXT_BYTES, allow_empty=self._allow_empty
+            self._base, f"{row.guid}.txt", MAX_TEXT_BYTES, allow_empty=self._data.allow_empty_text
         )
 
     def text(self, row: LabelRow, data: bytes | None) -> str:
@@ -208,16 +174,16 @@ class PairReader:
             BadFileError: It is empty, not valid in the encoding, or holds NUL bytes.
         """
         if data is None:
-            if row.flaw and not (row.flaw == EMPTY_TEXT and self._allow_empty):
+            if row.flaw and not (row.flaw == EMPTY_TEXT and self._data.allow_empty_text):
                 raise BadFileError(row.flaw, row.flaw)
             return row.text or ""
         name = f"{row.guid}.txt"
-        text = strip_text(decode(data, name, self._encoding, self._errors))
+        text = strip_text(decode(data, name, self._data.encoding, self._data.encoding_errors))
         if "\0" in text:
             raise BadFileError(
-                "NUL bytes", f"{name}: holds NUL bytes; is it really {self._encoding} text?"
+                "NUL bytes", f"{name}: holds NUL bytes; is it really {self._data.encoding} text?"
             )
-        if not text and not self._allow_empty:
+        if not text and not self._data.allow_empty_text:
             raise BadFileError(
                 EMPTY_TEXT, f"{name}: {EMPTY_TEXT} (allowed with --allow-empty-text)"
             )
@@ -229,10 +195,10 @@ class PairReader:
         Those of a table were replaced when it was read, and are told by what replaced them.
         """
         if data is None:
-            return (row.text or "").count("\ufffd") if self._errors == "replace" else 0
-        if is_valid(data, self._encoding):
+            return 0 if self._data.encoding_errors == "strict" else (row.text or "").count("\ufffd")
+        if is_valid(data, self._data.encoding):
             return 0
-        return data.decode(self._encoding, "replace").count("\ufffd")
+        return data.decode(self._data.encoding, "replace").count("\ufffd")
 
     def picture(self, row: LabelRow) -> tuple[Path, bytes]:
         """Path and bytes of a row's picture, whose content is of an allowed format.
@@ -241,12 +207,14 @@ class PairReader:
             BadFileError: It cannot be read, or is of a foreign format.
         """
         name = row.image or next(
-            (row.guid + suffix for suffix in IMAGE_SUFFIXES if row.guid + suffix in self.names),
+            (row.guid + suffix for suffix in IMAGE_SUFFIXES if row.guid + suffix in self._names),
             None,
         )
         if name is None:
-            raise BadFileError("missing", f"{row.guid}: no picture {row.guid}.jpg in {self.folder}")
-        return self.base / name, picture_bytes(self.base, name)
+            raise BadFileError(
+                "missing", f"{row.guid}: no picture {row.guid}.jpg in {self._folder}"
+            )
+        return self._base / name, picture_bytes(self._base, name)
 
 
 def is_valid(data: bytes, encoding: str) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmsa_cache.errors import SettingsError
 
+from .duplicates import connected
 from .pairs import Sample
 
 IntArray = NDArray[np.int64]
@@ -32,24 +33,15 @@ def duplicate_groups(samples: Sequence[Sample]) -> IntArray:
     Returns:
         Group number a sample, (samples,), numbered by first appearance.
     """
-    parent = list(range(len(samples)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
     first: dict[tuple[str, str], int] = {}
-    for i, sample in enumerate(samples):
+    pairs = []
+    for place, sample in enumerate(samples):
         text = plain_text(sample.text)
         keys = [("image", sample.image_sha256)]
         if text:  # a text of URLs only says nothing about being the same post
             keys.append(("text", text))
-        for key in keys:
-            parent[root(i)] = root(first.setdefault(key, i))
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(root(i), len(numbers)) for i in range(len(samples))])
+        pairs += [(first.setdefault(key, place), place) for key in keys]
+    return connected(len(samples), np.array(pairs, np.int64).reshape(-1, 2))
 
 
 def report_split(rows: int) -> tuple[IntArray, IntArray]:

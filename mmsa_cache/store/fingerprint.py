@@ -6,16 +6,18 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from mmsa_cache.hashing import digest
 
-Fields = dict[str, Any]
+Fields = dict[str, JsonValue]
+"""What something was made from, by name."""
 
 
 def differences(
-    expected: Mapping[str, Any],
-    found: Mapping[str, Any],
+    expected: Mapping[str, JsonValue],
+    found: Mapping[str, JsonValue],
     *,
     found_has: str = "the cache has",
     expected_is: str = "wanted is",
@@ -37,7 +39,7 @@ def differences(
     return lines
 
 
-def cache_name(encoder: str, fields: Mapping[str, Any]) -> str:
+def cache_name(encoder: str, fields: Mapping[str, JsonValue]) -> str:
     """Folder name of a cache: the encoder's name and the first 8 digits of the fingerprint."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(encoder).name or encoder).strip("-.") or "encoder"
     return f"{slug}-{digest(fields)[:8]}"

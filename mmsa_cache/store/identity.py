@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from .fingerprint import differences
+from .fingerprint import Fields, differences
 
 # As JSON reads it back: tuples are lists, so that equality does not depend on the way here.
-_Fields = Annotated[
-    dict[str, JsonValue], BeforeValidator(lambda fields: json.loads(json.dumps(fields)))
-]
+_JsonFields = Annotated[Fields, BeforeValidator(lambda fields: json.loads(json.dumps(fields)))]
 
 
 class EncoderIdentity(BaseModel):
@@ -24,11 +22,11 @@ class EncoderIdentity(BaseModel):
     name: str
     random_weights: bool
     """Whether its weights are random, not trained."""
-    fields: _Fields
+    fields: _JsonFields
     """The encoder's part of a cache's fingerprint."""
 
     @classmethod
-    def of_fields(cls, fields: dict[str, JsonValue]) -> EncoderIdentity:
+    def of_fields(cls, fields: Fields) -> EncoderIdentity:
         """The identity that an encoder's part of a fingerprint gives.
 
         Raises:

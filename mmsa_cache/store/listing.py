@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -16,6 +15,7 @@ from mmsa_cache.disk import TEMPORARY
 from mmsa_cache.errors import CacheError
 from mmsa_cache.names import MODALITIES, SPLITS
 
+from .identity import EncoderIdentity
 from .manifest import MANIFEST, RECEIPT, lock_path, note_path, read_manifest
 from .reader import open_shards
 from .schema import SHARED, Shard
@@ -68,9 +68,9 @@ def _describe(folder: Path) -> CacheInfo:
     operations: Counter[str] = Counter()
     try:
         manifest = read_manifest(folder, name)
-        encoder = str(manifest.fields.get("encoder", folder.name))
-        if str(manifest.fields.get("weights", "")).startswith("random:"):
-            encoder += " (random weights)"
+        fields = {**manifest.fields, "modality": folder.parent.name}
+        fields["encoder"] = str(fields.get("encoder", encoder))
+        encoder = EncoderIdentity.of_fields(fields).label
         rows = sum(entry.rows for entry in manifest.shards)
         wanted = manifest.rows
         for shard in open_shards(folder, name=name, verify=False):
@@ -154,34 +154,42 @@ def guids_of(caches: Iterable[CacheInfo]) -> set[str]:
     }
 
 
-def rows_of(info: CacheInfo, guid: str) -> list[dict[str, Any]]:
-    """What a finished cache holds of one sample, a record for each variant.
+@dataclass(frozen=True, slots=True)
+class CachedRow:
+    """What a cache holds of one variant of a sample."""
 
-    Returns:
-        ``variant``, ``operation``, ``positions`` kept, ``token_norm`` (mean Euclidean norm of the
-        positions, None without any) and ``pool_norms``.
-    """
-    found = []
-    for shard in open_shards(info.directory, verify=False):
-        for row in (i for i, name in enumerate(shard.guids) if name == guid):
-            found.append(_row(shard, row))
-    return sorted(found, key=lambda record: record["variant"])
+    variant: int
+    operation: str
+    positions: int
+    """Positions kept."""
+    token_norm: float | None
+    """Mean Euclidean norm of the positions; None without any."""
+    pool_norms: dict[str, float]
 
 
-def _row(shard: Shard, row: int) -> dict[str, Any]:
+def rows_of(info: CacheInfo, guid: str) -> list[CachedRow]:
+    """What a finished cache holds of one sample, variant by variant."""
+    found = [
+        _row(shard, row)
+        for shard in open_shards(info.directory, verify=False)
+        for row, name in enumerate(shard.guids)
+        if name == guid
+    ]
+    return sorted(found, key=lambda row: row.variant)
+
+
+def _row(shard: Shard, row: int) -> CachedRow:
     tokens = np.asarray(shard.tokens[shard.offsets[row] : shard.offsets[row + 1]], np.float32)
     pools = dict(zip(shard.pools, shard.pooled[row], strict=True))
     if shard.shared is not None:
         pools[SHARED] = shard.shared[row]
-    return {
-        "variant": int(shard.variant[row]),
-        "operation": shard.operations[row],
-        "positions": len(tokens),
-        "token_norm": float(np.linalg.norm(tokens, axis=1).mean()) if len(tokens) else None,
-        "pool_norms": {
-            name: float(np.linalg.norm(vector.astype(np.float32))) for name, vector in pools.items()
-        },
-    }
+    return CachedRow(
+        int(shard.variant[row]),
+        shard.operations[row],
+        len(tokens),
+        float(np.linalg.norm(tokens, axis=1).mean()) if len(tokens) else None,
+        {name: float(np.linalg.norm(vector.astype(np.float32))) for name, vector in pools.items()},
+    )
 
 
 def stale_caches(caches: Iterable[CacheInfo], wanted: Iterable[Path]) -> list[CacheInfo]:

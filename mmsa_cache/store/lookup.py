@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmsa_cache import hashing
 from mmsa_cache.errors import CacheError, CacheNotFoundError, StaleCacheError
 
 from . import fingerprint
+from .fingerprint import Fields
 from .manifest import MANIFEST, RECEIPT, Manifest, read_manifest
 
 
-def find_cache(parent: Path, encoder: str, fields: dict[str, Any]) -> Path:
+def find_cache(parent: Path, encoder: str, fields: Fields) -> Path:
     """The folder of the finished cache with exactly these fields.
 
     Raises:
@@ -35,7 +35,7 @@ def find_cache(parent: Path, encoder: str, fields: dict[str, Any]) -> Path:
     raise _stale(*nearest)
 
 
-def check_fields(directory: Path, manifest: Manifest, fields: dict[str, Any]) -> None:
+def check_fields(directory: Path, manifest: Manifest, fields: Fields) -> None:
     """A folder's name has only the beginning of the fingerprint, and folders can be moved."""
     if manifest.fingerprint != hashing.digest(fields):
         raise _stale(directory, fingerprint.differences(fields, manifest.fields))
@@ -49,7 +49,7 @@ def _stale(directory: Path, differences: Sequence[str]) -> StaleCacheError:
     )
 
 
-def nearest_cache(parent: Path, fields: dict[str, Any]) -> tuple[Path, list[str]] | None:
+def nearest_cache(parent: Path, fields: Fields) -> tuple[Path, list[str]] | None:
     """The finished cache that differs in the fewest fields, and these differences."""
     found = []
     for path in sorted(parent.glob(f"*/{MANIFEST}")):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 from mmsa_cache import hashing
 from mmsa_cache.disk import parse_json, read_plain
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
+from mmsa_cache.validation import validated
 
 from . import schema
+from .fingerprint import Fields
 from .schema import shard_name
 from .shard_file import AGAIN
 
@@ -19,22 +24,27 @@ RECEIPT = "manifest.partial.json"
 MAX_MANIFEST_BYTES = 16 << 20  # of 100,000 shards
 
 
-@dataclass(frozen=True, slots=True)
-class ShardEntry:
+_Count = Annotated[int, Strict(), Field(gt=0, lt=1 << 48)]
+
+
+class ShardEntry(BaseModel):
     """What the manifest says of one shard."""
 
+    model_config = ConfigDict(frozen=True)
+
     name: str
-    rows: int
-    bytes: int
+    rows: _Count
+    bytes: _Count
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a cache is: its fields, its pools and its shards."""
+class Manifest(BaseModel):
+    """What a cache is: its fields and its shards."""
 
-    fields: dict[str, Any]
-    rows: int
+    model_config = ConfigDict(frozen=True)
+
+    fields: Annotated[Fields, Strict()]
+    rows: _Count
     shards: tuple[ShardEntry, ...]
 
     @property
@@ -44,6 +54,32 @@ class Manifest:
     @property
     def complete(self) -> bool:
         return sum(entry.rows for entry in self.shards) == self.rows
+
+    def with_shards(self, shards: Iterable[ShardEntry]) -> Manifest:
+        """The same cache with other shards."""
+        return self.model_copy(update={"shards": tuple(shards)})
+
+    def as_bytes(self) -> bytes:
+        """The content of its file."""
+        head = {"schema": schema.SCHEMA_VERSION, "fingerprint": self.fingerprint}
+        content = {**head, **self.model_dump(mode="json")}
+        return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
+
+
+class _Stored(Manifest):
+    """A manifest as its file states it."""
+
+    version: int = Field(alias="schema")
+    fingerprint_stated: str = Field(alias="fingerprint")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        for number, entry in enumerate(self.shards):
+            if entry.name != shard_name(number):
+                raise ValueError(f"shard {number} is called {entry.name[:100]!r}")
+        if self.fingerprint_stated != self.fingerprint:
+            raise ValueError("its fields do not give its fingerprint")
+        return self
 
 
 def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest:
@@ -62,33 +98,14 @@ def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest:
         ) from error
     except (OSError, ValueError) as error:
         raise DamagedCacheError(f"{path} cannot be read: {error}", AGAIN) from error
-    try:
-        if raw["schema"] != schema.SCHEMA_VERSION:
-            raise StaleCacheError(
-                f"{path} has schema {str(raw['schema'])[:20]}, this program writes "
-                f"{schema.SCHEMA_VERSION}.",
-                "Extract again into another --cache folder.",
-            )
-        entries = tuple(
-            ShardEntry(str(e["name"]), _count(e["rows"]), _count(e["bytes"]), str(e["sha256"]))
-            for e in raw["shards"]
+    found = raw.get("schema") if isinstance(raw, dict) else None
+    if found not in (None, schema.SCHEMA_VERSION):
+        raise StaleCacheError(
+            f"{path} has schema {str(found)[:20]}, this program writes {schema.SCHEMA_VERSION}.",
+            "Extract again into another --cache folder.",
         )
-        manifest = Manifest(dict(raw["fields"]), _count(raw["rows"]), entries)
-        stated = raw["fingerprint"]
-    except (LookupError, TypeError, ValueError) as error:
-        raise DamagedCacheError(f"{path} is not a manifest: {str(error)[:200]}", AGAIN) from error
-    for i, entry in enumerate(entries):
-        if entry.name != shard_name(i):
-            raise DamagedCacheError(f"{path}: shard {i} is called {entry.name[:100]!r}.", AGAIN)
-    if stated != manifest.fingerprint:
-        raise DamagedCacheError(f"{path}: its fields do not give its fingerprint.", AGAIN)
-    return manifest
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 < value < 1 << 48:
-        raise ValueError(f"{str(value)[:50]!r} is no count")
-    return value
+    stored = validated(_Stored, raw, f"{path} is not a manifest.", AGAIN, DamagedCacheError)
+    return Manifest.model_construct(fields=stored.fields, rows=stored.rows, shards=stored.shards)
 
 
 def lock_path(directory: Path) -> Path:

@@ -11,11 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -33,7 +31,8 @@ from mmsa_cache.disk import (
 )
 from mmsa_cache.errors import CacheError, DamagedCacheError
 
-from . import schema, shard_file
+from . import shard_file
+from .fingerprint import Fields
 from .lookup import check_fields
 from .manifest import MANIFEST, RECEIPT, Manifest, ShardEntry, lock_path, read_manifest
 from .reader import check_bytes, check_each, check_size
@@ -51,11 +50,9 @@ class CacheWriter:
         disk: What it is written to.
     """
 
-    def __init__(
-        self, directory: Path, fields: dict[str, Any], rows: int, disk: Disk = DISK
-    ) -> None:
+    def __init__(self, directory: Path, fields: Fields, rows: int, disk: Disk = DISK) -> None:
         self._directory = directory
-        self._manifest = Manifest(fields, rows, ())
+        self._manifest = Manifest(fields=fields, rows=rows, shards=())
         self._fingerprint = hashing.digest(fields)
         self._disk = disk
 
@@ -120,7 +117,7 @@ class CacheWriter:
         later = [entry for entry in missing[1:] if os.path.lexists(self._place(entry))]
         if missing and (self.complete or later):
             raise DamagedCacheError(f"{self._place(missing[0])} is missing.", AGAIN)
-        self._manifest = Manifest(found.fields, found.rows, tuple(kept))
+        self._manifest = found.with_shards(kept)
 
     def _place(self, entry: ShardEntry) -> Path:
         return self._directory / entry.name
@@ -133,14 +130,15 @@ class CacheWriter:
         """
         content = shard_file.encode(shard, self._fingerprint)
         digest = hashlib.sha256(content).hexdigest()
-        entry = ShardEntry(shard_name(self.done), len(shard.guids), len(content), digest)
-        known = self._manifest
-        grown = Manifest(known.fields, known.rows, (*known.shards, entry))
+        entry = ShardEntry(
+            name=shard_name(self.done), rows=len(shard.guids), bytes=len(content), sha256=digest
+        )
+        grown = self._manifest.with_shards((*self._manifest.shards, entry))
         temporary = self._directory / f"{TEMPORARY}{entry.name}"
         with writing(self._place(entry)):
             write_new(temporary, content, self._disk)
             try:
-                self._write_receipt(grown)
+                write_atomically(self._directory / RECEIPT, grown.as_bytes(), self._disk)
                 self._disk.rename(temporary, self._place(entry))
             except BaseException:
                 discard(temporary, self._disk)
@@ -162,20 +160,3 @@ class CacheWriter:
         with writing(self._directory / MANIFEST):
             self._disk.rename(self._directory / RECEIPT, self._directory / MANIFEST)
             sync(self._directory, self._disk)
-
-    def _write_receipt(self, manifest: Manifest) -> None:
-        content = {
-            "schema": schema.SCHEMA_VERSION,
-            "fingerprint": self._fingerprint,
-            "rows": manifest.rows,
-            "shards": [
-                {"name": e.name, "rows": e.rows, "bytes": e.bytes, "sha256": e.sha256}
-                for e in manifest.shards
-            ],
-            "fields": manifest.fields,
-        }
-        write_atomically(
-            self._directory / RECEIPT,
-            json.dumps(content, indent=1, sort_keys=True).encode() + b"\n",
-            self._disk,
-        )

@@ -19,7 +19,6 @@ import pytest
 from PIL import Image, ImageFile
 
 from extract.inputs.decode import decode
-from mmsa_cache.data.dataset import read_split
 from mmsa_cache.data.pairs import image_format
 from tests.support.data_folders import (
     GOOD,
@@ -32,6 +31,7 @@ from tests.support.data_folders import (
     saved,
     sealed,
 )
+from tests.support.reading import read_split
 
 Build = Callable[[Path], None]
 

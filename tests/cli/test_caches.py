@@ -19,8 +19,8 @@ from filelock import FileLock
 from PIL import Image
 
 from mmsa_cache.cli.verb import Call, verb
-from mmsa_cache.compose.cache_identity import copies_of
-from mmsa_cache.compose.caches import verify
+from mmsa_cache.compose.cached import copies_of
+from mmsa_cache.compose.caches import raise_damaged, verify
 from mmsa_cache.compose.samples import classes_of
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.pairs import Sample
@@ -85,11 +85,11 @@ def test_caches_are_listed_with_their_state(tmp_path: Path) -> None:
 def test_rows_are_shown_with_their_norms(tmp_path: Path) -> None:
     make_cache(tmp_path / "train/text/one")
     rows = rows_of(list_caches(tmp_path)[0], "b")
-    assert [row["variant"] for row in rows] == [0, 1, 2]
-    assert [row["operation"] for row in rows] == ["", "rotation", "rotation"]
-    assert [row["positions"] for row in rows] == [2, 3, 4]
-    assert rows[0]["token_norm"] == 2.0
-    assert rows[0]["pool_norms"] == {"mean": 5.0}
+    assert [row.variant for row in rows] == [0, 1, 2]
+    assert [row.operation for row in rows] == ["", "rotation", "rotation"]
+    assert [row.positions for row in rows] == [2, 3, 4]
+    assert rows[0].token_norm == 2.0
+    assert rows[0].pool_norms == {"mean": 5.0}
     assert rows_of(list_caches(tmp_path)[0], "z") == []
 
 
@@ -373,16 +373,14 @@ def test_verify_rehashes_what_an_unfinished_extraction_has_sealed(
     settings = load_settings({"cache.dir": tmp_path}, environ={})
     whole = make_cache(tmp_path / "train" / "text" / "whole")
     begun = make_cache(tmp_path / "train" / "text" / "begun", rows=2 * len(ROWS))
-    shown: list[list[dict[str, object]]] = []
-    verify(settings, shown.append)
-    assert [(r["complete"], r["problems"]) for r in shown[0]] == [(False, []), (True, [])]
+    assert [(r.complete, r.problems) for r in verify(settings)] == [(False, []), (True, [])]
 
     # The receipt names a shard before it has its name: that is no damage, nor is it to ls.
     receipt = json.loads((begun / RECEIPT).read_text())
     first = receipt["shards"][0]
     receipt["shards"].append({**first, "name": "shard-00001.h5"})
     (begun / RECEIPT).write_text(json.dumps(receipt))
-    verify(settings, shown.append)
+    raise_damaged(verify(settings))
     assert [c.problem for c in list_caches(tmp_path)] == ["", ""]
 
     for folder in (begun, whole):
@@ -391,7 +389,7 @@ def test_verify_rehashes_what_an_unfinished_extraction_has_sealed(
         damaged[len(damaged) // 2] ^= 1
         path.write_bytes(damaged)
     with pytest.raises(DamagedCacheError) as caught:
-        verify(settings, shown.append)
+        raise_damaged(verify(settings))
     assert len(caught.value.problems) == 2
     for folder, line in zip((begun, whole), caught.value.problems, strict=True):
         assert str(folder / "shard-00000.h5") in line

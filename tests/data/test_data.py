@@ -13,7 +13,6 @@ from PIL import Image
 from extract.encoders.timm_tower import to_patches
 from extract.inputs.decode import decode, fit_square
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.dataset import read_split
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import (
@@ -24,6 +23,7 @@ from mmsa_cache.data.splits import (
     report_split,
 )
 from mmsa_cache.errors import DataError, ModelError, SettingsError
+from tests.support.reading import read_split
 from tests.support.real_data import REAL, needs_real
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmsa_cache.data.dataset import intake, read_split
+from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import LABELS
@@ -23,6 +23,7 @@ from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.layouts.rows import list_rows
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError
+from tests.support.reading import intake, read_split
 
 SINGLE = "ID\ttext,image\n"
 MULTIPLE = "ID\ttext,image\ttext,image\ttext,image\n"
@@ -137,7 +138,7 @@ def test_mvsa_multiple_over_all_triples(tmp_path: Path) -> None:
             merged += both[0] != both[1]
     (tmp_path / "labelResultAll.txt").write_text("".join(lines))
     make_pairs(tmp_path / "data", expected[0][0])  # listing needs one pair to find the folder
-    listing = list_rows(tmp_path, "train")
+    listing = list_rows(DataSettings(root=tmp_path), "train", LABELS)
     assert listing.problems == []
     assert [(row.guid, row.label) for row in listing.rows] == expected
     assert (listing.layout, listing.merged, listing.dropped) == (
@@ -575,7 +576,7 @@ def test_a_written_table_reads_back(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"test{suffix}"
         path.write_bytes(written(suffix, rows, columns, line_end))
-        listing = list_rows(Path(folder), "test")
+        listing = list_rows(DataSettings(root=Path(folder)), "test", LABELS)
         assert listing.problems == []
         assert [(r.guid, r.text, r.image, r.label) for r in listing.rows] == [
             (

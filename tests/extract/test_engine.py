@@ -19,14 +19,12 @@ from PIL import Image
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from extract.encode import estimate_bytes
 from extract.encoders.protocol import Encoded, Size
 from extract.engine import extract
-from extract.halving import Halving
 from extract.inputs.decode import decode, fit_square, needed_side
-from extract.job import Job
-from extract.plan import Prepared, Row, plan_batches, plan_rows, read_rows
-from extract.streams import Streams, Workers
+from extract.plan import Job, Prepared, Row, plan_batches, plan_rows, read_rows
+from extract.shards import estimate_bytes
+from extract.streams import Halving, Streams, Workers
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError, DeviceError
 from mmsa_cache.store.reader import open_shards

@@ -204,13 +204,13 @@ def test_a_picture_that_changes_meanwhile_is_refused(server: ForkServer, tmp_pat
     from mmsa_cache.compose.encoders import resolve_encoder
     from mmsa_cache.compose.live import reader_of
     from mmsa_cache.config.loading import load_settings
-    from mmsa_cache.data.dataset import read_split
     from mmsa_cache.errors import DataError
+    from tests.support.reading import read_split
 
     make_pairs(tmp_path / "posts", 20)
     sample = read_split(tmp_path / "posts", "train")[0]
     settings = load_settings(folder=server._folder, environ={})
-    reader = reader_of("image", resolve_encoder(settings, "image"), 0)
+    reader = reader_of(resolve_encoder(settings, "image"), 0)
     reader(Row(sample, 0))
     sample.image_path.write_bytes((tmp_path / "posts/pairs/1.jpg").read_bytes())
     with pytest.raises(DataError, match=r"0\.jpg: was changed after the data was read"):

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from fuse.search.study_file import read_study
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.dataset import read_split
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.errors import MmsaError
@@ -27,6 +26,7 @@ from mmsa_cache.store.reader import open_shards
 from mmsa_cache.store.shard_file import encode, map_shard
 from mmsa_cache.store.writer import CacheWriter
 from tests.support.faulty import forked
+from tests.support.reading import read_split
 from tests.support.shards import FIELDS, SHARDS
 from tests.support.tally import Tally
 

@@ -30,7 +30,6 @@ from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.compose.predict import classes_of_run
-from mmsa_cache.data.dataset import read_split
 from mmsa_cache.errors import (
     CacheError,
     DamagedCacheError,
@@ -50,6 +49,7 @@ from mmsa_cache.store.writer import CacheWriter
 from tests.support import offline_predict
 from tests.support.fake_search import run, start_thread
 from tests.support.pairs import make_pairs
+from tests.support.reading import read_split
 from tests.support.shards import FIELDS, SHARDS, contents, make_shard, write
 
 DIGEST = digest(FIELDS)

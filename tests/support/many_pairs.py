@@ -19,8 +19,7 @@ from PIL import Image
 
 from extract.engine import extract
 from extract.inputs.decode import decode
-from extract.job import Job
-from extract.plan import Row, plan_rows
+from extract.plan import Job, Row, plan_rows
 from mmsa_cache.compose.encoders import resolve_encoder
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.pairs import Sample

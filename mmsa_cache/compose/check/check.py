@@ -31,8 +31,7 @@ def check(settings: Settings, page: Path | None = None) -> dict[str, Any]:
     Raises:
         SettingsError: No data folder is set, or the page cannot be written.
     """
-    root, data = settings.data.root, settings.data
-    if root is None:
+    if settings.data.root is None:
         raise SettingsError("No data folder is set.", "mmsa check DIR, or root under [data].")
     if page is not None and not page.resolve().parent.is_dir():
         raise SettingsError(f"There is no folder {page.resolve().parent}.", "Make it first.")
@@ -45,15 +44,7 @@ def check(settings: Settings, page: Path | None = None) -> dict[str, Any]:
                 shown.append(stack.enter_context(progress("check", total, "pairs")))
             shown[0](done, "")
 
-        found = inspect(
-            root,
-            read_picture,
-            encoding=data.encoding,
-            encoding_errors=data.encoding_errors,
-            classes=data.classes,
-            allow_empty_text=data.allow_empty_text,
-            advance=advance,
-        )
+        found = inspect(settings.data, read_picture, advance)
     record = describe(found, settings)
     if page is not None:
         write_atomically(page, render(found, record).encode())

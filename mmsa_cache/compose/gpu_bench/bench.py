@@ -71,7 +71,7 @@ class Bench:
 
     def readers(self) -> dict[str, Any]:
         """What reads a row, by modality."""
-        return {name: reader_of(name, spec, 47) for name, spec in self.specs("float32").items()}
+        return {name: reader_of(spec, 47) for name, spec in self.specs("float32").items()}
 
     def bank(self, device: torch.device, samples: int | None = None) -> FeatureBank:
         """The generated features of the first samples (default: of all) on a device."""

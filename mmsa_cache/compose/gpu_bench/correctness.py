@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.encode import encode_rows
 from extract.engine import extract
-from extract.job import Job
-from extract.plan import Row, plan_rows
+from extract.plan import Job, Row, plan_rows
 from extract.precision import difference
+from extract.shards import encode_rows
 from fuse.figures.records import EpochRecord
 from fuse.losses.acb import STATISTICS
 from fuse.losses.losses import LOSSES

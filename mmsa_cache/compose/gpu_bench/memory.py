@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extract.encode import encode_rows
-from extract.halving import Halving
 from extract.plan import Row
+from extract.shards import encode_rows
+from extract.streams import Halving
 from fuse.setting import Setting
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group

@@ -18,8 +18,7 @@ from extract.bench import run_textbook
 from extract.encoders.compute import precision
 from extract.encoders.transformer import load_model
 from extract.engine import extract
-from extract.job import Job
-from extract.plan import Reader, Row, plan_batches, plan_rows, read_rows
+from extract.plan import Job, Reader, Row, plan_batches, plan_rows, read_rows
 from extract.streams import Workers
 from mmsa_cache.store.writer import CacheWriter
 

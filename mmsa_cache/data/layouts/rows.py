@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.files import check_encoding
 from mmsa_cache.errors import DataError
 
@@ -15,34 +15,27 @@ from .report import list_report
 from .tables import list_table, table_records
 
 
-def list_rows(
-    root: Path,
-    split: str,
-    *,
-    encoding: str = "utf-8",
-    encoding_errors: str = "strict",
-    classes: tuple[str, ...] = LABELS,
-) -> Listing:
+def list_rows(data: DataSettings, split: str, classes: tuple[str, ...]) -> Listing:
     """Lists the rows of a split in the order of its label file; pairs without one by guid.
 
     Args:
-        root: The data folder.
+        data: Folder, and encoding of the texts, hence of a table; other label files are UTF-8.
         split: ``train`` or ``test``.
-        encoding: Of the texts, hence of a table; other label files are UTF-8.
-        encoding_errors: ``strict`` or ``replace``.
         classes: Class names; a class's code is its place.
 
     Returns:
         The rows, and in ``problems`` all that is wrong with the label file.
 
     Raises:
+        SettingsError: No data folder is set.
         DataError: The layout, the file of the split or the folder of the pairs is not found.
     """
+    root = data.folder
     layout = find_layout(root)
     listing = Listing(source_of(root, layout, split), layout.name, classes, root)
     if layout.name == "tables":
-        check_encoding(encoding)
-        list_table(listing, split, encoding, encoding_errors)
+        check_encoding(data.encoding)
+        list_table(listing, split, data)
     elif layout.name == "mvsa":
         list_mvsa(listing)
     elif layout.name == "pairs":
@@ -65,31 +58,30 @@ def list_rows(
     return listing
 
 
-def data_classes(root: Path, *, encoding: str, encoding_errors: str) -> tuple[str, ...]:
-    """Class names of a data folder that sets none.
+def classes_of(data: DataSettings) -> tuple[str, ...]:
+    """Class names in the order of their codes: those set, or those of the data.
 
     A table's own labels count only where none of the three sentiments is among them: elsewhere a
     label that is none is a mistake, which reading the rows names.
 
-    Args:
-        root: The data folder.
-        encoding: Of the texts, hence of a table.
-        encoding_errors: ``strict`` or ``replace``.
-
     Returns:
-        The labels of ``train`` in alphabetical order, or the three sentiments.
+        The classes set; else a table's labels of ``train`` in alphabetical order, or the three
+        sentiments.
 
     Raises:
         DataError: The folder cannot be read.
     """
+    if data.classes is not None or data.root is None:
+        return data.classes or LABELS
+    root = data.root
     layout = find_layout(root)
     if layout.name != "tables" or not layout.files["train"]:
         return LABELS
     listing = Listing(source_of(root, layout, "train"), layout.name, folder=root)
-    check_encoding(encoding)
+    check_encoding(data.encoding)
     found = {
         tag
-        for _, record in table_records(listing, "train", encoding, encoding_errors)
+        for _, record in table_records(listing, "train", data)
         if (tag := record.get("label", record.get("tag"))) and tag != UNLABELLED
     }
     usual = {tag.strip().lower() for tag in found} & set(LABELS)

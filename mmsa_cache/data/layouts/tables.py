@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.files import (
     EMPTY_TEXT,
     MAX_LABEL_BYTES,
@@ -32,9 +33,9 @@ _REQUIRED = ("text", "image")
 _COLUMNS = (*_REQUIRED, "guid", "label", "tag")
 
 
-def list_table(listing: Listing, split: str, encoding: str, errors: str) -> None:
+def list_table(listing: Listing, split: str, data: DataSettings) -> None:
     path = listing.source
-    for line, record in table_records(listing, split, encoding, errors):
+    for line, record in table_records(listing, split, data):
         text, image = strip_text(record["text"]), record["image"]
         if not image or "\0" in image or not is_unicode(image) or PurePath(image).is_absolute():
             listing.note(
@@ -47,11 +48,16 @@ def list_table(listing: Listing, split: str, encoding: str, errors: str) -> None
 
 
 def table_records(
-    listing: Listing, split: str, encoding: str, errors: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
+    listing: Listing, split: str, data: DataSettings
+) -> Iterator[tuple[int, dict[str, str]]]:
     path = listing.source
-    data = read_inside(path.parent.resolve(), path.name, MAX_LABEL_BYTES)
-    content = decode(data, path.name, encoding, errors, numbered=True).removeprefix("\ufeff")
+    content = decode(
+        read_inside(path.parent.resolve(), path.name, MAX_LABEL_BYTES),
+        path.name,
+        data.encoding,
+        data.encoding_errors,
+        numbered=True,
+    ).removeprefix("\ufeff")
     if path.suffix == ".jsonl":
         return _json_records(listing, content)
     return _csv_records(listing, content, "," if path.suffix == ".csv" else "\t", split)
@@ -109,7 +115,7 @@ def _csv_records(
             listing.note(line, f"expected {len(header)} columns, received {len(cells)}")
 
 
-def _json_records(listing: Listing, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_records(listing: Listing, content: str) -> Iterator[tuple[int, dict[str, str]]]:
     for line, source in enumerate(content.split("\n"), start=1):
         if not source.strip():
             continue

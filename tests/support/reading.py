@@ -1,0 +1,21 @@
+"""Splits whose every row must be good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmsa_cache.config.sections import DataSettings
+from mmsa_cache.data.dataset import survey
+from mmsa_cache.data.intake import Intake
+from mmsa_cache.data.pairs import Sample
+
+
+def intake(root: Path, split: str, **data: Any) -> tuple[list[Sample], Intake]:
+    found = survey(DataSettings(root=root, **data), split)
+    found.raise_bad(found.bad)
+    return found.samples, found.intake(found.samples)
+
+
+def read_split(root: Path, split: str, **data: Any) -> list[Sample]:
+    return intake(root, split, **data)[0]
