@@ -14,6 +14,7 @@ from torch import Tensor
 
 from extract.inputs.decode import DECODER, RESIZE, fit_square
 from mmsa_cache.errors import ModelError
+from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .compat import prepare_torchvision
@@ -54,8 +55,23 @@ class ImageSpec:
     folder: Path | None
     """Files of the joint model whose image side this is; None for a timm model."""
     options: Options
-    fields: dict[str, Any]
-    """The encoder's part of the fingerprint."""
+    source: Fields
+    """What identifies the model's weights."""
+
+    @property
+    def fields(self) -> Fields:
+        """The encoder's part of the fingerprint."""
+        return {
+            **self.source,
+            "modality": "image",
+            "size": self.size,
+            "crop": self.crop,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "resize": RESIZE,
+            "decoder": DECODER,
+            **self.options.fields("image"),
+        }
 
     @property
     def identity(self) -> EncoderIdentity:
@@ -74,8 +90,7 @@ class ImageSpec:
 
     def computed_in(self, compute: str) -> ImageSpec:
         """The same in another precision."""
-        options = replace(self.options, compute=compute)
-        return replace(self, options=options, fields=self.fields | options.fields("image"))
+        return replace(self, options=replace(self.options, compute=compute))
 
     def load(self, device: torch.device) -> ImageEncoder:
         """Loads the model."""
@@ -137,35 +152,18 @@ def resolve_image(
                 "Give pretrained, random or a FILE.safetensors; pickled weights are never loaded.",
             )
         source = weights_sha256(file)
-    pixels = size or int(own.get("input_size", (3, 224, 224))[-1])
-    crop = float(own.get("crop_pct") or 0.875) if fit == "crop" else None
-    channel_mean = tuple(mean or own.get("mean") or (0.485, 0.456, 0.406))
-    channel_std = tuple(std or own.get("std") or (0.229, 0.224, 0.225))
-    fields = {
-        "modality": "image",
-        "encoder": model,
-        "kwargs": kwargs,
-        "weights": source,
-        "size": pixels,
-        "crop": crop,
-        "mean": list(channel_mean),
-        "std": list(channel_std),
-        "resize": RESIZE,
-        "decoder": DECODER,
-        **options.fields("image"),
-    }
     return ImageSpec(
-        model,
-        kwargs,
-        file,
-        seed if weights == "random" else None,
-        pixels,
-        crop,
-        channel_mean,
-        channel_std,
-        None,
-        options,
-        fields,
+        name=model,
+        kwargs=kwargs,
+        file=file,
+        random_seed=seed if weights == "random" else None,
+        size=size or int(own.get("input_size", (3, 224, 224))[-1]),
+        crop=float(own.get("crop_pct") or 0.875) if fit == "crop" else None,
+        mean=tuple(mean or own.get("mean") or (0.485, 0.456, 0.406)),
+        std=tuple(std or own.get("std") or (0.229, 0.224, 0.225)),
+        folder=None,
+        options=options,
+        source={"encoder": model, "kwargs": kwargs, "weights": source},
     )
 
 
@@ -186,27 +184,16 @@ def resolve_joint_image(
     Raises:
         ModelError: It cannot be found, or has no safetensors weights.
     """
-    folder, name, fields = resolve_folder(model, weights, seed)
-    own = input_settings(folder)
-    fields |= {
-        "modality": "image",
-        **{key: list(value) if isinstance(value, tuple) else value for key, value in own.items()},
-        "resize": RESIZE,
-        "decoder": DECODER,
-        **options.fields("image"),
-    }
+    folder, name, source = resolve_folder(model, weights, seed)
     return ImageSpec(
-        name,
-        {},
-        None,
-        seed if weights == "random" else None,
-        own["size"],
-        own["crop"],
-        own["mean"],
-        own["std"],
-        folder,
-        options,
-        fields,
+        name=name,
+        kwargs={},
+        file=None,
+        random_seed=seed if weights == "random" else None,
+        folder=folder,
+        options=options,
+        source=source,
+        **input_settings(folder),
     )
 
 

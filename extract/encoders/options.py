@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+
+from mmsa_cache.store.fingerprint import Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,9 @@ class Options:
     pool_layers: tuple[int, ...] = ()
     """Inner layers whose means are pools too, ``mean@N`` each."""
 
-    def fields(self, modality: str) -> dict[str, Any]:
+    def fields(self, modality: str) -> Fields:
         """Their part of the fingerprint."""
-        fields: dict[str, Any] = {
+        fields: Fields = {
             "layer": self.layer,
             "tokens": self.tokens if modality == "image" or self.tokens == "none" else "keep",
             "compute": self.compute,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmsa_cache.errors import ModelError
+from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .compute import precision, to_device, to_storage
@@ -46,8 +47,14 @@ class TextSpec:
     joint: bool
     """Whether it is the text side of a joint image-text model."""
     options: Options
-    fields: dict[str, Any]
-    """The encoder's part of the fingerprint."""
+    source: Fields
+    """What identifies the model's weights and its tokenizer."""
+
+    @property
+    def fields(self) -> Fields:
+        """The encoder's part of the fingerprint."""
+        own: Fields = {"modality": "text", "max_tokens": self.max_tokens}
+        return {**self.source, **own, **self.options.fields("text")}
 
     @property
     def identity(self) -> EncoderIdentity:
@@ -66,8 +73,7 @@ class TextSpec:
 
     def computed_in(self, compute: str) -> TextSpec:
         """The same in another precision."""
-        options = replace(self.options, compute=compute)
-        return replace(self, options=options, fields=self.fields | options.fields("text"))
+        return replace(self, options=replace(self.options, compute=compute))
 
     def load(self, device: torch.device) -> TextEncoder:
         """Loads the model."""
@@ -96,17 +102,12 @@ def resolve_text(
     Raises:
         ModelError: It cannot be found, or has no safetensors weights.
     """
-    folder, name, fields = resolve_folder(model, weights, seed)
+    folder, name, source = resolve_folder(model, weights, seed)
     if joint:
         max_tokens = min(max_tokens, text_limit(folder))
-    fields |= {
-        "modality": "text",
-        "tokenizer": files_sha256(folder, TOKENIZER_FILES),
-        "max_tokens": max_tokens,
-        **options.fields("text"),
-    }
+    source["tokenizer"] = files_sha256(folder, TOKENIZER_FILES)
     random_seed = seed if weights == "random" else None
-    return TextSpec(name, folder, random_seed, max_tokens, joint, options, fields)
+    return TextSpec(name, folder, random_seed, max_tokens, joint, options, source)
 
 
 class PlainTower:

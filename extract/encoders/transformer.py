@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mmsa_cache.errors import ModelError
+from mmsa_cache.store.fingerprint import Fields
 
 from .compat import prepare_torchvision
 from .weights import files_sha256, text_folder
@@ -17,7 +18,7 @@ NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 it would ask on the terminal.)"""
 
 
-def resolve_folder(model: str, weights: str, seed: int) -> tuple[Path, str, dict[str, Any]]:
+def resolve_folder(model: str, weights: str, seed: int) -> tuple[Path, str, Fields]:
     """Finds the files of a transformers model.
 
     Returns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -196,7 +196,7 @@ class Session:
         def open_features(modality: str, name: str) -> ModalityFeatures:
             return ModalityFeatures.open(finished(self.cache(split, modality, name), name))
 
-        return BankChoice.of_samples(open_features, self.samples(split)).open(pairs)
+        return _banks(open_features, self.samples(split)).open(pairs)
 
     def live_bank(
         self, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (OWN_PAIR,)
@@ -214,7 +214,7 @@ class Session:
         def encode(modality: str, name: str) -> ModalityFeatures:
             return self._encoded(samples, modality, name)
 
-        return BankChoice.of_samples(encode, samples).open(pairs)
+        return _banks(encode, samples).open(pairs)
 
     def live_pair(
         self,
@@ -248,9 +248,7 @@ class Session:
                 getattr(dims[0], modality), vectors, positions if modality == "image" else 1
             )
 
-        return BankChoice.of_samples(encode, [sample], partial=True).open(
-            [pair for pair, _ in readers]
-        )
+        return _banks(encode, [sample], partial=True).open([pair for pair, _ in readers])
 
     def _encoded(self, samples: Sequence[Sample], modality: str, name: str) -> ModalityFeatures:
         spec, encoder = self.encoder(modality, name), self.loaded(modality, name)
@@ -282,3 +280,13 @@ class Session:
                         raise
                     # A study that uses it does not match.
         return Origin(text=found["text"], image=found["image"], classes=self.classes)
+
+
+def _banks(
+    open_features: Callable[[str, str], ModalityFeatures],
+    samples: Sequence[Sample],
+    *,
+    partial: bool = False,
+) -> BankChoice:
+    labels = [-1 if sample.label is None else sample.label for sample in samples]
+    return BankChoice(open_features, [sample.guid for sample in samples], labels, partial=partial)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DamagedCacheError, SettingsError
 from mmsa_cache.names import OWN_PAIR, EncoderPair
 
@@ -250,18 +249,6 @@ class BankChoice:
         self._banks: dict[EncoderPair, FeatureBank] = {}
         self.device = torch.device("cpu")
         """Where banks are moved to when they are asked for."""
-
-    @classmethod
-    def of_samples(
-        cls,
-        open_features: Callable[[str, str], ModalityFeatures],
-        samples: Sequence[Sample],
-        *,
-        partial: bool = False,
-    ) -> BankChoice:
-        """Banks of samples, with their labels."""
-        labels = [-1 if sample.label is None else sample.label for sample in samples]
-        return cls(open_features, [sample.guid for sample in samples], labels, partial=partial)
 
     def open(self, pairs: Sequence[EncoderPair]) -> FeatureBank:
         """The bank of the first pair; the others are opened too."""
