@@ -77,20 +77,20 @@ def check_fusion(name: str, *, text_dim: int, image_dim: int, heads: int) -> Non
     """Checks a fusion's name and sizes without building it, all problems in one error.
 
     Raises:
-        ValueError: unknown name, or sizes that the fusion cannot take; the message names the flag
-            to change.
+        ValueError: unknown name, or sizes that the fusion cannot take; the message names the
+            setting to change.
     """
     check_fusion_name(name)
     problems = []
     if name in NEEDS_EQUAL_DIMS and image_dim != text_dim:
         problems.append(
             f"it needs image_dim equal to text_dim, received image_dim {image_dim} and "
-            f"text_dim {text_dim}: set --image-dim {text_dim} or leave --image-dim out"
+            f"text_dim {text_dim}: set image_dim to {text_dim} or leave it out"
         )
     if name in NEEDS_HEADS and (heads < 1 or text_dim % heads):
         problems.append(
             f"its text_dim must be divisible by heads, received text_dim {text_dim} and "
-            f"heads {heads}: change --text-dim or --heads"
+            f"heads {heads}: change text_dim or heads"
         )
     if problems:
         raise ValueError(f"fusion {name!r}: " + "; ".join(problems))
@@ -120,7 +120,7 @@ def build_fusion(name: str, config: FusionConfig, tape: NoiseTape | None = None)
         raise ValueError(
             f"unknown directions {config.directions!r}; valid: {', '.join(DIRECTIONS)}"
         )
-    for flag, value in (("layers", config.layers), ("rank", config.rank)):
+    for setting, value in (("layers", config.layers), ("rank", config.rank)):
         if value < 1:
-            raise ValueError(f"{flag}: at least 1 is needed, received {value}: change --{flag}")
+            raise ValueError(f"{setting}: at least 1 is needed, received {value}")
     return FUSIONS[name](config, NoiseTape() if tape is None else tape)

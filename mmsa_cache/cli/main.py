@@ -26,6 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help texts are shown as written: square brackets are no markup
 )
 for group, name in ((cache.app, "cache"), (ablate.app, "ablate"), (bench.app, "bench")):
     app.add_typer(group, name=name)

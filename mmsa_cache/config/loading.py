@@ -78,7 +78,7 @@ def load_settings(
     if problems:
         raise SettingsError(
             f"{len(problems)} setting(s) cannot be used.",
-            "Correct all of them; the README's section 'The config file' lists every key.",
+            "Correct all of them.",
             problems,
         )
     return settings

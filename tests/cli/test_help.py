@@ -1,0 +1,82 @@
+"""What ``--help`` shows, and that what messages name exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from mmsa_cache.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted(p for name in ("mmsa_cache", "extract", "fuse") for p in (ROOT / name).rglob("*"))
+OTHER_PROGRAMS = {"--force-reinstall", "--query-gpu"}
+"""Flags of pip and of nvidia-smi."""
+
+
+def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield words, command
+    for name, sub in getattr(command, "commands", {}).items():
+        yield from commands(sub, (*words, name))
+
+
+COMMANDS = dict(commands(get_command(app)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_shows_every_option_word_for_word(words: tuple[str, ...]) -> None:
+    command = COMMANDS[words]
+    result = CliRunner().invoke(app, [*words, "--help"])
+    shown = "".join(result.output.split())
+    texts = [command.help or "", *(getattr(param, "help", None) or "" for param in command.params)]
+    assert [text for text in texts if "".join(text.split()) not in shown] == []
+
+
+def strings(path: Path) -> Iterator[str]:
+    """The texts of a source file: string literals, or a template's lines."""
+    if path.suffix == ".j2":
+        yield path.read_text(encoding="utf-8")
+    elif path.suffix == ".py":
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_every_flag_that_is_named_exists() -> None:
+    known = {
+        flag
+        for command in COMMANDS.values()
+        for param in command.params
+        for flag in (*param.opts, *param.secondary_opts)
+    }
+    named = {
+        (flag, str(path.relative_to(ROOT)))
+        for path in SOURCES
+        for text in strings(path)
+        # "--{" ends in a variable; custom properties of style sheets are no flags.
+        for flag in re.findall(r"(?<![\w(-])--(?:[a-z][a-z0-9-]*\b(?!:)|$)", text)
+    }
+    ghosts = sorted(pair for pair in named if pair[0] not in known | OTHER_PROGRAMS | {"--help"})
+    assert ghosts == []
+
+
+def test_every_section_that_is_named_exists() -> None:
+    headings = {
+        line.lstrip("# ").strip()
+        for page in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"))
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    }
+    named = {
+        section
+        for path in SOURCES
+        for text in strings(path)
+        for section in re.findall(r"section '([^']+)'", text)
+    }
+    assert named <= headings
