@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import MmsaError, SettingsError
 
@@ -13,12 +15,19 @@ _LONGEST = 200
 """Characters of a received value that are shown."""
 
 
+class Table(BaseModel):
+    """A table of a file: frozen, and unknown keys are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 def validated(
     model: type[M],
     values: object,
     message: str,
     hint: str = "Correct them all.",
     error: type[MmsaError] = SettingsError,
+    context: Mapping[str, Any] | None = None,
 ) -> M:
     """Values as a model.
 
@@ -28,28 +37,56 @@ def validated(
         message: What the values are, and where they come from.
         hint: What the user can do about them.
         error: Kind of the error.
+        context: What the model's validators need beside the values.
 
     Raises:
         MmsaError: Of the given kind, with every mistake at once.
     """
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context=context)
     except ValidationError as found:
-        raise error(message, hint, problems_of(found)) from None
+        raise error(message, hint, problems_of(found, model)) from None
 
 
-def problems_of(error: ValidationError) -> list[str]:
-    """A line a mistake: ``table.key: what is wrong (received …)``."""
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """A line a mistake: ``table.key: what is wrong (received …)``.
+
+    Args:
+        error: What pydantic raised.
+        model: The model that was validated; names the keys near an unknown one.
+    """
     lines = []
     for item in error.errors(include_url=False, include_context=False):
         where = ".".join(map(str, item["loc"]))
         if item["type"] in ("value_error", "assertion_error"):
             text = item["msg"].partition(", ")[2]  # the text that a validator raised
-        elif item["type"] in ("extra_forbidden", "missing"):
-            text = {"extra_forbidden": "unknown key", "missing": "missing"}[item["type"]]
+        elif item["type"] == "missing":
+            text = "missing"
+        elif item["type"] == "extra_forbidden":
+            text = f"unknown key{near(str(item['loc'][-1]), _keys_at(model, item['loc'][:-1]))}"
         else:
             received = repr(item["input"])
             shown = received if len(received) <= _LONGEST else f"{received[:_LONGEST]}…"
             text = f"{item['msg']} (received {shown})"
         lines.append(f"{where}: {text}" if where else text)
     return lines
+
+
+def _keys_at(model: type[BaseModel], where: tuple[int | str, ...]) -> Iterable[str]:
+    """Keys of the table at a place; none where it is not one fixed table."""
+    for part in where:
+        field = model.model_fields.get(str(part))
+        kind = field.annotation if field is not None else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return ()
+        model = kind
+    return model.model_fields
+
+
+def near(key: str, valid: Iterable[str]) -> str:
+    """`` (near: …)`` where valid keys are spelled alike, or all of a short list."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(key, names, 3, 0.6)
+    if close:
+        return f" (near: {', '.join(close)})"
+    return f" (valid: {', '.join(names)})" if 0 < len(names) < 8 else ""

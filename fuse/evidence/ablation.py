@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from fuse.figures.record import Count, Number, Record
 from fuse.figures.records import Metric
-from fuse.search.coordinator import RETRIES
-from fuse.search.pool import Pool, Process, start_process
-from fuse.search.worker import Job, Source, Task, Unit
+from fuse.search.dispatch import dispatch
+from fuse.search.pool import TrainingData, Workers
+from fuse.search.worker import Failure, Result, Task, Unit
 from fuse.setting import Setting
-from fuse.training import classifier, trainer
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from mmsa_cache.hashing import digest
 from mmsa_cache.shelf import Shelf
+from mmsa_cache.store.identity import Origin
 
 from .cells import Cell, title_of
 from .trainings import Codes, Trainings
 
-_KEPT = {"predicted", "held_out", "parameters", "seconds"}
-_LOOK_AGAIN = 0.5
-"""Seconds between looks at the workers."""
+
+class CellTraining(Record):
+    """One finished training of a cell, as the shelf keeps it."""
+
+    predicted: list[Count]
+    """Class codes of the judged rows."""
+    held_out: Number
+    """Score of the rows that chose its epoch."""
+    parameters: Count
+    seconds: Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,121 +44,120 @@ class Outcome:
 
     predicted: dict[Setting, Codes]
     """(members, rows) of `Trainings.rows`, of every setting whose trainings are all done"""
-    records: dict[Setting, list[dict[str, Any]]]
-    """A record a unit: ``parameters``, ``seconds``, ``held_out`` (its stopping score)"""
-    failures: list[tuple[Setting, str, str]]
-    """Settings that could not be trained: kind and reason"""
+    trainings: dict[Setting, list[CellTraining]]
+    """Of the same settings, in the order of `Trainings.units`."""
+    failures: dict[Setting, Failure]
+    """Settings that could not be trained."""
 
 
 def run(
     settings: Sequence[Setting],
     how: Trainings,
-    source: Source,
-    labels: NDArray[np.int64],
-    *,
-    names: tuple[str, ...],
-    features: Callable[[Setting], Mapping[str, Any]],
+    data: TrainingData,
     shelf: Shelf,
     metric: Metric,
-    devices: Sequence[str] = ("cpu",),
+    *,
+    workers: Workers = Workers(),  # noqa: B008  (frozen)
     on_start: Callable[[int, int], None] = lambda done, wanted: None,
     on_done: Callable[[Setting], None] = lambda setting: None,
-    fit: Callable[..., Any] = trainer.fit,
-    predict: Callable[..., Any] = classifier.predict,
-    start: Callable[..., Process] = start_process,
 ) -> Outcome:
     """Trains what is not on the shelf; each training goes there when it is done.
 
     Args:
         settings: What to train, in this order.
         how: The trainings of each.
-        source: Where worker processes open the features.
-        labels: Class codes, (samples,).
-        names: Class names.
-        features: What identifies the features that a setting reads.
+        data: What they train on.
         shelf: Where finished trainings lie.
-        metric: Of the stopping rows, put down with each training.
-        devices: A worker process each.
+        metric: Of the stopping rows, stored with each training.
+        workers: The worker processes.
         on_start: Told once how many trainings there are already, and how many are wanted.
         on_done: Told the setting of every training that is done.
-        fit: Trains one model.
-        predict: Gives a model's class probabilities.
-        start: Starts a worker.
 
     Raises:
         DeviceError: Workers do not start.
     """
     wanted = list(dict.fromkeys(settings))
+    units = range(len(how.units))
     common = {
-        "classes": list(names),
-        "labels": digest({"labels": labels.tolist()}),
-        "device": devices[0].partition(":")[0],
+        "classes": list(data.origin.classes),
+        "labels": digest({"labels": data.labels.tolist()}),
+        "device": workers.devices[0].partition(":")[0],
         "torch": torch.__version__,
     }
-    rows = [_rows_of(unit) for unit in how.units]
+    rows = [_identity_of(unit) for unit in how.units]
 
     def identity(setting: Setting, unit: int) -> dict[str, Any]:
-        return {**common, **rows[unit], "setting": asdict(setting), **features(setting)}
+        features = _features(data.origin, setting)
+        return {**common, **rows[unit], "setting": asdict(setting), **features}
 
-    done: dict[tuple[Setting, int], dict[str, Any]] = {}
+    done: dict[tuple[Setting, int], CellTraining] = {}
     for setting in wanted:
-        for unit in range(len(how.units)):
-            found = shelf.find(identity(setting, unit))
-            if found is not None and found.keys() >= _KEPT:
-                done[setting, unit] = found
-    on_start(len(done), len(wanted) * len(how.units))
+        for unit in units:
+            kept = _kept(shelf, identity(setting, unit))
+            if kept is not None:
+                done[setting, unit] = kept
+    on_start(len(done), len(wanted) * len(units))
     waiting = deque(
         Task(number, setting, (unit,), judge=True)
         for number, setting in enumerate(wanted)
-        for unit in range(len(how.units))
+        for unit in units
         if (setting, unit) not in done
     )
-    failed: dict[Setting, tuple[str, str]] = {}
-    deaths: Counter[tuple[Setting, int]] = Counter()
-    job = Job(source, how.units, names, metric, fit, predict)
-    with closing(Pool(job, devices[: len(waiting)], start)) as pool:
-        running = 0
-        while waiting or running:
-            pool.open()
-            while waiting and pool.idle:
-                task = waiting.popleft()
-                if task.setting not in failed:
-                    pool.submit(task)
-                    running += 1
-            for event in pool.wait(_LOOK_AGAIN) if running or waiting else ():
-                running -= 1
-                setting, unit = event.task.setting, event.task.units[0]
-                if event.kind == "done":
-                    record = {
-                        "predicted": np.argmax(event.content["outer"], 1).tolist(),
-                        "held_out": event.content["units"][0],
-                        "parameters": event.content["parameters"],
-                        "seconds": event.content["seconds"],
-                    }
-                    shelf.put(identity(setting, unit), record)
-                    done[setting, unit] = record
-                    on_done(setting)
-                elif event.kind == "failed":
-                    failed.setdefault(setting, event.content)
-                else:
-                    deaths[setting, unit] += 1
-                    if deaths[setting, unit] > RETRIES:
-                        failed.setdefault(setting, ("memory", str(event.content)))
-                    else:
-                        waiting.appendleft(event.task)
-    whole = [s for s in wanted if all((s, unit) in done for unit in range(len(how.units)))]
-    records = {s: [done[s, unit] for unit in range(len(how.units))] for s in whole}
+    failures: dict[Setting, Failure] = {}
+
+    def take() -> Task | None:
+        while waiting:
+            task = waiting.popleft()
+            if task.setting not in failures:
+                return task
+        return None
+
+    with closing(workers.pool(data, how.units, metric, len(waiting))) as pool:
+        for task, said in dispatch(pool, take, is_done=lambda: not waiting):
+            setting, (unit,) = task.setting, task.units
+            if isinstance(said, Failure):
+                failures.setdefault(setting, said)
+            elif isinstance(said, Result) and said.judgement is not None:
+                training = CellTraining(
+                    predicted=np.argmax(said.judgement.outer, 1).tolist(),
+                    held_out=said.units[0],
+                    parameters=said.parameters,
+                    seconds=said.seconds,
+                )
+                shelf.put(identity(setting, unit), training.model_dump())
+                done[setting, unit] = training
+                on_done(setting)
+    trainings = {
+        setting: [done[setting, unit] for unit in units]
+        for setting in wanted
+        if all((setting, unit) in done for unit in units)
+    }
     return Outcome(
-        {s: how.joined([record["predicted"] for record in found]) for s, found in records.items()},
-        records,
-        [(setting, *reason) for setting, reason in failed.items()],
+        {s: how.joined([one.predicted for one in found]) for s, found in trainings.items()},
+        trainings,
+        failures,
     )
 
 
-def _rows_of(unit: Unit) -> dict[str, Any]:
-    """What identifies a unit."""
+def _kept(shelf: Shelf, identity: dict[str, Any]) -> CellTraining | None:
+    try:
+        return CellTraining.model_validate(shelf.find(identity))
+    except ValidationError:  # nothing there, or damaged
+        return None
+
+
+def _identity_of(unit: Unit) -> dict[str, Any]:
     rows = {key: getattr(unit, key).tolist() for key in ("train", "validation", "judged")}
     return {"rows": digest(rows), "seed": unit.seed}
+
+
+def _features(origin: Origin, setting: Setting) -> dict[str, str]:
+    """The caches that a setting reads."""
+    text, image = setting.encoders
+    return {
+        "text": origin.text if isinstance(origin.text, str) else origin.text[text],
+        "image": origin.image if isinstance(origin.image, str) else origin.image[image],
+    }
 
 
 def check(outcome: Outcome, table: Sequence[Cell]) -> None:
@@ -160,13 +167,14 @@ def check(outcome: Outcome, table: Sequence[Cell]) -> None:
         SettingsError: Their settings are to blame for some.
         DeviceError: They are not.
     """
-    if not outcome.failures:
+    failures = outcome.failures
+    if not failures:
         return
-    kinds = {kind for _, kind, _ in outcome.failures}
-    error: type[MmsaError] = SettingsError if "settings" in kinds else DeviceError
+    by_setting = any(failure.by_setting for failure in failures.values())
+    error: type[MmsaError] = SettingsError if by_setting else DeviceError
     titles = {cell.setting: title_of(cell) for cell in reversed(table)}
     raise error(
-        f"{len(outcome.failures)} cell(s) could not be trained.",
-        "Mend what they failed for; the same command goes on, what is done is kept.",
-        [f"{titles[setting]}: {reason}" for setting, _, reason in outcome.failures],
+        f"{len(failures)} cell(s) could not be trained.",
+        "Correct what they failed for; the same command goes on, what is done is kept.",
+        [f"{titles[setting]}: {failure.reason}" for setting, failure in failures.items()],
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from fuse.figures.study import Value
 from fuse.models.kernel import KERNEL
-from fuse.search.space import DEFAULTS, Study, candidates
+from fuse.search.study import RangeChoice, Study
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 
@@ -35,19 +35,19 @@ def cells(study: Study, axes: Sequence[str]) -> list[Cell]:
     Raises:
         SettingsError: A parameter has a range, or there are too many combinations.
     """
-    ranges = [key for key, choice in study.space.items() if "low" in choice]
+    ranges = [key for key, choice in study.space.items() if isinstance(choice, RangeChoice)]
     if ranges:
         raise SettingsError(
             f"An ablation goes through values one by one; {', '.join(ranges)}: a range.",
             "Write a list of values.",
         )
-    found: list[dict[str, Any]] = [{}]
+    found: list[dict[str, Value]] = [{}]
     for key in study.order():
         found = [
             {**values, key: value}
             for values in found
             for value in (
-                candidates(study.space[key])
+                study.space[key].candidates()
                 if study.matters(key, study.fixed | values)
                 else [NOT_ASKED]
             )
@@ -56,7 +56,7 @@ def cells(study: Study, axes: Sequence[str]) -> list[Cell]:
             raise SettingsError(
                 f"The axes have more than {MOST_CELLS} combinations.", "Give fewer of them."
             )
-    places = {key: [*candidates(study.space[key]), NOT_ASKED] for key in axes}
+    places = {key: [*study.space[key].candidates(), NOT_ASKED] for key in axes}
     found.sort(key=lambda values: [places[key].index(values[key]) for key in axes])
     by_setting: dict[Setting, dict[str, str]] = {}
     for values in found:
@@ -71,7 +71,7 @@ def cells(study: Study, axes: Sequence[str]) -> list[Cell]:
     return [Cell(labels, setting) for setting, labels in by_setting.items()]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Value) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value) or '""'
 
 
@@ -79,8 +79,10 @@ def effective(setting: Setting) -> Setting:
     """The same model with what it does not read at its default: one modality needs no fusion."""
     if setting.modality == "both" or setting.fusion == KERNEL:
         return setting
-    absent = "image_dim" if setting.modality == "text" else "text_dim"
-    return replace(setting, **{key: DEFAULTS[key] for key in ("fusion", absent)})
+    default = Setting()
+    if setting.modality == "text":
+        return replace(setting, fusion=default.fusion, image_dim=default.image_dim)
+    return replace(setting, fusion=default.fusion, text_dim=default.text_dim)
 
 
 def title_of(cell: Cell) -> str:

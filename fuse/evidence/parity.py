@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fuse.figures.study import Value
 from fuse.setting import Setting
 
 from .ablation import Outcome
 from .cells import Cell, effective
+from .records import Change, Figure, ParityRecord
 from .report_figures import BEST, FIGURE_3, FIGURE_3_NEUTRAL, FIGURES, LOSSES, MODALITIES, REPORT
 from .tabulate import changes
 
 
-def cells(assignments: Mapping[str, Any], text_pool: str, image_pool: str) -> list[Cell]:
+def cells(assignments: Mapping[str, Value], text_pool: str, image_pool: str) -> list[Cell]:
     """The report's cells: six fusions by modality with ACB, and both modalities with CE too.
 
     Args:
@@ -28,7 +30,7 @@ def cells(assignments: Mapping[str, Any], text_pool: str, image_pool: str) -> li
     for fusion, best in BEST.items():
         for modality in MODALITIES:
             for loss in LOSSES if modality == "both" else LOSSES[1:]:
-                values = {
+                values: dict[str, Any] = {
                     "fusion": fusion,
                     "modality": modality,
                     "loss": loss,
@@ -44,7 +46,7 @@ def cells(assignments: Mapping[str, Any], text_pool: str, image_pool: str) -> li
 
 def pairs(
     table: Sequence[Cell], outcome: Outcome, labels: NDArray[np.int64], names: Sequence[str]
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, Change]]:
     """What ACB changes for each fusion with both modalities, see `tabulate.changes`."""
     by_loss = {
         (cell.labels["fusion"], cell.labels["loss"]): outcome.predicted[cell.setting]
@@ -57,92 +59,80 @@ def pairs(
     }
 
 
-def page(record: Mapping[str, Any], picture: str) -> str:
+def page(record: ParityRecord, picture: str) -> str:
     """The tables as Markdown.
 
     Args:
-        record: ``cells`` (of `tabulate.tabulate`), ``changes`` (of `pairs`), and how they came
-            about, see `mmsa_cache.compose.ablate_report.report`.
+        record: The cells and how they came about.
         picture: File name of figure 3.
     """
-    found = by_labels(record["cells"])
     both = [(fusion, "both") for fusion in BEST]
     every = [(fusion, modality) for fusion in BEST for modality in MODALITIES]
-    rare = record["rarest_class"]
+    ablation = record.ablation
     parts = [
         "# The report's tables, and the same cells here",
         "",
-        *[f"> {note}" for note in record["notes"]],
-        *([""] if record["notes"] else []),
+        *[f"> {note}" for note in ablation.notes],
+        *([""] if ablation.notes else []),
         *(f"- {title}: {text}" for title, text in _how(record).items()),
         "",
         "Each pair of columns is the report's figure and the one here: the mean of "
-        f"{record['members']} training(s) ± the deviation of single ones. Intervals are of this "
-        f"mean, over {record['resamples']:,} resamples of the judged rows; they do not hold the "
+        f"{ablation.members} training(s) ± the deviation of single ones. Intervals are of this "
+        f"mean, over {ablation.resamples:,} resamples of the judged rows; they do not hold the "
         "chance of training again.",
         "",
         "## Table 1: six fusions, text and image",
         "",
-        *_main_table(both, found),
+        *_main_table(both, record),
         "",
         "## Table 2: what each modality gives",
         "",
         "With one modality no fusion is used; rows of one modality differ by the dimensions, "
         "dropout and learning rate that go with the fusion.",
         "",
-        *_main_table(every, found, with_modality=True),
+        *_main_table(every, record, with_modality=True),
         "",
         "## Figure 3: cross-entropy and the adaptive class-balanced loss",
         "",
-        f"![Accuracy and recall of {rare} with either loss]({picture})",
+        f"![Accuracy and recall of {record.rarest_class} with either loss]({picture})",
         "",
-        *_loss_table(record, found),
+        *_loss_table(record),
         "",
     ]
     return "\n".join(parts)
 
 
-def _how(record: Mapping[str, Any]) -> dict[str, str]:
+def _how(record: ParityRecord) -> dict[str, str]:
+    ablation, protocol = record.ablation, record.ablation.protocol
     stop = (
         "the epoch that is best on the judged rows themselves, as in the report"
-        if record["stop"] == "judged"
+        if protocol.stop == "judged"
         else "an epoch chosen on rows held out of the training rows (the report's figures are of "
         "the epoch that is best on the judged rows)"
     )
-    rows = ", ".join(f"{count} {name}" for name, count in record["judged"].items())
+    rows = ", ".join(f"{count} {name}" for name, count in ablation.judged.items())
     return {
-        "Command": f"`{record['command']}`",
-        "Encoders": f"{record['encoders']['text']} and {record['encoders']['image']}, frozen (the "
+        "Command": f"`{ablation.command}`",
+        "Encoders": f"{ablation.encoders['text']} and {ablation.encoders['image']}, frozen (the "
         "report: BERT-base and SwinV2-base, which its code fine-tunes)",
-        "Vectors": f"`{record['pools']['text']}` of the text, `{record['pools']['image']}` of the "
-        f"image, level `{record['level']}`",
+        "Vectors": f"`{record.pools['text']}` of the text, `{record.pools['image']}` of the "
+        f"image, level `{record.level}`",
         "Settings": "the best that the report found for each fusion"
-        + (f", with {', '.join(record['assignments'])}" if record["assignments"] else "")
+        + (f", with {', '.join(record.assignments)}" if record.assignments else "")
         + "; its learning rates (5e-6 … 1e-4) were found while the encoders learned too, here only "
         "what comes after them does",
-        "Rows": f"the outer split `{record['outer']}`, {sum(record['judged'].values())} judged "
+        "Rows": f"the outer split `{protocol.outer}`, {sum(ablation.judged.values())} judged "
         f"rows ({rows})",
-        "Trainings": f"{record['folds']} fold(s) × {record['seeds']} seed(s) a cell; kept is "
-        f"{stop}",
-        "Time": f"{record['seconds']:.0f} s by {record['workers']} worker(s) on "
-        f"{record['device']}, {record['trainings']} trainings"
-        + (f" ({record['done_before']} of them before)" if record["done_before"] else "")
-        + f", {record['seconds_of_trainings']:.0f} s of training in all",
-    }
-
-
-def by_labels(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    return {
-        (row["labels"]["fusion"], row["labels"]["modality"], row["labels"]["loss"]): row
-        for row in rows
+        "Trainings": f"{protocol.folds} fold(s) × {protocol.seeds} seed(s) a cell; kept is {stop}",
+        "Time": f"{ablation.seconds:.0f} s by {ablation.workers} worker(s) on "
+        f"{ablation.device}, {ablation.trainings} trainings"
+        + (f" ({ablation.done_before} of them before)" if ablation.done_before else "")
+        + f", {ablation.seconds_of_trainings:.0f} s of training in all",
     }
 
 
 def _main_table(
-    keys: Sequence[tuple[str, str]],
-    found: Mapping[tuple[str, str, str], Mapping[str, Any]],
-    *,
-    with_modality: bool = False,
+    keys: Sequence[tuple[str, str]], record: ParityRecord, *, with_modality: bool = False
 ) -> list[str]:
     header = ["fusion", *(["modality"] if with_modality else [])]
     for title in FIGURES.values():
@@ -150,33 +140,32 @@ def _main_table(
         header += ["95 %"] if title in ("accuracy", "macro-F1") else []
     lines = []
     for fusion, modality in keys:
-        row = found[fusion, modality, "acb"]
-        cells = [fusion, *([modality] if with_modality else [])]
-        for figure, theirs in zip(FIGURES, REPORT[fusion][modality], strict=True):
-            cells += [f"{theirs:.4f}", _mean(row[figure])]
-            cells += [_interval(row[figure])] if figure in ("accuracy", "macro_f1") else []
-        lines.append(cells)
+        cell = record.cell(fusion, modality, "acb")
+        line = [fusion, *([modality] if with_modality else [])]
+        for key, theirs in zip(FIGURES, REPORT[fusion][modality], strict=True):
+            figure = cell.figure(key)
+            line += [f"{theirs:.4f}", plus_minus(figure)]
+            line += [interval(figure)] if key in ("accuracy", "macro_f1") else []
+        lines.append(line)
     return markdown(header, lines)
 
 
-def _loss_table(
-    record: Mapping[str, Any], found: Mapping[tuple[str, str, str], Mapping[str, Any]]
-) -> list[str]:
-    rare = record["rarest_class"]
+def _loss_table(record: ParityRecord) -> list[str]:
+    rare = record.rarest_class
     header = ["fusion", "CE → ACB, report", "CE → ACB here", "difference, 95 %"]
     header += [f"recall of {rare}, report", "here", "difference, 95 %"]
     lines = []
     for fusion in BEST:
-        ce, acb = (found[fusion, "both", loss] for loss in LOSSES)
-        change = record["changes"][fusion]
+        ce, acb = (record.cell(fusion, "both", loss) for loss in LOSSES)
+        change = record.changes[fusion]
         lines.append(
             [
                 fusion,
                 _arrow(FIGURE_3.get(fusion)),
-                _arrow((ce["accuracy"]["mean"], acb["accuracy"]["mean"])),
+                _arrow((ce.accuracy.mean, acb.accuracy.mean)),
                 _signed(change["accuracy"]),
                 _arrow(FIGURE_3_NEUTRAL.get(fusion)),
-                _arrow((ce["recall"][rare]["mean"], acb["recall"][rare]["mean"])),
+                _arrow((ce.recall[rare].mean, acb.recall[rare].mean)),
                 _signed(change[f"recall of {rare}"]),
             ]
         )
@@ -190,17 +179,19 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _mean(figure: Mapping[str, Any]) -> str:
-    deviation = figure["deviation"]
-    return f"{figure['mean']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+def plus_minus(figure: Figure) -> str:
+    """``0.6123 ± 0.0045``"""
+    deviation = figure.deviation
+    return f"{figure.mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
-def _interval(figure: Mapping[str, Any]) -> str:
-    return f"{figure['low']:.3f} … {figure['high']:.3f}"
+def interval(figure: Figure | Change, sign: str = "") -> str:
+    """``0.590 … 0.634``"""
+    return f"{figure.low:{sign}.3f} … {figure.high:{sign}.3f}"
 
 
-def _signed(change: Mapping[str, float]) -> str:
-    return f"{change['mean']:+.4f} ({change['low']:+.3f} … {change['high']:+.3f})"
+def _signed(change: Change) -> str:
+    return f"{change.mean:+.4f} ({interval(change, '+')})"
 
 
 def _arrow(values: tuple[float, float] | None) -> str:

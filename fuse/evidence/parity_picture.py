@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
-from typing import Any
 
-from .parity import by_labels
+from .records import CellFigures, Figure, ParityRecord
 from .report_figures import BEST, FIGURE_3, FIGURE_3_NEUTRAL, LOSSES
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _RIGHT = 760, 300, 52, 34, 236, 744
@@ -14,13 +13,12 @@ _COLOURS = {"ce": "#5f6b77", "acb": "#1f6fb2"}
 _NAMES = {"ce": "cross-entropy", "acb": "ACB"}
 
 
-def picture(record: Mapping[str, Any]) -> str:
+def picture(record: ParityRecord) -> str:
     """Figure 3 as SVG: bars with intervals, diamonds where the report gives a figure."""
-    found = by_labels(record["cells"])
-    rare = record["rarest_class"]
-    panels = [
-        ("Accuracy", lambda row: row["accuracy"], FIGURE_3),
-        (f"Recall of {rare}", lambda row: row["recall"][rare], FIGURE_3_NEUTRAL),
+    rare = record.rarest_class
+    panels: list[tuple[str, Callable[[CellFigures], Figure], Mapping[str, tuple[float, float]]]] = [
+        ("Accuracy", lambda cell: cell.accuracy, FIGURE_3),
+        (f"Recall of {rare}", lambda cell: cell.recall[rare], FIGURE_3_NEUTRAL),
     ]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT * len(panels)}" '
@@ -31,16 +29,20 @@ def picture(record: Mapping[str, Any]) -> str:
         f'<rect width="{_WIDTH}" height="{_HEIGHT * len(panels)}" fill="#ffffff"/>',
     ]
     for place, (title, figure_of, theirs) in enumerate(panels):
+        ours = {
+            (fusion, loss): figure_of(record.cell(fusion, "both", loss))
+            for fusion in BEST
+            for loss in LOSSES
+        }
         parts.append(f'<g transform="translate(0 {_HEIGHT * place})" fill="#222">')
-        parts += _panel(title, found, figure_of, theirs)
+        parts += _panel(title, ours, theirs)
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
 
 
 def _panel(
     title: str,
-    found: Mapping[tuple[str, str, str], Mapping[str, Any]],
-    figure_of: Any,
+    ours: Mapping[tuple[str, str], Figure],
     theirs: Mapping[str, tuple[float, float]],
 ) -> list[str]:
     def y(value: float) -> float:
@@ -60,15 +62,15 @@ def _panel(
             f'<text x="{middle:.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{fusion}</text>'
         )
         for place, loss in enumerate(LOSSES):
-            figure = figure_of(found[fusion, "both", loss])
+            figure = ours[fusion, loss]
             x = middle + (place - 0.5) * 36
             parts.append(
-                f'<rect x="{x - 15:.1f}" y="{y(figure["mean"])}" width="30" '
-                f'height="{_BOTTOM - y(figure["mean"]):.1f}" fill="{_COLOURS[loss]}"/>'
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(figure["low"])}" '
-                f'y2="{y(figure["high"])}" stroke="#222" stroke-width="2"/>'
+                f'<rect x="{x - 15:.1f}" y="{y(figure.mean)}" width="30" '
+                f'height="{_BOTTOM - y(figure.mean):.1f}" fill="{_COLOURS[loss]}"/>'
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(figure.low)}" '
+                f'y2="{y(figure.high)}" stroke="#222" stroke-width="2"/>'
                 f'<text x="{x:.1f}" y="{_BOTTOM - 6}" text-anchor="middle" font-size="10" '
-                f'fill="#fff">{figure["mean"]:.3f}</text>'
+                f'fill="#fff">{figure.mean:.3f}</text>'
             )
             if fusion in theirs:
                 at = y(theirs[fusion][place])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from fuse.figures.resampling import SEED, resampled_confusions
 
 from .ablation import Outcome
 from .cells import Cell
+from .records import CellFigures, Change, Figure
 from .trainings import Codes
 
 RESAMPLES = 2000
@@ -31,7 +31,7 @@ def tabulate(
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> list[dict[str, Any]]:
+) -> list[CellFigures]:
     """What every cell is worth.
 
     A cell's figure is the mean of its members', the deviation is that of single members (None with
@@ -45,12 +45,6 @@ def tabulate(
         names: Class names.
         resamples: Number of resamples.
         seed: Seed of the bootstrap.
-
-    Returns:
-        A record a cell: ``labels``, ``members``, the figures of `confusion.figures` and
-        ``recall`` by class, each with ``mean``, ``deviation``, ``low`` and ``high``; ``change``:
-        accuracy and macro-F1 less the first cell's, with the interval of the difference;
-        ``parameters``, ``seconds`` of all its trainings and the ``setting``.
     """
     settings = list(dict.fromkeys(c.setting for c in table if c.setting in outcome.predicted))
     found = {
@@ -62,18 +56,18 @@ def tabulate(
         if cell.setting not in found:
             continue
         own, first = found[cell.setting], found[settings[0]]
-        trainings = outcome.records[cell.setting]
+        trainings = outcome.trainings[cell.setting]
         records.append(
-            {
-                "labels": cell.labels,
-                "members": len(outcome.predicted[cell.setting]),
+            CellFigures(
+                labels=cell.labels,
+                members=len(outcome.predicted[cell.setting]),
+                recall={name: own[code].record() for code, name in enumerate(names)},
+                change={key: own[key].less(first[key]) for key in CHANGES},
+                parameters=trainings[0].parameters,
+                seconds=round(sum(training.seconds for training in trainings), 2),
+                setting=asdict(cell.setting),
                 **{key: figure.record() for key, figure in own.items() if isinstance(key, str)},
-                "recall": {name: own[code].record() for code, name in enumerate(names)},
-                "change": {key: own[key].less(first[key]) for key in CHANGES},
-                "parameters": trainings[0]["parameters"],
-                "seconds": round(sum(record["seconds"] for record in trainings), 2),
-                "setting": asdict(cell.setting),
-            }
+            )
         )
     return records
 
@@ -87,21 +81,21 @@ class _Figure:
     samples: NDArray[np.float64]
     """Mean over members on each resample, (resamples,)"""
 
-    def record(self) -> dict[str, float | None]:
-        """Mean, deviation of single members and interval of the mean."""
-        alone = len(self.values) == 1
-        return {
-            "mean": float(self.values.mean()),
-            "deviation": None if alone else float(self.values.std(ddof=1)),
-            **asdict(Interval.of(self.samples)),
-        }
+    def record(self) -> Figure:
+        is_single = len(self.values) == 1
+        interval = Interval.of(self.samples)
+        return Figure(
+            mean=float(self.values.mean()),
+            deviation=None if is_single else float(self.values.std(ddof=1)),
+            low=interval.low,
+            high=interval.high,
+        )
 
-    def less(self, other: _Figure) -> dict[str, float]:
+    def less(self, other: _Figure) -> Change:
         """Difference of the means, and its interval over resamples that both have in common."""
-        return {
-            "mean": float(self.values.mean() - other.values.mean()),
-            **asdict(Interval.of(self.samples - other.samples)),
-        }
+        interval = Interval.of(self.samples - other.samples)
+        mean = float(self.values.mean() - other.values.mean())
+        return Change(mean=mean, low=interval.low, high=interval.high)
 
 
 def changes(
@@ -112,7 +106,7 @@ def changes(
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Change]:
     """What a second cell's means are above a first one's, with paired intervals.
 
     Args:
@@ -124,8 +118,7 @@ def changes(
         seed: Seed of the bootstrap.
 
     Returns:
-        ``mean``, ``low`` and ``high`` of each of `CHANGES` and of every class's recall, as
-        ``recall of NAME``.
+        A record of each of `CHANGES` and of every class's recall, as ``recall of NAME``.
     """
     one, two = (_figures(labels, p, len(names), resamples, seed) for p in (first, second))
     keys: dict[str, str | int] = {key: key for key in CHANGES}

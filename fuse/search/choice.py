@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
-
+from fuse.figures.study import StudySource
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER
+from mmsa_cache.store.identity import Origin
 
-from .coordinator import complete
-from .database import DATABASE, FINISHED, address_of
-from .records import Record, read_records
+from .database import DATABASE, StoredStudy, address_of, read_studies
 from .selection import scored, select
-from .space import Study, restored
-from .study_notes import IDENTITY, SELECTION, stored
+from .study import Study
+from .trial_record import Trial
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """A trial that was chosen, by a study's rule or by name."""
 
-    study: str
-    trial: int
-    score: float
+    study: Study
     setting: Setting
-    source: dict[str, Any] = field(default_factory=dict)
-    """Where it came from: database, rule, scores of the units, finished trials of the study."""
+    source: StudySource
 
 
-def choose(
-    name: str, origin: dict[str, Any], storage: str | Path = DATABASE
-) -> tuple[Chosen, Study]:
+def choose(name: str, origin: Origin, storage: str | Path = DATABASE) -> Chosen:
     """Takes the choice of one study, or of all studies made on the same features, or one trial.
 
     Args:
         name: A study's name, ``NAME:TRIAL``, or ``best``.
-        origin: What the features are, of a modality the cache or all of them by encoder; studies
-            on others are passed over.
+        origin: The features that are here, of a modality one cache or all by encoder; studies on
+            others are passed over.
         storage: SQLite file, or the address of a database.
 
     Raises:
@@ -50,84 +40,79 @@ def choose(
     """
     hint = "Run mmsa search first."
     place = address_of(storage).render_as_string()
-    records = read_records(storage)
-    if not records:
+    studies = read_studies(storage)
+    if not studies:
         raise SettingsError(f"There are no studies here ({place}).", hint)
     study_name, _, number = name.partition(":")
     if number and not number.isdecimal():
         raise SettingsError(f"{name!r} names no trial.", "Write NAME:TRIAL, e.g. default:17.")
-    wanted = json.loads(json.dumps(origin))
-    found: list[tuple[Chosen, Study]] = []
+    candidates: list[tuple[float, Chosen]] = []
     others: list[str] = []
-    for record in records:
-        identity = stored(record.attributes, IDENTITY, dict, {})
-        if study_name not in ("best", record.name):
+    for stored in studies:
+        identity = stored.record.identity
+        if study_name not in ("best", stored.name):
             continue
-        if not all(_is_of(identity.get(key), value) for key, value in wanted.items()):
-            others.append(record.name)
+        if identity is None or not _is_made_on(identity.origin, origin):
+            others.append(stored.name)
             continue
-        trial = _trial(record, int(number)) if number else _selected(record)
+        trial = _named(stored, int(number)) if number else _selected(stored)
         if trial is None:
             continue
-        how = "named" if number else _rule_of(record)
-        finished = sum(t.state in FINISHED for t in record.trials)
-        chosen = chosen_from(trial, record.name, how=how, finished=finished, storage=place)
-        found.append((chosen, Study.from_dict(identity)))
-    if not found:
+        source = StudySource(
+            name=stored.name,
+            trial=trial.number,
+            score=trial.score,
+            units=trial.result.units,
+            how="named" if number else _rule_of(stored),
+            finished=sum(t.is_finished for t in stored.trials),
+            storage=place,
+        )
+        candidates.append((trial.score, Chosen(identity.study, trial.setting(), source)))
+    if not candidates:
         problems = [f"{other} was made on other features" for other in others]
         raise SettingsError(
             f"No study {study_name!r} has a finished trial on these features.", hint, problems
         )
-    return max(found, key=lambda item: item[0].score)
+    return max(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def chosen_from(trial: FrozenTrial, study: str, **source: Any) -> Chosen:
-    assert trial.value is not None
-    try:
-        setting = restored(trial.user_attrs["setting"])
-    except ValueError as error:
-        raise SettingsError(
-            f"Trial {trial.number} of the study {study!r} is not of this version: {error}.",
-            "Search again.",
-        ) from error
-    units = trial.user_attrs["result"]["units"]
-    source = {"trial": trial.number, "score": trial.value, "units": units, **source}
-    return Chosen(study, trial.number, trial.value, setting, source)
-
-
-def by_number(trials: Sequence[FrozenTrial], number: int) -> FrozenTrial:
-    return next(trial for trial in trials if trial.number == number)
-
-
-def _selected(record: Record) -> FrozenTrial | None:
+def _selected(stored: StoredStudy) -> Trial | None:
     """The trial that the study's rule chooses now; the rule is that of its last search."""
-    every = scored(record.trials)
-    if not every:
+    candidates = scored(stored.trials)
+    if not candidates:
         return None
-    return by_number(record.trials, select(every, _rule_of(record)).number)
+    number = select(candidates, _rule_of(stored)).number
+    return next(trial for trial in stored.trials if trial.number == number)
 
 
-def _rule_of(record: Record) -> str:
-    return str(stored(record.attributes, SELECTION, dict, {}).get("how", "best"))
+def _rule_of(stored: StoredStudy) -> str:
+    selection = stored.record.selection
+    return "best" if selection is None else selection.how
 
 
-def _is_of(known: Any, here: Any) -> bool:
-    """Whether what a study was made on is what is here, or among it."""
-    if not isinstance(here, dict):
-        return bool(known == here)
+def _is_made_on(known: Origin, here: Origin) -> bool:
+    """Whether the features of a study are those that are here, or among them."""
+    return known.classes == here.classes and all(
+        _is_among(*pair) for pair in ((known.text, here.text), (known.image, here.image))
+    )
+
+
+def _is_among(known: str | dict[str, str], here: str | dict[str, str]) -> bool:
+    if isinstance(here, str):
+        return known == here
     named = known if isinstance(known, dict) else {DEFAULT_ENCODER: known}
     return named.items() <= here.items()
 
 
-def _trial(record: Record, number: int) -> FrozenTrial:
-    done = {trial.number: trial for trial in complete(record.trials)}
-    if number not in done:
-        best = sorted(done.values(), key=lambda t: -float(t.values[0]))[:5]
+def _named(stored: StoredStudy, number: int) -> Trial:
+    complete = {trial.number: trial for trial in stored.trials if trial.is_complete}
+    if number not in complete:
+        best = sorted(complete.values(), key=lambda trial: -trial.score)[:5]
         raise SettingsError(
-            f"Trial {number} of the study {record.name!r} was not trained to the end.",
+            f"Trial {number} of the study {stored.name!r} was not trained to the end.",
             f"Its best: {', '.join(str(trial.number) for trial in best) or 'none'}.",
         )
-    return done[number]
+    return complete[number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +132,18 @@ class Summary:
 def summaries(storage: str | Path = DATABASE) -> list[Summary]:
     """All studies of a database."""
     rows = []
-    for record in read_records(storage):
-        count = {state: sum(t.state is state for t in record.trials) for state in TrialState}
-        ends = [t.datetime_complete.timestamp() for t in record.trials if t.datetime_complete]
-        found = _selected(record)
+    for stored in read_studies(storage):
+        states = [trial.frozen.state.name for trial in stored.trials]
+        ends = [t.frozen.datetime_complete for t in stored.trials if t.frozen.datetime_complete]
+        chosen = _selected(stored)
         rows.append(
             Summary(
-                record.name,
-                count[TrialState.COMPLETE],
-                count[TrialState.PRUNED],
-                count[TrialState.FAIL],
-                None if found is None else found.value,
-                max(ends, default=None),
+                stored.name,
+                states.count("COMPLETE"),
+                states.count("PRUNED"),
+                states.count("FAIL"),
+                None if chosen is None else chosen.score,
+                max(ends).timestamp() if ends else None,
             )
         )
     return rows

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import FrozenTrial, TrialState
 
 from mmsa_cache.errors import MmsaError, ModelError, SettingsError
 
 from .locks import PATIENCE, AdvisoryLocks, FileLocks, Locks, patiently
+from .study_record import StudyRecord
+from .trial_record import Trial
 
 DATABASE = Path("studies/studies.db")
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def address_of(storage: str | Path) -> sqlalchemy.URL:
@@ -80,7 +80,7 @@ class Database:
         self.storage: BaseStorage = optuna.storages.get_storage(self._backend)
 
     def close(self) -> None:
-        """Lets go of locks and connections."""
+        """Releases locks and connections."""
         self.locks.release()
         self._backend.remove_session()
         self._backend.engine.dispose()
@@ -108,40 +108,36 @@ def made_by_mmsa(place: str) -> Iterator[None]:
         ) from error
 
 
-def check_trials(trials: Iterable[FrozenTrial]) -> None:
-    """Checks what is stored with trials, since anything may stand in a database.
+@dataclass(frozen=True, slots=True)
+class StoredStudy:
+    """A study as its database has it."""
+
+    name: str
+    record: StudyRecord
+    trials: list[Trial]
+
+
+def read_studies(storage: str | Path) -> list[StoredStudy]:
+    """All studies of a database; none where there is no such file.
 
     Raises:
-        ValueError: Names the trial and what is wrong.
+        MmsaError: It cannot be read, or holds what mmsa did not write.
     """
-    for trial in trials:
-        attributes = trial.user_attrs
-        ended = trial.state in FINISHED
-        result = attributes.get("result", {})
-        wrong = [
-            name
-            for name, right in (
-                ("setting", isinstance(attributes.get("setting"), dict)),
-                ("deaths", type(attributes.get("deaths", 0)) is int),
-                ("failure", isinstance(attributes.get("failure", ""), str)),
-                ("result", isinstance(result, dict) and (not ended or _is_result(result))),
-                ("value", not ended or (trial.value is not None and math.isfinite(trial.value))),
-            )
-            if not right
-        ]
-        if wrong:
-            raise ValueError(f"trial {trial.number}: {', '.join(wrong)}")
+    url = address_of(storage)
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
+        return []
+    place = url.render_as_string()
+    with contextlib.closing(Database(url)) as database:
+        opened = database.storage
 
+        def work() -> list[StoredStudy]:
+            found = []
+            with made_by_mmsa(place):
+                for study in opened.get_all_studies():
+                    number = opened.get_study_id_from_name(study.study_name)
+                    trials = opened.get_all_trials(number, deepcopy=False)
+                    record = StudyRecord.of(study.study_name, study.user_attrs)
+                    found.append(StoredStudy(study.study_name, record, [*map(Trial.of, trials)]))
+            return found
 
-def _is_result(result: dict[str, Any]) -> bool:
-    """Whether a finished trial's result has what choices are made by."""
-    units, steps = result.get("units"), result.get("steps")
-    return (
-        isinstance(units, list)
-        and isinstance(steps, dict)
-        and all(isinstance(step, str) and step.isdecimal() for step in steps)
-        and all(
-            type(number) in (int, float) and math.isfinite(number)
-            for number in (*units, *steps.values(), result.get("parameters"), result.get("seconds"))
-        )
-    )
+        return patiently(work, place)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
-from optuna.trial import FrozenTrial, TrialState
+
+from fuse.figures.study import BestOfValue, LossWeights, ParameterImportance, Value
+
+from .trial_record import Trial
 
 _LEAST = 10
 """Complete trials below which nothing is said of importance."""
@@ -20,7 +23,7 @@ _TOP = 0.25
 """Share of the trials that count as good ones."""
 
 
-def importances(trials: Sequence[FrozenTrial], seed: int) -> list[dict[str, Any]]:
+def importances(trials: Sequence[Trial], seed: int) -> list[ParameterImportance]:
     """How much each parameter sets the good trials apart from the others, with its uncertainty.
 
     PED-ANOVA (Watanabe et al., 2023), which also takes parameters that only some trials have; the
@@ -28,14 +31,13 @@ def importances(trials: Sequence[FrozenTrial], seed: int) -> list[dict[str, Any]
     the study does not know. Pruned trials take no part.
 
     Args:
-        trials: A record.
+        trials: All of a study.
         seed: Seed of the resampling.
 
     Returns:
-        ``parameter``, ``median``, ``low``, ``high`` (5 and 95 %), and
-        the ``trials`` that have it; by median.
+        A record a parameter, by median; none of fewer than ten complete trials.
     """
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    complete = [trial for trial in trials if trial.is_complete]
     if len(complete) < _LEAST:
         return []
     rng = np.random.default_rng(seed)
@@ -49,25 +51,27 @@ def importances(trials: Sequence[FrozenTrial], seed: int) -> list[dict[str, Any]
         values = np.array(shares + [0.0] * (_RESAMPLES - len(shares)))
         low, high = np.quantile(values, _SPREAD)
         rows.append(
-            {
-                "parameter": name,
-                "median": float(np.median(values)),
-                "low": float(low),
-                "high": float(high),
-                "trials": sum(name in trial.params for trial in complete),
-            }
+            ParameterImportance(
+                parameter=name,
+                median=float(np.median(values)),
+                low=float(low),
+                high=float(high),
+                trials=sum(name in trial.frozen.params for trial in complete),
+            )
         )
-    return sorted(rows, key=lambda row: -row["median"])
+    return sorted(rows, key=lambda row: -row.median)
 
 
-def _ped_anova(trials: Sequence[FrozenTrial]) -> dict[str, float]:
+def _ped_anova(trials: Sequence[Trial]) -> dict[str, float]:
     copy = optuna.create_study(direction="maximize")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental; few trials in a condition
         copy.add_trials(
             [
                 optuna.trial.create_trial(
-                    params=trial.params, distributions=trial.distributions, value=trial.value
+                    params=trial.frozen.params,
+                    distributions=trial.frozen.distributions,
+                    value=trial.score,
                 )
                 for trial in trials
             ]
@@ -77,55 +81,47 @@ def _ped_anova(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     return {name: float(share) for name, share in found.items() if np.isfinite(share)}
 
 
-def by_value(trials: Sequence[FrozenTrial], parameter: str) -> list[dict[str, Any]]:
-    """The best complete trial of each value of a setting's field, best first.
-
-    Returns:
-        ``value``, ``trials`` (finished), ``complete``, and ``trial``, ``score``, ``setting`` of the
-        best.
-    """
-    parts: dict[Any, list[FrozenTrial]] = defaultdict(list)
+def by_value(trials: Sequence[Trial], parameter: str) -> list[BestOfValue]:
+    """The best complete trial of each value of a setting's field, best first."""
+    groups: dict[Value, list[Trial]] = defaultdict(list)
     for trial in trials:
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            parts[trial.user_attrs["setting"][parameter]].append(trial)
+        if trial.is_finished:
+            groups[trial.record.setting.get(parameter)].append(trial)
     rows = []
-    for value, part in parts.items():
-        complete = [trial for trial in part if trial.state is TrialState.COMPLETE]
+    for value, group in groups.items():
+        complete = [trial for trial in group if trial.is_complete]
         if not complete:
             continue
-        best = max(complete, key=lambda trial: (trial.value, -trial.number))
+        best = max(complete, key=lambda trial: (trial.score, -trial.number))
         rows.append(
-            {
-                "value": value,
-                "trials": len(part),
-                "complete": len(complete),
-                "trial": best.number,
-                "score": best.value,
-                "setting": best.user_attrs["setting"],
-            }
+            BestOfValue(
+                value=value,
+                trials=len(group),
+                complete=len(complete),
+                trial=best.number,
+                score=best.score,
+                setting=best.record.setting,
+            )
         )
-    return sorted(rows, key=lambda row: -row["score"])
+    return sorted(rows, key=lambda row: -row.score)
 
 
-def alpha_beta(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """Scores over the weights of the adaptive loss; each point's trials differ in all else.
-
-    Returns:
-        ``alpha``, ``beta``, ``trials``, ``mean``, ``best`` of the complete trials with that loss.
-    """
+def alpha_beta(trials: Sequence[Trial]) -> list[LossWeights]:
+    """Scores over the weights of the adaptive loss; trials of one point differ in all else."""
     points: dict[tuple[float, float], list[float]] = defaultdict(list)
     for trial in trials:
-        setting = trial.user_attrs.get("setting", {})
-        if trial.state is TrialState.COMPLETE and setting.get("loss") == "acb":
-            point = (round(setting["alpha"], 6), round(setting["beta"], 6))
-            points[point].append(float(trial.values[0]))
+        setting = trial.record.setting
+        weights = [setting.get(key) for key in ("alpha", "beta")]
+        alpha, beta = (round(w, 6) if isinstance(w, int | float) else math.nan for w in weights)
+        if trial.is_complete and setting.get("loss") == "acb" and not math.isnan(alpha + beta):
+            points[alpha, beta].append(trial.score)
     return [
-        {
-            "alpha": alpha,
-            "beta": beta,
-            "trials": len(scores),
-            "mean": float(np.mean(scores)),
-            "best": max(scores),
-        }
+        LossWeights(
+            alpha=alpha,
+            beta=beta,
+            trials=len(scores),
+            mean=float(np.mean(scores)),
+            best=max(scores),
+        )
         for (alpha, beta), scores in sorted(points.items())
     ]

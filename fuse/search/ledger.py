@@ -1,9 +1,8 @@
-"""The record of a study in its database, shared safely by any number of coordinators.
+"""A study in its database, shared safely by any number of coordinators.
 
-A trial is written whole when it is begun (parameters, setting, owner, in one transaction) and its
-state is set last when it ends, so that a process may die at any moment: a trial whose owner is gone
-waits to be run again as it was drawn. Beginning and ending trials happens one process at a time,
-which makes totals exact.
+A trial is written whole when it begins (parameters, setting, owner, in one transaction) and its
+state is set last when it ends, so that a process may die at any moment: a trial whose owner is dead
+is requeued as it was drawn. One process at a time begins or ends trials, which makes totals exact.
 """
 
 from __future__ import annotations
@@ -11,22 +10,26 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import TypeAdapter
 
+from fuse.figures.study import Look
 from fuse.setting import Setting
 from mmsa_cache.errors import MmsaError
 
-from .database import FINISHED, Database, address_of, check_trials, made_by_mmsa
+from .database import Database, address_of, made_by_mmsa
 from .locks import patiently
 from .sampling import Draw
-from .space import restored
+from .study_record import Insight, Selection, StudyIdentity, StudyRecord
+from .trial_record import FINISHED, Trial, TrialRecord, TrialResult
 
 T = TypeVar("T")
 
@@ -62,10 +65,10 @@ class Ledger:
         self._try(lambda: self._locks.hold(self._owner))
 
     def close(self) -> None:
-        """Puts this process's trials back and lets go of the lock."""
+        """Requeues this process's trials and releases its lock."""
         try:
             for number in sorted(self._held):
-                self._put_back(number)
+                self._requeue(number)
         finally:
             self._database.close()
 
@@ -84,27 +87,30 @@ class Ledger:
                 f"The database {self.place} went away.", "The same command goes on when it is back."
             ) from error
 
-    def trials(self) -> list[FrozenTrial]:
-        """Every trial, by number; not to be changed."""
+    def trials(self) -> list[Trial]:
+        """Every trial, by number."""
         return self._try(self._all)
 
-    def _all(self) -> list[FrozenTrial]:
+    def _all(self) -> list[Trial]:
         with made_by_mmsa(self.place):
-            trials = self._storage.get_all_trials(self._id, deepcopy=False)
-            check_trials(trials)
-        return trials
+            return [Trial.of(t) for t in self._storage.get_all_trials(self._id, deepcopy=False)]
 
-    def attributes(self) -> dict[str, Any]:
-        """What is stored about the study."""
+    def record(self) -> StudyRecord:
+        """What is stored with the study."""
 
-        def work() -> dict[str, Any]:
+        def work() -> StudyRecord:
             with made_by_mmsa(self.place):
-                return self._storage.get_study_user_attrs(self._id)
+                attributes = self._storage.get_study_user_attrs(self._id)
+            return StudyRecord.of(self._name, attributes)
 
         return self._try(work)
 
-    def note(self, key: str, value: Any) -> None:
-        """Stores something about the study."""
+    def store(self, **parts: StudyIdentity | Selection | Insight | list[Look]) -> None:
+        """Stores parts of the study's record."""
+        for key, part in parts.items():
+            self._store(key, TypeAdapter(type(part)).dump_python(part, mode="json"))
+
+    def _store(self, key: str, value: Any) -> None:
         self._try(lambda: self._storage.set_study_user_attr(self._id, key, value))
 
     def claim(self, limit: int, draw: Callable[[list[FrozenTrial]], Draw]) -> Claim | None:
@@ -122,83 +128,87 @@ class Ledger:
             self._locks.keep()
             with self._locks.exclusive(self._name):
                 trials = self._all()
-                if self._free_orphans(trials):
+                if self._requeue_orphans(trials):
                     trials = self._all()
-                states = [trial.state for trial in trials]
+                states = [trial.frozen.state for trial in trials]
                 begun = sum(s in (*FINISHED, TrialState.RUNNING) for s in states)
                 if begun >= limit:
                     return None
                 if TrialState.WAITING in states:
                     return self._resume(trials[states.index(TrialState.WAITING)])
-                return self._begin(draw(trials))
+                return self._begin(draw([trial.frozen for trial in trials]))
 
         claimed = self._try(work)
         if claimed is not None:
             self._held.add(claimed.number)
         return claimed
 
-    def tidy(self) -> None:
-        """Lets trials wait whose process is gone."""
+    def requeue_orphans(self) -> None:
+        """Requeues trials of dead processes."""
 
         def work() -> None:
             with self._locks.exclusive(self._name):
-                self._free_orphans(self._all())
+                self._requeue_orphans(self._all())
 
         self._try(work)
 
-    def _free_orphans(self, trials: list[FrozenTrial]) -> bool:
-        """Lets trials wait whose process is gone, or whose beginning was never heard of."""
+    def _requeue_orphans(self, trials: list[Trial]) -> bool:
+        """Requeues trials of dead processes, and own ones that were begun unnoticed."""
         alive = {self._owner: True}
-        freed = False
+        requeued = False
         for trial in trials:
-            if trial.state is not TrialState.RUNNING:
+            if trial.frozen.state is not TrialState.RUNNING:
                 continue
-            owner = str(trial.user_attrs.get("owner"))
+            owner = trial.record.owner
             if owner not in alive:
                 alive[owner] = self._locks.is_held(owner)
-            lost = owner == self._owner and trial.number not in self._held
-            if lost or not alive[owner]:
-                self._storage.set_trial_state_values(
-                    self._trial_id(trial.number), TrialState.WAITING
-                )
-                freed = True
-        return freed
+            unnoticed = owner == self._owner and trial.number not in self._held
+            if unnoticed or not alive[owner]:
+                trial_id = self._trial_id(trial.number)
+                self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+                requeued = True
+        return requeued
 
-    def _resume(self, trial: FrozenTrial) -> Claim:
+    def _resume(self, trial: Trial) -> Claim:
+        setting = trial.setting()
         trial_id = self._trial_id(trial.number)
-        with made_by_mmsa(self.place):
-            setting = restored(trial.user_attrs["setting"])
-        self._storage.set_trial_user_attr(trial_id, "owner", self._owner)
+        self._update(trial_id, owner=self._owner)
         self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         return Claim(trial.number, setting)
 
     def _begin(self, drawn: Draw) -> Claim:
-        attributes = {"owner": self._owner, "setting": asdict(drawn.setting)}
-        template = optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            params=drawn.params,
-            distributions=drawn.distributions,
-            user_attrs=attributes,
-        )
-        trial_id = self._storage.create_new_trial(self._id, template)
+        record = TrialRecord.new(drawn.setting, self._owner)
+        trial_id = self._create(TrialState.RUNNING, drawn.params, drawn.distributions, record)
         return Claim(self._storage.get_trial_number_from_id(trial_id), drawn.setting)
 
-    def enqueue(self, trial: FrozenTrial) -> None:
-        """Lets a trial of another record wait here, to be run before any is drawn."""
-        template = optuna.trial.create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs={"setting": trial.user_attrs["setting"]},
-        )
-        self._try(lambda: self._storage.create_new_trial(self._id, template))
+    def enqueue(self, trial: Trial) -> None:
+        """Queues a trial of another study, to be run before any is drawn."""
+        params, distributions = trial.frozen.params, trial.frozen.distributions
+        record = TrialRecord(setting=trial.record.setting)
+        self._try(lambda: self._create(TrialState.WAITING, params, distributions, record))
 
-    def finish(self, number: int, result: dict[str, Any], value: float, *, pruned: bool) -> bool:
+    def _create(
+        self,
+        state: TrialState,
+        params: dict[str, Any],
+        distributions: dict[str, BaseDistribution],
+        record: TrialRecord,
+    ) -> int:
+        """Writes a trial in one transaction; returns its key in the database."""
+        template = optuna.trial.create_trial(
+            state=state,
+            params=params,
+            distributions=distributions,
+            user_attrs=record.model_dump(mode="json", exclude_defaults=True) | {"version": 1},
+        )
+        return self._storage.create_new_trial(self._id, template)
+
+    def finish(self, number: int, result: TrialResult, value: float, *, pruned: bool) -> bool:
         """Ends a trial with its score.
 
         Args:
             number: The trial.
-            result: What is kept of it beside: ``units``, ``steps``, ``seconds``, ``parameters``.
+            result: What its trainings gave.
             value: Score, or of a pruned trial the value at its last step.
             pruned: Whether it was given up.
 
@@ -207,8 +217,8 @@ class Ledger:
         """
 
         def write(trial_id: int) -> None:
-            self._storage.set_trial_user_attr(trial_id, "result", result)
-            last = max((int(step) for step in result["steps"]), default=0)
+            self._update(trial_id, result=result)
+            last = max(result.steps, default=0)
             self._storage.set_trial_intermediate_value(trial_id, last, value)
             state = TrialState.PRUNED if pruned else TrialState.COMPLETE
             self._storage.set_trial_state_values(trial_id, state, [value])
@@ -219,24 +229,24 @@ class Ledger:
         """Ends a trial without a score, with the reason."""
 
         def write(trial_id: int) -> None:
-            self._storage.set_trial_user_attr(trial_id, "failure", reason)
+            self._update(trial_id, failure=reason)
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
         return self._end(number, write)
 
-    def note_death(self, number: int) -> int:
+    def count_death(self, number: int) -> int:
         """Counts that a worker died over a trial; returns how often that happened."""
         trial_id = self._trial_id(number)
 
         def work() -> int:
-            deaths = self._storage.get_trial(trial_id).user_attrs.get("deaths", 0) + 1
-            self._storage.set_trial_user_attr(trial_id, "deaths", deaths)
-            return int(deaths)
+            deaths = self._read(trial_id).record.deaths + 1
+            self._update(trial_id, deaths=deaths)
+            return deaths
 
         return self._try(work)
 
-    def _put_back(self, number: int) -> None:
-        """Lets one of this process's trials wait."""
+    def _requeue(self, number: int) -> None:
+        """Requeues one of this process's trials."""
 
         def write(trial_id: int) -> None:
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
@@ -249,9 +259,9 @@ class Ledger:
         def work() -> bool:
             self._locks.keep()
             with self._locks.exclusive(self._name):
-                trial = self._storage.get_trial(trial_id)
-                mine = trial.user_attrs.get("owner") == self._owner
-                if trial.state is not TrialState.RUNNING or not mine:
+                trial = self._read(trial_id)
+                is_own = trial.record.owner == self._owner
+                if trial.frozen.state is not TrialState.RUNNING or not is_own:
                     return False
                 write(trial_id)
                 return True
@@ -259,6 +269,16 @@ class Ledger:
         ended = self._try(work)
         self._held.discard(number)
         return ended
+
+    def _read(self, trial_id: int) -> Trial:
+        with made_by_mmsa(self.place):
+            return Trial.of(self._storage.get_trial(trial_id))
+
+    def _update(self, trial_id: int, **changes: Any) -> None:
+        """Stores changes of a trial's record."""
+        record = self._read(trial_id).record.with_changes(**changes).model_dump(mode="json")
+        for key in changes:
+            self._storage.set_trial_user_attr(trial_id, key, record[key])
 
     def _trial_id(self, number: int) -> int:
         return self._try(

@@ -12,9 +12,15 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from mmsa_cache.errors import DeviceError, MmsaError
+import numpy as np
+from numpy.typing import NDArray
 
-from .worker import Job, Task, serve
+from fuse.figures.records import Metric
+from fuse.training import classifier, trainer
+from mmsa_cache.errors import DeviceError, MmsaError
+from mmsa_cache.store.identity import Origin
+
+from .worker import Broken, Failure, Job, Ready, Report, Result, Source, Task, Unit, serve
 
 _STARTS = 3
 """Tries to start a worker before the search ends."""
@@ -22,13 +28,10 @@ _SECONDS_TO_END = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """What a worker said about its task."""
+class Death:
+    """The end of a task whose worker died."""
 
-    task: Task
-    kind: str
-    """``report`` (wants `Pool.answer`), ``done``, ``stopped``, ``failed`` or ``died``"""
-    content: Any
+    reason: str
 
 
 class Process(Protocol):
@@ -65,6 +68,40 @@ def start_process(pipe: Connection, device: str) -> Process:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     pipe.close()
     return process
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a study or an ablation trains on."""
+
+    source: Source
+    """Where worker processes open the features."""
+    labels: NDArray[np.int64]
+    """Class codes, (samples,)."""
+    groups: NDArray[np.int64]
+    """Duplicate groups, (samples,)."""
+    origin: Origin
+    """What the features are; its classes name the codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Worker processes that are wanted: where they run, and what they train with."""
+
+    devices: Sequence[str] = ("cpu",)
+    """A worker each."""
+    fit: Callable[..., Any] = trainer.fit
+    """Trains one model."""
+    predict: Callable[..., Any] = classifier.predict
+    """Gives a model's class probabilities."""
+    start: Callable[[Connection, str], Process] = start_process
+    """Starts a worker."""
+
+    def pool(self, data: TrainingData, units: Sequence[Unit], metric: Metric, most: int) -> Pool:
+        """At most so many of the workers, for some trainings."""
+        names = data.origin.classes
+        job = Job(data.source, units, names, metric, self.fit, self.predict)
+        return Pool(job, self.devices[:most], self.start)
 
 
 @dataclass(slots=True)
@@ -114,38 +151,38 @@ class Pool:
         worker.task = task
         _send(worker, task)
 
-    def answer(self, event: Event, go: bool) -> None:
-        """Tells a worker that reported whether to go on."""
-        _send(next(w for w in self._workers if w.task is event.task), go)
+    def answer(self, task: Task, go: bool) -> None:
+        """Tells the worker that reported on a task whether to go on."""
+        _send(next(w for w in self._workers if w.task is task), go)
 
-    def wait(self, timeout: float) -> list[Event]:
-        """What was said, at the latest after a timeout in seconds.
+    def wait(self, timeout: float) -> list[tuple[Task, Report | Result | Failure | Death]]:
+        """What was said about which task, at the latest after a timeout in seconds.
 
         Raises:
             DeviceError: Workers do not start.
         """
-        events = []
+        events: list[tuple[Task, Report | Result | Failure | Death]] = []
         ready = wait([worker.pipe for worker in self._workers], timeout)
         for place, worker in enumerate(self._workers):
             if worker.pipe not in ready:
                 continue
             try:
-                kind, content = worker.pipe.recv()
+                said = worker.pipe.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
                 if event := self._replace(place):
                     events.append(event)
                 continue
-            if kind == "ready":
+            if isinstance(said, Ready):
                 worker.ready, self._failed_starts = True, 0
-            elif kind == "broken":
-                raise MmsaError(f"A worker cannot work: {content}")
+            elif isinstance(said, Broken):
+                raise MmsaError(f"A worker cannot work: {said.reason}")
             elif worker.task is not None:
-                events.append(Event(worker.task, kind, content))
-                if kind != "report":
+                events.append((worker.task, said))
+                if not isinstance(said, Report):
                     worker.task = None
         return events
 
-    def _replace(self, place: int) -> Event | None:
+    def _replace(self, place: int) -> tuple[Task, Death] | None:
         """Starts another worker for a dead one; says so if it had a task."""
         dead = self._workers[place]
         dead.process.join(_SECONDS_TO_END)
@@ -158,7 +195,7 @@ class Pool:
                 )
         dead.pipe.close()
         self._workers[place] = self._start(dead.device)
-        return Event(dead.task, "died", reason) if dead.task is not None else None
+        return (dead.task, Death(reason)) if dead.task is not None else None
 
     def close(self) -> None:
         """Ends every worker, whatever it is at."""

@@ -11,27 +11,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
+
+from mmsa_cache.validation import Table
 
 QUARTERS = 4
-KINDS = ("percentile", "halving", "none")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Table):
     """The rule of a study."""
 
-    kind: str = "percentile"
+    kind: Literal["percentile", "halving", "none"] = "percentile"
     """``percentile``: a share is kept at every step; ``halving``: at steps that grow by a factor,
     among the trials that came so far; ``none``."""
-    keep: float = 0.5
+    keep: float = Field(default=0.5, gt=0, lt=1)
     """Share of the finished trials that a trial must not fall below (0.5: the median); of
     ``halving`` 1 / factor."""
-    startup: int = 10
+    startup: int = Field(default=10, ge=1, strict=True)
     """Finished trials before the first is given up."""
-    warmup: int = 3
+    warmup: int = Field(default=3, ge=0, strict=True)
     """Quarters of the first fold that are not judged. Under a one-cycle schedule the scores within
     a fold said little of the final one (correlation below 0.4 over 16 trials of ``pooled``, 0.7 at
     the fold's end), hence the default."""
@@ -50,7 +51,7 @@ class Rule:
             others = [steps[step] for steps in finished if step in steps]
         else:
             others = [last for steps in finished if (last := _at(steps, step)) is not None]
-        if len(others) < max(self.startup, 1):
+        if len(others) < self.startup:
             return False
         return value < float(np.quantile(others, 1 - self.keep))
 

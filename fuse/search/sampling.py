@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fuse.setting import Setting
 
-from .space import Study
+from .study import Study
 
 # Spaces of lists are finite: a trial that was there already teaches nothing, so it is drawn anew,
 # in the end at random.
@@ -36,30 +36,28 @@ class Draw:
     distributions: dict[str, BaseDistribution]
 
 
-def draw(study: Study, record: Sequence[FrozenTrial], seed: int) -> Draw:
+def draw(study: Study, record: Sequence[FrozenTrial]) -> Draw:
     """Draws the next trial; trials that run beside are counted as poor ones (constant liar).
 
     Args:
-        study: The space.
+        study: The space and the seed.
         record: All trials of the study so far, by number.
-        seed: The study's seed.
     """
     seen = [_bare(trial) for trial in record if trial.state is not TrialState.WAITING]
     tried = [trial.params for trial in record]
     for attempt in range(_REDRAWS):
-        at_random = study.sampler.get("kind") == "random" or attempt >= _REDRAWS_BY_SAMPLER
-        drawn = _ask(study, seen, derived(seed, len(record), attempt), at_random)
+        at_random = study.sampler.kind == "random" or attempt >= _REDRAWS_BY_SAMPLER
+        drawn = _ask(study, seen, _derived(study.protocol.seed, len(record), attempt), at_random)
         if drawn.params not in tried:
             break
     return drawn
 
 
 def _ask(study: Study, seen: list[FrozenTrial], seed: int, at_random: bool) -> Draw:
-    startup = study.sampler.get("startup", 20)
     sampler: optuna.samplers.BaseSampler = (
         optuna.samplers.RandomSampler(seed=seed)
         if at_random
-        else optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+        else optuna.samplers.TPESampler(seed=seed, n_startup_trials=study.sampler.startup)
     )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     copy = optuna.create_study(direction="maximize", sampler=sampler)
@@ -86,7 +84,7 @@ def _bare(trial: FrozenTrial) -> FrozenTrial:
     )
 
 
-def derived(seed: int, *parts: int) -> int:
+def _derived(seed: int, *parts: int) -> int:
     """A 32-bit seed for one purpose."""
     text = ":".join(map(str, (seed, *parts)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

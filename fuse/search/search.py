@@ -2,206 +2,214 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from fuse.training import classifier, trainer
+from fuse.figures.study import Look
+from fuse.setting import Setting
 from mmsa_cache.data.splits import grouped_folds, outer_split
-from mmsa_cache.errors import SettingsError
-from mmsa_cache.store.fingerprint import differences
 
-from .choice import Chosen, by_number, chosen_from
 from .coordinator import Coordinator, Progress
-from .database import DATABASE, FINISHED
+from .database import DATABASE
 from .importance import alpha_beta, by_value, importances
 from .ledger import Ledger
-from .pool import Pool, Process, start_process
-from .selection import Gap, Scored, optimism, scored, select, ties
-from .space import Study
-from .study_notes import IDENTITY, INSIGHT, LOOKS, SELECTION, stored
-from .worker import Job, Source, Unit
+from .pool import TrainingData, Workers
+from .selection import Scored, optimism, scored, select, ties
+from .study import Study
+from .study_record import Insight, Selection, StudyIdentity
+from .trial_record import Trial
+from .worker import Unit
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SearchResult:
     """A study with as many finished trials as wanted, its choice judged."""
 
-    chosen: Chosen
-    record: dict[str, Any]
-    """Everything that was found, plain values."""
+    study: Study
+    select: str
+    """Rule of the choice."""
+    choice: Scored
+    setting: Setting
+    """Of the choice."""
+    look: Look
+    """The choice inside and outside."""
+    looks: int
+    """Choices that the outer rows have judged."""
+    outer_rows: int
+    trials: dict[str, int]
+    """Trials by how they ended: complete, pruned, fail."""
+    failed: list[tuple[int, str]]
+    """Failed trials, and why."""
+    insight: Insight
+    storage: str
+    workers: int
+    seconds: float
+    overhead_share: float
+    """Share of the workers' time that was spent outside training."""
+    notes: list[str] = field(default_factory=list)
+    """What readers of the figures must know."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return {
+            "study": self.study.name,
+            "trial": self.choice.number,
+            "select": self.select,
+            "metric": self.study.metric,
+            "inner_units": list(self.choice.units),
+            **self.look.model_dump(mode="json", exclude={"trial", "finished"}),
+            "outer_rows": self.outer_rows,
+            "looks_at_outer_rows": self.looks,
+            "trials": self.trials,
+            "failed": [{"trial": number, "reason": reason} for number, reason in self.failed],
+            **self.insight.model_dump(mode="json"),
+            "storage": self.storage,
+            "workers": self.workers,
+            "seconds": round(self.seconds, 1),
+            "overhead_share": self.overhead_share,
+            "setting": asdict(self.setting),
+            "notes": self.notes,
+        }
 
 
 def search(
     study: Study,
-    source: Source,
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    *,
+    data: TrainingData,
     trials: int,
-    names: tuple[str, ...],
-    seed: int,
-    origin: dict[str, Any],
+    *,
     storage: str | Path = DATABASE,
-    devices: Sequence[str] = ("cpu",),
     how: str = "best",
+    workers: Workers = Workers(),  # noqa: B008  (frozen)
     on_change: Callable[[Progress], None] = lambda progress: None,
-    queued: Sequence[FrozenTrial] = (),
-    fit: Callable[..., Any] = trainer.fit,
-    predict: Callable[..., Any] = classifier.predict,
-    start: Callable[..., Process] = start_process,
-) -> Outcome:
+    queued: Sequence[Trial] = (),
+) -> SearchResult:
     """Runs trials until the study has ``trials`` finished ones, and judges the choice outside.
 
-    What is there is gone on with. Any number of processes may do this for one study at a time.
+    A study that is there already is continued. Any number of processes may do this for one study
+    at a time.
 
     Args:
         study: The space and the protocol.
-        source: Where worker processes open the features.
-        labels: Class codes, (samples,).
-        groups: Duplicate groups, (samples,).
+        data: What the trials train on; a study is never continued on other data.
         trials: Finished (complete or pruned) trials wanted in all.
-        names: Class names.
-        seed: Seed of splits, sampler and training.
-        origin: What the features are; a study is never continued on other ones.
         storage: SQLite file, or the address of a database.
-        devices: A worker process each.
         how: Rule of the choice, see `fuse.search.selection.select`.
+        workers: The worker processes.
         on_change: Told where the search is.
-        queued: Trials of another record to run first, where this one is empty.
-        fit: Trains one model.
-        predict: Gives a model's class probabilities.
-        start: Starts a worker.
+        queued: Trials of another study to run first, where this one has none.
 
     Raises:
         SettingsError: The study exists for other features or another space.
         DeviceError: Nearly all trials fail.
     """
     started = time.monotonic()
-    development, outer = outer_split(study.outer, labels, groups, seed)
-    folds = [
-        (development[a], development[b])
-        for a, b in grouped_folds(labels[development], groups[development], study.folds, seed)
-    ]
-    units = [
-        Unit(inside, outside, outer, seed + turn)
-        for turn in range(study.seeds)
-        for inside, outside in folds
-    ]
-    job = Job(source, units, names, study.metric, fit, predict)
+    outer, units = _units(study, data)
     with closing(Ledger(storage, study.name)) as ledger:
-        _identify(ledger, study, seed, origin)
-        if queued and not ledger.trials():
-            for trial in queued:
-                ledger.enqueue(trial)
-        done = sum(trial.state in FINISHED for trial in ledger.trials())
-        devices = devices[: max(trials - done, study.folds * study.seeds)]
-        with closing(Pool(job, devices, start)) as pool:
-            coordinator = Coordinator(study, ledger, pool, trials, seed, on_change)
+        _identify(ledger, StudyIdentity(study=study, origin=data.origin))
+        known = ledger.trials()
+        for trial in queued if not known else ():
+            ledger.enqueue(trial)
+        most = max(trials - sum(trial.is_finished for trial in known), len(units))
+        devices = workers.devices[:most]
+        pool = workers.pool(data, units, study.metric, most)
+        with closing(pool):
+            coordinator = Coordinator(study, ledger, pool, trials, on_change)
             progress = coordinator.run()
             choice = select(scored(progress.trials), how)
-            chosen = chosen_from(by_number(progress.trials, choice.number), study.name)
-            ledger.note(SELECTION, {"how": how, "trial": choice.number})
+            setting = next(t for t in progress.trials if t.number == choice.number).setting()
+            ledger.store(selection=Selection(how=how, trial=choice.number))
 
-            def judge() -> Gap:
-                return optimism(
-                    coordinator.judge(chosen.setting, len(units)),
+            def judge() -> Look:
+                gap = optimism(
+                    coordinator.judge(setting),
                     [unit.validation for unit in units],
                     outer,
-                    labels,
-                    groups,
+                    data.labels,
+                    data.groups,
                     metric=study.metric,
-                    seed=seed,
+                    seed=study.protocol.seed,
                 )
+                return gap.look(choice.number, progress.finished)
 
-            looks = _judged_once(ledger, choice.number, judge, progress.finished)
-        insight = _insight(progress.trials, study, choice, seed)
-        ledger.note(INSIGHT, insight)
-        place = ledger.place
+            looks = _looks(ledger, choice.number, judge)
+        insight = _insight(progress.trials, study, choice)
+        ledger.store(insight=insight)
+        storage = ledger.place
     elapsed = time.monotonic() - started
-    return Outcome(
-        chosen,
-        {
-            "study": study.name,
-            "trial": choice.number,
-            "select": how,
-            "metric": study.metric,
-            "inner_units": list(choice.units),
-            **{key: looks[-1][key] for key in looks[-1] if key not in ("trial", "finished")},
-            "outer_rows": len(outer),
-            "looks_at_outer_rows": len(looks),
-            "trials": {
-                state.name.lower(): sum(trial.state is state for trial in progress.trials)
-                for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-            },
-            "failed": _failures(progress.trials),
-            **insight,
-            "storage": place,
-            "workers": len(devices),
-            "seconds": round(elapsed, 1),
-            "overhead_share": max(0.0, 1 - progress.busy / (len(devices) * elapsed)),
-            "setting": asdict(chosen.setting),
+    states = [trial.frozen.state for trial in progress.trials]
+    return SearchResult(
+        study=study,
+        select=how,
+        choice=choice,
+        setting=setting,
+        look=next(look for look in looks if look.trial == choice.number),
+        looks=len(looks),
+        outer_rows=len(outer),
+        trials={
+            state.name.lower(): states.count(state)
+            for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         },
+        failed=[
+            (trial.number, trial.record.failure)
+            for trial in progress.trials
+            if trial.frozen.state is TrialState.FAIL
+        ],
+        insight=insight,
+        storage=storage,
+        workers=len(devices),
+        seconds=elapsed,
+        overhead_share=max(0.0, 1 - progress.busy / (len(devices) * elapsed)),
     )
 
 
-def _identify(ledger: Ledger, study: Study, seed: int, origin: dict[str, Any]) -> None:
-    """Refuses to go on with a study that was begun with something else."""
-    identity = json.loads(json.dumps({**study.as_dict(), "seed": seed, **origin}))
+def _units(study: Study, data: TrainingData) -> tuple[NDArray[np.int64], list[Unit]]:
+    """The outer rows, and the trainings that score a trial."""
+    how = study.protocol
+    development, outer = outer_split(how.outer, data.labels, data.groups, how.seed)
+    folds = grouped_folds(data.labels[development], data.groups[development], how.folds, how.seed)
+    units = [
+        Unit(development[inside], development[outside], outer, how.seed + turn)
+        for turn in range(how.seeds)
+        for inside, outside in folds
+    ]
+    return outer, units
+
+
+def _identify(ledger: Ledger, identity: StudyIdentity) -> None:
+    """Refuses to continue a study that was begun as another one."""
     with ledger.exclusive("identity"):  # of two that begin it at once, one is refused
-        known = stored(ledger.attributes(), IDENTITY, dict, None)
+        known = ledger.record().identity
         if known is None:
-            ledger.note(IDENTITY, identity)
-            return
-    changed = [
-        line.replace("the cache has", "the study has") for line in differences(identity, known)
-    ]
-    if changed:
-        raise SettingsError(
-            f"The study {study.name!r} was begun with something else.",
-            "Give the study file another name, or go back to what it was begun with.",
-            changed,
-        )
+            ledger.store(identity=identity)
+        else:
+            identity.check(known)
 
 
-def _judged_once(
-    ledger: Ledger, trial: int, judge: Callable[[], Gap], finished: int
-) -> list[dict[str, Any]]:
-    """Every look at the outer rows, that at this trial last; a trial is never looked at twice."""
+def _looks(ledger: Ledger, trial: int, judge: Callable[[], Look]) -> list[Look]:
+    """Every look at the outer rows, that at this trial among them; each trial is judged once."""
     with ledger.exclusive("judge"):
-        looks: list[dict[str, Any]] = stored(ledger.attributes(), LOOKS, list, [])
-        if trial not in (look["trial"] for look in looks):
-            looks = [*looks, {"trial": trial, "finished": finished, **judge().as_dict()}]
-            ledger.note(LOOKS, looks)
-    return sorted(looks, key=lambda look: look["trial"] == trial)
+        looks = ledger.record().looks
+        if trial not in (look.trial for look in looks):
+            looks = [*looks, judge()]
+            ledger.store(looks=looks)
+    return looks
 
 
-def _insight(
-    trials: Sequence[FrozenTrial], study: Study, choice: Scored, seed: int
-) -> dict[str, Any]:
-    """What the study says of its space; figures for tables and pictures."""
-    every = scored(trials)
-    return {
-        "cannot_be_told_apart": ties(every, study.folds),
-        "complete_trials": len(every),
-        "parameters": choice.parameters,
-        "importance": importances(trials, seed),
-        "by_fusion": by_value(trials, "fusion"),
-        "alpha_beta": alpha_beta(trials),
-    }
-
-
-def _failures(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    return [
-        {"trial": trial.number, "reason": trial.user_attrs.get("failure", "")}
-        for trial in trials
-        if trial.state is TrialState.FAIL
-    ]
+def _insight(trials: Sequence[Trial], study: Study, choice: Scored) -> Insight:
+    complete = scored(trials)
+    return Insight(
+        cannot_be_told_apart=ties(complete, study.protocol.folds),
+        complete_trials=len(complete),
+        parameters=choice.parameters,
+        importance=importances(trials, study.protocol.seed),
+        by_fusion=by_value(trials, "fusion"),
+        alpha_beta=alpha_beta(trials),
+    )

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
 from scipy.special import stdtrit
 
 from fuse.figures.confusion import Floats, figures
 from fuse.figures.metrics import log_likelihoods
 from fuse.figures.record import LEVEL, Interval
 from fuse.figures.resampling import by_group, cells, resample
+from fuse.figures.study import Look
 from mmsa_cache.errors import SettingsError
+
+from .trial_record import Trial
+from .worker import Judgement
 
 SELECT = ("best", "one-se")
 _RESAMPLES = 2000
@@ -46,15 +48,13 @@ class Scored:
         return float(np.std(self.units, ddof=1) / math.sqrt(len(self.units)))
 
 
-def scored(trials: Sequence[FrozenTrial]) -> list[Scored]:
-    """The complete trials of a record."""
-    found = []
-    for trial in trials:
-        result = trial.user_attrs.get("result")
-        if trial.state is TrialState.COMPLETE and result:
-            units = tuple(result["units"])
-            found.append(Scored(trial.number, units, result["parameters"], result["seconds"]))
-    return found
+def scored(trials: Sequence[Trial]) -> list[Scored]:
+    """The complete trials of a study."""
+    return [
+        Scored(t.number, tuple(t.result.units), t.result.parameters, t.result.seconds)
+        for t in trials
+        if t.is_complete
+    ]
 
 
 def select(trials: Sequence[Scored], how: str) -> Scored:
@@ -113,22 +113,26 @@ class Gap:
     interval: tuple[float, float]
     """95 % of inner − outer, from resampled posts."""
 
-    @property
-    def value(self) -> float:
-        return self.inner - self.outer
+    def look(self, trial: int, finished: int) -> Look:
+        """The record of it.
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "inner_score": self.inner,
-            "outer_score": self.outer,
-            "outer_score_together": self.together,
-            "optimism_gap": self.value,
-            "optimism_interval": list(self.interval),
-        }
+        Args:
+            trial: The choice.
+            finished: Finished trials of the study.
+        """
+        return Look(
+            trial=trial,
+            finished=finished,
+            inner_score=self.inner,
+            outer_score=self.outer,
+            outer_score_together=self.together,
+            optimism_gap=self.inner - self.outer,
+            optimism_interval=self.interval,
+        )
 
 
 def optimism(
-    results: Sequence[Mapping[str, Any]],
+    judgements: Sequence[Judgement],
     validation: Sequence[NDArray[np.int64]],
     outer: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -143,20 +147,20 @@ def optimism(
     does not count that the choice was the best of many, which is what the gap itself shows.
 
     Args:
-        results: A unit each: ``held_out`` and ``outer`` probabilities, (rows, classes).
-        validation: A unit each: the rows of ``held_out``.
-        outer: The rows of ``outer``.
+        judgements: A unit each.
+        validation: A unit each: the rows of its ``held_out`` probabilities.
+        outer: The rows of the ``outer`` probabilities.
         labels: Class codes of all rows.
         groups: Duplicate groups of all rows.
         metric: One of `fuse.setting.METRICS`.
         seed: Seed of the resampling.
     """
     inside = [
-        _cells(labels[rows], result["held_out"], groups[rows], metric)
-        for rows, result in zip(validation, results, strict=True)
+        _cells(labels[rows], of.held_out, groups[rows], metric)
+        for rows, of in zip(validation, judgements, strict=True)
     ]
-    outside = [_cells(labels[outer], result["outer"], groups[outer], metric) for result in results]
-    mean = np.mean([result["outer"] for result in results], axis=0)
+    outside = [_cells(labels[outer], of.outer, groups[outer], metric) for of in judgements]
+    mean = np.mean([of.outer for of in judgements], axis=0)
     together = _cells(labels[outer], mean, groups[outer], metric)
     # The same rows are drawn alike for every model that is scored on them.
     sizes = {

@@ -2,25 +2,70 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from graphlib import CycleError
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fuse.figures.records import METRICS
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, ValidationInfo
+
+from fuse.figures.records import Metric
+from fuse.figures.study import Value
 from mmsa_cache.config.toml_file import read_toml
+from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.validation import Table, near, validated
 
-from . import pruning
-from .space import TYPES, Study, candidates, value_problem
+from .pruning import Rule
+from .space import value_problem
+from .study import DEFAULTS, Choice, RangeChoice, Sampler, Study
 
-_OUTER = ("report", "report-parity", "grouped")
-_SAMPLERS = ("tpe", "random")
-_TABLES = ("protocol", "sampler", "pruner", "fixed", "space")
-_PROTOCOL: dict[str, Any] = {"outer": "report", "folds": 3, "seeds": 1, "metric": "macro_f1"}
-_SAMPLER: dict[str, Any] = {"kind": "tpe", "startup": 20}
-_PRUNER: dict[str, Any] = {"kind": "percentile", "keep": 0.5, "startup": 10, "warmup": 3}
+_HOW = "write a list, { values = […], when = { fusion = […] } } or { low = …, high = … }"
+_CHOICE: TypeAdapter[Any] = TypeAdapter(Choice)
+
+
+def _with_keys(table: Any) -> Any:
+    """A value is checked by its key, which pydantic does not hand to the check of a value."""
+    return {key: (key, value) for key, value in table.items()} if isinstance(table, dict) else table
+
+
+def _fixed(named: tuple[str, Value]) -> Value:
+    key, value = named
+    problem = _key_problem(key) or value_problem(key, value)
+    if problem:
+        raise ValueError(problem)
+    return value
+
+
+def _choice(named: tuple[str, Any], info: ValidationInfo) -> Any:
+    key, entry = named
+    problems = _choice_problems(key, entry)
+    if info.context and key in info.context["fixed"]:
+        problems.insert(0, "stands in fixed too")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return entry
+
+
+class _Protocol(Table):
+    """The trials' folds, and the rows that judge the choice."""
+
+    outer: Literal["report", "report-parity", "grouped"] = "report"
+    folds: int = Field(default=3, ge=2, strict=True)
+    seeds: int = Field(default=1, ge=1, strict=True)
+    metric: Metric = "macro_f1"
+
+
+class _StudyFile(Table):
+    protocol: _Protocol = _Protocol()
+    sampler: Sampler = Sampler()
+    pruner: Rule = Rule()
+    fixed: Annotated[
+        dict[str, Annotated[Value, BeforeValidator(_fixed)]], BeforeValidator(_with_keys)
+    ] = Field(default_factory=dict)
+    space: Annotated[
+        dict[str, Annotated[Choice, BeforeValidator(_choice)]], BeforeValidator(_with_keys)
+    ] = Field(default_factory=dict)
 
 
 def folders() -> list[Path]:
@@ -53,8 +98,12 @@ def find_study(name: str) -> Path:
     return known[name]
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, seed: int = 47) -> Study:
     """Reads a study file.
+
+    Args:
+        path: The file.
+        seed: Seed of splits, sampler and trainings, which a file does not say.
 
     Raises:
         SettingsError: With every mistake at once, each with its ``table.key``.
@@ -63,143 +112,64 @@ def read_study(path: Path) -> Study:
         raw = read_toml(path)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
-    problems = [f"{key}: unknown table{_near(key, _TABLES)}" for key in raw if key not in _TABLES]
-    tables: dict[str, dict[str, Any]] = {}
-    for name in _TABLES:
-        tables[name] = raw.get(name, {})
-        if not isinstance(tables[name], dict):
-            problems.append(f"{name}: a table is expected")
-            tables[name] = {}
-    protocol = _merged("protocol", _PROTOCOL, tables["protocol"], problems)
-    sampler = _merged("sampler", _SAMPLER, tables["sampler"], problems)
-    pruner = _merged("pruner", _PRUNER, tables["pruner"], problems)
-    _among("protocol.metric", protocol["metric"], METRICS, problems)
-    _among("protocol.outer", protocol["outer"], _OUTER, problems)
-    _among("sampler.kind", sampler["kind"], _SAMPLERS, problems)
-    _among("pruner.kind", pruner["kind"], pruning.KINDS, problems)
-    _at_least("protocol.folds", protocol["folds"], 2, problems)
-    _at_least("protocol.seeds", protocol["seeds"], 1, problems)
-    _at_least("sampler.startup", sampler["startup"], 1, problems)
-    _at_least("pruner.startup", pruner["startup"], 1, problems)
-    _at_least("pruner.warmup", pruner["warmup"], 0, problems)
-    keep = pruner["keep"]
-    if not (isinstance(keep, int | float) and 0 < keep < 1):
-        problems.append(f"pruner.keep: {keep!r}, a share between 0 and 1 is expected")
-    problems += _values_problems(tables["fixed"], tables["space"])
+    fixed = raw.get("fixed")
+    context = {"fixed": fixed if isinstance(fixed, dict) else {}}
+    message = f"{path} is not a right study file."
+    file = validated(_StudyFile, raw, message, "Correct them all.", context=context)
+    protocol = file.protocol.model_dump(exclude={"metric"})
     study = Study(
-        path.stem,
-        sampler=sampler,
-        pruner=pruner,
-        fixed=tables["fixed"],
-        space=tables["space"],
-        **protocol,
+        name=path.stem,
+        protocol=Protocol(**protocol, seed=seed),
+        metric=file.protocol.metric,
+        sampler=file.sampler,
+        pruner=file.pruner,
+        fixed=file.fixed,
+        space=file.space,
     )
-    if not problems:
-        try:
-            study.order()
-        except CycleError as error:
-            ring = " → ".join(error.args[1])
-            problems.append(f"space: the conditions of {ring} depend on each other")
-    if problems:
-        raise SettingsError(f"{len(problems)} mistake(s) in {path}.", "Correct them all.", problems)
+    try:
+        study.order()
+    except CycleError as error:
+        ring = " → ".join(error.args[1])
+        problem = f"space: the conditions of {ring} depend on each other"
+        raise SettingsError(message, "Correct them all.", [problem]) from None
     return study
 
 
-def _values_problems(fixed: dict[str, Any], space: dict[str, Any]) -> list[str]:
-    problems = [f"space.{key}: stands in fixed too" for key in fixed if key in space]
-    for table, values in (("fixed", fixed), ("space", space)):
-        for key, value in values.items():
-            place = f"{table}.{key}"
-            if key == "metric":
-                problems.append(f"{place}: the metric stands in protocol")
-            elif key not in TYPES:
-                problems.append(f"{place}: unknown parameter{_near(key, TYPES)}")
-            elif table == "space":
-                problems += [f"{place}: {problem}" for problem in _choice_problems(key, value)]
-            elif problem := value_problem(key, value):
-                problems.append(f"{place}: {problem}")
-    return problems
+def _key_problem(key: str) -> str | None:
+    if key == "metric":
+        return "the metric stands in protocol"
+    return None if key in DEFAULTS else f"unknown parameter{near(key, DEFAULTS)}"
 
 
-def _choice_problems(key: str, choice: Any) -> list[str]:
+def _choice_problems(key: str, entry: Any) -> list[str]:
     """Mistakes of one parameter's entry in the space."""
-    how = "write a list, { values = […], when = { fusion = […] } } or { low = …, high = … }"
-    if isinstance(choice, list):
-        entries: set[str] = {"values"}
-    elif isinstance(choice, dict):
-        entries = set(choice) - {"when"}
-    else:
-        return [how]
-    ranged = {"low", "high"} <= entries <= {"low", "high", "log", "step"}
-    if not ranged and entries != {"values"}:
-        return [how]
-    listed = candidates(choice)
-    if not isinstance(listed, list) or not listed:
-        return [how]
-    problems = [problem for value in listed if (problem := value_problem(key, value))]
-    if ranged and not problems:
-        problems += _range_problems(key, choice)
-    if isinstance(choice, dict) and "when" in choice:
-        problems += _when_problems(key, choice["when"])
+    problem = _key_problem(key)
+    if problem:
+        return [problem]
+    if isinstance(entry, dict) and "low" in entry and type(DEFAULTS[key]) not in (int, float):
+        return ["has no range, write a list"]
+    try:
+        choice: Choice = _CHOICE.validate_python(entry)
+    except ValidationError:
+        return [_HOW]
+    problems = [p for value in choice.candidates() if (p := value_problem(key, value))]
+    if isinstance(choice, RangeChoice) and not problems:
+        problems = _range_problems(key, choice)
+    for other, values in choice.when.items():
+        if other not in DEFAULTS or other == key:
+            problems.append(f"when.{other}: unknown parameter{near(other, DEFAULTS)}")
+            continue
+        problems += [f"when.{other}: {p}" for value in values if (p := value_problem(other, value))]
     return problems
 
 
-def _range_problems(key: str, choice: dict[str, Any]) -> list[str]:
-    log, step = choice.get("log", False), choice.get("step")
-    if TYPES[key] not in (int, float):
-        return ["has no range, write a list"]
+def _range_problems(key: str, choice: RangeChoice) -> list[str]:
     problems = []
-    if choice["low"] > choice["high"]:
-        problems.append(f"low {choice['low']} is above high {choice['high']}")
-    if not isinstance(log, bool):
-        problems.append(f"log = {log!r}, true or false is expected")
-    elif log and choice["low"] <= 0:
+    if choice.low > choice.high:
+        problems.append(f"low {choice.low} is above high {choice.high}")
+    if choice.log and choice.low <= 0:
         problems.append("log needs a low above 0")
-    if step is not None and (log or value_problem(key, step) or step <= 0):
+    step = choice.step
+    if step is not None and (choice.log or value_problem(key, step) or step <= 0):
         problems.append("step needs a number above 0, and no log")
     return problems
-
-
-def _when_problems(key: str, when: Any) -> list[str]:
-    if not isinstance(when, dict) or not when:
-        return ['when: write { fusion = ["encoder"] }']
-    problems = []
-    for other, values in when.items():
-        if other not in TYPES or other == key:
-            problems.append(f"when.{other}: unknown parameter{_near(other, TYPES)}")
-            continue
-        listed = values if isinstance(values, list) else [values]
-        problems += [
-            f"when.{other}: {problem}"
-            for value in listed
-            if (problem := value_problem(other, value))
-        ]
-    return problems
-
-
-def _merged(
-    table: str, defaults: dict[str, Any], given: dict[str, Any], problems: list[str]
-) -> dict[str, Any]:
-    problems += [
-        f"{table}.{key}: unknown key{_near(key, defaults)}" for key in given if key not in defaults
-    ]
-    return {key: given.get(key, value) for key, value in defaults.items()}
-
-
-def _among(place: str, value: Any, valid: tuple[str, ...], problems: list[str]) -> None:
-    if value not in valid:
-        problems.append(f"{place}: {value!r}, valid: {', '.join(valid)}")
-
-
-def _at_least(place: str, value: Any, least: int, problems: list[str]) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        problems.append(f"{place}: {value!r}, a whole number from {least} is expected")
-
-
-def _near(key: str, valid: Any) -> str:
-    """`` (near: …)``, or all of a short list."""
-    names = sorted(valid)
-    close = difflib.get_close_matches(key, names, 3, 0.6)
-    if close:
-        return f" (near: {', '.join(close)})"
-    return f" (valid: {', '.join(names)})" if len(names) < 8 else ""

@@ -1,54 +1,117 @@
-"""What a run keeps of the study that it came from, for its report."""
+"""What mmsa stores with a study beside its trials; everyone reads and writes it here."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
-from .database import DATABASE
-from .importance import alpha_beta, by_value, importances
-from .records import Record, read_records
-from .study_notes import IDENTITY, LOOKS
+from fuse.figures.record import Count, Record
+from fuse.figures.study import BestOfValue, Look, LossWeights, ParameterImportance
+from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.errors import ModelError, SettingsError
+from mmsa_cache.store.fingerprint import differences
+from mmsa_cache.store.identity import Origin
+from mmsa_cache.validation import validated
 
-
-def snapshot(name: str, trial: int, storage: str | Path = DATABASE) -> dict[str, Any]:
-    """A study as it is now.
-
-    Args:
-        name: The study.
-        trial: The trial that is to be trained.
-        storage: SQLite file, or the address of a database.
-
-    Returns:
-        ``name``, ``metric``, ``trial``; ``trials``: ``number``, ``state`` and ``score`` (of a
-        pruned one: its value when it was given up) of each that has ended; ``importance``,
-        ``by_fusion`` and ``alpha_beta`` of `importance`; ``judged``: the scores of this trial
-        inside and outside, None where no search chose it.
-    """
-    record = next(record for record in read_records(storage) if record.name == name)
-    identity = record.attributes[IDENTITY]
-    return {
-        "name": name,
-        "metric": identity["metric"],
-        "trial": trial,
-        "trials": [_ended(t) for t in record.trials if t.state.is_finished()],
-        "importance": importances(record.trials, identity["seed"]),
-        "by_fusion": [
-            {key: value for key, value in row.items() if key != "setting"}
-            for row in by_value(record.trials, "fusion")
-        ],
-        "alpha_beta": alpha_beta(record.trials),
-        "judged": _judged(record, trial),
-    }
+from .study import Study
 
 
-def _ended(trial: FrozenTrial) -> dict[str, Any]:
-    score = None if trial.state is TrialState.FAIL else trial.value
-    return {"number": trial.number, "state": trial.state.name.lower(), "score": score}
+class StudyIdentity(BaseModel):
+    """What a study is a search of; it is never continued as another one. Stored flat."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    study: Study
+    origin: Origin
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nested(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "study" in values:
+            return values
+        protocol = {key: values[key] for key in Protocol.model_fields.keys() & values.keys()}
+        return {
+            "version": values.get("version", 1),
+            "study": {key: values[key] for key in Study.model_fields.keys() & values.keys()}
+            | {"protocol": protocol},
+            "origin": {key: values[key] for key in Origin.model_fields.keys() & values.keys()},
+        }
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        study = self.study.model_dump(mode="json", exclude={"protocol"})
+        protocol = self.study.protocol.model_dump(exclude={"version"})
+        return {"version": 1, **study, **protocol, **self.origin.model_dump(mode="json")}
+
+    def check(self, stored: StudyIdentity) -> None:
+        """Refuses to continue a study that was begun as another one.
+
+        Raises:
+            SettingsError: Names every difference.
+        """
+        changed = differences(self.model_dump(), stored.model_dump(), found_has="the study has")
+        if changed:
+            raise SettingsError(
+                f"The study {self.study.name!r} was begun with something else.",
+                "Give the study file another name, or go back to what it was begun with.",
+                changed,
+            )
 
 
-def _judged(record: Record, trial: int) -> dict[str, Any] | None:
-    looks = record.attributes.get(LOOKS, [])
-    return next((look for look in looks if look["trial"] == trial), None)
+class Selection(Record):
+    """The last choice in a study."""
+
+    how: str
+    """The rule, see `fuse.search.selection.select`."""
+    trial: Count
+
+
+class Insight(Record):
+    """What a study says of its space."""
+
+    cannot_be_told_apart: list[int]
+    """Trials, see `fuse.search.selection.ties`."""
+    complete_trials: Count
+    parameters: Count
+    """Trained numbers of the chosen model."""
+    importance: list[ParameterImportance]
+    by_fusion: list[BestOfValue]
+    alpha_beta: list[LossWeights]
+
+
+class StudyRecord(Record):
+    """The user attributes of a study that are read again."""
+
+    identity: StudyIdentity | None = None
+    selection: Selection | None = None
+    looks: list[Look] = Field(default_factory=list)
+    """Every judgement on the outer rows, a trial once."""
+
+    @classmethod
+    def of(cls, name: str, attributes: Mapping[str, Any]) -> Self:
+        """The record of a study.
+
+        Raises:
+            ModelError: Another version of mmsa wrote it, or something else did.
+        """
+        identity = attributes.get("identity")
+        version = identity.get("version", 1) if isinstance(identity, dict) else 1
+        if version != 1:
+            raise ModelError(
+                f"The study {name!r} has version {version}; this mmsa reads version 1.",
+                "Upgrade mmsa, or search in another file: mmsa search --storage sqlite:///FILE.",
+            )
+        return validated(
+            cls,
+            attributes,
+            f"The database holds what mmsa did not write in the study {name!r}.",
+            "Restore it, or begin anew in another file (--storage sqlite:///FILE).",
+            ModelError,
+        )
+
+    def look_at(self, trial: int) -> Look | None:
+        """The judgement of a trial, if it was judged."""
+        return next((look for look in self.looks if look.trial == trial), None)

@@ -1,8 +1,8 @@
 """A worker process: it opens the features once, then trains what the coordinator sends.
 
-Light at import: torch is loaded after the thread limits are set. Messages are tuples over one pipe;
-a worker says something after every epoch and waits for the word to go on, so that a trial can be
-given up there. It ends when the pipe or its parent is gone.
+Light at import: torch is loaded after the thread limits are set. One pipe carries the messages
+below; after every epoch a worker reports and waits for the answer, so that a trial can be given up
+there. It ends when the pipe or its parent is gone.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.records import EpochRecord, Metric
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.native.memory import release
+
+if TYPE_CHECKING:
+    from fuse.setting import Setting
 
 IntArray = NDArray[np.int64]
 
@@ -42,7 +45,7 @@ class Unit:
     train: IntArray
     """Rows to learn from."""
     validation: IntArray
-    """Rows that say which epoch is the best, and score the training."""
+    """Rows that choose the epoch, and score the training."""
     judged: IntArray
     """Rows that only judge at the end."""
     seed: int
@@ -57,9 +60,9 @@ class Job:
     names: tuple[str, ...]
     metric: Metric
     fit: Callable[..., Any]
-    """`fuse.training.trainer.fit`, or what stands for it."""
+    """`fuse.training.trainer.fit`, or its replacement."""
     predict: Callable[..., Any]
-    """`fuse.training.classifier.predict`, or what stands for it."""
+    """`fuse.training.classifier.predict`, or its replacement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,73 @@ class Task:
     """One setting to train: on every unit for its score, or on one to judge it."""
 
     number: int
-    setting: Any
+    setting: Setting
     units: tuple[int, ...]
     """Places among the job's units."""
     judge: bool = False
     """Whether predictions of the held-out and of the outer rows are wanted."""
 
 
-class GivenUpError(Exception):
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker has opened the features."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The worker cannot work."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A value on the way; the worker waits for the answer whether to go on."""
+
+    position: int
+    """Trainings of the task that are done."""
+    epoch: int | None
+    """Epochs of the present training that are done; None at the end of a training."""
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Class probabilities of a trained model, (rows, classes)."""
+
+    held_out: NDArray[np.float64]
+    """Of the unit's validation rows."""
+    outer: NDArray[np.float64]
+    """Of its judged rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of a task that was trained, or given up on the way."""
+
+    units: list[float]
+    """Score of each finished training."""
+    parameters: int
+    seconds: float
+    """Time of the trainings, without the waits for answers."""
+    given_up: bool = False
+    judgement: Judgement | None = None
+    """Where the task judges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The end of a task that cannot be trained."""
+
+    reason: str
+    by_setting: bool = False
+    """Whether its setting is to blame."""
+
+
+Message = Ready | Broken | Report | Result | Failure
+
+
+class _GivenUpError(Exception):
     """The coordinator gave the trial up."""
 
 
@@ -92,7 +154,7 @@ def serve(pipe: Connection, device: str) -> None:
         job: Job = pipe.recv()
         bank = job.source.open(device)
         gc.freeze()  # what is there stays: looking for garbage after every task is then cheap
-        pipe.send(("ready", None))
+        pipe.send(Ready())
         while True:
             task: Task = pipe.recv()
             pipe.send(_run(task, job, bank, pipe))
@@ -100,7 +162,7 @@ def serve(pipe: Connection, device: str) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:
-        pipe.send(("broken", _reason(error)))
+        pipe.send(Broken(_reason(error)))
 
 
 def _end_with_parent() -> None:
@@ -111,23 +173,24 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> tuple[str, Any]:
+def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> Result | Failure:
     """Trains a task's units in order."""
     started = time.perf_counter()
     waited = 0.0
     values: list[float] = []
     parameters = 0
-    predictions: dict[str, Any] = {}
+    judgement: Judgement | None = None
 
-    def go_on(*message: Any) -> None:
+    def report(position: int, epoch: int | None, value: float) -> None:
         nonlocal waited
         asked = time.perf_counter()
-        pipe.send(("report", message))
+        pipe.send(Report(position, epoch, value))
         go = pipe.recv()
         waited += time.perf_counter() - asked
         if not go:
-            raise GivenUpError
+            raise _GivenUpError
 
+    given_up = False
     try:
         for position, unit in enumerate(job.units[place] for place in task.units):
             best = -math.inf
@@ -135,12 +198,11 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> tuple[str, Any]:
             def on_epoch(record: EpochRecord, position: int = position) -> None:
                 nonlocal best
                 value = record.value(job.metric)
-                keeps_best = getattr(task.setting, "keep", "best") == "best"
-                best = max(best, value) if keeps_best else value
+                best = max(best, value) if task.setting.keep == "best" else value
                 if not task.judge:
-                    go_on(position, record.epoch, best)
+                    report(position, record.epoch, best)
 
-            result = job.fit(
+            fit = job.fit(
                 task.setting,
                 bank,
                 unit.train,
@@ -149,46 +211,33 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> tuple[str, Any]:
                 seed=unit.seed,
                 on_epoch=on_epoch,
             )
-            value = result.kept.value(job.metric)
+            value = fit.kept.value(job.metric)
             if not math.isfinite(value):
-                return "failed", ("training", f"its {job.metric} is {value}")
+                return Failure(f"its {job.metric} is {value}")
             values.append(value)
-            parameters = sum(p.numel() for p in result.model.parameters())
+            parameters = sum(p.numel() for p in fit.model.parameters())
             if task.judge:
-                predictions = {
-                    "held_out": job.predict(result.model, bank, unit.validation, task.setting),
-                    "outer": job.predict(result.model, bank, unit.judged, task.setting),
-                }
+                judgement = Judgement(
+                    job.predict(fit.model, bank, unit.validation, task.setting),
+                    job.predict(fit.model, bank, unit.judged, task.setting),
+                )
             elif position + 1 < len(task.units):
-                go_on(position, None, value)
-    except GivenUpError:
-        return "stopped", _result(values, parameters, started, waited)
+                report(position, None, value)
+    except _GivenUpError:
+        given_up = True
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # whatever one setting does, the next may work
-        return "failed", (_kind(error), _reason(error))
-    return "done", _result(values, parameters, started, waited) | predictions
-
-
-def _result(values: list[float], parameters: int, started: float, waited: float) -> dict[str, Any]:
-    seconds = time.perf_counter() - started - waited
-    return {"units": values, "parameters": parameters, "seconds": round(seconds, 4)}
-
-
-def _kind(error: Exception) -> str:
-    """``memory``, ``settings``, ``training`` or ``error``."""
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return "memory"
-    if "can't allocate memory" in str(error):  # what torch says of the CPU
-        return "memory"
-    if isinstance(error, SettingsError):
-        return "settings"
-    return "training" if type(error).__name__ == "TrainingError" else "error"
+        return Failure(_reason(error), isinstance(error, SettingsError))
+    seconds = round(time.perf_counter() - started - waited, 4)
+    return Result(values, parameters, seconds, given_up, judgement)
 
 
 def _reason(error: Exception) -> str:
     """One line for a person."""
-    message = getattr(error, "message", str(error)) or type(error).__name__
-    known = hasattr(error, "message")
-    text = message if known else f"{type(error).__name__}: {message}"
+    if isinstance(error, MmsaError):
+        text = error.message
+    else:
+        name = type(error).__name__
+        text = f"{name}: {error or name}"
     return " ".join(text.split())[:500]

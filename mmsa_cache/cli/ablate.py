@@ -58,12 +58,13 @@ def ablate(
     """Train every combination of some axes, and say what each is worth."""
     if context.invoked_subcommand is not None:
         return
+    from mmsa_cache.compose.ablate import AblationRequest
     from mmsa_cache.compose.ablate import ablate as ablate_axes
     from mmsa_cache.compose.ablation_table import format_ablation
+    from mmsa_cache.compose.session import Session
 
-    record = ablate_axes(
-        call.settings(),
-        axis or [],
+    request = AblationRequest(
+        axes=axis or [],
         study=study,
         assignments=assignments or [],
         outer=outer,
@@ -73,10 +74,11 @@ def ablate(
         workers=workers,
         out=out or [],
     )
-    if call.printed(record):
+    record = ablate_axes(Session(call.settings()), request)
+    if call.printed(record.as_json()):
         return
-    print_result(format_ablation(record, record["axes"]))
-    say_notes(record)
+    print_result(format_ablation(record))
+    say_notes(record.notes)
 
 
 @app.command("report")
@@ -96,17 +98,10 @@ def ablate_report(
     ] = None,
 ) -> None:
     """The report's tables 1 and 2 and figure 3, its figures beside those of these encoders."""
-    from mmsa_cache.compose.ablate_report import report
+    from mmsa_cache.compose.ablate_report import ParityRequest, report
+    from mmsa_cache.compose.session import Session
 
-    record = report(
-        call.settings(),
-        assignments=assignments or [],
-        outer=outer,
-        folds=folds,
-        seeds=seeds,
-        stop=stop,
-        workers=workers,
-        out=out,
-    )
-    if not call.printed(record):
-        print_result(record["page"])
+    request = ParityRequest(assignments or [], outer, folds, seeds, stop, workers, out)
+    record = report(Session(call.settings()), request)
+    if not call.printed(record.as_json()):
+        print_result(record.page)

@@ -56,8 +56,9 @@ def bench_search(
 ) -> None:
     """A search by N workers against the same trials by one."""
     from mmsa_cache.compose.bench_search import bench_search as measure
+    from mmsa_cache.compose.session import Session
 
-    call.figures(measure(call.settings(), study, trials, workers))
+    call.figures(measure(Session(call.settings()), study, trials, workers).as_json())
 
 
 @app.command("gpu")

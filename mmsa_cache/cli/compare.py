@@ -31,7 +31,7 @@ def compare(
     if call.printed(record):
         return
     print_result(format_comparison(record, listed))
-    say_notes(record)
+    say_notes(record["notes"])
 
 
 _FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}

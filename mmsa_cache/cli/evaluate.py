@@ -26,4 +26,4 @@ def evaluate(
     if call.printed(record):
         return
     show_table([record], ["run", "rows", "accuracy", "macro_f1"])
-    say_notes(record)
+    say_notes(record["notes"])

@@ -32,5 +32,5 @@ def export(
         return
     rows = [{"file": name, "size": decimal(size)} for name, size in record["files"].items()]
     show_table(rows, ["file", "size"])
-    say_notes(record)
+    say_notes(record["notes"])
     say(f"Try it: mmsa predict --run {to} --text …")

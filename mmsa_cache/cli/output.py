@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from mmsa_cache.console import format_table, print_result, say
 
 
-def say_notes(record: dict[str, Any]) -> None:
-    """Says what a reader of a record's figures must know."""
-    for note in record["notes"]:
+def say_notes(notes: Iterable[str]) -> None:
+    """Says what a reader of figures must know."""
+    for note in notes:
         say(f"Note: {note}.")
 
 

@@ -38,4 +38,4 @@ def report(
         return
     shown = {**record, "against": record["against"] or "–"}
     show_table([shown], ["run", "against", "bytes", "report"])
-    say_notes(record)
+    say_notes(record["notes"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from mmsa_cache.console import format_table, print_result, say
 from .options import ENCODERS, Storage, Track, Workers
 from .output import say_notes
 from .verb import Call, verb
+
+if TYPE_CHECKING:
+    from fuse.search.search import SearchResult
 
 
 @verb(*ENCODERS, "seed")
@@ -29,64 +32,60 @@ def search(
     track: Track = None,
 ) -> None:
     """Search a study's space on the cached features."""
-    from mmsa_cache.compose.search import list_studies
+    from mmsa_cache.compose.search import SearchRequest, list_studies
     from mmsa_cache.compose.search import search as run_study
+    from mmsa_cache.compose.session import Session
 
     if list_:
-        rows = list_studies(storage)
+        rows = [listed.as_json() for listed in list_studies(storage)]
         for row in rows if not call.as_json else []:
             age = row["age_seconds"]
             row["age"] = "–" if age is None else f"{age / 3600:.1f} h"
             row["best"] = "–" if row["best"] is None else row["best"]
         call.table(rows, _LISTED)
         return
-    record = run_study(
-        call.settings(),
-        study,
-        trials,
-        workers=workers,
-        storage=storage,
-        how=select,
-        track=track or [],
-    )
-    if call.printed(record):
+    request = SearchRequest(study, trials, workers, storage, select, track or [])
+    result = run_study(Session(call.settings()), request)
+    if call.printed(result.as_json()):
         return
-    _show(record)
-    say_notes(record)
+    _show(result)
+    say_notes(result.notes)
 
 
 _LISTED = ["study", "finished", "complete", "pruned", "failed", "best", "age"]
 _HEADERS = {"low": "5 %", "high": "95 %", "alpha": "α", "beta": "β"}
 
 
-def _show(record: dict[str, Any]) -> None:
-    """Prints what `search` returned."""
-    low, high = record["optimism_interval"]
-    trials = record["trials"]
-    figures = ("inner_score", "outer_score", "optimism_gap", "outer_score_together")
-    inner, outer, gap, together = (f"{record[key]:.4f}" for key in figures)
+def _show(result: SearchResult) -> None:
+    """Prints the choice, the trials, and what mattered."""
+    look, trials = result.look, result.trials
+    low, high = look.optimism_interval
+    scores = (look.inner_score, look.outer_score, look.optimism_gap, look.outer_score_together)
+    inner, outer, gap, together = (f"{score:.4f}" for score in scores)
     interval = f"{low:+.4f} … {high:+.4f}"
+    header = ["study", "trial", "inner", "outer", "gap", "95 %", "outer, together"]
+    choice = [result.study.name, str(result.choice.number), inner, outer, gap, interval, together]
     parts = [
         format_table(
-            ["study", "trial", "inner", "outer", "gap", "95 %", "outer, together"],
-            [[record["study"], str(record["trial"]), inner, outer, gap, interval, together]],
+            ["study", "trial", "inner", "outer", "gap", "95 %", "outer, together"], [choice]
         ),
         f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['fail']} failed "
-        f"trials; {record['metric']}; {record['outer_rows']} outer rows; "
-        f"{record['seconds']:.0f} s, {100 * record['overhead_share']:.0f} % outside training.",
+        f"trials; {result.study.metric}; {result.outer_rows} outer rows; "
+        f"{result.seconds:.0f} s, {100 * result.overhead_share:.0f} % outside training.",
     ]
-    for header, key in (
-        (["fusion", "trials", "complete", "score", "trial"], "by_fusion"),
-        (["parameter", "median", "low", "high", "trials"], "importance"),
-        (["alpha", "beta", "trials", "mean", "best"], "alpha_beta"),
+    insight = result.insight
+    for header, rows in (
+        (["fusion", "trials", "complete", "score", "trial"], insight.by_fusion),
+        (["parameter", "median", "low", "high", "trials"], insight.importance),
+        (["alpha", "beta", "trials", "mean", "best"], insight.alpha_beta),
     ):
         keys = ["value" if name == "fusion" else name for name in header]
-        cells = [[_cell(row[name]) for name in keys] for row in record[key]]
+        cells = [[_cell(getattr(row, key)) for key in keys] for row in rows]
         if cells:
             parts += ["", format_table([_HEADERS.get(name, name) for name in header], cells)]
     print_result("\n".join(parts))
-    for failed in record["failed"]:
-        say(f"Trial {failed['trial']} failed: {failed['reason']}")
+    for number, reason in result.failed:
+        say(f"Trial {number} failed: {reason}")
 
 
 def _cell(value: object) -> str:

@@ -73,7 +73,7 @@ def train(
     if call.printed(record):
         return
     show_table(_figure_rows(record), _FIGURES)
-    say_notes(record)
+    say_notes(record["notes"])
     say(f"Report: {record['directory']}/report.html")
 
 

@@ -7,21 +7,23 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fuse.evidence import ablation
 from fuse.evidence.cells import Cell, cells, title_of
+from fuse.evidence.records import AblationRecord
 from fuse.evidence.tabulate import RESAMPLES, tabulate
-from fuse.evidence.trainings import Trainings
+from fuse.evidence.trainings import Codes, Trainings
 from fuse.figures.records import Metric
-from fuse.search.space import Study, value_problem
+from fuse.figures.study import Value
+from fuse.search.pool import TrainingData, Workers
+from fuse.search.space import value_problem
+from fuse.search.study import Choice, ListChoice, Study
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting, parse
-from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import Advance, progress, say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.disk import write_atomically
@@ -32,81 +34,79 @@ from mmsa_cache.shelf import Shelf
 from mmsa_cache.validation import validated
 
 from .ablation_table import WRITERS, format_ablation
-from .encoders import joined_labels, notes_of
-from .workers import devices_of, prepared
+from .session import Session
+from .workers import training_data, worker_devices
 
 SHELF = RUNS / ".ablation"
 """Where finished trainings lie; the same training is never run twice."""
-_DEFAULTS: dict[str, Any] = {"outer": "report", "folds": 5, "seeds": 1}
 
 
-def ablate(
-    settings: Settings,
-    axes: Sequence[str],
-    *,
-    study: str | None = None,
-    assignments: Sequence[str] = (),
-    outer: str | None = None,
-    folds: int | None = None,
-    seeds: int | None = None,
-    stop: str = "held-out",
-    workers: int | None = None,
-    out: Sequence[Path] = (),
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class AblationRequest:
+    """What ``mmsa ablate`` is asked for."""
+
+    axes: Sequence[str]
+    """Each ``key=value,value``; the first changes slowest."""
+    study: str | None = None
+    """A study file whose lists are axes too, and whose fixed values hold."""
+    assignments: Sequence[str] = ()
+    """``key=value`` that hold for all."""
+    outer: str | None = None
+    """As the next two, see `mmsa_cache.data.protocol.Protocol`; None takes the study's."""
+    folds: int | None = None
+    seeds: int | None = None
+    stop: str = "held-out"
+    workers: int | None = None
+    """Worker processes; None takes one a usable core, or one a GPU."""
+    out: Sequence[Path] = ()
+    """Files for the table, ``.csv``, ``.md`` or ``.json``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedCells:
+    """The cells of an ablation, trained."""
+
+    record: AblationRecord
+    outcome: ablation.Outcome
+    labels: Codes
+    """Class codes of the judged rows."""
+
+
+def ablate(session: Session, request: AblationRequest) -> AblationRecord:
     """Trains every combination of some axes and says what each is worth.
-
-    Args:
-        settings: The command's settings.
-        axes: Each ``key=value,value``; the first changes slowest.
-        study: A study file whose lists are axes too, and whose fixed values hold.
-        assignments: ``key=value`` that hold for all.
-        outer: Rows that judge; default: the study's, or ``report``.
-        folds: Folds of the development rows, a training each; default: the study's, or 5.
-        seeds: Trainings a fold; default: the study's, or 1.
-        stop: See `mmsa_cache.data.protocol.Protocol`.
-        workers: Worker processes; None takes one a usable core, or one a GPU.
-        out: Files for the table, ``.csv``, ``.md`` or ``.json``.
-
-    Returns:
-        ``axes``, ``cells`` (see `tabulate`), how they came about, and ``notes``.
 
     Raises:
         SettingsError: Wrong axes, values or flags, all at once.
     """
-    _check_suffixes(out)
-    plan = _plan(axes, study, assignments)
-    given = {"outer": outer, "folds": folds, "seeds": seeds}
-    basis = asdict(plan) if study else _DEFAULTS
-    how: dict[str, Any] = {
-        key: basis[key] if value is None else value for key, value in given.items()
-    }
-    table = cells(plan, list(plan.space))
-    record, _ = train_cells(settings, table, plan.metric, stop=stop, workers=workers, **how)
-    record = {"axes": list(plan.space), **record}
-    for path in out:
+    _check_suffixes(request.out)
+    study = _study_of(request, session.settings.seed)
+    table = cells(study, list(study.space))
+    record = train_cells(session, table, study.protocol, study.metric, request.workers).record
+    for path in request.out:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, WRITERS[path.suffix](record).encode())
     return record
 
 
-def _plan(axes: Sequence[str], study: str | None, assignments: Sequence[str]) -> Study:
+def _study_of(request: AblationRequest, seed: int) -> Study:
     """A study whose space is the axes.
 
     Raises:
         SettingsError: With every mistake at once.
     """
-    found = read_study(find_study(study)) if study else Study("ablation")
+    default = Study(name="ablation", protocol=Protocol(seed=seed))
+    base = read_study(find_study(request.study), seed) if request.study else default
     problems: list[str] = []
-    space: dict[str, Any] = {}
-    for axis in axes:
+    axes: dict[str, Choice] = {}
+    for axis in request.axes:
         key, sign, listed = axis.partition("=")
         if not sign:
             problems.append(f"{axis}: write KEY=VALUE,VALUE")
             continue
-        if key in space:
+        if key in axes:
             problems.append(f"{key}: stands twice")
         try:
-            values = [parse([f"{key}={value}"])[key] for value in listed.split(",")]
+            values: list[Value] = [parse([f"{key}={value}"])[key] for value in listed.split(",")]
         except SettingsError as error:
             problems += error.problems
             continue
@@ -114,127 +114,115 @@ def _plan(axes: Sequence[str], study: str | None, assignments: Sequence[str]) ->
         problems += [f"{key}: {problem}" for problem in wrong]
         if len(set(values)) < len(values):
             problems.append(f"{key}: a value stands twice")
-        space[key] = values
-    fixed = {key: value for key, value in found.fixed.items() if key not in space}
+        axes[key] = ListChoice(values=values)
+    changes: dict[str, Value] = {}
     try:
-        changes = parse(list(assignments))
+        changes = parse(list(request.assignments))
     except SettingsError as error:
         problems += error.problems
-        changes = {}
-    problems += [f"{key}: an axis and --set" for key in changes if key in space]
-    kept = {key: choice for key, choice in found.space.items() if key not in changes}
+    problems += [f"{key}: an axis and --set" for key in changes if key in axes]
     if problems:
         raise SettingsError("These axes cannot be gone through.", "Correct them all.", problems)
-    if not space and not kept:
+    space = {key: choice for key, choice in base.space.items() if key not in changes} | axes
+    if not space:
         raise SettingsError(
             "There is nothing to compare.", "Give --axis KEY=VALUE,VALUE, or --study NAME."
         )
-    metric = changes.pop("metric", found.metric)
-    return replace(found, space={**kept, **space}, fixed={**fixed, **changes}, metric=metric)
+    flags = {"outer": request.outer, "folds": request.folds, "seeds": request.seeds}
+    given = {key: value for key, value in flags.items() if value is not None}
+    protocol = base.protocol.model_dump() | given | {"stop": request.stop}
+    metric = changes.pop("metric", base.metric)
+    fixed = {key: value for key, value in base.fixed.items() if key not in axes} | changes
+    return base.model_copy(
+        update={
+            "protocol": validated(Protocol, protocol, "This protocol cannot be followed."),
+            "metric": metric,
+            "space": space,
+            "fixed": fixed,
+        }
+    )
 
 
 def train_cells(
-    settings: Settings,
+    session: Session,
     table: Sequence[Cell],
+    protocol: Protocol,
     metric: Metric,
-    *,
-    outer: str,
-    folds: int,
-    seeds: int,
-    stop: str,
     workers: int | None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Trains what is missing; the record, and what it was made of."""
-    chosen = [cell.setting for cell in table]
-    pairs = list(dict.fromkeys(setting.encoders for setting in chosen))
-    devices = devices_of(settings.device, workers)
+) -> TrainedCells:
+    """Trains what is missing of some cells.
+
+    Raises:
+        MmsaError: A cell cannot be trained.
+    """
+    settings = list(dict.fromkeys(cell.setting for cell in table))
+    pairs = list(dict.fromkeys(setting.encoders for setting in settings))
+    devices = worker_devices(session.device, workers)
     shelf = Shelf(SHELF)
     started = time.monotonic()
-    values = {"outer": outer, "folds": folds, "seeds": seeds, "seed": settings.seed, "stop": stop}
-    protocol = validated(Protocol, values, "This protocol cannot be followed.")
     with (
-        prepared(settings, pairs, {setting.grid for setting in chosen}, RUNS) as ready,
+        training_data(session, pairs, {setting.grid for setting in settings}, RUNS) as data,
         shelf.exclusive(),
     ):
-        labels = ready["labels"]
-        how = Trainings.of(protocol, labels, ready["groups"])
-        outcome, done_before = _train(table, how, ready, shelf, metric, devices)
-    judged = labels[how.rows]
-    record = {
-        "cells": tabulate(table, outcome, judged, ready["names"]),
-        "judged": {
-            name: int(np.count_nonzero(judged == code)) for code, name in enumerate(ready["names"])
-        },
-        "outer": outer,
-        "folds": folds,
-        "seeds": seeds,
-        "members": how.members,
-        "stop": stop,
-        "metric": metric,
-        "resamples": RESAMPLES,
-        "encoders": joined_labels(settings, pairs),
-        "command": shlex.join(["mmsa", *sys.argv[1:]]),
-        "workers": len(devices),
-        "device": f"{usable_cores()} CPU cores" if devices[0] == "cpu" else devices[0],
-        "trainings": len(how.units) * len(set(chosen)),
-        "done_before": done_before,
-        "seconds": round(time.monotonic() - started, 1),
-        "seconds_of_trainings": round(
-            sum(r["seconds"] for found in outcome.records.values() for r in found), 1
-        ),
-        "notes": notes_of(settings, pairs),
-    }
+        how = Trainings.of(protocol, data.labels, data.groups)
+        outcome, done_before = _train(table, how, data, shelf, metric, Workers(devices))
+    judged = data.labels[how.rows]
+    names = data.origin.classes
+    trainings = [training for found in outcome.trainings.values() for training in found]
+    record = AblationRecord(
+        axes=list(table[0].labels),
+        cells=tabulate(table, outcome, judged, names),
+        judged={name: int(np.count_nonzero(judged == code)) for code, name in enumerate(names)},
+        protocol=protocol,
+        members=how.members,
+        metric=metric,
+        resamples=RESAMPLES,
+        encoders=session.labels(pairs),
+        command=shlex.join(["mmsa", *sys.argv[1:]]),
+        workers=len(devices),
+        device=f"{usable_cores()} CPU cores" if devices[0] == "cpu" else devices[0],
+        trainings=len(how.units) * len(settings),
+        done_before=done_before,
+        seconds=round(time.monotonic() - started, 1),
+        seconds_of_trainings=round(sum(training.seconds for training in trainings), 1),
+        notes=session.notes(pairs),
+    )
     if outcome.failures:
-        say(format_ablation(record, [*table[0].labels]))
+        say(format_ablation(record))
         ablation.check(outcome, table)
-    return record, {"outcome": outcome, "labels": judged}
+    return TrainedCells(record, outcome, judged)
 
 
 def _train(
     table: Sequence[Cell],
     how: Trainings,
-    ready: dict[str, Any],
+    data: TrainingData,
     shelf: Shelf,
     metric: Metric,
-    devices: list[str],
+    workers: Workers,
 ) -> tuple[ablation.Outcome, int]:
     """The outcome, and how many trainings there were already."""
-    origin = ready["origin"]
     titles = {cell.setting: title_of(cell) for cell in reversed(table)}
     done_before = 0
-
-    def features(setting: Setting) -> dict[str, str]:
-        return {
-            m: origin[m] if isinstance(origin[m], str) else origin[m][name]
-            for m, name in zip(("text", "image"), setting.encoders, strict=True)
-        }
-
     with contextlib.ExitStack() as stack:
-        shown: list[Advance] = []
+        advance: Advance = lambda steps, note: None  # noqa: E731
 
         def start(done: int, wanted: int) -> None:
-            nonlocal done_before
+            nonlocal done_before, advance
             done_before = done
-            count = len(set(titles))
             say(
-                f"{len(table)} cells of {count} settings, {len(how.units)} trainings each: "
+                f"{len(table)} cells of {len(titles)} settings, {len(how.units)} trainings each: "
                 f"{wanted} in all, {done} there already."
             )
             if done < wanted:
-                shown.append(stack.enter_context(progress("ablation", wanted, "trainings", done)))
+                advance = stack.enter_context(progress("ablation", wanted, "trainings", done))
 
+        def show(setting: Setting) -> None:
+            advance(1, titles[setting])
+
+        settings = [cell.setting for cell in table]
         outcome = ablation.run(
-            [cell.setting for cell in table],
-            how,
-            ready["source"],
-            ready["labels"],
-            names=ready["names"],
-            features=features,
-            shelf=shelf,
-            metric=metric,
-            devices=devices,
-            on_start=start,
-            on_done=lambda setting: shown[0](1, titles[setting]),
+            settings, how, data, shelf, metric, workers=workers, on_start=start, on_done=show
         )
     return outcome, done_before
 

@@ -8,95 +8,153 @@ import platform
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-from optuna.trial import FrozenTrial
 
 from fuse.search import search as engine
-from fuse.search.records import read_records
+from fuse.search.database import read_studies
+from fuse.search.pool import TrainingData, Workers
+from fuse.search.search import SearchResult
+from fuse.search.study import Study
 from fuse.search.study_file import find_study, read_study
-from mmsa_cache.config.settings import Settings
+from fuse.search.trial_record import Trial
 from mmsa_cache.native.cores import usable_cores
 
-from .search import STUDIES, grid_sides
+from .search import STUDIES
 from .search_view import watch
-from .workers import devices_of, prepared
+from .session import Session
+from .workers import training_data, worker_devices
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def bench_search(settings: Settings, name: str, trials: int, workers: int | None) -> dict[str, Any]:
+@dataclass(slots=True)
+class PeakMemory:
+    """Peak memory of this process and its children together, bytes."""
+
+    peak_rss_bytes: int = 0
+    """Shared pages count once (the sum of proportional set sizes)."""
+    peak_rss_summed_bytes: int = 0
+    """Shared pages count for every process that maps them."""
+
+    def look(self) -> None:
+        """Takes in what the processes use now."""
+        shared = summed = 0
+        own = psutil.Process()
+        for process in (own, *own.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):  # it has ended
+                memory = process.memory_full_info()
+                shared += getattr(memory, "pss", memory.rss)  # Linux alone has the former
+                summed += memory.rss
+        self.peak_rss_bytes = max(self.peak_rss_bytes, shared)
+        self.peak_rss_summed_bytes = max(self.peak_rss_summed_bytes, summed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """One search in a fresh database."""
+
+    result: SearchResult
+    trials: list[Trial]
+    seconds: float
+    cpu_seconds: float
+    """On a machine that others use too, this says what the work itself took."""
+    memory: PeakMemory
+
+
+@dataclass(frozen=True, slots=True)
+class SearchBench:
+    """A search by N workers beside the same trials by one."""
+
+    study: str
+    trials: int
+    workers: int
+    many: _Timed
+    one: _Timed
+    device: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "study": self.study,
+            "trials": self.trials,
+            "workers": self.workers,
+            "seconds": self.many.seconds,
+            "cpu_seconds": self.many.cpu_seconds,
+            **asdict(self.many.memory),
+            "overhead_share": self.many.result.overhead_share,
+            "pruned": self.many.result.trials["pruned"],
+            "seconds_one_worker": self.one.seconds,
+            "cpu_seconds_one_worker": self.one.cpu_seconds,
+            "ratio_workers": self.one.seconds / self.many.seconds,
+            "cores": usable_cores(),
+            "load": os.getloadavg()[0],
+            "device": self.device,
+            "torch": torch.__version__,
+        }
+
+
+def bench_search(session: Session, name: str, trials: int, workers: int | None) -> SearchBench:
     """Measures a search by N workers against the same trials by one, each in a fresh database.
 
     Args:
-        settings: The command's settings.
+        session: The command's.
         name: The study.
         trials: Finished trials of each run.
         workers: N; None takes one a usable core, or one a GPU.
     """
-    study = read_study(find_study(name))
-    devices = devices_of(settings.device, workers)
-    figures: dict[str, Any] = {}
-    queued: list[FrozenTrial] = []
+    study = read_study(find_study(name), session.settings.seed)
+    devices = worker_devices(session.device, workers)
+    pairs = study.encoder_pairs()
+    with training_data(session, pairs, study.grid_sides(), STUDIES) as data:
+        many = _timed(study, data, trials, devices)
+        # Queued trials are pruned by the same rule, so the work is nearly the same.
+        one = _timed(study, data, trials, devices[:1], many.trials)
+    on_gpu = devices[0] != "cpu"
+    device = torch.cuda.get_device_name(0) if on_gpu else platform.processor() or "cpu"
+    return SearchBench(name, trials, len(devices), many, one, device)
+
+
+def _timed(
+    study: Study,
+    data: TrainingData,
+    trials: int,
+    devices: Sequence[str],
+    queued: Sequence[Trial] = (),
+) -> _Timed:
+    started, used_before = time.monotonic(), _cpu_seconds()
     with (
         tempfile.TemporaryDirectory() as folder,
-        prepared(settings, study.encoder_pairs(), grid_sides(study), STUDIES) as ready,
+        _peak_memory() as memory,
+        watch(f"{study.name}, {len(devices)} worker(s)") as show,
     ):
-        for key, used in (("seconds", devices), ("seconds_one_worker", devices[:1])):
-            database = Path(folder) / key / "studies.db"
-            started, used_before = time.monotonic(), _cpu_seconds()
-            with _memory() as peak, watch(f"{name}, {len(used)} worker(s)") as progress:
-                outcome = engine.search(
-                    # Queued trials are given up by the same rule, so the work is nearly the same.
-                    study,
-                    trials=trials,
-                    seed=settings.seed,
-                    storage=database,
-                    devices=used,
-                    on_change=progress,
-                    queued=queued,
-                    **ready,
-                )
-            figures[key] = time.monotonic() - started
-            # On a machine that others use too, this says what the work itself took.
-            figures[f"cpu_{key}"] = _cpu_seconds() - used_before
-            if key == "seconds":
-                figures |= {f"{name}_bytes": value for name, value in peak.items()}
-                figures["overhead_share"] = outcome.record["overhead_share"]
-                figures["pruned"] = outcome.record["trials"]["pruned"]
-                queued = read_records(database)[0].trials
-    on_gpu = devices[0] != "cpu"
-    return {
-        "study": name,
-        "trials": trials,
-        "workers": len(devices),
-        **figures,
-        "ratio_workers": figures["seconds_one_worker"] / figures["seconds"],
-        "cores": usable_cores(),
-        "load": os.getloadavg()[0],
-        "device": torch.cuda.get_device_name(0) if on_gpu else platform.processor() or "cpu",
-        "torch": torch.__version__,
-    }
+        database = Path(folder) / "studies.db"
+        result = engine.search(
+            study,
+            data,
+            trials,
+            storage=database,
+            workers=Workers(devices),
+            on_change=show,
+            queued=queued,
+        )
+        seconds, used = time.monotonic() - started, _cpu_seconds() - used_before
+        return _Timed(result, read_studies(database)[0].trials, seconds, used, memory)
 
 
 @contextlib.contextmanager
-def _memory() -> Iterator[dict[str, int]]:
-    """Peak memory of this process and its children together while the block runs.
-
-    ``peak_rss`` counts shared pages once (the sum of proportional set sizes); ``peak_rss_summed``
-    counts them for every process that maps them.
-    """
-    peak = {"peak_rss": 0, "peak_rss_summed": 0}
-    ended = threading.Event()
+def _peak_memory() -> Iterator[PeakMemory]:
+    """Looks at the memory now and then while the block runs."""
+    peak, ended = PeakMemory(), threading.Event()
 
     def look() -> None:
         while not ended.wait(_SECONDS_BETWEEN_LOOKS):
-            sizes = [_sizes(pid) for pid in (os.getpid(), *_children(os.getpid()))]
-            for place, key in enumerate(peak):
-                peak[key] = max(peak[key], sum(size[place] for size in sizes))
+            peak.look()
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -111,20 +169,3 @@ def _cpu_seconds() -> float:
     """Processor time of this process and its ended children."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
-
-
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
-
-
-def _sizes(pid: int) -> tuple[int, int]:
-    """Proportional and resident set size of a process, bytes; zeros if it has gone."""
-    found = {"Pss": 0, "Rss": 0}
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-            key, value, *_ = line.split()
-            if key.rstrip(":") in found:
-                found[key.rstrip(":")] = 1024 * int(value)
-    return found["Pss"], found["Rss"]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
+from fuse.figures.study import StudySource
 from fuse.search.choice import choose
-from fuse.search.space import Study
+from fuse.search.study import Study
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting, parse
 from mmsa_cache.console import say
+from mmsa_cache.store.identity import Origin
 
 DEFAULT_OUTER = "report"
 
 
 def choose_settings(
-    studies: Sequence[str], assignments: Sequence[str], origin: Callable[[], dict[str, Any]]
-) -> tuple[list[Setting], str, list[dict[str, Any]]]:
+    studies: Sequence[str], assignments: Sequence[str], origin: Callable[[], Origin]
+) -> tuple[list[Setting], str, list[StudySource]]:
     """The settings to train, their outer split, and the trials that they come from.
 
     Args:
@@ -31,17 +32,17 @@ def choose_settings(
     if not studies:
         return [Setting(**changes)], DEFAULT_OUTER, []
     settings, outers = [], []
-    sources: list[dict[str, Any]] = []
+    sources: list[StudySource] = []
     for name in studies:
         fixed = None if name == "best" or ":" in name else _fixed_study(name)
         if fixed is not None:
-            setting, outer = Setting(**{"metric": fixed.metric, **fixed.fixed}), fixed.outer
-            sources.append({"name": name, "trial": None, "score": None})
+            setting, outer = fixed.complete(fixed.fixed), fixed.protocol.outer
+            sources.append(StudySource(name=name, trial=None, score=None))
         else:
-            chosen, study = choose(name, origin())
-            setting, outer = chosen.setting, study.outer
-            sources.append({"name": chosen.study, **chosen.source})
-            say(f"Training trial {chosen.trial} of study {chosen.study} ({chosen.score:.4f}).")
+            chosen = choose(name, origin())
+            setting, outer, source = chosen.setting, chosen.study.protocol.outer, chosen.source
+            sources.append(source)
+            say(f"Training trial {source.trial} of study {source.name} ({source.score:.4f}).")
         settings.append(replace(setting, **changes))
         outers.append(outer)
     return settings, outers[0], sources

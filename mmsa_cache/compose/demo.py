@@ -24,7 +24,8 @@ from mmsa_cache.disk import write_atomically
 from .evaluate import evaluate
 from .extract import extract_splits
 from .predict import format_predictions, predict_split
-from .search import search
+from .search import SearchRequest, search
+from .session import Session
 from .train import train
 
 NOTE = "synthetic data: texts from templates, pictures drawn by mmsa demo"
@@ -133,7 +134,7 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
         settings = load_settings({})
         say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
         extract_splits(settings, "all")
-        searched = search(settings, "demo", trials)
+        searched = search(Session(settings), SearchRequest("demo", trials))
         trained = train(settings, ["demo"], None, folds=3)
         predictions = predict_split(trained["run"], "test", None, None)
         lines = format_predictions(predictions, LABELS)
@@ -159,7 +160,11 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
             {"what": "trained model, test rows", **_figures(tested)},
             {"what": "trained model, outer rows", **_figures(trained["outer"])},
         ],
-        "study": {key: searched[key] for key in ("trial", "inner_score", "outer_score")},
+        "study": {
+            "trial": searched.choice.number,
+            "inner_score": searched.look.inner_score,
+            "outer_score": searched.look.outer_score,
+        },
         "predictions": [
             {
                 "guid": guid,

@@ -9,6 +9,7 @@ from typing import Any
 from fuse.models.summary import summarise
 from fuse.training.classifier import input_dims, make_model
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.store.identity import Origin
 
 from .choose import choose_settings
 from .locate import origins_here
@@ -21,7 +22,9 @@ def summary(
 ) -> list[dict[str, Any]]:
     """The parts of the settings' models: shapes and parameters."""
     samples = load_samples(settings, "train")
-    chosen, _, _ = choose_settings(studies, assignments, lambda: origins_here(settings, samples))
+    chosen, _, _ = choose_settings(
+        studies, assignments, lambda: Origin.model_validate(origins_here(settings, samples))
+    )
     bank, origin = features_of(settings, samples, [setting.encoders for setting in chosen])
     return [
         asdict(row)

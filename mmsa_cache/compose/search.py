@@ -4,134 +4,147 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fuse.figures.study import Value
 from fuse.search import search as engine
 from fuse.search.choice import Summary, summaries
 from fuse.search.coordinator import Progress
 from fuse.search.database import DATABASE
+from fuse.search.pool import Workers
+from fuse.search.search import SearchResult
 from fuse.search.selection import SELECT
-from fuse.search.space import Study, candidates
+from fuse.search.study import Study
 from fuse.search.study_file import find_study, known_studies, read_study
-from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines, log_run
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 
-from .encoders import notes_of
 from .search_view import watch
-from .workers import devices_of, prepared
+from .session import Session
+from .workers import training_data, worker_devices
 
 STUDIES = Path("studies")
 """Where studies lie, and what is recorded of them."""
 
 
-def search(
-    settings: Settings,
-    name: str,
-    trials: int,
-    *,
-    workers: int | None = None,
-    storage: str | None = None,
-    how: str = "best",
-    track: Sequence[str] = (),
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What ``mmsa search`` is asked for."""
+
+    study: str
+    trials: int
+    """Finished trials in all."""
+    workers: int | None = None
+    """Worker processes; None takes one a usable core, or one a GPU."""
+    storage: str | None = None
+    """Address of a database; None is the working folder's own."""
+    how: str = "best"
+    """Rule of the choice, see `fuse.search.selection.select`."""
+    track: Sequence[str] = ()
+    """Where it is recorded besides JSON lines, see `trackers.TRACKERS`."""
+
+
+def search(session: Session, request: SearchRequest) -> SearchResult:
     """Runs a study; returns its choice, what it is worth outside, and what mattered.
 
-    Args:
-        settings: The command's settings.
-        name: The study.
-        trials: Finished trials in all.
-        workers: Worker processes; None takes one a usable core, or one a GPU.
-        storage: Address of a database; None is the working folder's own.
-        how: ``best`` or ``one-se``.
-        track: Where it is recorded besides JSON lines, see `trackers.TRACKERS`.
+    Raises:
+        SettingsError: The study or a flag is wrong, or the study was begun with something else.
+        DeviceError: Nearly all trials fail.
     """
+    how, name = request.how, request.study
     if how not in SELECT:
         raise SettingsError(f"Unknown --select {how!r}.", f"Valid: {', '.join(SELECT)}.")
-    study = read_study(find_study(name))
+    study = read_study(find_study(name), session.settings.seed)
     if not study.space:
         raise SettingsError(
             f"The study {name!r} has no space: it is one setting.",
             f"Train it: mmsa train --study {name}.",
         )
-    check_trackers(track)
-    devices = devices_of(settings.device, workers)
-    place = Place(study.name, STUDIES / "tensorboard" / study.name, _protocol(study))
+    check_trackers(request.track)
+    devices = worker_devices(session.device, request.workers)
+    pairs = study.encoder_pairs()
+    place = Place(name, STUDIES / "tensorboard" / name, _described(study))
     with (
-        prepared(settings, study.encoder_pairs(), grid_sides(study), STUDIES) as ready,
-        tracking(track, place) as tracked,
-        watch(f"study {study.name}, {len(devices)} worker(s)") as progress,
+        training_data(session, pairs, study.grid_sides(), STUDIES) as data,
+        tracking(request.track, place) as tracked,
+        watch(f"study {name}, {len(devices)} worker(s)") as show,
     ):
-        lines = TrialLines(JsonLines(STUDIES / f"{study.name}.jsonl"), tracked)
+        lines = TrialLines(JsonLines(STUDIES / f"{name}.jsonl"), tracked)
 
-        def on_change(now: Progress) -> None:
-            lines.add(now.trials)
-            progress(now)
+        def on_change(progress: Progress) -> None:
+            lines.add(trial.frozen for trial in progress.trials)
+            show(progress)
 
-        outcome = engine.search(
+        result = engine.search(
             study,
-            trials=trials,
-            seed=settings.seed,
-            storage=storage or DATABASE,
-            devices=devices,
+            data,
+            request.trials,
+            storage=request.storage or DATABASE,
             how=how,
+            workers=Workers(devices),
             on_change=on_change,
-            **ready,
         )
-        tracked.final = scalars(outcome.record)
+        tracked.final = scalars(result.as_json())
     lines.end(tracked.final)
-    log_run("search", study.name, outcome.record["seconds"], tracked.final)
-    notes = notes_of(settings, study.encoder_pairs()) + _warnings(outcome.record)
-    return outcome.record | {"notes": notes}
+    log_run("search", name, round(result.seconds, 1), tracked.final)
+    return replace(result, notes=session.notes(pairs) + _warnings(result))
 
 
-def grid_sides(study: Study) -> list[int]:
-    """Sides of the grids that a study's trials may ask for."""
-    return [study.fixed.get("grid", 0), *candidates(study.space.get("grid", [0]))]
-
-
-def _protocol(study: Study) -> dict[str, Any]:
+def _described(study: Study) -> dict[str, Value]:
     """What trackers show of a study: the protocol and what is fixed."""
-    found = {"study": study.name, "outer": study.outer, "folds": study.folds}
-    return {**found, "seeds": study.seeds, "metric": study.metric, **study.fixed}
+    protocol = study.protocol.model_dump(include={"outer", "folds", "seeds"})
+    return {"study": study.name, **protocol, "metric": study.metric, **study.fixed}
 
 
-def _warnings(record: dict[str, Any]) -> list[str]:
+def _warnings(result: SearchResult) -> list[str]:
     """What a reader of the figures must know."""
     notes = []
-    alike, complete = len(record["cannot_be_told_apart"]), record["complete_trials"]
+    alike = len(result.insight.cannot_be_told_apart)
     if alike > 1:
         notes.append(
-            f"{alike} of {complete} complete trials cannot be told apart from the best one "
-            "(paired over folds, 95 %)"
-            + ("; --select one-se takes the simplest near it" if record["select"] == "best" else "")
+            f"{alike} of {result.insight.complete_trials} complete trials cannot be told apart "
+            "from the best one (paired over folds, 95 %)"
+            + ("; --select one-se takes the simplest near it" if result.select == "best" else "")
         )
-    if record["looks_at_outer_rows"] > 1:
+    if result.looks > 1:
         notes.append(
-            f"the outer rows have judged {record['looks_at_outer_rows']} choices of this study: "
+            f"the outer rows have judged {result.looks} choices of this study: "
             "what they say is no longer quite unseen"
         )
     return notes
 
 
-def list_studies(storage: str | None) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class ListedStudy:
+    """A study that has a file, a place in the database, or both."""
+
+    summary: Summary
+    file: Path | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        summary = self.summary
+        return {
+            "study": summary.name,
+            "file": None if self.file is None else str(self.file),
+            "finished": summary.complete + summary.pruned,
+            "complete": summary.complete,
+            "pruned": summary.pruned,
+            "failed": summary.failed,
+            "best": summary.score,
+            "age_seconds": None if summary.last is None else time.time() - summary.last,
+        }
+
+
+def list_studies(storage: str | None) -> list[ListedStudy]:
     """Studies there is a file of, and studies in the database."""
     files = known_studies()
     found = {summary.name: summary for summary in summaries(storage or DATABASE)}
-    rows = []
-    for name in sorted(files.keys() | found.keys()):
-        summary = found.get(name, Summary(name))
-        rows.append(
-            {
-                "study": name,
-                "file": str(files[name]) if name in files else None,
-                "finished": summary.complete + summary.pruned,
-                **{key: getattr(summary, key) for key in ("complete", "pruned", "failed")},
-                "best": summary.score,
-                "age_seconds": None if summary.last is None else time.time() - summary.last,
-            }
-        )
-    return rows
+    return [
+        ListedStudy(found.get(name, Summary(name)), files.get(name))
+        for name in sorted(files.keys() | found.keys())
+    ]

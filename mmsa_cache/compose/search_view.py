@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
-from optuna.trial import FrozenTrial
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from fuse.search.coordinator import Progress
+from fuse.search.selection import Scored, scored
 from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, say
 
 _ROWS = 8
@@ -71,7 +70,7 @@ def line_of(progress: Progress) -> str:
         text += f", {_duration(60 * (progress.wanted - progress.finished) / rate)} left"
     best = _best(progress)
     if best:
-        text += f", best {best[0].value:.4f} (trial {best[0].number})"
+        text += f", best {best[0].score:.4f} (trial {best[0].number})"
     if progress.failures:
         text += f", {len(progress.failures)} failed"
     return text
@@ -83,12 +82,13 @@ def table_of(title: str, progress: Progress) -> Group:
     for name in ("trial", "score", "± s.e."):
         table.add_column(name, justify="right", no_wrap=True, min_width=6)
     table.add_column("setting", no_wrap=True, ratio=1)
+    parameters = {trial.number: trial.frozen.params for trial in progress.trials}
     for trial in _best(progress)[:_ROWS]:
         table.add_row(
             str(trial.number),
-            f"{trial.value:.4f}",
-            f"{_standard_error(trial.user_attrs['result']['units']):.4f}",
-            Text(setting_of(trial.params)),
+            f"{trial.score:.4f}",
+            f"{trial.standard_error:.4f}",
+            Text(_described(parameters[trial.number])),
         )
     for running in list(progress.running.values()):
         values = list(running.steps.values())
@@ -104,7 +104,7 @@ def table_of(title: str, progress: Progress) -> Group:
     return Group(table, *failed, Text(line_of(progress)))
 
 
-def setting_of(params: dict[str, Any]) -> str:
+def _described(params: Mapping[str, object]) -> str:
     """A trial's parameters, shortly."""
     shown = [
         f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
@@ -113,17 +113,8 @@ def setting_of(params: dict[str, Any]) -> str:
     return ", ".join(shown)
 
 
-def _best(progress: Progress) -> list[FrozenTrial]:
-    complete = [t for t in progress.trials if t.state.name == "COMPLETE"]
-    return sorted(complete, key=lambda trial: (-trial.values[0], trial.number))
-
-
-def _standard_error(units: list[float]) -> float:
-    if len(units) < 2:
-        return 0.0
-    mean = sum(units) / len(units)
-    variance = sum((unit - mean) ** 2 for unit in units) / (len(units) - 1)
-    return float((variance / len(units)) ** 0.5)
+def _best(progress: Progress) -> list[Scored]:
+    return sorted(scored(progress.trials), key=lambda trial: (-trial.score, trial.number))
 
 
 def _duration(seconds: float) -> str:

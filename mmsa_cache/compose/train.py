@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from fuse.figures.records import EpochRecord
-from fuse.search.study_record import snapshot
+from fuse.search.snapshot import snapshot
 from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import input_dims
@@ -36,6 +36,7 @@ from mmsa_cache.runs.directory import (
 from mmsa_cache.runs.json_lines import JsonLines, log_run
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
+from mmsa_cache.store.identity import Origin
 
 from .choose import choose_settings
 from .encoders import fields_of, joined_labels, notes_of
@@ -80,8 +81,9 @@ def train(
     started = time.monotonic()
     samples = load_samples(settings, "train")
     chosen, own_outer, sources = choose_settings(
-        studies, assignments, lambda: origins_here(settings, samples)
+        studies, assignments, lambda: Origin.model_validate(origins_here(settings, samples))
     )
+    searched = [source for source in sources if source.trial is not None]
     pairs = list(dict.fromkeys(setting.encoders for setting in chosen))
     bank, origin = features_of(settings, samples, pairs)
     outer = outer or own_outer
@@ -164,8 +166,8 @@ def train(
                 "notes": notes_of(settings, pairs),
                 "calibration": figures["calibration"],
                 "setting": asdict(chosen[0]),
-                "study": next((s for s in sources if s["trial"] is not None), None),
-                "studies": sources,
+                "study": searched[0].as_json() if searched else None,
+                "studies": [source.as_json() for source in sources],
             },
         )
         write_json(folder / "metrics.json", figures)
@@ -173,9 +175,9 @@ def train(
         write_command(folder / "command.txt")
         _write_predictions(folder / "predictions.csv", final, samples, classes)
         save_file(final.ensemble.tensors(), folder / "model.safetensors")
-        searched = [s for s in sources if s["trial"] is not None]
         if searched:
-            write_json(folder / STUDIES, [snapshot(s["name"], s["trial"]) for s in searched])
+            snapshots = [snapshot(s.name, s.trial) for s in searched if s.trial is not None]
+            write_json(folder / STUDIES, [found.as_json() for found in snapshots])
         page = compose(folder, name, samples, final.ensemble, bank, settings)
         (folder / "report.html").write_text(page, encoding="utf-8")
     path = find_run(name)

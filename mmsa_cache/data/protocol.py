@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from mmsa_cache.validation import Table
 
 
-class Protocol(BaseModel):
+class Protocol(Table):
     """Which rows train, which choose and which judge.
 
     Stored with every study and every run: equal protocols on equal data give equal rows.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     version: Literal[1] = 1
     """Of the rules that draw the rows."""
     outer: str = "report"
     """Rows that only judge, see `mmsa_cache.data.splits.outer_splits`."""
-    folds: int = Field(default=5, ge=1)
+    folds: int = Field(default=5, ge=1, strict=True)
     """Folds of the other rows; duplicate groups stay together."""
-    seeds: int = Field(default=1, ge=1)
+    seeds: int = Field(default=1, ge=1, strict=True)
     """Trainings a fold, each under a seed of its own."""
-    seed: int = Field(default=47, ge=0)
+    seed: int = Field(default=47, ge=0, strict=True)
     """Seed of splits and trainings."""
     stop: Literal["held-out", "judged"] = "held-out"
     """Rows that choose the epoch of a training: its held-out fold, or the ``judged`` rows

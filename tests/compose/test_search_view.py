@@ -10,6 +10,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from fuse.search.coordinator import Progress, Running
+from fuse.search.trial_record import Trial, TrialRecord, TrialResult
 from fuse.setting import Setting
 from mmsa_cache.compose import search_view as live
 
@@ -17,14 +18,13 @@ from mmsa_cache.compose import search_view as live
 def make_progress() -> Progress:
     trials = []
     for number, value in enumerate((0.61, 0.64, 0.62)):
-        trial = create_trial(
-            value=value,
-            user_attrs={"result": {"units": [value - 0.01, value, value + 0.01]}},
-            params={},
-        )
+        trial = create_trial(value=value, params={})
         trial.number = number
-        trials.append(trial)
-    trials.append(create_trial(state=TrialState.PRUNED))
+        units = [value - 0.01, value, value + 0.01]
+        result = TrialResult(units=units, parameters=1, seconds=1.0)
+        trials.append(Trial(trial, TrialRecord(setting={}, result=result)))
+    pruned = create_trial(state=TrialState.PRUNED)
+    trials.append(Trial(pruned, TrialRecord(setting={})))
     running = Running(4, Setting(), units=[0.6], epoch=3, steps={4: 0.6})
     return Progress(
         10,

@@ -47,7 +47,7 @@ from mmsa_cache.store.reader import open_shards, verify_cache
 from mmsa_cache.store.shard_file import encode, map_shard
 from mmsa_cache.store.writer import CacheWriter
 from tests.support import offline_predict
-from tests.support.fake_search import run, start_thread
+from tests.support.fake_search import ORIGIN, run, start_thread
 from tests.support.pairs import make_pairs
 from tests.support.reading import read_split
 from tests.support.shards import FIELDS, SHARDS, contents, make_shard, write
@@ -562,7 +562,7 @@ def test_hostile_databases_end_in_mmsa_errors(
     raised = 0
     for reading in (
         lambda: summaries(database),
-        lambda: choose("best", {"text": "made up"}, database),
+        lambda: choose("best", ORIGIN, database),
         lambda: run(database, tmp_path, 5, start=start_thread),
     ):
         with contextlib.suppress(MmsaError):

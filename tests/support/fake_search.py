@@ -24,23 +24,26 @@ from fuse.figures.records import EpochRecord
 from fuse.search.worker import serve
 from fuse.setting import Setting
 from fuse.training.task import Fit, TrainingError
+from mmsa_cache.store.identity import Origin
 
 if TYPE_CHECKING:
-    from fuse.search.space import Study
+    from fuse.search.study import Study
 
 NAMES = ("positive", "neutral", "negative")
 ROWS = 120
 LABELS = np.tile([0, 1, 2], ROWS // 3)
 GROUPS = np.arange(ROWS)
 EPOCHS = 4
+ORIGIN = Origin(text="made up", image="made up", classes=NAMES)
 
 
 def make_study(name: str = "fake", **changes: Any) -> Study:
-    from fuse.search.space import Study
+    from fuse.search.study import Study
 
+    protocol = {"outer": "grouped", "folds": 3, "seed": 1}
+    protocol |= {key: changes.pop(key) for key in ("folds", "seed") if key in changes}
     values: dict[str, Any] = {
-        "outer": "grouped",
-        "folds": 3,
+        "protocol": protocol,
         "sampler": {"kind": "tpe", "startup": 4},
         "pruner": {"kind": "none"},
         "fixed": {"epochs": EPOCHS, "keep": "last"},
@@ -51,7 +54,7 @@ def make_study(name: str = "fake", **changes: Any) -> Study:
             "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
         },
     }
-    return Study(name, **{**values, **changes})
+    return Study.model_validate({"name": name, **values, **changes})
 
 
 @dataclass(frozen=True)
@@ -148,24 +151,19 @@ def start_thread(pipe: Connection, device: str) -> ThreadWorker:
 def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:
     """Runs a search with the fake trainer; its record."""
     # Workers import this module too, and have no use for the rest of a search.
+    from fuse.search.pool import TrainingData, Workers, start_process
     from fuse.search.search import search
 
-    study = options.pop("study", make_study())
-    fit = options.pop("fit", FakeFit(folder))
-    return search(
-        study,
-        FakeSource(),
-        LABELS,
-        GROUPS,
-        trials=trials,
-        names=NAMES,
-        seed=options.pop("seed", 1),
-        origin={"text": "made up"},
-        storage=storage,
-        fit=fit,
-        predict=fake_predict,
-        **options,
-    ).record
+    seed = options.pop("seed", 1)
+    study = options.pop("study", make_study(seed=seed))
+    workers = Workers(
+        options.pop("devices", ("cpu",)),
+        options.pop("fit", FakeFit(folder)),
+        fake_predict,
+        options.pop("start", start_process),
+    )
+    data = TrainingData(FakeSource(), LABELS, GROUPS, ORIGIN)
+    return search(study, data, trials, storage=storage, workers=workers, **options).as_json()
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fuse.search.records import Record, read_records
+from optuna.trial import FrozenTrial
+
+from fuse.search.database import read_studies
 
 
 def assert_gone(pids: set[int]) -> None:
@@ -17,13 +19,14 @@ def assert_gone(pids: set[int]) -> None:
 
 
 def figures(database: str | Path) -> list[tuple[int, str, dict[str, Any], float | None]]:
-    return [(t.number, t.state.name, t.params, t.value) for t in record_of(database).trials]
+    return [(t.number, t.state.name, t.params, t.value) for t in trials_of(database)]
 
 
-def record_of(database: str | Path, name: str = "fake") -> Record:
-    return next(record for record in read_records(database) if record.name == name)
+def trials_of(database: str | Path, name: str = "fake") -> list[FrozenTrial]:
+    stored = next(stored for stored in read_studies(database) if stored.name == name)
+    return [trial.frozen for trial in stored.trials]
 
 
 def states(database: str | Path) -> dict[str, int]:
-    found = [trial.state.name for trial in record_of(database).trials]
+    found = [trial.state.name for trial in trials_of(database)]
     return {name: found.count(name) for name in sorted(set(found))}

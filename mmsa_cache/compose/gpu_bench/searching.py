@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from fuse.search.coordinator import Progress
+from fuse.search.pool import TrainingData, Workers
 from fuse.search.search import search
 from fuse.search.study_file import find_study, read_study
+from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.store.identity import Origin
 
 from .bench import CLASSES, Bench
 from .probes import Busy
@@ -33,7 +35,11 @@ def run(bench: Bench) -> None:
 
 def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
     figures, sizes = bench.figures, bench.sizes
-    study = replace(read_study(find_study(name)), outer="grouped", folds=sizes.folds)
+    study = read_study(find_study(name))
+    protocol = Protocol(outer="grouped", folds=sizes.folds)
+    study = study.model_copy(update={"protocol": protocol})
+    origin = Origin(text=name, image=name, classes=tuple(CLASSES))
+    data = TrainingData(store.source(), store.labels, store.groups, origin)
     first = last = 0.0
     finished = 0
 
@@ -50,21 +56,16 @@ def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
     started = time.monotonic()
     with Busy(bench.device) as busy:
         try:
-            outcome = search(
+            result = search(
                 study,
-                store.source(),
-                store.labels,
-                store.groups,
-                trials=sizes.trials,
-                names=CLASSES,
-                seed=47,
-                origin={"generated": name},
+                data,
+                sizes.trials,
                 storage=bench.folder / f"{name}.db",
-                devices=(device,),
+                workers=Workers((device,)),
                 on_change=on_change,
             )
-            figures.add(f"{name}: outside training", outcome.record["overhead_share"])
-            figures.add(f"{name}: trials that failed", outcome.record["trials"]["fail"], at_most=0)
+            figures.add(f"{name}: outside training", result.overhead_share)
+            figures.add(f"{name}: trials that failed", result.trials["fail"], at_most=0)
         except _OutOfTimeError:
             figures.add(f"{name}: broken off after", time.monotonic() - first, "s")
     each = (last - started) / finished

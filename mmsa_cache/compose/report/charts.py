@@ -172,7 +172,7 @@ class History:
 
 
 def search_history(study: Mapping[str, Any]) -> History | None:
-    """The search of `fuse.search.study_record.snapshot`; None without a complete trial."""
+    """The search of `fuse.search.snapshot.snapshot`; None without a complete trial."""
     trials = sorted(study["trials"], key=lambda trial: trial["number"])
     of = {
         state: [(t["number"], t["score"]) for t in trials if t["state"] == state]

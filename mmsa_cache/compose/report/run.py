@@ -41,4 +41,4 @@ class RunFiles:
     """What it was made with: ``machine`` and ``packages``."""
     command: str
     studies: list[dict[str, Any]]
-    """See `fuse.search.study_record.snapshot`; none where the setting was given."""
+    """See `fuse.search.snapshot.snapshot`; none where the setting was given."""

@@ -12,7 +12,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,14 @@ from fuse.evidence.cells import Cell, cells
 from fuse.evidence.report_figures import BEST, REPORT
 from fuse.evidence.tabulate import tabulate
 from fuse.evidence.trainings import Trainings
-from fuse.search.space import Study
+from fuse.search.pool import TrainingData, Workers
+from fuse.search.study import Study
 from fuse.setting import Setting
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose import ablate as verb_ablate
 from mmsa_cache.compose import ablate_report
+from mmsa_cache.compose.ablate import AblationRequest
+from mmsa_cache.compose.session import Session
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
@@ -40,7 +43,15 @@ from mmsa_cache.features.source import BankSource
 from mmsa_cache.shelf import Shelf
 from mmsa_cache.validation import validated
 from tests.support.cached_rows import write_rows
-from tests.support.fake_search import GROUPS, LABELS, NAMES, FakeFit, FakeSource, start_thread
+from tests.support.fake_search import (
+    GROUPS,
+    LABELS,
+    NAMES,
+    ORIGIN,
+    FakeFit,
+    FakeSource,
+    start_thread,
+)
 
 
 def labels_of(table: list[Cell]) -> list[tuple[str, ...]]:
@@ -49,9 +60,9 @@ def labels_of(table: list[Cell]) -> list[tuple[str, ...]]:
 
 def test_every_combination_stands_once_in_the_order_of_the_axes() -> None:
     space = {"loss": ["ce", "acb"], "alpha": [0.25, 0.5], "beside": [True, False]}
-    table = cells(Study("x", space=space, fixed={"text_dim": 64}), ["loss", "alpha"])
+    table = cells(Study(name="x", space=space, fixed={"text_dim": 64}), ["loss", "alpha"])
     assert labels_of(table)[0] == ("ce", "–")
-    table = cells(Study("x", space=space, fixed={"text_dim": 64}), list(space))
+    table = cells(Study(name="x", space=space, fixed={"text_dim": 64}), list(space))
     assert labels_of(table) == [
         ("ce", "–", "true"),
         ("ce", "–", "false"),
@@ -64,7 +75,7 @@ def test_every_combination_stands_once_in_the_order_of_the_axes() -> None:
 
 def test_one_modality_has_no_fusion() -> None:
     space = {"fusion": ["concat", "combine"], "modality": ["text", "image", "both"]}
-    table = cells(Study("x", space=space), list(space))
+    table = cells(Study(name="x", space=space), list(space))
     assert labels_of(table) == [
         ("–", "text"),
         ("–", "image"),
@@ -73,21 +84,21 @@ def test_one_modality_has_no_fusion() -> None:
     ]
     assert table[1].setting == Setting(modality="image")
     # Where a fusion wants both sides alike, a side alone is as long as it is there.
-    table = cells(Study("x", space=space, fixed={"text_dim": 64}), list(space))
+    table = cells(Study(name="x", space=space, fixed={"text_dim": 64}), list(space))
     dims = {cell.labels["fusion"]: cell.setting.image_dim for cell in table[2:]}
     assert dims == {"concat": 256, "combine": 64}
-    kernel = cells(Study("x", space=space, fixed={"fusion": "kernel"}), ["modality"])
+    kernel = cells(Study(name="x", space=space, fixed={"fusion": "kernel"}), ["modality"])
     assert {cell.setting.modality for cell in kernel} == {"text", "image", "both"}
 
 
 def test_ranges_and_floods_are_refused() -> None:
     space = {"dropout": {"low": 0.1, "high": 0.5}}
     with pytest.raises(SettingsError, match="dropout: a range"):
-        cells(Study("x", space=space), ["dropout"])
+        cells(Study(name="x", space=space), ["dropout"])
     many: dict[str, Any] = {key: list(range(2, 30)) for key in ("epochs", "heads", "batch_size")}
     many["fusion"] = ["encoder"]
     with pytest.raises(SettingsError, match="more than 5000"):
-        cells(Study("x", space=many), list(many))
+        cells(Study(name="x", space=many), list(many))
 
 
 def drawn(model: Any, bank: Any, samples: np.ndarray, setting: Setting) -> np.ndarray:
@@ -104,15 +115,15 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
     return ablation.run(
         settings,
         options.pop("how", None) or trainings_of(),
-        FakeSource(),
-        LABELS,
-        names=NAMES,
-        features=lambda setting: {"text": "made up"},
-        shelf=Shelf(folder / "shelf"),
-        metric="macro_f1",
-        fit=options.pop("fit", FakeFit(folder)),
-        predict=options.pop("predict", drawn),
-        start=options.pop("start", start_thread),
+        TrainingData(FakeSource(), LABELS, GROUPS, ORIGIN),
+        Shelf(folder / "shelf"),
+        "macro_f1",
+        workers=Workers(
+            ("cpu",),
+            options.pop("fit", FakeFit(folder)),
+            options.pop("predict", drawn),
+            options.pop("start", start_thread),
+        ),
         **options,
     )
 
@@ -151,36 +162,36 @@ def test_the_table_equals_an_independent_computation(tmp_path: Path, outer: str)
 
     whole = np.arange(len(rows))
     for record, setting in zip(records, SETTINGS, strict=True):
-        assert record["members"] == 4
+        assert record.members == 4
         guess = predicted[setting]
-        assert record["accuracy"]["mean"] == pytest.approx(accuracy_score(truth, guess))
-        assert record["macro_f1"]["mean"] == pytest.approx(f1(whole, setting))
-        assert record["macro_f1"]["deviation"] == pytest.approx(0)
+        assert record.accuracy.mean == pytest.approx(accuracy_score(truth, guess))
+        assert record.macro_f1.mean == pytest.approx(f1(whole, setting))
+        assert record.macro_f1.deviation == pytest.approx(0)
         recall = recall_score(truth, guess, average=None)
-        assert [record["recall"][n]["mean"] for n in NAMES] == pytest.approx(recall.tolist())
+        assert [record.recall[n].mean for n in NAMES] == pytest.approx(recall.tolist())
         samples = [f1(chosen, setting) for chosen in resamples]
         want = np.quantile(samples, [0.025, 0.975])
-        assert [record["macro_f1"][k] for k in ("low", "high")] == pytest.approx(want.tolist())
+        assert [record.macro_f1.low, record.macro_f1.high] == pytest.approx(want.tolist())
         change = [f1(chosen, setting) - f1(chosen, SETTINGS[0]) for chosen in resamples]
-        assert record["change"]["macro_f1"]["low"] == pytest.approx(np.quantile(change, 0.025))
-    assert records[0]["accuracy"]["mean"] < records[2]["accuracy"]["mean"]
+        assert record.change["macro_f1"].low == pytest.approx(np.quantile(change, 0.025))
+    assert records[0].accuracy.mean < records[2].accuracy.mean
 
 
 def test_mean_and_deviation_are_of_single_members() -> None:
     truth = np.array([0, 0, 1, 1, 2, 2])
     members = np.array([[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 0], [0, 0, 0, 0, 0, 0]])
     setting = Setting()
-    record = [{"parameters": 7, "seconds": 0.5}] * 3
-    outcome = ablation.Outcome({setting: members}, {setting: record}, [])
+    record = [ablation.CellTraining(predicted=[], held_out=0.5, parameters=7, seconds=0.5)] * 3
+    outcome = ablation.Outcome({setting: members}, {setting: record}, {})
     (cell,) = tabulate([Cell({}, setting)], outcome, truth, NAMES, resamples=50)
     accuracies = [1, 4 / 6, 2 / 6]
-    assert cell["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
-    assert cell["accuracy"]["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert cell["recall"]["negative"]["mean"] == pytest.approx(np.mean([1, 0.5, 0]))
-    assert (cell["parameters"], cell["seconds"]) == (7, 1.5)
-    outcome = ablation.Outcome({setting: members[:1]}, {setting: record[:1]}, [])
+    assert cell.accuracy.mean == pytest.approx(np.mean(accuracies))
+    assert cell.accuracy.deviation == pytest.approx(np.std(accuracies, ddof=1))
+    assert cell.recall["negative"].mean == pytest.approx(np.mean([1, 0.5, 0]))
+    assert (cell.parameters, cell.seconds) == (7, 1.5)
+    outcome = ablation.Outcome({setting: members[:1]}, {setting: record[:1]}, {})
     (cell,) = tabulate([Cell({}, setting)], outcome, truth, NAMES, resamples=50)
-    assert cell["accuracy"]["deviation"] is None
+    assert cell.accuracy.deviation is None
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
@@ -217,7 +228,7 @@ def main() -> None:
     from fuse.search.pool import start_process
 
     fit = FakeFit(folder, seconds, kill)
-    outcome = run(folder, fit=fit, start=start_process, devices=["cpu"])
+    outcome = run(folder, fit=fit, start=start_process)
     print(json.dumps([found.tolist() for found in outcome.predicted.values()]))
 
 
@@ -264,7 +275,7 @@ def test_a_kill_loses_only_what_is_in_work(tmp_path: Path) -> None:
 )
 def test_wrong_axes_are_all_named(axes: list[str], flags: list[str], said: list[str]) -> None:
     with pytest.raises(SettingsError) as caught:
-        verb_ablate._plan(axes, None, flags)
+        verb_ablate._study_of(AblationRequest(axes, None, flags), 47)
     for part in said:
         assert part in str(caught.value)
 
@@ -278,10 +289,11 @@ def test_a_study_gives_axes_and_what_holds_for_all(
         '[space]\nloss = ["ce", "acb"]\ntext_dim = [8, 16]\n'
     )
     monkeypatch.chdir(tmp_path)
-    plan = verb_ablate._plan(["epochs=4,5"], "own", ["text_dim=32"])
-    assert plan.space == {"loss": ["ce", "acb"], "epochs": [4, 5]}
+    plan = verb_ablate._study_of(AblationRequest(["epochs=4,5"], "own", ["text_dim=32"]), 47)
+    lists = {key: choice.candidates() for key, choice in plan.space.items()}
+    assert lists == {"loss": ["ce", "acb"], "epochs": [4, 5]}
     assert plan.fixed == {"text_dim": 32}
-    assert (plan.outer, plan.metric) == ("grouped", "accuracy")
+    assert (plan.protocol.outer, plan.metric) == ("grouped", "accuracy")
 
 
 def test_stopping_on_the_judged_rows_learns_from_all_others() -> None:
@@ -339,19 +351,18 @@ def mmsa(posts: Path, monkeypatch: pytest.MonkeyPatch) -> Mmsa:
     bank = FeatureBank(*(ModalityFeatures.open(f) for f in folders), guids, labels.tolist())
 
     @contextlib.contextmanager
-    def prepared(*arguments: Any) -> Iterator[dict[str, Any]]:
-        yield {
-            "source": BankSource.of(bank),
-            "labels": labels,
-            "groups": np.arange(90),
-            "names": NAMES,
-            "origin": {"text": "text", "image": "image"},
-        }
+    def training_data(*arguments: Any) -> Iterator[TrainingData]:
+        yield TrainingData(BankSource.of(bank), labels, np.arange(90), ORIGIN)
 
-    monkeypatch.setattr(ablation, "run", partial(ablation.run, start=start_thread))
-    monkeypatch.setattr(verb_ablate, "prepared", prepared)
-    monkeypatch.setattr(verb_ablate, "joined_labels", lambda *a: {"text": "T", "image": "I"})
-    monkeypatch.setattr(verb_ablate, "notes_of", lambda settings, pairs: [settings.data.note])
+    run = ablation.run
+
+    def run_in_threads(*arguments: Any, workers: Workers, **options: Any) -> ablation.Outcome:
+        return run(*arguments, workers=replace(workers, start=start_thread), **options)
+
+    monkeypatch.setattr(ablation, "run", run_in_threads)
+    monkeypatch.setattr(verb_ablate, "training_data", training_data)
+    monkeypatch.setattr(Session, "labels", lambda *a: {"text": "T", "image": "I"})
+    monkeypatch.setattr(Session, "notes", lambda session, pairs: [session.settings.data.note])
     monkeypatch.setattr(ablate_report, "_first_positions", lambda *a: ("mean", "mean"))
 
     def call(*arguments: str, code: int = 0) -> Result:

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuse.search.coordinator import RETRIES
+from fuse.search.dispatch import RETRIES
 from fuse.search.pool import Process
 from fuse.search.space import restored
 from fuse.search.worker import serve
 from fuse.setting import Setting
 from tests.support.fake_search import FakeFit, make_study, run, score_of, start_thread
 from tests.support.faulty import fork
-from tests.support.study_records import assert_gone, figures, record_of, states
+from tests.support.study_records import assert_gone, figures, states, trials_of
 from tests.support.tally import Tally
 
 MANY = 100_000
@@ -115,7 +115,7 @@ def test_killed_workers_and_coordinators_lose_nothing(
     assert found.pop("COMPLETE") == wanted
     assert found.keys() <= {"FAIL"}, "a trial is left running or waiting"
     assert known.items() <= finished(database).items()
-    for trial in record_of(database).trials:
+    for trial in trials_of(database):
         deaths = trial.user_attrs.get("deaths", 0)
         assert deaths <= RETRIES + 1
         if trial.state.name == "FAIL":

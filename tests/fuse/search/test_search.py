@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 from sklearn.metrics import f1_score, log_loss
 
 from fuse.search.choice import choose, summaries
@@ -32,8 +32,11 @@ from fuse.search.ledger import Ledger
 from fuse.search.pruning import Rule, step_of
 from fuse.search.sampling import draw
 from fuse.search.selection import Scored, optimism, select, ties
-from fuse.search.space import Study, restored
+from fuse.search.space import restored
+from fuse.search.study import Study
 from fuse.search.study_file import find_study, known_studies, read_study
+from fuse.search.trial_record import Trial, TrialRecord
+from fuse.search.worker import Judgement
 from fuse.setting import Setting
 from mmsa_cache.data.splits import outer_split
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
@@ -41,15 +44,14 @@ from tests.support import fake_search
 from tests.support.fake_search import (
     GROUPS,
     LABELS,
+    ORIGIN,
     FakeFit,
     make_study,
     run,
     score_of,
     start_thread,
 )
-from tests.support.study_records import assert_gone, figures, record_of, states
-
-ORIGIN = {"text": "made up"}
+from tests.support.study_records import assert_gone, figures, states, trials_of
 
 
 def run_here(database: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def run_here(database: str | Path, folder: Path, trials: int, **options: Any) ->
 def test_a_search_ends_with_the_exact_number_and_a_judged_choice(tmp_path: Path) -> None:
     record = run_here(tmp_path / "s.db", tmp_path, 9, devices=["cpu"] * 2)
     assert record["trials"] == {"complete": 9, "pruned": 0, "fail": 0}
-    trials = record_of(tmp_path / "s.db").trials
+    trials = trials_of(tmp_path / "s.db")
     best = max(trials, key=lambda t: t.value)
     assert record["trial"] == best.number
     assert record["inner_units"] == best.user_attrs["result"]["units"]
@@ -110,7 +112,7 @@ def test_no_point_of_the_random_phase_is_drawn_twice(tmp_path: Path) -> None:
     space = {"fusion": ["concat", "combine"], "dropout": [0.1, 0.2, 0.3]}
     study = make_study("lists", space=space)
     run_here(tmp_path / "s.db", tmp_path, 6, study=study)
-    drawn = [tuple(t.params.values()) for t in record_of(tmp_path / "s.db", "lists").trials]
+    drawn = [tuple(t.params.values()) for t in trials_of(tmp_path / "s.db", "lists")]
     assert len(set(drawn)) == 6, "a space of six points was not gone through in six trials"
 
 
@@ -165,9 +167,9 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "killed-1").exists()
     assert record["trials"] == {"complete": 6, "pruned": 0, "fail": 0}
     assert states(tmp_path / "s.db") == {"COMPLETE": 6}
-    deaths = [t.user_attrs.get("deaths", 0) for t in record_of(tmp_path / "s.db").trials]
+    deaths = [t.user_attrs.get("deaths", 0) for t in trials_of(tmp_path / "s.db")]
     assert sum(deaths) == 2
-    for trial in record_of(tmp_path / "s.db").trials:
+    for trial in trials_of(tmp_path / "s.db"):
         setting = restored(trial.user_attrs["setting"])
         offsets = np.array(trial.user_attrs["result"]["units"]) - score_of(setting, 0)
         assert set(np.round(offsets, 6)) <= {0.0, 0.01, 0.02}
@@ -398,7 +400,7 @@ def test_steps_are_quarters_whatever_the_number_of_epochs() -> None:
 
 
 def test_only_what_is_weak_among_all_finished_trials_is_given_up() -> None:
-    rule = Rule("percentile", keep=0.5, startup=4, warmup=1)
+    rule = Rule(kind="percentile", keep=0.5, startup=4, warmup=1)
     finished = [{2: 0.1}, {2: 0.2, 4: 0.3}, {2: 0.4, 4: 0.5}, {2: 0.5, 4: 0.6}]
     assert not rule.gives_up(1, 0.0, finished), "the warm-up is judged"
     assert not rule.gives_up(2, 0.0, finished[:3]), "three trials are fewer than four"
@@ -407,11 +409,11 @@ def test_only_what_is_weak_among_all_finished_trials_is_given_up() -> None:
     # The median at step 4 is that of 0.1 (where it stopped), 0.3, 0.5 and 0.6, not of the rest.
     assert rule.gives_up(4, 0.39, finished)
     assert not rule.gives_up(4, 0.41, finished)
-    assert not Rule("none").gives_up(4, 0.0, finished * 10)
+    assert not Rule(kind="none").gives_up(4, 0.0, finished * 10)
 
 
 def test_halving_judges_at_growing_steps_among_those_that_came_so_far() -> None:
-    rule = Rule("halving", keep=0.5, startup=2, warmup=0)
+    rule = Rule(kind="halving", keep=0.5, startup=2, warmup=0)
     finished = [{1: 0.1}, {1: 0.2, 2: 0.3}, {1: 0.3, 2: 0.4, 4: 0.5}]
     assert rule.gives_up(1, 0.19, finished)
     assert rule.gives_up(2, 0.34, finished)
@@ -423,7 +425,7 @@ def test_trials_side_by_side_are_compared_with_finished_ones_only(tmp_path: Path
     rule = {"kind": "percentile", "keep": 0.5, "startup": 5, "warmup": 1}
     study = make_study(pruner=rule)
     record = run_here(tmp_path / "s.db", tmp_path, 24, study=study, devices=["cpu"] * 3)
-    trials = record_of(tmp_path / "s.db").trials
+    trials = trials_of(tmp_path / "s.db")
     assert record["trials"]["complete"] + record["trials"]["pruned"] == 24
     assert record["trials"]["pruned"] > 0
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
@@ -479,29 +481,29 @@ def test_the_optimism_gap_is_that_of_counted_rows() -> None:
     validation = [np.array([0, 2]), np.array([1, 3])]
     outer = np.arange(4, 10)
     results = [
-        {"held_out": eye[[0, 1]], "outer": eye[[0, 0, 1, 1, 1, 0]]},  # 2 of 2; 4 of 6
-        {"held_out": eye[[0, 0]], "outer": eye[[0, 1, 1, 1, 0, 1]]},  # 1 of 2; 5 of 6
+        Judgement(eye[[0, 1]], eye[[0, 0, 1, 1, 1, 0]]),  # 2 of 2; 4 of 6
+        Judgement(eye[[0, 0]], eye[[0, 1, 1, 1, 0, 1]]),  # 1 of 2; 5 of 6
     ]
     common: Any = {"seed": 0}
     gap = optimism(results, validation, outer, labels, groups, metric="accuracy", **common)
     assert gap.inner == pytest.approx(0.75)
     assert gap.outer == pytest.approx(0.75)
-    assert gap.value == pytest.approx(0.0)
+    assert gap.look(0, 1).optimism_gap == pytest.approx(0.0)
     # Halves count as class 0: rows 4 … 9 become 0, 0, 1, 1, 0, 0.
     assert gap.together == pytest.approx(5 / 6)
     low, high = gap.interval
     assert low < 0 < high
     f1 = optimism(results, validation, outer, labels, groups, metric="macro_f1", **common)
     want = [
-        f1_score(labels[rows], r["held_out"].argmax(1), average="macro", zero_division=0)
+        f1_score(labels[rows], r.held_out.argmax(1), average="macro", zero_division=0)
         for rows, r in zip(validation, results, strict=True)
     ]
     assert f1.inner == pytest.approx(np.mean(want))
-    want = [f1_score(labels[outer], r["outer"].argmax(1), average="macro") for r in results]
+    want = [f1_score(labels[outer], r.outer.argmax(1), average="macro") for r in results]
     assert f1.outer == pytest.approx(np.mean(want))
-    soft: Any = [{key: 0.8 * p + 0.1 for key, p in r.items()} for r in results]
+    soft = [Judgement(0.8 * r.held_out + 0.1, 0.8 * r.outer + 0.1) for r in results]
     loss = optimism(soft, validation, outer, labels, groups, metric="neg_log_loss", **common)
-    want = [-log_loss(labels[outer], r["outer"]) for r in soft]
+    want = [-log_loss(labels[outer], r.outer) for r in soft]
     assert loss.outer == pytest.approx(np.mean(want))
 
 
@@ -512,7 +514,7 @@ def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
     right = rng.random(1200) < 0.7
     predicted = np.eye(2)[np.where(right, labels, 1 - labels)]
     inside, outer = np.arange(400), np.arange(400, 1200)
-    results = [{"held_out": predicted[inside], "outer": predicted[outer]}]
+    results = [Judgement(predicted[inside], predicted[outer])]
     kwargs: Any = {"metric": "accuracy", "seed": 0}
     gap = optimism(results, [inside], outer, labels, np.arange(1200), **kwargs)
     error = (0.21 * (1 / 400 + 1 / 800)) ** 0.5
@@ -526,24 +528,24 @@ def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
 def test_train_finds_the_choice_and_where_it_came_from(tmp_path: Path) -> None:
     database = tmp_path / "s.db"
     record = run_here(database, tmp_path, 6, how="one-se")
-    chosen, study = choose("best", ORIGIN, database)
-    assert (chosen.trial, study) == (record["trial"], make_study())
-    assert chosen.source["how"] == "one-se"
-    assert chosen.source["finished"] == 6
-    assert chosen.source["units"] == record["inner_units"]
+    chosen = choose("best", ORIGIN, database)
+    assert (chosen.source.trial, chosen.study) == (record["trial"], make_study())
+    assert chosen.source.how == "one-se"
+    assert chosen.source.finished == 6
+    assert chosen.source.units == record["inner_units"]
     assert chosen.setting == Setting(**record["setting"])
-    named, _ = choose("fake:3", ORIGIN, database)
-    assert (named.trial, named.source["how"]) == (3, "named")
+    named = choose("fake:3", ORIGIN, database).source
+    assert (named.trial, named.how) == (3, "named")
     with pytest.raises(SettingsError, match=r"Trial 99 .*\n.*Its best: \d"):
         choose("fake:99", ORIGIN, database)
     with pytest.raises(SettingsError, match="fake was made on other features"):
-        choose("fake", {"text": "another"}, database)
+        choose("fake", ORIGIN.model_copy(update={"text": "another"}), database)
     with pytest.raises(SettingsError, match="Write NAME:TRIAL"):
         choose("fake:best", ORIGIN, database)
     with pytest.raises(SettingsError, match="There are no studies here"):
         choose("best", ORIGIN, tmp_path / "none.db")
     (summary,) = summaries(database)
-    assert (summary.name, summary.complete, summary.score) == ("fake", 6, chosen.score)
+    assert (summary.name, summary.complete, summary.score) == ("fake", 6, chosen.source.score)
     assert summary.last == pytest.approx(time.time(), abs=60)
 
 
@@ -556,23 +558,21 @@ def test_a_setting_in_a_database_is_checked(tmp_path: Path) -> None:
         restored({"colour": 1})
 
 
-def made_up(number: int, value: float, **params: Any) -> FrozenTrial:
+def made_up(number: int, value: float, **params: Any) -> Trial:
     distributions: dict[str, Any] = {
         "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
         "fusion": CategoricalDistribution(["concat", "encoder"]),
         "text_dim": CategoricalDistribution([16, 32]),
     }
+    alpha = params["text_dim"] / 64
     trial = create_trial(
         params=params,
         distributions={key: distributions[key] for key in params},
         value=value,
-        user_attrs={
-            "setting": {**params, "loss": "acb", "alpha": params["text_dim"] / 64}
-            | {"beta": 1 - params["text_dim"] / 64}
-        },
     )
     trial.number = number
-    return trial
+    setting = {**params, "loss": "acb", "alpha": alpha, "beta": 1 - alpha}
+    return Trial(trial, TrialRecord(setting=setting))
 
 
 def test_the_parameter_that_sets_the_score_is_the_important_one() -> None:
@@ -585,23 +585,24 @@ def test_the_parameter_that_sets_the_score_is_the_important_one() -> None:
         value = -abs(np.log10(rate) + 2) + 0.01 * rng.normal()
         trials.append(made_up(number, value, learning_rate=rate, fusion=fusion, text_dim=dim))
     rows = importances(trials, 0)
-    assert rows[0]["parameter"] == "learning_rate"
-    assert rows[0]["low"] > rows[1]["high"]
-    assert all(0 <= row["low"] <= row["median"] <= row["high"] <= 1 for row in rows)
+    assert rows[0].parameter == "learning_rate"
+    assert rows[0].low > rows[1].high
+    assert all(0 <= row.low <= row.median <= row.high <= 1 for row in rows)
     assert importances(trials[:9], 0) == []
     assert importances(trials, 0) == rows
     best = by_value(trials, "fusion")
-    assert best[0]["score"] == max(t.value for t in trials)
-    assert sum(row["trials"] for row in best) == 60
+    assert best[0].score == max(t.score for t in trials)
+    assert sum(row.trials for row in best) == 60
     surface = alpha_beta(trials)
-    assert [(row["alpha"], row["beta"]) for row in surface] == [(0.25, 0.75), (0.5, 0.5)]
-    quarter = [t.value for t in trials if t.params["text_dim"] == 16]
-    assert surface[0]["mean"] == pytest.approx(np.mean(quarter))
-    assert surface[0]["best"] == max(quarter)
+    assert [(row.alpha, row.beta) for row in surface] == [(0.25, 0.75), (0.5, 0.5)]
+    quarter = [t.score for t in trials if t.frozen.params["text_dim"] == 16]
+    assert surface[0].mean == pytest.approx(np.mean(quarter))
+    assert surface[0].best == max(quarter)
 
 
 def drawn(study: Study, number: int) -> tuple[dict[str, Any], Setting]:
-    found = draw(study, [], number)
+    protocol = study.protocol.model_copy(update={"seed": number})
+    found = draw(study.model_copy(update={"protocol": protocol}), [])
     return found.params, found.setting
 
 
@@ -636,11 +637,11 @@ step = 16
         assert setting.batch_size in (16, 32, 48, 64)
         seen.add((setting.fusion, setting.level, setting.loss))
     assert len(seen) == 12
-    assert Study.from_dict(json.loads(json.dumps(study.as_dict()))) == study
+    assert Study.model_validate_json(study.model_dump_json()) == study
 
 
 def test_the_order_of_a_file_does_not_change_what_is_drawn() -> None:
-    space = make_study().space
+    space = make_study().model_dump()["space"]
     turned = make_study(space=dict(reversed(space.items())))
     for number in range(5):
         assert drawn(make_study(), number) == drawn(turned, number)
@@ -681,30 +682,31 @@ beta = { values = [0.5], when = { loss = ["abc"] } }
         read_study(path)
     problems = caught.value.problems
     assert problems == [
-        "protocoll: unknown table (near: protocol)",
+        "protocol.outer: Input should be 'report', 'report-parity' or 'grouped' (received 'inner')",
+        "protocol.folds: Input should be greater than or equal to 2 (received 1)",
+        "protocol.metric: Input should be 'macro_f1', 'accuracy' or 'neg_log_loss' "
+        "(received 'luck')",
         "protocol.seed: unknown key (near: seeds)",
-        "protocol.metric: 'luck', valid: macro_f1, accuracy, neg_log_loss",
-        "protocol.outer: 'inner', valid: report, report-parity, grouped",
-        "sampler.kind: 'magic', valid: tpe, random",
-        "protocol.folds: 1, a whole number from 2 is expected",
-        "pruner.keep: 2, a share between 0 and 1 is expected",
-        "space.dropout: stands in fixed too",
+        "sampler.kind: Input should be 'tpe' or 'random' (received 'magic')",
+        "pruner.keep: Input should be less than 1 (received 2)",
         "fixed.text_dim: 'wide' is str, a whole number is expected",
         "fixed.variants: 1 is int, true or false is expected",
-        problems[10],
+        problems[8],
         "fixed.metric: the metric stands in protocol",
+        "space.dropout: stands in fixed too",
         "space.learnig_rate: unknown parameter (near: learning_rate)",
         "space.layers: low 3 is above high 1",
         "space.weight_decay: log needs a low above 0",
         "space.fusion: has no range, write a list",
-        problems[16],
+        problems[15],
         "space.level: unknown value 'words', valid: pooled, tokens",
         "space.alpha: when.los: unknown parameter (near: loss)",
-        problems[19],
+        problems[18],
+        "protocoll: unknown key (near: protocol)",
     ]
-    assert problems[10].startswith("fixed.loss: 'mse', valid: acb, ce")
-    assert problems[16].startswith("space.batch_size: write a list")
-    assert problems[19].startswith("space.beta: when.loss: 'abc', valid: acb")
+    assert problems[8].startswith("fixed.loss: 'mse', valid: acb, ce")
+    assert problems[15].startswith("space.batch_size: write a list")
+    assert problems[18].startswith("space.beta: when.loss: 'abc', valid: acb")
 
 
 def test_conditions_in_a_ring_are_refused(tmp_path: Path) -> None:
@@ -728,6 +730,6 @@ def test_every_shipped_study_is_right() -> None:
             _, setting = drawn(study, number)
             assert restored(asdict(setting)) == setting
     report = read_study(find_study("report-table"))
-    assert report.space["learning_rate"] == [5e-6, 1e-5, 2e-5, 8e-5, 1e-4]
-    assert report.space["text_dim"] == [128, 256, 512]
+    assert report.candidates("learning_rate") == [5e-6, 1e-5, 2e-5, 8e-5, 1e-4]
+    assert report.candidates("text_dim") == [128, 256, 512]
     assert read_study(find_study("pooled")).fixed["level"] == "pooled"

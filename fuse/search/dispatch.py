@@ -1,0 +1,59 @@
+"""Tasks handed out to workers; those of dead workers are requeued."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from .pool import Death, Pool
+from .worker import Failure, Report, Result, Task
+
+RETRIES = 2
+"""Times that a task runs again after its worker died."""
+_LOOK_AGAIN = 0.5
+"""Seconds between looks at the workers."""
+RETRY_SECONDS = 2 * _LOOK_AGAIN
+"""Seconds after which a source of tasks that had none is asked again."""
+
+
+def dispatch(
+    pool: Pool,
+    take: Callable[[], Task | None],
+    *,
+    is_done: Callable[[], bool] = lambda: True,
+    count_death: Callable[[Task], int] | None = None,
+    on_look: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Task, Report | Result | Failure]]:
+    """Hands out tasks until there are none, and yields what workers say about them.
+
+    Args:
+        pool: The workers; a `Report` must be answered there.
+        take: Gives the next task, or None where there is none now.
+        is_done: Asked when no task runs and none is given: whether none will ever be.
+        count_death: Counts that a worker died over a task; returns how often that happened.
+        on_look: Called after each look at the workers.
+    """
+    deaths: Counter[tuple[int, tuple[int, ...]]] = Counter()
+    requeued: list[Task] = []
+    running = 0
+
+    def count(task: Task) -> int:
+        deaths[task.number, task.units] += 1
+        return deaths[task.number, task.units]
+
+    while True:
+        while pool.idle and (task := requeued.pop() if requeued else take()) is not None:
+            pool.submit(task)
+            running += 1
+        if not (running or requeued) and is_done():
+            return
+        pool.open()
+        for task, said in pool.wait(_LOOK_AGAIN):
+            running -= not isinstance(said, Report)
+            if not isinstance(said, Death):
+                yield task, said
+            elif (died := (count_death or count)(task)) <= RETRIES:
+                requeued.append(task)
+            else:
+                yield task, Failure(f"its worker died {died} times: {said.reason}")
+        on_look()

@@ -1,0 +1,51 @@
+"""What a run keeps of the study that it came from, for its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from fuse.figures.study import EndedTrial, StudySnapshot
+from mmsa_cache.errors import SettingsError
+
+from .database import DATABASE, read_studies
+from .importance import alpha_beta, by_value, importances
+
+
+def snapshot(name: str, trial: int, storage: str | Path = DATABASE) -> StudySnapshot:
+    """A study as it is now.
+
+    Args:
+        name: The study.
+        trial: The trial that is to be trained.
+        storage: SQLite file, or the address of a database.
+
+    Raises:
+        SettingsError: There is no such study.
+    """
+    stored = next((stored for stored in read_studies(storage) if stored.name == name), None)
+    identity = None if stored is None else stored.record.identity
+    if stored is None or identity is None:
+        raise SettingsError(f"There is no study {name!r} in {storage}.", "Run mmsa search first.")
+    ended = [t.frozen for t in stored.trials if t.frozen.state.is_finished()]
+    by_fusion = by_value(stored.trials, "fusion")
+    return StudySnapshot(
+        name=name,
+        metric=identity.study.metric,
+        trial=trial,
+        trials=[
+            EndedTrial.model_validate(
+                {
+                    "number": t.number,
+                    "state": t.state.name.lower(),
+                    "score": None if t.state is TrialState.FAIL else t.value,
+                }
+            )
+            for t in ended
+        ],
+        importance=importances(stored.trials, identity.study.protocol.seed),
+        by_fusion=[row.model_copy(update={"setting": None}) for row in by_fusion],
+        alpha_beta=alpha_beta(stored.trials),
+        judged=stored.record.look_at(trial),
+    )

@@ -1,0 +1,178 @@
+"""A study: fixed values, the space that is searched, and the protocol that scores a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from graphlib import TopologicalSorter
+from typing import Annotated, Any, Literal
+
+import optuna
+from pydantic import BeforeValidator, Field
+
+from fuse.figures.records import Metric
+from fuse.figures.study import Value
+from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
+from fuse.models.kernel import KERNEL
+from fuse.setting import Setting
+from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.validation import Table
+
+from .pruning import Rule
+
+Values = Mapping[str, Value]
+"""Of a setting's fields, by name."""
+Conditions = dict[
+    str,
+    Annotated[list[Value], BeforeValidator(lambda v: v if isinstance(v, list | tuple) else [v])],
+]
+"""Values that other parameters must have."""
+
+# A parameter that matters only for some values of others is drawn only then. A study's own `when`
+# takes the place of the line here.
+BUILT_IN: dict[str, Conditions] = {
+    "text_encoder": {"modality": ["both", "text"]},
+    "image_encoder": {"modality": ["both", "image"]},
+    "image_dim": {"fusion": [name for name in FUSIONS if name not in NEEDS_EQUAL_DIMS]},
+    "heads": {"fusion": [*sorted(NEEDS_HEADS)]},
+    "layers": {"fusion": ["encoder"]},
+    "ffn": {"fusion": ["encoder"]},
+    "rank": {"fusion": ["lowrank"]},
+    "landmarks": {"fusion": [KERNEL]},
+    "alpha": {"loss": ["acb"]},
+    "beta": {"loss": ["acb"]},
+    "statistics": {"loss": ["acb"]},
+    "margin": {"loss": ["acb"]},
+    "gamma": {"loss": ["focal"]},
+    "tau": {"loss": ["logit_adjusted"]},
+    "balance": {"loss": ["weighted_ce"]},
+    "pairing": {"variants": [True]},
+    "warmup": {"schedule": ["cosine"]},
+    "patience": {"keep": ["best"]},
+    "prior": {"offsets": ["prior"]},
+    "grid": {"level": ["tokens"]},
+    "pooling": {"level": ["tokens"]},
+    "text_pooling": {"level": ["tokens"]},
+    "image_pooling": {"level": ["tokens"]},
+}
+_Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)]
+DEFAULTS: Values = asdict(Setting())
+
+
+class ListChoice(Table):
+    """A parameter that takes one of some values."""
+
+    values: list[Value] = Field(min_length=1)
+    when: Conditions = Field(default_factory=dict)
+
+    def candidates(self) -> list[Value]:
+        """Its values."""
+        return self.values
+
+    def draw(self, trial: optuna.Trial, key: str) -> Value:
+        """Draws one."""
+        value: Value = trial.suggest_categorical(key, self.values)
+        return value
+
+
+class RangeChoice(Table):
+    """A parameter that takes a number between two."""
+
+    low: _Number
+    high: _Number
+    log: bool = Field(default=False, strict=True)
+    step: _Number | None = None
+    when: Conditions = Field(default_factory=dict)
+
+    def candidates(self) -> list[Value]:
+        """The ends of the range."""
+        return [self.low, self.high]
+
+    def draw(self, trial: optuna.Trial, key: str) -> Value:
+        """Draws a number, a whole one for a field of whole numbers."""
+        if isinstance(DEFAULTS[key], int):
+            step = 1 if self.step is None else int(self.step)
+            return trial.suggest_int(key, int(self.low), int(self.high), log=self.log, step=step)
+        return trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
+
+
+Choice = Annotated[
+    ListChoice | RangeChoice,
+    BeforeValidator(lambda choice: {"values": choice} if isinstance(choice, list) else choice),
+]
+"""A parameter's entry in a space: a list, ``{values, when}`` or ``{low, high, log, step, when}``"""
+
+
+class Sampler(Table):
+    """What draws the next trial."""
+
+    kind: Literal["tpe", "random"] = "tpe"
+    startup: int = Field(default=20, ge=1, strict=True)
+    """Trials drawn at random first."""
+
+
+class Study(Table):
+    """A search as its file describes it."""
+
+    name: str
+    protocol: Protocol = Protocol(folds=3)
+    """Its folds score a trial, its outer rows judge the choice."""
+    metric: Metric = "macro_f1"
+    sampler: Sampler = Sampler()
+    pruner: Rule = Rule()
+    fixed: dict[str, Value] = Field(default_factory=dict)
+    space: dict[str, Choice] = Field(default_factory=dict)
+
+    def conditions(self, key: str) -> Conditions:
+        """Values that other parameters must have for this one to be drawn."""
+        return self.space[key].when or BUILT_IN.get(key, {})
+
+    def order(self) -> list[str]:
+        """Parameters with those that others depend on first, else by name.
+
+        Raises:
+            graphlib.CycleError: Conditions depend on each other.
+        """
+        graph = {
+            key: sorted(set(self.conditions(key)) & self.space.keys()) for key in sorted(self.space)
+        }
+        return list(TopologicalSorter(graph).static_order())
+
+    def suggest(self, trial: optuna.Trial) -> Setting:
+        """Draws one setting."""
+        values = dict(self.fixed)
+        for key in self.order():
+            if self.matters(key, values):
+                values[key] = self.space[key].draw(trial, key)
+        return self.complete(values)
+
+    def matters(self, key: str, values: Values) -> bool:
+        """Whether a parameter's conditions hold for these values of others."""
+        return all(
+            values.get(other, DEFAULTS.get(other)) in wanted
+            for other, wanted in self.conditions(key).items()
+        )
+
+    def complete(self, values: Values) -> Setting:
+        """The setting of some values; beta is 1 − alpha unless it is among them."""
+        found: dict[str, Any] = dict(values)
+        if found.get("fusion", DEFAULTS["fusion"]) in NEEDS_EQUAL_DIMS:
+            found["image_dim"] = found.get("text_dim", DEFAULTS["text_dim"])
+        if "alpha" in found and "beta" not in found:
+            found["beta"] = 1.0 - found["alpha"]
+        return Setting(**{**found, "metric": self.metric})
+
+    def candidates(self, key: str) -> list[Value]:
+        """Values that its settings have for a field; of a range its ends."""
+        if key in self.space:
+            return self.space[key].candidates()
+        return [self.fixed.get(key, DEFAULTS[key])]
+
+    def encoder_pairs(self) -> list[tuple[str, str]]:
+        """Every text encoder with every image encoder that a setting may name."""
+        texts, images = (self.candidates(f"{modality}_encoder") for modality in ("text", "image"))
+        return [(str(text), str(image)) for text in texts for image in images]
+
+    def grid_sides(self) -> list[int]:
+        """Sides of the patch grids that a setting may ask for."""
+        return [int(side or 0) for side in self.candidates("grid")]

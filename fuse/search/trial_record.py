@@ -1,0 +1,138 @@
+"""What mmsa stores with a trial beside what Optuna stores; everyone reads and writes it here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field, ValidationError
+
+from fuse.figures.record import Count, Number, Record
+from fuse.figures.study import Value
+from fuse.setting import Setting
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.validation import problems_of
+
+from .space import restored
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class TrialResult(Record):
+    """What the trainings of a finished trial gave."""
+
+    units: list[Number]
+    """Score of each training, in the same order for every trial."""
+    parameters: Count
+    """Trained numbers of the model."""
+    seconds: Number
+    """Time of the trainings."""
+    steps: dict[int, Number] = Field(default_factory=dict)
+    """Values at the comparable steps, see `fuse.search.pruning`."""
+
+
+class TrialRecord(Record):
+    """The user attributes of a trial."""
+
+    version: Literal[1] = 1
+    owner: str = ""
+    """The process that runs it, see `fuse.search.locks`."""
+    setting: dict[str, Value]
+    deaths: Count = 0
+    """Workers that died over it."""
+    failure: str = ""
+    """Why it failed."""
+    result: TrialResult | None = None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> Self:
+        """The record of a trial.
+
+        Raises:
+            ValueError: Names the trial and every wrong attribute.
+        """
+        try:
+            return cls.model_validate(trial.user_attrs)
+        except ValidationError as error:
+            raise ValueError(
+                f"trial {trial.number}: {'; '.join(problems_of(error, cls))}"
+            ) from None
+
+    @classmethod
+    def new(cls, setting: Setting, owner: str = "") -> Self:
+        """The record of a trial that has not ended."""
+        return cls(owner=owner, setting=asdict(setting))
+
+    def with_changes(self, **changes: Any) -> Self:
+        """A copy with other values, checked."""
+        return self.model_validate({**dict(self), **changes})
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A trial as its database has it."""
+
+    frozen: FrozenTrial
+    """Optuna's part: number, state, value, parameters, dates."""
+    record: TrialRecord
+
+    @classmethod
+    def of(cls, frozen: FrozenTrial) -> Self:
+        """Checks what is stored with a trial.
+
+        Raises:
+            ValueError: Names the trial and what is wrong.
+        """
+        record = TrialRecord.of(frozen)
+        ended = frozen.state in FINISHED
+        if ended and (record.result is None or frozen.value is None):
+            raise ValueError(f"trial {frozen.number} has no result")
+        if ended and not math.isfinite(frozen.values[0]):
+            raise ValueError(f"trial {frozen.number} has the value {frozen.value}")
+        return cls(frozen, record)
+
+    @property
+    def number(self) -> int:
+        """Its number in the study, from 0."""
+        return self.frozen.number
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is complete or pruned."""
+        return self.frozen.state in FINISHED
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was trained on every unit."""
+        return self.frozen.state is TrialState.COMPLETE
+
+    @property
+    def score(self) -> float:
+        """Of a finished one; of a pruned one its value when it was given up."""
+        return float(self.frozen.values[0])
+
+    @property
+    def result(self) -> TrialResult:
+        """Of a finished one."""
+        assert self.record.result is not None
+        return self.record.result
+
+    @property
+    def steps(self) -> dict[int, float]:
+        """Values at the comparable steps; none of one that is not finished."""
+        return {} if self.record.result is None else self.record.result.steps
+
+    def setting(self) -> Setting:
+        """Its setting.
+
+        Raises:
+            SettingsError: This version has no such setting.
+        """
+        try:
+            return restored(self.record.setting)
+        except ValueError as error:
+            raise SettingsError(
+                f"Trial {self.number} is not of this version: {error}.", "Search again."
+            ) from error
