@@ -2,52 +2,69 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal, get_type_hints
 
-from fuse.figures.records import METRICS, Metric
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from fuse.figures.records import Metric
+from fuse.figures.study import Value
+from fuse.losses.acb import Margin, Statistics
+from fuse.losses.losses import LOSSES
+from fuse.models.attention_fusions import Directions
+from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS
+from fuse.models.kernel import KERNEL
+from fuse.models.modality import Modality
+from fuse.models.projection import Norm, Pooling
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER
+from mmsa_cache.validation import plain_problem
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "level": ("pooled", "tokens"),
-    "optimiser": ("adam", "adamw"),
-    "schedule": ("plateau", "onecycle", "cosine", "constant"),
-    "metric": METRICS,
-    "keep": ("best", "last"),
-    "pairing": ("same", "free"),
-    "precision": ("fast", "float32"),
-    "offsets": ("fitted", "prior", "none"),
-}
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "learning_rate": (lambda v: v > 0, "a number above 0"),
-    "weight_decay": (lambda v: v >= 0, "a number from 0"),
-    "warmup": (lambda v: 0 <= v < 1, "a share of the steps, from 0 and below 1"),
-    "clip": (lambda v: v >= 0, "a norm from 0 (0 = off)"),
-    "ema": (lambda v: 0 <= v < 1, "a decay from 0 (0 = off) and below 1"),
-    "batch_size": (lambda v: v >= 2, "at least 2 rows (batch normalisation needs two)"),
-    "epochs": (lambda v: v >= 1, "at least 1"),
-    "patience": (lambda v: v >= 1, "at least 1"),
-    "landmarks": (lambda v: v >= 1, "at least 1"),
-    "prior": (lambda v: v >= 0, "a number from 0"),
-    "grid": (lambda v: v >= 0, "a number of cells from 0 (0 = all patches)"),
-}
+Level = Literal["pooled", "tokens"]
+
+
+def _one_of(*names: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in names:
+            raise PydanticCustomError("literal_error", "", {"expected": ", ".join(names)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _sizes(value: str) -> str:
+    if not re.fullmatch("([1-9][0-9]*(-[1-9][0-9]*)*)?", value):
+        raise PydanticCustomError("sizes", "sizes as in '1024-256', or nothing, are expected")
+    return value
+
+
+Fusion = Annotated[str, _one_of(*FUSIONS, KERNEL)]
+LossName = Annotated[str, _one_of(*LOSSES)]
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """Everything that makes a model but the data.
 
-    The defaults are the report's, except that the inputs are standardised.
+    The defaults are the report's, except that the inputs are standardised. `complete` derives
+    values that follow from others.
+
+    Raises:
+        SettingsError: Names every value that is not of its field's type or out of its range.
     """
 
-    fusion: str = "concat"
+    fusion: Fusion = "concat"
     """A name of `fusions.FUSIONS`, not used with one modality; or ``kernel``, see `kernel`."""
-    modality: str = "both"
+    modality: Modality = "both"
     """``both``, ``text`` or ``image``."""
-    level: str = "pooled"
+    level: Level = "pooled"
     """``pooled``: one vector a modality, as in the report; ``tokens``: sequences."""
     text_encoder: str = DEFAULT_ENCODER
     """Whose cached text features are read: a name of ``[encoders]``, or ``default``."""
@@ -58,111 +75,102 @@ class Setting:
     ``+`` are concatenated at the pooled level, and have a projection each beside."""
     image_pool: str = "mean"
     """The same of the image."""
-    pooling: str = "mean"
+    pooling: Pooling = "mean"
     """How sequences become one vector: ``mean``, ``first`` or ``attention``."""
-    text_pooling: str = ""
+    text_pooling: Literal["", Pooling] = ""
     """The same for text only; empty: as ``pooling``."""
-    image_pooling: str = ""
+    image_pooling: Literal["", Pooling] = ""
     """The same for images only; empty: as ``pooling``."""
-    directions: str = "text"
+    directions: Directions = "text"
     """``text``: text tokens query patches; ``both``: patches query text tokens as well."""
-    text_dim: int = 256
+    text_dim: Positive = 256
     """Features of a projected text token."""
-    image_dim: int = 256
-    """Features of a projected patch."""
-    dropout: float = 0.25
+    image_dim: Positive = 256
+    """Features of a projected patch; see `complete`."""
+    dropout: BelowOne = 0.25
     """Probability in fusion and head."""
-    input_dropout: float = 0.0
+    input_dropout: BelowOne = 0.0
     """Probability with which an input feature is zeroed."""
     shared_input_dropout: bool = False
     """One mask a row for all its positions: cheaper on sequences."""
-    modality_dropout: float = 0.0
+    modality_dropout: Share = 0.0
     """Probability with which a training row loses one of its two modalities."""
-    norm: str = "standardise"
+    norm: Norm = "standardise"
     """``standardise`` (figures of the training rows), ``layer`` or ``none``."""
-    heads: int = 8
+    heads: Positive = 8
     """Attention heads."""
-    layers: int = 6
+    layers: Positive = 6
     """Layers of the ``encoder`` fusion."""
-    ffn: int = 2048
+    modality_embeddings: bool | None = None
+    """A learned vector a modality in the ``encoder`` fusion; None: as `complete` says."""
+    ffn: Positive = 2048
     """Feed-forward units of the ``encoder`` fusion."""
-    rank: int = 4
+    rank: Positive = 4
     """Rank of the ``lowrank`` fusion."""
-    landmarks: int = 1500
+    landmarks: Positive = 1500
     """Training rows that the ``kernel`` model compares a row with."""
-    head: str = "1024-256"
+    head: Annotated[str, AfterValidator(_sizes)] = "1024-256"
     """Hidden sizes of the classifier; empty: a linear one."""
     beside: bool = False
     """Whether the cached pooled vectors go to the classifier too, beside the fused one."""
-    grid: int = 0
+    grid: Annotated[int, Field(ge=0)] = 0
     """Cells along each side that patches are averaged to; 0: all patches."""
-    loss: str = "acb"
+    loss: LossName = "acb"
     """A name of `losses.LOSSES`."""
-    alpha: float = 0.25
+    alpha: NotNegative = 0.25
     """ACB: weight of the focal part."""
-    beta: float = 0.75
-    """ACB: weight of the margin part."""
-    statistics: str = "running"
+    beta: NotNegative = 0.75
+    """ACB: weight of the margin part; see `complete`."""
+    statistics: Statistics = "running"
     """ACB: over which samples the difficulty of a class is taken."""
-    margin: str = "batch"
+    margin: Margin = "batch"
     """ACB: ``batch`` or ``sample``."""
-    gamma: float = 2.0
+    gamma: NotNegative = 2.0
     """Focal loss: exponent."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     """Cross-entropies: share of the target spread over all classes."""
-    tau: float = 1.0
+    tau: NotNegative = 1.0
     """Logit adjustment: weight of the log priors."""
     balance: float = 1.0
     """Weighted cross-entropy: exponent of the balanced class weights (0: none)."""
     variants: bool = True
     """Whether augmented copies of training rows take part."""
-    pairing: str = "same"
+    pairing: Literal["same", "free"] = "same"
     """``same``: text variant i with image variant i; ``free``: drawn apart in every epoch."""
-    optimiser: str = "adam"
+    optimiser: Literal["adam", "adamw"] = "adam"
     """``adam`` or ``adamw``."""
-    learning_rate: float = 1e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Highest one of the schedule."""
-    weight_decay: float = 1e-4
+    weight_decay: NotNegative = 1e-4
     """L2 in ``adam``, decoupled in ``adamw``."""
-    schedule: str = "plateau"
+    schedule: Literal["plateau", "onecycle", "cosine", "constant"] = "plateau"
     """``plateau``, ``onecycle``, ``cosine`` (after a linear warm-up) or ``constant``."""
-    warmup: float = 0.1
+    warmup: BelowOne = 0.1
     """Share of all steps in which ``cosine`` rises."""
-    clip: float = 0.0
+    clip: NotNegative = 0.0
     """Largest Euclidean norm of a step's gradient; 0: not clipped."""
-    ema: float = 0.0
+    ema: BelowOne = 0.0
     """Decay a step of the averaged weights that are scored and kept; 0: the weights themselves."""
-    precision: str = "fast"
+    precision: Literal["fast", "float32"] = "fast"
     """``fast``: matrix products may round their factors, to TF32 on a GPU and, at the pooled level,
     to bf16 on a CPU with units for it; sums stay in float32."""
-    batch_size: int = 32
-    epochs: int = 30
-    patience: int = 3
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Rows of a step; batch normalisation needs two."""
+    epochs: Positive = 30
+    patience: Positive = 3
     """Epochs without a better value after which training ends (``keep = "best"``)."""
-    offsets: str = "fitted"
+    offsets: Literal["fitted", "prior", "none"] = "fitted"
     """Of the classes' log-probabilities: ``fitted`` on held-out rows where the metric is macro-F1,
     ``prior`` (minus ``prior`` times the log shares of the training rows) or ``none``."""
-    prior: float = 0.1
+    prior: NotNegative = 0.1
     """Weight of the log shares in ``offsets = "prior"``."""
     metric: Metric = "macro_f1"
     """Of the validation rows; decides which epoch is the best, and steps ``plateau``."""
-    keep: str = "best"
+    keep: Literal["best", "last"] = "best"
     """``best`` or ``last`` epoch's weights."""
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{key}: unknown value {getattr(self, key)!r}, valid: {', '.join(valid)}"
-            for key, valid in _CHOICES.items()
-            if getattr(self, key) not in valid
-        ]
-        for key, (holds, expected) in _RANGES.items():
-            value = getattr(self, key)
-            if not (math.isfinite(value) and holds(value)):
-                problems.append(f"{key}: {value!r}, expected {expected}")
-        try:
-            self.head_dims()
-        except ValueError:
-            problems.append(f"head: {self.head!r}, expected sizes as in '1024-256', or nothing")
+        problems = _problems({key: getattr(self, key) for key in FIELDS})
         if problems:
             raise SettingsError("This setting cannot be trained.", "Correct it.", problems)
 
@@ -171,51 +179,115 @@ class Setting:
         """Names of the text and of the image encoder."""
         return self.text_encoder, self.image_encoder
 
+    @property
+    def has_modality_embeddings(self) -> bool:
+        """Whether an ``encoder`` fusion has them; at the level ``tokens`` by default."""
+        chosen = self.modality_embeddings
+        return self.level == "tokens" if chosen is None else chosen
+
     def head_dims(self) -> tuple[int, ...]:
         """Hidden sizes of the classifier."""
-        sizes = tuple(int(part) for part in self.head.split("-")) if self.head else ()
-        if min(sizes, default=1) < 1:
-            raise ValueError(self.head)
-        return sizes
+        return tuple(int(size) for size in self.head.split("-")) if self.head else ()
 
 
-def parse(assignments: list[str]) -> dict[str, Any]:
+FIELDS: dict[str, TypeAdapter[Value]] = {
+    key: TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
+    for key, hint in get_type_hints(Setting, include_extras=True).items()
+}
+"""What checks the values of each field."""
+
+
+def value_problem(key: str, value: object) -> str | None:
+    """What is wrong with a value of a setting's field, if anything."""
+    try:
+        FIELDS[key].validate_python(value)
+    except ValidationError as error:
+        return plain_problem(error.errors()[0])
+    return None
+
+
+def _problems(values: Mapping[str, object]) -> list[str]:
+    found = {k: value_problem(k, v) if k in FIELDS else "unknown" for k, v in values.items()}
+    return [f"{key}: {problem}" for key, problem in found.items() if problem]
+
+
+DEFAULTS: dict[str, Value] = asdict(Setting())
+
+
+def complete(values: Mapping[str, Value]) -> Setting:
+    """The setting of some values, whatever route they came by; the only way to one.
+
+    Fields without a value have their default, but for those that follow from others: `beta` is
+    1 − `alpha`; `image_dim` is `text_dim` where the fusion needs equal ones, also if it has a
+    value; the ``encoder`` fusion has `modality_embeddings` at the level ``tokens``.
+
+    Raises:
+        SettingsError: Names every value that does not fit.
+    """
+    problems = _problems(values)
+    if problems:
+        raise SettingsError("These settings cannot be used.", "Correct them all.", problems)
+    given: dict[str, Any] = {**DEFAULTS, **values}
+    if given["fusion"] in NEEDS_EQUAL_DIMS:
+        given["image_dim"] = given["text_dim"]
+    if "beta" not in values:
+        given["beta"] = 1.0 - given["alpha"]
+    setting = Setting(**given)
+    if setting.fusion == "encoder":
+        return replace(setting, modality_embeddings=setting.has_modality_embeddings)
+    return setting
+
+
+def change(setting: Setting, changes: Mapping[str, Value]) -> Setting:
+    """A setting with other values, completed again.
+
+    A `beta` or `modality_embeddings` that has the value that `complete` would derive counts as
+    derived, and follows the changes.
+
+    Raises:
+        SettingsError: Names every value that does not fit.
+    """
+    given = asdict(setting)
+    for key in ("beta", "modality_embeddings"):
+        others = {name: value for name, value in given.items() if name != key}
+        if getattr(complete(others), key) == given[key]:
+            given = others
+    return complete({**given, **changes})
+
+
+def restore(values: Mapping[str, Value]) -> Setting:
+    """A stored setting; fields that came later are completed.
+
+    Raises:
+        SettingsError: It has fields that this version lacks, or values that do not fit.
+    """
+    try:
+        return complete(values)
+    except SettingsError as error:
+        raise SettingsError(
+            "The stored setting is not of this version of mmsa.",
+            "Search or train it again.",
+            error.problems,
+        ) from None
+
+
+def parse(assignments: Sequence[str]) -> dict[str, Value]:
     """``["fusion=concat", "text_dim=128"]`` → values of the fields' types.
 
     Raises:
-        SettingsError: Names every assignment that is not of a field, or not of its type.
+        SettingsError: Names every assignment that is not of a field, or whose value does not fit.
     """
-    kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(Setting)}
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     problems = []
     for assignment in assignments:
         key, _, text = assignment.partition("=")
-        kind = kinds.get(key)
+        if key not in FIELDS:
+            problems.append(f"{key}: unknown; known: {', '.join(sorted(FIELDS))}")
+            continue
         try:
-            if kind is None:
-                problems.append(f"{key}: unknown; known: {', '.join(sorted(kinds))}")
-            elif kind is bool:
-                values[key] = {"true": True, "false": False}[text.lower()]
-            else:
-                values[key] = kind(text)
-        except (ValueError, KeyError):
-            assert kind is not None
-            problems.append(f"{key}: {text!r} is no {kind.__name__}")
+            values[key] = FIELDS[key].validate_strings(text)
+        except ValidationError as error:
+            problems.append(f"{key}: {plain_problem(error.errors()[0])}")
     if problems:
         raise SettingsError("These settings cannot be used.", "Write --set key=value.", problems)
     return values
-
-
-def restore(values: Mapping[str, Any]) -> Setting:
-    """A stored setting; fields that came later keep their defaults.
-
-    Raises:
-        SettingsError: It has fields that this version lacks.
-    """
-    odd = sorted(values.keys() - {field.name for field in fields(Setting)})
-    if odd:
-        raise SettingsError(
-            f"The stored setting has fields that this version of mmsa lacks: {', '.join(odd)}.",
-            "Search or train it again.",
-        )
-    return Setting(**values)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from .errors import MmsaError, SettingsError
 
@@ -49,14 +50,14 @@ def validated(
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """A line a mistake: ``table.key: what is wrong (received …)``.
+    """A line a mistake: ``table.key: what is wrong``.
 
     Args:
         error: What pydantic raised.
         model: The model that was validated; names the keys near an unknown one.
     """
     lines = []
-    for item in error.errors(include_url=False, include_context=False):
+    for item in error.errors(include_url=False):
         where = ".".join(map(str, item["loc"]))
         if item["type"] in ("value_error", "assertion_error"):
             text = item["msg"].partition(", ")[2]  # the text that a validator raised
@@ -65,9 +66,7 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
         elif item["type"] == "extra_forbidden":
             text = f"unknown key{near(str(item['loc'][-1]), _keys_at(model, item['loc'][:-1]))}"
         else:
-            received = repr(item["input"])
-            shown = received if len(received) <= _LONGEST else f"{received[:_LONGEST]}…"
-            text = f"{item['msg']} (received {shown})"
+            text = plain_problem(item)
         lines.append(f"{where}: {text}" if where else text)
     return lines
 
@@ -90,3 +89,36 @@ def near(key: str, valid: Iterable[str]) -> str:
     if close:
         return f" (near: {', '.join(close)})"
     return f" (valid: {', '.join(names)})" if 0 < len(names) < 8 else ""
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "finite": "a finite number",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "from"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "up to"),
+}
+
+
+def plain_problem(item: ErrorDetails) -> str:
+    """What is wrong with one value: ``VALUE, valid: NAME, NAME`` or ``VALUE, … is expected``."""
+    kind, context, received = item["type"], item.get("ctx", {}), repr(item["input"])
+    shown = received if len(received) <= _LONGEST else f"{received[:_LONGEST]}…"
+    if kind == "literal_error":
+        valid = context["expected"].replace("'", "").replace(" or ", ", ").removeprefix(", ")
+        return f"{shown}, valid: {valid}"
+    if kind in _BOUNDS:
+        key, relation = _BOUNDS[kind]
+        return f"{shown}, a number {relation} {context[key]:g} is expected"
+    expected = _KINDS.get(kind.partition("_")[0])
+    if expected is None:
+        return f"{shown}, {item['msg']}"
+    if kind.endswith("_type"):
+        shown = f"{shown} is {type(item['input']).__name__}"
+    return f"{shown}, {expected} is expected"

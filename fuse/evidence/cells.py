@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 
 from fuse.figures.study import Value
 from fuse.models.kernel import KERNEL
 from fuse.search.study import RangeChoice, Study
-from fuse.setting import Setting
+from fuse.setting import Setting, complete
 from mmsa_cache.errors import SettingsError
 
 MOST_CELLS = 5000
@@ -79,10 +79,9 @@ def effective(setting: Setting) -> Setting:
     """The same model with what it does not read at its default: one modality needs no fusion."""
     if setting.modality == "both" or setting.fusion == KERNEL:
         return setting
-    default = Setting()
-    if setting.modality == "text":
-        return replace(setting, fusion=default.fusion, image_dim=default.image_dim)
-    return replace(setting, fusion=default.fusion, text_dim=default.text_dim)
+    absent = "image_dim" if setting.modality == "text" else "text_dim"
+    unread = ("fusion", "modality_embeddings", absent)
+    return complete({key: value for key, value in asdict(setting).items() if key not in unread})
 
 
 def title_of(cell: Cell) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.study import Value
-from fuse.setting import Setting
+from fuse.setting import complete
 
 from .ablation import Outcome
 from .cells import Cell, effective
@@ -40,7 +40,7 @@ def cells(assignments: Mapping[str, Value], text_pool: str, image_pool: str) -> 
                     **best,
                 }
                 labels = {"fusion": fusion, "modality": modality, "loss": loss}
-                found.append(Cell(labels, effective(Setting(**values | dict(assignments)))))
+                found.append(Cell(labels, effective(complete(values | dict(assignments)))))
     return found
 
 

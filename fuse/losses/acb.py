@@ -6,13 +6,17 @@ second highest predicted probability.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from .loss import Loss, check_not_negative, log_probabilities, not_true, true_class
 
-STATISTICS: tuple[str, ...] = ("running", "epoch", "batch")
-MARGINS: tuple[str, ...] = ("batch", "sample")
+Statistics = Literal["running", "epoch", "batch"]
+STATISTICS: tuple[Statistics, ...] = get_args(Statistics)
+Margin = Literal["batch", "sample"]
+MARGINS: tuple[Margin, ...] = get_args(Margin)
 
 
 class AdaptiveClassBalancedLoss(Loss):

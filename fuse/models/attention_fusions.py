@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,8 @@ from .linear import Linear
 from .noise import NoiseTape
 from .projection import Pool, as_mask
 
-DIRECTIONS: tuple[str, ...] = ("text", "both")
+Directions = Literal["text", "both"]
+DIRECTIONS: tuple[Directions, ...] = get_args(Directions)
 
 
 class CrossAttention(nn.Module):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-MODALITIES: tuple[str, ...] = ("both", "text", "image")
+from typing import Literal, get_args
+
+Modality = Literal["both", "text", "image"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 def modality_of(name: str) -> str:

@@ -6,14 +6,18 @@ vector. A mask is ``(batch, tokens)``, boolean, **True = real position**; None: 
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
 from .linear import Linear
 from .noise import Dropout, NoiseTape
 
-NORMS: tuple[str, ...] = ("standardise", "layer", "none")
-POOLINGS: tuple[str, ...] = ("mean", "first", "attention")
+Norm = Literal["standardise", "layer", "none"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+Pooling = Literal["mean", "first", "attention"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 STD_FLOOR = 1e-3
 """Smallest divisor of `Standardise`, in feature units: the resolution of float16 near 1.

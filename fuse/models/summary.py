@@ -79,7 +79,7 @@ def _count(module: nn.Module) -> int:
 
 
 def _projection(projection: Projection) -> str:
-    steps = [] if projection.norm == "none" else [projection.norm]
+    steps: list[str] = [] if projection.norm == "none" else [projection.norm]
     if projection.dropout.p > 0:
         shared = ", one mask a row" if projection.shared_input_dropout else ""
         steps.append(f"dropout {projection.dropout.p:g}{shared}")

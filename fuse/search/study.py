@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from graphlib import TopologicalSorter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import optuna
 from pydantic import BeforeValidator, Field
@@ -14,7 +13,7 @@ from fuse.figures.records import Metric
 from fuse.figures.study import Value
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
 from fuse.models.kernel import KERNEL
-from fuse.setting import Setting
+from fuse.setting import DEFAULTS, Setting, complete
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.validation import Table
 
@@ -37,6 +36,7 @@ BUILT_IN: dict[str, Conditions] = {
     "heads": {"fusion": [*sorted(NEEDS_HEADS)]},
     "layers": {"fusion": ["encoder"]},
     "ffn": {"fusion": ["encoder"]},
+    "modality_embeddings": {"fusion": ["encoder"]},
     "rank": {"fusion": ["lowrank"]},
     "landmarks": {"fusion": [KERNEL]},
     "alpha": {"loss": ["acb"]},
@@ -56,7 +56,6 @@ BUILT_IN: dict[str, Conditions] = {
     "image_pooling": {"level": ["tokens"]},
 }
 _Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)]
-DEFAULTS: Values = asdict(Setting())
 
 
 class ListChoice(Table):
@@ -154,13 +153,8 @@ class Study(Table):
         )
 
     def complete(self, values: Values) -> Setting:
-        """The setting of some values; beta is 1 − alpha unless it is among them."""
-        found: dict[str, Any] = dict(values)
-        if found.get("fusion", DEFAULTS["fusion"]) in NEEDS_EQUAL_DIMS:
-            found["image_dim"] = found.get("text_dim", DEFAULTS["text_dim"])
-        if "alpha" in found and "beta" not in found:
-            found["beta"] = 1.0 - found["alpha"]
-        return Setting(**{**found, "metric": self.metric})
+        """The setting of some values, see `fuse.setting.complete`."""
+        return complete({**values, "metric": self.metric})
 
     def candidates(self, key: str) -> list[Value]:
         """Values that its settings have for a field; of a range its ends."""

@@ -11,14 +11,14 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, Valid
 
 from fuse.figures.records import Metric
 from fuse.figures.study import Value
+from fuse.setting import DEFAULTS, value_problem
 from mmsa_cache.config.toml_file import read_toml
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.validation import Table, near, validated
 
 from .pruning import Rule
-from .space import value_problem
-from .study import DEFAULTS, Choice, RangeChoice, Sampler, Study
+from .study import Choice, RangeChoice, Sampler, Study
 
 _HOW = "write a list, { values = […], when = { fusion = […] } } or { low = …, high = … }"
 _CHOICE: TypeAdapter[Any] = TypeAdapter(Choice)

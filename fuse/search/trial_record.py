@@ -11,11 +11,9 @@ from pydantic import Field, ValidationError
 
 from fuse.figures.record import Count, Number, Record
 from fuse.figures.study import Value
-from fuse.setting import Setting
+from fuse.setting import Setting, restore
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.validation import problems_of
-
-from .space import restored
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -131,8 +129,8 @@ class Trial:
             SettingsError: This version has no such setting.
         """
         try:
-            return restored(self.record.setting)
-        except ValueError as error:
+            return restore(self.record.setting)
+        except SettingsError as error:
             raise SettingsError(
-                f"Trial {self.number} is not of this version: {error}.", "Search again."
+                f"Trial {self.number} is not of this version.", "Search again.", error.problems
             ) from error

@@ -70,7 +70,7 @@ def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = No
             text_pooling=setting.text_pooling or None,
             image_pooling=setting.image_pooling or None,
             directions=setting.directions,
-            modality_embeddings=setting.level == "tokens",
+            modality_embeddings=setting.has_modality_embeddings,
             norm=setting.norm,
             beside=dims.vectors if setting.beside else {},
             head_dims=setting.head_dims(),

@@ -20,7 +20,6 @@ from fuse.evidence.trainings import Codes, Trainings
 from fuse.figures.records import Metric
 from fuse.figures.study import Value
 from fuse.search.pool import TrainingData, Workers
-from fuse.search.space import value_problem
 from fuse.search.study import Choice, ListChoice, Study
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting, parse
@@ -110,8 +109,6 @@ def _study_of(request: AblationRequest, seed: int) -> Study:
         except SettingsError as error:
             problems += error.problems
             continue
-        wrong = [problem for value in values if (problem := value_problem(key, value))]
-        problems += [f"{key}: {problem}" for problem in wrong]
         if len(set(values)) < len(values):
             problems.append(f"{key}: a value stands twice")
         axes[key] = ListChoice(values=values)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fuse.evidence import parity
 from fuse.evidence.parity_picture import picture
 from fuse.evidence.records import ParityRecord
 from fuse.evidence.report_figures import JUDGED_ROWS
-from fuse.setting import Setting, parse
+from fuse.setting import complete, parse
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.disk import write_atomically
@@ -51,7 +51,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     keys = ("outer", "folds", "seeds", "stop")
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
     protocol = validated(Protocol, flags, "This protocol cannot be followed.")
-    pair = replace(Setting(), **values).encoders
+    pair = complete(values).encoders
     table = parity.cells(values, *_first_positions(session, pair))
     trained = train_cells(session, table, protocol, "accuracy", request.workers)
     ablation = trained.record

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from fuse.figures.study import StudySource
 from fuse.search.choice import choose
 from fuse.search.study import Study
 from fuse.search.study_file import find_study, read_study
-from fuse.setting import Setting, parse
+from fuse.setting import Setting, change, complete, parse
 from mmsa_cache.console import say
 from mmsa_cache.store.identity import Origin
 
@@ -30,20 +29,21 @@ def choose_settings(
     """
     changes = parse(list(assignments))
     if not studies:
-        return [Setting(**changes)], DEFAULT_OUTER, []
+        return [complete(changes)], DEFAULT_OUTER, []
     settings, outers = [], []
     sources: list[StudySource] = []
     for name in studies:
         fixed = None if name == "best" or ":" in name else _fixed_study(name)
         if fixed is not None:
-            setting, outer = fixed.complete(fixed.fixed), fixed.protocol.outer
+            setting, outer = fixed.complete({**fixed.fixed, **changes}), fixed.protocol.outer
             sources.append(StudySource(name=name, trial=None, score=None))
         else:
             chosen = choose(name, origin())
-            setting, outer, source = chosen.setting, chosen.study.protocol.outer, chosen.source
+            setting, outer = change(chosen.setting, changes), chosen.study.protocol.outer
+            source = chosen.source
             sources.append(source)
             say(f"Training trial {source.trial} of study {source.name} ({source.score:.4f}).")
-        settings.append(replace(setting, **changes))
+        settings.append(setting)
         outers.append(outer)
     return settings, outers[0], sources
 

@@ -131,8 +131,8 @@ def test_a_killed_training_goes_on_and_ends_the_same(work: Path, extracted: obje
 def test_wrong_settings_are_all_named(work: Path, extracted: object) -> None:
     wrong = mmsa(work, "train", "--set", "fusio=x", "--set", "text_dim=wide", code=2).stderr
     assert "fusio: unknown" in wrong
-    assert "text_dim: 'wide' is no int" in wrong
+    assert "text_dim: 'wide', a whole number is expected" in wrong
     wrong = mmsa(work, "train", "--set", "level=words", "--set", "ema=2", code=2).stderr
-    assert "level: unknown value 'words'" in wrong
+    assert "level: 'words', valid: pooled, tokens" in wrong
     assert "ema: 2.0" in wrong
     assert "Unknown outer split 'luck'" in mmsa(work, "train", "--outer", "luck", code=2).stderr

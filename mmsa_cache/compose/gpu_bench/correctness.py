@@ -19,7 +19,7 @@ from fuse.losses.acb import STATISTICS
 from fuse.losses.losses import LOSSES
 from fuse.models.fusions import FUSIONS
 from fuse.models.kernel import KERNEL
-from fuse.setting import Setting
+from fuse.setting import Level, Setting
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import predict
 from fuse.training.task import Task
@@ -131,7 +131,12 @@ def stacked(bench: Bench, bank: FeatureBank) -> None:
     """Members trained as one stack against the same members trained one by one."""
     every = np.arange(len(bank))
     tasks = [Task(every[every % 3 != k], every[every % 3 == k], k) for k in range(3)]
-    for fusion, level in (("concat", "pooled"), ("encoder", "pooled"), ("attention", "tokens")):
+    pairs: list[tuple[str, Level]] = [
+        ("concat", "pooled"),
+        ("encoder", "pooled"),
+        ("attention", "tokens"),
+    ]
+    for fusion, level in pairs:
         with bench.figures.attempt(f"stack of {fusion}, {level}"):
             setting = replace(SMALL, fusion=fusion, level=level)
             together, alone = (

@@ -15,7 +15,7 @@ from torch import Tensor
 from extract.plan import Row
 from extract.shards import encode_rows
 from extract.streams import Halving
-from fuse.setting import Setting
+from fuse.setting import Level, Setting
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.errors import DeviceError
@@ -29,7 +29,8 @@ _OUT_OF_MEMORY = "CUDA out of memory. (injected)"
 
 def run(bench: Bench) -> None:
     """Measures a stack, then takes the memory away at every place that needs it."""
-    for fusion, level in (("concat", "pooled"), ("attention_concat", "tokens")):
+    pairs: tuple[tuple[str, Level], ...] = (("concat", "pooled"), ("attention_concat", "tokens"))
+    for fusion, level in pairs:
         with bench.figures.attempt(f"stack of {bench.sizes.stack}, {fusion}, {level}"):
             _stack(bench, fusion, level)
     _ends(bench, "bank that does not fit", lambda: _bank(bench))
@@ -41,7 +42,7 @@ def run(bench: Bench) -> None:
     _ends(bench, "out of memory while training", lambda: _training(bench))
 
 
-def _stack(bench: Bench, fusion: str, level: str) -> None:
+def _stack(bench: Bench, fusion: str, level: Level) -> None:
     """Peak memory of a group trained together, beside the features."""
     bank = bench.bank(bench.device)
     every, members = np.arange(len(bank)), bench.sizes.stack

@@ -265,7 +265,7 @@ def test_a_kill_loses_only_what_is_in_work(tmp_path: Path) -> None:
         (
             ["fusion=concat,bilinear", "epochs=x,2"],
             [],
-            ["'bilinear', valid: ", "epochs: 'x' is no"],
+            ["'bilinear', valid: ", "epochs: 'x', a whole number is expected"],
         ),
         (["loss=ce,ce"], [], ["loss: a value stands twice"]),
         (["loss"], [], ["loss: write KEY=VALUE,VALUE"]),
@@ -304,7 +304,7 @@ def test_stopping_on_the_judged_rows_learns_from_all_others() -> None:
         assert sorted([*unit.train.tolist(), *unit.judged.tolist()]) == list(range(len(LABELS)))
     with pytest.raises(SettingsError, match="holds no fold back"):
         trainings_of(stop="judged")
-    with pytest.raises(SettingsError, match="stop: Input should be 'held-out' or 'judged'"):
+    with pytest.raises(SettingsError, match="stop: 'never', valid: held-out, judged"):
         trainings_of(stop="never")
 
 

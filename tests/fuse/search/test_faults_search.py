@@ -19,9 +19,8 @@ import pytest
 
 from fuse.search.dispatch import RETRIES
 from fuse.search.pool import Process
-from fuse.search.space import restored
 from fuse.search.worker import serve
-from fuse.setting import Setting
+from fuse.setting import Setting, restore
 from tests.support.fake_search import FakeFit, make_study, run, score_of, start_thread
 from tests.support.faulty import fork
 from tests.support.study_records import assert_gone, figures, states, trials_of
@@ -121,7 +120,7 @@ def test_killed_workers_and_coordinators_lose_nothing(
         if trial.state.name == "FAIL":
             assert deaths == RETRIES + 1
             continue
-        setting = restored(trial.user_attrs["setting"])
+        setting = restore(trial.user_attrs["setting"])
         units = [score_of(setting, fold) for fold in range(3)]
         assert sorted(trial.user_attrs["result"]["units"]) == pytest.approx(sorted(units))
     assert not list(tmp_path.glob(".s.db.owner-*")), "locks of the dead stay"

@@ -32,12 +32,11 @@ from fuse.search.ledger import Ledger
 from fuse.search.pruning import Rule, step_of
 from fuse.search.sampling import draw
 from fuse.search.selection import Scored, optimism, select, ties
-from fuse.search.space import restored
 from fuse.search.study import Study
 from fuse.search.study_file import find_study, known_studies, read_study
 from fuse.search.trial_record import Trial, TrialRecord
 from fuse.search.worker import Judgement
-from fuse.setting import Setting
+from fuse.setting import Setting, restore
 from mmsa_cache.data.splits import outer_split
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from tests.support import fake_search
@@ -170,7 +169,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     deaths = [t.user_attrs.get("deaths", 0) for t in trials_of(tmp_path / "s.db")]
     assert sum(deaths) == 2
     for trial in trials_of(tmp_path / "s.db"):
-        setting = restored(trial.user_attrs["setting"])
+        setting = restore(trial.user_attrs["setting"])
         offsets = np.array(trial.user_attrs["result"]["units"]) - score_of(setting, 0)
         assert set(np.round(offsets, 6)) <= {0.0, 0.01, 0.02}
 
@@ -431,7 +430,7 @@ def test_trials_side_by_side_are_compared_with_finished_ones_only(tmp_path: Path
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     assert len(complete) >= 5
     truth = {
-        t.number: np.mean([score_of(restored(t.user_attrs["setting"]), f) for f in range(3)])
+        t.number: np.mean([score_of(restore(t.user_attrs["setting"]), f) for f in range(3)])
         for t in trials
     }
     best = max(truth, key=lambda number: truth[number])
@@ -551,11 +550,11 @@ def test_train_finds_the_choice_and_where_it_came_from(tmp_path: Path) -> None:
 
 def test_a_setting_in_a_database_is_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fusion: 'glue', valid: concat"):
-        restored({"fusion": "glue"})
+        restore({"fusion": "glue"})
     with pytest.raises(ValueError, match="text_dim: 'big' is str, a whole number is expected"):
-        restored({"text_dim": "big"})
+        restore({"text_dim": "big"})
     with pytest.raises(ValueError, match="colour: unknown"):
-        restored({"colour": 1})
+        restore({"colour": 1})
 
 
 def made_up(number: int, value: float, **params: Any) -> Trial:
@@ -682,13 +681,12 @@ beta = { values = [0.5], when = { loss = ["abc"] } }
         read_study(path)
     problems = caught.value.problems
     assert problems == [
-        "protocol.outer: Input should be 'report', 'report-parity' or 'grouped' (received 'inner')",
-        "protocol.folds: Input should be greater than or equal to 2 (received 1)",
-        "protocol.metric: Input should be 'macro_f1', 'accuracy' or 'neg_log_loss' "
-        "(received 'luck')",
+        "protocol.outer: 'inner', valid: report, report-parity, grouped",
+        "protocol.folds: 1, a number from 2 is expected",
+        "protocol.metric: 'luck', valid: macro_f1, accuracy, neg_log_loss",
         "protocol.seed: unknown key (near: seeds)",
-        "sampler.kind: Input should be 'tpe' or 'random' (received 'magic')",
-        "pruner.keep: Input should be less than 1 (received 2)",
+        "sampler.kind: 'magic', valid: tpe, random",
+        "pruner.keep: 2, a number below 1 is expected",
         "fixed.text_dim: 'wide' is str, a whole number is expected",
         "fixed.variants: 1 is int, true or false is expected",
         problems[8],
@@ -699,7 +697,7 @@ beta = { values = [0.5], when = { loss = ["abc"] } }
         "space.weight_decay: log needs a low above 0",
         "space.fusion: has no range, write a list",
         problems[15],
-        "space.level: unknown value 'words', valid: pooled, tokens",
+        "space.level: 'words', valid: pooled, tokens",
         "space.alpha: when.los: unknown parameter (near: loss)",
         problems[18],
         "protocoll: unknown key (near: protocol)",
@@ -728,7 +726,7 @@ def test_every_shipped_study_is_right() -> None:
         study = read_study(find_study(name))
         for number in range(20):
             _, setting = drawn(study, number)
-            assert restored(asdict(setting)) == setting
+            assert restore(asdict(setting)) == setting
     report = read_study(find_study("report-table"))
     assert report.candidates("learning_rate") == [5e-6, 1e-5, 2e-5, 8e-5, 1e-4]
     assert report.candidates("text_dim") == [128, 256, 512]
