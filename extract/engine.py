@@ -23,6 +23,7 @@ import torch
 
 from mmsa_cache.errors import DataError
 from mmsa_cache.native.memory import reused, trim
+from mmsa_cache.native.threads import one_thread
 from mmsa_cache.store.schema import Shard
 
 from .plan import Job, Prepared, Row, read_rows
@@ -114,7 +115,7 @@ def _encoded(
         DataError: As `extract` says, once what comes before the unreadable row is taken.
         DeviceError: As `assemble` says.
     """
-    pool = ThreadPoolExecutor(workers.readers, "read", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(workers.readers, "read", one_thread)
     streams = Streams(device, workers.streams)
     problems: list[str] = []
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from extract.encoders.protocol import Encoded, Encoder
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.native.cores import usable_cores
+from mmsa_cache.native.threads import one_thread
 
 from .plan import plan_batches
 
@@ -88,8 +89,8 @@ class Streams:
     """
 
     def __init__(self, device: torch.device, count: int) -> None:
-        single = (torch.set_num_threads, (1,)) if device.type == "cpu" else (None, ())
-        self._pool = ThreadPoolExecutor(count, "encode", *single)
+        start = one_thread if device.type == "cpu" else None
+        self._pool = ThreadPoolExecutor(count, "encode", start)
 
     def submit(
         self, model: Halving, inputs: Sequence[Tensor], batch_size: int, first: int = 0

@@ -27,7 +27,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def find(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    def find(self, identity: Mapping[str, object]) -> dict[str, Any] | None:
         """What `put` was given for the same identity; None where there is nothing whole."""
         try:
             found = parse_json(read_plain(self._path(identity), _MAX_BYTES))
@@ -36,7 +36,7 @@ class Shelf:
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def put(self, identity: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    def put(self, identity: Mapping[str, object], record: Mapping[str, object]) -> None:
         """Keeps a record, whole or not at all."""
         self._folder.mkdir(parents=True, exist_ok=True)
         content = {"of": identity, "record": record}
@@ -56,5 +56,5 @@ class Shelf:
         except Timeout as error:
             raise SettingsError(f"Another process works on {self._folder}.", "Wait.") from error
 
-    def _path(self, identity: Mapping[str, Any]) -> Path:
+    def _path(self, identity: Mapping[str, object]) -> Path:
         return self._folder / f"{digest(identity)[:24]}.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ class ImageSpec:
     """An image encoder, resolved to local files but not loaded."""
 
     name: str
-    kwargs: dict[str, Any]
+    kwargs: Fields
     file: Path | None
     """safetensors weights, or None for random ones."""
     random_seed: int | None
@@ -100,7 +99,7 @@ class ImageSpec:
 def resolve_image(
     model: str,
     weights: str,
-    kwargs: dict[str, Any],
+    kwargs: Fields,
     *,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
@@ -185,6 +184,7 @@ def resolve_joint_image(
         ModelError: It cannot be found, or has no safetensors weights.
     """
     folder, name, source = resolve_folder(model, weights, seed)
+    own = input_settings(folder)
     return ImageSpec(
         name=name,
         kwargs={},
@@ -193,7 +193,10 @@ def resolve_joint_image(
         folder=folder,
         options=options,
         source=source,
-        **input_settings(folder),
+        size=own.size,
+        crop=own.crop,
+        mean=own.mean,
+        std=own.std,
     )
 
 

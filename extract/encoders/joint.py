@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -120,29 +120,36 @@ class JointTextTower:
         return self._model.to(device)
 
 
-def input_settings(folder: Path) -> dict[str, Any]:
-    """Side, crop, channel means and deviations of a joint model's pictures.
+class InputSettings(NamedTuple):
+    """How pictures are brought to a model's square input."""
+
+    size: int
+    """Side in pixels."""
+    crop: float | None
+    """1.0: the short side fits and the middle is cut out; None: the whole picture is squashed."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def input_settings(folder: Path) -> InputSettings:
+    """What a joint model was trained on, by its ``preprocessor_config.json`` if there is one.
 
     Args:
-        folder: The model's files; ``preprocessor_config.json`` says what it was trained on.
-
-    Returns:
-        ``size`` in pixels, ``crop`` (1.0: the short side fits and the middle is cut out; None: the
-        whole picture is squashed), ``mean`` and ``std``.
+        folder: The model's files.
     """
     path = folder / "preprocessor_config.json"
-    found: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    found = json.loads(path.read_bytes()) if path.is_file() else {}
     config = json.loads((folder / "config.json").read_bytes())
     own = (config.get("vision_config") or {}).get("image_size", 224)
     size = found.get("crop_size") if found.get("do_center_crop") else found.get("size")
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")
-    return {
-        "size": int(size or own),
-        "crop": 1.0 if found.get("do_center_crop", not path.is_file()) else None,
-        "mean": tuple(found.get("image_mean") or _CLIP_MEAN),
-        "std": tuple(found.get("image_std") or _CLIP_STD),
-    }
+    return InputSettings(
+        int(size or own),
+        1.0 if found.get("do_center_crop", not path.is_file()) else None,
+        tuple(found.get("image_mean") or _CLIP_MEAN),
+        tuple(found.get("image_std") or _CLIP_STD),
+    )
 
 
 class JointImageTower:

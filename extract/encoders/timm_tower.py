@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmsa_cache.errors import ModelError
+from mmsa_cache.store.fingerprint import Fields
 
 from .compat import prepare_torchvision
 from .layers import check_layer, pick_states
@@ -33,7 +34,7 @@ class TimmTower:
     """
 
     def __init__(
-        self, name: str, kwargs: Mapping[str, Any], file: Path | None, random_seed: int | None
+        self, name: str, kwargs: Fields, file: Path | None, random_seed: int | None
     ) -> None:
         prepare_torchvision()
         import timm

@@ -28,11 +28,36 @@ from mmsa_cache.errors import BadFileError
 DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
 RESIZE = "torch-bicubic-antialias-uint8"
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-MAX_PIXELS = 64_000_000
-MIN_SIDE = 8
-MAX_ASPECT = 50.0
 
 
+@dataclass(frozen=True, slots=True)
+class PictureLimits:
+    """Sizes of pictures that are decoded; all others are bad files."""
+
+    max_pixels: int = 64_000_000
+    min_side: int = 8
+    """Pixels."""
+    max_aspect: float = 50.0
+    """Longer side by shorter side."""
+
+    def check(self, width: int, height: int, name: str) -> None:
+        """Refuses a picture by its size in pixels.
+
+        Raises:
+            BadFileError: It is too large, too small or too narrow.
+        """
+        size = f"{name}: {width}×{height} pixels"
+        if width * height > self.max_pixels:
+            raise BadFileError(
+                "too many pixels", f"{size}, more than the limit of {self.max_pixels}"
+            )
+        if min(width, height) < self.min_side:
+            raise BadFileError("too small", f"{size}, a side is shorter than {self.min_side}")
+        if max(width, height) > self.max_aspect * min(width, height):
+            raise BadFileError("too narrow", f"{size}, longer than {self.max_aspect:.0f} : 1")
+
+
+LIMITS = PictureLimits()
 CMYK, DEEP, TURNED, ALPHA, PALETTE, FRAMES = CHANGES = (
     "CMYK",
     "16 bit",
@@ -89,7 +114,7 @@ def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
     try:
         with _STRICT, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            _check_size(width, height, name)
+            LIMITS.check(width, height, name)
             if least and image.format == "JPEG":
                 image.draft(None, (least, least))
             image.load()
@@ -137,7 +162,7 @@ def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
         return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-        _check_size(width, height, name)
+        LIMITS.check(width, height, name)
         if colorspace not in ("YCbCr", "RGB", "Gray"):
             return None
         # libjpeg-turbo would take any eighth; only the halvings have fast paths.
@@ -150,16 +175,6 @@ def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
             raise
         return None
     return Picture(pixels, width, height, ())
-
-
-def _check_size(width: int, height: int, name: str) -> None:
-    size = f"{name}: {width}×{height} pixels"
-    if width * height > MAX_PIXELS:
-        raise BadFileError("too many pixels", f"{size}, more than the limit of {MAX_PIXELS}")
-    if min(width, height) < MIN_SIDE:
-        raise BadFileError("too small", f"{size}, a side is shorter than {MIN_SIDE}")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise BadFileError("too narrow", f"{size}, longer than {MAX_ASPECT:.0f} : 1")
 
 
 def _changes(image: Image.Image, data: bytes) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from mmsa_cache.data.pairs import BadRow, Fault, Sample, picture_of
 from mmsa_cache.errors import BadFileError
 from mmsa_cache.native.cores import usable_cores
 
-from .decode import MIN_SIDE, decode
+from .decode import LIMITS, decode
 
 _PIECE = 64
 """Pictures that one thread tries at a time."""
@@ -41,7 +41,7 @@ def _try(samples: Sequence[Sample]) -> list[BadRow]:
     found = []
     for sample in samples:
         try:
-            decode(picture_of(sample), sample.image_path.name, MIN_SIDE)
+            decode(picture_of(sample), sample.image_path.name, LIMITS.min_side)
         except OSError as error:
             fault = Fault("unreadable", f"{sample.image_path.name}: {error.strerror}")
         except BadFileError as error:

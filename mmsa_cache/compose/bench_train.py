@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from pydantic import JsonValue
 
 from extract.plan import Row, read_rows
@@ -12,6 +11,7 @@ from fuse import bench
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.device import device_name
+from mmsa_cache.native.threads import threads as computing_with
 
 from .live import reader_of
 from .session import Session
@@ -29,12 +29,10 @@ def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, Json
     bank = session.bank("train").to(session.device)
     folders = [session.cache("train", modality).folder for modality in MODALITIES]
     names = session.classes
-    every = torch.get_num_threads()
     record = bench.bench_reading(folders, bank.guids, rounds)
-    torch.set_num_threads(threads)
-    record |= bench.bench_epochs(bank, names, rounds)
-    record |= bench.bench_folds(bank, names, rounds)
-    torch.set_num_threads(every)
+    with computing_with(threads):
+        record |= bench.bench_epochs(bank, names, rounds)
+        record |= bench.bench_folds(bank, names, rounds)
     in_loop = bench.bench_encoders_in_loop(_encode_now(session), bank, names, rounds)
     record["encoders_in_loop_batch_seconds"] = in_loop
     record["ratio_encoders_in_loop"] = in_loop * record["batches"] / record["epoch_seconds"]

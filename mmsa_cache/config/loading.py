@@ -21,14 +21,14 @@ from .settings import CONFIG_NAME, Settings
 from .toml_file import read_toml
 
 ENV_PREFIX = "MMSA_"
-# Every path a file may set, so that it can be taken relative to that file; the second kind may be
-# a name as well.
-_PATHS = (("data", "root"), ("cache", "dir"))
-_PATHS_IF_THERE = (("text", "model"), ("image", "weights"), ("joint", "model"))
+_PATHS = {("data", "root"), ("cache", "dir")}
+"""Keys of paths; they are relative to the file that sets them."""
+_PATHS_IF_THERE = {("text", "model"), ("image", "weights"), ("joint", "model")}
+"""Keys of paths or names; what does not exist is a name."""
 
 
 def load_settings(
-    flags: Mapping[str, Any] | None = None,
+    flags: Mapping[str, object] | None = None,
     *,
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
@@ -49,7 +49,7 @@ def load_settings(
     merged: dict[str, Any] = {}
     origin: dict[tuple[str, ...], str] = {}
 
-    def put(path: tuple[str, ...], value: Any, source: str) -> None:
+    def put(path: tuple[str, ...], value: object, source: str) -> None:
         target = merged
         for key in path[:-1]:
             target = target.setdefault(key, {})
@@ -76,11 +76,8 @@ def load_settings(
             )
             problems.append(f"{source}: {'.'.join(where)}: {_explain(item, where)}")
     if problems:
-        raise SettingsError(
-            f"{len(problems)} setting(s) cannot be used.",
-            "Correct all of them.",
-            problems,
-        )
+        message = f"{len(problems)} setting(s) cannot be used."
+        raise SettingsError(message, "Correct all of them.", problems)
     return settings
 
 
@@ -97,41 +94,39 @@ def _explain(item: Any, where: tuple[str, ...]) -> str:
     return f"unknown key; known: {', '.join(sorted(model.model_fields))}"
 
 
-def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], Any]]:
+def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], object]]:
     if not path.is_file():
         return []
     try:
-        table = read_toml(path)
-    except (OSError, ValueError) as error:
+        table = _resolved(path.parent, "", read_toml(path))
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{CONFIG_NAME}: not valid TOML: {error}")
         return []
-    found: list[tuple[tuple[str, ...], Any]] = []
+    found: list[tuple[tuple[str, ...], object]] = []
     for section, content in table.items():
-        if not isinstance(content, dict):
+        if isinstance(content, dict):
+            found += [((section, key), value) for key, value in content.items()]
+        else:
             found.append(((section,), content))
-            continue
-        for key, value in content.items():
-            if (section, key) in _PATHS and isinstance(value, str):
-                value = path.parent / _from_home(value)
-            elif (section, key) in _PATHS_IF_THERE:
-                value = _path_if_there(path.parent, value)
-            elif section == "encoders" and isinstance(value, dict):
-                value = {part: _own_paths(path.parent, part, own) for part, own in value.items()}
-            found.append(((section, key), value))
     return found
 
 
-def _own_paths(folder: Path, section: str, content: Any) -> Any:
-    """The same for a section of a named encoder."""
-    if not isinstance(content, dict):
-        return content
-    return {
-        key: _path_if_there(folder, value) if (section, key) in _PATHS_IF_THERE else value
-        for key, value in content.items()
-    }
+def _resolved(folder: Path, section: str, table: dict[str, object]) -> dict[str, object]:
+    """A table whose paths, on all levels, are those of files relative to a folder."""
+    found: dict[str, object] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found[key] = _resolved(folder, key, value)
+        elif (section, key) in _PATHS and isinstance(value, str):
+            found[key] = folder / _from_home(value)
+        elif (section, key) in _PATHS_IF_THERE:
+            found[key] = _path_if_there(folder, value)
+        else:
+            found[key] = value
+    return found
 
 
-def _path_if_there(folder: Path, value: Any) -> Any:
+def _path_if_there(folder: Path, value: object) -> object:
     """A name stays a name; what exists relative to the file becomes that path."""
     if isinstance(value, str) and os.path.exists(folder / _from_home(value)):  # noqa: PTH110
         return str(folder / _from_home(value))  # (Path.exists raises for names that are too long)
@@ -146,7 +141,7 @@ def _from_home(path: str) -> Path:
 
 def _from_environment(
     environ: Mapping[str, str], problems: list[str]
-) -> list[tuple[tuple[str, ...], Any, str]]:
+) -> list[tuple[tuple[str, ...], object, str]]:
     known: dict[str, tuple[str, ...]] = {}
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
@@ -154,14 +149,14 @@ def _from_environment(
                 known[f"{ENV_PREFIX}{name}_{key}".upper()] = (name, key)
         elif name != "encoders":
             known[f"{ENV_PREFIX}{name}".upper()] = (name,)
-    found: list[tuple[tuple[str, ...], Any, str]] = []
+    found: list[tuple[tuple[str, ...], object, str]] = []
     for name, text in sorted(environ.items()):
         if not name.startswith(ENV_PREFIX):
             continue
         if name not in known:
             problems.append(f"{name}: unknown variable; known: {', '.join(sorted(known))}")
             continue
-        value: Any = text
+        value: object = text
         if name.endswith(("_KWARGS", "_MEAN", "_STD", "_POOL_LAYERS")):
             try:
                 value = tomllib.loads(f"value = {text}")["value"]

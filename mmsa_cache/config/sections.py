@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from mmsa_cache.errors import SettingsError
 
@@ -131,7 +131,7 @@ class ImageSettings(Section):
     """timm name."""
     weights: str = "pretrained"
     """``pretrained`` (from the hub), a safetensors FILE, or ``random`` (seeded)."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     """Further arguments of ``timm.create_model``."""
     mean: tuple[float, float, float] | None = None
     """Channel means on a 0–1 scale; default: the model's own."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmsa_cache.disk import parse_json, read_plain, write_atomically
 from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.native.cores import usable_cores
 
 from . import shard_file
 from .manifest import (
@@ -97,7 +98,7 @@ def _times(directory: Path, entry: ShardEntry) -> tuple[int, int, int]:
 
 def check_each(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntry]) -> None:
     """Checks entries side by side: hashing releases the interpreter."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for _ in pool.map(check, entries):
             pass
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from extract.inputs.decode import PictureLimits
 from fuse.figures.metrics import probability_score, score
 from mmsa_cache.compose.report.attention import Attended, Maps
 from mmsa_cache.compose.report.charts import (
@@ -545,7 +546,7 @@ def test_a_picture_that_cannot_be_opened_becomes_a_note(run: Path, tmp_path: Pat
 def test_a_picture_of_too_many_pixels_is_not_decoded(
     run: Path, posts: dict[str, Post], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extract.inputs.decode.MAX_PIXELS", 500 * 250 - 1)
+    monkeypatch.setattr("extract.inputs.decode.LIMITS", PictureLimits(max_pixels=500 * 250 - 1))
     assert "The picture cannot be opened." in Page(render(run, posts)).text
 
 
