@@ -134,7 +134,7 @@ def _model_only(
     batch_size: int,
     shard_rows: int,
 ) -> float:
-    """Seconds of the forward passes alone, over batches that lie in memory."""
+    """Seconds of the forward passes alone, over batches in memory."""
     chunks = [rows[i : i + shard_rows] for i in range(0, len(rows), shard_rows)]
     inputs = [read_rows(chunk, reader, encoder).inputs for chunk in chunks]
     streams, model = Streams(device, workers.streams), Halving(encoder)

@@ -81,12 +81,12 @@ def extract(
     with reused(), contextlib.closing(every) as shards:
         for job, pieces in zip(jobs, work, strict=True):
             trim()  # the encoder before had batches of other sizes
-            told = False
+            noticed = False
             with job.watch() as advance:
                 for piece in pieces:
                     shard = next(shards)
-                    if piece.model.halved and not told:
-                        told = True
+                    if piece.model.halved and not noticed:
+                        noticed = True
                         job.notice(
                             f"No memory for {batch_size} rows at once: half as many are run."
                         )
@@ -140,7 +140,7 @@ def _encoded(
         # (A loop variable would keep a shard's batches until the next one is ready.)
         yield from map(functools.partial(assemble, timings=timings), _ahead(queued(), ahead))
         if problems:  # what comes before the unreadable row is sealed by now
-            # Of the rest only the problems are of interest: inputs of all rows are too large.
+            # Only the problems of the rest are collected: inputs of all rows need too much memory.
             for _, tasks in reading:
                 while tasks:
                     problems += tasks.pop(0).result().problems
@@ -198,7 +198,7 @@ def _unreadable(problems: Sequence[str]) -> DataError:
     unique = list(dict.fromkeys(problems))
     return DataError(
         f"{len(unique)} sample(s) cannot be read; what was sealed before stays.",
-        "Mend the files or take their rows out of the label file, then run it again; or set the "
+        "Repair the files or remove their rows from the label file, then run it again; or set the "
         "rows aside: --on-bad skip.",
         unique,
     )

@@ -1,4 +1,4 @@
-"""What half precision does to the features: the same rows, computed in each precision."""
+"""The effect of half precision on features: the same rows, computed in each precision."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def precision_effect(
     device: torch.device,
     batch_size: int,
 ) -> dict[str, dict[str, float]]:
-    """Compares what would be stored with what float32 gives.
+    """Compares the stored features of each precision with those of float32.
 
     Args:
         spec: The encoder.
-        rows: What it is given.
+        rows: Its inputs.
         reader: Reads a row.
         device: Where the model runs.
         batch_size: Rows a forward pass.
@@ -46,7 +46,7 @@ def precision_effect(
 
 
 def difference(exact: Shard, rough: Shard) -> dict[str, float]:
-    """How far the features of two shards of the same rows lie apart.
+    """Differences between the features of two shards of the same rows.
 
     Returns:
         ``mean_absolute`` and ``largest_absolute`` difference over all positions and pools,

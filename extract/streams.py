@@ -127,7 +127,7 @@ def _encode(model: Halving, batch: list[Tensor]) -> tuple[list[Encoded], float]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A queued batch: the places of its rows, and what will come of them."""
+    """A queued batch: the positions of its rows in the shard, and its future features."""
 
     places: list[int]
     task: Future[tuple[list[Encoded], float]]

@@ -1,4 +1,4 @@
-"""What a person sees: everything human goes to standard error, results to standard output."""
+"""Console output: messages for people on standard error, results on standard output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Advance = Callable[[int, str], None]
 
 
 def say(message: str, style: str | None = None) -> None:
-    """Prints one line for a person. Data is never read as markup or as terminal commands."""
+    """Prints one line for people. Data is never read as markup or as terminal commands."""
     human.print(visible(message), style=style, markup=False)
 
 

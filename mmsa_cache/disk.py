@@ -1,7 +1,7 @@
-"""Writing files whole or not at all, and reading what nobody vouches for.
+"""Writes files atomically, and reads untrusted ones.
 
-All that the store changes goes through the steps of a `Disk`; tests hand in disks that fail, or end
-the process, at any one of them.
+The store changes files only through the steps of a `Disk`; tests pass disks that fail, or end the
+process, at any of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from .errors import DiskError
 
 TEMPORARY = ".tmp-"
-"""How the names of files begin that are not whole yet."""
+"""Start of the names of unfinished files."""
 _PIECE = 8 << 20
 """Bytes of one write."""
 _count = itertools.count()
@@ -58,7 +58,7 @@ DISK = Disk()
 
 @contextlib.contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Says of failed steps what could not be written.
+    """Names the file that could not be written when a step fails.
 
     Raises:
         DiskError: A step failed.
@@ -70,7 +70,8 @@ def writing(place: Path) -> Iterator[None]:
     except OSError as error:
         raise DiskError(
             f"{place} cannot be written: {error.strerror or error}.",
-            "Nothing partial was published. Mend the disk or make room; the same command goes on.",
+            "Nothing partial was published. Repair the disk or free space; the same command "
+            "resumes.",
         ) from error
 
 
@@ -95,7 +96,7 @@ def write_new(path: Path, content: bytes, disk: Disk = DISK) -> None:
 
 
 def discard(path: Path, disk: Disk = DISK) -> None:
-    """Removes a file that is not whole, if that can be done now."""
+    """Removes an unfinished file, if possible."""
     with contextlib.suppress(OSError):
         disk.remove(path)
 
@@ -118,7 +119,7 @@ def make_folders(path: Path, disk: Disk = DISK) -> None:
 
 
 def write_atomically(path: Path, content: bytes, disk: Disk = DISK) -> None:
-    """Replaces a file whole or not at all.
+    """Replaces a file atomically.
 
     Raises:
         DiskError: It stays as it was.
@@ -143,12 +144,12 @@ def glob_escaped(name: str) -> str:
 
 
 def own_mark() -> str:
-    """``MACHINE-PROCESS``, for names of what goes when this process ends."""
+    """``MACHINE-PROCESS``, for names of temporary files of this process."""
     return f"{platform.node()}-{os.getpid()}"
 
 
 def is_left(mark: str) -> bool:
-    """Whether a mark (and what follows it after a dot) is of an ended process of this machine."""
+    """Whether a mark (up to a dot) names an ended process of this machine."""
     number = mark.removeprefix(f"{platform.node()}-").partition(".")[0]
     if not mark.startswith(f"{platform.node()}-") or not number.isdecimal():
         return False

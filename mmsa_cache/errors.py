@@ -89,7 +89,7 @@ class CacheError(MmsaError):
 
 
 class CacheNotFoundError(CacheError, FileNotFoundError):
-    """No cache lies where one was expected."""
+    """There is no cache where one was expected."""
 
 
 class StaleCacheError(CacheError):

@@ -18,7 +18,7 @@ _MAX_BYTES = 16 << 20
 
 
 class Shelf:
-    """Finished pieces of long work, a small file each, found again by what they are of.
+    """Finished pieces of long work, a small file each, addressed by their identity.
 
     Args:
         folder: Made when there is something to keep.
@@ -28,7 +28,7 @@ class Shelf:
         self._folder = folder
 
     def find(self, identity: Mapping[str, object]) -> dict[str, Any] | None:
-        """What `put` was given for the same identity; None where there is nothing whole."""
+        """What `put` was given for the same identity; None where there is none."""
         try:
             found = parse_json(read_plain(self._path(identity), _MAX_BYTES))
             same = canonical(found["of"]) == canonical(identity)
@@ -37,7 +37,7 @@ class Shelf:
             return None
 
     def put(self, identity: Mapping[str, object], record: Mapping[str, object]) -> None:
-        """Keeps a record, whole or not at all."""
+        """Stores a record atomically."""
         self._folder.mkdir(parents=True, exist_ok=True)
         content = {"of": identity, "record": record}
         write_atomically(self._path(identity), json.dumps(content).encode() + b"\n")

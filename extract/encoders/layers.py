@@ -66,7 +66,7 @@ def mean_pools(
         if mean.shape[1] != dim:
             raise ModelError(
                 f"{name}: layer {layer} has {mean.shape[1]} features, the layer that is kept has "
-                f"{dim}; both cannot lie in one cache.",
+                f"{dim}; one cache cannot hold both.",
                 "Leave it out of pool_layers: a hierarchical model's stages differ.",
             )
     return {f"mean@{layer}": mean for layer, mean in zip(layers, means, strict=True)}

@@ -40,7 +40,7 @@ class TokenCount:
     tokens: int
     """Special ones included, before anything is truncated."""
     unknown: int
-    """Tokens that stand for what the vocabulary does not have."""
+    """Tokens for text outside the vocabulary."""
 
 
 _PIECE = 1024

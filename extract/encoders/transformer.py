@@ -14,7 +14,7 @@ from .compat import prepare_torchvision
 from .weights import files_sha256, text_folder
 
 NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""How transformers opens a folder: no network, and never the code that may lie in it. (Left unset,
+"""How transformers opens a folder: no network, and no code from it. (Left unset,
 it would ask on the terminal.)"""
 
 

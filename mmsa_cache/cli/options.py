@@ -54,7 +54,7 @@ SETTINGS: dict[str, tuple[str, Any]] = {
     "device": ("device", Device),
     "seed": ("seed", Annotated[int | None, typer.Option(help="Seed of everything random.")]),
 }
-"""Options that stand for a key of ``mmsa.toml``: name → key, type."""
+"""Options that set a key of ``mmsa.toml``: name → key, type."""
 MODELS = (
     "text_model",
     "text_weights",
@@ -65,6 +65,6 @@ MODELS = (
     "image_layer",
     "tokens",
 )
-"""Options that say which features there are."""
+"""Options of the encoders and their features."""
 ENCODERS = ("data", "encoding", "cache", *MODELS, "device")
 """Options of verbs that read or write caches."""

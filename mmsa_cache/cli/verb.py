@@ -1,4 +1,4 @@
-"""What makes a function a verb: shared options, errors in words, JSON."""
+"""Makes a function a verb: shared options, error messages, JSON output."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Call:
 
 
 def verb(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes a function that takes a `Call` first a verb: what it raises ends the command in words.
+    """Makes a function that takes a `Call` first a verb: its errors become messages and exit codes.
 
     Args:
         shared: Names of `SETTINGS` that it has as options, beside its own parameters, ``--json``
@@ -107,7 +107,7 @@ def verb(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 @contextlib.contextmanager
 def _ends_in_words(debug: bool) -> Iterator[None]:
-    """Turns mmsa's own errors, and what the system refuses, into a message and an exit code."""
+    """Turns mmsa's own errors and system errors into a message and an exit code."""
     try:
         with terminated_is_interrupted():
             yield
@@ -118,12 +118,12 @@ def _ends_in_words(debug: bool) -> Iterator[None]:
         say(f"error: {known}", style="red")
         raise typer.Exit(known.exit_code) from None
     except KeyboardInterrupt:
-        say("Stopped. What was finished stays; the same command goes on from there.")
+        say("Stopped. Finished work is kept; the same command resumes.")
         raise typer.Exit(130) from None
 
 
 def _refused(error: OSError | MemoryError) -> tuple[str, str]:
-    """Message and hint for what the system refused."""
+    """Message and hint of a system error."""
     if isinstance(error, MemoryError):
         return (
             "There is not enough memory.",
@@ -132,7 +132,7 @@ def _refused(error: OSError | MemoryError) -> tuple[str, str]:
     where = f"{error.filename}: " if error.filename else ""
     return (
         f"{where}{error.strerror or error}",
-        "Mend the disk, make room or change the rights; the same command goes on.",
+        "Repair the disk, free space or change the permissions; the same command resumes.",
     )
 
 

@@ -32,7 +32,7 @@ from .sieve import keep_good
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What became of one cache."""
+    """The outcome for one cache."""
 
     name: str
     """Its encoder's name in the settings."""
@@ -80,8 +80,8 @@ def extract_splits(
     session = Session(settings, samples={part: samples for part, (samples, _) in kept.items()})
     records = []
     for name in names:
-        # The caches of a name are written in one go, so that none waits for the end of the one
-        # before it. Every process takes their locks in this order.
+        # The caches of a name are written in one run, so that none waits for the one before it.
+        # Every process takes their locks in this order.
         with contextlib.ExitStack() as locks:
             targets = [
                 _Target(session, session.cache(part, modality, name))
@@ -135,7 +135,7 @@ class _Target:
         self.writer = CacheWriter(cache.folder, cache.fields, len(self.rows))
         nearest = nearest_cache(cache.folder.parent, cache.fields)
         if nearest is not None and nearest[1]:
-            self.say(f"the cache {nearest[0].name} does not serve:")
+            self.say(f"the cache {nearest[0].name} was made from something else:")
             for difference in nearest[1]:
                 say(f"  - {difference}")
 
@@ -143,7 +143,7 @@ class _Target:
         say(f"{self.title}: {text}")
 
     def say_waiting(self) -> None:
-        self.say("another extraction is at work here; waiting for it.")
+        self.say("another extraction is writing it; waiting.")
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[Callable[[int], None]]:

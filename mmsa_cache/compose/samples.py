@@ -17,7 +17,7 @@ def classes_of(settings: Settings) -> tuple[str, ...]:
 
 
 def load_samples(settings: Settings, split: str) -> list[Sample]:
-    """The samples that ``take_in`` gives; a person is told how many rows are left out."""
+    """The samples of `take_in`; prints how many rows are left out."""
     samples, report = take_in(settings, split)
     if report.aside:
         record = aside.path_of(settings.cache.dir, split)

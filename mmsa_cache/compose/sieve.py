@@ -1,7 +1,7 @@
 """Which rows an extraction encodes: good ones only. Bad rows are set aside, or end it.
 
-This comes before anything is encoded, since a cache is of the rows that it holds: one without the
-bad rows is, byte for byte, the cache of data that never had them.
+Rows are checked before anything is encoded: a cache without the bad rows equals, byte for byte, the
+cache of data that never had them.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def _good_rows(settings: Settings, found: Survey) -> tuple[list[Sample], Intake]
         raise DataError(
             f"{len(bad)} of {found.rows} rows of {found.split} are bad: {share:.2%}, and at most "
             f"{limit:.2%} may be set aside.",
-            "Mend the files, or raise --max-bad. mmsa check lists everything.",
+            "Repair the files, or raise --max-bad. mmsa check lists everything.",
             [message for row in bad for message in row.messages],
         )
-    gone = {row.guid for row in bad}
-    samples = [sample for sample in found.samples if sample.guid not in gone]
+    bad_guids = {row.guid for row in bad}
+    samples = [sample for sample in found.samples if sample.guid not in bad_guids]
     if not samples:
         raise DataError(f"No row of {found.split} is left.", SET_ASIDE)
     path = aside.write(settings.cache.dir, found.split, settings.data.folder, checked, bad)

@@ -33,7 +33,7 @@ def _encoder_name(name: str) -> str:
 
 
 class Settings(Section):
-    """Everything a command may be told."""
+    """All settings of a command."""
 
     data: DataSettings = DataSettings()
     text: TextSettings = TextSettings()
@@ -57,7 +57,7 @@ class Settings(Section):
     def with_encoder(self, modality: str, name: str) -> Settings:
         """These settings with a named encoder in the place of a modality's default one.
 
-        What they then say of the other modality counts for nothing.
+        Their sections of the other modality are not used then.
 
         Raises:
             SettingsError: There is no such encoder.
@@ -78,7 +78,7 @@ class Settings(Section):
         """These settings with two named encoders as the default ones, and no others.
 
         Raises:
-            SettingsError: There is no such encoder, or one side only is of a joint model.
+            SettingsError: There is no such encoder, or only one is part of a joint model.
         """
         one, two = self.with_encoder("text", text), self.with_encoder("image", image)
         if one.joint != two.joint:

@@ -2,7 +2,7 @@
 
 ``CACHE/SPLIT/set-aside.json`` lists them for each data folder: guid, line, what is wrong, and the
 hashes of the halves that can be used. A row is left out by stage two as long as its files are what
-they were; once one is mended the row counts again, and the cache is stale, which is said.
+they were; once one is repaired the row counts again, and the cache is stale, which is said.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Record(BaseModel):
 
 
 def path_of(cache: Path, split: str) -> Path:
-    """Where the record of a split lies."""
+    """Path of the record of a split."""
     return cache / split / RECORD
 
 

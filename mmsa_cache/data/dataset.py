@@ -24,7 +24,7 @@ from .intake import Intake
 from .pairs import BadRow, PairReader, Sample, picture_bytes
 
 SET_ASIDE = (
-    "Mend the files or take their rows out of the label file; or set them aside: "
+    "Repair the files or remove their rows from the label file; or set them aside: "
     "mmsa extract --on-bad skip. mmsa check lists everything."
 )
 
@@ -73,7 +73,7 @@ class Survey:
 def survey(data: DataSettings, split: str) -> Survey:
     """Reads one split in the order of its label file (unlabelled pairs: by guid).
 
-    Texts are read whole; pictures are hashed and their format is checked by content, but they
+    Texts are read completely; pictures are hashed and their format is checked by content, but they
     are decoded only by stage one.
 
     Args:

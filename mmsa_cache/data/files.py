@@ -54,7 +54,7 @@ def decode(data: bytes, name: str, encoding: str, errors: str, numbered: bool = 
 
 
 def read_inside(base: Path, name: str, limit: int, *, allow_empty: bool = False) -> bytes:
-    """Reads a file that must really lie in ``base`` (no link leads out) and be of sane size.
+    """Reads a file that must be inside ``base`` (links included) and within a size limit.
 
     Args:
         base: A resolved folder.

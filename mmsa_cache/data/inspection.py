@@ -1,7 +1,7 @@
-"""A look at every file of a data folder: what `mmsa check` knows, before it is put into words.
+"""Inspects every file of a data folder, for `mmsa check`.
 
-Nothing ends it: what is wrong with a label file, a text or a picture becomes a problem, and the
-rest is looked at all the same. Files are read as extraction reads them, by the same functions.
+A faulty label file, text or picture becomes a problem, and the inspection continues. Files are read
+by the same functions as in extraction.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .pairs import Fault, PairReader, image_format, is_valid
 LABEL_FILE = "label file"
 """Reason of everything that is wrong with a label file."""
 CODECS = ("ascii", "utf-8", "gb18030")
-"""Encodings that texts are tried in, to be told; none is ever taken that was not declared."""
+"""Encodings that texts are tried in, for the summary; only the declared one is used."""
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",)}
 _LOOK = 64
@@ -239,7 +239,7 @@ def _look_at_picture(
 
 
 def _unlisted(layout: Layout, listings: Sequence[Listing], posts: Sequence[Post]) -> list[str]:
-    """Names of texts and pictures that stand beside the listed ones, dotfiles left out."""
+    """Names of texts and pictures beside the listed ones, without dotfiles."""
     label_files = {path for files in layout.files.values() for path in files}
     listed = {guid for listing in listings for guid in listing.first_line}
     pictures = {post.picture for post in posts if post.picture is not None}

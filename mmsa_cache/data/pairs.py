@@ -1,6 +1,6 @@
-"""Single posts on disk: their text and their picture, read and judged.
+"""Single posts on disk: their text and their picture, read and checked.
 
-What is wrong with a file is told with a reason that faults can be counted by. Pictures are hashed
+Each fault has a reason, so that faults can be counted. Pictures are hashed
 and their format is checked by content; they are decoded only by stage one.
 """
 
@@ -107,7 +107,7 @@ class PairReader:
     """Reads the texts and pictures of single rows.
 
     Args:
-        listing: Says where the pairs lie, or where a table's image paths start.
+        listing: Names the folder of the pairs, or of a table.
         data: How texts are read.
 
     Raises:
@@ -152,7 +152,7 @@ class PairReader:
         return Fault(error.reason, f"{where}{error.message}")
 
     def text_bytes(self, row: LabelRow) -> bytes | None:
-        """The bytes of a row's text file; None where its text stands in a table.
+        """The bytes of a row's text file; None where a table holds its text.
 
         Raises:
             BadFileError: It cannot be read.
@@ -164,7 +164,7 @@ class PairReader:
         )
 
     def text(self, row: LabelRow, data: bytes | None) -> str:
-        """A row's whole text, stripped.
+        """A row's complete text, stripped.
 
         Args:
             row: The row.
@@ -192,7 +192,7 @@ class PairReader:
     def undecodable(self, row: LabelRow, data: bytes | None) -> int:
         """Places of a text that are not valid in the encoding.
 
-        Those of a table were replaced when it was read, and are told by what replaced them.
+        A table's were replaced when it was read; the replacement characters are counted.
         """
         if data is None:
             return 0 if self._data.encoding_errors == "strict" else (row.text or "").count("\ufffd")
@@ -241,7 +241,7 @@ def picture_of(sample: Sample) -> bytes:
     """The bytes of a sample's picture: those that were hashed when the data was read.
 
     Raises:
-        DataError: They are gone, or others by now.
+        DataError: They were removed or changed since.
     """
     name = sample.image_path.name
     try:

@@ -33,7 +33,7 @@ class FeatureBank:
         guids: Samples, in the order that indices count.
         labels: Class codes, −1 where unknown, (samples,).
         partial: Samples may lack a modality, which is then masked out.
-        choice: What else there is of the same samples.
+        choice: Banks of other encoders of the same samples.
 
     Raises:
         DamagedCacheError: A modality lacks samples, and ``partial`` is not set.
@@ -108,7 +108,7 @@ class FeatureBank:
         return Dims(self.text.dim, self.image.dim, vectors)
 
     def items(self, samples: Sequence[int] | np.ndarray, *, variants: bool) -> Tensor:
-        """Lists what an epoch goes through.
+        """Lists the items of an epoch.
 
         Args:
             samples: Sample indices.

@@ -1,7 +1,7 @@
 """The cached rows of one modality as tensors.
 
 Pooled vectors are one tensor; tokens stay memory-mapped shard by shard on the CPU (processes on one
-machine share the pages) or lie in one tensor on the GPU.
+machine share the pages) or are one tensor on the GPU.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class ModalityFeatures:
             whole = math.isqrt(counts[0])
             if len(counts) > 1 or whole * whole != counts[0] or not 1 <= side <= whole:
                 raise SettingsError(
-                    f"{self.name} has {counts} positions a row: no {side}×{side} grid comes of it.",
+                    f"{self.name} has {counts} positions a row: they form no {side}×{side} grid.",
                     "Set grid to 0 (all patches), or to at most the side of the model's own grid.",
                 )
             parts = []

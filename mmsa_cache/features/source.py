@@ -80,7 +80,7 @@ def shared_grids(
     Args:
         bank: An opened bank on the CPU.
         sides: Cells along each side; sides that an encoder cannot give are left out.
-        folder: Where the files may lie for a while.
+        folder: Where the temporary files go.
         pairs: See `BankSource.of`.
     """
     source = BankSource.of(bank, pairs)

@@ -15,7 +15,7 @@ _SECONDS_LATER = 0.02
 
 @contextlib.contextmanager
 def terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: in order, and resumable. Neither is lost."""
+    """SIGTERM ends a command as Ctrl-C does: orderly and resumable. No signal is lost."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -26,14 +26,14 @@ def terminated_is_interrupted() -> Iterator[None]:
     timed = hasattr(signal, "setitimer")  # not on Windows
     numbers = (signal.SIGTERM, signal.SIGALRM) if timed else (signal.SIGTERM,)
     before = [signal.signal(number, interrupt) for number in numbers]
-    told = sys.unraisablehook
+    hook_before = sys.unraisablehook
 
     def unraisable(lost: sys.UnraisableHookArgs) -> None:
         if timed and issubclass(lost.exc_type, KeyboardInterrupt):
             # It came within a finalizer, out of which nothing can be raised: it comes again.
             signal.setitimer(signal.ITIMER_REAL, _SECONDS_LATER)
         else:
-            told(lost)
+            hook_before(lost)
 
     sys.unraisablehook = unraisable
     try:
@@ -41,6 +41,6 @@ def terminated_is_interrupted() -> Iterator[None]:
     finally:
         if timed:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.unraisablehook = told
+        sys.unraisablehook = hook_before
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What lies in a cache folder: listing, looking into and removing caches. No model code."""
+"""Lists, shows and removes caches. No model code."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class CacheInfo:
 
 
 def list_caches(root: Path) -> list[CacheInfo]:
-    """Describes every folder under ``ROOT/SPLIT/MODALITY``; none ends the listing by its faults.
+    """Describes every folder under ``ROOT/SPLIT/MODALITY``; faulty ones are listed too.
 
-    Folders of other names, and links to folders, are nobody's caches.
+    Folders of other names and links to folders are ignored.
     """
     folders = {
         path.parent
@@ -98,7 +98,7 @@ def _describe(folder: Path) -> CacheInfo:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What became of one cache."""
+    """The outcome for one cache."""
 
     directory: Path
     bytes: int
@@ -107,13 +107,14 @@ class Removal:
 
 
 def remove_caches(caches: Iterable[CacheInfo], *, really: bool) -> list[Removal]:
-    """Removes caches, the manifest first: what an interruption leaves is unfinished, not damaged.
+    """Removes caches.
 
-    A cache that an extraction is at work on is left alone.
+    The manifest goes first: an interrupted removal leaves an unfinished cache, not a damaged one.
+    A cache that an extraction is writing is not removed.
 
     Args:
         caches: Of `list_caches`.
-        really: False only says what would go.
+        really: False only lists what would be removed.
     """
     return [
         Removal(info.directory, info.bytes, _remove(info.directory) if really else _WOULD)

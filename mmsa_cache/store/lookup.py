@@ -18,8 +18,8 @@ def find_cache(parent: Path, encoder: str, fields: Fields) -> Path:
     """The folder of the finished cache with exactly these fields.
 
     Raises:
-        StaleCacheError: Only caches with other fields lie there; the nearest one's are named.
-        CacheNotFoundError: None lies there.
+        StaleCacheError: Only caches with other fields are there; names those of the nearest one.
+        CacheNotFoundError: None is there.
     """
     directory = parent / fingerprint.cache_name(encoder, fields)
     if (directory / MANIFEST).is_file():

@@ -109,10 +109,10 @@ def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest:
 
 
 def lock_path(directory: Path) -> Path:
-    """The lock of a cache: whoever writes it or removes it holds this."""
+    """The lock of a cache, held while it is written or removed."""
     return directory.parent / f".{directory.name}.lock"
 
 
 def note_path(directory: Path) -> Path:
-    """Where it is noted which shards of a cache were found whole, and when they were touched."""
+    """File that notes when the shards of a cache were last verified."""
     return directory.parent / f".{directory.name}.verified"

@@ -37,7 +37,7 @@ def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -
 
     Args:
         directory: The cache's folder.
-        verify: Re-hash every file first that was not found whole since it was last touched.
+        verify: Re-hash every file that was touched since it was last verified.
         name: `RECEIPT` opens the sealed shards of an unfinished cache.
 
     Raises:
@@ -62,7 +62,7 @@ def _published(directory: Path, manifest: Manifest, name: str) -> tuple[ShardEnt
 
 
 def _verify_touched(directory: Path, manifest: Manifest) -> None:
-    """Hashes the shards whose size or times differ from when they were last found whole.
+    """Hashes the shards whose size or times changed since they were last verified.
 
     The change time, which no program can set, moves with every write; so what another program did
     to a file is seen at the next open, and an untouched cache opens without being read through.

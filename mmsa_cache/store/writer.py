@@ -1,6 +1,6 @@
 """Writing and sealing a cache.
 
-A shard is made in memory, hashed, written whole under a temporary name, fsynced, entered in the
+A shard is made in memory, hashed, written under a temporary name, fsynced, entered in the
 receipt ``manifest.partial.json``, renamed, and its directory fsynced. The receipt comes before the
 rename, so every published shard has its hash. When the last shard is there the receipt becomes
 ``manifest.json``. Nothing published is ever opened for writing again.
@@ -62,7 +62,7 @@ class CacheWriter:
 
         Raises:
             DiskError: Nothing can be written there.
-            StaleCacheError: What lies there was made from something else.
+            StaleCacheError: The cache there was made from something else.
             DamagedCacheError: A sealed shard is not what was sealed.
         """
         lock = FileLock(lock_path(self._directory))
@@ -100,7 +100,7 @@ class CacheWriter:
         return sum(entry.bytes for entry in self._manifest.shards)
 
     def _recover(self) -> None:
-        """Takes up what an earlier run left: sealed shards stay, temporaries go."""
+        """Resumes an earlier run: keeps sealed shards, removes temporary files."""
         for path in self._directory.glob(f"{TEMPORARY}*"):
             self._disk.remove(path)
         name = MANIFEST if self.complete else RECEIPT

@@ -163,7 +163,7 @@ FATAL = [
     Fatal(
         "19",
         labels(lambda old: old + "1,neutral\n"),  # the same label again
-        ["train.txt:9: guid 1 stands already in line 3"],
+        ["train.txt:9: guid 1 is already in line 3"],
     ),
     Fatal(
         "20",
@@ -439,7 +439,7 @@ def test_everything_wrong_is_told_in_one_pass(work: Path, tmp_path: Path) -> Non
     messages = [problem["message"].split(" (")[0] for problem in seen["problems"]]
     assert messages == [
         "train.txt:3: unknown label 'meh'; valid: positive, neutral, negative, null",
-        "train.txt:8: guid 2 stands already in line 4",
+        "train.txt:8: guid 2 is already in line 4",
         "train.txt:9: guid '../x' is not a plain file name",
         "train.txt:10: expected 2 columns, received 3",
         f"0.txt: no such file in {pairs.resolve()}",

@@ -59,7 +59,7 @@ def test_every_label_problem_at_once(tmp_path: Path) -> None:
         read_labels(path)
     text = str(caught.value)
     assert len(caught.value.problems) == 4
-    for part in ("train.txt:3: unknown label 'Positive'", "stands already in line 2"):
+    for part in ("train.txt:3: unknown label 'Positive'", "is already in line 2"):
         assert part in text
     assert "guid '../x' is not a plain file name" in text
     assert "train.txt:6: expected 2 columns, received 3" in text

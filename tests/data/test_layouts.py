@@ -173,7 +173,7 @@ def test_mvsa_mistakes_and_pairs_in_one_pass(tmp_path: Path) -> None:
     )
     valid = "valid: positive, neutral, negative"
     assert problems_of(tmp_path) == [
-        "labelResultAll.txt:5: guid 1 stands already in line 2",
+        "labelResultAll.txt:5: guid 1 is already in line 2",
         "labelResultAll.txt:6: expected the labels of text,image, received 'positive'",
         f"labelResultAll.txt:7: unknown label 'Neutral'; {valid}",
         f"labelResultAll.txt:8: unknown label 'null'; {valid}",
@@ -329,7 +329,7 @@ def test_csv_mistakes_in_one_pass(tmp_path: Path) -> None:
     found = problems_of(root)
     assert found == [
         "train.csv:4: unknown label 'Positive'; valid: positive, neutral, negative, null",
-        "train.csv:5: guid 1 stands already in line 2",
+        "train.csv:5: guid 1 is already in line 2",
         "train.csv:6: expected 4 columns, received 5",
         "train.csv:7: expected 4 columns, received 2",
         "train.csv:9: ',' expected after '\"' (is a quote left open?)",
@@ -364,15 +364,15 @@ def test_jsonl_mistakes_in_one_pass(tmp_path: Path) -> None:
     ]
     found = problems_of(make_table(tmp_path, "train.jsonl", "\n".join(rows), "1.jpg"))
     expected = [
-        "2: guid 1 stands already in line 1",
+        "2: guid 1 is already in line 1",
         "3: not JSON (Expecting property name enclosed in double quotes",
         '4: expected one object a line, as {"text": …, "image": …}',
-        "5: a column stands there twice (label and tag are one): ",
+        "5: a column is there twice (label and tag are the same column): ",
         "6: unknown column 'colour'; known: text, image, guid, label, tag",
         "7: no column text, image; received ['guid', 'label']",
         "8: column label holds 1, expected a string",
         "9: column text holds None, expected a string",
-        "10: a column stands there twice",
+        "10: a column is there twice",
         r"12: image '\x00' is not a path relative to the folder of train.jsonl",
         "14: not JSON (maximum recursion depth exceeded",
         "15: column guid holds True, expected a string",
@@ -392,8 +392,8 @@ def test_jsonl_mistakes_in_one_pass(tmp_path: Path) -> None:
             "no column text, image, label; received ['1', 't', '1.jpg', 'neutral']",
         ),
         ("guid,text,image", "no column label; received ['guid', 'text', 'image']"),
-        ("text,image,label,tag", "a column stands there twice (label and tag are one)"),
-        ("text,text,image,label", "a column stands there twice"),
+        ("text,image,label,tag", "a column is there twice (label and tag are the same column)"),
+        ("text,text,image,label", "a column is there twice"),
         ("text,image,label,Guid", "unknown column 'Guid'; known: text, image, guid, label, tag"),
         ("", "train.csv: no rows after the header"),
         ("text,image,label", "train.csv: no rows after the header"),
@@ -413,7 +413,7 @@ def test_an_unknown_column_does_not_hide_the_rows_mistakes(tmp_path: Path) -> No
 
 def test_images_without_guid_may_not_share_a_name(tmp_path: Path) -> None:
     make_table(tmp_path, "test.csv", "text,image\nt,a/1.jpg\nt,b/1.jpg\n", "a/1.jpg", "b/1.jpg")
-    assert problems_of(tmp_path, "test") == ["test.csv:3: guid 1 stands already in line 2"]
+    assert problems_of(tmp_path, "test") == ["test.csv:3: guid 1 is already in line 2"]
 
 
 def test_images_stay_inside_the_root(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_an_interruption_is_clean(
         assert code == 130
         done += 1
         text = server.said(said)
-        assert "Stopped. What was finished stays" in text
+        assert "Stopped. Finished work is kept" in text
         assert "Traceback" not in text
         before = all_sealed(target)
         assert server.run("extract", "--split", "all", "--cache", target.name) == 0
@@ -185,7 +185,7 @@ def test_a_full_disk_ends_extraction_with_a_message(
         assert server.run("extract", "--split", "all", "--cache", "small") == 5
         text = server.said(said)
         assert "cannot be written: No space left on device" in text
-        assert "the same command goes on" in text.replace("\n", " ")
+        assert "the same command resumes" in text.replace("\n", " ")
         assert "Traceback" not in text
         assert not list(folder.rglob(".tmp-*"))
         before = all_sealed(folder)

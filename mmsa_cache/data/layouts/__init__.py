@@ -1,7 +1,7 @@
 """From a data folder to labelled rows, whatever its layout; no text file or picture is read here.
 
 =========  ============================================================  ==========
-layout     what lies in ``DIR``                                          splits
+layout     content of ``DIR``                                            splits
 =========  ============================================================  ==========
 report     ``train.txt``, ``test*.txt``: rows ``guid,tag``; pairs        both
 tables     ``train`` and ``test`` as ``.csv``, ``.tsv`` or ``.jsonl``    both

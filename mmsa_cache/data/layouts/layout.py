@@ -36,7 +36,7 @@ class Layout:
 
 
 def find_layout(root: Path) -> Layout:
-    """Says which layout a data folder has.
+    """Finds the layout of a data folder.
 
     Raises:
         DataError: No folder, no layout, or two layouts at once.
@@ -61,7 +61,7 @@ def find_layout(root: Path) -> Layout:
 
 
 def pairs_folder(root: Path, rows: Sequence[LabelRow]) -> Path:
-    """Takes the first of ``DIR/pairs``, ``DIR/data`` and ``DIR`` that holds some of the pairs.
+    """Finds the first of ``DIR/pairs``, ``DIR/data`` and ``DIR`` that holds some of the pairs.
 
     Raises:
         DataError: None does.
@@ -112,7 +112,7 @@ def source_of(root: Path, layout: Layout, split: str) -> Path:
     if layout.name == "mvsa":
         raise DataError(
             f"{layout.files['train'][0]} is raw MVSA, which has no test split.",
-            "The whole of it is the split train.",
+            "All of it is the split train.",
         )
     if layout.name == "pairs":
         raise DataError(

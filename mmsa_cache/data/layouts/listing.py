@@ -14,7 +14,7 @@ LABELS = ("positive", "neutral", "negative")
 """Class names; a class's code is its place here (the report's 0, 1, 2)."""
 UNLABELLED = "null"
 """What a label file says of a row without a label."""
-MEND = "Mend the files or take their rows out of the label file; nothing was changed."
+MEND = "Repair the files or remove their rows from the label file; nothing was changed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Listing:
     layout: str
     classes: tuple[str, ...] = LABELS
     folder: Path = Path()
-    """Where the pairs lie; for tables the folder that image paths start from."""
+    """Folder of the pairs; for tables the folder that image paths start from."""
     rows: list[LabelRow] = field(default_factory=list)
     merged: int = 0
     dropped: int = 0
@@ -66,7 +66,7 @@ class Listing:
             self.note(line, f"guid {guid!r} is not a plain file name")
             return False
         if guid in self.first_line:
-            self.note(line, f"guid {guid} stands already in line {self.first_line[guid]}")
+            self.note(line, f"guid {guid} is already in line {self.first_line[guid]}")
             return False
         self.first_line[guid] = line
         if unknown is not None:
@@ -91,7 +91,7 @@ def raise_problems(problems: Sequence[str], where: Path, hint: str = MEND) -> No
 
 
 def _is_plain(guid: str) -> bool:
-    """Whether a guid can name a file and stand in a ``guid,tag`` row."""
+    """Whether a guid can be a file name and a cell of a ``guid,tag`` row."""
     return (
         guid.splitlines() == [guid]
         and not guid.startswith(".")

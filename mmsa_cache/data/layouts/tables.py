@@ -87,7 +87,9 @@ def _check_columns(listing: Listing, line: int, columns: Sequence[str], labelled
         listing.note(line, f"no column {', '.join(missing)}; received {list(columns)}")
     doubled = len(set(columns)) < len(columns) or {"label", "tag"} <= set(columns)
     if doubled:
-        listing.note(line, f"a column stands there twice (label and tag are one): {columns}")
+        listing.note(
+            line, f"a column is there twice (label and tag are the same column): {columns}"
+        )
     return not missing and not doubled
 
 
