@@ -56,7 +56,7 @@ def word_to_patch(
     with torch.inference_mode(), products(setting):
         for member in members:
             member.eval()
-            _, out = member(**model_inputs(batch), need_weights=True)
+            _, out = member(*model_inputs(batch), need_weights=True)
             weights = out["attention"][0].double()
             if weights.ndim == 3:  # (layers, positions, positions) over text and patches
                 weights = weights.mean(0)[:tokens, tokens:]

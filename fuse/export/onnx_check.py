@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.models.kernel import KernelClassifier
 from fuse.training.ensemble import Blend, Ensemble
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
@@ -111,14 +110,7 @@ def _figures(ensemble: Ensemble) -> dict[str, tuple[Any, Any]]:
     found: dict[str, tuple[Any, Any]] = {}
     for blend in ensemble.blends:
         member = blend.members[0]
-        norms: dict[str, Any] = (
-            dict(member.norms.items())
-            if isinstance(member, KernelClassifier)
-            else {name: part.standardise for name, part in member.projections.items()}
-        )
-        for name, norm in norms.items():
-            if norm is None:
-                continue
+        for name, norm in member.standardisations.items():
             mean, scale = norm.mean.cpu().numpy(), norm.scale.cpu().numpy()
             pools = pools_of(blend.setting, name) if name in AXES else []
             if not pools or blend.setting.level == "tokens":

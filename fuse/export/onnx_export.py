@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fuse.models.classifier import Inputs
 from fuse.setting import Setting
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.errors import ModelError, SettingsError
@@ -121,7 +122,7 @@ class _Graph(nn.Module):
         for setting, count in zip(self._settings, self._counts, strict=True):
             inputs = _model_inputs(setting, given)
             members = list(self.members)[first : first + count]
-            logits = torch.stack([member(**inputs)[0] for member in members])
+            logits = torch.stack([member(*inputs)[0] for member in members])
             blends.append(logits.double().softmax(2).mean(0))
             first += count
         mean = torch.stack(blends).mean(0)
@@ -130,11 +131,9 @@ class _Graph(nn.Module):
         return (tempered + self.offsets).softmax(1).float()
 
 
-def _model_inputs(setting: Setting, given: Mapping[str, Tensor]) -> dict[str, Any]:
+def _model_inputs(setting: Setting, given: Mapping[str, Tensor]) -> Inputs:
     """The arguments of a member's `forward`, as `FeatureBank.batch` would make them."""
-    inputs: dict[str, Any] = {
-        f"{modality}{end}": None for modality in AXES for end in ("", "_mask")
-    }
+    inputs: dict[str, Tensor] = {}
     vectors: dict[str, Tensor] = {}
     for modality in modalities_read(setting):
         present = given[f"{modality}_present"].unsqueeze(1)
@@ -153,7 +152,7 @@ def _model_inputs(setting: Setting, given: Mapping[str, Tensor]) -> dict[str, An
         inputs[f"{modality}_mask"] = (
             present.expand(sequence.shape[:2]) if mask is None else mask & present
         )
-    return {**inputs, "vectors": vectors}
+    return Inputs.of(inputs, vectors)
 
 
 def _dynamic_axes(names: Sequence[str]) -> dict[str, dict[int, Any]]:

@@ -1,8 +1,8 @@
-"""Multi-head attention and the encoder layer on it, with dropout from the model's noise tape.
+"""Multi-head attention and the encoder layer on it, with dropout from the noise of the call.
 
 "Attention Is All You Need" (Vaswani et al. 2017), eq. 1. Names, shapes and initial values of the
 parameters are those of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer`. PyTorch's own
-modules draw their dropout inside a kernel, where no tape reaches.
+modules draw their dropout inside a kernel, where `noise.drawn_from` does not reach.
 
 A mask is ``(batch, keys)``, boolean, True = real position; None: all are real.
 """
@@ -19,7 +19,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 
 from .linear import Linear, linear
-from .noise import Dropout, NoiseTape
+from .noise import Dropout
 
 
 class MultiHeadAttention(nn.Module):
@@ -29,17 +29,16 @@ class MultiHeadAttention(nn.Module):
         dim: features of queries, keys and output; divisible by `heads`.
         heads: number of heads.
         dropout: probability with which an attention weight is zeroed in training.
-        tape: the model's noise.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float, tape: NoiseTape) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.dim = dim
         self.num_heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = Linear(dim, dim)
-        self.dropout = Dropout(dropout, tape)
+        self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -106,17 +105,16 @@ class EncoderLayer(nn.Module):
         heads: number of heads.
         ffn: hidden units of the feed-forward part.
         dropout: probability, of attention weights, hidden units and both residual branches.
-        tape: the model's noise.
     """
 
-    def __init__(self, dim: int, heads: int, ffn: int, dropout: float, tape: NoiseTape) -> None:
+    def __init__(self, dim: int, heads: int, ffn: int, dropout: float) -> None:
         super().__init__()
-        self.self_attn = MultiHeadAttention(dim, heads, dropout, tape)
+        self.self_attn = MultiHeadAttention(dim, heads, dropout)
         self.linear1 = Linear(dim, ffn)
         self.linear2 = Linear(ffn, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout, tape)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, x: Tensor, mask: Tensor | None, need_weights: bool = False
@@ -139,16 +137,12 @@ class EncoderStack(nn.Module):
         heads: number of heads.
         ffn: hidden units of the feed-forward part of a layer.
         dropout: probability, see `EncoderLayer`.
-        tape: the model's noise.
     """
 
-    def __init__(
-        self, layers: int, dim: int, heads: int, ffn: int, dropout: float, tape: NoiseTape
-    ) -> None:
+    def __init__(self, layers: int, dim: int, heads: int, ffn: int, dropout: float) -> None:
         super().__init__()
-        layer = EncoderLayer(dim, heads, ffn, dropout, tape)
-        # The memo keeps the one tape out of the copying.
-        self.layers = nn.ModuleList(copy.deepcopy(layer, {id(tape): tape}) for _ in range(layers))
+        layer = EncoderLayer(dim, heads, ffn, dropout)
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(layers))
 
     def forward(
         self, x: Tensor, mask: Tensor | None, need_weights: bool = False

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from .attention import EncoderStack, MultiHeadAttention
 from .fusion import Fused, Fusion, FusionConfig, Pair
 from .linear import Linear
-from .noise import NoiseTape
 from .projection import Pool, as_mask
 
 Directions = Literal["text", "both"]
@@ -25,17 +24,16 @@ class CrossAttention(nn.Module):
 
     Args:
         config: `text_dim` is the length of a position of both modalities.
-        tape: the model's noise.
     """
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         dim = config.text_dim
-        self.mha = MultiHeadAttention(dim, config.heads, config.dropout, tape)
+        self.mha = MultiHeadAttention(dim, config.heads, config.dropout)
         self.pool = Pool(config.text_pooling, dim)
         self.image_mha = self.image_pool = None
         if config.directions == "both":
-            self.image_mha = MultiHeadAttention(dim, config.heads, config.dropout, tape)
+            self.image_mha = MultiHeadAttention(dim, config.heads, config.dropout)
             self.image_pool = Pool(config.image_pooling, dim)
 
     @property
@@ -66,9 +64,9 @@ class Attention(Fusion):
     equal_dims = True
     has_heads = True
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
-        super().__init__(config, tape)
-        self.attention = CrossAttention(config, tape)
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
+        self.attention = CrossAttention(config)
         self.out_dim = config.text_dim * len(self.attention.formulas)
         formulas = self.attention.formulas
         self.computes = f"[{' ; '.join(formulas)}]" if len(formulas) > 1 else formulas[0]
@@ -87,10 +85,10 @@ class AttentionConcat(Fusion):
 
     has_heads = True
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
-        super().__init__(config, tape)
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
         self.image_to_text = Linear(config.image_dim, config.text_dim)
-        self.attention = CrossAttention(config, tape)
+        self.attention = CrossAttention(config)
         self.text_pool, self.image_pool = config.pools()
         formulas = [formula.replace("v", "P·v") for formula in self.attention.formulas]
         self.out_dim = config.image_dim + config.text_dim * (1 + len(formulas))
@@ -110,9 +108,9 @@ class AttentionCombine(Fusion):
     equal_dims = True
     has_heads = True
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
-        super().__init__(config, tape)
-        self.attention = CrossAttention(config, tape)
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
+        self.attention = CrossAttention(config)
         self.text_pool, self.image_pool = config.pools()
         self.out_dim = config.text_dim
         self.computes = " + ".join(["pool(t)", "pool(v)", *self.attention.formulas])
@@ -139,17 +137,15 @@ class Encoder(Fusion):
     equal_dims = True
     has_heads = True
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
-        super().__init__(config, tape)
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
         dim = config.text_dim
         self.out_dim = dim
         self.text_embedding = self.image_embedding = None
         if config.modality_embeddings:
             self.text_embedding = nn.Parameter(torch.zeros(dim))
             self.image_embedding = nn.Parameter(torch.zeros(dim))
-        self.encoder = EncoderStack(
-            config.layers, dim, config.heads, config.ffn, config.dropout, tape
-        )
+        self.encoder = EncoderStack(config.layers, dim, config.heads, config.ffn, config.dropout)
         self.pool = Pool("mean", dim)
         both = "[t + e_t ; v + e_v]" if config.modality_embeddings else "[t ; v]"
         self.computes = f"mean(TransformerEncoder({both})), {config.layers} layers"

@@ -9,7 +9,7 @@ from .fusions import build_fusion, check_fusion_name
 from .head import Head, LateHead
 from .modality import MODALITIES, modality_of
 from .model import MultimodalClassifier
-from .noise import ModalityDropout, NoiseTape
+from .noise import ModalityDropout
 from .projection import Pool, Projection
 
 
@@ -78,14 +78,13 @@ def build_model(
     if modality not in MODALITIES:
         raise ValueError(f"unknown modality {modality!r}; valid: {', '.join(MODALITIES)}")
     check_fusion_name(fusion)
-    tape = NoiseTape()
     text_pooling = pooling if text_pooling is None else text_pooling
     image_pooling = pooling if image_pooling is None else image_pooling
     dims = {"text": text_dim, "image": text_dim if image_dim is None else image_dim}
     read = list(dims) if modality == "both" else [modality]
 
     def project(owner: str, features: int) -> Projection:
-        return Projection(features, dims[owner], norm, input_dropout, shared_input_dropout, tape)
+        return Projection(features, dims[owner], norm, input_dropout, shared_input_dropout)
 
     text_projection = project("text", text_in) if "text" in read else None
     image_projection = project("image", image_in) if "image" in read else None
@@ -104,7 +103,7 @@ def build_model(
             text_pooling=text_pooling,
             image_pooling=image_pooling,
         )
-        join = build_fusion(fusion, config, tape)
+        join = build_fusion(fusion, config)
         fused_dim = join.out_dim
     else:
         fused_dim = dims[modality]
@@ -118,16 +117,15 @@ def build_model(
     besides = [(owners[name], projection.out_dim) for name, projection in vectors.items()]
     head: Head | LateHead
     if isinstance(join, Fusion) and join.separate_heads:
-        head = LateHead([*dims.items(), *besides], classes, dropout, head_dims, tape)
+        head = LateHead([*dims.items(), *besides], classes, dropout, head_dims)
     else:
         in_dim = fused_dim + sum(length for _, length in besides)
-        head = Head(in_dim, classes, dropout, head_dims, tape)
+        head = Head(in_dim, classes, dropout, head_dims)
     return MultimodalClassifier(
         text_projection,
         image_projection,
         join,
         head,
-        tape,
         vectors,
-        ModalityDropout(modality_dropout, tape) if modality == "both" else None,
+        ModalityDropout(modality_dropout) if modality == "both" else None,
     )

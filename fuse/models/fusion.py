@@ -7,7 +7,6 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from .noise import NoiseTape
 from .projection import Pool
 
 Fused = tuple[Tensor, dict[str, Tensor]]
@@ -64,7 +63,6 @@ class Fusion(nn.Module):
 
     Args:
         config: sizes and options.
-        tape: the model's noise.
     """
 
     equal_dims: ClassVar[bool] = False
@@ -81,7 +79,7 @@ class Fusion(nn.Module):
     text_pool: Pool
     image_pool: Pool
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
+    def __init__(self, config: FusionConfig) -> None:
         super().__init__()
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:

@@ -52,7 +52,6 @@ from __future__ import annotations
 
 from .attention_fusions import DIRECTIONS, Attention, AttentionCombine, AttentionConcat, Encoder
 from .fusion import Fusion, FusionConfig
-from .noise import NoiseTape
 from .projection import check_pooling
 from .vector_fusions import Combine, Concat, Gated, Late, LowRank
 
@@ -102,13 +101,12 @@ def check_fusion_name(name: str) -> None:
         raise ValueError(f"unknown fusion {name!r}; valid: {', '.join(FUSIONS)}")
 
 
-def build_fusion(name: str, config: FusionConfig, tape: NoiseTape | None = None) -> Fusion:
+def build_fusion(name: str, config: FusionConfig) -> Fusion:
     """Builds a fusion by name.
 
     Args:
         name: one of `FUSIONS`.
         config: sizes and options; one that the fusion does not have is not used.
-        tape: the model's noise; None makes one.
 
     Raises:
         ValueError: unknown name, pooling or directions, or sizes that the fusion cannot take.
@@ -123,4 +121,4 @@ def build_fusion(name: str, config: FusionConfig, tape: NoiseTape | None = None)
     for setting, value in (("layers", config.layers), ("rank", config.rank)):
         if value < 1:
             raise ValueError(f"{setting}: at least 1 is needed, received {value}")
-    return FUSIONS[name](config, NoiseTape() if tape is None else tape)
+    return FUSIONS[name](config)

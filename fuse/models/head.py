@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .linear import Linear
-from .noise import Dropout, NoiseTape
+from .noise import Dropout
+from .summary import Part, count
 
 
 class Head(nn.Module):
@@ -23,12 +24,9 @@ class Head(nn.Module):
         classes: number of classes.
         dropout: probability after each hidden layer.
         dims: hidden sizes (the report's are 1024 and 256); empty gives a linear classifier.
-        tape: the model's noise.
     """
 
-    def __init__(
-        self, in_dim: int, classes: int, dropout: float, dims: Sequence[int], tape: NoiseTape
-    ) -> None:
+    def __init__(self, in_dim: int, classes: int, dropout: float, dims: Sequence[int]) -> None:
         super().__init__()
         modules: list[nn.Module] = []
         for dim in dims:
@@ -36,7 +34,7 @@ class Head(nn.Module):
                 Linear(in_dim, dim),
                 nn.BatchNorm1d(dim),
                 nn.LeakyReLU(),
-                Dropout(dropout, tape),
+                Dropout(dropout),
             ]
             in_dim = dim
         modules.append(Linear(in_dim, classes))
@@ -46,6 +44,17 @@ class Head(nn.Module):
         """``(batch, in_dim)`` to logits ``(batch, classes)``; `present` makes no difference."""
         logits: Tensor = self.layers(fused)
         return logits
+
+    def parts(self, name: str = "head") -> list[Part]:
+        """Its row of `summary.summarise`."""
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        outputs = [layer.out_features for layer in linear]
+        sizes = " → ".join(str(size) for size in [linear[0].in_features, *outputs])
+        between = ""
+        if len(linear) > 1:
+            p = next(layer.p for layer in self.layers if isinstance(layer, Dropout))
+            between = f", batch norm, leaky ReLU, dropout {p:g} between"
+        return [Part(name, f"linear {sizes}{between}", ("batch", outputs[-1]), count(self))]
 
 
 class LateHead(nn.Module):
@@ -60,7 +69,6 @@ class LateHead(nn.Module):
         classes: number of classes.
         dropout: probability after each hidden layer.
         dims: hidden sizes of each head.
-        tape: the model's noise.
     """
 
     def __init__(
@@ -69,14 +77,13 @@ class LateHead(nn.Module):
         classes: int,
         dropout: float,
         dims: Sequence[int],
-        tape: NoiseTape,
     ) -> None:
         super().__init__()
         self.segments = tuple(segments)
 
         def head(modality: str) -> Head:
             in_dim = sum(length for owner, length in segments if owner == modality)
-            return Head(in_dim, classes, dropout, dims, tape)
+            return Head(in_dim, classes, dropout, dims)
 
         self.text = head("text")
         self.image = head("image")
@@ -108,3 +115,9 @@ class LateHead(nn.Module):
         taken = present | ~present.any(dim=1, keepdim=True)
         log_p = log_p.masked_fill(~taken.unsqueeze(2), -torch.inf)
         return log_p.logsumexp(dim=1) - taken.sum(dim=1, keepdim=True).to(log_p.dtype).log()
+
+    def parts(self) -> list[Part]:
+        """Its rows of `summary.summarise`."""
+        heads = [*self.text.parts("head.text"), *self.image.parts("head.image")]
+        average = "log of the average class probabilities of the modalities present"
+        return [*heads, Part("head", average, heads[0].shape, 0)]

@@ -13,15 +13,16 @@ schedules as every other model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
+from .classifier import Classifier, Inputs
 from .linear import Linear, linear
 from .modality import modality_of
-from .noise import Dropout, NoiseTape
+from .noise import Dropout
 from .projection import Standardise
+from .summary import Part, count
 
 KERNEL = "kernel"
 """Name of this model where a fusion's name is asked for."""
@@ -31,8 +32,8 @@ SCALE = 30.0
 """Features are multiplied by this: whitened ones have norm 1 at most, too little for Adam."""
 
 
-class KernelClassifier(nn.Module):
-    """Reads vectors only; `forward` takes the same arguments as `MultimodalClassifier`'s.
+class KernelClassifier(Classifier):
+    """Reads vectors only; masks say which modalities a row has.
 
     A vector of a modality that a row lacks is left out of the mean over vectors.
 
@@ -41,7 +42,6 @@ class KernelClassifier(nn.Module):
         classes: number of classes.
         landmarks: number of training rows that rows are compared with.
         dropout: probability with which a whitened feature is zeroed.
-        tape: the noise of training.
     """
 
     whitening: Tensor
@@ -52,10 +52,8 @@ class KernelClassifier(nn.Module):
         classes: int,
         landmarks: int,
         dropout: float,
-        tape: NoiseTape,
     ) -> None:
         super().__init__()
-        self.tape = tape
         self.norms = nn.ModuleDict({name: Standardise(dim) for name, dim in vectors.items()})
         for name, dim in vectors.items():  # as cached, in float16
             self.register_buffer(
@@ -63,30 +61,22 @@ class KernelClassifier(nn.Module):
             )
         self.register_buffer("whitening", torch.eye(landmarks))
         self._modalities = list(dict.fromkeys(map(modality_of, vectors)))
-        self.dropout = Dropout(dropout, tape)
+        self.landmarks = landmarks
+        self.dropout = Dropout(dropout)
         self.weight = Linear(landmarks, classes)
         nn.init.zeros_(self.weight.weight)
         nn.init.zeros_(self.weight.bias)
 
     @property
     def inputs(self) -> list[str]:
-        """Names of the inputs that are standardised."""
         return list(self.norms)
 
-    @torch.no_grad()
-    def fit_standardisation(self, figures: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Sets means and deviations of every vector, ``(dim,)`` each."""
-        for name, norm in self.norms.items():
-            assert isinstance(norm, Standardise)
-            norm.fit(*figures[name])
+    @property
+    def standardisations(self) -> dict[str, Standardise]:
+        return {n: norm for n, norm in self.norms.items() if isinstance(norm, Standardise)}
 
     @torch.no_grad()
     def fit_landmarks(self, vectors: Mapping[str, Tensor]) -> None:
-        """Takes the landmarks, after `fit_standardisation`.
-
-        Args:
-            vectors: ``(landmarks, dim)`` of every vector, as cached.
-        """
         for name in self.norms:
             getattr(self, f"landmarks_{name}").copy_(vectors[name])
         read = len(self._modalities)
@@ -98,15 +88,10 @@ class KernelClassifier(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Multiplies the whitening into the weights: nothing changes but the size, to a tenth."""
+        # The whitening goes into the weights; the size becomes a tenth.
         if len(self.whitening):
             self.weight.weight.copy_(SCALE * self.weight.weight @ self.whitening.T)
             self.whitening = self.whitening.new_empty(0, 0)
-
-    @property
-    def landmarks(self) -> int:
-        """Number of landmarks."""
-        return self.weight.in_features
 
     def _kernel(self, vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
         """``(batch, landmarks)``; `present`, ``(batch, read)``, says which modalities a row has."""
@@ -121,39 +106,17 @@ class KernelClassifier(nn.Module):
             weight = weight + there
         return torch.exp(-0.5 * total / weight.clamp_min(1.0))
 
-    def forward(
-        self,
-        text: Tensor | None = None,
-        text_mask: Tensor | None = None,
-        image: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        vectors: Mapping[str, Tensor] = MappingProxyType({}),
-        *,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Classifies; sequences are not looked at, masks say which modalities a row has.
-
-        Returns:
-            Logits ``(batch, classes)`` and ``fused``, see `fuse`.
-        """
-        fused, present, _ = self.fuse(text, text_mask, image, image_mask, vectors)
-        return self.classify(fused, present), {"fused": fused}
-
     def fuse(
-        self,
-        text: Tensor | None = None,
-        text_mask: Tensor | None = None,
-        image: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        vectors: Mapping[str, Tensor] = MappingProxyType({}),
+        self, inputs: Inputs, need_weights: bool = False
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Everything before the classifier; see `MultimodalClassifier.fuse`.
+        """See `Classifier.fuse`.
 
         Returns:
             The whitened kernel features ``(batch, landmarks)``, of a folded model the kernel
             itself; which modalities a row has, ``(batch, read)``; nothing else.
         """
-        masks = {"text": text_mask, "image": image_mask}
+        vectors = inputs.vectors
+        masks = {"text": inputs.text_mask, "image": inputs.image_mask}
         rows = next(iter(vectors.values())).shape[:1]
         every = self.whitening.new_ones(rows, dtype=torch.bool)
         read = [masks[name] for name in self._modalities]
@@ -164,6 +127,13 @@ class KernelClassifier(nn.Module):
         return fused, present, {}
 
     def classify(self, fused: Tensor, present: Tensor | None) -> Tensor:
-        """Logits ``(batch, classes)`` of what `fuse` gave."""
         logits: Tensor = self.weight(self.dropout(fused))
         return logits
+
+    def parts(self) -> list[Part]:
+        shape = f"exp(−½ · mean of |x − y|² / dim) of {', '.join(self.inputs)}, whitened"
+        inside, outside = self.weight.in_features, self.weight.out_features
+        return [
+            Part("kernel", shape, ("batch", inside), 0),
+            Part("weight", f"linear {inside} → {outside}", ("batch", outside), count(self.weight)),
+        ]

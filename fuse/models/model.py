@@ -7,15 +7,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from . import summary
+from .classifier import Classifier, Inputs
 from .fusion import Fusion, Pair
 from .head import Head, LateHead
 from .modality import modality_of
-from .noise import ModalityDropout, NoiseTape
-from .projection import Pool, Projection, as_mask
+from .noise import ModalityDropout
+from .projection import Pool, Projection, Standardise, as_mask
+from .summary import AXES, Part, count
 
 
-class MultimodalClassifier(nn.Module):
-    """Classifies a pair of feature sequences, or one of them alone. Built by `build_model`.
+class MultimodalClassifier(Classifier):
+    """Projections, a fusion or a pooling, and a head. Built by `build_model`.
 
     With both projections the fusion makes the vector for the head; with one, the pooled projected
     sequence goes to the head and the other modality's inputs are not looked at.
@@ -29,7 +32,6 @@ class MultimodalClassifier(nn.Module):
         image_projection: None for a model that reads no image.
         join: the fusion (both modalities) or the pooling (one modality).
         head: the classifier.
-        tape: the noise of all the model's modules (see `noise`).
         beside: projections of further vectors, which go to the head beside the fused one, by name;
             a name starts with the vector's modality.
         modality_dropout: takes modalities away in training; None for a model of one modality.
@@ -41,7 +43,6 @@ class MultimodalClassifier(nn.Module):
         image_projection: Projection | None,
         join: Fusion | Pool,
         head: Head | LateHead,
-        tape: NoiseTape,
         beside: Mapping[str, Projection] | None = None,
         modality_dropout: ModalityDropout | None = None,
     ) -> None:
@@ -56,13 +57,11 @@ class MultimodalClassifier(nn.Module):
         self.fusion = join if isinstance(join, Fusion) else None
         self.pool = join if isinstance(join, Pool) else None
         self.head = head
-        self.tape = tape
         self.beside = nn.ModuleDict(beside or {})
         self.modality_dropout = modality_dropout
 
     @property
     def inputs(self) -> list[str]:
-        """Names of the inputs that it reads."""
         return list(self.projections)
 
     @property
@@ -71,64 +70,24 @@ class MultimodalClassifier(nn.Module):
         named = {"text": self.text_projection, "image": self.image_projection, **self.beside}
         return {name: part for name, part in named.items() if isinstance(part, Projection)}
 
-    def forward(
-        self,
-        text: Tensor | None = None,
-        text_mask: Tensor | None = None,
-        image: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        vectors: Mapping[str, Tensor] | None = None,
-        *,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Classifies.
-
-        Args:
-            text: ``(batch, text_tokens, text_in)``, any floating dtype.
-            text_mask: ``(batch, text_tokens)``, boolean, True = real position; None: all are.
-            image: ``(batch, patches, image_in)``, any floating dtype.
-            image_mask: ``(batch, patches)``, boolean, True = real position; None: all are.
-            vectors: the vectors that go beside the fused one, ``(batch, features)`` each; those
-                that the model does not read are not looked at.
-            need_weights: put the attention weights into the second result (fusions that have
-                them); slower.
-
-        Returns:
-            Logits ``(batch, classes)`` and the named intermediates: ``fused``
-            ``(batch, fused_dim)`` and those of the fusion (see `fusions`).
-            The inputs of a modality that the model does not read may be None.
-
-        Raises:
-            ValueError: an input that the model reads is missing or has the wrong shape.
-        """
-        fused, present, out = self.fuse(
-            text, text_mask, image, image_mask, vectors, need_weights=need_weights
-        )
-        return self.classify(fused, present), {"fused": fused, **out}
+    @property
+    def standardisations(self) -> dict[str, Standardise]:
+        found = {name: part.standardise for name, part in self.projections.items()}
+        return {name: part for name, part in found.items() if part is not None}
 
     def fuse(
-        self,
-        text: Tensor | None = None,
-        text_mask: Tensor | None = None,
-        image: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        vectors: Mapping[str, Tensor] | None = None,
-        *,
-        need_weights: bool = False,
+        self, inputs: Inputs, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Everything before the head, row by row: rows may be fused in parts and joined.
-
-        Args and errors are those of `forward`.
-
-        Returns:
-            The fused vector ``(batch, fused_dim)``; which modalities a row has, ``(batch, read)``,
-            boolean, None where no mask says that one is missing; the intermediates of the fusion.
-        """
+        """See `Classifier.fuse`; the intermediates are those of the fusion, see `fusions`."""
         sequences: dict[str, tuple[Tensor, Tensor | None]] = {}
         if self.text_projection is not None:
-            sequences["text"] = _project("text", self.text_projection, text, text_mask)
+            sequences["text"] = _project(
+                "text", self.text_projection, inputs.text, inputs.text_mask
+            )
         if self.image_projection is not None:
-            sequences["image"] = _project("image", self.image_projection, image, image_mask)
+            sequences["image"] = _project(
+                "image", self.image_projection, inputs.image, inputs.image_mask
+            )
         if self.modality_dropout is not None and self.modality_dropout.active:
             (t, t_mask), (v, v_mask) = sequences["text"], sequences["image"]
             t_mask, v_mask = self.modality_dropout(as_mask(t, t_mask), as_mask(v, v_mask))
@@ -145,9 +104,9 @@ class MultimodalClassifier(nn.Module):
             fused = self.pool(x, mask)
         parts = [fused]
         for name, projection in self.beside.items():
-            if vectors is None or name not in vectors:
+            if name not in inputs.vectors:
                 raise ValueError(f"this model reads the {name}: it is required")
-            vector = vectors[name]
+            vector = inputs.vectors[name]
             if vector.ndim != 2 or vector.shape[1] != projection.in_dim:
                 raise ValueError(
                     f"{name}: expected (batch, {projection.in_dim}), received {tuple(vector.shape)}"
@@ -161,30 +120,18 @@ class MultimodalClassifier(nn.Module):
         return torch.cat(parts, dim=1), there, out
 
     def classify(self, fused: Tensor, present: Tensor | None) -> Tensor:
-        """Logits ``(batch, classes)`` of what `fuse` gave."""
         logits: Tensor = self.head(fused, present)
         return logits
 
-    @torch.no_grad()
-    def fit_standardisation(self, figures: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Sets the feature means and standard deviations of the training split.
-
-        Args:
-            figures: Means and deviations, ``(features,)`` each and over real positions, of every
-                input that `projections` names.
-
-        Raises:
-            ValueError: the model does not standardise its inputs, or figures of an input that it
-                reads are missing or have the wrong shape.
-        """
-        for name, projection in self.projections.items():
-            if projection.standardise is None:
-                raise ValueError(
-                    "this model does not standardise its inputs: build it with norm='standardise'"
-                )
-            if name not in figures:
-                raise ValueError(f"this model reads the {name}: its mean and std are required")
-            projection.standardise.fit(*figures[name])
+    def parts(self) -> list[Part]:
+        found = [summary.projection(name, part) for name, part in self.projections.items()]
+        if self.fusion is not None:
+            shape = ("batch", self.fusion.out_dim)
+            found.append(Part("fusion", self.fusion.computes, shape, count(self.fusion)))
+        elif self.pool is not None:
+            ((modality, part),) = ((n, p) for n, p in self.projections.items() if n in AXES)
+            found.append(summary.pool(modality, self.pool, part.out_dim))
+        return [*found, *self.head.parts()]
 
 
 def _project(

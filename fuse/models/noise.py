@@ -1,28 +1,29 @@
-"""Noise of training from one tape: dropout that a trainer controls.
+"""Noise of training as context of a call: dropout that a trainer controls.
 
 Several models of one shape can be trained as one stacked program (`torch.func.functional_call`
 under `torch.func.vmap`). For that to equal training them one by one, no module may draw random
-numbers itself: all noise of a model comes from the model's own `NoiseStream`, in the order of its
-modules' calls. Where models run one by one it is drawn as they ask for it::
+numbers itself: the noise of a step comes from what surrounds the call, in the order in which the
+modules ask for it::
 
-    model.tape.rewind(stream)
-    logits, _ = model(*inputs)
+    with drawn_from(stream):
+        logits, _ = model(*inputs)
 
 Under `vmap` nothing can be drawn, so a step's noise is drawn ahead, one flat tensor a model::
 
     noise = stream(noise_needed(model, *inputs))
-    model.tape.rewind(noise)  # inside the mapped function: the tape holds that model's noise
-    logits, _ = model(*inputs)
+    with drawn_from(noise):  # inside the mapped function
+        logits, _ = model(*inputs)
 
-A tape that nobody filled leaves the modules to PyTorch's generator: a model trained by hand needs
-nothing of this.
+Outside of `drawn_from` the modules use PyTorch's generator.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,6 @@ inverse."""
 
 LOWEST = -NOISE_VALUES // 2
 """The smallest value of the noise."""
-
 
 _AHEAD = 1 << 18
 """Numbers that are drawn at once: on a GPU every draw is a launch."""
@@ -77,94 +77,79 @@ class NoiseStream:
         return empty.random_(LOWEST, -LOWEST, generator=self._generator)
 
 
-class NoiseTape:
-    """Noise of one training step, consumed front to back.
+class Tape:
+    """Noise of one call, consumed front to back.
 
-    All modules of a model share one tape; a deep copy of the model has a tape of its own, shared
-    by the copied modules.
+    Args:
+        noise: ``(n,)``, int16, uniform over all 65,536 values; or what draws as many as a module
+            asks for; None only counts what is asked for, and answers on ``meta``.
 
-    Attributes:
-        noise: what `rewind` was given.
-        position: number of values consumed since `rewind` or `count`.
-        counting: the next calls of `take` only add up what they ask for.
+    Raises:
+        ValueError: the noise is not a flat int16 tensor.
     """
 
-    def __init__(self) -> None:
-        self.noise: Tensor | Draw | None = None
-        self.position = 0
-        self.counting = False
-
-    @property
-    def empty(self) -> bool:
-        """There is no noise to take: modules turn to PyTorch's generator."""
-        return self.noise is None and not self.counting
-
-    def rewind(self, noise: Tensor | Draw | None) -> None:
-        """Puts in the noise of the next step.
-
-        Args:
-            noise: ``(n,)``, int16, uniform over all 65,536 values; or a function that draws what
-                a module asks for; None empties the tape.
-
-        Raises:
-            ValueError: the noise is not a flat int16 tensor.
-        """
+    def __init__(self, noise: Tensor | Draw | None) -> None:
         if isinstance(noise, Tensor) and (noise.dtype != torch.int16 or noise.ndim != 1):
             raise ValueError(
-                f"noise tape: expected int16 (n,), received {noise.dtype} {tuple(noise.shape)}"
+                f"noise: expected int16 (n,), received {noise.dtype} {tuple(noise.shape)}"
             )
-        self.noise = noise
+        self._noise = noise
         self.position = 0
-        self.counting = False
-
-    def count(self) -> None:
-        """Starts counting: `position` adds up what is asked for; `take` answers on ``meta``."""
-        self.rewind(None)
-        self.counting = True
+        """Number of values consumed."""
 
     def take(self, shape: Sequence[int]) -> Tensor:
         """The next noise, in `shape`.
 
         Raises:
-            RuntimeError: the tape is empty or holds less than is asked for.
+            RuntimeError: there is less than is asked for.
         """
-        count = math.prod(shape)
-        start = self.position
+        count, start, noise = math.prod(shape), self.position, self._noise
         self.position = start + count
-        if self.counting:
+        if noise is None:
             return torch.empty(shape, dtype=torch.int16, device="meta")
-        if callable(self.noise) and not isinstance(self.noise, Tensor):
-            return self.noise(count).view(shape)
-        held = 0 if self.noise is None else self.noise.shape[0]
-        if self.noise is None or self.position > held:
+        if not isinstance(noise, Tensor):
+            return noise(count).view(shape)
+        if self.position > noise.shape[0]:
             raise RuntimeError(
-                f"noise tape: {count} values asked for at position {start}, it holds {held}: draw "
-                "noise_needed(model, *inputs) values a step and rewind before each"
+                f"noise: {count} values asked for at position {start} of {noise.shape[0]}: draw "
+                "noise_needed(model, *inputs) values a step"
             )
-        return self.noise[start : self.position].view(shape)
+        return noise[start : self.position].view(shape)
+
+
+_TAPE: ContextVar[Tape | None] = ContextVar("_TAPE", default=None)
+
+
+@contextmanager
+def drawn_from(noise: Tensor | Draw | None) -> Iterator[Tape]:
+    """Modules called within take their noise from here; see `Tape` for the kinds of noise."""
+    tape = Tape(noise)
+    token = _TAPE.set(tape)
+    try:
+        yield tape
+    finally:
+        _TAPE.reset(token)
 
 
 class Dropout(nn.Module):
     """Zeroes elements with probability `p` in training, scales the others by 1 / (1 − p).
 
-    From the tape an element is kept where its noise is at or above a threshold. So p is rounded to
-    a multiple of 1/65,536, and the scale is the exact inverse of the rounded keep probability.
-    With an empty tape it is PyTorch's own dropout.
+    Within `drawn_from` an element is kept where its noise is at or above a threshold. So p is
+    rounded to a multiple of 1/65,536, and the scale is the exact inverse of the rounded keep
+    probability. Outside it is PyTorch's own dropout.
 
     Args:
         p: probability, in [0, 1).
-        tape: the model's noise.
 
     Raises:
         ValueError: `p` is out of range.
     """
 
-    def __init__(self, p: float, tape: NoiseTape) -> None:
+    def __init__(self, p: float) -> None:
         super().__init__()
         if not 0 <= p < 1:
             raise ValueError(f"dropout: expected a probability in [0, 1), received {p}")
         self.p = p
-        self.tape = tape
         self.dropped = min(round(p * NOISE_VALUES), NOISE_VALUES - 1)
 
     @property
@@ -182,8 +167,9 @@ class Dropout(nn.Module):
         """
         if not self.active:
             return x
-        if not self.tape.empty:
-            noise = self.tape.take(x.shape if shape is None else shape)
+        tape = _TAPE.get()
+        if tape is not None:
+            noise = tape.take(x.shape if shape is None else shape)
             # Arithmetic in place of a comparison and a masked fill, which take six times as long
             # on a CPU; integers below 2^17 are exact in float32.
             kept = noise.float().add_(1 - LOWEST - self.dropped).clamp(0.0, 1.0)
@@ -205,18 +191,16 @@ class ModalityDropout(nn.Module):
 
     Args:
         p: probability, in [0, 1].
-        tape: the model's noise.
 
     Raises:
         ValueError: `p` is out of range.
     """
 
-    def __init__(self, p: float, tape: NoiseTape) -> None:
+    def __init__(self, p: float) -> None:
         super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"modality dropout: expected a probability in [0, 1], received {p}")
         self.p = p
-        self.tape = tape
         self.each = round(p * NOISE_VALUES / 2)
 
     @property
@@ -229,11 +213,12 @@ class ModalityDropout(nn.Module):
         if not self.active:
             return text_mask, image_mask
         rows = text_mask.shape[:1]
-        if self.tape.empty:
+        tape = _TAPE.get()
+        if tape is None:
             device = text_mask.device
             noise = torch.randint(LOWEST, -LOWEST, rows, dtype=torch.int16, device=device)
         else:
-            noise = self.tape.take(rows)
+            noise = tape.take(rows)
         # In int32, because the upper limit at p = 1 is no int16.
         noise = noise.int() - LOWEST
         complete = text_mask.any(dim=1) & image_mask.any(dim=1)
@@ -251,21 +236,15 @@ def noise_needed(model: nn.Module, *inputs: Any) -> int:
     """Number of noise values that one training step of a model takes.
 
     A copy of the model runs on the ``meta`` device, where nothing is computed: the model, its
-    tape, its running statistics and PyTorch's generators stay as they are.
+    running statistics and PyTorch's generators stay as they are.
 
     Args:
-        model: a model with a ``tape``, in any mode and on any device.
+        model: a model in any mode and on any device.
         inputs: what its `forward` takes, of the step's shapes: tensors, None, or mappings of them.
-
-    Raises:
-        TypeError: the model has no tape.
     """
-    if not isinstance(vars(model).get("tape"), NoiseTape):
-        raise TypeError(f"noise_needed: {type(model).__name__} has no tape")
     twin = copy.deepcopy(model).to("meta").train()
-    tape: NoiseTape = vars(twin)["tape"]
-    tape.count()
-    twin(*(_on_meta(value) for value in inputs))
+    with drawn_from(None) as tape:
+        twin(*(_on_meta(value) for value in inputs))
     return tape.position
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .linear import Linear
-from .noise import Dropout, NoiseTape
+from .noise import Dropout
 
 Norm = Literal["standardise", "layer", "none"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -88,7 +88,6 @@ class Projection(nn.Module):
         shared_input_dropout: one dropout mask a row, shared by all its positions: a feature is
             dropped from the whole row. The noise is then as much as for one position, which on
             sequences is much cheaper.
-        tape: the model's noise.
 
     Raises:
         ValueError: unknown norm.
@@ -101,7 +100,6 @@ class Projection(nn.Module):
         norm: str,
         input_dropout: float,
         shared_input_dropout: bool,
-        tape: NoiseTape,
     ) -> None:
         super().__init__()
         if norm not in NORMS:
@@ -115,7 +113,7 @@ class Projection(nn.Module):
         self.layer_norm = (
             nn.LayerNorm(in_dim, elementwise_affine=False) if norm == "layer" else None
         )
-        self.dropout = Dropout(input_dropout, tape)
+        self.dropout = Dropout(input_dropout)
         self.linear = Linear(in_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import torch
 
 from .fusion import Fused, Fusion, FusionConfig, Pair
 from .linear import Linear
-from .noise import NoiseTape
 
 
 class Concat(Fusion):
@@ -14,8 +13,8 @@ class Concat(Fusion):
 
     computes = "[pool(t) ; pool(v)]"
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
-        super().__init__(config, tape)
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
         self.out_dim = config.text_dim + config.image_dim
         self.text_pool, self.image_pool = config.pools()
 
@@ -31,8 +30,8 @@ class Combine(Fusion):
     equal_dims = True
     computes = "pool(t) + pool(v)"
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
-        super().__init__(config, tape)
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
         self.out_dim = config.text_dim
         self.text_pool, self.image_pool = config.pools()
 
@@ -52,8 +51,8 @@ class Gated(Fusion):
 
     computes = "z∘tanh(W_v·pool(v)) + (1−z)∘tanh(W_t·pool(t)), z = σ(W_z·[pool(v) ; pool(t)])"
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
-        super().__init__(config, tape)
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
         self.out_dim = config.text_dim
         self.text_pool, self.image_pool = config.pools()
         text_dim, image_dim = config.text_dim, config.image_dim
@@ -77,8 +76,8 @@ class LowRank(Fusion):
     linear maps, in which the factors of all i lie one after the other.
     """
 
-    def __init__(self, config: FusionConfig, tape: NoiseTape) -> None:
-        super().__init__(config, tape)
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
         self.out_dim = config.text_dim
         self.computes = f"Σ_i (W_i·[pool(t) ; 1])∘(V_i·[pool(v) ; 1]), i = 1…{config.rank}"
         self.rank = config.rank

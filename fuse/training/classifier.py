@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fuse.models.builder import build_model
+from fuse.models.classifier import Classifier
 from fuse.models.kernel import KERNEL, KernelClassifier
 from fuse.models.modality import modality_of
-from fuse.models.model import MultimodalClassifier
-from fuse.models.noise import NoiseTape
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
@@ -25,8 +24,6 @@ from .programs import model_inputs
 
 _SCORED_ROWS = 128
 """Rows of a forward pass without gradients."""
-
-Classifier = MultimodalClassifier | KernelClassifier
 
 
 def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = None) -> Classifier:
@@ -48,7 +45,6 @@ def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = No
                 classes,
                 setting.landmarks if rows is None else min(setting.landmarks, rows),
                 setting.dropout,
-                NoiseTape(),
             )
         return build_model(
             fusion=setting.fusion,
@@ -174,5 +170,5 @@ def read_by(setting: Setting) -> dict[str, Any]:
 
 def forward(model: Classifier, batch: Batch) -> Tensor:
     """Logits of a batch, (batch, classes)."""
-    logits, _ = model(**model_inputs(batch))
+    logits, _ = model(*model_inputs(batch))
     return logits

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fuse.figures.calibration import Calibration, Probabilities
-from fuse.models.kernel import KernelClassifier
+from fuse.models.classifier import Classifier
 from fuse.setting import Setting
 from mmsa_cache.errors import ModelError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
 
-from .classifier import Classifier, make_model, predict
+from .classifier import make_model, predict
 
 _MAX_PARTS = 1000
 """Layers of a stored model."""
@@ -115,8 +115,7 @@ def _member(
     landmarks = [len(value) for name, value in state.items() if name.startswith("landmarks_")]
     rows = landmarks[0] if landmarks else None
     member = make_model(setting, dims, len(calibration.offsets), rows)
-    if isinstance(member, KernelClassifier):
-        member.fold()
+    member.fold()
     return member
 
 

@@ -11,58 +11,49 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fuse.losses.loss import Loss
-from fuse.models.kernel import KernelClassifier
-from fuse.models.model import MultimodalClassifier
-from fuse.models.noise import Draw, noise_needed
+from fuse.models.classifier import Classifier, Inputs
+from fuse.models.noise import Draw, drawn_from, noise_needed
 from mmsa_cache.features.batch import Batch
 
 
 class Member(nn.Module):
     """A model and its loss, so that one call gives what is minimised."""
 
-    def __init__(self, model: MultimodalClassifier | KernelClassifier, loss: Loss) -> None:
+    def __init__(self, model: Classifier, loss: Loss) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
 
-    def forward(
-        self, noise: Tensor | Draw, labels: Tensor, parts: Sequence[dict[str, Any]]
-    ) -> Tensor:
+    def forward(self, noise: Tensor | Draw, labels: Tensor, parts: Sequence[Inputs]) -> Tensor:
         """What is minimised on a batch, a scalar.
 
         Args:
-            noise: of dropout, see `NoiseTape.rewind`.
+            noise: of dropout, see `drawn_from`.
             labels: (batch,)
             parts: The inputs of the model; rows come in parts, so that short texts need not be
                 padded to the longest.
         """
-        self.model.tape.rewind(noise)
-        fused = [self.model.fuse(**inputs)[:2] for inputs in parts]
-        vectors, present = fused[0]
-        if len(fused) > 1:
-            vectors = torch.cat([vector for vector, _ in fused])
-            # Masks are those of a bank, so either all parts have them or none.
-            known = [there for _, there in fused if there is not None]
-            present = torch.cat(known) if known else None
-        value: Tensor = self.loss(self.model.classify(vectors, present), labels)
+        with drawn_from(noise):
+            fused = [self.model.fuse(inputs)[:2] for inputs in parts]
+            vectors, present = fused[0]
+            if len(fused) > 1:
+                vectors = torch.cat([vector for vector, _ in fused])
+                # Masks are those of a bank, so either all parts have them or none.
+                known = [there for _, there in fused if there is not None]
+                present = torch.cat(known) if known else None
+            value: Tensor = self.loss(self.model.classify(vectors, present), labels)
         return value
 
 
-def model_inputs(batch: Batch) -> dict[str, Any]:
-    """The arguments of a model's `forward` for a batch, in its order."""
-    return {
-        "text": batch.text,
-        "text_mask": batch.text_mask,
-        "image": batch.image,
-        "image_mask": batch.image_mask,
-        "vectors": batch.vectors,
-    }
+def model_inputs(batch: Batch) -> Inputs:
+    """What a model takes of a batch."""
+    return Inputs(batch.text, batch.text_mask, batch.image, batch.image_mask, batch.vectors)
 
 
 class Program(Protocol):
@@ -95,7 +86,6 @@ class Alone:
             parameter.grad = None
         labels = parts[0].labels if len(parts) == 1 else torch.cat([p.labels for p in parts])
         loss = self._member(noise[0], labels, [model_inputs(part) for part in parts])
-        self._member.model.tape.rewind(None)  # copies of the model need no copy of the noise
         loss.backward()
         return loss.detach().unsqueeze(0)
 
@@ -123,8 +113,8 @@ class Stacked:
                 owner, _, key = name.rpartition(".")
                 member.get_submodule(owner)._buffers[key] = self._buffers[name][place]
         self._skeleton = copy.deepcopy(members[0]).to("meta")
-        self._run = torch.func.vmap(self._one, in_dims=(0, 0, 0, 0, 0))
-        self._noise_needed: dict[tuple[int, ...], int] = {}
+        self._run = torch.func.vmap(self._one, in_dims=(0, 0, 0, 0, 0, 0))
+        self._noise_needed: dict[tuple[torch.Size, ...], int] = {}
 
     def _one(
         self,
@@ -132,8 +122,10 @@ class Stacked:
         buffers: dict[str, Tensor],
         noise: Tensor,
         labels: Tensor,
-        inputs: dict[str, Any],
+        sequences: dict[str, Tensor],
+        vectors: dict[str, Tensor],
     ) -> Tensor:
+        inputs = Inputs.of(sequences, vectors)
         return torch.func.functional_call(
             self._skeleton, (parameters, buffers), (noise, labels, [inputs])
         )
@@ -145,29 +137,23 @@ class Stacked:
             value.grad.zero_()
         whole = [batch for (batch,) in batches]
         parts = [model_inputs(batch) for batch in whole]
-        inputs: dict[str, Any] = {
-            key: torch.stack([part[key] for part in parts])
-            for key, value in parts[0].items()
-            if isinstance(value, Tensor)  # `vmap` takes no None
-        }
-        inputs["vectors"] = {
-            name: torch.stack([part["vectors"][name] for part in parts])
-            for name in parts[0]["vectors"]
-        }
-        count = self._noise_count(whole[0])
+        given = {key: [getattr(part, key) for part in parts] for key in Inputs._fields}
+        vectors = given.pop("vectors")
+        count = self._noise_count(parts[0])
         losses = self._run(
             self._parameters,
             self._buffers,
             torch.stack([draw(count) for draw in noise]),
             torch.stack([batch.labels for batch in whole]),
-            inputs,
+            # `vmap` takes no None
+            {key: torch.stack(values) for key, values in given.items() if values[0] is not None},
+            {name: torch.stack([of[name] for of in vectors]) for name in vectors[0]},
         )
         losses.sum().backward()
         return losses.detach()
 
-    def _noise_count(self, batch: Batch) -> int:
-        shape = (*batch.text.shape[:2], batch.image.shape[1])
+    def _noise_count(self, inputs: Inputs) -> int:
+        shape = tuple(x.shape[:2] for x in (inputs.text, inputs.image) if x is not None)
         if shape not in self._noise_needed:
-            inputs = model_inputs(batch).values()
             self._noise_needed[shape] = noise_needed(self._skeleton.model, *inputs)
         return self._noise_needed[shape]

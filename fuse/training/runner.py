@@ -16,15 +16,14 @@ from fuse.figures.metrics import selection_score
 from fuse.figures.records import EpochRecord, MetricScores
 from fuse.losses.loss import Loss
 from fuse.losses.losses import build_loss
-from fuse.models.kernel import KernelClassifier
-from fuse.models.model import MultimodalClassifier
+from fuse.models.classifier import Classifier
 from fuse.models.noise import NoiseStream
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
-from .classifier import Classifier, gather, input_dims, make_model, predict, read_by
+from .classifier import gather, input_dims, make_model, predict, read_by
 from .programs import Member
 from .task import Checkpoint, Fit, Progress, State, Task, TrainingError
 
@@ -60,9 +59,9 @@ class Runner:
             model = make_model(setting, input_dims(bank, setting), len(names), len(task.train))
             chosen = torch.randperm(len(task.train))[: setting.landmarks]
         model.to(device)
-        if isinstance(model, KernelClassifier) or setting.norm == "standardise":
+        if model.standardisations:
             model.fit_standardisation(bank.moments(self.items, **read_by(setting)))
-        if isinstance(model, KernelClassifier):
+        if model.landmarks:
             originals = bank.items(task.train[chosen.numpy()], variants=False)
             model.fit_landmarks(gather(bank, originals, setting).vectors)
         self.member = Member(model, _loss(setting, bank, self.items, len(names))).to(device)
@@ -178,8 +177,7 @@ class Runner:
         model = copy.deepcopy(self._scored())
         if self.setting.keep == "best":
             model.load_state_dict(self.progress.best_state)
-        if isinstance(model, KernelClassifier):
-            model.fold()
+        model.fold()
         history = self.progress.history
         return Fit(model.eval(), history[self.progress.best], history)
 
@@ -188,7 +186,7 @@ class Runner:
         if self.average is None:
             return self.member.model
         averaged = self.average.module
-        assert isinstance(averaged, MultimodalClassifier | KernelClassifier)
+        assert isinstance(averaged, Classifier)
         return averaged
 
     def _state(self) -> State:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fuse.figures.records import EpochRecord
+from fuse.models.classifier import Classifier
 from mmsa_cache.errors import MmsaError
-
-from .classifier import Classifier
 
 State = dict[str, Any]
 """Nested dicts and lists of tensors, numbers and strings."""

@@ -13,10 +13,11 @@ from fuse.export.onnx_check import check_bank, difference
 from fuse.export.onnx_export import TOLERANCE, describe_inputs, export_onnx
 from fuse.export.onnx_inputs import onnx_inputs
 from fuse.figures.calibration import Calibration
+from fuse.models.classifier import Classifier
 from fuse.models.fusions import FUSIONS
-from fuse.models.kernel import KERNEL, KernelClassifier
+from fuse.models.kernel import KERNEL
 from fuse.setting import Setting
-from fuse.training.classifier import Classifier, make_model
+from fuse.training.classifier import make_model
 from fuse.training.ensemble import Blend, Ensemble
 from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.features.batch import Dims
@@ -52,7 +53,7 @@ def _member(setting: Setting, dims: Dims) -> Classifier:
             value.copy_(torch.rand_like(value) + 0.5)
         elif value.is_floating_point() and "whitening" not in name:
             value.add_(0.3 * torch.randn_like(value))
-    if isinstance(model, KernelClassifier):
+    if model.landmarks:
         drawn = {n: torch.randn(LANDMARKS, d) for n, d in dims.vectors.items() if n in model.inputs}
         model.fit_landmarks(drawn)
         model.fold()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fuse.models.attention import EncoderStack, MultiHeadAttention
-from fuse.models.noise import NoiseTape
+from fuse.models.noise import drawn_from
 
 DIM, HEADS, FFN, LAYERS = 8, 2, 12, 3
 
@@ -40,7 +40,7 @@ def test_attention_is_that_of_pytorch(need_weights: bool) -> None:
     theirs = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
     after = torch.rand(1)
     torch.manual_seed(1)
-    mine = MultiHeadAttention(DIM, HEADS, 0.0, NoiseTape())
+    mine = MultiHeadAttention(DIM, HEADS, 0.0)
     assert torch.equal(torch.rand(1), after)
     assert_same_start(mine, theirs)
     shake(theirs.double())
@@ -62,7 +62,7 @@ def test_encoder_is_that_of_pytorch() -> None:
     theirs = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     after = torch.rand(1)
     torch.manual_seed(1)
-    mine = EncoderStack(LAYERS, DIM, HEADS, FFN, 0.0, NoiseTape())
+    mine = EncoderStack(LAYERS, DIM, HEADS, FFN, 0.0)
     assert torch.equal(torch.rand(1), after)
     assert_same_start(mine, theirs)
     shake(theirs.double())
@@ -74,7 +74,7 @@ def test_encoder_is_that_of_pytorch() -> None:
 
 
 def test_a_row_without_a_key_finds_nothing() -> None:
-    attention = MultiHeadAttention(DIM, HEADS, 0.0, NoiseTape()).double()
+    attention = MultiHeadAttention(DIM, HEADS, 0.0).double()
     shake(attention)
     query, key, mask = sequences()
     mask[2] = False
@@ -87,8 +87,7 @@ def test_a_row_without_a_key_finds_nothing() -> None:
 
 
 def test_dropout_acts_on_the_weights_of_each_head() -> None:
-    tape = NoiseTape()
-    attention = MultiHeadAttention(DIM, HEADS, 0.25, tape).double()
+    attention = MultiHeadAttention(DIM, HEADS, 0.25).double()
     shake(attention)
     query, key, mask = sequences()
     by_head = []
@@ -96,12 +95,12 @@ def test_dropout_acts_on_the_weights_of_each_head() -> None:
         # The weights of one head: with the rest dropped, the average over the heads is its share.
         noise = torch.full((4, HEADS, 5, 7), -32768, dtype=torch.int16)
         noise[:, head] = 32767
-        tape.rewind(noise.flatten())
-        by_head.append(attention(query, key, mask, True)[1].detach() * HEADS * 0.75)
+        with drawn_from(noise.flatten()):
+            by_head.append(attention(query, key, mask, True)[1].detach() * HEADS * 0.75)
     torch.testing.assert_close(by_head[0].sum(dim=2), torch.ones(4, 5).double())
     noise = torch.randint(-32768, 32768, (4, HEADS, 5, 7), dtype=torch.int16)
-    tape.rewind(noise.flatten())
-    received, weights = attention(query, key, mask, True)
+    with drawn_from(noise.flatten()):
+        received, weights = attention(query, key, mask, True)
     kept = (noise.numpy() >= -32768 + 16384) / 0.75
     every = torch.stack(by_head, dim=1).numpy() * kept
     np.testing.assert_allclose(weights.detach(), every.mean(axis=1), rtol=0, atol=1e-12)

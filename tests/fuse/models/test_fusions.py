@@ -16,7 +16,7 @@ from fuse.models.builder import build_model
 from fuse.models.fusion import FusionConfig
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS, build_fusion
 from fuse.models.model import MultimodalClassifier
-from fuse.models.noise import LOWEST, NoiseTape, noise_needed
+from fuse.models.noise import LOWEST, drawn_from, noise_needed
 from fuse.models.projection import POOLINGS, Pool, Projection, Standardise
 
 LEVELS = ("pooled", "tokens")
@@ -563,8 +563,8 @@ def test_without_a_mask_all_positions_are_real(
     noise = torch.randint(LOWEST, -LOWEST, (count,), dtype=torch.int16)
     trained = []
     for given in (batch, short):  # modality dropout makes masks where there were none
-        model.train().tape.rewind(noise)
-        trained.append(model(**given, vectors=extra)[0])
+        with drawn_from(noise):
+            trained.append(model.train()(**given, vectors=extra)[0])
     torch.testing.assert_close(trained[1], trained[0])
 
 
@@ -736,7 +736,7 @@ def test_standardisation_in_the_model(fusion: str, level: str) -> None:
 
 def test_projection_with_layer_normalisation() -> None:
     torch.manual_seed(3)
-    projection = Projection(4, 3, "layer", 0.0, False, NoiseTape()).double()
+    projection = Projection(4, 3, "layer", 0.0, False).double()
     assert [name for name, _ in projection.named_parameters()] == ["linear.weight", "linear.bias"]
     x = 5.0 + 3.0 * torch.randn(2, 5, 4, dtype=torch.float64)
     plain = {"norm.weight": np.ones(4), "norm.bias": np.zeros(4)}
@@ -769,7 +769,7 @@ def test_standardise_values_and_floor() -> None:
 
 def test_projection_standardises_before_the_linear_map() -> None:
     torch.manual_seed(3)
-    projection = Projection(4, 3, "standardise", 0.0, False, NoiseTape()).double()
+    projection = Projection(4, 3, "standardise", 0.0, False).double()
     mean, std = torch.randn(4).double(), 0.5 + torch.rand(4).double()
     projection.standardise.fit(mean, std)
     x = torch.randn(2, 5, 4, dtype=torch.float64)

@@ -9,7 +9,7 @@ from sklearn.gaussian_process.kernels import RBF
 from sklearn.linear_model import LogisticRegression
 
 from fuse.models.kernel import JITTER, SCALE, KernelClassifier
-from fuse.models.noise import NoiseTape, noise_needed
+from fuse.models.noise import noise_needed
 
 ROWS, DIMS = 30, {"text_mean": 5, "text_cls": 3, "image_mean": 4}
 
@@ -26,7 +26,7 @@ def masks(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def model() -> KernelClassifier:
-    model = KernelClassifier(DIMS, 3, ROWS, 0.0, NoiseTape()).double()
+    model = KernelClassifier(DIMS, 3, ROWS, 0.0).double()
     given = vectors(ROWS, 0)
     model.fit_standardisation(
         {name: (value.mean(0), value.std(0, correction=0)) for name, value in given.items()}
@@ -123,14 +123,14 @@ def test_folding_changes_nothing_but_the_size(model: KernelClassifier) -> None:
 
 
 def test_doubled_landmarks_do_no_harm() -> None:
-    model = KernelClassifier(DIMS, 3, 6, 0.0, NoiseTape())
+    model = KernelClassifier(DIMS, 3, 6, 0.0)
     half = vectors(3, 0)
     twice = {name: torch.cat([value, value]) for name, value in half.items()}
     model.fit_landmarks(twice)
     assert model.whitening.isfinite().all()
 
 
-def test_dropout_takes_its_noise_from_the_tape() -> None:
-    model = KernelClassifier(DIMS, 3, 6, 0.5, NoiseTape()).train()
+def test_dropout_takes_its_noise_from_the_context() -> None:
+    model = KernelClassifier(DIMS, 3, 6, 0.5).train()
     model.fit_landmarks(vectors(6, 0))
     assert noise_needed(model, None, masks(4)[0], None, masks(4)[1], vectors(4, 1)) == 4 * 6

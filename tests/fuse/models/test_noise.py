@@ -1,8 +1,10 @@
-"""Noise from one tape: what it does to a model, stacked training, no waiting for the device."""
+"""Noise of a call: what it does to a model, stacked training, no waiting for the device."""
 
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from fuse.losses.losses import LOSSES, build_loss
 from fuse.models.builder import build_model
 from fuse.models.fusions import FUSIONS
 from fuse.models.model import MultimodalClassifier
-from fuse.models.noise import Dropout, ModalityDropout, NoiseStream, NoiseTape, noise_needed
+from fuse.models.noise import Dropout, ModalityDropout, NoiseStream, Tape, drawn_from, noise_needed
 
 LEVELS = ("pooled", "tokens")
 MEMBERS, ROWS = 3, 6
@@ -31,31 +33,33 @@ def draw(count: int, seed: int, *shape: int) -> Tensor:
     return torch.randint(-32768, 32768, (*shape, count), dtype=torch.int16, generator=own)
 
 
-def filled(values: Tensor) -> NoiseTape:
-    tape = NoiseTape()
-    tape.rewind(values)
-    return tape
-
-
 def test_the_tape_gives_its_values_in_order() -> None:
-    tape = filled(EVERY[:10])
+    tape = Tape(EVERY[:10])
     assert tape.take((2, 3)).tolist() == EVERY[:6].view(2, 3).tolist()
     assert tape.take((4,)).tolist() == EVERY[6:10].tolist()
     assert tape.position == 10
-    tape.rewind(EVERY[10:12])
-    assert tape.take((1, 2)).tolist() == [EVERY[10:12].tolist()]
-    assert not tape.empty
-    tape.rewind(None)
-    assert tape.empty
 
 
 def test_noise_that_is_drawn_as_it_is_asked_for() -> None:
-    tape = NoiseTape()
-    tape.rewind(lambda count: EVERY[:count])
-    assert not tape.empty
+    tape = Tape(lambda count: EVERY[:count])
     assert tape.take((2, 3)).tolist() == EVERY[:6].view(2, 3).tolist()
     assert tape.take((4,)).tolist() == EVERY[:4].tolist()
     assert tape.position == 10
+
+
+def test_noise_is_of_the_innermost_context_and_of_its_thread() -> None:
+    dropout, x = Dropout(0.5), torch.ones(4)
+    low, high = (torch.full((8,), value, dtype=torch.int16) for value in (-32768, 32767))
+    with drawn_from(low) as outer:
+        with drawn_from(high) as inner:
+            assert dropout(x).tolist() == [2.0] * 4
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(dropout, x).result()
+        assert dropout(x).tolist() == [0.0] * 4
+        assert (outer.position, inner.position) == (4, 4)
+        with pytest.raises(KeyError), drawn_from(high):
+            raise KeyError
+        assert dropout(x).tolist() == [0.0] * 4
 
 
 def test_a_stream_gives_the_same_numbers_however_many_at_a_time() -> None:
@@ -71,82 +75,83 @@ def test_a_stream_gives_the_same_numbers_however_many_at_a_time() -> None:
 
 
 def test_a_tape_that_runs_out_says_so() -> None:
-    tape = filled(EVERY[:10])
+    tape = Tape(EVERY[:10])
     tape.take((6,))
-    with pytest.raises(
-        RuntimeError, match=r"6 values asked for at position 6, it holds 10: .*need"
-    ):
+    with pytest.raises(RuntimeError, match=r"6 values asked for at position 6 of 10: .*need"):
         tape.take((2, 3))
-    with pytest.raises(RuntimeError, match="it holds 0"):
-        NoiseTape().take((1,))
 
 
 @pytest.mark.parametrize("values", [EVERY.int(), EVERY.view(2, -1), EVERY.float()])
 def test_noise_of_the_wrong_kind(values: Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected int16 \(n,\), received torch"):
-        NoiseTape().rewind(values)
+        Tape(values)
 
 
 @pytest.mark.parametrize("p", [1e-9, 1e-4, 0.1, 0.25, 1 / 3, 0.5, 0.999999, 1 - 1e-9])
 def test_dropout_keeps_the_right_share_and_the_mean(p: float) -> None:
-    dropout = Dropout(p, filled(EVERY))
+    dropout = Dropout(p)
     x = torch.linspace(1.0, 2.0, 65536, dtype=torch.float64)
-    y = dropout(x).numpy()
+    with drawn_from(EVERY):
+        y = dropout(x).numpy()
     dropped = min(round(p * 65536), 65535)
     assert abs(dropped / 65536 - p) <= 1 / 65536
     kept = np.arange(65536) >= dropped  # the lowest noise is dropped first
     np.testing.assert_array_equal(y == 0.0, ~kept)
     np.testing.assert_allclose(y[kept], x.numpy()[kept] * 65536 / (65536 - dropped), rtol=1e-15)
-    ones = Dropout(p, filled(EVERY))(torch.ones(65536, dtype=torch.float64))
+    with drawn_from(EVERY):
+        ones = dropout(torch.ones(65536, dtype=torch.float64))
     assert float(ones.mean()) == pytest.approx(1.0, rel=1e-12)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_dropout_is_the_identity_in_eval_and_at_zero(training: bool) -> None:
-    dropout = Dropout(0.0 if training else 0.5, filled(EVERY)).train(training)
+    dropout = Dropout(0.0 if training else 0.5).train(training)
     x = torch.randn(4)
-    assert dropout(x) is x
-    assert dropout.tape.position == 0
+    with drawn_from(EVERY) as tape:
+        assert dropout(x) is x
+    assert tape.position == 0
     assert not dropout.active
 
 
 def test_dropout_with_one_mask_for_several_places() -> None:
     x = torch.ones(3, 5, 4, dtype=torch.float64)
-    for tape in (filled(draw(12, 0)), NoiseTape()):
-        y = Dropout(0.5, tape)(x, (3, 1, 4))
+    with drawn_from(draw(12, 0)) as tape:
+        drawn = Dropout(0.5)(x, (3, 1, 4))
+    assert tape.position == 12
+    for y in (drawn, Dropout(0.5)(x, (3, 1, 4))):
         assert torch.equal(y, y[:, :1].expand_as(y))
         assert set(y.unique().tolist()) == {0.0, 2.0}
-        assert tape.position == (0 if tape.empty else 12)
 
 
-def test_dropout_with_an_empty_tape_is_that_of_pytorch() -> None:
+def test_dropout_outside_of_a_context_is_that_of_pytorch() -> None:
     x = torch.randn(50, 3)
     torch.manual_seed(1)
     expected = F.dropout(x, 0.3)
     torch.manual_seed(1)
-    assert torch.equal(Dropout(0.3, NoiseTape())(x), expected)
+    assert torch.equal(Dropout(0.3)(x), expected)
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0, float("nan")])
 def test_probabilities_out_of_range(p: float) -> None:
     with pytest.raises(ValueError, match=f"dropout: expected a probability .* received {p}"):
-        Dropout(p, NoiseTape())
+        Dropout(p)
     with pytest.raises(ValueError, match="modality dropout: expected a probability"):
-        ModalityDropout(p + (p == 1.0), NoiseTape())
+        ModalityDropout(p + (p == 1.0))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 1.0])
 def test_modality_dropout_takes_both_modalities_equally_often(p: float) -> None:
     masks = torch.ones(65536, 2, dtype=torch.bool), torch.ones(65536, 3, dtype=torch.bool)
-    has_text, has_image = (mask.any(1) for mask in ModalityDropout(p, filled(EVERY))(*masks))
+    with drawn_from(EVERY):
+        has_text, has_image = (mask.any(1) for mask in ModalityDropout(p)(*masks))
     each = round(p * 32768)
     assert int((~has_text).sum()) == int((~has_image).sum()) == each
     assert bool((has_text | has_image).all())
     torch.manual_seed(0)
-    by_hand = ModalityDropout(p, NoiseTape())(*masks)
+    by_hand = ModalityDropout(p)(*masks)
     for mask in by_hand:
         assert float((~mask.any(1)).double().mean()) == pytest.approx(p / 2, abs=0.01)
-    same = ModalityDropout(p, filled(EVERY)).eval()(*masks)
+    same = ModalityDropout(p).eval()(*masks)
     assert same[0] is masks[0]
     assert same[1] is masks[1]
 
@@ -155,8 +160,8 @@ def test_modality_dropout_leaves_the_only_modality_and_the_padding() -> None:
     text_mask = torch.tensor([[True, False], [False, False], [True, True], [False, False]])
     image_mask = torch.tensor([[True], [True], [False], [False]])
     for noise in (-32768, 32767):
-        tape = filled(torch.full((4,), noise, dtype=torch.int16))
-        found = ModalityDropout(1.0, tape)(text_mask, image_mask)
+        with drawn_from(torch.full((4,), noise, dtype=torch.int16)):
+            found = ModalityDropout(1.0)(text_mask, image_mask)
         lost = 0 if noise < 0 else 1
         assert torch.equal(found[1 - lost], (text_mask, image_mask)[1 - lost])
         expected = (text_mask, image_mask)[lost].clone()
@@ -217,22 +222,16 @@ def member(batch: tuple[Any, ...], k: int) -> tuple[Any, ...]:
 def test_noise_needed_is_what_a_step_takes_and_changes_nothing(fusion: str, level: str) -> None:
     model = make(fusion).eval()
     batch = inputs(level, 1)
-    model.tape.rewind(EVERY)
     before = copy.deepcopy(model.state_dict())
     random = torch.get_rng_state()
     count = noise_needed(model, *batch)
     assert torch.equal(torch.get_rng_state(), random)
     assert not model.training
-    assert model.tape.noise is EVERY
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    model.train()(*batch)
-    assert model.tape.position == count > 0
+    with drawn_from(EVERY) as tape:
+        model.train()(*batch)
+    assert tape.position == count > 0
     assert noise_needed(make(fusion, dropout=0, input_dropout=0, modality_dropout=0), *batch) == 0
-
-
-def test_noise_needed_of_a_model_without_a_tape() -> None:
-    with pytest.raises(TypeError, match="Linear has no tape"):
-        noise_needed(torch.nn.Linear(2, 3), torch.zeros(1, 2))
 
 
 def test_one_mask_a_row_takes_the_noise_of_one_position() -> None:
@@ -253,18 +252,21 @@ def test_modality_dropout_is_as_if_the_modality_were_missing(
     text, text_mask, image, image_mask, vectors = inputs(level, 1)
     text_mask[:, 0] = image_mask[:, 0] = True
     noise = torch.full((ROWS,), -32768 if lost == "text" else 32767, dtype=torch.int16)
-    model.tape.rewind(noise)
-    received, _ = model(text, text_mask, image, image_mask, vectors)
+
+    def logits_of(*arguments: Any) -> Tensor:
+        with drawn_from(noise):
+            logits: Tensor = model(*arguments)[0]
+        return logits
+
+    received = logits_of(text, text_mask, image, image_mask, vectors)
     if lost == "text":
         text_mask = torch.zeros_like(text_mask)
     else:
         image_mask = torch.zeros_like(image_mask)
-    model.tape.rewind(noise)
-    expected, _ = model(text, text_mask, image, image_mask, vectors)
+    expected = logits_of(text, text_mask, image, image_mask, vectors)
     torch.testing.assert_close(received, expected, rtol=0, atol=1e-12)
     changed = {name: v + 1.0 if name.startswith(lost) else v for name, v in vectors.items()}
-    model.tape.rewind(noise)
-    again, _ = model(text, text_mask, image, image_mask, changed)
+    again = logits_of(text, text_mask, image, image_mask, changed)
     assert torch.equal(again, expected)
 
 
@@ -273,27 +275,18 @@ def test_one_modality_has_none_to_lose() -> None:
     assert noise_needed(model, *inputs("tokens", 1)) == 0
 
 
-def test_a_copy_has_a_tape_of_its_own() -> None:
-    model = make("encoder")
-    twin = copy.deepcopy(model)
-    for each in (model, twin):
-        tapes = {id(m.tape) for m in each.modules() if isinstance(m, (Dropout, ModalityDropout))}
-        assert tapes == {id(each.tape)}
-    assert twin.tape is not model.tape
-
-
-def test_the_same_noise_gives_the_same_step() -> None:
+def test_the_same_noise_gives_the_same_step_of_a_model_and_its_copy() -> None:
     model, batch = make("encoder"), inputs("tokens", 1)
+    twin = copy.deepcopy(model)
     count = noise_needed(model, *batch)
-    noise = [draw(count, seed) for seed in (1, 1, 2)]
     logits = []
-    for values in noise:
-        model.tape.rewind(values)
-        logits.append(model(*batch)[0])
+    for each, seed in ((model, 1), (twin, 1), (model, 2)):
+        with drawn_from(draw(count, seed)) as tape:
+            logits.append(each(*batch)[0])
+        assert tape.position == count
     assert torch.equal(logits[0], logits[1])
     assert not torch.allclose(logits[0], logits[2])
-    model.tape.rewind(noise[0][:-1])
-    with pytest.raises(RuntimeError, match="noise_needed"):
+    with pytest.raises(RuntimeError, match="noise_needed"), drawn_from(draw(count - 1, 1)):
         model(*batch)
 
 
@@ -324,8 +317,8 @@ def test_stacked_models_equal_the_models_alone(fusion: str, level: str, dropout:
         batch: tuple[Any, ...],
         labels: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        base.tape.rewind(noise)
-        logits, _ = functional_call(base, (parameters, buffers), batch)
+        with drawn_from(noise):
+            logits, _ = functional_call(base, (parameters, buffers), batch)
         return logits, functional_call(base_loss, statistics, (logits, labels))
 
     for seed in (1, 2):
@@ -336,8 +329,8 @@ def test_stacked_models_equal_the_models_alone(fusion: str, level: str, dropout:
         values.sum().backward()
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         for k, (model, loss) in enumerate(zip(alone, losses, strict=True)):
-            model.tape.rewind(noise[k])
-            own_logits, _ = model(*member(batch, k))
+            with drawn_from(noise[k]):
+                own_logits, _ = model(*member(batch, k))
             own_value = loss(own_logits, labels[k])
             own_value.backward()
             assert_member({"logits": logits}, k, {"logits": own_logits})
@@ -410,9 +403,8 @@ def test_a_step_never_waits_for_the_device(fusion: str, level: str) -> None:
     model = make(fusion, norm="standardise")
     noise = draw(noise_needed(model, *batch), 1)
     losses = all_losses()
-    for values in (noise, None):
-        model.tape.rewind(values)
-        with NoWaiting():
+    for context in (drawn_from(noise), nullcontext()):
+        with context, NoWaiting():
             logits, _ = model(*batch, need_weights=True)
             torch.stack([loss(logits, labels) for loss in losses]).sum().backward()
     with NoWaiting(), torch.inference_mode():
