@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .parts import Part
 from .projection import Standardise
-from .summary import Part
 
 
 class Inputs(NamedTuple):

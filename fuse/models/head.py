@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .linear import Linear
 from .noise import Dropout
-from .summary import Part, count
+from .parts import Part, count
 
 
 class Head(nn.Module):

@@ -21,8 +21,8 @@ from .classifier import Classifier, Inputs
 from .linear import Linear, linear
 from .modality import modality_of
 from .noise import Dropout
+from .parts import Part, count
 from .projection import Standardise
-from .summary import Part, count
 
 KERNEL = "kernel"
 """Name of this model where a fusion's name is asked for."""

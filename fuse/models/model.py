@@ -7,14 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from . import summary
 from .classifier import Classifier, Inputs
 from .fusion import Fusion, Pair
 from .head import Head, LateHead
 from .modality import modality_of
 from .noise import ModalityDropout
+from .parts import AXES, Part, count, describe_pool, describe_projection
 from .projection import Pool, Projection, Standardise, as_mask
-from .summary import AXES, Part, count
 
 
 class MultimodalClassifier(Classifier):
@@ -124,13 +123,13 @@ class MultimodalClassifier(Classifier):
         return logits
 
     def parts(self) -> list[Part]:
-        found = [summary.projection(name, part) for name, part in self.projections.items()]
+        found = [describe_projection(name, part) for name, part in self.projections.items()]
         if self.fusion is not None:
             shape = ("batch", self.fusion.out_dim)
             found.append(Part("fusion", self.fusion.computes, shape, count(self.fusion)))
         elif self.pool is not None:
             ((modality, part),) = ((n, p) for n, p in self.projections.items() if n in AXES)
-            found.append(summary.pool(modality, self.pool, part.out_dim))
+            found.append(describe_pool(modality, self.pool, part.out_dim))
         return [*found, *self.head.parts()]
 
 

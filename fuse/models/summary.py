@@ -2,31 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from torch import nn
-
-from .projection import Pool, Projection
-
-if TYPE_CHECKING:
-    from .classifier import Classifier
-
-AXES = {"text": "text_tokens", "image": "patches"}
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One row of a summary."""
-
-    part: str
-    """Name of the module inside the model; ``total`` in the last row"""
-    computes: str
-    """What the part computes, in the symbols of `fusions`"""
-    shape: tuple[str | int, ...]
-    """Output shape: axis names where the model does not set the length"""
-    parameters: int
-    """Number of trained figures"""
+from .classifier import Classifier
+from .parts import Part
 
 
 def summarise(model: Classifier) -> list[Part]:
@@ -38,25 +15,3 @@ def summarise(model: Classifier) -> list[Part]:
     parts = model.parts()
     logits = parts[-1].shape
     return [*parts, Part("total", "logits", logits, sum(part.parameters for part in parts))]
-
-
-def count(module: nn.Module) -> int:
-    """Number of trained figures of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def projection(name: str, part: Projection) -> Part:
-    """The projection of the input of a name."""
-    axes = ("batch", AXES[name]) if name in AXES else ("batch",)
-    module = f"{name}_projection" if name in AXES else f"beside.{name}"
-    steps: list[str] = [] if part.norm == "none" else [part.norm]
-    if part.dropout.p > 0:
-        shared = ", one mask a row" if part.shared_input_dropout else ""
-        steps.append(f"dropout {part.dropout.p:g}{shared}")
-    steps.append(f"linear {part.in_dim} → {part.out_dim}")
-    return Part(module, " → ".join(steps), (*axes, part.out_dim), count(part))
-
-
-def pool(modality: str, part: Pool, dim: int) -> Part:
-    """The pooling of a model of one modality."""
-    return Part("pool", f"{part.kind} of the real {AXES[modality]}", ("batch", dim), count(part))
