@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from extract.encoders.compute import COMPUTE
-from extract.encoders.image import ImageSpec
-from extract.encoders.text import TextSpec
+from extract.encoders.protocol import ResolvedEncoder
 from mmsa_cache.store.schema import Shard
 
 from .plan import Reader, Row
@@ -18,7 +17,7 @@ from .shards import encode_rows
 
 
 def precision_effect(
-    spec: TextSpec | ImageSpec,
+    spec: ResolvedEncoder,
     rows: Sequence[Row],
     reader: Reader,
     device: torch.device,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .linear import LinearByOneDnn
+from .protocol import Encoded
 
 COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -25,6 +27,25 @@ def to_device(value: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)
+
+
+def encoded(
+    tokens: Tensor, lengths: list[int], pools: Iterable[Tensor], shared: Tensor | None
+) -> Encoded:
+    """Features as they are stored.
+
+    Args:
+        tokens: (positions, dim)
+        lengths: Positions of each row.
+        pools: (batch, dim) each.
+        shared: (batch, shared_dim)
+    """
+    return Encoded(
+        to_storage(tokens),
+        lengths,
+        to_storage(torch.stack([pool.float() for pool in pools], 1)),
+        None if shared is None else to_storage(shared),
+    )
 
 
 def to_storage(value: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .compat import prepare_torchvision
-from .compute import precision, to_device, to_storage
+from .compute import encoded, precision, to_device
 from .joint import JointImageTower, input_settings
 from .layers import average_grid, mean_pools
 from .options import Options
@@ -290,9 +290,5 @@ class ImageEncoder:
             patches = average_grid(patches, have, want)
         if self._options.tokens == "none":
             patches = patches[:, :0]
-        return Encoded(
-            to_storage(patches.flatten(0, 1)),
-            [patches.shape[1]] * len(batch),
-            to_storage(torch.stack([pool.float() for pool in pools.values()], 1)),
-            None if shared is None else to_storage(shared),
-        )
+        lengths = [patches.shape[1]] * len(batch)
+        return encoded(patches.flatten(0, 1), lengths, pools.values(), shared)

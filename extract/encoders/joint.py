@@ -19,7 +19,7 @@ from torch import Tensor
 from mmsa_cache.errors import ModelError
 
 from .compat import prepare_torchvision
-from .layers import pick_states
+from .layers import read_states
 from .protocol import ImageOutput, TextOutput
 
 # CLIP's own values, which most of its kin share: openai/clip, preprocessor_config.json.
@@ -110,10 +110,7 @@ class JointTextTower:
             pooled = output.pooler_output
             pooled = output.last_hidden_state[:, 0] if pooled is None else pooled
             vectors, shared = {"pooled": pooled}, self._projection(pooled)
-        hidden = output.last_hidden_state
-        if layer != "last":
-            hidden = pick_states(output.hidden_states, layer, self._name)
-        states = [pick_states(output.hidden_states, number, self._name) for number in inner]
+        hidden, states = read_states(output, layer, inner, self._name)
         return TextOutput(hidden, vectors, shared, states)
 
     def to(self, device: torch.device) -> object:
@@ -186,14 +183,11 @@ class JointImageTower:
             output = self._model.vision_model(**arguments)
             vectors["pooled"] = output.pooler_output
             shared = self._projection(output.pooler_output)
-        hidden = output.last_hidden_state
-        if layer != "last":
-            hidden = pick_states(output.hidden_states, layer, self._name)
+        hidden, states = read_states(output, layer, inner, self._name)
         side = math.isqrt(hidden.shape[1])
         prefix = hidden.shape[1] - side * side
         if prefix:
             vectors = {"cls": hidden[:, 0], **vectors}
-        states = [pick_states(output.hidden_states, number, self._name) for number in inner]
         inner_patches = [state[:, prefix:] for state in states]
         return ImageOutput(hidden[:, prefix:], (side, side), vectors, shared, inner_patches)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,26 @@ def pick_states(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor
             "They must exist and have one shape: a hierarchical model's stages differ.",
         )
     return torch.stack([state.float() for state in states[-last:]]).mean(0)
+
+
+def read_states(
+    output: Any, layer: str | int, inner: Sequence[int], name: str
+) -> tuple[Tensor, list[Tensor]]:
+    """The layer that is kept and the inner layers asked for, of an output of transformers.
+
+    Args:
+        output: With ``hidden_states``, unless only the last layer is wanted.
+        layer: ``last``, a number from 0, or ``average:K``.
+        inner: Numbers of inner layers.
+        name: The model, for errors.
+
+    Raises:
+        ModelError: As `pick_states` raises.
+    """
+    kept = output.last_hidden_state
+    if layer != "last":
+        kept = pick_states(output.hidden_states, layer, name)
+    return kept, [pick_states(output.hidden_states, number, name) for number in inner]
 
 
 def mean_pools(

@@ -15,9 +15,9 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
-from .compute import precision, to_device, to_storage
+from .compute import encoded, precision, to_device
 from .joint import JointTextTower, text_limit
-from .layers import mean_pools, pick_states
+from .layers import mean_pools, read_states
 from .options import Options
 from .protocol import Encoded, Size, TextOutput, TextTower
 from .tokenizer import load_tokenizer
@@ -127,10 +127,7 @@ class PlainTower:
             attention_mask=mask.long(),
             output_hidden_states=layer != "last" or bool(inner),
         )
-        hidden = output.last_hidden_state
-        if layer != "last":
-            hidden = pick_states(output.hidden_states, layer, self._name)
-        states = [pick_states(output.hidden_states, number, self._name) for number in inner]
+        hidden, states = read_states(output, layer, inner, self._name)
         return TextOutput(hidden, {"cls": hidden[:, 0]}, None, states)
 
     def to(self, device: torch.device) -> object:
@@ -236,11 +233,11 @@ class TextEncoder:
         }
         self.pools = tuple(pools)
         keep = self._options.tokens != "none"
-        return Encoded(
-            to_storage(hidden[mask] if keep else hidden[:0, 0]),
+        return encoded(
+            hidden[mask] if keep else hidden[:0, 0],
             lengths.tolist() if keep else [0] * len(batch),
-            to_storage(torch.stack([pool.float() for pool in pools.values()], 1)),
-            None if shared is None else to_storage(shared),
+            pools.values(),
+            shared,
         )
 
 

@@ -113,56 +113,19 @@ def map_shard(path: Path, rows: int, size: int, digest: str) -> Shard:
     Raises:
         DamagedCacheError: It is anything else than what `encode` gives.
     """
-
-    def refuse(why: str) -> DamagedCacheError:
-        return DamagedCacheError(f"{path}: {why}.", AGAIN)
-
     check_size(path, size)
     try:
         with contextlib.closing(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)) as file:
             group = h5py.h5g.open(file, b"/")
-            names = {name.decode() for name in group}
-            if names - {schema.SHARED} != set(schema.DATASETS):
-                raise refuse(f"holds {sorted(names)[:20]}, expected {sorted(schema.DATASETS)}")
+            names = _names(group)
             if _bytes_of(group, b"fingerprint").item().decode() != digest:
-                raise refuse("belongs to another cache (fingerprint)")
-            places: dict[str, tuple[np.dtype[Any], tuple[int, ...], int | None]] = {}
-            for name in sorted(names):
-                if group.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-                    raise refuse(f"{name} is a link to elsewhere")
-                item = h5py.h5o.open(group, name.encode())
-                plan = item.get_create_plist() if isinstance(item, h5py.h5d.DatasetID) else None
-                if plan is None or plan.get_layout() == h5py.h5d.VIRTUAL:
-                    raise refuse(f"{name} is not a dataset of this file")
-                if plan.get_layout() != h5py.h5d.CONTIGUOUS or plan.get_nfilters():
-                    raise refuse(f"{name} is filtered or not contiguous")
-                if plan.get_external_count():
-                    raise refuse(f"{name} is not a dataset of this file")
-                places[name] = (item.dtype, item.shape, item.get_offset())
-                if name == "pooled":
-                    pools = tuple(pool.decode() for pool in _bytes_of(item, b"pools").tolist())
-        dim = places["tokens"][1][-1]
-        shapes = {
-            "guids": ((rows,), "S"),
-            "variant": ((rows,), "<i4"),
-            "operations": ((rows,), "S"),
-            "offsets": ((rows + 1,), "<i8"),
-            "tokens": ((places["tokens"][1][0], dim), "<f2"),
-            "pooled": ((rows, len(pools), dim), "<f2"),
-        }
-        if schema.SHARED in places:
-            shapes[schema.SHARED] = ((rows, *places[schema.SHARED][1][1:2]), "<f2")
-        for name, (shape, wanted) in shapes.items():
-            dtype, have, offset = places[name]
-            same = dtype.kind == "S" if wanted == "S" else dtype == np.dtype(wanted)
-            count = math.prod(have)
-            if have != shape or not same or count * dtype.itemsize > size:
-                raise refuse(f"{name} is {have} {dtype}, expected {shape} {wanted}")
-            if count and offset is None:
-                raise refuse(f"{name} has no storage")
-    except _UNREADABLE as error:
-        raise refuse(f"is not a readable shard ({error})") from error
-    try:
+                raise _RefusedError("belongs to another cache (fingerprint)")
+            datasets = {name: _dataset(group, name) for name in names}
+            pools = tuple(p.decode() for p in _bytes_of(datasets["pooled"], b"pools").tolist())
+            places = {
+                name: (item.dtype, item.shape, item.get_offset()) for name, item in datasets.items()
+            }
+        _check_shapes(places, rows, len(pools), size)
         parts = _map_arrays(path, places)
         return Shard(
             [guid.decode() for guid in parts["guids"].tolist()],
@@ -174,8 +137,64 @@ def map_shard(path: Path, rows: int, size: int, digest: str) -> Shard:
             pools,
             parts.get(schema.SHARED),
         )
+    except _RefusedError as error:
+        raise DamagedCacheError(f"{path}: {error}.", AGAIN) from error
     except _UNREADABLE as error:  # also places beyond the end of the file
-        raise refuse(f"is not a readable shard ({error})") from error
+        raise DamagedCacheError(f"{path}: is not a readable shard ({error}).", AGAIN) from error
+
+
+class _RefusedError(Exception):
+    """A shard is not what this program writes; the message says why."""
+
+
+_Place = tuple[np.dtype[Any], tuple[int, ...], int | None]
+"""Type, shape and offset in the file of a dataset; nothing without elements has an offset."""
+
+
+def _names(group: Any) -> list[str]:
+    """Names of the datasets of a shard."""
+    names = {name.decode() for name in group}
+    if names - {schema.SHARED} != set(schema.DATASETS):
+        raise _RefusedError(f"holds {sorted(names)[:20]}, expected {sorted(schema.DATASETS)}")
+    return sorted(names)
+
+
+def _dataset(group: Any, name: str) -> Any:
+    """A dataset of the file itself: contiguous, unfiltered, no link."""
+    if group.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        raise _RefusedError(f"{name} is a link to elsewhere")
+    item = h5py.h5o.open(group, name.encode())
+    plan = item.get_create_plist() if isinstance(item, h5py.h5d.DatasetID) else None
+    if plan is None or plan.get_layout() == h5py.h5d.VIRTUAL:
+        raise _RefusedError(f"{name} is not a dataset of this file")
+    if plan.get_layout() != h5py.h5d.CONTIGUOUS or plan.get_nfilters():
+        raise _RefusedError(f"{name} is filtered or not contiguous")
+    if plan.get_external_count():
+        raise _RefusedError(f"{name} is not a dataset of this file")
+    return item
+
+
+def _check_shapes(places: dict[str, _Place], rows: int, pools: int, size: int) -> None:
+    """Refuses datasets that do not fit together, or into the file."""
+    positions, dim = places["tokens"][1][0], places["tokens"][1][-1]
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "guids": ((rows,), "S"),
+        "variant": ((rows,), "<i4"),
+        "operations": ((rows,), "S"),
+        "offsets": ((rows + 1,), "<i8"),
+        "tokens": ((positions, dim), "<f2"),
+        "pooled": ((rows, pools, dim), "<f2"),
+    }
+    if schema.SHARED in places:
+        shapes[schema.SHARED] = ((rows, *places[schema.SHARED][1][1:2]), "<f2")
+    for name, (shape, wanted) in shapes.items():
+        dtype, have, offset = places[name]
+        same = dtype.kind == "S" if wanted == "S" else dtype == np.dtype(wanted)
+        count = math.prod(have)
+        if have != shape or not same or count * dtype.itemsize > size:
+            raise _RefusedError(f"{name} is {have} {dtype}, expected {shape} {wanted}")
+        if count and offset is None:
+            raise _RefusedError(f"{name} has no storage")
 
 
 # What HDF5, its binding and NumPy raise of a file that was made or damaged by somebody else.
@@ -206,13 +225,13 @@ def _bytes_of(owner: Any, name: bytes) -> NDArray[np.bytes_]:
     return value
 
 
-def _map_arrays(path: Path, places: dict[str, Any]) -> dict[str, NDArray[Any]]:
+def _map_arrays(path: Path, places: dict[str, _Place]) -> dict[str, NDArray[Any]]:
     """Arrays on one copy-on-write map of a file: processes share it, none can change the file."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     parts: dict[str, NDArray[Any]] = {}
     for name, (dtype, shape, offset) in places.items():
-        if not math.prod(shape):  # HDF5 gives nothing no place
+        if offset is None or not math.prod(shape):  # HDF5 stores nothing of an empty dataset
             parts[name] = np.empty(shape, dtype)
             continue
         array: NDArray[Any] = np.ndarray(shape, dtype, mapped, offset)

@@ -14,27 +14,21 @@ from .listing import LABELS, LabelRow, Listing, raise_problems
 HEADER = "guid,tag"
 
 
-def read_labels(
-    path: Path, problems: list[str] | None = None, classes: tuple[str, ...] = LABELS
-) -> list[LabelRow]:
+def read_labels(path: Path, classes: tuple[str, ...] = LABELS) -> list[LabelRow]:
     """Reads a ``guid,tag`` file (UTF-8, with or without BOM, any line ending).
 
     Args:
         path: The label file.
-        problems: Findings are added here; without it they are raised.
         classes: Class names; a class's code is its place.
 
     Raises:
-        DataError: Every malformed line at once, when ``problems`` is not given.
+        DataError: Every malformed line at once.
     """
     listing = Listing(path, "report", classes)
     list_report(listing)
     if not listing.rows and not listing.problems:
         listing.note(0, "no rows after the header")
-    if problems is None:
-        raise_problems(listing.problems, path)
-    else:
-        problems.extend(listing.problems)
+    raise_problems(listing.problems, path)
     return listing.rows
 
 
