@@ -103,9 +103,6 @@ def changes(
     second: Codes,
     labels: NDArray[np.int64],
     names: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
 ) -> dict[str, Change]:
     """What a second cell's means are above a first one's, with paired intervals.
 
@@ -114,13 +111,11 @@ def changes(
         second: The same of the other cell.
         labels: True class codes, (rows,).
         names: Class names.
-        resamples: Number of resamples.
-        seed: Seed of the bootstrap.
 
     Returns:
         A record of each of `CHANGES` and of every class's recall, as ``recall of NAME``.
     """
-    one, two = (_figures(labels, p, len(names), resamples, seed) for p in (first, second))
+    one, two = (_figures(labels, p, len(names), RESAMPLES, SEED) for p in (first, second))
     keys: dict[str, str | int] = {key: key for key in CHANGES}
     keys |= {f"recall of {name}": code for code, name in enumerate(names)}
     return {title: two[key].less(one[key]) for title, key in keys.items()}

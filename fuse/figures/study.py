@@ -21,6 +21,13 @@ class EndedTrial(Record):
     """Of a pruned trial its value when it was given up; None of a failed one."""
 
 
+class FailedTrial(Record):
+    """A trial that could not be trained, and why."""
+
+    trial: Count
+    reason: str
+
+
 class ParameterImportance(Record):
     """See `fuse.search.importance.importances`: shares of all parameters sum to 1."""
 
@@ -55,12 +62,9 @@ class LossWeights(Record):
     best: Number
 
 
-class Look(Record):
-    """One judgement of a choice on the outer rows."""
+class Gap(Record):
+    """How much better a choice looked inside than it is outside."""
 
-    trial: Count
-    finished: Count = 0
-    """Finished trials of the study at that time."""
     inner_score: Number
     """Mean over units of the score on the rows that a model did not see."""
     outer_score: Number
@@ -71,6 +75,14 @@ class Look(Record):
     """Inner less outer score."""
     optimism_interval: tuple[Number, Number]
     """95 % of the gap, from resampled posts."""
+
+
+class Look(Gap):
+    """One judgement of a choice on the outer rows."""
+
+    trial: Count
+    finished: Count = 0
+    """Finished trials of the study at that time."""
 
 
 class StudySnapshot(Record):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuse.figures.record import Count, Record
 from fuse.figures.study import StudySource
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
@@ -115,18 +117,20 @@ def _named(stored: StoredStudy, number: int) -> Trial:
     return complete[number]
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Record):
     """A study as a list shows it."""
 
-    name: str
-    complete: int = 0
-    pruned: int = 0
-    failed: int = 0
-    score: float | None = None
-    """Of its selected trial, or its best one."""
-    last: float | None = None
-    """When its last trial ended, seconds since 1970."""
+    study: str
+    file: str | None = None
+    """Its study file."""
+    finished: Count = 0
+    complete: Count = 0
+    pruned: Count = 0
+    failed: Count = 0
+    best: float | None = None
+    """Score of its selected trial."""
+    age_seconds: float | None = None
+    """Time since its last trial ended."""
 
 
 def summaries(storage: str | Path = DATABASE) -> list[Summary]:
@@ -135,15 +139,17 @@ def summaries(storage: str | Path = DATABASE) -> list[Summary]:
     for stored in read_studies(storage):
         states = [trial.frozen.state.name for trial in stored.trials]
         ends = [t.frozen.datetime_complete for t in stored.trials if t.frozen.datetime_complete]
-        chosen = _selected(stored)
+        selected = _selected(stored)
+        complete, pruned = states.count("COMPLETE"), states.count("PRUNED")
         rows.append(
             Summary(
-                stored.name,
-                states.count("COMPLETE"),
-                states.count("PRUNED"),
-                states.count("FAIL"),
-                None if chosen is None else chosen.score,
-                max(ends).timestamp() if ends else None,
+                study=stored.name,
+                finished=complete + pruned,
+                complete=complete,
+                pruned=pruned,
+                failed=states.count("FAIL"),
+                best=None if selected is None else selected.score,
+                age_seconds=time.time() - max(ends).timestamp() if ends else None,
             )
         )
     return rows

@@ -122,8 +122,9 @@ class Coordinator:
         if claim is None:
             self._nothing_until = time.monotonic() + RETRY_SECONDS
             return None
-        self.progress.running[claim.number] = Running(claim.number, claim.setting)
-        return Task(claim.number, claim.setting, tuple(self._units))
+        number, setting = claim
+        self.progress.running[number] = Running(number, setting)
+        return Task(number, setting, tuple(self._units))
 
     def _is_done(self) -> bool:
         """Other coordinators' trials may still run when this one has none."""
@@ -146,7 +147,7 @@ class Coordinator:
         if step is None:
             return True
         running.steps[step] = (done + report.value) / (report.position + 1)
-        finished = [trial.steps for trial in self.progress.trials if trial.is_finished]
+        finished = [trial.result.steps for trial in self.progress.trials if trial.is_finished]
         return not self._study.pruner.gives_up(step, running.steps[step], finished)
 
     def _finish(self, running: Running, result: Result) -> None:

@@ -8,9 +8,10 @@ is requeued as it was drawn. One process at a time begins or ends trials, which 
 from __future__ import annotations
 
 import contextlib
+import functools
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,16 +35,8 @@ from .trial_record import FINISHED, Trial, TrialRecord, TrialResult
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A trial that this process has begun."""
-
-    number: int
-    setting: Setting
-
-
 class Ledger:
-    """One study's record.
+    """One study in its database.
 
     Args:
         storage: Path of a SQLite file, or an address.
@@ -74,7 +67,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def exclusive(self, purpose: str) -> Iterator[None]:
-        """One coordinator of this study at a time does something that takes long.
+        """One coordinator of this study at a time, as long as the block lasts.
 
         Raises:
             MmsaError: The database went away meanwhile.
@@ -108,12 +101,13 @@ class Ledger:
     def store(self, **parts: StudyIdentity | Selection | Insight | list[Look]) -> None:
         """Stores parts of the study's record."""
         for key, part in parts.items():
-            self._store(key, TypeAdapter(type(part)).dump_python(part, mode="json"))
+            value = TypeAdapter(type(part)).dump_python(part, mode="json")
+            store = functools.partial(self._storage.set_study_user_attr, self._id, key, value)
+            self._try(store)
 
-    def _store(self, key: str, value: Any) -> None:
-        self._try(lambda: self._storage.set_study_user_attr(self._id, key, value))
-
-    def claim(self, limit: int, draw: Callable[[list[FrozenTrial]], Draw]) -> Claim | None:
+    def claim(
+        self, limit: int, draw: Callable[[list[FrozenTrial]], Draw]
+    ) -> tuple[int, Setting] | None:
         """Begins a trial: one that was interrupted, else a new one.
 
         Args:
@@ -121,10 +115,10 @@ class Ledger:
             draw: Makes a new one from the record.
 
         Returns:
-            The trial, or None where the limit is reached.
+            Number and setting of the trial, or None where the limit is reached.
         """
 
-        def work() -> Claim | None:
+        def work() -> tuple[int, Setting] | None:
             self._locks.keep()
             with self._locks.exclusive(self._name):
                 trials = self._all()
@@ -140,7 +134,7 @@ class Ledger:
 
         claimed = self._try(work)
         if claimed is not None:
-            self._held.add(claimed.number)
+            self._held.add(claimed[0])
         return claimed
 
     def requeue_orphans(self) -> None:
@@ -169,17 +163,17 @@ class Ledger:
                 requeued = True
         return requeued
 
-    def _resume(self, trial: Trial) -> Claim:
+    def _resume(self, trial: Trial) -> tuple[int, Setting]:
         setting = trial.setting()
         trial_id = self._trial_id(trial.number)
         self._update(trial_id, owner=self._owner)
         self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        return Claim(trial.number, setting)
+        return trial.number, setting
 
-    def _begin(self, drawn: Draw) -> Claim:
-        record = TrialRecord.new(drawn.setting, self._owner)
+    def _begin(self, drawn: Draw) -> tuple[int, Setting]:
+        record = TrialRecord(owner=self._owner, setting=asdict(drawn.setting))
         trial_id = self._create(TrialState.RUNNING, drawn.params, drawn.distributions, record)
-        return Claim(self._storage.get_trial_number_from_id(trial_id), drawn.setting)
+        return self._storage.get_trial_number_from_id(trial_id), drawn.setting
 
     def enqueue(self, trial: Trial) -> None:
         """Queues a trial of another study, to be run before any is drawn."""
@@ -203,17 +197,14 @@ class Ledger:
         )
         return self._storage.create_new_trial(self._id, template)
 
-    def finish(self, number: int, result: TrialResult, value: float, *, pruned: bool) -> bool:
-        """Ends a trial with its score.
+    def finish(self, number: int, result: TrialResult, value: float, *, pruned: bool) -> None:
+        """Ends a trial with its score, which is dropped where another process took the trial.
 
         Args:
             number: The trial.
             result: What its trainings gave.
             value: Score, or of a pruned trial the value at its last step.
             pruned: Whether it was given up.
-
-        Returns:
-            False where the trial is no longer this process's, and the score was dropped.
         """
 
         def write(trial_id: int) -> None:
@@ -223,16 +214,16 @@ class Ledger:
             state = TrialState.PRUNED if pruned else TrialState.COMPLETE
             self._storage.set_trial_state_values(trial_id, state, [value])
 
-        return self._end(number, write)
+        self._end(number, write)
 
-    def fail(self, number: int, reason: str) -> bool:
+    def fail(self, number: int, reason: str) -> None:
         """Ends a trial without a score, with the reason."""
 
         def write(trial_id: int) -> None:
             self._update(trial_id, failure=reason)
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
-        return self._end(number, write)
+        self._end(number, write)
 
     def count_death(self, number: int) -> int:
         """Counts that a worker died over a trial; returns how often that happened."""
@@ -253,22 +244,19 @@ class Ledger:
 
         self._end(number, write)
 
-    def _end(self, number: int, write: Callable[[int], None]) -> bool:
+    def _end(self, number: int, write: Callable[[int], None]) -> None:
         trial_id = self._trial_id(number)
 
-        def work() -> bool:
+        def work() -> None:
             self._locks.keep()
             with self._locks.exclusive(self._name):
                 trial = self._read(trial_id)
                 is_own = trial.record.owner == self._owner
-                if trial.frozen.state is not TrialState.RUNNING or not is_own:
-                    return False
-                write(trial_id)
-                return True
+                if trial.frozen.state is TrialState.RUNNING and is_own:
+                    write(trial_id)
 
-        ended = self._try(work)
+        self._try(work)
         self._held.discard(number)
-        return ended
 
     def _read(self, trial_id: int) -> Trial:
         with made_by_mmsa(self.place):
@@ -276,9 +264,9 @@ class Ledger:
 
     def _update(self, trial_id: int, **changes: Any) -> None:
         """Stores changes of a trial's record."""
-        record = self._read(trial_id).record.with_changes(**changes).model_dump(mode="json")
-        for key in changes:
-            self._storage.set_trial_user_attr(trial_id, key, record[key])
+        record = TrialRecord.model_validate({**dict(self._read(trial_id).record), **changes})
+        for key, value in record.model_dump(mode="json", include=set(changes)).items():
+            self._storage.set_trial_user_attr(trial_id, key, value)
 
     def _trial_id(self, number: int) -> int:
         return self._try(

@@ -1,7 +1,7 @@
-"""Who may write, and who is alive: locks that the system drops when their process dies.
+"""Locks that tell who may write and who is alive; the system drops those of a dead process.
 
-Next to a SQLite file they are file locks; in PostgreSQL advisory locks, whose session ends with its
-process. No clocks and no heartbeats: a dead owner's lock can be taken, a living one's cannot.
+Beside a SQLite file they are file locks; in PostgreSQL advisory locks, whose session ends with its
+process. No clocks, no heartbeats: a dead owner's lock can be taken, a living one's cannot.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import optuna
 import sqlalchemy
@@ -35,27 +35,8 @@ _POSTGRES = {
 }
 
 
-class Locks(Protocol):
-    """What the record of a study needs."""
-
-    def exclusive(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """One process at a time, as long as the block lasts."""
-
-    def hold(self, owner: str) -> None:
-        """Marks an owner as alive until this process ends or lets go."""
-
-    def keep(self) -> None:
-        """Marks it again if the mark was lost with a connection."""
-
-    def is_held(self, owner: str) -> bool:
-        """Whether an owner is alive."""
-
-    def release(self) -> None:
-        """Lets go."""
-
-
 class FileLocks:
-    """Locks beside a database file.
+    """Locks beside a SQLite file, with the methods of `AdvisoryLocks`.
 
     Args:
         database: The file.
@@ -82,7 +63,7 @@ class FileLocks:
         with self.exclusive("owners"):
             name = glob.escape(self._database.name)
             for path in self._database.parent.glob(f".{name}.owner-*.lock"):
-                _clear(path)  # of one that was killed before it had a trial, nobody asks
+                _clear(path)  # nobody asks for an owner that was killed before it had a trial
             self._own = FileLock(self._owner_path(owner))
             self._own.acquire(timeout=0)
 
@@ -122,16 +103,19 @@ class AdvisoryLocks:
 
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
+        """One process at a time, as long as the block lasts."""
         with self._engine.begin() as connection:
             connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_key(name))))
             yield
 
     def hold(self, owner: str) -> None:
+        """Marks an owner as alive until this process ends or `release`."""
         self._owner = owner
         self._session = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self._session.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_key(owner))))
 
     def keep(self) -> None:
+        """Marks it again if the mark was lost with a connection."""
         try:
             if self._session is not None:
                 self._session.execute(sqlalchemy.text("select 1"))
@@ -141,6 +125,7 @@ class AdvisoryLocks:
         self.hold(self._owner)
 
     def is_held(self, owner: str) -> bool:
+        """Whether an owner is alive."""
         with self._engine.begin() as connection:
             free = sqlalchemy.func.pg_try_advisory_xact_lock(_key(owner))
             return not connection.execute(sqlalchemy.select(free)).scalar_one()
@@ -164,7 +149,7 @@ def _key(name: str) -> int:
 
 
 def patiently(call: Callable[[], T], place: str) -> T:
-    """Calls until a locked or absent database answers; what is called must bear repetition.
+    """Calls until a locked or absent database answers; the call must be repeatable.
 
     Args:
         call: The work.
@@ -192,3 +177,6 @@ def patiently(call: Callable[[], T], place: str) -> T:
                 ) from error
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
+
+
+Locks = FileLocks | AdvisoryLocks

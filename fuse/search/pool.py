@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from fuse.training import classifier, trainer
 from mmsa_cache.errors import DeviceError, MmsaError
 from mmsa_cache.store.identity import Origin
 
-from .worker import Broken, Failure, Job, Ready, Report, Result, Source, Task, Unit, serve
+from .worker import Failure, Job, Report, Result, Source, Task, Unit, serve
 
 _STARTS = 3
 """Tries to start a worker before the search ends."""
@@ -34,27 +35,7 @@ class Death:
     reason: str
 
 
-class Process(Protocol):
-    """What is needed of a `multiprocessing` process."""
-
-    @property
-    def exitcode(self) -> int | None:
-        """None while it runs."""
-
-    def join(self, timeout: float | None = None) -> None:
-        """Waits for its end."""
-
-    def is_alive(self) -> bool:
-        """Whether it runs."""
-
-    def terminate(self) -> None:
-        """Asks it to end."""
-
-    def kill(self) -> None:
-        """Ends it."""
-
-
-def start_process(pipe: Connection, device: str) -> Process:
+def start_process(pipe: Connection, device: str) -> BaseProcess:
     """Starts a worker as a fresh process, which is given one end of a pipe."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=serve, args=(pipe, device), daemon=True)
@@ -94,7 +75,7 @@ class Workers:
     """Trains one model."""
     predict: Callable[..., Any] = classifier.predict
     """Gives a model's class probabilities."""
-    start: Callable[[Connection, str], Process] = start_process
+    start: Callable[[Connection, str], BaseProcess] = start_process
     """Starts a worker."""
 
     def pool(self, data: TrainingData, units: Sequence[Unit], metric: Metric, most: int) -> Pool:
@@ -106,7 +87,7 @@ class Workers:
 
 @dataclass(slots=True)
 class _Worker:
-    process: Process
+    process: BaseProcess
     pipe: Connection
     device: str
     ready: bool = False
@@ -123,7 +104,7 @@ class Pool:
     """
 
     def __init__(
-        self, job: Job, devices: Sequence[str], start: Callable[[Connection, str], Process]
+        self, job: Job, devices: Sequence[str], start: Callable[[Connection, str], BaseProcess]
     ) -> None:
         self._job, self._devices, self._start_one = job, devices, start
         self._failed_starts = 0
@@ -172,11 +153,11 @@ class Pool:
                 if event := self._replace(place):
                     events.append(event)
                 continue
-            if isinstance(said, Ready):
+            if said is None:
                 worker.ready, self._failed_starts = True, 0
-            elif isinstance(said, Broken):
+            elif worker.task is None:
                 raise MmsaError(f"A worker cannot work: {said.reason}")
-            elif worker.task is not None:
+            else:
                 events.append((worker.task, said))
                 if not isinstance(said, Report):
                     worker.task = None

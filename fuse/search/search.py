@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import TrialState
+from pydantic import Field
 
-from fuse.figures.study import Look
-from fuse.setting import Setting
+from fuse.figures.record import Count, Number
+from fuse.figures.records import Metric
+from fuse.figures.study import FailedTrial, Gap, Look, Value
 from mmsa_cache.data.splits import grouped_folds, outer_split
 
 from .coordinator import Coordinator, Progress
@@ -29,55 +30,31 @@ from .trial_record import Trial
 from .worker import Unit
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchResult(Gap, Insight):
     """A study with as many finished trials as wanted, its choice judged."""
 
-    study: Study
+    study: str
+    trial: Count
+    """The choice."""
     select: str
-    """Rule of the choice."""
-    choice: Scored
-    setting: Setting
-    """Of the choice."""
-    look: Look
-    """The choice inside and outside."""
-    looks: int
+    """Its rule."""
+    metric: Metric
+    inner_units: list[Number]
+    """Its scores on the units."""
+    outer_rows: Count
+    looks_at_outer_rows: Count
     """Choices that the outer rows have judged."""
-    outer_rows: int
-    trials: dict[str, int]
+    trials: dict[str, Count]
     """Trials by how they ended: complete, pruned, fail."""
-    failed: list[tuple[int, str]]
-    """Failed trials, and why."""
-    insight: Insight
+    failed: list[FailedTrial]
     storage: str
-    workers: int
-    seconds: float
-    overhead_share: float
+    workers: Count
+    seconds: Number
+    overhead_share: Number
     """Share of the workers' time that was spent outside training."""
-    notes: list[str] = field(default_factory=list)
+    setting: dict[str, Value]
+    notes: list[str] = Field(default_factory=list)
     """What readers of the figures must know."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything, as plain values."""
-        return {
-            "study": self.study.name,
-            "trial": self.choice.number,
-            "select": self.select,
-            "metric": self.study.metric,
-            "inner_units": list(self.choice.units),
-            **self.look.model_dump(mode="json", exclude={"trial", "finished"}),
-            "outer_rows": self.outer_rows,
-            "looks_at_outer_rows": self.looks,
-            "trials": self.trials,
-            "failed": [{"trial": number, "reason": reason} for number, reason in self.failed],
-            **self.insight.model_dump(mode="json"),
-            "storage": self.storage,
-            "workers": self.workers,
-            "seconds": round(self.seconds, 1),
-            "overhead_share": self.overhead_share,
-            "setting": asdict(self.setting),
-            "notes": self.notes,
-        }
 
 
 def search(
@@ -137,7 +114,7 @@ def search(
                     metric=study.metric,
                     seed=study.protocol.seed,
                 )
-                return gap.look(choice.number, progress.finished)
+                return Look(trial=choice.number, finished=progress.finished, **dict(gap))
 
             looks = _looks(ledger, choice.number, judge)
         insight = _insight(progress.trials, study, choice)
@@ -145,28 +122,30 @@ def search(
         storage = ledger.place
     elapsed = time.monotonic() - started
     states = [trial.frozen.state for trial in progress.trials]
+    look = next(look for look in looks if look.trial == choice.number)
     return SearchResult(
-        study=study,
+        **look.model_dump(exclude={"finished"}),
+        **dict(insight),
+        study=study.name,
         select=how,
-        choice=choice,
-        setting=setting,
-        look=next(look for look in looks if look.trial == choice.number),
-        looks=len(looks),
+        metric=study.metric,
+        inner_units=list(choice.units),
         outer_rows=len(outer),
+        looks_at_outer_rows=len(looks),
         trials={
             state.name.lower(): states.count(state)
             for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         },
         failed=[
-            (trial.number, trial.record.failure)
+            FailedTrial(trial=trial.number, reason=trial.record.failure)
             for trial in progress.trials
             if trial.frozen.state is TrialState.FAIL
         ],
-        insight=insight,
         storage=storage,
         workers=len(devices),
-        seconds=elapsed,
+        seconds=round(elapsed, 1),
         overhead_share=max(0.0, 1 - progress.busy / (len(devices) * elapsed)),
+        setting=asdict(setting),
     )
 
 

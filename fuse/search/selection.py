@@ -14,7 +14,7 @@ from fuse.figures.confusion import Floats, figures
 from fuse.figures.metrics import log_likelihoods
 from fuse.figures.record import LEVEL, Interval
 from fuse.figures.resampling import by_group, cells, resample
-from fuse.figures.study import Look
+from fuse.figures.study import Gap
 from mmsa_cache.errors import SettingsError
 
 from .trial_record import Trial
@@ -100,37 +100,6 @@ def ties(trials: Sequence[Scored], folds: int) -> list[int]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """How much better the choice looked inside than it is outside."""
-
-    inner: float
-    """Mean over units of the score on the rows that a model did not see."""
-    outer: float
-    """Mean over the same models of the score on the outer rows."""
-    together: float
-    """Score on the outer rows of all these models, their probabilities averaged."""
-    interval: tuple[float, float]
-    """95 % of inner − outer, from resampled posts."""
-
-    def look(self, trial: int, finished: int) -> Look:
-        """The record of it.
-
-        Args:
-            trial: The choice.
-            finished: Finished trials of the study.
-        """
-        return Look(
-            trial=trial,
-            finished=finished,
-            inner_score=self.inner,
-            outer_score=self.outer,
-            outer_score_together=self.together,
-            optimism_gap=self.inner - self.outer,
-            optimism_interval=self.interval,
-        )
-
-
 def optimism(
     judgements: Sequence[Judgement],
     validation: Sequence[NDArray[np.int64]],
@@ -179,11 +148,14 @@ def optimism(
 
     gaps = resample(gap, *sizes.values(), resamples=_RESAMPLES, seed=seed)["gap"]
     interval = Interval.of(gaps)
+    inner = float(np.mean([_score(c.sum(0), metric) for c in inside]))
+    outer_score = float(np.mean([_score(c.sum(0), metric) for c in outside]))
     return Gap(
-        float(np.mean([_score(c.sum(0), metric) for c in inside])),
-        float(np.mean([_score(c.sum(0), metric) for c in outside])),
-        float(_score(together.sum(0), metric)),
-        (interval.low, interval.high),
+        inner_score=inner,
+        outer_score=outer_score,
+        outer_score_together=float(_score(together.sum(0), metric)),
+        optimism_gap=inner - outer_score,
+        optimism_interval=(interval.low, interval.high),
     )
 
 

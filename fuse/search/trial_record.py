@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Literal, Self
 
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, ValidationError
@@ -44,29 +44,6 @@ class TrialRecord(Record):
     """Why it failed."""
     result: TrialResult | None = None
 
-    @classmethod
-    def of(cls, trial: FrozenTrial) -> Self:
-        """The record of a trial.
-
-        Raises:
-            ValueError: Names the trial and every wrong attribute.
-        """
-        try:
-            return cls.model_validate(trial.user_attrs)
-        except ValidationError as error:
-            raise ValueError(
-                f"trial {trial.number}: {'; '.join(problems_of(error, cls))}"
-            ) from None
-
-    @classmethod
-    def new(cls, setting: Setting, owner: str = "") -> Self:
-        """The record of a trial that has not ended."""
-        return cls(owner=owner, setting=asdict(setting))
-
-    def with_changes(self, **changes: Any) -> Self:
-        """A copy with other values, checked."""
-        return self.model_validate({**dict(self), **changes})
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -83,7 +60,11 @@ class Trial:
         Raises:
             ValueError: Names the trial and what is wrong.
         """
-        record = TrialRecord.of(frozen)
+        try:
+            record = TrialRecord.model_validate(frozen.user_attrs)
+        except ValidationError as error:
+            problems = "; ".join(problems_of(error, TrialRecord))
+            raise ValueError(f"trial {frozen.number}: {problems}") from None
         ended = frozen.state in FINISHED
         if ended and (record.result is None or frozen.value is None):
             raise ValueError(f"trial {frozen.number} has no result")
@@ -116,11 +97,6 @@ class Trial:
         """Of a finished one."""
         assert self.record.result is not None
         return self.record.result
-
-    @property
-    def steps(self) -> dict[int, float]:
-        """Values at the comparable steps; none of one that is not finished."""
-        return {} if self.record.result is None else self.record.result.steps
 
     def setting(self) -> Setting:
         """Its setting.

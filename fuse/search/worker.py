@@ -78,18 +78,6 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """The worker has opened the features."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The worker cannot work."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """A value on the way; the worker waits for the answer whether to go on."""
 
@@ -126,14 +114,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The end of a task that cannot be trained."""
+    """The end of a task that cannot be trained, or of a worker that cannot work."""
 
     reason: str
     by_setting: bool = False
     """Whether its setting is to blame."""
-
-
-Message = Ready | Broken | Report | Result | Failure
 
 
 class _GivenUpError(Exception):
@@ -154,7 +139,7 @@ def serve(pipe: Connection, device: str) -> None:
         job: Job = pipe.recv()
         bank = job.source.open(device)
         gc.freeze()  # what is there stays: looking for garbage after every task is then cheap
-        pipe.send(Ready())
+        pipe.send(None)  # ready
         while True:
             task: Task = pipe.recv()
             pipe.send(_run(task, job, bank, pipe))
@@ -162,7 +147,7 @@ def serve(pipe: Connection, device: str) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:
-        pipe.send(Broken(_reason(error)))
+        pipe.send(Failure(_reason(error)))
 
 
 def _end_with_parent() -> None:

@@ -58,7 +58,7 @@ def bench_search(
     from mmsa_cache.compose.bench_search import bench_search as measure
     from mmsa_cache.compose.session import Session
 
-    call.figures(measure(Session(call.settings()), study, trials, workers).as_json())
+    call.figures(measure(Session(call.settings()), study, trials, workers))
 
 
 @app.command("gpu")

@@ -37,7 +37,7 @@ def search(
     from mmsa_cache.compose.session import Session
 
     if list_:
-        rows = [listed.as_json() for listed in list_studies(storage)]
+        rows = [listed.model_dump() for listed in list_studies(storage)]
         for row in rows if not call.as_json else []:
             age = row["age_seconds"]
             row["age"] = "–" if age is None else f"{age / 3600:.1f} h"
@@ -46,7 +46,7 @@ def search(
         return
     request = SearchRequest(study, trials, workers, storage, select, track or [])
     result = run_study(Session(call.settings()), request)
-    if call.printed(result.as_json()):
+    if call.printed(result.model_dump(mode="json")):
         return
     _show(result)
     say_notes(result.notes)
@@ -58,34 +58,36 @@ _HEADERS = {"low": "5 %", "high": "95 %", "alpha": "α", "beta": "β"}
 
 def _show(result: SearchResult) -> None:
     """Prints the choice, the trials, and what mattered."""
-    look, trials = result.look, result.trials
-    low, high = look.optimism_interval
-    scores = (look.inner_score, look.outer_score, look.optimism_gap, look.outer_score_together)
+    low, high = result.optimism_interval
+    scores = (
+        result.inner_score,
+        result.outer_score,
+        result.optimism_gap,
+        result.outer_score_together,
+    )
     inner, outer, gap, together = (f"{score:.4f}" for score in scores)
     interval = f"{low:+.4f} … {high:+.4f}"
     header = ["study", "trial", "inner", "outer", "gap", "95 %", "outer, together"]
-    choice = [result.study.name, str(result.choice.number), inner, outer, gap, interval, together]
+    choice = [result.study, str(result.trial), inner, outer, gap, interval, together]
+    trials = result.trials
     parts = [
-        format_table(
-            ["study", "trial", "inner", "outer", "gap", "95 %", "outer, together"], [choice]
-        ),
+        format_table(header, [choice]),
         f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['fail']} failed "
-        f"trials; {result.study.metric}; {result.outer_rows} outer rows; "
+        f"trials; {result.metric}; {result.outer_rows} outer rows; "
         f"{result.seconds:.0f} s, {100 * result.overhead_share:.0f} % outside training.",
     ]
-    insight = result.insight
     for header, rows in (
-        (["fusion", "trials", "complete", "score", "trial"], insight.by_fusion),
-        (["parameter", "median", "low", "high", "trials"], insight.importance),
-        (["alpha", "beta", "trials", "mean", "best"], insight.alpha_beta),
+        (["fusion", "trials", "complete", "score", "trial"], result.by_fusion),
+        (["parameter", "median", "low", "high", "trials"], result.importance),
+        (["alpha", "beta", "trials", "mean", "best"], result.alpha_beta),
     ):
         keys = ["value" if name == "fusion" else name for name in header]
         cells = [[_cell(getattr(row, key)) for key in keys] for row in rows]
         if cells:
             parts += ["", format_table([_HEADERS.get(name, name) for name in header], cells)]
     print_result("\n".join(parts))
-    for number, reason in result.failed:
-        say(f"Trial {number} failed: {reason}")
+    for failed in result.failed:
+        say(f"Trial {failed.trial} failed: {failed.reason}")
 
 
 def _cell(value: object) -> str:

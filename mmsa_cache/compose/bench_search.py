@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -67,39 +66,9 @@ class _Timed:
     memory: PeakMemory
 
 
-@dataclass(frozen=True, slots=True)
-class SearchBench:
-    """A search by N workers beside the same trials by one."""
-
-    study: str
-    trials: int
-    workers: int
-    many: _Timed
-    one: _Timed
-    device: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "study": self.study,
-            "trials": self.trials,
-            "workers": self.workers,
-            "seconds": self.many.seconds,
-            "cpu_seconds": self.many.cpu_seconds,
-            **asdict(self.many.memory),
-            "overhead_share": self.many.result.overhead_share,
-            "pruned": self.many.result.trials["pruned"],
-            "seconds_one_worker": self.one.seconds,
-            "cpu_seconds_one_worker": self.one.cpu_seconds,
-            "ratio_workers": self.one.seconds / self.many.seconds,
-            "cores": usable_cores(),
-            "load": os.getloadavg()[0],
-            "device": self.device,
-            "torch": torch.__version__,
-        }
-
-
-def bench_search(session: Session, name: str, trials: int, workers: int | None) -> SearchBench:
+def bench_search(
+    session: Session, name: str, trials: int, workers: int | None
+) -> dict[str, float | str]:
     """Measures a search by N workers against the same trials by one, each in a fresh database.
 
     Args:
@@ -107,17 +76,34 @@ def bench_search(session: Session, name: str, trials: int, workers: int | None) 
         name: The study.
         trials: Finished trials of each run.
         workers: N; None takes one a usable core, or one a GPU.
+
+    Returns:
+        The figures by name, those in time in seconds.
     """
     study = read_study(find_study(name), session.settings.seed)
     devices = worker_devices(session.device, workers)
-    pairs = study.encoder_pairs()
-    with training_data(session, pairs, study.grid_sides(), STUDIES) as data:
+    with training_data(session, study.encoder_pairs(), study.grid_sides(), STUDIES) as data:
         many = _timed(study, data, trials, devices)
         # Queued trials are pruned by the same rule, so the work is nearly the same.
         one = _timed(study, data, trials, devices[:1], many.trials)
     on_gpu = devices[0] != "cpu"
-    device = torch.cuda.get_device_name(0) if on_gpu else platform.processor() or "cpu"
-    return SearchBench(name, trials, len(devices), many, one, device)
+    return {
+        "study": name,
+        "trials": trials,
+        "workers": len(devices),
+        "seconds": many.seconds,
+        "cpu_seconds": many.cpu_seconds,
+        **asdict(many.memory),
+        "overhead_share": many.result.overhead_share,
+        "pruned": many.result.trials["pruned"],
+        "seconds_one_worker": one.seconds,
+        "cpu_seconds_one_worker": one.cpu_seconds,
+        "ratio_workers": one.seconds / many.seconds,
+        "cores": usable_cores(),
+        "load": os.getloadavg()[0],
+        "device": torch.cuda.get_device_name(0) if on_gpu else platform.processor() or "cpu",
+        "torch": torch.__version__,
+    }
 
 
 def _timed(
@@ -134,14 +120,9 @@ def _timed(
         watch(f"{study.name}, {len(devices)} worker(s)") as show,
     ):
         database = Path(folder) / "studies.db"
+        workers = Workers(devices)
         result = engine.search(
-            study,
-            data,
-            trials,
-            storage=database,
-            workers=Workers(devices),
-            on_change=show,
-            queued=queued,
+            study, data, trials, storage=database, workers=workers, on_change=show, queued=queued
         )
         seconds, used = time.monotonic() - started, _cpu_seconds() - used_before
         return _Timed(result, read_studies(database)[0].trials, seconds, used, memory)

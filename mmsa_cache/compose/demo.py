@@ -161,9 +161,9 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
             {"what": "trained model, outer rows", **_figures(trained["outer"])},
         ],
         "study": {
-            "trial": searched.choice.number,
-            "inner_score": searched.look.inner_score,
-            "outer_score": searched.look.outer_score,
+            "trial": searched.trial,
+            "inner_score": searched.inner_score,
+            "outer_score": searched.outer_score,
         },
         "predictions": [
             {

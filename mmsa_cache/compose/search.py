@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fuse.figures.study import Value
 from fuse.search import search as engine
@@ -88,10 +86,10 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
             workers=Workers(devices),
             on_change=on_change,
         )
-        tracked.final = scalars(result.as_json())
+        tracked.final = scalars(result.model_dump())
     lines.end(tracked.final)
-    log_run("search", name, round(result.seconds, 1), tracked.final)
-    return replace(result, notes=session.notes(pairs) + _warnings(result))
+    log_run("search", name, result.seconds, tracked.final)
+    return result.model_copy(update={"notes": session.notes(pairs) + _warnings(result)})
 
 
 def _described(study: Study) -> dict[str, Value]:
@@ -103,48 +101,28 @@ def _described(study: Study) -> dict[str, Value]:
 def _warnings(result: SearchResult) -> list[str]:
     """What a reader of the figures must know."""
     notes = []
-    alike = len(result.insight.cannot_be_told_apart)
+    alike = len(result.cannot_be_told_apart)
     if alike > 1:
         notes.append(
-            f"{alike} of {result.insight.complete_trials} complete trials cannot be told apart "
-            "from the best one (paired over folds, 95 %)"
+            f"{alike} of {result.complete_trials} complete trials cannot be told apart from the "
+            "best one (paired over folds, 95 %)"
             + ("; --select one-se takes the simplest near it" if result.select == "best" else "")
         )
-    if result.looks > 1:
+    if result.looks_at_outer_rows > 1:
         notes.append(
-            f"the outer rows have judged {result.looks} choices of this study: "
+            f"the outer rows have judged {result.looks_at_outer_rows} choices of this study: "
             "what they say is no longer quite unseen"
         )
     return notes
 
 
-@dataclass(frozen=True, slots=True)
-class ListedStudy:
-    """A study that has a file, a place in the database, or both."""
-
-    summary: Summary
-    file: Path | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        summary = self.summary
-        return {
-            "study": summary.name,
-            "file": None if self.file is None else str(self.file),
-            "finished": summary.complete + summary.pruned,
-            "complete": summary.complete,
-            "pruned": summary.pruned,
-            "failed": summary.failed,
-            "best": summary.score,
-            "age_seconds": None if summary.last is None else time.time() - summary.last,
-        }
-
-
-def list_studies(storage: str | None) -> list[ListedStudy]:
+def list_studies(storage: str | None) -> list[Summary]:
     """Studies there is a file of, and studies in the database."""
     files = known_studies()
-    found = {summary.name: summary for summary in summaries(storage or DATABASE)}
+    found = {summary.study: summary for summary in summaries(storage or DATABASE)}
     return [
-        ListedStudy(found.get(name, Summary(name)), files.get(name))
+        found.get(name, Summary(study=name)).model_copy(
+            update={"file": str(files[name]) if name in files else None}
+        )
         for name in sorted(files.keys() | found.keys())
     ]

@@ -163,7 +163,9 @@ def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[
         options.pop("start", start_process),
     )
     data = TrainingData(FakeSource(), LABELS, GROUPS, ORIGIN)
-    return search(study, data, trials, storage=storage, workers=workers, **options).as_json()
+    return search(study, data, trials, storage=storage, workers=workers, **options).model_dump(
+        mode="json"
+    )
 
 
 def main() -> None:

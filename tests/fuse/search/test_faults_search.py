@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 import pytest
 
 from fuse.search.dispatch import RETRIES
-from fuse.search.pool import Process
 from fuse.search.worker import serve
 from fuse.setting import Setting, restore
 from tests.support.fake_search import FakeFit, make_study, run, score_of, start_thread
@@ -30,7 +30,7 @@ MANY = 100_000
 RANDOM = make_study(sampler={"kind": "random", "startup": 4})
 
 
-def start_fork(pipe: Connection, device: str) -> Process:
+def start_fork(pipe: Connection, device: str) -> BaseProcess:
     """A worker with all that is imported here: a fresh process would take seconds to start."""
     process = multiprocessing.get_context("fork").Process(
         target=serve, args=(pipe, device), daemon=True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import os
 import shutil
@@ -32,13 +34,14 @@ from fuse.search.ledger import Ledger
 from fuse.search.pruning import Rule, step_of
 from fuse.search.sampling import draw
 from fuse.search.selection import Scored, optimism, select, ties
+from fuse.search.snapshot import snapshot
 from fuse.search.study import Study
 from fuse.search.study_file import find_study, known_studies, read_study
 from fuse.search.trial_record import Trial, TrialRecord
 from fuse.search.worker import Judgement
 from fuse.setting import Setting, restore
 from mmsa_cache.data.splits import outer_split
-from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
+from mmsa_cache.errors import DeviceError, MmsaError, ModelError, SettingsError
 from tests.support import fake_search
 from tests.support.fake_search import (
     GROUPS,
@@ -485,25 +488,25 @@ def test_the_optimism_gap_is_that_of_counted_rows() -> None:
     ]
     common: Any = {"seed": 0}
     gap = optimism(results, validation, outer, labels, groups, metric="accuracy", **common)
-    assert gap.inner == pytest.approx(0.75)
-    assert gap.outer == pytest.approx(0.75)
-    assert gap.look(0, 1).optimism_gap == pytest.approx(0.0)
+    assert gap.inner_score == pytest.approx(0.75)
+    assert gap.outer_score == pytest.approx(0.75)
+    assert gap.optimism_gap == pytest.approx(0.0)
     # Halves count as class 0: rows 4 … 9 become 0, 0, 1, 1, 0, 0.
-    assert gap.together == pytest.approx(5 / 6)
-    low, high = gap.interval
+    assert gap.outer_score_together == pytest.approx(5 / 6)
+    low, high = gap.optimism_interval
     assert low < 0 < high
     f1 = optimism(results, validation, outer, labels, groups, metric="macro_f1", **common)
     want = [
         f1_score(labels[rows], r.held_out.argmax(1), average="macro", zero_division=0)
         for rows, r in zip(validation, results, strict=True)
     ]
-    assert f1.inner == pytest.approx(np.mean(want))
+    assert f1.inner_score == pytest.approx(np.mean(want))
     want = [f1_score(labels[outer], r.outer.argmax(1), average="macro") for r in results]
-    assert f1.outer == pytest.approx(np.mean(want))
+    assert f1.outer_score == pytest.approx(np.mean(want))
     soft = [Judgement(0.8 * r.held_out + 0.1, 0.8 * r.outer + 0.1) for r in results]
     loss = optimism(soft, validation, outer, labels, groups, metric="neg_log_loss", **common)
     want = [-log_loss(labels[outer], r.outer) for r in soft]
-    assert loss.outer == pytest.approx(np.mean(want))
+    assert loss.outer_score == pytest.approx(np.mean(want))
 
 
 def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
@@ -517,11 +520,13 @@ def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
     kwargs: Any = {"metric": "accuracy", "seed": 0}
     gap = optimism(results, [inside], outer, labels, np.arange(1200), **kwargs)
     error = (0.21 * (1 / 400 + 1 / 800)) ** 0.5
-    width = gap.interval[1] - gap.interval[0]
+    width = gap.optimism_interval[1] - gap.optimism_interval[0]
     assert width == pytest.approx(2 * 1.96 * error, rel=0.1)
     # Rows in pairs of twins are half as many posts: √2 wider.
     paired = optimism(results, [inside], outer, labels, np.arange(1200) // 2, **kwargs)
-    assert paired.interval[1] - paired.interval[0] == pytest.approx(width, rel=0.15)
+    assert paired.optimism_interval[1] - paired.optimism_interval[0] == pytest.approx(
+        width, rel=0.15
+    )
 
 
 def test_train_finds_the_choice_and_where_it_came_from(tmp_path: Path) -> None:
@@ -544,8 +549,8 @@ def test_train_finds_the_choice_and_where_it_came_from(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="There are no studies here"):
         choose("best", ORIGIN, tmp_path / "none.db")
     (summary,) = summaries(database)
-    assert (summary.name, summary.complete, summary.score) == ("fake", 6, chosen.source.score)
-    assert summary.last == pytest.approx(time.time(), abs=60)
+    assert (summary.study, summary.complete, summary.best) == ("fake", 6, chosen.source.score)
+    assert summary.age_seconds == pytest.approx(0, abs=60)
 
 
 def test_a_setting_in_a_database_is_checked(tmp_path: Path) -> None:
@@ -555,6 +560,43 @@ def test_a_setting_in_a_database_is_checked(tmp_path: Path) -> None:
         restore({"text_dim": "big"})
     with pytest.raises(ValueError, match="colour: unknown"):
         restore({"colour": 1})
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """Eight trials of `make_study`, searched by the commit that the file is named after."""
+    asset = Path(__file__).parents[2] / "assets/studies_57fd047.db.gz"
+    database = tmp_path / "earlier.db"
+    database.write_bytes(gzip.decompress(asset.read_bytes()))
+    return database
+
+
+def test_a_study_of_an_earlier_version_is_continued(earlier: Path, tmp_path: Path) -> None:
+    rule = {"kind": "percentile", "keep": 0.5, "startup": 3, "warmup": 1}
+    study = make_study(pruner=rule)
+    chosen = choose("best", ORIGIN, earlier)
+    assert (chosen.study, chosen.source.trial, chosen.source.finished) == (study, 7, 8)
+    (summary,) = summaries(earlier)
+    assert (summary.complete, summary.pruned) == (6, 2)
+    assert snapshot("fake", 7, earlier).judged is not None
+    run_here(earlier, tmp_path, 10, study=study)
+    run_here(tmp_path / "whole.db", tmp_path, 10, study=study)
+    assert figures(earlier) == figures(tmp_path / "whole.db")
+
+
+def test_a_study_of_a_later_version_is_refused_by_number(earlier: Path, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(earlier)) as connection, connection:
+        connection.execute(
+            "update study_user_attributes set value_json = json_set(value_json, '$.version', 2) "
+            "where key = 'identity'"
+        )
+    for read in (
+        lambda: summaries(earlier),
+        lambda: choose("best", ORIGIN, earlier),
+        lambda: run_here(earlier, tmp_path, 9),
+    ):
+        with pytest.raises(ModelError, match=r"version 2.*reads version 1\.\n.*mmsa search"):
+            read()
 
 
 def made_up(number: int, value: float, **params: Any) -> Trial:
