@@ -24,3 +24,12 @@ class Predictions:
     def confidence(self) -> NDArray[np.float64]:
         """Probability of the predicted class, (rows,)."""
         return np.take_along_axis(self.probabilities, self.predicted[:, None], axis=1)[:, 0]
+
+    def only(self, chosen: NDArray[np.bool_]) -> Predictions:
+        """The chosen rows, (rows,) bool."""
+        return Predictions(
+            [guid for guid, kept in zip(self.guids, chosen.tolist(), strict=True) if kept],
+            self.labels[chosen],
+            self.predicted[chosen],
+            self.probabilities[chosen],
+        )

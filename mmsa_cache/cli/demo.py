@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,37 +22,32 @@ def demo(
     """Run everything on generated pairs, MiniLM and a small random-weight SwinV2."""
     from mmsa_cache.compose.demo import run
 
-    _show(run(folder, pairs, trials), call.as_json)
-
-
-def _show(record: dict[str, Any], as_json: bool) -> None:
-    """Prints what `run` returned."""
-    if as_json:
-        print_result(json.dumps(record, indent=1))
+    found = run(folder, pairs, trials)
+    if call.printed(found.as_json()):
         return
-    cells = [
+    results = [
         [
-            row["what"],
-            str(row["rows"]),
-            f"{row['accuracy']:.3f}",
-            "–" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}",
+            row.what,
+            str(row.rows),
+            f"{row.accuracy:.3f}",
+            "–" if row.macro_f1 is None else f"{row.macro_f1:.3f}",
         ]
-        for row in record["results"]
+        for row in found.results
     ]
     predictions = [
-        [p["guid"], p["predicted"], f"{p['probability']:.2f}", p["true"], p["text"]]
-        for p in record["predictions"]
+        [post.guid, post.predicted, f"{post.probability:.2f}", post.true, post.text]
+        for post in found.predictions
     ]
     print_result(
         "\n".join(
             [
-                format_table(["", "rows", "accuracy", "macro-F1"], cells),
+                format_table(["", "rows", "accuracy", "macro-F1"], results),
                 "",
                 format_table(["guid", "predicted", "p", "true", "text"], predictions),
                 "",
-                *(f"Note: {note}." for note in record["notes"]),
-                f"Report: {record['report']}",
-                f"{record['seconds']:.0f} s in all.",
+                *(f"Note: {note}." for note in found.notes),
+                f"Report: {found.report}",
+                f"{found.seconds:.0f} s in all.",
             ]
         )
     )

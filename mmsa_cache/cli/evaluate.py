@@ -22,7 +22,7 @@ def evaluate(
     """Score a run on the rows of a label file."""
     from mmsa_cache.compose.evaluate import evaluate as evaluate_run
 
-    record = evaluate_run(run, labels, device)
+    record = evaluate_run(run, labels, device).as_json()
     if call.printed(record):
         return
     show_table([record], ["run", "rows", "accuracy", "macro_f1"])

@@ -25,12 +25,13 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an export there.")] = False,
 ) -> None:
     """Write a run as a folder with a model card that predicts anywhere."""
+    from mmsa_cache.compose.export.export import ExportRequest
     from mmsa_cache.compose.export.export import export as export_run
 
-    record = export_run(run, to, form=form, force=force)
-    if call.printed(record):
+    written = export_run(ExportRequest(run, to, form, force))
+    if call.printed(written.as_json()):
         return
-    rows = [{"file": name, "size": decimal(size)} for name, size in record["files"].items()]
+    rows = [{"file": name, "size": decimal(size)} for name, size in written.files.items()]
     show_table(rows, ["file", "size"])
-    say_notes(record["notes"])
+    say_notes(written.notes)
     say(f"Try it: mmsa predict --run {to} --text …")

@@ -26,32 +26,20 @@ def predict(
     device: Device = None,
 ) -> None:
     """Predict a split, or one post: text, picture or both."""
-    from mmsa_cache.compose import predict as predicting
+    from mmsa_cache.compose.predict import PredictRequest
+    from mmsa_cache.compose.predict import predict as predict_rows
 
-    predicting.check_pair(text, image, split)
-    classes = predicting.classes_of_run(run)
-    if split is None:
-        rows = [("pair", predicting.predict_pair(run, text, image, device))]
-    else:
-        rows = predicting.predict_split(run, split, data, device)
-    records = [
-        {
-            "guid": guid,
-            "tag": classes[p.index(max(p))],
-            "probabilities": dict(zip(classes, p, strict=True)),
-        }
-        for guid, p in rows
-    ]
+    found = predict_rows(PredictRequest(run, split, text, image, data, device))
     if out is not None:
-        write_atomically(out, predicting.format_predictions(rows, classes).encode())
-        say(f"{len(rows)} rows written to {out}.")
-    if call.printed(records):
+        write_atomically(out, found.as_csv().encode())
+        say(f"{len(found.rows)} rows written to {out}.")
+    if call.printed(found.as_json()):
         return
     if split is None:
-        best = records[0]
+        ((_, probabilities),) = found.rows
         shown = ", ".join(
-            f"{k} {v:.3f}" for k, v in dict(zip(classes, rows[0][1], strict=True)).items()
+            f"{name} {p:.3f}" for name, p in zip(found.classes, probabilities, strict=True)
         )
-        print_result(f"{best['tag']} ({shown})")
+        print_result(f"{found.tag(probabilities)} ({shown})")
     elif out is None:
-        print_result(predicting.format_predictions(rows, classes))
+        print_result(found.as_csv())

@@ -31,9 +31,10 @@ def report(
     device: Device = None,
 ) -> None:
     """Write a run's report again: one page that opens offline."""
-    from mmsa_cache.compose.report.report import report as report_run
+    from mmsa_cache.compose.report.report import ReportRequest
+    from mmsa_cache.compose.report.report import report as write_report
 
-    record = report_run(run, against=against, data=data, out=out, device=device)
+    record = write_report(ReportRequest(run, against, data, out, device)).as_json()
     if call.printed(record):
         return
     shown = {**record, "against": record["against"] or "–"}

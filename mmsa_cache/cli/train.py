@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmsa_cache.console import say
+from mmsa_cache.console import format_table, print_result, say
 
 from .options import ENCODERS, Track
-from .output import say_notes, show_table
+from .output import say_notes
 from .verb import Call, verb
+
+if TYPE_CHECKING:
+    from fuse.figures.records import Metric, RunFigures
 
 
 @verb(*ENCODERS, "seed")
@@ -50,71 +54,64 @@ def train(
     track: Track = None,
 ) -> None:
     """Train one setting and write a run directory."""
-    if summary:
-        from mmsa_cache.compose.model_summary import summary as summarise_models
-
-        rows = summarise_models(call.settings(), study or [], assignments or [])
-        call.table(rows, ["part", "computes", "shape", "parameters"])
-        return
+    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.train import TrainRequest
     from mmsa_cache.compose.train import train as train_run
 
-    record = train_run(
-        call.settings(),
-        study or [],
-        name,
-        folds,
+    request = TrainRequest(
+        studies=study or [],
+        assignments=assignments or [],
+        name=name,
+        outer=outer,
+        folds=folds,
         seeds=seeds,
         averaged=ensemble,
         refit=refit,
-        outer=outer,
-        assignments=assignments or [],
         track=track or [],
     )
-    if call.printed(record):
+    session = Session(call.settings())
+    if summary:
+        from mmsa_cache.compose.model_summary import summary as summarise_models
+
+        parts = [asdict(part) for part in summarise_models(session, request)]
+        call.table(parts, ["part", "computes", "shape", "parameters"])
         return
-    show_table(_figure_rows(record), _FIGURES)
-    say_notes(record["notes"])
-    say(f"Report: {record['directory']}/report.html")
+    run = train_run(session, request)
+    if call.printed(run.as_json()):
+        return
+    print_result(format_table(*_figures_table(run.figures)))
+    say_notes(run.notes)
+    say(f"Report: {run.directory}/report.html")
 
 
-_FIGURES = ["rows of", "rows", "accuracy", "macro-F1", "log-loss"]
-
-
-def _figure_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """What `train` returned, a line a set of rows, with the columns `_FIGURES`."""
+def _figures_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the scores of each set of rows, then the spreads of several values."""
+    scores = {
+        "outer": figures.outer,
+        "outer, uncalibrated": figures.outer_uncalibrated,
+        "inner": figures.inner,
+        "inner, uncalibrated": figures.inner_uncalibrated,
+    }
     rows = [
-        {
-            "rows of": title,
-            "rows": str(record[key]["rows"]),
-            "accuracy": f"{record[key]['accuracy']:.4f}",
-            "macro-F1": f"{record[key]['macro_f1']:.4f}",
-            "log-loss": f"{-record[key]['neg_log_loss']:.4f}",
-        }
-        for key, title in (
-            ("outer", "outer"),
-            ("outer_uncalibrated", "outer, uncalibrated"),
-            ("inner", "inner"),
-            ("inner_uncalibrated", "inner, uncalibrated"),
-        )
+        [
+            title,
+            str(score.rows),
+            f"{score.accuracy:.4f}",
+            f"{score.macro_f1:.4f}",
+            f"{-(score.neg_log_loss or 0.0):.4f}",
+        ]
+        for title, score in scores.items()
+        if score is not None
     ]
-    for key, title, count in (
-        ("spread", "single members on outer", len(record["members"])),
-        ("spread_parts", "outer parts", len(record["parts"])),
+    signs: dict[Metric, int] = {"accuracy": 1, "macro_f1": 1, "neg_log_loss": -1}
+    for title, spread, count in (
+        ("single members on outer", figures.spread, len(figures.members)),
+        ("outer parts", figures.spread_parts, len(figures.parts)),
     ):
         if count > 1:
-            of = record[key]
-            rows.append(
-                {
-                    "rows of": f"{count} {title}",
-                    "rows": "",
-                    **{
-                        name: f"{sign * of[m]['mean']:.4f} ± {of[m]['deviation']:.4f}"
-                        for name, m, sign in (
-                            ("accuracy", "accuracy", 1),
-                            ("macro-F1", "macro_f1", 1),
-                            ("log-loss", "neg_log_loss", -1),
-                        )
-                    },
-                }
-            )
-    return rows
+            cells = [
+                f"{sign * spread[metric].mean:.4f} ± {spread[metric].deviation:.4f}"
+                for metric, sign in signs.items()
+            ]
+            rows.append([f"{count} {title}", "", *cells])
+    return ["rows of", "rows", "accuracy", "macro-F1", "log-loss"], rows

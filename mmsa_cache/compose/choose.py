@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fuse.figures.study import StudySource
 from fuse.search.choice import choose
@@ -10,42 +11,53 @@ from fuse.search.study import Study
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting, change, complete, parse
 from mmsa_cache.console import say
-from mmsa_cache.store.identity import Origin
+
+from .session import Session
 
 DEFAULT_OUTER = "report"
 
 
-def choose_settings(
-    studies: Sequence[str], assignments: Sequence[str], origin: Callable[[], Origin]
-) -> tuple[list[Setting], str, list[StudySource]]:
-    """The settings to train, their outer split, and the trials that they come from.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to train."""
+
+    settings: list[Setting]
+    outer: str
+    """Outer split of the first study."""
+    sources: list[StudySource]
+    """A study each; empty where the settings were given."""
+
+
+def choose_settings(studies: Sequence[str], assignments: Sequence[str], session: Session) -> Choice:
+    """Finds the settings to train.
 
     Args:
         studies: Each a study (``NAME`` or ``NAME:TRIAL``) or ``best`` of all; none: the defaults. A
-            study file without a space is one setting and needs no search. The first one says how
-            the model is judged.
+            study file without a space is one setting and needs no search.
         assignments: ``key=value``, over what the studies say.
-        origin: Says what features there are, see `locate.origins_here`.
+        session: Says which features there are: only studies made on them are chosen from.
+
+    Raises:
+        SettingsError: There is no such study or trial, or an assignment is wrong.
     """
     changes = parse(list(assignments))
     if not studies:
-        return [complete(changes)], DEFAULT_OUTER, []
-    settings, outers = [], []
-    sources: list[StudySource] = []
+        return Choice([complete(changes)], DEFAULT_OUTER, [])
+    settings, outers, sources = [], [], []
     for name in studies:
         fixed = None if name == "best" or ":" in name else _fixed_study(name)
         if fixed is not None:
             setting, outer = fixed.complete({**fixed.fixed, **changes}), fixed.protocol.outer
             sources.append(StudySource(name=name, trial=None, score=None))
         else:
-            chosen = choose(name, origin())
-            setting, outer = change(chosen.setting, changes), chosen.study.protocol.outer
+            chosen = choose(name, session.origin_of_all())
             source = chosen.source
+            setting, outer = change(chosen.setting, changes), chosen.study.protocol.outer
             sources.append(source)
             say(f"Training trial {source.trial} of study {source.name} ({source.score:.4f}).")
         settings.append(setting)
         outers.append(outer)
-    return settings, outers[0], sources
+    return Choice(settings, outers[0], sources)
 
 
 def _fixed_study(name: str) -> Study | None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from fuse.figures.records import Scores
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.console import say
 from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
@@ -23,10 +25,10 @@ from mmsa_cache.disk import write_atomically
 
 from .evaluate import evaluate
 from .extract import extract_splits
-from .predict import format_predictions, predict_split
+from .predict import PredictRequest, predict
 from .search import SearchRequest, search
 from .session import Session
-from .train import train
+from .train import TrainRequest, train
 
 NOTE = "synthetic data: texts from templates, pictures drawn by mmsa demo"
 TEST_SHARE = 0.15
@@ -114,16 +116,56 @@ def _scene(tone: str, rng: np.random.Generator) -> Image.Image:
     return picture
 
 
-def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """Figures of some rows."""
+
+    what: str
+    rows: int
+    accuracy: float
+    macro_f1: float | None
+
+    @classmethod
+    def of(cls, what: str, scores: Scores) -> ScoredRows:
+        return cls(what, scores.rows, scores.accuracy, scores.macro_f1)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPost:
+    """A post of the test split and its prediction."""
+
+    guid: str
+    text: str
+    predicted: str
+    probability: float
+    true: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """What the demo shows."""
+
+    notes: list[str]
+    results: list[ScoredRows]
+    study: dict[str, float]
+    """``trial``, ``inner_score`` and ``outer_score`` of the choice."""
+    predictions: list[ShownPost]
+    report: str
+    """Path of the report."""
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def run(folder: Path, pairs: int, trials: int) -> Demonstration:
     """Makes the sample set and runs extract, search, train and predict over it.
 
     Args:
-        folder: Where everything goes; a second run goes on from what lies there.
+        folder: Where everything goes; a second run resumes from what lies there.
         pairs: Pairs to generate.
         trials: Trials of the search.
-
-    Returns:
-        The figures shown.
     """
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,50 +177,37 @@ def run(folder: Path, pairs: int, trials: int) -> dict[str, Any]:
         say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
         extract_splits(settings, "all")
         searched = search(Session(settings), SearchRequest("demo", trials))
-        trained = train(settings, ["demo"], None, folds=3)
-        predictions = predict_split(trained["run"], "test", None, None)
-        lines = format_predictions(predictions, LABELS)
-        write_atomically(Path("predictions.csv"), lines.encode())
+        trained = train(Session(settings), TrainRequest(studies=["demo"], folds=3))
+        predicted = predict(PredictRequest(trained.run, split="test"))
+        write_atomically(Path("predictions.csv"), predicted.as_csv().encode())
         answers = Path("posts/answers.txt")
-        tested = evaluate(trained["run"], answers, None)
-        truth = {row.guid: row.label for row in read_labels(answers)}
-        texts = {
-            guid: Path(f"posts/pairs/{guid}.txt").read_text(encoding="utf-8").strip()
-            for guid, _ in predictions[:3]
-        }
-    codes = [code for code in truth.values() if code is not None]
+        tested = evaluate(trained.run, answers)
+        truth = {row.guid: row.label or 0 for row in read_labels(answers)}
+        shown = [
+            ShownPost(
+                guid,
+                Path(f"posts/pairs/{guid}.txt").read_text(encoding="utf-8").strip(),
+                predicted.tag(probabilities),
+                max(probabilities),
+                LABELS[truth[guid]],
+            )
+            for guid, probabilities in predicted.rows[:3]
+        ]
+    codes = list(truth.values())
     majority = max(codes.count(code) for code in set(codes)) / len(codes)
-    return {
-        "notes": trained["notes"],
-        "results": [
-            {
-                "what": "most frequent class, test rows",
-                "rows": len(codes),
-                "accuracy": majority,
-                "macro_f1": None,
-            },
-            {"what": "trained model, test rows", **_figures(tested)},
-            {"what": "trained model, outer rows", **_figures(trained["outer"])},
+    return Demonstration(
+        trained.notes,
+        [
+            ScoredRows("most frequent class, test rows", len(codes), majority, None),
+            ScoredRows.of("trained model, test rows", tested.scores),
+            ScoredRows.of("trained model, outer rows", trained.figures.outer),
         ],
-        "study": {
+        {
             "trial": searched.trial,
             "inner_score": searched.inner_score,
             "outer_score": searched.outer_score,
         },
-        "predictions": [
-            {
-                "guid": guid,
-                "text": texts[guid],
-                "predicted": LABELS[p.index(max(p))],
-                "probability": max(p),
-                "true": LABELS[truth[guid] or 0],
-            }
-            for guid, p in predictions[:3]
-        ],
-        "report": str(folder / trained["directory"] / "report.html"),
-        "seconds": round(time.monotonic() - started, 1),
-    }
-
-
-def _figures(score: dict[str, Any]) -> dict[str, Any]:
-    return {key: score[key] for key in ("rows", "accuracy", "macro_f1")}
+        shown,
+        str(folder / trained.directory / "report.html"),
+        round(time.monotonic() - started, 1),
+    )

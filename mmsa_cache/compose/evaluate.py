@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +12,89 @@ from numpy.typing import NDArray
 
 from fuse.figures.intervals import intervals
 from fuse.figures.metrics import probability_score
+from fuse.figures.records import ScoreIntervals, Scores
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data import aside
+from mmsa_cache.data.layouts.listing import LabelRow
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import duplicate_groups, learned_rows
 from mmsa_cache.errors import DataError
 from mmsa_cache.names import SPLITS
-from mmsa_cache.runs.directory import find_run, read_config
-from mmsa_cache.runs.predictions import read_predictions
+from mmsa_cache.runs.folder import RunFolder
 
-from .predict import classes_of_run, load_run
-from .samples import take_in
+from .predict import load_offline
+from .predictor import Predictor
 
 
-def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures of a run on the rows of a label file."""
+
+    run: str
+    rows_seen_in_training: int
+    """Figures from such rows mean little."""
+    rows_with_duplicate_in_training: int
+    """Rows that were not seen, but show the same post as one that was."""
+    notes: list[str]
+    scores: Scores
+    intervals: ScoreIntervals
+    without_duplicates: Scores | None
+    """Of the other rows; None where there are none."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The scores beside the other values."""
+        without = self.without_duplicates
+        return {
+            "run": self.run,
+            "rows_seen_in_training": self.rows_seen_in_training,
+            "rows_with_duplicate_in_training": self.rows_with_duplicate_in_training,
+            "notes": self.notes,
+            **self.scores.as_json(),
+            "intervals": self.intervals.as_json(),
+            "without_duplicates": None if without is None else without.as_json(),
+        }
+
+
+def evaluate(name: str, labels: Path, device: str | None = None) -> Evaluation:
     """Scores a run's predictions on the rows of a label file.
 
-    Rows that the run has seen while training are counted, since figures from them mean little, and
-    so are those that show the same post as such a row; ``without_duplicates`` is the score of the
-    others, None where there are none.
+    Args:
+        name: Name or folder of a run.
+        labels: A label file.
+        device: Where the model runs; default: as it was trained.
 
     Raises:
+        ModelError: The run cannot be loaded.
         DataError: A row has no label, or no pair in the data.
     """
-    classes = classes_of_run(run)
+    run = RunFolder.find(name)
+    classes = run.record.classes
+    rows = _labelled(labels, classes)
+    model = load_offline(name, device)
+    posts, found = _predicted(model, {row.guid for row in rows})
+    rows = _judged(rows, found, labels, model.session.settings)
+    truth = np.array([row.label for row in rows], np.int64)
+    probabilities = np.array([found[row.guid] for row in rows])
+    seen, known = _relation(run, posts["train"], [_post(posts, row.guid) for row in rows])
+    twins = int((known & ~seen).sum())
+    if seen.any():
+        say(f"Note: {seen.sum()} of these {len(rows)} rows took part in training.")
+    if twins:
+        say(f"Note: {twins} of these {len(rows)} rows have a duplicate that took part in training.")
+    return Evaluation(
+        name,
+        int(seen.sum()),
+        twins,
+        model.notes,
+        probability_score(truth, probabilities, classes),
+        intervals(truth, probabilities, classes),
+        None if known.all() else probability_score(truth[~known], probabilities[~known], classes),
+    )
+
+
+def _labelled(labels: Path, classes: Sequence[str]) -> list[LabelRow]:
     rows = read_labels(labels, classes=tuple(classes))
     unlabelled = [row.guid for row in rows if row.label is None]
     if unlabelled:
@@ -45,22 +103,37 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
             "Give a file with labels.",
             unlabelled[:10],
         )
-    model = load_run(run, device)
+    return rows
+
+
+def _predicted(
+    model: Predictor, wanted: set[str]
+) -> tuple[dict[str, dict[str, Sample]], dict[str, list[float]]]:
+    """The posts of each split by guid, and the probabilities of splits with a wanted one."""
+    posts: dict[str, dict[str, Sample]] = {split: {} for split in SPLITS}
     found: dict[str, list[float]] = {}
-    posts: dict[str, Sample] = {}
-    training: list[Sample] = []
-    wanted = {row.guid for row in rows}
-    for split in ("train", "test"):
+    for split in SPLITS:
         try:
-            samples = take_in(model.settings, split)[0]
+            posts[split] = {sample.guid: sample for sample in model.session.samples(split)}
         except DataError:
             continue
-        if split == "train":
-            training = samples
-        posts |= {sample.guid: sample for sample in samples}
-        if wanted & {sample.guid for sample in samples}:
+        if wanted & posts[split].keys():
             found |= dict(model.predict_split(split))
-    missing = sorted(wanted - found.keys() - _set_aside(model.settings))
+    return posts, found
+
+
+def _post(posts: dict[str, dict[str, Sample]], guid: str) -> Sample:
+    return next(of[guid] for of in reversed(posts.values()) if guid in of)
+
+
+def _judged(
+    rows: list[LabelRow], found: dict[str, list[float]], labels: Path, settings: Settings
+) -> list[LabelRow]:
+    """The rows that have a prediction: those that an extraction set aside have none."""
+    set_aside = {
+        guid for split in SPLITS for guid, *_ in aside.read(settings.cache.dir, split).identities
+    }
+    missing = sorted({row.guid for row in rows} - found.keys() - set_aside)
     if missing:
         raise DataError(f"{labels}: {len(missing)} guid(s) are not in the data.", "", missing[:10])
     judged = [row for row in rows if row.guid in found]
@@ -68,61 +141,32 @@ def evaluate(run: str, labels: Path, device: str | None) -> dict[str, Any]:
         raise DataError(f"{labels}: every row was set aside when features were extracted.")
     if len(judged) < len(rows):
         say(f"Note: {len(rows) - len(judged)} rows are not scored: they were set aside.")
-    rows = judged
-    truth = np.array([row.label for row in rows], np.int64)
-    probabilities = np.array([found[row.guid] for row in rows])
-    seen, known = _relation(find_run(run), training, [posts[row.guid] for row in rows])
-    twins = int((known & ~seen).sum())
-    if seen.any():
-        say(f"Note: {seen.sum()} of these {len(rows)} rows took part in training.")
-    if twins:
-        say(f"Note: {twins} of these {len(rows)} rows have a duplicate that took part in training.")
-    return {
-        "run": run,
-        "rows_seen_in_training": int(seen.sum()),
-        "rows_with_duplicate_in_training": twins,
-        "notes": model.notes,
-        **probability_score(truth, probabilities, classes).as_json(),
-        "intervals": intervals(truth, probabilities, classes).as_json(),
-        "without_duplicates": (
-            None
-            if known.all()
-            else probability_score(truth[~known], probabilities[~known], classes).as_json()
-        ),
-    }
+    return judged
 
 
 def _relation(
-    folder: Path, training: Sequence[Sample], rows: Sequence[Sample]
+    run: RunFolder, train: dict[str, Sample], rows: Sequence[Sample]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether a run has learned from each row, and whether it has from one that shows its post.
 
     Args:
-        folder: The run.
-        training: Samples of its training split.
+        run: The run.
+        train: Samples of its training split, by guid.
         rows: The rows.
 
     Returns:
         Two boolean arrays, (rows,).
     """
-    config = read_config(folder)
-    judged = set(read_predictions(folder / "predictions.csv", config["classes"]).guids)
-    inside = {sample.guid for sample in training}
-    every = [*training, *(sample for sample in rows if sample.guid not in inside)]
+    judged = set(run.predictions.guids)
+    training = list(train.values())
+    every = [*training, *(sample for sample in rows if sample.guid not in train)]
     groups = duplicate_groups(every)
     learned = np.zeros(len(every), np.bool_)
     learned[: len(training)] = learned_rows(
-        config["outer"],
+        run.record.protocol.outer,
         np.array([sample.guid in judged for sample in training], np.bool_),
         duplicate_groups(training),
     )
     place = {sample.guid: row for row, sample in enumerate(every)}
     of = np.array([place[sample.guid] for sample in rows], np.int64)
     return learned[of], np.isin(groups[of], groups[learned])
-
-
-def _set_aside(settings: Settings) -> set[str]:
-    """Names of the rows that extractions set aside."""
-    return {
-        guid for split in SPLITS for guid, *_ in aside.read(settings.cache.dir, split).identities
-    }

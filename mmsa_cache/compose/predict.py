@@ -5,62 +5,85 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmsa_cache.console import say
-from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.runs.directory import find_run, read_config
+from mmsa_cache.errors import SettingsError
 
 from .predictor import Predictor, load_model
 
 
-def load_run(run: str, device: str | None, data: Path | None = None) -> Predictor:
-    """From here on nothing is downloaded: what a run asks for must be on this machine."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is imported, and by us
-    return load_model(run, device=device, data=data)
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """What to predict: a split, or one post of which a part may be missing."""
+
+    run: str
+    """Name or folder of a run or an export."""
+    split: str | None = None
+    text: str | None = None
+    image: Path | None = None
+    data: Path | None = None
+    """Where the posts are now; default: where they were."""
+    device: str | None = None
+    """Default: as the model was trained with."""
 
 
-def predict_split(
-    run: str, split: str, data: Path | None, device: str | None
-) -> list[tuple[str, list[float]]]:
-    """(guid, class probabilities) of a split, in the order of its label file."""
-    return load_run(run, device, data).predict_split(split)
+@dataclass(frozen=True, slots=True)
+class PredictedRows:
+    """Class probabilities of posts."""
+
+    classes: list[str]
+    rows: list[tuple[str, list[float]]]
+    """Guid, probabilities in the order of the classes."""
+
+    def tag(self, probabilities: list[float]) -> str:
+        """The likeliest class."""
+        return self.classes[probabilities.index(max(probabilities))]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Of each row ``guid``, ``tag`` and ``probabilities`` by class."""
+        return [
+            {
+                "guid": guid,
+                "tag": self.tag(probabilities),
+                "probabilities": dict(zip(self.classes, probabilities, strict=True)),
+            }
+            for guid, probabilities in self.rows
+        ]
+
+    def as_csv(self) -> str:
+        """``guid,tag`` lines, as the label files have them."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["guid", "tag"])
+        writer.writerows((guid, self.tag(probabilities)) for guid, probabilities in self.rows)
+        return text.getvalue()
 
 
-def predict_pair(run: str, text: str | None, image: Path | None, device: str | None) -> list[float]:
-    """Class probabilities of one pair, encoded now; one of the two may be missing."""
-    model = load_run(run, device)
-    if (text is None or image is None) and not model.knows_halves:
-        say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
-    return model.predict_pair(text, image)
-
-
-def classes_of_run(run: str) -> list[str]:
-    """Class names in the order of a run's probabilities."""
-    folder = find_run(run)
-    names = read_config(folder).get("classes")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ModelError(f"{folder / 'config.json'} names no classes.")
-    return names
-
-
-def format_predictions(rows: Sequence[tuple[str, list[float]]], classes: Sequence[str]) -> str:
-    """``guid,tag`` lines, as the label files have them."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["guid", "tag"])
-    writer.writerows((guid, classes[p.index(max(p))]) for guid, p in rows)
-    return text.getvalue()
-
-
-def check_pair(text: str | None, image: Path | None, split: str | None) -> None:
-    """``predict`` takes either a split or one post, of which a part may be missing.
+def predict(request: PredictRequest) -> PredictedRows:
+    """Predicts the rows of a split in the order of its label file, or one post, named ``pair``.
 
     Raises:
-        SettingsError: Neither or both are given.
+        SettingsError: Neither a split nor a post is given, or both.
+        ModelError: The run cannot be loaded.
+        DataError: The posts cannot be read.
     """
-    if (text is None and image is None) == (split is None):
+    text, image = request.text, request.image
+    if (text is None and image is None) == (request.split is None):
         raise SettingsError(
             "Give either a split or one post to predict.", "--split test, or --text … --image …."
         )
+    model = load_offline(request.run, request.device, request.data)
+    if request.split is not None:
+        return PredictedRows(model.classes, model.predict_split(request.split))
+    if (text is None or image is None) and not model.knows_halves:
+        say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
+    return PredictedRows(model.classes, [("pair", model.predict_pair(text, image))])
+
+
+def load_offline(run: str, device: str | None, data: Path | None = None) -> Predictor:
+    """`load_model`; from here on this process downloads nothing."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is imported, and by us
+    return load_model(run, device=device, data=data)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fuse.figures.calibration import Calibration
 from fuse.setting import Setting, restore
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
@@ -19,18 +16,15 @@ from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.files import strip_text
 from mmsa_cache.errors import CacheNotFoundError, ModelError, SettingsError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.batch import Dims
 from mmsa_cache.names import EncoderPair
-from mmsa_cache.native.device import pick_device
-from mmsa_cache.runs.directory import find_run, read_config
+from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.runs.record import RunRecord
+from mmsa_cache.validation import validated
 
-from .banks import open_bank
-from .encoders import fields_by_name, notes_of
-from .live import LiveEncoders, live_bank, live_pair
-from .samples import load_samples
+from .session import Session
 
 MODEL_FILE = "model.safetensors"
-PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
+_PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
 """Settings that may name files beside the model."""
 
 
@@ -48,37 +42,49 @@ def load_model(
         ModelError: There is no such model, or its files are not those of one.
         DeviceError: The device is not there.
     """
-    folder = find_run(str(run))
-    config = read_config(folder)
+    folder = RunFolder.find(run)
+    record = folder.record
+    settings = settings_of(folder, device=device, data=data)
     try:
-        raw = config["settings"]
-        if device is not None:
-            raw["device"] = device
-        if data is not None:
-            raw["data"]["root"] = str(data)
-        for section, key in PATHS:
-            raw[section][key] = _beside(folder, raw[section][key])
-        settings = Settings.model_validate(raw)
         ensemble = Ensemble.restore(
-            [restore(model["setting"]) for model in config["models"]],
-            load_file(folder / MODEL_FILE),
-            Calibration(**config["calibration"]),
-            [Dims(**model["dims"]) for model in config["models"]],
+            [restore(model.setting) for model in record.models],
+            load_file(folder.path / MODEL_FILE),
+            record.calibration,
+            [model.dims for model in record.models],
         )
     except ModelError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error
+        raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"The run in {folder} cannot be loaded: {error}") from error
-    return Predictor(ensemble, settings, config)
+        raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
+    return Predictor(ensemble, record, settings)
 
 
-def _beside(folder: Path, value: Any) -> Any:
-    """A name stays a name; what lies in the folder becomes its path."""
-    if isinstance(value, str) and (folder / value).exists():
-        return str((folder / value).resolve())
-    return value
+def settings_of(
+    folder: RunFolder, *, device: str | None = None, data: str | Path | None = None
+) -> Settings:
+    """The settings of a run; encoders that lie in its folder are named by their paths.
+
+    Args:
+        folder: The run.
+        device: In place of the run's.
+        data: In place of the run's data folder.
+
+    Raises:
+        ModelError: A value is not one of a setting.
+    """
+    values = folder.record.settings.model_dump()
+    if device is not None:
+        values["device"] = device
+    if data is not None:
+        values["data"]["root"] = data
+    for section, key in _PATHS:
+        value = values[section][key]
+        if value is not None and (folder.path / value).exists():
+            values[section][key] = str((folder.path / value).resolve())
+    message = f"The run in {folder.path} cannot be loaded with these options:"
+    return validated(Settings, values, message, "", ModelError)
 
 
 class Predictor:
@@ -88,28 +94,26 @@ class Predictor:
 
     Args:
         ensemble: The trained members and their calibration.
-        settings: Those that the features were made under.
-        config: ``config.json`` of the run.
+        record: How the model was made.
+        settings: Those that the features were made under, with the paths and device of now.
     """
 
-    def __init__(self, ensemble: Ensemble, settings: Settings, config: Mapping[str, Any]) -> None:
+    def __init__(self, ensemble: Ensemble, record: RunRecord, settings: Settings) -> None:
         self.ensemble = ensemble
-        self.settings = settings
-        self.classes: list[str] = list(config["classes"])
-        """Class names, in the order of probabilities."""
-        self.outer: str = config["outer"]
-        """Kind of the outer split that judged it."""
-        self.dims = [Dims(**model["dims"]) for model in config["models"]]
-        fields = fields_by_name(config.get("encoder_fields", {}), self.pairs)
-        self._encoders = LiveEncoders(settings, fields)
-        device = pick_device(settings.device)
+        self.record = record
+        self.session = Session(settings, trained_on=record.encoders)
         for member in ensemble.members:
-            member.to(device)
+            member.to(self.session.device)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of probabilities."""
+        return self.record.classes
 
     @property
     def notes(self) -> list[str]:
         """What a reader of its figures must know: synthetic data, random weights."""
-        return notes_of(self.settings, self.pairs)
+        return self.session.notes(self.pairs)
 
     def predict(self, text: str | None = None, image: str | Path | None = None) -> dict[str, float]:
         """Class probabilities of one post, by class name; one of text and image may be missing.
@@ -120,7 +124,7 @@ class Predictor:
 
         Raises:
             DataError: The text is empty or the picture cannot be read.
-            ModelError: An encoder is not to be had, or not the one that the model was trained on.
+            ModelError: An encoder cannot be found, or is not the one that the model was trained on.
             SettingsError: Neither is given.
         """
         probabilities = self.predict_pair(text, None if image is None else Path(image))
@@ -131,14 +135,14 @@ class Predictor:
         if text is None and image is None:
             raise SettingsError("There is neither a text nor a picture to predict from.")
         if text is not None:  # as the texts it learned from
-            text = strip_text(text)[: self.settings.data.max_chars]
+            text = strip_text(text)[: self.session.settings.data.max_chars]
         if text is not None and image is not None:
-            post = [single_sample(text, image)]
-            bank = live_bank(self.settings, post, self._encoders, self.pairs)
+            bank = self.session.live_bank([single_sample(text, image)], self.pairs)
         else:
             cells = max(1, *(setting.grid**2 for setting in self._model_settings))
-            readers = list(zip(self.pairs, self.dims, strict=True))
-            bank = live_pair(self.settings, text, image, readers, cells, self._encoders)
+            dims = [model.dims for model in self.record.models]
+            readers = list(zip(self.pairs, dims, strict=True))
+            bank = self.session.live_pair(text, image, readers, cells)
         return self.predict_bank(bank)[0][1]
 
     def predict_split(self, split: str) -> list[tuple[str, list[float]]]:
@@ -150,18 +154,17 @@ class Predictor:
             DataError: The pairs cannot be read.
             SettingsError: The model knows no data folder.
         """
-        samples = load_samples(self.settings, split)
+        samples = self.session.samples(split)
         try:
-            bank = open_bank(self.settings, split, samples, self.pairs)
+            bank = self.session.bank(split, self.pairs)
         except (CacheNotFoundError, StaleCacheError) as error:
             say(f"{error.message} Encoding the {len(samples)} pairs now.")
-            bank = live_bank(self.settings, samples, self._encoders, self.pairs)
+            bank = self.session.live_bank(samples, self.pairs)
         return self.predict_bank(bank)
 
     def predict_bank(self, bank: FeatureBank) -> list[tuple[str, list[float]]]:
         """(guid, class probabilities) of every post of a feature bank."""
-        bank = bank.to(pick_device(self.settings.device))
-        probabilities = self.ensemble.predict(bank, np.arange(len(bank)))
+        probabilities = self.ensemble.predict(bank.to(self.session.device), np.arange(len(bank)))
         return list(zip(bank.guids, probabilities.tolist(), strict=True))
 
     @property
@@ -172,7 +175,7 @@ class Predictor:
     @property
     def pairs(self) -> list[EncoderPair]:
         """Names of the text and the image encoder that each model reads."""
-        return [setting.encoders for setting in self._model_settings]
+        return self.record.pairs
 
     @property
     def _model_settings(self) -> list[Setting]:

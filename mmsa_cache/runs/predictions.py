@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fuse.figures.predictions import Predictions
-from mmsa_cache.errors import ModelError
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turns what reading a file raises into a ModelError that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read: {error.strerror or error}.", "Train the run again."
-        ) from error
-    except (ValueError, OverflowError, RecursionError, csv.Error) as error:
-        raise ModelError(f"{path} is malformed: {error}.", "Train the run again.") from error
+def _header(classes: Sequence[str]) -> list[str]:
+    return ["guid", "tag", "predicted", *(f"p_{name}" for name in classes)]
 
 
-def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
-    """Reads the file of a run.
+def write_predictions(path: Path, predictions: Predictions, classes: Sequence[str]) -> None:
+    """Writes a line a row; probabilities are rounded to six decimals."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_header(classes))
+        for guid, label, predicted, row in zip(
+            predictions.guids,
+            predictions.labels.tolist(),
+            predictions.predicted.tolist(),
+            predictions.probabilities.tolist(),
+            strict=True,
+        ):
+            probabilities = [f"{p:.6f}" for p in row]
+            writer.writerow([guid, classes[label], classes[predicted], *probabilities])
+
+
+def parse_predictions(text: str, classes: Sequence[str]) -> Predictions:
+    """Reads the content of the file.
 
     Args:
-        path: ``predictions.csv``.
+        text: The content.
         classes: Class names in the order of their codes and of the file's columns.
 
     Raises:
-        ModelError: It is missing or malformed, or has a guid twice.
+        ValueError: It is malformed, or has a guid twice.
     """
-    header = ["guid", "tag", "predicted", *(f"p_{name}" for name in classes)]
+    header = _header(classes)
     code = {name: number for number, name in enumerate(classes)}
     guids, labels, predicted, probabilities = [], [], [], []
-    with reading(path), path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
         first = next(reader, [])
         if first != header:
             raise ValueError(f"expected the header {','.join(header)}, received {','.join(first)}")
@@ -54,11 +60,13 @@ def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
             probabilities.append([float(p) for p in row[3:]])
             if not all(0 <= p <= 1 for p in probabilities[-1]):
                 raise ValueError(f"line {reader.line_num}: a probability is not within 0 and 1")
-        if not guids:
-            raise ValueError("it has no rows")
-        if len(set(guids)) < len(guids):
-            twice = next(guid for guid, rows in Counter(guids).items() if rows > 1)
-            raise ValueError(f"the guid {twice!r} is there twice")
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    if not guids:
+        raise ValueError("it has no rows")
+    if len(set(guids)) < len(guids):
+        twice = next(guid for guid, rows in Counter(guids).items() if rows > 1)
+        raise ValueError(f"the guid {twice!r} is there twice")
     return Predictions(
         guids,
         np.array(labels, np.int64),

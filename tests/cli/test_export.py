@@ -20,7 +20,7 @@ import fuse
 import mmsa_cache
 from mmsa_cache import ModelError, load_model
 from mmsa_cache.compose.export import export as verb_export
-from mmsa_cache.compose.export.card_tables import plain
+from mmsa_cache.compose.export.card import plain
 from mmsa_cache.runs.json_lines import JsonLines
 from mmsa_cache.runs.trackers import TRACKERS
 from tests.support.small_work import QUICK, call, call_json, make_work
@@ -196,7 +196,7 @@ def test_a_failed_export_leaves_what_was_there(
 
     monkeypatch.setattr(verb_export, "render_card", fail)
     with contextlib.chdir(work), pytest.raises(OSError, match="disk full"):
-        verb_export.export("run", target, force=True)
+        verb_export.export(verb_export.ExportRequest("run", target, force=True))
     assert load_model(target).classes == ["positive", "neutral", "negative"]
     monkeypatch.undo()
     # A kill between the two renames of a replacement: the old one comes back.

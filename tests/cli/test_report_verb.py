@@ -13,17 +13,17 @@ import torch
 from typer.testing import CliRunner, Result
 
 from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
-from fuse.evidence.versus import is_rival, other_differences
 from fuse.figures.metrics import probability_score
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose.banks import open_bank
-from mmsa_cache.compose.predict import load_run
+from mmsa_cache.compose.predict import load_offline
+from mmsa_cache.compose.predictor import Predictor
 from mmsa_cache.compose.report.attended import explainer
-from mmsa_cache.compose.report.report import _command
-from mmsa_cache.compose.samples import load_samples
-from mmsa_cache.config.settings import Settings
+from mmsa_cache.compose.report.rivals import command_for, is_rival, other_differences
 from mmsa_cache.data.splits import learned_rows
-from mmsa_cache.runs.predictions import read_predictions
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.runs.record import RunRecord
+from tests.support import made_up_run
 
 SMALL = ("--folds", "2", "--set", "epochs=2", "--set", "text_dim=16", "--set", "image_dim=16")
 SMALL += ("--set", "head=8", "--set", "heads=2", "--set", "layers=2", "--set", "ffn=16")
@@ -128,7 +128,7 @@ def test_without_data_model_or_cache_the_page_says_what_it_lacks(here: Path) -> 
 def test_outer_rows_with_a_twin_in_training_are_named_and_left_out(here: Path) -> None:
     metrics = json.loads(Path("runs/acb/metrics.json").read_text())
     classes = ["positive", "neutral", "negative"]
-    judged = read_predictions(Path("runs/acb/predictions.csv"), classes)
+    judged = RunFolder(Path("runs/acb")).predictions
     inside = {int(guid) for guid in judged.guids}
     pairs = [pair for pair in TWINS.items() if max(pair) < 120]
     # A pair with one post on each side: that on the outer side has a duplicate in training.
@@ -180,25 +180,23 @@ def test_learned_rows_of_every_kind_of_outer_split() -> None:
 # --- attention -----------------------------------------------------------------------------------
 
 
-def loaded(name: str) -> tuple[Any, Settings, list[Any], Any, dict[str, Any]]:
-    model = load_run(name, None)
-    ensemble, settings = model.ensemble, model.settings
-    samples = load_samples(settings, "train")
-    config = json.loads(Path("runs", name, "config.json").read_text())
-    return ensemble, settings, samples, open_bank(settings, "train", samples), config
+def loaded(name: str) -> tuple[Predictor, FeatureBank]:
+    model = load_offline(name, None)
+    return model, model.session.bank("train")
 
 
 @pytest.mark.parametrize(("name", "patches"), [("ce", 16), ("every", 64)])
 def test_attention_is_what_forward_gives(here: Path, name: str, patches: int) -> None:
-    ensemble, _, samples, bank, _ = loaded(name)
+    model, bank = loaded(name)
+    ensemble, samples = model.ensemble, model.session.samples("train")
     blend = ensemble.blends[mapped_setting(ensemble)]
     weights = word_to_patch(blend.members[:1], blend.setting, bank, 4)
     text, text_mask = bank.text.sequences(torch.tensor([bank.text.guids.index("4")]))
     row = torch.tensor([bank.image.guids.index("4")])
     image, image_mask = bank.image.grid(row, 4) if patches == 16 else bank.image.sequences(row)
-    model = blend.members[0].eval()
+    member = blend.members[0].eval()
     with torch.inference_mode():
-        _, out = model(text.float(), text_mask, image.float(), image_mask, need_weights=True)
+        _, out = member(text.float(), text_mask, image.float(), image_mask, need_weights=True)
     attention = out["attention"][0].numpy()
     if name == "every":  # (layers, positions, positions) over text and patches
         tokens = text.shape[1]
@@ -211,8 +209,9 @@ def test_attention_is_what_forward_gives(here: Path, name: str, patches: int) ->
 
 
 def test_words_get_the_mean_of_their_tokens(here: Path) -> None:
-    ensemble, settings, samples, bank, config = loaded("ce")
-    maps = explainer(ensemble, settings, samples, config, bank)(["90", "4"])
+    model, bank = loaded("ce")
+    samples = model.session.samples("train")
+    maps = explainer(model.session, model.record, model.ensemble, bank)(["90", "4"])
     post = maps.posts["90"]
     text = next(s.text for s in samples if s.guid == "90")
     assert post.words[:-1] == text.split()[:-1], "what stands between spaces is a word"
@@ -227,9 +226,10 @@ def test_words_get_the_mean_of_their_tokens(here: Path) -> None:
 def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here: Path) -> None:
     from mmsa_cache.compose.report.attended import _parts
 
-    ensemble, settings, samples, bank, config = loaded("every")
-    of_part = _parts(config, samples)
-    judged = read_predictions(Path("runs/every/predictions.csv"), config["classes"])
+    model, bank = loaded("every")
+    ensemble, samples = model.ensemble, model.session.samples("train")
+    of_part = _parts(model.record, model.session)
+    judged = RunFolder(Path("runs/every")).predictions
     row = {sample.guid: number for number, sample in enumerate(samples)}
     blend, each = ensemble.blends[0], len(ensemble.blends[0].members) // 2
     for part in (0, 1):
@@ -239,7 +239,7 @@ def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here:
         own = judged.predicted[[judged.guids.index(guid) for guid in guids]]
         # A temperature and no offsets: the likeliest class stays what these members say.
         assert mean.argmax(1).tolist() == own.tolist()
-    maps = explainer(ensemble, settings, samples, config, bank)(["7"])
+    maps = explainer(model.session, model.record, ensemble, bank)(["7"])
     judging = blend.members[of_part["7"] * each :][:each]
     weights = word_to_patch(judging, blend.setting, bank, row["7"])
     assert maps.posts["7"].weights[0].ravel() == pytest.approx(weights[1])  # the token after [CLS]
@@ -248,35 +248,38 @@ def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here:
 # --- which runs are compared ---------------------------------------------------------------------
 
 
-def config_of(**setting: Any) -> dict[str, Any]:
+def record_of(folds: int = 5, models: int = 1, **setting: Any) -> RunRecord:
     of = {"fusion": "concat", "loss": "acb", "alpha": 0.25} | setting
-    return {"outer": "report", "folds": 5, "models": [{"setting": of}]}
+    trained = [made_up_run.model_of(**of)] * models
+    return RunRecord.model_validate(made_up_run.config_of(folds=folds, models=trained))
 
 
 def test_only_runs_that_differ_in_the_loss_are_rivals() -> None:
-    own = config_of()
-    assert is_rival(own, config_of(loss="ce", alpha=0.9))
-    assert is_rival(config_of(loss="ce"), config_of(loss="focal"))
-    assert not is_rival(own, config_of(loss="focal")), "neither is the baseline"
-    assert not is_rival(own, config_of())
-    assert not is_rival(own, config_of(alpha=0.5))
-    assert not is_rival(own, config_of(loss="ce", fusion="combine"))
-    assert not is_rival(own, config_of(loss="ce") | {"folds": 3})
-    assert other_differences(own, config_of(loss="ce", fusion="combine") | {"folds": 3}) == [
+    own = record_of()
+    assert is_rival(own, record_of(loss="ce", alpha=0.9))
+    assert is_rival(record_of(loss="ce"), record_of(loss="focal"))
+    assert not is_rival(own, record_of(loss="focal")), "neither is the baseline"
+    assert not is_rival(own, record_of())
+    assert not is_rival(own, record_of(alpha=0.5))
+    assert not is_rival(own, record_of(loss="ce", fusion="combine"))
+    assert not is_rival(own, record_of(loss="ce", folds=3))
+    assert other_differences(own, record_of(loss="ce", fusion="combine", folds=3)) == [
         "folds",
         "fusion",
     ]
-    two = config_of(loss="ce")
-    two["models"] = two["models"] * 2
-    assert other_differences(own, two) == ["number of settings"]
+    assert other_differences(own, record_of(loss="ce", models=2)) == ["number of settings"]
 
 
 def test_the_command_for_the_other_loss_names_the_trial(tmp_path: Path) -> None:
     command = "mmsa train --study best --set loss=acb --study kernel --name one --folds 3 --json\n"
     (tmp_path / "command.txt").write_text(command)
-    studies = [{"name": "quick", "trial": 7}, {"name": "kernel", "trial": None}]
-    assert _command(tmp_path, "one", {"studies": studies}, "ce") == (
+    studies = [
+        {"name": "quick", "trial": 7, "score": 0.5},
+        {"name": "kernel", "trial": None, "score": None},
+    ]
+    (tmp_path / "config.json").write_text(json.dumps(made_up_run.config_of(studies=studies)))
+    assert command_for(RunFolder(tmp_path), "one", "ce") == (
         "mmsa train --study quick:7 --study kernel --folds 3 --set loss=ce --name one-ce"
     )
     (tmp_path / "command.txt").write_text("mmsa demo")
-    assert "mmsa train …" in _command(tmp_path, "one", {}, "ce")
+    assert "mmsa train …" in command_for(RunFolder(tmp_path), "one", "ce")

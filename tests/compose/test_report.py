@@ -16,6 +16,8 @@ from PIL import Image
 
 from extract.inputs.decode import PictureLimits
 from fuse.figures.metrics import probability_score, score
+from fuse.figures.records import EpochRecord, MemberRecord
+from fuse.figures.study import LossWeights, StudySnapshot
 from mmsa_cache.compose.report.attention import Attended, Maps
 from mmsa_cache.compose.report.charts import (
     class_colours,
@@ -34,8 +36,10 @@ from tests.support.made_up_run import (
     SECTIONS,
     against,
     change,
+    encoder_fields,
     explained,
     invented_study,
+    model_of,
     outcome,
     outer_of,
     shares,
@@ -187,9 +191,9 @@ def test_hostile_texts_guids_classes_and_commands_are_shown_as_text(tmp_path: Pa
         run / "config.json",
         notes=[HOSTILE],
         outer=HOSTILE,
-        setting={HOSTILE: HOSTILE, "list": [HOSTILE]},
-        encoders={"text": HOSTILE, "image": f"{HOSTILE} (random weights)"},
-        study={"name": HOSTILE, "trial": 1},
+        models=[model_of(**{HOSTILE: HOSTILE, "fusion": HOSTILE})],
+        encoder_fields=encoder_fields(HOSTILE, HOSTILE),
+        studies=[{"name": HOSTILE, "trial": 1, "score": None}],
         settings={"data": {"root": HOSTILE}},
     )
     change(run / "env.json", packages={HOSTILE: HOSTILE}, device=HOSTILE)
@@ -254,11 +258,16 @@ def test_the_page_shows_the_calibration_error(run: Path) -> None:
 
 def test_the_mean_curve_ends_where_the_first_member_stops() -> None:
     history = [
-        {"member": m, "epoch": e, "loss": float(m + e), "accuracy": 0.5, "macro_f1": 0.5}
+        EpochRecord(
+            member=m, epoch=e, loss=float(m + e), learning_rate=0.1, accuracy=0.5, macro_f1=0.5
+        )
         for m, epochs in ((1, 2), (2, 4))
         for e in range(1, epochs + 1)
     ]
-    charts = learning_curves(history, [{"member": 2, "best_epoch": 3}])
+    member = MemberRecord(
+        member=2, best_epoch=3, training_rows=1, stopping_rows=1, macro_f1=0.5, accuracy=0.5
+    )
+    charts = learning_curves(history, [member])
     assert [chart.key for chart in charts] == ["loss", "macro_f1", "accuracy"]
     assert charts[0].mean == [(1, 2.5), (2, 3.5)]
     assert [len(line) for line in charts[0].lines] == [2, 4]
@@ -292,7 +301,7 @@ def test_only_the_outer_score_is_needed(run: Path) -> None:
     (run / "metrics.json").write_text(json.dumps({"outer": outer}), encoding="utf-8")
     (run / "metrics.jsonl").write_text("", encoding="utf-8")
     (run / "studies.json").unlink()
-    change(run / "config.json", study=None, settings={"data": {"root": None}})
+    change(run / "config.json", studies=[], settings={"data": {"root": None}})
     page = Page(render(run, {}))
     assert set(page.ids) >= set(SECTIONS)
     assert "no member was watched from epoch to epoch" in page.text
@@ -322,7 +331,10 @@ def test_random_weights_and_notes_stand_beside_every_table(run: Path) -> None:
     change(
         run / "config.json",
         notes=["The data are synthetic."],
-        encoders={"text": "tiny (random weights)", "image": "tiny-image"},
+        encoder_fields={
+            modality: fields | ({"weights": "random:47"} if modality == "text" else {})
+            for modality, fields in encoder_fields().items()
+        },
     )
     html = render(run, {})
     random = "Random weights: text encoder not pretrained."
@@ -410,36 +422,37 @@ def test_without_a_second_run_the_page_says_how_to_get_one(run: Path) -> None:
 
 
 def test_the_search_history_keeps_what_each_trial_came_to() -> None:
-    history = search_history(invented_study())
+    history = search_history(StudySnapshot.model_validate(invented_study()))
     assert history is not None
     assert history.pruned == [(1, 0.4)]
     assert history.failed == [3]
     assert history.best == [(0, 0.5), (2, 0.5), (2, 0.55), (5, 0.55), (5, 0.6), (6, 0.6)]
     assert history.chosen == (5, 0.6)
-    nothing = [{"number": 0, "state": "fail", "score": None}]
-    assert search_history({"trial": 0, "trials": nothing}) is None
+    nothing = invented_study() | {"trials": [{"number": 0, "state": "fail", "score": None}]}
+    assert search_history(StudySnapshot.model_validate(nothing)) is None
 
 
 def test_the_surface_has_a_cell_for_each_pair_or_bins_of_many() -> None:
-    few = surface(invented_study()["alpha_beta"])
+    few = surface(StudySnapshot.model_validate(invented_study()).alpha_beta)
     assert few is not None
     assert (few.alphas, few.betas) == (["0.25", "0.5"], ["0.75", "0.5"])
     assert few.cells[0][1] is None
     assert few.cells[1][0] is None
-    assert (few.cells[0][0] or {})["share"] == 0
+    assert few.cells[0][0] is not None
+    assert few.cells[0][0].share == 0
     points = [
-        {"alpha": a / 100, "beta": 1 - a / 100, "trials": 1 + a % 2, "mean": a / 100, "best": 0.9}
+        LossWeights(alpha=a / 100, beta=1 - a / 100, trials=1 + a % 2, mean=a / 100, best=0.9)
         for a in range(100)
     ]
     many = surface(points)
     assert many is not None
     assert len(many.alphas) == len(many.betas) == 8
-    assert sum(cell["trials"] for row in many.cells for cell in row if cell) == 150
+    assert sum(cell.trials for row in many.cells for cell in row if cell) == 150
     corner = many.cells[0][0]  # lowest α, highest β
     assert corner is not None
     inside = points[:13]
-    weighted = sum(p["mean"] * p["trials"] for p in inside) / sum(p["trials"] for p in inside)
-    assert corner["mean"] == pytest.approx(weighted)
+    weighted = sum(p.mean * p.trials for p in inside) / sum(p.trials for p in inside)
+    assert corner.mean == pytest.approx(weighted)
     assert surface([]) is None
 
 
@@ -618,34 +631,46 @@ def test_a_damaged_file_is_named(run: Path, name: str, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("config.json", {"classes": ...}, "it has no 'classes'"),
+        ("config.json", {"classes": ...}, "classes: missing"),
         ("config.json", {"classes": ["a", "a"]}, "different names"),
-        ("config.json", {"encoders": {"text": 1}}, "expected 'text' to be str, received 1"),
-        ("config.json", {"notes": "one"}, "expected 'notes' to be list"),
-        ("config.json", {"study": {"name": "x"}}, "it has no 'trial'"),
-        ("metrics.json", {"outer": ...}, "it has no 'outer'"),
         (
-            "metrics.json",
-            {"calibration": {"offsets": [1.0]}},
-            "expected 3 entries in 'offsets', received 1",
+            "config.json",
+            {"encoder_fields": {**encoder_fields(), "text": {"modality": "text", "encoder": 1}}},
+            r"encoders\.text\.default\.name: 1 is int, a text",
+        ),
+        ("config.json", {"notes": "one"}, "notes: 'one', .* list"),
+        ("config.json", {"studies": [{"name": "x"}]}, r"studies\.0\.trial: missing"),
+        ("metrics.json", {"outer": ...}, "outer: missing"),
+        (
+            "config.json",
+            {"calibration": {"temperature": 1.0, "offsets": [1.0]}},
+            "expected 3 entries in 'offsets' of the calibration, received 1",
         ),
         (
             "metrics.json",
             {"calibration": {"temperature": 1.0, "offsets": [1.0, 2.0, float("nan")]}},
-            "received nan",
+            r"offsets\.2: nan, a finite number",
         ),
-        ("metrics.json", {"members": [{"member": True}]}, "'member' to be int, received True"),
-        ("metrics.json", {"training_rows": 1.5}, "'training_rows' to be int"),
-        ("metrics.json", {"inner": {}}, "it has no 'per_class'"),
-        ("env.json", {"packages": []}, "expected 'packages' to be dict"),
-        ("metrics.json", {"duplicates": {"guids": [1]}}, "each of 'guids' to be str"),
+        (
+            "metrics.json",
+            {"members": [{"member": True}]},
+            r"members\.0\.member: True is bool, a whole number",
+        ),
+        ("metrics.json", {"training_rows": 1.5}, r"training_rows: 1\.5 is float, a whole number"),
+        ("metrics.json", {"inner": {}}, r"inner\.per_class: missing"),
+        ("env.json", {"packages": []}, r"packages: \[\], .* dictionary"),
+        (
+            "metrics.json",
+            {"duplicates": {"guids": [1]}},
+            r"duplicates\.guids\.0: 1 is int, a text",
+        ),
     ],
 )
 def test_a_malformed_key_is_named(
     run: Path, name: str, changes: dict[str, Any], message: str
 ) -> None:
     change(run / name, **changes)
-    with pytest.raises(ModelError, match=rf"{re.escape(name)} is malformed: .*{message}"):
+    with pytest.raises(ModelError, match=rf"(?s){re.escape(name)} is malformed:.*{message}"):
         render(run, {})
 
 
@@ -668,7 +693,7 @@ def test_a_malformed_prediction_is_named(run: Path, line: str, message: str) -> 
 def test_a_malformed_epoch_is_named(run: Path) -> None:
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 1, "loss": NaN}\n')
-    with pytest.raises(ModelError, match=r"metrics\.jsonl is malformed: line 9: expected 'loss'"):
+    with pytest.raises(ModelError, match=r"(?s)metrics\.jsonl, line 9, is malformed:.*loss: nan"):
         render(run, {})
 
 

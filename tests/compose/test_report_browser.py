@@ -19,8 +19,10 @@ from tests.support.made_up_run import (
     SECTIONS,
     against,
     change,
+    encoder_fields,
     explained,
     invented_study,
+    model_of,
     outer_of,
     write_run,
 )
@@ -59,10 +61,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     change(
         run / "config.json",
         notes=list(ATTACKS),
-        setting={ATTACKS[0]: ATTACKS[1], "fusion": ATTACKS[6]},
+        models=[model_of(**{ATTACKS[0]: ATTACKS[1], "fusion": ATTACKS[6]})],
         settings={"data": {"root": ATTACKS[6], "encoding": HOSTILE}},
-        encoders={"text": ATTACKS[4], "image": ATTACKS[6]},
-        study={"name": ATTACKS[0], "trial": 1},
+        encoder_fields=encoder_fields(ATTACKS[4], ATTACKS[6]),
+        studies=[{"name": ATTACKS[0], "trial": 1, "score": None}],
     )
     without = outer_of(3)
     of = dict(zip(classes, without["per_class"].values(), strict=True))

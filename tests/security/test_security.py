@@ -29,7 +29,6 @@ from fuse.search.ledger import Ledger
 from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.compose.predict import classes_of_run
 from mmsa_cache.errors import (
     CacheError,
     DamagedCacheError,
@@ -48,6 +47,7 @@ from mmsa_cache.store.shard_file import encode, map_shard
 from mmsa_cache.store.writer import CacheWriter
 from tests.support import offline_predict
 from tests.support.fake_search import ORIGIN, run, start_thread
+from tests.support.made_up_run import config_of
 from tests.support.pairs import make_pairs
 from tests.support.reading import read_split
 from tests.support.shards import FIELDS, SHARDS, contents, make_shard, write
@@ -484,18 +484,13 @@ def test_a_stored_model_takes_no_more_memory_than_its_file(tmp_path: Path) -> No
 
 def test_hostile_runs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    from mmsa_cache.compose.predict import predict_split
+    from mmsa_cache.compose.predict import PredictRequest, predict
 
     run_folder = tmp_path / "runs" / "r"
     run_folder.mkdir(parents=True)
     touched = tmp_path / "touched"
     (run_folder / "model.safetensors").write_bytes(pickle.dumps(_Touch(touched)))
-    good = {
-        "classes": ["a", "b"],
-        "settings": {},
-        "models": [{"setting": {}, "dims": {"text": 4, "image": 4, "vectors": {}}}],
-        "calibration": {"temperature": 1.0, "offsets": [0.0, 0.0]},
-    }
+    good = config_of(["a", "b"])
     for content in (
         b"[" * 100_000,
         b"[1]",
@@ -509,8 +504,8 @@ def test_hostile_runs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         json.dumps(good | {"settings": {"trust_remote_code": True}}).encode(),
     ):
         (run_folder / "config.json").write_bytes(content)
-        with pytest.raises(ModelError):  # as the verb does it
-            (classes_of_run("r"), predict_split("r", "test", None, None))
+        with pytest.raises(ModelError):
+            predict(PredictRequest("r", split="test"))
     assert not touched.exists()
 
 

@@ -41,6 +41,36 @@ def shares(probabilities: np.ndarray) -> np.ndarray:
     return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
+def config_of(classes: list[str] = CLASSES, **changes: Any) -> dict[str, Any]:
+    """``config.json`` of a run."""
+    config = {
+        "models": [model_of()],
+        "outer": "report",
+        "folds": 5,
+        "seeds": 1,
+        "averaged": True,
+        "refit": False,
+        "seed": 47,
+        "settings": {},
+        "classes": classes,
+        "encoder_fields": encoder_fields(),
+        "calibration": {"temperature": 1.0, "offsets": [0.0] * len(classes)},
+    }
+    return config | changes
+
+
+def model_of(**setting: Any) -> dict[str, Any]:
+    return {"setting": setting, "dims": {"text": 4, "image": 4, "vectors": {}}}
+
+
+def encoder_fields(text: str = "tiny-text", image: str = "tiny-image") -> dict[str, Any]:
+    """Trained encoders of a run."""
+    return {
+        modality: {"modality": modality, "encoder": name, "weights": "abc", "layer": "last"}
+        for modality, name in (("text", text), ("image", image))
+    }
+
+
 def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | None = None) -> Path:
     """A whole run directory of invented figures."""
     labels, predicted, probabilities = outcome(classes)
@@ -49,14 +79,12 @@ def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | Non
     inner = score(labels[:40], predicted[:40], classes).as_json()
     member = {"best_epoch": 2, "training_rows": 300, "stopping_rows": 40}
     files: dict[str, Any] = {
-        "config.json": {
-            "setting": {"fusion": "concat", "dropout": 0.25, "norm": "standardise"},
-            "classes": classes,
-            "encoders": {"text": "tiny-text", "image": "tiny-image"},
-            "outer": "report",
-            "study": {"name": "quick", "trial": 7, "score": 0.5},
-            "settings": {"data": {"root": "/invented/data"}},
-        },
+        "config.json": config_of(
+            classes,
+            models=[model_of(fusion="concat", dropout=0.25, norm="standardise")],
+            studies=[{"name": "quick", "trial": 7, "score": 0.5}],
+            settings={"data": {"root": "/invented/data"}},
+        ),
         "metrics.json": {
             "outer": outer,
             "outer_uncalibrated": outer,

@@ -8,9 +8,9 @@ from typing import Any
 
 from mmsa_cache.compose.report import page
 from mmsa_cache.compose.report.gallery import Post
-from mmsa_cache.compose.report.run_files import read_run
+from mmsa_cache.runs.folder import RunFolder
 
 
 def render(folder: Path, posts: Mapping[str, Post], title: str = "", **options: Any) -> str:
     """The report of a run directory."""
-    return page.render(read_run(folder), posts, title or folder.resolve().name, **options)
+    return page.render(RunFolder(folder), posts, title or folder.resolve().name, **options)

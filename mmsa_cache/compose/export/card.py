@@ -2,146 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from .card_facts import RANDOM, Card
-from .card_tables import encoders_section, figures_section, labels_section, plain, settings_section
+import jinja2
+
+from fuse.figures.record import Interval
+from fuse.figures.records import RunFigures
+from fuse.setting import Setting
+from mmsa_cache.data.splits import is_cross_validation
+from mmsa_cache.runs.record import RunRecord
+from mmsa_cache.version import __version__
+
+_FIGURES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "neg_log_loss": "log-loss",
+    "calibration_error": "expected calibration error",
+}
+"""Figures of the card's table, by their key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Everything that the card says."""
+
+    name: str
+    record: RunRecord
+    """Of the export."""
+    figures: RunFigures
+    data: str
+    """Name of the data folder."""
+    packages: Mapping[str, str]
+    """Versions by name."""
+    onnx_inputs: Mapping[str, Sequence[str | int]]
+    """Shapes by name; none without an ONNX graph."""
+    onnx_difference: float | None
 
 
 def render_card(card: Card) -> str:
     """The card as Markdown under YAML metadata, as the Hugging Face hub reads them."""
-    parts = [
-        _metadata(card),
-        f"# {plain(card.name)}\n",
-        _opening(card),
-        _usage(card),
-        labels_section(card),
-        figures_section(card),
-        _data(card),
-        encoders_section(card),
-        settings_section(card),
-        _limits(card),
-        _versions(card),
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["plain"] = plain
+    record, outer = card.record, card.figures.outer
+    random = [
+        identity.label
+        for named in record.encoders.values()
+        for identity in named.values()
+        if identity.random_weights
     ]
-    return "\n".join(part for part in parts if part)
+    rarest = min(outer.per_class, key=lambda name: outer.per_class[name].support)
+    return templates.get_template("card.md.j2").render(
+        card=card,
+        record=record,
+        figures=card.figures,
+        metadata=_metadata(card, bool(random)),
+        caveats=list(dict.fromkeys([*record.notes, *random])),
+        rows=_rows(card.figures),
+        class_intervals={name: _f1_interval(card.figures, name) for name in record.classes},
+        cross_validated=is_cross_validation(record.protocol.outer),
+        changed=[_changed(model.setting) for model in record.models],
+        rarest=rarest,
+        whole_only=any(
+            model.setting.get("modality", "both") == "both"
+            and not model.setting.get("modality_dropout")
+            for model in record.models
+        ),
+        version=__version__,
+    )
 
 
-def _metadata(card: Card) -> str:
+def _metadata(card: Card, random: bool) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    outer = card.metrics["outer"]
+    data = plain(card.data)
+    outer, intervals = card.figures.outer, card.figures.intervals
+    found: list[tuple[str, str, float, Interval | None]] = [
+        ("accuracy", "accuracy", outer.accuracy, intervals.accuracy if intervals else None),
+        ("f1", "macro F1", outer.macro_f1, intervals.macro_f1 if intervals else None),
+    ]
     results = [
         EvalResult(
             task_type="image-text-classification",
             task_name="Sentiment of image-text posts",
-            dataset_type=plain(card.data),
-            dataset_name=plain(card.data),
-            dataset_split=card.exported["outer"],
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split=card.record.protocol.outer,
             metric_type=kind,
             metric_name=name,
-            metric_value=outer[key],
-            metric_args={"ci95": list(card.intervals[key])},
+            metric_value=value,
+            metric_args=None if interval is None else {"ci95": [interval.low, interval.high]},
         )
-        for kind, name, key in (
-            ("accuracy", "accuracy", "accuracy"),
-            ("f1", "macro F1", "macro_f1"),
-        )
+        for kind, name, value, interval in found
     ]
     tags = ["multimodal", "image-text", "sentiment-analysis"]
-    tags += ["random-weights"] if any(c.endswith(RANDOM) for c in card.caveats) else []
-    data = ModelCardData(
+    metadata = ModelCardData(
         library_name="mmsa",
-        tags=tags,
+        tags=[*tags, "random-weights"] if random else tags,
         model_name=plain(card.name),
         eval_results=results,
     )
-    return f"---\n{data.to_yaml().strip()}\n---\n"
+    return metadata.to_yaml().strip()
 
 
-def _opening(card: Card) -> str:
-    models, members = card.exported["models"], len(card.metrics["members"])
-    fusions = ", ".join(f"`{m['setting']['fusion']}` ({m['setting']['level']})" for m in models)
-    lines = [
-        f"Classifies an image-text post as {_list(card.exported['classes'])}. Frozen encoders make "
-        f"features of text and picture; {len(models)} trained setting(s), {fusions}, make class "
-        f"probabilities of them, averaged and calibrated. {members} member(s) were trained on "
-        "folds.",
-    ]
-    if card.caveats:
-        lines += ["", *(f"> **Note:** {plain(caveat)}." for caveat in card.caveats)]
-    return "\n".join(lines) + "\n"
+def _rows(figures: RunFigures) -> list[tuple[str, str, str, str]]:
+    """Title, calibrated value, its interval and the uncalibrated value of each figure."""
+    rows = []
+    for key, title in _FIGURES.items():
+        value = getattr(figures.outer, key)
+        if value is not None:
+            interval = getattr(figures.intervals, key, None)
+            uncalibrated = getattr(figures.outer_uncalibrated, key, None)
+            rows.append((title, _number(value), _interval(interval), _number(uncalibrated)))
+    return rows
 
 
-def _usage(card: Card) -> str:
-    text = """## Use
-
-```python
-from mmsa_cache import load_model
-model = load_model("FOLDER")  # this folder
-print(model.predict("what a day", "picture.jpg"))
-```
-
-or `mmsa predict --run FOLDER --text "what a day" --image picture.jpg`. Text or picture may be
-left out. Nothing but this folder is read, and no network where the encoders lie in it or are
-installed.
-"""
-    if not card.onnx_inputs:
-        return text
-    rows = "\n".join(f"| `{name}` | {_shape(s)} |" for name, s in card.onnx_inputs.items())
-    return (
-        text
-        + f"""
-`model.onnx` is what follows the encoders, as one graph from features to `probabilities`
-(batch, classes), members, temperature and offsets included. It differed from PyTorch in float32
-by at most {card.onnx_difference:.1e} on generated features of whole and half posts. Features are
-float32, masks and `…_present` boolean with True = real; `fuse.onnx_inputs` makes them of a
-feature bank.
-
-| input | shape |
-|---|---|
-{rows}
-"""
-    )
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{abs(value):.4f}"  # the log-loss is stored negated
 
 
-def _data(card: Card) -> str:
-    return (
-        f"## Data\n\n{plain(card.data)}: {card.metrics['training_rows']} rows to learn from (fold "
-        f"by fold), {card.metrics['outer']['rows']} that judged. Texts were read as "
-        f"`{card.exported['settings']['data']['encoding']}`.\n"
-    )
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    low, high = sorted((abs(interval.low), abs(interval.high)))
+    return f"{low:.4f} … {high:.4f}"
 
 
-def _limits(card: Card) -> str:
-    settings = [model["setting"] for model in card.exported["models"]]
-    lines = [
-        "Sentiment as the annotators of the data saw it; other sources, languages and times were "
-        "not measured, nor were differences between groups of people.",
-        "The intervals hold the chance of which rows judged, not that of training again.",
-    ]
-    rare = min(card.metrics["outer"]["per_class"].items(), key=lambda item: item[1]["support"])
-    lines.append(
-        f"The class {plain(rare[0])} has {rare[1]['support']} judging rows: its figures are the "
-        "least certain."
-    )
-    if any(s["modality"] == "both" and not s["modality_dropout"] for s in settings):
-        lines.append("It learned from whole posts only; half posts are answered, untested.")
-    limit = card.exported["settings"]["text"]["max_tokens"]
-    lines.append(f"Texts are read up to {limit} tokens at most.")
-    lines += [
-        f"{plain(caveat)}: the figures say nothing about real use." for caveat in card.caveats
-    ]
-    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+def _f1_interval(figures: RunFigures, name: str) -> str:
+    return _interval(figures.intervals.per_class[name].f1 if figures.intervals else None)
 
 
-def _versions(card: Card) -> str:
-    named = ", ".join(f"{name} {version}" for name, version in card.packages.items())
-    return f"## Made with\n\nmmsa {card.exported['mmsa_version']}; {named}.\n"
+def _changed(setting: Mapping[str, object]) -> dict[str, object]:
+    """Values of a setting that are not the defaults."""
+    defaults = asdict(Setting())
+    return {key: value for key, value in setting.items() if defaults.get(key) != value}
 
 
-def _shape(shape: Sequence[str | int]) -> str:
-    return f"({', '.join(map(str, shape))})"
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(map(plain, names[:-1])) + f" or {plain(names[-1])}"
+def plain(value: object) -> str:
+    """Text from data or settings, with nothing in it that Markdown or HTML takes as its own."""
+    text = " ".join(str(value).split())
+    for character in "\\`|*[]<>":
+        text = text.replace(character, f"&#{ord(character)};")
+    return text

@@ -4,149 +4,160 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fuse.export.onnx_export import describe_inputs, export_onnx
+from fuse.figures.study import StudySource
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES
-from mmsa_cache.runs.directory import find_run, read_config, write_json
-from mmsa_cache.runs.predictions import read_predictions
+from mmsa_cache.runs.folder import RunFolder, write_json
+from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.version import __version__
 
-from ..encoders import check_encoder, resolve_encoder
 from ..predictor import MODEL_FILE, Predictor, load_model
-from .card import render_card
-from .card_facts import Card
+from .card import Card, render_card
 
 FORMATS = ("safetensors", "onnx")
 MODEL_TYPE = "mmsa"
-_DEFAULTS = {"text_encoder": DEFAULT_ENCODER, "image_encoder": DEFAULT_ENCODER}
 ONNX_FILE = "model.onnx"
+_OWN = {f"{modality}_encoder": DEFAULT_ENCODER for modality in MODALITIES}
 _ENCODER_FILES = ("*.json", "*.txt", "*.model", "vocab*", "merges*", "bpe.codes", "tokenizer*")
-"""What is taken of an encoder's folder besides its safetensors; never anything pickled."""
-_KEPT = (
-    *("classes", "models", "calibration", "encoders", "notes", "setting"),
-    *("outer", "folds", "seeds", "averaged", "refit", "seed"),
-)
-"""What of a run's ``config.json`` is no matter of the machine that it was made on."""
+"""What is copied of an encoder's folder besides its safetensors; never anything pickled."""
 
 
-def export(run: str, to: Path, *, form: str = "safetensors", force: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What to export, and where."""
+
+    run: str
+    """Name or folder of a run."""
+    to: Path
+    """The folder to make; it appears complete or not at all."""
+    form: str = "safetensors"
+    """``safetensors``; ``onnx`` adds stage two as one graph, checked against PyTorch."""
+    force: bool = False
+    """Replace an export that lies there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A folder that was written."""
+
+    run: str
+    directory: str
+    files: dict[str, int]
+    """Bytes by name."""
+    onnx_difference: float | None
+    """Largest difference of a probability between the ONNX graph and PyTorch."""
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def export(request: ExportRequest) -> Export:
     """Writes a folder that `load_model` and ``mmsa predict --run`` take, wherever it is moved.
-
-    Args:
-        run: Name or folder of a run.
-        to: The folder to make; it appears whole or not at all.
-        form: ``safetensors``; ``onnx`` adds stage two as one graph, checked against PyTorch.
-        force: Replace an export that lies there.
-
-    Returns:
-        Run, directory, bytes of each file, notes, and the ONNX graph's largest difference.
 
     Raises:
         SettingsError: Something lies there already, or the packages for ONNX are missing.
         ModelError: The run cannot be loaded, its encoders are not those it was trained on, or the
             ONNX graph differs from PyTorch.
     """
-    if form not in FORMATS:
-        raise SettingsError(f"Unknown --format {form!r}.", f"Valid: {', '.join(FORMATS)}.")
-    source = find_run(run)
-    config = read_config(source)
-    model = load_model(run, device="cpu")
-    difference = None
-    with _whole_folder(to, force) as folder:
-        shutil.copyfile(source / MODEL_FILE, folder / MODEL_FILE)
-        exported = _config(config, model, folder)
-        write_json(folder / "config.json", exported)
-        metrics = _metrics(source)
-        write_json(folder / "metrics.json", metrics)
+    if request.form not in FORMATS:
+        raise SettingsError(f"Unknown --format {request.form!r}.", f"Valid: {', '.join(FORMATS)}.")
+    run = RunFolder.find(request.run)
+    model = load_model(request.run, device="cpu")
+    difference: float | None = None
+    with _whole_folder(request.to, request.force) as folder:
+        shutil.copyfile(run.path / MODEL_FILE, folder / MODEL_FILE)
+        record = _portable(run.record, model, folder)
+        write_json(folder / "config.json", {**_for_the_hub(record, model), **record.as_json()})
+        write_json(folder / "metrics.json", run.figures.as_json())
         inputs: dict[str, list[str | int]] = {}
-        if form == "onnx":
+        if request.form == "onnx":
+            dims = [kept.dims for kept in record.models]
             difference = export_onnx(
-                model.ensemble, model.dims, folder / ONNX_FILE, _onnx_metadata(exported)
+                model.ensemble, dims, folder / ONNX_FILE, _onnx_metadata(record)
             )
             inputs = describe_inputs(folder / ONNX_FILE)
             say(f"ONNX: largest difference of a probability from PyTorch {difference:.1e}.")
-        card = Card.of(
-            source.resolve().name,
-            config,
-            exported,
-            metrics,
-            read_predictions(source / "predictions.csv", exported["classes"]),
-            _packages(source),
+        root = run.record.settings.data.root
+        card = Card(
+            run.name,
+            record,
+            run.figures,
+            root.name if root else "unnamed data",
+            run.environment.packages,
             inputs,
             difference,
         )
         (folder / "README.md").write_text(render_card(card), encoding="utf-8")
-        _check(folder, exported)
+        _check(folder)
         sizes = {
             str(path.relative_to(folder)): path.stat().st_size
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-    return {
-        "run": run,
-        "directory": str(to),
-        "files": sizes,
-        "onnx_difference": difference,
-        "notes": model.notes,
-    }
+    return Export(request.run, str(request.to), sizes, difference, model.notes)
 
 
-def _config(config: Mapping[str, Any], model: Predictor, folder: Path) -> dict[str, Any]:
-    """``config.json`` of the export; encoders that lie on this machine are copied beside it."""
-    own = _own_encoders(model)
-    settings = own.model_dump(mode="json")
-    settings["data"]["root"] = None
-    settings["cache"]["dir"] = "cache"
-    fields = {}
-    for modality in MODALITIES:
-        spec = resolve_encoder(own, modality)
-        check_encoder(modality, spec, config.get("encoder_fields", {}).get(modality))
-        fields[modality] = spec.fields
-    if own.joint.model is not None:
-        settings["joint"]["model"] = _copied(folder, "joint", settings["joint"]["model"])
-    else:
-        settings["text"]["model"] = _copied(folder, "text", settings["text"]["model"])
-        settings["image"]["weights"] = _copied(folder, "image", settings["image"]["weights"])
-    classes = config["classes"]
-    return {
-        "model_type": MODEL_TYPE,
-        "architectures": sorted({type(member).__name__ for member in model.ensemble.members}),
-        "mmsa_version": __version__,
-        "id2label": {str(code): name for code, name in enumerate(classes)},
-        "label2id": {name: code for code, name in enumerate(classes)},
-        **{key: config[key] for key in _KEPT if key in config},
-        "models": [{**kept, "setting": kept["setting"] | _DEFAULTS} for kept in config["models"]],
-        "setting": config["setting"] | _DEFAULTS,
-        "encoder_fields": fields,
-        "studies": [
-            {key: study.get(key) for key in ("name", "trial", "score")}
-            for study in config.get("studies", [])
-        ],
-        "settings": settings,
-    }
-
-
-def _own_encoders(model: Predictor) -> Settings:
-    """The settings of a model with its encoders as the default ones.
+def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
+    """The record without paths of this machine; local encoders are copied into the folder.
 
     Raises:
-        ModelError: Its members read several encoders of a modality.
+        ModelError: The members read several encoders of a modality.
     """
-    if len(set(model.pairs)) > 1:
+    if len(set(record.pairs)) > 1:
         raise ModelError(
             "The run averages models of different encoders; an export has one of each modality.",
             "Export runs of a single study.",
         )
-    return model.settings.with_pair(*model.pairs[0])
+    pair = record.pairs[0]
+    values = model.session.settings.with_pair(*pair).model_dump()
+    values["data"]["root"] = None
+    values["cache"]["dir"] = "cache"
+    joint = values["joint"]["model"] is not None
+    for section, key in (
+        [("joint", "model")] if joint else [("text", "model"), ("image", "weights")]
+    ):
+        values[section][key] = _copied(folder, section, values[section][key])
+    return record.model_copy(
+        update={
+            "models": [
+                kept.model_copy(update={"setting": kept.setting | _OWN}) for kept in record.models
+            ],
+            "origin": None,
+            "settings": Settings.model_validate(values),
+            "encoders": {
+                modality: {DEFAULT_ENCODER: model.session.encoder(modality, name).identity}
+                for modality, name in zip(MODALITIES, pair, strict=True)
+            },
+            "studies": [
+                StudySource(name=source.name, trial=source.trial, score=source.score)
+                for source in record.studies
+            ],
+        }
+    )
+
+
+def _for_the_hub(record: RunRecord, model: Predictor) -> dict[str, Any]:
+    """What the Hugging Face hub reads of ``config.json``."""
+    return {
+        "model_type": MODEL_TYPE,
+        "architectures": sorted({type(member).__name__ for member in model.ensemble.members}),
+        "mmsa_version": __version__,
+        "id2label": {str(code): name for code, name in enumerate(record.classes)},
+        "label2id": {name: code for code, name in enumerate(record.classes)},
+    }
 
 
 def _copied(folder: Path, part: str, name: str) -> str:
@@ -169,41 +180,23 @@ def _copied(folder: Path, part: str, name: str) -> str:
     return found.relative_to(folder).as_posix()
 
 
-def _metrics(source: Path) -> dict[str, Any]:
-    try:
-        metrics: dict[str, Any] = json.loads((source / "metrics.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{source / 'metrics.json'} cannot be read: {error}", "Export a run, not an export."
-        ) from error
-    return metrics
-
-
-def _packages(source: Path) -> dict[str, str]:
-    try:
-        packages: dict[str, str] = json.loads((source / "env.json").read_bytes())["packages"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{source / 'env.json'} cannot be read: {error}") from error
-    return packages
-
-
-def _onnx_metadata(exported: Mapping[str, Any]) -> dict[str, str]:
+def _onnx_metadata(record: RunRecord) -> dict[str, str]:
     """What the graph says of itself to whoever gets the file alone."""
+    values = record.as_json()
     return {
         "mmsa_version": __version__,
-        "classes": json.dumps(exported["classes"]),
-        "calibration": json.dumps(exported["calibration"]),
-        "encoders": json.dumps(exported["encoder_fields"]),
-        "notes": json.dumps(exported["notes"]),
+        "classes": json.dumps(values["classes"]),
+        "calibration": json.dumps(values["calibration"]),
+        "encoders": json.dumps(values["encoder_fields"]),
+        "notes": json.dumps(values["notes"]),
     }
 
 
-def _check(folder: Path, exported: Mapping[str, Any]) -> None:
+def _check(folder: Path) -> None:
     """Loads what was written, and finds its encoders, before it gets its name."""
-    settings = load_model(folder, device="cpu").settings
+    model = load_model(folder, device="cpu")
     for modality in MODALITIES:
-        fields = exported["encoder_fields"][modality]
-        check_encoder(modality, resolve_encoder(settings, modality), fields)
+        model.session.encoder(modality)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from fuse.training.task import Task
 from fuse.training.trainer import fit, fit_group
 from mmsa_cache.compose.extract import extract_splits
 from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.compose.session import Session
+from mmsa_cache.compose.train import TrainRequest
 from mmsa_cache.compose.train import train as train_run
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import MODALITIES
@@ -229,7 +231,8 @@ def commands(bench: Bench) -> None:
     with contextlib.chdir(bench.few):
         extract_splits(bench.settings(bench.few), "all")
         assignments = ["precision=float32", "epochs=3", "keep=last"]
-        train_run(bench.settings(bench.few), [], "gpu", 2, outer="grouped", assignments=assignments)
+        request = TrainRequest(assignments=assignments, name="gpu", outer="grouped", folds=2)
+        train_run(Session(bench.settings(bench.few)), request)
         found, exact = (
             load_model("gpu", device=str(device)).predict_split("test")
             for device in (bench.device, CPU)

@@ -1,13 +1,9 @@
-"""The attention of words over pictures: stage two's weights on stage one's inputs.
-
-Only commands import this; both stages are imported when a function runs.
-"""
+"""The attention of words to patches: a model's weights over the inputs of its encoders."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +13,14 @@ from extract.encoders.words import words_of
 from extract.inputs.decode import decode, fit_square, needed_side
 from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.data.splits import duplicate_groups, is_cross_validation, outer_splits
+from mmsa_cache.data.splits import is_cross_validation, outer_splits
 from mmsa_cache.errors import CacheNotFoundError, MmsaError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
+from mmsa_cache.runs.record import RunRecord
 
-from ..banks import open_bank
-from ..encoders import resolve_image_encoder, resolve_text_encoder
-from ..live import live_bank
+from ..session import Session
 from .attention import Attended, Maps
 
 _NONE = {
@@ -40,23 +34,18 @@ _NONE = {
 
 
 def explainer(
-    ensemble: Ensemble | None,
-    settings: Settings,
-    samples: Sequence[Sample],
-    config: Mapping[str, Any],
-    bank: FeatureBank | None = None,
+    session: Session, record: RunRecord, ensemble: Ensemble | None, bank: FeatureBank | None = None
 ) -> Callable[[list[str]], Maps]:
-    """What `fuse.report.report.render` asks for the attention of posts.
+    """What `page.render` asks for the attention of posts.
 
-    What cannot be had (encoder files away, a tokenizer without offsets) is said in the report and
-    never ends it.
+    What is missing (encoder files, a tokenizer without offsets) is said in the report and never
+    ends it.
 
     Args:
-        ensemble: The final model, or None where it cannot be loaded.
-        settings: Those it was made under.
-        samples: Its training split.
-        config: Its ``config.json``.
-        bank: Features of these samples; default: the cache, or the posts encoded now.
+        session: The data and the encoders of the run.
+        record: The run.
+        ensemble: Its model, or None where it cannot be loaded.
+        bank: Features of the training split; default: the cache, or the posts encoded now.
     """
 
     def explain(guids: list[str]) -> Maps:
@@ -65,11 +54,11 @@ def explainer(
         chosen = mapped_setting(ensemble)
         if chosen is None:
             return Maps(_NONE[_why(ensemble)])
-        posts = [sample for sample in samples if sample.guid in set(guids)]
+        posts = [sample for sample in session.samples("train") if sample.guid in set(guids)]
         if not posts:
             return Maps("The data is not at hand, so no attention is shown.")
         try:
-            return _explained(ensemble, chosen, settings, samples, posts, config, bank)
+            return _explained(session, record, ensemble, chosen, posts, bank)
         except (MmsaError, OSError) as error:
             reason = error.message if isinstance(error, MmsaError) else str(error)
             return Maps(f"The attention of words over patches cannot be shown: {reason}")
@@ -85,20 +74,18 @@ def _why(ensemble: Ensemble) -> str:
 
 
 def _explained(
+    session: Session,
+    record: RunRecord,
     ensemble: Ensemble,
     chosen: int,
-    settings: Settings,
-    samples: Sequence[Sample],
     posts: Sequence[Sample],
-    config: Mapping[str, Any],
     bank: FeatureBank | None,
 ) -> Maps:
     blend = ensemble.blends[chosen]
     pair = blend.setting.encoders
-    bank = (bank or _features(settings, samples, posts, pair)).using(*pair)
-    text = resolve_text_encoder(settings.with_encoder("text", pair[0]))
-    image = resolve_image_encoder(settings.with_encoder("image", pair[1]))
-    of_part, members = _parts(config, samples), blend.members
+    bank = (bank or _features(session, posts, pair)).using(*pair)
+    text, image = session.text_encoder(pair[0]), session.image_encoder(pair[1])
+    of_part, members = _parts(record, session), blend.members
     each = len(members) // (1 + max(of_part.values()))
     index = {guid: number for number, guid in enumerate(bank.guids)}
     found = {}
@@ -127,25 +114,25 @@ def _explained(
     )
 
 
-def _features(
-    settings: Settings, samples: Sequence[Sample], posts: Sequence[Sample], pair: EncoderPair
-) -> FeatureBank:
+def _features(session: Session, posts: Sequence[Sample], pair: EncoderPair) -> FeatureBank:
     """The cache of the training split, or without it these posts encoded now."""
     try:
-        return open_bank(settings, "train", samples, [pair])
+        return session.bank("train", [pair])
     except (CacheNotFoundError, StaleCacheError):
-        return live_bank(settings, posts, pairs=[pair])
+        return session.live_bank(posts, [pair])
 
 
-def _parts(config: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, int]:
+def _parts(record: RunRecord, session: Session) -> dict[str, int]:
     """Guid → the part of a cross-validation whose members did not learn from it; else 0."""
-    if not is_cross_validation(config["outer"]):
+    samples, protocol = session.samples("train"), record.protocol
+    if not is_cross_validation(protocol.outer):
         return dict.fromkeys((sample.guid for sample in samples), 0)
     labels = np.array([sample.label for sample in samples], np.int64)
-    parts = outer_splits(config["outer"], labels, duplicate_groups(samples), config["seed"])
     return {
         samples[row].guid: number
-        for number, (_, judged) in enumerate(parts)
+        for number, (_, judged) in enumerate(
+            outer_splits(protocol.outer, labels, session.groups, protocol.seed)
+        )
         for row in judged.tolist()
     }
 

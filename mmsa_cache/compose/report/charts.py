@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fuse.figures.record import Interval
+from fuse.figures.records import EpochRecord, MemberRecord
+from fuse.figures.study import LossWeights, StudySnapshot
 
-from .run import CURVES
+CURVES: dict[str, str] = {
+    "loss": "Training loss",
+    "macro_f1": "Macro F1, stopping rows",
+    "accuracy": "Accuracy, stopping rows",
+}
+"""The learning curves drawn, by their key in ``metrics.jsonl``."""
 
 COLOURS = 8
 """Colours for classes in the template; more classes than that share them."""
@@ -109,23 +115,28 @@ class Chart:
 
 
 def learning_curves(
-    history: Sequence[Mapping[str, Any]], members: Sequence[Mapping[str, Any]] = ()
+    history: Sequence[EpochRecord], members: Sequence[MemberRecord] = ()
 ) -> list[Chart]:
     """One chart for each of `CURVES`; none without history.
 
     Args:
-        history: Records with ``member``, ``epoch`` and the keys of `CURVES`.
-        members: Records with ``member`` and ``best_epoch``, for the marks.
+        history: Every epoch of every member.
+        members: Say which epoch each member kept.
     """
     if not history:
         return []
-    epochs = max(record["epoch"] for record in history)
-    kept = {(member["member"], member["best_epoch"]) for member in members}
+    epochs = max(record.epoch for record in history)
+    kept = {(member.member, member.best_epoch) for member in members}
     charts = []
     for key, title in CURVES.items():
+        points = [
+            (record.member, record.epoch, value)
+            for record in history
+            if (value := getattr(record, key)) is not None
+        ]
         lines: dict[int, dict[int, float]] = {}
-        for record in history:
-            lines.setdefault(record["member"], {})[record["epoch"]] = record[key]
+        for member, epoch, value in points:
+            lines.setdefault(member, {})[epoch] = value
         shared = sorted(set.intersection(*(set(line) for line in lines.values())))
         mean = [(e, sum(line[e] for line in lines.values()) / len(lines)) for e in shared]
         charts.append(
@@ -134,10 +145,12 @@ def learning_curves(
                 title=title,
                 epochs=max(epochs, 2),
                 epoch_ticks=_epoch_ticks(epochs),
-                ticks=ticks([record[key] for record in history]),
+                ticks=ticks(value for _, _, value in points),
                 lines=[sorted(line.items()) for line in lines.values()],
                 mean=mean,
-                marks=[(r["epoch"], r[key]) for r in history if (r["member"], r["epoch"]) in kept],
+                marks=[
+                    (epoch, value) for member, epoch, value in points if (member, epoch) in kept
+                ],
             )
         )
     return charts
@@ -171,32 +184,44 @@ class History:
     ticks: list[float]
 
 
-def search_history(study: Mapping[str, Any]) -> History | None:
-    """The search of `fuse.search.snapshot.snapshot`; None without a complete trial."""
-    trials = sorted(study["trials"], key=lambda trial: trial["number"])
-    of = {
-        state: [(t["number"], t["score"]) for t in trials if t["state"] == state]
-        for state in ("complete", "pruned", "fail")
-    }
-    if not of["complete"]:
+def search_history(study: StudySnapshot) -> History | None:
+    """The course of a search; None without a complete trial."""
+    trials = sorted(study.trials, key=lambda trial: trial.number)
+
+    def scored(state: str) -> list[tuple[int, float]]:
+        return [(t.number, t.score) for t in trials if t.state == state and t.score is not None]
+
+    complete, pruned = scored("complete"), scored("pruned")
+    if not complete:
         return None
     best: list[tuple[int, float]] = []
-    for number, score in of["complete"]:
+    for number, score in complete:
         if not best or score > best[-1][1]:
             best += [(number, best[-1][1])] if best else []
             best.append((number, score))
-    last = max(trials[-1]["number"], 1)
+    last = max(trials[-1].number, 1)
     best.append((last, best[-1][1]))
     return History(
-        of["complete"],
-        [(number, score) for number, score in of["pruned"] if score is not None],
-        [number for number, _ in of["fail"]],
+        complete,
+        pruned,
+        [trial.number for trial in trials if trial.state == "fail"],
         best,
-        next((pair for pair in of["complete"] if pair[0] == study["trial"]), None),
+        next((pair for pair in complete if pair[0] == study.trial), None),
         last,
         [int(t) for t in ticks([0, last]) if t <= last and t == int(t)],
-        ticks([score for _, score in of["complete"] + of["pruned"] if score is not None]),
+        ticks(score for _, score in complete + pruned),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a surface."""
+
+    mean: float
+    best: float
+    trials: int
+    share: float
+    """Where the mean lies between the lowest (0) and the highest (1) of all cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,40 +232,37 @@ class Surface:
     """Columns."""
     betas: list[str]
     """Rows, from the highest."""
-    cells: list[list[dict[str, Any] | None]]
-    """By row and column: ``mean``, ``best``, ``trials``, and ``share``: where the mean lies
-    between the lowest (0) and the highest (1) of all."""
+    cells: list[list[Cell | None]]
+    """By row and column."""
 
 
-def surface(points: Sequence[Mapping[str, Any]]) -> Surface | None:
-    """The surface of `fuse.search.importance.alpha_beta`; None without points."""
+def surface(points: Sequence[LossWeights]) -> Surface | None:
+    """Means over the trials of equal or near weights; None without points."""
     if not points:
         return None
-    alphas, of_alpha = _axis([point["alpha"] for point in points])
-    betas, of_beta = _axis([point["beta"] for point in points])
-    found: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
+    alphas, of_alpha = _axis([point.alpha for point in points])
+    betas, of_beta = _axis([point.beta for point in points])
+    inside: dict[tuple[int, int], list[LossWeights]] = {}
     for point, alpha, beta in zip(points, of_alpha, of_beta, strict=True):
-        found.setdefault((beta, alpha), []).append(point)
+        inside.setdefault((beta, alpha), []).append(point)
     means = {
-        place: sum(p["mean"] * p["trials"] for p in part) / sum(p["trials"] for p in part)
-        for place, part in found.items()
+        place: sum(p.mean * p.trials for p in some) / sum(p.trials for p in some)
+        for place, some in inside.items()
     }
     low, span = min(means.values()), max(means.values()) - min(means.values())
+
+    def cell(beta: int, alpha: int) -> Cell | None:
+        some, mean = inside.get((beta, alpha)), means.get((beta, alpha))
+        if some is None or mean is None:
+            return None
+        share = (mean - low) / span if span else 1.0
+        return Cell(mean, max(p.best for p in some), sum(p.trials for p in some), share)
+
     return Surface(
         alphas,
         betas[::-1],
         [
-            [
-                None
-                if (beta, alpha) not in found
-                else {
-                    "mean": means[beta, alpha],
-                    "best": max(p["best"] for p in found[beta, alpha]),
-                    "trials": sum(p["trials"] for p in found[beta, alpha]),
-                    "share": (means[beta, alpha] - low) / span if span else 1.0,
-                }
-                for alpha in range(len(alphas))
-            ]
+            [cell(beta, alpha) for alpha in range(len(alphas))]
             for beta in reversed(range(len(betas)))
         ],
     )

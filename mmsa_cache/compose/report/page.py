@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import functools
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
+import numpy as np
 
+from fuse.figures.metrics import probability_score, score
 from fuse.figures.record import LEVEL, Interval
+from fuse.figures.records import Scores
 from fuse.figures.reliability import calibration
 from fuse.figures.resampling import RESAMPLES, SEED
 from fuse.setting import Setting
+from mmsa_cache.errors import ModelError
+from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.runs.record import RunRecord
 
 from ..pages.shell import page_templates, printable
 from .attention import LEAST_SCALE, Maps
 from .charts import class_colours, learning_curves, tick_labels
 from .gallery import Post, cards, confident_errors, least_certain
-from .run import FIGURES, RunFiles
 from .sections import (
+    FIGURES,
     Against,
     against_dots,
     distinct,
@@ -52,7 +59,6 @@ _OUTER = {
     "grouped": "a stratified fifth that keeps duplicate posts together",
 }
 """Outer splits in words."""
-_RANDOM = "(random weights)"
 Explain = Callable[[list[str]], Maps]
 """Guids → attention of their words."""
 
@@ -63,7 +69,7 @@ def no_maps(guids: list[str]) -> Maps:
 
 
 def render(
-    run: RunFiles,
+    run: RunFolder,
     posts: Mapping[str, Post],
     title: str,
     *,
@@ -73,7 +79,7 @@ def render(
     """Writes the report of a run as the text of one HTML file.
 
     Args:
-        run: What its files say.
+        run: The run.
         posts: Text and picture by guid, for the gallery; it may lack guids.
         title: Name of the run.
         against: Another run, for what the loss does.
@@ -81,43 +87,48 @@ def render(
 
     Returns:
         HTML, to be saved as UTF-8.
+
+    Raises:
+        ModelError: A file is missing or malformed, or two of them contradict each other.
     """
-    classes: list[str] = run.config["classes"]
-    predictions = run.predictions
+    record, predictions = run.record, run.predictions
+    figures = run.figures.model_copy(update={"outer": _checked_outer(run)})
     bins, error = calibration(predictions.confidence, predictions.labels == predictions.predicted)
-    intervals, class_intervals = figure_intervals(predictions, len(classes))
+    intervals = figure_intervals(predictions, record.classes)
     wrong, close = confident_errors(predictions), least_certain(predictions)
     shown = [predictions.guids[place] for place in dict.fromkeys([*wrong, *close])]
     maps = explain(shown)
-    scores = score_rows(run.metrics)
+    scores = score_rows(figures)
     page = _template().render(
         run=title,
-        config=run.config,
+        record=record,
+        source=next(iter(record.searched), None),
         defaults=asdict(Setting()),
         always=("fusion", "level", "modality", "loss"),
-        caveats=[*run.config["notes"], *_random_weights(run.config["encoders"])],
-        colours=class_colours(classes),
-        env=run.env,
+        caveats=[*record.notes, *_random_weights(record)],
+        colours=class_colours(record.classes),
+        env=run.environment.as_json(),
         command=run.command,
-        metrics=run.metrics,
+        metrics=figures,
         scores=scores,
-        compared=[key for key in _CALIBRATED if all(key in row["score"] for row in scores)],
-        distinct=distinct(run),
+        compared=[
+            key for key in _CALIBRATED if all(getattr(row.score, key) is not None for row in scores)
+        ],
+        distinct=distinct(figures, predictions, record.classes),
         figures=FIGURES,
         intervals=intervals,
-        class_intervals=class_intervals,
-        figure_dots=figure_dots(run.metrics["outer"], intervals),
-        charts=learning_curves(run.history, run.metrics["members"]),
+        figure_dots=figure_dots(figures.outer, intervals),
+        charts=learning_curves(run.history, figures.members),
         against=against or Against("No other run was given to compare with."),
-        against_dots=against_dots(against),
+        against_dots=against_dots(against.recalls if against else None),
         bins=bins,
         calibration_error=error,
         largest_bin=max(b.rows for b in bins),
-        studies=[study_section(study) for study in run.studies],
-        outer_said=_OUTER.get(run.config["outer"], ""),
+        studies=[study_section(study) for study in run.snapshots],
+        outer_said=_OUTER.get(record.protocol.outer, ""),
         search_said=(
             "What the study found was not kept with this run; train it again to see it here."
-            if run.config["study"]
+            if record.searched
             else "This run’s setting was given, not searched, so there is no study to show."
         ),
         maps_said=maps.said,
@@ -131,6 +142,33 @@ def render(
         level=f"{LEVEL:.0%}",
     )
     return printable(page)
+
+
+def _checked_outer(run: RunFolder) -> Scores:
+    """The scores of the outer rows; those that an older run lacks come from its predictions.
+
+    Raises:
+        ModelError: The intervals, which come from the predictions, would not be of these scores.
+    """
+    outer, predictions, classes = run.figures.outer, run.predictions, run.record.classes
+    counted = score(predictions.labels, predictions.predicted, classes).confusion
+    if counted != outer.confusion:
+        raise ModelError(
+            f"{run.path / 'predictions.csv'} does not give the confusion matrix of "
+            f"{run.path / 'metrics.json'}: expected {outer.confusion}, received {counted}.",
+            "Train the run again.",
+        )
+    total = predictions.probabilities.sum(axis=1, keepdims=True)  # they are rounded
+    shares = predictions.probabilities / np.where(total > 0, total, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # rows of zeros do not sum to one
+        whole = probability_score(predictions.labels, shares, classes)
+    per_class = {
+        name: whole.per_class[name].model_copy(update=of.model_dump(exclude_unset=True))
+        for name, of in outer.per_class.items()
+    }
+    given = {name: getattr(outer, name) for name in outer.model_fields_set}
+    return whole.model_copy(update={**given, "per_class": per_class})
 
 
 @functools.cache
@@ -180,7 +218,11 @@ def _plain(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _random_weights(encoders: Mapping[str, str]) -> list[str]:
+def _random_weights(record: RunRecord) -> list[str]:
     """The sentence that names encoders without trained weights, if there are any."""
-    names = [f"{m} encoder" for m, label in encoders.items() if label.strip().endswith(_RANDOM)]
+    names = [
+        f"{modality} encoder"
+        for modality, named in record.encoders.items()
+        if any(identity.random_weights for identity in named.values())
+    ]
     return [f"Random weights: {' and '.join(names)} not pretrained."] if names else []

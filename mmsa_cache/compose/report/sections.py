@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from fuse.figures.intervals import intervals as score_intervals
+from fuse.evidence.versus import Recalls
+from fuse.figures.intervals import intervals
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import Interval
+from fuse.figures.records import RunFigures, ScoreIntervals, Scores
+from fuse.figures.study import StudySnapshot
 
-from .charts import Dots, Mark, search_history, surface
-from .run import FIGURES, RunFiles
+from .charts import Dots, History, Mark, Surface, search_history, surface
 
+FIGURES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "weighted_f1": "Weighted F1",
+    "macro_precision": "Macro precision",
+    "macro_recall": "Macro recall",
+    "roc_auc": "ROC-AUC",
+    "neg_log_loss": "Log-loss",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error (ECE)",
+}
+"""The figures of a run, by their key in ``metrics.json``."""
 _CHARTED = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "roc_auc")
 """Figures on one scale, of which more is better."""
 
@@ -27,112 +40,120 @@ class Against:
     """What is compared, or why nothing is."""
     command: str = ""
     """What makes the missing run; empty where there is one."""
-    recalls: dict[str, Any] | None = None
-    """Of `fuse.evidence.versus.recalls`."""
+    recalls: Recalls | None = None
 
 
-def figure_intervals(
-    predictions: Predictions, classes: int
-) -> tuple[dict[str, Interval | None], list[dict[str, Interval | None]]]:
-    """Of every figure, and of each class's F1 and average precision."""
-    names = [str(code) for code in range(classes)]
-    found = score_intervals(
-        predictions.labels, predictions.probabilities, names, predicted=predictions.predicted
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """A row of the table with and without calibration."""
+
+    rows_of: str
+    calibration: str
+    score: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """Figures without the outer rows that show a post which was learned from."""
+
+    rows: int
+    """Those rows."""
+    score: Scores | None
+    """Of the other ones; None where there are none."""
+    intervals: ScoreIntervals | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudySection:
+    """A study, counted and drawn."""
+
+    study: StudySnapshot
+    history: History | None
+    complete: int
+    pruned: int
+    failed: int
+    fusion_dots: Dots | None
+    importance_dots: Dots | None
+    surface: Surface | None
+
+
+def figure_intervals(predictions: Predictions, classes: Sequence[str]) -> ScoreIntervals:
+    return intervals(
+        predictions.labels, predictions.probabilities, classes, predicted=predictions.predicted
     )
-    return {key: getattr(found, key) for key in FIGURES}, [
-        {"f1": of.f1, "average_precision": of.average_precision} for of in found.per_class.values()
-    ]
 
 
-def figure_dots(outer: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> Dots:
+def figure_dots(outer: Scores, intervals: ScoreIntervals) -> Dots:
+    values = {key: getattr(outer, key) for key in _CHARTED}
     return Dots.of(
         [
-            (FIGURES[key], [Mark(outer[key], intervals[key])])
-            for key in _CHARTED
-            if outer[key] is not None
+            (FIGURES[key], [Mark(value, getattr(intervals, key))])
+            for key, value in values.items()
+            if value is not None
         ]
     )
 
 
-def score_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the table with and without calibration; empty without anything to compare."""
-    rows = [
-        {"rows_of": rows_of, "calibration": calibration, "score": metrics[key]}
-        for key, rows_of, calibration in (
-            ("outer", "outer", "with"),
-            ("outer_uncalibrated", "outer", "without"),
-            ("inner", "inner", "with"),
-            ("inner_uncalibrated", "inner", "without"),
-        )
-        if metrics[key] is not None
+def score_rows(figures: RunFigures) -> list[ScoreRow]:
+    """The rows of the table with and without calibration; empty with nothing to compare."""
+    scores = [
+        ("outer", "with", figures.outer),
+        ("outer", "without", figures.outer_uncalibrated),
+        ("inner", "with", figures.inner),
+        ("inner", "without", figures.inner_uncalibrated),
     ]
+    rows = [ScoreRow(rows, how, score) for rows, how, score in scores if score is not None]
     return rows if len(rows) > 1 else []
 
 
-def distinct(run: RunFiles) -> dict[str, Any] | None:
-    """The figures with and without outer rows that show a post which was learned from."""
-    twins, predictions = run.metrics["duplicates"], run.predictions
-    if twins is None:
+def distinct(
+    figures: RunFigures, predictions: Predictions, classes: Sequence[str]
+) -> Distinct | None:
+    """The figures without duplicates of learned posts; None in a run that did not tell them."""
+    if figures.duplicates is None:
         return None
-    of = set(twins)
-    kept = np.array([guid not in of for guid in predictions.guids])
-    score = run.metrics["outer_without_duplicates"]
-    intervals = None
+    twins = set(figures.duplicates.guids)
+    kept = np.array([guid not in twins for guid in predictions.guids])
+    score, found = figures.outer_without_duplicates, None
     if score is not None and kept.any():
-        part = Predictions(
-            [guid for guid in predictions.guids if guid not in of],
-            predictions.labels[kept],
-            predictions.predicted[kept],
-            predictions.probabilities[kept],
-        )
-        intervals = figure_intervals(part, len(run.config["classes"]))[0]
-    return {"rows": len(twins), "score": score, "intervals": intervals}
+        found = figure_intervals(predictions.only(kept), classes)
+    return Distinct(len(twins), score, found)
 
 
-def against_dots(against: Against | None) -> dict[str, Dots] | None:
-    if against is None or against.recalls is None:
+def against_dots(recalls: Recalls | None) -> dict[str, Dots] | None:
+    """The recalls of both runs, and their differences."""
+    if recalls is None:
         return None
-    classes = against.recalls["classes"]
     return {
         "values": Dots.of(
             [
-                (
-                    of["name"],
-                    [Mark(of["values"][k], of["intervals"][k], series=k) for k in (0, 1)],
-                )
-                for of in classes
+                (of.name, [Mark(of.values[k], of.intervals[k], series=k) for k in (0, 1)])
+                for of in recalls.classes
             ]
         ),
         "difference": Dots.of(
             [
-                (of["name"], [Mark(of["difference"], of["difference_interval"], series=1)])
-                for of in classes
+                (of.name, [Mark(of.difference, of.difference_interval, series=1)])
+                for of in recalls.classes
             ],
             0.0,
         ),
     }
 
 
-def study_section(study: Mapping[str, Any]) -> dict[str, Any]:
-    fusions, parameters = study["by_fusion"], study["importance"]
-    return {
-        **study,
-        "history": search_history(study),
-        "count": {
-            state: sum(trial["state"] == state for trial in study["trials"])
-            for state in ("complete", "pruned", "fail")
-        },
-        "fusion_dots": Dots.of([(r["value"], [Mark(r["score"])]) for r in fusions])
-        if fusions
-        else None,
-        "importance_dots": Dots.of(
-            [
-                (r["parameter"], [Mark(r["median"], Interval(r["low"], r["high"]))])
-                for r in parameters
-            ],
-            0.0,
-        )
-        if parameters
-        else None,
-        "surface": surface(study["alpha_beta"]),
-    }
+def study_section(study: StudySnapshot) -> StudySection:
+    states = [trial.state for trial in study.trials]
+    fusions = [(str(best.value), [Mark(best.score)]) for best in study.by_fusion]
+    parameters = [
+        (row.parameter, [Mark(row.median, Interval(row.low, row.high))]) for row in study.importance
+    ]
+    return StudySection(
+        study,
+        search_history(study),
+        states.count("complete"),
+        states.count("pruned"),
+        states.count("fail"),
+        Dots.of(fusions) if fusions else None,
+        Dots.of(parameters, 0.0) if parameters else None,
+        surface(study.alpha_beta),
+    )

@@ -20,6 +20,7 @@ from fuse.evidence.compare import Judged, compare, holm, mcnemar, share
 from fuse.figures.predictions import Predictions
 from mmsa_cache.cli.main import app
 from mmsa_cache.errors import ModelError
+from tests.support.made_up_run import config_of
 
 NAMES = ["positive", "neutral", "negative"]
 
@@ -186,7 +187,7 @@ def write_run(
 ) -> None:
     folder = Path("runs") / name
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"classes": classes, **config}))
+    (folder / "config.json").write_text(json.dumps(config_of(classes, **config)))
     with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["guid", "tag", "predicted", *(f"p_{label}" for label in classes)])
@@ -344,9 +345,9 @@ def test_runs_that_cannot_be_compared_end_with_4() -> None:
             ),
             "the guid '1' is there twice",
         ),
-        (lambda run: (run / "config.json").write_text("{}"), "no list of different class names"),
-        (lambda run: (run / "config.json").write_text("[]"), "an object is expected"),
-        (lambda run: (run / "config.json").write_text("{"), "config.json cannot be read"),
+        (lambda run: (run / "config.json").write_text("{}"), "classes: missing"),
+        (lambda run: (run / "config.json").write_text("[]"), "valid dictionary"),
+        (lambda run: (run / "config.json").write_text("{"), "config.json is malformed"),
     ],
 )
 def test_damaged_runs_are_named(change: Any, said: str) -> None:

@@ -1,0 +1,168 @@
+"""The folder of a run or an export: the one reader and writer of its files."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, RootModel
+
+from fuse.figures.predictions import Predictions
+from fuse.figures.records import EpochRecord, RunFigures
+from fuse.figures.study import StudySnapshot
+from mmsa_cache.disk import parse_json, read_plain
+from mmsa_cache.errors import ModelError
+from mmsa_cache.validation import validated
+
+from .directory import RUNS
+from .predictions import parse_predictions, write_predictions
+from .record import VERSION, Environment, RunRecord
+
+_MOST_BYTES = 64 << 20
+"""Of one file."""
+_HINT = "Train the run again."
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Snapshots(RootModel[list[StudySnapshot]]):
+    """The content of ``studies.json``."""
+
+
+class RunFolder:
+    """A run's folder, or an export's; each file is read when first asked for, and kept.
+
+    Every property raises a ModelError, which names the file, where it is missing or malformed.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def find(cls, name: str | Path) -> RunFolder:
+        """A run by name below ``runs``, or any folder of a run or an export by path.
+
+        Raises:
+            ModelError: There is none; lists those there are.
+        """
+        for path in (RUNS / name, Path(name)):
+            if (path / "config.json").is_file():
+                return cls(path)
+        known = ", ".join(sorted(run.name for run in cls.all())) or "none; run mmsa train first"
+        raise ModelError(f"There is no run {str(name)!r}.", f"Known: {known}.")
+
+    @classmethod
+    def all(cls) -> list[RunFolder]:
+        """The runs below ``runs``."""
+        return [cls(path.parent) for path in RUNS.glob("[!.]*/config.json")]
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.resolve().name
+
+    @functools.cached_property
+    def record(self) -> RunRecord:
+        """``config.json``.
+
+        Raises:
+            ModelError: As of every file, or a newer mmsa wrote it.
+        """
+        content = self._json("config.json")
+        number = content.get("version", 1) if isinstance(content, dict) else 1
+        if isinstance(number, int) and number > VERSION:
+            raise ModelError(
+                f"{self.path / 'config.json'} is of version {number}; this mmsa reads runs up to "
+                f"version {VERSION}.",
+                "Update mmsa.",
+            )
+        return self._validated(RunRecord, content, "config.json")
+
+    @functools.cached_property
+    def figures(self) -> RunFigures:
+        """``metrics.json``."""
+        return self._validated(RunFigures, self._json("metrics.json"), "metrics.json")
+
+    @functools.cached_property
+    def environment(self) -> Environment:
+        """``env.json``."""
+        return self._validated(Environment, self._json("env.json"), "env.json")
+
+    @functools.cached_property
+    def snapshots(self) -> list[StudySnapshot]:
+        """``studies.json``: the studies as they were; none where no study was searched."""
+        if not (self.path / "studies.json").is_file():
+            return []
+        return self._validated(_Snapshots, self._json("studies.json"), "studies.json").root
+
+    @functools.cached_property
+    def command(self) -> str:
+        """``command.txt``: the command that made the run."""
+        with self._reading("command.txt") as data:
+            return data.decode().strip()
+
+    @functools.cached_property
+    def predictions(self) -> Predictions:
+        """``predictions.csv``: class probabilities of the outer rows."""
+        classes = self.record.classes
+        with self._reading("predictions.csv") as data:
+            return parse_predictions(data.decode(), classes)
+
+    @functools.cached_property
+    def history(self) -> list[EpochRecord]:
+        """The epochs of the members of the folds, from ``metrics.jsonl``."""
+        with self._reading("metrics.jsonl") as data:
+            lines = [parse_json(line) for line in data.decode().splitlines()]
+        return [
+            self._validated(EpochRecord, line, f"metrics.jsonl, line {number},")
+            for number, line in enumerate(lines, start=1)
+            if not isinstance(line, dict) or line.get("event", "epoch") == "epoch"
+        ]
+
+    def _json(self, name: str) -> Any:
+        with self._reading(name) as data:
+            return parse_json(data)
+
+    def _validated(self, model: type[M], content: object, what: str) -> M:
+        return validated(model, content, f"{self.path / what} is malformed:", _HINT, ModelError)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file; turns what reading them raises into a ModelError."""
+        path = self.path / name
+        try:
+            yield read_plain(path, _MOST_BYTES)
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror or error}.", _HINT) from error
+        except (ValueError, OverflowError) as error:
+            raise ModelError(f"{path} is malformed: {error}.", _HINT) from error
+
+    def write(
+        self,
+        record: RunRecord,
+        figures: RunFigures,
+        environment: Environment,
+        snapshots: Sequence[StudySnapshot],
+        predictions: Predictions,
+    ) -> None:
+        """Writes every file but the model, the epochs and the report."""
+        write_json(self.path / "config.json", record.as_json())
+        write_json(self.path / "metrics.json", figures.as_json())
+        write_json(self.path / "env.json", environment.as_json())
+        if snapshots:
+            write_json(self.path / "studies.json", [s.as_json() for s in snapshots])
+        command = shlex.join(["mmsa", *sys.argv[1:]])
+        (self.path / "command.txt").write_text(command + "\n", encoding="utf-8")
+        write_predictions(self.path / "predictions.csv", predictions, record.classes)
+
+
+def write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

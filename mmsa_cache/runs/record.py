@@ -1,0 +1,195 @@
+"""What the JSON files of a run hold, as records.
+
+Settings of models are plain values here; `fuse.setting` makes a `Setting` of them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from fuse.figures.calibration import Calibration
+from fuse.figures.record import Record
+from fuse.figures.study import StudySource, Value
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.features.batch import Dims
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair
+from mmsa_cache.store.identity import EncoderIdentity, Origin
+from mmsa_cache.version import __version__
+
+VERSION: Literal[1] = 1
+"""Of ``config.json``; a run without a number is of version 1 too."""
+_PROTOCOL = ("outer", "folds", "seeds", "seed")
+"""Fields of the protocol that stand beside the others in ``config.json``."""
+_PACKAGES = ("torch", "transformers", "timm", "h5py", "numpy", "optuna", "scikit-learn")
+
+
+class TrainedModel(Record):
+    """One setting of a run."""
+
+    setting: dict[str, Value]
+    """Values of the fields of `fuse.setting.Setting`."""
+    dims: Dims
+    """Sizes of the features that it reads."""
+
+    @property
+    def encoders(self) -> EncoderPair:
+        """Names of the text and the image encoder in the run's settings."""
+        text, image = (
+            str(self.setting.get(f"{modality}_encoder", DEFAULT_ENCODER)) for modality in MODALITIES
+        )
+        return text, image
+
+
+class RunIdentity(Record):
+    """Everything that the training of a run depends on: equal identities give equal models."""
+
+    models: list[TrainedModel] = Field(min_length=1)
+    protocol: Protocol
+    averaged: bool
+    """Whether the model is the average of its members; else the best one of each setting."""
+    refit: bool
+    """Whether the members of the model learned from all development rows."""
+    origin: Origin | None
+    """The features; None in an export."""
+
+    @property
+    def pairs(self) -> list[EncoderPair]:
+        """Names of the text and the image encoder that each model reads."""
+        return [model.encoders for model in self.models]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; the fields of the protocol stand beside the others."""
+        return {
+            "models": [model.model_dump(mode="json") for model in self.models],
+            **{key: getattr(self.protocol, key) for key in _PROTOCOL},
+            "averaged": self.averaged,
+            "refit": self.refit,
+            **({"origin": self.origin.model_dump(mode="json")} if self.origin else {}),
+        }
+
+
+def _identity(value: object) -> object:
+    return EncoderIdentity.of_fields(value) if isinstance(value, dict) else value
+
+
+class RunRecord(RunIdentity):
+    """How a model was made: ``config.json`` of a run or an export."""
+
+    version: Literal[1] = VERSION
+    origin: Origin | None = None
+    settings: Settings
+    """Those that the features were made under."""
+    classes: list[str] = Field(min_length=1)
+    """Class names in the order of their codes."""
+    encoders: dict[str, dict[str, Annotated[EncoderIdentity, BeforeValidator(_identity)]]]
+    """By modality and name in the settings."""
+    notes: list[str] = Field(default_factory=list)
+    """What readers of figures must know: synthetic data, random weights."""
+    calibration: Calibration
+    studies: list[StudySource] = Field(default_factory=list)
+    """Where the settings come from; empty where they were given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_json(cls, content: Any) -> Any:
+        """Gathers what ``config.json`` keeps apart: the protocol, the encoders."""
+        if not isinstance(content, dict) or "encoder_fields" not in content:
+            return content
+        return {
+            **content,
+            "protocol": {key: content[key] for key in _PROTOCOL if key in content},
+            "encoders": _named(content["encoder_fields"], content.get("models")),
+        }
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"expected 'classes' to be different names, received {self.classes}")
+        if len(self.calibration.offsets) != len(self.classes):
+            raise ValueError(
+                f"expected {len(self.classes)} entries in 'offsets' of the calibration, received "
+                f"{len(self.calibration.offsets)}"
+            )
+        return self
+
+    @property
+    def searched(self) -> list[StudySource]:
+        """The sources that are trials of studies."""
+        return [source for source in self.studies if source.trial is not None]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Names of the encoders for people, by modality."""
+        return {
+            modality: ", ".join(identity.label for identity in named.values())
+            for modality, named in self.encoders.items()
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
+        identity = super().as_json()
+        origin = identity.get("origin", {})
+        return {
+            "version": self.version,
+            **identity,
+            "settings": self.settings.model_dump(mode="json"),
+            "features": {modality: origin[modality] for modality in MODALITIES if origin},
+            "classes": self.classes,
+            "encoders": self.labels,
+            "encoder_fields": {m: _unnamed(named) for m, named in self.encoders.items()},
+            "notes": self.notes,
+            "calibration": asdict(self.calibration),
+            "setting": self.models[0].setting,
+            "study": self.searched[0].as_json() if self.searched else None,
+            "studies": [source.as_json() for source in self.studies],
+        }
+
+
+def _named(fields: object, models: object) -> object:
+    """Encoders by name; a modality with one encoder has its fields without a name."""
+    if not isinstance(fields, dict) or not isinstance(models, list):
+        return fields
+    pairs = [TrainedModel.model_validate(model).encoders for model in models]
+    return {
+        modality: dict.fromkeys((pair[place] for pair in pairs), own)
+        if isinstance(own := fields.get(modality), dict) and own.get("modality") == modality
+        else own
+        for place, modality in enumerate(MODALITIES)
+    }
+
+
+def _unnamed(named: Mapping[str, EncoderIdentity]) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: identity.fields for name, identity in named.items()}
+    return fields if len(fields) > 1 else next(iter(fields.values()))
+
+
+class Environment(Record):
+    """What a run was made with: ``env.json``."""
+
+    python: str = ""
+    machine: str = ""
+    system: str = ""
+    cpus: int | None = None
+    device: str = ""
+    packages: dict[str, str]
+    """Versions by name."""
+
+    @classmethod
+    def here(cls, device: str) -> Environment:
+        """This process's environment."""
+        return cls(
+            python=platform.python_version(),
+            machine=platform.machine(),
+            system=platform.system(),
+            cpus=os.cpu_count(),
+            device=device,
+            packages={"mmsa": __version__, **{name: version(name) for name in _PACKAGES}},
+        )
