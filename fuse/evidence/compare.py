@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,17 @@ from fuse.figures.record import LEVEL, Interval
 from fuse.figures.records import Scores
 from fuse.figures.resampling import SEED, resampled_confusions
 from mmsa_cache.errors import ModelError
+
+from .comparison import (
+    ComparedRun,
+    Comparison,
+    DifferingRow,
+    DifferingRows,
+    IntervalDifference,
+    McNemar,
+    PairComparison,
+    RecallDifference,
+)
 
 RESAMPLES = 2000
 """Bootstrap resamples behind every interval of a comparison."""
@@ -114,7 +124,7 @@ def compare(
     groups: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> dict[str, Any]:
+) -> Comparison:
     """Figures of every run, and of every pair of runs whether and where they differ.
 
     All runs are resampled together, so an interval of a difference leaves out what both runs have
@@ -126,10 +136,6 @@ def compare(
         groups: See `resampled_confusions`. `mcnemar` takes rows as independent all the same.
         resamples: Number of resamples.
         seed: Seed of the bootstrap.
-
-    Returns:
-        ``rows``, ``classes``, how was resampled; ``runs``: a record each with `metrics.score` and
-        ``intervals``; ``pairs``: a record each, see `_pair`, with Holm-corrected p-values.
     """
     confusions = resampled_confusions(
         shared.labels,
@@ -141,30 +147,30 @@ def compare(
     )
     samples = figures(confusions)
     scores = [score(shared.labels, row, shared.classes) for row in shared.predicted]
-    pairs = [
-        _pair(shared, scores, samples, first, second)
-        for first, second in combinations(range(len(shared.runs)), 2)
-    ]
-    corrected = holm([pair["mcnemar"]["p_value"] for pair in pairs])
-    for pair, p_value in zip(pairs, corrected, strict=True):
-        pair["mcnemar"]["p_holm"] = p_value
-    return {
-        "rows": len(shared.guids),
-        "classes": shared.classes,
-        "resamples": resamples,
-        "level": LEVEL,
-        "drawn": "rows" if groups is None else "duplicate groups",
-        "runs": [
-            {
-                "run": name,
-                "rows_left_out": shared.left_out[run],
-                **scores[run].as_json(),
-                "intervals": {key: asdict(Interval.of(samples[key][run])) for key in COMPARED},
-            }
+    places = list(combinations(range(len(shared.runs)), 2))
+    right = shared.predicted == shared.labels
+    tests = [mcnemar(right[first], right[second]) for first, second in places]
+    corrected = holm([test.p_value for test in tests])
+    return Comparison(
+        rows=len(shared.guids),
+        classes=shared.classes,
+        resamples=resamples,
+        level=LEVEL,
+        drawn="rows" if groups is None else "duplicate groups",
+        runs=[
+            ComparedRun(
+                run=name,
+                rows_left_out=shared.left_out[run],
+                scores=scores[run],
+                intervals={key: Interval.of(samples[key][run]) for key in COMPARED},
+            )
             for run, name in enumerate(shared.runs)
         ],
-        "pairs": pairs,
-    }
+        pairs=[
+            _pair(shared, scores, samples, first, second, test.model_copy(update={"p_holm": p}))
+            for (first, second), test, p in zip(places, tests, corrected, strict=True)
+        ],
+    )
 
 
 def _pair(
@@ -173,57 +179,58 @@ def _pair(
     samples: dict[str, NDArray[np.float64]],
     first: int,
     second: int,
-) -> dict[str, Any]:
-    """The record of two runs; every ``difference`` is second − first."""
-    right = shared.predicted == shared.labels
+    test: McNemar,
+) -> PairComparison:
     one, two = scores[first], scores[second]
-    return {
-        "first": shared.runs[first],
-        "second": shared.runs[second],
-        **{
-            key: _change(getattr(one, key), getattr(two, key))
-            | asdict(Interval.of(samples[key][second] - samples[key][first]))
-            for key in COMPARED
-        },
-        "recall": {
-            name: {
-                "rows": of.support,
-                **_change(of.recall, two.per_class[name].recall),
-            }
+    differences = {
+        key: IntervalDifference(
+            **_change(getattr(one, key), getattr(two, key)),
+            **asdict(Interval.of(samples[key][second] - samples[key][first])),
+        )
+        for key in COMPARED
+    }
+    return PairComparison(
+        first=shared.runs[first],
+        second=shared.runs[second],
+        accuracy=differences["accuracy"],
+        macro_f1=differences["macro_f1"],
+        recall={
+            name: RecallDifference(
+                rows=of.support, **_change(of.recall, two.per_class[name].recall)
+            )
             for name, of in one.per_class.items()
         },
-        "mcnemar": mcnemar(right[first], right[second]),
-        "differing": _differing(shared, first, second),
-    }
+        mcnemar=test,
+        differing=_differing(shared, first, second),
+    )
 
 
 def _change(first: float, second: float) -> dict[str, float]:
     return {"first": first, "second": second, "difference": second - first}
 
 
-def _differing(shared: Shared, first: int, second: int) -> dict[str, list[dict[str, str]]]:
-    """The rows on which two runs differ, by who is right."""
+def _differing(shared: Shared, first: int, second: int) -> DifferingRows:
     one, two = shared.predicted[first], shared.predicted[second]
-    kinds = {
-        "only_first_right": one == shared.labels,
-        "only_second_right": two == shared.labels,
-        "both_wrong": (one != shared.labels) & (two != shared.labels),
-    }
-    return {
-        kind: [
-            {
-                "guid": shared.guids[row],
-                "tag": shared.classes[shared.labels[row]],
-                "first": shared.classes[one[row]],
-                "second": shared.classes[two[row]],
-            }
+
+    def rows(chosen: NDArray[np.bool_]) -> list[DifferingRow]:
+        return [
+            DifferingRow(
+                guid=shared.guids[row],
+                tag=shared.classes[shared.labels[row]],
+                first=shared.classes[one[row]],
+                second=shared.classes[two[row]],
+            )
             for row in np.flatnonzero(chosen & (one != two)).tolist()
         ]
-        for kind, chosen in kinds.items()
-    }
+
+    return DifferingRows(
+        only_first_right=rows(one == shared.labels),
+        only_second_right=rows(two == shared.labels),
+        both_wrong=rows((one != shared.labels) & (two != shared.labels)),
+    )
 
 
-def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> dict[str, Any]:
+def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
     """Exact test of whether two runs are right equally often (McNemar 1947).
 
     If they are, each of the rows that only one of them gets right falls to either with
@@ -234,13 +241,12 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
         second_right: The same of the second run.
 
     Returns:
-        Rows that ``only_first_right`` and ``only_second_right`` count, and the ``p_value``, 1
-        without such rows.
+        The p-value is 1 without such rows.
     """
     first = int((first_right & ~second_right).sum())
     second = int((second_right & ~first_right).sum())
     p_value = float(binomtest(first, first + second).pvalue) if first + second else 1.0
-    return {"only_first_right": first, "only_second_right": second, "p_value": p_value}
+    return McNemar(only_first_right=first, only_second_right=second, p_value=p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -71,5 +71,5 @@ def recalls(first: Judged, second: Judged) -> Recalls:
         len(shared.guids),
         found,
         (float(right[0].mean()), float(right[1].mean())),
-        mcnemar(right[0], right[1])["p_value"],
+        mcnemar(right[0], right[1]).p_value,
     )

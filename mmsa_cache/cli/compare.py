@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,16 @@ from mmsa_cache.console import format_table, print_result
 
 from .output import say_notes
 from .verb import Call, verb
+
+if TYPE_CHECKING:
+    from fuse.evidence.comparison import (
+        Comparison,
+        Difference,
+        DifferingRow,
+        IntervalDifference,
+        PairComparison,
+    )
+    from fuse.figures.record import Interval
 
 
 @verb()
@@ -27,87 +37,77 @@ def compare(
     """Say whether runs differ on the rows that all of them judged, and where."""
     from mmsa_cache.compose.compare import compare as compare_runs
 
-    record = compare_runs(runs, grouped=grouped)
-    if call.printed(record):
+    found = compare_runs(runs, grouped=grouped)
+    if call.printed(found.as_json()):
         return
-    print_result(format_comparison(record, listed))
-    say_notes(record["notes"])
+    print_result(format_comparison(found.comparison, listed))
+    say_notes(found.notes)
 
 
-_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
-_KINDS = {
-    "only_first_right": "only {first} right",
-    "only_second_right": "only {second} right",
-    "both_wrong": "both wrong in different ways",
-}
-
-
-def format_comparison(record: dict[str, Any], listed: int = 0) -> str:
-    """What `compare` returned, as tables and sentences.
+def format_comparison(found: Comparison, listed: int = 0) -> str:
+    """A comparison as tables and sentences.
 
     Args:
-        record: Of two runs a table of figures; of more a table of runs and one of all pairs.
+        found: Of two runs a table of figures; of more a table of runs and one of all pairs.
         listed: Rows of each kind that are shown of those on which two runs differ.
     """
-    parts = [_format_two(record)] if len(record["runs"]) == 2 else _format_many(record)
-    parts += [_format_listed(pair, listed) for pair in record["pairs"] if listed]
-    return "\n\n".join([*parts, _format_method(record)])
+    interval = f"{found.level:.0%} interval"
+    if len(found.pairs) == 1:
+        parts = [_two(found.pairs[0], found.rows, interval)]
+    else:
+        parts = _many(found, interval)
+    parts += [_differing(pair, listed) for pair in found.pairs if listed]
+    method = (
+        f"{found.rows} rows judged by every run; intervals from {found.resamples} resamples of "
+        f"{found.drawn}, the same for every run."
+    )
+    return "\n\n".join([*parts, method])
 
 
-def _format_two(record: dict[str, Any]) -> str:
-    (pair,) = record["pairs"]
-    first, second = pair["first"], pair["second"]
-    changes = {title: pair[key] for key, title in _FIGURES.items()} | {
-        f"recall of {name} ({of['rows']} rows)": of for name, of in pair["recall"].items()
-    }
+def _two(pair: PairComparison, rows: int, interval: str) -> str:
+    changes = {"accuracy": pair.accuracy, "macro-F1": pair.macro_f1}
     table = format_table(
-        ["", first, second, "difference", _interval_title(record)],
+        ["", pair.first, pair.second, "difference", interval],
         [
-            [
-                title,
-                f"{of['first']:.4f}",
-                f"{of['second']:.4f}",
-                f"{of['difference']:+.4f}",
-                f"{of['low']:+.4f} … {of['high']:+.4f}" if "low" in of else "",
-            ]
-            for title, of in changes.items()
+            *([title, *_values(of), _span(of, "+")] for title, of in changes.items()),
+            *(
+                [f"recall of {name} ({of.rows} rows)", *_values(of), ""]
+                for name, of in pair.recall.items()
+            ),
         ],
     )
-    rows = {_kind(pair, kind): len(found) for kind, found in pair["differing"].items()}
-    counts = ", ".join(f"{title} ({count})" for title, count in rows.items())
-    p_value = pair["mcnemar"]["p_value"]
+    differing = _kinds(pair)
+    counts = ", ".join(f"{title} ({len(found)})" for title, found in differing.items())
+    total = sum(map(len, differing.values()))
     return (
-        f"{table}\n\nThey differ on {sum(rows.values())} of {record['rows']} rows: {counts}.\n"
-        f"Exact McNemar test of equal accuracy: p = {p_value:.3g}."
+        f"{table}\n\nThey differ on {total} of {rows} rows: {counts}.\n"
+        f"Exact McNemar test of equal accuracy: p = {pair.mcnemar.p_value:.3g}."
     )
 
 
-def _format_many(record: dict[str, Any]) -> list[str]:
-    titles = [part for title in _FIGURES.values() for part in (title, _interval_title(record))]
+def _many(found: Comparison, interval: str) -> list[str]:
+    titles = ["accuracy", interval, "macro-F1", interval]
     runs = [
-        [run["run"]]
-        + [
-            part
-            for key in _FIGURES
-            for part in (
-                f"{run[key]:.4f}",
-                "{low:.4f} … {high:.4f}".format(**run["intervals"][key]),
-            )
+        [
+            run.run,
+            f"{run.scores.accuracy:.4f}",
+            _span(run.intervals["accuracy"]),
+            f"{run.scores.macro_f1:.4f}",
+            _span(run.intervals["macro_f1"]),
         ]
-        for run in record["runs"]
+        for run in found.runs
     ]
     pairs = [
-        [f"{pair['second']} − {pair['first']}"]
-        + [
-            part
-            for key in _FIGURES
-            for part in (
-                f"{pair[key]['difference']:+.4f}",
-                "{low:+.4f} … {high:+.4f}".format(**pair[key]),
-            )
+        [
+            f"{pair.second} − {pair.first}",
+            f"{pair.accuracy.difference:+.4f}",
+            _span(pair.accuracy, "+"),
+            f"{pair.macro_f1.difference:+.4f}",
+            _span(pair.macro_f1, "+"),
+            f"{pair.mcnemar.p_value:.3g}",
+            f"{pair.mcnemar.p_holm:.3g}",
         ]
-        + [f"{pair['mcnemar'][key]:.3g}" for key in ("p_value", "p_holm")]
-        for pair in record["pairs"]
+        for pair in found.pairs
     ]
     return [
         format_table(["run", *titles], runs),
@@ -115,28 +115,29 @@ def _format_many(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _format_listed(pair: dict[str, Any], listed: int) -> str:
+def _differing(pair: PairComparison, listed: int) -> str:
     """The first rows of each kind on which two runs differ."""
     return format_table(
-        ["who is right", "guid", "tag", pair["first"], pair["second"]],
+        ["who is right", "guid", "tag", pair.first, pair.second],
         [
-            [_kind(pair, kind), row["guid"], row["tag"], row["first"], row["second"]]
-            for kind, rows in pair["differing"].items()
+            [title, row.guid, row.tag, row.first, row.second]
+            for title, rows in _kinds(pair).items()
             for row in rows[:listed]
         ],
     )
 
 
-def _format_method(record: dict[str, Any]) -> str:
-    return (
-        f"{record['rows']} rows judged by every run; intervals from {record['resamples']} "
-        f"resamples of {record['drawn']}, the same for every run."
-    )
+def _kinds(pair: PairComparison) -> dict[str, list[DifferingRow]]:
+    return {
+        f"only {pair.first} right": pair.differing.only_first_right,
+        f"only {pair.second} right": pair.differing.only_second_right,
+        "both wrong in different ways": pair.differing.both_wrong,
+    }
 
 
-def _interval_title(record: dict[str, Any]) -> str:
-    return f"{record['level']:.0%} interval"
+def _values(of: Difference) -> tuple[str, str, str]:
+    return f"{of.first:.4f}", f"{of.second:.4f}", f"{of.difference:+.4f}"
 
 
-def _kind(pair: dict[str, Any], kind: str) -> str:
-    return _KINDS[kind].format(first=pair["first"], second=pair["second"])
+def _span(interval: Interval | IntervalDifference, sign: str = "") -> str:
+    return f"{interval.low:{sign}.4f} … {interval.high:{sign}.4f}"

@@ -10,7 +10,7 @@ import typer
 from mmsa_cache.console import format_table, print_result, say
 
 from .options import ENCODERS, Track
-from .output import say_notes
+from .output import say_notes, show_table
 from .verb import Call, verb
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def train(
         from mmsa_cache.compose.model_summary import summary as summarise_models
 
         parts = [asdict(part) for part in summarise_models(session, request)]
-        call.table(parts, ["part", "computes", "shape", "parameters"])
+        if not call.printed(parts):
+            show_table(parts, ["part", "computes", "shape", "parameters"])
         return
     run = train_run(session, request)
     if call.printed(run.as_json()):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fuse.evidence.compare import Judged, share
 from fuse.evidence.compare import compare as compare_shared
+from fuse.evidence.comparison import Comparison
 from mmsa_cache.console import say
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.errors import DataError, ModelError, SettingsError
@@ -17,15 +19,24 @@ from mmsa_cache.runs.folder import RunFolder
 from .session import Session
 
 
-def compare(names: Sequence[str], *, grouped: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ComparedRuns:
+    """A comparison, and what readers of its figures must know."""
+
+    comparison: Comparison
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The notes beside the comparison."""
+        return {**self.comparison.as_json(), "notes": self.notes}
+
+
+def compare(names: Sequence[str], *, grouped: bool = False) -> ComparedRuns:
     """Compares runs on the rows that all of them judged.
 
     Args:
         names: Names or folders of two or more runs.
         grouped: Duplicate posts are resampled together, as the first run's data shows them.
-
-    Returns:
-        See `fuse.evidence.compare.compare`; also the runs' ``notes``.
 
     Raises:
         SettingsError: Fewer than two runs, or one of them twice.
@@ -45,7 +56,7 @@ def compare(names: Sequence[str], *, grouped: bool = False) -> dict[str, Any]:
             say(f"Note: {rows} row(s) of {name} are left out: not every run judged them.")
     groups = _groups(runs[0], shared.guids) if grouped else None
     notes = [note for run in runs for note in run.record.notes]
-    return {**compare_shared(shared, groups=groups), "notes": list(dict.fromkeys(notes))}
+    return ComparedRuns(compare_shared(shared, groups=groups), list(dict.fromkeys(notes)))
 
 
 def _check_different(names: Sequence[str], runs: Sequence[RunFolder]) -> None:

@@ -134,5 +134,5 @@ def test_wrong_settings_are_all_named(work: Path, extracted: object) -> None:
     assert "text_dim: 'wide', a whole number is expected" in wrong
     wrong = mmsa(work, "train", "--set", "level=words", "--set", "ema=2", code=2).stderr
     assert "level: 'words', valid: pooled, tokens" in wrong
-    assert "ema: 2.0" in wrong
+    assert "ema: '2', a number below 1 is expected" in wrong
     assert "Unknown outer split 'luck'" in mmsa(work, "train", "--outer", "luck", code=2).stderr

@@ -16,7 +16,7 @@ from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from typer.testing import CliRunner, Result
 
-from fuse.evidence.compare import Judged, compare, holm, mcnemar, share
+from fuse.evidence.compare import Judged, Shared, compare, holm, mcnemar, share
 from fuse.figures.predictions import Predictions
 from mmsa_cache.cli.main import app
 from mmsa_cache.errors import ModelError
@@ -38,6 +38,12 @@ def judged(
     return Judged(name, classes, Predictions(guids, labels, predicted, flat))
 
 
+def pairs_of(shared: Shared) -> list[dict[str, Any]]:
+    """The pairs of runs that a comparison lists."""
+    pairs: list[dict[str, Any]] = compare(shared).as_json()["pairs"]
+    return pairs
+
+
 def invented(rows: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, and predictions of two runs that are right on two and three rows of four."""
     rng = np.random.default_rng(5)
@@ -52,11 +58,11 @@ def invented(rows: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_mcnemar_by_hand() -> None:
     first = np.array([True] * 1 + [False] * 5 + [True] * 9 + [False] * 4)
     second = np.array([False] * 1 + [True] * 5 + [True] * 9 + [False] * 4)
-    found = mcnemar(first, second)
+    found = mcnemar(first, second).as_json()
     # 2 · (C(6,0) + C(6,1)) / 2⁶
     assert found == {"only_first_right": 1, "only_second_right": 5, "p_value": 14 / 64}
-    assert mcnemar(first, first)["p_value"] == 1
-    assert mcnemar(first[:2], second[:2])["p_value"] == 1, "one row each"
+    assert mcnemar(first, first).p_value == 1
+    assert mcnemar(first[:2], second[:2]).p_value == 1, "one row each"
 
 
 @pytest.mark.parametrize(("few", "many"), [(0, 6), (3, 9), (20, 41), (120, 160)])
@@ -65,7 +71,7 @@ def test_mcnemar_in_closed_form(few: int, many: int) -> None:
     rows = few + many
     expected = 2 * sum(math.comb(rows, k) for k in range(few + 1)) / 2**rows
     for one, two in ((first, ~first), (~first, first)):
-        assert mcnemar(one, two)["p_value"] == pytest.approx(expected)
+        assert mcnemar(one, two).p_value == pytest.approx(expected)
 
 
 def test_holm_by_hand() -> None:
@@ -77,7 +83,7 @@ def test_holm_by_hand() -> None:
 
 def test_differences_equal_an_independent_computation() -> None:
     labels, first, second = invented()
-    record = compare(share([judged("a", labels, first), judged("b", labels, second)]))
+    record = compare(share([judged("a", labels, first), judged("b", labels, second)])).as_json()
     (pair,) = record["pairs"]
     generator = np.random.default_rng(0)
     drawn: dict[str, list[float]] = {"accuracy": [], "macro_f1": []}
@@ -106,16 +112,16 @@ def test_a_run_that_mends_rows_gains_a_binomial_share() -> None:
     first = (np.arange(rows) < 2 * mended).astype(np.int64)
     second = (np.arange(rows) < mended).astype(np.int64)
     shared = share([judged("a", labels, first), judged("b", labels, second)])
-    found = compare(shared, resamples=20_000)["pairs"][0]["accuracy"]
+    found = compare(shared, resamples=20_000).as_json()["pairs"][0]["accuracy"]
     expected = binom.ppf([0.025, 0.975], rows, mended / rows) / rows
     assert [found["low"], found["high"]] == pytest.approx(expected, abs=1.01 / rows)
-    alone = compare(shared)["runs"][0]["intervals"]["accuracy"]
+    alone = compare(shared).as_json()["runs"][0]["intervals"]["accuracy"]
     assert found["high"] - found["low"] < alone["high"] - alone["low"]
 
 
 def test_equal_runs_do_not_differ() -> None:
     labels, first, _ = invented()
-    (pair,) = compare(share([judged("a", labels, first), judged("b", labels, first)]))["pairs"]
+    (pair,) = pairs_of(share([judged("a", labels, first), judged("b", labels, first)]))
     zeros = {"difference": 0, "low": 0, "high": 0}
     assert all(pair[key].items() >= zeros.items() for key in ("accuracy", "macro_f1"))
     assert pair["mcnemar"]["p_value"] == 1
@@ -125,13 +131,13 @@ def test_equal_runs_do_not_differ() -> None:
 def test_the_order_of_runs_rows_and_classes_does_not_count() -> None:
     labels, first, second = invented()
     guids = [f"{row:04d}" for row in range(len(labels))]
-    (one,) = compare(share([judged("a", labels, first), judged("b", labels, second)]))["pairs"]
+    (one,) = pairs_of(share([judged("a", labels, first), judged("b", labels, second)]))
     order = np.random.default_rng(1).permutation(len(labels))
     code = np.array([2, 1, 0])  # by the reversed names
     shuffled = judged(
         "b", code[labels][order], code[second][order], [guids[row] for row in order], NAMES[::-1]
     )
-    (two,) = compare(share([shuffled, judged("a", labels, first)]))["pairs"]
+    (two,) = pairs_of(share([shuffled, judged("a", labels, first)]))
     for key in ("accuracy", "macro_f1"):
         assert two[key]["difference"] == pytest.approx(-one[key]["difference"])
         assert two[key]["low"] == pytest.approx(-one[key]["high"])
