@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fuse.models.summary import Part, summarise
+from fuse.models.parts import Part
+from fuse.models.summary import summarise
 from fuse.training.classifier import input_dims, make_model
 
 from .choose import choose_settings
