@@ -50,18 +50,8 @@ class Outcome:
     """Settings that could not be trained."""
 
 
-def run(
-    settings: Sequence[Setting],
-    how: Trainings,
-    data: TrainingData,
-    shelf: Shelf,
-    metric: Metric,
-    *,
-    workers: Workers = Workers(),  # noqa: B008  (frozen)
-    on_start: Callable[[int, int], None] = lambda done, wanted: None,
-    on_done: Callable[[Setting], None] = lambda setting: None,
-) -> Outcome:
-    """Trains what is not on the shelf; each training goes there when it is done.
+class Ablation:
+    """The trainings of some settings; those on the shelf are not run again.
 
     Args:
         settings: What to train, in this order.
@@ -70,73 +60,87 @@ def run(
         shelf: Where finished trainings lie.
         metric: Of the stopping rows, stored with each training.
         workers: The worker processes.
-        on_start: Told once how many trainings there are already, and how many are wanted.
-        on_done: Told the setting of every training that is done.
-
-    Raises:
-        DeviceError: Workers do not start.
     """
-    wanted = list(dict.fromkeys(settings))
-    units = range(len(how.units))
-    common = {
-        "classes": list(data.origin.classes),
-        "labels": digest({"labels": data.labels.tolist()}),
-        "device": workers.devices[0].partition(":")[0],
-        "torch": torch.__version__,
-    }
-    rows = [_identity_of(unit) for unit in how.units]
 
-    def identity(setting: Setting, unit: int) -> dict[str, Any]:
-        features = _features(data.origin, setting)
-        return {**common, **rows[unit], "setting": asdict(setting), **features}
+    def __init__(
+        self,
+        settings: Sequence[Setting],
+        how: Trainings,
+        data: TrainingData,
+        shelf: Shelf,
+        metric: Metric,
+        workers: Workers = Workers(),  # noqa: B008  (frozen)
+    ) -> None:
+        self._how, self._data, self._shelf = how, data, shelf
+        self._metric, self._workers = metric, workers
+        self._common = {
+            "classes": list(data.origin.classes),
+            "labels": digest({"labels": data.labels.tolist()}),
+            "device": workers.devices[0].partition(":")[0],
+            "torch": torch.__version__,
+        }
+        self._rows = [_identity_of(unit) for unit in how.units]
+        units = range(len(how.units))
+        self.wanted = [(setting, unit) for setting in dict.fromkeys(settings) for unit in units]
+        """Settings and places of their units."""
+        kept = {key: _kept(shelf, self._identity(*key)) for key in self.wanted}
+        self.done = {key: training for key, training in kept.items() if training is not None}
+        """Finished trainings."""
 
-    done: dict[tuple[Setting, int], CellTraining] = {}
-    for setting in wanted:
-        for unit in units:
-            kept = _kept(shelf, identity(setting, unit))
-            if kept is not None:
-                done[setting, unit] = kept
-    on_start(len(done), len(wanted) * len(units))
-    waiting = deque(
-        Task(number, setting, (unit,), judge=True)
-        for number, setting in enumerate(wanted)
-        for unit in units
-        if (setting, unit) not in done
-    )
-    failures: dict[Setting, Failure] = {}
+    def run(self, on_done: Callable[[Setting], None] = lambda setting: None) -> Outcome:
+        """Trains what is missing; each training goes to the shelf when it is done.
 
-    def take() -> Task | None:
-        while waiting:
-            task = waiting.popleft()
-            if task.setting not in failures:
-                return task
-        return None
+        Args:
+            on_done: Told the setting of every training that is done.
 
-    with closing(workers.pool(data, how.units, metric, len(waiting))) as pool:
-        for task, said in dispatch(pool, take, is_done=lambda: not waiting):
-            setting, (unit,) = task.setting, task.units
-            if isinstance(said, Failure):
-                failures.setdefault(setting, said)
-            elif isinstance(said, Result) and said.judgement is not None:
-                training = CellTraining(
-                    predicted=np.argmax(said.judgement.outer, 1).tolist(),
-                    held_out=said.units[0],
-                    parameters=said.parameters,
-                    seconds=said.seconds,
-                )
-                shelf.put(identity(setting, unit), training.model_dump())
-                done[setting, unit] = training
-                on_done(setting)
-    trainings = {
-        setting: [done[setting, unit] for unit in units]
-        for setting in wanted
-        if all((setting, unit) in done for unit in units)
-    }
-    return Outcome(
-        {s: how.joined([one.predicted for one in found]) for s, found in trainings.items()},
-        trainings,
-        failures,
-    )
+        Raises:
+            DeviceError: Workers do not start.
+        """
+        settings = list(dict.fromkeys(setting for setting, _ in self.wanted))
+        waiting = deque(
+            Task(settings.index(setting), setting, (unit,), judge=True)
+            for setting, unit in self.wanted
+            if (setting, unit) not in self.done
+        )
+        failures: dict[Setting, Failure] = {}
+
+        def take() -> Task | None:
+            while waiting:
+                task = waiting.popleft()
+                if task.setting not in failures:
+                    return task
+            return None
+
+        units, done = self._how.units, self.done
+        with closing(self._workers.pool(self._data, units, self._metric, len(waiting))) as pool:
+            for task, said in dispatch(pool, take, is_done=lambda: not waiting):
+                if isinstance(said, Failure):
+                    failures.setdefault(task.setting, said)
+                elif isinstance(said, Result) and said.judgement is not None:
+                    training = CellTraining(
+                        predicted=np.argmax(said.judgement.outer, 1).tolist(),
+                        held_out=said.units[0],
+                        parameters=said.parameters,
+                        seconds=said.seconds,
+                    )
+                    key = (task.setting, task.units[0])
+                    self._shelf.put(self._identity(*key), training.model_dump())
+                    done[key] = training
+                    on_done(task.setting)
+        trainings = {
+            setting: [done[setting, unit] for unit in range(len(units))]
+            for setting in settings
+            if all((setting, unit) in done for unit in range(len(units)))
+        }
+        return Outcome(
+            {s: self._how.joined([t.predicted for t in of]) for s, of in trainings.items()},
+            trainings,
+            failures,
+        )
+
+    def _identity(self, setting: Setting, unit: int) -> dict[str, Any]:
+        features = _features(self._data.origin, setting)
+        return {**self._common, **self._rows[unit], "setting": asdict(setting), **features}
 
 
 def _kept(shelf: Shelf, identity: dict[str, Any]) -> CellTraining | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 import time
@@ -12,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fuse.evidence import ablation
+from fuse.evidence.ablation import Ablation, Outcome, check
 from fuse.evidence.cells import Cell, cells, title_of
 from fuse.evidence.records import AblationRecord
 from fuse.evidence.tabulate import RESAMPLES, tabulate
 from fuse.evidence.trainings import Codes, Trainings
 from fuse.figures.records import Metric
 from fuse.figures.study import Value
-from fuse.search.pool import TrainingData, Workers
+from fuse.search.pool import Workers
 from fuse.search.study import Choice, ListChoice, Study
 from fuse.search.study_file import find_study, read_study
-from fuse.setting import Setting, parse
-from mmsa_cache.console import Advance, progress, say
+from fuse.setting import parse
+from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import SettingsError
@@ -66,7 +65,7 @@ class TrainedCells:
     """The cells of an ablation, trained."""
 
     record: AblationRecord
-    outcome: ablation.Outcome
+    outcome: Outcome
     labels: Codes
     """Class codes of the judged rows."""
 
@@ -162,10 +161,18 @@ def train_cells(
         shelf.exclusive(),
     ):
         how = Trainings.of(protocol, data.labels, data.groups)
-        outcome, done_before = _train(table, how, data, shelf, metric, Workers(devices))
+        trainings = Ablation(settings, how, data, shelf, metric, Workers(devices))
+        wanted, done_before = len(trainings.wanted), len(trainings.done)
+        say(
+            f"{len(table)} cells of {len(settings)} settings, {len(how.units)} trainings each: "
+            f"{wanted} in all, {done_before} there already."
+        )
+        titles = {cell.setting: title_of(cell) for cell in reversed(table)}
+        with progress("ablation", wanted, "trainings", done_before) as advance:
+            outcome = trainings.run(lambda setting: advance(1, titles[setting]))
     judged = data.labels[how.rows]
     names = data.origin.classes
-    trainings = [training for found in outcome.trainings.values() for training in found]
+    seconds = sum(training.seconds for of in outcome.trainings.values() for training in of)
     record = AblationRecord(
         axes=list(table[0].labels),
         cells=tabulate(table, outcome, judged, names),
@@ -178,50 +185,16 @@ def train_cells(
         command=shlex.join(["mmsa", *sys.argv[1:]]),
         workers=len(devices),
         device=f"{usable_cores()} CPU cores" if devices[0] == "cpu" else devices[0],
-        trainings=len(how.units) * len(settings),
+        trainings=wanted,
         done_before=done_before,
         seconds=round(time.monotonic() - started, 1),
-        seconds_of_trainings=round(sum(training.seconds for training in trainings), 1),
+        seconds_of_trainings=round(seconds, 1),
         notes=session.notes(pairs),
     )
     if outcome.failures:
         say(format_ablation(record))
-        ablation.check(outcome, table)
+        check(outcome, table)
     return TrainedCells(record, outcome, judged)
-
-
-def _train(
-    table: Sequence[Cell],
-    how: Trainings,
-    data: TrainingData,
-    shelf: Shelf,
-    metric: Metric,
-    workers: Workers,
-) -> tuple[ablation.Outcome, int]:
-    """The outcome, and how many trainings there were already."""
-    titles = {cell.setting: title_of(cell) for cell in reversed(table)}
-    done_before = 0
-    with contextlib.ExitStack() as stack:
-        advance: Advance = lambda steps, note: None  # noqa: E731
-
-        def start(done: int, wanted: int) -> None:
-            nonlocal done_before, advance
-            done_before = done
-            say(
-                f"{len(table)} cells of {len(titles)} settings, {len(how.units)} trainings each: "
-                f"{wanted} in all, {done} there already."
-            )
-            if done < wanted:
-                advance = stack.enter_context(progress("ablation", wanted, "trainings", done))
-
-        def show(setting: Setting) -> None:
-            advance(1, titles[setting])
-
-        settings = [cell.setting for cell in table]
-        outcome = ablation.run(
-            settings, how, data, shelf, metric, workers=workers, on_start=start, on_done=show
-        )
-    return outcome, done_before
 
 
 def _check_suffixes(out: Sequence[Path]) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ SETTINGS = [Setting(text_dim=d, learning_rate=1e-2, epochs=2, keep="last") for d
 
 
 def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any:
-    return ablation.run(
+    made = ablation.Ablation(
         settings,
         options.pop("how", None) or trainings_of(),
         TrainingData(FakeSource(), LABELS, GROUPS, ORIGIN),
@@ -124,8 +124,10 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
             options.pop("predict", drawn),
             options.pop("start", start_thread),
         ),
-        **options,
     )
+    if "told" in options:
+        options.pop("told").append((len(made.done), len(made.wanted)))
+    return made.run(**options)
 
 
 def trainings_of(**changes: Any) -> Trainings:
@@ -196,16 +198,16 @@ def test_mean_and_deviation_are_of_single_members() -> None:
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    first = run(tmp_path, on_start=lambda *counts: told.append(counts))
-    again = run(tmp_path, on_start=lambda *counts: told.append(counts))
+    first = run(tmp_path, told=told)
+    again = run(tmp_path, told=told)
     assert trainings(tmp_path) == 12
     for setting in SETTINGS:
         assert np.array_equal(first.predicted[setting], again.predicted[setting])
     # More seeds take up those there are; a damaged file is made again.
-    run(tmp_path, SETTINGS[:1], how=trainings_of(seeds=3), on_start=lambda *c: told.append(c))
+    run(tmp_path, SETTINGS[:1], how=trainings_of(seeds=3), told=told)
     assert trainings(tmp_path) == 14
     next((tmp_path / "shelf").glob("*.json")).write_text("{")
-    run(tmp_path, on_start=lambda *counts: told.append(counts))
+    run(tmp_path, told=told)
     assert told == [(0, 12), (12, 12), (4, 6), (11, 12)]
     run(tmp_path, how=trainings_of(seed=2))
     assert trainings(tmp_path) == 15 + 12, "other rows are other trainings"
@@ -354,12 +356,7 @@ def mmsa(posts: Path, monkeypatch: pytest.MonkeyPatch) -> Mmsa:
     def training_data(*arguments: Any) -> Iterator[TrainingData]:
         yield TrainingData(BankSource.of(bank), labels, np.arange(90), ORIGIN)
 
-    run = ablation.run
-
-    def run_in_threads(*arguments: Any, workers: Workers, **options: Any) -> ablation.Outcome:
-        return run(*arguments, workers=replace(workers, start=start_thread), **options)
-
-    monkeypatch.setattr(ablation, "run", run_in_threads)
+    monkeypatch.setattr(verb_ablate, "Workers", partial(Workers, start=start_thread))
     monkeypatch.setattr(verb_ablate, "training_data", training_data)
     monkeypatch.setattr(Session, "labels", lambda *a: {"text": "T", "image": "I"})
     monkeypatch.setattr(Session, "notes", lambda session, pairs: [session.settings.data.note])
