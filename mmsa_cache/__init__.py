@@ -6,8 +6,8 @@ from .lazy import public
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .compose.banks import live_bank as live_bank
     from .compose.banks import open_bank as open_bank
-    from .compose.live import live_bank as live_bank
     from .compose.predictor import Predictor as Predictor
     from .compose.predictor import load_model as load_model
     from .compose.samples import classes_of as classes_of
@@ -35,7 +35,7 @@ __getattr__, __all__ = public(
     __name__,
     {
         "open_bank": "compose.banks",
-        "live_bank": "compose.live",
+        "live_bank": "compose.banks",
         "load_model": "compose.predictor",
         "Predictor": "compose.predictor",
         "classes_of": "compose.samples",

@@ -1,16 +1,15 @@
-"""Feature banks of the caches that a command's settings mean."""
+"""Feature banks as Python users open them; commands use a `Session`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.features.bank import BankChoice, FeatureBank
-from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import OWN_PAIR, EncoderPair
 
-from .locate import cache_rows, finished_cache
+from .session import Session
 
 
 def open_bank(
@@ -19,40 +18,28 @@ def open_bank(
     samples: Sequence[Sample],
     pairs: Sequence[EncoderPair] = (OWN_PAIR,),
 ) -> FeatureBank:
-    """Opens the caches of a split.
+    """Opens the caches of a split; see `Session.bank`.
 
     Args:
-        settings: The command's settings.
-        split: Its split.
-        samples: All of them.
-        pairs: Encoders whose features are wanted; the first ones' bank is returned, and gives the
-            others by `FeatureBank.using`.
+        settings: Name the data, the encoders and the caches.
+        split: ``train`` or ``test``.
+        samples: All of the split.
+        pairs: Encoders whose features are wanted.
 
     Raises:
-        SettingsError: There is no encoder of such a name.
-        CacheNotFoundError: It was not extracted.
-        StaleCacheError: It was extracted from something else; the fields are named.
-        DamagedCacheError: A file is not what was sealed.
+        MmsaError: As `Session.bank` raises.
     """
-    rows = cache_rows(settings, split, samples)
-
-    def open_features(modality: str, name: str) -> ModalityFeatures:
-        return ModalityFeatures.open(finished_cache(settings, split, modality, name, rows))
-
-    return bank_of(open_features, samples, pairs)
+    return Session(settings, samples={split: samples}).bank(split, pairs)
 
 
-def bank_of(
-    open_features: Callable[[str, str], ModalityFeatures],
-    samples: Sequence[Sample],
-    pairs: Sequence[EncoderPair],
-    *,
-    partial: bool = False,
+def live_bank(
+    settings: Settings, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (OWN_PAIR,)
 ) -> FeatureBank:
-    """The bank of the first pair, with the others opened too."""
-    labels = [-1 if sample.label is None else sample.label for sample in samples]
-    guids = [sample.guid for sample in samples]
-    choice = BankChoice(open_features, guids, labels, partial=partial)
-    for pair in pairs:
-        choice.bank(*pair)
-    return choice.bank(*pairs[0])
+    """Encodes samples now, without a cache; see `Session.live_bank`.
+
+    Args:
+        settings: Name the encoders.
+        samples: What to encode.
+        pairs: Encoders whose features are wanted.
+    """
+    return Session(settings).live_bank(samples, pairs)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from extract.encoders import weights
+from extract.encoders.compat import prepare_torchvision
 from mmsa_cache.compose import session as session_module
 from mmsa_cache.compose.session import Session
 from mmsa_cache.config.loading import load_settings
@@ -22,7 +24,7 @@ from tests.support.pairs import make_pairs
 def tiny(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     """Extracted posts, with encoders of random weights."""
     folder = tmp_path_factory.mktemp("session")
-    make_pairs(folder / "posts", 24)
+    make_pairs(folder / "posts", 48)
     (folder / "mmsa.toml").write_text(
         f"""[data]
 root = "{folder}/posts"
@@ -51,26 +53,40 @@ max_tokens = 8
 PAIRS = [("default", "default"), ("short", "default")]
 
 
-def test_a_session_resolves_and_hashes_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolved: Counter[str] = Counter()
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts how often an encoder of a modality is resolved."""
+    count: Counter[str] = Counter()
     for modality in ("text", "image"):
         name = f"resolve_{modality}_encoder"
         real = getattr(session_module, name)
 
         def counting(*arguments: Any, real: Any = real, modality: str = modality) -> Any:
-            resolved[modality] += 1
+            count[modality] += 1
             return real(*arguments)
 
         monkeypatch.setattr(session_module, name, counting)
-    hashed: Counter[Path] = Counter()
+    return count
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
+    """Counts how often a file of an encoder is hashed."""
+    count: Counter[Path] = Counter()
     sha256 = weights.file_sha256
 
-    def counting_hash(path: Path) -> str:
-        hashed[path] += 1
+    def counting(path: Path) -> str:
+        count[path] += 1
         return sha256(path)
 
-    monkeypatch.setattr(weights, "file_sha256", counting_hash)
+    monkeypatch.setattr(weights, "file_sha256", counting)
     weights._sha256.cache_clear()
+    return count
+
+
+def test_a_session_resolves_and_hashes_once(
+    tiny: Path, resolved: Counter[str], hashed: Counter[Path]
+) -> None:
     session = Session(load_settings({}, folder=tiny, environ={}))
     bank = session.bank("train", PAIRS)
     assert len(bank) == len(session.samples("train")) == len(session.groups)
@@ -81,6 +97,27 @@ def test_a_session_resolves_and_hashes_once(tiny: Path, monkeypatch: pytest.Monk
     session.live_bank(session.samples("train")[:2])
     assert resolved == {"text": 2, "image": 1}
     assert hashed
+    assert set(hashed.values()) == {1}
+
+
+def test_train_resolves_each_encoder_and_hashes_local_weights_once(
+    tiny: Path, resolved: Counter[str], hashed: Counter[Path]
+) -> None:
+    prepare_torchvision()
+    import timm
+
+    local = tiny / "image.safetensors"
+    model = timm.create_model("resnet10t", num_classes=0, channels=[8, 8, 8, 8])
+    save_file(model.state_dict(), local)
+    flags = ("--image-weights", str(local))
+    mmsa(tiny, "extract", *flags)
+    for count in (resolved, hashed):
+        count.clear()
+    weights._sha256.cache_clear()
+    one = ("--outer", "report", "--folds", "2", "--set", "epochs=1")
+    mmsa(tiny, "train", "--name", "once", *one, *flags)
+    assert resolved == {"text": 1, "image": 1}
+    assert hashed[local] == 1
     assert set(hashed.values()) == {1}
 
 
