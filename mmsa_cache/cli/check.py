@@ -31,10 +31,10 @@ def check(
     if folder is not None and call.flags["data"] is not None:
         raise SettingsError("The data folder is given twice.", "Leave --data out.")
     settings = call.settings() if folder is None else call.settings(data=folder)
-    record = check_data(settings, html)
-    if not call.printed(record):
-        print_result(format_check(record))
+    found = check_data(settings, html)
+    if not call.printed(found.as_json()):
+        print_result(format_check(found))
     if html is not None:
         say(f"Page: {html}")
-    if not record["ok"]:
-        raise DataError(f"{len(record['problems'])} problem(s) in {record['data']}.", MEND)
+    if not found.ok:
+        raise DataError(f"{len(found.problems)} problem(s) in {found.data}.", MEND)

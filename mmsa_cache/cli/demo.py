@@ -23,7 +23,7 @@ def demo(
     from mmsa_cache.compose.demo import run
 
     found = run(folder, pairs, trials)
-    if call.printed(found.as_json()):
+    if call.printed(found):
         return
     results = [
         [

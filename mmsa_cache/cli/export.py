@@ -29,7 +29,7 @@ def export(
     from mmsa_cache.compose.export.export import export as export_run
 
     written = export_run(ExportRequest(run, to, form, force))
-    if call.printed(written.as_json()):
+    if call.printed(written):
         return
     rows = [{"file": name, "size": decimal(size)} for name, size in written.files.items()]
     show_table(rows, ["file", "size"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -34,9 +35,9 @@ def report(
     from mmsa_cache.compose.report.report import ReportRequest
     from mmsa_cache.compose.report.report import report as write_report
 
-    record = write_report(ReportRequest(run, against, data, out, device)).as_json()
-    if call.printed(record):
+    written = write_report(ReportRequest(run, against, data, out, device))
+    if call.printed(written):
         return
-    shown = {**record, "against": record["against"] or "–"}
+    shown = asdict(written) | {"against": written.against or "–"}
     show_table([shown], ["run", "against", "bytes", "report"])
-    say_notes(record["notes"])
+    say_notes(written.notes)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -153,10 +152,6 @@ class Demonstration:
     report: str
     """Path of the report."""
     seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def run(folder: Path, pairs: int, trials: int) -> Demonstration:

@@ -152,7 +152,7 @@ def test_the_figures_of_the_real_data() -> None:
     settings = load_settings(
         {"data.root": REAL, "data.encoding": "gb18030", "text.model": "nowhere"}, environ={}
     )
-    record = verb_check.check(settings)
+    record = verb_check.check(settings).as_json()
     assert record["ok"]
     assert record["texts"]["valid_as"] == {"ascii": 3448, "utf-8": 3450, "gb18030": 4511}
     text, _, picture, _ = (
@@ -199,12 +199,12 @@ def test_undecodable_bytes_that_are_replaced_are_counted(work: Path, tmp_path: P
     shutil.copytree(work / "all", root)
     (root / "pairs/1.txt").write_bytes(b"caf\xe9 s\xe9a")
     settings = Settings.model_validate({"data": {"root": root, "encoding_errors": "replace"}})
-    record = verb_check.check(settings)
-    assert record["ok"]
-    texts = record["texts"]
+    summary = verb_check.check(settings)
+    assert summary.ok
+    texts = summary.as_json()["texts"]
     assert (texts["undecodable_files"], texts["undecodable_places"]) == (1, 2)
     assert texts["undecodable"] == ["1"]
-    assert "1 are not valid in the declared encoding, in 2 places: 1." in format_check(record)
+    assert "1 are not valid in the declared encoding, in 2 places: 1." in format_check(summary)
     summary = take_in(settings, "train")[1].summary()
     assert summary.endswith("Bytes not valid in the encoding were replaced in 1: 1.")
 

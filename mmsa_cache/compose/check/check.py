@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from extract.inputs.decode import read_picture
 from mmsa_cache.config.settings import Settings
@@ -15,18 +15,15 @@ from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import SettingsError
 
 from .page import render
-from .summary import describe
+from .summary import Summary, summarise
 
 
-def check(settings: Settings, page: Path | None = None) -> dict[str, Any]:
+def check(settings: Settings, page: Path | None = None) -> Summary:
     """Looks at every file of the data.
 
     Args:
         settings: The command's settings.
         page: Where a picture page of the worst goes.
-
-    Returns:
-        ``ok``, ``problems`` and counts, which `format_check` puts into words.
 
     Raises:
         SettingsError: No data folder is set, or the page cannot be written.
@@ -45,8 +42,8 @@ def check(settings: Settings, page: Path | None = None) -> dict[str, Any]:
             shown[0](done, "")
 
         found = inspect(settings.data, read_picture, advance)
-    record = describe(found, settings)
+    summary = summarise(found, settings)
     if page is not None:
-        write_atomically(page, render(found, record).encode())
-        record["page"] = str(page)
-    return record | {"seconds": round(time.monotonic() - started, 1)}
+        write_atomically(page, render(found, summary).encode())
+        summary = replace(summary, page=str(page))
+    return replace(summary, seconds=round(time.monotonic() - started, 1))

@@ -3,134 +3,136 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from rich.filesize import decimal
 
 from mmsa_cache.console import format_table, visible
 from mmsa_cache.data.layouts.listing import UNLABELLED
 
+from .summary import (
+    NoTokens,
+    PictureCounts,
+    Repeated,
+    SplitCounts,
+    Spread,
+    Summary,
+    TextCounts,
+)
+
 SHOWN = 200
 """Problems that are listed; ``--json`` has all."""
 
 
-def format_check(record: dict[str, Any]) -> str:
+def format_check(record: Summary) -> str:
     """What `check` returned, as tables and sentences."""
     parts = [
-        f"{record['data']}: layout {record['layout'] or 'not found'}, "
-        f"texts as {record['encoding']}.",
+        f"{record.data}: layout {record.layout or 'not found'}, texts as {record.encoding}.",
         _format_splits(record),
-        _format_texts(record["texts"]),
-        _format_pictures(record["pictures"]),
-        _format_repeated(record["repeated"]),
+        _format_texts(record.texts),
+        _format_pictures(record.pictures),
+        _format_repeated(record.repeated),
     ]
-    if record["unlisted"]:
-        parts.append(_bounded("Files that no label file names", record["unlisted"], 10))
+    if record.unlisted:
+        parts.append(_bounded("Files that no label file names", record.unlisted, 10))
     parts.append(_format_problems(record))
     return "\n\n".join(part for part in parts if part)
 
 
-def _format_splits(record: dict[str, Any]) -> str:
-    splits = record["splits"]
+def _format_splits(record: Summary) -> str:
+    splits = record.splits
     if not splits:
         return ""
-    tags = list(dict.fromkeys(tag for split in splits for tag in split["labels"]))
+    tags = list(dict.fromkeys(tag for split in splits for tag in split.labels))
 
-    def cell(split: dict[str, Any], tag: str) -> str:
-        count = split["labels"].get(tag, 0)
-        return f"{count} ({count / split['rows']:.1%})" if count else "0"
+    def cell(split: SplitCounts, tag: str) -> str:
+        count = split.labels.get(tag, 0)
+        return f"{count} ({count / split.rows:.1%})" if count else "0"
 
     table = format_table(
         ["split", "rows", "bad", *("unlabelled" if tag == UNLABELLED else tag for tag in tags)],
-        [
-            [s["split"], str(s["rows"]), str(s["bad"]), *(cell(s, tag) for tag in tags)]
-            for s in splits
-        ],
+        [[s.split, str(s.rows), str(s.bad), *(cell(s, tag) for tag in tags)] for s in splits],
     )
-    dropped = record["dropped"]
+    dropped = record.dropped
     return table + (f"\n{dropped} more rows dropped (contradicting labels)." if dropped else "")
 
 
-def _format_texts(texts: dict[str, Any]) -> str:
-    if not texts["readable"] and not texts["files"]:
+def _format_texts(texts: TextCounts) -> str:
+    if not texts.readable and not texts.files:
         return ""
-    lines = [f"Texts: {texts['readable']} readable, {_range(texts['characters'], 'characters')}."]
-    if texts["empty"]:
-        lines.append(f"  {texts['empty']} are empty.")
-    if texts["files"]:
-        valid = ", ".join(f"{count} {codec}" for codec, count in texts["valid_as"].items())
-        lines.append(f"  Of {texts['files']} files are valid as: {valid}.")
-    if texts["with_bom"]:
-        lines.append(f"  {texts['with_bom']} begin with a byte order mark.")
-    if texts["undecodable_files"]:
+    lines = [f"Texts: {texts.readable} readable, {_range(texts.characters, 'characters')}."]
+    if texts.empty:
+        lines.append(f"  {texts.empty} are empty.")
+    if texts.files:
+        valid = ", ".join(f"{count} {codec}" for codec, count in texts.valid_as.items())
+        lines.append(f"  Of {texts.files} files are valid as: {valid}.")
+    if texts.with_bom:
+        lines.append(f"  {texts.with_bom} begin with a byte order mark.")
+    if texts.undecodable_files:
         lines.append(
-            f"  {texts['undecodable_files']} are not valid in the declared encoding, in "
-            f"{texts['undecodable_places']} places: {_some(texts['undecodable'])}."
+            f"  {texts.undecodable_files} are not valid in the declared encoding, in "
+            f"{texts.undecodable_places} places: {_some(texts.undecodable)}."
         )
-    if texts["cut_to_max_chars"]:
-        lines.append(f"  {texts['cut_to_max_chars']} are cut to max_chars.")
-    tokens = texts["tokens"]
-    if "missing" in tokens:
-        lines.append(f"  No token lengths: the tokenizer of {tokens['model']} is not here.")
+    if texts.cut_to_max_chars:
+        lines.append(f"  {texts.cut_to_max_chars} are cut to max_chars.")
+    tokens = texts.tokens
+    if isinstance(tokens, NoTokens):
+        lines.append(f"  No token lengths: the tokenizer of {tokens.model} is not here.")
     else:
         lines.append(
-            f"  {tokens['model']}: {_range(tokens['lengths'], 'tokens')}; {tokens['truncated']} "
-            f"text(s) longer than {tokens['max_tokens']}, which are truncated; "
-            f"{tokens['unknown_share']:.2%} of the tokens unknown, in "
-            f"{tokens['texts_with_unknown']} text(s)."
+            f"  {tokens.model}: {_range(tokens.lengths, 'tokens')}; {tokens.truncated} "
+            f"text(s) longer than {tokens.max_tokens}, which are truncated; "
+            f"{tokens.unknown_share:.2%} of the tokens unknown, in "
+            f"{tokens.texts_with_unknown} text(s)."
         )
     return "\n".join(lines)
 
 
-def _format_pictures(pictures: dict[str, Any]) -> str:
-    if not pictures["readable"]:
+def _format_pictures(pictures: PictureCounts) -> str:
+    if not pictures.readable:
         return ""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in pictures["formats"].items())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in pictures.formats.items())
     lines = [
-        f"Pictures: {pictures['readable']} readable ({kinds}).",
-        f"  {_range(pictures['width'], 'pixels wide')}; {_range(pictures['height'], 'high')}; "
-        f"{_range(pictures['bytes'], '', lambda size: decimal(int(size)))}.",
+        f"Pictures: {pictures.readable} readable ({kinds}).",
+        f"  {_range(pictures.width, 'pixels wide')}; {_range(pictures.height, 'high')}; "
+        f"{_range(pictures.bytes, '', lambda size: decimal(int(size)))}.",
     ]
-    if pictures["converted"]:
-        made = ", ".join(f"{count} {change}" for change, count in pictures["converted"].items())
+    if pictures.converted:
+        made = ", ".join(f"{count} {change}" for change, count in pictures.converted.items())
         lines.append(f"  Converted: {made}.")
-    if pictures["named_as_another_format"]:
-        lines.append(f"  {pictures['named_as_another_format']} are named as another format.")
-    if pictures["flat"]:
-        lines.append(f"  {pictures['flat']} show a single tone.")
+    if pictures.named_as_another_format:
+        lines.append(f"  {pictures.named_as_another_format} are named as another format.")
+    if pictures.flat:
+        lines.append(f"  {pictures.flat} show a single tone.")
     return "\n".join(lines)
 
 
-def _range(
-    spread: dict[str, float] | None, unit: str, show: Callable[[float], str] = "{:.0f}".format
-) -> str:
+def _range(spread: Spread | None, unit: str, show: Callable[[float], str] = "{:.0f}".format) -> str:
     if spread is None:
         return "none"
-    low, middle, most, high = (show(spread[key]) for key in ("min", "median", "p95", "max"))
+    low, middle, most, high = map(show, (spread.min, spread.median, spread.p95, spread.max))
     return f"{low} to {high} {unit}".rstrip() + f" (median {middle}, 95 % up to {most})"
 
 
-def _format_repeated(repeated: Sequence[dict[str, Any]]) -> str:
-    if not any(kind["groups"] for kind in repeated):
+def _format_repeated(repeated: Sequence[Repeated]) -> str:
+    if not any(kind.groups for kind in repeated):
         return ""
-    columns = ("groups", "rows", "contradicting", "test_rows_in_train")
     titles = ["same", "groups", "rows", "contradicting labels", "test rows with a twin in train"]
-    return format_table(
-        titles, [[kind["what"], *(str(kind[c]) for c in columns)] for kind in repeated]
-    )
+    counts = [(k.groups, k.rows, k.contradicting, k.test_rows_in_train) for k in repeated]
+    rows = [[k.what, *map(str, of)] for k, of in zip(repeated, counts, strict=True)]
+    return format_table(titles, rows)
 
 
-def _format_problems(record: dict[str, Any]) -> str:
-    problems = record["problems"]
+def _format_problems(record: Summary) -> str:
+    problems = record.problems
     if not problems:
         return "Nothing is bad."
-    reasons = [[reason, str(count)] for reason, count in record["reasons"].items()]
+    reasons = [[reason, str(count)] for reason, count in record.reasons.items()]
     lines = [
-        f"{p['split']}: {p['message']}{' (fatal)' if p['fatal'] else ''}".removeprefix(": ")
+        f"{p.split}: {p.message}{' (fatal)' if p.fatal else ''}".removeprefix(": ")
         for p in problems
     ]
     table = format_table(["problem", "times"], reasons)
-    title = f"{len(lines)} problem(s), {record['bad_rows']} bad row(s)"
+    title = f"{len(lines)} problem(s), {record.bad_rows} bad row(s)"
     return f"{table}\n\n{_bounded(title, lines, SHOWN)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from extract.encoders.tokenizer import count_tokens
 from extract.inputs.decode import CHANGES
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.duplicates import groups_of, near_groups
-from mmsa_cache.data.inspection import CODECS, Inspection, Post
+from mmsa_cache.data.inspection import CODECS, Inspection, Post, Problem
 from mmsa_cache.data.layouts.listing import UNLABELLED
 from mmsa_cache.data.splits import plain_text
 from mmsa_cache.errors import ModelError
@@ -27,40 +27,160 @@ TEXT, PLAIN_TEXT, PICTURE, LOOK = (
 """The ways in which posts repeat each other."""
 
 
-def describe(found: Inspection, settings: Settings) -> dict[str, Any]:
-    bad = [post for post in found.posts if post.faults]
-    reasons = Counter(problem.reason for problem in found.problems)
-    return {
-        "ok": not found.problems,
-        "data": str(found.root),
-        "layout": found.layout,
-        "encoding": settings.data.encoding,
-        "problems": [asdict(problem) for problem in found.problems],
-        "reasons": dict(reasons.most_common()),
-        "bad_rows": len(bad),
-        "splits": _splits(found),
-        "dropped": found.dropped,
-        "unlisted": found.unlisted,
-        "texts": _texts(found.posts, settings),
-        "pictures": _pictures(found.posts),
-        "repeated": _repeated(found),
-    }
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Smallest, middle, 95 % and largest value."""
+
+    min: float
+    median: float
+    p95: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> Spread | None:
+        """None of nothing."""
+        if not values:
+            return None
+        return cls(*np.quantile(values, [0, 0.5, 0.95, 1], method="lower").tolist())
 
 
-def _splits(found: Inspection) -> list[dict[str, Any]]:
-    splits = []
-    for split in dict.fromkeys(post.split for post in found.posts):
-        posts = [post for post in found.posts if post.split == split]
-        count = Counter(tag_of(found, post) for post in posts)
-        splits.append(
-            {
-                "split": split,
-                "rows": len(posts),
-                "bad": sum(bool(post.faults) for post in posts),
-                "labels": {tag: count[tag] for tag in (*found.classes, UNLABELLED) if count[tag]},
-            }
-        )
-    return splits
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """Rows of a split."""
+
+    split: str
+    rows: int
+    bad: int
+    labels: dict[str, int]
+    """By label, as label files write it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLengths:
+    """Token lengths of the texts by the text model's own tokenizer."""
+
+    model: str
+    lengths: Spread | None
+    max_tokens: int
+    truncated: int
+    """Longer texts."""
+    unknown_share: float
+    texts_with_unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoTokens:
+    """Why there are no token lengths."""
+
+    model: str
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextCounts:
+    """Texts of all rows."""
+
+    readable: int
+    empty: int
+    files: int
+    valid_as: dict[str, int]
+    """Files by encoding."""
+    with_bom: int
+    undecodable_files: int
+    undecodable_places: int
+    undecodable: list[str]
+    """Guids."""
+    characters: Spread | None
+    cut_to_max_chars: int
+    tokens: TokenLengths | NoTokens
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCounts:
+    """Pictures of all rows."""
+
+    readable: int
+    formats: dict[str, int]
+    named_as_another_format: int
+    converted: dict[str, int]
+    flat: int
+    width: Spread | None
+    height: Spread | None
+    bytes: Spread | None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A row of a group."""
+
+    split: str
+    guid: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Groups of rows that repeat each other in one way."""
+
+    what: str
+    groups: int
+    rows: int
+    contradicting: int
+    test_rows_in_train: int
+    members: list[list[Member]]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything that ``mmsa check`` says."""
+
+    ok: bool
+    data: str
+    layout: str
+    encoding: str
+    problems: list[Problem]
+    reasons: dict[str, int]
+    bad_rows: int
+    splits: list[SplitCounts]
+    dropped: int
+    unlisted: list[str]
+    texts: TextCounts
+    pictures: PictureCounts
+    repeated: list[Repeated]
+    page: str | None = None
+    """Path of the picture page."""
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; ``page`` only where there is one."""
+        values = asdict(self)
+        return values if self.page else {k: v for k, v in values.items() if k != "page"}
+
+
+def summarise(found: Inspection, settings: Settings) -> Summary:
+    """Counts what an inspection found."""
+    return Summary(
+        ok=not found.problems,
+        data=str(found.root),
+        layout=found.layout,
+        encoding=settings.data.encoding,
+        problems=found.problems,
+        reasons=dict(Counter(problem.reason for problem in found.problems).most_common()),
+        bad_rows=sum(bool(post.faults) for post in found.posts),
+        splits=[_split(found, split) for split in dict.fromkeys(p.split for p in found.posts)],
+        dropped=found.dropped,
+        unlisted=found.unlisted,
+        texts=_texts(found.posts, settings),
+        pictures=_pictures([post for post in found.posts if post.decoded]),
+        repeated=_repeated(found),
+    )
+
+
+def _split(found: Inspection, split: str) -> SplitCounts:
+    posts = [post for post in found.posts if post.split == split]
+    count = Counter(tag_of(found, post) for post in posts)
+    labels = {tag: count[tag] for tag in (*found.classes, UNLABELLED) if count[tag]}
+    return SplitCounts(split, len(posts), sum(bool(post.faults) for post in posts), labels)
 
 
 def tag_of(found: Inspection, post: Post) -> str:
@@ -68,27 +188,26 @@ def tag_of(found: Inspection, post: Post) -> str:
     return UNLABELLED if post.label is None else found.classes[post.label]
 
 
-def _texts(posts: Sequence[Post], settings: Settings) -> dict[str, Any]:
+def _texts(posts: Sequence[Post], settings: Settings) -> TextCounts:
     texts = [post.text for post in posts if post.text is not None]
     files = [post for post in posts if post.codecs or post.undecodable or post.bom]
     limit = settings.data.max_chars
-    return {
-        "readable": len(texts),
-        "empty": sum(not text for text in texts),
-        "files": len(files),
-        "valid_as": {codec: sum(codec in post.codecs for post in files) for codec in CODECS},
-        "with_bom": sum(post.bom for post in files),
-        "undecodable_files": sum(post.undecodable > 0 for post in posts),
-        "undecodable_places": sum(post.undecodable for post in posts),
-        "undecodable": [post.guid for post in posts if post.undecodable],
-        "characters": _spread([len(text) for text in texts]),
-        "cut_to_max_chars": sum(len(text) > limit for text in texts) if limit else 0,
-        "tokens": _tokens([text[:limit] for text in texts], settings),
-    }
+    return TextCounts(
+        readable=len(texts),
+        empty=sum(not text for text in texts),
+        files=len(files),
+        valid_as={codec: sum(codec in post.codecs for post in files) for codec in CODECS},
+        with_bom=sum(post.bom for post in files),
+        undecodable_files=sum(post.undecodable > 0 for post in posts),
+        undecodable_places=sum(post.undecodable for post in posts),
+        undecodable=[post.guid for post in posts if post.undecodable],
+        characters=Spread.of([len(text) for text in texts]),
+        cut_to_max_chars=sum(len(text) > limit for text in texts) if limit else 0,
+        tokens=_tokens([text[:limit] for text in texts], settings),
+    )
 
 
-def _tokens(texts: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """Token lengths by the text model's own tokenizer, or why there are none."""
+def _tokens(texts: Sequence[str], settings: Settings) -> TokenLengths | NoTokens:
     joint = settings.joint.model
     model = joint or settings.text.model
     try:
@@ -96,46 +215,33 @@ def _tokens(texts: Sequence[str], settings: Settings) -> dict[str, Any]:
             texts, model, settings.text.max_tokens, joint=joint is not None
         )
     except ModelError as error:
-        return {"model": model, "missing": error.message}
+        return NoTokens(model, error.message)
     tokens = sum(count.tokens for count in counts)
-    return {
-        "model": model,
-        "lengths": _spread([count.tokens for count in counts]),
-        "max_tokens": limit,
-        "truncated": sum(count.tokens > limit for count in counts),
-        "unknown_share": sum(count.unknown for count in counts) / max(1, tokens),
-        "texts_with_unknown": sum(count.unknown > 0 for count in counts),
-    }
+    return TokenLengths(
+        model,
+        Spread.of([count.tokens for count in counts]),
+        limit,
+        sum(count.tokens > limit for count in counts),
+        sum(count.unknown for count in counts) / max(1, tokens),
+        sum(count.unknown > 0 for count in counts),
+    )
 
 
-def _pictures(posts: Sequence[Post]) -> dict[str, Any]:
-    found = [post for post in posts if post.decoded]
-    return {
-        "readable": len(found),
-        "formats": dict(Counter(post.kind for post in found).most_common()),
-        "named_as_another_format": sum(post.misnamed for post in found),
-        "converted": {
-            change: count
-            for change in CHANGES
-            if (count := sum(change in post.changes for post in found))
-        },
-        "flat": sum(post.look is None for post in found),
-        "width": _spread([post.width for post in found]),
-        "height": _spread([post.height for post in found]),
-        "bytes": _spread([post.picture_bytes for post in found]),
-    }
+def _pictures(posts: Sequence[Post]) -> PictureCounts:
+    changes = {change: sum(change in post.changes for post in posts) for change in CHANGES}
+    return PictureCounts(
+        readable=len(posts),
+        formats=dict(Counter(post.kind for post in posts).most_common()),
+        named_as_another_format=sum(post.misnamed for post in posts),
+        converted={change: count for change, count in changes.items() if count},
+        flat=sum(post.look is None for post in posts),
+        width=Spread.of([post.width for post in posts]),
+        height=Spread.of([post.height for post in posts]),
+        bytes=Spread.of([post.picture_bytes for post in posts]),
+    )
 
 
-def _spread(values: Sequence[int]) -> dict[str, float] | None:
-    """Smallest, middle, 95 % and largest value; None of nothing."""
-    if not values:
-        return None
-
-    low, middle, most, high = np.quantile(values, [0, 0.5, 0.95, 1], method="lower").tolist()
-    return {"min": low, "median": middle, "p95": most, "max": high}
-
-
-def _repeated(found: Inspection) -> list[dict[str, Any]]:
+def _repeated(found: Inspection) -> list[Repeated]:
     """Posts that repeat each other, in four ways."""
     posts = found.posts
     pictures = [post.picture_sha256 for post in posts]
@@ -151,22 +257,20 @@ def _repeated(found: Inspection) -> list[dict[str, Any]]:
         LOOK: alike,
     }
     return [
-        {"what": what, **_count_groups(found, [[posts[i] for i in g] for g in groups])}
+        _count_groups(found, what, [[posts[i] for i in group] for group in groups])
         for what, groups in kinds.items()
     ]
 
 
-def _count_groups(found: Inspection, groups: Sequence[Sequence[Post]]) -> dict[str, Any]:
-    return {
-        "groups": len(groups),
-        "rows": sum(map(len, groups)),
-        "contradicting": sum(contradicts(group) for group in groups),
-        "test_rows_in_train": sum(map(leaking, groups)),
-        "members": [
-            [{"split": p.split, "guid": p.guid, "tag": tag_of(found, p)} for p in group]
-            for group in groups
-        ],
-    }
+def _count_groups(found: Inspection, what: str, groups: Sequence[Sequence[Post]]) -> Repeated:
+    return Repeated(
+        what=what,
+        groups=len(groups),
+        rows=sum(map(len, groups)),
+        contradicting=sum(contradicts(group) for group in groups),
+        test_rows_in_train=sum(map(leaking, groups)),
+        members=[[Member(p.split, p.guid, tag_of(found, p)) for p in group] for group in groups],
+    )
 
 
 def contradicts(group: Sequence[Post]) -> bool:

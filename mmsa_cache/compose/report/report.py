@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.console import say
@@ -51,10 +50,6 @@ class WrittenReport:
     bytes: int
     against: str | None
     notes: list[str]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def report(request: ReportRequest) -> WrittenReport:
