@@ -179,6 +179,6 @@ def check(outcome: Outcome, table: Sequence[Cell]) -> None:
     titles = {cell.setting: title_of(cell) for cell in reversed(table)}
     raise error(
         f"{len(failures)} cell(s) could not be trained.",
-        "Correct what they failed for; the same command goes on, what is done is kept.",
+        "Correct the cause; the same command trains only what is missing.",
         [f"{titles[setting]}: {failure.reason}" for setting, failure in failures.items()],
     )

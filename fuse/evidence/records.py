@@ -81,13 +81,13 @@ class AblationRecord(Record):
     """What readers of the figures must know."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; the protocol's stand beside the others."""
+        """Plain values, those of the protocol among them."""
         protocol = self.protocol.model_dump(include={"outer", "folds", "seeds", "stop"})
         return {**self.model_dump(mode="json", exclude={"protocol"}), **protocol}
 
 
 class ParityRecord(Record):
-    """The report's cells trained here, beside its own figures."""
+    """The report's cells, trained here."""
 
     ablation: AblationRecord
     changes: dict[str, dict[str, Change]]
@@ -114,7 +114,7 @@ class ParityRecord(Record):
         return next(cell for cell in self.ablation.cells if cell.labels == labels)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; the ablation's stand beside the others."""
+        """Plain values, those of the ablation among them."""
         ablation = self.ablation.as_json()
         del ablation["axes"]
         own = self.model_dump(mode="json", exclude={"ablation"})

@@ -88,7 +88,7 @@ class Coordinator:
         self.progress.finished_before = self.progress.finished
 
     def run(self) -> Progress:
-        """Works until the number is reached.
+        """Runs trials until the study has as many as wanted.
 
         Raises:
             DeviceError: Nearly all trials fail.
@@ -136,7 +136,7 @@ class Coordinator:
         return self._ledger.count_death(task.number)
 
     def _goes_on(self, running: Running, report: Report) -> bool:
-        """Notes a value; whether the trial is worth going on with."""
+        """Records a value; whether the trial continues."""
         done = sum(running.units)
         if report.epoch is None:
             running.units.append(report.value)
@@ -148,10 +148,10 @@ class Coordinator:
             return True
         running.steps[step] = (done + report.value) / (report.position + 1)
         finished = [trial.result.steps for trial in self.progress.trials if trial.is_finished]
-        return not self._study.pruner.gives_up(step, running.steps[step], finished)
+        return not self._study.pruner.prunes(step, running.steps[step], finished)
 
     def _finish(self, running: Running, result: Result) -> None:
-        if not result.given_up:
+        if not result.pruned:
             running.steps[QUARTERS * len(self._units)] = float(np.mean(result.units))
         self._ledger.finish(
             running.number,
@@ -162,7 +162,7 @@ class Coordinator:
                 steps=running.steps,
             ),
             running.steps[max(running.steps)],
-            pruned=result.given_up,
+            pruned=result.pruned,
         )
         self.progress.busy += result.seconds
         self._finished_here += 1
@@ -175,7 +175,7 @@ class Coordinator:
             error: type[MmsaError] = SettingsError if failure.by_setting else DeviceError
             raise error(
                 f"{failed} of {failed + self._finished_here} trials failed, so the search ends.",
-                "Correct what they failed for; the same command goes on.",
+                "Correct the cause; the same command continues the search.",
                 [f"trial {n}: {why}" for n, why in self.progress.failures[-_FAILURES:]],
             )
 

@@ -1,4 +1,4 @@
-"""Tasks handed out to workers; those of dead workers are requeued."""
+"""Hands out tasks to workers and requeues those of dead ones."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def dispatch(
     count_death: Callable[[Task], int] | None = None,
     on_look: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Task, Report | Result | Failure]]:
-    """Hands out tasks until there are none, and yields what workers say about them.
+    """Hands out tasks until none is left, and yields the workers' messages about them.
 
     Args:
         pool: The workers; a `Report` must be answered there.
-        take: Gives the next task, or None where there is none now.
-        is_done: Asked when no task runs and none is given: whether none will ever be.
+        take: Returns the next task, or None if none is available now.
+        is_done: Whether no task will come any more; asked when none runs.
         count_death: Counts that a worker died over a task; returns how often that happened.
         on_look: Called after each look at the workers.
     """

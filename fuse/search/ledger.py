@@ -77,7 +77,7 @@ class Ledger:
                 yield
         except sqlalchemy.exc.DBAPIError as error:
             raise MmsaError(
-                f"The database {self.place} went away.", "The same command goes on when it is back."
+                f"The database {self.place} went away.", "Run the same command when it is back."
             ) from error
 
     def trials(self) -> list[Trial]:

@@ -63,7 +63,7 @@ class FileLocks:
         with self.exclusive("owners"):
             name = glob.escape(self._database.name)
             for path in self._database.parent.glob(f".{name}.owner-*.lock"):
-                _clear(path)  # nobody asks for an owner that was killed before it had a trial
+                _clear(path)  # killed before it owned a trial
             self._own = FileLock(self._owner_path(owner))
             self._own.acquire(timeout=0)
 
@@ -173,7 +173,7 @@ def patiently(call: Callable[[], T], place: str) -> T:
             if time.monotonic() > deadline:
                 raise MmsaError(
                     f"The database {place} does not answer: {str(cause).splitlines()[0]}",
-                    "What was finished is kept; the same command goes on when it is back.",
+                    "What was finished is kept; run the same command when it is back.",
                 ) from error
         time.sleep(pause)
         pause = min(2 * pause, 2.0)

@@ -1,4 +1,4 @@
-"""Worker processes: started, given tasks, listened to, replaced when they die."""
+"""Worker processes: started, given tasks, replaced when they die."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Death:
 
 
 def start_process(pipe: Connection, device: str) -> BaseProcess:
-    """Starts a worker as a fresh process, which is given one end of a pipe."""
+    """Starts a worker process on one end of a pipe."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=serve, args=(pipe, device), daemon=True)
-    # The child inherits the mask: a Ctrl-C is the coordinator's alone to answer. (The tracker is
-    # started beforehand, since starting it lifts the mask.)
+    # The child inherits the mask: only the coordinator answers Ctrl-C. (The tracker is started
+    # first, since its start resets the mask.)
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -67,7 +67,7 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Worker processes that are wanted: where they run, and what they train with."""
+    """Which worker processes to start, and what they train with."""
 
     devices: Sequence[str] = ("cpu",)
     """A worker each."""
@@ -111,7 +111,7 @@ class Pool:
         self._workers: list[_Worker] = []
 
     def open(self) -> None:
-        """Starts the workers, where they have not been started."""
+        """Starts the workers that do not run yet."""
         while len(self._workers) < len(self._devices):
             self._workers.append(self._start(self._devices[len(self._workers)]))
 
@@ -133,11 +133,11 @@ class Pool:
         _send(worker, task)
 
     def answer(self, task: Task, go: bool) -> None:
-        """Tells the worker that reported on a task whether to go on."""
+        """Tells the worker that reported on a task whether to continue."""
         _send(next(w for w in self._workers if w.task is task), go)
 
     def wait(self, timeout: float) -> list[tuple[Task, Report | Result | Failure | Death]]:
-        """What was said about which task, at the latest after a timeout in seconds.
+        """Messages of workers with their tasks, at the latest after a timeout in seconds.
 
         Raises:
             DeviceError: Workers do not start.
@@ -164,7 +164,7 @@ class Pool:
         return events
 
     def _replace(self, place: int) -> tuple[Task, Death] | None:
-        """Starts another worker for a dead one; says so if it had a task."""
+        """Replaces a dead worker; returns its task, if it had one."""
         dead = self._workers[place]
         dead.process.join(_SECONDS_TO_END)
         reason = _how_it_ended(dead.process.exitcode)
@@ -179,7 +179,7 @@ class Pool:
         return (dead.task, Death(reason)) if dead.task is not None else None
 
     def close(self) -> None:
-        """Ends every worker, whatever it is at."""
+        """Terminates every worker."""
         for worker in self._workers:
             worker.pipe.close()
             worker.process.terminate()
@@ -191,7 +191,7 @@ class Pool:
 
 
 def _send(worker: _Worker, message: Any) -> None:
-    # Where it died meanwhile, the next look at its pipe says so.
+    # If it has died, the next `Pool.wait` reports it.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         worker.pipe.send(message)
 

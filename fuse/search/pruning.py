@@ -1,10 +1,10 @@
-"""When a trial is given up: at comparable steps, against every trial that has finished.
+"""Pruning: a trial is compared, at comparable steps, with every finished one.
 
 A trial trains on the inner folds one after another. A step is a quarter of the epochs of one fold
 (trials with other numbers of epochs, or stopped early, meet at the same steps), and the value there
-is the mean of the folds done and of the fold at work. Only finished trials are compared with, so
-what runs beside plays no part; a pruned one stands at the value where it stopped, so that the
-trials that were left do not raise the bar for each other.
+is the mean of the finished folds and of the current one. Running trials play no part. A pruned
+trial keeps the value at which it stopped, so that the surviving trials do not raise the bar for
+each other.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Rule(Table):
     a fold said little of the final one (correlation below 0.4 over 16 trials of ``pooled``, 0.7 at
     the fold's end), hence the default."""
 
-    def gives_up(self, step: int, value: float, finished: Sequence[Mapping[int, float]]) -> bool:
-        """Whether a trial with this value at this step is one of the weak ones.
+    def prunes(self, step: int, value: float, finished: Sequence[Mapping[int, float]]) -> bool:
+        """Whether to prune a trial with this value at this step.
 
         Args:
             step: Quarters of folds done, from 1.

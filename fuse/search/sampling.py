@@ -1,8 +1,8 @@
-"""What a study tries next: a function of its seed and of what is in its record, nothing else.
+"""Draws the next trial from the study's seed and its trials alone.
 
-A sampler is made anew for every trial, seeded by the study's seed and the trial's number, and sees
-the record's trials. So a resumed study draws what an unbroken one would, and its random phase is
-never drawn twice.
+Every trial gets a new sampler, seeded by the study's seed and the trial's number, that sees the
+trials so far. So a resumed study draws what an unbroken one would, and never repeats its random
+phase.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from fuse.setting import Setting
 
 from .study import Study
 
-# Spaces of lists are finite: a trial that was there already teaches nothing, so it is drawn anew,
-# in the end at random.
+# Spaces of lists are finite: a repeated trial teaches nothing, so it is drawn again, in the end at
+# random.
 _REDRAWS = 30
 _REDRAWS_BY_SAMPLER = 10
 
@@ -37,7 +37,7 @@ class Draw:
 
 
 def draw(study: Study, record: Sequence[FrozenTrial]) -> Draw:
-    """Draws the next trial; trials that run beside are counted as poor ones (constant liar).
+    """Draws the next trial; running trials count as poor ones (constant liar).
 
     Args:
         study: The space and the seed.
@@ -69,10 +69,10 @@ def _ask(study: Study, seen: list[FrozenTrial], seed: int, at_random: bool) -> D
 
 
 def _bare(trial: FrozenTrial) -> FrozenTrial:
-    """What a sampler looks at, without the curves kept beside.
+    """The part of a trial that a sampler reads.
 
-    A failed trial looks like one given up before its first step, the poorest there is: samplers
-    pass failed ones over, and would come back to settings that diverge again and again.
+    A failed trial looks like one pruned before its first step, the poorest there is: samplers
+    ignore failed ones, and would draw settings that diverge again and again.
     """
     last = trial.last_step
     return optuna.trial.create_trial(

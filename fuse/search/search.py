@@ -1,4 +1,4 @@
-"""The search: trials scored on inner folds only, a choice among them, its score outside."""
+"""The search: scores trials on inner folds, chooses one, judges it on the outer rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mmsa stores with a study beside its trials; everyone reads and writes it here."""
+"""The only reader and writer of what mmsa stores with a study, in addition to its trials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .study import Study
 
 
 class StudyIdentity(BaseModel):
-    """What a study is a search of; it is never continued as another one. Stored flat."""
+    """What a study searches, and on which features; stored as one flat table."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""What mmsa stores with a trial beside what Optuna stores; everyone reads and writes it here."""
+"""The only reader and writer of what mmsa stores with a trial, in addition to Optuna."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A worker process: it opens the features once, then trains what the coordinator sends.
+"""A worker process: opens the features once, then trains what the coordinator sends.
 
 Light at import: torch is loaded after the thread limits are set. One pipe carries the messages
-below; after every epoch a worker reports and waits for the answer, so that a trial can be given up
-there. It ends when the pipe or its parent is gone.
+below; after every epoch a worker reports and waits for an answer, so that a trial can be pruned
+there. It ends when the pipe is closed or its parent has died.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A value on the way; the worker waits for the answer whether to go on."""
+    """An intermediate value; the worker waits for the answer whether to continue."""
 
     position: int
     """Trainings of the task that are done."""
@@ -100,14 +100,14 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The end of a task that was trained, or given up on the way."""
+    """The end of a task that was trained or pruned."""
 
     units: list[float]
     """Score of each finished training."""
     parameters: int
     seconds: float
     """Time of the trainings, without the waits for answers."""
-    given_up: bool = False
+    pruned: bool = False
     judgement: Judgement | None = None
     """Where the task judges."""
 
@@ -121,14 +121,14 @@ class Failure:
     """Whether its setting is to blame."""
 
 
-class _GivenUpError(Exception):
-    """The coordinator gave the trial up."""
+class _PrunedError(Exception):
+    """The coordinator pruned the trial."""
 
 
 def serve(pipe: Connection, device: str) -> None:
     """The process's main function."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Several processes with several threads each are slower by far than one thread each.
+    # Several threads in each of several processes are far slower than one.
     if device == "cpu":
         os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     import torch
@@ -138,7 +138,7 @@ def serve(pipe: Connection, device: str) -> None:
     try:
         job: Job = pipe.recv()
         bank = job.source.open(device)
-        gc.freeze()  # what is there stays: looking for garbage after every task is then cheap
+        gc.freeze()  # the features stay, so collecting garbage after every task is cheap
         pipe.send(None)  # ready
         while True:
             task: Task = pipe.recv()
@@ -151,7 +151,7 @@ def serve(pipe: Connection, device: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """The coordinator may be killed while an epoch runs: nobody wants its result then."""
+    """Ends the process when the coordinator is killed, even within an epoch."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -173,9 +173,9 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> Result | Failure:
         go = pipe.recv()
         waited += time.perf_counter() - asked
         if not go:
-            raise _GivenUpError
+            raise _PrunedError
 
-    given_up = False
+    pruned = False
     try:
         for position, unit in enumerate(job.units[place] for place in task.units):
             best = -math.inf
@@ -208,14 +208,14 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> Result | Failure:
                 )
             elif position + 1 < len(task.units):
                 report(position, None, value)
-    except _GivenUpError:
-        given_up = True
+    except _PrunedError:
+        pruned = True
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
-    except Exception as error:  # whatever one setting does, the next may work
+    except Exception as error:  # other settings may still train
         return Failure(_reason(error), isinstance(error, SettingsError))
     seconds = round(time.perf_counter() - started - waited, 4)
-    return Result(values, parameters, seconds, given_up, judgement)
+    return Result(values, parameters, seconds, pruned, judgement)
 
 
 def _reason(error: Exception) -> str:

@@ -118,7 +118,7 @@ def _study_of(request: AblationRequest, seed: int) -> Study:
         problems += error.problems
     problems += [f"{key}: an axis and --set" for key in changes if key in axes]
     if problems:
-        raise SettingsError("These axes cannot be gone through.", "Correct them all.", problems)
+        raise SettingsError("These axes cannot be used.", "Correct them all.", problems)
     space = {key: choice for key, choice in base.space.items() if key not in changes} | axes
     if not space:
         raise SettingsError(

@@ -26,7 +26,7 @@ from .session import Session
 from .workers import training_data, worker_devices
 
 STUDIES = Path("studies")
-"""Where studies lie, and what is recorded of them."""
+"""Folder of study files, the database and JSON lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class SearchRequest:
     how: str = "best"
     """Rule of the choice, see `fuse.search.selection.select`."""
     track: Sequence[str] = ()
-    """Where it is recorded besides JSON lines, see `trackers.TRACKERS`."""
+    """Trackers in addition to JSON lines, see `trackers.TRACKERS`."""
 
 
 def search(session: Session, request: SearchRequest) -> SearchResult:

@@ -401,26 +401,26 @@ def test_steps_are_quarters_whatever_the_number_of_epochs() -> None:
     assert [step_of(0, epoch, 1) for epoch in (1,)] == [None]
 
 
-def test_only_what_is_weak_among_all_finished_trials_is_given_up() -> None:
+def test_only_what_is_weak_among_all_finished_trials_is_pruned() -> None:
     rule = Rule(kind="percentile", keep=0.5, startup=4, warmup=1)
     finished = [{2: 0.1}, {2: 0.2, 4: 0.3}, {2: 0.4, 4: 0.5}, {2: 0.5, 4: 0.6}]
-    assert not rule.gives_up(1, 0.0, finished), "the warm-up is judged"
-    assert not rule.gives_up(2, 0.0, finished[:3]), "three trials are fewer than four"
-    assert rule.gives_up(2, 0.29, finished)
-    assert not rule.gives_up(2, 0.31, finished)
+    assert not rule.prunes(1, 0.0, finished), "the warm-up is judged"
+    assert not rule.prunes(2, 0.0, finished[:3]), "three trials are fewer than four"
+    assert rule.prunes(2, 0.29, finished)
+    assert not rule.prunes(2, 0.31, finished)
     # The median at step 4 is that of 0.1 (where it stopped), 0.3, 0.5 and 0.6, not of the rest.
-    assert rule.gives_up(4, 0.39, finished)
-    assert not rule.gives_up(4, 0.41, finished)
-    assert not Rule(kind="none").gives_up(4, 0.0, finished * 10)
+    assert rule.prunes(4, 0.39, finished)
+    assert not rule.prunes(4, 0.41, finished)
+    assert not Rule(kind="none").prunes(4, 0.0, finished * 10)
 
 
 def test_halving_judges_at_growing_steps_among_those_that_came_so_far() -> None:
     rule = Rule(kind="halving", keep=0.5, startup=2, warmup=0)
     finished = [{1: 0.1}, {1: 0.2, 2: 0.3}, {1: 0.3, 2: 0.4, 4: 0.5}]
-    assert rule.gives_up(1, 0.19, finished)
-    assert rule.gives_up(2, 0.34, finished)
-    assert not rule.gives_up(3, 0.0, finished), "step 3 is no rung"
-    assert not rule.gives_up(4, 0.0, finished), "only one trial came so far"
+    assert rule.prunes(1, 0.19, finished)
+    assert rule.prunes(2, 0.34, finished)
+    assert not rule.prunes(3, 0.0, finished), "step 3 is no rung"
+    assert not rule.prunes(4, 0.0, finished), "only one trial came so far"
 
 
 def test_trials_side_by_side_are_compared_with_finished_ones_only(tmp_path: Path) -> None:
