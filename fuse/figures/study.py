@@ -18,7 +18,7 @@ class EndedTrial(Record):
     number: Count
     state: Literal["complete", "pruned", "fail"]
     score: Number | None
-    """Of a pruned trial its value when it was given up; None of a failed one."""
+    """Of a pruned trial its value when it was pruned; None of a failed one."""
 
 
 class FailedTrial(Record):

@@ -204,7 +204,7 @@ class Ledger:
             number: The trial.
             result: What its trainings gave.
             value: Score, or of a pruned trial the value at its last step.
-            pruned: Whether it was given up.
+            pruned: Whether it was pruned.
         """
 
         def write(trial_id: int) -> None:

@@ -31,7 +31,7 @@ class Rule(Table):
     """Share of the finished trials that a trial must not fall below (0.5: the median); of
     ``halving`` 1 / factor."""
     startup: int = Field(default=10, ge=1, strict=True)
-    """Finished trials before the first is given up."""
+    """Finished trials before the first is pruned."""
     warmup: int = Field(default=3, ge=0, strict=True)
     """Quarters of the first fold that are not judged. Under a one-cycle schedule the scores within
     a fold said little of the final one (correlation below 0.4 over 16 trials of ``pooled``, 0.7 at

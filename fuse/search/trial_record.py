@@ -89,7 +89,7 @@ class Trial:
 
     @property
     def score(self) -> float:
-        """Of a finished one; of a pruned one its value when it was given up."""
+        """Of a finished one; of a pruned one its value when it was pruned."""
         return float(self.frozen.values[0])
 
     @property
