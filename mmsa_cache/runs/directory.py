@@ -79,6 +79,6 @@ def _publish(folder: Path, target: Path) -> None:
             raise
         raise SettingsError(
             f"The run {target} exists by now.",
-            "Run the same with another --name: what was trained is kept.",
+            "Run the same command with another --name: the training is kept.",
         ) from error
     sync(RUNS)

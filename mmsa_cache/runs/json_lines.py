@@ -31,11 +31,11 @@ LOG = RUNS / "log.jsonl"
 
 
 class JsonLines:
-    """A file that grows by a line an event.
+    """A file with one line an event.
 
     Args:
         path: The file.
-        fresh: Begin it anew.
+        fresh: Truncate it first.
     """
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
@@ -48,12 +48,12 @@ class JsonLines:
         """Adds a line in one write, so that lines of several processes do not mix."""
         line = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n"
         with self.path.open("a+b") as file:
-            if file.tell() and not _ends_a_line(file):  # a killed process left half of one
+            if file.tell() and not _ends_a_line(file):  # a killed process left an incomplete line
                 line = "\n" + line
             file.write(line.encode())
 
     def read(self) -> list[dict[str, Any]]:
-        """Its whole lines; half ones are passed over."""
+        """The complete lines; incomplete ones are skipped."""
         found = []
         for line in self.path.read_bytes().splitlines() if self.path.is_file() else []:
             try:
@@ -74,21 +74,21 @@ class TrialLines:
     """Finished trials of a study, each recorded once.
 
     Args:
-        lines: The study's file; trials that it holds from earlier searches are not repeated there.
+        lines: The study's file; trials of earlier searches in it are not repeated.
         tracked: Trackers; they begin with this search, so they get every trial.
     """
 
     def __init__(self, lines: JsonLines, tracked: Tracking) -> None:
         self._lines, self._tracked = lines, tracked
         self._written = {(line.get("trial"), line.get("ended")) for line in lines.read()}
-        self._told: set[int] = set()
+        self._seen: set[int] = set()
 
     def add(self, trials: Iterable[Any]) -> None:
         """Records those that are finished and new; takes the trials of an Optuna study."""
         for trial in trials:
-            if trial.number in self._told or not trial.state.is_finished():
+            if trial.number in self._seen or not trial.state.is_finished():
                 continue
-            self._told.add(trial.number)
+            self._seen.add(trial.number)
             state, ended = trial.state.name.lower(), trial.datetime_complete.isoformat()
             score = trial.value if state == "complete" else None
             if (trial.number, ended) not in self._written:

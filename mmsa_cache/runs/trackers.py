@@ -1,7 +1,6 @@
 """Trackers besides JSON lines: TensorBoard, MLflow and Weights & Biases.
 
-They stay on this machine unless their own variables (``MLFLOW_TRACKING_URI``, ``WANDB_MODE``) say
-otherwise.
+They write to this machine unless ``MLFLOW_TRACKING_URI`` and ``WANDB_MODE`` say otherwise.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ _MOST_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a tracker is told when a run begins."""
+    """What a tracker needs when a run begins."""
 
     name: str
     """Of the run or the study."""
     folder: Path
-    """Where TensorBoard's event files go; what an earlier try left there is replaced."""
+    """Of TensorBoard's event files; those of an earlier try are deleted."""
     parameters: Mapping[str, Any]
     """Plain values by name."""
 
 
 class Tracker(Protocol):
-    """One place that a run is recorded in."""
+    """Records one run."""
 
     def log(self, series: str, step: int, values: Mapping[str, float]) -> None:
-        """Records values of a step; ``series`` is what counts its steps, as ``member-1``."""
+        """Records values of a step of a series, e.g. ``member-1``."""
 
     def close(self, final: Mapping[str, float] | None) -> None:
-        """Ends the record with its final figures; None: the run broke off."""
+        """Ends the record with its final figures; None: the run was interrupted."""
 
 
 class TensorBoard:

@@ -15,12 +15,12 @@ Scalars = dict[str, float]
 
 
 class Tracking:
-    """Several trackers as one. One that fails is dropped, with a word, and the run goes on."""
+    """Several trackers as one. A tracker that fails is reported and dropped; the run continues."""
 
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
         self._trackers = dict(trackers)
         self.final: Scalars | None = None
-        """Figures to end with; set when the run is whole."""
+        """Final figures; None while the run is incomplete."""
 
     def log(self, series: str, step: int, values: Mapping[str, Any]) -> None:
         """Records the numbers among the values."""
@@ -35,18 +35,18 @@ class Tracking:
         for name, tracker in list(self._trackers.items()):
             try:
                 act(tracker)
-            except Exception as error:  # whatever a foreign library raises: training is worth more
+            except Exception as error:  # of any library: training is worth more
                 del self._trackers[name]
                 say(f"Tracking by {name} ended: {type(error).__name__}: {error}", style="red")
 
 
 @contextmanager
 def tracking(names: Sequence[str], place: Place) -> Iterator[Tracking]:
-    """Opens trackers and closes them, also when what runs inside breaks off.
+    """Opens trackers and closes them, also after an error.
 
     Args:
         names: Of `TRACKERS`.
-        place: What they are told.
+        place: The run.
     """
     whole = Tracking({name: TRACKERS[name][0](place) for name in dict.fromkeys(names)})
     try:
@@ -56,7 +56,7 @@ def tracking(names: Sequence[str], place: Place) -> Iterator[Tracking]:
 
 
 def check_trackers(names: Iterable[str]) -> None:
-    """Refuses trackers that cannot be used, before anything is run.
+    """Checks trackers before anything runs.
 
     Raises:
         SettingsError: An unknown name, or its package is not installed.

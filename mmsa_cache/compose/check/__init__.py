@@ -1,1 +1,1 @@
-"""``mmsa check``: what is wrong with a data folder, and what it is like."""
+"""``mmsa check``: problems and statistics of a data folder."""

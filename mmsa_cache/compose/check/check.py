@@ -1,4 +1,4 @@
-"""``mmsa check``: everything that is wrong with a data folder, and what it is like."""
+"""``mmsa check``: problems and statistics of a data folder."""
 
 from __future__ import annotations
 

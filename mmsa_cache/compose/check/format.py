@@ -1,4 +1,4 @@
-"""What `check.check` returned, in words and tables."""
+"""A summary as text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = 200
 
 
 def format_check(record: Summary) -> str:
-    """What `check` returned, as tables and sentences."""
+    """A summary as tables and sentences."""
     parts = [
         f"{record.data}: layout {record.layout or 'not found'}, texts as {record.encoding}.",
         _format_splits(record),

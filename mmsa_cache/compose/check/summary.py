@@ -1,4 +1,4 @@
-"""What an inspection found, counted."""
+"""Statistics of an inspection."""
 
 from __future__ import annotations
 

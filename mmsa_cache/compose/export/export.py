@@ -1,4 +1,4 @@
-"""``mmsa export``: a run as a folder in the Hugging Face habit, which needs nothing else."""
+"""``mmsa export``: a run as a self-contained folder in the layout of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ExportRequest:
     form: str = "safetensors"
     """``safetensors``; ``onnx`` adds stage two as one graph, checked against PyTorch."""
     force: bool = False
-    """Replace an export that lies there."""
+    """Replace an existing export."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def export(request: ExportRequest) -> Export:
     """Writes a folder that `load_model` and ``mmsa predict --run`` take, wherever it is moved.
 
     Raises:
-        SettingsError: Something lies there already, or the packages for ONNX are missing.
+        SettingsError: The folder exists, or the packages for ONNX are missing.
         ModelError: The run cannot be loaded, its encoders are not those it was trained on, or the
             ONNX graph differs from PyTorch.
     """
@@ -177,7 +177,7 @@ def _copied(folder: Path, part: str, name: str) -> str:
 
 
 def _onnx_metadata(record: RunRecord) -> dict[str, str]:
-    """What the graph says of itself to whoever gets the file alone."""
+    """Metadata of the graph, for users who get the file alone."""
     values = record.as_json()
     return {
         "mmsa_version": __version__,
@@ -189,7 +189,7 @@ def _onnx_metadata(record: RunRecord) -> dict[str, str]:
 
 
 def _check(folder: Path) -> None:
-    """Loads what was written, and finds its encoders, before it gets its name."""
+    """Loads the export and resolves its encoders before it is published."""
     model = load_model(folder, device="cpu")
     for modality in MODALITIES:
         model.session.encoder(modality)
@@ -197,10 +197,10 @@ def _check(folder: Path) -> None:
 
 @contextmanager
 def _whole_folder(target: Path, force: bool) -> Iterator[Path]:
-    """Makes a folder under a temporary name; it gets its own in one rename, once it is whole.
+    """Makes a folder under a temporary name and renames it when it is complete.
 
     Raises:
-        SettingsError: The name is taken, or another process makes the same.
+        SettingsError: The name is taken, or another process exports to it.
     """
     target = target.expanduser().resolve()
     unfinished, replaced, lock = (

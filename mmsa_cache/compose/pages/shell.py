@@ -26,5 +26,5 @@ def page_templates(folder: Path) -> jinja2.Environment:
 
 
 def printable(page: str) -> str:
-    """A page without what HTML or UTF-8 cannot hold: control characters, lone surrogates."""
+    """Replaces what HTML or UTF-8 cannot hold: control characters, lone surrogates."""
     return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", page)

@@ -1,4 +1,4 @@
-"""What the charts of a report show, in data units; the templates draw it."""
+"""Data of the report's charts, in data units; the templates draw them."""
 
 from __future__ import annotations
 

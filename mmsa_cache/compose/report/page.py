@@ -64,7 +64,7 @@ Explain = Callable[[list[str]], Maps]
 
 
 def no_maps(guids: list[str]) -> Maps:
-    """Knows nothing of any post."""
+    """Maps of no post."""
     return Maps("The model was not asked which patches its words attend to.")
 
 

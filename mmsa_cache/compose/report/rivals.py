@@ -1,4 +1,4 @@
-"""Which run shows what the loss does: one that differs from another in nothing else."""
+"""Runs that differ in the loss only."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def is_rival(own: RunRecord, other: RunRecord) -> bool:
     """Whether cross-entropy is the loss of one run and another loss that of the other, and nothing
     else differs."""
     pairs = list(zip(losses(own), losses(other), strict=False))
-    told = [(a == "ce") != (b == "ce") for a, b in pairs if a != b]
-    return bool(told) and all(told) and not other_differences(own, other)
+    differing = [(a == "ce") != (b == "ce") for a, b in pairs if a != b]
+    return bool(differing) and all(differing) and not other_differences(own, other)
 
 
 def latest_rival(run: RunFolder) -> RunFolder | None:
