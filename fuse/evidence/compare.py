@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from fuse.figures.confusion import figures
+from fuse.figures.confusion import class_recall, figures
 from fuse.figures.metrics import score
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import LEVEL, Interval
@@ -145,7 +145,7 @@ def compare(
         resamples=resamples,
         seed=seed,
     )
-    samples = figures(confusions)
+    samples = figures(confusions) | {"recall": class_recall(confusions)}
     scores = [score(shared.labels, row, shared.classes) for row in shared.predicted]
     places = list(combinations(range(len(shared.runs)), 2))
     right = shared.predicted == shared.labels
@@ -181,7 +181,7 @@ def _pair(
     second: int,
     test: McNemar,
 ) -> PairComparison:
-    one, two = scores[first], scores[second]
+    one, two, recall = scores[first], scores[second], samples["recall"]
     differences = {
         key: IntervalDifference(
             **_change(getattr(one, key), getattr(two, key)),
@@ -196,9 +196,15 @@ def _pair(
         macro_f1=differences["macro_f1"],
         recall={
             name: RecallDifference(
-                rows=of.support, **_change(of.recall, two.per_class[name].recall)
+                rows=of.support,
+                **_change(of.recall, two.per_class[name].recall),
+                intervals=(
+                    Interval.of(recall[first, :, code]),
+                    Interval.of(recall[second, :, code]),
+                ),
+                difference_interval=Interval.of(recall[second, :, code] - recall[first, :, code]),
             )
-            for name, of in one.per_class.items()
+            for code, (name, of) in enumerate(one.per_class.items())
         },
         mcnemar=test,
         differing=_differing(shared, first, second),

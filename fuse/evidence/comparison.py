@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from fuse.figures.record import Count, Interval, Number, Record
 from fuse.figures.records import Scores
 
@@ -25,9 +27,11 @@ class IntervalDifference(Difference):
 
 
 class RecallDifference(Difference):
-    """Recall of a class."""
+    """Recall of a class; its intervals are only drawn."""
 
     rows: Count
+    intervals: tuple[Interval, Interval] = Field(exclude=True)
+    difference_interval: Interval = Field(exclude=True)
 
 
 class McNemar(Record):

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fuse.evidence.compare import Judged
-from fuse.evidence.versus import recalls
+from fuse.evidence.compare import Judged, compare, share
 from fuse.figures.metrics import probability_score, score
 from fuse.figures.predictions import Predictions
 from mmsa_cache.compose.report.attention import Attended, Maps
@@ -75,7 +74,7 @@ def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | Non
     """A whole run directory of invented figures."""
     labels, predicted, probabilities = outcome(classes)
     folder.mkdir(exist_ok=True)
-    outer = score(labels, predicted, classes).as_json()
+    outer = probability_score(labels, shares(probabilities), classes).as_json()
     inner = score(labels[:40], predicted[:40], classes).as_json()
     member = {"best_epoch": 2, "training_rows": 300, "stopping_rows": 40}
     files: dict[str, Any] = {
@@ -164,7 +163,7 @@ def against(classes: list[str] = CLASSES, guids: list[str] | None = None) -> Aga
         Judged(name, classes, Predictions(names, labels, found, probabilities))
         for name, found in (("other (ce)", other), ("made-up (acb)", predicted))
     ]
-    return Against("Against the run other.", recalls=recalls(*runs))
+    return Against("Against the run other.", compared=compare(share(runs)))
 
 
 def explained(guids: list[str], words: tuple[str, ...] = ("good", "day")) -> Maps:

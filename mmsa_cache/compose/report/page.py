@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import functools
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
-import numpy as np
 
-from fuse.figures.metrics import probability_score, score
+from fuse.figures.confusion import confusion
 from fuse.figures.record import LEVEL, Interval
-from fuse.figures.records import Scores
 from fuse.figures.reliability import calibration
 from fuse.figures.resampling import RESAMPLES, SEED
 from fuse.setting import Setting
@@ -91,8 +88,8 @@ def render(
     Raises:
         ModelError: A file is missing or malformed, or two of them contradict each other.
     """
-    record, predictions = run.record, run.predictions
-    figures = run.figures.model_copy(update={"outer": _checked_outer(run)})
+    record, figures, predictions = run.record, run.figures, run.predictions
+    _check_agreement(run)
     bins, error = calibration(predictions.confidence, predictions.labels == predictions.predicted)
     intervals = figure_intervals(predictions, record.classes)
     wrong, close = confident_errors(predictions), least_certain(predictions)
@@ -120,7 +117,7 @@ def render(
         figure_dots=figure_dots(figures.outer, intervals),
         charts=learning_curves(run.history, figures.members),
         against=against or Against("No other run was given to compare with."),
-        against_dots=against_dots(against.recalls if against else None),
+        against_dots=against_dots(against.compared if against else None),
         bins=bins,
         calibration_error=error,
         largest_bin=max(b.rows for b in bins),
@@ -144,31 +141,17 @@ def render(
     return printable(page)
 
 
-def _checked_outer(run: RunFolder) -> Scores:
-    """The scores of the outer rows; those that an older run lacks come from its predictions.
-
-    Raises:
-        ModelError: The intervals, which come from the predictions, would not be of these scores.
-    """
-    outer, predictions, classes = run.figures.outer, run.predictions, run.record.classes
-    counted = score(predictions.labels, predictions.predicted, classes).confusion
-    if counted != outer.confusion:
+def _check_agreement(run: RunFolder) -> None:
+    """The intervals are those of the figures only if both come from the same predictions."""
+    predictions = run.predictions
+    counted = confusion(predictions.labels, predictions.predicted, len(run.record.classes))
+    if counted.tolist() != run.figures.outer.confusion:
         raise ModelError(
             f"{run.path / 'predictions.csv'} does not give the confusion matrix of "
-            f"{run.path / 'metrics.json'}: expected {outer.confusion}, received {counted}.",
+            f"{run.path / 'metrics.json'}: expected {run.figures.outer.confusion}, received "
+            f"{counted.tolist()}.",
             "Train the run again.",
         )
-    total = predictions.probabilities.sum(axis=1, keepdims=True)  # they are rounded
-    shares = predictions.probabilities / np.where(total > 0, total, 1.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # rows of zeros do not sum to one
-        whole = probability_score(predictions.labels, shares, classes)
-    per_class = {
-        name: whole.per_class[name].model_copy(update=of.model_dump(exclude_unset=True))
-        for name, of in outer.per_class.items()
-    }
-    given = {name: getattr(outer, name) for name in outer.model_fields_set}
-    return whole.model_copy(update={**given, "per_class": per_class})
 
 
 @functools.cache

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 
-from fuse.evidence.compare import Judged
-from fuse.evidence.versus import recalls
+from fuse.evidence.compare import Judged, compare, share
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import RunRecord
@@ -111,7 +110,7 @@ def against(run: RunFolder, name: str, rival: RunFolder | None) -> Against:
             f"Against the run {rival.name}, which differs from this one in nothing but "
             f"the loss: {', '.join(own)} here, {', '.join(losses(rival.record))} there."
         )
-    return Against(said, recalls=recalls(*judged))
+    return Against(said, compared=compare(share(judged)))
 
 
 def command_for(run: RunFolder, name: str, loss: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fuse.evidence.versus import Recalls
+from fuse.evidence.comparison import Comparison
 from fuse.figures.intervals import intervals
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import Interval
@@ -40,7 +40,8 @@ class Against:
     """What is compared, or why nothing is."""
     command: str = ""
     """What makes the missing run; empty where there is one."""
-    recalls: Recalls | None = None
+    compared: Comparison | None = None
+    """Of the two runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,25 +121,20 @@ def distinct(
     return Distinct(len(twins), score, found)
 
 
-def against_dots(recalls: Recalls | None) -> dict[str, Dots] | None:
+def against_dots(compared: Comparison | None) -> dict[str, Dots] | None:
     """The recalls of both runs, and their differences."""
-    if recalls is None:
+    if compared is None:
         return None
-    return {
-        "values": Dots.of(
-            [
-                (of.name, [Mark(of.values[k], of.intervals[k], series=k) for k in (0, 1)])
-                for of in recalls.classes
-            ]
-        ),
-        "difference": Dots.of(
-            [
-                (of.name, [Mark(of.difference, of.difference_interval, series=1)])
-                for of in recalls.classes
-            ],
-            0.0,
-        ),
-    }
+    recalls = {name: of for name, of in compared.pairs[0].recall.items() if of.rows}
+    values = [
+        (name, [Mark(of.first, of.intervals[0]), Mark(of.second, of.intervals[1], series=1)])
+        for name, of in recalls.items()
+    ]
+    differences = [
+        (name, [Mark(of.difference, of.difference_interval, series=1)])
+        for name, of in recalls.items()
+    ]
+    return {"values": Dots.of(values), "difference": Dots.of(differences, 0.0)}
 
 
 def study_section(study: StudySnapshot) -> StudySection:
