@@ -77,7 +77,8 @@ def evaluate(name: str, labels: Path, device: str | None = None) -> Evaluation:
     rows = _judged(rows, found, labels, model.session.settings)
     truth = np.array([row.label for row in rows], np.int64)
     probabilities = np.array([found[row.guid] for row in rows])
-    seen, known = _relation(run, posts["train"], [_post(posts, row.guid) for row in rows])
+    every = posts["train"] | posts["test"]
+    seen, known = _relation(run, posts["train"], [every[row.guid] for row in rows])
     twins = int((known & ~seen).sum())
     if seen.any():
         say(f"Note: {seen.sum()} of these {len(rows)} rows took part in training.")
@@ -120,10 +121,6 @@ def _predicted(
         if wanted & posts[split].keys():
             found |= dict(model.predict_split(split))
     return posts, found
-
-
-def _post(posts: dict[str, dict[str, Sample]], guid: str) -> Sample:
-    return next(of[guid] for of in reversed(posts.values()) if guid in of)
 
 
 def _judged(
