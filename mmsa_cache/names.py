@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 SPLITS = ("train", "test")
 MODALITIES = ("text", "image")
 DEFAULT_ENCODER = "default"
@@ -9,3 +11,9 @@ DEFAULT_ENCODER = "default"
 EncoderPair = tuple[str, str]
 """Names of a text and of an image encoder."""
 OWN_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
+
+
+def check_name(what: str, name: str, valid: Iterable[str]) -> None:
+    """Raises ValueError, with the valid names, where a name is not among them."""
+    if name not in valid:
+        raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(valid)}")

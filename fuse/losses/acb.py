@@ -11,6 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from mmsa_cache.names import check_name
+
 from .loss import Loss, check_not_negative, log_probabilities, not_true, true_class
 
 Statistics = Literal["running", "epoch", "batch"]
@@ -68,10 +70,8 @@ class AdaptiveClassBalancedLoss(Loss):
             raise ValueError(f"classes: the margin needs at least 2, received {classes}")
         check_not_negative("alpha", alpha)
         check_not_negative("beta", beta)
-        if statistics not in STATISTICS:
-            raise ValueError(f"unknown statistics {statistics!r}; valid: {', '.join(STATISTICS)}")
-        if margin not in MARGINS:
-            raise ValueError(f"unknown margin {margin!r}; valid: {', '.join(MARGINS)}")
+        check_name("statistics", statistics, STATISTICS)
+        check_name("margin", margin, MARGINS)
         self.classes = classes
         self.alpha = alpha
         self.beta = beta

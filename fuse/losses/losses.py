@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmsa_cache.names import check_name
+
 from .acb import AdaptiveClassBalancedLoss
 from .loss import Loss, check_not_negative, log_probabilities, not_true, true_class
 
@@ -150,6 +152,7 @@ def build_loss(
     Raises:
         ValueError: unknown name (the message lists the valid ones) or a setting out of range.
     """
+    check_name("loss", name, LOSSES)
     if name == "acb":
         return AdaptiveClassBalancedLoss(classes, alpha, beta, statistics, margin)
     if name == "ce":
@@ -159,9 +162,7 @@ def build_loss(
         return CrossEntropyLoss(given, label_smoothing)
     if name == "focal":
         return FocalLoss(gamma)
-    if name == "logit_adjusted":
-        return LogitAdjustedLoss(_required(name, "class_priors", class_priors, classes), tau)
-    raise ValueError(f"unknown loss {name!r}; valid: {', '.join(LOSSES)}")
+    return LogitAdjustedLoss(_required(name, "class_priors", class_priors, classes), tau)
 
 
 def _required(

@@ -72,7 +72,6 @@ class Attention(Fusion):
         self.computes = f"[{' ; '.join(formulas)}]" if len(formulas) > 1 else formulas[0]
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        """Fuses; see `Fusion.forward`."""
         vectors, out = self.attention(pair, need_weights)
         return torch.cat(vectors, dim=1), out
 
@@ -95,7 +94,6 @@ class AttentionConcat(Fusion):
         self.computes = f"[{' ; '.join(['pool(t)', 'pool(v)', *formulas])}]"
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        """Fuses; see `Fusion.forward`."""
         mapped = pair._replace(image=self.image_to_text(pair.image))
         vectors, out = self.attention(mapped, need_weights)
         t, v = self.pooled(pair)
@@ -116,7 +114,6 @@ class AttentionCombine(Fusion):
         self.computes = " + ".join(["pool(t)", "pool(v)", *self.attention.formulas])
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        """Fuses; see `Fusion.forward`."""
         vectors, out = self.attention(pair, need_weights)
         t, v = self.pooled(pair)
         fused = t + v
@@ -151,7 +148,6 @@ class Encoder(Fusion):
         self.computes = f"mean(TransformerEncoder({both})), {config.layers} layers"
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        """Fuses; see `Fusion.forward`."""
         text, text_mask, image, image_mask = pair
         if self.text_embedding is not None and self.image_embedding is not None:
             text, image = text + self.text_embedding, image + self.image_embedding

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mmsa_cache.names import check_name
+
 from .fusion import Fusion, FusionConfig
-from .fusions import build_fusion, check_fusion_name
+from .fusions import FUSIONS, build_fusion
 from .head import Head, LateHead
 from .modality import MODALITIES, modality_of
 from .model import MultimodalClassifier
@@ -41,32 +43,20 @@ def build_model(
 ) -> MultimodalClassifier:
     """Builds a model from flat settings.
 
+    Args not listed are those of `fuse.setting.Setting` of the same name.
+
     Args:
         fusion: one of `fusions.FUSIONS`; not used with a single modality.
-        modality: ``both``, or ``text`` or ``image`` for the ablation.
         text_in: features of a text token in the cache.
         image_in: features of an image patch in the cache.
         beside: features of further vectors of a sample that go to the head beside the fused one,
             each through a projection of its own, by name: modality, underscore, any word, as in
             ``{"text_vector": 384, "image_vector": 192}``; those of a modality that the model does
             not read are left out.
-        text_dim: features of a projected text token, and of a projected text vector beside.
-        image_dim: the same of the image; None means `text_dim`.
+        image_dim: None means `text_dim`.
         classes: number of classes.
-        dropout: probability in the fusion and the head.
-        input_dropout: probability with which an input feature is zeroed.
-        shared_input_dropout: the positions of a row share one mask of `input_dropout`: a feature
-            is zeroed in the whole row, and a step takes far less noise on sequences.
-        modality_dropout: probability with which a row loses its text or its image in training
-            (see `noise.ModalityDropout`); not used with a single modality.
+        modality_dropout: see `noise.ModalityDropout`; not used with a single modality.
         norm: ``standardise`` (call `fit_standardisation` before training), ``layer`` or ``none``.
-        heads: attention heads.
-        layers: layers of the ``encoder`` fusion.
-        ffn: feed-forward units of the ``encoder`` fusion.
-        rank: of the ``lowrank`` fusion.
-        directions: of the three attention fusions: ``text`` (text queries patches) or ``both``.
-        modality_embeddings: of the ``encoder`` fusion: a learned vector a modality.
-        pooling: ``mean``, ``first`` or ``attention``.
         text_pooling: pooling over text tokens; None means `pooling`.
         image_pooling: pooling over patches; None means `pooling`.
         head_dims: hidden sizes of the head.
@@ -75,9 +65,8 @@ def build_model(
         ValueError: an unknown name (the message lists the valid ones), a probability out of range,
             or sizes that the fusion cannot take (the message names the flag to change).
     """
-    if modality not in MODALITIES:
-        raise ValueError(f"unknown modality {modality!r}; valid: {', '.join(MODALITIES)}")
-    check_fusion_name(fusion)
+    check_name("modality", modality, MODALITIES)
+    check_name("fusion", fusion, FUSIONS)
     text_pooling = pooling if text_pooling is None else text_pooling
     image_pooling = pooling if image_pooling is None else image_pooling
     dims = {"text": text_dim, "image": text_dim if image_dim is None else image_dim}

@@ -50,9 +50,11 @@ without text or without image it is zero.
 
 from __future__ import annotations
 
+from mmsa_cache.names import check_name
+
 from .attention_fusions import DIRECTIONS, Attention, AttentionCombine, AttentionConcat, Encoder
 from .fusion import Fusion, FusionConfig
-from .projection import check_pooling
+from .projection import POOLINGS
 from .vector_fusions import Combine, Concat, Gated, Late, LowRank
 
 FUSIONS: dict[str, type[Fusion]] = {
@@ -72,14 +74,25 @@ NEEDS_EQUAL_DIMS = frozenset(name for name, fusion in FUSIONS.items() if fusion.
 NEEDS_HEADS = frozenset(name for name, fusion in FUSIONS.items() if fusion.has_heads)
 
 
-def check_fusion(name: str, *, text_dim: int, image_dim: int, heads: int) -> None:
-    """Checks a fusion's name and sizes without building it, all problems in one error.
+def build_fusion(name: str, config: FusionConfig) -> Fusion:
+    """Builds a fusion by name.
+
+    Args:
+        name: one of `FUSIONS`.
+        config: sizes and options; one that the fusion does not have is not used.
 
     Raises:
-        ValueError: unknown name, or sizes that the fusion cannot take; the message names the
-            setting to change.
+        ValueError: unknown name, pooling or directions, or sizes that the fusion cannot take; the
+            message names the setting to change.
     """
-    check_fusion_name(name)
+    check_name("fusion", name, FUSIONS)
+    check_name("pooling", config.text_pooling, POOLINGS)
+    check_name("pooling", config.image_pooling, POOLINGS)
+    check_name("directions", config.directions, DIRECTIONS)
+    for setting, value in (("layers", config.layers), ("rank", config.rank)):
+        if value < 1:
+            raise ValueError(f"{setting}: at least 1 is needed, received {value}")
+    text_dim, image_dim, heads = config.text_dim, config.image_dim, config.heads
     problems = []
     if name in NEEDS_EQUAL_DIMS and image_dim != text_dim:
         problems.append(
@@ -93,32 +106,4 @@ def check_fusion(name: str, *, text_dim: int, image_dim: int, heads: int) -> Non
         )
     if problems:
         raise ValueError(f"fusion {name!r}: " + "; ".join(problems))
-
-
-def check_fusion_name(name: str) -> None:
-    """Raises ValueError, with the valid names, when there is no such fusion."""
-    if name not in FUSIONS:
-        raise ValueError(f"unknown fusion {name!r}; valid: {', '.join(FUSIONS)}")
-
-
-def build_fusion(name: str, config: FusionConfig) -> Fusion:
-    """Builds a fusion by name.
-
-    Args:
-        name: one of `FUSIONS`.
-        config: sizes and options; one that the fusion does not have is not used.
-
-    Raises:
-        ValueError: unknown name, pooling or directions, or sizes that the fusion cannot take.
-    """
-    check_fusion(name, text_dim=config.text_dim, image_dim=config.image_dim, heads=config.heads)
-    check_pooling(config.text_pooling)
-    check_pooling(config.image_pooling)
-    if config.directions not in DIRECTIONS:
-        raise ValueError(
-            f"unknown directions {config.directions!r}; valid: {', '.join(DIRECTIONS)}"
-        )
-    for setting, value in (("layers", config.layers), ("rank", config.rank)):
-        if value < 1:
-            raise ValueError(f"{setting}: at least 1 is needed, received {value}")
     return FUSIONS[name](config)

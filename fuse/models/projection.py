@@ -11,6 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from mmsa_cache.names import check_name
+
 from .linear import Linear
 from .noise import Dropout
 
@@ -102,8 +104,7 @@ class Projection(nn.Module):
         shared_input_dropout: bool,
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"unknown norm {norm!r}; valid: {', '.join(NORMS)}")
+        check_name("norm", norm, NORMS)
         self.in_dim = in_dim
         self.out_dim = out_dim
         self.norm = norm
@@ -129,12 +130,6 @@ class Projection(nn.Module):
         return projected
 
 
-def check_pooling(kind: str) -> None:
-    """Raises ValueError, with the valid names, when there is no such pooling."""
-    if kind not in POOLINGS:
-        raise ValueError(f"unknown pooling {kind!r}; valid: {', '.join(POOLINGS)}")
-
-
 def as_mask(x: Tensor, mask: Tensor | None) -> Tensor:
     """The mask of a sequence ``(batch, tokens, dim)``, ``(batch, tokens)``, also for None."""
     return x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
@@ -158,7 +153,7 @@ class Pool(nn.Module):
 
     def __init__(self, kind: str, dim: int) -> None:
         super().__init__()
-        check_pooling(kind)
+        check_name("pooling", kind, POOLINGS)
         self.kind = kind
         self.score = Linear(dim, 1, bias=False) if kind == "attention" else None
 

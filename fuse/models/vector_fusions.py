@@ -19,7 +19,6 @@ class Concat(Fusion):
         self.text_pool, self.image_pool = config.pools()
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        """Fuses; see `Fusion.forward`."""
         t, v = self.pooled(pair)
         return torch.cat([t, v], dim=1), {"text": t, "image": v}
 
@@ -36,7 +35,6 @@ class Combine(Fusion):
         self.text_pool, self.image_pool = config.pools()
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        """Fuses; see `Fusion.forward`."""
         t, v = self.pooled(pair)
         return t + v, {"text": t, "image": v}
 
@@ -61,7 +59,6 @@ class Gated(Fusion):
         self.gate = Linear(image_dim + text_dim, text_dim, bias=False)
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        """Fuses; see `Fusion.forward`."""
         t, v = self.pooled(pair)
         z = self.gate(torch.cat([v, t], dim=1)).sigmoid()
         fused = z * self.image_linear(v).tanh() + (1 - z) * self.text_linear(t).tanh()
@@ -87,7 +84,6 @@ class LowRank(Fusion):
         self.image_factors = Linear(config.image_dim, factors)
 
     def forward(self, pair: Pair, need_weights: bool = False) -> Fused:
-        """Fuses; see `Fusion.forward`."""
         t, v = self.pooled(pair)
         products = self.text_factors(t) * self.image_factors(v)
         return products.unflatten(1, (self.rank, -1)).sum(dim=1), {"text": t, "image": v}
