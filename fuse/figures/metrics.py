@@ -77,7 +77,7 @@ def probability_score(labels: Codes, probabilities: Floats, names: Sequence[str]
 
 
 def selection_score(labels: Codes, probabilities: Floats) -> MetricScores:
-    """What of `probability_score` a model may be stopped and chosen by, at a fraction of its time.
+    """The metrics that stop training and choose models; faster than `probability_score`.
 
     Args:
         labels: True class codes, (rows,).

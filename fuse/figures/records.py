@@ -14,7 +14,7 @@ from .record import Count, Interval, Number, Record, Whole
 
 Metric = Literal["macro_f1", "accuracy", "neg_log_loss"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-"""What a model may be stopped and chosen by; more is better for each."""
+"""Metrics that stop training and choose models; higher is better."""
 
 
 class ClassScores(Record):

@@ -133,7 +133,7 @@ def build_loss(
     class_weights: Tensor | Sequence[float] | None = None,
     class_priors: Tensor | Sequence[float] | None = None,
 ) -> Loss:
-    """Builds a loss by name; a setting that the loss does not have is not used.
+    """Builds a loss by name; options that the loss does not have are ignored.
 
     Args:
         name: one of `LOSSES`.

@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FusionConfig:
-    """What a fusion is built from; it takes of this what it has."""
+    """Options of all fusions; each ignores those that it does not have."""
 
     text_dim: int
     """Features of a projected text token."""

@@ -79,7 +79,7 @@ def build_fusion(name: str, config: FusionConfig) -> Fusion:
 
     Args:
         name: one of `FUSIONS`.
-        config: sizes and options; one that the fusion does not have is not used.
+        config: sizes and options; those that the fusion does not have are ignored.
 
     Raises:
         ValueError: unknown name, pooling or directions, or sizes that the fusion cannot take; the

@@ -25,7 +25,7 @@ from .parts import Part, count
 from .projection import Standardise
 
 KERNEL = "kernel"
-"""Name of this model where a fusion's name is asked for."""
+"""Name of this model among those of the fusions."""
 JITTER = 1e-3
 """ε; rows that are doubled would make the kernel matrix singular."""
 SCALE = 30.0

@@ -46,7 +46,7 @@ Draw = Callable[[int], Tensor]
 
 
 class NoiseStream:
-    """Draws noise; which numbers come does not depend on how many are drawn at a time.
+    """Draws noise; the numbers do not depend on how many are drawn at a time.
 
     Args:
         seed: of the numbers.

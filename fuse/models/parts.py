@@ -31,7 +31,7 @@ def count(module: nn.Module) -> int:
 
 
 def describe_projection(name: str, part: Projection) -> Part:
-    """The projection of the input of a name."""
+    """The projection of an input."""
     axes = ("batch", AXES[name]) if name in AXES else ("batch",)
     module = f"{name}_projection" if name in AXES else f"beside.{name}"
     steps: list[str] = [] if part.norm == "none" else [part.norm]

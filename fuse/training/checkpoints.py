@@ -1,4 +1,4 @@
-"""Members in training, kept at the end of an epoch: safetensors, never pickled."""
+"""Checkpoints of members at the end of an epoch, as safetensors: nothing is pickled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmsa_cache.errors import ModelError
 from .task import Checkpoint, State
 
 SECONDS_BETWEEN = 10.0
-"""A member is kept at the first end of an epoch after so long, and at its last; what a kill costs.
+"""Shortest time between two checkpoints of a member, its last epoch aside; a kill loses as much.
 
 Pooled models take a fraction of a second an epoch: writing each would cost more than training."""
 

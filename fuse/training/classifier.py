@@ -1,4 +1,4 @@
-"""The model of a setting: made, fed from a bank, asked for probabilities."""
+"""Builds the model of a setting, feeds it from a bank, predicts with it."""
 
 from __future__ import annotations
 

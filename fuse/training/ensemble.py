@@ -39,7 +39,7 @@ class Blend:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """A final model: members of one setting, or of several that count alike; with one, a model."""
+    """A final model: the average of the members of one setting, or of several of equal weight."""
 
     blends: list[Blend]
     calibration: Calibration
@@ -73,7 +73,7 @@ class Ensemble:
         calibration: Calibration,
         dims: Sequence[Dims],
     ) -> Ensemble:
-        """Makes the members of `tensors`' result again.
+        """Rebuilds the members from the result of `tensors`.
 
         Args:
             settings: One a blend.

@@ -18,7 +18,7 @@ from mmsa_cache.features.bank import FeatureBank
 from .ensemble import Blend, Ensemble
 from .judging import JudgedPart, PartFits, judge, member_records
 from .plan import Part, plan
-from .task import Checkpoint, Fit, State, Task
+from .task import Checkpoint, Fit, Task
 from .trainer import fit_group
 
 
@@ -62,7 +62,7 @@ def train(
             the best value on its own held-out fold.
         refit: The folds' members only calibrate, and say after how many epochs training ends; the
             model's own, one a seed, learn from all development rows.
-        on_epoch: Called with each epoch's record, which also names its member.
+        on_epoch: Called with each epoch's record.
         stacked: See `trainer.fit_group`.
         checkpoint: See `trainer.fit_group`.
 
@@ -76,17 +76,15 @@ def train(
     fits: list[Fit] = []
 
     def fit_all(setting: Setting, tasks: list[Task]) -> list[Fit]:
-        first = len(fits)
         found = fit_group(
             setting,
             bank,
             tasks,
             names=names,
-            on_epoch=lambda place, record: on_epoch(
-                record.model_copy(update={"member": first + place + 1})
-            ),
+            on_epoch=on_epoch,
+            first=len(fits),
             stacked=stacked,
-            checkpoint=_Shifted(checkpoint, first),
+            checkpoint=checkpoint,
         )
         fits.extend(found)
         return found
@@ -104,7 +102,7 @@ def train(
         JudgedPart.of(part, of_part, bank, labels)
         for part, of_part in zip(parts, trained, strict=True)
     ]
-    judgement = judge(judged, member_records(parts, trained, fits, bank), bank, groups, names)
+    judgement = judge(judged, member_records(parts, trained, bank), bank, groups, names)
     blends = [
         Blend(setting, [fit.model for of_part in trained for fit in of_part[number].model])
         for number, setting in enumerate(settings)
@@ -116,19 +114,6 @@ def train(
         judgement.probabilities,
         judgement.figures,
     )
-
-
-class _Shifted(Checkpoint):
-    """The places of one group among those of a whole run."""
-
-    def __init__(self, inner: Checkpoint, first: int) -> None:
-        self._inner, self._first = inner, first
-
-    def load(self, place: int) -> State | None:
-        return self._inner.load(self._first + place)
-
-    def save(self, place: int, state: State) -> None:
-        self._inner.save(self._first + place, state)
 
 
 def _kept(setting: Setting, members: list[Fit], averaged: bool) -> list[Fit]:

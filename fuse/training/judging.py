@@ -1,4 +1,4 @@
-"""What the members of a final model are worth on rows they did not learn from."""
+"""Scores of a final model and of its members on rows that they were not trained on."""
 
 from __future__ import annotations
 
@@ -153,7 +153,6 @@ def judge(
 def member_records(
     parts: Sequence[Part],
     trained: Sequence[Sequence[PartFits]],
-    fits: Sequence[Fit],
     bank: FeatureBank,
 ) -> list[MemberRecord]:
     """A record a member of the folds.
@@ -161,11 +160,9 @@ def member_records(
     Args:
         parts: The outer parts.
         trained: Fits a part and setting.
-        fits: All fits, in the order of their member numbers.
         bank: Features of the labelled rows.
     """
     labels = bank.labels.cpu().numpy()
-    place = {id(fit): number for number, fit in enumerate(fits, start=1)}
     records = []
     for number in range(len(trained[0])):
         for outer, (part, every) in enumerate(zip(parts, trained, strict=True), start=1):
@@ -174,7 +171,7 @@ def member_records(
                 found = predict(fit.model, bank, part.judged, setting)
                 records.append(
                     MemberRecord(
-                        member=place[id(fit)],
+                        member=fit.kept.member,
                         setting=number + 1,
                         part=outer,
                         seed=task.seed,

@@ -28,7 +28,7 @@ class Part:
 
 
 def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protocol) -> list[Part]:
-    """Says which rows every member learns from.
+    """Plans which rows every member learns from.
 
     The development rows of an outer part are cut into folds that keep duplicate groups together.
     Each member trains without one fold, which decides when it stops; every row is so held out once

@@ -142,6 +142,7 @@ class Runner:
         model = self._scored()
         scores = self._validation_scores(model)
         record = EpochRecord(
+            member=self.place + 1,
             epoch=epoch,
             loss=loss,
             learning_rate=self.optimiser.param_groups[0]["lr"],

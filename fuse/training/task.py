@@ -1,4 +1,4 @@
-"""What a member learns from, how it got there, and where it is kept."""
+"""Training tasks, their results and progress, and the interface of checkpoints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A trained model and how it got there."""
+    """A trained model and its history."""
 
     model: Classifier
     kept: EpochRecord
@@ -45,7 +45,7 @@ class Fit:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a member stands after an epoch; what a checkpoint holds."""
+    """Progress of a member after an epoch, as a checkpoint holds it."""
 
     history: list[EpochRecord] = field(default_factory=list)
     best: int = -1
@@ -58,7 +58,7 @@ class Checkpoint:
     """Where members are kept at the end of an epoch; this one keeps nothing."""
 
     def load(self, place: int) -> State | None:
-        """What `save` was given for the member at this place of the group, or None."""
+        """What `save` was given for the member at this place of the run, or None."""
         return None
 
     def save(self, place: int, state: State) -> None:

@@ -52,9 +52,7 @@ def fit(
             )
         validation = np.empty(0, np.int64)
     task = Task(train, validation, seed)
-    return fit_group(
-        setting, bank, [task], names=names, on_epoch=lambda place, record: on_epoch(record)
-    )[0]
+    return fit_group(setting, bank, [task], names=names, on_epoch=on_epoch)[0]
 
 
 def fit_group(
@@ -63,7 +61,8 @@ def fit_group(
     tasks: Sequence[Task],
     *,
     names: Sequence[str],
-    on_epoch: Callable[[int, EpochRecord], None] = lambda place, record: None,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    first: int = 0,
     stacked: bool | None = None,
     whole_length: bool | None = None,
     checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
@@ -79,7 +78,8 @@ def fit_group(
         bank: The features.
         tasks: What each member learns from.
         names: Class names.
-        on_epoch: Called with a member's place in the group and each of its epochs' records.
+        on_epoch: Called with each epoch's record.
+        first: Number of members before these in the run; they are numbered and kept after those.
         stacked: Train members together as one program; default: on a GPU. The numbers are the
             same but for the order of additions.
         whole_length: Pad texts to the longest of the bank, not of the batch, which makes all
@@ -97,7 +97,7 @@ def fit_group(
     whole_length = stacked if whole_length is None else whole_length
     runners = [
         Runner(setting, bank, task, names, whole_length, place, checkpoint)
-        for place, task in enumerate(tasks)
+        for place, task in enumerate(tasks, start=first)
     ]
     # Members of a stack are equally large, take equally many steps an epoch, and begin together.
     stacks: dict[tuple[int, ...], list[Runner]] = {}
@@ -114,7 +114,7 @@ def fit_group(
 
 
 def _train(
-    runners: Sequence[Runner], program: Program, on_epoch: Callable[[int, EpochRecord], None]
+    runners: Sequence[Runner], program: Program, on_epoch: Callable[[EpochRecord], None]
 ) -> None:
     """Trains members side by side until each of them has stopped.
 
@@ -137,4 +137,4 @@ def _train(
                     runner.step()
         for runner, works, total in zip(runners, at_work, totals.tolist(), strict=True):
             if works:
-                on_epoch(runner.place, runner.finish_epoch(total / runner.steps))
+                on_epoch(runner.finish_epoch(total / runner.steps))

@@ -170,11 +170,11 @@ def resumed_training(bank: FeatureBank, folder: Path) -> float:
     tasks = [Task(every[every % 2 == k], every[every % 2 != k], k) for k in range(2)]
     setting = replace(SMALL, epochs=3)
 
-    def broken(place: int, record: EpochRecord) -> None:
+    def broken(record: EpochRecord) -> None:
         if record.epoch == 2:
             raise _BrokenOffError
 
-    def train(on_epoch: Callable[[int, EpochRecord], None], kept: Path) -> list[np.ndarray]:
+    def train(on_epoch: Callable[[EpochRecord], None], kept: Path) -> list[np.ndarray]:
         checkpoint = FolderCheckpoint(kept, seconds=0.0)
         fits = fit_group(
             setting, bank, tasks, names=CLASSES, on_epoch=on_epoch, checkpoint=checkpoint
@@ -183,8 +183,8 @@ def resumed_training(bank: FeatureBank, folder: Path) -> float:
 
     with contextlib.suppress(_BrokenOffError):
         train(broken, folder / "broken")
-    resumed = train(lambda place, record: None, folder / "broken")
-    whole = train(lambda place, record: None, folder / "whole")
+    resumed = train(lambda record: None, folder / "broken")
+    whole = train(lambda record: None, folder / "whole")
     return max(largest_difference(a, b) for a, b in zip(resumed, whole, strict=True))
 
 

@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from fuse.figures.metrics import probability_score, score
+from fuse.figures.records import EpochRecord
 from fuse.losses.losses import build_loss
 from fuse.models.fusions import FUSIONS
 from fuse.setting import Setting, parse, restore
@@ -433,7 +434,7 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(
     for breaks_at in range(1, 8):
         seen = 0
 
-        def kill(place: int, record: dict[str, object], at: int = breaks_at) -> None:
+        def kill(record: EpochRecord, at: int = breaks_at) -> None:
             nonlocal seen
             seen += 1
             if seen == at:
@@ -457,7 +458,7 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(
             tasks,
             names=NAMES,
             stacked=stacked,
-            on_epoch=lambda place, record, epochs=epochs: epochs.append(record),
+            on_epoch=lambda record, epochs=epochs: epochs.append(record),
             checkpoint=FolderCheckpoint(folder, seconds=0),
         )
         assert len(epochs) == 8 - breaks_at, "epochs that were kept were trained again"
