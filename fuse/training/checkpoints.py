@@ -65,15 +65,13 @@ class FolderCheckpoint(Checkpoint):
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path(place), save(tensors, {"state": json.dumps(skeleton)}))
 
-    def histories(self) -> list[tuple[int, list[EpochRecord]]]:
-        """Place and records of every member that is kept, by place; no tensor is read."""
-        found = []
+    def records(self) -> list[EpochRecord]:
+        """The epochs of all members that are kept, by member; no tensor is read."""
+        found: list[EpochRecord] = []
         for path in sorted(self._folder.glob("member-*.safetensors")):
             with _reading(path, self._folder), safe_open(path, "pt") as file:
                 state = dict(json.loads(file.metadata()["state"])["dict"])
-                history = _restored(state["history"], file)
-            records = [EpochRecord.model_validate(record) for record in history]
-            found.append((int(path.stem.removeprefix("member-")), records))
+                found += map(EpochRecord.model_validate, _restored(state["history"], file))
         return found
 
     def _path(self, place: int) -> Path:

@@ -162,9 +162,8 @@ def _train(
 
         if (path / CHECKPOINT).is_dir():
             say("Going on from what an interrupted run of the same left.")
-            for at, history in checkpoint.histories():
-                for record in history:
-                    keep(record.model_copy(update={"member": at + 1}))
+            for record in checkpoint.records():
+                keep(record)
         final = train_final(
             settings,
             bank,
@@ -191,9 +190,9 @@ def _write(
     """Writes every file of the run."""
     # Written anew in the order of members, which a stack or a resumed run did not keep.
     lines = JsonLines(run.path / "metrics.jsonl", fresh=True)
-    for member, fit in enumerate(final.fits, start=1):
+    for fit in final.fits:
         for epoch in fit.history:
-            _append(lines, epoch.model_copy(update={"member": member}))
+            _append(lines, epoch)
     lines.append("final", figures=scalars(final.figures.as_json()))
     save_file(final.ensemble.tensors(), run.path / MODEL_FILE)
     run.write(
