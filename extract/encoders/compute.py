@@ -32,14 +32,7 @@ def to_device(value: Tensor, device: torch.device) -> Tensor:
 def encoded(
     tokens: Tensor, lengths: list[int], pools: Iterable[Tensor], shared: Tensor | None
 ) -> Encoded:
-    """Features as they are stored.
-
-    Args:
-        tokens: (positions, dim)
-        lengths: Positions of each row.
-        pools: (batch, dim) each.
-        shared: (batch, shared_dim)
-    """
+    """Features as they are stored; see `Encoded` for the shapes, pools are (batch, dim) each."""
     return Encoded(
         to_storage(tokens),
         lengths,

@@ -52,17 +52,7 @@ def pick_states(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor
 def read_states(
     output: Any, layer: str | int, inner: Sequence[int], name: str
 ) -> tuple[Tensor, list[Tensor]]:
-    """The layer that is kept and the inner layers asked for, of an output of transformers.
-
-    Args:
-        output: With ``hidden_states``, unless only the last layer is wanted.
-        layer: ``last``, a number from 0, or ``average:K``.
-        inner: Numbers of inner layers.
-        name: The model, for errors.
-
-    Raises:
-        ModelError: As `pick_states` raises.
-    """
+    """The layer that is kept and the inner layers asked for, of an output of transformers."""
     kept = output.last_hidden_state
     if layer != "last":
         kept = pick_states(output.hidden_states, layer, name)

@@ -1,18 +1,17 @@
-"""The encoders that a command's settings mean: resolved, named, checked."""
+"""Resolves the encoders that settings name."""
 
 from __future__ import annotations
 
-from extract.encoders.image import ImageEncoder, ImageSpec, resolve_image, resolve_joint_image
+from extract.encoders.image import ImageSpec, resolve_image, resolve_joint_image
 from extract.encoders.options import Options
-from extract.encoders.text import TextEncoder, TextSpec, resolve_text
+from extract.encoders.text import TextSpec, resolve_text
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.native.device import pick_device
 
-Spec = TextSpec | ImageSpec
-Loaded = TextEncoder | ImageEncoder
 
-
-def resolve_encoder(settings: Settings, modality: str, compute: str = "float32") -> Spec:
+def resolve_encoder(
+    settings: Settings, modality: str, compute: str = "float32"
+) -> TextSpec | ImageSpec:
     """The encoder of one modality, resolved to local files but not loaded.
 
     Args:
@@ -21,12 +20,11 @@ def resolve_encoder(settings: Settings, modality: str, compute: str = "float32")
         compute: Precision of the forward pass.
     """
     if modality == "text":
-        return resolve_text_encoder(settings, compute)
-    return resolve_image_encoder(settings, compute)
+        return _resolve_text(settings, compute)
+    return _resolve_image(settings, compute)
 
 
-def resolve_text_encoder(settings: Settings, compute: str = "float32") -> TextSpec:
-    """See `resolve_encoder`."""
+def _resolve_text(settings: Settings, compute: str) -> TextSpec:
     text, joint = settings.text, settings.joint
     options = Options(text.layer, settings.extract.tokens, compute, text.pool_layers)
     if joint.model is None:
@@ -36,8 +34,7 @@ def resolve_text_encoder(settings: Settings, compute: str = "float32") -> TextSp
     )
 
 
-def resolve_image_encoder(settings: Settings, compute: str = "float32") -> ImageSpec:
-    """See `resolve_encoder`."""
+def _resolve_image(settings: Settings, compute: str) -> ImageSpec:
     image, joint = settings.image, settings.joint
     options = Options(image.layer, settings.extract.tokens, compute, image.pool_layers)
     if joint.model is not None:
@@ -56,7 +53,7 @@ def resolve_image_encoder(settings: Settings, compute: str = "float32") -> Image
 
 
 def computes_of(settings: Settings) -> tuple[str, ...]:
-    """Precisions that serve, the device's own first."""
+    """Precisions that a cache may have, the device's own first."""
     if settings.extract.compute != "auto":
         return (settings.extract.compute,)
     on_cpu = pick_device(settings.device).type == "cpu"

@@ -25,7 +25,7 @@ from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.identity import EncoderIdentity, Origin
 
 from .cached import Cache, copies_of, finished, locate
-from .encoders import compute_here, resolve_image_encoder, resolve_text_encoder
+from .encoders import compute_here, resolve_encoder
 from .live import encoded_now
 from .samples import classes_of, load_samples
 
@@ -101,36 +101,31 @@ class Session:
             SettingsError: There is no encoder of that name.
             ModelError: It cannot be found, or is not the one that the model was trained on.
         """
-        return self.text_encoder(name) if modality == "text" else self.image_encoder(name)
+        if (modality, name) not in self._resolved:
+            own = self.settings.with_encoder(modality, name)
+            spec = resolve_encoder(own, modality, compute_here(own))
+            trained_on = self._trained_on.get(modality, {}).get(name)
+            changed = spec.identity.changes_since(trained_on) if trained_on is not None else []
+            if changed:
+                raise ModelError(
+                    f"The {modality} encoder here is not the one that the model was trained on.",
+                    "Restore the encoder's files, or train the model again.",
+                    changed,
+                )
+            self._resolved[modality, name] = spec
+        return self._resolved[modality, name]
 
     def text_encoder(self, name: str = DEFAULT_ENCODER) -> TextSpec:
         """See `encoder`."""
-        if ("text", name) not in self._resolved:
-            own = self.settings.with_encoder("text", name)
-            self._keep("text", name, resolve_text_encoder(own, compute_here(own)))
-        found = self._resolved["text", name]
+        found = self.encoder("text", name)
         assert isinstance(found, TextSpec)
         return found
 
     def image_encoder(self, name: str = DEFAULT_ENCODER) -> ImageSpec:
         """See `encoder`."""
-        if ("image", name) not in self._resolved:
-            own = self.settings.with_encoder("image", name)
-            self._keep("image", name, resolve_image_encoder(own, compute_here(own)))
-        found = self._resolved["image", name]
+        found = self.encoder("image", name)
         assert isinstance(found, ImageSpec)
         return found
-
-    def _keep(self, modality: str, name: str, spec: TextSpec | ImageSpec) -> None:
-        trained_on = self._trained_on.get(modality, {}).get(name)
-        changed = spec.identity.changes_since(trained_on) if trained_on is not None else []
-        if changed:
-            raise ModelError(
-                f"The {modality} encoder here is not the one that the model was trained on.",
-                "Restore the encoder's files, or train the model again.",
-                changed,
-            )
-        self._resolved[modality, name] = spec
 
     def loaded(self, modality: str, name: str = DEFAULT_ENCODER) -> Encoder:
         """The model of `encoder`, on the device.

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import SettingsError
@@ -50,8 +51,6 @@ def report_split(rows: int) -> tuple[IntArray, IntArray]:
     Returns:
         Training rows and validation rows, indices in file order, in drawn order.
     """
-    import torch
-
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(47)).numpy()
     cut = int(0.8 * rows)
     return order[:cut].copy(), order[cut:].copy()
@@ -74,7 +73,7 @@ def grouped_folds(
     Raises:
         SettingsError: A class has fewer groups than folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
 
     members: dict[int, set[int]] = defaultdict(set)
     for label, group in zip(labels.tolist(), groups.tolist(), strict=True):

@@ -14,6 +14,7 @@ from extract.encoders.compat import prepare_torchvision
 from mmsa_cache.compose import session as session_module
 from mmsa_cache.compose.session import Session
 from mmsa_cache.config.loading import load_settings
+from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import ModelError
 from mmsa_cache.store.identity import EncoderIdentity, Origin
 from tests.support.data_folders import mmsa
@@ -57,15 +58,13 @@ PAIRS = [("default", "default"), ("short", "default")]
 def resolved(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts how often an encoder of a modality is resolved."""
     count: Counter[str] = Counter()
-    for modality in ("text", "image"):
-        name = f"resolve_{modality}_encoder"
-        real = getattr(session_module, name)
+    real = session_module.resolve_encoder
 
-        def counting(*arguments: Any, real: Any = real, modality: str = modality) -> Any:
-            count[modality] += 1
-            return real(*arguments)
+    def counting(settings: Settings, modality: str, compute: str) -> Any:
+        count[modality] += 1
+        return real(settings, modality, compute)
 
-        monkeypatch.setattr(session_module, name, counting)
+    monkeypatch.setattr(session_module, "resolve_encoder", counting)
     return count
 
 
