@@ -16,7 +16,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +72,13 @@ def bench(
     run_textbook(few[:batch_size], text, image, device)  # first calls set kernels up
     end_to_end, model_only, textbook = [], [], []
     timings: list[Timings] = []
-    sizes: dict[str, int] = {}
     peak = 0
     for turn in range(rounds):
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as locks:
-            jobs = []
-            for name, encoder in encoders.items():
-                writer = CacheWriter(Path(folder) / name, {"bench": name}, len(rows))
-                locks.enter_context(writer.lock(lambda: None))
-                jobs.append(Job(rows, readers[name], encoder, writer))
-            started = time.perf_counter()
-            spent = extract(
-                jobs, device, shard_rows=shard_rows, batch_size=batch_size, workers=workers
-            )
-            seconds = time.perf_counter() - started
-            sizes = {name: job.writer.bytes_done for name, job in zip(encoders, jobs, strict=True)}
-        timings.append(spent)
-        end_to_end.append(len(rows) / seconds)
+        whole = run_end_to_end(
+            rows, readers, encoders, device, shard_rows=shard_rows, batch_size=batch_size
+        )
+        timings.append(whole.timings)
+        end_to_end.append(len(rows) / whole.seconds)
         if not turn:
             unit = 1 if sys.platform == "darwin" else 1024
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -115,7 +106,7 @@ def bench(
         "encode_seconds": statistics.median(t.encode for t in timings),
         "write_seconds": statistics.median(t.write for t in timings),
         "peak_rss_bytes": peak,
-        "cache_bytes": sizes,
+        "cache_bytes": whole.sizes,
         "padded_float32_bytes": padded,
         "pairs": len(rows),
         "rounds": rounds,
@@ -123,6 +114,39 @@ def bench(
         "readers": workers.readers,
         "streams": workers.streams,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """One extraction, from files to sealed shards."""
+
+    seconds: float
+    timings: Timings
+    sizes: dict[str, int]
+    """Bytes of the cache, by modality."""
+
+
+def run_end_to_end(
+    rows: Sequence[Row],
+    readers: Mapping[str, Reader],
+    encoders: Mapping[str, TextEncoder | ImageEncoder],
+    device: torch.device,
+    *,
+    shard_rows: int,
+    batch_size: int,
+) -> EndToEnd:
+    """Extracts rows into a folder that is removed; readers and encoders are given by modality."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as locks:
+        jobs = []
+        for name, encoder in encoders.items():
+            writer = CacheWriter(Path(folder) / name, {"bench": name}, len(rows))
+            locks.enter_context(writer.lock(lambda: None))
+            jobs.append(Job(rows, readers[name], encoder, writer))
+        started = time.perf_counter()
+        timings = extract(jobs, device, shard_rows=shard_rows, batch_size=batch_size)
+        seconds = time.perf_counter() - started
+        sizes = {name: job.writer.bytes_done for name, job in zip(encoders, jobs, strict=True)}
+    return EndToEnd(seconds, timings, sizes)
 
 
 def _model_only(

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from extract.bench import run_textbook
+from extract.bench import run_end_to_end, run_textbook
 from extract.encoders.compute import precision
 from extract.encoders.transformer import load_model
-from extract.engine import extract
-from extract.plan import Job, Reader, Row, plan_batches, plan_rows, read_rows
+from extract.plan import Reader, Row, plan_batches, plan_rows, read_rows
 from extract.streams import Workers
-from mmsa_cache.store.writer import CacheWriter
 
 from .bench import Bench, evenly
-from .probes import Busy, count_calls, seconds_of, wait
+from .probes import Busy, count_calls, seconds_of
 
 END_TO_END = 0.9
 """Share of the compiled models' own rate that extraction should reach."""
@@ -76,22 +71,19 @@ def _end_to_end(
     """Files to sealed shards; posts a second of the last turn (the first one warms up)."""
     figures = bench.figures
     for turn in ("first turn", "last turn"):
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as locks:
-            jobs = []
-            for name, encoder in encoders.items():
-                writer = CacheWriter(Path(folder) / name, {"bench": name}, len(rows))
-                locks.enter_context(writer.lock(lambda: None))
-                jobs.append(Job(rows, readers[name], encoder, writer))
-            started = time.perf_counter()
-            with Busy(bench.device) as busy:
-                spent = extract(
-                    jobs, bench.device, shard_rows=_SHARD_ROWS, batch_size=bench.sizes.batch_size
-                )
-                wait(bench.device)
-            rate = len(rows) / (time.perf_counter() - started)
+        with Busy(bench.device) as busy:
+            whole = run_end_to_end(
+                rows,
+                readers,
+                encoders,
+                bench.device,
+                shard_rows=_SHARD_ROWS,
+                batch_size=bench.sizes.batch_size,
+            )
+        rate = len(rows) / whole.seconds
         figures.add(f"extraction end to end, {turn}", rate, "posts/s")
     for name in ("read", "encode", "write"):
-        figures.add(f"  {name}, threads' seconds in all", getattr(spent, name), "s")
+        figures.add(f"  {name}, threads' seconds in all", getattr(whole.timings, name), "s")
     with figures.attempt("device busy while extracting"):
         figures.add("device busy while extracting", busy.share)
         figures.add("  over time", busy.over_time())
