@@ -83,9 +83,10 @@ def bench_gpu(
     """Whether everything works on a GPU and how fast; needs no data, no weights and no hub."""
     from mmsa_cache.compose import bench_gpu as gpu
     from mmsa_cache.compose.gpu_bench.results import format_record
+    from mmsa_cache.compose.session import Session
 
     if pack is not None:
-        written = gpu.pack(call.settings(), pack)
+        written = gpu.pack(Session(call.settings()), pack)
         call.figures({"features": str(written), "bytes": written.stat().st_size})
         return
     record = gpu.bench_gpu(out, rehearse=rehearse, features=features)

@@ -6,15 +6,12 @@ from pathlib import Path
 
 import torch
 
-from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.splits import duplicate_groups
 from mmsa_cache.errors import DeviceError
 
-from .banks import open_bank
 from .gpu_bench import runner, stores
 from .gpu_bench.results import Record, StepResult
-from .samples import load_samples
+from .session import Session
 
 
 def bench_gpu(out: Path, *, rehearse: bool, features: Path | None) -> Record:
@@ -40,8 +37,6 @@ def bench_gpu(out: Path, *, rehearse: bool, features: Path | None) -> Record:
     return runner.run(out, rehearsal=rehearse, features=features, on_step=told)
 
 
-def pack(settings: Settings, folder: Path) -> Path:
+def pack(session: Session, folder: Path) -> Path:
     """Writes the mean-pooled features of the training split, to be carried to a GPU."""
-    samples = load_samples(settings, "train")
-    bank = open_bank(settings, "train", samples)
-    return stores.pack(bank, duplicate_groups(samples), folder)
+    return stores.pack(session.bank("train"), session.groups, folder)

@@ -305,6 +305,7 @@ def pictures(side: int) -> list[Tensor]:
 
 
 def direct_model(name: str) -> Any:
+    prepare_torchvision()
     import timm
 
     with torch.random.fork_rng():

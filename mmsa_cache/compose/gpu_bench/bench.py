@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from mmsa_cache.compose.encoders import resolve_encoder
 from mmsa_cache.compose.live import reader_of
-from mmsa_cache.compose.samples import load_samples
+from mmsa_cache.compose.session import Session
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
@@ -61,13 +61,13 @@ class Bench:
 
     def samples(self) -> list[Sample]:
         """All posts."""
-        settings = self.settings()
-        return [s for split in ("train", "test") for s in load_samples(settings, split)]
+        session = Session(self.settings())
+        return [*session.samples("train"), *session.samples("test")]
 
     def specs(self, compute: str) -> dict[str, Any]:
         """The resolved encoders by modality."""
-        settings = self.settings()
-        return {name: resolve_encoder(settings, name, compute) for name in MODALITIES}
+        session = Session(self.settings())
+        return {name: session.encoder(name).computed_in(compute) for name in MODALITIES}
 
     def readers(self) -> dict[str, Any]:
         """What reads a row, by modality."""
@@ -80,8 +80,6 @@ class Bench:
 
 def largest_difference(one: Any, other: Any) -> float:
     """max |a − b| of two arrays of numbers."""
-    import numpy as np
-
     return float(np.abs(np.asarray(one, np.float64) - np.asarray(other, np.float64)).max())
 
 
