@@ -11,7 +11,9 @@ import itertools
 import json
 import os
 import platform
+import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ TEMPORARY = ".tmp-"
 """Start of the names of unfinished files."""
 _PIECE = 8 << 20
 """Bytes of one write."""
+_OLD = 24 * 3600.0
+"""Seconds after which a temporary file of another machine is left over."""
 _count = itertools.count()
 
 
@@ -31,6 +35,20 @@ class Disk:
     def create(self, path: Path) -> int:
         """A new file's descriptor; an existing file or a link is never written to."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+
+    def append(self, path: Path, size: int) -> int:
+        """The descriptor of a file that is written to from its first ``size`` bytes on.
+
+        What lies behind them, an unfinished line, is cut off.
+        """
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+        os.ftruncate(descriptor, size)
+        return descriptor
+
+    def cut(self, descriptor: int, size: int) -> None:
+        """Takes back what was written behind the first ``size`` bytes, if possible."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, size)
 
     def write(self, descriptor: int, data: memoryview) -> int:
         """Writes some of the data; how many bytes."""
@@ -75,7 +93,7 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
-def write_new(path: Path, content: bytes, disk: Disk = DISK) -> None:
+def write_new(path: Path, content: bytes | memoryview, disk: Disk = DISK) -> None:
     """Writes a file that does not exist and waits until it is on the medium; removes a failed one.
 
     Raises:
@@ -160,6 +178,17 @@ def is_left(mark: str) -> bool:
     except (PermissionError, OverflowError):
         pass
     return False
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a temporary file belongs to no process any more: none of this machine, or too old."""
+    mark = re.search(rf"\.({re.escape(platform.node())}-\d+)\.\d+$", path.name)
+    if mark is not None:
+        return is_left(mark[1])
+    try:
+        return time.time() - path.lstat().st_mtime > _OLD
+    except OSError:
+        return False
 
 
 def read_plain(path: Path, limit: int, *, links: bool = True) -> bytes:

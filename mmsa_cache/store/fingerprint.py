@@ -40,7 +40,7 @@ def differences(
 
 
 def cache_name(encoder: str, fields: Mapping[str, JsonValue]) -> str:
-    """Folder name of a cache: the encoder's name and the first 8 digits of the fingerprint."""
+    """Folder name of features: the encoder's name and the first 8 digits of its fingerprint."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(encoder).name or encoder).strip("-.") or "encoder"
     return f"{slug}-{digest(fields)[:8]}"
 

@@ -64,8 +64,11 @@ class Origin(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     text: str | dict[str, str]
-    """Name of the text encoder's cache; by encoder where others than the default are used."""
+    """Folder of the text encoder's features; by encoder where others than the default are used."""
     image: str | dict[str, str]
     """The same of the image encoder."""
     classes: tuple[str, ...]
     """Class names in the order of their codes."""
+    data: str = ""
+    """Digest of the training rows: contents, labels and copies, in order; empty where it was not
+    recorded."""

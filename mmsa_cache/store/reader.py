@@ -1,136 +1,117 @@
-"""Opening and verifying a cache."""
+"""Opening and verifying the features of an encoder."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import functools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mmsa_cache.disk import parse_json, read_plain, write_atomically
-from mmsa_cache.errors import DamagedCacheError
-from mmsa_cache.native.cores import usable_cores
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
 
 from . import shard_file
-from .manifest import (
-    MANIFEST,
-    MAX_MANIFEST_BYTES,
-    RECEIPT,
-    Manifest,
-    ShardEntry,
-    note_path,
-    read_manifest,
-)
+from .encoder import StoredEncoder, read_encoder
+from .index import INDEX, Index, ShardEntry
+from .keys import Keys, KeyTable
+from .problems import again
 from .schema import Shard
-from .shard_file import AGAIN
-
-_TICK = 0.05
-"""Seconds in which two writes may get the same time from the system's clock."""
+from .verified import check_bytes, verify_touched
 
 
-def open_shards(directory: Path, *, verify: bool = True, name: str = MANIFEST) -> Iterator[Shard]:
-    """Opens the shards of a finished cache in order.
+@dataclass(frozen=True)
+class Features:
+    """The features of one encoder, mapped."""
+
+    folder: Path
+    encoder: StoredEncoder
+    shards: tuple[Shard, ...]
+
+    @functools.cached_property
+    def _table(self) -> KeyTable:
+        table = KeyTable()
+        for shard in self.shards:
+            table.add(shard.keys)
+        return table
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Number of each shard's first row, (shards + 1,)."""
+        return np.cumsum([0, *map(len, self.shards)], dtype=np.int64)
+
+    def places(self, keys: Keys) -> NDArray[np.int64]:
+        """Numbers of rows, counted over all shards; −1 where there is none, (rows,)."""
+        return self._table.places(keys)
+
+
+def open_features(folder: Path, *, verify: bool = True) -> Features:
+    """Maps all shards of an encoder; no descriptor is kept.
 
     Args:
-        directory: The cache's folder.
+        folder: The features.
         verify: Re-hash every file that was touched since it was last verified.
-        name: `RECEIPT` opens the sealed shards of an unfinished cache.
 
     Raises:
-        CacheNotFoundError: There is no finished cache.
+        CacheNotFoundError: Nothing is sealed there.
         DamagedCacheError: Names the file and what is wrong with it.
+        DeviceError: The system has no descriptor, map or memory left.
     """
-    manifest = read_manifest(directory, name)
-    if name == MANIFEST and not manifest.complete:
-        raise DamagedCacheError(f"{directory}: the manifest's shards lack rows.", AGAIN)
-    if verify:
-        _verify_touched(directory, manifest)
-    for entry in _published(directory, manifest, name):
-        yield _map(directory, entry, manifest)
-
-
-def _published(directory: Path, manifest: Manifest, name: str) -> tuple[ShardEntry, ...]:
-    """The shards that must be there: a receipt names one before it is published."""
-    entries = manifest.shards
-    if name == RECEIPT and entries and not (directory / entries[-1].name).exists():
-        return entries[:-1]
-    return entries
-
-
-def _verify_touched(directory: Path, manifest: Manifest) -> None:
-    """Hashes the shards whose size or times changed since they were last verified.
-
-    The change time, which no program can set, moves with every write; so what another program did
-    to a file is seen at the next open, and an untouched cache opens without being read through.
-
-    Raises:
-        DamagedCacheError: Names the first file that is not what was sealed.
-    """
-    note = note_path(directory)
-    known: dict[str, list[Any]] = {}
-    with contextlib.suppress(OSError, ValueError):
-        raw = parse_json(read_plain(note, MAX_MANIFEST_BYTES, links=False))
-        known = raw if isinstance(raw, dict) else {}
-    looked = time.time()
-    times = {entry.name: _times(directory, entry) for entry in manifest.shards}
-    now = {entry.name: [entry.sha256, *times[entry.name]] for entry in manifest.shards}
-    touched = [e for e in manifest.shards if known.get(e.name) != now[e.name]]
-    if not touched:
-        return
-    check_each(lambda entry: check_bytes(directory, entry), touched)
-    # Times are those from before the hashing: what was written meanwhile is hashed next time. So
-    # is what was written just before, since a further write may have got the same time.
-    settled = {
-        name: now[name] for name, (_, *last) in times.items() if max(last) < 1e9 * (looked - _TICK)
-    }
-    with contextlib.suppress(OSError):  # a cache that may only be read is hashed every time
-        write_atomically(note, json.dumps(settled).encode())
-
-
-def _times(directory: Path, entry: ShardEntry) -> tuple[int, int, int]:
-    found = check_size(directory, entry)
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def check_each(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntry]) -> None:
-    """Checks entries side by side: hashing releases the interpreter."""
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for _ in pool.map(check, entries):
-            pass
-
-
-def verify_cache(directory: Path) -> list[str]:
-    """Re-hashes every shard that was sealed; returns one line for each damaged file.
-
-    Raises:
-        CacheError: The manifest, or the receipt of an unfinished cache, cannot be read.
-    """
-    name = MANIFEST if (directory / MANIFEST).is_file() else RECEIPT
-    problems = []
-    manifest = read_manifest(directory, name)
-    for entry in _published(directory, manifest, name):
+    encoder = read_encoder(folder)
+    while True:
+        index = Index.read(folder)
+        if not index.entries:
+            raise CacheNotFoundError(f"Nothing is sealed in {folder}.", "Run mmsa extract.")
         try:
-            check_bytes(directory, entry)
-            _map(directory, entry, manifest)
+            if verify:
+                verify_touched(folder, list(index.entries.values()))
+            shards = tuple(_map(folder, entry, encoder) for entry in index.entries.values())
+        except DamagedCacheError:
+            if not index.changed():  # else its shards were merged just now
+                raise
+        else:
+            break
+    if len({(s.pools, s.tokens.shape[1:], s.shared is None) for s in shards}) > 1:
+        raise DamagedCacheError(f"{folder}: shards have different pools.", again(folder))
+    return Features(folder, encoder, shards)
+
+
+def verify_features(folder: Path) -> list[str]:
+    """Re-hashes every sealed shard; returns one line for each damaged file.
+
+    Raises:
+        CacheError: The index, or the encoder's record, cannot be read.
+    """
+    encoder, problems = read_encoder(folder), []
+    for entry in Index.read(folder).entries.values():
+        try:
+            check_bytes(folder, entry)
+            _map(folder, entry, encoder)
         except DamagedCacheError as error:
             problems.append(error.message)
-    if name == MANIFEST and not manifest.complete:
-        problems.append(f"{directory / MANIFEST}: its shards hold fewer rows than it states")
     return problems
 
 
-def check_size(directory: Path, entry: ShardEntry) -> os.stat_result:
-    return shard_file.check_size(directory / entry.name, entry.bytes)
+def _map(folder: Path, entry: ShardEntry, encoder: StoredEncoder) -> Shard:
+    path = folder / entry.file
+    return shard_file.map_shard(path, entry.rows, entry.bytes, encoder.fingerprint)
 
 
-def check_bytes(directory: Path, entry: ShardEntry) -> None:
-    shard_file.check_bytes(directory / entry.name, entry.bytes, entry.sha256)
+def refuse_older(root: Path) -> None:
+    """Refuses a store of an older schema.
+
+    Raises:
+        StaleCacheError: There is one.
+    """
+    old = next(root.glob("*/*/*/manifest.json"), None)
+    if old is not None and not (root / "features").exists():
+        raise StaleCacheError(
+            f"{old.parent} is a cache of schema 1, this program reads schema 2.",
+            "Run mmsa extract: it makes the new one in the same folder. "
+            "mmsa cache prune --unused --yes then removes the old files.",
+        )
 
 
-def _map(directory: Path, entry: ShardEntry, manifest: Manifest) -> Shard:
-    path = directory / entry.name
-    return shard_file.map_shard(path, entry.rows, entry.bytes, manifest.fingerprint)
+def has_index(folder: Path) -> bool:
+    """Whether anything was ever sealed in a folder."""
+    return (folder / INDEX).is_file()

@@ -1,12 +1,11 @@
 """The HDF5 names, shapes and dtypes of a shard: the one contract of both stages.
 
-A shard holds the features of some rows; a row is one (sample, variant), variant 0 the original.
+A shard holds the features of some rows of one encoder; a row is one input, see `keys`.
 
 ==============  =========================  ========  =============================================
 dataset         shape                      dtype     content
 ==============  =========================  ========  =============================================
-``guids``       (rows,)                    S*        sample name, UTF-8
-``variant``     (rows,)                    int32     0 = original, 1…K = augmented copies
+``keys``        (rows, 16)                 uint8     what a row was computed from
 ``operations``  (rows,)                    S*        augmentation used ("" for originals)
 ``offsets``     (rows + 1,)                int64     row r is ``tokens[offsets[r]:offsets[r+1]]``
 ``tokens``      (positions, dim)           float16   all kept positions, back to back, contiguous
@@ -14,36 +13,35 @@ dataset         shape                      dtype     content
 ``shared``      (rows, shared_dim)         float16   joint models only: the shared space's embedding
 ==============  =========================  ========  =============================================
 
-File attributes: ``schema`` (version) and ``fingerprint`` (sha256 hex of the cache's fields).
+File attributes: ``schema`` (version) and ``fingerprint`` (sha256 hex of the encoder's fields).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
-DATASETS = ("guids", "variant", "operations", "offsets", "tokens", "pooled")
+from .keys import KEY_BYTES, Keys
+
+SCHEMA_VERSION: Literal[2] = 2
+DATASETS = ("keys", "operations", "offsets", "tokens", "pooled")
 SHARED = "shared"
 """Dataset of a joint model's embeddings, and the name of that pool."""
 FEATURE_DTYPE = np.dtype("<f2")
 
 
-def shard_name(index: int) -> str:
-    """File name of the index-th shard."""
-    return f"shard-{index:05d}.h5"
-
-
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The features of consecutive rows."""
+    """The features of some rows."""
 
-    guids: list[str]
-    variant: NDArray[np.int32]
+    keys: Keys
+    """(rows, 16)"""
+    operations: Sequence[str]
     """(rows,)"""
-    operations: list[str]
     offsets: NDArray[np.int64]
     """(rows + 1,)"""
     tokens: NDArray[np.float16]
@@ -55,9 +53,9 @@ class Shard:
     """(rows, shared_dim)"""
 
     def __post_init__(self) -> None:
-        rows, dim = len(self.guids), self.tokens.shape[-1]
+        rows, dim = len(self.keys), self.tokens.shape[-1]
         shapes = {
-            "variant": (self.variant.shape, (rows,)),
+            "keys": (self.keys.shape, (rows, KEY_BYTES)),
             "operations": ((len(self.operations),), (rows,)),
             "offsets": (self.offsets.shape, (rows + 1,)),
             "tokens": (self.tokens.shape, (int(self.offsets[-1]), dim)),
@@ -72,3 +70,29 @@ class Shard:
             wrong.append("offsets: must start at 0 and never fall")
         if wrong:
             raise ValueError("A shard's parts do not fit together: " + "; ".join(wrong))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the features."""
+        shared = 0 if self.shared is None else self.shared.nbytes
+        return self.tokens.nbytes + self.pooled.nbytes + shared
+
+    def take(self, rows: NDArray[np.int64]) -> Shard:
+        """Some of its rows, copied.
+
+        Args:
+            rows: Their numbers, rising.
+        """
+        spans = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        return Shard(
+            self.keys[rows],
+            [self.operations[row] for row in rows],
+            np.cumsum([0, *map(len, spans)], dtype=np.int64),
+            np.concatenate([self.tokens[:0], *spans]),
+            self.pooled[rows],
+            self.pools,
+            None if self.shared is None else self.shared[rows],
+        )

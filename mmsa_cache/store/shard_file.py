@@ -6,11 +6,11 @@ where it is exactly what this program writes: plain, contiguous, unfiltered data
 
 from __future__ import annotations
 
-import contextlib
+import io
 import math
-import mmap
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,41 +22,57 @@ from mmsa_cache import hashing
 from mmsa_cache.errors import DamagedCacheError
 
 from . import schema
+from .keys import KEY_BYTES
+from .problems import MISSING, REPAIR, exhausted, unreadable
 from .schema import Shard
 
-AGAIN = "Delete this cache folder and run mmsa extract again."
 _MAX_ATTRIBUTE_BYTES = 1 << 16
+_ALIGNED = 64
+"""Bytes that datasets begin at a multiple of, so that they can be used where they lie."""
 
 
-def encode(shard: Shard, digest: str) -> bytes:
-    """The file of a shard.
+def encode(shards: Sequence[Shard], fingerprint: str) -> memoryview:
+    """The file of one shard, or of several as one.
 
     Args:
-        shard: The features.
-        digest: The cache's fingerprint.
+        shards: The features, all with the same pools.
+        fingerprint: The encoder's.
     """
-    with h5py.File("shard", "w", libver="v110", driver="core", backing_store=False) as file:
+    content = io.BytesIO()
+    first = shards[0]
+    offsets, end = [np.zeros(1, np.int64)], 0
+    for shard in shards:
+        offsets.append(shard.offsets[1:] + end)
+        end += int(shard.offsets[-1])
+    with h5py.File(
+        content, "w", libver="v110", alignment_threshold=1, alignment_interval=_ALIGNED
+    ) as file:
         file.attrs["schema"] = schema.SCHEMA_VERSION
-        file.attrs["fingerprint"] = np.bytes_(digest)
-        file.create_dataset("guids", data=_fixed(shard.guids))
-        file.create_dataset("variant", data=shard.variant.astype("<i4"))
-        file.create_dataset("operations", data=_fixed(shard.operations))
-        file.create_dataset("offsets", data=shard.offsets.astype("<i8"))
-        file.create_dataset("tokens", data=_stored(shard.tokens))
-        pooled = file.create_dataset("pooled", data=_stored(shard.pooled))
-        pooled.attrs["pools"] = _fixed(list(shard.pools))
-        if shard.shared is not None:
-            file.create_dataset(schema.SHARED, data=_stored(shard.shared))
-        file.flush()
-        content: bytes = file.id.get_file_image()
-    return content
+        file.attrs["fingerprint"] = np.bytes_(fingerprint)
+        file.create_dataset("keys", data=np.concatenate([shard.keys for shard in shards]))
+        operations = [operation for shard in shards for operation in shard.operations]
+        file.create_dataset("operations", data=_fixed(operations))
+        file.create_dataset("offsets", data=np.concatenate(offsets).astype("<i8"))
+        _store(file, "tokens", [shard.tokens for shard in shards])
+        _store(file, "pooled", [shard.pooled for shard in shards])
+        file["pooled"].attrs["pools"] = _fixed(first.pools)
+        if first.shared is not None:
+            _store(file, schema.SHARED, [s.shared for s in shards if s.shared is not None])
+    return content.getbuffer()
 
 
-def _stored(values: NDArray[np.float16]) -> NDArray[Any]:
-    return values.astype(schema.FEATURE_DTYPE, copy=False)
+def _store(file: h5py.File, name: str, parts: Sequence[NDArray[np.float16]]) -> None:
+    """Writes a dataset part by part, so that a large one is not in memory twice."""
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    dataset = file.create_dataset(name, shape, schema.FEATURE_DTYPE)
+    row = 0
+    for part in parts:
+        if part.size:
+            dataset[row : row + len(part)] = part
+        row += len(part)
 
 
-def _fixed(texts: list[str]) -> NDArray[np.bytes_]:
+def _fixed(texts: Sequence[str]) -> NDArray[np.bytes_]:
     """Fixed-length UTF-8 bytes (HDF5 keeps those in place, without a heap); at least one byte."""
     encoded = [text.encode() for text in texts]
     return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
@@ -71,14 +87,14 @@ def check_size(path: Path, size: int) -> os.stat_result:
     try:
         found = path.lstat()
     except FileNotFoundError as error:
-        raise DamagedCacheError(f"{path} is missing.", AGAIN) from error
+        raise DamagedCacheError(f"{path} is missing.", MISSING) from error
     except OSError as error:
-        raise DamagedCacheError(f"{path} cannot be read: {error.strerror}.", AGAIN) from error
+        raise unreadable(path, error) from error
     if not stat.S_ISREG(found.st_mode):
         kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
-        raise DamagedCacheError(f"{path} is {kind}, not a shard.", AGAIN)
+        raise DamagedCacheError(f"{path} is {kind}, not a shard.", REPAIR)
     if found.st_size != size:
-        raise DamagedCacheError(f"{path} has {found.st_size} bytes, sealed were {size}.", AGAIN)
+        raise DamagedCacheError(f"{path} has {found.st_size} bytes, sealed were {size}.", REPAIR)
     return found
 
 
@@ -92,44 +108,44 @@ def check_bytes(path: Path, size: int, sha256: str) -> None:
     try:
         found = hashing.file_sha256(path)
     except OSError as error:
-        raise DamagedCacheError(f"{path} cannot be read: {error.strerror}.", AGAIN) from error
+        raise unreadable(path, error) from error
     if found != sha256:
         raise DamagedCacheError(
             f"{path} was changed after it was sealed "
             f"(sha256 {found[:12]}…, sealed {sha256[:12]}…).",
-            AGAIN,
+            REPAIR,
         )
 
 
-def map_shard(path: Path, rows: int, size: int, digest: str) -> Shard:
-    """Opens a shard without trusting it.
+def map_shard(path: Path, rows: int, size: int, fingerprint: str) -> Shard:
+    """Opens a shard without trusting it; the map keeps no descriptor.
 
     Args:
         path: The file.
         rows: Rows that it must have.
         size: Bytes that it must have.
-        digest: Fingerprint of the cache that it must belong to.
+        fingerprint: Of the encoder that it must belong to.
 
     Raises:
         DamagedCacheError: It is anything else than what `encode` gives.
+        DeviceError: The system has no descriptor, map or memory left.
     """
     check_size(path, size)
     try:
-        with contextlib.closing(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)) as file:
-            group = h5py.h5g.open(file, b"/")
+        with path.open("rb") as content, h5py.File(content, "r") as file:
+            group = h5py.h5g.open(file.id, b"/")
             names = _names(group)
-            if _bytes_of(group, b"fingerprint").item().decode() != digest:
-                raise _RefusedError("belongs to another cache (fingerprint)")
+            if _bytes_of(group, b"fingerprint").item().decode() != fingerprint:
+                raise _RefusedError("belongs to another encoder (fingerprint)")
             datasets = {name: _dataset(group, name) for name in names}
             pools = tuple(p.decode() for p in _bytes_of(datasets["pooled"], b"pools").tolist())
             places = {
                 name: (item.dtype, item.shape, item.get_offset()) for name, item in datasets.items()
             }
         _check_shapes(places, rows, len(pools), size)
-        parts = _map_arrays(path, places)
+        parts = _map_arrays(path, places, size)
         return Shard(
-            [guid.decode() for guid in parts["guids"].tolist()],
-            parts["variant"],
+            parts["keys"],
             [operation.decode() for operation in parts["operations"].tolist()],
             parts["offsets"],
             parts["tokens"],
@@ -138,9 +154,14 @@ def map_shard(path: Path, rows: int, size: int, digest: str) -> Shard:
             parts.get(schema.SHARED),
         )
     except _RefusedError as error:
-        raise DamagedCacheError(f"{path}: {error}.", AGAIN) from error
+        raise DamagedCacheError(f"{path}: {error}.", REPAIR) from error
+    except MemoryError as error:
+        raise unreadable(path, error) from error
     except _UNREADABLE as error:  # also places beyond the end of the file
-        raise DamagedCacheError(f"{path}: is not a readable shard ({error}).", AGAIN) from error
+        found = unreadable(path, error)
+        if isinstance(found, DamagedCacheError):
+            found = DamagedCacheError(f"{path}: is not a readable shard ({error}).", REPAIR)
+        raise found from error
 
 
 class _RefusedError(Exception):
@@ -178,8 +199,7 @@ def _check_shapes(places: dict[str, _Place], rows: int, pools: int, size: int) -
     """Refuses datasets that do not fit together, or into the file."""
     positions, dim = places["tokens"][1][0], places["tokens"][1][-1]
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
-        "guids": ((rows,), "S"),
-        "variant": ((rows,), "<i4"),
+        "keys": ((rows, KEY_BYTES), "|u1"),
         "operations": ((rows,), "S"),
         "offsets": ((rows + 1,), "<i8"),
         "tokens": ((positions, dim), "<f2"),
@@ -225,15 +245,20 @@ def _bytes_of(owner: Any, name: bytes) -> NDArray[np.bytes_]:
     return value
 
 
-def _map_arrays(path: Path, places: dict[str, _Place]) -> dict[str, NDArray[Any]]:
+def _map_arrays(path: Path, places: dict[str, _Place], size: int) -> dict[str, NDArray[Any]]:
     """Arrays on one copy-on-write map of a file: processes share it, none can change the file."""
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    import torch  # its maps keep no descriptor, those of Python before 3.13 do
+
+    try:
+        mapped = torch.from_file(os.fsdecode(path), shared=False, size=size, dtype=torch.uint8)
+    except RuntimeError as error:  # size and kind of the file were checked
+        raise exhausted(path, str(error).splitlines()[0]) from error
+    content = mapped.numpy()
     parts: dict[str, NDArray[Any]] = {}
     for name, (dtype, shape, offset) in places.items():
         if offset is None or not math.prod(shape):  # HDF5 stores nothing of an empty dataset
             parts[name] = np.empty(shape, dtype)
             continue
-        array: NDArray[Any] = np.ndarray(shape, dtype, mapped, offset)
+        array: NDArray[Any] = np.ndarray(shape, dtype, content.data, offset)
         parts[name] = array if array.flags.aligned else array.copy()
     return parts

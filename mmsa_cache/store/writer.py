@@ -1,9 +1,8 @@
-"""Writing and sealing a cache.
+"""Writing the features of one encoder, by one process or by many.
 
-A shard is made in memory, hashed, written under a temporary name, fsynced, entered in the
-receipt ``manifest.partial.json``, renamed, and its directory fsynced. The receipt comes before the
-rename, so every published shard has its hash. When the last shard is there the receipt becomes
-``manifest.json``. Nothing published is ever opened for writing again.
+A shard is made in memory, hashed, written under a temporary name, fsynced, renamed, and entered in
+the index. What is not in the index does not count; what is in it is never written again. Writers
+share rows without talking: the first one to seal a row wins.
 """
 
 from __future__ import annotations
@@ -11,152 +10,262 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+import numpy as np
+from numpy.typing import NDArray
 
-from mmsa_cache import hashing
 from mmsa_cache.disk import (
     DISK,
     TEMPORARY,
     Disk,
     discard,
+    is_left_over,
     make_folders,
+    own_mark,
     sync,
-    write_atomically,
     write_new,
     writing,
 )
-from mmsa_cache.errors import CacheError, DamagedCacheError
+from mmsa_cache.errors import DamagedCacheError
 
 from . import shard_file
-from .fingerprint import Fields
-from .lookup import check_fields
-from .manifest import MANIFEST, RECEIPT, Manifest, ShardEntry, lock_path, read_manifest
-from .reader import check_bytes, check_each, check_size
-from .schema import Shard, shard_name
-from .shard_file import AGAIN
+from .encoder import ENCODER, StoredEncoder, read_encoder
+from .index import Change, Index, ShardEntry
+from .keys import Keys, KeyTable
+from .locks import locked
+from .schema import Shard
+
+MERGED_BYTES = 512 << 20
+"""Bytes that shards are merged to."""
+_MOST_SMALL = 8
+"""Shards below half of that which may stand beside each other."""
+_marks = itertools.count()
 
 
-class CacheWriter:
-    """Publishes the shards of one cache; what an earlier run published stays.
+class FeatureWriter:
+    """Adds rows to the features of one encoder.
 
     Args:
-        directory: Folder of this cache.
-        fields: Its fingerprint's fields.
-        rows: Rows in all.
+        root: The store.
+        encoder: Whose features.
         disk: What it is written to.
+
+    Attributes:
+        folder: Where they are.
     """
 
-    def __init__(self, directory: Path, fields: Fields, rows: int, disk: Disk = DISK) -> None:
-        self._directory = directory
-        self._manifest = Manifest(fields=fields, rows=rows, shards=())
-        self._fingerprint = hashing.digest(fields)
+    def __init__(self, root: Path, encoder: StoredEncoder, disk: Disk = DISK) -> None:
+        self.folder = encoder.folder(root)
+        self._encoder = encoder
+        self._fingerprint = encoder.fingerprint
         self._disk = disk
+        self._index = Index(self.folder)
+        self._keys = KeyTable()
+        self._known: set[str] = set()
 
     @contextlib.contextmanager
-    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Holds the cache's lock; calls ``waiting`` once if another process has it.
+    def claim(self, waiting: Callable[[], None], part: tuple[int, int] = (0, 1)) -> Iterator[None]:
+        """Keeps other processes from computing the same part of the rows.
+
+        Args:
+            waiting: Called once if another process computes it.
+            part: Number of the part from 0, and of parts.
 
         Raises:
             DiskError: Nothing can be written there.
-            StaleCacheError: The cache there was made from something else.
-            DamagedCacheError: A sealed shard is not what was sealed.
+            CacheError: What is there cannot be continued.
         """
-        lock = FileLock(lock_path(self._directory))
-        with writing(self._directory):
-            make_folders(self._directory.parent, self._disk)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                waiting()
-                lock.acquire()
-        try:
-            with writing(self._directory):
-                make_folders(self._directory, self._disk)  # another process may have removed it
-                self._recover()
+        claim = self.folder.parent / f".{self.folder.name}.{part[0] + 1}-of-{part[1]}.claim"
+        with contextlib.ExitStack() as stack:
+            with writing(self.folder):
+                make_folders(self.folder.parent, self._disk)
+                stack.enter_context(locked(claim, waiting))
+                self._prepare()
             yield
-        finally:
-            lock.release()
 
-    @property
-    def complete(self) -> bool:
-        return (self._directory / MANIFEST).is_file()
+    def _prepare(self) -> None:
+        """Makes the folder, takes away what killed writers left, reads what is sealed."""
+        with self._lock():
+            make_folders(self.folder, self._disk)
+            if (self.folder / ENCODER).exists():
+                there = read_encoder(self.folder)
+                encoder = self._encoder.also_named(there)
+                if encoder != there:
+                    encoder.write(self.folder, self._disk)
+            else:
+                self._encoder.write(self.folder, self._disk)
+            self._index = Index.read(self.folder)
+            self._sweep()
+            missing = [e for e in self._index.entries.values() if not self._has_file(e)]
+            if missing:  # deleted to be made again
+                change = Change(drop=tuple(entry.name for entry in missing))
+                self._index.append(change, self._disk)
+        self._refresh()
 
-    @property
-    def done(self) -> int:
-        """Number of shards that are published (always the first ones)."""
-        return len(self._manifest.shards)
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        with locked(self.folder.parent / f".{self.folder.name}.lock"):
+            yield
 
-    @property
-    def rows_done(self) -> int:
-        return sum(entry.rows for entry in self._manifest.shards)
+    def _has_file(self, entry: ShardEntry) -> bool:
+        return (self.folder / entry.file).exists()
 
-    @property
-    def bytes_done(self) -> int:
-        """Size of the published shards."""
-        return sum(entry.bytes for entry in self._manifest.shards)
+    def _sweep(self) -> None:
+        """Removes files that no index names; the lock is held, so nobody is about to name them."""
+        named = {entry.file for entry in self._index.entries.values()}
+        for path in self.folder.glob("*.h5"):
+            if path.name not in named and not path.name.startswith(TEMPORARY):
+                self._disk.remove(path)
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            if is_left_over(path):
+                discard(path, self._disk)
 
-    def _recover(self) -> None:
-        """Resumes an earlier run: keeps sealed shards, removes temporary files."""
-        for path in self._directory.glob(f"{TEMPORARY}*"):
-            self._disk.remove(path)
-        name = MANIFEST if self.complete else RECEIPT
-        if not (self._directory / name).is_file():
-            return
-        found = read_manifest(self._directory, name)
-        check_fields(self._directory, found, self._manifest.fields)
-        # Where the receipt was written and the rename was not, the shard is made again.
-        kept = list(itertools.takewhile(lambda e: os.path.lexists(self._place(e)), found.shards))
-        # A finished cache is only looked over; it is hashed where it is opened or verified.
-        check = check_size if self.complete else check_bytes
-        check_each(lambda entry: check(self._directory, entry), kept)
-        missing = found.shards[len(kept) :]
-        later = [entry for entry in missing[1:] if os.path.lexists(self._place(entry))]
-        if missing and (self.complete or later):
-            raise DamagedCacheError(f"{self._place(missing[0])} is missing.", AGAIN)
-        self._manifest = found.with_shards(kept)
+    def _refresh(self) -> None:
+        """Looks at what other writers added since."""
+        while True:
+            if self._index.changed():
+                self._index = Index.read(self.folder)
+            if not self._known <= self._index.entries.keys():
+                self._keys, self._known = KeyTable(), set()  # merged, or removed, by somebody
+            try:
+                for entry in self._index.entries.values():
+                    if entry.name not in self._known:
+                        self._keys.add(self._map(entry).keys)
+                        self._known.add(entry.name)
+            except DamagedCacheError:
+                if not self._index.changed():  # else it was merged just now
+                    raise
+            else:
+                return
 
-    def _place(self, entry: ShardEntry) -> Path:
-        return self._directory / entry.name
+    def _map(self, entry: ShardEntry) -> Shard:
+        path = self.folder / entry.file
+        return shard_file.map_shard(path, entry.rows, entry.bytes, self._fingerprint)
 
-    def publish(self, shard: Shard) -> None:
-        """Seals the next shard.
+    def has(self, keys: Keys) -> NDArray[np.bool_]:
+        """Which rows are sealed by now, (rows,).
 
         Raises:
-            DiskError: It was not sealed.
+            CacheError: What another writer added cannot be read.
         """
-        content = shard_file.encode(shard, self._fingerprint)
+        self._refresh()
+        return self._keys.places(keys) >= 0
+
+    @property
+    def rows(self) -> int:
+        """Sealed rows."""
+        return self._index.rows
+
+    @property
+    def bytes(self) -> int:
+        """Size of the sealed shards."""
+        return self._index.bytes
+
+    def publish(self, shard: Shard) -> int:
+        """Seals rows, without those that another writer sealed meanwhile.
+
+        Args:
+            shard: The rows, each once.
+
+        Returns:
+            Rows that were sealed.
+
+        Raises:
+            DiskError: None was.
+        """
+        with (
+            writing(self.folder),
+            self._written([shard]) as (temporary, entry),
+            self._lock(),
+        ):
+            new = ~self.has(shard.keys)
+            if new.all():
+                self._seal(temporary, entry)
+                return entry.rows
+            if not new.any():
+                return 0
+            with self._written([shard.take(np.flatnonzero(new))]) as (rest, fewer):
+                self._seal(rest, fewer)
+            return fewer.rows
+
+    @contextlib.contextmanager
+    def _written(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
+        """A temporary file of one shard; it goes unless it is sealed."""
+        content = shard_file.encode(shards, self._fingerprint)
         digest = hashlib.sha256(content).hexdigest()
-        entry = ShardEntry(
-            name=shard_name(self.done), rows=len(shard.guids), bytes=len(content), sha256=digest
-        )
-        grown = self._manifest.with_shards((*self._manifest.shards, entry))
-        temporary = self._directory / f"{TEMPORARY}{entry.name}"
-        with writing(self._place(entry)):
-            write_new(temporary, content, self._disk)
-            try:
-                write_atomically(self._directory / RECEIPT, grown.as_bytes(), self._disk)
-                self._disk.rename(temporary, self._place(entry))
-            except BaseException:
+        entry = ShardEntry(sha256=digest, rows=sum(map(len, shards)), bytes=len(content))
+        temporary = self.folder / f"{TEMPORARY}shard.{own_mark()}.{next(_marks)}"
+        write_new(temporary, content, self._disk)
+        try:
+            yield temporary, entry
+        finally:
+            if temporary.exists():
                 discard(temporary, self._disk)
-                raise
-            sync(self._directory, self._disk)
-        self._manifest = grown
+
+    def _seal(self, temporary: Path, entry: ShardEntry, drop: tuple[str, ...] = ()) -> None:
+        """Gives a shard its name and enters it in the index; the lock is held."""
+        self._disk.rename(temporary, self.folder / entry.file)
+        try:
+            sync(self.folder, self._disk)
+            self._index.append(Change(add=entry, drop=drop), self._disk)
+        except BaseException:
+            discard(self.folder / entry.file, self._disk)
+            raise
 
     def finish(self) -> None:
-        """Turns the receipt into the manifest.
+        """Merges small shards, if there are many.
 
         Raises:
-            CacheError: Rows are missing.
-            DiskError: The cache stays unfinished.
+            DiskError: Some were not merged; nothing is lost.
         """
-        if self.complete:
-            return
-        if not self._manifest.complete:
-            raise CacheError(f"{self._directory}: rows are missing, the cache stays unfinished.")
-        with writing(self._directory / MANIFEST):
-            self._disk.rename(self._directory / RECEIPT, self._directory / MANIFEST)
-            sync(self._directory, self._disk)
+        with writing(self.folder), self._lock():
+            self._refresh()
+            small = [e for e in self._index.entries.values() if e.bytes < MERGED_BYTES // 2]
+            if len(small) <= _MOST_SMALL:
+                return
+            for group in _groups(small):
+                self._replace(group, [self._map(entry) for entry in group])
+
+    def keep_only(self, keys: Keys) -> int:
+        """Drops all rows but some.
+
+        Returns:
+            Bytes that were freed.
+
+        Raises:
+            DiskError: Some stay.
+        """
+        wanted, before = KeyTable(), self._index.bytes
+        wanted.add(keys)
+        with writing(self.folder), self._lock():
+            self._refresh()
+            before = self._index.bytes
+            for entry in list(self._index.entries.values()):
+                shard = self._map(entry)
+                kept = np.flatnonzero(wanted.places(shard.keys) >= 0)
+                if len(kept) < len(shard):
+                    self._replace([entry], [shard.take(kept)] if len(kept) else [])
+        return before - self._index.bytes
+
+    def _replace(self, entries: Sequence[ShardEntry], shards: Sequence[Shard]) -> None:
+        """Puts one shard in the place of some; the lock is held."""
+        names = tuple(entry.name for entry in entries)
+        if shards:
+            with self._written(shards) as (temporary, entry):
+                self._seal(temporary, entry, names)
+        else:
+            self._index.append(Change(drop=names), self._disk)
+        for old in entries:
+            self._disk.remove(self.folder / old.file)
+
+
+def _groups(entries: Sequence[ShardEntry]) -> list[list[ShardEntry]]:
+    """Entries in order, in groups of about `MERGED_BYTES`; single ones are left out."""
+    groups: list[list[ShardEntry]] = [[]]
+    for entry in entries:
+        if groups[-1] and sum(e.bytes for e in groups[-1]) + entry.bytes > MERGED_BYTES:
+            groups.append([])
+        groups[-1].append(entry)
+    return [group for group in groups if len(group) > 1]

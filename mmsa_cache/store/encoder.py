@@ -1,0 +1,113 @@
+"""Whose features a folder holds: ``encoder.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+from mmsa_cache import hashing
+from mmsa_cache.disk import DISK, Disk, parse_json, read_plain, write_atomically
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
+from mmsa_cache.names import DEFAULT_ENCODER
+from mmsa_cache.validation import validated
+
+from .fingerprint import Fields, cache_name
+from .identity import EncoderIdentity
+from .problems import again, unreadable
+from .schema import SCHEMA_VERSION
+
+ENCODER = "encoder.json"
+FEATURES = "features"
+"""Folder of all features in a store."""
+_MAX_BYTES = 1 << 20
+
+
+def _of_fields(value: object) -> object:
+    return EncoderIdentity.of_fields(value) if isinstance(value, dict) else value
+
+
+class StoredEncoder(BaseModel):
+    """An encoder, and how it was asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[2] = Field(default=SCHEMA_VERSION, alias="schema")
+    identity: Annotated[EncoderIdentity, BeforeValidator(_of_fields)] = Field(alias="fields")
+    names: tuple[str, ...] = (DEFAULT_ENCODER,)
+    """Its names in the settings."""
+    told: Annotated[Fields, Strict()] = Field(default_factory=dict)
+    """The sections of the settings that led to it."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of the libraries that it was first computed with."""
+
+    @classmethod
+    def of(
+        cls,
+        identity: EncoderIdentity,
+        names: tuple[str, ...] = (DEFAULT_ENCODER,),
+        told: Fields | None = None,
+        versions: dict[str, str] | None = None,
+    ) -> StoredEncoder:
+        """A record by its values."""
+        values = {"names": names, "told": told or {}, "versions": versions or {}}
+        return cls.model_validate({"fields": identity, **values})
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the fields, hex."""
+        return hashing.digest(self.identity.fields)
+
+    def folder(self, root: Path) -> Path:
+        """Its folder in a store."""
+        name = cache_name(self.identity.name, self.identity.fields)
+        return root / FEATURES / self.identity.modality / name
+
+    def write(self, folder: Path, disk: Disk = DISK) -> None:
+        """Writes it; the folder must be there.
+
+        Raises:
+            DiskError: It stays as it was.
+        """
+        content = self.model_dump(mode="json", by_alias=True)
+        content["fields"] = self.identity.fields
+        text = json.dumps(content, indent=1, sort_keys=True)
+        write_atomically(folder / ENCODER, text.encode() + b"\n", disk)
+
+    def also_named(self, other: StoredEncoder) -> StoredEncoder:
+        """This record as asked for last, under the names of both."""
+        names = tuple(dict.fromkeys((*other.names, *self.names)))
+        return self.model_copy(update={"names": names, "versions": other.versions or self.versions})
+
+
+def read_encoder(folder: Path) -> StoredEncoder:
+    """Reads whose features a folder holds.
+
+    Raises:
+        CacheNotFoundError: It holds none.
+        StaleCacheError: They are of another schema.
+        DamagedCacheError: The record is not what was written.
+    """
+    path = folder / ENCODER
+    try:
+        raw = parse_json(read_plain(path, _MAX_BYTES, links=False))
+    except FileNotFoundError as error:
+        raise CacheNotFoundError(
+            f"There are no features in {folder}.", "Run mmsa extract."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error, again(folder)) from error
+    found = raw.get("schema") if isinstance(raw, dict) else None
+    if found not in (None, SCHEMA_VERSION):
+        raise StaleCacheError(
+            f"{path} has schema {str(found)[:20]}, this program reads {SCHEMA_VERSION}.",
+            "Extract again into another --cache folder.",
+        )
+    message = f"{path} is not the record of an encoder."
+    stored = validated(StoredEncoder, raw, message, again(folder), DamagedCacheError)
+    expected = cache_name(stored.identity.name, stored.identity.fields)
+    if folder.name != expected:
+        raise DamagedCacheError(f"{path} belongs into a folder {expected}.", again(folder))
+    return stored

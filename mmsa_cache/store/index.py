@@ -1,0 +1,159 @@
+"""The index of a feature folder: which shards are sealed, appended to line by line.
+
+Each line states one shard that was added and the shards whose rows it took over. A line counts when
+it is complete: what a killed writer left of one is cut off by the next writer.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+
+from mmsa_cache.disk import DISK, Disk, parse_json, read_plain, write_atomically
+from mmsa_cache.errors import DamagedCacheError
+
+from .problems import again, unreadable
+
+INDEX = "index.jsonl"
+MAX_INDEX_BYTES = 1 << 30
+"""A line takes about 200 bytes."""
+
+_Count = Annotated[int, Strict(), Field(gt=0, lt=1 << 48)]
+_Name = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+class ShardEntry(BaseModel):
+    """What the index says of one shard."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    rows: _Count
+    bytes: _Count
+
+    @property
+    def name(self) -> str:
+        """Shards are named by their content."""
+        return self.sha256[:16]
+
+    @property
+    def file(self) -> str:
+        """Its file's name."""
+        return f"{self.name}.h5"
+
+
+class Change(BaseModel):
+    """One line: a shard that was added, and those that it replaces; None only removes some."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    add: ShardEntry | None = None
+    drop: tuple[_Name, ...] = ()
+
+    def line(self) -> bytes:
+        """The line, with a checksum."""
+        content = self.model_dump_json()
+        return f'{{"change": {content}, "crc32": {zlib.crc32(content.encode())}}}\n'.encode()
+
+
+@dataclass(slots=True)
+class Index:
+    """The sealed shards of a feature folder, in the order in which they were added."""
+
+    folder: Path
+    entries: dict[str, ShardEntry] = field(default_factory=dict)
+    size: int = 0
+    """Bytes of the complete lines that were read."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Index:
+        """Reads an index; an empty one where there is none.
+
+        Raises:
+            DamagedCacheError: It is not what was written.
+            DeviceError: The system has no descriptor or memory left.
+        """
+        index = cls(folder)
+        try:
+            content = read_plain(index.path, MAX_INDEX_BYTES, links=False)
+        except FileNotFoundError:
+            return index
+        except (OSError, ValueError) as error:
+            raise unreadable(index.path, error, again(folder)) from error
+        complete = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(complete.splitlines(), start=1):
+            index._apply(_parsed(line, f"{index.path}:{number}", folder), number)
+        index.size = len(complete)
+        return index
+
+    @property
+    def path(self) -> Path:
+        return self.folder / INDEX
+
+    @property
+    def rows(self) -> int:
+        return sum(entry.rows for entry in self.entries.values())
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.entries.values())
+
+    def changed(self) -> bool:
+        """Whether another writer added something since it was read."""
+        try:
+            return self.path.stat().st_size != self.size
+        except OSError:
+            return self.size != 0
+
+    def append(self, change: Change, disk: Disk = DISK) -> None:
+        """Adds a line; the store's lock must be held and the index be the present one.
+
+        Raises:
+            OSError: It was not added.
+        """
+        line = change.line()
+        if not self.size:
+            write_atomically(self.path, line, disk)
+        else:
+            descriptor = disk.append(self.path, self.size)
+            try:
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[disk.write(descriptor, rest) :]
+                disk.fsync(descriptor)
+            except BaseException:
+                disk.cut(descriptor, self.size)
+                raise
+            finally:
+                os.close(descriptor)
+        self._apply(change, 0)
+        self.size += len(line)
+
+    def _apply(self, change: Change, line: int) -> None:
+        for name in change.drop:
+            if self.entries.pop(name, None) is None:
+                where = f"{self.path}:{line}"
+                raise DamagedCacheError(f"{where}: drops an unknown shard.", again(self.folder))
+        if change.add is not None:
+            self.entries[change.add.name] = change.add
+
+
+def _parsed(line: bytes, where: str, folder: Path) -> Change:
+    try:
+        content = parse_json(line)
+        if not isinstance(content, dict) or content.keys() != {"change", "crc32"}:
+            raise ValueError("it has other keys")
+        change = Change.model_validate(content["change"])
+        if change.line() != line + b"\n":
+            raise ValueError("its checksum or its form is wrong")
+    except (ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise DamagedCacheError(
+            f"{where}: not a line of an index ({reason}).", again(folder)
+        ) from error
+    return change

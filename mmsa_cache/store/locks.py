@@ -1,0 +1,64 @@
+"""Locks of the store, also where the file system has no ``flock``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+_NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP}
+"""What network disks answer; where ``flock`` is not there at all, filelock itself falls back."""
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds a lock; where ``flock`` does not work, as on some network disks, a lock file.
+
+    Args:
+        path: The lock's file.
+        waiting: Called once if another process has it.
+
+    Raises:
+        OSError: The file cannot be made.
+    """
+    lock: BaseFileLock = FileLock(path)
+    try:
+        _acquire(lock, waiting)
+    except OSError as error:
+        if error.errno not in _NO_FLOCK:
+            raise
+        lock = SoftFileLock(path.with_name(f"{path.name}.soft"))
+        _acquire(lock, waiting)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def held_if_free(path: Path) -> Iterator[bool]:
+    """Holds a lock if no process has it; gives whether it does."""
+    try:
+        with locked(path, _give_up):
+            yield True
+    except _TakenError:
+        yield False
+
+
+class _TakenError(Exception):
+    """Another process has the lock."""
+
+
+def _give_up() -> None:
+    raise _TakenError
+
+
+def _acquire(lock: BaseFileLock, waiting: Callable[[], None]) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()

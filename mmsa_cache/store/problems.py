@@ -1,0 +1,33 @@
+"""Errors of files of the store: damage, and what the system has run out of."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from mmsa_cache.errors import DamagedCacheError, DeviceError, MmsaError
+
+REPAIR = "Delete the file and run mmsa extract: it computes the rows again."
+MISSING = "Run mmsa extract: it computes the rows of missing shards again."
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
+
+
+def again(folder: Path) -> str:
+    """What to do about a folder that cannot be repaired."""
+    return f"Delete the folder {folder} and run mmsa extract again."
+
+
+def unreadable(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
+    """The error of a file that could not be read: damage, or a limit of the system."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _EXHAUSTED):
+        return exhausted(path, str(getattr(error, "strerror", "") or error or "no memory"))
+    return DamagedCacheError(f"{path} cannot be read: {error}", hint)
+
+
+def exhausted(path: Path, reason: str) -> DeviceError:
+    """A limit of the system, which says nothing of the file."""
+    return DeviceError(
+        f"{path} cannot be opened now: {reason}.",
+        "Nothing is damaged. Raise the limit (ulimit -n for files, ulimit -v and vm.max_map_count "
+        "for maps), or close other programs.",
+    )

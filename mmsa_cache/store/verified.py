@@ -1,0 +1,72 @@
+"""Which shards are still as they were when they were last hashed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mmsa_cache.disk import parse_json, read_plain, write_atomically
+from mmsa_cache.native.cores import usable_cores
+
+from . import shard_file
+from .index import MAX_INDEX_BYTES, ShardEntry
+
+NOTE = ".verified.json"
+_TICK = 0.05
+"""Seconds in which two writes may get the same time from the system's clock."""
+
+
+def verify_touched(folder: Path, entries: Sequence[ShardEntry]) -> None:
+    """Hashes the shards whose size or times changed since they were last verified.
+
+    The change time, which no program can set, moves with every write; so what another program did
+    to a file is seen at the next open, and an untouched store opens without being read through.
+
+    Raises:
+        DamagedCacheError: Names the first file that is not what was sealed.
+    """
+    note = folder / NOTE
+    known: dict[str, list[Any]] = {}
+    with contextlib.suppress(OSError, ValueError):
+        raw = parse_json(read_plain(note, MAX_INDEX_BYTES, links=False))
+        known = raw if isinstance(raw, dict) else {}
+    looked = time.time()
+    times = {entry.name: _times(folder, entry) for entry in entries}
+    now = {entry.name: [entry.sha256, *times[entry.name]] for entry in entries}
+    touched = [entry for entry in entries if known.get(entry.name) != now[entry.name]]
+    if not touched:
+        return
+    check_each(lambda entry: check_bytes(folder, entry), touched)
+    # Times are those from before the hashing: what was written meanwhile is hashed next time. So
+    # is what was written just before, since a further write may have got the same time.
+    settled = {
+        name: now[name] for name, (_, *last) in times.items() if max(last) < 1e9 * (looked - _TICK)
+    }
+    with contextlib.suppress(OSError):  # a store that may only be read is hashed every time
+        write_atomically(note, json.dumps(settled).encode())
+
+
+def check_each(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntry]) -> None:
+    """Checks entries side by side: hashing releases the interpreter."""
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for _ in pool.map(check, entries):
+            pass
+
+
+def check_bytes(folder: Path, entry: ShardEntry) -> None:
+    """Re-hashes a shard.
+
+    Raises:
+        DamagedCacheError: It is not what was sealed.
+    """
+    shard_file.check_bytes(folder / entry.file, entry.bytes, entry.sha256)
+
+
+def _times(folder: Path, entry: ShardEntry) -> tuple[int, int, int]:
+    found = shard_file.check_size(folder / entry.file, entry.bytes)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
