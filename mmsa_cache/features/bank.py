@@ -277,12 +277,11 @@ class BankChoice:
 
 def _row_table(features: ModalityFeatures, guids: list[str], partial: bool) -> Tensor:
     """(samples, variants) row numbers, −1 where a sample has no such variant."""
-    place = {guid: i for i, guid in enumerate(guids)}
-    sample = torch.tensor([place.get(guid, -1) for guid in features.guids])
-    known = sample >= 0
-    variant = torch.tensor(features.variants)
-    table = torch.full((len(guids), int(variant.max()) + 1), -1)
-    table[sample[known], variant[known]] = known.nonzero().squeeze(1)
+    table = features.table
+    if len(table) != len(guids):
+        raise DamagedCacheError(
+            f"{features.name} has rows of {len(table)} samples, wanted are {len(guids)}."
+        )
     missing = [guids[i] for i in (table[:, 0] < 0).nonzero().squeeze(1).tolist()]
     if missing and not partial:
         raise DamagedCacheError(

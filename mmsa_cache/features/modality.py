@@ -7,61 +7,95 @@ machine share the pages) or are one tensor on the GPU.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmsa_cache.errors import DamagedCacheError, SettingsError
-from mmsa_cache.store.reader import open_shards
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
+from mmsa_cache.store.keys import KEY_BYTES, as_keys
+from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
-from mmsa_cache.store.shard_file import AGAIN
+
+from .gather import gathered, parts_of
+from .rows import WantedRows
 
 
 class ModalityFeatures:
-    """All cached rows of one modality.
+    """Cached rows of one modality.
 
     Args:
-        shards: The rows, in order.
+        shards: Where the rows are.
         name: What to call this in errors.
+        rows: Numbers of the rows that are wanted, counted over all shards; default: all.
+        table: Rows of each sample, the original first, −1 where there is none, (samples, variants);
+            default: a sample a row.
+
+    Raises:
+        DamagedCacheError: There are no rows, or the shards do not fit together.
     """
 
-    def __init__(self, shards: Iterable[Shard], name: str) -> None:
+    def __init__(
+        self,
+        shards: Iterable[Shard],
+        name: str,
+        rows: NDArray[np.int64] | None = None,
+        table: NDArray[np.int64] | None = None,
+    ) -> None:
         found = list(shards)
-        if not found:
+        rows = np.arange(sum(map(len, found))) if rows is None else rows
+        if not len(rows):
             raise DamagedCacheError(f"{name}: the cache holds no rows.")
         self.name = name
         self.pools = found[0].pools
         other = next((i for i, shard in enumerate(found) if shard.pools != self.pools), None)
         if other is not None:
             raise DamagedCacheError(f"{name}: shard {other} has other pools than the first.")
-        self.guids = [guid for shard in found for guid in shard.guids]
-        self.variants: list[int] = _joined([shard.variant for shard in found]).tolist()
-        _check_rows(self.guids, self.variants, name)
-        self.pooled = _joined([shard.pooled for shard in found])
+        parts, block = parts_of(found, rows)
+        self.pooled = gathered([shard.pooled for shard, _, _ in parts], parts)
         """(rows, pools, dim) float16"""
-        shared = [shard.shared for shard in found if shard.shared is not None]
-        self.shared = _joined(shared) if len(shared) == len(found) else None
+        shared = [shard.shared for shard, _, _ in parts if shard.shared is not None]
+        self.shared = gathered(shared, parts) if len(shared) == len(parts) else None
         """(rows, shared_dim) float16, of joint models"""
-        self._blocks = [torch.from_numpy(shard.tokens) for shard in found]
-        self._block = torch.arange(len(found)).repeat_interleave(
-            torch.tensor([len(shard.guids) for shard in found])
-        )
-        self._start = _joined([shard.offsets[:-1] for shard in found])
-        self._length = _joined([np.diff(shard.offsets) for shard in found])
+        self.table = torch.from_numpy(np.arange(len(rows))[:, None] if table is None else table)
+        """(samples, variants) int64"""
+        self._blocks = [torch.from_numpy(shard.tokens) for shard, _, _ in parts]
+        self._block = torch.from_numpy(block)
+        self._start = gathered([shard.offsets[:-1] for shard, _, _ in parts], parts)
+        self._length = gathered([np.diff(shard.offsets) for shard, _, _ in parts], parts)
         self._longest = int(self._length.max())
-        self._equally_long = int(self._length.min()) == self._longest
+        # Blocks of equally long rows are read row by row; others position by position.
+        self._equally_long = int(self._length.min()) == self._longest and all(
+            len(block) == self._longest * len(shard)
+            for block, (shard, _, _) in zip(self._blocks, parts, strict=True)
+        )
         self._grids: dict[int, Tensor] = {}
 
     @classmethod
-    def open(cls, directory: Path) -> ModalityFeatures:
-        """Opens a finished cache after re-hashing it."""
-        return cls(open_shards(directory), str(directory))
+    def open(cls, folder: Path, rows: WantedRows, *, verify: bool = True) -> ModalityFeatures:
+        """Opens the rows of some samples.
+
+        Args:
+            folder: The features of an encoder.
+            rows: What is wanted of them.
+            verify: Re-hash every file that was touched since it was last verified.
+
+        Raises:
+            CacheNotFoundError: Some of them are not there.
+            DamagedCacheError: A file is not what was sealed.
+        """
+        features = open_features(folder, verify=verify)
+        places = features.places(rows.keys)
+        missing = int((places < 0).sum())
+        if missing:
+            raise CacheNotFoundError(
+                f"{missing} of {len(places)} rows are not in {folder}.",
+                "Run mmsa extract: it computes what is missing.",
+            )
+        return cls(features.shards, str(folder), places, rows.table)
 
     @classmethod
     def absent(cls, dim: int, vectors: Mapping[str, int], positions: int) -> ModalityFeatures:
@@ -76,8 +110,7 @@ class ModalityFeatures:
         shared = np.zeros((1, vectors[SHARED]), FEATURE_DTYPE) if SHARED in vectors else None
         width = next(iter(pools.values()), dim)
         shard = Shard(
-            [""],
-            np.zeros(1, np.int32),
+            as_keys([bytes(KEY_BYTES)]),
             [""],
             np.array([0, positions]),
             np.zeros((positions, width), FEATURE_DTYPE),
@@ -85,7 +118,7 @@ class ModalityFeatures:
             tuple(pools),
             shared,
         )
-        return cls([shard], "a missing modality")
+        return cls([shard], "a missing modality", table=np.full((1, 1), -1))
 
     @property
     def dim(self) -> int:
@@ -261,28 +294,6 @@ class ModalityFeatures:
             chosen = (owners == number).nonzero().squeeze(1)
             features.index_copy_(0, chosen, blocks[number].index_select(0, places[chosen]))
         return features
-
-
-def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
-    """One tensor; NumPy copies in one thread, which a busy machine does not slow down."""
-    return torch.from_numpy(np.concatenate(parts))
-
-
-def _check_rows(guids: Sequence[str], variants: Sequence[int], name: str) -> None:
-    """Every sample must have the variants 0, 1, … once each; tables are as wide as the largest.
-
-    Raises:
-        DamagedCacheError: One does not.
-    """
-    count = Counter(guids)
-    distinct = set(zip(guids, variants, strict=True))
-    wrong = next((g for g, v in distinct if not 0 <= v < count[g]), None)
-    if wrong is not None or len(distinct) < len(guids):
-        raise DamagedCacheError(
-            f"{name}: the variants of {'a sample' if wrong is None else repr(wrong)} are not 0, 1, "
-            "… once each.",
-            AGAIN,
-        )
 
 
 def split_pools(pools: str) -> list[str]:

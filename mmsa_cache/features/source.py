@@ -15,10 +15,10 @@ from mmsa_cache.disk import is_left, own_mark
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import OWN_PAIR, EncoderPair
 from mmsa_cache.native.memory import release
-from mmsa_cache.store.reader import open_shards
 
 from .bank import BankChoice, FeatureBank
 from .modality import ModalityFeatures
+from .rows import WantedRows
 
 _GRIDS = ".grids-"
 
@@ -31,17 +31,25 @@ class BankSource:
     """Of the caches, by modality and name of the encoder."""
     pair: EncoderPair
     """Encoders of the bank that is opened at once; others when they are first needed."""
+    rows: Mapping[str, WantedRows]
+    """What is wanted of them, by modality."""
     guids: tuple[str, ...]
     labels: tuple[int, ...]
     grids: Mapping[tuple[str, int], Path] = field(default_factory=dict)
     """Files of grids made once, by image encoder and side."""
 
     @classmethod
-    def of(cls, bank: FeatureBank, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> BankSource:
-        """The source of banks whose features come from caches.
+    def of(
+        cls,
+        bank: FeatureBank,
+        rows: Mapping[str, WantedRows],
+        pairs: Sequence[EncoderPair] = (OWN_PAIR,),
+    ) -> BankSource:
+        """The source of banks whose features come from a store.
 
         Args:
             bank: One of them.
+            rows: Its rows, by modality.
             pairs: Their encoders.
         """
         folders = {}
@@ -49,10 +57,10 @@ class BankSource:
             found = bank.using(*pair)
             folders["text", pair[0]] = Path(found.text.name).resolve()
             folders["image", pair[1]] = Path(found.image.name).resolve()
-        return cls(folders, pairs[0], tuple(bank.guids), tuple(bank.labels.tolist()))
+        return cls(folders, pairs[0], rows, tuple(bank.guids), tuple(bank.labels.tolist()))
 
     def open(self, device: str) -> FeatureBank:
-        """Maps the caches, without hashing them again, and moves them to a device."""
+        """Maps the features, without hashing them again, and moves them to a device."""
         choice = BankChoice(self._map, self.guids, self.labels)
         choice.device = torch.device(device)
         return choice.bank(*self.pair)
@@ -61,7 +69,7 @@ class BankSource:
         folder = self.folders.get((modality, name))
         if folder is None:
             raise SettingsError(f"The {modality} encoder {name!r} was not opened beforehand.")
-        found = ModalityFeatures(open_shards(folder, verify=False), str(folder))
+        found = ModalityFeatures.open(folder, self.rows[modality], verify=False)
         for (encoder, side), path in self.grids.items():
             if (modality, name) == ("image", encoder):
                 found.use_averaged(side, torch.from_numpy(np.load(path, mmap_mode="c")))
@@ -71,6 +79,7 @@ class BankSource:
 @contextlib.contextmanager
 def shared_grids(
     bank: FeatureBank,
+    rows: Mapping[str, WantedRows],
     sides: Iterable[int],
     folder: Path,
     pairs: Sequence[EncoderPair] = (OWN_PAIR,),
@@ -79,11 +88,12 @@ def shared_grids(
 
     Args:
         bank: An opened bank on the CPU.
+        rows: See `BankSource.of`.
         sides: Cells along each side; sides that an encoder cannot give are left out.
         folder: Where the temporary files go.
         pairs: See `BankSource.of`.
     """
-    source = BankSource.of(bank, pairs)
+    source = BankSource.of(bank, rows, pairs)
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     place = folder / f"{_GRIDS}{own_mark()}"

@@ -1,0 +1,53 @@
+"""Chosen rows of several shards as one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmsa_cache.store.schema import Shard
+
+Part = tuple[Shard, NDArray[np.int64], NDArray[np.int64]]
+"""A shard, the rows of the result that it gives, and its own numbers of these rows."""
+
+
+def parts_of(
+    shards: Sequence[Shard], rows: NDArray[np.int64]
+) -> tuple[list[Part], NDArray[np.int64]]:
+    """The shards that hold some rows.
+
+    Args:
+        shards: All shards.
+        rows: Numbers of the rows, counted over all shards.
+
+    Returns:
+        The parts, and of each row the number of its part, (rows,).
+    """
+    starts = np.cumsum([0, *map(len, shards)])
+    shard_of = np.searchsorted(starts, rows, side="right") - 1
+    used, part_of = np.unique(shard_of, return_inverse=True)
+    part_of = part_of.reshape(-1)
+    parts: list[Part] = []
+    for number, shard in enumerate(used.tolist()):
+        chosen = np.flatnonzero(part_of == number)
+        parts.append((shards[shard], chosen, rows[chosen] - starts[shard]))
+    return parts, part_of
+
+
+def gathered(values: Sequence[NDArray[Any]], parts: Sequence[Part]) -> Tensor:
+    """Chosen rows as one tensor; NumPy copies in one thread, which a busy machine does not slow.
+
+    Args:
+        values: An array of each part, a value a row of its shard.
+        parts: The rows that are chosen.
+    """
+    count = sum(len(to) for _, to, _ in parts)
+    result = np.empty((count, *values[0].shape[1:]), values[0].dtype)
+    for own, (_, to, at) in zip(values, parts, strict=True):
+        result[to] = own[at]
+    return torch.from_numpy(result)

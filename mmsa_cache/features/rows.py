@@ -1,0 +1,55 @@
+"""The rows of features that samples need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsa_cache.store.keys import Keys, as_keys, content_keys, sortable, variant_key
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRows:
+    """The distinct rows of one modality, and which of them each sample has. Picklable."""
+
+    keys: Keys
+    """(rows, 16), in the order in which samples need them first"""
+    table: NDArray[np.int64]
+    """(samples, 1 + copies): places in `keys`, the original first; −1 where there is no copy"""
+
+    @property
+    def shared(self) -> int:
+        """Rows that are needed more than once, counted without the first time."""
+        return int((self.table >= 0).sum()) - len(self.keys)
+
+
+def wanted_rows(
+    digests: NDArray[np.uint8], copies: Sequence[int] | NDArray[np.int64], augmentation: str
+) -> WantedRows:
+    """The rows that samples need: originals in order, then the copies sample by sample.
+
+    Args:
+        digests: sha256 of each sample's content, (samples, 32).
+        copies: Augmented copies of each sample, (samples,).
+        augmentation: The policy and its seed.
+    """
+    count = np.asarray(copies, np.int64)
+    table = np.full((len(digests), 1 + int(count.max(initial=0))), -1, np.int64)
+    table[:, 0] = np.arange(len(digests))
+    augmented: list[bytes] = []
+    for sample in np.flatnonzero(count).tolist():
+        first = len(digests) + len(augmented)
+        content = digests[sample].tobytes().hex()
+        numbers = range(1, int(count[sample]) + 1)
+        augmented += [variant_key(content, augmentation, number) for number in numbers]
+        table[sample, 1 : len(numbers) + 1] = np.arange(first, first + len(numbers))
+    every = np.concatenate([content_keys(digests), as_keys(augmented)])
+    _, first_place, inverse = np.unique(sortable(every), return_index=True, return_inverse=True)
+    order = np.argsort(first_place, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    place = np.append(rank[inverse.reshape(-1)], -1)  # a −1 stays one
+    return WantedRows(every[first_place[order]], place[table])
