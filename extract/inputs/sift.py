@@ -41,9 +41,9 @@ def _try(samples: Sequence[Sample]) -> list[BadRow]:
     found = []
     for sample in samples:
         try:
-            decode(picture_of(sample), sample.image_path.name, LIMITS.min_side)
+            decode(picture_of(sample), sample.picture_name, LIMITS.min_side)
         except OSError as error:
-            fault = Fault("unreadable", f"{sample.image_path.name}: {error.strerror}")
+            fault = Fault("unreadable", f"{sample.picture_name}: {error.strerror}")
         except BadFileError as error:
             fault = Fault(error.reason, error.message)
         else:

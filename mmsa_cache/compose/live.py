@@ -16,7 +16,7 @@ from extract.inputs.decode import decode, needed_side
 from extract.plan import Reader, Row, plan_rows
 from extract.shards import encode_rows
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.pairs import Sample, picture_of
+from mmsa_cache.data.pairs import Sample, picture_of, text_of
 from mmsa_cache.features.modality import ModalityFeatures
 
 
@@ -29,14 +29,14 @@ def reader_of(spec: TextSpec | ImageSpec, seed: int) -> Reader:
     """
 
     def read_text(row: Row) -> tuple[str, str]:
-        text = row.sample.text
+        text = text_of(row.sample)
         if not row.variant:
             return text, ""
         return augment_text(text, variant_rng(seed, row.sample.guid, row.variant, "text"))
 
     def read_picture(row: Row) -> tuple[NDArray[np.uint8], str]:
         sample = row.sample
-        pixels = decode(picture_of(sample), sample.image_path.name, needed)
+        pixels = decode(picture_of(sample), sample.picture_name, needed)
         if not row.variant:
             return pixels, ""
         return augment_image(pixels, variant_rng(seed, sample.guid, row.variant, "image"))

@@ -19,7 +19,7 @@ from mmsa_cache.data.layouts.listing import UNLABELLED, Listing, raise_problems
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import DataError
 
-from .files import strip_text
+from .files import strip_text, text_key
 from .intake import Intake
 from .pairs import BadRow, PairReader, Sample, picture_bytes
 
@@ -115,6 +115,5 @@ def single_sample(text: str | None, image_path: Path | None) -> Sample:
         data = picture_bytes(image_path.parent.resolve(), image_path.name)
         picture = hashlib.sha256(data).hexdigest()
     text = strip_text(text or "")
-    return Sample(
-        "pair", None, text, image_path or Path(), hashlib.sha256(text.encode()).hexdigest(), picture
-    )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Sample("pair", None, text, image_path, digest, picture, text_key(text))

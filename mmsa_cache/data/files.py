@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import stat
 from pathlib import Path
@@ -14,11 +15,23 @@ MAX_LABEL_BYTES = 1 << 30
 LEADS_OUT = "leads out of the data folder"
 """Reason of the one fault of a row that ends everything, whatever is to be done with bad rows."""
 EMPTY_TEXT = "empty text"
+_NOISE = re.compile(r"https?://\S+|^RT\s+@\w+:?", re.IGNORECASE)
 
 
 def strip_text(text: str) -> str:
     """A text without BOM and outer white space."""
     return text.lstrip("\ufeff").strip()
+
+
+def plain_text(text: str) -> str:
+    """A text without URLs and a leading ``RT @name``, in lower case: what the post says."""
+    return " ".join(_NOISE.sub(" ", text).split()).lower()
+
+
+def text_key(text: str) -> bytes | None:
+    """What texts that say the same have in common, 16 bytes; None where a text says nothing."""
+    plain = plain_text(text)  # a text of URLs only says nothing about being the same post
+    return hashlib.sha256(plain.encode()).digest()[:16] if plain else None
 
 
 def check_encoding(encoding: str) -> None:

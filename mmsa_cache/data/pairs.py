@@ -25,6 +25,7 @@ from .files import (
     decode,
     read_inside,
     strip_text,
+    text_key,
 )
 
 MAX_IMAGE_BYTES = 64 << 20
@@ -47,13 +48,21 @@ class Sample:
     guid: str
     label: int | None
     """Class code, or None where the label file says ``null``."""
-    text: str
-    """Decoded text, stripped and cut to the wanted length."""
-    image_path: Path
+    text: str | None
+    """Decoded text, stripped and cut to the wanted length; None where it is not at hand."""
+    image_path: Path | None
+    """None where the picture is not at hand."""
     text_sha256: str
     """Hash of the decoded text (hex)."""
     image_sha256: str
     """Hash of the picture's bytes (hex)."""
+    text_key: bytes | None = None
+    """See `files.text_key`."""
+
+    @property
+    def picture_name(self) -> str:
+        """What messages call its picture."""
+        return self.guid if self.image_path is None else self.image_path.name
 
     @property
     def identity(self) -> Identity:
@@ -144,7 +153,7 @@ class PairReader:
             faults.append(self.fault(row, error))
         if faults:
             return BadRow(row.guid, row.line, tuple(faults), text_hash, image_hash)
-        return Sample(row.guid, row.label, text, path, text_hash, image_hash)
+        return Sample(row.guid, row.label, text, path, text_hash, image_hash, text_key(text))
 
     def fault(self, row: LabelRow, error: BadFileError) -> Fault:
         """An error with its place in the table."""
@@ -237,13 +246,31 @@ def picture_bytes(base: Path, name: str) -> bytes:
     return data
 
 
+def text_of(sample: Sample) -> str:
+    """A sample's text.
+
+    Raises:
+        DataError: It is not at hand.
+    """
+    if sample.text is None:
+        raise DataError(
+            f"{sample.guid}: its text is not at hand; this store was shared without texts.",
+            "Give the data folder with --data DIR.",
+        )
+    return sample.text
+
+
 def picture_of(sample: Sample) -> bytes:
     """The bytes of a sample's picture: those that were hashed when the data was read.
 
     Raises:
-        DataError: They were removed or changed since.
+        DataError: The picture is not at hand, or was removed or changed since.
     """
-    name = sample.image_path.name
+    if sample.image_path is None:
+        raise DataError(
+            f"{sample.guid}: its picture is not at hand.", "Give the data folder with --data DIR."
+        )
+    name = sample.picture_name
     try:
         data = read_plain(sample.image_path, MAX_IMAGE_BYTES)
     except (OSError, ValueError) as error:

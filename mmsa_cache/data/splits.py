@@ -12,37 +12,15 @@ from numpy.typing import NDArray
 
 from mmsa_cache.errors import SettingsError
 
-from .duplicates import connected
 from .pairs import Sample
-
-IntArray = NDArray[np.int64]
-
-_NOISE = re.compile(r"https?://\S+|^RT\s+@\w+:?", re.IGNORECASE)
-
-
-def plain_text(text: str) -> str:
-    """A text without URLs and a leading ``RT @name``, in lower case: what the post says."""
-    return " ".join(_NOISE.sub(" ", text).split()).lower()
+from .table import IntArray as IntArray
+from .table import SampleTable
 
 
 def duplicate_groups(samples: Sequence[Sample]) -> IntArray:
-    """Numbers the groups of samples that show the same post.
-
-    Two samples belong together when their texts agree after URLs and a leading ``RT @name`` are
-    taken out, or when their pictures have the same bytes; groups that share a member are one.
-
-    Returns:
-        Group number a sample, (samples,), numbered by first appearance.
-    """
-    first: dict[tuple[str, str], int] = {}
-    pairs = []
-    for place, sample in enumerate(samples):
-        text = plain_text(sample.text)
-        keys = [("image", sample.image_sha256)]
-        if text:  # a text of URLs only says nothing about being the same post
-            keys.append(("text", text))
-        pairs += [(first.setdefault(key, place), place) for key in keys]
-    return connected(len(samples), np.array(pairs, np.int64).reshape(-1, 2))
+    """Numbers the groups of samples that show the same post, see `SampleTable.groups`."""
+    table = samples if isinstance(samples, SampleTable) else SampleTable.from_samples(samples)
+    return table.groups()
 
 
 def report_split(rows: int) -> tuple[IntArray, IntArray]:

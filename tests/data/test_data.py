@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from extract.encoders.timm_tower import to_patches
 from extract.inputs.decode import decode, fit_square
 from mmsa_cache.config.loading import load_settings
+from mmsa_cache.data.files import text_key
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import (
@@ -82,7 +84,8 @@ def test_report_copies() -> None:
 
 
 def sample(text: str, image: str) -> Sample:
-    return Sample("g", 0, text, Path("x"), "", image)
+    sha256 = hashlib.sha256(image.encode()).hexdigest()
+    return Sample("g", 0, text, None, sha256, sha256, text_key(text))
 
 
 def test_duplicates_chain_through_text_and_picture() -> None:
@@ -91,8 +94,10 @@ def test_duplicates_chain_through_text_and_picture() -> None:
         sample("so good https://t.co/2", "i1"),
         sample("other words", "i1"),
         sample("alone", "i2"),
+        sample("https://t.co/3", "i3"),
+        sample("http://t.co/4", "i4"),
     ]
-    assert duplicate_groups(posts).tolist() == [0, 0, 0, 1]
+    assert duplicate_groups(posts).tolist() == [0, 0, 0, 1, 2, 3]
 
 
 def test_folds_keep_groups_together_and_cover_everything() -> None:

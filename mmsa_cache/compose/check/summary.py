@@ -13,9 +13,9 @@ from extract.encoders.tokenizer import count_tokens
 from extract.inputs.decode import CHANGES
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.duplicates import groups_of, near_groups
+from mmsa_cache.data.files import plain_text
 from mmsa_cache.data.inspection import CODECS, Inspection, Post, Problem
 from mmsa_cache.data.layouts.listing import UNLABELLED
-from mmsa_cache.data.splits import plain_text
 from mmsa_cache.errors import ModelError
 
 TEXT, PLAIN_TEXT, PICTURE, LOOK = (

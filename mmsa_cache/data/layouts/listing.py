@@ -16,6 +16,9 @@ UNLABELLED = "null"
 """What a label file says of a row without a label."""
 MEND = "Repair the files or remove their rows from the label file; nothing was changed."
 
+NOT_PLAIN = "^$|^[.]|[/\\\\,\\x00\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
+"""A guid that cannot be a file name and a cell of a ``guid,tag`` row; RE2 reads it alike."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelRow:
@@ -92,9 +95,4 @@ def raise_problems(problems: Sequence[str], where: Path, hint: str = MEND) -> No
 
 def _is_plain(guid: str) -> bool:
     """Whether a guid can be a file name and a cell of a ``guid,tag`` row."""
-    return (
-        guid.splitlines() == [guid]
-        and not guid.startswith(".")
-        and not re.search(r"[/\\,\x00]", guid)
-        and is_unicode(guid)
-    )
+    return not re.search(NOT_PLAIN, guid) and is_unicode(guid)

@@ -1,0 +1,194 @@
+"""The file of a split in the store: its rows, and what extraction was told.
+
+``CACHE/data/SPLIT.parquet`` is a Parquet table that any library reads. Here it is read without
+trust: see `parquet` for its form; its values are checked too, and a hash of all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import stat
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field, JsonValue, model_validator
+
+from mmsa_cache.disk import DISK, Disk, make_folders, parse_json, write_atomically
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
+from mmsa_cache.hashing import canonical
+from mmsa_cache.validation import Table, validated
+
+from .layouts.listing import NOT_PLAIN
+from .parquet import check_plain, metadata_of, read_footer, write_table
+from .table import COLUMNS, SampleTable, as_bytes
+
+SCHEMA = 2
+"""Number of the store's form."""
+_KEY = b"mmsa"
+_MAX_BYTES = 16 << 30
+_ROW_BYTES = 64
+"""A row has two hashes, at least."""
+_HINT = "Copy the store again, or run mmsa extract."
+_OUTSIDE = r"^$|^/|(^|/)\.\.(/|$)|\x00"
+"""A path that may lead out of a folder."""
+
+
+class StoredSplit(Table):
+    """What is known of a split beside its rows."""
+
+    split: str
+    layout: str
+    """See `Intake`; so are the counts."""
+    classes: tuple[str, ...]
+    """Class names in the order of their codes."""
+    note: str | None = None
+    """Shown wherever figures from this data are."""
+    merged: int = Field(default=0, ge=0)
+    dropped: int = Field(default=0, ge=0)
+    aside: int = Field(default=0, ge=0)
+    augmentation: str = "none"
+    """``POLICY:SEED`` of the augmented copies, or ``none``."""
+    copies: dict[int, int] = Field(default_factory=dict)
+    """Class code → augmented copies a sample."""
+    told: dict[str, JsonValue] = Field(default_factory=dict)
+    """The settings of extraction that stage two completes its own with."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
+            raise ValueError("the classes are not two or more distinct names")
+        if any(not 0 <= code < len(self.classes) or n < 0 for code, n in self.copies.items()):
+            raise ValueError("the copies are not numbers of classes")
+        return self
+
+
+def path_of(cache: Path, split: str) -> Path:
+    """Path of the file of a split."""
+    return cache / "data" / f"{split}.parquet"
+
+
+def write_split(path: Path, about: StoredSplit, samples: SampleTable, disk: Disk = DISK) -> None:
+    """Writes the file of a split, in place of an earlier one.
+
+    Raises:
+        DiskError: It stays as it was.
+    """
+    make_folders(path.parent, disk)
+    content = parse_json(about.model_dump_json())
+    whole = {"schema": SCHEMA, "sha256": _digest(samples.table, content), "about": content}
+    table = write_table(samples.table, {_KEY: json.dumps(whole, sort_keys=True).encode()})
+    write_atomically(path, table, disk)
+
+
+def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
+    """Reads the file of a split, which may come from anywhere.
+
+    Returns:
+        What is known of the split, and its samples, no picture at hand.
+
+    Raises:
+        CacheNotFoundError: There is none.
+        StaleCacheError: It is of another version of the store.
+        DamagedCacheError: It is not what was written.
+    """
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as f:
+            found = os.fstat(f.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError("it is no regular file")
+            if not 0 < found.st_size <= _MAX_BYTES:
+                raise ValueError(f"it has {found.st_size} bytes")
+            # Not closed here: it is when nothing refers to it.
+            mapped = mmap.mmap(f.fileno(), found.st_size, access=mmap.ACCESS_READ)
+        return _parse(path, memoryview(mapped))
+    except FileNotFoundError as error:
+        raise CacheNotFoundError(f"There is no {path}.", "Run mmsa extract.") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DamagedCacheError(f"{path}: {error}", _HINT) from error
+
+
+def _parse(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
+    footer = read_footer(data)
+    metadata = metadata_of(footer)
+    whole = parse_json(metadata[_KEY]) if set(metadata) == {_KEY} else None
+    if not isinstance(whole, dict) or type(whole.get("schema")) is not int:
+        raise ValueError("it is not the table of a split")
+    if whole["schema"] != SCHEMA:
+        raise StaleCacheError(
+            f"{path} has schema {whole['schema']}, this program writes {SCHEMA}.",
+            "Run mmsa extract into another --cache folder, or install the fitting version.",
+        )
+    if set(whole) != {"schema", "sha256", "about"}:
+        raise ValueError("it does not say what a split's table says")
+    message = f"{path}: what it says of its split cannot be used."
+    about = validated(StoredSplit, whole["about"], message, _HINT, DamagedCacheError)
+    check_plain(data, footer, COLUMNS, _ROW_BYTES)
+    table = _decoded(data)
+    _check_values(table, len(about.classes))
+    if whole["sha256"] != _digest(table, whole["about"]):
+        raise ValueError("its content is not what was written")
+    return about, SampleTable(table)
+
+
+def _decoded(data: memoryview) -> pa.Table:
+    with pq.ParquetFile(pa.BufferReader(pa.py_buffer(data))) as file:
+        found = file.schema_arrow.remove_metadata()
+        plain = pa.schema([_as_stored(field) for field in COLUMNS])
+        if not found.equals(plain):
+            raise ValueError("its columns are not those of a split's table")
+        groups = [file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups)]
+    return pa.concat_tables(groups).cast(COLUMNS).replace_schema_metadata(None).combine_chunks()
+
+
+def _as_stored(field: pa.Field) -> pa.Field:
+    return field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
+
+
+def _check_values(table: pa.Table, classes: int) -> None:
+    table.validate(full=True)
+    guids, labels, texts, images = (table[name] for name in ("guid", "label", "text", "image"))
+    if pc.count_distinct(guids).as_py() != len(table):
+        raise ValueError("a guid is there twice")
+    wrong = pc.filter(guids, pc.match_substring_regex(guids, NOT_PLAIN))
+    if len(wrong):
+        raise ValueError(f"guid {wrong[0].as_py()[:100]!r} is not a plain name")
+    codes = pc.min_max(labels).as_py()
+    if codes["min"] is not None and not 0 <= codes["min"] <= codes["max"] < classes:
+        raise ValueError(f"a label is not the code of one of {classes} classes")
+    if texts.null_count not in (0, len(table)):
+        raise ValueError("some texts are missing")
+    outside = pc.filter(images, pc.match_substring_regex(images, _OUTSIDE))
+    if len(outside):
+        raise ValueError(f"picture {outside[0].as_py()[:100]!r} may be outside of its folder")
+
+
+def _digest(table: pa.Table, about: Any) -> str:
+    """sha256 over all values and all that is said of them (hex)."""
+    found = hashlib.sha256(canonical(about))
+    for field, column in zip(COLUMNS, table.columns, strict=True):
+        nulls = np.packbits(column.is_null().to_numpy())
+        found.update(f"\0{field.name} {len(column)}\0".encode() + nulls.tobytes())
+        for part in _parts(column.combine_chunks()):
+            found.update(part)
+    return found.hexdigest()
+
+
+def _parts(column: pa.Array) -> list[Any]:
+    """The bytes of a column's values; those that are null count as zeros."""
+    if pa.types.is_large_string(column.type):
+        strings = column.fill_null("")
+        lengths = pc.binary_length(strings).to_numpy()
+        first = strings.offset * 8
+        start = int.from_bytes(strings.buffers()[1][first : first + 8], "little")
+        return [lengths, (strings.buffers()[2] or b"")[start : start + int(lengths.sum())]]
+    if pa.types.is_fixed_size_binary(column.type):
+        width = column.type.byte_width
+        return [as_bytes(column.fill_null(bytes(width)), width)]
+    return [column.fill_null(0).to_numpy()]

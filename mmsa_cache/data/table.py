@@ -1,0 +1,220 @@
+"""The rows of a split as columns: a million of them take about 0.3 kB each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
+
+from .pairs import Sample
+
+IntArray = NDArray[np.int64]
+
+COLUMNS = pa.schema(
+    [
+        pa.field("guid", pa.large_string(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("text", pa.large_string()),
+        pa.field("text_sha256", pa.binary(32), nullable=False),
+        pa.field("image_sha256", pa.binary(32), nullable=False),
+        pa.field("text_key", pa.binary(16)),
+        pa.field("image", pa.large_string()),
+    ]
+)
+"""What a `Sample` holds; ``image`` is the path of its picture, relative to a folder."""
+_WINDOW = 4096
+"""Rows that are Python objects at a time."""
+
+
+class SampleTable(Sequence[Sample]):
+    """Samples as columns.
+
+    Args:
+        table: Of the schema `COLUMNS`.
+        folder: Where the paths of pictures start; None where no picture is at hand.
+    """
+
+    def __init__(self, table: pa.Table, folder: Path | None = None) -> None:
+        self.table = table.combine_chunks()
+        self.folder = folder
+
+    @classmethod
+    def from_samples(cls, samples: Iterable[Sample], folder: Path | None = None) -> SampleTable:
+        """Makes a table.
+
+        Args:
+            samples: Some samples, with all their hashes.
+            folder: Holds their pictures; without it the table knows no pictures.
+        """
+        builder = TableBuilder(folder)
+        window: list[Sample] = []
+        for sample in samples:
+            window.append(sample)
+            if len(window) == _WINDOW:
+                builder.add(window)
+                window = []
+        builder.add(window)
+        return builder.table()
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> SampleTable: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | SampleTable:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        row = range(len(self))[index]
+        return next(self._samples(row, 1))
+
+    def __iter__(self) -> Iterator[Sample]:
+        for first in range(0, len(self), _WINDOW):
+            yield from self._samples(first, _WINDOW)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SampleTable):
+            return NotImplemented
+        return self.folder == other.folder and bool(self.table.equals(other.table))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _samples(self, first: int, rows: int) -> Iterator[Sample]:
+        columns = [column.to_pylist() for column in self.table.slice(first, rows).columns]
+        for guid, label, text, text_sha256, image_sha256, key, image in zip(*columns, strict=True):
+            path = None if self.folder is None or image is None else self.folder / image
+            yield Sample(guid, label, text, path, text_sha256.hex(), image_sha256.hex(), key)
+
+    @property
+    def guids(self) -> list[str]:
+        """Names of the samples."""
+        return list(self.table["guid"].to_pylist())
+
+    @property
+    def labels(self) -> IntArray:
+        """Class codes, (rows,); −1 of a sample without a label."""
+        codes = pc.fill_null(self.table["label"], -1)
+        return np.asarray(codes.to_numpy(), np.int64)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the texts themselves are there; a store may be shared without them."""
+        return int(self.table["text"].null_count) == 0
+
+    def digests(self, modality: Literal["text", "image"]) -> NDArray[np.uint8]:
+        """sha256 of every sample's text, or of its picture's bytes, (rows, 32)."""
+        return as_bytes(self.table[f"{modality}_sha256"], 32)
+
+    def groups(self) -> IntArray:
+        """Numbers the groups of samples that show the same post.
+
+        Two samples belong together when their texts agree after URLs and a leading ``RT @name``
+        are taken out, or when their pictures have the same bytes; groups that share a member are
+        one.
+
+        Returns:
+            Group number a sample, (rows,), numbered by first appearance.
+        """
+        from .duplicates import connected  # brings scipy and a library for pictures
+
+        rows = np.arange(len(self))
+        pairs = []
+        for name in ("image_sha256", "text_key"):
+            codes = pc.dictionary_encode(self.table[name]).combine_chunks().indices
+            has = rows[~codes.is_null().to_numpy(zero_copy_only=False)]
+            code = codes.drop_null().to_numpy()
+            first = np.unique(code, return_index=True)[1]
+            pairs.append(np.stack([has[first][code], has], 1))
+        return connected(len(self), np.concatenate(pairs))
+
+    def digest(self, copies: Mapping[int, int]) -> str:
+        """sha256 over the contents, labels and copies of all samples in order, not their names.
+
+        Args:
+            copies: Class code → augmented copies a sample; missing classes get none.
+
+        Returns:
+            64 hex digits.
+        """
+        labels = self.labels
+        each = np.zeros(len(self), "<i4")
+        for label, count in copies.items():
+            each[labels == label] = count
+        numbers = np.stack([labels.astype("<i4"), each], 1)
+        parts = [self.digests("text"), self.digests("image"), numbers.view(np.uint8)]
+        found = hashlib.sha256()
+        for first in range(0, len(self), _WINDOW):
+            window = [part[first : first + _WINDOW] for part in parts]
+            found.update(np.concatenate(window, 1).tobytes())
+        return found.hexdigest()
+
+    def take(self, indices: ArrayLike) -> SampleTable:
+        """Some of the samples, in the order of the indices."""
+        return SampleTable(self.table.take(pa.array(np.asarray(indices, np.int64))), self.folder)
+
+    def without(self, guids: Collection[str]) -> SampleTable:
+        """The samples of other names."""
+        out = pc.is_in(self.table["guid"], pa.array(list(guids), pa.large_string()))
+        return SampleTable(self.table.filter(pc.invert(out)), self.folder) if guids else self
+
+    def at(self, folder: Path | None) -> SampleTable:
+        """The same samples, their pictures in a folder."""
+        return SampleTable(self.table, folder)
+
+    def without_texts(self) -> SampleTable:
+        """The same samples, only the hashes of their texts."""
+        nulls = pa.nulls(len(self), pa.large_string())
+        place = COLUMNS.get_field_index("text")
+        return SampleTable(self.table.set_column(place, COLUMNS.field(place), nulls), self.folder)
+
+
+class TableBuilder:
+    """Makes a `SampleTable` piece by piece.
+
+    Args:
+        folder: Holds the pictures; without it the table knows no pictures.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._pieces: list[pa.Table] = []
+
+    def add(self, samples: Sequence[Sample]) -> None:
+        """Adds samples to those that are there."""
+        columns = [
+            [sample.guid for sample in samples],
+            [sample.label for sample in samples],
+            [sample.text for sample in samples],
+            [bytes.fromhex(sample.text_sha256) for sample in samples],
+            [bytes.fromhex(sample.image_sha256) for sample in samples],
+            [sample.text_key for sample in samples],
+            [self._relative(sample.image_path) for sample in samples],
+        ]
+        self._pieces.append(pa.table(columns, COLUMNS))
+
+    def _relative(self, path: Path | None) -> str | None:
+        if self._folder is None or path is None:
+            return None
+        return path.relative_to(self._folder).as_posix()
+
+    def table(self) -> SampleTable:
+        """All samples; the builder is empty afterwards."""
+        pieces, self._pieces = self._pieces, []
+        return SampleTable(pa.concat_tables([COLUMNS.empty_table(), *pieces]), self._folder)
+
+
+def as_bytes(column: Any, width: int) -> NDArray[np.uint8]:
+    """A column of byte strings of one length, none of them null, as an array, (rows, width)."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    data = np.frombuffer(array.buffers()[1] or b"", np.uint8)
+    first = array.offset * width
+    return data[first : first + len(array) * width].reshape(-1, width)

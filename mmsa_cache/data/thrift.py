@@ -1,0 +1,93 @@
+"""Reads values of Thrift's compact protocol, in which Parquet describes itself.
+
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Struct = dict[int, Any]
+"""Field number → value."""
+
+_TRUE, _FALSE, _BYTE, _INTEGERS, _BINARY, _LISTS, _STRUCT = 1, 2, 3, (4, 5, 6), 8, (9, 10), 12
+_DEEPEST = 16
+
+
+class Reader:
+    """Reads one value after the other.
+
+    Args:
+        data: Some bytes.
+        at: Place of the next value.
+    """
+
+    def __init__(self, data: memoryview, at: int = 0) -> None:
+        self._data = data
+        self.at = at
+
+    def struct(self, depth: int = 0) -> Struct:
+        """The fields of a struct: numbers, bytes, lists and structs.
+
+        Raises:
+            ValueError: It is none, or holds a type that Parquet does not use.
+        """
+        if depth > _DEEPEST:
+            raise ValueError("its description is nested too deeply")
+        found: Struct = {}
+        number = 0
+        while (head := self._byte()) != 0:
+            step, kind = head >> 4, head & 15
+            following = number + step if step else self._integer()
+            if following <= number:
+                raise ValueError("the fields of its description are out of order")
+            number = following
+            found[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+        return found
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind == _BYTE:
+            return self._byte()
+        if kind in _INTEGERS:
+            return self._integer()
+        if kind == _BINARY:
+            return self._bytes(self._varint())
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind in _LISTS and depth <= _DEEPEST:
+            head = self._byte()
+            count = head >> 4 if head >> 4 < 15 else self._varint()
+            if count > len(self._data) - self.at:  # each takes a byte at least
+                raise ValueError("its description is cut off")
+            item = head & 15
+            if item in (_TRUE, _FALSE):
+                return [self._byte() == _TRUE for _ in range(count)]
+            return [self._value(item, depth + 1) for _ in range(count)]
+        raise ValueError("its description holds an unknown type")
+
+    def _byte(self) -> int:
+        if self.at >= len(self._data):
+            raise ValueError("its description is cut off")
+        self.at += 1
+        return self._data[self.at - 1]
+
+    def _bytes(self, count: int) -> bytes:
+        found = bytes(self._data[self.at : self.at + count])
+        if len(found) < count:
+            raise ValueError("its description is cut off")
+        self.at += count
+        return found
+
+    def _varint(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self._byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ValueError("its description holds a number of more than 64 bits")
+
+    def _integer(self) -> int:
+        """A signed number: 0, −1, 1, −2, … are written as 0, 1, 2, 3, …"""
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
