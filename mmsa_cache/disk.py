@@ -26,6 +26,8 @@ _PIECE = 8 << 20
 """Bytes of one write."""
 _OLD = 24 * 3600.0
 """Seconds after which a temporary file of another machine is left over."""
+_LIFE = os.urandom(4).hex()
+"""Tells this process from earlier ones of the same number."""
 _count = itertools.count()
 
 
@@ -42,7 +44,11 @@ class Disk:
         What lies behind them, an unfinished line, is cut off.
         """
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-        os.ftruncate(descriptor, size)
+        try:
+            os.ftruncate(descriptor, size)
+        except BaseException:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def cut(self, descriptor: int, size: int) -> None:
@@ -162,15 +168,18 @@ def glob_escaped(name: str) -> str:
 
 
 def own_mark() -> str:
-    """``MACHINE-PROCESS``, for names of temporary files of this process."""
-    return f"{platform.node()}-{os.getpid()}"
+    """``MACHINE-PROCESS-LIFE``, for names of temporary files of this process."""
+    return f"{platform.node()}-{os.getpid()}-{_LIFE}"
 
 
 def is_left(mark: str) -> bool:
     """Whether a mark (up to a dot) names an ended process of this machine."""
-    number = mark.removeprefix(f"{platform.node()}-").partition(".")[0]
+    own = mark.removeprefix(f"{platform.node()}-").partition(".")[0]
+    number, _, life = own.partition("-")
     if not mark.startswith(f"{platform.node()}-") or not number.isdecimal():
         return False
+    if int(number) == os.getpid():  # in a container every run may have the same number
+        return life != _LIFE
     try:
         os.kill(int(number), 0)
     except ProcessLookupError:
@@ -182,7 +191,7 @@ def is_left(mark: str) -> bool:
 
 def is_left_over(path: Path) -> bool:
     """Whether a temporary file belongs to no process any more: none of this machine, or too old."""
-    mark = re.search(rf"\.({re.escape(platform.node())}-\d+)\.\d+$", path.name)
+    mark = re.search(rf"\.({re.escape(platform.node())}-\d+-\w+)\.\d+$", path.name)
     if mark is not None:
         return is_left(mark[1])
     try:

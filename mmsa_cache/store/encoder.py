@@ -73,6 +73,7 @@ class StoredEncoder(BaseModel):
         """
         content = self.model_dump(mode="json", by_alias=True)
         content["fields"] = self.identity.fields
+        content["sha256"] = hashing.digest(content)
         text = json.dumps(content, indent=1, sort_keys=True)
         write_atomically(folder / ENCODER, text.encode() + b"\n", disk)
 
@@ -93,11 +94,12 @@ def read_encoder(folder: Path) -> StoredEncoder:
     path = folder / ENCODER
     try:
         raw = parse_json(read_plain(path, _MAX_BYTES, links=False))
+        unchanged = isinstance(raw, dict) and raw.pop("sha256", None) == hashing.digest(raw)
     except FileNotFoundError as error:
         raise CacheNotFoundError(
             f"There are no features in {folder}.", "Run mmsa extract."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, error, again(folder)) from error
     found = raw.get("schema") if isinstance(raw, dict) else None
     if found not in (None, SCHEMA_VERSION):
@@ -105,9 +107,12 @@ def read_encoder(folder: Path) -> StoredEncoder:
             f"{path} has schema {str(found)[:20]}, this program reads {SCHEMA_VERSION}.",
             "Extract again into another --cache folder.",
         )
+    if not unchanged:
+        raise DamagedCacheError(f"{path} was changed after it was written.", again(folder))
     message = f"{path} is not the record of an encoder."
     stored = validated(StoredEncoder, raw, message, again(folder), DamagedCacheError)
     expected = cache_name(stored.identity.name, stored.identity.fields)
-    if folder.name != expected:
-        raise DamagedCacheError(f"{path} belongs into a folder {expected}.", again(folder))
+    if folder.parts[-2:] != (stored.identity.modality, expected):
+        place = f"{stored.identity.modality}/{expected}"
+        raise DamagedCacheError(f"{path} belongs into a folder {place}.", again(folder))
     return stored

@@ -20,8 +20,10 @@ from mmsa_cache.errors import DamagedCacheError
 from .problems import again, unreadable
 
 INDEX = "index.jsonl"
-MAX_INDEX_BYTES = 1 << 30
+MAX_INDEX_BYTES = 1 << 27
 """A line takes about 200 bytes."""
+SHARD_FILES = "[0-9a-f]" * 16 + ".h5"
+"""Pattern of the names of shards."""
 
 _Count = Annotated[int, Strict(), Field(gt=0, lt=1 << 48)]
 _Name = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -69,6 +71,8 @@ class Index:
     entries: dict[str, ShardEntry] = field(default_factory=dict)
     size: int = 0
     """Bytes of the complete lines that were read."""
+    _seen: tuple[int, int, int] | None = None
+    """What the system said of the file when it was read."""
 
     @classmethod
     def read(cls, folder: Path) -> Index:
@@ -79,16 +83,17 @@ class Index:
             DeviceError: The system has no descriptor or memory left.
         """
         index = cls(folder)
+        index._seen = index._state()
         try:
             content = read_plain(index.path, MAX_INDEX_BYTES, links=False)
         except FileNotFoundError:
             return index
         except (OSError, ValueError) as error:
             raise unreadable(index.path, error, again(folder)) from error
-        complete = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(complete.splitlines(), start=1):
+        *lines, torn = content.split(b"\n")
+        for number, line in enumerate(lines, start=1):
             index._apply(_parsed(line, f"{index.path}:{number}", folder), number)
-        index.size = len(complete)
+        index.size = len(content) - len(torn)
         return index
 
     @property
@@ -105,10 +110,14 @@ class Index:
 
     def changed(self) -> bool:
         """Whether another writer added something since it was read."""
+        return self._state() != self._seen
+
+    def _state(self) -> tuple[int, int, int] | None:
         try:
-            return self.path.stat().st_size != self.size
+            found = self.path.lstat()
         except OSError:
-            return self.size != 0
+            return None
+        return found.st_size, found.st_mtime_ns, found.st_ino
 
     def append(self, change: Change, disk: Disk = DISK) -> None:
         """Adds a line; the store's lock must be held and the index be the present one.
@@ -133,14 +142,18 @@ class Index:
                 os.close(descriptor)
         self._apply(change, 0)
         self.size += len(line)
+        self._seen = self._state()
 
     def _apply(self, change: Change, line: int) -> None:
+        where = f"{self.path}:{line}"
         for name in change.drop:
             if self.entries.pop(name, None) is None:
-                where = f"{self.path}:{line}"
                 raise DamagedCacheError(f"{where}: drops an unknown shard.", again(self.folder))
-        if change.add is not None:
-            self.entries[change.add.name] = change.add
+        added = change.add
+        if added is not None:
+            if added.name in self.entries:
+                raise DamagedCacheError(f"{where}: adds a shard again.", again(self.folder))
+            self.entries[added.name] = added
 
 
 def _parsed(line: bytes, where: str, folder: Path) -> Change:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from mmsa_cache.errors import MmsaError
 from mmsa_cache.names import MODALITIES
 
 from .encoder import ENCODER, FEATURES, StoredEncoder, read_encoder
-from .index import INDEX, Index
+from .index import INDEX, SHARD_FILES, Index
 from .locks import held_if_free
 from .verified import NOTE
 
@@ -63,7 +65,10 @@ def _describe(folder: Path) -> StoredFeatures:
         index = Index.read(folder)
     except MmsaError as error:
         problem = error.message
-    files = [path.stat() for path in folder.iterdir() if path.is_file()]
+    files: list[os.stat_result] = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a writer's, finished just now
+            files.append(path.lstat())
     newest = max((stat.st_mtime for stat in files), default=0.0)
     age = max(0.0, time.time() - newest) / _DAY
     size = sum(stat.st_size for stat in files)
@@ -85,7 +90,8 @@ class Removal:
 def remove_features(found: Iterable[StoredFeatures], *, really: bool) -> list[Removal]:
     """Removes features; those that an extraction is writing stay.
 
-    The encoder's record and the index go first: an interrupted removal leaves no damaged features.
+    The index goes first and the encoder's record last: an interrupted removal leaves nothing
+    damaged, and is listed.
 
     Args:
         found: Of `list_features`.
@@ -102,15 +108,13 @@ WOULD = "would be removed"
 
 def _remove(folder: Path) -> str:
     claims = sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*.claim"))
-    for claim in claims or [folder.parent / f".{folder.name}.1-of-1.claim"]:
-        with held_if_free(claim) as held:
-            if not held:
+    claims = claims or [folder.parent / f".{folder.name}.1-of-1.claim"]
+    with contextlib.ExitStack() as stack:
+        for lock in (*claims, folder.parent / f".{folder.name}.lock"):
+            if not stack.enter_context(held_if_free(lock)):
                 return "in use"
-    with held_if_free(folder.parent / f".{folder.name}.lock") as held:
-        if not held:
-            return "in use"
-        own = [*sorted(folder.glob("*.h5")), folder / NOTE, *folder.glob(f"{TEMPORARY}*")]
-        for path in (folder / ENCODER, folder / INDEX, *own):
+        own = [*sorted(folder.glob(SHARD_FILES)), *folder.glob(f"{TEMPORARY}*")]
+        for path in (folder / INDEX, *own, folder / NOTE, folder / ENCODER):
             path.unlink(missing_ok=True)  # a link is removed, never followed
         if next(folder.iterdir(), None) is not None:
             return "removed but for files that are no cache's"

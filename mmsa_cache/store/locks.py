@@ -9,22 +9,24 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-_NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP}
-"""What network disks answer; where ``flock`` is not there at all, filelock itself falls back."""
+_NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What network disks answer."""
+_LONGEST = 900.0
+"""Seconds to wait for a lock that is held for moments only, or for a merge."""
 
 
 @contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Holds a lock; where ``flock`` does not work, as on some network disks, a lock file.
 
     Args:
         path: The lock's file.
-        waiting: Called once if another process has it.
+        waiting: Called once if another process has it, which may be for long then.
 
     Raises:
-        OSError: The file cannot be made.
+        OSError: The file cannot be made, or another process does not let go.
     """
-    lock: BaseFileLock = FileLock(path)
+    lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:
         _acquire(lock, waiting)
     except OSError as error:
@@ -56,7 +58,10 @@ def _give_up() -> None:
     raise _TakenError
 
 
-def _acquire(lock: BaseFileLock, waiting: Callable[[], None]) -> None:
+def _acquire(lock: BaseFileLock, waiting: Callable[[], None] | None) -> None:
+    if waiting is None:
+        lock.acquire(timeout=_LONGEST)
+        return
     try:
         lock.acquire(timeout=0)
     except Timeout:

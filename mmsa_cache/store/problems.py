@@ -19,9 +19,10 @@ def again(folder: Path) -> str:
 
 def unreadable(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
     """The error of a file that could not be read: damage, or a limit of the system."""
+    reason = str(getattr(error, "strerror", None) or error)
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _EXHAUSTED):
-        return exhausted(path, str(getattr(error, "strerror", "") or error or "no memory"))
-    return DamagedCacheError(f"{path} cannot be read: {error}", hint)
+        return exhausted(path, reason or "no memory")
+    return DamagedCacheError(f"{path} cannot be read: {reason}.", hint)
 
 
 def exhausted(path: Path, reason: str) -> DeviceError:

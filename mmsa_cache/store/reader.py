@@ -71,9 +71,15 @@ def open_features(folder: Path, *, verify: bool = True) -> Features:
                 raise
         else:
             break
-    if len({(s.pools, s.tokens.shape[1:], s.shared is None) for s in shards}) > 1:
+    if len({_kind(shard) for shard in shards}) > 1:
         raise DamagedCacheError(f"{folder}: shards have different pools.", again(folder))
     return Features(folder, encoder, shards)
+
+
+def _kind(shard: Shard) -> tuple[object, ...]:
+    """What is the same in all shards of an encoder."""
+    shared = None if shard.shared is None else shard.shared.shape[1:]
+    return shard.pools, shard.tokens.shape[1:], shared
 
 
 def verify_features(folder: Path) -> list[str]:
@@ -82,14 +88,17 @@ def verify_features(folder: Path) -> list[str]:
     Raises:
         CacheError: The index, or the encoder's record, cannot be read.
     """
-    encoder, problems = read_encoder(folder), []
-    for entry in Index.read(folder).entries.values():
-        try:
-            check_bytes(folder, entry)
-            _map(folder, entry, encoder)
-        except DamagedCacheError as error:
-            problems.append(error.message)
-    return problems
+    encoder = read_encoder(folder)
+    while True:
+        index, problems = Index.read(folder), []
+        for entry in index.entries.values():
+            try:
+                check_bytes(folder, entry)
+                _map(folder, entry, encoder)
+            except DamagedCacheError as error:
+                problems.append(error.message)
+        if not problems or not index.changed():  # else shards were merged just now
+            return problems
 
 
 def _map(folder: Path, entry: ShardEntry, encoder: StoredEncoder) -> Shard:

@@ -66,7 +66,7 @@ class Shard:
         wrong = [
             f"{k}: {have}, expected {want}" for k, (have, want) in shapes.items() if have != want
         ]
-        if self.offsets[0] != 0 or bool((np.diff(self.offsets) < 0).any()):
+        if self.offsets[0] != 0 or bool((self.offsets[1:] < self.offsets[:-1]).any()):
             wrong.append("offsets: must start at 0 and never fall")
         if wrong:
             raise ValueError("A shard's parts do not fit together: " + "; ".join(wrong))

@@ -198,6 +198,8 @@ def _dataset(group: Any, name: str) -> Any:
 def _check_shapes(places: dict[str, _Place], rows: int, pools: int, size: int) -> None:
     """Refuses datasets that do not fit together, or into the file."""
     positions, dim = places["tokens"][1][0], places["tokens"][1][-1]
+    if not dim:  # any number of positions would fit into the file
+        raise _RefusedError("tokens have no dimension")
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "keys": ((rows, KEY_BYTES), "|u1"),
         "operations": ((rows,), "S"),
@@ -251,8 +253,9 @@ def _map_arrays(path: Path, places: dict[str, _Place], size: int) -> dict[str, N
 
     try:
         mapped = torch.from_file(os.fsdecode(path), shared=False, size=size, dtype=torch.uint8)
-    except RuntimeError as error:  # size and kind of the file were checked
-        raise exhausted(path, str(error).splitlines()[0]) from error
+    except RuntimeError as error:
+        check_size(path, size)  # a merge may have removed it just now
+        raise exhausted(path, str(error).splitlines()[0].rpartition(": ")[2]) from error
     content = mapped.numpy()
     parts: dict[str, NDArray[Any]] = {}
     for name, (dtype, shape, offset) in places.items():

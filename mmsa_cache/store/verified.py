@@ -53,9 +53,13 @@ def verify_touched(folder: Path, entries: Sequence[ShardEntry]) -> None:
 
 def check_each(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntry]) -> None:
     """Checks entries side by side: hashing releases the interpreter."""
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for _ in pool.map(check, entries):
-            pass
+    try:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for _ in pool.map(check, entries):
+                pass
+    except RuntimeError:  # no thread can be started, for want of memory
+        for entry in entries:
+            check(entry)
 
 
 def check_bytes(folder: Path, entry: ShardEntry) -> None:

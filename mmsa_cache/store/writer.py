@@ -28,14 +28,16 @@ from mmsa_cache.disk import (
     write_new,
     writing,
 )
-from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.errors import CacheError, DamagedCacheError, StaleCacheError
 
 from . import shard_file
 from .encoder import ENCODER, StoredEncoder, read_encoder
-from .index import Change, Index, ShardEntry
+from .fingerprint import differences
+from .index import SHARD_FILES, Change, Index, ShardEntry
 from .keys import Keys, KeyTable
 from .locks import locked
 from .schema import Shard
+from .verified import check_bytes
 
 MERGED_BYTES = 512 << 20
 """Bytes that shards are merged to."""
@@ -90,10 +92,7 @@ class FeatureWriter:
         with self._lock():
             make_folders(self.folder, self._disk)
             if (self.folder / ENCODER).exists():
-                there = read_encoder(self.folder)
-                encoder = self._encoder.also_named(there)
-                if encoder != there:
-                    encoder.write(self.folder, self._disk)
+                self._rename(read_encoder(self.folder))
             else:
                 self._encoder.write(self.folder, self._disk)
             self._index = Index.read(self.folder)
@@ -103,6 +102,23 @@ class FeatureWriter:
                 change = Change(drop=tuple(entry.name for entry in missing))
                 self._index.append(change, self._disk)
         self._refresh()
+
+    def _rename(self, there: StoredEncoder) -> None:
+        """Notes how the encoder is asked for now."""
+        if there.fingerprint != self._fingerprint:  # eight equal hexadecimal digits
+            raise StaleCacheError(
+                f"{self.folder} holds the features of another encoder.",
+                "Extract into another --cache folder.",
+                differences(
+                    self._encoder.identity.fields,
+                    there.identity.fields,
+                    found_has="the store has",
+                    expected_is="wanted is",
+                ),
+            )
+        encoder = self._encoder.also_named(there)
+        if encoder != there:
+            encoder.write(self.folder, self._disk)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -115,8 +131,8 @@ class FeatureWriter:
     def _sweep(self) -> None:
         """Removes files that no index names; the lock is held, so nobody is about to name them."""
         named = {entry.file for entry in self._index.entries.values()}
-        for path in self.folder.glob("*.h5"):
-            if path.name not in named and not path.name.startswith(TEMPORARY):
+        for path in self.folder.glob(SHARD_FILES):
+            if path.name not in named:
                 self._disk.remove(path)
         for path in self.folder.glob(f"{TEMPORARY}*"):
             if is_left_over(path):
@@ -211,22 +227,27 @@ class FeatureWriter:
             sync(self.folder, self._disk)
             self._index.append(Change(add=entry, drop=drop), self._disk)
         except BaseException:
-            discard(self.folder / entry.file, self._disk)
+            with contextlib.suppress(CacheError):  # it may have been entered all the same
+                if entry.name not in Index.read(self.folder).entries:
+                    discard(self.folder / entry.file, self._disk)
             raise
 
     def finish(self) -> None:
-        """Merges small shards, if there are many.
+        """Merges small shards while there are many; others may publish between two merges.
 
         Raises:
             DiskError: Some were not merged; nothing is lost.
+            DamagedCacheError: A shard is not what was sealed.
         """
-        with writing(self.folder), self._lock():
-            self._refresh()
-            small = [e for e in self._index.entries.values() if e.bytes < MERGED_BYTES // 2]
-            if len(small) <= _MOST_SMALL:
-                return
-            for group in _groups(small):
-                self._replace(group, [self._map(entry) for entry in group])
+        while True:
+            with writing(self.folder), self._lock():
+                self._refresh()
+                small = [e for e in self._index.entries.values() if e.bytes < MERGED_BYTES // 2]
+                if len(small) <= _MOST_SMALL:
+                    return
+                sizes = itertools.accumulate(entry.bytes for entry in small)
+                first = [e for e, end in zip(small, sizes, strict=True) if end <= MERGED_BYTES]
+                self._replace(first, [self._map(entry) for entry in first])
 
     def keep_only(self, keys: Keys) -> int:
         """Drops all rows but some.
@@ -253,19 +274,11 @@ class FeatureWriter:
         """Puts one shard in the place of some; the lock is held."""
         names = tuple(entry.name for entry in entries)
         if shards:
+            for old in entries:  # damage is not sealed again
+                check_bytes(self.folder, old)
             with self._written(shards) as (temporary, entry):
                 self._seal(temporary, entry, names)
         else:
             self._index.append(Change(drop=names), self._disk)
         for old in entries:
             self._disk.remove(self.folder / old.file)
-
-
-def _groups(entries: Sequence[ShardEntry]) -> list[list[ShardEntry]]:
-    """Entries in order, in groups of about `MERGED_BYTES`; single ones are left out."""
-    groups: list[list[ShardEntry]] = [[]]
-    for entry in entries:
-        if groups[-1] and sum(e.bytes for e in groups[-1]) + entry.bytes > MERGED_BYTES:
-            groups.append([])
-        groups[-1].append(entry)
-    return [group for group in groups if len(group) > 1]
