@@ -142,7 +142,7 @@ def make_folders(path: Path, disk: Disk = DISK) -> None:
         sync(folder.parent, disk)
 
 
-def write_atomically(path: Path, content: bytes, disk: Disk = DISK) -> None:
+def write_atomically(path: Path, content: bytes | memoryview, disk: Disk = DISK) -> None:
     """Replaces a file atomically.
 
     Raises:

@@ -8,7 +8,7 @@ from mmsa_cache.data import aside
 from mmsa_cache.data.dataset import survey
 from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts import rows
-from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.table import SampleTable
 
 
 def classes_of(settings: Settings) -> tuple[str, ...]:
@@ -16,7 +16,7 @@ def classes_of(settings: Settings) -> tuple[str, ...]:
     return rows.classes_of(settings.data)
 
 
-def load_samples(settings: Settings, split: str) -> list[Sample]:
+def load_samples(settings: Settings, split: str) -> SampleTable:
     """The samples of `take_in`; prints how many rows are left out."""
     samples, report = take_in(settings, split)
     if report.aside:
@@ -25,7 +25,7 @@ def load_samples(settings: Settings, split: str) -> list[Sample]:
     return samples
 
 
-def take_in(settings: Settings, split: str) -> tuple[list[Sample], Intake]:
+def take_in(settings: Settings, split: str) -> tuple[SampleTable, Intake]:
     """Reads a split as the settings say, without the rows that its extraction set aside.
 
     Returns:
@@ -38,5 +38,6 @@ def take_in(settings: Settings, split: str) -> tuple[list[Sample], Intake]:
     found = survey(settings.data, split)
     known = aside.read(settings.cache.dir, split).identities
     found.raise_bad([row for row in found.bad if row.identity not in known])
-    samples = [sample for sample in found.samples if sample.identity not in known]
+    left_out = [s.guid for s in found.samples if s.identity in known] if known else []
+    samples = found.samples.without(left_out)
     return samples, found.intake(samples)

@@ -16,7 +16,8 @@ from mmsa_cache.console import progress, say
 from mmsa_cache.data import aside
 from mmsa_cache.data.dataset import SET_ASIDE, Survey
 from mmsa_cache.data.intake import Intake
-from mmsa_cache.data.pairs import BadRow, Sample
+from mmsa_cache.data.pairs import BadRow
+from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 
 SHOWN_ASIDE = 20
@@ -25,7 +26,7 @@ SHOWN_ASIDE = 20
 
 def keep_good(
     settings: Settings, surveys: Mapping[str, Callable[[], Survey]]
-) -> dict[str, tuple[list[Sample], Intake]]:
+) -> dict[str, tuple[SampleTable, Intake]]:
     """Sets bad rows aside, or fails with the problems of all splits at once.
 
     Args:
@@ -55,7 +56,7 @@ def keep_good(
     return kept
 
 
-def _good_rows(settings: Settings, found: Survey) -> tuple[list[Sample], Intake]:
+def _good_rows(settings: Settings, found: Survey) -> tuple[SampleTable, Intake]:
     skip = settings.extract.on_bad == "skip"
     known = aside.read(settings.cache.dir, found.split).identities
     if not (skip or found.bad or any(s.identity in known for s in found.samples)):
@@ -72,7 +73,7 @@ def _good_rows(settings: Settings, found: Survey) -> tuple[list[Sample], Intake]
             [message for row in bad for message in row.messages],
         )
     bad_guids = {row.guid for row in bad}
-    samples = [sample for sample in found.samples if sample.guid not in bad_guids]
+    samples = found.samples.without(bad_guids)
     if not samples:
         raise DataError(f"No row of {found.split} is left.", SET_ASIDE)
     path = aside.write(settings.cache.dir, found.split, settings.data.folder, checked, bad)

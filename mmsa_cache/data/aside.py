@@ -1,12 +1,13 @@
 """Rows that an extraction set aside because their text or picture cannot be used.
 
-``CACHE/SPLIT/set-aside.json`` lists them for each data folder: guid, line, what is wrong, and the
-hashes of the halves that can be used. A row is left out by stage two as long as its files are what
-they were; once one is repaired the row counts again, and the cache is stale, which is said.
+``CACHE/data/SPLIT.set-aside.json`` lists them for each data folder: guid, line, what is wrong, and
+the hashes of the halves that can be used. A row is left out by stage two as long as its files are
+what they were; once one is repaired the row counts again, and the cache is stale, which is said.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,12 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mmsa_cache.disk import parse_json, read_plain, write_atomically
 from mmsa_cache.errors import DamagedCacheError
-from mmsa_cache.hashing import rows_digest
 from mmsa_cache.validation import validated
 
 from .pairs import BadRow, Identity, Sample
 
-RECORD = "set-aside.json"
 _MAX_BYTES = 64 << 20
 
 
@@ -57,12 +56,15 @@ class Record(BaseModel):
 
 def path_of(cache: Path, split: str) -> Path:
     """Path of the record of a split."""
-    return cache / split / RECORD
+    return cache / "data" / f"{split}.set-aside.json"
 
 
 def pictures_digest(samples: Iterable[Sample], decoder: str) -> str:
     """What identifies an attempt to decode these pictures (hex)."""
-    return rows_digest([(decoder, 0, ""), *((s.guid, 0, s.image_sha256) for s in samples)])
+    found = hashlib.sha256(f"{decoder}\n".encode())
+    for sample in samples:
+        found.update(f"{sample.guid} {sample.image_sha256}\n".encode())
+    return found.hexdigest()
 
 
 def reasons_of(rows: Iterable[BadRow]) -> dict[str, int]:

@@ -8,21 +8,30 @@ wrong with a label file, or a path that leads out of the folder, ends everything
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.layouts.listing import UNLABELLED, Listing, raise_problems
+from mmsa_cache.data.layouts.listing import UNLABELLED, LabelRow, Listing, raise_problems
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import DataError
 
 from .files import strip_text, text_key
 from .intake import Intake
-from .pairs import BadRow, PairReader, Sample, picture_bytes
+from .pairs import BadRow, Sample, picture_bytes
+from .reader import PairReader
+from .stats import KnownFiles
+from .table import UNKNOWN_LABEL, SampleTable, TableBuilder
 
+_THREADS = 4
+_PIECE = 256
+"""Rows that one thread reads at a time."""
+_WINDOW = 16 * _PIECE
+"""Rows that are objects at a time."""
 SET_ASIDE = (
     "Repair the files or remove their rows from the label file; or set them aside: "
     "mmsa extract --on-bad skip. mmsa check lists everything."
@@ -35,7 +44,8 @@ class Survey:
 
     split: str
     listing: Listing
-    samples: list[Sample]
+    """Its rows are in ``samples`` and ``bad``."""
+    samples: SampleTable
     bad: list[BadRow]
     replaced: frozenset[str]
     """Rows of whose texts some bytes were replaced, not being valid in the encoding."""
@@ -54,23 +64,24 @@ class Survey:
         messages = [message for row in bad for message in row.messages]
         raise_problems(messages, self.listing.folder, SET_ASIDE)
 
-    def intake(self, samples: Sequence[Sample]) -> Intake:
+    def intake(self, samples: SampleTable) -> Intake:
         """What was kept, merged and dropped.
 
         Args:
             samples: Those that are kept; the other rows were set aside.
         """
-        count = Counter(sample.label for sample in samples)
-        tags: dict[int | None, str] = {**dict(enumerate(self.listing.classes)), None: UNLABELLED}
-        kept = {tag: count[label] for label, tag in tags.items() if count[label]}
+        codes, counts = np.unique(samples.labels, return_counts=True)
+        count = dict(zip(codes.tolist(), counts.tolist(), strict=True))
+        tags = {**dict(enumerate(self.listing.classes)), UNKNOWN_LABEL: UNLABELLED}
+        kept = {tag: count[code] for code, tag in tags.items() if code in count}
         aside = self.rows - len(samples)
-        replaced = tuple(s.guid for s in samples if s.guid in self.replaced)
+        replaced = tuple(guid for guid in samples.guids if guid in self.replaced)
         listing = self.listing
-        counts = (listing.merged, listing.dropped, aside)
-        return Intake(listing.layout, self.split, kept, *counts, replaced)
+        others = (listing.merged, listing.dropped, aside)
+        return Intake(listing.layout, self.split, kept, *others, replaced)
 
 
-def survey(data: DataSettings, split: str) -> Survey:
+def survey(data: DataSettings, split: str, known: KnownFiles | None = None) -> Survey:
     """Reads one split in the order of its label file (unlabelled pairs: by guid).
 
     Texts are read completely; pictures are hashed and their format is checked by content, but they
@@ -79,6 +90,7 @@ def survey(data: DataSettings, split: str) -> Survey:
     Args:
         data: The data folder, in any layout of ``layouts``, and how its texts are read.
         split: ``train`` or ``test``.
+        known: Files that are not read again; gets to know those that are.
 
     Raises:
         SettingsError: No data folder is set.
@@ -86,16 +98,30 @@ def survey(data: DataSettings, split: str) -> Survey:
             problem of the label file and of the pairs is named.
     """
     listing = list_rows(data, split, classes_of(data))
-    reader = PairReader(listing, data)
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(reader.read, listing.rows))
-    bad = [result for result in results if isinstance(result, BadRow)]
+    reader = PairReader(listing, data, known)
+    builder, bad = TableBuilder(reader.root), []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for window in _taken(listing.rows):
+            pieces = [window[i : i + _PIECE] for i in range(0, len(window), _PIECE)]
+            results = [result for piece in pool.map(reader.read, pieces) for result in piece]
+            builder.add([result for result in results if isinstance(result, Sample)])
+            bad += [result for result in results if isinstance(result, BadRow)]
+    if known is not None:
+        known.save()
     if listing.problems or any(row.fatal for row in bad):
         messages = [message for row in bad for message in row.messages]
         where = listing.source if listing.problems else listing.folder
         raise_problems([*listing.problems, *messages], where)
-    samples = [result for result in results if isinstance(result, Sample)]
-    return Survey(split, listing, samples, bad, frozenset(reader.replaced))
+    return Survey(split, listing, builder.table(), bad, frozenset(reader.replaced))
+
+
+def _taken(rows: list[LabelRow]) -> Iterator[list[LabelRow]]:
+    """Takes rows out of a list, from its start, some at a time."""
+    rows.reverse()
+    while rows:
+        window = rows[: -_WINDOW - 1 : -1]
+        del rows[-_WINDOW:]
+        yield window
 
 
 def single_sample(text: str | None, image_path: Path | None) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import stat
 from pathlib import Path
@@ -66,6 +67,47 @@ def decode(data: bytes, name: str, encoding: str, errors: str, numbered: bool = 
         ) from error
 
 
+def stat_inside(base: Path, name: str, limit: int) -> os.stat_result:
+    """Size and times of a file that must be inside ``base`` and within a size limit.
+
+    Args:
+        base: A resolved folder.
+        name: Path of the file, relative to ``base``.
+        limit: Most bytes.
+
+    Raises:
+        BadFileError: It is not, or it is no regular file.
+    """
+    try:
+        found = _found_inside(base, name)
+    except FileNotFoundError as error:
+        raise BadFileError("missing", f"{name}: no such file in {base}") from error
+    except OSError as error:
+        raise BadFileError("unreadable", f"{name}: {error.strerror}") from error
+    except RuntimeError as error:  # Python 3.11 and 3.12: a loop of links
+        raise BadFileError("unreadable", f"{name}: {error}") from error
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise BadFileError("unreadable", f"{name}: not a regular file")  # a pipe would block
+    if found.st_size > limit:
+        raise BadFileError(
+            "too large", f"{name}: {found.st_size} bytes, more than the limit of {limit}"
+        )
+    return found
+
+
+def _found_inside(base: Path, name: str) -> os.stat_result:
+    path, direct = str(base), True
+    for step in name.split("/"):
+        path = f"{path}/{step}"
+        found = os.lstat(path)
+        direct = direct and step != ".." and not stat.S_ISLNK(found.st_mode)
+    if direct:  # it goes down only, over no link: no need to resolve it
+        return found
+    if not Path(path).resolve().is_relative_to(base):
+        raise BadFileError(LEADS_OUT, f"{name}: {LEADS_OUT}")
+    return Path(path).stat()
+
+
 def read_inside(base: Path, name: str, limit: int, *, allow_empty: bool = False) -> bytes:
     """Reads a file that must be inside ``base`` (links included) and within a size limit.
 
@@ -78,27 +120,16 @@ def read_inside(base: Path, name: str, limit: int, *, allow_empty: bool = False)
     Raises:
         BadFileError: It does not, or it cannot be read.
     """
-    path = base / name
+    stat_inside(base, name, limit)
     try:
-        if not path.resolve().is_relative_to(base):
-            raise BadFileError(LEADS_OUT, f"{name}: {LEADS_OUT}")
-        found = path.stat()
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-            raise BadFileError("unreadable", f"{name}: not a regular file")  # a pipe would block
-        if found.st_size > limit:
-            raise BadFileError(
-                "too large", f"{name}: {found.st_size} bytes, more than the limit of {limit}"
-            )
-        data = path.read_bytes()
-        if not data and not allow_empty:
-            raise BadFileError("empty file", f"{name}: empty file")
-        return data
+        data = (base / name).read_bytes()
     except FileNotFoundError as error:
         raise BadFileError("missing", f"{name}: no such file in {base}") from error
     except OSError as error:
         raise BadFileError("unreadable", f"{name}: {error.strerror}") from error
-    except RuntimeError as error:  # Python 3.11 and 3.12: a loop of links
-        raise BadFileError("unreadable", f"{name}: {error}") from error
+    if not data and not allow_empty:
+        raise BadFileError("empty file", f"{name}: empty file")
+    return data
 
 
 def is_unicode(text: str) -> bool:

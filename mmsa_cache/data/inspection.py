@@ -29,7 +29,8 @@ from mmsa_cache.native.cores import usable_cores
 
 from .duplicates import look_of
 from .files import IMAGE_SUFFIXES, LEADS_OUT
-from .pairs import Fault, PairReader, image_format, is_valid
+from .pairs import Fault, image_format
+from .reader import PairReader, is_valid
 
 LABEL_FILE = "label file"
 """Reason of everything that is wrong with a label file."""

@@ -28,6 +28,8 @@ COLUMNS = pa.schema(
     ]
 )
 """What a `Sample` holds; ``image`` is the path of its picture, relative to a folder."""
+UNKNOWN_LABEL = -1
+"""Code in arrays of a sample without a label."""
 _WINDOW = 4096
 """Rows that are Python objects at a time."""
 
@@ -101,8 +103,8 @@ class SampleTable(Sequence[Sample]):
 
     @property
     def labels(self) -> IntArray:
-        """Class codes, (rows,); −1 of a sample without a label."""
-        codes = pc.fill_null(self.table["label"], -1)
+        """Class codes, (rows,); `UNKNOWN_LABEL` where there is none."""
+        codes = pc.fill_null(self.table["label"], UNKNOWN_LABEL)
         return np.asarray(codes.to_numpy(), np.int64)
 
     @property
@@ -186,7 +188,7 @@ class TableBuilder:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._pieces: list[pa.Table] = []
+        self._columns: list[list[pa.Array]] = [[] for _ in COLUMNS]
 
     def add(self, samples: Sequence[Sample]) -> None:
         """Adds samples to those that are there."""
@@ -199,7 +201,8 @@ class TableBuilder:
             [sample.text_key for sample in samples],
             [self._relative(sample.image_path) for sample in samples],
         ]
-        self._pieces.append(pa.table(columns, COLUMNS))
+        for pieces, field, values in zip(self._columns, COLUMNS, columns, strict=True):
+            pieces.append(pa.array(values, field.type))
 
     def _relative(self, path: Path | None) -> str | None:
         if self._folder is None or path is None:
@@ -208,8 +211,11 @@ class TableBuilder:
 
     def table(self) -> SampleTable:
         """All samples; the builder is empty afterwards."""
-        pieces, self._pieces = self._pieces, []
-        return SampleTable(pa.concat_tables([COLUMNS.empty_table(), *pieces]), self._folder)
+        columns = []
+        for pieces, field in zip(self._columns, COLUMNS, strict=True):
+            columns.append(pa.concat_arrays([pa.array([], field.type), *pieces]))
+            pieces.clear()  # no two columns are there twice at once
+        return SampleTable(pa.table(columns, COLUMNS), self._folder)
 
 
 def as_bytes(column: Any, width: int) -> NDArray[np.uint8]:

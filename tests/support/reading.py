@@ -8,14 +8,14 @@ from typing import Any
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.dataset import survey
 from mmsa_cache.data.intake import Intake
-from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.table import SampleTable
 
 
-def intake(root: Path, split: str, **data: Any) -> tuple[list[Sample], Intake]:
+def intake(root: Path, split: str, **data: Any) -> tuple[SampleTable, Intake]:
     found = survey(DataSettings(root=root, **data), split)
     found.raise_bad(found.bad)
     return found.samples, found.intake(found.samples)
 
 
-def read_split(root: Path, split: str, **data: Any) -> list[Sample]:
+def read_split(root: Path, split: str, **data: Any) -> SampleTable:
     return intake(root, split, **data)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmsa_cache.data.files import is_unicode
@@ -20,7 +20,7 @@ NOT_PLAIN = "^$|^[.]|[/\\\\,\\x00\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 """A guid that cannot be a file name and a cell of a ``guid,tag`` row; RE2 reads it alike."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LabelRow:
     """One post as its label file gives it."""
 
@@ -79,8 +79,8 @@ class Listing:
     def add(self, row: LabelRow, tag: str) -> None:
         """Adds a row with one label, if it is right."""
         if self.accepts(row, (tag,), (*self.classes, UNLABELLED)):
-            label = None if tag == UNLABELLED else self.classes.index(tag)
-            self.rows.append(replace(row, label=label))
+            row.label = None if tag == UNLABELLED else self.classes.index(tag)
+            self.rows.append(row)
 
 
 def raise_problems(problems: Sequence[str], where: Path, hint: str = MEND) -> None:

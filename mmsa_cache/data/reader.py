@@ -1,0 +1,213 @@
+"""Reads the texts and pictures of the rows of a label file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmsa_cache.config.sections import DataSettings
+from mmsa_cache.data.layouts.listing import LabelRow, Listing
+from mmsa_cache.errors import BadFileError
+
+from .files import (
+    EMPTY_TEXT,
+    IMAGE_SUFFIXES,
+    MAX_TEXT_BYTES,
+    check_encoding,
+    decode,
+    is_unicode,
+    read_inside,
+    stat_inside,
+    strip_text,
+    text_key,
+)
+from .pairs import MAX_IMAGE_BYTES, BadRow, Fault, Sample, picture_bytes
+from .stats import UNKNOWN, KnownFiles, KnownText, mark_of
+
+
+class PairReader:
+    """Reads the texts and pictures of single rows.
+
+    Args:
+        listing: Names the folder of the pairs, or of a table.
+        data: How texts are read.
+        known: Files that are not read again.
+
+    Raises:
+        DataError: Unknown encoding.
+    """
+
+    def __init__(
+        self, listing: Listing, data: DataSettings, known: KnownFiles | None = None
+    ) -> None:
+        check_encoding(data.encoding)
+        self._data = data
+        self._folder = listing.folder
+        self._base = listing.folder.resolve()
+        self.root = data.folder.resolve()
+        """Where the paths of pictures start in a `SampleTable`."""
+        self._pictures = self.root / listing.folder.relative_to(data.folder)
+        self._table = listing.source.name if listing.layout == "tables" else ""
+        self._known = known
+        how = (data.encoding, data.encoding_errors, data.max_chars, data.allow_empty_text)
+        self._text_use = f"text {how}"
+        self.replaced: list[str] = []
+        """Rows read so far of whose texts some bytes were replaced."""
+
+    def read(self, rows: Sequence[LabelRow]) -> list[Sample | BadRow]:
+        """Reads rows; a bad one names what is wrong with either half.
+
+        Files that are known are not opened; that they lie inside the folder is checked again.
+        """
+        known = self._known
+        if known is None:
+            return [self._read(row, None, None) for row in rows]
+        text_marks = [self._text_mark(row) for row in rows]
+        image_marks = [self._image_mark(row) for row in rows]
+        texts, pictures = known.texts(text_marks), known.digests(image_marks)
+        replaced_before = len(self.replaced)
+        found = [self._read(*item) for item in zip(rows, texts, pictures, strict=True)]
+        replaced = set(self.replaced[replaced_before:])  # said again next time: read again
+        text_digests = ["" if one.guid in replaced else one.text_sha256 for one in found]
+        known.note(text_marks, [bytes.fromhex(digest) for digest in text_digests])
+        known.note(image_marks, [bytes.fromhex(one.image_sha256) for one in found])
+        return found
+
+    def _read(
+        self, row: LabelRow, known: KnownText | None, known_picture: bytes | None
+    ) -> Sample | BadRow:
+        faults: list[Fault] = []
+        text, path, text_sha256, image_sha256, key = "", Path(), "", "", None
+        try:
+            text, text_sha256, key = known or self._whole_text(row)
+        except BadFileError as error:
+            faults.append(self.fault(row, error))
+        try:
+            if known_picture is not None:
+                path, image_sha256 = self._path(self._picture_name(row)), known_picture.hex()
+            else:
+                path, content = self.picture(row)
+                image_sha256 = hashlib.sha256(content).hexdigest()
+        except BadFileError as error:
+            faults.append(self.fault(row, error))
+        if faults:
+            return BadRow(row.guid, row.line, tuple(faults), text_sha256, image_sha256)
+        return Sample(row.guid, row.label, text, path, text_sha256, image_sha256, key)
+
+    def _whole_text(self, row: LabelRow) -> KnownText:
+        data = self.text_bytes(row)
+        text = self.text(row, data)
+        if "\ufffd" in text and self.undecodable(row, data):
+            self.replaced.append(row.guid)
+        text = text[: self._data.max_chars]
+        return text, hashlib.sha256(text.encode()).hexdigest(), text_key(text)
+
+    def _text_mark(self, row: LabelRow) -> bytes:
+        if row.text is not None:
+            return UNKNOWN
+        return self._mark(f"{row.guid}.txt", MAX_TEXT_BYTES, self._text_use)
+
+    def _image_mark(self, row: LabelRow) -> bytes:
+        try:
+            return self._mark(self._picture_name(row), MAX_IMAGE_BYTES, "image")
+        except BadFileError:
+            return UNKNOWN
+
+    def _mark(self, name: str, limit: int, use: str) -> bytes:
+        looked = time.time()
+        try:
+            return mark_of(name, stat_inside(self._base, name, limit), looked, use)
+        except BadFileError:
+            return UNKNOWN  # reading it says what is wrong
+
+    def fault(self, row: LabelRow, error: BadFileError) -> Fault:
+        """An error with its place in the table."""
+        where = f"{self._table}:{row.line}: " if self._table else ""
+        return Fault(error.reason, f"{where}{error.message}")
+
+    def text_bytes(self, row: LabelRow) -> bytes | None:
+        """The bytes of a row's text file; None where a table holds its text.
+
+        Raises:
+            BadFileError: It cannot be read.
+        """
+        if row.text is not None:
+            return None
+        return read_inside(
+            self._base, f"{row.guid}.txt", MAX_TEXT_BYTES, allow_empty=self._data.allow_empty_text
+        )
+
+    def text(self, row: LabelRow, data: bytes | None) -> str:
+        """A row's complete text, stripped.
+
+        Args:
+            row: The row.
+            data: What `text_bytes` gave.
+
+        Raises:
+            BadFileError: It is empty, not valid in the encoding, or holds what no text holds.
+        """
+        if data is None:
+            if row.flaw and not (row.flaw == EMPTY_TEXT and self._data.allow_empty_text):
+                raise BadFileError(row.flaw, row.flaw)
+            return row.text or ""
+        name = f"{row.guid}.txt"
+        text = strip_text(decode(data, name, self._data.encoding, self._data.encoding_errors))
+        if "\0" in text:
+            raise BadFileError(
+                "NUL bytes", f"{name}: holds NUL bytes; is it really {self._data.encoding} text?"
+            )
+        if not is_unicode(text):  # some codecs give them
+            raise BadFileError("half a surrogate pair", f"{name}: holds half a surrogate pair")
+        if not text and not self._data.allow_empty_text:
+            raise BadFileError(
+                EMPTY_TEXT, f"{name}: {EMPTY_TEXT} (allowed with --allow-empty-text)"
+            )
+        return text
+
+    def undecodable(self, row: LabelRow, data: bytes | None) -> int:
+        """Places of a text that are not valid in the encoding.
+
+        A table's were replaced when it was read; the replacement characters are counted.
+        """
+        if data is None:
+            return 0 if self._data.encoding_errors == "strict" else (row.text or "").count("\ufffd")
+        if is_valid(data, self._data.encoding):
+            return 0
+        return data.decode(self._data.encoding, "replace").count("\ufffd")
+
+    def picture(self, row: LabelRow) -> tuple[Path, bytes]:
+        """Path and bytes of a row's picture, whose content is of an allowed format.
+
+        Raises:
+            BadFileError: It cannot be read, or is of a foreign format.
+        """
+        name = self._picture_name(row)
+        content = picture_bytes(self._base, name)
+        return self._path(name), content
+
+    def _picture_name(self, row: LabelRow) -> str:
+        if row.image:
+            return row.image
+        for suffix in IMAGE_SUFFIXES:
+            if os.path.lexists(f"{self._base}/{row.guid}{suffix}"):
+                return row.guid + suffix
+        raise BadFileError("missing", f"{row.guid}: no picture {row.guid}.jpg in {self._folder}")
+
+    def _path(self, name: str) -> Path:
+        """Path of a picture that is inside the folder, without steps up."""
+        if ".." in name:
+            name = str((self._base / name).resolve().relative_to(self._base))
+        return self._pictures / name
+
+
+def is_valid(data: bytes, encoding: str) -> bool:
+    """Whether every byte is."""
+    try:
+        data.decode(encoding)
+    except UnicodeError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""Which files have not changed since they were last hashed: they are not opened again.
+
+``CACHE/data/.stats-SPLIT-DIGEST`` keeps, for one split of one data folder, a mark of every file
+that was read and the hash that reading it gave. A mark is a hash of the file's path, size, inode
+and times; the change time, which no program can set, moves with every write. The file is this
+machine's own: without it, or where it is broken, everything is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsa_cache.disk import make_folders, read_plain, write_atomically
+
+from .table import IntArray, SampleTable
+
+UNKNOWN = bytes(16)
+"""Mark of a file that must be read."""
+_MAGIC = b"mmsa file stats1"
+_MAX_BYTES = 4 << 30
+_RECORD = len(UNKNOWN) + 32
+"""A mark and a sha256."""
+_TICK = 0.05
+"""Seconds in which two writes may get the same time from the system's clock."""
+
+Bytes = NDArray[np.uint8]
+KnownText = tuple[str, str, bytes | None]
+"""A text, its sha256 (hex) and its key."""
+
+
+def mark_of(name: str, found: os.stat_result, looked: float, use: str) -> bytes:
+    """The mark of a file; `UNKNOWN` where a write that is still to come may give the same one.
+
+    Args:
+        name: Path relative to its folder.
+        found: What the file is.
+        looked: Seconds since the epoch, from before ``found`` was asked for.
+        use: What its hash depends on beside its bytes.
+    """
+    if max(found.st_mtime_ns, found.st_ctime_ns) >= 1e9 * (looked - _TICK):
+        return UNKNOWN
+    numbers = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+    state = f"{use}\0{name}\0{numbers}"
+    return hashlib.blake2b(state.encode(), digest_size=len(UNKNOWN)).digest()
+
+
+class KeyIndex:
+    """Finds rows by their keys, in less memory than a dictionary takes.
+
+    Args:
+        keys: Hashes of at least 8 bytes, (rows, bytes).
+    """
+
+    def __init__(self, keys: Bytes) -> None:
+        heads = _heads(keys)
+        self._keys = keys
+        self._rows = np.argsort(heads, kind="stable").astype(np.int32)
+        self._heads = heads[self._rows]
+
+    def find(self, wanted: Bytes) -> IntArray:
+        """Row of each key, (keys,); −1 where there is none."""
+        if not len(self._keys):
+            return np.full(len(wanted), -1)
+        place = np.searchsorted(self._heads, _heads(wanted))
+        rows = self._rows[np.minimum(place, len(self._rows) - 1)].astype(np.int64)
+        return np.where((self._keys[rows] == wanted).all(1), rows, -1)
+
+
+def _heads(keys: Bytes) -> NDArray[np.uint64]:
+    return np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
+
+
+class KnownFiles:
+    """What earlier commands found in the files of a split.
+
+    Args:
+        cache: Root folder of the store.
+        root: The data folder.
+        split: ``train`` or ``test``.
+        stored: The split as it is stored: texts of unchanged files are taken from there.
+        rehash: Read every file all the same, and remember what is found.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        root: Path,
+        split: str,
+        stored: SampleTable | None = None,
+        *,
+        rehash: bool = False,
+    ) -> None:
+        name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+        self.path = cache / "data" / f".stats-{split}-{name}"
+        self._records = np.empty((0, _RECORD), np.uint8) if rehash else _read(self.path)
+        self._index = KeyIndex(self._records[:, : len(UNKNOWN)])
+        self._used = np.zeros(len(self._records), np.bool_)
+        self._fresh = bytearray()
+        self._lock = threading.Lock()
+        self._texts = stored if stored is not None and stored.has_texts else None
+        self._by_text = None if self._texts is None else KeyIndex(self._texts.digests("text"))
+
+    def digests(self, marks: Sequence[bytes]) -> list[bytes | None]:
+        """sha256 of each file that is known by its mark, 32 bytes."""
+        rows = self._find(marks)
+        found = self._records[rows, len(UNKNOWN) :]
+        return [
+            digest.tobytes() if row >= 0 else None for row, digest in zip(rows, found, strict=True)
+        ]
+
+    def texts(self, marks: Sequence[bytes]) -> list[KnownText | None]:
+        """The text of each file that is known by its mark and whose text is stored."""
+        if self._texts is None or self._by_text is None:
+            return [None] * len(marks)
+        rows = self._find(marks)
+        hit = np.flatnonzero(rows >= 0)
+        place = self._by_text.find(self._records[rows[hit], len(UNKNOWN) :])
+        hit, place = hit[place >= 0], place[place >= 0]
+        found: list[KnownText | None] = [None] * len(marks)
+        for at, sample in zip(hit.tolist(), self._texts.take(place), strict=True):
+            assert sample.text is not None  # `has_texts`
+            found[at] = (sample.text, sample.text_sha256, sample.text_key)
+        return found
+
+    def note(self, marks: Sequence[bytes], digests: Sequence[bytes]) -> None:
+        """Remembers files by their marks, known ones too; an empty digest is none."""
+        rows = self._find(marks)
+        self._used[rows[rows >= 0]] = True
+        fresh = b"".join(
+            mark + digest
+            for mark, digest, row in zip(marks, digests, rows.tolist(), strict=True)
+            if row < 0 and mark != UNKNOWN and digest
+        )
+        with self._lock:
+            self._fresh += fresh
+
+    def save(self) -> None:
+        """Writes what was noted, where the store may be written."""
+        if not self._fresh and self._used.all():
+            return
+        fresh = np.frombuffer(self._fresh, np.uint8).reshape(-1, _RECORD)
+        whole = np.concatenate([np.zeros((1, _RECORD), np.uint8), self._records[self._used], fresh])
+        digest = hashlib.sha256(whole[1:].data).digest()
+        whole[0] = np.frombuffer(_MAGIC + digest, np.uint8)
+        with contextlib.suppress(OSError):
+            make_folders(self.path.parent)
+            write_atomically(self.path, whole.data)
+
+    def _find(self, marks: Sequence[bytes]) -> IntArray:
+        wanted = np.frombuffer(b"".join(marks), np.uint8).reshape(-1, len(UNKNOWN))
+        rows = self._index.find(wanted)
+        rows[~wanted.any(1)] = -1
+        return rows
+
+
+def _read(path: Path) -> Bytes:
+    """The records of a file; none where it is not what was written."""
+    try:
+        data = np.frombuffer(read_plain(path, _MAX_BYTES, links=False), np.uint8)
+    except (OSError, ValueError):
+        data = np.empty(0, np.uint8)
+    head, body = data[:_RECORD].tobytes(), data[_RECORD:]
+    if head != _MAGIC + hashlib.sha256(body.data).digest() or len(body) % _RECORD:
+        body = np.empty(0, np.uint8)
+    return body.reshape(-1, _RECORD)
