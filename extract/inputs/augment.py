@@ -1,7 +1,8 @@
 """The report's augmentation: one text and one image operation at random a variant.
 
-Each variant draws from its own generator, seeded by (seed, guid, variant, modality), so neither
-order nor parallelism changes a byte.
+Each variant draws from its own generator, seeded by (seed, content, variant, modality): neither
+order nor parallelism changes a byte, equal inputs have equal variants, and a row that is renamed
+keeps its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from .synonyms import synonyms
 
-POLICY = "report-v1"
+POLICY = "report-v2"
 """Name of the policy in fingerprints; changes whenever an operation's outcome does."""
 
 Pixels = NDArray[np.uint8]
@@ -26,9 +27,16 @@ Pixels = NDArray[np.uint8]
 _PLAIN_WORD = re.compile(r"^(\W*)([A-Za-z]+(?:['-][A-Za-z]+)*)(\W*)$")
 
 
-def variant_rng(seed: int, guid: str, variant: int, modality: str) -> random.Random:
-    """The generator of one variant, a function of the four arguments alone."""
-    key = f"{seed}\0{guid}\0{variant}\0{modality}".encode()
+def variant_rng(seed: int, content_sha256: str, variant: int, modality: str) -> random.Random:
+    """The generator of one variant, a function of the four arguments alone.
+
+    Args:
+        seed: Seed of augmentation.
+        content_sha256: Hash of the text or picture (hex).
+        variant: From 1.
+        modality: ``text`` or ``image``.
+    """
+    key = f"{seed}\0{content_sha256}\0{variant}\0{modality}".encode()
     return random.Random(int.from_bytes(hashlib.sha256(key).digest(), "big"))
 
 

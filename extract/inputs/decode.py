@@ -9,6 +9,8 @@ torch's antialiased bicubic on uint8.
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import io
 import math
 import threading
@@ -26,8 +28,16 @@ from torch.nn import functional as F
 from mmsa_cache.errors import BadFileError
 
 DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
+DECODER_LIBRARIES = ("simplejpeg", "pillow")
 RESIZE = "torch-bicubic-antialias-uint8"
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+
+
+@functools.cache
+def decoder_versions() -> str:
+    """The libraries that decode, as ``simplejpeg 1.9, pillow 12.1``: others may round pixels."""
+    found = ((name, importlib.metadata.version(name)) for name in DECODER_LIBRARIES)
+    return ", ".join(f"{name} {'.'.join(version.split('.')[:2])}" for name, version in found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from mmsa_cache.features.modality import ModalityFeatures
 
 
 def reader_of(spec: TextSpec | ImageSpec, seed: int) -> Reader:
-    """Row → its text or picture, augmented from (seed, guid, variant) alone.
+    """Row → its text or picture, augmented from (seed, content, variant) alone.
 
     Args:
         spec: The encoder; pictures are decoded as large as it needs them.
@@ -32,14 +32,14 @@ def reader_of(spec: TextSpec | ImageSpec, seed: int) -> Reader:
         text = text_of(row.sample)
         if not row.variant:
             return text, ""
-        return augment_text(text, variant_rng(seed, row.sample.guid, row.variant, "text"))
+        return augment_text(text, variant_rng(seed, row.sample.text_sha256, row.variant, "text"))
 
     def read_picture(row: Row) -> tuple[NDArray[np.uint8], str]:
         sample = row.sample
         pixels = decode(picture_of(sample), sample.picture_name, needed)
         if not row.variant:
             return pixels, ""
-        return augment_image(pixels, variant_rng(seed, sample.guid, row.variant, "image"))
+        return augment_image(pixels, variant_rng(seed, sample.image_sha256, row.variant, "image"))
 
     if isinstance(spec, TextSpec):
         return read_text
