@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmsa_cache.native.tf32 import WITHOUT_TF32
+
 from .linear import LinearByOneDnn
 from .protocol import Encoded
 
@@ -15,11 +17,11 @@ COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def precision(device: torch.device, compute: str) -> Any:
-    """The context that a forward pass runs in; float32 means no autocast."""
+    """The context that a forward pass runs in; float32 means no autocast and no TF32."""
     dtype = COMPUTE[compute]
-    if dtype == torch.float32 and device.type == "cpu":
-        return LinearByOneDnn()
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    if dtype == torch.float32:
+        return LinearByOneDnn() if device.type == "cpu" else WITHOUT_TF32
+    return torch.autocast(device.type, dtype)
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:

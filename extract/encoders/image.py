@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extract.inputs.decode import DECODER, RESIZE, fit_square
+from extract.inputs.decode import DECODER, RESIZE, decoder_versions, fit_square
 from mmsa_cache.errors import ModelError
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
@@ -69,6 +69,7 @@ class ImageSpec:
             "std": list(self.std),
             "resize": RESIZE,
             "decoder": DECODER,
+            "decoder_versions": decoder_versions(),
             **self.options.fields("image"),
         }
 
@@ -223,7 +224,7 @@ class ImageEncoder:
     def __init__(self, spec: ImageSpec, device: torch.device) -> None:
         self.label = spec.label
         self._device = device
-        self._options = spec.options
+        self.options = spec.options
         self.side, self.crop = spec.size, spec.crop
         self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
@@ -263,11 +264,11 @@ class ImageEncoder:
             ``pooled`` of a joint model), and the mean of each inner layer asked for (``mean@N``).
         """
         pixels = to_device(torch.stack(list(batch)), self._device)
-        with torch.inference_mode(), precision(self._device, self._options.compute):
+        with torch.inference_mode(), precision(self._device, self.options.compute):
             patches, have, vectors, shared, inner = self.tower(
                 (pixels * self._scale).add_(self._shift),  # (pixels / 255 − mean) / std
-                self._options.layer,
-                self._options.pool_layers,
+                self.options.layer,
+                self.options.pool_layers,
             )
         patches = patches.float()
         means = [state.float().mean(1) for state in inner]
@@ -275,20 +276,20 @@ class ImageEncoder:
             "mean": patches.mean(1),
             "first": patches[:, 0],
             **vectors,
-            **mean_pools(means, self._options.pool_layers, patches.shape[2], self.label),
+            **mean_pools(means, self.options.pool_layers, patches.shape[2], self.label),
         }
         self.pools = tuple(pools)
-        want = self._options.grid()
+        want = self.options.grid()
         if want is not None:
             if have is None or want[0] > have[0] or want[1] > have[1]:
                 size = f"{have[0]}×{have[1]}" if have else f"{patches.shape[1]} without a grid"
                 raise ModelError(
-                    f"{self.label} has {size} patches, tokens = {self._options.tokens!r} asks for "
+                    f"{self.label} has {size} patches, tokens = {self.options.tokens!r} asks for "
                     f"{want[0]}×{want[1]}.",
                     "Ask for at most as many, or for keep or none.",
                 )
             patches = average_grid(patches, have, want)
-        if self._options.tokens == "none":
+        if self.options.tokens == "none":
             patches = patches[:, :0]
         lengths = [patches.shape[1]] * len(batch)
         return encoded(patches.flatten(0, 1), lengths, pools.values(), shared)

@@ -40,8 +40,17 @@ def check_joint(model: Any, name: str) -> None:
         )
 
 
-def text_limit(folder: Path) -> int:
-    """Longest token sequence of a joint model.
+class TextSide(NamedTuple):
+    """What a joint model's configuration says of its text side."""
+
+    limit: int
+    """Longest token sequence."""
+    depth: int
+    """Layers."""
+
+
+def text_side(folder: Path) -> TextSide:
+    """Reads the configuration of a joint model.
 
     Raises:
         ModelError: Its configuration is not a joint model's.
@@ -51,7 +60,8 @@ def text_limit(folder: Path) -> int:
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return int(config.text_config.max_position_embeddings)
+        side = config.text_config  # a file may leave out what is the family's default
+        return TextSide(int(side.max_position_embeddings), int(side.num_hidden_layers))
     except Exception as error:  # transformers raises many kinds for a bad folder
         raise ModelError(
             f"{folder} is not the folder of a joint image-text model: {error}",

@@ -25,6 +25,12 @@ def check_layer(layer: int, count: int, name: str) -> None:
         )
 
 
+def quarter_layers(depth: int) -> tuple[int, ...]:
+    """The layers at a quarter, half and three quarters of a depth: of 6 layers 1, 3 and 4."""
+    numbers = dict.fromkeys(depth * k // 4 for k in (1, 2, 3))
+    return tuple(number for number in numbers if 1 <= number < depth)
+
+
 def pick_states(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor:
     """One layer's features, or the mean of the last K.
 

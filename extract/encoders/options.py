@@ -20,6 +20,8 @@ class Options:
     """``float32``, or autocast to ``bfloat16`` or ``float16``."""
     pool_layers: tuple[int, ...] = ()
     """Inner layers whose means are pools too, ``mean@N`` each."""
+    device: str = "cpu"
+    """Kind of device that computes them, ``cpu`` or ``cuda``: they add up in other orders."""
 
     def fields(self, modality: str) -> Fields:
         """Their part of the fingerprint."""
@@ -27,9 +29,10 @@ class Options:
             "layer": self.layer,
             "tokens": self.tokens if modality == "image" or self.tokens == "none" else "keep",
             "compute": self.compute,
+            "device": self.device,
             "storage": "float16",
         }
-        if self.pool_layers:  # caches made before there were any stay valid
+        if self.pool_layers:
             fields["pool_layers"] = list(self.pool_layers)
         return fields
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mmsa_cache.store.identity import EncoderIdentity
 
+from .options import Options
+
 _ROW_OVERHEAD = 64
 """Bytes of a row's name, variant, operation and offset."""
 
@@ -123,6 +125,7 @@ class Encoder(Protocol):
     """What the loop needs of an encoder."""
 
     label: str
+    options: Options
     pools: tuple[str, ...]
     size: Size
     equal_inputs: bool

@@ -16,12 +16,12 @@ from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .compute import encoded, precision, to_device
-from .joint import JointTextTower, text_limit
-from .layers import mean_pools, read_states
+from .joint import JointTextTower, text_side
+from .layers import mean_pools, quarter_layers, read_states
 from .options import Options
 from .protocol import Encoded, Size, TextOutput, TextTower
 from .tokenizer import load_tokenizer
-from .transformer import load_model, resolve_folder
+from .transformer import depth_of, load_model, resolve_folder
 from .weights import files_sha256
 
 TOKENIZER_FILES = (
@@ -88,6 +88,7 @@ def resolve_text(
     options: Options = Options(),  # noqa: B008  (frozen)
     *,
     joint: bool = False,
+    quarters: bool = False,
 ) -> TextSpec:
     """Finds a text model's files and what identifies it, without loading it.
 
@@ -98,13 +99,20 @@ def resolve_text(
         seed: Seed of random weights.
         options: Layer, positions and precision.
         joint: It is a joint image-text model, of which the text side is wanted.
+        quarters: Whether the pool layers are those at the quarters of the model's depth, in place
+            of the options' own; none where its configuration names no depth.
 
     Raises:
         ModelError: It cannot be found, or has no safetensors weights.
     """
     folder, name, source = resolve_folder(model, weights, seed)
     if joint:
-        max_tokens = min(max_tokens, text_limit(folder))
+        limit, depth = text_side(folder)
+        max_tokens = min(max_tokens, limit)
+    else:
+        depth = depth_of(folder)
+    if quarters:
+        options = replace(options, pool_layers=quarter_layers(depth))
     source["tokenizer"] = files_sha256(folder, TOKENIZER_FILES)
     random_seed = seed if weights == "random" else None
     return TextSpec(name, folder, random_seed, max_tokens, joint, options, source)
@@ -163,7 +171,7 @@ class TextEncoder:
 
     def __init__(self, spec: TextSpec, device: torch.device) -> None:
         self.label = spec.label
-        self._options = spec.options
+        self.options = spec.options
         self._device = device
         self.tokenizer = load_tokenizer(spec.folder)
         self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
@@ -220,19 +228,19 @@ class TextEncoder:
             ids = torch.nn.functional.pad(ids, (0, self.tower.limit - ids.shape[1]), value=pad)
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         ids, mask = to_device(ids, self._device), to_device(mask, self._device)
-        with torch.inference_mode(), precision(self._device, self._options.compute):
+        with torch.inference_mode(), precision(self._device, self.options.compute):
             hidden, vectors, shared, inner = self.tower(
-                ids, mask, self._options.layer, self._options.pool_layers
+                ids, mask, self.options.layer, self.options.pool_layers
             )
         hidden = hidden.float()
         means = [_mean(state, mask) for state in inner]
         pools = {
             **vectors,
             "mean": _mean(hidden, mask),
-            **mean_pools(means, self._options.pool_layers, hidden.shape[2], self.label),
+            **mean_pools(means, self.options.pool_layers, hidden.shape[2], self.label),
         }
         self.pools = tuple(pools)
-        keep = self._options.tokens != "none"
+        keep = self.options.tokens != "none"
         return encoded(
             hidden[mask] if keep else hidden[:0, 0],
             lengths.tolist() if keep else [0] * len(batch),

@@ -10,7 +10,7 @@ from typing import Any
 from mmsa_cache.errors import ModelError
 
 from .compat import prepare_torchvision
-from .joint import text_limit
+from .joint import text_side
 from .transformer import NO_CODE
 from .weights import text_folder
 
@@ -66,7 +66,7 @@ def count_tokens(
     """
     folder, _ = text_folder(model, weights=False, download=False)
     if joint:
-        max_tokens = min(max_tokens, text_limit(folder))
+        max_tokens = min(max_tokens, text_side(folder).limit)
     tokenizer = load_tokenizer(folder)
     unknown = tokenizer.unk_token_id
     counts = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,27 @@ def resolve_folder(model: str, weights: str, seed: int) -> tuple[Path, str, Fiel
     )
     config = files_sha256(folder, ("config.json",))
     return folder, name, {"encoder": name, "weights": identity, "config": config}
+
+
+_DEPTH = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
+"""What families call their number of layers."""
+
+
+def depth_of(folder: Path) -> int:
+    """Layers of a text model by its configuration; 0 where it does not say.
+
+    Raises:
+        ModelError: The configuration is not a JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+        found = next((config[name] for name in _DEPTH if name in config), 0)
+    except (OSError, ValueError, RecursionError, TypeError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {error}", "Give a Hugging Face model folder."
+        ) from error
+    return found if isinstance(found, int) else 0
 
 
 def load_model(folder: Path, random_seed: int | None) -> Any:

@@ -26,17 +26,24 @@ def resolve_encoder(
 
 def _resolve_text(settings: Settings, compute: str) -> TextSpec:
     text, joint = settings.text, settings.joint
-    options = Options(text.layer, settings.extract.tokens, compute, text.pool_layers)
-    if joint.model is None:
-        return resolve_text(text.model, text.weights, text.max_tokens, settings.seed, options)
+    model, weights = text.model, text.weights
+    if joint.model is not None:
+        model, weights = joint.model, joint.weights
+    layers = text.pool_layers if isinstance(text.pool_layers, tuple) else None
     return resolve_text(
-        joint.model, joint.weights, text.max_tokens, settings.seed, options, joint=True
+        model,
+        weights,
+        text.max_tokens,
+        settings.seed,
+        _options(settings, text.layer, layers or (), compute),
+        joint=joint.model is not None,
+        quarters=layers is None,
     )
 
 
 def _resolve_image(settings: Settings, compute: str) -> ImageSpec:
     image, joint = settings.image, settings.joint
-    options = Options(image.layer, settings.extract.tokens, compute, image.pool_layers)
+    options = _options(settings, image.layer, image.pool_layers, compute)
     if joint.model is not None:
         return resolve_joint_image(joint.model, joint.weights, settings.seed, options)
     return resolve_image(
@@ -50,6 +57,13 @@ def _resolve_image(settings: Settings, compute: str) -> ImageSpec:
         seed=settings.seed,
         options=options,
     )
+
+
+def _options(
+    settings: Settings, layer: str | int, pool_layers: tuple[int, ...], compute: str
+) -> Options:
+    device = pick_device(settings.device).type
+    return Options(layer, settings.extract.tokens, compute, pool_layers, device)
 
 
 def computes_of(settings: Settings) -> tuple[str, ...]:

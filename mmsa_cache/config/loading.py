@@ -157,7 +157,7 @@ def _from_environment(
             problems.append(f"{name}: unknown variable; known: {', '.join(sorted(known))}")
             continue
         value: object = text
-        if name.endswith(("_KWARGS", "_MEAN", "_STD", "_POOL_LAYERS")):
+        if name.endswith(("_KWARGS", "_MEAN", "_STD")):
             try:
                 value = tomllib.loads(f"value = {text}")["value"]
             except (ValueError, RecursionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from mmsa_cache.errors import SettingsError
+
+QUARTERS: Literal["quarters"] = "quarters"
+"""Stands for the inner layers at a quarter, half and three quarters of a model's depth."""
 
 
 class Section(BaseModel):
@@ -95,7 +99,10 @@ def _share(value: object) -> object:
 
 
 def _layers(value: object) -> object:
-    """Distinct numbers from 0."""
+    """Distinct numbers from 0; variables arrive as text."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
     if (
         isinstance(value, (list, tuple))
         and all(type(number) is int and number >= 0 for number in value)
@@ -105,8 +112,15 @@ def _layers(value: object) -> object:
     raise ValueError("write a list of distinct layer numbers from 0, as [1, 3, 4]")
 
 
+def _layers_or_quarters(value: object) -> object:
+    return value if value == QUARTERS else _layers(value)
+
+
 Layer = Annotated[str | int, BeforeValidator(_layer)]
 Layers = Annotated[tuple[int, ...], BeforeValidator(_layers)]
+LayersOrQuarters = Annotated[
+    tuple[int, ...] | Literal["quarters"], BeforeValidator(_layers_or_quarters)
+]
 
 
 class TextSettings(Section):
@@ -120,8 +134,9 @@ class TextSettings(Section):
     """Longer token sequences are truncated (a joint model: to its own limit at most)."""
     layer: Layer = "last"
     """``last``; a number, 0 being the embeddings; or ``average:K`` of the last K layers."""
-    pool_layers: Layers = ()
-    """Layers whose means over the real tokens are kept too, as the pools ``mean@N``."""
+    pool_layers: LayersOrQuarters = QUARTERS
+    """Layers whose means over the real tokens are kept too, as the pools ``mean@N``;
+    ``quarters``: those at a quarter, half and three quarters of the model's depth."""
 
 
 class ImageSettings(Section):

@@ -13,6 +13,10 @@ from .fingerprint import Fields, differences
 _JsonFields = Annotated[Fields, BeforeValidator(lambda fields: json.loads(json.dumps(fields)))]
 
 
+_MAY_DIFFER = ("compute", "device", "decoder_versions")
+"""Fields whose effect on features is small and documented (extract/README.md)."""
+
+
 class EncoderIdentity(BaseModel):
     """A frozen encoder: its name, and every field that changes its features."""
 
@@ -50,11 +54,13 @@ class EncoderIdentity(BaseModel):
     def changes_since(self, trained_on: EncoderIdentity) -> list[str]:
         """Names each field that differs from the encoder that a model was trained on.
 
-        The precision may differ: its effect is small and documented.
+        Precision, device and the versions of the decoder may differ; fields that the model's record
+        does not have are newer than it.
         """
-        here = self.fields | {"compute": trained_on.fields.get("compute")}
+        theirs = {k: value for k, value in trained_on.fields.items() if k not in _MAY_DIFFER}
+        here = {k: value for k, value in self.fields.items() if k in theirs}
         return differences(
-            here, trained_on.fields, found_has="the model was trained with", expected_is="here is"
+            here, theirs, found_has="the model was trained with", expected_is="here is"
         )
 
 

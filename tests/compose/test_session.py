@@ -154,7 +154,15 @@ def test_an_identity_is_read_back_from_its_fields(tiny: Path) -> None:
     assert EncoderIdentity.of_fields(identity.fields) == identity
     assert EncoderIdentity.model_validate_json(identity.model_dump_json()) == identity
     assert not identity.changes_since(identity)
-    computed = EncoderIdentity.of_fields(identity.fields | {"compute": "float16"})
+    fields = identity.fields | {"compute": "float16", "device": "cuda", "decoder_versions": "new"}
+    computed = EncoderIdentity.of_fields(fields)
     assert not computed.changes_since(identity)
+    assert not identity.changes_since(computed)
+    older = {key: value for key, value in identity.fields.items() if key != "device"}
+    assert not identity.changes_since(EncoderIdentity.of_fields(older))
+    more = EncoderIdentity.of_fields(identity.fields | {"pool_layers": [1]})
+    assert identity.changes_since(more) == [
+        "pool_layers: the model was trained with [1], here is (absent)"
+    ]
     with pytest.raises(ValueError, match="modality"):
         EncoderIdentity.of_fields({"encoder": "nothing"})

@@ -14,6 +14,7 @@ from PIL import Image
 from extract.encoders.timm_tower import to_patches
 from extract.inputs.decode import decode, fit_square
 from mmsa_cache.config.loading import load_settings
+from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.files import text_key
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.pairs import Sample
@@ -156,9 +157,17 @@ def test_pool_layers_are_distinct_numbers(tmp_path: Path) -> None:
     assert settings.text.pool_layers == (1, 3, 4)
     assert settings.image.pool_layers == (7,)
     assert load_settings(folder=tmp_path, environ={}).text.pool_layers == (1,)
-    for wrong in ("[1, 1]", "[-1]", "3", '["1"]', "[true]"):
-        with pytest.raises(SettingsError, match="a list of distinct layer numbers from 0"):
-            load_settings(folder=tmp_path, environ={"MMSA_TEXT_POOL_LAYERS": wrong})
+    assert Settings().text.pool_layers == "quarters"
+    assert Settings().image.pool_layers == ()
+    for text, layers in (("quarters", "quarters"), ("[]", ()), ("[1, 3, 4]", (1, 3, 4))):
+        environ = {"MMSA_TEXT_POOL_LAYERS": text}
+        assert load_settings(folder=tmp_path, environ=environ).text.pool_layers == layers
+    for wrong in ("[1, 1]", "[-1]", "3", '["1"]', "[true]", "[1", "quarter"):
+        for name in ("MMSA_TEXT_POOL_LAYERS", "MMSA_IMAGE_POOL_LAYERS"):
+            with pytest.raises(SettingsError, match="a list of distinct layer numbers from 0"):
+                load_settings(folder=tmp_path, environ={name: wrong})
+    with pytest.raises(SettingsError, match="a list of distinct layer numbers from 0"):
+        load_settings(folder=tmp_path, environ={"MMSA_IMAGE_POOL_LAYERS": "quarters"})
 
 
 def test_jpeg_paths_agree_with_pillow() -> None:

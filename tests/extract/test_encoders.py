@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
+import simplejpeg
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from extract.encoders.compat import prepare_torchvision
 from extract.encoders.image import resolve_image, resolve_joint_image
-from extract.encoders.layers import average_grid, pick_states
+from extract.encoders.layers import average_grid, pick_states, quarter_layers
 from extract.encoders.linear import LinearByOneDnn
 from extract.encoders.options import Options
 from extract.encoders.text import resolve_text
@@ -208,7 +210,7 @@ def test_text_pools_of_inner_layers(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     plain = resolve_text(str(folder), "random", 64, 5)
     spec = resolve_text(str(folder), "random", 64, 5, Options(pool_layers=(4, 0)))
-    assert "pool_layers" not in plain.fields  # caches of before stay valid
+    assert "pool_layers" not in plain.fields
     assert spec.fields == plain.fields | {"pool_layers": [4, 0]}
     encoder, without = spec.load(CPU), plain.load(CPU)
     inputs = encoder.prepare(TEXTS)
@@ -228,6 +230,40 @@ def test_text_pools_of_inner_layers(tmp_path: Path) -> None:
         torch.testing.assert_close(other.encode(inputs).pooled[:, 2:], found.pooled[:, 2:])
     with pytest.raises(ModelError, match=r"has the layers 0 … 6, layer 7 is asked for"):
         resolve_text(str(folder), "random", 64, 5, Options(pool_layers=(1, 7))).load(CPU)
+
+
+def test_pools_at_the_quarters_of_the_depth(tmp_path: Path) -> None:
+    layers = [(1, ()), (2, (1,)), (3, (1, 2)), (4, (1, 2, 3)), (6, (1, 3, 4)), (12, (3, 6, 9))]
+    assert [(depth, quarter_layers(depth)) for depth, _ in layers] == layers
+    folder = save(tmp_path, minilm)
+    spec = resolve_text(str(folder), "random", 64, 5, quarters=True)
+    assert spec == resolve_text(str(folder), "random", 64, 5, Options(pool_layers=(1, 3, 4)))
+    assert spec.fields["pool_layers"] == [1, 3, 4]
+    config = json.loads((folder / "config.json").read_text())
+    depth = config.pop("num_hidden_layers")
+    for name in ("n_layers", "num_layers", "n_layer"):
+        (folder / "config.json").write_text(json.dumps(config | {name: depth}))
+        again = resolve_text(str(folder), "random", 64, 5, quarters=True)
+        assert again.options.pool_layers == (1, 3, 4)
+    for value in ({}, {"n_layer": "many"}):
+        (folder / "config.json").write_text(json.dumps(config | value))
+        assert not resolve_text(str(folder), "random", 64, 5, quarters=True).options.pool_layers
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json cannot be read: "):
+        resolve_text(str(folder), "random", 64, 5)
+
+
+def test_what_changes_features_is_in_the_identity(tmp_path: Path) -> None:
+    folder = save(tmp_path, minilm)
+    spec = resolve_text(str(folder), "random", 64, 5, Options(device="cuda"))
+    assert (spec.fields["device"], spec.fields["compute"]) == ("cuda", "float32")
+    assert spec.computed_in("float16").fields == spec.fields | {"compute": "float16"}
+    values = {"mean": None, "std": None, "size": 32, "fit": "crop", "seed": 5}
+    picture = resolve_image("test_vit", "random", {}, **values).fields
+    assert picture["device"] == "cpu"
+    jpeg, pillow = simplejpeg.__version__.split("."), PIL.__version__.split(".")
+    libraries = f"simplejpeg {jpeg[0]}.{jpeg[1]}, pillow {pillow[0]}.{pillow[1]}"
+    assert picture["decoder_versions"] == libraries
 
 
 def test_half_precision_is_near_float32_and_named(tmp_path: Path) -> None:
@@ -507,6 +543,8 @@ def test_joint_families_give_what_the_library_gives(family: str, tmp_path: Path)
 
     spec = resolve_text(str(folder), "random", 1000, 5, joint=True)
     assert spec.max_tokens == spec.fields["max_tokens"] == longest
+    inner = resolve_text(str(folder), "random", 1000, 5, joint=True, quarters=True)
+    assert inner.fields == spec.fields | {"pool_layers": [3, 6, 9]}
     encoder = spec.load(CPU)
     assert encoder.pools == text_pools
     found = encoder.encode(encoder.prepare(TEXTS))
