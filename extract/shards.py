@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from extract.encoders.protocol import Encoder
-from mmsa_cache.errors import DataError, DeviceError
+from mmsa_cache.errors import DataError
 from mmsa_cache.store.schema import Shard
 
+from .overflow import check_finite
 from .plan import Reader, Row, read_rows
 from .streams import Batch, Halving, Streams, Timings, Workers
 
@@ -42,7 +43,7 @@ def assemble(queued: Queued, timings: Timings) -> Shard:
         timings: The seconds that streams spent on it are added here.
 
     Raises:
-        DeviceError: The device is out of memory, or features overflow float16.
+        DeviceError: The device is out of memory, or features are not finite (`check_finite`).
     """
     # Put together by NumPy: torch would share the copying out among threads, which then wait for
     # each other in a loop that keeps the cores from the streams, at times for seconds.
@@ -52,14 +53,18 @@ def assemble(queued: Queued, timings: Timings) -> Shard:
     for batch in queued.batches:
         parts, seconds = batch.task.result()
         timings.encode += seconds
-        place = iter(batch.places)
+        done = 0
         for part in parts:
-            for i, sequence in enumerate(part.tokens.split(part.lengths)):
-                row = next(place)
+            places = batch.places[done : done + len(part.lengths)]
+            done += len(places)
+            check_finite(part, [rows[row].sample.guid for row in places], queued.encoder)
+            for i, (row, sequence) in enumerate(
+                zip(places, part.tokens.split(part.lengths), strict=True)
+            ):
                 tokens[row], pooled[row] = sequence.numpy(), part.pooled[i].numpy()
                 if part.shared is not None:
                     shared[row] = part.shared[i].numpy()
-    shard = Shard(
+    return Shard(
         [row.sample.guid for row in rows],
         np.array([row.variant for row in rows], np.int32),
         list(queued.operations),
@@ -69,19 +74,6 @@ def assemble(queued: Queued, timings: Timings) -> Shard:
         queued.encoder.pools,
         np.stack(shared) if shared[0].size else None,
     )
-    for values in (shard.tokens, shard.pooled, shard.shared):
-        if values is not None and not _finite(values):
-            raise DeviceError(
-                f"The features of {queued.encoder.label} are not finite in float16.",
-                "Set compute = 'float32' in [extract]; if it is, this model's features are too "
-                "large to be stored.",
-            )
-    return shard
-
-
-def _finite(values: NDArray[np.float16]) -> bool:
-    """Infinities and NaN have all exponent bits set; four times as quick as ``np.isfinite``."""
-    return not values.size or int((values.view(np.uint16) & 0x7C00).max()) < 0x7C00
 
 
 def encode_rows(
