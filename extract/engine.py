@@ -1,50 +1,53 @@
 """The extraction loop: rows in, sealed shards out. It holds no model code.
 
-Three things go on at once: threads read and prepare the rows of the coming shards, streams run the
-model on the batches of the present one, and the caller's thread seals the one that is ready.
-Batches never cross shards and are ordered by length inside one, and on the CPU a stream computes
-with one thread, so a shard's bytes depend on its rows alone: neither the number of cores nor an
-interruption changes them.
+Three things go on at once: threads read and prepare the rows of the coming windows, streams run the
+model on the batches of the present one, and the caller's thread seals those that are ready. Batches
+never cross windows and are ordered by length inside one, and on the CPU a stream computes with one
+thread, so a row's bytes depend on the missing rows of its window alone: neither the number of cores
+nor an interruption changes them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
-import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mmsa_cache.errors import DataError
 from mmsa_cache.native.memory import reused, trim
 from mmsa_cache.native.threads import one_thread
+from mmsa_cache.store.keys import KeyTable
 from mmsa_cache.store.schema import Shard
 
 from .plan import Job, Prepared, Row, read_rows
+from .publisher import Publisher
 from .shards import Queued, assemble
 from .streams import Batch, Halving, Streams, Timings, Workers
 
 _PIECE = 16
 """Rows that one thread reads at a time."""
 _TRIM_EVERY = 8
-"""Shards. What batches and pictures of all sizes leave behind adds up; but of memory that is given
+"""Windows. What batches and pictures of all sizes leave behind adds up; but of memory that is given
 back, the part that is needed again has to be cleared again."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _ShardRows:
-    """The rows of one shard."""
+class _Window:
+    """Rows that are encoded together."""
 
     job: Job
     model: Halving
-    rows: Sequence[Row]
+    places: NDArray[np.int64]
+    """Those that were missing when the extraction began."""
 
 
 def extract(
@@ -55,61 +58,64 @@ def extract(
     batch_size: int,
     workers: Workers | None = None,
 ) -> Timings:
-    """Writes the shards that are missing, cache by cache, without a pause between them.
+    """Adds the rows that are missing, job by job, without a pause between them.
 
     Args:
-        jobs: The caches, in order.
+        jobs: What is wanted, in order; those of one folder share a writer.
         device: Where the models run.
-        shard_rows: Rows a shard.
+        shard_rows: Rows a window.
         batch_size: Rows a forward pass.
         workers: Threads; default: what suits the device.
 
     Raises:
         DataError: Rows could not be read; every unreadable one of the rest is named.
         DeviceError: As `assemble` says.
+        DiskError: Rows were not sealed.
     """
     workers = workers or Workers.plan(device)
-    timings, sealed = Timings(), itertools.count(1)
+    timings, encoded = Timings(), itertools.count(1)
+    planned: dict[Path, KeyTable] = defaultdict(KeyTable)
     models = {id(job.encoder): Halving(job.encoder) for job in jobs}
     work = [
-        [_ShardRows(job, models[id(job.encoder)], rows) for rows in job.missing(shard_rows)]
+        [
+            _Window(job, models[id(job.encoder)], places)
+            for places in job.missing(shard_rows, planned[job.writer.folder])
+        ]
         for job in jobs
     ]
-    # So many shards are worked on that no stream waits while the last batches of one are run.
-    ahead = -(-workers.streams * batch_size // shard_rows)
-    every = _encoded(list(itertools.chain(*work)), device, workers, ahead, batch_size, timings)
-    with reused(), contextlib.closing(every) as shards:
-        for job, pieces in zip(jobs, work, strict=True):
+    every = list(itertools.chain(*work))
+    shards = _encoded(every, device, workers, batch_size, shard_rows, timings)
+    with reused(), contextlib.closing(shards):
+        for job, windows in zip(jobs, work, strict=True):
             trim()  # the encoder before had batches of other sizes
             noticed = False
-            with job.watch() as advance:
-                for piece in pieces:
-                    shard = next(shards)
-                    if piece.model.halved and not noticed:
+            with job.watch() as advance, Publisher(job.writer, timings) as publisher:
+                for window in windows:
+                    job.computed += publisher.add(next(shards))
+                    if window.model.halved and not noticed:
                         noticed = True
                         job.notice(
                             f"No memory for {batch_size} rows at once: half as many are run."
                         )
-                    started = time.perf_counter()
-                    job.writer.publish(shard)
-                    timings.write += time.perf_counter() - started
-                    del shard  # or it stays until the next one is ready
-                    if next(sealed) % _TRIM_EVERY == 0:
+                    if next(encoded) % _TRIM_EVERY == 0:
                         trim()
-                    advance(len(piece.rows))
-                job.writer.finish()
+                    advance(len(window.places))
+            job.writer.finish()
     return timings
 
 
 def _encoded(
-    pieces: Sequence[_ShardRows],
+    windows: Sequence[_Window],
     device: torch.device,
     workers: Workers,
-    ahead: int,
     batch_size: int,
+    shard_rows: int,
     timings: Timings,
-) -> Generator[Shard]:
-    """Shards in order; while one is taken, the rows of the next are read and encoded.
+) -> Generator[Shard | None]:
+    """Windows in order; while one is taken, the rows of the next are read and encoded.
+
+    Returns:
+        The rows of each that are missing still; None where there is none.
 
     Raises:
         DataError: As `extract` says, once what comes before the unreadable row is taken.
@@ -119,44 +125,74 @@ def _encoded(
     streams = Streams(device, workers.streams)
     problems: list[str] = []
 
-    def start_reading(piece: _ShardRows) -> tuple[_ShardRows, list[Future[Prepared]]]:
-        job, rows = piece.job, piece.rows
+    def start_reading(window: _Window) -> _Reading:
+        job = window.job
+        # Another writer may have sealed some since.
+        missing = window.places[~job.writer.has(job.rows.keys[window.places])]
+        job.there += len(window.places) - len(missing)
+        rows = [job.rows[place] for place in missing.tolist()]
         parts = [rows[i : i + _PIECE] for i in range(0, len(rows), _PIECE)]
-        return piece, [pool.submit(read_rows, part, job.reader, job.encoder) for part in parts]
+        tasks = [pool.submit(read_rows, part, job.reader, job.encoder) for part in parts]
+        return _Reading(window, rows, tasks)
 
     # On the CPU readers take their time from the streams: to read further ahead gains nothing.
-    reading = _ahead(map(start_reading, pieces), 0 if device.type == "cpu" else 1)
+    further = 0 if device.type == "cpu" else shard_rows
+    reading = _ahead(map(start_reading, windows), further)
 
     def queued() -> Iterator[Queued]:
-        for piece, tasks in reading:
-            ready, batches = _submit(tasks, streams, piece.model, batch_size)
+        for read in reading:
+            ready, batches = _submit(read.tasks, streams, read.window.model, batch_size)
             timings.read += ready.seconds
             if ready.problems:
                 problems.extend(ready.problems)
                 return
-            yield Queued(piece.rows, ready.operations, batches, piece.job.encoder)
+            yield Queued(read.rows, ready.operations, batches, read.window.job.encoder)
+
+    def assembled(window: Queued) -> Shard | None:
+        return assemble(window, timings) if window.rows else None
 
     try:
-        # (A loop variable would keep a shard's batches until the next one is ready.)
-        yield from map(functools.partial(assemble, timings=timings), _ahead(queued(), ahead))
-        if problems:  # what comes before the unreadable row is sealed by now
+        # So many rows are worked on that no stream waits while the last batches of a window run.
+        # (A loop variable would keep a window's batches until the next one is ready.)
+        yield from map(assembled, _ahead(queued(), workers.streams * batch_size))
+        if problems:  # what comes before the unreadable row is taken by now
             # Only the problems of the rest are collected: inputs of all rows need too much memory.
-            for _, tasks in reading:
-                while tasks:
-                    problems += tasks.pop(0).result().problems
+            for read in reading:
+                while read.tasks:
+                    problems += read.tasks.pop(0).result().problems
             raise _unreadable(problems)
     finally:
         pool.shutdown(cancel_futures=True)
         streams.close()
 
 
-def _ahead(items: Iterable[T], count: int) -> Iterator[T]:
-    """Items in order, each taken before the ``count`` items in front of it are given."""
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A window whose rows are being read."""
+
+    window: _Window
+    rows: Sequence[Row]
+    tasks: list[Future[Prepared]]
+
+
+class _HasRows(Protocol):
+    @property
+    def rows(self) -> Sequence[Row]: ...
+
+
+T = TypeVar("T", bound=_HasRows)
+
+
+def _ahead(items: Iterable[T], rows: int) -> Iterator[T]:
+    """Items in order, each as soon as items of so many rows after it are taken."""
     taken: deque[T] = deque()
+    after = 0
     for item in items:
+        after += len(item.rows) if taken else 0
         taken.append(item)
-        if len(taken) > count:
+        while taken and after >= rows:
             yield taken.popleft()
+            after -= len(taken[0].rows) if taken else 0
     while taken:
         yield taken.popleft()
 
@@ -164,7 +200,7 @@ def _ahead(items: Iterable[T], count: int) -> Iterator[T]:
 def _submit(
     pieces: list[Future[Prepared]], streams: Streams, model: Halving, batch_size: int
 ) -> tuple[Prepared, list[Batch]]:
-    """Waits for the rows of a shard and queues their batches.
+    """Waits for the rows of a window and queues their batches.
 
     The batches alone keep the inputs, so that they are freed as they are encoded: `pieces` is
     emptied, and what is returned of the rows holds none.

@@ -1,4 +1,4 @@
-"""What is to be extracted: the rows of a cache, how they are read, and their batches."""
+"""What is to be extracted: the rows of an encoder, how they are read, and their batches."""
 
 from __future__ import annotations
 
@@ -6,40 +6,84 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.encoders.protocol import Encoder
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError
-from mmsa_cache.store.writer import CacheWriter
+from mmsa_cache.features.rows import WantedRows, wanted_rows
+from mmsa_cache.store.keys import Keys, KeyTable
+from mmsa_cache.store.writer import FeatureWriter
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One (sample, variant); variant 0 is the original."""
+    """One input: a sample's text or picture, or an augmented copy of it."""
 
     sample: Sample
+    """The first one that has it."""
     variant: int
+    """0: the original."""
+    key: bytes
+    """See `store.keys`."""
 
 
 # Row → the text or picture and the augmentation used ("" for an original).
 Reader = Callable[[Row], tuple[Any, str]]
 
 
-def plan_rows(samples: Sequence[Sample], copies: dict[int, int]) -> list[Row]:
-    """Lists all originals in order, then the copies sample by sample.
+class RowPlan(Sequence[Row]):
+    """The distinct rows of samples; each is made when it is asked for, from 32 bytes.
 
     Args:
-        samples: The split.
-        copies: Class code → augmented copies a sample; missing classes get none.
+        samples: The samples.
+        wanted: Their rows.
     """
-    rows = [Row(sample, 0) for sample in samples]
-    for sample in samples:
-        count = copies.get(sample.label, 0) if sample.label is not None else 0
-        rows += [Row(sample, variant) for variant in range(1, count + 1)]
-    return rows
+
+    def __init__(self, samples: Sequence[Sample], wanted: WantedRows) -> None:
+        self.wanted = wanted
+        self._samples = samples
+        places, first = np.unique(wanted.table, return_index=True)
+        self._sample, self._variant = np.divmod(first[places >= 0], wanted.table.shape[1])
+
+    @property
+    def keys(self) -> Keys:
+        """(rows, 16)"""
+        return self.wanted.keys
+
+    def __len__(self) -> int:
+        return len(self.wanted.keys)
+
+    @overload
+    def __getitem__(self, places: int) -> Row: ...
+    @overload
+    def __getitem__(self, places: slice) -> list[Row]: ...
+    def __getitem__(self, places: int | slice) -> Row | list[Row]:
+        if isinstance(places, slice):
+            return [self[place] for place in range(len(self))[places]]
+        sample = self._samples[int(self._sample[places])]
+        return Row(sample, int(self._variant[places]), self.keys[places].tobytes())
+
+
+def plan_rows(
+    samples: Sequence[Sample], copies: dict[int, int], augmentation: str, modality: str
+) -> RowPlan:
+    """The distinct rows of samples: originals in order, then the copies sample by sample.
+
+    Args:
+        samples: A split.
+        copies: Class code → augmented copies a sample; missing classes get none.
+        augmentation: The policy and its seed.
+        modality: ``text`` or ``image``.
+    """
+    contents = (s.text_sha256 if modality == "text" else s.image_sha256 for s in samples)
+    digests = np.frombuffer(bytes.fromhex("".join(contents)), np.uint8).reshape(-1, 32)
+    counts = [0 if s.label is None else copies.get(s.label, 0) for s in samples]
+    return RowPlan(samples, wanted_rows(digests, counts, augmentation))
 
 
 def plan_batches(inputs: Sequence[Tensor], batch_size: int) -> list[list[int]]:
@@ -80,22 +124,49 @@ def read_rows(rows: Sequence[Row], reader: Reader, encoder: Encoder) -> Prepared
 
 @dataclass(slots=True)
 class Job:
-    """One cache that is to be written; its writer's lock must be held."""
+    """Rows that are to be added to an encoder's features; the writer's part must be claimed."""
 
-    rows: Sequence[Row]
-    """All rows of the cache, in order."""
+    rows: RowPlan
+    """All that are wanted, in order."""
     reader: Reader
     encoder: Encoder
-    writer: CacheWriter
+    writer: FeatureWriter
+    part: tuple[int, int] = (0, 1)
+    """Number of the part to compute, from 0, and of parts: every so-manieth window is its."""
     watch: Callable[[], AbstractContextManager[Callable[[int], None]]] = lambda: nullcontext(
         lambda count: None
     )
-    """Entered while this cache's shards are sealed; its value is called with rows just sealed."""
+    """Entered while this job is worked on; its value is called with rows just encoded."""
     notice: Callable[[str], None] = lambda text: None
     """Called once if the batches had to be halved."""
+    computed: int = 0
+    """Rows of the part that were encoded."""
+    there: int = 0
+    """Rows of the part that somebody else had sealed."""
+    shared: int = 0
+    """Wanted rows whose input is that of another one, of this job or of one before it."""
 
-    def missing(self, shard_rows: int) -> list[Sequence[Row]]:
-        """The rows of each shard that is not sealed."""
-        rows = self.rows
-        shards = [rows[i : i + shard_rows] for i in range(0, len(rows), shard_rows)]
-        return shards[self.writer.done :]
+    def missing(self, shard_rows: int, planned: KeyTable) -> list[NDArray[np.int64]]:
+        """The missing rows of each window of this part.
+
+        Windows are those of all rows, whatever is sealed, so that a row has the same company in
+        its batch in an unbroken run and in one that was continued.
+
+        Args:
+            shard_rows: Rows a window.
+            planned: Rows that jobs before this one add to the same features; grows by its own.
+
+        Returns:
+            Numbers of rows, without windows that have none.
+        """
+        number, parts = self.part
+        twins = planned.places(self.rows.keys) >= 0
+        planned.add(self.rows.keys[~twins])
+        self.shared = self.rows.wanted.shared + int(twins.sum())
+        sealed = self.writer.has(self.rows.keys)
+        every = np.arange(len(self.rows))
+        own = (every // shard_rows) % parts == number
+        self.there = int((own & sealed & ~twins).sum())
+        rows = every[own & ~sealed & ~twins]
+        cuts = np.flatnonzero(np.diff(rows // shard_rows)) + 1
+        return np.split(rows, cuts) if len(rows) else []

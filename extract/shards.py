@@ -1,4 +1,4 @@
-"""Encoded batches put together: a shard of many rows."""
+"""Encoded batches put together: the shard of a window."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from extract.encoders.protocol import Encoder
 from mmsa_cache.errors import DataError
+from mmsa_cache.store.keys import as_keys
 from mmsa_cache.store.schema import Shard
 
 from .overflow import check_finite
@@ -24,10 +25,10 @@ _SAMPLE = 256
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A shard whose batches are queued."""
+    """A window whose batches are queued."""
 
     rows: Sequence[Row]
-    """What it holds, (rows,)."""
+    """Its missing rows, (rows,)."""
     operations: Sequence[str]
     """Augmentations used, (rows,)."""
     batches: Sequence[Batch]
@@ -36,10 +37,10 @@ class Queued:
 
 
 def assemble(queued: Queued, timings: Timings) -> Shard:
-    """Waits for the batches of a shard and puts their rows back in order.
+    """Waits for the batches of a window and puts their rows back in order.
 
     Args:
-        queued: The shard.
+        queued: The window.
         timings: The seconds that streams spent on it are added here.
 
     Raises:
@@ -65,8 +66,7 @@ def assemble(queued: Queued, timings: Timings) -> Shard:
                 if part.shared is not None:
                     shared[row] = part.shared[i].numpy()
     return Shard(
-        [row.sample.guid for row in rows],
-        np.array([row.variant for row in rows], np.int32),
+        as_keys(row.key for row in rows),
         list(queued.operations),
         np.cumsum([0, *map(len, tokens)], dtype=np.int64),
         np.concatenate(tokens),

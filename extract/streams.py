@@ -95,13 +95,13 @@ class Streams:
     def submit(
         self, model: Halving, inputs: Sequence[Tensor], batch_size: int, first: int = 0
     ) -> list[Batch]:
-        """Queues batches of one shard.
+        """Queues batches of one window.
 
         Args:
             model: The frozen model.
             inputs: Of consecutive rows.
             batch_size: Rows a forward pass.
-            first: Place of the first of these rows in the shard.
+            first: Place of the first of these rows in the window.
         """
         batches = []
         for places in plan_batches(inputs, batch_size):
@@ -127,7 +127,7 @@ def _encode(model: Halving, batch: list[Tensor]) -> tuple[list[Encoded], float]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A queued batch: the positions of its rows in the shard, and its future features."""
+    """A queued batch: the places of its rows in the window, and its future features."""
 
     places: list[int]
     task: Future[tuple[list[Encoded], float]]

@@ -24,6 +24,7 @@ from extract.precision import difference
 from mmsa_cache.errors import ModelError
 from mmsa_cache.store.schema import Shard
 from tests.support.clip import clip_tokenizer
+from tests.support.shards import make_keys
 
 CPU = torch.device("cpu")
 TEXTS = ["a good day", "good", "a a good good day day good"]
@@ -294,10 +295,10 @@ def test_linear_layers_by_onednn() -> None:
 
 def test_differences_between_precisions() -> None:
     def shard(tokens: list[list[float]], pooled: list[list[float]]) -> Shard:
-        names, count = [str(i) for i in range(len(pooled))], len(pooled)
+        count = len(pooled)
         offsets = np.array([0, len(tokens), len(tokens)])
         values = np.array(tokens, np.float16), np.array(pooled, np.float16)[:, None]
-        return Shard(names, np.zeros(count), [""] * count, offsets, *values, ("mean",))
+        return Shard(make_keys(0, count), [""] * count, offsets, *values, ("mean",))
 
     found = difference(
         shard([[1, -2], [0, 4]], [[1, 1], [3, 0]]), shard([[1, -2], [0, 2]], [[2, 2], [3, 3]])

@@ -6,9 +6,9 @@ import io
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,20 @@ from PIL import Image
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from extract import publisher
 from extract.encoders.options import Options
 from extract.encoders.protocol import Encoded, Size
 from extract.engine import extract
 from extract.inputs.decode import decode, fit_square, needed_side
-from extract.plan import Job, Prepared, Row, plan_batches, plan_rows, read_rows
+from extract.plan import Job, Prepared, Row, RowPlan, plan_batches, plan_rows, read_rows
 from extract.shards import estimate_bytes
 from extract.streams import Halving, Streams, Workers
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError, DeviceError
-from mmsa_cache.store.reader import open_shards
+from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.writer import CacheWriter
+from mmsa_cache.store.writer import FeatureWriter
+from tests.support.shards import ENCODER, contents, writer_of
 
 CPU = torch.device("cpu")
 LENGTHS = [1 + (7 * i) % 9 for i in range(50)]
@@ -76,11 +78,14 @@ class Equal(Counting):
         return [torch.full((3,), value) for value in values]
 
 
-def make_rows(tmp_path: Path) -> list[Row]:
-    sample = [
-        Sample(str(i), 0, "text", tmp_path / f"{i}.jpg", "t", "i") for i in range(len(LENGTHS))
-    ]
-    return plan_rows(sample, {})
+def make_samples(count: int, folder: Path = Path()) -> list[Sample]:
+    """Samples whose texts and pictures all differ."""
+    hashes = [sha256(str(i).encode()).hexdigest() for i in range(count)]
+    return [Sample(str(i), 0, "", folder / f"{i}.jpg", h, h) for i, h in enumerate(hashes)]
+
+
+def make_rows(tmp_path: Path, count: int = len(LENGTHS)) -> RowPlan:
+    return plan_rows(make_samples(count, tmp_path), {}, "none", "text")
 
 
 def read(row: Row) -> tuple[int, str]:
@@ -88,21 +93,51 @@ def read(row: Row) -> tuple[int, str]:
 
 
 def run(
-    folder: Path,
-    rows: list[Row],
+    root: Path,
+    rows: RowPlan,
     encoder: Any,
     reader: Any = read,
     notice: Callable[[str], None] = lambda text: None,
     sealed: list[int] | None = None,
     **changes: Any,
 ) -> list[int]:
-    """Extracts into a folder; returns what was sealed, step by step."""
-    writer = CacheWriter(folder, {"of": "test"}, len(rows))
+    """Extracts into a store; returns the rows that were encoded, step by step."""
     sealed = [] if sealed is None else sealed
-    job = Job(rows, reader, encoder, writer, lambda: nullcontext(sealed.append), notice)
-    with writer.lock(lambda: None):
+    with claimed(root) as writer:
+        watch = lambda: nullcontext(sealed.append)  # noqa: E731
+        job = Job(rows, reader, encoder, writer, watch=watch, notice=notice)
         extract([job], CPU, **({"shard_rows": 8, "batch_size": 4} | changes))
     return sealed
+
+
+@contextmanager
+def claimed(root: Path, part: tuple[int, int] = (0, 1)) -> Iterator[FeatureWriter]:
+    """A writer of the store that may compute a part of the rows."""
+    writer = writer_of(root)
+    with writer.claim(lambda: None, part):
+        yield writer
+
+
+def stored(root: Path) -> list[Shard]:
+    return list(open_features(ENCODER.folder(root)).shards)
+
+
+def row_bytes(root: Path) -> dict[bytes, tuple[str, bytes, bytes]]:
+    """Operation and features of every row, by key; no row is there twice."""
+    found = [
+        (
+            key.tobytes(),
+            (
+                shard.operations[i],
+                shard.tokens[shard.offsets[i] : shard.offsets[i + 1]].tobytes(),
+                shard.pooled[i].tobytes(),
+            ),
+        )
+        for shard in stored(root)
+        for i, key in enumerate(shard.keys)
+    ]
+    assert len(dict(found)) == len(found)
+    return dict(found)
 
 
 @pytest.mark.parametrize("workers", [Workers(1, 1), Workers(3, 4), None])
@@ -111,15 +146,16 @@ def test_every_row_comes_back_in_its_place(tmp_path: Path, workers: Workers | No
     sealed = run(tmp_path / "cache", rows, encoder, workers=workers)
     assert sealed == [8] * 6 + [2]
     number = 0
-    for shard in open_shards(tmp_path / "cache"):
-        for place, guid in enumerate(shard.guids):
+    for shard in stored(tmp_path / "cache"):
+        for place, key in enumerate(shard.keys):
             part = shard.tokens[shard.offsets[place] : shard.offsets[place + 1]]
-            assert guid == str(number)
+            assert key.tobytes() == sha256(str(number).encode()).digest()[:16]
+            assert shard.operations[place] == "made 0"
             assert part.tolist() == [[number, LENGTHS[number]]] * LENGTHS[number]
             assert shard.pooled[place, 0].tolist() == [number, LENGTHS[number]]
             number += 1
     assert number == len(rows)
-    # batches stay inside a shard and hold neighbours in length
+    # batches stay inside a window and hold neighbours in length
     assert all(len({row // 8 for row in batch}) == 1 for batch in encoder.batches)
     for batch in encoder.batches:
         assert [LENGTHS[row] for row in batch] == sorted(LENGTHS[row] for row in batch)
@@ -132,9 +168,7 @@ def test_equally_long_rows_come_back_in_their_places(tmp_path: Path, batch_size:
     rows, encoder = make_rows(tmp_path), Equal()
     run(tmp_path / "cache", rows, encoder, batch_size=batch_size, shard_rows=40)
     found = [
-        value
-        for shard in open_shards(tmp_path / "cache")
-        for value in shard.pooled[:, 0, 0].tolist()
+        value for shard in stored(tmp_path / "cache") for value in shard.pooled[:, 0, 0].tolist()
     ]
     assert found == list(range(len(rows)))
     batches = [list(range(i, min(i + batch_size, 40))) for i in range(0, 40, batch_size)]
@@ -147,8 +181,8 @@ def test_a_batch_is_run_as_soon_as_its_rows_are_read(tmp_path: Path) -> None:
     seen = threading.Event()
 
     def reader(row: Row) -> tuple[int, str]:
-        if int(row.sample.guid) >= 32:  # rows of the same shard that are read later
-            assert seen.wait(20), "nothing was encoded before the whole shard was read"
+        if int(row.sample.guid) >= 32:  # rows of the same window that are read later
+            assert seen.wait(20), "nothing was encoded before the whole window was read"
         return read(row)
 
     real = encoder.encode
@@ -179,10 +213,11 @@ def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:
     found = []
     for number, workers in enumerate((Workers(1, 1), Workers(4, 3))):
         run(tmp_path / str(number), rows, encoder, picture, workers=workers)
-        shards = sorted((tmp_path / str(number)).glob("shard-*"))
-        found.append([path.read_bytes() for path in shards])
-    assert len(found[0]) == 7
-    assert found[0] == found[1]
+        found.append(contents(ENCODER.folder(tmp_path / str(number))))
+    assert len(row_bytes(tmp_path / "0")) == 50
+    assert {k: v for k, v in found[0].items() if k.endswith("h5")} == {
+        k: v for k, v in found[1].items() if k.endswith("h5")
+    }
 
 
 def test_batches_are_halved_once_and_stay_so(tmp_path: Path) -> None:
@@ -192,11 +227,8 @@ def test_batches_are_halved_once_and_stay_so(tmp_path: Path) -> None:
     assert max(map(len, encoder.batches)) == 2
     assert sorted(row for batch in encoder.batches for row in batch) == list(range(50))
     assert said == ["No memory for 4 rows at once: half as many are run."]
-    plain = tmp_path / "b"
-    run(plain, make_rows(tmp_path), Counting())
-    assert [p.read_bytes() for p in sorted(plain.glob("shard-*"))] == [
-        p.read_bytes() for p in sorted((tmp_path / "a").glob("shard-*"))
-    ]
+    run(tmp_path / "b", make_rows(tmp_path), Counting())
+    assert row_bytes(tmp_path / "a") == row_bytes(tmp_path / "b")
     with pytest.raises(DeviceError, match="no memory for 2 rows at once") as caught:
         run(tmp_path / "c", make_rows(tmp_path), Counting(memory=1))
     assert "batch_size" in str(caught.value)
@@ -235,30 +267,29 @@ def test_an_overflow_is_found_in_the_first_batch(tmp_path: Path) -> None:
             return Encoded(found.tokens, found.lengths, found.pooled * 60000 * 60000, None)
 
     encoder, one = Huge(), Workers(1, 1)
-    said = r"36: pool mean \(the last layer\) of counting is not finite in float16"
+    said = r"0: pool mean \(the last layer\) of counting is not finite in float16"
     with pytest.raises(DeviceError, match=said):
         run(tmp_path / "cache", make_rows(tmp_path), encoder, workers=one, shard_rows=50)
     assert len(encoder.batches) <= 3
-    assert not list((tmp_path / "cache").glob("*.h5"))
+    assert not list(tmp_path.rglob("*.h5"))
 
 
-def extract_two(folder: Path, rows: list[Row], readers: list[Any], **changes: Any) -> None:
-    with ExitStack() as locks:
+def extract_two(root: Path, rows: RowPlan, readers: list[Any], **changes: Any) -> None:
+    with ExitStack() as claims:
         jobs = []
         for name, reader in zip("ab", readers, strict=True):
-            writer = CacheWriter(folder / name, {"of": name}, len(rows))
-            locks.enter_context(writer.lock(lambda: None))
+            writer = claims.enter_context(claimed(root / name))
             jobs.append(Job(rows, reader, changes.get(name) or Counting(), writer))
         extract(jobs, CPU, shard_rows=8, batch_size=4)
 
 
-def test_a_cache_is_begun_before_the_one_before_it_is_sealed(tmp_path: Path) -> None:
+def test_a_job_is_begun_before_the_one_before_it_is_encoded(tmp_path: Path) -> None:
     begun = threading.Event()
 
     class Last(Counting):
         def encode(self, batch: Sequence[Tensor]) -> Encoded:
             if 49 in [int(value[0]) for value in batch]:
-                assert begun.wait(10)  # the first cache cannot be finished before
+                assert begun.wait(10)  # the first job cannot be finished before
             return super().encode(batch)
 
     def second(row: Row) -> tuple[int, str]:
@@ -268,12 +299,11 @@ def test_a_cache_is_begun_before_the_one_before_it_is_sealed(tmp_path: Path) -> 
     rows = make_rows(tmp_path)
     extract_two(tmp_path, rows, [read, second], a=Last())
     run(tmp_path / "alone", rows, Counting())
-    alone = [s.tokens.tolist() for s in open_shards(tmp_path / "alone")]
     for name in "ab":
-        assert [s.tokens.tolist() for s in open_shards(tmp_path / name)] == alone
+        assert row_bytes(tmp_path / name) == row_bytes(tmp_path / "alone")
 
 
-def test_unreadable_rows_of_all_caches_are_named_at_once(tmp_path: Path) -> None:
+def test_unreadable_rows_of_all_jobs_are_named_at_once(tmp_path: Path) -> None:
     def fails_on(bad: str) -> Any:
         def reader(row: Row) -> tuple[int, str]:
             if row.sample.guid == bad:
@@ -288,8 +318,8 @@ def test_unreadable_rows_of_all_caches_are_named_at_once(tmp_path: Path) -> None
     assert caught.value.problems == ["20 is bad", "30 is bad"]
     with pytest.raises(DataError, match=r"1 sample\(s\) cannot be read"):
         extract_two(tmp_path, rows, [read, fails_on("30")])
-    assert len(list(open_shards(tmp_path / "a"))) == 7
-    assert len(list((tmp_path / "b").glob("shard-*"))) == 3
+    assert len(row_bytes(tmp_path / "a")) == 50
+    assert len(row_bytes(tmp_path / "b")) == 24
 
 
 class Tracked(Counting):
@@ -313,8 +343,7 @@ class Tracked(Counting):
 
 def test_an_unreadable_row_does_not_fill_the_memory_with_the_rest(tmp_path: Path) -> None:
     """To name every one, all rows are read; their inputs must not be kept."""
-    sample = Sample("", 0, "text", tmp_path, "t", "i")
-    rows = plan_rows([replace(sample, guid=str(i)) for i in range(2000)], {})
+    rows = make_rows(tmp_path, 2000)
 
     def reader(row: Row) -> tuple[int, str]:
         if row.sample.guid in ("3", "1999"):
@@ -352,22 +381,22 @@ def test_rows_are_prepared_one_by_one(tmp_path: Path) -> None:
     assert found.problems == ["1 is bad"]
 
 
-def test_memory_holds_few_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inputs of the two shards that are run, and no shard that is sealed."""
-    sample = Sample("", 0, "text", tmp_path, "t", "i")
-    rows = plan_rows([replace(sample, guid=str(i)) for i in range(400)], {})
-    publish, shards = CacheWriter.publish, []
+def test_memory_holds_few_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs of the two windows that are run, and no shard that is sealed."""
+    rows = make_rows(tmp_path, 400)
+    publish, shards = FeatureWriter.publish, []
 
-    def publish_and_note(writer: CacheWriter, shard: Shard) -> None:
+    def publish_and_note(writer: FeatureWriter, shard: Shard) -> int:
         shards.append(weakref.ref(shard.tokens))
-        publish(writer, shard)
+        return publish(writer, shard)
 
     class Sealed(list[int]):
         def append(self, count: int) -> None:
             assert [shard() for shard in shards] == [None] * len(shards)
             super().append(count)
 
-    monkeypatch.setattr(CacheWriter, "publish", publish_and_note)
+    monkeypatch.setattr(FeatureWriter, "publish", publish_and_note)
+    monkeypatch.setattr(publisher, "GATHERED_SECONDS", 0.0)
     encoder = Tracked()
     sealed = run(
         tmp_path / "cache", rows, encoder, sealed=Sealed(), workers=Workers(2, 2), shard_rows=32
@@ -393,7 +422,7 @@ def test_the_callers_thread_leaves_the_cores_to_the_streams(tmp_path: Path) -> N
     with Noting() as mode:
         run(tmp_path / "cache", make_rows(tmp_path), Counting())
     assert {"numpy", "split"} <= mode.called
-    assert mode.called <= {"numpy", "split", "__getitem__", "__get__"}
+    assert mode.called <= {"numpy", "split", "__getitem__", "__get__", "from_file"}
 
 
 def test_streams_drop_what_is_queued_when_they_close() -> None:

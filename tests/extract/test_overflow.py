@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,11 @@ def load(folder: Path, scaled: int, **options: Any) -> TextEncoder:
 
 
 def encode(encoder: TextEncoder) -> Shard:
-    samples = [Sample(f"p{i}", 0, text, Path(), "", "") for i, text in enumerate(TEXTS)]
-    rows = plan_rows(samples, {})
+    samples = [
+        Sample(f"p{i}", 0, text, Path(), sha256(text.encode()).hexdigest(), "")
+        for i, text in enumerate(TEXTS)
+    ]
+    rows = plan_rows(samples, {}, "none", "text")
     return encode_rows(rows, lambda row: (row.sample.text, ""), encoder, CPU, 2)
 
 

@@ -1,0 +1,91 @@
+"""Sealing of encoded windows, several at once where they come quickly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.writer import FeatureWriter
+
+from .streams import Timings
+
+GATHERED_BYTES = 64 << 20
+GATHERED_SECONDS = 20.0
+"""What a kill may lose, beside the windows that are being encoded."""
+
+
+class Publisher:
+    """Takes windows and seals them; what was taken is sealed whatever ends the work.
+
+    Args:
+        writer: Where they go.
+        timings: The seconds that it takes are added here.
+    """
+
+    def __init__(self, writer: FeatureWriter, timings: Timings) -> None:
+        self._writer = writer
+        self._timings = timings
+        self._taken: list[Shard] = []
+        self._since = time.monotonic()
+
+    def add(self, window: Shard | None) -> int:
+        """Takes a window; seals all that were taken if they are many, or it has been long.
+
+        Args:
+            window: None where nothing of it was missing any more.
+
+        Returns:
+            Its rows.
+
+        Raises:
+            DiskError: They were not sealed.
+            CacheError: What another writer added cannot be read.
+        """
+        if window is None:
+            return 0
+        self._taken.append(window)
+        size = sum(shard.nbytes for shard in self._taken)
+        if size >= GATHERED_BYTES or time.monotonic() - self._since >= GATHERED_SECONDS:
+            self._publish()
+        return len(window)
+
+    def _publish(self) -> None:
+        started = time.perf_counter()
+        taken, self._taken = self._taken, []
+        if taken:
+            self._writer.publish(joined(taken))
+        self._timings.write += time.perf_counter() - started
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._publish()
+
+
+def joined(shards: Sequence[Shard]) -> Shard:
+    """The rows of several shards as one."""
+    if len(shards) == 1:
+        return shards[0]
+    lengths = np.concatenate([np.diff(shard.offsets) for shard in shards])
+    shared = [shard.shared for shard in shards if shard.shared is not None]
+    return Shard(
+        np.concatenate([shard.keys for shard in shards]),
+        [operation for shard in shards for operation in shard.operations],
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.concatenate([shard.tokens for shard in shards]),
+        np.concatenate([shard.pooled for shard in shards]),
+        shards[0].pools,
+        np.concatenate(shared) if shared else None,
+    )
