@@ -1,0 +1,161 @@
+"""Settings completed from the store: what extraction was told need not be repeated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmsa_cache.config.sections import (
+    DataSettings,
+    EncoderSettings,
+    ExtractSettings,
+    ImageSettings,
+    JointSettings,
+    TextSettings,
+)
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.errors import DamagedCacheError, SettingsError
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.fingerprint import Fields
+from mmsa_cache.validation import validated
+
+from .store import Store
+
+_DATA = ("encoding", "encoding_errors", "max_chars", "allow_empty_text", "classes", "note")
+"""Keys of ``[data]`` that a store keeps."""
+_CHECKED = ("encoding", "encoding_errors", "max_chars", "allow_empty_text", "classes")
+"""Those that must not contradict it."""
+
+
+def told_of_data(settings: Settings, store: Path) -> Fields:
+    """What a store keeps of the settings that its rows were read under.
+
+    The data folder is kept relative to the store where both lie in one folder, so that a project
+    can be moved.
+    """
+    values = settings.data.model_dump(mode="json")
+    kept: Fields = {key: values[key] for key in _DATA}
+    if settings.data.root is not None:
+        root, home = settings.data.root.resolve(), store.resolve().parent
+        inside = root.is_relative_to(home)
+        kept["root"] = os.path.relpath(root, store.resolve()) if inside else str(root)
+    return {"data": kept, "variants": settings.extract.variants}
+
+
+def told_of_encoder(settings: Settings, modality: str) -> Fields:
+    """What a store keeps of the settings that led to an encoder.
+
+    Args:
+        settings: Those with the encoder in the place of the default one.
+        modality: ``text`` or ``image``.
+    """
+    section = getattr(settings, modality).model_dump(mode="json")
+    joint = settings.joint.model_dump(mode="json")
+    tokens, seed = settings.extract.tokens, settings.seed
+    return {modality: section, "joint": joint, "tokens": tokens, "seed": seed}
+
+
+def with_data(settings: Settings, store: Store, *, extracting: bool) -> Settings:
+    """Settings whose ``[data]`` and variants are those of the store, where they say nothing.
+
+    Args:
+        settings: The command's.
+        store: Where its features are.
+        extracting: Settings may differ from what the store was told: they are what it is told now.
+
+    Raises:
+        SettingsError: A setting contradicts the store.
+        DamagedCacheError: What the store was told are no settings.
+    """
+    found = next((found for split in SPLITS if (found := store.split(split))), None)
+    if found is None:
+        return settings
+    told = dict(found[0].told)
+    known = _section(DataSettings, told.get("data"), store.root)
+    extract = _section(ExtractSettings, {"variants": told.get("variants", "report")}, store.root)
+    pairs: list[tuple[str, Any, Any]] = [
+        (f"[data] {key}", getattr(settings.data, key), getattr(known, key))
+        for key in settings.data.model_fields_set & {*_CHECKED}
+    ]
+    if "variants" in settings.extract.model_fields_set:
+        pairs.append(("[extract] variants", settings.extract.variants, extract.variants))
+    wrong = [
+        f"{name}: {here!r} is set (flag, variable or mmsa.toml), the store was made with {there!r}"
+        for name, here, there in sorted(pairs)
+        if here != there
+    ]
+    if wrong and not extracting:
+        raise SettingsError(
+            f"{len(wrong)} setting(s) contradict the store {store.root}.",
+            "Leave them out to use what is there, or run mmsa extract with them.",
+            wrong,
+        )
+    taken = {key: getattr(known, key) for key in {*_DATA} - settings.data.model_fields_set}
+    if "root" not in settings.data.model_fields_set and known.root is not None:
+        taken["root"] = Path(os.path.normpath(store.root / known.root))
+    changes: dict[str, Any] = {"data": settings.data.model_copy(update=taken)}
+    if "variants" not in settings.extract.model_fields_set:
+        changes["extract"] = settings.extract.model_copy(update={"variants": extract.variants})
+    return settings.model_copy(update=changes)
+
+
+def with_encoder_of(settings: Settings, modality: str, encoder: StoredEncoder) -> Settings:
+    """Settings that lead to an encoder of a store, as the default one of its modality.
+
+    Raises:
+        DamagedCacheError: What the store was told are no settings.
+    """
+    told = encoder.told
+    kind: Any = {"text": TextSettings, "image": ImageSettings}[modality]
+    where = encoder.folder(settings.cache.dir)
+    extract = {"tokens": told.get("tokens", "keep")}
+    return settings.model_copy(
+        update={
+            modality: _section(kind, told.get(modality), where),
+            "joint": _section(JointSettings, told.get("joint"), where),
+            "extract": settings.extract.model_copy(
+                update=_section(ExtractSettings, extract, where).model_dump(include={"tokens"})
+            ),
+            "seed": validated(
+                Settings,
+                {"seed": told.get("seed", settings.seed)},
+                f"{where} holds no settings:",
+                "",
+                DamagedCacheError,
+            ).seed,
+        }
+    )
+
+
+def with_encoders(
+    settings: Settings, chosen: Mapping[tuple[str, str], StoredEncoder]
+) -> Settings:
+    """Settings that name the encoders of a store as it does.
+
+    Args:
+        settings: The command's.
+        chosen: By modality and name.
+    """
+    for (modality, name), encoder in chosen.items():
+        own = with_encoder_of(settings, modality, encoder)
+        if name == DEFAULT_ENCODER:
+            settings = own.model_copy(update={"seed": settings.seed})
+            continue
+        sections = {modality: getattr(own, modality)}
+        if own.joint.model is not None:
+            sections["joint"] = own.joint
+        there = settings.encoders.get(name)
+        if there is not None:
+            kept = {key: getattr(there, key) for key in (*MODALITIES, "joint")}
+            sections = {**{k: v for k, v in kept.items() if v is not None}, **sections}
+        encoders = {**settings.encoders, name: EncoderSettings(**sections)}
+        settings = settings.model_copy(update={"encoders": encoders})
+    return settings
+
+
+def _section(kind: Any, values: object, where: Path) -> Any:
+    message = f"{where} was told settings that are none:"
+    return validated(kind, values or {}, message, "Run mmsa extract again.", DamagedCacheError)

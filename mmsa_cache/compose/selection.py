@@ -1,0 +1,154 @@
+"""Which of a store's features a command means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.errors import CacheNotFoundError, SettingsError
+from mmsa_cache.names import DEFAULT_ENCODER
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.fingerprint import Fields
+from mmsa_cache.store.identity import PRECISION, EncoderIdentity
+
+_PLACES = ("model", "weights")
+"""Keys that name files, or something of a hub."""
+Share = Callable[[StoredEncoder], float]
+"""Share of the wanted rows that an encoder's features hold."""
+
+
+def select(
+    settings: Settings,
+    encoders: Sequence[StoredEncoder],
+    modality: str,
+    name: str,
+    share: Share,
+    *,
+    trained_on: EncoderIdentity | None = None,
+) -> StoredEncoder | None:
+    """The encoder of a store that settings mean.
+
+    Complete features come before started ones, and those before the precision of this machine.
+
+    Args:
+        settings: What they do not say, any encoder fits.
+        encoders: Those of the modality in the store.
+        modality: ``text`` or ``image``.
+        name: The encoder's name in the settings.
+        share: Of the rows that are wanted.
+        trained_on: The encoder of a model: no other one fits.
+
+    Returns:
+        None where no encoder fits.
+
+    Raises:
+        SettingsError: Several fit; lists them with the flag to choose.
+    """
+    if trained_on is not None:
+        fitting = [e for e in encoders if not e.identity.changes_since(trained_on)]
+    else:
+        wanted = _explicit(settings, modality, name)
+        fitting = [
+            encoder
+            for encoder in encoders
+            if (wanted or name in encoder.names)
+            and all(_has(encoder, *item) for item in wanted.items())
+        ]
+    complete = [encoder for encoder in fitting if share(encoder) == 1.0]
+    found = complete or fitting
+    kinds = {_kind(encoder): encoder for encoder in found}
+    if len(kinds) > 1:
+        flag = f"--{modality}-model" if name == DEFAULT_ENCODER else f"[encoders.{name}]"
+        labels = [f"{e.identity.label} ({_details(e, found)})" for e in kinds.values()]
+        raise SettingsError(
+            f"The store holds {len(kinds)} {modality} encoders that fit.",
+            f"Choose with {flag}, or with the keys in which they differ.",
+            labels,
+        )
+    return max(found, key=share, default=None)
+
+
+def missing(
+    settings: Settings, encoders: Sequence[StoredEncoder], modality: str, name: str, root: Path
+) -> CacheNotFoundError:
+    """The error of settings that no encoder of a store fits."""
+    own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
+    if not encoders:
+        return CacheNotFoundError(
+            f"There are no {modality} features in {root}.", f"Run mmsa extract{own}."
+        )
+    asked = ", ".join(
+        f"{section} {key} = {value!r}"
+        for (section, key), value in _explicit(settings, modality, name).items()
+    )
+    return CacheNotFoundError(
+        f"{root} holds no features of the {modality} encoder "
+        f"{name + ' ' if name != DEFAULT_ENCODER else ''}that is set ({asked or 'no key'}).",
+        f"Run mmsa extract{own} with these settings, or leave them out to use what is there.",
+        [f"it holds {encoder.identity.label}" for encoder in encoders],
+    )
+
+
+def is_named(settings: Settings, modality: str, name: str) -> bool:
+    """Whether settings say which encoder of a modality is meant."""
+    keys = {key for _, key in _explicit(settings, modality, name)}
+    return bool(keys & {"model", "weights"})
+
+
+def _explicit(settings: Settings, modality: str, name: str) -> dict[tuple[str, str], Any]:
+    """What settings say of an encoder: (section, key) → value."""
+    if name == DEFAULT_ENCODER:
+        own, joint = getattr(settings, modality), settings.joint
+    elif name in settings.encoders:
+        found = settings.encoders[name]
+        own, joint = getattr(found, modality), found.joint
+    else:
+        return {}
+    is_joint = joint is not None and joint.model is not None
+    sections: list[tuple[str, Any, set[str]]] = []
+    if own is not None:
+        keys = own.model_fields_set - ({*_PLACES, "kwargs"} if is_joint else set())
+        sections.append((modality, own, keys))
+    if joint is not None and is_joint:
+        sections.append(("joint", joint, joint.model_fields_set))
+    extract = settings.extract
+    keys = extract.model_fields_set & {"tokens", "compute"}
+    sections.append(("extract", extract, keys - ({"compute"} if extract.compute == "auto" else set())))
+    values = {
+        (section, key): content.model_dump(mode="json")[key]
+        for section, content, keys in sections
+        for key in sorted(keys)
+    }
+    if own is not None and not is_joint and any(key in _PLACES for _, key in values):
+        values["joint", "model"] = None
+    return values
+
+
+def _has(encoder: StoredEncoder, place: tuple[str, str], value: Any) -> bool:
+    section, key = place
+    fields = encoder.identity.fields
+    if section == "extract":
+        both = {value, fields.get(key)}
+        return len(both) == 1 or (key == "tokens" and value != "none" and "keep" in both - {value})
+    told = encoder.told.get(section)
+    have = told.get(key) if isinstance(told, dict) else None
+    if key == "pool_layers" and isinstance(value, list):
+        return bool(fields.get(key, []) == value)
+    if key in _PLACES and isinstance(value, str) and isinstance(have, str):
+        return Path(value).name == Path(have).name
+    return bool(have == value)
+
+
+def _kind(encoder: StoredEncoder) -> str:
+    """The same for one encoder in several precisions."""
+    return repr(sorted((k, repr(v)) for k, v in encoder.identity.fields.items() if k not in PRECISION))
+
+
+def _details(encoder: StoredEncoder, others: Sequence[StoredEncoder]) -> str:
+    """The fields in which an encoder differs from others."""
+    every: list[Fields] = [other.identity.fields for other in others]
+    own = encoder.identity.fields
+    keys = [k for k in sorted(own) if any(fields.get(k) != own[k] for fields in every)]
+    return ", ".join(f"{key} {str(own[key])[:40]}" for key in keys if key not in ("encoder",))

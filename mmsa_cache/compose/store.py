@@ -1,0 +1,61 @@
+"""What a store holds, as one command sees it: each part is read once."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from mmsa_cache.data.stored import StoredSplit, path_of, read_split
+from mmsa_cache.data.table import SampleTable
+from mmsa_cache.errors import CacheNotFoundError
+from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.listing import StoredFeatures, list_features
+from mmsa_cache.store.reader import Features, open_features, refuse_older
+
+
+class Store:
+    """The splits and the features in a folder.
+
+    Args:
+        root: ``[cache] dir``; it need not exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._splits: dict[str, tuple[StoredSplit, SampleTable] | None] = {}
+        self._opened: dict[Path, Features | None] = {}
+
+    def split(self, name: str) -> tuple[StoredSplit, SampleTable] | None:
+        """What is known of a split, and its rows; None where it was not extracted.
+
+        Raises:
+            StaleCacheError: The store is of an older schema.
+            DamagedCacheError: The split's file is not what was written.
+        """
+        if name not in self._splits:
+            path = path_of(self.root, name)
+            if not path.exists():
+                refuse_older(self.root)
+            self._splits[name] = read_split(path) if path.exists() else None
+        return self._splits[name]
+
+    @functools.cached_property
+    def features(self) -> list[StoredFeatures]:
+        """The features that can be read."""
+        return [found for found in list_features(self.root) if not found.problem]
+
+    def encoders(self, modality: str) -> list[StoredEncoder]:
+        """The encoders of a modality."""
+        return [f.encoder for f in self.features if f.modality == modality and f.encoder]
+
+    def share(self, encoder: StoredEncoder, rows: WantedRows) -> float:
+        """Share of some rows that an encoder's features hold."""
+        folder = encoder.folder(self.root)
+        if folder not in self._opened:
+            try:
+                self._opened[folder] = open_features(folder, verify=False)
+            except CacheNotFoundError:
+                self._opened[folder] = None  # nothing is sealed yet
+        found = self._opened[folder]
+        return 0.0 if found is None else float((found.places(rows.keys) >= 0).mean())
