@@ -19,7 +19,7 @@ app = typer.Typer(help="Look after feature caches.", no_args_is_help=True)
 @app.command("ls")
 @verb("cache")
 def cache_ls(call: Call) -> None:
-    """List the caches: what of, how many rows and variants, size, age, complete or not."""
+    """List the features: of which encoder, how many rows, size, age, complete for which split."""
     from mmsa_cache.compose.caches import existing_caches
 
     records = existing_caches(call.settings())
@@ -27,33 +27,36 @@ def cache_ls(call: Call) -> None:
         return
     rows = []
     for r in records:
-        done = "complete" if r.complete else f"unfinished, {r.rows_wanted} wanted"
+        parts = [f"{split} {100 * share:.4g} %" for split, share in r.complete.items()]
         rows.append(
             asdict(r)
             | {
                 "size": decimal(r.bytes),
                 "age": f"{r.age_days:.1f} d",
-                "state": r.problem or done,
+                "state": r.problem or ", ".join(parts) or "no split needs it",
             }
         )
-    columns = ["split", "modality", "encoder", "rows", "variants", "size", "age", "state"]
+    columns = ["modality", "encoder", "compute", "rows", "unused", "size", "age", "state"]
     show_table(rows, columns)
 
 
 @app.command()
 @verb("cache")
 def verify(call: Call) -> None:
-    """Re-hash every sealed shard of every cache; name the damaged files."""
+    """Re-hash every sealed shard of every encoder; name the damaged files."""
     from mmsa_cache.compose.caches import raise_damaged
     from mmsa_cache.compose.caches import verify as verify_caches
 
     records = verify_caches(call.settings())
     if not call.printed(records):
-        lines = []
-        for r in records:
-            whole = "complete" if r.complete else "unfinished"
-            state = "damaged" if r.problems else whole
-            lines.append({"cache": r.cache, "state": state, "problems": len(r.problems)})
+        lines = [
+            {
+                "cache": r.cache,
+                "state": "damaged" if r.problems else "as sealed",
+                "problems": len(r.problems),
+            }
+            for r in records
+        ]
         show_table(lines, ["cache", "state", "problems"])
     raise_damaged(records)
 
@@ -62,7 +65,12 @@ def verify(call: Call) -> None:
 @verb("cache")
 def prune(
     call: Call,
-    unfinished: Annotated[bool, typer.Option("--unfinished", help="Unfinished ones.")] = False,
+    unused: Annotated[
+        bool, typer.Option("--unused", help="Only rows that no split needs, and older schemas.")
+    ] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Those that are complete for no split.")
+    ] = False,
     stale: Annotated[
         bool, typer.Option("--stale", help="Those that mmsa.toml does not lead to.")
     ] = False,
@@ -72,11 +80,11 @@ def prune(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; else only list them.")] = False,
 ) -> None:
-    """Remove the caches that fit every condition given."""
+    """Remove the features that fit every condition given."""
     from mmsa_cache.compose.caches import PruneRequest
     from mmsa_cache.compose.caches import prune as prune_caches
 
-    request = PruneRequest(unfinished, stale, encoder, older_than, really=yes)
+    request = PruneRequest(unused, unfinished, stale, encoder, older_than, really=yes)
     records = prune_caches(call.settings(), request)
     if call.printed(records):
         return

@@ -17,10 +17,14 @@ def extract(
     encoders: Annotated[
         str, typer.Option(help="Names of [encoders] in mmsa.toml, default, or all.")
     ] = "default",
+    shards: Annotated[
+        str, typer.Option(help="Part I of N of the rows, for N processes.", metavar="I/N")
+    ] = "1/1",
 ) -> None:
     """Run the frozen encoders once and write their features."""
-    from mmsa_cache.compose.extract import extract_splits
+    from mmsa_cache.compose.extract import extract_splits, part_of
 
-    records = extract_splits(call.settings(), split, encoders)
-    columns = ["split", "modality", "encoder", "rows", "rows_already_there", "set_aside"]
+    records = extract_splits(call.settings(), split, encoders, part_of(shards))
+    columns = ["split", "modality", "encoder", "rows", "rows_computed", "rows_already_there"]
+    columns += ["rows_shared", "set_aside"]
     call.table(records, columns)

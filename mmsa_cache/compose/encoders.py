@@ -24,6 +24,15 @@ def resolve_encoder(
     return _resolve_image(settings, compute)
 
 
+def resolve_at_hand(settings: Settings, modality: str) -> TextSpec | ImageSpec | None:
+    """The encoder of one modality if its files are on this machine; nothing is downloaded."""
+    with offline():
+        try:
+            return resolve_encoder(settings, modality)
+        except ModelError:
+            return None
+
+
 def _resolve_text(settings: Settings, compute: str) -> TextSpec:
     text, joint = settings.text, settings.joint
     model, weights = text.model, text.weights

@@ -5,10 +5,15 @@ from __future__ import annotations
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data import aside
-from mmsa_cache.data.dataset import survey
+from mmsa_cache.data.changes import differences
+from mmsa_cache.data.dataset import Survey, survey
 from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts import rows
+from mmsa_cache.data.stats import KnownFiles
 from mmsa_cache.data.table import SampleTable
+from mmsa_cache.errors import SettingsError, StaleCacheError
+
+from .store import Store
 
 
 def classes_of(settings: Settings) -> tuple[str, ...]:
@@ -17,15 +22,51 @@ def classes_of(settings: Settings) -> tuple[str, ...]:
 
 
 def load_samples(settings: Settings, split: str) -> SampleTable:
-    """The samples of `take_in`; prints how many rows are left out."""
-    samples, report = take_in(settings, split)
+    """The samples of `read_samples`, which must be those of the store if it has the split."""
+    return read_samples(settings, split, Store(settings.cache.dir), strict=True)[0]
+
+
+def read_samples(
+    settings: Settings, split: str, store: Store, *, strict: bool
+) -> tuple[SampleTable, bool]:
+    """The samples of a split, and whether the data was at hand.
+
+    Args:
+        settings: The command's settings.
+        split: ``train`` or ``test``.
+        store: Has the samples where the data is not at hand.
+        strict: Data at hand must be what was extracted.
+
+    Raises:
+        SettingsError: Neither is there.
+        DataError: With every problem of the data at once.
+        StaleCacheError: It is not what was extracted; says what changed.
+    """
+    stored, root = store.split(split), settings.data.root
+    if stored is not None and (root is None or not root.is_dir()):
+        return stored[1], False
+    if root is None:
+        raise SettingsError(
+            f"Neither a data folder is set nor does {store.root} hold the split {split}.",
+            "Give --data DIR, root under [data] in mmsa.toml, or the --cache of an extraction.",
+        )
+    found, report = take_in(settings, split, store)
     if report.aside:
         record = aside.path_of(settings.cache.dir, split)
         say(f"Note: {report.aside} rows of {split} are left out, see {record}.")
-    return samples
+    changes = differences(stored[1], found) if stored is not None and strict else []
+    if changes:
+        raise StaleCacheError(
+            f"The split {split} in {root} is not what was extracted into {store.root}.",
+            f"Run mmsa extract --split {split}: it computes only what is new.",
+            changes,
+        )
+    return found, True
 
 
-def take_in(settings: Settings, split: str) -> tuple[SampleTable, Intake]:
+def take_in(
+    settings: Settings, split: str, store: Store
+) -> tuple[SampleTable, Intake]:
     """Reads a split as the settings say, without the rows that its extraction set aside.
 
     Returns:
@@ -35,9 +76,27 @@ def take_in(settings: Settings, split: str) -> tuple[SampleTable, Intake]:
         SettingsError: No data folder is set.
         DataError: With every problem at once.
     """
-    found = survey(settings.data, split)
+    found = survey_known(settings, split, store)
     known = aside.read(settings.cache.dir, split).identities
     found.raise_bad([row for row in found.bad if row.identity not in known])
     left_out = [s.guid for s in found.samples if s.identity in known] if known else []
     samples = found.samples.without(left_out)
     return samples, found.intake(samples)
+
+
+def survey_known(settings: Settings, split: str, store: Store) -> Survey:
+    """Reads a split; files that did not change since a store's last look are not opened.
+
+    Raises:
+        SettingsError: No data folder is set.
+        DataError: As `survey` raises.
+    """
+    stored = store.split(split)
+    known = KnownFiles(
+        store.root,
+        settings.data.folder,
+        split,
+        None if stored is None else stored[1],
+        rehash=settings.data.rehash,
+    )
+    return survey(settings.data, split, known)

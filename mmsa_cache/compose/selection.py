@@ -8,10 +8,11 @@ from typing import Any
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
+from mmsa_cache.hashing import digest
 from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
-from mmsa_cache.store.identity import PRECISION, EncoderIdentity
+from mmsa_cache.store.identity import MAY_DIFFER, EncoderIdentity
 
 _PLACES = ("model", "weights")
 """Keys that name files, or something of a hub."""
@@ -141,9 +142,15 @@ def _has(encoder: StoredEncoder, place: tuple[str, str], value: Any) -> bool:
     return bool(have == value)
 
 
+def is_same(one: StoredEncoder, other: StoredEncoder) -> bool:
+    """Whether two are one encoder, perhaps in different precisions."""
+    return _kind(one) == _kind(other)
+
+
 def _kind(encoder: StoredEncoder) -> str:
     """The same for one encoder in several precisions."""
-    return repr(sorted((k, repr(v)) for k, v in encoder.identity.fields.items() if k not in PRECISION))
+    fields = encoder.identity.fields
+    return digest({key: value for key, value in fields.items() if key not in MAY_DIFFER})
 
 
 def _details(encoder: StoredEncoder, others: Sequence[StoredEncoder]) -> str:

@@ -1,4 +1,4 @@
-"""What one command works on: data, encoders, caches and features, each resolved once."""
+"""What one command works on: data, encoders and features, each resolved once."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from extract.encoders.image import ImageSpec
 from extract.encoders.protocol import Encoder
 from extract.encoders.text import TextSpec
-from extract.plan import Row, plan_rows
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
 from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.data.splits import IntArray, duplicate_groups
-from mmsa_cache.errors import MmsaError, ModelError
+from mmsa_cache.data.splits import IntArray
+from mmsa_cache.data.table import SampleTable
+from mmsa_cache.errors import CacheNotFoundError, MmsaError, ModelError, StaleCacheError
 from mmsa_cache.features.bank import BankChoice, FeatureBank
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, EncoderPair
+from mmsa_cache.features.rows import WantedRows, wanted_rows
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, SPLITS, EncoderPair
 from mmsa_cache.native.device import pick_device
+from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity, Origin
 
-from .cached import Cache, copies_of, finished, locate
-from .encoders import compute_here, resolve_encoder
+from .completion import with_data, with_encoder_of, with_encoders
+from .encoders import compute_here, resolve_at_hand, resolve_encoder
 from .live import encoded_now
-from .samples import classes_of, load_samples
+from .samples import classes_of, read_samples
+from .selection import missing, select
+from .store import Store
 
 Identities = Mapping[str, Mapping[str, EncoderIdentity]]
 """By modality and name of the encoder in the settings."""
@@ -36,10 +42,14 @@ Identities = Mapping[str, Mapping[str, EncoderIdentity]]
 class Session:
     """Everything that one command works on; each part is resolved when first asked for, and kept.
 
+    What the settings do not say is as the store was told. Data and encoders are those of the store;
+    where they are at hand too they are checked.
+
     Args:
         settings: The command's settings.
         samples: Splits that were read already.
-        trained_on: The encoders that a model was trained on: others are refused.
+        trained_on: The encoders that a model was trained on: others are refused. The data may have
+            changed since then.
     """
 
     def __init__(
@@ -49,13 +59,19 @@ class Session:
         samples: Mapping[str, Sequence[Sample]] | None = None,
         trained_on: Identities | None = None,
     ) -> None:
-        self.settings = settings
-        self._samples = {split: list(found) for split, found in (samples or {}).items()}
-        self._rows: dict[str, list[Row]] = {}
+        self.store = Store(settings.cache.dir)
+        self._strict = trained_on is None
+        self.settings = with_data(settings, self.store, extracting=not self._strict)
+        self._samples = {
+            split: found if isinstance(found, SampleTable) else SampleTable.from_samples(found)
+            for split, found in (samples or {}).items()
+        }
+        self._rows: dict[tuple[str, str], WantedRows] = {}
         self._trained_on = trained_on or {}
+        self._stored: dict[tuple[str, str, str], StoredEncoder | None] = {}
         self._resolved: dict[tuple[str, str], TextSpec | ImageSpec] = {}
         self._loaded: dict[tuple[str, str], Encoder] = {}
-        self._caches: dict[tuple[str, str, str], Cache] = {}
+        self._checked: dict[str, bool] = {}
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -69,30 +85,78 @@ class Session:
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their codes."""
-        return classes_of(self.settings)
+        found = self.store.split(self._split) if self._strict else None
+        return found[0].classes if found else classes_of(self.settings)
 
-    def samples(self, split: str) -> list[Sample]:
+    @property
+    def _split(self) -> str:
+        """The split that encoders are chosen by."""
+        return next((split for split in SPLITS if self.store.split(split)), SPLITS[0])
+
+    def samples(self, split: str) -> SampleTable:
         """The samples of a split, without the rows that its extraction set aside.
 
         Raises:
-            SettingsError: No data folder is set.
+            SettingsError: Neither the store nor the settings lead to the split.
             DataError: With every problem at once.
+            StaleCacheError: The data at hand is not what was extracted; says what changed.
         """
         if split not in self._samples:
-            self._samples[split] = load_samples(self.settings, split)
+            found, checked = read_samples(self.settings, split, self.store, strict=self._strict)
+            self._samples[split] = found
+            self._checked.setdefault("the data", checked)
         return self._samples[split]
 
     @functools.cached_property
     def groups(self) -> IntArray:
         """Duplicate groups of the training split, (samples,)."""
-        return duplicate_groups(self.samples("train"))
+        return self.samples("train").groups()
 
-    def rows(self, split: str) -> list[Row]:
-        """The rows of a split's caches, in their order."""
-        if split not in self._rows:
-            samples = self.samples(split)
-            self._rows[split] = plan_rows(samples, copies_of(self.settings, split, samples))
-        return self._rows[split]
+    def rows(self, split: str, modality: str) -> WantedRows:
+        """The rows of features that a split needs; with a model's encoders, of originals only."""
+        if (split, modality) not in self._rows:
+            samples, stored = self.samples(split), self.store.split(split)
+            copies = np.zeros(len(samples), np.int64)
+            augmentation = "none"
+            if stored is not None and self._strict:
+                augmentation = stored[0].augmentation
+                for label, count in stored[0].copies.items():
+                    copies[samples.labels == label] = count
+            self._rows[split, modality] = wanted_rows(
+                samples.digests(modality), copies, augmentation
+            )
+        return self._rows[split, modality]
+
+    def stored(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> StoredEncoder:
+        """The encoder of the store that the settings mean.
+
+        Raises:
+            SettingsError: Several fit.
+            CacheNotFoundError: None does.
+        """
+        found = self._in_store(split, modality, name)
+        if found is None:
+            raise missing(
+                self.settings, self.store.encoders(modality), modality, name, self.store.root
+            )
+        return found
+
+    def _in_store(self, split: str, modality: str, name: str) -> StoredEncoder | None:
+        key = (split, modality, name)
+        if key not in self._stored:
+            self._stored[key] = select(
+                self.settings,
+                self.store.encoders(modality),
+                modality,
+                name,
+                lambda encoder: self.store.share(encoder, self.rows(split, modality)),
+                trained_on=self._trained_on.get(modality, {}).get(name),
+            )
+        return self._stored[key]
+
+    def folder(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> Path:
+        """Where the features of `stored` are."""
+        return self.stored(split, modality, name).folder(self.store.root)
 
     def encoder(self, modality: str, name: str = DEFAULT_ENCODER) -> TextSpec | ImageSpec:
         """An encoder in the precision of this machine, resolved to local files but not loaded.
@@ -102,7 +166,7 @@ class Session:
             ModelError: It cannot be found, or is not the one that the model was trained on.
         """
         if (modality, name) not in self._resolved:
-            own = self.settings.with_encoder(modality, name)
+            own = self._settings_of(modality, name)
             spec = resolve_encoder(own, modality, compute_here(own))
             trained_on = self._trained_on.get(modality, {}).get(name)
             changed = spec.identity.changes_since(trained_on) if trained_on is not None else []
@@ -114,6 +178,13 @@ class Session:
                 )
             self._resolved[modality, name] = spec
         return self._resolved[modality, name]
+
+    def _settings_of(self, modality: str, name: str) -> Settings:
+        """Settings with an encoder in the place of the default one."""
+        stored = self._in_store(self._split, modality, name) if self._strict else None
+        if stored is None:
+            return self.settings.with_encoder(modality, name)
+        return with_encoder_of(self.settings, modality, stored)
 
     def text_encoder(self, name: str = DEFAULT_ENCODER) -> TextSpec:
         """See `encoder`."""
@@ -141,11 +212,25 @@ class Session:
         """The encoders of some pairs."""
         return {
             modality: {
-                name: self.encoder(modality, name).identity
+                name: self._identity(modality, name)
                 for name in dict.fromkeys(pair[MODALITIES.index(modality)] for pair in pairs)
             }
             for modality in MODALITIES
         }
+
+    def _identity(self, modality: str, name: str) -> EncoderIdentity:
+        stored = self._in_store(self._split, modality, name) if self.store.features else None
+        return self.encoder(modality, name).identity if stored is None else stored.identity
+
+    def completed(self, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> Settings:
+        """The settings with the encoders of some pairs as the store has them."""
+        chosen = {
+            (modality, name): stored
+            for modality, found in self.identities(pairs).items()
+            for name in found
+            if (stored := self._in_store(self._split, modality, name)) is not None
+        }
+        return with_encoders(self.settings, chosen)
 
     def labels(self, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> dict[str, str]:
         """Names of the encoders for people, one line a modality."""
@@ -165,16 +250,8 @@ class Session:
         note = self.settings.data.note
         return list(dict.fromkeys([*([note] if note else []), *random]))
 
-    def cache(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> Cache:
-        """The cache of a split and an encoder, whether it exists or not."""
-        key = (split, modality, name)
-        if key not in self._caches:
-            spec = self.encoder(modality, name)
-            self._caches[key] = locate(self.settings, split, spec, self.rows(split))
-        return self._caches[key]
-
     def bank(self, split: str, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> FeatureBank:
-        """Opens the caches of a split, on the CPU.
+        """Opens the features of a split, on the CPU.
 
         Args:
             split: ``train`` or ``test``.
@@ -182,16 +259,48 @@ class Session:
                 gives the others by `FeatureBank.using`.
 
         Raises:
-            SettingsError: There is no encoder of such a name.
-            CacheNotFoundError: The split was not extracted.
-            StaleCacheError: It was extracted from something else; the fields are named.
+            SettingsError: Several encoders of the store fit.
+            CacheNotFoundError: Rows, or an encoder, were not extracted.
+            StaleCacheError: The data or an encoder at hand is another one; says what changed.
             DamagedCacheError: A file is not what was sealed.
         """
 
         def open_features(modality: str, name: str) -> ModalityFeatures:
-            return ModalityFeatures.open(finished(self.cache(split, modality, name), name))
+            stored = self.stored(split, modality, name)
+            self._check(modality, stored)
+            folder = stored.folder(self.store.root)
+            try:
+                return ModalityFeatures.open(folder, self.rows(split, modality))
+            except CacheNotFoundError as error:
+                own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
+                hint = f"Run mmsa extract --split {split}{own}: it computes what is missing."
+                raise CacheNotFoundError(error.message, hint) from error
 
-        return _banks(open_features, self.samples(split)).open(pairs)
+        bank = _banks(open_features, self.samples(split)).open(pairs)
+        self._say_unchecked()
+        return bank
+
+    def _check(self, modality: str, stored: StoredEncoder) -> None:
+        """Compares an encoder of the store with the one at hand, if it is."""
+        what = f"the {modality} encoder {stored.identity.label}"
+        if what in self._checked or not self._strict:
+            return
+        spec = resolve_at_hand(with_encoder_of(self.settings, modality, stored), modality)
+        changed = [] if spec is None else spec.identity.changes_since(stored.identity)
+        if changed:
+            raise StaleCacheError(
+                f"The {modality} encoder at hand is not the one of {self.store.root}.",
+                "Restore its files, or run mmsa extract.",
+                changed,
+            )
+        self._checked[what] = spec is not None
+
+    def _say_unchecked(self) -> None:
+        """Says once what could not be checked against the store."""
+        left = [what for what, done in self._checked.items() if not done]
+        if left and self._strict:
+            say(f"Note: features alone are used; not at hand and not checked: {', '.join(left)}.")
+            self._checked.update(dict.fromkeys(left, True))
 
     def live_bank(
         self, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (OWN_PAIR,)
@@ -252,7 +361,7 @@ class Session:
     def origin(self, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> Origin:
         """What identifies the features of the training split and its labels."""
         folders = {
-            modality: {name: self.cache("train", modality, name).folder.name for name in found}
+            modality: {name: self.folder("train", modality, name).name for name in found}
             for modality, found in self.identities(pairs).items()
         }
         named = {
@@ -261,20 +370,26 @@ class Session:
             else dict(sorted(found.items()))
             for modality, found in folders.items()
         }
-        return Origin(text=named["text"], image=named["image"], classes=self.classes)
+        return self._origin(named["text"], named["image"])
 
     def origin_of_all(self) -> Origin:
-        """`origin` of every encoder that the settings name and this machine can resolve."""
+        """`origin` of every encoder that the settings or the store name."""
         found: dict[str, dict[str, str]] = {modality: {} for modality in MODALITIES}
         for modality in MODALITIES:
-            for name in self.settings.encoder_names(modality):
+            names = [name for e in self.store.encoders(modality) for name in e.names]
+            for name in dict.fromkeys([*self.settings.encoder_names(modality), *names]):
                 try:
-                    found[modality][name] = self.cache("train", modality, name).folder.name
+                    found[modality][name] = self.folder("train", modality, name).name
                 except MmsaError:
                     if name == DEFAULT_ENCODER:
                         raise
                     # A study that uses it does not match.
-        return Origin(text=found["text"], image=found["image"], classes=self.classes)
+        return self._origin(found["text"], found["image"])
+
+    def _origin(self, text: str | dict[str, str], image: str | dict[str, str]) -> Origin:
+        stored = self.store.split("train")
+        digest = self.samples("train").digest(stored[0].copies if stored else {})
+        return Origin(text=text, image=image, classes=self.classes, data=digest)
 
 
 def _banks(
@@ -283,5 +398,9 @@ def _banks(
     *,
     partial: bool = False,
 ) -> BankChoice:
-    labels = [-1 if sample.label is None else sample.label for sample in samples]
-    return BankChoice(open_features, [sample.guid for sample in samples], labels, partial=partial)
+    if isinstance(samples, SampleTable):
+        guids, labels = samples.guids, samples.labels.tolist()
+    else:
+        guids = [sample.guid for sample in samples]
+        labels = [-1 if sample.label is None else sample.label for sample in samples]
+    return BankChoice(open_features, guids, labels, partial=partial)

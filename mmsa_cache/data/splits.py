@@ -153,6 +153,23 @@ def learned_rows(kind: str, judged: NDArray[np.bool_], groups: IntArray) -> NDAr
     return ~(np.isin(groups, groups[judged]) if kind == "report" else judged)
 
 
+def copies_of(variants: str | int, split: str, labels: IntArray) -> dict[int, int]:
+    """Augmented copies a sample of each class; only labelled training rows get any.
+
+    Args:
+        variants: ``report``, ``none`` or a number for every row.
+        split: ``train`` or ``test``.
+        labels: Class codes, −1 where unknown, (rows,).
+
+    Returns:
+        Class code → number of copies.
+    """
+    known = labels[labels >= 0].tolist()
+    if split != "train" or variants == "none":
+        return {}
+    return dict.fromkeys(known, variants) if isinstance(variants, int) else report_copies(known)
+
+
 def report_copies(labels: Iterable[int]) -> dict[int, int]:
     """Augmented copies a sample of each class, by the report's policy.
 
