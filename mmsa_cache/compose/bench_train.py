@@ -27,7 +27,7 @@ def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, Json
     """
     session = Session(settings)
     bank = session.bank("train").to(session.device)
-    folders = [session.cache("train", modality).folder for modality in MODALITIES]
+    folders = [session.folder("train", modality) for modality in MODALITIES]
     names = session.classes
     record = bench.bench_reading(folders, bank.guids, rounds)
     with computing_with(threads):

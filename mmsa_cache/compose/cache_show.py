@@ -6,13 +6,17 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import DataError
-from mmsa_cache.store.listing import CachedRow, guids_of, rows_of
+from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.names import MODALITIES
+from mmsa_cache.store.reader import Features, open_features
+from mmsa_cache.store.schema import SHARED
 
-from .caches import existing_caches
 from .pages.thumbnails import thumbnail
 from .session import Session
 
@@ -21,8 +25,21 @@ THUMBNAIL_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
+class CachedRow:
+    """What is stored of one variant of a sample."""
+
+    variant: int
+    operation: str
+    positions: int
+    """Positions kept."""
+    token_norm: float | None
+    """Mean Euclidean norm of the positions; None without any."""
+    pool_norms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class CachedSample:
-    """What a finished cache holds of a sample."""
+    """What the features of one encoder hold of a sample."""
 
     modality: str
     encoder: str
@@ -37,16 +54,16 @@ class Shown:
     guid: str
     split: str
     tag: str | None
-    text: str
-    image: str
-    """Path of its picture."""
-    thumbnail: str
+    text: str | None
+    image: str | None
+    """Path of its picture; None where the data is not at hand."""
+    thumbnail: str | None
     """Path of a small JPEG."""
     caches: list[CachedSample]
 
 
 def show(settings: Settings, guid: str, split: str) -> Shown:
-    """What is known of one sample: its text and picture, and what every cache holds of it.
+    """What is known of one sample: its text and picture, and what is stored of it.
 
     Args:
         settings: The command's settings.
@@ -55,33 +72,72 @@ def show(settings: Settings, guid: str, split: str) -> Shown:
 
     Raises:
         DataError: The split has no such sample.
-        CacheNotFoundError: There is no cache.
     """
-    caches = [c for c in existing_caches(settings) if c.split == split and c.complete]
     session = Session(settings)
-    samples = {s.guid: s for s in session.samples(split)}
-    if guid not in samples:
-        near = difflib.get_close_matches(guid, samples.keys() | guids_of(caches))
+    samples = session.samples(split)
+    guids = samples.guids
+    if guid not in guids:
+        near = difflib.get_close_matches(guid, guids)
         raise DataError(
             f"The split {split} has no sample {guid!r}.",
             f"Names that look alike: {', '.join(near) or 'none'}.",
         )
-    sample = samples[guid]
+    place = guids.index(guid)
+    sample = samples[place]
     return Shown(
         guid,
         split,
         None if sample.label is None else session.classes[sample.label],
         sample.text,
-        str(sample.image_path),
-        str(_thumbnail(settings, sample, split)),
-        [CachedSample(c.modality, c.encoder, str(c.directory), rows_of(c, guid)) for c in caches],
+        None if sample.image_path is None else str(sample.image_path),
+        _thumbnail(settings, sample, split),
+        [
+            CachedSample(
+                modality,
+                found.label,
+                str(found.folder),
+                _rows(open_features(found.folder, verify=False), session.rows(split, modality), place),
+            )
+            for modality in MODALITIES
+            for found in session.store.features
+            if found.modality == modality and found.rows
+        ],
     )
 
 
-def _thumbnail(settings: Settings, sample: Sample, split: str) -> Path:
-    """Writes a small JPEG of the picture beside the caches, if it is not there."""
-    path = settings.cache.dir / ".thumbnails" / split / f"{sample.image_sha256[:16]}.jpg"
+def _rows(features: Features, wanted: WantedRows, sample: int) -> list[CachedRow]:
+    """What is stored of one sample, variant by variant."""
+    variants = [v for v, place in enumerate(wanted.table[sample].tolist()) if place >= 0]
+    places = features.places(wanted.keys[wanted.table[sample, variants]])
+    return [
+        _row(features, variant, int(place))
+        for variant, place in zip(variants, places, strict=True)
+        if place >= 0
+    ]
+
+
+def _row(features: Features, variant: int, place: int) -> CachedRow:
+    number = int(np.searchsorted(features.starts, place, side="right")) - 1
+    shard, row = features.shards[number], place - int(features.starts[number])
+    tokens = np.asarray(shard.tokens[shard.offsets[row] : shard.offsets[row + 1]], np.float32)
+    pools = dict(zip(shard.pools, shard.pooled[row], strict=True))
+    if shard.shared is not None:
+        pools[SHARED] = shard.shared[row]
+    return CachedRow(
+        variant,
+        shard.operations[row],
+        len(tokens),
+        float(np.linalg.norm(tokens, axis=1).mean()) if len(tokens) else None,
+        {name: float(np.linalg.norm(vector.astype(np.float32))) for name, vector in pools.items()},
+    )
+
+
+def _thumbnail(settings: Settings, sample: Sample, split: str) -> str | None:
+    """Writes a small JPEG of the picture beside the store, if it is not there."""
+    path: Path = settings.cache.dir / ".thumbnails" / split / f"{sample.image_sha256[:16]}.jpg"
     if not path.is_file():
+        if sample.image_path is None:
+            return None
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, thumbnail(sample.image_path, THUMBNAIL_SIDE).jpeg)
-    return path
+    return str(path)

@@ -13,9 +13,10 @@ from fuse.evidence.compare import compare as compare_shared
 from fuse.evidence.comparison import Comparison
 from mmsa_cache.console import say
 from mmsa_cache.data.splits import IntArray
-from mmsa_cache.errors import DataError, ModelError, SettingsError
+from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.runs.folder import RunFolder
 
+from .predictor import settings_of
 from .session import Session
 
 
@@ -74,19 +75,12 @@ def _check_different(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
 
 def _groups(run: RunFolder, guids: Sequence[str]) -> IntArray:
     """Numbers from 0 of the duplicate groups that rows belong to, (rows,)."""
-    root = run.record.settings.data.root
-    if root is None:
-        raise ModelError(
-            f"{run.path / 'config.json'} does not say where the data is.",
-            "Compare without --grouped.",
-        )
-    session = Session(run.record.settings)
-    samples = session.samples("train")
-    group = dict(zip([s.guid for s in samples], session.groups.tolist(), strict=True))
+    session = Session(settings_of(run), trained_on=run.record.encoders)
+    group = dict(zip(session.samples("train").guids, session.groups.tolist(), strict=True))
     missing = [guid for guid in guids if guid not in group]
     if missing:
         raise DataError(
-            f"{root}: {len(missing)} judged guid(s) are not in the data.",
+            f"{len(missing)} judged guid(s) of {run.name} are not in the data.",
             "Compare without --grouped.",
             missing[:10],
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 
 from fuse.setting import Setting, restore
 from fuse.training.ensemble import Ensemble
+from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.dataset import single_sample
@@ -64,7 +67,7 @@ def load_model(
 def settings_of(
     folder: RunFolder, *, device: str | None = None, data: str | Path | None = None
 ) -> Settings:
-    """The settings of a run; encoders that lie in its folder are named by their paths.
+    """The settings of a run; what lies in or beside its folder is named by its path.
 
     Args:
         folder: The run.
@@ -77,14 +80,44 @@ def settings_of(
     values = folder.record.settings.model_dump()
     if device is not None:
         values["device"] = device
-    if data is not None:
-        values["data"]["root"] = data
+    values["cache"]["dir"] = _cache_of(folder, values["cache"]["dir"])
+    root = values["data"]["root"] if data is None else Path(data)
+    if root is not None and data is None:
+        root = _beside(folder, root)
+    values["data"]["root"] = root
     for section, key in _PATHS:
         value = values[section][key]
         if value is not None and (folder.path / value).exists():
             values[section][key] = str((folder.path / value).resolve())
     message = f"The run in {folder.path} cannot be loaded with these options:"
     return validated(Settings, values, message, "", ModelError)
+
+
+def _cache_of(folder: RunFolder, kept: Path) -> Path:
+    """The store of a run: where it was, or that of the working folder if it is gone."""
+    found = _beside(folder, kept)
+    if found.is_dir():
+        return found
+    with contextlib.suppress(SettingsError):
+        return load_settings().cache.dir
+    return found
+
+
+def _beside(folder: RunFolder, kept: Path) -> Path:
+    """A path of a run's settings: relative ones begin in its folder, so that both can be moved."""
+    return Path(os.path.normpath(folder.path.resolve() / kept))
+
+
+def kept_path(path: Path, run: Path) -> Path:
+    """A path as the settings of a run keep it: relative to its folder inside the working folder.
+
+    Args:
+        path: Of the store or the data.
+        run: The run's folder.
+    """
+    found, home = path.resolve(), Path.cwd().resolve()
+    inside = found.is_relative_to(home) and run.resolve().is_relative_to(home)
+    return Path(os.path.relpath(found, run.resolve())) if inside else found
 
 
 class Predictor:
@@ -148,7 +181,7 @@ class Predictor:
     def predict_split(self, split: str) -> list[tuple[str, list[float]]]:
         """(guid, class probabilities) of a split of the data, in the order of its label file.
 
-        Its cache is read where there is one; else the pairs are encoded now.
+        Features of the store are read where it has them all; else the pairs are encoded now.
 
         Raises:
             DataError: The pairs cannot be read.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mmsa_cache.data.stored import StoredSplit, path_of, read_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import CacheNotFoundError
@@ -49,13 +52,21 @@ class Store:
         """The encoders of a modality."""
         return [f.encoder for f in self.features if f.modality == modality and f.encoder]
 
+    def places(self, encoder: StoredEncoder, rows: WantedRows) -> NDArray[np.int64]:
+        """Where an encoder's features hold some rows; −1 where they do not, (rows,)."""
+        found = self._open(encoder)
+        return np.full(len(rows.keys), -1) if found is None else found.places(rows.keys)
+
     def share(self, encoder: StoredEncoder, rows: WantedRows) -> float:
         """Share of some rows that an encoder's features hold."""
+        places = self.places(encoder, rows)
+        return float((places >= 0).mean()) if len(places) else 1.0
+
+    def _open(self, encoder: StoredEncoder) -> Features | None:
         folder = encoder.folder(self.root)
         if folder not in self._opened:
             try:
                 self._opened[folder] = open_features(folder, verify=False)
             except CacheNotFoundError:
                 self._opened[folder] = None  # nothing is sealed yet
-        found = self._opened[folder]
-        return 0.0 if found is None else float((found.places(rows.keys) >= 0).mean())
+        return self._opened[folder]

@@ -32,7 +32,7 @@ from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
 
 from .choose import choose_settings
-from .predictor import MODEL_FILE
+from .predictor import MODEL_FILE, kept_path
 from .report.report import PAGE, compose_page
 from .report.rivals import latest_rival
 from .session import Session
@@ -118,7 +118,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
             final = _train(choice.settings, bank, session, identity, name, path, tracked)
         record = RunRecord(
             **dict(identity),
-            settings=_absolute(settings, session.classes),
+            settings=_kept(session.completed(pairs), session.classes, RUNS / name),
             classes=list(session.classes),
             encoders={m: dict(named) for m, named in session.identities(pairs).items()},
             notes=notes,
@@ -232,11 +232,11 @@ def _parameters(identity: RunIdentity, encoders: Mapping[str, str]) -> dict[str,
     return found
 
 
-def _absolute(settings: Settings, classes: tuple[str, ...]) -> Settings:
-    """Settings that lead to the same data and caches from any folder."""
+def _kept(settings: Settings, classes: tuple[str, ...], run: Path) -> Settings:
+    """Settings as a run keeps them: they lead to the data and the store wherever both are moved."""
     root = settings.data.root
-    data = {"root": None if root is None else root.resolve(), "classes": classes}
-    cache = {"dir": settings.cache.dir.resolve()}
+    data = {"root": None if root is None else kept_path(root, run), "classes": classes}
+    cache = {"dir": kept_path(settings.cache.dir, run)}
     return settings.model_copy(
         update={
             "data": settings.data.model_copy(update=data),

@@ -10,7 +10,7 @@ import torch
 
 from fuse.search.pool import TrainingData
 from mmsa_cache.features.source import shared_grids
-from mmsa_cache.names import EncoderPair
+from mmsa_cache.names import MODALITIES, EncoderPair
 from mmsa_cache.native.cores import usable_cores
 
 from .session import Session
@@ -30,7 +30,8 @@ def training_data(
     """
     bank = session.bank("train", pairs)
     labels = bank.labels.numpy()
-    making = shared_grids(bank, sides, folder, pairs)
+    rows = {modality: session.rows("train", modality) for modality in MODALITIES}
+    making = shared_grids(bank, rows, sides, folder, pairs)
     del bank  # once its grids are made, only the workers map the features
     with making as source:
         yield TrainingData(source, labels, session.groups, session.origin(pairs))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
 
 from . import shard_file
-from .encoder import StoredEncoder, read_encoder
+from .encoder import FEATURES, StoredEncoder, read_encoder
 from .index import INDEX, Index, ShardEntry
 from .keys import Keys, KeyTable
 from .problems import again
-from .schema import Shard
+from .schema import SCHEMA_VERSION, Shard
 from .verified import check_bytes, verify_touched
 
 
@@ -106,16 +106,23 @@ def _map(folder: Path, entry: ShardEntry, encoder: StoredEncoder) -> Shard:
     return shard_file.map_shard(path, entry.rows, entry.bytes, encoder.fingerprint)
 
 
+def older_caches(root: Path) -> list[Path]:
+    """Folders of schema 1."""
+    names = ("manifest.json", "manifest.partial.json")
+    found = {path.parent for name in names for path in root.glob(f"*/*/*/{name}")}
+    return sorted(folder for folder in found if folder.parent.parent.name != FEATURES)
+
+
 def refuse_older(root: Path) -> None:
     """Refuses a store of an older schema.
 
     Raises:
         StaleCacheError: There is one.
     """
-    old = next(root.glob("*/*/*/manifest.json"), None)
-    if old is not None and not (root / "features").exists():
+    old = older_caches(root)
+    if old and not (root / FEATURES).exists():
         raise StaleCacheError(
-            f"{old.parent} is a cache of schema 1, this program reads schema 2.",
+            f"{old[0]} is a cache of schema 1, this program reads schema {SCHEMA_VERSION}.",
             "Run mmsa extract: it makes the new one in the same folder. "
             "mmsa cache prune --unused --yes then removes the old files.",
         )

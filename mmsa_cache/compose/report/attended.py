@@ -13,7 +13,7 @@ from extract.encoders.words import words_of
 from extract.inputs.decode import decode, fit_square, needed_side
 from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.pairs import Sample, picture_of
 from mmsa_cache.data.splits import is_cross_validation, outer_splits
 from mmsa_cache.errors import CacheNotFoundError, MmsaError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
@@ -54,9 +54,14 @@ def explainer(
         chosen = mapped_setting(ensemble)
         if chosen is None:
             return Maps(_NONE[_why(ensemble)])
-        posts = [sample for sample in session.samples("train") if sample.guid in set(guids)]
+        wanted = set(guids)
+        posts = [
+            sample
+            for sample in session.samples("train")
+            if sample.guid in wanted and sample.image_path is not None
+        ]
         if not posts:
-            return Maps("The data is not at hand, so no attention is shown.")
+            return Maps("The pictures are not at hand, so no attention is shown.")
         try:
             return _explained(session, record, ensemble, chosen, posts, bank)
         except (MmsaError, OSError) as error:
@@ -89,7 +94,7 @@ def _explained(
     each = len(members) // (1 + max(of_part.values()))
     index = {guid: number for number, guid in enumerate(bank.guids)}
     found = {}
-    words = words_of(text, [post.text for post in posts])
+    words = words_of(text, [post.text or "" for post in posts])
     for post, own in zip(posts, words, strict=True):
         part = of_part[post.guid]
         judging = members[part * each : (part + 1) * each]
@@ -150,9 +155,7 @@ def _grid(side: int, image: ImageSpec, patches: int) -> tuple[int, int] | None:
 
 def _seen(post: Sample, image: ImageSpec) -> NDArray[np.uint8]:
     """The picture as the encoder saw it, (side, side, 3) uint8."""
-    pixels = decode(
-        post.image_path.read_bytes(), post.image_path.name, needed_side(image.size, image.crop)
-    )
+    pixels = decode(picture_of(post), post.picture_name, needed_side(image.size, image.crop))
     square = fit_square(pixels, image.size, image.crop)
     seen: NDArray[np.uint8] = square.permute(1, 2, 0).contiguous().numpy()
     return seen

@@ -28,7 +28,8 @@ class Post:
     """What the gallery shows of a post."""
 
     text: str
-    image: Path
+    image: Path | None
+    """None where the data is not at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,10 @@ def _card(place: int, predictions: Predictions, posts: Mapping[str, Post], maps:
     )
 
 
-def _picture(path: Path) -> tuple[Thumbnail | None, str]:
+def _picture(path: Path | None) -> tuple[Thumbnail | None, str]:
     """The picture, or why there is none."""
+    if path is None:
+        return None, "The pictures are not at hand."
     try:
         return thumbnail(path, THUMBNAIL), ""
     except FileNotFoundError:

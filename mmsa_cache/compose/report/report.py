@@ -98,7 +98,9 @@ def compose_page(
         bank: Features of the training split, where they are open.
         rival: A run to compare with.
     """
-    posts = {post.guid: Post(post.text, post.image_path) for post in session.samples("train")}
+    posts = {
+        post.guid: Post(post.text or "", post.image_path) for post in session.samples("train")
+    }
     return render(
         run,
         posts,
