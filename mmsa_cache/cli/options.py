@@ -36,6 +36,13 @@ SETTINGS: dict[str, tuple[str, Any]] = {
             typer.Option("--allow-empty-text", help="A row may have a picture only."),
         ],
     ),
+    "rehash": (
+        "data.rehash",
+        Annotated[
+            bool | None,
+            typer.Option("--rehash", help="Read unchanged files of the data again too."),
+        ],
+    ),
     "cache": (
         "cache.dir",
         Annotated[Path | None, typer.Option("--cache", help="Root folder of the caches.")],
@@ -66,5 +73,5 @@ MODELS = (
     "tokens",
 )
 """Options of the encoders and their features."""
-ENCODERS = ("data", "encoding", "cache", *MODELS, "device")
+ENCODERS = ("data", "encoding", "rehash", "cache", *MODELS, "device")
 """Options of verbs that read or write caches."""

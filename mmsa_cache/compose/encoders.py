@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from extract.encoders.image import ImageSpec, resolve_image, resolve_joint_image
 from extract.encoders.options import Options
 from extract.encoders.text import TextSpec, resolve_text
+from extract.encoders.weights import offline
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.errors import ModelError
 from mmsa_cache.native.device import pick_device
 
 
@@ -22,6 +26,11 @@ def resolve_encoder(
     if modality == "text":
         return _resolve_text(settings, compute)
     return _resolve_image(settings, compute)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that encoders run on."""
+    return {name: version(name) for name in ("torch", "transformers", "timm")}
 
 
 def resolve_at_hand(settings: Settings, modality: str) -> TextSpec | ImageSpec | None:

@@ -59,7 +59,7 @@ def keep_good(
 def _good_rows(settings: Settings, found: Survey) -> tuple[SampleTable, Intake]:
     skip = settings.extract.on_bad == "skip"
     known = aside.read(settings.cache.dir, found.split).identities
-    if not (skip or found.bad or any(s.identity in known for s in found.samples)):
+    if not (skip or found.bad or (known and any(s.identity in known for s in found.samples))):
         return found.samples, found.intake(found.samples)  # encoding says what cannot be decoded
     bad, checked = _bad_rows(settings, found)
     if not skip:
