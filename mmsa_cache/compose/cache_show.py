@@ -96,7 +96,9 @@ def show(settings: Settings, guid: str, split: str) -> Shown:
                 modality,
                 found.label,
                 str(found.folder),
-                _rows(open_features(found.folder, verify=False), session.rows(split, modality), place),
+                _rows(
+                    open_features(found.folder, verify=False), session.rows(split, modality), place
+                ),
             )
             for modality in MODALITIES
             for found in session.store.features

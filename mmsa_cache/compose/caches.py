@@ -89,9 +89,7 @@ def _wanted(store: Store, modality: str) -> dict[str, WantedRows]:
     return wanted
 
 
-def _described(
-    store: Store, found: StoredFeatures, wanted: dict[str, WantedRows]
-) -> CacheInfo:
+def _described(store: Store, found: StoredFeatures, wanted: dict[str, WantedRows]) -> CacheInfo:
     complete: dict[str, float] = {}
     unused, compute, problem = 0, "", found.problem
     if found.encoder is not None and not problem:
@@ -231,9 +229,7 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
     ]
 
 
-def _remove_unused(
-    store: Store, found: Iterable[StoredFeatures], *, really: bool
-) -> list[Removal]:
+def _remove_unused(store: Store, found: Iterable[StoredFeatures], *, really: bool) -> list[Removal]:
     """Removes the rows that no split needs."""
     removals = []
     for features in found:

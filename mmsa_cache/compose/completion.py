@@ -130,9 +130,7 @@ def with_encoder_of(settings: Settings, modality: str, encoder: StoredEncoder) -
     )
 
 
-def with_encoders(
-    settings: Settings, chosen: Mapping[tuple[str, str], StoredEncoder]
-) -> Settings:
+def with_encoders(settings: Settings, chosen: Mapping[tuple[str, str], StoredEncoder]) -> Settings:
     """Settings that name the encoders of a store as it does.
 
     Args:

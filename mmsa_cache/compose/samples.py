@@ -64,9 +64,7 @@ def read_samples(
     return found, True
 
 
-def take_in(
-    settings: Settings, split: str, store: Store
-) -> tuple[SampleTable, Intake]:
+def take_in(settings: Settings, split: str, store: Store) -> tuple[SampleTable, Intake]:
     """Reads a split as the settings say, without the rows that its extraction set aside.
 
     Returns:

@@ -116,7 +116,9 @@ def _explicit(settings: Settings, modality: str, name: str) -> dict[tuple[str, s
         sections.append(("joint", joint, joint.model_fields_set))
     extract = settings.extract
     keys = extract.model_fields_set & {"tokens", "compute"}
-    sections.append(("extract", extract, keys - ({"compute"} if extract.compute == "auto" else set())))
+    sections.append(
+        ("extract", extract, keys - ({"compute"} if extract.compute == "auto" else set()))
+    )
     values = {
         (section, key): content.model_dump(mode="json")[key]
         for section, content, keys in sections

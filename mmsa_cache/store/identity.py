@@ -13,7 +13,7 @@ from .fingerprint import Fields, differences
 _JsonFields = Annotated[Fields, BeforeValidator(lambda fields: json.loads(json.dumps(fields)))]
 
 
-_MAY_DIFFER = ("compute", "device", "decoder_versions")
+MAY_DIFFER = ("compute", "device", "decoder_versions")
 """Fields whose effect on features is small and documented (extract/README.md)."""
 
 
@@ -57,7 +57,7 @@ class EncoderIdentity(BaseModel):
         Precision, device and the versions of the decoder may differ; fields that the model's record
         does not have are newer than it.
         """
-        theirs = {k: value for k, value in trained_on.fields.items() if k not in _MAY_DIFFER}
+        theirs = {k: value for k, value in trained_on.fields.items() if k not in MAY_DIFFER}
         here = {k: value for k, value in self.fields.items() if k in theirs}
         return differences(
             here, theirs, found_has="the model was trained with", expected_is="here is"

@@ -98,9 +98,7 @@ def compose_page(
         bank: Features of the training split, where they are open.
         rival: A run to compare with.
     """
-    posts = {
-        post.guid: Post(post.text or "", post.image_path) for post in session.samples("train")
-    }
+    posts = {post.guid: Post(post.text or "", post.image_path) for post in session.samples("train")}
     return render(
         run,
         posts,
