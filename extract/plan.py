@@ -14,6 +14,7 @@ from torch import Tensor
 
 from extract.encoders.protocol import Encoder
 from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.rows import WantedRows, wanted_rows
 from mmsa_cache.store.keys import Keys, KeyTable
@@ -80,9 +81,15 @@ def plan_rows(
         augmentation: The policy and its seed.
         modality: ``text`` or ``image``.
     """
-    contents = (s.text_sha256 if modality == "text" else s.image_sha256 for s in samples)
-    digests = np.frombuffer(bytes.fromhex("".join(contents)), np.uint8).reshape(-1, 32)
-    counts = [0 if s.label is None else copies.get(s.label, 0) for s in samples]
+    if isinstance(samples, SampleTable):
+        digests, labels = samples.digests(modality), samples.labels
+    else:
+        contents = (s.text_sha256 if modality == "text" else s.image_sha256 for s in samples)
+        digests = np.frombuffer(bytes.fromhex("".join(contents)), np.uint8).reshape(-1, 32)
+        labels = np.array([-1 if s.label is None else s.label for s in samples])
+    counts = np.zeros(len(samples), np.int64)
+    for label, count in copies.items():
+        counts[labels == label] = count
     return RowPlan(samples, wanted_rows(digests, counts, augmentation))
 
 

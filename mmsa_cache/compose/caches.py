@@ -84,7 +84,7 @@ def _wanted(store: Store, modality: str) -> dict[str, WantedRows]:
         if found is not None:
             about, samples = found
             copies = np.array([about.copies.get(label, 0) for label in samples.labels.tolist()])
-            digests = samples.digests("text" if modality == "text" else "image")
+            digests = samples.digests(modality)
             wanted[split] = wanted_rows(digests, copies, about.augmentation)
     return wanted
 

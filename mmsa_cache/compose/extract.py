@@ -24,7 +24,6 @@ from extract.plan import Job, RowPlan, plan_rows
 from extract.shards import estimate_bytes
 from mmsa_cache.config.settings import ALL, CONFIG_NAME, Settings
 from mmsa_cache.console import progress, say
-from mmsa_cache.data.dataset import survey
 from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.splits import copies_of
@@ -40,7 +39,7 @@ from mmsa_cache.store.writer import FeatureWriter
 from .completion import told_of_data, told_of_encoder, with_data, with_encoder_of
 from .encoders import compute_here, computes_of, library_versions, resolve_encoder
 from .live import reader_of
-from .samples import classes_of
+from .samples import classes_of, survey_known
 from .selection import is_named, is_same, select
 from .sieve import keep_good
 from .store import Store
@@ -62,7 +61,7 @@ class Extracted:
     rows_computed: int
     rows_already_there: int
     rows_shared: int
-    """Rows beyond these whose input equals that of another row."""
+    """Rows that were not computed since their input equals that of another row."""
     bytes: int
     """Of all features of this encoder."""
     seconds: float
@@ -133,7 +132,7 @@ def _read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
     """Reads splits and states in the store which rows they have."""
     wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
-        reading = {name: pool.submit(survey, settings.data, name) for name in wanted}
+        reading = {name: pool.submit(survey_known, settings, name, store) for name in wanted}
         _import_libraries()
     kept = keep_good(settings, {name: task.result for name, task in reading.items()})
     splits = []
@@ -241,8 +240,8 @@ def _wanted(
             continue
         started = next((c for c in computes if _is_started(spec.computed_in(c), same)), computes[0])
         spec = spec.computed_in(started)
-        told = {"names": (name,), "told": asked.told, "versions": asked.versions}
-        yield _Wanted(split, name, spec, StoredEncoder.of(spec.identity, **told))
+        encoder = StoredEncoder.of(spec.identity, (name,), asked.told, asked.versions)
+        yield _Wanted(split, name, spec, encoder)
 
 
 def _is_started(spec: TextSpec | ImageSpec, stored: Sequence[StoredEncoder]) -> bool:
@@ -271,7 +270,9 @@ class _Target:
     """Features of a split, to be made or to be completed."""
 
     def __init__(self, root: Path, wanted: _Wanted, writers: dict[str, FeatureWriter]) -> None:
-        self.wanted, self.seconds, self.there = wanted, 0.0, 0
+        self.wanted, self.seconds = wanted, 0.0
+        self.job: Job | None = None
+        """What was to be done; None where all rows were there."""
         self.rows = wanted.split.rows[wanted.encoder.identity.modality]
         self.split = wanted.split.about.split
         label = wanted.encoder.identity.label
@@ -290,12 +291,13 @@ class _Target:
     def watch(self) -> Iterator[Callable[[int], None]]:
         """Shows progress; measures from the end of the features before to its own."""
         started = time.monotonic()
-        with progress(self.title, len(self.rows), "rows", self.there) as advance:
+        there = int(self.writer.has(self.rows.keys).sum())
+        with progress(self.title, len(self.rows), "rows", there) as advance:
             yield lambda count: advance(count, "")
         self.seconds = time.monotonic() - started
 
     def record(self) -> Extracted:
-        there = int(self.writer.has(self.rows.keys).sum())
+        job = self.job
         return Extracted(
             name=self.wanted.name,
             split=self.split,
@@ -304,9 +306,9 @@ class _Target:
             directory=str(self.writer.folder),
             samples=len(self.wanted.split.samples),
             rows=len(self.rows),
-            rows_computed=there - self.there,
-            rows_already_there=self.there,
-            rows_shared=self.rows.wanted.shared,
+            rows_computed=job.computed if job else 0,
+            rows_already_there=job.there if job else len(self.rows),
+            rows_shared=job.shared if job else self.rows.wanted.shared,
             bytes=self.writer.bytes,
             seconds=round(self.seconds, 2),
             set_aside=self.wanted.split.about.aside,
@@ -320,12 +322,12 @@ def _write_missing(settings: Settings, targets: list[_Target], part: tuple[int, 
     jobs = []
     for target in targets:
         spec, total = target.wanted.spec, len(target.rows)
-        target.there = int(target.writer.has(target.rows.keys).sum())
-        if target.there == total:
+        there = int(target.writer.has(target.rows.keys).sum())
+        if there == total:
             target.say(f"complete, {total} rows; nothing to do.")
             continue
-        if target.there:
-            target.say(f"{target.there} of {total} rows are there.")
+        if there:
+            target.say(f"{there} of {total} rows are there.")
         key = target.wanted.encoder.fingerprint
         if key not in loaded:
             loaded[key] = spec.load(device)
@@ -336,6 +338,9 @@ def _write_missing(settings: Settings, targets: list[_Target], part: tuple[int, 
             f"about {decimal(round(each * total))}, {decimal(round(each))} a row "
             f"(padded float32: {decimal(padded)} a row)."
         )
-        jobs.append(Job(target.rows, reader, encoder, target.writer, target.watch, target.say))
+        target.job = Job(
+            target.rows, reader, encoder, target.writer, part, target.watch, target.say
+        )
+        jobs.append(target.job)
     shard_rows, batch_size = settings.cache.shard_rows, settings.extract.batch_size
-    extract(jobs, device, shard_rows=shard_rows, batch_size=batch_size, part=part)
+    extract(jobs, device, shard_rows=shard_rows, batch_size=batch_size)

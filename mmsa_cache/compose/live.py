@@ -64,11 +64,7 @@ def encoded_now(
         encoder: The same, loaded.
     """
     modality = spec.identity.modality
-    shard = encode_rows(
-        plan_rows(samples, {}),
-        reader_of(spec, settings.seed),
-        encoder,
-        device,
-        settings.extract.batch_size,
-    )
-    return ModalityFeatures([shard], f"{modality} ({spec.label})")
+    rows = plan_rows(samples, {}, "none", modality)
+    reader, batch_size = reader_of(spec, settings.seed), settings.extract.batch_size
+    shard = encode_rows(rows, reader, encoder, device, batch_size)
+    return ModalityFeatures([shard], f"{modality} ({spec.label})", table=rows.wanted.table)

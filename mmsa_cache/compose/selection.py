@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmsa_cache.config.sections import JointSettings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
 from mmsa_cache.hashing import digest
@@ -101,7 +102,8 @@ def is_named(settings: Settings, modality: str, name: str) -> bool:
 def _explicit(settings: Settings, modality: str, name: str) -> dict[tuple[str, str], Any]:
     """What settings say of an encoder: (section, key) → value."""
     if name == DEFAULT_ENCODER:
-        own, joint = getattr(settings, modality), settings.joint
+        own = getattr(settings, modality)
+        joint: JointSettings | None = settings.joint
     elif name in settings.encoders:
         found = settings.encoders[name]
         own, joint = getattr(found, modality), found.joint

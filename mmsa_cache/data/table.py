@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -112,7 +112,7 @@ class SampleTable(Sequence[Sample]):
         """Whether the texts themselves are there; a store may be shared without them."""
         return int(self.table["text"].null_count) == 0
 
-    def digests(self, modality: Literal["text", "image"]) -> NDArray[np.uint8]:
+    def digests(self, modality: str) -> NDArray[np.uint8]:
         """sha256 of every sample's text, or of its picture's bytes, (rows, 32)."""
         return as_bytes(self.table[f"{modality}_sha256"], 32)
 
