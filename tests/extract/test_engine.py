@@ -6,8 +6,8 @@ import io
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from extract.shards import estimate_bytes
 from extract.streams import Halving, Streams, Workers
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError, DeviceError
-from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.writer import FeatureWriter
-from tests.support.shards import ENCODER, contents, writer_of
+from tests.support.rows import claimed, row_bytes, stored
+from tests.support.shards import ENCODER, contents
 
 CPU = torch.device("cpu")
 LENGTHS = [1 + (7 * i) % 9 for i in range(50)]
@@ -108,36 +108,6 @@ def run(
         job = Job(rows, reader, encoder, writer, watch=watch, notice=notice)
         extract([job], CPU, **({"shard_rows": 8, "batch_size": 4} | changes))
     return sealed
-
-
-@contextmanager
-def claimed(root: Path, part: tuple[int, int] = (0, 1)) -> Iterator[FeatureWriter]:
-    """A writer of the store that may compute a part of the rows."""
-    writer = writer_of(root)
-    with writer.claim(lambda: None, part):
-        yield writer
-
-
-def stored(root: Path) -> list[Shard]:
-    return list(open_features(ENCODER.folder(root)).shards)
-
-
-def row_bytes(root: Path) -> dict[bytes, tuple[str, bytes, bytes]]:
-    """Operation and features of every row, by key; no row is there twice."""
-    found = [
-        (
-            key.tobytes(),
-            (
-                shard.operations[i],
-                shard.tokens[shard.offsets[i] : shard.offsets[i + 1]].tobytes(),
-                shard.pooled[i].tobytes(),
-            ),
-        )
-        for shard in stored(root)
-        for i, key in enumerate(shard.keys)
-    ]
-    assert len(dict(found)) == len(found)
-    return dict(found)
 
 
 @pytest.mark.parametrize("workers", [Workers(1, 1), Workers(3, 4), None])
