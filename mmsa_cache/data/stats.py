@@ -111,12 +111,8 @@ class KnownFiles:
     def digests(self, marks: Sequence[bytes]) -> list[bytes | None]:
         """sha256 of each file that is known by its mark, 32 bytes."""
         rows = self._find(marks)
-        if not len(self._records):
-            return [None] * len(marks)
-        found = self._records[rows, len(UNKNOWN) :]
-        return [
-            digest.tobytes() if row >= 0 else None for row, digest in zip(rows, found, strict=True)
-        ]
+        digests = self._records[:, len(UNKNOWN) :]
+        return [digests[row].tobytes() if row >= 0 else None for row in rows.tolist()]
 
     def texts(self, marks: Sequence[bytes]) -> list[KnownText | None]:
         """The text of each file that is known by its mark and whose text is stored."""
