@@ -62,14 +62,15 @@ class PairReader:
 
         Files that are known are not opened; that they lie inside the folder is checked again.
         """
+        names = [self._picture_name(row) for row in rows]
         known = self._known
         if known is None:
-            return [self._read(row, None, None) for row in rows]
+            return [self._read(row, name) for row, name in zip(rows, names, strict=True)]
         text_marks = [self._text_mark(row) for row in rows]
-        image_marks = [self._image_mark(row) for row in rows]
+        image_marks = [self._mark(name, MAX_IMAGE_BYTES, "image") for name in names]
         texts, pictures = known.texts(text_marks), known.digests(image_marks)
         replaced_before = len(self.replaced)
-        found = [self._read(*item) for item in zip(rows, texts, pictures, strict=True)]
+        found = [self._read(*item) for item in zip(rows, names, texts, pictures, strict=True)]
         replaced = set(self.replaced[replaced_before:])  # said again next time: read again
         text_digests = ["" if one.guid in replaced else one.text_sha256 for one in found]
         known.note(text_marks, [bytes.fromhex(digest) for digest in text_digests])
@@ -77,20 +78,21 @@ class PairReader:
         return found
 
     def _read(
-        self, row: LabelRow, known: KnownText | None, known_picture: bytes | None
+        self,
+        row: LabelRow,
+        name: str | None,
+        known: KnownText | None = None,
+        known_picture: bytes | None = None,
     ) -> Sample | BadRow:
         faults: list[Fault] = []
-        text, path, text_sha256, image_sha256, key = "", Path(), "", "", None
+        text, path, text_sha256, image_sha256, key = "", None, "", "", None
         try:
             text, text_sha256, key = known or self._whole_text(row)
         except BadFileError as error:
             faults.append(self.fault(row, error))
         try:
-            if known_picture is not None:
-                path, image_sha256 = self._path(self._picture_name(row)), known_picture.hex()
-            else:
-                path, content = self.picture(row)
-                image_sha256 = hashlib.sha256(content).hexdigest()
+            digest = known_picture or hashlib.sha256(self._picture(row, name)).digest()
+            path, image_sha256 = self._path(name or ""), digest.hex()
         except BadFileError as error:
             faults.append(self.fault(row, error))
         if faults:
@@ -110,18 +112,13 @@ class PairReader:
             return UNKNOWN
         return self._mark(f"{row.guid}.txt", MAX_TEXT_BYTES, self._text_use)
 
-    def _image_mark(self, row: LabelRow) -> bytes:
-        try:
-            return self._mark(self._picture_name(row), MAX_IMAGE_BYTES, "image")
-        except BadFileError:
-            return UNKNOWN
-
-    def _mark(self, name: str, limit: int, use: str) -> bytes:
+    def _mark(self, name: str | None, limit: int, use: str) -> bytes:
         looked = time.time()
         try:
-            return mark_of(name, stat_inside(self._base, name, limit), looked, use)
+            found = stat_inside(self._base, name, limit) if name else None
         except BadFileError:
-            return UNKNOWN  # reading it says what is wrong
+            found = None  # reading it says what is wrong
+        return UNKNOWN if found is None or name is None else mark_of(name, found, looked, use)
 
     def fault(self, row: LabelRow, error: BadFileError) -> Fault:
         """An error with its place in the table."""
@@ -186,16 +183,22 @@ class PairReader:
             BadFileError: It cannot be read, or is of a foreign format.
         """
         name = self._picture_name(row)
-        content = picture_bytes(self._base, name)
-        return self._path(name), content
+        content = self._picture(row, name)
+        return self._path(name or ""), content
 
-    def _picture_name(self, row: LabelRow) -> str:
+    def _picture(self, row: LabelRow, name: str | None) -> bytes:
+        if name is None:
+            raise BadFileError(
+                "missing", f"{row.guid}: no picture {row.guid}.jpg in {self._folder}"
+            )
+        return picture_bytes(self._base, name)
+
+    def _picture_name(self, row: LabelRow) -> str | None:
+        """Name of a row's picture; None where there is none."""
         if row.image:
             return row.image
-        for suffix in IMAGE_SUFFIXES:
-            if os.path.lexists(f"{self._base}/{row.guid}{suffix}"):
-                return row.guid + suffix
-        raise BadFileError("missing", f"{row.guid}: no picture {row.guid}.jpg in {self._folder}")
+        names = (row.guid + suffix for suffix in IMAGE_SUFFIXES)
+        return next((name for name in names if os.path.lexists(f"{self._base}/{name}")), None)
 
     def _path(self, name: str) -> Path:
         """Path of a picture that is inside the folder, without steps up."""

@@ -105,7 +105,7 @@ class KnownFiles:
         self._used = np.zeros(len(self._records), np.bool_)
         self._fresh = bytearray()
         self._lock = threading.Lock()
-        self._texts = stored if stored is not None and stored.has_texts else None
+        self._texts = stored.at(None) if stored is not None and stored.has_texts else None
         self._by_text = None if self._texts is None else KeyIndex(self._texts.digests("text"))
 
     def digests(self, marks: Sequence[bytes]) -> list[bytes | None]:

@@ -207,7 +207,10 @@ class TableBuilder:
     def _relative(self, path: Path | None) -> str | None:
         if self._folder is None or path is None:
             return None
-        return path.relative_to(self._folder).as_posix()
+        whole, start = path.as_posix(), f"{self._folder.as_posix().rstrip('/')}/"
+        if not whole.startswith(start):
+            raise ValueError(f"{path} is not in {self._folder}")
+        return whole[len(start) :]
 
     def table(self) -> SampleTable:
         """All samples; the builder is empty afterwards."""
