@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from .thrift import Reader, Struct
 
 _MAGIC = b"PAR1"
-_MAX_FOOTER = 4 << 20
+_MAX_FOOTER = 1 << 20
 _GROUP_ROWS = 1 << 16
 _PLAIN, _RLE = 0, 3
 _REQUIRED, _OPTIONAL = 0, 1
@@ -64,8 +64,8 @@ def read_footer(data: memoryview) -> Struct:
 
 def metadata_of(footer: Struct) -> dict[bytes, bytes]:
     """What was written beside the columns."""
-    pairs = _typed(footer.get(5, []), list)
-    return {_typed(_typed(pair, dict).get(1), bytes): pair.get(2, b"") for pair in pairs}
+    pairs = [_typed(pair, dict) for pair in _typed(footer.get(5, []), list)]
+    return {_typed(pair.get(1), bytes): _typed(pair.get(2), bytes) for pair in pairs}
 
 
 def check_plain(data: memoryview, footer: Struct, schema: pa.Schema, row_bytes: int) -> None:
@@ -82,9 +82,7 @@ def check_plain(data: memoryview, footer: Struct, schema: pa.Schema, row_bytes: 
     """
     columns = [_field_of(element) for element in _typed(footer.get(2), list)[1:]]
     if columns != [_expected(field) for field in schema]:
-        names = [column[0] for column in columns]
-        shown = str(names if names != schema.names else "the right names, other types")[:300]
-        raise ValueError(f"its columns are not those of a split's table: {shown}")
+        raise ValueError("its columns are not those of a split's table")
     rows = _typed(footer.get(3), int)
     if not 0 < rows * row_bytes <= len(data):
         raise ValueError(f"it cannot hold {rows} rows in {len(data)} bytes")
@@ -127,7 +125,7 @@ def _check_chunk(data: memoryview, chunk: Struct, at: int, column: tuple[bytes, 
         raise ValueError("its parts disagree on its type and rows")
     if about.get(4) != 0 or about.get(6) != size:
         raise ValueError("it is compressed")
-    if set(_typed(about.get(2), list)) - {_PLAIN, _RLE}:
+    if any(encoding not in (_PLAIN, _RLE) for encoding in _typed(about.get(2), list)):
         raise ValueError("its encoding is not plain")
     if about.get(9) != at or not 0 < size <= len(data) - at:
         raise ValueError("it does not lie behind the column before it")

@@ -23,6 +23,7 @@ from pydantic import Field, JsonValue, model_validator
 from mmsa_cache.disk import DISK, Disk, make_folders, parse_json, write_atomically
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
 from mmsa_cache.hashing import canonical
+from mmsa_cache.names import SPLITS, check_name
 from mmsa_cache.validation import Table, validated
 
 from .layouts.listing import NOT_PLAIN
@@ -62,6 +63,7 @@ class StoredSplit(Table):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        check_name("split", self.split, SPLITS)
         if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
             raise ValueError("the classes are not two or more distinct names")
         if any(not 0 <= code < len(self.classes) or n < 0 for code, n in self.copies.items()):

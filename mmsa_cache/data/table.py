@@ -188,6 +188,7 @@ class TableBuilder:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._start = f"{str(folder).rstrip('/')}/"
         self._columns: list[list[pa.Array]] = [[] for _ in COLUMNS]
 
     def add(self, samples: Sequence[Sample]) -> None:
@@ -207,10 +208,10 @@ class TableBuilder:
     def _relative(self, path: Path | None) -> str | None:
         if self._folder is None or path is None:
             return None
-        whole, start = path.as_posix(), f"{self._folder.as_posix().rstrip('/')}/"
-        if not whole.startswith(start):
+        whole = str(path)  # cheaper than what Path does
+        if not whole.startswith(self._start):
             raise ValueError(f"{path} is not in {self._folder}")
-        return whole[len(start) :]
+        return whole[len(self._start) :]
 
     def table(self) -> SampleTable:
         """All samples; the builder is empty afterwards."""
