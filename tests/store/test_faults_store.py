@@ -1,28 +1,22 @@
-"""The store when every step may fail: kills, I/O errors, lost power, damage, two writers."""
+"""The store when every step may fail: kills, I/O errors, lost power, interruptions."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import resource
-import shutil
 import signal
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmsa_cache.disk import Disk, write_atomically
-from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError, StaleCacheError
-from mmsa_cache.store.lookup import find_cache
-from mmsa_cache.store.manifest import MANIFEST, note_path
-from mmsa_cache.store.reader import open_shards, verify_cache
-from mmsa_cache.store.writer import CacheWriter
+from mmsa_cache.disk import DISK, Disk, write_atomically
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DiskError
+from mmsa_cache.store import writer as writer_module
+from mmsa_cache.store.index import SHARD_FILES, Index
+from mmsa_cache.store.reader import verify_features
 from tests.support.faulty import (
     Counting,
     Deadly,
@@ -30,116 +24,189 @@ from tests.support.faulty import (
     Forgetful,
     PowerLossError,
     Short,
-    fork,
     forked,
 )
 from tests.support.sealed import sealed
-from tests.support.shards import FIELDS, SHARDS, contents
+from tests.support.shards import (
+    ENCODER,
+    SHARDS,
+    Row,
+    contents,
+    rows_in,
+    rows_of,
+    write,
+    writer_of,
+)
 from tests.support.tally import Tally
 
-ROWS = 10
+ROWS = rows_in(SHARDS)
+KEPT = [key for number, key in enumerate(ROWS) if number not in (1, 2, 4, 5, 6, 7)]
+"""Keys that ``keep`` leaves: some rows of the first shard, none of the second, all of the third."""
 
 
-def write(directory: Path, disk: Disk | None = None) -> None:
-    writer = CacheWriter(directory, FIELDS, ROWS, disk or Disk())
-    with writer.lock(lambda: None):
-        for shard in SHARDS[writer.done :]:
-            writer.publish(shard)
+def _merge(root: Path, disk: Disk = DISK) -> None:
+    writer = writer_of(root, disk=disk)
+    with writer.claim(lambda: None), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer_module, "_MOST_SMALL", 1)
         writer.finish()
 
 
-@pytest.fixture
-def whole(tmp_path: Path) -> dict[str, bytes]:
-    """The files of an uninterrupted cache."""
-    write(tmp_path / "whole" / "cache")
-    return contents(tmp_path / "whole" / "cache")
+def _keep(root: Path, disk: Disk = DISK) -> None:
+    writer = writer_of(root, disk=disk)
+    with writer.claim(lambda: None):
+        writer.keep_only(np.frombuffer(b"".join(KEPT), np.uint8).reshape(-1, 16))
 
 
-def assert_nothing_partial(directory: Path) -> None:
-    """Whatever has its final name is whole."""
-    if (directory / MANIFEST).exists():
-        assert verify_cache(directory) == []
-        assert len(list(open_shards(directory))) == len(SHARDS)
-        return
-    with pytest.raises(CacheError):
-        list(open_shards(directory))
-    for number, path in enumerate(sorted(directory.glob("shard-*.h5"))):
-        assert path.name == f"shard-{number:05d}.h5"
+@dataclass(frozen=True)
+class Job:
+    """One way to change a store."""
+
+    run: Callable[[Path, Disk], object]
+    before: Callable[[Path], object]
+    always: frozenset[bytes]
+    """Keys of the rows that are there whatever happens."""
+    after: frozenset[bytes]
+    """Keys of the rows at the end."""
 
 
-def steps_of(tmp_path: Path) -> list[str]:
+JOBS = {
+    "publish": Job(
+        lambda root, disk: write(root, disk=disk), lambda root: None, frozenset(), frozenset(ROWS)
+    ),
+    "merge": Job(_merge, write, frozenset(ROWS), frozenset(ROWS)),
+    "keep": Job(_keep, write, frozenset(KEPT), frozenset(KEPT)),
+}
+EVERY_JOB = pytest.mark.parametrize("name", JOBS)
+
+
+def folder_in(root: Path) -> Path:
+    return ENCODER.folder(root)
+
+
+def steps_of(job: Job, root: Path) -> list[str]:
+    job.before(root)
     counting = Counting()
-    write(tmp_path / "counted" / "folder" / "cache", counting)
+    job.run(root, counting)
     return counting.steps
 
 
+def rows_there(root: Path) -> dict[bytes, Row]:
+    """What can be read; whatever is there must be whole, and none twice."""
+    try:
+        return rows_of(folder_in(root))
+    except CacheNotFoundError:
+        return {}
+
+
+def check_rows(root: Path, job: Job) -> None:
+    found = rows_there(root)
+    assert job.always <= found.keys(), "a row is lost"
+    assert found.items() <= ROWS.items(), "a row has other bytes"
+    if found:
+        assert verify_features(folder_in(root)) == []
+
+
+def check_whole(root: Path, job: Job, whole: dict[str, bytes], when: str) -> None:
+    """The job again ends like one that nothing happened to."""
+    before = sealed(folder_in(root))
+    named = {entry.file for entry in Index.read(folder_in(root)).entries.values()}
+    job.run(root, DISK)
+    assert rows_of(folder_in(root)) == {key: ROWS[key] for key in ROWS if key in job.after}
+    assert contents(folder_in(root)) == whole, when
+    now = sealed(folder_in(root))
+    assert all(now[n] == s for n, s in before.items() if n in named and n in now), "made again"
+    assert not list(root.rglob(".tmp-*")), when
+
+
+def whole_of(job: Job, root: Path) -> dict[str, bytes]:
+    """The files after a job that nothing happened to."""
+    job.before(root)
+    job.run(root, DISK)
+    return contents(folder_in(root))
+
+
 def test_the_seam_sees_every_step(tmp_path: Path) -> None:
-    steps = steps_of(tmp_path)
-    # Two new folders above the cache and its own; a shard and its receipt each; the last rename.
-    folder, piece = ["folder", "fsync"], ["create", "write", "fsync"]
-    each = [*piece, *piece, "rename", "fsync", "rename", "fsync"]
-    assert steps == folder * 3 + each * len(SHARDS) + ["rename", "fsync"]
+    # The store, its two folders of features and the encoder's own; the encoder's record; the first
+    # shard begins the index, the others add a line each.
+    new = ["create", "write", "fsync", "rename", "fsync"]
+    line = ["append", "write", "fsync"]
+    wanted = ["folder", "fsync"] * 4 + new + new + new + (new + line) * (len(SHARDS) - 1)
+    assert steps_of(JOBS["publish"], tmp_path / "publish") == wanted
+    assert steps_of(JOBS["merge"], tmp_path / "merge") == new + line + ["remove"] * len(SHARDS)
+    keep = [*new, *line, "remove", *line, "remove"]
+    assert steps_of(JOBS["keep"], tmp_path / "keep") == keep
 
 
 @pytest.mark.counted
-def test_a_kill_at_every_step_loses_nothing(
-    tmp_path: Path, whole: dict[str, bytes], tally: Tally
-) -> None:
-    steps = steps_of(tmp_path)
-    for at in range(1, len(steps) + 1):
-        directory = tmp_path / f"at-{at}" / "folder" / "cache"
-        assert forked(lambda d=directory, k=at: write(d, Deadly(k))) == -signal.SIGKILL  # type: ignore[misc]
-        assert_nothing_partial(directory)
-        before = sealed(directory)
-        write(directory)
-        assert contents(directory) == whole, f"after a kill at step {at}, {steps[at - 1]}"
-        assert before.items() <= sealed(directory).items(), "a sealed shard was made again"
-        assert not list((tmp_path / f"at-{at}").rglob(".tmp-*"))
-    tally("kill at every write, fsync, rename", len(steps), "same bytes, no shard redone")
+@EVERY_JOB
+def test_a_kill_at_every_step_loses_nothing(tmp_path: Path, name: str, tally: Tally) -> None:
+    job = JOBS[name]
+    whole = whole_of(job, tmp_path / "whole")
+    steps = steps_of(job, tmp_path / "counted")
+    for at, step in enumerate(steps, start=1):
+        root = tmp_path / f"at-{at}"
+        job.before(root)
+        assert forked(lambda r=root, k=at: job.run(r, Deadly(k))) == -signal.SIGKILL  # type: ignore[misc]
+        check_rows(root, job)
+        check_whole(root, job, whole, f"after a kill at step {at}, {step}")
+    tally(f"{name}: kill at every step", len(steps), "same bytes, no shard redone")
 
 
 @pytest.mark.counted
+@EVERY_JOB
 @pytest.mark.parametrize("lasting", [False, True])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 def test_an_error_at_every_step_publishes_nothing_partial(
-    tmp_path: Path, whole: dict[str, bytes], code: int, lasting: bool, tally: Tally
+    tmp_path: Path, name: str, code: int, lasting: bool, tally: Tally
 ) -> None:
-    steps = steps_of(tmp_path)
-    for at in range(1, len(steps) + 1):
-        directory = tmp_path / f"at-{at}" / "folder" / "cache"
+    job = JOBS[name]
+    whole = whole_of(job, tmp_path / "whole")
+    steps = steps_of(job, tmp_path / "counted")
+    for at, step in enumerate(steps, start=1):
+        root = tmp_path / f"at-{at}"
+        job.before(root)
         with pytest.raises(DiskError, match=f"cannot be written: {os.strerror(code)}") as caught:
-            write(directory, Failing(at, code, lasting=lasting))
+            job.run(root, Failing(at, code, lasting=lasting))
         assert caught.value.exit_code == 5
-        assert_nothing_partial(directory)
-        assert not list(directory.glob(".tmp-*")), "room on a full disk is not given back"
-        before = sealed(directory)
-        write(directory)
-        assert contents(directory) == whole
-        assert before.items() <= sealed(directory).items()
-    name = errno.errorcode[code] + (" and from then on" if lasting else "")
-    tally(f"{name} at every step", len(steps), "refused, nothing partial, next run completes")
+        assert not list(root.rglob(".tmp-*")), "room on a full disk is not given back"
+        entered = {entry.file for entry in Index.read(folder_in(root)).entries.values()}
+        files = {path.name for path in folder_in(root).glob(SHARD_FILES)}
+        # Only where the disk no longer obeys, files stay that the next run removes.
+        assert entered <= files if lasting or step == "remove" else entered == files
+        check_rows(root, job)
+        check_whole(root, job, whole, f"after an error at step {at}, {step}")
+    kind = errno.errorcode[code] + (" and from then on" if lasting else "")
+    tally(f"{name}: {kind} at every step", len(steps), "refused, nothing partial, next completes")
 
 
 @pytest.mark.counted
+@EVERY_JOB
+@pytest.mark.parametrize("torn", [False, True])
 def test_lost_power_takes_nothing_that_was_sealed(
-    tmp_path: Path, whole: dict[str, bytes], tally: Tally
+    tmp_path: Path, name: str, torn: bool, tally: Tally
 ) -> None:
-    steps = steps_of(tmp_path)
-    for at in range(1, len(steps) + 1):
-        directory = tmp_path / f"at-{at}" / "folder" / "cache"
-        disk = Forgetful(at)
-        with pytest.raises(PowerLossError):
-            write(directory, disk)
-        disk.crash()
-        assert_nothing_partial(directory)
-        write(directory)
-        assert contents(directory) == whole, f"after step {at}, {steps[at - 1]}"
-    tally("power lost at every step", len(steps), "unsynced bytes and names gone: same bytes")
+    job = JOBS[name]
+    whole = whole_of(job, tmp_path / "whole")
+    steps = steps_of(job, tmp_path / "counted")
+    for at, step in enumerate(steps, start=1):
+        root = tmp_path / f"at-{at}"
+        job.before(root)
+
+        def work(root: Path = root, at: int = at) -> None:
+            disk = Forgetful(at, torn=torn)
+            with pytest.raises(PowerLossError):
+                job.run(root, disk)
+            disk.crash()
+
+        assert forked(work) == 0
+        check_rows(root, job)
+        check_whole(root, job, whole, f"after step {at}, {step}")
+    kind = "torn" if torn else "gone"
+    tally(f"{name}: power lost at every step", len(steps), f"unsynced lines {kind}: same bytes")
 
 
-def test_short_writes_are_gone_on_with(tmp_path: Path, whole: dict[str, bytes]) -> None:
-    write(tmp_path / "c", Short())
-    assert contents(tmp_path / "c") == whole
+def test_short_writes_are_gone_on_with(tmp_path: Path) -> None:
+    assert contents(write(tmp_path / "short", disk=Short())) == contents(write(tmp_path / "whole"))
 
 
 def test_a_replaced_file_is_old_or_new_at_every_step(tmp_path: Path) -> None:
@@ -156,197 +223,64 @@ def test_a_replaced_file_is_old_or_new_at_every_step(tmp_path: Path) -> None:
         assert [p.name for p in tmp_path.iterdir()] == ["file"], "temporary files stay"
 
 
+def test_what_another_process_of_the_same_number_left_is_removed(tmp_path: Path) -> None:
+    """In a container, every run may have the same process number."""
+    from mmsa_cache import disk
+
+    folder = write(tmp_path, 1)
+    mine, earlier = (f".tmp-shard.{mark}.0" for mark in (disk.own_mark(), disk.own_mark()[:-1]))
+    for name in (mine, earlier):
+        (folder / name).write_bytes(b"half a shard")
+    write(tmp_path)
+    assert {path.name for path in folder.glob(".tmp-*")} == {mine}
+
+
 def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("precious")
-    directory = tmp_path / "c"
-    directory.mkdir()
-    for name in (".tmp-shard-00000.h5", ".tmp-manifest.partial.json", "shard-00001.h5"):
-        (directory / name).symlink_to(precious)
-    write(directory)
+    whole = write(tmp_path / "whole")
+    folder = folder_in(tmp_path / "planted")
+    folder.mkdir(parents=True)
+    for name in (*contents(whole), ".tmp-index.jsonl.planted.0"):
+        if name != "encoder.json":
+            (folder / name).symlink_to(precious)
+    with pytest.raises(DamagedCacheError, match=r"index\.jsonl cannot be read: Too many levels"):
+        write(tmp_path / "planted")
+    (folder / "index.jsonl").unlink()
+    write(tmp_path / "planted")
     assert precious.read_text() == "precious"
-    assert verify_cache(directory) == []
+    assert verify_features(folder) == []
+    assert rows_of(folder) == ROWS
 
 
-def flip(data: bytearray, rng: np.random.Generator) -> bytes:
-    data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
-    return bytes(data)
-
-
-DAMAGES: dict[str, Callable[[Path, Path, np.random.Generator], None]] = {
-    "truncated": lambda path, other, rng: os.truncate(path, int(rng.integers(path.stat().st_size))),
-    "one bit flipped": lambda path, other, rng: (
-        path.write_bytes(flip(bytearray(path.read_bytes()), rng)),
-        None,
-    )[1],
-    "deleted": lambda path, other, rng: path.unlink(),
-    "swapped": lambda path, other, rng: _swap(path, other),
-}
-
-
-def _swap(path: Path, other: Path) -> None:
-    held = path.with_name("held")
-    path.rename(held)
-    other.rename(path)
-    held.rename(other)
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("times", [6, pytest.param(200, marks=pytest.mark.faults)])
-def test_damage_is_named_by_verify_and_the_first_open(
-    tmp_path: Path, damage: str, times: int, tally: Tally
+def test_what_was_entered_before_an_error_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = np.random.default_rng(0)
-    write(tmp_path / "source" / "cache")
-    for number in range(times):
-        directory = tmp_path / "damaged" / "cache"
-        shutil.copytree(tmp_path / "source", directory.parent)
-        if number % 2:  # as after an earlier opening that found all files whole
-            note_path(directory).unlink(missing_ok=True)
-            list(open_shards(directory))
-        first, second = rng.permutation(len(SHARDS))[:2]
-        path, other = (directory / f"shard-{place:05d}.h5" for place in (first, second))
-        times_before = path.stat() if path.exists() else None
-        DAMAGES[damage](path, other, rng)
-        if number % 3 == 0 and path.exists() and times_before is not None:  # and covers its tracks
-            os.utime(path, ns=(times_before.st_atime_ns, times_before.st_mtime_ns))
-        wanted = {path.name, other.name} if damage == "swapped" else {path.name}
-        problems = verify_cache(directory)
-        assert {Path(problem.split()[0]).name for problem in problems} == wanted
-        why = {"truncated": "bytes, sealed were", "deleted": "is missing"}
-        words = why.get(damage, r"was changed after it was sealed|bytes, sealed were")
-        with pytest.raises(DamagedCacheError, match=words) as caught:
-            list(open_shards(directory))
-        assert any(name in caught.value.message for name in wanted)
-        shutil.rmtree(directory.parent)
-    tally(f"shard {damage}", times, "verify and the first open name file and fault")
+    """An interruption right after a line was written must not take the shard away under it."""
+    real = Index.append
+
+    def interrupted(index: Index, *arguments: object) -> None:
+        real(index, *arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    folder = write(tmp_path, 1)
+    monkeypatch.setattr(Index, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 2)
+    assert rows_of(folder) == rows_in(SHARDS[:2])
 
 
-def test_verify_hashes_whatever_was_noted(tmp_path: Path) -> None:
-    """A medium that rots changes no times: only verify finds that, and it must."""
-    directory = tmp_path / "c"
-    write(directory)
-    time.sleep(0.2)
-    list(open_shards(directory))
-    path = directory / "shard-00000.h5"
-    noted = note_path(directory).read_text()
-    path.write_bytes(flip(bytearray(path.read_bytes()), np.random.default_rng(1)))
-    now = path.stat()
-    raw = json.loads(noted)
-    raw[path.name][1:] = [now.st_size, now.st_mtime_ns, now.st_ctime_ns]
-    note_path(directory).write_text(json.dumps(raw))
-    assert len(verify_cache(directory)) == 1
-
-
-def test_a_folder_is_what_its_manifest_says_not_what_it_is_called(tmp_path: Path) -> None:
-    from mmsa_cache.store.fingerprint import cache_name
-
-    other = {**FIELDS, "size": 9}
-    write(tmp_path / cache_name("tiny", other))  # moved, or eight equal hexadecimal digits
-    with pytest.raises(StaleCacheError, match="size: the cache has 8, wanted is 9"):
-        find_cache(tmp_path, "tiny", other)
-    writer = CacheWriter(tmp_path / cache_name("tiny", other), other, ROWS)
-    with pytest.raises(StaleCacheError, match="size: the cache has 8"), writer.lock(lambda: None):
-        pass
-
-
-def test_a_gap_among_sealed_shards_is_named(tmp_path: Path) -> None:
-    writer = CacheWriter(tmp_path / "c", FIELDS, ROWS)
-    with writer.lock(lambda: None):
-        for shard in SHARDS:
-            writer.publish(shard)
-    (tmp_path / "c" / "shard-00001.h5").unlink()
-    with pytest.raises(DamagedCacheError, match=r"shard-00001\.h5 is missing"):
-        write(tmp_path / "c")
-
-
-@pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.faults)])
-def test_two_writers_make_each_row_once(
-    tmp_path: Path, whole: dict[str, bytes], times: int, tally: Tally
-) -> None:
-    for number in range(times):
-        directory = tmp_path / f"n-{number}" / "cache"
-        pids = [fork(lambda d=directory: write(d)) for _ in range(2)]  # type: ignore[misc]
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        assert codes == [0, 0]
-        assert contents(directory) == whole
-    tally("two processes on one fresh cache", times, "each row once, same bytes")
-
-
-def test_a_folder_that_is_removed_while_one_waits_is_made_again(
-    tmp_path: Path, whole: dict[str, bytes]
-) -> None:
-    directory = tmp_path / "c"
-    asked = threading.Event()
-
-    def second() -> None:
-        writer = CacheWriter(directory, FIELDS, ROWS)
-        with writer.lock(asked.set):
-            for shard in SHARDS:
-                writer.publish(shard)
-            writer.finish()
-
-    thread = threading.Thread(target=second)
-    with CacheWriter(directory, FIELDS, ROWS).lock(lambda: None):
-        thread.start()
-        assert asked.wait(10)
-        shutil.rmtree(directory)
-    thread.join()
-    assert contents(directory) == whole
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 KiB, where one can be mounted."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.counted
-def test_a_full_disk_is_said_and_gone_on_from(
-    small_disk: Path, whole: dict[str, bytes], tally: Tally
-) -> None:
-    ballast = small_disk / "ballast"
-    left: list[int] = []
-    for pages in range(6, 0, -1):  # less ballast each time: the disk fills up later
-        ballast.write_bytes(b"\0" * 4096 * pages)
-        with pytest.raises(DiskError, match="No space left on device"):
-            write(small_disk / "cache")
-        ballast.unlink()
-        assert_nothing_partial(small_disk / "cache")
-        left.append(len(list(small_disk.glob("cache/shard-*"))))
-        if left[-1] == len(SHARDS) - 1:
-            break
-    assert left[-1] > left[0], "every try failed at the same place"
-    tally("full disk (tmpfs)", len(left), "refused by name, nothing partial")
-
-
-@pytest.mark.counted
-def test_a_limit_of_file_size_is_an_error_not_a_death(
-    tmp_path: Path, whole: dict[str, bytes], tally: Tally
-) -> None:
-    limits = [0, 100, 1000, 3000]
-    for limit in limits:
-
-        def work(limit: int = limit) -> None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            try:
-                write(tmp_path / "c")
-            except DiskError as error:
-                os._exit(error.exit_code)
-
-        assert forked(work) == 5
-        assert_nothing_partial(tmp_path / "c")
-    write(tmp_path / "c")
-    assert contents(tmp_path / "c") == whole
-    tally("file-size limit", len(limits), "exit 5, next run completes")
+def test_a_merge_does_not_seal_damage_anew(tmp_path: Path) -> None:
+    for job in (_merge, _keep):
+        root = tmp_path / job.__name__
+        folder = write(root)
+        path = folder / (entry := next(iter(Index.read(folder).entries.values()))).file
+        content = bytearray(path.read_bytes())
+        content[content.rindex(SHARDS[0].tokens.tobytes())] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(DamagedCacheError, match=rf"{entry.file} was changed after"):
+            job(root)
+        assert [problem.split()[0] for problem in verify_features(folder)] == [str(path)]
+        path.unlink()
+        assert write(root) == folder
+        assert rows_of(folder) == ROWS

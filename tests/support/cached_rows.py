@@ -1,4 +1,4 @@
-"""Cached rows of one modality."""
+"""Stored rows of one modality."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.writer import CacheWriter
+from tests.support.shards import ENCODER, make_keys, writer_of
 
 
-def write_rows(directory: Path, pooled: np.ndarray) -> Path:
-    """A cache of one vector a row."""
+def write_rows(root: Path, pooled: np.ndarray) -> Path:
+    """Features of one vector a row, the keys those of `make_keys`; their folder in a store."""
     rows = len(pooled)
     shard = Shard(
-        [f"p{i}" for i in range(rows)],
-        np.zeros(rows, np.int32),
+        make_keys(0, rows),
         [""] * rows,
         np.zeros(rows + 1, np.int64),
         np.zeros((0, pooled.shape[1]), np.float16),
         pooled.astype(np.float16)[:, None],
         ("mean",),
     )
-    writer = CacheWriter(directory, {"vectors": rows}, rows)
-    with writer.lock(lambda: None):
+    writer = writer_of(root, ENCODER)
+    with writer.claim(lambda: None):
         writer.publish(shard)
-        writer.finish()
-    return directory
+    return writer.folder

@@ -27,6 +27,10 @@ class Counting(Disk):
         self._step("create")
         return super().create(path)
 
+    def append(self, path: Path, size: int) -> int:
+        self._step("append")
+        return super().append(path, size)
+
     def write(self, descriptor: int, data: memoryview) -> int:
         self._step("write")
         return super().write(descriptor, data)
@@ -54,7 +58,8 @@ class Failing(Counting):
     Args:
         at: The step, from 1.
         code: ``errno.EIO`` and the like.
-        lasting: Whether every later write, creation and folder fails too, as on a full disk.
+        lasting: Whether every later write, creation and folder fails too, as on a full disk;
+            nothing can be cut off then either.
     """
 
     def __init__(self, at: int, code: int, *, lasting: bool = False) -> None:
@@ -67,6 +72,10 @@ class Failing(Counting):
         full = self._lasting and now > self._at and kind in ("create", "write", "folder")
         if now == self._at or full:
             raise OSError(self._code, os.strerror(self._code))
+
+    def cut(self, descriptor: int, size: int) -> None:
+        if not self._lasting:
+            super().cut(descriptor, size)
 
 
 class Short(Counting):
@@ -107,25 +116,37 @@ class Deadly(Counting):
 class Forgetful(Counting):
     """Remembers what a loss of power may take: what was not fsynced.
 
-    After `crash` every unsynced file is empty and every name that its folder was not synced for is
-    as it was before: the worst that POSIX allows.
+    After `crash` every unsynced file is empty, unsynced lines are gone or torn, and every name that
+    its folder was not synced for is as it was before: the worst that POSIX allows.
+
+    Args:
+        at: The step before which the power goes, from 1.
+        torn: Whether half of an appended line stays.
     """
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, *, torn: bool = False) -> None:
         super().__init__()
-        self._at = at
-        self._open: dict[int, Path] = {}
+        self._at, self._torn = at, torn
         self._unsynced: set[Path] = set()
-        self._undo: list[tuple[Path, Callable[[], None]]] = []
+        self._grown: dict[Path, int] = {}
+        self._undo: list[tuple[Path, Callable[[], object]]] = []
 
     def _step(self, kind: str) -> None:
         super()._step(kind)
-        if len(self.steps) == self._at:
+        if len(self.steps) >= self._at:  # nothing is tidied up either
             raise PowerLossError
+
+    def append(self, path: Path, size: int) -> int:
+        descriptor = super().append(path, size)
+        self._grown[path] = size
+        return descriptor
+
+    def cut(self, descriptor: int, size: int) -> None:
+        if len(self.steps) < self._at:
+            super().cut(descriptor, size)
 
     def create(self, path: Path) -> int:
         descriptor = super().create(path)
-        self._open[descriptor] = path
         self._unsynced.add(path)
         self._undo.append((path.parent, lambda: path.unlink(missing_ok=True)))
         return descriptor
@@ -134,6 +155,7 @@ class Forgetful(Counting):
         super().fsync(descriptor)
         target = Path(f"/proc/self/fd/{descriptor}").readlink()
         self._unsynced.discard(target)
+        self._grown.pop(target, None)
         self._undo = [(folder, undo) for folder, undo in self._undo if folder != target]
 
     def rename(self, old: Path, new: Path) -> None:
@@ -153,6 +175,11 @@ class Forgetful(Counting):
 
         self._undo.append((new.parent, undo))
 
+    def remove(self, path: Path) -> None:
+        content = path.read_bytes()
+        super().remove(path)
+        self._undo.append((path.parent, lambda: path.write_bytes(content)))
+
     def make_folder(self, path: Path) -> None:
         super().make_folder(path)
 
@@ -169,6 +196,9 @@ class Forgetful(Counting):
         for path in self._unsynced:
             if path.exists():
                 path.write_bytes(b"")
+        for path, size in self._grown.items():
+            added = path.stat().st_size - size
+            os.truncate(path, size + (added // 2 if self._torn else 0))
         for _, undo in reversed(self._undo):
             with contextlib.suppress(FileNotFoundError):
                 undo()
