@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,8 @@ from mmsa_cache.store.listing import (
     list_features,
     remove_features,
 )
-from mmsa_cache.store.reader import older_caches, verify_features
+from mmsa_cache.store.older import older_caches, remove_older
+from mmsa_cache.store.reader import verify_features
 from mmsa_cache.store.writer import FeatureWriter
 
 from .session import Session
@@ -209,7 +209,7 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
     root = settings.cache.dir
     older = older_caches(root) if request.unused else []
     if older and not list_features(root):
-        return [_remove_older(folder, really=request.really) for folder in older]
+        return [remove_older(folder, really=request.really) for folder in older]
     chosen = {
         info.directory
         for info in existing_caches(settings)
@@ -224,7 +224,7 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
         return remove_features(found, really=request.really)
     store = Store(root)
     return [
-        *(_remove_older(folder, really=request.really) for folder in older),
+        *(remove_older(folder, really=request.really) for folder in older),
         *_remove_unused(store, found, really=request.really),
     ]
 
@@ -250,13 +250,6 @@ def _remove_unused(store: Store, found: Iterable[StoredFeatures], *, really: boo
             state = "removed"
         removals.append(Removal(features.folder, freed, f"{unused} rows {state}"))
     return removals
-
-
-def _remove_older(folder: Path, *, really: bool) -> Removal:
-    size = sum(path.lstat().st_size for path in folder.iterdir() if path.is_file())
-    if really:
-        shutil.rmtree(folder)
-    return Removal(folder, size, "removed" if really else WOULD)
 
 
 def _meant(session: Session) -> set[Path]:

@@ -14,7 +14,8 @@ from mmsa_cache.errors import CacheNotFoundError
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.listing import StoredFeatures, list_features
-from mmsa_cache.store.reader import Features, open_features, refuse_older
+from mmsa_cache.store.older import refuse_older
+from mmsa_cache.store.reader import Features, open_features
 
 
 class Store:

@@ -104,6 +104,7 @@ def remove_features(found: Iterable[StoredFeatures], *, really: bool) -> list[Re
 
 
 WOULD = "would be removed"
+FOREIGN_FILES = "removed but for files that are no cache's"
 
 
 def _remove(folder: Path) -> str:
@@ -117,6 +118,6 @@ def _remove(folder: Path) -> str:
         for path in (folder / INDEX, *own, folder / NOTE, folder / ENCODER):
             path.unlink(missing_ok=True)  # a link is removed, never followed
         if next(folder.iterdir(), None) is not None:
-            return "removed but for files that are no cache's"
+            return FOREIGN_FILES
         folder.rmdir()
     return "removed"

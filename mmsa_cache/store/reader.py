@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 
 from . import shard_file
-from .encoder import FEATURES, StoredEncoder, read_encoder
-from .index import INDEX, Index, ShardEntry
+from .encoder import StoredEncoder, read_encoder
+from .index import Index, ShardEntry
 from .keys import Keys, KeyTable
 from .problems import again
-from .schema import SCHEMA_VERSION, Shard
+from .schema import Shard
 from .verified import check_bytes, verify_touched
 
 
@@ -104,30 +104,3 @@ def verify_features(folder: Path) -> list[str]:
 def _map(folder: Path, entry: ShardEntry, encoder: StoredEncoder) -> Shard:
     path = folder / entry.file
     return shard_file.map_shard(path, entry.rows, entry.bytes, encoder.fingerprint)
-
-
-def older_caches(root: Path) -> list[Path]:
-    """Folders of schema 1."""
-    names = ("manifest.json", "manifest.partial.json")
-    found = {path.parent for name in names for path in root.glob(f"*/*/*/{name}")}
-    return sorted(folder for folder in found if folder.parent.parent.name != FEATURES)
-
-
-def refuse_older(root: Path) -> None:
-    """Refuses a store of an older schema.
-
-    Raises:
-        StaleCacheError: There is one.
-    """
-    old = older_caches(root)
-    if old and not (root / FEATURES).exists():
-        raise StaleCacheError(
-            f"{old[0]} is a cache of schema 1, this program reads schema {SCHEMA_VERSION}.",
-            "Run mmsa extract: it makes the new one in the same folder. "
-            "mmsa cache prune --unused --yes then removes the old files.",
-        )
-
-
-def has_index(folder: Path) -> bool:
-    """Whether anything was ever sealed in a folder."""
-    return (folder / INDEX).is_file()

@@ -1,0 +1,65 @@
+"""What earlier versions of this program stored: refused by number, and removed when asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmsa_cache.disk import TEMPORARY
+from mmsa_cache.errors import StaleCacheError
+from mmsa_cache.names import MODALITIES, SPLITS
+
+from .encoder import FEATURES
+from .listing import FOREIGN_FILES, WOULD, Removal
+from .schema import SCHEMA_VERSION
+
+_MANIFESTS = ("manifest.json", "manifest.partial.json")
+
+
+def older_caches(root: Path) -> list[Path]:
+    """Folders of schema 1; links and folders of other names are ignored."""
+    found = {
+        path.parent
+        for split in SPLITS
+        for modality in MODALITIES
+        for name in _MANIFESTS
+        for path in (root / split / modality).glob(f"*/{name}")
+    }
+    return sorted(folder for folder in found if not folder.is_symlink())
+
+
+def refuse_older(root: Path) -> None:
+    """Refuses a store of an older schema.
+
+    Raises:
+        StaleCacheError: There is one.
+    """
+    old = older_caches(root)
+    if old and not (root / FEATURES).exists():
+        raise StaleCacheError(
+            f"{old[0]} is a cache of schema 1, this program reads schema {SCHEMA_VERSION}.",
+            "Run mmsa extract: it makes the new one in the same folder. "
+            "mmsa cache prune --unused --yes then removes the old files.",
+        )
+
+
+def remove_older(folder: Path, *, really: bool) -> Removal:
+    """Removes the files of a cache of schema 1, and nothing else.
+
+    Args:
+        folder: Of `older_caches`.
+        really: False only says what would be removed.
+    """
+    manifests = [folder / name for name in _MANIFESTS]
+    own = [*manifests, *sorted(folder.glob("shard-[0-9]*.h5")), *folder.glob(f"{TEMPORARY}*")]
+    there = [path for path in own if path.is_symlink() or path.is_file()]
+    size = sum(path.lstat().st_size for path in there)
+    if not really:
+        return Removal(folder, size, WOULD)
+    for path in there:
+        path.unlink()  # a link is removed, never followed
+    for ending in ("verified", "lock"):
+        (folder.parent / f".{folder.name}.{ending}").unlink(missing_ok=True)
+    if next(folder.iterdir(), None) is not None:
+        return Removal(folder, size, FOREIGN_FILES)
+    folder.rmdir()
+    return Removal(folder, size, "removed")
