@@ -75,6 +75,9 @@ class SampleTable(Sequence[Sample]):
 
     def __getitem__(self, index: int | slice) -> Sample | SampleTable:
         if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:  # shares the columns
+                return SampleTable(self.table.slice(start, max(0, stop - start)), self.folder)
             return self.take(np.arange(len(self))[index])
         row = range(len(self))[index]
         return next(self._samples(row, 1))

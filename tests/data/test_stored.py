@@ -202,6 +202,16 @@ def test_a_statement_that_does_not_fit(
     assert match in str(caught.value)
 
 
+@pytest.mark.parametrize("depth", [300, 900, 975, 990, 1000, 5000, 100_000])
+def test_a_statement_nested_deeply_is_refused(tmp_path: Path, depth: int) -> None:
+    path = write(tmp_path)
+    nested = statement(path).replace(b'"../posts"', b"[" * depth + b"]" * depth)
+    path.write_bytes(parquet.write_table(posts().table, {b"mmsa": nested}))
+    with pytest.raises(DamagedCacheError) as caught:
+        read_split(path)
+    assert str(path) in caught.value.message
+
+
 def replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
     place = COLUMNS.get_field_index(name)
     return table.set_column(

@@ -55,6 +55,11 @@ def test_a_table_is_a_sequence_of_its_samples() -> None:
     assert list(table[4000:][90:100]) == samples[4090:4100]
     assert table.guids == [sample.guid for sample in samples]
     assert table.labels.tolist() == [-1 if s.label is None else s.label for s in samples]
+    assert list(table[7:7]) == list(table[9:7]) == list(table[6000:]) == []
+    allocated = pa.total_allocated_bytes()
+    pieces = [table[first : first + 64] for first in range(0, 5000, 64)]
+    assert pa.total_allocated_bytes() == allocated
+    assert [sample for piece in pieces for sample in piece] == samples
     with pytest.raises(IndexError):
         table[5000]
     assert list(table.take([3, 3, 1])) == [samples[3], samples[3], samples[1]]
