@@ -258,6 +258,19 @@ def test_a_broken_note_counts_as_none(root: Path, opened: Opened) -> None:
     assert look(root, first.samples).samples == first.samples
 
 
+def test_the_mark_of_what_must_be_read_is_never_known(root: Path, opened: Opened) -> None:
+    known = KnownFiles(root.parent / "cache", root, "train")
+    known.path.parent.mkdir(parents=True)
+    record = UNKNOWN + bytes(32)
+    known.path.write_bytes(stats._MAGIC + hashlib.sha256(record).digest() + record)
+    known = KnownFiles(root.parent / "cache", root, "train")
+    assert len(known._records) == 1
+    assert known.digests([UNKNOWN]) == [None]
+    known.note([UNKNOWN], [bytes(32)])
+    known.save()
+    assert known.path.stat().st_size == 48  # only the head is left
+
+
 def test_a_store_that_cannot_be_written_is_no_obstacle(root: Path, opened: Opened) -> None:
     (root.parent / "cache").write_text("a file")
     assert len(look(root).samples) == ROWS
