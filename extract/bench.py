@@ -28,12 +28,14 @@ from torch import Tensor
 
 from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
-from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.pairs import Sample, picture_of, text_of
 from mmsa_cache.native.memory import reused
-from mmsa_cache.store.writer import CacheWriter
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.identity import EncoderIdentity
+from mmsa_cache.store.writer import FeatureWriter
 
 from .engine import extract
-from .plan import Job, Reader, Row, plan_rows, read_rows
+from .plan import Job, Reader, RowPlan, plan_rows, read_rows
 from .streams import Halving, Streams, Timings, Workers
 
 
@@ -64,10 +66,14 @@ def bench(
         Rates in pairs a second, their ratios (medians over rounds, and every round's), seconds
         that threads spent reading, encoding and writing, bytes of the cache and of padded float32,
         and the largest resident memory of the process until the first end-to-end turn was over.
+
+    Raises:
+        DataError: The pictures are not at hand.
     """
-    rows = plan_rows(samples, {})
+    picture_of(samples[0])  # raises where only the store is at hand
     workers = Workers.plan(device)
     encoders: dict[str, TextEncoder | ImageEncoder] = {"text": text, "image": image}
+    rows = {name: plan_rows(samples, {}, "none", name) for name in encoders}
     few = samples[: max(batch_size, len(samples) // 4)]
     run_textbook(few[:batch_size], text, image, device)  # first calls set kernels up
     end_to_end, model_only, textbook = [], [], []
@@ -78,20 +84,20 @@ def bench(
             rows, readers, encoders, device, shard_rows=shard_rows, batch_size=batch_size
         )
         timings.append(whole.timings)
-        end_to_end.append(len(rows) / whole.seconds)
+        end_to_end.append(len(samples) / whole.seconds)
         if not turn:
             unit = 1 if sys.platform == "darwin" else 1024
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         with reused():  # as `engine.extract` does
             seconds = sum(
-                _model_only(rows, readers[name], encoder, device, workers, batch_size, shard_rows)
-                for name, encoder in encoders.items()
+                _model_only(rows[n], readers[n], encoder, device, workers, batch_size, shard_rows)
+                for n, encoder in encoders.items()
             )
-        model_only.append(len(rows) / seconds)
+        model_only.append(len(samples) / seconds)
         started = time.perf_counter()
         run_textbook(few, text, image, device)
         textbook.append(len(few) / (time.perf_counter() - started))
-    padded = {name: e.size.padded_float32_bytes * len(rows) for name, e in encoders.items()}
+    padded = {name: e.size.padded_float32_bytes * len(rows[name]) for name, e in encoders.items()}
     model_ratios = [a / b for a, b in zip(end_to_end, model_only, strict=True)]
     textbook_ratios = [a / b for a, b in zip(end_to_end, textbook, strict=True)]
     return {
@@ -108,7 +114,7 @@ def bench(
         "peak_rss_bytes": peak,
         "cache_bytes": whole.sizes,
         "padded_float32_bytes": padded,
-        "pairs": len(rows),
+        "pairs": len(samples),
         "rounds": rounds,
         "batch_size": batch_size,
         "readers": workers.readers,
@@ -127,7 +133,7 @@ class EndToEnd:
 
 
 def run_end_to_end(
-    rows: Sequence[Row],
+    rows: Mapping[str, RowPlan],
     readers: Mapping[str, Reader],
     encoders: Mapping[str, TextEncoder | ImageEncoder],
     device: torch.device,
@@ -135,22 +141,23 @@ def run_end_to_end(
     shard_rows: int,
     batch_size: int,
 ) -> EndToEnd:
-    """Extracts rows into a folder that is removed; readers and encoders are given by modality."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as locks:
+    """Extracts rows into a store that is removed; all is given by modality."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as claims:
         jobs = []
         for name, encoder in encoders.items():
-            writer = CacheWriter(Path(folder) / name, {"bench": name}, len(rows))
-            locks.enter_context(writer.lock(lambda: None))
-            jobs.append(Job(rows, readers[name], encoder, writer))
+            identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})
+            writer = FeatureWriter(Path(folder), StoredEncoder.of(identity))
+            claims.enter_context(writer.claim(lambda: None))
+            jobs.append(Job(rows[name], readers[name], encoder, writer))
         started = time.perf_counter()
         timings = extract(jobs, device, shard_rows=shard_rows, batch_size=batch_size)
         seconds = time.perf_counter() - started
-        sizes = {name: job.writer.bytes_done for name, job in zip(encoders, jobs, strict=True)}
+        sizes = {name: job.writer.bytes for name, job in zip(encoders, jobs, strict=True)}
     return EndToEnd(seconds, timings, sizes)
 
 
 def _model_only(
-    rows: Sequence[Row],
+    rows: RowPlan,
     reader: Reader,
     encoder: TextEncoder | ImageEncoder,
     device: torch.device,
@@ -185,10 +192,11 @@ def run_textbook(
         ids, masks, pictures = [], [], []
         for sample in part:
             encoded = text.tokenizer(
-                sample.text, truncation=True, max_length=text.max_tokens, padding="max_length"
+                text_of(sample), truncation=True, max_length=text.max_tokens, padding="max_length"
             )
             ids.append(torch.tensor(encoded["input_ids"]))
             masks.append(torch.tensor(encoded["attention_mask"]).bool())
+            assert sample.image_path is not None
             with Image.open(sample.image_path) as file:
                 pictures.append(_pillow_square(file.convert("RGB"), image.side, image.crop))
         pixels = torch.stack(pictures).to(device)

@@ -23,7 +23,9 @@ from fuse.training.task import Task
 from fuse.training.trainer import fit, fit_group
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.store.manifest import note_path, read_manifest
+from mmsa_cache.features.source import BankSource
+from mmsa_cache.store.index import Index
+from mmsa_cache.store.verified import NOTE
 
 from .setting import Setting
 
@@ -165,19 +167,19 @@ class ReportLoss(nn.Module):
         return self.alpha * focal + self.beta * boundary
 
 
-def bench_reading(folders: Sequence[Path], guids: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Opening caches, against reading their bytes and against a loop of single HDF5 reads.
+def bench_reading(source: BankSource, rounds: int) -> dict[str, Any]:
+    """Opening features, against reading their bytes and against a loop of single HDF5 reads.
 
     Args:
-        folders: Finished caches, of the texts and of the images.
-        guids: Samples of the bank.
+        source: What is opened, of one encoder a modality.
         rounds: Turns that each way takes.
 
     Returns:
         Seconds and ratios. ``first_open_seconds`` is what the first opening after an extraction
         takes, which hashes every byte; ``open_seconds`` all later ones.
     """
-    files = [folder / e.name for folder in folders for e in read_manifest(folder).shards]
+    folders = list(source.folders.values())
+    files = [f / entry.file for f in folders for entry in Index.read(f).entries.values()]
     size = sum(path.stat().st_size for path in files)
     opened: list[float] = []
     first: list[float] = []
@@ -188,11 +190,14 @@ def bench_reading(folders: Sequence[Path], guids: Sequence[str], rounds: int) ->
             path.read_bytes()
         read.append(time.perf_counter() - started)
         for folder in folders:
-            note_path(folder).unlink(missing_ok=True)
+            (folder / NOTE).unlink(missing_ok=True)
         for kept in (first, opened):
             started = time.perf_counter()
-            text, image = (ModalityFeatures.open(folder) for folder in folders)
-            FeatureBank(text, image, guids, [-1] * len(guids))
+            found = {
+                modality: ModalityFeatures.open(folder, source.rows[modality])
+                for (modality, _), folder in source.folders.items()
+            }
+            FeatureBank(found["text"], found["image"], source.guids, source.labels)
             kept.append(time.perf_counter() - started)
     started = time.perf_counter()
     for path in files:

@@ -15,6 +15,7 @@ from fuse.training.ensemble import Blend, Ensemble
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.features.modality import ModalityFeatures, split_pools
+from mmsa_cache.store.keys import KEY_BYTES
 from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
 
 from .onnx_inputs import AXES, onnx_inputs, pools_of
@@ -58,19 +59,19 @@ def check_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
     guids = [str(number) for number in range(_CHECKED_ROWS)]
     features = {}
     for modality, lacking in (("text", 1), ("image", 2)):
-        rows = [guid for place, guid in enumerate(guids) if place % 3 != lacking]
-        lengths = rng.integers(2, _LONGEST + 1, len(rows))
+        has = np.arange(_CHECKED_ROWS) % 3 != lacking
+        lengths = rng.integers(2, _LONGEST + 1, has.sum())
         if modality == "image":
             side = max(2, *(blend.setting.grid for blend in ensemble.blends))
             lengths[:] = side * side
-        features[modality] = _generated(modality, rows, lengths, dims, figures, rng)
+        features[modality] = _generated(modality, has, lengths, dims, figures, rng)
     labels = [-1] * len(guids)
     return FeatureBank(features["text"], features["image"], guids, labels, partial=True)
 
 
 def _generated(
     modality: str,
-    guids: list[str],
+    has: NDArray[np.bool_],
     lengths: NDArray[np.int64],
     dims: Sequence[Dims],
     figures: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
@@ -90,11 +91,10 @@ def _generated(
         mean, scale = figures.get(name, (np.float32(0), np.float32(1)))
         return (mean + scale * rng.standard_normal((rows, size))).astype(FEATURE_DTYPE)
 
-    rows = len(guids)
+    rows = len(lengths)
     pooled = [draw(f"{modality}_{name}", rows, width) for name in pools]
     shard = Shard(
-        guids,
-        np.zeros(rows, np.int32),
+        np.zeros((rows, KEY_BYTES), np.uint8),  # nobody looks them up
         [""] * rows,
         np.concatenate([[0], np.cumsum(lengths)]),
         draw(modality, int(lengths.sum()), width),
@@ -102,7 +102,8 @@ def _generated(
         tuple(pools),
         draw(f"{modality}_{SHARED}", rows, sizes[SHARED]) if SHARED in sizes else None,
     )
-    return ModalityFeatures([shard], f"generated {modality}")
+    table = np.where(has, has.cumsum() - 1, -1)[:, None]
+    return ModalityFeatures([shard], f"generated {modality}", table=table)
 
 
 def _figures(ensemble: Ensemble) -> dict[str, tuple[Any, Any]]:

@@ -50,12 +50,15 @@ def bench_extract(
         rounds=rounds,
     )
     if precision_effect:
-        rows = plan_rows(chosen, {})[:shard_rows]
         figures["precision_effect"] = {
-            spec.identity.modality: precision.precision_effect(
-                spec, rows, readers[spec.identity.modality], device, batch_size
+            name: precision.precision_effect(
+                spec,
+                plan_rows(chosen, {}, "none", name)[:shard_rows],
+                readers[name],
+                device,
+                batch_size,
             )
-            for spec in (text, image)
+            for name, spec in (("text", text), ("image", image))
         }
     return {
         **figures,

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from pydantic import JsonValue
 
-from extract.plan import Row, read_rows
+from extract.plan import plan_rows, read_rows
 from fuse import bench
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.features.source import BankSource
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.device import device_name
 from mmsa_cache.native.threads import threads as computing_with
@@ -27,9 +28,9 @@ def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, Json
     """
     session = Session(settings)
     bank = session.bank("train").to(session.device)
-    folders = [session.folder("train", modality) for modality in MODALITIES]
+    rows = {modality: session.rows("train", modality) for modality in MODALITIES}
     names = session.classes
-    record = bench.bench_reading(folders, bank.guids, rounds)
+    record = bench.bench_reading(BankSource.of(bank, rows), rounds)
     with computing_with(threads):
         record |= bench.bench_epochs(bank, names, rounds)
         record |= bench.bench_folds(bank, names, rounds)
@@ -50,13 +51,17 @@ def _encode_now(session: Session) -> Callable[[Sequence[int]], None]:
     """Reads and encodes samples of the training split, as stage one does, in one thread."""
     samples = session.samples("train")
     parts = [
-        (session.loaded(modality), reader_of(session.encoder(modality), session.settings.seed))
+        (
+            session.loaded(modality),
+            reader_of(session.encoder(modality), session.settings.seed),
+            plan_rows(samples, {}, "none", modality),
+        )
         for modality in MODALITIES
     ]
 
     def encode(indices: Sequence[int]) -> None:
-        rows = [Row(samples[i], 0) for i in indices]
-        for encoder, reader in parts:
+        for encoder, reader, plan in parts:
+            rows = [plan[place] for place in plan.wanted.table[indices, 0].tolist()]
             encoder.encode(read_rows(rows, reader, encoder).inputs)
 
     return encode

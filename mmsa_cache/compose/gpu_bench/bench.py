@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from extract.plan import RowPlan, plan_rows
 from mmsa_cache.compose.live import reader_of
 from mmsa_cache.compose.session import Session
 from mmsa_cache.config.loading import load_settings
@@ -63,6 +64,11 @@ class Bench:
         """All posts."""
         session = Session(self.settings())
         return [*session.samples("train"), *session.samples("test")]
+
+    def rows(self, modality: str, samples: Sequence[Sample] | None = None) -> RowPlan:
+        """The originals of some posts (default: of all)."""
+        chosen = self.samples() if samples is None else samples
+        return plan_rows(chosen, {}, "none", modality)
 
     def specs(self, compute: str) -> dict[str, Any]:
         """The resolved encoders by modality."""

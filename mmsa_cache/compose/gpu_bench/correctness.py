@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from extract.engine import extract
-from extract.plan import Job, Row, plan_rows
+from extract.plan import Job
 from extract.precision import difference
 from extract.shards import encode_rows
 from fuse.figures.records import EpochRecord
@@ -25,13 +26,16 @@ from fuse.training.classifier import predict
 from fuse.training.task import Task
 from fuse.training.trainer import fit, fit_group
 from mmsa_cache.compose.extract import extract_splits
+from mmsa_cache.compose.generated import generated_encoder
 from mmsa_cache.compose.predictor import load_model
 from mmsa_cache.compose.session import Session
 from mmsa_cache.compose.train import TrainRequest
 from mmsa_cache.compose.train import train as train_run
 from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.names import MODALITIES
-from mmsa_cache.store.writer import CacheWriter
+from mmsa_cache.store.writer import FeatureWriter
 
 from .bench import CLASSES, CPU, Bench, evenly, largest_difference
 
@@ -71,7 +75,7 @@ def run(bench: Bench) -> None:
         )
     with bench.figures.attempt("extraction resumed after an interruption"):
         same = resumed_extraction(bench)
-        wanted = "the shards of an unbroken one, byte for byte"
+        wanted = "the rows of an unbroken one, byte for byte"
         bench.figures.check("extraction resumed after an interruption", same, wanted)
     with bench.figures.attempt("pictures to predictions by the commands"):
         commands(bench)
@@ -79,11 +83,11 @@ def run(bench: Bench) -> None:
 
 def features(bench: Bench) -> None:
     """Features of the same posts on both devices and in both precisions."""
-    rows = [Row(sample, 0) for sample in evenly(bench.samples(), bench.sizes.compared_rows)]
+    posts = evenly(bench.samples(), bench.sizes.compared_rows)
     readers = bench.readers()
     for name, spec in bench.specs("float32").items():
         with bench.figures.attempt(f"{name} features"):
-            size = bench.sizes.batch_size
+            rows, size = bench.rows(name, posts), bench.sizes.batch_size
             exact = encode_rows(rows, readers[name], spec.load(CPU), CPU, size)
             for compute in ("float32", "float16"):
                 encoder = spec.computed_in(compute).load(bench.device)
@@ -189,10 +193,10 @@ def resumed_training(bank: FeatureBank, folder: Path) -> float:
 
 
 def resumed_extraction(bench: Bench) -> bool:
-    """Extracts, breaks off after a shard and goes on; whether the bytes are an unbroken one's."""
+    """Extracts, breaks off after a window and goes on; whether the rows are an unbroken one's."""
     samples = evenly(bench.samples(), 4 * bench.sizes.batch_size)
-    rows, size = plan_rows(samples, {}), bench.sizes.batch_size
-    readers = bench.readers()
+    rows = {name: bench.rows(name, samples) for name in MODALITIES}
+    readers, size = bench.readers(), bench.sizes.batch_size
     encoders = {n: spec.load(bench.device) for n, spec in bench.specs(bench.compute).items()}
 
     @contextlib.contextmanager
@@ -203,12 +207,12 @@ def resumed_extraction(bench: Bench) -> bool:
         yield advance
 
     def write(folder: Path, *, interrupted: bool) -> None:
-        with contextlib.ExitStack() as locks:
+        with contextlib.ExitStack() as claims:
             jobs = []
             for name in MODALITIES:
-                writer = CacheWriter(folder / name, {"resumed": name}, len(rows))
-                locks.enter_context(writer.lock(lambda: None))
-                job = Job(rows, readers[name], encoders[name], writer)
+                writer = FeatureWriter(folder, generated_encoder(name))
+                claims.enter_context(writer.claim(lambda: None))
+                job = Job(rows[name], readers[name], encoders[name], writer)
                 if interrupted:
                     job.watch = broken
                 jobs.append(job)
@@ -219,11 +223,19 @@ def resumed_extraction(bench: Bench) -> bool:
         write(root / "broken", interrupted=True)
     write(root / "broken", interrupted=False)
     write(root / "whole", interrupted=False)
-    shards = sorted((root / "whole").glob("*/shard-*.h5"))
-    return bool(shards) and all(
-        path.read_bytes() == (root / "broken" / path.relative_to(root / "whole")).read_bytes()
-        for path in shards
+    return all(
+        _bytes_of(root / "broken", name, plan.wanted)
+        == _bytes_of(root / "whole", name, plan.wanted)
+        for name, plan in rows.items()
     )
+
+
+def _bytes_of(root: Path, modality: str, rows: WantedRows) -> bytes:
+    """The features of rows, in their order."""
+    found = ModalityFeatures.open(generated_encoder(modality).folder(root), rows)
+    every = torch.arange(len(rows.keys))
+    parts = (found.pooled, found.sequences(every)[0], found.lengths(every))
+    return b"".join(part.numpy().tobytes() for part in parts)
 
 
 def commands(bench: Bench) -> None:

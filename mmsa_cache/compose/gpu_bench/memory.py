@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extract.plan import Row
 from extract.shards import encode_rows
 from extract.streams import Halving
 from fuse.setting import Level, Setting
@@ -132,7 +131,7 @@ class _Limited:
 
 def _encoding(bench: Bench) -> None:
     """A quarter of a batch fits: batches must be halved twice, and the features stay the same."""
-    rows = [Row(sample, 0) for sample in evenly(bench.samples(), bench.sizes.batch_size)]
+    rows = bench.rows("image", evenly(bench.samples(), bench.sizes.batch_size))
     encoder = bench.specs(bench.compute)["image"].load(bench.device)
     inputs = encoder.prepare([bench.readers()["image"](row)[0] for row in rows])
     limited: Any = _Limited(encoder, max(1, len(rows) // 4))
@@ -147,7 +146,7 @@ def _encoding(bench: Bench) -> None:
 
 
 def _one_row(bench: Bench) -> None:
-    rows = [Row(sample, 0) for sample in evenly(bench.samples(), 2)]
+    rows = bench.rows("image", evenly(bench.samples(), 2))
     encoder: Any = _Limited(bench.specs(bench.compute)["image"].load(bench.device), 0)
     encode_rows(rows, bench.readers()["image"], encoder, bench.device, 2)
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from extract.plan import Row, read_rows
+from extract.plan import read_rows
 from fuse.setting import Setting
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
@@ -17,12 +17,12 @@ from .probes import most_expensive, profiled
 
 def run(bench: Bench) -> None:
     """The most expensive operations of one extraction batch and of one epoch of training."""
-    rows = [Row(sample, 0) for sample in evenly(bench.samples(), bench.sizes.batch_size)]
+    posts = evenly(bench.samples(), bench.sizes.batch_size)
     readers = bench.readers()
     for name, spec in bench.specs(bench.compute).items():
         with bench.figures.attempt(f"profile of a batch of {name}"):
             encoder = spec.load(bench.device)
-            inputs = read_rows(rows, readers[name], encoder).inputs
+            inputs = read_rows(bench.rows(name, posts), readers[name], encoder).inputs
             encoder.encode(inputs)
             found = profiled(partial(encoder.encode, inputs), bench.device)
             _keep(bench, f"a batch of {name}", found)

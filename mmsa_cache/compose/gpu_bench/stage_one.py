@@ -14,8 +14,9 @@ from torch import Tensor
 from extract.bench import run_end_to_end, run_textbook
 from extract.encoders.compute import precision
 from extract.encoders.transformer import load_model
-from extract.plan import Reader, Row, plan_batches, plan_rows, read_rows
+from extract.plan import Reader, RowPlan, plan_batches, read_rows
 from extract.streams import Workers
+from mmsa_cache.names import MODALITIES
 
 from .bench import Bench, evenly
 from .probes import Busy, count_calls, seconds_of
@@ -32,16 +33,16 @@ _SHARD_ROWS = 256
 def run(bench: Bench) -> None:
     """Measures everything on the device's own precision."""
     figures, device = bench.figures, bench.device
-    rows = plan_rows(bench.samples(), {})
+    rows = {name: bench.rows(name) for name in MODALITIES}
     readers = bench.readers()
     encoders = {name: s.load(device) for name, s in bench.specs(bench.compute).items()}
     rate = _end_to_end(bench, rows, readers, encoders)
     with figures.attempt("reading pictures"):
-        _reading(bench, rows, readers, encoders)
+        _reading(bench, rows["image"], readers["image"], encoders["image"])
     inputs: dict[str, list[Tensor]] = {}
     with figures.attempt("models on batches that lie on the device"):
-        few = rows[-4 * bench.sizes.large_batch :]  # the large pictures come first
-        inputs = {n: read_rows(few, readers[n], e).inputs for n, e in encoders.items()}
+        few = slice(-4 * bench.sizes.large_batch, None)  # the large pictures come first
+        inputs = {n: read_rows(rows[n][few], readers[n], e).inputs for n, e in encoders.items()}
         for size in (bench.sizes.batch_size, bench.sizes.large_batch):
             alone = _models_alone(bench, encoders, inputs, size)
             figures.add(
@@ -66,7 +67,10 @@ def run(bench: Bench) -> None:
 
 
 def _end_to_end(
-    bench: Bench, rows: Sequence[Row], readers: dict[str, Reader], encoders: dict[str, Any]
+    bench: Bench,
+    rows: dict[str, RowPlan],
+    readers: dict[str, Reader],
+    encoders: dict[str, Any],
 ) -> float:
     """Files to sealed shards; posts a second of the last turn (the first one warms up)."""
     figures = bench.figures
@@ -80,7 +84,7 @@ def _end_to_end(
                 shard_rows=_SHARD_ROWS,
                 batch_size=bench.sizes.batch_size,
             )
-        rate = len(rows) / whole.seconds
+        rate = bench.sizes.posts / whole.seconds
         figures.add(f"extraction end to end, {turn}", rate, "posts/s")
     for name in ("read", "encode", "write"):
         figures.add(f"  {name}, threads' seconds in all", getattr(whole.timings, name), "s")
@@ -90,9 +94,7 @@ def _end_to_end(
     return rate
 
 
-def _reading(
-    bench: Bench, rows: Sequence[Row], readers: dict[str, Reader], encoders: dict[str, Any]
-) -> None:
+def _reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
     """Pictures that all cores read, decode and prepare a second."""
     large = bench.sizes.large_posts
     width, height = bench.sizes.large_picture
@@ -103,10 +105,7 @@ def _reading(
         pieces = [part[i : i + 16] for i in range(0, len(part), 16)]
         with ThreadPoolExecutor(Workers.plan(bench.device).readers) as pool:
             started = time.perf_counter()
-            for done in [
-                pool.submit(read_rows, piece, readers["image"], encoders["image"])
-                for piece in pieces
-            ]:
+            for done in [pool.submit(read_rows, piece, reader, encoder) for piece in pieces]:
                 done.result()
             rate = len(part) / (time.perf_counter() - started)
         bench.figures.add(what, rate, "pictures/s")
@@ -134,7 +133,7 @@ def _models_alone(
 
     work()
     seconds = min(seconds_of(work, device) for _ in range(bench.sizes.rounds))
-    return len(inputs["text"]) / seconds
+    return len(inputs["image"]) / seconds
 
 
 def _padded(
@@ -213,4 +212,4 @@ def _compiled(bench: Bench, encoders: dict[str, Any], inputs: dict[str, list[Ten
         bench.figures.add(f"compiling {what} and its first pass", seconds_of(work, device), "s")
         work()
         seconds += min(seconds_of(work, device) for _ in range(bench.sizes.rounds))
-    return len(inputs["text"]) / seconds
+    return len(inputs["image"]) / seconds

@@ -10,15 +10,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache.compose.generated import (
+    generated_encoder,
+    numbered_keys,
+    numbered_rows,
+    write_generated,
+)
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.splits import report_copies
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.features.source import BankSource
-from mmsa_cache.names import DEFAULT_ENCODER, OWN_PAIR
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.writer import CacheWriter
 
 from .sizes import Sizes
 
@@ -31,7 +37,7 @@ _SHARES = (0.597, 0.105, 0.298)
 _SIGNAL = 0.3
 """Length of a class's direction beside noise of unit variance."""
 _SHARD_ROWS = 256
-_LABELS = "labels.npy"
+_TABLE = "table.npz"
 _POOL = 1 << 22
 """Numbers of noise that rows are cut from: drawing all of them would take longer than training."""
 
@@ -45,23 +51,41 @@ class Store:
     """(samples,)"""
     groups: NDArray[np.int64]
     """Duplicate groups, (samples,)."""
+    rows: WantedRows
+    """Of each modality."""
 
     @classmethod
-    def make(cls, folder: Path, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> Store:
-        """Keeps labels and groups beside the features in a folder."""
-        np.save(folder / _LABELS, np.stack([labels, groups]))
-        return cls(folder, labels, groups)
+    def make(
+        cls,
+        folder: Path,
+        labels: NDArray[np.int64],
+        groups: NDArray[np.int64],
+        samples: NDArray[np.int64],
+        variants: NDArray[np.int64],
+    ) -> Store:
+        """Keeps what rows are of beside their features.
+
+        Args:
+            folder: Where they are.
+            labels: (samples,)
+            groups: (samples,)
+            samples: Sample of each row, (rows,).
+            variants: Variant of each row, (rows,).
+        """
+        np.savez(folder / _TABLE, labels=labels, groups=groups, samples=samples, variants=variants)
+        return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Store:
         """The store that `make` kept in a folder."""
-        labels, groups = np.load(folder / _LABELS, allow_pickle=False)
-        return cls(folder, labels, groups)
+        with np.load(folder / _TABLE, allow_pickle=False) as file:
+            rows = numbered_rows(file["samples"], file["variants"])
+            return cls(folder, file["labels"], file["groups"], rows)
 
     @property
-    def folders(self) -> tuple[Path, Path]:
-        """Finished caches of the texts and of the pictures."""
-        return self.folder / "text", self.folder / "image"
+    def folders(self) -> tuple[Path, ...]:
+        """Features of the texts and of the pictures."""
+        return tuple(generated_encoder(name).folder(self.folder) for name in MODALITIES)
 
     @property
     def guids(self) -> list[str]:
@@ -69,14 +93,19 @@ class Store:
 
     def bank(self, samples: int | None = None) -> FeatureBank:
         """Opens the features of the first samples (default: of all), on the CPU."""
-        text, image = (ModalityFeatures.open(folder) for folder in self.folders)
+        rows = WantedRows(self.rows.keys, self.rows.table[:samples])
+        text, image = (ModalityFeatures.open(folder, rows) for folder in self.folders)
         return FeatureBank(text, image, self.guids[:samples], self.labels[:samples].tolist())
 
     def source(self) -> BankSource:
         """What worker processes open."""
-        text, image = self.folders
-        folders = {("text", DEFAULT_ENCODER): text, ("image", DEFAULT_ENCODER): image}
-        return BankSource(folders, OWN_PAIR, tuple(self.guids), tuple(self.labels.tolist()))
+        return BankSource(
+            {(n, DEFAULT_ENCODER): f for n, f in zip(MODALITIES, self.folders, strict=True)},
+            OWN_PAIR,
+            dict.fromkeys(MODALITIES, self.rows),
+            tuple(self.guids),
+            tuple(self.labels.tolist()),
+        )
 
 
 def generate(folder: Path, sizes: Sizes) -> Store:
@@ -88,25 +117,25 @@ def generate(folder: Path, sizes: Sizes) -> Store:
     """
     rng = np.random.default_rng(47)
     labels = rng.choice(len(LABELS), sizes.feature_samples, p=_SHARES).astype(np.int64)
-    copies = report_copies(labels)
-    rows = [(sample, 0) for sample in range(len(labels))]
-    rows += [(s, v) for s in range(len(labels)) for v in range(1, copies[int(labels[s])] + 1)]
+    counts = np.zeros(len(labels), np.int64)
+    for label, count in report_copies(labels).items():
+        counts[labels == label] = count
+    every = np.arange(len(labels))
+    samples = np.concatenate([every, np.repeat(every, counts)])
+    variants = np.concatenate([0 * every, *(np.arange(count) + 1 for count in counts)])
     lengths = np.interp(rng.random(len(labels)), *_TOKENS).round().astype(int)
     patches = np.full(len(labels), sizes.patches)
     for name, dim, positions, pools in (
         ("text", sizes.text_dim, lengths, ("cls", "mean")),
         ("image", sizes.image_dim, patches, ("mean", "first")),
     ):
-        writer = CacheWriter(folder / name, {"generated": name}, len(rows))
-        with writer.lock(lambda: None):
-            for shard in _shards(rows, labels, positions, dim, pools, rng):
-                writer.publish(shard)
-            writer.finish()
-    return Store.make(folder, labels, np.arange(len(labels)))
+        shards = _shards(samples, labels, positions, dim, pools, rng)
+        write_generated(folder, name, shards)
+    return Store.make(folder, labels, every, samples, variants)
 
 
 def _shards(
-    rows: list[tuple[int, int]],
+    samples: NDArray[np.int64],
     labels: NDArray[np.int64],
     positions: NDArray[np.int64],
     dim: int,
@@ -115,36 +144,24 @@ def _shards(
 ) -> Iterator[Shard]:
     directions = rng.normal(0, _SIGNAL, (len(LABELS), dim)).astype(np.float32)
     pool = rng.standard_normal(_POOL, np.float32)
-    for first in range(0, len(rows), _SHARD_ROWS):
-        part = rows[first : first + _SHARD_ROWS]
+    keys = numbered_keys(len(samples))
+    for first in range(0, len(samples), _SHARD_ROWS):
+        part = samples[first : first + _SHARD_ROWS]
         tokens, pooled = [], []
-        for sample, _ in part:
+        for sample in part:
             count = positions[sample] * dim
             start = int(rng.integers(0, _POOL - count))
             own = pool[start : start + count].reshape(-1, dim) + directions[labels[sample]]
             tokens.append(own.astype(np.float16))
             pooled.append(np.stack([own.mean(0) * 4, own[0]]).astype(np.float16))
-        yield _shard(
-            part, np.concatenate(tokens), [len(t) for t in tokens], np.stack(pooled), pools
+        yield Shard(
+            keys[first : first + _SHARD_ROWS],
+            [""] * len(part),
+            np.cumsum([0, *map(len, tokens)], dtype=np.int64),
+            np.concatenate(tokens),
+            np.stack(pooled),
+            pools,
         )
-
-
-def _shard(
-    rows: list[tuple[int, int]],
-    tokens: NDArray[np.float16],
-    lengths: list[int],
-    pooled: NDArray[np.float16],
-    pools: tuple[str, ...],
-) -> Shard:
-    return Shard(
-        [str(sample) for sample, _ in rows],
-        np.array([variant for _, variant in rows], np.int32),
-        ["generated" if variant else "" for _, variant in rows],
-        np.cumsum([0, *lengths], dtype=np.int64),
-        tokens,
-        pooled,
-        pools,
-    )
 
 
 def pack(bank: FeatureBank, groups: NDArray[np.int64], folder: Path) -> Path:
@@ -188,19 +205,22 @@ def unpack(packed: Path, folder: Path) -> Store:
     path = packed / PACKED
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in ("text", "image", "sample", "variant")}
             labels, groups = file["label"].astype(np.int64), file["group"].astype(np.int64)
-        rows = list(zip(found["sample"].tolist(), found["variant"].tolist(), strict=True))
-        for name in ("text", "image"):
-            vectors = found[name].astype(np.float16)
-            nothing = np.empty((0, vectors.shape[1]), np.float16)
-            writer = CacheWriter(folder / name, {"packed": name}, len(rows))
-            with writer.lock(lambda: None):
-                whole = _shard(rows, nothing, [0] * len(rows), vectors[:, None], ("mean",))
-                writer.publish(whole)
-                writer.finish()
+            samples, variants = file["sample"].astype(np.int64), file["variant"].astype(np.int64)
+            vectors = {name: file[name].astype(np.float16) for name in MODALITIES}
+        rows = len(samples)
+        for name, values in vectors.items():
+            shard = Shard(
+                numbered_keys(rows),
+                [""] * rows,
+                np.zeros(rows + 1, np.int64),
+                np.empty((0, values.shape[1]), np.float16),
+                values[:, None],
+                ("mean",),
+            )
+            write_generated(folder, name, [shard])
+        return Store.make(folder, labels, groups, samples, variants)
     except (OSError, EOFError, zipfile.BadZipFile, ValueError, LookupError) as error:
         raise DataError(
             f"{path} cannot be read: {error}", "Write it with mmsa bench gpu --pack FOLDER."
         ) from error
-    return Store.make(folder, labels, groups)
