@@ -11,40 +11,41 @@ import numpy as np
 import pytest
 import torch
 
+from mmsa_cache.compose.generated import numbered_keys, numbered_rows, write_generated
 from mmsa_cache.errors import DamagedCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.features.source import BankSource, shared_grids
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.writer import CacheWriter
 
 ROWS = 6
+WANTED = {
+    "text": numbered_rows(range(ROWS), [0] * ROWS),
+    # The pictures of the samples lie the other way round.
+    "image": WantedRows(numbered_keys(ROWS), np.arange(ROWS)[::-1, None].copy()),
+}
 
 
-def write(directory: Path, positions: int) -> Path:
+def write(root: Path, modality: str, positions: int) -> Path:
     rng = np.random.default_rng(positions)
     shard = Shard(
-        [f"p{i}" for i in range(ROWS)],
-        np.zeros(ROWS, np.int32),
+        numbered_keys(ROWS),
         [""] * ROWS,
         positions * np.arange(ROWS + 1, dtype=np.int64),
         rng.standard_normal((ROWS * positions, 4)).astype(np.float16),
         rng.standard_normal((ROWS, 1, 4)).astype(np.float16),
         ("mean",),
     )
-    writer = CacheWriter(directory, {"positions": positions}, ROWS)
-    with writer.lock(lambda: None):
-        writer.publish(shard)
-        writer.finish()
-    return directory
+    return write_generated(root, modality, [shard])
 
 
 @pytest.fixture
 def bank(tmp_path: Path) -> FeatureBank:
-    text, image = write(tmp_path / "text", 3), write(tmp_path / "image", 16)
+    text, image = write(tmp_path / "store", "text", 3), write(tmp_path / "store", "image", 16)
     return FeatureBank(
-        ModalityFeatures.open(text),
-        ModalityFeatures.open(image),
+        ModalityFeatures.open(text, WANTED["text"]),
+        ModalityFeatures.open(image, WANTED["image"]),
         [f"p{i}" for i in range(ROWS)],
         [0, 1, 2, 0, 1, 2],
     )
@@ -53,7 +54,7 @@ def bank(tmp_path: Path) -> FeatureBank:
 def test_a_process_opens_the_same_bank_and_maps_the_grids(
     bank: FeatureBank, tmp_path: Path
 ) -> None:
-    with shared_grids(bank, [0, 2, 4, 9], tmp_path / "here") as source:
+    with shared_grids(bank, WANTED, [0, 2, 4, 9], tmp_path / "here") as source:
         assert sorted(source.grids) == [("default", 2), ("default", 4)], (
             "of 4×4 positions no 9×9 comes"
         )
@@ -78,8 +79,8 @@ def test_grids_of_killed_processes_are_swept_those_of_living_ones_stay(
     elsewhere = tmp_path / ".grids-elsewhere-4194305"
     for folder in (dead, alive, elsewhere):
         folder.mkdir()
-    with shared_grids(bank, [], tmp_path) as source:
-        assert source == BankSource.of(bank)
+    with shared_grids(bank, WANTED, [], tmp_path) as source:
+        assert source == BankSource.of(bank, WANTED)
         assert not dead.exists()
         assert alive.exists()
         assert elsewhere.exists()
