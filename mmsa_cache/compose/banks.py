@@ -9,6 +9,7 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import OWN_PAIR, EncoderPair
 
+from . import live
 from .session import Session
 
 
@@ -35,11 +36,11 @@ def open_bank(
 def live_bank(
     settings: Settings, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (OWN_PAIR,)
 ) -> FeatureBank:
-    """Encodes samples now, without a cache; see `Session.live_bank`.
+    """Encodes samples now, without a cache; see `compose.live.live_bank`.
 
     Args:
         settings: Name the encoders.
         samples: What to encode.
         pairs: Encoders whose features are wanted.
     """
-    return Session(settings).live_bank(samples, pairs)
+    return live.live_bank(Session(settings), samples, pairs)

@@ -11,7 +11,7 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import DataError
 from mmsa_cache.native.device import device_name
 
-from .live import reader_of
+from .readers import reader_of
 from .session import Session
 
 

@@ -14,7 +14,7 @@ from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.device import device_name
 from mmsa_cache.native.threads import threads as computing_with
 
-from .live import reader_of
+from .readers import reader_of
 from .session import Session
 
 

@@ -12,6 +12,7 @@ from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting, change, complete, parse
 from mmsa_cache.console import say
 
+from .origin import origin_of_all
 from .session import Session
 
 DEFAULT_OUTER = "report"
@@ -50,7 +51,7 @@ def choose_settings(studies: Sequence[str], assignments: Sequence[str], session:
             setting, outer = fixed.complete({**fixed.fixed, **changes}), fixed.protocol.outer
             sources.append(StudySource(name=name, trial=None, score=None))
         else:
-            chosen = choose(name, session.origin_of_all())
+            chosen = choose(name, origin_of_all(session))
             source = chosen.source
             setting, outer = change(chosen.setting, changes), chosen.study.protocol.outer
             sources.append(source)

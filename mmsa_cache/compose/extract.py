@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.filesize import decimal
 
-from extract.encoders.compat import prepare_torchvision
-from extract.encoders.image import ImageSpec
 from extract.encoders.protocol import Encoder
-from extract.encoders.text import TextSpec
 from extract.engine import extract
-from extract.inputs.augment import POLICY
-from extract.plan import Job, RowPlan, plan_rows
+from extract.plan import Job
 from extract.shards import estimate_bytes
 from mmsa_cache.config.settings import ALL, CONFIG_NAME, Settings
 from mmsa_cache.console import progress, say
-from mmsa_cache.data.intake import Intake
-from mmsa_cache.data.layouts.layout import find_layout
-from mmsa_cache.data.splits import copies_of
-from mmsa_cache.data.stored import StoredSplit, path_of, write_split
-from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.features.rows import WantedRows
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS
+from mmsa_cache.names import DEFAULT_ENCODER, SPLITS
 from mmsa_cache.native.device import pick_device
-from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.writer import FeatureWriter
 
-from .completion import told_of_data, told_of_encoder, with_data, with_encoder_of
-from .encoders import compute_here, computes_of, library_versions, resolve_encoder
-from .live import reader_of
-from .samples import classes_of, survey_known
-from .selection import is_named, is_same, select
-from .sieve import keep_good
+from .completion import with_data
+from .readers import reader_of
+from .reading import read_splits
 from .store import Store
+from .wanted import WantedFeatures, wanted_features
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +80,7 @@ def extract_splits(
     store = Store(settings.cache.dir)
     settings = with_data(settings, store, extracting=True)
     names = _chosen_encoders(settings, store, encoders)
-    splits = _read_splits(settings, store, split)
+    splits = read_splits(settings, store, split)
     records = []
     for name in names:
         # The features of a name are written in one run, so that none waits for those before it.
@@ -105,7 +89,7 @@ def extract_splits(
             writers: dict[str, FeatureWriter] = {}
             targets = [
                 _Target(store.root, wanted, writers)
-                for wanted in _wanted(settings, store, name, splits)
+                for wanted in wanted_features(settings, store, name, splits)
             ]
             for target in {id(target.writer): target for target in targets}.values():
                 claims.enter_context(target.writer.claim(target.say_waiting, part))
@@ -128,37 +112,6 @@ def part_of(shards: str) -> tuple[int, int]:
     return int(match[1]) - 1, int(match[2])
 
 
-def _read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
-    """Reads splits and states in the store which rows they have."""
-    wanted = _splits_of(settings) if split == "all" else (split,)
-    with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
-        reading = {name: pool.submit(survey_known, settings, name, store) for name in wanted}
-        _import_libraries()
-    kept = keep_good(settings, {name: task.result for name, task in reading.items()})
-    splits = []
-    for name, (samples, intake) in kept.items():
-        say(intake.summary())
-        splits.append(Split(_about(settings, name, samples, intake), samples))
-        write_split(path_of(store.root, name), splits[-1].about, samples)
-    return splits
-
-
-def _about(settings: Settings, split: str, samples: SampleTable, intake: Intake) -> StoredSplit:
-    copies = copies_of(settings.extract.variants, split, samples.labels)
-    return StoredSplit(
-        split=split,
-        layout=intake.layout,
-        classes=classes_of(settings),
-        note=settings.data.note,
-        merged=intake.merged,
-        dropped=intake.dropped,
-        aside=intake.aside,
-        augmentation=f"{POLICY}:{settings.seed}" if any(copies.values()) else "none",
-        copies=copies,
-        told=told_of_data(settings, settings.cache.dir),
-    )
-
-
 def _chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
     stored = [name for found in store.features if found.encoder for name in found.encoder.names]
     known = list(dict.fromkeys([DEFAULT_ENCODER, *settings.encoders, *stored]))
@@ -173,103 +126,12 @@ def _chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
     return wanted
 
 
-def _import_libraries() -> None:
-    """The imports that resolving an encoder needs; they take seconds."""
-    prepare_torchvision()
-    import timm  # noqa: F401
-
-
-def _splits_of(settings: Settings) -> tuple[str, ...]:
-    """The splits that the data has: raw MVSA knows no test, unlabelled pairs no train."""
-    if settings.data.root is None:
-        return SPLITS  # reading raises what is missing
-    return find_layout(settings.data.root).splits
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split that is to be extracted."""
-
-    about: StoredSplit
-    samples: SampleTable
-
-    @functools.cached_property
-    def rows(self) -> dict[str, RowPlan]:
-        """The rows that it needs, by modality."""
-        about = self.about
-        return {
-            modality: plan_rows(self.samples, about.copies, about.augmentation, modality)
-            for modality in MODALITIES
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Features of a split that are to be complete."""
-
-    split: Split
-    name: str
-    spec: TextSpec | ImageSpec
-    """In the precision of this machine, or that of features that were started."""
-    encoder: StoredEncoder
-    """Of the store: features that are complete may be of another device or precision."""
-
-
-def _wanted(
-    settings: Settings, store: Store, name: str, splits: Sequence[Split]
-) -> Iterator[_Wanted]:
-    """What is to be extracted under a name, split by split."""
-    there: dict[str, tuple[Settings, TextSpec | ImageSpec]] = {}
-    for split, modality in itertools.product(splits, MODALITIES):
-        stored = store.encoders(modality)
-        rows = split.rows[modality].wanted
-        if modality not in there:
-            own = _settings_of(settings, store, modality, name, rows)
-            if own is None:
-                continue
-            there[modality] = own, resolve_encoder(own, modality, compute_here(own))
-        own, spec = there[modality]
-        asked = StoredEncoder.of(
-            spec.identity, (name,), told_of_encoder(own, modality), library_versions()
-        )
-        computes = computes_of(own)
-        same = [e for e in stored if is_same(e, asked) and e.identity.fields["compute"] in computes]
-        complete = next((e for e in same if store.share(e, rows) == 1.0), None)
-        if complete is not None:
-            yield _Wanted(split, name, spec, complete.also_named(asked))
-            continue
-        started = next((c for c in computes if _is_started(spec.computed_in(c), same)), computes[0])
-        spec = spec.computed_in(started)
-        encoder = StoredEncoder.of(spec.identity, (name,), asked.told, asked.versions)
-        yield _Wanted(split, name, spec, encoder)
-
-
-def _is_started(spec: TextSpec | ImageSpec, stored: Sequence[StoredEncoder]) -> bool:
-    return any(encoder.identity == spec.identity for encoder in stored)
-
-
-def _settings_of(
-    settings: Settings, store: Store, modality: str, name: str, rows: WantedRows
-) -> Settings | None:
-    """Settings with an encoder as the default one: as set, or as the store has it.
-
-    None where neither has an encoder of this name and modality.
-    """
-    if not is_named(settings, modality, name):
-        stored = store.encoders(modality)
-        found = select(settings, stored, modality, name, lambda e: store.share(e, rows))
-        if found is not None:
-            say(f"{modality} encoder: {found.identity.label}, as in {store.root}.")
-            return with_encoder_of(settings, modality, found)
-    if name not in settings.encoder_names(modality):
-        return None
-    return settings.with_encoder(modality, name)
-
-
 class _Target:
     """Features of a split, to be made or to be completed."""
 
-    def __init__(self, root: Path, wanted: _Wanted, writers: dict[str, FeatureWriter]) -> None:
+    def __init__(
+        self, root: Path, wanted: WantedFeatures, writers: dict[str, FeatureWriter]
+    ) -> None:
         self.wanted, self.seconds = wanted, 0.0
         self.job: Job | None = None
         """What was to be done; None where all rows were there."""

@@ -24,6 +24,7 @@ from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.validation import validated
 
+from .live import live_bank, live_pair
 from .session import Session
 
 MODEL_FILE = "model.safetensors"
@@ -170,12 +171,12 @@ class Predictor:
         if text is not None:  # as the texts it learned from
             text = strip_text(text)[: self.session.settings.data.max_chars]
         if text is not None and image is not None:
-            bank = self.session.live_bank([single_sample(text, image)], self.pairs)
+            bank = live_bank(self.session, [single_sample(text, image)], self.pairs)
         else:
             cells = max(1, *(setting.grid**2 for setting in self._model_settings))
             dims = [model.dims for model in self.record.models]
             readers = list(zip(self.pairs, dims, strict=True))
-            bank = self.session.live_pair(text, image, readers, cells)
+            bank = live_pair(self.session, text, image, readers, cells)
         return self.predict_bank(bank)[0][1]
 
     def predict_split(self, split: str) -> list[tuple[str, list[float]]]:
@@ -192,7 +193,7 @@ class Predictor:
             bank = self.session.bank(split, self.pairs)
         except (CacheNotFoundError, StaleCacheError) as error:
             say(f"{error.message} Encoding the {len(samples)} pairs now.")
-            bank = self.session.live_bank(samples, self.pairs)
+            bank = live_bank(self.session, samples, self.pairs)
         return self.predict_bank(bank)
 
     def predict_bank(self, bank: FeatureBank) -> list[tuple[str, list[float]]]:

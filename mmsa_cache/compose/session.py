@@ -14,23 +14,20 @@ from extract.encoders.protocol import Encoder
 from extract.encoders.text import TextSpec
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable
-from mmsa_cache.errors import CacheNotFoundError, MmsaError, ModelError, StaleCacheError
+from mmsa_cache.errors import CacheNotFoundError, ModelError, StaleCacheError
 from mmsa_cache.features.bank import BankChoice, FeatureBank
-from mmsa_cache.features.batch import Dims
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows, wanted_rows
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, SPLITS, EncoderPair
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.encoder import StoredEncoder
-from mmsa_cache.store.identity import EncoderIdentity, Origin
+from mmsa_cache.store.identity import EncoderIdentity
 
 from .completion import with_data, with_encoder_of, with_encoders
 from .encoders import compute_here, resolve_at_hand, resolve_encoder
-from .live import encoded_now
 from .samples import classes_of, read_samples
 from .selection import missing, select
 from .store import Store
@@ -276,7 +273,7 @@ class Session:
                 hint = f"Run mmsa extract --split {split}{own}: it computes what is missing."
                 raise CacheNotFoundError(error.message, hint) from error
 
-        bank = _banks(open_features, self.samples(split)).open(pairs)
+        bank = banks_of(open_features, self.samples(split)).open(pairs)
         self._say_unchecked()
         return bank
 
@@ -302,102 +299,14 @@ class Session:
             say(f"Note: features alone are used; not at hand and not checked: {', '.join(left)}.")
             self._checked.update(dict.fromkeys(left, True))
 
-    def live_bank(
-        self, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (OWN_PAIR,)
-    ) -> FeatureBank:
-        """Encodes samples now, without a cache and without variants.
 
-        The features equal those of the cache up to the order of additions, which padding and
-        batches change: about one part in a thousand, the resolution of float16.
-
-        Args:
-            samples: What to encode.
-            pairs: See `bank`.
-        """
-
-        def encode(modality: str, name: str) -> ModalityFeatures:
-            return self._encoded(samples, modality, name)
-
-        return _banks(encode, samples).open(pairs)
-
-    def live_pair(
-        self,
-        text: str | None,
-        image: Path | None,
-        readers: Sequence[tuple[EncoderPair, Dims]],
-        positions: int,
-    ) -> FeatureBank:
-        """Encodes one post of which a part is missing; the bank masks that part out.
-
-        Args:
-            text: Its text, or None.
-            image: Its picture, or None.
-            readers: Of each model, its encoders and the features that it expects.
-            positions: Patches that the model expects of a picture.
-        """
-        given = {"text": text, "image": image}
-        sample = single_sample(text, image)
-
-        def encode(modality: str, name: str) -> ModalityFeatures:
-            if given[modality] is not None:
-                return self._encoded([sample], modality, name)
-            dims = [dims for pair, dims in readers if pair[MODALITIES.index(modality)] == name]
-            vectors = {
-                pool.removeprefix(f"{modality}_"): size
-                for of_model in dims
-                for pool, size in of_model.vectors.items()
-                if pool.startswith(f"{modality}_")
-            }
-            return ModalityFeatures.absent(
-                getattr(dims[0], modality), vectors, positions if modality == "image" else 1
-            )
-
-        return _banks(encode, [sample], partial=True).open([pair for pair, _ in readers])
-
-    def _encoded(self, samples: Sequence[Sample], modality: str, name: str) -> ModalityFeatures:
-        spec, encoder = self.encoder(modality, name), self.loaded(modality, name)
-        return encoded_now(self.settings, self.device, samples, spec, encoder)
-
-    def origin(self, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> Origin:
-        """What identifies the features of the training split and its labels."""
-        folders = {
-            modality: {name: self.folder("train", modality, name).name for name in found}
-            for modality, found in self.identities(pairs).items()
-        }
-        named = {
-            modality: found[DEFAULT_ENCODER]
-            if [*found] == [DEFAULT_ENCODER]
-            else dict(sorted(found.items()))
-            for modality, found in folders.items()
-        }
-        return self._origin(named["text"], named["image"])
-
-    def origin_of_all(self) -> Origin:
-        """`origin` of every encoder that the settings or the store name."""
-        found: dict[str, dict[str, str]] = {modality: {} for modality in MODALITIES}
-        for modality in MODALITIES:
-            names = [name for e in self.store.encoders(modality) for name in e.names]
-            for name in dict.fromkeys([*self.settings.encoder_names(modality), *names]):
-                try:
-                    found[modality][name] = self.folder("train", modality, name).name
-                except MmsaError:
-                    if name == DEFAULT_ENCODER:
-                        raise
-                    # A study that uses it does not match.
-        return self._origin(found["text"], found["image"])
-
-    def _origin(self, text: str | dict[str, str], image: str | dict[str, str]) -> Origin:
-        stored = self.store.split("train")
-        digest = self.samples("train").digest(stored[0].copies if stored else {})
-        return Origin(text=text, image=image, classes=self.classes, data=digest)
-
-
-def _banks(
+def banks_of(
     open_features: Callable[[str, str], ModalityFeatures],
     samples: Sequence[Sample],
     *,
     partial: bool = False,
 ) -> BankChoice:
+    """Banks of samples by their encoders; see `BankChoice`."""
     if isinstance(samples, SampleTable):
         guids, labels = samples.guids, samples.labels.tolist()
     else:

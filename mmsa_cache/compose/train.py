@@ -32,6 +32,7 @@ from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
 
 from .choose import choose_settings
+from .origin import origin_of
 from .predictor import MODEL_FILE, kept_path
 from .report.report import PAGE, compose_page
 from .report.rivals import latest_rival
@@ -108,7 +109,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         protocol=request.protocol(choice.outer, settings.seed),
         averaged=request.averaged,
         refit=request.refit,
-        origin=session.origin(pairs),
+        origin=origin_of(session, pairs),
     )
     notes = session.notes(pairs)
     with new_run(request.name, identity.as_json()) as (name, path):

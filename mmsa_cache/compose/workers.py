@@ -13,6 +13,7 @@ from mmsa_cache.features.source import shared_grids
 from mmsa_cache.names import MODALITIES, EncoderPair
 from mmsa_cache.native.cores import usable_cores
 
+from .origin import origin_of
 from .session import Session
 
 
@@ -34,7 +35,7 @@ def training_data(
     making = shared_grids(bank, rows, sides, folder, pairs)
     del bank  # once its grids are made, only the workers map the features
     with making as source:
-        yield TrainingData(source, labels, session.groups, session.origin(pairs))
+        yield TrainingData(source, labels, session.groups, origin_of(session, pairs))
 
 
 def worker_devices(kind: torch.device, workers: int | None) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from extract.plan import RowPlan, plan_rows
-from mmsa_cache.compose.live import reader_of
+from mmsa_cache.compose.readers import reader_of
 from mmsa_cache.compose.session import Session
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings

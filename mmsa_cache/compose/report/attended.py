@@ -20,6 +20,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
 from mmsa_cache.runs.record import RunRecord
 
+from ..live import live_bank
 from ..session import Session
 from .attention import Attended, Maps
 
@@ -124,7 +125,7 @@ def _features(session: Session, posts: Sequence[Sample], pair: EncoderPair) -> F
     try:
         return session.bank("train", [pair])
     except (CacheNotFoundError, StaleCacheError):
-        return session.live_bank(posts, [pair])
+        return live_bank(session, posts, [pair])
 
 
 def _parts(record: RunRecord, session: Session) -> dict[str, int]:

@@ -1,0 +1,84 @@
+"""The features that ``mmsa extract`` has to complete."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from extract.encoders.image import ImageSpec
+from extract.encoders.text import TextSpec
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
+from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.names import MODALITIES
+from mmsa_cache.store.encoder import StoredEncoder
+
+from .completion import told_of_encoder, with_encoder_of
+from .encoders import compute_here, computes_of, library_versions, resolve_encoder
+from .reading import Split
+from .selection import is_named, is_same, select
+from .store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class WantedFeatures:
+    """Features of a split that are to be complete."""
+
+    split: Split
+    name: str
+    spec: TextSpec | ImageSpec
+    """In the precision of this machine, or that of features that were started."""
+    encoder: StoredEncoder
+    """Of the store: features that are complete may be of another device or precision."""
+
+
+def wanted_features(
+    settings: Settings, store: Store, name: str, splits: Sequence[Split]
+) -> Iterator[WantedFeatures]:
+    """What is to be extracted under a name, split by split."""
+    there: dict[str, tuple[Settings, TextSpec | ImageSpec]] = {}
+    for split, modality in itertools.product(splits, MODALITIES):
+        stored = store.encoders(modality)
+        rows = split.rows[modality].wanted
+        if modality not in there:
+            own = _settings_of(settings, store, modality, name, rows)
+            if own is None:
+                continue
+            there[modality] = own, resolve_encoder(own, modality, compute_here(own))
+        own, spec = there[modality]
+        asked = StoredEncoder.of(
+            spec.identity, (name,), told_of_encoder(own, modality), library_versions()
+        )
+        computes = computes_of(own)
+        same = [e for e in stored if is_same(e, asked) and e.identity.fields["compute"] in computes]
+        complete = next((e for e in same if store.share(e, rows) == 1.0), None)
+        if complete is not None:
+            yield WantedFeatures(split, name, spec, complete.also_named(asked))
+            continue
+        started = next((c for c in computes if _is_started(spec.computed_in(c), same)), computes[0])
+        spec = spec.computed_in(started)
+        encoder = StoredEncoder.of(spec.identity, (name,), asked.told, asked.versions)
+        yield WantedFeatures(split, name, spec, encoder)
+
+
+def _is_started(spec: TextSpec | ImageSpec, stored: Sequence[StoredEncoder]) -> bool:
+    return any(encoder.identity == spec.identity for encoder in stored)
+
+
+def _settings_of(
+    settings: Settings, store: Store, modality: str, name: str, rows: WantedRows
+) -> Settings | None:
+    """Settings with an encoder as the default one: as set, or as the store has it.
+
+    None where neither has an encoder of this name and modality.
+    """
+    if not is_named(settings, modality, name):
+        stored = store.encoders(modality)
+        found = select(settings, stored, modality, name, lambda e: store.share(e, rows))
+        if found is not None:
+            say(f"{modality} encoder: {found.identity.label}, as in {store.root}.")
+            return with_encoder_of(settings, modality, found)
+    if name not in settings.encoder_names(modality):
+        return None
+    return settings.with_encoder(modality, name)
