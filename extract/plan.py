@@ -82,14 +82,11 @@ def plan_rows(
         modality: ``text`` or ``image``.
     """
     if isinstance(samples, SampleTable):
-        digests, labels = samples.digests(modality), samples.labels
+        digests, counts = samples.digests(modality), samples.copies(copies)
     else:
         contents = (s.text_sha256 if modality == "text" else s.image_sha256 for s in samples)
         digests = np.frombuffer(bytes.fromhex("".join(contents)), np.uint8).reshape(-1, 32)
-        labels = np.array([-1 if s.label is None else s.label for s in samples])
-    counts = np.zeros(len(samples), np.int64)
-    for label, count in copies.items():
-        counts[labels == label] = count
+        counts = np.array([0 if s.label is None else copies.get(s.label, 0) for s in samples])
     return RowPlan(samples, wanted_rows(digests, counts, augmentation))
 
 

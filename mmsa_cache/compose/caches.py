@@ -83,9 +83,8 @@ def _wanted(store: Store, modality: str) -> dict[str, WantedRows]:
         found = store.split(split)
         if found is not None:
             about, samples = found
-            copies = np.array([about.copies.get(label, 0) for label in samples.labels.tolist()])
-            digests = samples.digests(modality)
-            wanted[split] = wanted_rows(digests, copies, about.augmentation)
+            copies = samples.copies(about.copies)
+            wanted[split] = wanted_rows(samples.digests(modality), copies, about.augmentation)
     return wanted
 
 

@@ -81,16 +81,16 @@ def extract_splits(
     settings = with_data(settings, store, extracting=True)
     names = _chosen_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)
+    wanted = {name: list(wanted_features(settings, store, name, splits)) for name in names}
+    for found in splits:
+        found.write(store.root)
     records = []
-    for name in names:
+    for features in wanted.values():
         # The features of a name are written in one run, so that none waits for those before it.
         # Every process takes their claims in this order.
         with contextlib.ExitStack() as claims:
             writers: dict[str, FeatureWriter] = {}
-            targets = [
-                _Target(store.root, wanted, writers)
-                for wanted in wanted_features(settings, store, name, splits)
-            ]
+            targets = [_Target(store.root, found, writers) for found in features]
             for target in {id(target.writer): target for target in targets}.values():
                 claims.enter_context(target.writer.claim(target.say_waiting, part))
             _write_missing(settings, targets, part)

@@ -1,10 +1,11 @@
-"""The splits that ``mmsa extract`` reads, and states in the store."""
+"""The splits that ``mmsa extract`` reads."""
 
 from __future__ import annotations
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from extract.encoders.compat import prepare_torchvision
 from extract.inputs.augment import POLICY
@@ -40,20 +41,24 @@ class Split:
             for modality in MODALITIES
         }
 
+    def write(self, root: Path) -> None:
+        """States in a store which rows it has."""
+        write_split(path_of(root, self.about.split), self.about, self.samples)
+
 
 def read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
-    """Reads splits and states in the store which rows they have."""
+    """Reads splits, without the rows that are set aside."""
     wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
         reading = {name: pool.submit(survey_known, settings, name, store) for name in wanted}
         _import_libraries()
     kept = keep_good(settings, {name: task.result for name, task in reading.items()})
-    splits = []
-    for name, (samples, intake) in kept.items():
+    for _, intake in kept.values():
         say(intake.summary())
-        splits.append(Split(_about(settings, name, samples, intake), samples))
-        write_split(path_of(store.root, name), splits[-1].about, samples)
-    return splits
+    return [
+        Split(_about(settings, name, samples, intake), samples)
+        for name, (samples, intake) in kept.items()
+    ]
 
 
 def _about(settings: Settings, split: str, samples: SampleTable, intake: Intake) -> StoredSplit:

@@ -6,18 +6,16 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from extract.encoders.image import ImageSpec
 from extract.encoders.protocol import Encoder
 from extract.encoders.text import TextSpec
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.console import say
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable
-from mmsa_cache.errors import CacheNotFoundError, ModelError, StaleCacheError
+from mmsa_cache.errors import CacheNotFoundError, ModelError
 from mmsa_cache.features.bank import BankChoice, FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows, wanted_rows
@@ -26,8 +24,9 @@ from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 
+from .checks import Checks
 from .completion import with_data, with_encoder_of, with_encoders
-from .encoders import compute_here, resolve_at_hand, resolve_encoder
+from .encoders import compute_here, resolve_encoder
 from .samples import classes_of, read_samples
 from .selection import missing, select
 from .store import Store
@@ -68,7 +67,7 @@ class Session:
         self._stored: dict[tuple[str, str, str], StoredEncoder | None] = {}
         self._resolved: dict[tuple[str, str], TextSpec | ImageSpec] = {}
         self._loaded: dict[tuple[str, str], Encoder] = {}
-        self._checked: dict[str, bool] = {}
+        self._checks = Checks(self.store.root)
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -101,7 +100,7 @@ class Session:
         if split not in self._samples:
             found, checked = read_samples(self.settings, split, self.store, strict=self._strict)
             self._samples[split] = found
-            self._checked.setdefault("the data", checked)
+            self._checks.add("the data", done=checked or not self._strict)
         return self._samples[split]
 
     @functools.cached_property
@@ -113,14 +112,11 @@ class Session:
         """The rows of features that a split needs; with a model's encoders, of originals only."""
         if (split, modality) not in self._rows:
             samples, stored = self.samples(split), self.store.split(split)
-            copies = np.zeros(len(samples), np.int64)
-            augmentation = "none"
-            if stored is not None and self._strict:
-                augmentation = stored[0].augmentation
-                for label, count in stored[0].copies.items():
-                    copies[samples.labels == label] = count
+            about = stored[0] if stored is not None and self._strict else None
             self._rows[split, modality] = wanted_rows(
-                samples.digests(modality), copies, augmentation
+                samples.digests(modality),
+                samples.copies(about.copies if about else {}),
+                about.augmentation if about else "none",
             )
         return self._rows[split, modality]
 
@@ -264,7 +260,8 @@ class Session:
 
         def open_features(modality: str, name: str) -> ModalityFeatures:
             stored = self.stored(split, modality, name)
-            self._check(modality, stored)
+            if self._strict:
+                self._checks.encoder(modality, stored, self._settings_of(modality, name))
             folder = stored.folder(self.store.root)
             try:
                 return ModalityFeatures.open(folder, self.rows(split, modality))
@@ -274,30 +271,8 @@ class Session:
                 raise CacheNotFoundError(error.message, hint) from error
 
         bank = banks_of(open_features, self.samples(split)).open(pairs)
-        self._say_unchecked()
+        self._checks.say()
         return bank
-
-    def _check(self, modality: str, stored: StoredEncoder) -> None:
-        """Compares an encoder of the store with the one at hand, if it is."""
-        what = f"the {modality} encoder {stored.identity.label}"
-        if what in self._checked or not self._strict:
-            return
-        spec = resolve_at_hand(with_encoder_of(self.settings, modality, stored), modality)
-        changed = [] if spec is None else spec.identity.changes_since(stored.identity)
-        if changed:
-            raise StaleCacheError(
-                f"The {modality} encoder at hand is not the one of {self.store.root}.",
-                "Restore its files, or run mmsa extract.",
-                changed,
-            )
-        self._checked[what] = spec is not None
-
-    def _say_unchecked(self) -> None:
-        """Says once what could not be checked against the store."""
-        left = [what for what, done in self._checked.items() if not done]
-        if left and self._strict:
-            say(f"Note: features alone are used; not at hand and not checked: {', '.join(left)}.")
-            self._checked.update(dict.fromkeys(left, True))
 
 
 def banks_of(

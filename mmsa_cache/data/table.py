@@ -150,17 +150,20 @@ class SampleTable(Sequence[Sample]):
         Returns:
             64 hex digits.
         """
-        labels = self.labels
-        each = np.zeros(len(self), "<i4")
-        for label, count in copies.items():
-            each[labels == label] = count
-        numbers = np.stack([labels.astype("<i4"), each], 1)
+        numbers = np.stack([self.labels, self.copies(copies)], 1).astype("<i4")
         parts = [self.digests("text"), self.digests("image"), numbers.view(np.uint8)]
         found = hashlib.sha256()
         for first in range(0, len(self), _WINDOW):
             window = [part[first : first + _WINDOW] for part in parts]
             found.update(np.concatenate(window, 1).tobytes())
         return found.hexdigest()
+
+    def copies(self, by_label: Mapping[int, int]) -> IntArray:
+        """Augmented copies of each sample, (rows,), from those of each class code."""
+        each = np.zeros(len(self), np.int64)
+        for label, count in by_label.items():
+            each[self.labels == label] = count
+        return each
 
     def take(self, indices: ArrayLike) -> SampleTable:
         """Some of the samples, in the order of the indices."""

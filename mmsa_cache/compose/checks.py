@@ -1,0 +1,60 @@
+"""Whether what is at hand is what a store was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
+from mmsa_cache.errors import StaleCacheError
+from mmsa_cache.store.encoder import StoredEncoder
+
+from .encoders import resolve_at_hand
+
+
+class Checks:
+    """What was compared with a store, and what could not be.
+
+    Args:
+        store: Its folder.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._done: dict[str, bool] = {}
+        self._said: set[str] = set()
+
+    def add(self, what: str, *, done: bool) -> None:
+        """Notes whether something was at hand and compared."""
+        self._done.setdefault(what, done)
+
+    def encoder(self, modality: str, stored: StoredEncoder, settings: Settings) -> None:
+        """Compares an encoder of the store with the one at hand, if there is one.
+
+        Args:
+            modality: ``text`` or ``image``.
+            stored: The encoder of the store.
+            settings: They lead to it.
+
+        Raises:
+            StaleCacheError: The one at hand is another one; names the fields.
+        """
+        what = f"the {modality} encoder {stored.identity.label}"
+        if what in self._done:
+            return
+        spec = resolve_at_hand(settings, modality)
+        changed = [] if spec is None else spec.identity.changes_since(stored.identity)
+        if changed:
+            raise StaleCacheError(
+                f"The {modality} encoder at hand is not the one of {self._store}.",
+                "Restore its files, or run mmsa extract.",
+                changed,
+            )
+        self.add(what, done=spec is not None)
+
+    def say(self) -> None:
+        """Says once what could not be compared."""
+        left = [what for what, done in self._done.items() if not done and what not in self._said]
+        self._said.update(left)
+        if left:
+            say(f"Note: features alone are used; not at hand and not checked: {', '.join(left)}.")
