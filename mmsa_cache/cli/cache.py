@@ -10,10 +10,12 @@ from rich.filesize import decimal
 
 from mmsa_cache.console import print_result, say
 
+from .cache_import import import_files
 from .output import show_table
 from .verb import Call, verb
 
 app = typer.Typer(help="Look after feature caches.", no_args_is_help=True)
+app.command("import")(import_files)
 
 
 @app.command("ls")

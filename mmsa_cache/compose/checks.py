@@ -40,7 +40,7 @@ class Checks:
             StaleCacheError: The one at hand is another one; names the fields.
         """
         what = f"the {modality} encoder {stored.identity.label}"
-        if what in self._done:
+        if what in self._done or stored.identity.imported:
             return
         spec = resolve_at_hand(settings, modality)
         changed = [] if spec is None else spec.identity.changes_since(stored.identity)

@@ -11,6 +11,7 @@ from extract.encoders.weights import offline
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import ModelError
 from mmsa_cache.native.device import pick_device
+from mmsa_cache.store.identity import EncoderIdentity
 
 
 def resolve_encoder(
@@ -40,6 +41,21 @@ def resolve_at_hand(settings: Settings, modality: str) -> TextSpec | ImageSpec |
             return resolve_encoder(settings, modality)
         except ModelError:
             return None
+
+
+def refuse_imported(encoder: EncoderIdentity | None) -> None:
+    """Refuses to encode as somebody else did.
+
+    Raises:
+        ModelError: The encoder's features were imported.
+    """
+    if encoder is not None and encoder.imported:
+        raise ModelError(
+            f"The {encoder.modality} features of {encoder.name} were imported: "
+            "there is no encoder here to compute others with.",
+            "Import the features of all rows with mmsa cache import, or train a model on features "
+            "of mmsa extract.",
+        )
 
 
 def _resolve_text(settings: Settings, compute: str) -> TextSpec:

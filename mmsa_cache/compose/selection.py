@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,7 @@ def select(
         fitting = [
             encoder
             for encoder in encoders
-            if (wanted or name in encoder.names)
-            and all(_has(encoder, *item) for item in wanted.items())
+            if (wanted or name in encoder.names) and _fits(encoder, modality, wanted)
         ]
     complete = [encoder for encoder in fitting if share(encoder) == 1.0]
     found = complete or fitting
@@ -129,6 +128,16 @@ def _explicit(settings: Settings, modality: str, name: str) -> dict[tuple[str, s
     if own is not None and not is_joint and any(key in _PLACES for _, key in values):
         values["joint", "model"] = None
     return values
+
+
+def _fits(encoder: StoredEncoder, modality: str, wanted: Mapping[tuple[str, str], Any]) -> bool:
+    """Whether an encoder has what is wanted; of an imported one only the model's name is known."""
+    if encoder.identity.imported:
+        if (modality, "weights") in wanted and (modality, "model") not in wanted:
+            return False  # those of the model that is set or meant by default
+        known = {"model", "tokens"}
+        wanted = {place: value for place, value in wanted.items() if place[1] in known}
+    return all(_has(encoder, *item) for item in wanted.items())
 
 
 def _has(encoder: StoredEncoder, place: tuple[str, str], value: Any) -> bool:

@@ -26,7 +26,7 @@ from mmsa_cache.store.identity import EncoderIdentity
 
 from .checks import Checks
 from .completion import with_data, with_encoder_of, with_encoders
-from .encoders import compute_here, resolve_encoder
+from .encoders import compute_here, refuse_imported, resolve_encoder
 from .samples import classes_of, read_samples
 from .selection import missing, select
 from .store import Store
@@ -159,9 +159,11 @@ class Session:
             ModelError: It cannot be found, or is not the one that the model was trained on.
         """
         if (modality, name) not in self._resolved:
+            trained_on = self._trained_on.get(modality, {}).get(name)
+            stored = self._in_store(self._split, modality, name) if self._strict else None
+            refuse_imported(stored.identity if stored is not None else trained_on)
             own = self._settings_of(modality, name)
             spec = resolve_encoder(own, modality, compute_here(own))
-            trained_on = self._trained_on.get(modality, {}).get(name)
             changed = spec.identity.changes_since(trained_on) if trained_on is not None else []
             if changed:
                 raise ModelError(

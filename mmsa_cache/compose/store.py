@@ -54,12 +54,12 @@ class Store:
         return [f.encoder for f in self.features if f.modality == modality and f.encoder]
 
     def places(self, encoder: StoredEncoder, rows: WantedRows) -> NDArray[np.int64]:
-        """Where an encoder's features hold some rows; −1 where they do not, (rows,)."""
-        found = self._open(encoder)
-        return np.full(len(rows.keys), -1) if found is None else found.places(rows.keys)
+        """Where features hold the rows that they can have, (rows,); −1 where they do not."""
+        found, keys = self._open(encoder), rows.of(encoder.identity).keys
+        return np.full(len(keys), -1) if found is None else found.places(keys)
 
     def share(self, encoder: StoredEncoder, rows: WantedRows) -> float:
-        """Share of some rows that an encoder's features hold."""
+        """Share of the rows that an encoder's features can have which they hold."""
         places = self.places(encoder, rows)
         return float((places >= 0).mean()) if len(places) else 1.0
 

@@ -71,14 +71,20 @@ def _settings_of(
 ) -> Settings | None:
     """Settings with an encoder as the default one: as set, or as the store has it.
 
-    None where neither has an encoder of this name and modality.
+    None where neither has an encoder of this name and modality, or its features were imported.
     """
-    if not is_named(settings, modality, name):
-        stored = store.encoders(modality)
-        found = select(settings, stored, modality, name, lambda e: store.share(e, rows))
-        if found is not None:
-            say(f"{modality} encoder: {found.identity.label}, as in {store.root}.")
-            return with_encoder_of(settings, modality, found)
+    stored = store.encoders(modality)
+    if is_named(settings, modality, name):
+        stored = [encoder for encoder in stored if encoder.identity.imported]
+    found = select(settings, stored, modality, name, lambda e: store.share(e, rows))
+    if found is not None and found.identity.imported:
+        missing = int((store.places(found, rows) < 0).sum())
+        state = f"{missing} rows are missing: import them" if missing else "nothing to do"
+        say(f"{modality} features: {found.identity.label}, imported; {state}.")
+        return None
+    if found is not None:
+        say(f"{modality} encoder: {found.identity.label}, as in {store.root}.")
+        return with_encoder_of(settings, modality, found)
     if name not in settings.encoder_names(modality):
         return None
     return settings.with_encoder(modality, name)

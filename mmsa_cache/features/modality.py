@@ -88,6 +88,7 @@ class ModalityFeatures:
             DamagedCacheError: A file is not what was sealed.
         """
         features = open_features(folder, verify=verify)
+        rows = rows.of(features.encoder.identity)
         places = features.places(rows.keys)
         missing = int((places < 0).sum())
         if missing:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.keys import Keys, as_keys, content_keys, sortable, variant_key
 
 
@@ -24,6 +25,13 @@ class WantedRows:
     def shared(self) -> int:
         """Rows that are needed more than once, counted without the first time."""
         return int((self.table >= 0).sum()) - len(self.keys)
+
+    def of(self, encoder: EncoderIdentity) -> WantedRows:
+        """Those that an encoder's features can have: where they were imported, the originals."""
+        if not encoder.imported:
+            return self
+        count = int(self.table[:, 0].max(initial=-1)) + 1  # originals come first
+        return WantedRows(self.keys[:count], self.table[:, :1])
 
 
 def wanted_rows(

@@ -47,6 +47,11 @@ class EncoderIdentity(BaseModel):
         )
 
     @property
+    def imported(self) -> bool:
+        """Whether somebody else computed its features: of originals alone, and no others can be."""
+        return self.fields.get("imported") is True
+
+    @property
     def label(self) -> str:
         """Name for people; says so where the weights are random."""
         return f"{self.name} (random weights)" if self.random_weights else self.name

@@ -1,0 +1,1 @@
+"""``mmsa cache import``: features that somebody else computed."""

@@ -1,0 +1,256 @@
+"""Features in ``.npy`` and ``.npz``: read as streams, so that what headers claim asks for nothing.
+
+Nothing is unpickled. Pieces are read one after the other; a file that ends early, or has more than
+its header says, is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .source import (
+    MAX_GUID_BYTES,
+    MAX_ROW_BYTES,
+    RefusedError,
+    Rows,
+    Source,
+    check_form,
+    equal_rows,
+    rows_at_once,
+    spans,
+)
+
+_MAX_HEADER = 10_000
+"""Characters."""
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    SyntaxError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise of a file that was made by somebody else."""
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Turns what reading raises into a `RefusedError`."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        reason = str(error).partition("\n")[0][:300] or type(error).__name__
+        raise RefusedError(f"it cannot be read: {reason}") from error
+
+
+class ArrayStream:
+    """An array in NumPy's format, read from its beginning.
+
+    Args:
+        file: Where it starts.
+        size: Bytes that it has.
+
+    Raises:
+        RefusedError: It is none, or has other bytes than it says.
+    """
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        with refused():
+            version = np.lib.format.read_magic(file)
+            if version not in _HEADERS:
+                raise ValueError(f"version {version} of its format is none of numbers and texts")
+            shape, fortran, self.dtype = _HEADERS[version](file, max_header_size=_MAX_HEADER)
+            start = file.tell()
+        self._file = file
+        self.shape: tuple[int, ...] = shape
+        if self.dtype.hasobject:
+            raise RefusedError("it holds Python objects, which are never loaded")
+        if any(type(count) is not int or count < 0 for count in shape):
+            raise RefusedError(f"its shape is {shape}")
+        if fortran and len(shape) > 1:
+            raise RefusedError("its columns are stored first: save np.ascontiguousarray of it")
+        expected = math.prod(shape) * self.dtype.itemsize
+        if expected != size - start:
+            raise RefusedError(
+                f"its header says {shape} {self.dtype}, {expected} bytes; {size - start} are there"
+            )
+
+    def take(self, count: int) -> NDArray[Any]:
+        """The next items along the first axis.
+
+        Raises:
+            RefusedError: It ends before.
+        """
+        wanted = math.prod((count, *self.shape[1:])) * self.dtype.itemsize
+        with refused():
+            data = self._file.read(wanted)
+        if len(data) != wanted:
+            raise RefusedError("it ends early")
+        return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+
+
+def npy_source(path: Path) -> Source:
+    """An array (rows, dim) or (rows, positions, dim) without names.
+
+    Raises:
+        RefusedError: It is none.
+    """
+    with _opened(path) as stream:
+        shape, dtype = stream.shape, stream.dtype
+    check_form(shape, dtype)
+
+    def pieces() -> Iterator[Rows]:
+        with _opened(path) as stream:
+            if (stream.shape, stream.dtype) != (shape, dtype):
+                raise RefusedError("it changed meanwhile")
+            yield from _equal_pieces(stream)
+
+    return Source(path, shape[0], shape[-1], len(shape) == 3, dtype, None, pieces)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[ArrayStream]:
+    with contextlib.ExitStack() as stack:
+        with refused():
+            if not path.is_file():  # a pipe would never end
+                raise FileNotFoundError("there is no such file")
+            file = stack.enter_context(path.open("rb"))
+            size = path.stat().st_size
+        yield ArrayStream(file, size)
+
+
+def _equal_pieces(stream: ArrayStream) -> Iterator[Rows]:
+    rows, row_bytes = stream.shape[0], math.prod(stream.shape[1:]) * stream.dtype.itemsize
+    step = rows_at_once(row_bytes)
+    for first in range(0, rows, step):
+        yield equal_rows(stream.take(min(step, rows - first)))
+
+
+def npz_source(path: Path, limit: int) -> Source:
+    """Arrays ``features``, ``guids`` and, where rows have positions, ``offsets`` or ``lengths``.
+
+    Args:
+        path: The file.
+        limit: More rows cannot belong to the store.
+
+    Raises:
+        RefusedError: It holds other arrays.
+    """
+    with _zip(path) as file:
+        names = set(file.namelist())
+        if "features.npy" not in names:
+            raise RefusedError(f"it holds {sorted(names)[:10]}, expected features and guids")
+        with _member(file, "features") as stream:
+            shape, dtype = stream.shape, stream.dtype
+        check_form(shape, dtype)
+        guids = _guids(file, limit) if "guids.npy" in names else None
+        offsets = _offsets(file, names, shape, limit)
+    if offsets is not None:
+        longest = int(np.diff(offsets).max())
+        if longest * shape[-1] * dtype.itemsize > MAX_ROW_BYTES:
+            raise RefusedError(f"a row has {longest} positions: too many for features")
+
+    def pieces() -> Iterator[Rows]:
+        with _zip(path) as file, _member(file, "features") as stream:
+            if (stream.shape, stream.dtype) != (shape, dtype):
+                raise RefusedError("it changed meanwhile")
+            if offsets is None:
+                yield from _equal_pieces(stream)
+                return
+            for first, end in spans(offsets, shape[-1] * dtype.itemsize):
+                own = offsets[first : end + 1] - offsets[first]
+                yield Rows(stream.take(int(own[-1])), own)
+
+    rows = shape[0] if offsets is None else len(offsets) - 1
+    if guids is not None and len(guids) != rows:
+        raise RefusedError(f"it has {rows} rows and {len(guids)} guids")
+    tokens = offsets is not None or len(shape) == 3
+    return Source(path, rows, shape[-1], tokens, dtype, guids, pieces)
+
+
+@contextlib.contextmanager
+def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    with contextlib.ExitStack() as stack:
+        with refused():
+            if not path.is_file():
+                raise FileNotFoundError("there is no such file")
+            file = stack.enter_context(zipfile.ZipFile(path))
+        yield file
+
+
+@contextlib.contextmanager
+def _member(file: zipfile.ZipFile, name: str) -> Iterator[ArrayStream]:
+    with contextlib.ExitStack() as stack:
+        with refused():
+            info = file.getinfo(f"{name}.npy")
+            # Others are unpacked whole, whatever they grow to.
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{name} is compressed in another way than NumPy does it")
+            member = stack.enter_context(file.open(info))
+        try:
+            yield ArrayStream(member, info.file_size)
+        except RefusedError as error:
+            raise RefusedError(f"{name}: {error}") from error
+
+
+def _guids(file: zipfile.ZipFile, limit: int) -> list[str]:
+    with _member(file, "guids") as stream:
+        if len(stream.shape) != 1 or stream.dtype.kind not in "USiu":
+            raise RefusedError(f"it is {stream.shape} {stream.dtype}, expected are names")
+        if stream.shape[0] > limit:
+            raise RefusedError(f"it has {stream.shape[0]} names, the store's splits have {limit}")
+        if stream.dtype.itemsize > 4 * MAX_GUID_BYTES:
+            raise RefusedError("its names are too long")
+        with refused():
+            return [_text(value) for value in stream.take(stream.shape[0]).tolist()]
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _offsets(
+    file: zipfile.ZipFile, names: set[str], shape: tuple[int, ...], limit: int
+) -> NDArray[np.int64] | None:
+    """Positions before each row, (rows + 1,); None where features say it by their shape."""
+    name = next((name for name in ("offsets", "lengths") if f"{name}.npy" in names), None)
+    if name is None:
+        return None
+    with _member(file, name) as stream:
+        if len(stream.shape) != 1 or stream.dtype.kind not in "iu" or not stream.shape[0]:
+            raise RefusedError(f"it is {stream.shape} {stream.dtype}, expected are whole numbers")
+        if stream.shape[0] > limit + 1:
+            raise RefusedError(f"it has {stream.shape[0]} rows, the store's splits have {limit}")
+        found = stream.take(stream.shape[0])
+    if len(shape) != 2:
+        raise RefusedError(f"features are {shape}, with {name} they are (positions, dim)")
+    # Compared before they are added up: sums of huge numbers wrap around.
+    if (found > shape[0]).any() or (found < 0).any():
+        raise RefusedError(f"{name}: they leave the {shape[0]} positions of features")
+    found = found.astype(np.int64)
+    offsets = np.cumsum([0, *found], dtype=np.int64) if name == "lengths" else found
+    if offsets[0] != 0 or offsets[-1] != shape[0] or (np.diff(offsets) < 0).any():
+        raise RefusedError(f"{name}: they do not divide the {shape[0]} positions of features")
+    if len(offsets) < 2:
+        raise RefusedError(f"{name}: there is no row")
+    return offsets

@@ -1,0 +1,234 @@
+"""Features in Parquet files, and the output folder of clip-retrieval."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from .arrays import npy_source
+from .source import (
+    MAX_GUID_BYTES,
+    MAX_ROW_BYTES,
+    RefusedError,
+    Rows,
+    Source,
+    check_form,
+    equal_rows,
+    rows_at_once,
+)
+
+EMBEDDING, TOKENS, GUID = "embedding", "tokens", "guid"
+_BUFFER = 1 << 20
+_FLOATS = {pa.float16(): np.float16, pa.float32(): np.float32, pa.float64(): np.float64}
+_FOLDERS = {"image": "img_emb", "text": "text_emb"}
+"""Of clip-retrieval, by modality."""
+_NAMES = ("image_path", "key")
+"""Columns of its metadata that name a row."""
+
+
+@contextlib.contextmanager
+def _table(path: Path, limit: int) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file of at most so many rows, none of it being read yet."""
+    try:
+        if not path.is_file():
+            raise RefusedError("it cannot be read: there is no such file")
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
+            if not 0 < file.metadata.num_rows <= limit:
+                raise RefusedError(
+                    f"it has {file.metadata.num_rows} rows, the store's splits have {limit}"
+                )
+            yield file
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
+        reason = str(error).partition("\n")[0][:300]
+        raise RefusedError(f"it cannot be read: {reason}") from error
+
+
+def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
+    """Columns ``guid`` and ``embedding`` or, where rows have positions, ``tokens``.
+
+    Args:
+        path: The file.
+        limit: More rows cannot belong to the store.
+        column: Holds the names in place of ``guid``.
+
+    Raises:
+        RefusedError: It has other columns.
+    """
+    column = column or GUID
+    with _table(path, limit) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        values = TOKENS if TOKENS in schema.names else EMBEDDING
+        if values not in schema.names:
+            raise RefusedError(
+                f"its columns are {', '.join(schema.names[:20])}; expected is {EMBEDDING}"
+            )
+        dtype, depth = _leaf(schema.field(values).type)
+        if dtype is None or depth != (2 if values == TOKENS else 1):
+            kind = "lists of lists" if values == TOKENS else "lists"
+            raise RefusedError(
+                f"{values} is {schema.field(values).type}, expected are {kind} of floats"
+            )
+        count = _leaf_values(file, values)
+        each = max(1, -(-count // rows))
+        guids = _names(file, column)
+        dim = _dim(file, values)
+    check_form((rows, dim), dtype)
+    if values == EMBEDDING and count > 2 * rows * dim:  # of which few bytes could claim many
+        raise RefusedError(f"{values} claims {count} numbers in {rows} rows of {dim}")
+    if each * dtype.itemsize > MAX_ROW_BYTES:
+        raise RefusedError(f"{values} claims {count} numbers in {rows} rows: too many")
+    step = rows_at_once(each * dtype.itemsize)
+
+    def pieces() -> Iterator[Rows]:
+        with _table(path, limit) as file:
+            for batch in file.iter_batches(step, columns=[values], use_threads=False):
+                yield _rows_of(batch.column(0), dim, tokens=values == TOKENS)
+
+    return Source(path, rows, dim, values == TOKENS, dtype, guids, pieces)
+
+
+def _leaf(kind: pa.DataType) -> tuple[np.dtype[Any] | None, int]:
+    """Type of the numbers within lists, None where there are none, and depth of the lists."""
+    depth = 0
+    while _is_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    found = _FLOATS.get(kind)
+    return (None if found is None else np.dtype(found)), depth
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _leaf_values(file: pq.ParquetFile, name: str) -> int:
+    """Numbers that a column claims to have."""
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return sum(c.num_values for c in chunks if c.path_in_schema.partition(".")[0] == name)
+
+
+def _names(file: pq.ParquetFile, column: str) -> list[str]:
+    """A column of names."""
+    if column not in file.schema_arrow.names:
+        raise RefusedError(
+            f"it has no column {column}, but {', '.join(file.schema_arrow.names[:20])}; "
+            "name one with --guid-column"
+        )
+    kind = file.schema_arrow.field(column).type
+    types = pa.types
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
+        raise RefusedError(f"{column} is {kind}, expected are names")
+    found: list[str] = []
+    for batch in file.iter_batches(4096, columns=[column], use_threads=False):
+        names = batch.column(0)
+        if names.null_count:
+            raise RefusedError(f"{column} lacks names")
+        texts = names.cast(pa.large_string())
+        if (pc.max(pc.binary_length(texts)).as_py() or 0) > MAX_GUID_BYTES:
+            raise RefusedError(f"{column}: a name is too long")
+        found += texts.to_pylist()
+    return found
+
+
+def _dim(file: pq.ParquetFile, values: str) -> int:
+    """Features of the first vector that there is."""
+    for batch in file.iter_batches(1, columns=[values], use_threads=False):
+        vector = batch.column(0)
+        if values == TOKENS:
+            vector = vector.flatten()
+        lengths = pc.list_value_length(vector).drop_null()
+        if len(lengths) and lengths[0].as_py():
+            return int(lengths[0].as_py())
+    raise RefusedError(f"{values} has no features at all")
+
+
+def _rows_of(column: pa.Array, dim: int, *, tokens: bool) -> Rows:
+    """Rows of lists of numbers; those that do not fit are named, and are one position of zeros."""
+    if not tokens and not column.null_count:
+        lengths = pc.list_value_length(column)
+        if pc.all(pc.equal(lengths, dim)).as_py():
+            return equal_rows(_numbers(column).reshape(-1, dim))
+    dtype = _leaf(column.type)[0]
+    bad: dict[int, str] = {}
+    parts: list[np.ndarray] = []
+    for row in range(len(column)):
+        found = column[row]
+        vectors = found.values if tokens and found.is_valid else column.slice(row, 1)
+        lengths = pc.fill_null(pc.list_value_length(vectors), 0)
+        wrong = [length for length in pc.unique(lengths).to_pylist() if length != dim]
+        if not found.is_valid or not len(vectors):
+            bad[row] = "it has no features"
+        elif wrong:
+            bad[row] = f"it has {wrong[0]} features, the first row has {dim}"
+        if row in bad:
+            parts.append(np.zeros((1, dim), dtype))
+            continue
+        parts.append(_numbers(vectors).reshape(-1, dim))
+    offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return Rows(np.concatenate(parts), offsets, bad)
+
+
+def _numbers(lists: pa.Array) -> np.ndarray:
+    """The numbers in lists, back to back; missing ones are NaN."""
+    return np.asarray(lists.flatten().to_numpy(zero_copy_only=False))
+
+
+def clip_retrieval_sources(
+    folder: Path, modality: str, limit: int, column: str | None = None
+) -> list[Source]:
+    """What ``clip-retrieval inference`` writes: ``img_emb``, ``text_emb`` and ``metadata``.
+
+    Args:
+        folder: Its output folder.
+        modality: Which of the embeddings.
+        limit: More rows cannot belong to the store.
+        column: Of the metadata, holds the names; default: the stem of ``image_path``, or ``key``.
+
+    Raises:
+        RefusedError: It is no such folder.
+    """
+    name = _FOLDERS[modality]
+    arrays = _numbered(folder / name, f"{name}_", ".npy")
+    tables = _numbered(folder / "metadata", "metadata_", ".parquet")
+    if not arrays or arrays.keys() != tables.keys():
+        raise RefusedError(
+            f"it has {len(arrays)} files {name}/{name}_N.npy and {len(tables)} "
+            "metadata/metadata_N.parquet; expected is one of each for every N"
+        )
+    sources = []
+    for number in sorted(arrays, key=int):
+        source = npy_source(arrays[number])
+        try:
+            guids = _metadata_names(tables[number], limit, column)
+        except RefusedError as error:
+            raise RefusedError(f"metadata/{tables[number].name}: {error}") from error
+        if len(guids) != source.rows:
+            raise RefusedError(
+                f"{arrays[number].name} has {source.rows} rows, {tables[number].name} {len(guids)}"
+            )
+        sources.append(replace(source, guids=guids))
+    return sources
+
+
+def _numbered(folder: Path, start: str, end: str) -> dict[str, Path]:
+    pattern = re.compile(rf"{re.escape(start)}(\d{{1,9}}){re.escape(end)}")
+    names = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {match[1]: path for path in names if (match := pattern.fullmatch(path.name))}
+
+
+def _metadata_names(path: Path, limit: int, column: str | None) -> list[str]:
+    with _table(path, limit) as file:
+        chosen: Sequence[str] = (column,) if column else _NAMES
+        found = next((name for name in chosen if name in file.schema_arrow.names), chosen[0])
+        names = _names(file, found)
+    return [PurePosixPath(name).stem for name in names] if found == "image_path" else names
