@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.console import print_result, say
-from mmsa_cache.errors import DeviceError
+from mmsa_cache.errors import DeviceError, SettingsError
 
 from .options import ENCODERS, MODELS, Workers
+from .output import show_table
 from .verb import Call, verb
 
 app = typer.Typer(help="Measure speed side by side, in one run.", no_args_is_help=True)
@@ -59,6 +60,43 @@ def bench_search(
     from mmsa_cache.compose.session import Session
 
     call.figures(measure(Session(call.settings()), study, trials, workers))
+
+
+@app.command("store")
+@verb()
+def bench_store(
+    call: Call,
+    rows: Annotated[
+        str, typer.Option(help="Rows of each store, as N,N,…", metavar="N,N,…")
+    ] = "10000,100000,1000000",
+) -> None:
+    """How opening, memory and training grow with a store's rows; on generated features."""
+    from mmsa_cache.compose.bench_store import bench_store as measure
+
+    found = measure(_counts(rows))
+    if call.printed(found):
+        return
+    say("Note: generated features; the lines with × are multiples of the line before.")
+    lines: list[dict[str, str]] = []
+    for size, growth in zip(found.sizes, [{}, *found.growth], strict=True):
+        record = size.model_dump()
+        if growth:
+            lines.append({key: f"×{growth[key]:.3g}" if key in growth else "" for key in record})
+        lines.append(
+            {
+                key: f"{value:.4g}" if isinstance(value, float) else str(value)
+                for key, value in record.items()
+            }
+        )
+    show_table(lines, list(lines[0]))
+
+
+def _counts(text: str) -> list[int]:
+    """``"200,400"`` → ``[200, 400]``"""
+    counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if min(counts) < 1:
+        raise SettingsError(f"--rows {text!r} is no list of counts.", "Write it as --rows 200,400.")
+    return counts
 
 
 @app.command("gpu")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.store.encoder import StoredEncoder
