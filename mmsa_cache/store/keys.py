@@ -90,5 +90,9 @@ class _Sorted:
     def places_of(self, values: NDArray[np.bytes_]) -> NDArray[np.int64]:
         if not len(self.values):
             return np.full(len(values), -1)
-        near = np.searchsorted(self.values, values).clip(max=len(self.values) - 1)
-        return np.where(self.values[near] == values, self.places[near], -1)
+        order = np.argsort(values)  # in order they are found without leaving the cache
+        wanted = values[order]
+        near = np.searchsorted(self.values, wanted).clip(max=len(self.values) - 1)
+        places = np.empty(len(values), np.int64)
+        places[order] = np.where(self.values[near] == wanted, self.places[near], -1)
+        return places

@@ -146,15 +146,17 @@ class FeatureWriter:
             if not self._known <= self._index.entries.keys():
                 self._keys, self._known = KeyTable(), set()  # merged, or removed, by somebody
             try:
-                for entry in self._index.entries.values():
-                    if entry.name not in self._known:
-                        self._keys.add(self._map(entry).keys)
-                        self._known.add(entry.name)
+                for name in [n for n in self._index.entries if n not in self._known]:
+                    self._note(name, self._map(self._index.entries[name]).keys)
             except DamagedCacheError:
                 if not self._index.changed():  # else it was merged just now
                     raise
             else:
                 return
+
+    def _note(self, name: str, keys: Keys) -> None:
+        self._keys.add(keys)
+        self._known.add(name)
 
     def _map(self, entry: ShardEntry) -> Shard:
         path = self.folder / entry.file
@@ -199,11 +201,14 @@ class FeatureWriter:
             new = ~self.has(shard.keys)
             if new.all():
                 self._seal(temporary, entry)
+                self._note(entry.name, shard.keys)
                 return entry.rows
             if not new.any():
                 return 0
-            with self._written([shard.take(np.flatnonzero(new))]) as (rest, fewer):
+            left = shard.take(np.flatnonzero(new))
+            with self._written([left]) as (rest, fewer):
                 self._seal(rest, fewer)
+            self._note(fewer.name, left.keys)
             return fewer.rows
 
     @contextlib.contextmanager
