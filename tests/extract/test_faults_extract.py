@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from mmsa_cache.store.index import INDEX, Index
 from tests.support import many_pairs
 from tests.support.fork_server import ForkServer
 from tests.support.pairs import make_pairs
-from tests.support.sealed import sealed
+from tests.support.rows import rows_of
 from tests.support.tally import Tally
 
 PAIRS = 40
@@ -52,41 +53,54 @@ batch_size = 4
     server.close()
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """All but locks, which stay."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
-    }
+Rows = dict[tuple[str, bytes], tuple[str, bytes, bytes]]
+"""By the name of the encoder's folder and the row's key."""
 
 
-def all_sealed(folder: Path) -> dict[str, tuple[int, int, int]]:
-    return {
-        f"{cache.parent.relative_to(folder)}/{name}": seen
-        for cache in folder.glob("*/*/*/shard-00000.h5")
-        for name, seen in sealed(cache.parent).items()
-    }
+def indexes(root: Path) -> list[Path]:
+    return sorted(root.glob(f"features/*/*/{INDEX}"))
+
+
+def sealed(root: Path) -> Rows:
+    """Every sealed row of a store; none is there twice, no shard is damaged."""
+    found: Rows = {}
+    for index in indexes(root):
+        found |= {(index.parent.name, key): row for key, row in rows_of(index.parent).items()}
+    return found
+
+
+def changes(root: Path) -> int:
+    """Lines of all indexes: shards that were sealed or merged."""
+    return sum(path.read_bytes().count(b"\n") for path in indexes(root))
+
+
+def check_whole(root: Path, wanted: Rows) -> None:
+    """A finished store holds these rows, and nothing that was left over."""
+    assert sealed(root) == wanted
+    assert len(list(root.glob("data/*.parquet"))) == 2
+    assert not list(root.rglob(".tmp-*"))
+    named = {f"{name}.h5" for index in indexes(root) for name in Index.read(index.parent).entries}
+    assert {path.name for path in root.rglob("*.h5")} == named
 
 
 @pytest.fixture(scope="module")
-def whole(server: ForkServer) -> tuple[dict[str, bytes], float]:
-    """The files of an uninterrupted extraction, and its seconds."""
+def whole(server: ForkServer) -> tuple[Rows, float]:
+    """The rows of an uninterrupted extraction, and its seconds."""
     started = time.monotonic()
     assert server.run("extract", "--split", "all", "--cache", "whole") == 0, server.log.read_text()
-    return files(server._folder / "whole"), time.monotonic() - started
+    return sealed(server._folder / "whole"), time.monotonic() - started
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.faults)])
 def test_kills_at_random_moments_lose_nothing(
-    server: ForkServer, whole: tuple[dict[str, bytes], float], kills: int, tally: Tally
+    server: ForkServer, whole: tuple[Rows, float], kills: int, tally: Tally
 ) -> None:
     wanted, seconds = whole
     target = server._folder / "killed"
     shutil.rmtree(target, ignore_errors=True)
     chance = random.Random(0)
     done = finished = most = 0
-    before: dict[str, tuple[int, int, int]] = {}
+    before: Rows = {}
     # On a busy machine six kills can all come before the first shard is sealed: then some more.
     while done < kills or (not most and done < 20 * kills):
         pid = server.start("extract", "--split", "all", "--cache", "killed")
@@ -94,29 +108,28 @@ def test_kills_at_random_moments_lose_nothing(
         os.kill(pid, signal.SIGKILL)
         code = server.wait(pid)
         assert code in (0, -signal.SIGKILL), server.log.read_text()[-3000:]
-        now = all_sealed(target) if target.exists() else {}
-        assert before.items() <= now.items(), "a sealed shard was lost or made again"
+        now = sealed(target)
+        assert before.items() <= now.items() <= wanted.items(), "a row was lost or changed"
         before = now
         if code:
             done += 1
             most = max(most, len(now))
             continue
-        assert files(target) == wanted
+        check_whole(target, wanted)
         finished += 1
         before = {}
         shutil.rmtree(target)
     assert server.run("extract", "--split", "all", "--cache", "killed") == 0
-    assert before.items() <= all_sealed(target).items()
-    assert files(target) == wanted
-    assert most, "no kill came after a shard was sealed"
-    tally("kill -9 of extraction at a random moment", done, f"same bytes, {finished + 1} caches")
+    check_whole(target, wanted)
+    assert most, "no kill came after a row was sealed"
+    tally("kill -9 of extraction at a random moment", done, f"same rows, {finished + 1} stores")
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_is_clean(
     server: ForkServer,
-    whole: tuple[dict[str, bytes], float],
+    whole: tuple[Rows, float],
     number: signal.Signals,
     times: int,
     tally: Tally,
@@ -124,7 +137,7 @@ def test_an_interruption_is_clean(
     wanted, _ = whole
     target = server._folder / f"interrupted-{number}"
     chance = random.Random(number)
-    half = sum(name.endswith(".h5") for name in wanted) // 2
+    half = changes(server._folder / "whole") // 2
     done = late = 0
     while done < times:
         shutil.rmtree(target, ignore_errors=True)
@@ -132,13 +145,13 @@ def test_an_interruption_is_clean(
         pid = server.start("extract", "--split", "all", "--cache", target.name)
         shards = chance.randint(1, half)
         deadline = time.monotonic() + 60
-        while len(list(target.glob("*/*/*/shard-*.h5"))) < shards:
+        while changes(target) < shards:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         os.kill(pid, number)
         code = server.wait(pid)
         if code == 0 and not late:  # it had ended before the signal came
-            assert files(target) == wanted
+            check_whole(target, wanted)
             late += 1
             continue
         assert code == 130
@@ -146,30 +159,28 @@ def test_an_interruption_is_clean(
         text = server.said(said)
         assert "Stopped. Finished work is kept" in text
         assert "Traceback" not in text
-        before = all_sealed(target)
+        assert sealed(target).items() <= wanted.items()
         assert server.run("extract", "--split", "all", "--cache", target.name) == 0
-        assert before.items() <= all_sealed(target).items()
-        assert files(target) == wanted
-        assert not list(target.rglob(".tmp-*"))
+        check_whole(target, wanted)
     tally(f"{number.name} of extraction", times, "exit 130, resumed, no temporary files")
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.faults)])
 def test_two_extractions_at_once_make_each_row_once(
-    server: ForkServer, whole: tuple[dict[str, bytes], float], times: int, tally: Tally
+    server: ForkServer, whole: tuple[Rows, float], times: int, tally: Tally
 ) -> None:
     for number in range(times):
         name = f"two-{number}"
         pids = [server.start("extract", "--split", "all", "--cache", name) for _ in range(2)]
         assert [server.wait(pid) for pid in pids] == [0, 0], server.log.read_text()[-3000:]
-        assert files(server._folder / name) == whole[0]
+        check_whole(server._folder / name, whole[0])
         shutil.rmtree(server._folder / name)
-    tally("two extractions of one output at once", times, "both exit 0, same bytes")
+    tally("two extractions of one output at once", times, "both exit 0, same rows")
 
 
 @pytest.mark.counted
 def test_a_full_disk_ends_extraction_with_a_message(
-    server: ForkServer, whole: tuple[dict[str, bytes], float], tally: Tally
+    server: ForkServer, whole: tuple[Rows, float], tally: Tally
 ) -> None:
     folder = server._folder / "small"
     folder.mkdir()
@@ -188,12 +199,11 @@ def test_a_full_disk_ends_extraction_with_a_message(
         assert "the same command resumes" in text.replace("\n", " ")
         assert "Traceback" not in text
         assert not list(folder.rglob(".tmp-*"))
-        before = all_sealed(folder)
+        before = sealed(folder)
         assert before
         subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
         assert server.run("extract", "--split", "all", "--cache", "small") == 0
-        assert before.items() <= all_sealed(folder).items()
-        assert files(folder) == whole[0]
+        check_whole(folder, whole[0])
     finally:
         subprocess.run(["umount", str(folder)], check=True)
     tally("extraction onto a full disk (tmpfs)", 1, "exit 5, resumed when there was room")
@@ -211,10 +221,11 @@ def test_a_picture_that_changes_meanwhile_is_refused(server: ForkServer, tmp_pat
     sample = read_split(tmp_path / "posts", "train")[0]
     settings = load_settings(folder=server._folder, environ={})
     reader = reader_of(resolve_encoder(settings, "image"), 0)
-    reader(Row(sample, 0))
+    row = Row(sample, 0, bytes(16))
+    reader(row)
     sample.image_path.write_bytes((tmp_path / "posts/pairs/1.jpg").read_bytes())
     with pytest.raises(DataError, match=r"0\.jpg: was changed after the data was read"):
-        reader(Row(sample, 0))
+        reader(row)
 
 
 @pytest.mark.faults

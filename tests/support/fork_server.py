@@ -20,13 +20,15 @@ from tests.support.faulty import fork
 def main() -> None:
     import torch
 
+    from extract import publisher
     from extract.encoders.compat import prepare_torchvision
     from mmsa_cache.cli import main as cli
-    from mmsa_cache.compose import extract as verb_extract
+    from mmsa_cache.compose import extract, reading  # noqa: F401  (what the verb needs)
 
     torch.set_num_threads(1)
+    publisher.GATHERED_SECONDS = 0.0  # windows are sealed one by one, as of a slow encoder
     prepare_torchvision()
-    verb_extract._import_libraries()
+    reading._import_libraries()
     import transformers
 
     for name in ("AutoConfig", "AutoModel", "AutoTokenizer", "BertModel"):

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from contextlib import nullcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from extract.plan import Job, Row, plan_rows
 from mmsa_cache.compose.encoders import resolve_encoder
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.store.reader import open_shards
-from mmsa_cache.store.writer import CacheWriter
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.writer import FeatureWriter
 
 SHARES = (10, 50, 100)
 
@@ -49,16 +50,17 @@ def look() -> tuple[int, int]:
 def main() -> None:
     folder, pairs = Path(sys.argv[1]), int(sys.argv[2])
     settings, device = load_settings(), torch.device("cpu")
-    samples = [Sample(str(i), i % 3, text(i), Path(f"{i}.jpg"), "", "") for i in range(pairs)]
-    rows = plan_rows(samples, {})
+    hashes = (sha256(str(i).encode()).hexdigest() for i in range(pairs))
+    samples = [Sample(str(i), i % 3, text(i), None, h, h) for i, h in enumerate(hashes)]
     record: dict[str, list[Any]] = {}
     for modality in ("text", "image"):
-        encoder = resolve_encoder(settings, modality).load(device)
+        spec = resolve_encoder(settings, modality)
+        rows = plan_rows(samples, {}, "none", modality)
 
         def read(row: Row, modality: str = modality) -> tuple[Any, str]:
             number = int(row.sample.guid)
             if modality == "text":
-                return row.sample.text, ""
+                return text(number), ""
             return decode(picture(number), f"{number}.jpg", None), ""
 
         looks: list[Any] = []
@@ -70,11 +72,12 @@ def main() -> None:
             if len(looks) < len(SHARES) and 100 * done >= SHARES[len(looks)] * pairs:
                 looks.append((SHARES[len(looks)], *look()))
 
-        writer = CacheWriter(folder / modality, {"of": "generated"}, len(rows))
-        with writer.lock(lambda: None):
-            job = Job(rows, read, encoder, writer, lambda a=advance: nullcontext(a))
+        writer = FeatureWriter(folder, StoredEncoder.of(spec.identity))
+        with writer.claim(lambda: None):
+            watch = lambda a=advance: nullcontext(a)  # noqa: E731
+            job = Job(rows, read, spec.load(device), writer, watch=watch)
             extract([job], device, shard_rows=256, batch_size=64)
-        assert sum(len(shard.guids) for shard in open_shards(folder / modality)) == pairs
+        assert writer.rows == job.computed == pairs
         record[modality] = looks
     print(json.dumps(record))
 

@@ -11,6 +11,8 @@ from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.writer import FeatureWriter
 from tests.support.shards import ENCODER, writer_of
 
+Rows = dict[bytes, tuple[str, bytes, bytes]]
+
 
 @contextmanager
 def claimed(root: Path, part: tuple[int, int] = (0, 1)) -> Iterator[FeatureWriter]:
@@ -24,8 +26,13 @@ def stored(root: Path) -> list[Shard]:
     return list(open_features(ENCODER.folder(root)).shards)
 
 
-def row_bytes(root: Path) -> dict[bytes, tuple[str, bytes, bytes]]:
-    """Operation and features of every row, by key; no row is there twice."""
+def row_bytes(root: Path) -> Rows:
+    """See `rows_of`."""
+    return rows_of(ENCODER.folder(root))
+
+
+def rows_of(folder: Path) -> Rows:
+    """Operation and features of every row of an encoder, by key; no row is there twice."""
     found = [
         (
             key.tobytes(),
@@ -35,7 +42,7 @@ def row_bytes(root: Path) -> dict[bytes, tuple[str, bytes, bytes]]:
                 shard.pooled[i].tobytes(),
             ),
         )
-        for shard in stored(root)
+        for shard in open_features(folder).shards
         for i, key in enumerate(shard.keys)
     ]
     assert len(dict(found)) == len(found)
