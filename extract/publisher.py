@@ -56,9 +56,10 @@ class Publisher:
 
     def _publish(self) -> None:
         started = time.perf_counter()
-        taken, self._taken = self._taken, []
-        if taken:
-            self._writer.publish(joined(taken))
+        if self._taken:
+            shard = joined(self._taken)
+            self._taken = []  # not held twice, and not tried again
+            self._writer.publish(shard)
         self._timings.write += time.perf_counter() - started
         self._since = time.monotonic()
 
