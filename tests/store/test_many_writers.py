@@ -1,0 +1,125 @@
+"""Many writers on one store, killed again and again, while others read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmsa_cache.errors import CacheNotFoundError
+from mmsa_cache.store import writer as writer_module
+from mmsa_cache.store.index import Index
+from mmsa_cache.store.reader import open_features, verify_features
+from mmsa_cache.store.schema import Shard
+from tests.support.faulty import Deadly, fork
+from tests.support.shards import ENCODER, make_keys, rows_in, rows_of, writer_of
+from tests.support.tally import Tally
+
+WRITERS, READERS = 4, 1
+ROWS, WINDOW, STEP = 80, 8, 5
+"""Windows of 8 rows that begin every 5 rows: most rows are in two."""
+KEYS = make_keys(0, ROWS)
+
+
+def window(first: int) -> Shard:
+    """Rows whose content their numbers give, whatever window they are in."""
+    numbers = np.arange(first, min(first + WINDOW, ROWS))
+    lengths = numbers % 4 + 1
+    tokens = [
+        np.random.default_rng(number).standard_normal((length, 6)).astype(np.float16)
+        for number, length in zip(numbers.tolist(), lengths.tolist(), strict=True)
+    ]
+    return Shard(
+        KEYS[numbers],
+        [f"operation {number}" for number in numbers],
+        np.concatenate([[0], lengths.cumsum()]).astype(np.int64),
+        np.concatenate(tokens),
+        np.stack([block[:1] for block in tokens]),
+        ("first",),
+    )
+
+
+FIRSTS = range(0, ROWS, STEP)
+
+
+def write_all(root: Path, seed: int, kill_at: int = 0) -> None:
+    """Seals every window, in an order of its own; merges now and then."""
+    rng = np.random.default_rng(seed)
+    disk = Deadly(kill_at) if kill_at else None
+    writer = writer_of(root) if disk is None else writer_of(root, disk=disk)
+    with writer.claim(lambda: None, (seed % WRITERS, WRITERS)):
+        for number, first in enumerate(rng.permutation(np.array(FIRSTS)).tolist()):
+            shard = window(first)
+            if not writer.has(shard.keys).all():
+                writer.publish(shard)
+            if number % 7 == 6:
+                writer.finish()
+        writer.finish()
+
+
+def read_on(root: Path, expected: dict[bytes, tuple[str, bytes, bytes, bytes]]) -> None:
+    """Reads until there is a file ``stop``; whatever is there must be whole at every moment."""
+    folder, opened, before = ENCODER.folder(root), 0, 0
+    while not (root / "stop").exists() or not opened:
+        try:
+            features = open_features(folder, verify=opened % 2 == 0)
+        except CacheNotFoundError:
+            assert not before, "all rows were gone"
+            continue
+        found = rows_in(features.shards)
+        assert found.items() <= expected.items(), "a row has other bytes"
+        assert len(found) >= before, "a row was gone"
+        if opened % 4 == 3:
+            assert verify_features(folder) == []
+        opened, before = opened + 1, len(found)
+    (root / f"read-{os.getpid()}").write_text(str(opened))
+
+
+def ended(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("kills", [40, pytest.param(200, marks=pytest.mark.faults)])
+def test_killed_writers_and_readers_share_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int, tally: Tally
+) -> None:
+    monkeypatch.setattr(writer_module, "_MOST_SMALL", 3)
+    write_all(tmp_path / "alone", 0)
+    expected = rows_of(ENCODER.folder(tmp_path / "alone"))
+    assert set(expected) == {key.tobytes() for key in KEYS}
+    rng = np.random.default_rng(kills)
+    done = rounds = 0
+    while done < kills:
+        root = tmp_path / f"store-{rounds}"
+        root.mkdir()
+        readers = [fork(lambda r=root: read_on(r, expected)) for _ in range(READERS)]  # type: ignore[misc]
+        for _ in range(10):  # of which each begins where the killed ones were
+            seeds = rng.integers(0, 1000, WRITERS) * WRITERS + np.arange(WRITERS)
+            steps = rng.integers(1, 60, WRITERS)
+            pids = [
+                fork(lambda r=root, s=seed, k=step: write_all(r, s, k))  # type: ignore[misc]
+                for seed, step in zip(seeds.tolist(), steps.tolist(), strict=True)
+            ]
+            time.sleep(rng.uniform(0, 0.05))
+            os.kill(pids[0], signal.SIGKILL)  # in the middle of anything
+            codes = [ended(pid) for pid in pids]
+            assert set(codes) <= {0, -signal.SIGKILL}
+            done += codes.count(-signal.SIGKILL)
+        pids = [fork(lambda r=root, s=seed: write_all(r, s)) for seed in range(WRITERS)]  # type: ignore[misc]
+        assert [ended(pid) for pid in pids] == [0] * WRITERS
+        (root / "stop").touch()
+        assert [ended(pid) for pid in readers] == [0] * READERS
+        folder = ENCODER.folder(root)
+        assert rows_of(folder) == expected
+        assert verify_features(folder) == []
+        write_all(root, 0)  # whose claim removes what the killed ones left
+        assert not list(root.rglob(".tmp-*"))
+        named = set(Index.read(folder).entries)
+        assert {path.stem for path in folder.glob("*.h5")} == named
+        assert sum(int(path.read_text()) for path in root.glob("read-*")) > 4
+        rounds += 1
+    tally("kills of 4 writers on one store", done, "every row once, bytes of a single writer")
