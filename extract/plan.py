@@ -143,6 +143,8 @@ class Job:
     """Entered while this job is worked on; its value is called with rows just encoded."""
     notice: Callable[[str], None] = lambda text: None
     """Called once if the batches had to be halved."""
+    wanted: int = 0
+    """Rows of the part, without those that a job before wants."""
     computed: int = 0
     """Rows of the part that were encoded."""
     there: int = 0
@@ -170,6 +172,7 @@ class Job:
         sealed = self.writer.has(self.rows.keys)
         every = np.arange(len(self.rows))
         own = (every // shard_rows) % parts == number
+        self.wanted = int((own & ~twins).sum())
         self.there = int((own & sealed & ~twins).sum())
         rows = every[own & ~sealed & ~twins]
         cuts = np.flatnonzero(np.diff(rows // shard_rows)) + 1

@@ -153,8 +153,8 @@ class _Target:
     def watch(self) -> Iterator[Callable[[int], None]]:
         """Shows progress; measures from the end of the features before to its own."""
         started = time.monotonic()
-        there = int(self.writer.has(self.rows.keys).sum())
-        with progress(self.title, len(self.rows), "rows", there) as advance:
+        total, there = (self.job.wanted, self.job.there) if self.job else (0, 0)
+        with progress(self.title, total, "rows", there) as advance:
             yield lambda count: advance(count, "")
         self.seconds = time.monotonic() - started
 

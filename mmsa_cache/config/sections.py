@@ -52,8 +52,8 @@ class DataSettings(Section):
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_classes)] = None
     """Class names in the order of their codes. Default: the three sentiments; of a table that has
     none of them among its labels, its labels in alphabetical order."""
-    rehash: bool = False
-    """Whether files are read again that did not change since they were last hashed."""
+    rehash: bool = Field(default=False, exclude=True)
+    """Of one command, not kept: whether files are read again that did not change since they were last hashed."""
     note: str | None = None
     """Shown wherever figures from this data are ("synthetic data")."""
 

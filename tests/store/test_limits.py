@@ -208,9 +208,7 @@ def test_a_permission_is_not_called_a_limit(
     write(tmp_path)
     scarce = Scarce(1, PermissionError(errno.EACCES, "Permission denied"))
     monkeypatch.setattr(os, "open", scarce(os.open))
-    with pytest.raises(
-        DamagedCacheError, match=r"json cannot be read: Permission denied\."
-    ):
+    with pytest.raises(DamagedCacheError, match=r"json cannot be read: Permission denied\."):
         USES["open"](tmp_path)
 
 
