@@ -12,7 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli.main import app
-from mmsa_cache.store.reader import open_shards
+from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.store.encoder import FEATURES
+from mmsa_cache.store.index import INDEX
+from mmsa_cache.store.keys import content_keys
+from mmsa_cache.store.listing import list_features
+from mmsa_cache.store.reader import open_features
 
 TAGS = ["positive", "neutral", "negative"]
 ROWS = [f"{n}" for n in range(3)] + ["odd"] + [f"{n}" for n in range(3, 6)]
@@ -20,15 +25,19 @@ WORDS = ["good day", "bad sea", "plain rain", "sun sea", "good rain", "bad sun",
 GOOD = [guid for guid in ROWS if guid != "odd"]
 
 
-def features(cache: Path) -> dict[tuple[str, str], tuple[bytes, bytes]]:
-    """The bytes of every row's features, by modality and guid."""
+def features(cache: Path, split: str = "train") -> dict[tuple[str, str], tuple[bytes, bytes]]:
+    """The bytes of every original's features, by modality and guid."""
     found = {}
-    for manifest in cache.glob("*/*/*/manifest.json"):
-        for shard in open_shards(manifest.parent, verify=False):
-            for row, guid in enumerate(shard.guids):
-                tokens = shard.tokens[shard.offsets[row] : shard.offsets[row + 1]]
-                key = (manifest.parent.parent.name, guid)
-                found[key] = (tokens.tobytes(), shard.pooled[row].tobytes())
+    _, samples = read_split(path_of(cache, split))
+    for stored in list_features(cache):
+        opened = open_features(stored.folder, verify=False)
+        places = opened.places(content_keys(samples.digests(stored.modality)))
+        for guid, place in zip(samples.guids, places.tolist(), strict=True):
+            assert place >= 0, f"{stored.folder} has no row of {guid}"
+            number = int(np.searchsorted(opened.starts, place, side="right")) - 1
+            shard, row = opened.shards[number], place - int(opened.starts[number])
+            tokens = shard.tokens[shard.offsets[row] : shard.offsets[row + 1]]
+            found[stored.modality, guid] = (tokens.tobytes(), shard.pooled[row].tobytes())
     return found
 
 
@@ -68,9 +77,9 @@ def saved(image: Image.Image, kind: str = "JPEG", **how: Any) -> bytes:
 
 
 def sealed(cache: Path) -> dict[str, bytes]:
-    """The shards and manifests of all caches."""
+    """The shards and indexes of all features."""
     return {
         str(path.relative_to(cache)): path.read_bytes()
-        for pattern in ("*/*/*/shard-*", "*/*/*/manifest.json")
-        for path in cache.glob(pattern)
+        for pattern in ("*.h5", INDEX)
+        for path in cache.glob(f"{FEATURES}/*/*/{pattern}")
     }
