@@ -80,16 +80,23 @@ def missing(
         return CacheNotFoundError(
             f"There are no {modality} features in {root}.", f"Run mmsa extract{own}."
         )
-    asked = ", ".join(
-        f"{section} {key} = {value!r}"
-        for (section, key), value in _explicit(settings, modality, name).items()
-    )
+    called = "" if name == DEFAULT_ENCODER else f" {name}"
     return CacheNotFoundError(
-        f"{root} holds no features of the {modality} encoder "
-        f"{name + ' ' if name != DEFAULT_ENCODER else ''}that is set ({asked or 'no key'}).",
+        f"{root} holds no features of the {modality} encoder{called} that is set.",
         f"Run mmsa extract{own} with these settings, or leave them out to use what is there.",
-        [f"it holds {encoder.identity.label}" for encoder in encoders],
+        [_contradiction(settings, encoder, modality, name) for encoder in encoders],
     )
+
+
+def _contradiction(settings: Settings, encoder: StoredEncoder, modality: str, name: str) -> str:
+    wanted = _explicit(settings, modality, name)
+    differ = [
+        f"[{section}] {key}: {value!r} is set, the store has {have!r}"
+        for (section, key), value in wanted.items()
+        if not _equal(key, value, have := _stored(encoder, section, key, value))
+    ]
+    called = f"it is called {', '.join(encoder.names)} there"
+    return f"it holds {encoder.identity.label}; {'; '.join(differ) or called}"
 
 
 def is_named(settings: Settings, modality: str, name: str) -> bool:
@@ -142,14 +149,24 @@ def _fits(encoder: StoredEncoder, modality: str, wanted: Mapping[tuple[str, str]
 
 def _has(encoder: StoredEncoder, place: tuple[str, str], value: Any) -> bool:
     section, key = place
+    return _equal(key, value, _stored(encoder, section, key, value))
+
+
+def _stored(encoder: StoredEncoder, section: str, key: str, value: Any) -> Any:
+    """What an encoder has of a key that is set to a value."""
     fields = encoder.identity.fields
     if section == "extract":
-        both = {value, fields.get(key)}
-        return len(both) == 1 or (key == "tokens" and value != "none" and "keep" in both - {value})
-    told = encoder.told.get(section)
-    have = told.get(key) if isinstance(told, dict) else None
+        have = fields.get(key)
+        # Texts are kept whole where pictures are pooled.
+        whole = key == "tokens" and encoder.identity.modality == "text" and value != "none"
+        return value if whole and have == "keep" else have
     if key == "pool_layers" and isinstance(value, list):
-        return bool(fields.get(key, []) == value)
+        return fields.get(key, [])
+    told = encoder.told.get(section)
+    return told.get(key) if isinstance(told, dict) else None
+
+
+def _equal(key: str, value: Any, have: Any) -> bool:
     if key in _PLACES and isinstance(value, str) and isinstance(have, str):
         return Path(value).name == Path(have).name
     return bool(have == value)

@@ -14,16 +14,25 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.command import COMMAND, mmsa
+from mmsa_cache.store.index import INDEX
+from tests.support.command import COMMAND
 from tests.support.pairs import make_pairs
+from tests.support.rows import Rows, rows_of
+from tests.support.small_work import mmsa
 
 
-def shards(folder: Path) -> dict[str, bytes]:
+def files(folder: Path) -> dict[str, bytes]:
+    """All that a store has for other machines."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith(".lock")
+        if path.is_file() and not path.name.startswith(".")
     }
+
+
+def rows(folder: Path) -> dict[str, Rows]:
+    """The rows of every encoder."""
+    return {path.parent.name: rows_of(path.parent) for path in folder.rglob(INDEX)}
 
 
 def test_extract_says_what_it_made(extracted: list[dict[str, object]]) -> None:
@@ -37,10 +46,14 @@ def test_extract_says_what_it_made(extracted: list[dict[str, object]]) -> None:
     assert extracted[0]["rows"] == extracted[1]["rows"]
     assert int(str(extracted[0]["rows"])) > 120
     assert extracted[2]["rows"] == 12
+    for record in extracted:
+        assert record["rows_computed"] == record["rows"]
+        assert record["rows_already_there"] == record["rows_shared"] == 0
+    assert extracted[0]["directory"] == extracted[2]["directory"], "splits share their features"
 
 
 def test_second_extract_does_nothing(work: Path, extracted: list[dict[str, object]]) -> None:
-    before = shards(work / "cache")
+    before = files(work / "cache")
     result = mmsa(work, "extract", "--split", "all", "--json")
     assert result.stderr.count("nothing to do") == 4
     said = [line for line in result.stderr.splitlines() if line.startswith("Data: ")]
@@ -50,16 +63,20 @@ def test_second_extract_does_nothing(work: Path, extracted: list[dict[str, objec
     ]
     assert "12 rows kept (12 unlabelled), 0 of them merged" in said[1]
     assert "0 dropped" in said[1]
-    assert shards(work / "cache") == before
+    assert files(work / "cache") == before
 
 
-def test_changed_setting_is_named(work: Path, extracted: list[dict[str, object]]) -> None:
-    result = mmsa(work, "search", "--study", "quick", "--seed", "5", code=4)
-    assert "weights: the cache has random:47, wanted is random:5" in result.stderr
+def test_changed_setting_is_named(
+    work: Path, extracted: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMSA_TEXT_MAX_TOKENS", "8")
+    result = mmsa(work, "search", "--study", "quick", code=4)
+    assert "[text] max_tokens: 8 is set, the store has 16" in result.stderr
+    assert "mmsa extract" in result.stderr
     assert "Data: " not in result.stderr  # said when the data was extracted
 
 
-def test_killed_extraction_resumes_byte_identical(
+def test_killed_extraction_resumes_to_the_same_rows(
     work: Path, extracted: list[dict[str, object]]
 ) -> None:
     target = work / "killed"
@@ -70,15 +87,20 @@ def test_killed_extraction_resumes_byte_identical(
         stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
-    while not list(target.rglob("shard-00001.h5")):
+    while not list(target.rglob(INDEX)):
         assert time.monotonic() < deadline, "no shard was published"
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(list(target.rglob("manifest.json"))) < 4
-    result = mmsa(work, "extract", "--split", "all", "--cache", str(target))
-    assert "resuming" in result.stderr
-    assert shards(target) == shards(work / "cache")
+    before, whole = rows(target), rows(work / "cache")
+    assert before
+    assert before != whole
+    assert all(found.items() <= whole[name].items() for name, found in before.items())
+    again = mmsa(work, "extract", "--split", "all", "--cache", str(target), "--json")
+    records = json.loads(again.stdout)
+    assert sum(r["rows_already_there"] for r in records) == sum(map(len, before.values()))
+    assert sum(r["rows_computed"] for r in records) > 0
+    assert rows(target) == whole
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +222,7 @@ def test_undecodable_pictures_are_all_named(work: Path, tmp_path: Path) -> None:
     make_pairs(tmp_path / "posts", 80)
     for guid in (3, 60):
         path = tmp_path / "posts/pairs" / f"{guid}.jpg"
-        path.write_bytes(path.read_bytes()[:300])
+        path.write_bytes(path.read_bytes()[: 300 + guid])  # equal files would be one row
     result = mmsa(
         work, "extract", "--data", str(tmp_path / "posts"), "--cache", str(tmp_path / "c"), code=3
     )
