@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
-
-import numpy as np
 
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.writer import FeatureWriter
@@ -57,9 +54,8 @@ class Publisher:
     def _publish(self) -> None:
         started = time.perf_counter()
         if self._taken:
-            shard = joined(self._taken)
-            self._taken = []  # not held twice, and not tried again
-            self._writer.publish(shard)
+            taken, self._taken = self._taken, []  # not tried again
+            self._writer.publish(*taken)
         self._timings.write += time.perf_counter() - started
         self._since = time.monotonic()
 
@@ -73,20 +69,3 @@ class Publisher:
         trace: TracebackType | None,
     ) -> None:
         self._publish()
-
-
-def joined(shards: Sequence[Shard]) -> Shard:
-    """The rows of several shards as one."""
-    if len(shards) == 1:
-        return shards[0]
-    lengths = np.concatenate([np.diff(shard.offsets) for shard in shards])
-    shared = [shard.shared for shard in shards if shard.shared is not None]
-    return Shard(
-        np.concatenate([shard.keys for shard in shards]),
-        [operation for shard in shards for operation in shard.operations],
-        np.concatenate([[0], np.cumsum(lengths)]),
-        np.concatenate([shard.tokens for shard in shards]),
-        np.concatenate([shard.pooled for shard in shards]),
-        shards[0].pools,
-        np.concatenate(shared) if shared else None,
-    )

@@ -53,7 +53,7 @@ class DataSettings(Section):
     """Class names in the order of their codes. Default: the three sentiments; of a table that has
     none of them among its labels, its labels in alphabetical order."""
     rehash: bool = Field(default=False, exclude=True)
-    """Of one command, not kept: whether files are read again that did not change since they were last hashed."""
+    """Whether files that did not change are read again; of one command, not kept."""
     note: str | None = None
     """Shown wherever figures from this data are ("synthetic data")."""
 

@@ -147,15 +147,16 @@ class FeatureWriter:
                 self._keys, self._known = KeyTable(), set()  # merged, or removed, by somebody
             try:
                 for name in [n for n in self._index.entries if n not in self._known]:
-                    self._note(name, self._map(self._index.entries[name]).keys)
+                    self._note(name, [self._map(self._index.entries[name])])
             except DamagedCacheError:
                 if not self._index.changed():  # else it was merged just now
                     raise
             else:
                 return
 
-    def _note(self, name: str, keys: Keys) -> None:
-        self._keys.add(keys)
+    def _note(self, name: str, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            self._keys.add(shard.keys)
         self._known.add(name)
 
     def _map(self, entry: ShardEntry) -> Shard:
@@ -181,11 +182,11 @@ class FeatureWriter:
         """Size of the sealed shards."""
         return self._index.bytes
 
-    def publish(self, shard: Shard) -> int:
-        """Seals rows, without those that another writer sealed meanwhile.
+    def publish(self, *shards: Shard) -> int:
+        """Seals rows as one shard, without those that another writer sealed meanwhile.
 
         Args:
-            shard: The rows, each once.
+            shards: The rows, each once.
 
         Returns:
             Rows that were sealed.
@@ -193,22 +194,22 @@ class FeatureWriter:
         Raises:
             DiskError: None was.
         """
-        with (
-            writing(self.folder),
-            self._written([shard]) as (temporary, entry),
-            self._lock(),
-        ):
-            new = ~self.has(shard.keys)
-            if new.all():
+        with writing(self.folder), self._written(shards) as (temporary, entry), self._lock():
+            new = [~self.has(shard.keys) for shard in shards]
+            if all(own.all() for own in new):
                 self._seal(temporary, entry)
-                self._note(entry.name, shard.keys)
+                self._note(entry.name, shards)
                 return entry.rows
-            if not new.any():
+            rest = [
+                shard.take(np.flatnonzero(own))
+                for shard, own in zip(shards, new, strict=True)
+                if own.any()
+            ]
+            if not rest:
                 return 0
-            left = shard.take(np.flatnonzero(new))
-            with self._written([left]) as (rest, fewer):
-                self._seal(rest, fewer)
-            self._note(fewer.name, left.keys)
+            with self._written(rest) as (smaller, fewer):
+                self._seal(smaller, fewer)
+            self._note(fewer.name, rest)
             return fewer.rows
 
     @contextlib.contextmanager

@@ -20,7 +20,7 @@ from extract.encoders.options import Options
 from extract.encoders.protocol import Encoded, Size
 from extract.engine import extract
 from extract.plan import Job, Row, RowPlan, plan_rows
-from extract.publisher import Publisher, joined
+from extract.publisher import Publisher
 from extract.shards import encode_rows
 from extract.streams import Timings
 from mmsa_cache.data.pairs import Sample
@@ -262,16 +262,16 @@ def test_windows_are_gathered_before_they_are_sealed(
     assert [len(shard) for shard in stored(tmp_path)] == [10, 5, 2]
 
 
-def test_joined_shards_hold_the_rows_of_each() -> None:
-    shards = [replace(s, shared=s.pooled[:, 0]) for s in SHARDS]
-    found = joined(shards)
-    assert joined(shards[:1]) is shards[0]
-    assert len(found) == 10
-    for shard, first in zip(shards, (0, 4, 8), strict=True):
-        part = found.take(np.arange(first, first + len(shard)))
-        for name in ("keys", "offsets", "tokens", "pooled", "shared"):
-            assert np.array_equal(getattr(part, name), getattr(shard, name))
-    assert joined(SHARDS).shared is None
+def test_shards_sealed_as_one_hold_the_rows_of_each(tmp_path: Path) -> None:
+    writer = FeatureWriter(tmp_path, ENCODER)
+    with writer.claim(lambda: None):
+        writer.publish(make_shard(4, 2, 9))
+        assert writer.publish(*SHARDS) == 8  # two rows were there
+    second = stored(tmp_path)[1]
+    for shard, at, own in zip(SHARDS, (0, 4, 6), ([0, 1, 2, 3], [2, 3], [0, 1]), strict=True):
+        part, kept = second.take(np.arange(at, at + len(own))), shard.take(np.array(own))
+        for name in ("keys", "offsets", "tokens", "pooled"):
+            assert np.array_equal(getattr(part, name), getattr(kept, name))
 
 
 def test_rows_without_a_store_have_their_keys() -> None:
