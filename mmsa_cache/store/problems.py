@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from mmsa_cache.errors import DamagedCacheError, DeviceError, MmsaError
+from mmsa_cache.errors import CacheError, DamagedCacheError, DeviceError, MmsaError
 
 REPAIR = "Delete the file and run mmsa extract: it computes the rows again."
 MISSING = "Run mmsa extract: it computes the rows of missing shards again."
@@ -18,11 +18,14 @@ def again(folder: Path) -> str:
 
 
 def unreadable(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
-    """The error of a file that could not be read: damage, or a limit of the system."""
+    """The error of a file that could not be read: damage, a limit or a permission."""
     reason = str(getattr(error, "strerror", None) or error)
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _EXHAUSTED):
         return exhausted(path, reason or "no memory")
-    return DamagedCacheError(f"{path} cannot be read: {reason}.", hint)
+    message = f"{path} cannot be read: {reason}."
+    if isinstance(error, PermissionError):
+        return CacheError(message, "Change its permissions, or run as its owner.")
+    return DamagedCacheError(message, hint)
 
 
 def exhausted(path: Path, reason: str) -> DeviceError:

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.errors import MmsaError
 from mmsa_cache.hashing import digest
-from mmsa_cache.store.manifest import MANIFEST
-from mmsa_cache.store.reader import open_shards
+from mmsa_cache.store.encoder import ENCODER as RECORD
+from mmsa_cache.store.index import INDEX, Change
+from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.shard_file import encode, map_shard
-from mmsa_cache.store.writer import CacheWriter
 from tests.support.faulty import forked
 from tests.support.reading import read_split
-from tests.support.shards import FIELDS, SHARDS
+from tests.support.shards import ENCODER, SHARDS, write
 from tests.support.tally import Tally
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -230,16 +231,6 @@ def test_study_files(tmp_path: Path, examples: int, tally: Tally) -> None:
     tally("fuzzed study files", examples, "own errors only, bounded memory")
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    writer = CacheWriter(tmp_path / "c", FIELDS, 10)
-    with writer.lock(lambda: None):
-        for shard in SHARDS:
-            writer.publish(shard)
-        writer.finish()
-    return tmp_path / "c"
-
-
 _TEXT = st.text("ab/.\0\ud800é", max_size=8)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | _TEXT,
@@ -249,36 +240,71 @@ json_values = st.recursive(
 
 
 @EXAMPLES
-def test_manifests(cache: Path, examples: int, tally: Tally) -> None:
-    path = cache / MANIFEST
+def test_indexes(tmp_path: Path, examples: int, tally: Tally) -> None:
+    """Also lines whose checksums fit, as whoever makes them up can see to."""
+    folder = write(tmp_path)
+    path = folder / INDEX
+    source = path.read_bytes()
+    lines = [json.loads(line)["change"] for line in source.splitlines()]
+
+    @st.composite
+    def changed(draw: Any) -> bytes:
+        raw = json.loads(json.dumps(lines))
+        for _ in range(draw(st.integers(1, 3))):
+            line = draw(st.sampled_from(raw))
+            place: Any = draw(st.sampled_from([line, line["add"]]))
+            if not isinstance(place, dict) or not isinstance(line["add"], dict):
+                break  # nothing is left to change in it
+            place[draw(st.sampled_from(sorted(place)))] = draw(json_values | known)
+        texts = [json.dumps(line, separators=(",", ":")) for line in raw]
+        sums = [zlib.crc32(text.encode()) for text in texts]
+        return "".join(
+            f'{{"change": {text}, "crc32": {number}}}\n'
+            for text, number in zip(texts, sums, strict=True)
+        ).encode()
+
+    names = [line["add"]["sha256"] for line in lines]
+    known = st.sampled_from([*names, *([name[:16]] for name in names), 4, 2, 1 << 40])
+
+    def work(content: bytes) -> None:
+        path.write_bytes(content)
+        open_features(folder)
+
+    fuzz(examples, mutated(source, Change().line()) | changed(), work)
+    tally("fuzzed indexes", examples, "own errors only, bounded memory")
+
+
+@EXAMPLES
+def test_records(tmp_path: Path, examples: int, tally: Tally) -> None:
+    folder = write(tmp_path)
+    path = folder / RECORD
     source = path.read_bytes()
 
     @st.composite
     def changed(draw: Any) -> bytes:
         raw = json.loads(source)
+        del raw["sha256"]
         for _ in range(draw(st.integers(1, 3))):
-            place: Any = draw(st.sampled_from([raw, raw["shards"][0], raw["fields"]]))
-            place[draw(st.sampled_from(sorted(place)))] = draw(json_values)
-            shards, fields = raw.get("shards"), raw.get("fields")
-            first = shards[0] if isinstance(shards, list) and shards else None
-            if not all(isinstance(part, dict) and part for part in (first, fields)):
+            place: Any = draw(st.sampled_from([raw, raw["fields"]]))
+            if not isinstance(place, dict) or not place or "fields" not in raw:
                 break  # nothing is left to change in it
-        return json.dumps(raw).encode()
+            place[draw(st.sampled_from(sorted(place)))] = draw(json_values)
+        return json.dumps(raw | {"sha256": digest(raw)}).encode()
 
     def work(content: bytes) -> None:
         path.write_bytes(content)
-        list(open_shards(cache))
+        open_features(folder)
 
     fuzz(examples, mutated(source) | changed(), work)
-    tally("fuzzed manifests", examples, "own errors only, bounded memory")
+    tally("fuzzed encoders' records", examples, "own errors only, bounded memory")
 
 
 @EXAMPLES
 def test_shards(tmp_path: Path, examples: int, tally: Tally) -> None:
     """In a process of its own with 1 GiB to spare: HDF5 is C, and a crash must not pass unseen."""
     path = tmp_path / "shard.h5"
-    code = digest(FIELDS)
-    source = encode(SHARDS[0], code)
+    code = ENCODER.fingerprint
+    source = bytes(encode([SHARDS[0]], code))
 
     @st.composite
     def changed(draw: Any) -> bytes:

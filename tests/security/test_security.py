@@ -31,6 +31,7 @@ from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.errors import (
     CacheError,
+    CacheNotFoundError,
     DamagedCacheError,
     DataError,
     MmsaError,
@@ -38,21 +39,19 @@ from mmsa_cache.errors import (
     SettingsError,
 )
 from mmsa_cache.features.batch import Dims
-from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.hashing import digest
-from mmsa_cache.store.listing import list_caches, remove_caches
-from mmsa_cache.store.manifest import MANIFEST, read_manifest
-from mmsa_cache.store.reader import open_shards, verify_cache
+from mmsa_cache.hashing import digest, file_sha256
+from mmsa_cache.store.encoder import ENCODER as RECORD
+from mmsa_cache.store.encoder import read_encoder
+from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
+from mmsa_cache.store.listing import list_features, remove_features
+from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.store.shard_file import encode, map_shard
-from mmsa_cache.store.writer import CacheWriter
 from tests.support import offline_predict
 from tests.support.fake_search import ORIGIN, run, start_thread
 from tests.support.made_up_run import config_of
 from tests.support.pairs import make_pairs
 from tests.support.reading import read_split
-from tests.support.shards import FIELDS, SHARDS, contents, make_shard, write
-
-DIGEST = digest(FIELDS)
+from tests.support.shards import ENCODER, SHARDS, contents, write
 
 
 class _Touch:
@@ -117,29 +116,29 @@ def _foreign_filter(file: h5py.File, outside: Path) -> None:
 
 
 def _references(file: h5py.File, outside: Path) -> None:
-    rows = len(file["guids"])
-    del file["guids"]
-    dataset = file.create_dataset("guids", (rows,), h5py.ref_dtype)
+    rows = len(file["operations"])
+    del file["operations"]
+    dataset = file.create_dataset("operations", (rows,), h5py.ref_dtype)
     dataset[:] = file["pooled"].ref
 
 
 def _strings_in_a_heap(file: h5py.File, outside: Path) -> None:
-    rows = len(file["guids"])
-    del file["guids"]
-    file.create_dataset("guids", data=["x"] * rows, dtype=h5py.string_dtype())
+    rows = len(file["operations"])
+    del file["operations"]
+    file.create_dataset("operations", data=["x"] * rows, dtype=h5py.string_dtype())
 
 
 def _compound(file: h5py.File, outside: Path) -> None:
-    rows = len(file["variant"])
-    del file["variant"]
-    file.create_dataset("variant", (rows,), np.dtype([("a", "<i4")]))
+    rows = len(file["keys"])
+    del file["keys"]
+    file.create_dataset("keys", (rows, 4), np.dtype([("a", "<i4")]))
 
 
 def _opaque(file: h5py.File, outside: Path) -> None:
-    rows = len(file["variant"])
-    del file["variant"]
-    kind = h5py.h5t.create(h5py.h5t.OPAQUE, 4)
-    h5py.h5d.create(file.id, b"variant", kind, h5py.h5s.create_simple((rows,)))
+    rows = len(file["keys"])
+    del file["keys"]
+    kind = h5py.h5t.create(h5py.h5t.OPAQUE, 16)
+    h5py.h5d.create(file.id, b"keys", kind, h5py.h5s.create_simple((rows,)))
 
 
 def _group(file: h5py.File, outside: Path) -> None:
@@ -167,6 +166,30 @@ def _beyond(file: h5py.File, outside: Path) -> None:
     file["offsets"][-1] = 1 << 40
 
 
+def _wrapping(file: h5py.File, outside: Path) -> None:
+    """Each offset is 2**62 or less above the one before, counted as 64-bit numbers wrap."""
+    end = file["offsets"][-1]
+    file["offsets"][1:4] = [(1 << 63) - 1, -(1 << 63), -(1 << 62)]
+    assert (np.diff(file["offsets"][:]) >= 0).all()
+    assert file["offsets"][-1] == end
+
+
+def _no_dimension(file: h5py.File, outside: Path) -> None:
+    """Any number of positions without features fits into any file."""
+    rows = len(file["keys"])
+    pools = file["pooled"].attrs["pools"]
+    del file["tokens"], file["pooled"]
+    file.create_dataset("tokens", (1 << 40, 0), "<f2")
+    file.create_dataset("pooled", (rows, 2, 0), "<f2").attrs["pools"] = pools
+    file["offsets"][-1] = 1 << 40
+
+
+def _fewer_keys(file: h5py.File, outside: Path) -> None:
+    keys = file["keys"][:]
+    del file["keys"]
+    file.create_dataset("keys", data=keys[:, :8])
+
+
 HOSTILE: list[Callable[[h5py.File, Path], None]] = [
     _external,
     _virtual,
@@ -184,145 +207,178 @@ HOSTILE: list[Callable[[h5py.File, Path], None]] = [
     _large_attribute,
     _falling,
     _beyond,
+    _wrapping,
+    _no_dimension,
+    _fewer_keys,
 ]
 
 
-def resealed(directory: Path) -> None:
-    """Makes a manifest whose hashes fit, as whoever wrote the shards can."""
-    from mmsa_cache.hashing import file_sha256
-
-    path = directory / MANIFEST
-    raw = json.loads(path.read_bytes())
-    for entry in raw["shards"]:
-        file = directory / entry["name"]
-        entry["bytes"], entry["sha256"] = file.stat().st_size, file_sha256(file)
-    path.write_text(json.dumps(raw))
+def resealed(folder: Path, *paths: Path) -> None:
+    """Names files by their content and makes an index whose hashes fit, as whoever wrote can."""
+    lines = []
+    for path, entry in zip(paths, Index.read(folder).entries.values(), strict=True):
+        found = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+        changed = ShardEntry.model_validate(entry.model_dump() | found)
+        path.rename(folder / changed.file)
+        lines.append(Change(add=changed).line())
+    (folder / INDEX).write_bytes(b"".join(lines))
 
 
 @pytest.mark.parametrize("change", HOSTILE, ids=lambda change: change.__name__)
 def test_hostile_shards_are_refused_by_name(
     tmp_path: Path, change: Callable[[h5py.File, Path], None]
 ) -> None:
-    directory = write(tmp_path / "c")
+    folder = write(tmp_path / "store")
     outside = tmp_path / "outside.h5"
     with h5py.File(outside, "w") as file:
         file["x"] = np.zeros((99, 6), "<f2")
-    with h5py.File(directory / "shard-00000.h5", "r+") as file:
+    paths = [folder / entry.file for entry in Index.read(folder).entries.values()]
+    with h5py.File(paths[0], "r+") as file:
         change(file, outside)
-    resealed(directory)
+    resealed(folder, *paths)
+    name = next(iter(Index.read(folder).entries))
     opened = outside.stat().st_atime_ns
-    with pytest.raises(DamagedCacheError, match=r"shard-00000\.h5"):
-        list(open_shards(directory))
-    assert len(verify_cache(directory)) == 1
+    with pytest.raises(DamagedCacheError, match=rf"{name}\.h5"):
+        open_features(folder)
+    assert len(verify_features(folder)) == 1
     assert outside.stat().st_atime_ns == opened, "a file outside was read"
 
 
 def test_what_is_no_regular_file_is_never_opened(tmp_path: Path) -> None:
     """A pipe would be waited for without end, a link leads anywhere."""
-    directory = write(tmp_path / "c")
-    path = directory / "shard-00001.h5"
+    folder = write(tmp_path / "store")
+    path = folder / list(Index.read(folder).entries.values())[1].file
     content = path.read_bytes()
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(DamagedCacheError, match="is no regular file, not a shard"):
-        list(open_shards(directory))
+        open_features(folder)
     path.unlink()
     (tmp_path / "elsewhere").write_bytes(content)
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DamagedCacheError, match="is a link, not a shard"):
-        list(open_shards(directory))
-    manifest = directory / MANIFEST
-    (tmp_path / "manifest").write_bytes(manifest.read_bytes())
-    manifest.unlink()
-    manifest.symlink_to(tmp_path / "manifest")
-    with pytest.raises(DamagedCacheError, match=r"manifest\.json cannot be read"):
-        read_manifest(directory)
-    manifest.unlink()
-    os.mkfifo(manifest)
-    with pytest.raises(DamagedCacheError, match="it is no regular file"):
-        read_manifest(directory)
+        open_features(folder)
+    for path in (folder / INDEX, folder / RECORD):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+        path.unlink()
+        path.symlink_to(tmp_path / path.name)
+        with pytest.raises(DamagedCacheError, match=rf"{path.name} cannot be read: Too many"):
+            open_features(folder)
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(DamagedCacheError, match="it is no regular file"):
+            open_features(folder)
+        path.unlink()
+        path.write_bytes((tmp_path / path.name).read_bytes())
 
 
-def _named(name: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda raw: raw["shards"][0].update(name=name)
+def _fields(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda raw: raw["fields"].update(values)
 
 
-MANIFESTS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "path outside": _named("../../secret.h5"),
-    "absolute path": _named("/etc/passwd"),
-    "path of bytes": _named(["shard-00000.h5"]),
-    "rows beyond all bounds": lambda raw: raw.update(rows=1 << 62),
-    "negative rows": lambda raw: raw["shards"][0].update(rows=-4),
-    "endless rows": lambda raw: raw["shards"][0].update(rows=float("inf")),
-    "a long number": lambda raw: raw["shards"][0].update(bytes=10**400),
-    "true for a number": lambda raw: raw["shards"][0].update(rows=True),
-    "rows for bytes": lambda raw: raw["shards"][0].update(bytes="12"),
-    "more rows than there are": lambda raw: raw["shards"][0].update(rows=40_000_000_000),
-    "no shards": lambda raw: raw.update(shards=7),
-    "other fields": lambda raw: raw["fields"].update(size=9),
-    "no schema": lambda raw: raw.pop("schema"),
+RECORDS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "other fields": _fields(size=9),
+    "another modality": _fields(modality="image"),
+    "an unknown modality": _fields(modality="../.."),
+    "a path for a name": _fields(encoder="../../secret"),
+    "a number for a name": _fields(encoder=7),
+    "fields of no kind": lambda raw: raw.update(fields=7),
+    "no fields": lambda raw: raw.pop("fields"),
+    "names of numbers": lambda raw: raw.update(names=[1]),
+    "told of no kind": lambda raw: raw.update(told=[]),
+    "an unknown key": lambda raw: raw.update(more=1),
+    "an endless number": lambda raw: raw.update(versions={"a": float("inf")}),
+    "no schema": lambda raw: raw.update(schema=None),
     "a later schema": lambda raw: raw.update(schema="9" * 10_000),
     "a list": lambda raw: [raw],
+    "a deep one": lambda raw: raw.update(told=json.loads("[" * 500 + "]" * 500)),
 }
 
 
-@pytest.mark.parametrize("change", MANIFESTS)
-def test_hostile_manifests_are_refused_by_name(tmp_path: Path, change: str) -> None:
-    directory = write(tmp_path / "c")
-    path = directory / MANIFEST
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("change", RECORDS)
+def test_hostile_records_are_refused_by_name(tmp_path: Path, change: str, sealed: bool) -> None:
+    """Whether or not their checksum fits, which whoever wrote them can see to."""
+    folder = write(tmp_path)
+    path = folder / RECORD
     raw = json.loads(path.read_bytes())
-    changed = MANIFESTS[change](raw)
+    changed = RECORDS[change](raw)
+    if sealed:
+        del raw["sha256"]
+        raw["sha256"] = digest(raw)
     path.write_text(json.dumps(changed if isinstance(changed, list) else raw))
     with pytest.raises(CacheError) as caught:
-        list(open_shards(directory))
-    assert str(directory) in caught.value.message
+        open_features(folder)
+    assert str(folder) in caught.value.message
     assert len(caught.value.message) < 600
-    (info,) = list_caches(_as_cache(tmp_path, directory))
-    assert info.problem
-
-
-def _as_cache(tmp_path: Path, directory: Path) -> Path:
-    target = tmp_path / "root" / "train" / "text" / "c"
-    target.parent.mkdir(parents=True)
-    directory.rename(target)
-    return tmp_path / "root"
+    (info,) = list_features(tmp_path)
+    assert info.problem == caught.value.message
+    assert info.label == folder.name
 
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"", b"null"])
-def test_what_is_no_manifest_is_said(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / MANIFEST).write_bytes(content)
-    with pytest.raises(DamagedCacheError, match=r"manifest\.json"):
-        read_manifest(tmp_path)
+def test_what_is_no_record_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / RECORD).write_bytes(content)
+    with pytest.raises(DamagedCacheError, match=r"encoder\.json"):
+        read_encoder(tmp_path)
 
 
-def test_variants_beyond_all_bounds_make_no_table(tmp_path: Path) -> None:
-    shard = make_shard(0, 4, 1)
-    for variants in ([0, 0, 0, 2**31 - 1], [0, 0, 0, -1], [0, 0, 0, 1]):
-        shard.variant[:] = variants
-        with pytest.raises(DamagedCacheError, match=r"the variants of 'p3' are not 0, 1, …"):
-            ModalityFeatures([shard], "hostile")
+def test_a_flood_of_an_index_is_not_read(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    os.truncate(folder / INDEX, 1 << 40)
+    with pytest.raises(DamagedCacheError, match=r"index\.jsonl cannot be read: it is larger than"):
+        open_features(folder)
 
 
 def test_prune_keeps_its_hands_off_what_is_no_cache(tmp_path: Path) -> None:
     """``--cache .`` or a planted link must not cost anybody's files."""
-    site = tmp_path / "root" / "my" / "web" / "site"
+    root = tmp_path / "root"
+    site = root / "features" / "my" / "site"
     site.mkdir(parents=True)
-    (site / MANIFEST).write_text("{}")
+    (site / INDEX).write_text("{}")
     (site / "index.html").write_text("precious")
     precious = write(tmp_path / "precious")
-    (tmp_path / "root/train/text").mkdir(parents=True)
-    (tmp_path / "root/train/text/linked").symlink_to(precious)
-    own = write(tmp_path / "root/train/text/own")
+    own = write(root)
+    (own.parent / "linked").symlink_to(precious)
     (own / "notes.txt").write_text("mine")
+    (own / "weights.h5").write_text("mine")
+    (own / f"{'0' * 16}.h5").symlink_to(precious / RECORD)
     before = contents(precious)
-    found = list_caches(tmp_path / "root")
-    assert [info.directory for info in found] == [own]
-    states = [removal.state for removal in remove_caches(found, really=True)]
+    found = list_features(root)
+    assert [item.folder for item in found] == [own]
+    states = [removal.state for removal in remove_features(found, really=True)]
     assert states == ["removed but for files that are no cache's"]
-    assert (own / "notes.txt").read_text() == "mine"
-    assert not (own / MANIFEST).exists()
+    assert {path.name for path in own.iterdir()} == {"notes.txt", "weights.h5"}
     assert contents(precious) == before
     assert (site / "index.html").read_text() == "precious"
+    write(root)
+    assert (own / "weights.h5").read_text() == "mine", "a writer tidied up what is not its own"
+
+
+def test_an_interrupted_removal_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path)
+    names = [path.name for path in folder.iterdir()]
+    real = Path.unlink
+    for kept in range(1, len(names)):
+        write(tmp_path)
+        count = iter(range(kept))
+
+        def failing(path: Path, missing_ok: bool = False, count: Any = count) -> None:
+            if path.parent == folder and next(count, None) is None:
+                raise KeyboardInterrupt
+            real(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", failing)
+            with pytest.raises(KeyboardInterrupt):
+                remove_features(list_features(tmp_path), really=True)
+        with pytest.raises(CacheNotFoundError):
+            open_features(folder)
+        (info,) = list_features(tmp_path)
+        assert info.rows == 0
+    assert [removal.state for removal in remove_features([info], really=True)] == ["removed"]
 
 
 # Data
@@ -638,11 +694,12 @@ def test_predicting_opens_no_socket(
 
 def test_encode_gives_what_map_shard_takes(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    path.write_bytes(encode(SHARDS[0], DIGEST))
-    assert map_shard(path, 4, path.stat().st_size, DIGEST).guids == SHARDS[0].guids
-    with pytest.raises(DamagedCacheError, match="belongs to another cache"):
-        map_shard(path, 4, path.stat().st_size, "0" * 64)
-    with pytest.raises(DamagedCacheError, match=r"guids is \(4,\)"):
-        map_shard(path, 5, path.stat().st_size, DIGEST)
-    writer = CacheWriter(tmp_path / "c", FIELDS, 10)
-    assert not writer.complete
+    path.write_bytes(encode([SHARDS[0]], ENCODER.fingerprint))
+    size = path.stat().st_size
+    np.testing.assert_array_equal(
+        map_shard(path, 4, size, ENCODER.fingerprint).keys, SHARDS[0].keys
+    )
+    with pytest.raises(DamagedCacheError, match="belongs to another encoder"):
+        map_shard(path, 4, size, "0" * 64)
+    with pytest.raises(DamagedCacheError, match=r"keys is \(4, 16\)"):
+        map_shard(path, 5, size, ENCODER.fingerprint)

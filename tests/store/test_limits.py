@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DeviceError, DiskError
+from mmsa_cache.errors import CacheError, CacheNotFoundError, DeviceError, DiskError
 from mmsa_cache.store.index import SHARD_FILES
 from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.store.verified import NOTE
@@ -202,14 +202,15 @@ def test_too_little_address_space_is_said(tmp_path: Path) -> None:
     assert (ends[0], ends[-1]) == (5, 0)
 
 
-def test_a_permission_is_not_called_a_limit(
+def test_a_permission_is_neither_a_limit_nor_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path)
     scarce = Scarce(1, PermissionError(errno.EACCES, "Permission denied"))
     monkeypatch.setattr(os, "open", scarce(os.open))
-    with pytest.raises(DamagedCacheError, match=r"json cannot be read: Permission denied\."):
+    with pytest.raises(CacheError, match=r"json cannot be read: Permission denied\.") as caught:
         USES["open"](tmp_path)
+    assert "elete" not in str(caught.value)
 
 
 # Disks

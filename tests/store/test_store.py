@@ -1,80 +1,166 @@
-"""The feature cache: sealed shards, resume, damage, hostile files."""
+"""The feature store: rows by key, sealed shards, resume, merges; and banks of them."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
 
 from mmsa_cache import hashing
-from mmsa_cache.errors import CacheError, CacheNotFoundError, DamagedCacheError, StaleCacheError
+from mmsa_cache.errors import CacheNotFoundError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.store import reader
-from mmsa_cache.store.fingerprint import cache_name
-from mmsa_cache.store.lookup import find_cache
-from mmsa_cache.store.manifest import note_path, read_manifest
-from mmsa_cache.store.reader import open_shards, verify_cache
-from mmsa_cache.store.shard_file import map_shard
-from mmsa_cache.store.writer import CacheWriter
-from tests.support.shards import FIELDS, SHARDS, contents, make_shard, write
+from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.store import verified
+from mmsa_cache.store import writer as writer_module
+from mmsa_cache.store.encoder import StoredEncoder, read_encoder
+from mmsa_cache.store.index import INDEX, Index
+from mmsa_cache.store.keys import KeyTable, as_keys, content_keys, variant_key
+from mmsa_cache.store.older import older_caches, refuse_older, remove_older
+from mmsa_cache.store.reader import open_features, verify_features
+from mmsa_cache.store.verified import NOTE
+from tests.support.sealed import sealed
+from tests.support.shards import (
+    ENCODER,
+    SHARDS,
+    contents,
+    make_keys,
+    make_shard,
+    rows_in,
+    rows_of,
+    write,
+    writer_of,
+)
+
+ROWS = rows_in(SHARDS)
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    for want, have in zip(SHARDS, open_shards(write(tmp_path / "c")), strict=True):
-        assert (have.guids, have.operations, have.pools) == (
-            want.guids,
-            want.operations,
-            want.pools,
-        )
-        for name in ("variant", "offsets", "tokens", "pooled"):
-            np.testing.assert_array_equal(getattr(have, name), getattr(want, name))
+    joint = replace(
+        SHARDS[0],
+        shared=np.arange(12, dtype=np.float16).reshape(4, 3),
+        operations=["", "é", "crop 0.5", "wörd"],
+    )
+    for number, shards in enumerate((SHARDS, [joint])):
+        writer = writer_of(tmp_path / str(number))
+        with writer.claim(lambda: None):
+            assert [writer.publish(shard) for shard in shards] == [len(shard) for shard in shards]
+            assert writer.rows == sum(map(len, shards))
+            assert writer.bytes == sum(p.stat().st_size for p in writer.folder.glob("*.h5"))
+        for want, have in zip(shards, open_features(writer.folder).shards, strict=True):
+            assert list(have.operations) == list(want.operations)
+            assert have.pools == want.pools
+            for name in ("keys", "offsets", "tokens", "pooled", "shared"):
+                np.testing.assert_array_equal(getattr(have, name), getattr(want, name))
 
 
-def test_resumed_cache_is_byte_identical(tmp_path: Path) -> None:
+def test_keys_are_what_a_row_is_computed_from() -> None:
+    content = hashlib.sha256(b"a post").digest()
+    text = content.hex()
+    assert content_keys(np.frombuffer(content, np.uint8)[None]).tobytes() == content[:16]
+    assert variant_key(text, "eda:0.1:7", 0) == content[:16]
+    want = hashlib.sha256(text.encode() + b"\0eda:0.1:7\x002").digest()[:16]
+    assert variant_key(text, "eda:0.1:7", 2) == want
+
+
+def test_a_key_table_finds_the_first_of_each_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also keys that end in zero bytes, which NumPy's texts drop; across every way to sort."""
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 2, (600, 16), np.uint8) * rng.integers(0, 2, (600, 1), np.uint8)
+    keys[:, 4:] = 0  # many are equal, and many are prefixes of others
+    first = {key.tobytes(): place for place, key in reversed(list(enumerate(keys)))}
+    absent = as_keys([bytes([9]) * 16, bytes(15) + b"\1"])
+    for most in (1, 50, 10_000):
+        monkeypatch.setattr(KeyTable, "_MOST_PENDING", most)
+        table = KeyTable()
+        assert table.places(keys[:3]).tolist() == [-1, -1, -1]
+        for part in np.array_split(keys, 40):
+            table.add(part)
+        assert table.count == 600
+        assert table.places(keys).tolist() == [first[key.tobytes()] for key in keys]
+        assert table.places(absent).tolist() == [-1, -1]
+
+
+def test_a_resumed_store_is_byte_identical(tmp_path: Path) -> None:
     whole = write(tmp_path / "whole")
     broken = write(tmp_path / "broken", count=2)
-    first = (broken / "shard-00000.h5").stat().st_mtime_ns
-    (broken / ".tmp-shard-00002.h5").write_bytes(b"half a shard")
-    with pytest.raises(CacheNotFoundError, match="no finished cache"):
-        list(open_shards(broken))
-    write(broken)
+    before = sealed(broken)
+    (broken / ".tmp-shard.this-1-00.0").write_bytes(b"half a shard")
+    assert rows_of(broken) == rows_in(SHARDS[:2])
+    write(tmp_path / "broken")
+    (broken / ".tmp-shard.this-1-00.0").unlink()  # of another machine, which may be writing it
     assert contents(broken) == contents(whole)
-    assert (broken / "shard-00000.h5").stat().st_mtime_ns == first, "a sealed shard was redone"
+    assert before.items() <= sealed(broken).items(), "a sealed shard was redone"
 
 
-@pytest.mark.parametrize("opened_before", [False, True])
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "swap"])
-def test_damage_is_named(tmp_path: Path, damage: str, opened_before: bool) -> None:
-    directory = write(tmp_path / "c")
-    if opened_before:  # which notes that all files are whole
-        list(open_shards(directory))
-    path = directory / "shard-00001.h5"
-    data = bytearray(path.read_bytes())
-    if damage == "flip":
-        data[len(data) // 2] ^= 1
-        path.write_bytes(bytes(data))
-    elif damage == "truncate":
-        path.write_bytes(bytes(data[:-1]))
-    elif damage == "delete":
-        path.unlink()
-    else:
-        path.write_bytes((directory / "shard-00000.h5").read_bytes())
-    with pytest.raises(DamagedCacheError, match=r"shard-00001\.h5"):
-        list(open_shards(directory))
-    assert len(verify_cache(directory)) == 1
-    assert "shard-00001.h5" in verify_cache(directory)[0]
+def test_nothing_sealed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CacheNotFoundError, match="There are no features in"):
+        open_features(ENCODER.folder(tmp_path))
+    with pytest.raises(CacheNotFoundError, match="Nothing is sealed in"):
+        open_features(write(tmp_path, 0))
+
+
+def test_the_first_to_seal_a_row_wins(tmp_path: Path) -> None:
+    other = make_shard(2, 6, 9)  # rows 2 to 7, with other values
+    writer = writer_of(tmp_path)
+    with writer.claim(lambda: None):
+        assert writer.publish(SHARDS[0]) == 4
+        assert writer.has(other.keys).tolist() == [True, True, False, False, False, False]
+        assert writer.publish(other) == 4
+        assert writer.publish(SHARDS[1]) == 0
+        assert writer.publish(SHARDS[2]) == 2
+    found = rows_of(writer.folder)
+    late = rows_in([other])
+    fourth = [key.tobytes() for key in make_keys(4, 4)]
+    assert found == {key: late[key] if key in fourth else ROWS[key] for key in ROWS}
+
+
+def test_small_shards_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "_MOST_SMALL", 2)
+    shards = [make_shard(4 * number, 4, number) for number in range(12)]
+    writer = writer_of(tmp_path)
+    with writer.claim(lambda: None):
+        for shard in shards:
+            writer.publish(shard)
+        size = next(iter(Index.read(writer.folder).entries.values())).bytes
+        monkeypatch.setattr(writer_module, "MERGED_BYTES", 5 * size)
+        writer.finish()
+    features = open_features(writer.folder)
+    assert len(features.shards) < 6
+    assert rows_in(features.shards) == rows_in(shards)
+    assert verify_features(writer.folder) == []
+    assert {path.stem for path in writer.folder.glob("*.h5")} == set(
+        Index.read(writer.folder).entries
+    )
+
+
+def test_only_wanted_rows_are_kept(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    before = Index.read(folder).bytes
+    keep = np.concatenate([SHARDS[0].keys[[2]], SHARDS[2].keys, make_keys(50, 3)])
+    writer = writer_of(tmp_path)
+    with writer.claim(lambda: None):
+        freed = writer.keep_only(keep)
+    assert rows_of(folder) == {key.tobytes(): ROWS[key.tobytes()] for key in keep[:3]}
+    assert freed == before - Index.read(folder).bytes > 0
+    with writer.claim(lambda: None):
+        assert writer.keep_only(keep) == 0
+        writer.keep_only(keep[:0])
+    with pytest.raises(CacheNotFoundError, match="Nothing is sealed"):
+        open_features(folder)
+    assert rows_of(write(tmp_path)) == ROWS
 
 
 def test_what_was_not_touched_is_hashed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = write(tmp_path / "c")
+    folder = write(tmp_path)
+    names = [entry.file for entry in Index.read(folder).entries.values()]
     hashed: list[str] = []
     real = hashing.file_sha256
 
@@ -84,75 +170,126 @@ def test_what_was_not_touched_is_hashed_once(
 
     monkeypatch.setattr(hashing, "file_sha256", counting)
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "_TICK", 60)
+        patch.setattr(verified, "_TICK", 60)
         for opened in (1, 2):  # what was just written may change again within one tick
-            list(open_shards(directory))
+            open_features(folder)
             assert len(hashed) == 3 * opened
-    time.sleep(2 * reader._TICK)
+    time.sleep(2 * verified._TICK)
     hashed.clear()
     for _ in range(2):
-        list(open_shards(directory))
+        open_features(folder)
         assert len(hashed) == 3
-    (directory / "shard-00001.h5").touch()
-    time.sleep(2 * reader._TICK)
-    list(open_shards(directory))
-    assert hashed[3:] == ["shard-00001.h5"]
-    note_path(directory).write_bytes(b"[nonsense")
-    list(open_shards(directory))
+    (folder / names[1]).touch()
+    time.sleep(2 * verified._TICK)
+    open_features(folder)
+    assert hashed[3:] == [names[1]]
+    (folder / NOTE).write_bytes(b"[nonsense")
+    open_features(folder)
     assert len(hashed) == 7
-    verify_cache(directory)
+    verify_features(folder)
     assert len(hashed) == 10, "verify hashes everything"
+    monkeypatch.setattr(verified, "_SIDE_BY_SIDE", 0)
+    (folder / NOTE).unlink()
+    open_features(folder)
+    assert sorted(hashed[10:]) == sorted(names), "side by side"
 
 
-def test_stale_cache_names_the_field(tmp_path: Path) -> None:
-    write(tmp_path / cache_name("tiny", FIELDS))
-    assert find_cache(tmp_path, "tiny", FIELDS).is_dir()
-    with pytest.raises(StaleCacheError, match="size: the cache has 8, wanted is 9"):
-        find_cache(tmp_path, "tiny", {**FIELDS, "size": 9})
+def test_an_untouched_store_is_not_read_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the structure of a shard is read, whatever its tokens weigh."""
+    rows = 2000
+    shard = make_shard(0, rows, 1, dim=64)
+    writer = writer_of(tmp_path)
+    with writer.claim(lambda: None):
+        writer.publish(shard)
+    time.sleep(2 * verified._TICK)
+    open_features(writer.folder)
+
+    def read_bytes() -> int:
+        counts = Path("/proc/self/io").read_text().splitlines()
+        return int(counts[0].removeprefix("rchar: "))
+
+    before = read_bytes()
+    open_features(writer.folder)
+    assert writer.bytes > 600_000
+    assert read_bytes() - before < 100_000
 
 
-def test_unfinished_cache_cannot_be_finished(tmp_path: Path) -> None:
-    writer = CacheWriter(tmp_path / "c", FIELDS, 10)
-    with writer.lock(lambda: None):
-        writer.publish(SHARDS[0])
-        with pytest.raises(CacheError, match="rows are missing"):
-            writer.finish()
+def test_names_and_sections_are_those_asked_for_last(tmp_path: Path) -> None:
+    def stored(**values: object) -> StoredEncoder:
+        return StoredEncoder.of(ENCODER.identity, **values)  # type: ignore[arg-type]
+
+    first = stored(names=("default",), told={"text": {"max": 1}}, versions={"torch": "1"})
+    second = stored(names=("small",), told={"text": {"max": 1}, "x": 2}, versions={"torch": "2"})
+    for encoder in (first, second, second):
+        with writer_of(tmp_path, encoder).claim(lambda: None):
+            pass
+    found = read_encoder(ENCODER.folder(tmp_path))
+    assert found.names == ("default", "small")
+    assert found.told == second.told
+    assert found.versions == first.versions
 
 
-def test_external_dataset_is_refused(tmp_path: Path) -> None:
-    directory = write(tmp_path / "c")
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"x" * 4096)
-    path = directory / "shard-00000.h5"
-    with h5py.File(path, "r+") as file:
-        shape = file["tokens"].shape
-        del file["tokens"]
-        file.create_dataset("tokens", shape, "<f2", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
-    digest = read_manifest(directory).fingerprint
-    with pytest.raises(DamagedCacheError, match="tokens is not a dataset of this file"):
-        map_shard(path, 4, path.stat().st_size, digest)
+def test_another_schema_is_refused_by_number(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    record = folder / "encoder.json"
+    record.write_text(record.read_text().replace('"schema": 2', '"schema": 3'))
+    with pytest.raises(StaleCacheError, match="has schema 3, this program reads 2"):
+        open_features(folder)
+
+
+def test_an_older_store_is_refused_and_its_own_files_removed(tmp_path: Path) -> None:
+    cache = tmp_path / "train/text/tiny-12345678"
+    site = tmp_path / "my/web/site"
+    for folder in (cache, site):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+        (folder / "shard-00000.h5").write_text("a shard")
+    (tmp_path / "train/text/linked").symlink_to(site)
+    (tmp_path / "train/text/.tiny-12345678.lock").touch()
+    with pytest.raises(StaleCacheError, match="tiny-12345678 is a cache of schema 1, this program"):
+        refuse_older(tmp_path)
+    assert older_caches(tmp_path) == [cache]
+    (cache / "notes.txt").write_text("mine")
+    size = len("{}" + "a shard")
+    removal = remove_older(cache, really=False)
+    assert (removal.bytes, removal.state) == (size, "would be removed")
+    assert len(list(cache.iterdir())) == 3
+    removal = remove_older(cache, really=True)
+    assert (removal.bytes, removal.state) == (size, "removed but for files that are no cache's")
+    assert [path.name for path in cache.iterdir()] == ["notes.txt"]
+    (cache / "notes.txt").unlink()
+    (cache / "manifest.partial.json").touch()
+    assert remove_older(cache, really=True).state == "removed"
+    assert not cache.exists()
+    assert len(list(site.iterdir())) == 2
+    refuse_older(tmp_path)
+    assert (write(tmp_path) / INDEX).exists()
 
 
 @pytest.fixture
 def bank(tmp_path: Path) -> FeatureBank:
-    directory = write(tmp_path / "c")
-    guids = [guid for shard in SHARDS for guid in shard.guids]
-    text, image = (ModalityFeatures.open(directory) for _ in range(2))
-    return FeatureBank(text, image, guids[::-1], list(range(10)))
+    """The stored rows in reverse."""
+    keys = np.concatenate([shard.keys for shard in SHARDS])[::-1]
+    wanted = WantedRows(keys, np.arange(10)[:, None])
+    text, image = (ModalityFeatures.open(write(tmp_path), wanted) for _ in range(2))
+    return FeatureBank(text, image, [f"p{i}" for i in range(10)], list(range(10)))
 
 
 def test_bank_gathers_ragged_rows(bank: FeatureBank) -> None:
-    everything = {}
-    for shard in SHARDS:
-        for i, guid in enumerate(shard.guids):
-            everything[guid] = shard.tokens[shard.offsets[i] : shard.offsets[i + 1]]
+    everything = [
+        shard.tokens[shard.offsets[i] : shard.offsets[i + 1]]
+        for shard in SHARDS
+        for i in range(len(shard))
+    ][::-1]
     chosen = [7, 0, 3, 3, 9]
     batch = bank.batch(
         bank.items(chosen, variants=True), level="tokens", text_pool="cls", image_pool="mean"
     )
     assert batch.labels.tolist() == chosen
     for row, index in enumerate(chosen):
-        want = everything[bank.guids[index]]
+        want = everything[index]
         assert int(batch.text_mask[row].sum()) == len(want)
         np.testing.assert_array_equal(batch.text[row, : len(want)].numpy(), want)
         assert not batch.text[row, len(want) :].any()
@@ -174,14 +311,15 @@ def test_rows_of_one_length_are_copied_whole_and_need_no_mask(
 ) -> None:
     shards = []
     for size in sizes:
-        ragged = make_shard(sum(len(s.guids) for s in shards), size, 5 + size)
+        ragged = make_shard(sum(map(len, shards)), size, 5 + size)
         tokens = np.random.default_rng(size).standard_normal((3 * size, 6)).astype(np.float16)
         shards.append(replace(ragged, offsets=np.arange(0, 3 * size + 1, 3), tokens=tokens))
     every = np.concatenate([shard.tokens.reshape(-1, 3, 6) for shard in shards])
-    guids = [guid for shard in shards for guid in shard.guids]
-    text, image = (ModalityFeatures(shards, "tiny") for _ in range(2))
+    table = np.arange(10 + partial)[:, None]
+    table[10:] = -1
+    text, image = (ModalityFeatures(shards, "tiny", table=table) for _ in range(2))
     labels = list(range(10 + partial))
-    bank = FeatureBank(text, image, guids + ["missing"] * partial, labels, partial=partial)
+    bank = FeatureBank(text, image, [f"p{i}" for i in labels], labels, partial=partial)
     chosen = [7, 0, 3, 3, 9] + [10] * partial
     batch = bank.batch(
         bank.items(chosen, variants=False), level="tokens", text_pool="cls", image_pool="mean"
