@@ -20,7 +20,7 @@ from tests.support.shards import ENCODER, make_keys, rows_in, rows_of, writer_of
 from tests.support.tally import Tally
 
 WRITERS, READERS = 4, 1
-ROWS, WINDOW, STEP = 80, 8, 5
+ROWS, WINDOW, STEP = 50, 8, 5
 """Windows of 8 rows that begin every 5 rows: most rows are in two."""
 KEYS = make_keys(0, ROWS)
 
@@ -99,7 +99,7 @@ def test_killed_writers_and_readers_share_a_store(
         readers = [fork(lambda r=root: read_on(r, expected)) for _ in range(READERS)]  # type: ignore[misc]
         for _ in range(10):  # of which each begins where the killed ones were
             seeds = rng.integers(0, 1000, WRITERS) * WRITERS + np.arange(WRITERS)
-            steps = rng.integers(1, 60, WRITERS)
+            steps = rng.integers(1, 40, WRITERS)
             pids = [
                 fork(lambda r=root, s=seed, k=step: write_all(r, s, k))  # type: ignore[misc]
                 for seed, step in zip(seeds.tolist(), steps.tolist(), strict=True)
