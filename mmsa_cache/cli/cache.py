@@ -1,4 +1,4 @@
-"""``mmsa cache``: ls, verify, prune, show."""
+"""``mmsa cache``: ls, verify, prune, show; import, push and pull have files of their own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from rich.filesize import decimal
 
 from mmsa_cache.console import print_result, say
 
+from .cache_hub import pull, push
 from .cache_import import import_files
 from .output import show_table
 from .verb import Call, verb
 
 app = typer.Typer(help="Look after feature caches.", no_args_is_help=True)
 app.command("import")(import_files)
+app.command()(push)
+app.command()(pull)
 
 
 @app.command("ls")

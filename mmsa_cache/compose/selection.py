@@ -17,6 +17,7 @@ from mmsa_cache.store.identity import MAY_DIFFER, EncoderIdentity
 
 _PLACES = ("model", "weights")
 """Keys that name files, or something of a hub."""
+_FLAGS = {"text": "--text-model", "image": "--image-model"}
 Share = Callable[[StoredEncoder], float]
 """Share of the wanted rows that an encoder's features hold."""
 
@@ -61,7 +62,7 @@ def select(
     found = complete or fitting
     kinds = {_kind(encoder): encoder for encoder in found}
     if len(kinds) > 1:
-        flag = f"--{modality}-model" if name == DEFAULT_ENCODER else f"[encoders.{name}]"
+        flag = _FLAGS[modality] if name == DEFAULT_ENCODER else f"[encoders.{name}]"
         labels = [f"{e.identity.label} ({_details(e, found)})" for e in kinds.values()]
         raise SettingsError(
             f"The store holds {len(kinds)} {modality} encoders that fit.",

@@ -90,8 +90,7 @@ class ModalityFeatures:
         features = open_features(folder, verify=verify)
         rows = rows.of(features.encoder.identity)
         places = features.places(rows.keys)
-        missing = int((places < 0).sum())
-        if missing:
+        if missing := int((places < 0).sum()):
             raise CacheNotFoundError(
                 f"{missing} of {len(places)} rows are not in {folder}.",
                 "Run mmsa extract: it computes what is missing.",
@@ -108,7 +107,6 @@ class ModalityFeatures:
             positions: Positions of a row, at least one.
         """
         pools = {name: size for name, size in vectors.items() if name != SHARED}
-        shared = np.zeros((1, vectors[SHARED]), FEATURE_DTYPE) if SHARED in vectors else None
         width = next(iter(pools.values()), dim)
         shard = Shard(
             as_keys([bytes(KEY_BYTES)]),
@@ -117,7 +115,7 @@ class ModalityFeatures:
             np.zeros((positions, width), FEATURE_DTYPE),
             np.zeros((1, len(pools), width), FEATURE_DTYPE),
             tuple(pools),
-            shared,
+            np.zeros((1, vectors[SHARED]), FEATURE_DTYPE) if SHARED in vectors else None,
         )
         return cls([shard], "a missing modality", table=np.full((1, 1), -1))
 

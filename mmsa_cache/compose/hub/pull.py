@@ -1,0 +1,268 @@
+"""``mmsa cache pull``: a repository as a store, checked before any of it is put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
+from mmsa_cache.data.stored import read_split
+from mmsa_cache.disk import make_folders, parse_json, read_plain, sync, write_atomically, writing
+from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError, MmsaError
+from mmsa_cache.hashing import file_sha256
+from mmsa_cache.store.encoder import ENCODER, read_encoder
+from mmsa_cache.store.index import INDEX, Index
+from mmsa_cache.store.locks import locked
+from mmsa_cache.store.reader import open_features, verify_features
+
+from .private import places_of
+from .push import link
+from .repository import DATASET, Remote, RemoteFile, asking, local_files, look, repository_of
+
+_STAGING, _NOTE, _LOCK = ".pull", ".pulled.json", ".pull.lock"
+_MAX_NOTE = 1 << 27
+_HINT = "Nothing was put in place. Tell the owner of the repository."
+Known = dict[str, list[str]]
+"""File → sha256 that pulls from this repository gave it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a store holds now."""
+
+    repository: str
+    revision: str
+    cache: str
+    files: int
+    files_new: int
+    """Files that were not there."""
+    bytes_new: int
+    encoders: list[str]
+    splits: dict[str, int]
+    """Rows of each split."""
+
+
+def pull(settings: Settings, url: str) -> Pulled:
+    """Takes a store from a repository, into a folder that is empty or holds the same store.
+
+    Args:
+        settings: Name the folder.
+        url: ``hf://USER/REPO``.
+
+    Raises:
+        SettingsError: The address is none.
+        CacheNotFoundError: There is no such repository.
+        DamagedCacheError: It holds something else than a store.
+        CacheError: The hub cannot be reached, or the folder holds another store.
+        DiskError: It cannot be written; the same command resumes.
+    """
+    repository, root = repository_of(url), settings.cache.dir
+    with asking(repository):
+        from huggingface_hub import HfApi
+
+        remote = look(HfApi(), repository)
+    is_new = not root.exists()
+    with writing(root):
+        make_folders(root)
+        with locked(root / _LOCK, lambda: say("Another process is pulling; waiting.")):
+            there = local_files(root)
+            known = _known(root, repository)
+            same = _same(root, there, remote, known)
+            try:
+                _stage(repository, remote, root / _STAGING, {name: there[name] for name in same})
+                encoders, splits = _verify(root / _STAGING, remote)
+            except DamagedCacheError:
+                _leave_nothing(root, is_new=is_new)
+                raise
+            _put_in_place(root, repository, remote, known, same)
+            for name in there.keys() - remote.files.keys():
+                there[name].unlink()
+            _write_note(root, repository, {name: known[name][-1:] for name in remote.files})
+            shutil.rmtree(root / _STAGING, ignore_errors=True)
+    new = remote.files.keys() - same
+    return Pulled(
+        repository,
+        remote.revision,
+        str(root),
+        len(remote.files),
+        len(new),
+        sum(remote.files[name].size for name in new),
+        encoders,
+        splits,
+    )
+
+
+def _leave_nothing(root: Path, *, is_new: bool) -> None:
+    shutil.rmtree(root / _STAGING, ignore_errors=True)
+    if is_new:
+        (root / _LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            root.rmdir()
+
+
+def _known(root: Path, repository: str) -> Known:
+    try:
+        note = parse_json(read_plain(root / _NOTE, _MAX_NOTE, links=False))
+        return dict(note["files"]) if note["repository"] == repository else {}
+    except (OSError, ValueError, TypeError, LookupError):
+        return {}
+
+
+def _same(root: Path, there: Mapping[str, Path], remote: Remote, known: Known) -> set[str]:
+    """Files that are as in the repository.
+
+    Raises:
+        CacheError: There are others, which no pull from it put there.
+    """
+    same, foreign = set(), []
+    for name, path in sorted(there.items()):
+        if name in remote.files and not _difference(path, remote.files[name]):
+            same.add(name)
+        elif path.is_symlink() or file_sha256(path) not in known.get(name, []):
+            foreign.append(f"{name} is not of this repository")
+    if foreign:
+        raise CacheError(
+            f"{root} holds another store than the repository, or more than it.",
+            "Pull into another --cache folder.",
+            foreign,
+        )
+    return same
+
+
+def _difference(path: Path, wanted: RemoteFile) -> str:
+    """How a file differs from what the hub says of it; empty where it does not."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        return "it is no regular file"
+    if found.st_size != wanted.size:
+        return f"it has {found.st_size} bytes, the hub says {wanted.size}"
+    if wanted.sha256 is not None:
+        other = file_sha256(path) != wanted.sha256
+    else:
+        content = hashlib.sha1(b"blob %d\0" % found.st_size, usedforsecurity=False)
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                content.update(piece)
+        other = content.hexdigest() != wanted.blob
+    return "it has another hash than the hub says" if other else ""
+
+
+def _stage(repository: str, remote: Remote, staging: Path, there: Mapping[str, Path]) -> None:
+    """Downloads what is missing; what an interrupted pull downloaded is kept."""
+    if staging.is_symlink():
+        raise CacheError(f"{staging} is a link.", "Remove it.")
+    make_folders(staging)
+    for name, path in local_files(staging).items():
+        if name not in remote.files or name in there:
+            path.unlink()
+    for name, path in there.items():
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        link(path, staging / name)
+    missing = sorted(remote.files.keys() - there.keys())
+    wanted = sum(remote.files[name].size for name in missing)
+    if wanted > shutil.disk_usage(staging).free:
+        raise DiskError(
+            f"{staging} has no room for {decimal(wanted)}.", "Free space, or give another --cache."
+        )
+    if missing:
+        say(f"Pulling {len(missing)} files, {decimal(wanted)}, from the data set {repository}.")
+        with asking(repository):
+            from huggingface_hub import snapshot_download
+
+            snapshot_download(
+                repository,
+                repo_type=DATASET,
+                revision=remote.revision,
+                local_dir=staging,
+                allow_patterns=missing,
+            )
+
+
+def _verify(staging: Path, remote: Remote) -> tuple[list[str], dict[str, int]]:
+    """Checks all files as a store; the encoders, and the rows of each split.
+
+    Raises:
+        DamagedCacheError: With everything that is wrong.
+    """
+    problems = []
+    for name, wanted in remote.files.items():
+        path = staging / name
+        difference = _difference(path, wanted) if path.exists() else "it did not come"
+        if difference:
+            problems.append(f"{name}: {difference}")
+    if not problems:
+        encoders, splits, problems = _read_all(staging, remote)
+    if problems:
+        raise DamagedCacheError("What was pulled is no store.", _HINT, problems)
+    return encoders, splits
+
+
+def _read_all(staging: Path, remote: Remote) -> tuple[list[str], dict[str, int], list[str]]:
+    encoders: list[str] = []
+    splits: dict[str, int] = {}
+    problems: list[str] = []
+    for name in sorted({name.rpartition("/")[0] for name in remote.files}):
+        try:
+            if name == "data":
+                for path in sorted((staging / name).glob("*.parquet")):
+                    about, samples = read_split(path)
+                    splits[about.split] = len(samples)
+                    problems += [f"{path.name}: {place}" for place in places_of(about.told)]
+                    if about.split != path.stem:
+                        problems.append(f"{path.name} holds the split {about.split!r}")
+            else:
+                problems += _check_features(staging, name, remote, encoders)
+        except DiskError:
+            raise
+        except MmsaError as error:
+            problems.append(error.message)
+    if not splits or not encoders:
+        problems.append("it has no split, or no features")
+    return encoders, splits, problems
+
+
+def _check_features(staging: Path, name: str, remote: Remote, encoders: list[str]) -> list[str]:
+    folder = staging / name
+    encoder, index = read_encoder(folder), Index.read(folder)
+    named = {ENCODER, INDEX, *(entry.file for entry in index.entries.values())}
+    have = {file.rpartition("/")[2] for file in remote.files if file.startswith(f"{name}/")}
+    problems = [f"{name}/{file}: its index does not name it" for file in sorted(have - named)]
+    problems += [f"{name}/{file}: it is missing" for file in sorted(named - have)]
+    problems += [f"{name}: it names {place}" for place in places_of(encoder.told)]
+    if not problems:
+        problems = verify_features(folder)
+    if not problems:
+        open_features(folder, verify=False)
+        encoders.append(encoder.identity.label)
+    return problems
+
+
+def _put_in_place(
+    root: Path, repository: str, remote: Remote, known: Known, same: set[str]
+) -> None:
+    """Moves what is new, an index after its shards and splits last; they are known by then."""
+    staging = root / _STAGING
+    for name, found in remote.files.items():
+        known.setdefault(name, []).append(found.sha256 or file_sha256(staging / name))
+    _write_note(root, repository, known)
+    for end in (".h5", ENCODER, INDEX, ".parquet"):
+        for name in sorted(remote.files.keys() - same):
+            if name.endswith(end):
+                sync(staging / name)
+                make_folders((root / name).parent)
+                (staging / name).replace(root / name)
+                sync((root / name).parent)
+
+
+def _write_note(root: Path, repository: str, files: Known) -> None:
+    content = {"repository": repository, "files": files}
+    write_atomically(root / _NOTE, json.dumps(content, sort_keys=True).encode())

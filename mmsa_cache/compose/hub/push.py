@@ -1,0 +1,192 @@
+"""``mmsa cache push``: what a store holds now, as a data set repository."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from mmsa_cache.compose.store import Store
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
+from mmsa_cache.data.stored import path_of, write_split
+from mmsa_cache.disk import is_left, own_mark, write_new
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
+from mmsa_cache.names import SPLITS
+from mmsa_cache.store.encoder import FEATURES
+from mmsa_cache.store.index import INDEX, Change, Index
+from mmsa_cache.store.listing import StoredFeatures, list_features
+from mmsa_cache.store.reader import verify_features
+
+from .card import SharedFeatures, SharedSplit, card_of
+from .private import shared_encoder, shared_split
+from .repository import CARD, DATASET, asking, local_files, look, repository_of
+
+_STAGING = ".push-"
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a repository holds now."""
+
+    repository: str
+    revision: str
+    files: int
+    bytes: int
+    encoders: list[str]
+    splits: dict[str, int]
+    """Rows of each split."""
+    texts: bool
+
+
+def push(
+    settings: Settings, url: str, *, without_text: bool = False, private: bool = False
+) -> Pushed:
+    """Puts a store into a repository, in place of what another push put there.
+
+    Args:
+        settings: Name the store.
+        url: ``hf://USER/REPO``.
+        without_text: Leave the texts out; training does not need them.
+        private: A repository that is made now is private.
+
+    Raises:
+        SettingsError: The address is none, or the repository is public.
+        CacheNotFoundError: There is no store, or no such repository.
+        DamagedCacheError: The store is damaged, or the repository holds other files.
+        CacheError: The hub cannot be reached, or refuses.
+    """
+    repository, root = repository_of(url), settings.cache.dir
+    with _staging(root) as place:
+        features = _link_features(root, place)
+        splits = _copy_splits(Store(root), place, without_text=without_text)
+        card = card_of(repository, features, splits, texts=not without_text)
+        write_new(place / CARD, card.encode())
+        files = local_files(place)
+        size = sum(path.stat().st_size for path in files.values())
+        say(f"Pushing {len(files)} files, {decimal(size)}, to the data set {repository}.")
+        return Pushed(
+            repository,
+            _upload(repository, place, private=private),
+            len(files),
+            size,
+            [found.encoder.identity.label for found in features],
+            {found.about.split: found.rows for found in splits},
+            not without_text,
+        )
+
+
+@contextmanager
+def _staging(root: Path) -> Iterator[Path]:
+    """A folder in the store in which the files to push are linked; it goes at the end."""
+    if not list_features(root):
+        raise CacheNotFoundError(f"There is no cache in {root}.", "Run mmsa extract.")
+    for left in root.glob(f"{_STAGING}*"):
+        if is_left(left.name.removeprefix(_STAGING)):
+            shutil.rmtree(left, ignore_errors=True)
+    place = root / f"{_STAGING}{own_mark()}"
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _link_features(root: Path, place: Path) -> list[SharedFeatures]:
+    """The features that are sealed now: what is merged or added later changes nothing of them."""
+    shared = []
+    for found in list_features(root):
+        if found.encoder is None or found.problem:
+            raise DamagedCacheError(
+                found.problem or f"{found.folder} cannot be read.", "Run mmsa cache verify."
+            )
+        if not found.rows:
+            continue
+        encoder = shared_encoder(found.encoder)
+        folder = place / FEATURES / found.modality / found.folder.name
+        folder.mkdir(parents=True)
+        encoder.write(folder)
+        index = _link_shards(found, folder)
+        lines = [Change(add=entry).line() for entry in index.entries.values()]
+        write_new(folder / INDEX, b"".join(lines))
+        problems = verify_features(folder)
+        if problems:
+            raise DamagedCacheError(
+                f"{len(problems)} damaged file(s) in {found.folder}.",
+                "Delete the files named and run mmsa extract: it computes their rows again.",
+                problems,
+            )
+        shared.append(SharedFeatures(encoder, index.rows, index.bytes))
+    return shared
+
+
+def _link_shards(found: StoredFeatures, folder: Path) -> Index:
+    while True:
+        index = Index.read(found.folder)
+        try:
+            for entry in index.entries.values():
+                if not (folder / entry.file).exists():
+                    link(found.folder / entry.file, folder / entry.file)
+        except FileNotFoundError:
+            if not index.changed():  # else it was merged just now
+                raise
+        else:
+            for path in folder.glob("*.h5"):
+                if path.name not in {entry.file for entry in index.entries.values()}:
+                    path.unlink()
+            return index
+
+
+def link(old: Path, new: Path) -> None:
+    """The same file under another name; a copy where the disk knows no links."""
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(old, new, follow_symlinks=False)
+
+
+def _copy_splits(store: Store, place: Path, *, without_text: bool) -> list[SharedSplit]:
+    shared = []
+    for name in SPLITS:
+        found = store.split(name)
+        if found is None:
+            continue
+        about, samples = found
+        kept = samples.without_texts() if without_text else samples
+        write_split(path_of(place, name), shared_split(about), kept)
+        shared.append(SharedSplit.of(about, samples))
+    if not shared:
+        raise CacheNotFoundError(f"{store.root} holds the rows of no split.", "Run mmsa extract.")
+    return shared
+
+
+def _upload(repository: str, place: Path, *, private: bool) -> str:
+    """Uploads a folder as one state of a repository; its revision."""
+    with asking(repository):
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repository, repo_type=DATASET, private=private or None, exist_ok=True)
+        before = look(api, repository)
+        if private and not before.private:
+            raise SettingsError(
+                f"The data set {repository} is public; nothing was pushed.",
+                "Make it private on the hub, or name another one.",
+            )
+        done = api.upload_folder(
+            repo_id=repository,
+            repo_type=DATASET,
+            folder_path=place,
+            commit_message="mmsa cache push",
+            allow_patterns=[CARD, *local_files(place)],
+            delete_patterns=["features/*", "data/*"],
+            parent_commit=before.revision,
+        )
+        return str(done.oid)

@@ -1,0 +1,405 @@
+"""``mmsa cache push`` and ``pull``: a store goes to a hub and comes back whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmsa_cache.compose.hub import push as push_module
+from mmsa_cache.compose.hub.private import places_of, shared_encoder
+from mmsa_cache.compose.hub.repository import asking, is_of_store, local_files, repository_of
+from mmsa_cache.data.stored import path_of, read_split, write_split
+from mmsa_cache.errors import CacheError, SettingsError, StaleCacheError
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.index import Index
+from mmsa_cache.store.listing import list_features
+from mmsa_cache.store.reader import verify_features
+from tests.support.hub_client import Client, client
+from tests.support.hub_server import TOKEN, Hub, Repository, hub_server
+from tests.support.shards import make_shard, writer_of
+from tests.support.small_work import QUICK, call, make_work
+
+ADDRESS = "hf://me/posts"
+NAME = "me/posts"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
+    folder = make_work(tmp_path_factory.mktemp("hub"), text_model)
+    settings = (folder / "mmsa.toml").read_text()
+    (folder / "mmsa.toml").write_text(settings.replace('variants = "none"', "variants = 1"))
+    call(folder, "extract", "--split", "all")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Hub]:
+    with hub_server() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def mmsa(work: Path, server: Hub) -> Iterator[Client]:
+    """mmsa in the folder of the data, with a token."""
+    with client(work, server.url, TOKEN) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def pushed(server: Hub, mmsa: Client) -> dict[str, bytes]:
+    """The files of a repository to which the store was pushed."""
+    mmsa("cache", "push", ADDRESS)
+    return server.repositories[NAME].files
+
+
+@pytest.fixture
+def hub(server: Hub, pushed: dict[str, bytes]) -> Hub:
+    """A hub that has the repository."""
+    server.repositories[NAME] = Repository(files=dict(pushed), commits=1)
+    server.requests.clear()
+    server.broken.clear()
+    return server
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {name: path.read_bytes() for name, path in local_files(root).items()}
+
+
+def changed(hub: Hub, **files: bytes | None) -> None:
+    """Another commit of somebody else."""
+    repository = hub.repositories[NAME]
+    repository.commits += 1
+    for path, content in files.items():
+        if content is None:
+            del repository.files[path]
+        else:
+            repository.files[path] = content
+
+
+def test_what_is_pushed_comes_back_and_is_trained_on_offline(
+    work: Path, hub: Hub, mmsa: Client, tmp_path: Path
+) -> None:
+    files = hub.repositories[NAME].files
+    assert {p for p in files if not is_of_store(p)} == {"README.md", ".gitattributes"}
+    there = contents(work / "cache")
+    assert files.keys() - {"README.md", ".gitattributes"} == there.keys()
+    shards = {path for path in there if path.endswith(".h5")}
+    assert len(shards) >= 2
+    assert {path: files[path] for path in shards} == {path: there[path] for path in shards}
+
+    pulled = mmsa("cache", "pull", ADDRESS, "--cache", str(tmp_path / "cache"), "--json").json[0]
+    assert pulled["files"] == pulled["files_new"] == len(there)
+    assert pulled["splits"] == {"train": 80, "test": 12}
+    assert len(pulled["encoders"]) == 2
+    found = contents(tmp_path / "cache")
+    assert {path: found[path] for path in shards} == {path: there[path] for path in shards}
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [
+        *(".pull.lock", ".pulled.json", "data", "features")
+    ]
+    for split in ("train", "test"):
+        about, samples = read_split(path_of(tmp_path / "cache", split))
+        own_about, own_samples = read_split(path_of(work / "cache", split))
+        assert samples == own_samples
+        data = dict(own_about.told["data"])  # type: ignore[arg-type]
+        del data["root"]
+        assert about.told == {**own_about.told, "data": data}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        said = call(tmp_path, "train", "--name", "r", *QUICK, "--json")
+        own = call(work, "train", "--name", "own", *QUICK, "--json")
+    here, origin = (json.loads(text) for text in (said, own))
+    for figures in ("outer", "inner", "training_rows"):
+        assert here[figures] == origin[figures]
+
+
+def test_nothing_of_the_machine_is_told(work: Path, hub: Hub) -> None:
+    place = str(work.parent.parent).encode()  # of the data, and of the text model
+    assert any(place in path.read_bytes() for path in local_files(work / "cache").values())
+    told = [path for path, content in hub.repositories[NAME].files.items() if place in content]
+    assert told == []
+    text = next(p for p in hub.repositories[NAME].files if "text/" in p and "encoder.json" in p)
+    assert json.loads(hub.repositories[NAME].files[text])["told"]["text"]["model"].startswith(
+        "tiny-bert"
+    )
+
+
+def test_the_card_says_what_there_is(work: Path, hub: Hub) -> None:
+    card = hub.repositories[NAME].files["README.md"].decode()
+    labels = read_split(path_of(work / "cache", "train"))[1].labels
+    counts = [int((labels == code).sum()) for code in range(3)]
+    assert "Note: drawn by a test." in card
+    assert "Note: mobilenetv2\\_035 (random weights)." in card
+    assert (
+        f"| train | 80 | positive {counts[0]}, neutral {counts[1]}, negative {counts[2]} |" in card
+    )
+    assert "| test | 12 | no label 12 |" in card
+    assert "mmsa cache pull hf://me/posts --cache cache" in card
+    assert "path: data/test.parquet" in card.split("---")[1]
+
+
+def test_without_texts(work: Path, hub: Hub, mmsa: Client, tmp_path: Path) -> None:
+    done = mmsa("cache", "push", "hf://me/mute", "--without-text", "--private", "--json").json[0]
+    assert (done["texts"], hub.repositories["me/mute"].private) == (False, True)
+    texts = [sample.text for sample in read_split(path_of(work / "cache", "train"))[1]]
+    table = hub.repositories["me/mute"].files["data/train.parquet"]
+    assert not any(text is not None and text.encode() in table for text in texts)
+    assert "no texts, only their hashes" in hub.repositories["me/mute"].files["README.md"].decode()
+    mmsa("cache", "pull", "hf://me/mute", "--cache", str(tmp_path / "cache"))
+    assert not read_split(path_of(tmp_path / "cache", "train"))[1].has_texts
+    call(tmp_path, "train", "--name", "r", *QUICK)
+    assert (tmp_path / "runs/r/model.safetensors").is_file()
+
+
+def test_a_repeated_pull_fetches_what_is_missing_alone(
+    work: Path, hub: Hub, mmsa: Client, tmp_path: Path
+) -> None:
+    arguments = ("cache", "pull", ADDRESS, "--cache", str(tmp_path / "cache"), "--json")
+    mmsa(*arguments)
+    before = contents(tmp_path / "cache")
+    hub.requests.clear()
+    assert mmsa(*arguments).json[0]["files_new"] == 0
+    assert hub.downloads() == []
+    lost = next(path for path in before if path.endswith(".h5"))
+    (tmp_path / "cache" / lost).unlink()
+    assert mmsa(*arguments).json[0]["files_new"] == 1
+    assert set(hub.downloads()) == {lost}
+    assert contents(tmp_path / "cache") == before
+    # the owner extracts with another encoder: only its files come
+    shutil.copytree(work / "cache", tmp_path / "more")
+    more = ("--cache", str(tmp_path / "more"))
+    call(work, "extract", *more, "--image-model", "resnet10t", "--image-weights", "random")
+    mmsa("cache", "push", ADDRESS, *more)
+    hub.requests.clear()
+    assert mmsa(*arguments).json[0]["files_new"] == 3
+    assert all("resnet10t" in path for path in hub.downloads())
+    # and takes it away again, and so does the next pull
+    mmsa("cache", "push", ADDRESS)
+    mmsa(*arguments)
+    assert contents(tmp_path / "cache") == before
+
+
+def test_an_interrupted_pull_leaves_nothing_in_place_and_resumes(
+    hub: Hub, mmsa: Client, tmp_path: Path
+) -> None:
+    arguments = ("cache", "pull", ADDRESS, "--cache", str(tmp_path / "cache"))
+    shards = [path for path in hub.repositories[NAME].files if path.endswith(".h5")]
+    hub.broken = dict.fromkeys(shards, 100)
+    said = mmsa(*arguments, code=4).stderr
+    assert "the same command goes on where it stopped" in said
+    assert local_files(tmp_path / "cache") == {}
+    finished = contents(tmp_path / "cache/.pull").keys()
+    assert finished.isdisjoint(shards)
+    hub.broken = {}
+    hub.requests.clear()
+    mmsa(*arguments)
+    assert set(shards) <= set(hub.downloads())
+    assert finished.isdisjoint(hub.downloads())
+    assert not (tmp_path / "cache/.pull").exists()
+    assert all(not verify_features(f.folder) for f in list_features(tmp_path / "cache"))
+
+
+def refused(hub: Hub, mmsa: Client, tmp_path: Path) -> str:
+    """What a pull says that is refused; nothing may be left of it."""
+    target = tmp_path / "refused"
+    said = mmsa("cache", "pull", ADDRESS, "--cache", str(target), code=4).stderr
+    assert not target.exists()
+    return said
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../evil.h5",
+        "/etc/evil",
+        "features/text/../../../evil.h5",
+        "features/text/.hidden-00000000/encoder.json",
+        "features/sound/a-00000000/encoder.json",
+        "features/text/a-00000000/0000000000000000.h5.exe",
+        "features/text/a-00000000/.verified.json",
+        "data/train.set-aside.json",
+        "data/dev.parquet",
+        "model.pkl",
+        "data/train.parquet\n",
+    ],
+)
+def test_files_of_other_names_are_refused_before_anything_is_fetched(
+    hub: Hub, mmsa: Client, tmp_path: Path, path: str
+) -> None:
+    entry: dict[str, Any] = {"type": "file", "path": path, "size": 9, "oid": "0" * 40}
+    hub.repositories[NAME].listed = [entry]
+    said = refused(hub, mmsa, tmp_path)
+    assert f"{path!r} is no file of a store" in said
+    assert hub.downloads() == []
+
+
+def test_sizes_and_hashes_that_lie_are_refused(hub: Hub, mmsa: Client, tmp_path: Path) -> None:
+    files = hub.repositories[NAME].files
+    shard = next(path for path in files if path.endswith(".h5"))
+    huge = {"type": "file", "path": "data/train.parquet", "size": 1 << 50, "oid": "0" * 40}
+    hub.repositories[NAME].listed = [huge]
+    assert f"data/train.parquet has {1 << 50} bytes" in refused(hub, mmsa, tmp_path)
+    kind, modality, folder, file = shard.split("/")
+    twin = f"{kind}/{modality}/{folder[:-9].upper()}{folder[-9:]}/{file}"
+    hub.repositories[NAME].listed = [{"type": "file", "path": twin, "size": 9, "oid": "0" * 40}]
+    assert "differ in upper and lower case only" in refused(hub, mmsa, tmp_path)
+    hub.repositories[NAME].listed = []
+    hub.repositories[NAME].claims = {shard: "0" * 64}
+    assert f"{shard}: it has another hash than the hub says" in refused(hub, mmsa, tmp_path)
+    hub.repositories[NAME].claims = {}
+
+
+def test_stores_that_do_not_hold_together_are_refused(
+    work: Path, hub: Hub, mmsa: Client, tmp_path: Path
+) -> None:
+    files = dict(hub.repositories[NAME].files)
+    shard = next(path for path in files if path.endswith(".h5"))
+    folder = shard.rpartition("/")[0]
+
+    def said(**other: bytes | None) -> str:
+        hub.repositories[NAME].files = dict(files)
+        changed(hub, **other)
+        return refused(hub, mmsa, tmp_path)
+
+    flipped = bytearray(files[shard])
+    flipped[-1] ^= 1
+    assert "was changed after it was sealed" in said(**{shard: bytes(flipped)})
+    assert "it is missing" in said(**{shard: None})
+    odd = f"{folder}/{'0' * 16}.h5"
+    assert f"{odd}: its index does not name it" in said(**{odd: b"x"})
+    assert "encoder.json was changed after it was written" in said(
+        **{f"{folder}/encoder.json": files[f"{folder}/encoder.json"].replace(b"random", b"rendom")}
+    )
+    assert "not a line of an index" in said(**{f"{folder}/index.jsonl": b"{}\n"})
+    assert "train.parquet" in said(**{"data/train.parquet": b"PAR1 no PAR1"})
+    assert "data/train.parquet" in said(**{"data/train.parquet": b""})
+    assert "test.parquet holds the split 'train'" in said(
+        **{"data/test.parquet": files["data/train.parquet"]}
+    )
+    every = {path: None for path in files if path.startswith("features/")}
+    assert "it has no split, or no features" in said(**every)
+    # a record that leads to files of this machine
+    about, samples = read_split(path_of(work / "cache", "train"))
+    told = {**about.told, "data": {"root": "/etc"}}
+    write_split(tmp_path / "train.parquet", about.model_copy(update={"told": told}), samples)
+    content = (tmp_path / "train.parquet").read_bytes()
+    assert "the data folder '/etc'" in said(**{"data/train.parquet": content})
+    record = next(p for p in files if p.startswith("features/text/") and "encoder.json" in p)
+    content = (work / "cache" / record).read_bytes()
+    assert "it names text.model '/" in said(**{record: content})
+
+
+def test_a_folder_with_another_store_is_left_as_it_is(
+    hub: Hub, mmsa: Client, tmp_path: Path
+) -> None:
+    writer = writer_of(tmp_path / "cache")
+    with writer.claim(lambda: None):
+        writer.publish(make_shard(0, 3, 1))
+    before = contents(tmp_path / "cache")
+    said = mmsa("cache", "pull", ADDRESS, "--cache", str(tmp_path / "cache"), code=4).stderr
+    assert "holds another store than the repository, or more than it" in said
+    assert "is not of this repository" in said
+    assert contents(tmp_path / "cache") == before
+    assert hub.downloads() == []
+
+
+def test_what_the_hub_refuses_is_told_with_the_next_step(
+    work: Path, hub: Hub, mmsa: Client, tmp_path: Path
+) -> None:
+    target = ("--cache", str(tmp_path / "c"))
+    said = mmsa("cache", "pull", "hf://me/nothing", *target, code=4).stderr
+    assert "The hub has no data set me/nothing, or none that your token may see." in said
+    assert "Run hf auth login" in said
+    assert not (tmp_path / "c").exists()
+    said = mmsa("cache", "push", "hf://others/posts", code=4).stderr
+    assert "Your token may not use the data set others/posts." in said
+    said = mmsa("cache", "push", ADDRESS, "--private", code=2).stderr
+    assert "me/posts is public; nothing was pushed" in said
+    assert hub.repositories[NAME].commits == 1
+    assert "There is no cache in" in mmsa("cache", "push", ADDRESS, *target, code=4).stderr
+    hub.repositories["me/models"] = Repository(files={"weights.bin": b"precious"})
+    said = mmsa("cache", "push", "hf://me/models", code=4).stderr
+    assert "'weights.bin' is no file of a store" in said
+    assert hub.repositories["me/models"].files == {"weights.bin": b"precious"}
+    assert list((work / "cache").glob(".push-*")) == []
+    with client(work, hub.url, None) as stranger:
+        said = stranger("cache", "push", "hf://me/new", code=4).stderr
+        assert "The hub knows no valid token of yours." in said
+        assert "Run hf auth login" in said
+        stranger("cache", "pull", ADDRESS, *target)  # a public one needs none
+    with client(work, "http://127.0.0.1:9", TOKEN) as alone:
+        said = alone("cache", "pull", ADDRESS, *target, code=4).stderr
+        assert "Check the network and HF_ENDPOINT" in said
+
+
+def test_what_the_client_raises_is_told() -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    with pytest.raises(CacheError, match="HF_HUB_OFFLINE is set"), asking(NAME):
+        raise LocalEntryNotFoundError("nothing here") from OfflineModeIsEnabled("offline")
+    with pytest.raises(OSError, match="No space left") as full, asking(NAME):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not isinstance(full.value, CacheError)
+    with pytest.raises(StaleCacheError, match="old"), asking(NAME):
+        raise StaleCacheError("old")
+
+
+def test_addresses() -> None:
+    assert repository_of("hf://me/posts") == repository_of("hf://datasets/me/posts") == NAME
+    for wrong in ("me/posts", "hf://me", "hf://me/../x", "https://hf.co/me/posts", "hf://a/b/c/d"):
+        with pytest.raises(SettingsError, match=r"hf://USER/REPO"):
+            repository_of(wrong)
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        ("bert-base-uncased", "bert-base-uncased"),
+        ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32"),
+        ("hf-hub:timm/vit_tiny.augreg", "hf-hub:timm/vit_tiny.augreg"),
+        ("/home/me/models/own", "own"),
+        ("./own/w.safetensors", "w.safetensors"),
+        ("../up", "up"),
+        ("~/own", "own"),
+        ("C:\\models\\own", "own"),
+        ("/", "model"),
+    ],
+)
+def test_names_stay_and_places_go(model: str, kept: str) -> None:
+    fields = {"modality": "text", "encoder": "own", "weights": "x"}
+    encoder = StoredEncoder.model_validate({"fields": fields, "told": {"text": {"model": model}}})
+    shared = shared_encoder(encoder)
+    assert shared.told == {"text": {"model": kept}}
+    assert places_of(shared.told) == []
+    assert (places_of(encoder.told) == []) == (model == kept)
+
+
+def test_a_push_takes_what_was_sealed_when_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_of(tmp_path)
+    with writer.claim(lambda: None):
+        for part in range(12):
+            writer.publish(make_shard(part * 3, 3, part))
+        real, calls = push_module.link, []
+
+        def link(old: Path, new: Path) -> None:
+            if len(calls) == 4:  # another process merges, and adds rows, meanwhile
+                writer.finish()
+                writer.publish(make_shard(100, 2, 99))
+            calls.append(old)
+            real(old, new)
+
+        monkeypatch.setattr(push_module, "link", link)
+        (tmp_path / "place").mkdir()
+        shared = push_module._link_features(tmp_path, tmp_path / "place")
+    folder = next((tmp_path / "place").glob("features/*/*"))
+    index = Index.read(folder)
+    assert index.rows == shared[0].rows == 38
+    assert {path.name for path in folder.glob("*.h5")} == {e.file for e in index.entries.values()}
+    assert verify_features(folder) == []
