@@ -15,6 +15,7 @@ from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import MAY_DIFFER, EncoderIdentity
 
+_FLAGS = {"text": "--text-model", "image": "--image-model"}
 _PLACES = ("model", "weights")
 """Keys that name files, or something of a hub."""
 _FLAGS = {"text": "--text-model", "image": "--image-model"}
@@ -75,16 +76,25 @@ def select(
 def missing(
     settings: Settings, encoders: Sequence[StoredEncoder], modality: str, name: str, root: Path
 ) -> CacheNotFoundError:
-    """The error of settings that no encoder of a store fits."""
+    """The error of settings that no encoder of a store fits.
+
+    Raises:
+        SettingsError: Nobody knows an encoder of that name.
+    """
+    known = [stored for encoder in encoders for stored in encoder.names]
+    if name not in known:
+        settings.with_encoder(modality, name)
     own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
     if not encoders:
         return CacheNotFoundError(
             f"There are no {modality} features in {root}.", f"Run mmsa extract{own}."
         )
-    called = "" if name == DEFAULT_ENCODER else f" {name}"
+    what, hint = f"encoder {name!r}", f"Run mmsa extract{own}."
+    if name == DEFAULT_ENCODER:
+        what, hint = "encoder that is set", "Run mmsa extract, or leave out what contradicts it."
     return CacheNotFoundError(
-        f"{root} holds no features of the {modality} encoder{called} that is set.",
-        f"Run mmsa extract{own} with these settings, or leave them out to use what is there.",
+        f"{root} holds no features of the {modality} {what}.",
+        hint,
         [_contradiction(settings, encoder, modality, name) for encoder in encoders],
     )
 

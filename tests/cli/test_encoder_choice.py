@@ -14,8 +14,12 @@ from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli.main import app
 from mmsa_cache.config.loading import load_settings
+from mmsa_cache.data.stored import path_of, read_split
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import BankChoice, FeatureBank
+from mmsa_cache.features.rows import wanted_rows
+from mmsa_cache.store.encoder import ENCODER
+from mmsa_cache.store.index import INDEX
 from tests.support.pairs import make_pairs
 
 SWIN = "img_size = 64, window_size = 4, depths = [1, 1], num_heads = [1, 2]"
@@ -70,8 +74,11 @@ def extracted(work: Path, mmsa: Mmsa) -> list[dict[str, Any]]:
 def test_a_missing_cache_is_named_with_the_command_that_makes_it(mmsa: Mmsa) -> None:
     mmsa("extract")  # of the default encoders only
     said = mmsa("train", "--set", "image_encoder=wide", code=4).stderr
-    assert "The image encoder 'wide' (swinv2_tiny_window8_256 (random weights)) has no " in said
-    assert "→ Run mmsa extract --split train --encoders wide." in said
+    assert "cache holds no features of the image encoder 'wide'." in said
+    assert "[image] kwargs: {" in said
+    assert "'embed_dim': 24" in said
+    assert "'embed_dim': 16" in said
+    assert "→ Run mmsa extract --encoders wide." in said
     said = mmsa("train", "--set", "image_encoder=wied", code=2).stderr
     assert "mmsa.toml has no image encoder 'wied'" in said
     assert "Known: default, wide;" in said
@@ -93,7 +100,10 @@ def test_what_two_names_have_in_common_is_extracted_once(
     assert folders["alike", "train", "text"] == folders["default", "train", "text"]
     assert folders["wide", "train", "image"] != folders["default", "train", "image"]
     assert [r["rows_already_there"] == r["rows"] for r in extracted[-2:]] == [True, True]
-    assert len(list((work / "cache").glob("*/*/*/manifest.json"))) == 6
+    assert folders["wide", "test", "image"] == folders["wide", "train", "image"]
+    assert len(list((work / "cache").rglob(INDEX))) == 3
+    names = json.loads((Path(work / folders["alike", "train", "text"]) / ENCODER).read_text())
+    assert names["names"] == ["default", "alike"]
     assert json.loads(mmsa("cache", "prune", "--stale", "--json").stdout) == []
 
 
@@ -126,16 +136,18 @@ def test_a_study_chooses_and_its_run_remembers(
     assert config["features"]["image"] == {"wide": Path(wide).name}
     assert config["notes"] == [config["encoders"]["text"], config["encoders"]["image"]]
     # Only what the run reads is opened, and what has no cache is encoded by the same encoder.
-    shutil.move(work / "cache/test/image", work / "images")
+    default = next(r["directory"] for r in extracted if r["modality"] == "image")
+    away = work / "images"
+    shutil.move(work / default, away / "default")
     predict = ("predict", "--run", "wide", "--split", "test", "--json")
-    live = json.loads(mmsa(*predict).stdout)
-    (work / "cache/test/image").mkdir()
-    test = next(Path(r["directory"]).name for r in extracted[4:] if r["split"] == "test")
-    shutil.move(work / "images" / test, work / "cache/test/image")
     cached = mmsa(*predict)
     assert "Encoding" not in cached.stderr
-    shutil.rmtree(work / "cache/test/image")
-    shutil.copytree(work / "images", work / "cache/test/image")
+    shutil.move(work / wide, away / "wide")
+    uncached = mmsa(*predict)
+    assert "Encoding" in uncached.stderr
+    live = json.loads(uncached.stdout)
+    for name, folder in (("default", default), ("wide", wide)):
+        shutil.move(away / name, work / folder)
     for one, two in zip(json.loads(cached.stdout), live, strict=True):
         assert one["probabilities"] == pytest.approx(two["probabilities"], abs=2e-3)
     pair = [work / f"posts/pairs/{live[0]['guid']}.{end}" for end in ("txt", "jpg")]
@@ -171,19 +183,25 @@ def test_models_of_unlike_encoders_are_averaged(
     assert "averages models of different encoders" in said
 
 
-def test_features_are_opened_when_first_needed(extracted: list[dict[str, Any]]) -> None:
+def test_features_are_opened_when_first_needed(
+    extracted: list[dict[str, Any]], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mmsa_cache.features.modality import ModalityFeatures
 
+    monkeypatch.chdir(work)
     folders = {
         (r["modality"], r["name"]): r["directory"] for r in extracted if r["split"] == "train"
     }
     opened = []
 
+    samples = read_split(path_of(work / "cache", "train"))[1][:5]
+    wanted = {m: wanted_rows(samples.digests(m), [0] * 5, "none") for m in ("text", "image")}
+
     def open_one(modality: str, name: str) -> ModalityFeatures:
         opened.append((modality, name))
-        return ModalityFeatures.open(Path(folders[modality, name]))
+        return ModalityFeatures.open(Path(folders[modality, name]), wanted[modality])
 
-    guids = ModalityFeatures.open(Path(folders["text", "default"])).guids[:5]
+    guids = samples.guids
     bank = BankChoice(open_one, guids, [0] * 5).bank("default", "default")
     assert opened == [("text", "default"), ("image", "default")]
     wide = bank.using("default", "wide")

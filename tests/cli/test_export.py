@@ -99,7 +99,7 @@ def test_the_folder_predicts_anywhere_as_the_run_does(
         assert model.notes[0] == "drawn by a test"
         with pytest.raises(mmsa_cache.SettingsError, match="neither a text nor a picture"):
             model.predict()
-        with pytest.raises(mmsa_cache.SettingsError, match="No data folder is set"):
+        with pytest.raises(mmsa_cache.SettingsError, match="Neither a data folder is set nor"):
             model.predict_split("test")
     finally:
         for path in hidden:

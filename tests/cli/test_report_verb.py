@@ -103,10 +103,16 @@ def test_wrong_runs_have_their_exit_codes(here: Path) -> None:
 def test_without_data_model_or_cache_the_page_says_what_it_lacks(here: Path) -> None:
     out = ("--out", "lacking.html")
     said = call("report", "acb", "--data", "nowhere", *out).output
-    assert "the posts are not at hand" in said
-    assert "The data is not at hand, so no attention is shown." in Path("lacking.html").read_text()
+    assert "the posts are not at hand" not in said, "the store has their texts"
+    text = Path("lacking.html").read_text()
+    assert "The pictures are not at hand, so no attention is shown." in text
+    assert Path("posts/pairs/4.txt").read_text() in text
     Path("cache").rename("elsewhere")
     try:
+        said = call("report", "acb", "--data", "nowhere", *out).output
+        assert "the posts are not at hand" in said
+        text = Path("lacking.html").read_text()
+        assert "The data is not at hand, so no attention is shown." in text
         call("report", "acb", *out)
     finally:
         Path("elsewhere").rename("cache")
@@ -191,8 +197,8 @@ def test_attention_is_what_forward_gives(here: Path, name: str, patches: int) ->
     ensemble, samples = model.ensemble, model.session.samples("train")
     blend = ensemble.blends[mapped_setting(ensemble)]
     weights = word_to_patch(blend.members[:1], blend.setting, bank, 4)
-    text, text_mask = bank.text.sequences(torch.tensor([bank.text.guids.index("4")]))
-    row = torch.tensor([bank.image.guids.index("4")])
+    text, text_mask = bank.text.sequences(bank.text.table[4, :1])
+    row = bank.image.table[4, :1]
     image, image_mask = bank.image.grid(row, 4) if patches == 16 else bank.image.sequences(row)
     member = blend.members[0].eval()
     with torch.inference_mode():

@@ -43,6 +43,7 @@ def test_its_record_is_read_and_written_as_it_was(older: Path) -> None:
         run = RunFolder(older / "runs" / name)
         stored = json.loads((run.path / "config.json").read_text())
         written = json.loads(json.dumps(run.record.as_json()))
+        assert written["origin"].pop("data") == ""  # newer versions name the data
         assert written == {"version": VERSION, **stored}
         assert run.figures.as_json() == json.loads((run.path / "metrics.json").read_text())
         assert run.environment.as_json() == json.loads((run.path / "env.json").read_text())
