@@ -18,6 +18,8 @@ from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DiskError
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.index import SHARD_FILES, Index
 from mmsa_cache.store.reader import verify_features
+from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.writer import FeatureWriter
 from tests.support.faulty import (
     Counting,
     Deadly,
@@ -209,9 +211,19 @@ def test_lost_power_takes_nothing_that_was_sealed(
 
         def work(root: Path = root, at: int = at) -> None:
             disk = Forgetful(at, torn=torn)
+            promised: list[Shard] = []
+            real = FeatureWriter.publish
+
+            def noting(writer: FeatureWriter, shard: Shard) -> int:
+                rows = real(writer, shard)
+                promised.append(shard)
+                return rows
+
+            FeatureWriter.publish = noting  # type: ignore[method-assign]
             with pytest.raises(PowerLossError):
                 job.run(root, disk)
             disk.crash()
+            assert rows_in(promised).items() <= rows_there(root).items()
 
         assert forked(work) == 0
         check_rows(root, job)

@@ -113,7 +113,8 @@ def test_the_first_to_seal_a_row_wins(tmp_path: Path) -> None:
         assert writer.has(other.keys).tolist() == [True, True, False, False, False, False]
         assert writer.publish(other) == 4
         assert writer.publish(SHARDS[1]) == 0
-        assert writer.publish(SHARDS[2]) == 2
+        assert writer.publish(*SHARDS) == 2
+        assert writer.publish(*SHARDS) == 0
     found = rows_of(writer.folder)
     late = rows_in([other])
     fourth = [key.tobytes() for key in make_keys(4, 4)]

@@ -121,7 +121,7 @@ class Forgetful(Counting):
 
     Args:
         at: The step before which the power goes, from 1.
-        torn: Whether half of an appended line stays.
+        torn: Whether half of an appended line stays; files that were removed stay away then.
     """
 
     def __init__(self, at: int, *, torn: bool = False) -> None:
@@ -178,7 +178,8 @@ class Forgetful(Counting):
     def remove(self, path: Path) -> None:
         content = path.read_bytes()
         super().remove(path)
-        self._undo.append((path.parent, lambda: path.write_bytes(content)))
+        if not self._torn:
+            self._undo.append((path.parent, lambda: path.write_bytes(content)))
 
     def make_folder(self, path: Path) -> None:
         super().make_folder(path)
