@@ -76,8 +76,11 @@ def with_data(settings: Settings, store: Store, *, extracting: bool) -> Settings
     told = dict(found[0].told)
     known = _section(DataSettings, told.get("data"), store.root)
     extract = _section(ExtractSettings, {"variants": told.get("variants", "report")}, store.root)
+    classes = {"classes": found[0].classes}  # those of the data, where none are set
+    own = settings.data.model_copy(update={} if settings.data.classes else classes)
+    made = known.model_copy(update=classes)
     pairs: list[tuple[str, Any, Any]] = [
-        (f"[data] {key}", getattr(settings.data, key), getattr(known, key))
+        (f"[data] {key}", getattr(own, key), getattr(made, key))
         for key in settings.data.model_fields_set & {*_CHECKED}
     ]
     if "variants" in settings.extract.model_fields_set:

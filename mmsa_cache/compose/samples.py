@@ -74,7 +74,9 @@ def take_in(settings: Settings, split: str, store: Store) -> tuple[SampleTable, 
         SettingsError: No data folder is set.
         DataError: With every problem at once.
     """
-    found = survey_known(settings, split, store)
+    # Only an extraction begins a store.
+    there = store.root.is_dir()
+    found = survey_known(settings, split, store) if there else survey(settings.data, split)
     known = aside.read(settings.cache.dir, split).identities
     found.raise_bad([row for row in found.bad if row.identity not in known])
     left_out = [s.guid for s in found.samples if s.identity in known] if known else []

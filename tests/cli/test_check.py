@@ -14,19 +14,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extract import publisher
 from extract.inputs import decode as decoding
 from mmsa_cache.compose import sieve
 from mmsa_cache.compose.check import check as verb_check
 from mmsa_cache.compose.check.format import format_check
 from mmsa_cache.compose.samples import take_in
 from mmsa_cache.compose.sieve import SHOWN_ASIDE
+from mmsa_cache.compose.store import Store
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data import aside
 from mmsa_cache.data.duplicates import groups_of, look_of, near_groups
+from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.pairs import BadRow, Fault
+from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import MOST_SHOWN, DamagedCacheError, DataError, SettingsError
-from mmsa_cache.store.writer import CacheWriter
+from mmsa_cache.store.listing import list_features
+from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.writer import FeatureWriter
 from tests.support.data_folders import features, label_file, make_data, mmsa, noise, saved, sealed
 from tests.support.real_data import REAL, needs_real
 
@@ -205,7 +211,7 @@ def test_undecodable_bytes_that_are_replaced_are_counted(work: Path, tmp_path: P
     assert (texts["undecodable_files"], texts["undecodable_places"]) == (1, 2)
     assert texts["undecodable"] == ["1"]
     assert "1 are not valid in the declared encoding, in 2 places: 1." in format_check(summary)
-    summary = take_in(settings, "train")[1].summary()
+    summary = take_in(settings, "train", Store(tmp_path / "none"))[1].summary()
     assert summary.endswith("Bytes not valid in the encoding were replaced in 1: 1.")
 
 
@@ -297,6 +303,10 @@ def settings_of(root: Path, cache: Path) -> Settings:
     return Settings.model_validate({"data": {"root": root}, "cache": {"dir": cache}})
 
 
+def taken_in(root: Path, cache: Path) -> tuple[SampleTable, Intake]:
+    return take_in(settings_of(root, cache), "train", Store(cache))
+
+
 def test_too_many_bad_rows_end_it(work: Path, tmp_path: Path, damaged: Path) -> None:
     cache = tmp_path / "cache"
     (damaged / "pairs/1.txt").unlink()
@@ -304,7 +314,7 @@ def test_too_many_bad_rows_end_it(work: Path, tmp_path: Path, damaged: Path) -> 
     assert "2 of 7 rows of train are bad: 28.57%, and at most 15.00%" in failed.stderr
     assert "1.txt: no such file" in failed.stderr
     assert "odd.jpg: cannot be decoded" in failed.stderr
-    assert not cache.exists()
+    assert not [path for path in cache.rglob("[!.]*") if path.is_file()]
     mmsa(work, *extraction(damaged, cache, "--on-bad", "skip", "--max-bad", "0.3"))
     assert len(aside.read(cache, "train").identities) == 2
     for share in ("1.5", "many%", "-1"):
@@ -327,21 +337,25 @@ def test_an_interrupted_extraction_goes_on_without_trying_the_pictures_again(
 ) -> None:
     cache = tmp_path / "cache"
     skip = extraction(damaged, cache, "--on-bad", "skip")
-    publish = CacheWriter.publish
+    publish = FeatureWriter.publish
 
-    def interrupted(writer: CacheWriter, shard: Any) -> None:
-        if writer.done == 1:
+    def interrupted(writer: FeatureWriter, *shards: Shard) -> int:
+        if writer.rows:
             raise KeyboardInterrupt
-        publish(writer, shard)
+        return publish(writer, *shards)
 
     monkeypatch.setenv("MMSA_CACHE_SHARD_ROWS", "4")
+    monkeypatch.setattr(publisher, "GATHERED_BYTES", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(CacheWriter, "publish", interrupted)
+        patch.setattr(FeatureWriter, "publish", interrupted)
         mmsa(work, *skip, code=130)
-    assert not list(cache.glob("*/*/*/manifest.json"))
+    assert [(found.modality, found.rows) for found in list_features(cache)] == [
+        ("image", 0),
+        ("text", 4),
+    ]
     monkeypatch.setattr(sieve, "undecodable", None)  # would be called where nothing was noted
     resumed = mmsa(work, *skip)
-    assert "resuming, 4 of 6 rows were there" in resumed.stderr
+    assert "4 of 6 rows are there." in resumed.stderr
     mmsa(work, *extraction(work / "without", tmp_path / "plain"))
     assert sealed(cache) == sealed(tmp_path / "plain")
 
@@ -352,11 +366,11 @@ def test_what_was_set_aside_stays_so_until_it_is_mended(
     cache = tmp_path / "cache"
     (damaged / "pairs/1.jpg").unlink()
     with pytest.raises(DataError, match="1: no picture"):
-        take_in(settings_of(damaged, cache), "train")
+        taken_in(damaged, cache)
     mmsa(work, *extraction(damaged, cache, "--on-bad", "skip", "--max-bad", "30%"))
     found = aside.read(cache, "train").folders[str(damaged.resolve())]
     assert [(row.guid, row.line) for row in found.rows] == [("1", 3), ("odd", 5)]
-    samples, report = take_in(settings_of(damaged, cache), "train")
+    samples, report = taken_in(damaged, cache)
     assert [sample.guid for sample in samples] == ["0", "2", "3", "4", "5"]
     assert report.aside == 2
     assert report.summary().endswith("; 2 set aside (bad files).")
@@ -368,10 +382,10 @@ def test_what_was_set_aside_stays_so_until_it_is_mended(
 
     # A mended row counts again; one that is bad in another way is named.
     shutil.copy(work / "all/pairs/odd.jpg", damaged / "pairs/odd.jpg")
-    assert "odd" in [sample.guid for sample in take_in(settings_of(damaged, cache), "train")[0]]
+    assert "odd" in [sample.guid for sample in taken_in(damaged, cache)[0]]
     (damaged / "pairs/2.txt").unlink()
     with pytest.raises(DataError, match=r"2\.txt: no such file") as caught:
-        take_in(settings_of(damaged, cache), "train")
+        taken_in(damaged, cache)
     assert len(caught.value.problems) == 1
     assert "--on-bad skip" in caught.value.hint
 
@@ -387,7 +401,7 @@ def test_data_folders_in_one_cache_keep_their_own_lists(
     mmsa(work, *extraction(other, cache, *skip))
     assert {Path(root).name for root in aside.read(cache, "train").folders} == {"damaged", "other"}
     for root, gone in ((damaged, "odd"), (other, "2")):
-        guids = [sample.guid for sample in take_in(settings_of(root, cache), "train")[0]]
+        guids = [sample.guid for sample in taken_in(root, cache)[0]]
         assert len(guids) == 6
         assert gone not in guids
     shutil.copy(work / "all/pairs/2.txt", other / "pairs/2.txt")

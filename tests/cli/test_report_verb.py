@@ -112,9 +112,11 @@ def test_without_data_model_or_cache_the_page_says_what_it_lacks(here: Path) -> 
         said = call("report", "acb", "--data", "nowhere", *out).output
         assert "the posts are not at hand" in said
         text = Path("lacking.html").read_text()
-        assert "The data is not at hand, so no attention is shown." in text
+        assert "The pictures are not at hand, so no attention is shown." in text
+        assert Path("posts/pairs/4.txt").read_text() not in text
         call("report", "acb", *out)
     finally:
+        assert not Path("cache").exists()
         Path("elsewhere").rename("cache")
     assert Path("lacking.html").read_text().count("Attention of the word") > 16
     Path("runs/acb/model.safetensors").rename("model")
