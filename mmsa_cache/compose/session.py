@@ -270,6 +270,8 @@ class Session:
             except CacheNotFoundError as error:
                 own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
                 hint = f"Run mmsa extract --split {split}{own}: it computes what is missing."
+                if stored.identity.imported:
+                    hint = "Run mmsa cache import with the features of all rows."
                 raise CacheNotFoundError(error.message, hint) from error
 
         bank = banks_of(open_features, self.samples(split)).open(pairs)

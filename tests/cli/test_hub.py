@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,9 +12,17 @@ from typing import Any
 
 import pytest
 
+from mmsa_cache.compose.hub import pull as pull_module
 from mmsa_cache.compose.hub import push as push_module
 from mmsa_cache.compose.hub.private import places_of, shared_encoder
-from mmsa_cache.compose.hub.repository import asking, is_of_store, local_files, repository_of
+from mmsa_cache.compose.hub.repository import (
+    Remote,
+    RemoteFile,
+    asking,
+    is_of_store,
+    local_files,
+    repository_of,
+)
 from mmsa_cache.data.stored import path_of, read_split, write_split
 from mmsa_cache.errors import CacheError, SettingsError, StaleCacheError
 from mmsa_cache.store.encoder import StoredEncoder
@@ -21,7 +30,7 @@ from mmsa_cache.store.index import Index
 from mmsa_cache.store.listing import list_features
 from mmsa_cache.store.reader import verify_features
 from tests.support.hub_client import Client, client
-from tests.support.hub_server import TOKEN, Hub, Repository, hub_server
+from tests.support.hub_server import TOKEN, Hub, Repository, git_sha1, hub_server, is_large
 from tests.support.shards import make_shard, writer_of
 from tests.support.small_work import QUICK, call, make_work
 
@@ -335,6 +344,47 @@ def test_what_the_hub_refuses_is_told_with_the_next_step(
     with client(work, "http://127.0.0.1:9", TOKEN) as alone:
         said = alone("cache", "pull", ADDRESS, *target, code=4).stderr
         assert "Check the network and HF_ENDPOINT" in said
+
+
+def test_a_pull_that_dies_while_it_puts_files_in_place_resumes(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = local_files(work / "cache")
+    remote = Remote("0", False, {name: remote_file(path) for name, path in there.items()})
+    replace = Path.replace
+    for step in range(len(there)):
+        root = tmp_path / str(step)
+        shutil.copytree(work / "cache", root / ".pull")
+        left = step
+
+        def dying(path: Path, target: Path) -> Path:
+            nonlocal left
+            if ".pull/" in str(path):
+                left -= 1
+                if left < 0:
+                    raise KeyboardInterrupt
+            return replace(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", dying)
+            with pytest.raises(KeyboardInterrupt):
+                pull_module._put_in_place(root, NAME, remote, {}, set())
+        found = local_files(root)
+        assert len(found) == step
+        assert [f.problem for f in list_features(root) if f.rows and f.problem] == []
+        known = pull_module._known(root, NAME)
+        assert pull_module._same(root, found, remote, known) == found.keys()
+        # also where the repository was changed meanwhile
+        assert pull_module._same(root, found, Remote("1", False, {}), known) == set()
+        with pytest.raises(CacheError, match="holds another store") as caught:
+            pull_module._same(root, there, Remote("1", False, {}), {})
+        assert len(caught.value.problems) == len(there)
+
+
+def remote_file(path: Path) -> RemoteFile:
+    content = path.read_bytes()
+    large = hashlib.sha256(content).hexdigest() if is_large(path.name) else None
+    return RemoteFile(len(content), large, git_sha1(content))
 
 
 def test_what_the_client_raises_is_told() -> None:

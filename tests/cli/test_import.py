@@ -20,8 +20,10 @@ import pytest
 from mmsa_cache.compose.imports import source
 from mmsa_cache.compose.imports.features import import_features
 from mmsa_cache.compose.imports.files import ImportRequest
+from mmsa_cache.compose.imports.place import in_order, place
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.store.keys import content_keys
 from mmsa_cache.store.reader import Features, open_features
@@ -81,8 +83,8 @@ def rows_in(cache: Path, features: Features) -> tuple[np.ndarray, list[np.ndarra
     assert (places >= 0).all()
     shards = np.searchsorted(features.starts, places, side="right") - 1
     pooled, tokens = [], []
-    for shard, place in zip(shards, places, strict=True):
-        found, row = features.shards[shard], place - features.starts[shard]
+    for shard, at in zip(shards, places, strict=True):
+        found, row = features.shards[shard], at - features.starts[shard]
         pooled.append(found.pooled[row, 0])
         tokens.append(found.tokens[found.offsets[row] : found.offsets[row + 1]])
     return np.stack(pooled), tokens
@@ -353,8 +355,39 @@ def test_two_splits_of_one_encoder_have_one_name_of_weights(
     assert len([p for p in (cache / "features/text").iterdir() if p.is_dir()]) == 1
     assert found.splits == {"test": 12}
     assert "No row is of the split train." in capsys.readouterr().err
+    flags = ("--cache", str(cache), "--text-model", "ours")
+    call(work, "train", "--name", "both", *QUICK, *flags, "--image-model", "mobilenetv2_035")
+    call(work, "extract", "--split", "test", *flags)
+    rows = call_json(work, "predict", "--run", "both", "--split", "test")
+    assert len(rows) == 12
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
+    capsys.readouterr()
     taken(cache, both[0])
     assert "import them with the same --weights-name" in capsys.readouterr().err
+
+
+def test_rows_without_names_are_of_the_one_split_of_as_many(work: Path) -> None:
+    samples = read_split(path_of(work / "cache", "train"))[1]
+    splits = {"train": samples[:5], "test": samples[5:8]}
+    assert in_order(splits, 3) == ("test", samples.guids[5:8])
+    with pytest.raises(DataError, match=r"the splits have: train 5, test 3") as caught:
+        in_order(splits, 4)
+    assert caught.value.hint == "Name them with --guids FILE, one a line."
+    with pytest.raises(DataError) as caught:
+        in_order({"train": samples[:5], "test": samples[5:10]}, 5)
+    assert caught.value.hint.endswith("or choose with --split.")
+
+
+def test_a_name_in_two_splits_is_one_sample_only_with_one_content(work: Path) -> None:
+    samples = read_split(path_of(work / "cache", "train"))[1]
+    other = samples.table.slice(1, 2).set_column(0, "guid", [samples.guids[:2]])
+    splits = {"train": samples[:2], "test": SampleTable(other.cast(samples.table.schema))}
+    placed, problems = place(samples.guids[:2], splits, "text")
+    assert placed.splits == {"train": 2, "test": 2}
+    assert [p.partition(": ")[2] for p in problems] == [
+        "it is in several splits, with different contents; give --split"
+    ] * 2
+    assert place(samples.guids[:2], {"a": samples[:2], "b": samples[:2]}, "text")[1] == []
 
 
 def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:

@@ -30,7 +30,7 @@ from .repository import DATASET, Remote, RemoteFile, asking, local_files, look, 
 
 _STAGING, _NOTE, _LOCK = ".pull", ".pulled.json", ".pull.lock"
 _MAX_NOTE = 1 << 27
-_HINT = "Nothing was put in place. Tell the owner of the repository."
+_HINT = "Nothing was put in place. Try again after a push that may be going on, or tell its owner."
 Known = dict[str, list[str]]
 """File → sha256 that pulls from this repository gave it."""
 
