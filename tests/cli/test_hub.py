@@ -108,9 +108,8 @@ def test_what_is_pushed_comes_back_and_is_trained_on_offline(
     assert len(pulled["encoders"]) == 2
     found = contents(tmp_path / "cache")
     assert {path: found[path] for path in shards} == {path: there[path] for path in shards}
-    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [
-        *(".pull.lock", ".pulled.json", "data", "features")
-    ]
+    others = {path.name for path in (tmp_path / "cache").iterdir()} - {".pull.lock"}
+    assert others == {".pulled.json", "data", "features"}
     for split in ("train", "test"):
         about, samples = read_split(path_of(tmp_path / "cache", split))
         own_about, own_samples = read_split(path_of(work / "cache", split))
