@@ -28,6 +28,13 @@ class Checks:
         """Notes whether something was at hand and compared."""
         self._done.setdefault(what, done)
 
+    def chosen(self, modality: str, stored: StoredEncoder) -> None:
+        """Says once which encoder is used where no setting names one."""
+        what = f"{modality} encoder: {stored.identity.label}, as in {self._store}."
+        if what not in self._said:
+            self._said.add(what)
+            say(what)
+
     def encoder(self, modality: str, stored: StoredEncoder, settings: Settings) -> None:
         """Compares an encoder of the store with the one at hand, if there is one.
 
