@@ -26,7 +26,7 @@ from mmsa_cache.store.listing import (
     list_features,
     remove_features,
 )
-from mmsa_cache.store.older import older_caches, remove_older
+from mmsa_cache.store.older import older_caches, refuse_older, remove_older
 from mmsa_cache.store.reader import verify_features
 from mmsa_cache.store.writer import FeatureWriter
 
@@ -62,6 +62,7 @@ def existing_caches(settings: Settings) -> list[CacheInfo]:
 
     Raises:
         CacheNotFoundError: There are none.
+        StaleCacheError: There are only those of an older schema.
     """
     store = Store(settings.cache.dir)
     found = _existing(store.root)
@@ -72,6 +73,7 @@ def existing_caches(settings: Settings) -> list[CacheInfo]:
 def _existing(root: Path) -> list[StoredFeatures]:
     found = list_features(root)
     if not found:
+        refuse_older(root)
         raise CacheNotFoundError(f"There is no cache in {root}.", "Run mmsa extract.")
     return found
 
@@ -196,7 +198,7 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
 
     Raises:
         SettingsError: No condition is given.
-        CacheNotFoundError: There is no cache at all.
+        CacheNotFoundError: There is no cache at all, or unused rows cannot be told.
     """
     encoder, days = request.encoder, request.older_than
     conditions = (request.unused, request.unfinished, request.stale)
@@ -222,6 +224,11 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
     if not request.unused:
         return remove_features(found, really=request.really)
     store = Store(root)
+    if not any(store.split(split) for split in SPLITS):
+        raise CacheNotFoundError(
+            f"{root} does not say which rows its splits need.",
+            "Run mmsa extract, or copy the folder data of the store too.",
+        )
     return [
         *(remove_older(folder, really=request.really) for folder in older),
         *_remove_unused(store, found, really=request.really),

@@ -77,7 +77,7 @@ def extract_splits(
     """
     if split not in (*SPLITS, "all"):
         raise SettingsError(f"Unknown split {split!r}.", f"Valid: {', '.join(SPLITS)}, all.")
-    store = Store(settings.cache.dir)
+    store = Store(settings.cache.dir, renewing=True)
     settings = with_data(settings, store, extracting=True)
     names = _chosen_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)

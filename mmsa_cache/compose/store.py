@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache.console import say
 from mmsa_cache.data.stored import StoredSplit, path_of, read_split
 from mmsa_cache.data.table import SampleTable
-from mmsa_cache.errors import CacheNotFoundError
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.listing import StoredFeatures, list_features
@@ -23,10 +24,13 @@ class Store:
 
     Args:
         root: ``[cache] dir``; it need not exist.
+        renewing: Files of splits are about to be written: one that is damaged, or of an older
+            schema, is none.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, renewing: bool = False) -> None:
         self.root = root
+        self._renewing = renewing
         self._splits: dict[str, tuple[StoredSplit, SampleTable] | None] = {}
         self._opened: dict[Path, Features | None] = {}
 
@@ -38,11 +42,21 @@ class Store:
             DamagedCacheError: The split's file is not what was written.
         """
         if name not in self._splits:
-            path = path_of(self.root, name)
-            if not path.exists():
-                refuse_older(self.root)
-            self._splits[name] = read_split(path) if path.exists() else None
+            self._splits[name] = self._read(path_of(self.root, name))
         return self._splits[name]
+
+    def _read(self, path: Path) -> tuple[StoredSplit, SampleTable] | None:
+        if not path.exists():
+            if not self._renewing:
+                refuse_older(self.root)
+            return None
+        try:
+            return read_split(path)
+        except DamagedCacheError as error:
+            if not self._renewing:
+                raise
+            say(f"Note: {error.message} It is written anew.")
+            return None
 
     @functools.cached_property
     def features(self) -> list[StoredFeatures]:

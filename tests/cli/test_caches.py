@@ -2,140 +2,236 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import typer
-from filelock import FileLock
 from PIL import Image
 
 from mmsa_cache.cli.verb import Call, verb
-from mmsa_cache.compose.cached import copies_of
-from mmsa_cache.compose.caches import raise_damaged, verify
+from mmsa_cache.compose.cache_show import show
+from mmsa_cache.compose.caches import CacheInfo, existing_caches, raise_damaged, verify
 from mmsa_cache.compose.samples import classes_of
 from mmsa_cache.config.loading import load_settings
+from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.errors import DamagedCacheError, SettingsError
+from mmsa_cache.data.splits import copies_of
+from mmsa_cache.data.stored import StoredSplit, path_of, read_split, write_split
+from mmsa_cache.data.table import SampleTable
+from mmsa_cache.errors import DamagedCacheError, DataError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.features.rows import wanted_rows
 from mmsa_cache.runs.directory import CHECKPOINT, new_run
-from mmsa_cache.store.listing import list_caches, remove_caches, rows_of
-from mmsa_cache.store.manifest import MANIFEST, RECEIPT, lock_path
-from mmsa_cache.store.reader import open_shards
+from mmsa_cache.store.index import INDEX
+from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.writer import CacheWriter
+from tests.support.shards import ENCODER, make_keys, writer_of
 from tests.support.small_work import mmsa
 
-ROWS = [("a", 0), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
+COPIES = {1: 2}
+"""Two of every sample of the second class."""
+AUGMENTATION = "made-up:1"
 
 
-def shard(rows: list[tuple[str, int]]) -> Shard:
-    """Row i has i + 1 positions, all ones in four dimensions."""
-    lengths = [i + 1 for i in range(len(rows))]
+def table(labels: Sequence[int | None] = (0, 1, 2)) -> SampleTable:
+    """Samples a, b, … without pictures."""
+    found = []
+    for place, label in enumerate(labels):
+        text, image = (hashlib.sha256(f"{what}{place}".encode()).hexdigest() for what in "ti")
+        found.append(Sample("abcdefgh"[place], label, f"text {place}", None, text, image))
+    return SampleTable.from_samples(found)
+
+
+def keys_of(samples: SampleTable) -> Keys:
+    """The rows that their texts need: the originals, then the copies."""
+    return wanted_rows(samples.digests("text"), samples.copies(COPIES), AUGMENTATION).keys
+
+
+def shard(keys: Keys) -> Shard:
+    """Row i has i + 1 positions, all ones in four dimensions; the first three are originals."""
+    lengths = [i + 1 for i in range(len(keys))]
     return Shard(
-        [guid for guid, _ in rows],
-        np.array([variant for _, variant in rows], np.int32),
-        ["rotation" if variant else "" for _, variant in rows],
+        keys,
+        ["rotation" if i > 2 else "" for i in range(len(keys))],
         np.cumsum([0, *lengths]).astype(np.int64),
         np.ones((sum(lengths), 4), np.float16),
-        np.array([[[3.0, 4.0, 0, 0]]] * len(rows), np.float16),
+        np.array([[[3.0, 4.0, 0, 0]]] * len(keys), np.float16),
         ("mean",),
     )
 
 
-def make_cache(folder: Path, *, rows: int = len(ROWS), encoder: str = "tiny") -> Path:
-    fields = {"encoder": encoder, "weights": "random:1", "of": folder.name}
-    writer = CacheWriter(folder, fields, rows)
-    with writer.lock(lambda: None):
-        writer.publish(shard(ROWS))
-        if rows == len(ROWS):
-            writer.finish()
-    return folder
+def write_table(root: Path, samples: SampleTable, split: str = "train") -> None:
+    about = StoredSplit(
+        split=split,
+        layout="report",
+        classes=("positive", "neutral", "negative"),
+        augmentation=AUGMENTATION,
+        copies=COPIES if split == "train" else {},
+    )
+    write_split(path_of(root, split), about, samples)
 
 
-def test_caches_are_listed_with_their_state(tmp_path: Path) -> None:
-    make_cache(tmp_path / "train/text/one")
-    make_cache(tmp_path / "train/image/half", rows=9)
-    (make_cache(tmp_path / "train/image/torn") / "shard-00000.h5").write_bytes(b"no")
-    found = {info.directory.name: info for info in list_caches(tmp_path)}
-    one, half, torn = found["one"], found["half"], found["torn"]
-    assert (one.split, one.modality, one.encoder) == ("train", "text", "tiny (random weights)")
-    assert (one.rows, one.rows_wanted, one.variants, one.complete) == (5, 5, 2, True)
-    assert one.operations == {"rotation": 2}
-    assert one.bytes == sum(p.stat().st_size for p in one.directory.iterdir())
-    assert (half.rows, half.rows_wanted, half.complete, half.problem) == (5, 9, False, "")
-    assert not torn.complete
-    assert "shard-00000.h5" in torn.problem
+def make_store(root: Path, keys: Keys | None = None) -> Path:
+    """A store of three samples; the folder of its features."""
+    samples = table()
+    write_table(root, samples)
+    writer = writer_of(root)
+    with writer.claim(lambda: None):
+        writer.publish(shard(keys_of(samples) if keys is None else keys))
+    return writer.folder
+
+
+def settings_of(root: Path) -> Settings:
+    return load_settings({"cache.dir": root}, folder=root.parent, environ={})
+
+
+def only(root: Path) -> CacheInfo:
+    (info,) = existing_caches(settings_of(root))
+    return info
+
+
+def test_features_are_listed_with_their_state(tmp_path: Path) -> None:
+    folder, keys = make_store(tmp_path / "whole"), keys_of(table())
+    whole = only(tmp_path / "whole")
+    assert (whole.directory, whole.modality, whole.encoder) == (folder, "text", "tiny")
+    assert (whole.rows, whole.shards, whole.unused, whole.problem) == (5, 1, 0, "")
+    assert whole.complete == {"train": 1.0}
+    assert whole.bytes == sum(p.stat().st_size for p in folder.iterdir())
+    write_table(tmp_path / "whole", table([None] * 6), "test")
+    assert only(tmp_path / "whole").complete == {"train": 1.0, "test": 0.5}
+
+    make_store(tmp_path / "half", np.concatenate([keys[:2], make_keys(0, 3)]))
+    half = only(tmp_path / "half")
+    assert (half.rows, half.complete, half.unused) == (5, {"train": 0.4}, 3)
+
+    torn = make_store(tmp_path / "torn")
+    with (torn / INDEX).open("a") as file:
+        file.write("{}\n")
+    assert f"{torn / INDEX}:2" in only(tmp_path / "torn").problem
+    assert only(tmp_path / "torn").complete == {}
+
     old = time.time() - 3 * 86400
-    for path in one.directory.iterdir():
+    for path in folder.iterdir():
         os.utime(path, (old, old))
-    again = next(c for c in list_caches(tmp_path) if c.directory == one.directory)
-    assert again.age_days == pytest.approx(3, abs=0.01)
+    assert only(tmp_path / "whole").age_days == pytest.approx(3, abs=0.01)
 
 
 def test_rows_are_shown_with_their_norms(tmp_path: Path) -> None:
-    make_cache(tmp_path / "train/text/one")
-    rows = rows_of(list_caches(tmp_path)[0], "b")
+    make_store(tmp_path / "cache")
+    shown = show(settings_of(tmp_path / "cache"), "b", "train")
+    assert (shown.text, shown.tag, shown.image, shown.thumbnail) == ("text 1", "neutral", None, None)
+    (cached,) = shown.caches
+    rows = cached.rows
     assert [row.variant for row in rows] == [0, 1, 2]
     assert [row.operation for row in rows] == ["", "rotation", "rotation"]
-    assert [row.positions for row in rows] == [2, 3, 4]
+    assert [row.positions for row in rows] == [2, 4, 5]
     assert rows[0].token_norm == 2.0
     assert rows[0].pool_norms == {"mean": 5.0}
-    assert rows_of(list_caches(tmp_path)[0], "z") == []
+    assert len(show(settings_of(tmp_path / "cache"), "c", "train").caches[0].rows) == 1
+    with pytest.raises(DataError, match="has no sample 'z'"):
+        show(settings_of(tmp_path / "cache"), "z", "train")
 
 
-def test_removing_spares_what_is_in_use_and_what_lies_elsewhere(tmp_path: Path) -> None:
-    folder = make_cache(tmp_path / "cache/train/text/one")
-    outside = tmp_path / "precious.h5"
-    outside.write_text("precious")
-    (folder / "shard-00009.h5").symlink_to(outside)
-    found = list_caches(tmp_path / "cache")
-    assert [r.state for r in remove_caches(found, really=False)] == ["would be removed"]
-    assert (folder / MANIFEST).is_file()
-    with FileLock(lock_path(folder)):
-        assert [r.state for r in remove_caches(found, really=True)] == ["in use"]
-    assert (folder / MANIFEST).is_file()
-    removed = remove_caches(found, really=True)
-    assert [(r.state, r.bytes) for r in removed] == [("removed", found[0].bytes)]
-    assert not folder.exists()
-    assert outside.read_text() == "precious"
+def test_unused_rows_alone_are_pruned(tmp_path: Path) -> None:
+    keys = np.concatenate([keys_of(table()), make_keys(0, 4)])
+    make_store(tmp_path / "cache", keys)
+    prune = ("cache", "prune", "--unused", "--json")
+    (said,) = json.loads(mmsa(tmp_path, *prune).stdout)
+    assert said["state"] == "4 rows would be removed"
+    assert only(tmp_path / "cache").rows == 9
+    (done,) = json.loads(mmsa(tmp_path, *prune, "--yes").stdout)
+    assert done["state"] == "4 rows removed"
+    assert done["bytes"] > 0
+    left = only(tmp_path / "cache")
+    assert (left.rows, left.unused, left.complete) == (5, 0, {"train": 1.0})
+    assert json.loads(mmsa(tmp_path, *prune, "--yes").stdout) == []
+
+    shutil.rmtree(tmp_path / "cache/data")  # nobody says what is used: nothing may go
+    failed = mmsa(tmp_path, *prune, "--yes", code=4)
+    assert "does not say which rows its splits need" in failed.stderr
+    assert only(tmp_path / "cache").rows == 5
 
 
-def test_an_interrupted_removal_leaves_an_unfinished_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_features_are_pruned_by_any_condition(tmp_path: Path) -> None:
+    make_store(tmp_path / "cache", keys_of(table())[:3])
+    prune = ("cache", "prune", "--json")
+    for flags, gone in (
+        (("--encoder", "other"), 0),
+        (("--encoder", "tiny"), 1),
+        (("--older-than", "1"), 0),
+        (("--unfinished",), 1),
+        (("--unfinished", "--encoder", "other"), 0),
+    ):
+        assert len(json.loads(mmsa(tmp_path, *prune, *flags).stdout)) == gone, flags
+    writer = writer_of(tmp_path / "cache")
+    with writer.claim(lambda: None):
+        writer.publish(shard(keys_of(table())[3:]))
+    assert json.loads(mmsa(tmp_path, *prune, "--unfinished").stdout) == []
+    (done,) = json.loads(mmsa(tmp_path, *prune, "--older-than", "0", "--yes").stdout)
+    assert done["state"] == "removed"
+    assert not ENCODER.folder(tmp_path / "cache").exists()
+
+
+def test_a_cache_of_schema_1_is_refused_by_number(work: Path, tmp_path: Path) -> None:
+    old = tmp_path / "cache/train/text/tiny-12345678"
+    old.mkdir(parents=True)
+    (old / "manifest.json").write_text('{"schema": 1}')
+    (old / "shard-00000.h5").write_bytes(b"old")
+    (tmp_path / "mmsa.toml").write_text((work / "mmsa.toml").read_text())
+    shutil.copytree(work / "posts", tmp_path / "posts")
+    said = "cache/train/text/tiny-12345678 is a cache of schema 1, this program reads schema 2."
+    for command in (("train",), ("search",), ("cache", "ls"), ("cache", "show", "3")):
+        failed = mmsa(tmp_path, *command, code=4).stderr
+        assert said in failed
+        assert "Run mmsa extract" in failed
+    mmsa(tmp_path, "extract", "--variants", "none")
+    mmsa(tmp_path, "cache", "show", "3")
+    removal = json.loads(mmsa(tmp_path, "cache", "prune", "--unused", "--yes", "--json").stdout)
+    assert [(r["directory"], r["state"]) for r in removal] == [
+        ("cache/train/text/tiny-12345678", "removed")
+    ]
+    assert not old.exists()
+    assert {info.complete["train"] for info in existing_caches(settings_of(tmp_path / "cache"))} == {
+        1.0
+    }
+
+
+def test_a_damaged_split_is_refused_and_extraction_writes_it_anew(
+    work: Path, extracted: object, tmp_path: Path
 ) -> None:
-    folder = make_cache(tmp_path / "train/text/one")
-    unlink = Path.unlink
-
-    def stop(path: Path, missing_ok: bool = False) -> None:
-        if path.name.startswith("shard"):
-            raise KeyboardInterrupt
-        unlink(path, missing_ok=missing_ok)
-
-    monkeypatch.setattr(Path, "unlink", stop)
-    with pytest.raises(KeyboardInterrupt):
-        remove_caches(list_caches(tmp_path), really=True)
-    monkeypatch.undo()
-    assert [(c.complete, c.problem != "") for c in list_caches(tmp_path)] == [(False, True)]
-    make_cache(folder)  # the next extraction begins anew
-    assert [s.guids for s in open_shards(folder)] == [[guid for guid, _ in ROWS]]
+    cache = tmp_path / "cache"
+    shutil.copytree(work / "cache", cache)
+    path = path_of(cache, "test")
+    _, samples = read_split(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    flags = ("--cache", str(cache))
+    assert str(path) in mmsa(work, "cache", "show", "125", "--split", "test", *flags, code=4).stderr
+    again = mmsa(work, "extract", "--split", "test", *flags)
+    assert f"Note: {path}: " in again.stderr
+    assert again.stderr.count("nothing to do") == 2
+    assert read_split(path)[1] == samples
 
 
 def test_the_verbs(work: Path, extracted: object, tmp_path: Path) -> None:
     records = json.loads(mmsa(work, "cache", "ls", "--json").stdout)
-    assert {(r["split"], r["modality"], r["complete"]) for r in records} >= {
-        (split, modality, True) for split in ("train", "test") for modality in ("text", "image")
-    }
-    assert "complete" in mmsa(work, "cache", "ls").stdout
+    assert [(r["modality"], r["complete"], r["unused"]) for r in records] == [
+        (modality, {"train": 1.0, "test": 1.0}, 0) for modality in ("image", "text")
+    ]
+    assert "train 100 %, test 100 %" in mmsa(work, "cache", "ls").stdout
+    assert "as sealed" in mmsa(work, "cache", "verify").stdout
     shown = json.loads(mmsa(work, "cache", "show", "3", "--json").stdout)
     assert shown["text"] == (work / "posts/pairs/3.txt").read_text()
     assert Path(work / shown["thumbnail"]).read_bytes().startswith(b"\xff\xd8\xff")
@@ -146,28 +242,27 @@ def test_the_verbs(work: Path, extracted: object, tmp_path: Path) -> None:
     assert "has no sample '30000'" in failed.stderr
     assert "does not know what to remove" in mmsa(work, "cache", "prune", code=2).stderr
 
-    mmsa(work, "extract", "--tokens", "none", "--split", "test", "--cache", str(tmp_path / "c"))
-    mmsa(work, "extract", "--split", "test", "--cache", str(tmp_path / "c"))
-    arguments = ("cache", "prune", "--stale", "--json", "--cache", str(tmp_path / "c"))
-    said = json.loads(mmsa(work, *arguments).stdout)
-    assert [r["state"] for r in said] == ["would be removed"] * 2
-    assert len(list_caches(tmp_path / "c")) == 4
-    done = json.loads(mmsa(work, *arguments, "--yes").stdout)
+    cache = ("--cache", str(tmp_path / "c"))
+    mmsa(work, "extract", "--tokens", "none", "--split", "test", *cache)
+    mmsa(work, "extract", "--tokens", "keep", "--split", "test", *cache)
+    arguments = ("cache", "prune", "--stale", "--json", *cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMSA_EXTRACT_TOKENS", "keep")
+        said = json.loads(mmsa(work, *arguments).stdout)
+        assert [r["state"] for r in said] == ["would be removed"] * 2
+        assert len(existing_caches(settings_of(tmp_path / "c"))) == 4
+        done = json.loads(mmsa(work, *arguments, "--yes").stdout)
     assert [r["directory"] for r in done] == [r["directory"] for r in said]
-    assert len(list_caches(tmp_path / "c")) == 2
-    second = mmsa(work, "extract", "--split", "test", "--cache", str(tmp_path / "c"))
+    assert len(existing_caches(settings_of(tmp_path / "c"))) == 2
+    second = mmsa(work, "extract", "--split", "test", *cache)
     assert second.stderr.count("nothing to do") == 2
 
 
-def samples(labels: list[int | None]) -> list[Sample]:
-    return [Sample(str(i), v, "t", Path("x"), "t", "i") for i, v in enumerate(labels)]
-
-
 def test_copies_follow_the_setting() -> None:
-    rows = samples([0] * 12 + [1] * 3 + [2] * 5 + [None])
+    labels = np.array([0] * 12 + [1] * 3 + [2] * 5 + [-1])
 
     def copies(value: object, split: str = "train") -> dict[int, int]:
-        return copies_of(load_settings({"extract.variants": value}, environ={}), split, rows)
+        return copies_of(load_settings({"extract.variants": value}, environ={}).extract.variants, split, labels)
 
     assert copies("report") == {0: 0, 1: 3, 2: 2}  # target int(20 · 1.5) // 3 = 10
     assert copies("2") == copies(2) == {0: 2, 1: 2, 2: 2}
@@ -179,13 +274,10 @@ def test_copies_follow_the_setting() -> None:
 
 
 def test_free_pairing_draws_every_pair_of_the_same_sample() -> None:
-    rows = [("a", 0), ("b", 0), ("c", 0), ("b", 1), ("b", 2), ("c", 1), ("c", 2)]
-    bank = FeatureBank(
-        ModalityFeatures([shard(rows)], "text"),
-        ModalityFeatures([shard(rows)], "image"),
-        ["a", "b", "c"],
-        [0, 1, 2],
-    )
+    # Rows: three originals, two copies of b, two of c.
+    rows, of_samples = shard(make_keys(0, 7)), np.array([[0, -1, -1], [1, 3, 4], [2, 5, 6]])
+    text, image = (ModalityFeatures([rows], name, table=of_samples) for name in ("text", "image"))
+    bank = FeatureBank(text, image, ["a", "b", "c"], [0, 1, 2])
     items = bank.items([0, 1, 2], variants=True)
     assert len(items) == 7
     draws = torch.Generator().manual_seed(0)
@@ -367,29 +459,25 @@ def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "runs/t" / CHECKPOINT).exists()
 
 
-def test_verify_rehashes_what_an_unfinished_extraction_has_sealed(
-    tmp_path: Path,
-) -> None:
-    settings = load_settings({"cache.dir": tmp_path}, environ={})
-    whole = make_cache(tmp_path / "train" / "text" / "whole")
-    begun = make_cache(tmp_path / "train" / "text" / "begun", rows=2 * len(ROWS))
-    assert [(r.complete, r.problems) for r in verify(settings)] == [(False, []), (True, [])]
-
-    # The receipt names a shard before it has its name: that is no damage, nor is it to ls.
-    receipt = json.loads((begun / RECEIPT).read_text())
-    first = receipt["shards"][0]
-    receipt["shards"].append({**first, "name": "shard-00001.h5"})
-    (begun / RECEIPT).write_text(json.dumps(receipt))
-    raise_damaged(verify(settings))
-    assert [c.problem for c in list_caches(tmp_path)] == ["", ""]
-
-    for folder in (begun, whole):
-        path = folder / "shard-00000.h5"
+def test_verify_rehashes_every_shard_and_every_split(tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    folder = make_store(root, keys_of(table())[:3])
+    writer = writer_of(root)
+    with writer.claim(lambda: None):
+        writer.publish(shard(keys_of(table())[3:]))
+    found = verify(settings_of(root))
+    assert [(item.cache, item.problems) for item in found] == [
+        (str(folder), []),
+        (str(path_of(root, "train")), []),
+    ]
+    raise_damaged(found)
+    for path in (*folder.glob("*.h5"), path_of(root, "train")):
         damaged = bytearray(path.read_bytes())
         damaged[len(damaged) // 2] ^= 1
         path.write_bytes(damaged)
     with pytest.raises(DamagedCacheError) as caught:
-        raise_damaged(verify(settings))
-    assert len(caught.value.problems) == 2
-    for folder, line in zip((begun, whole), caught.value.problems, strict=True):
-        assert str(folder / "shard-00000.h5") in line
+        raise_damaged(verify(settings_of(root)))
+    problems = caught.value.problems
+    assert len(problems) == 3
+    for path in (*folder.glob("*.h5"), path_of(root, "train")):
+        assert sum(str(path) in line for line in problems) == 1

@@ -1,4 +1,4 @@
-"""Stored rows of one modality."""
+"""Stored rows of one encoder."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ from pathlib import Path
 
 import numpy as np
 
+from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.schema import Shard
-from tests.support.shards import ENCODER, make_keys, writer_of
+from mmsa_cache.store.writer import FeatureWriter
+from tests.support.shards import make_keys
 
 
-def write_rows(root: Path, pooled: np.ndarray) -> Path:
-    """Features of one vector a row, the keys those of `make_keys`; their folder in a store."""
+def write_rows(root: Path, pooled: np.ndarray, modality: str = "text") -> tuple[Path, WantedRows]:
+    """Features of one vector a row, a sample each; their folder, and all of them as wanted rows."""
     rows = len(pooled)
+    keys = make_keys(0, rows)
     shard = Shard(
-        make_keys(0, rows),
+        keys,
         [""] * rows,
         np.zeros(rows + 1, np.int64),
         np.zeros((0, pooled.shape[1]), np.float16),
         pooled.astype(np.float16)[:, None],
         ("mean",),
     )
-    writer = writer_of(root, ENCODER)
+    fields = {"modality": modality, "encoder": "vectors", "rows": rows}
+    writer = FeatureWriter(root, StoredEncoder.of(EncoderIdentity.of_fields(fields)))
     with writer.claim(lambda: None):
         writer.publish(shard)
-    return writer.folder
+    return writer.folder, WantedRows(keys, np.arange(rows)[:, None])
