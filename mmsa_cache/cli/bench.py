@@ -71,24 +71,13 @@ def bench_store(
     ] = "10000,100000,1000000",
 ) -> None:
     """How opening, memory and training grow with a store's rows; on generated features."""
-    from mmsa_cache.compose.bench_store import bench_store as measure
+    from mmsa_cache.compose import bench_store as store
 
-    found = measure(_counts(rows))
+    found = store.bench_store(_counts(rows))
     if call.printed(found):
         return
-    say("Note: generated features; the lines with × are multiples of the line before.")
-    lines: list[dict[str, str]] = []
-    for size, growth in zip(found.sizes, [{}, *found.growth], strict=True):
-        record = size.model_dump()
-        if growth:
-            lines.append({key: f"×{growth[key]:.3g}" if key in growth else "" for key in record})
-        lines.append(
-            {
-                key: f"{value:.4g}" if isinstance(value, float) else str(value)
-                for key, value in record.items()
-            }
-        )
-    show_table(lines, list(lines[0]))
+    say("Note: generated features. Seconds (of the processor); × is a multiple of the line before.")
+    show_table(store.store_table(found), list(store.COLUMNS))
 
 
 def _counts(text: str) -> list[int]:

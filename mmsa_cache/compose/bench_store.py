@@ -9,14 +9,13 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import resource
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -37,8 +36,15 @@ from mmsa_cache.store.writer import FeatureWriter
 
 from .generated import generated_encoder, numbered_keys, numbered_rows
 
+T = TypeVar("T")
+
 SHARD_ROWS = 256
 TRAINED_ROWS = 10_000
+COLUMNS = (
+    *("rows", "write", "merge", "files", "bytes", "first_open", "open", "open.peak_bytes"),
+    *("bank", "bank.peak_bytes", "bank.open_files", "epoch"),
+)
+"""Of the table; those without a dot that are seconds stand with those of the processor."""
 _POSITIONS = {"text": 8, "image": 4}
 _DIM = 16
 _POOLS = {"text": ("cls", "mean"), "image": ("mean", "first")}
@@ -48,27 +54,39 @@ _SETTLED = 0.1
 """Seconds after which a file counts as untouched."""
 
 
+class Took(BaseModel):
+    """What a piece of work took."""
+
+    seconds: float
+    cpu_seconds: float
+    """On a machine that others use too, this says what the work itself took."""
+
+
+class Read(Took):
+    """What reading took in a process of its own."""
+
+    peak_bytes: int
+    """By which the process grew."""
+    open_files: int
+    """Descriptors that it kept."""
+
+
 class StoreSize(BaseModel):
-    """What one store of generated features took; seconds, and bytes of both modalities together."""
+    """What one store of generated features took, both modalities together."""
 
     rows: int
     """Of each modality."""
-    write_seconds: float
-    """To seal all rows, without drawing them."""
-    merge_seconds: float
+    write: Took
+    """Sealing all rows, without drawing them."""
+    merge: Took
     files: int
     bytes: int
-    first_open_seconds: float
+    first_open: Read
     """Hashes every byte."""
-    open_seconds: float
-    open_peak_bytes: int
-    """By which the process grew."""
-    open_files: int
-    """Descriptors that are kept."""
-    bank_seconds: float
-    bank_peak_bytes: int
-    bank_files: int
-    epoch_seconds: float
+    open: Read
+    bank: Read
+    """Opens all rows, and makes tensors of them."""
+    epoch: Took
     """Of a pooled model, in one thread, on `TRAINED_ROWS` samples or all."""
 
 
@@ -78,18 +96,8 @@ class StoreGrowth(BaseModel):
     generated: bool = True
     """No figure is of real features."""
     sizes: list[StoreSize]
-    growth: list[dict[str, float]]
-    """Each size's figures as multiples of those of the size before, where these are not 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What reading took in a process of its own."""
-
-    seconds: float
-    peak_bytes: int
-    files: int
-    epoch_seconds: float = 0.0
+    growth: list[dict[str, Any]]
+    """Each size's figures as multiples of those of the size before; None where these are 0."""
 
 
 def bench_store(sizes: Sequence[int]) -> StoreGrowth:
@@ -106,48 +114,66 @@ def bench_store(sizes: Sequence[int]) -> StoreGrowth:
         with tempfile.TemporaryDirectory(prefix="mmsa-store-") as folder:
             found.append(_measured(Path(folder), rows))
     growth = [
-        {
-            name: value / before
-            for name, value in now.model_dump().items()
-            if (before := getattr(last, name))
-        }
-        for last, now in itertools.pairwise(found)
+        _multiples(now.model_dump(), last.model_dump()) for last, now in itertools.pairwise(found)
     ]
     return StoreGrowth(sizes=found, growth=growth)
 
 
+def _multiples(now: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _multiples(value, last[name])
+        if isinstance(value, dict)
+        else (value / last[name] if last[name] else None)
+        for name, value in now.items()
+    }
+
+
+def store_table(found: StoreGrowth) -> list[dict[str, str]]:
+    """A line of `COLUMNS` a size, and before it what it grew by."""
+    records: list[tuple[str, dict[str, Any]]] = []
+    for size, growth in zip(found.sizes, [None, *found.growth], strict=True):
+        records += [("×", growth)] if growth else []
+        records.append(("", size.model_dump()))
+    return [{name: _cell(record, name, sign) for name in COLUMNS} for sign, record in records]
+
+
+def _cell(record: Any, name: str, sign: str) -> str:
+    for part in name.split("."):
+        record = record[part]
+    if isinstance(record, dict):
+        return " ".join((_cell(record, "seconds", sign), f"({_cell(record, 'cpu_seconds', sign)})"))
+    if record is None:
+        return "–"
+    return f"{sign}{record:.3g}" if isinstance(record, float) else f"{sign}{record}"
+
+
 def _measured(root: Path, rows: int) -> StoreSize:
     keys = numbered_keys(rows)
-    write = merge = 0.0
+    write, merge = _Watch(), _Watch()
     files = size = 0
     for modality in MODALITIES:
         writer = FeatureWriter(root, generated_encoder(modality))
         with writer.claim(lambda: None):
             for shard in _shards(modality, keys):
-                started = time.perf_counter()
-                writer.publish(shard)
-                write += time.perf_counter() - started
-            started = time.perf_counter()
-            writer.finish()
-            merge += time.perf_counter() - started
+                with write:
+                    writer.publish(shard)
+            with merge:
+                writer.finish()
         files += len(list(writer.folder.glob("*.h5")))
         size += writer.bytes
     time.sleep(_SETTLED)
-    first, opened, bank = (_alone(work, root, rows) for work in (_open, _open, _train))
+    first, opened = (_alone(_open, root, rows) for _ in range(2))
+    bank, epoch = _alone(_train, root, rows)
     return StoreSize(
         rows=rows,
-        write_seconds=write,
-        merge_seconds=merge,
+        write=write.took(),
+        merge=merge.took(),
         files=files,
         bytes=size,
-        first_open_seconds=first.seconds,
-        open_seconds=opened.seconds,
-        open_peak_bytes=opened.peak_bytes,
-        open_files=opened.files,
-        bank_seconds=bank.seconds,
-        bank_peak_bytes=bank.peak_bytes,
-        bank_files=bank.files,
-        epoch_seconds=bank.epoch_seconds,
+        first_open=first,
+        open=opened,
+        bank=bank,
+        epoch=epoch,
     )
 
 
@@ -167,25 +193,39 @@ def _shards(modality: str, keys: Keys) -> Iterator[Shard]:
         )
 
 
-def _alone(work: Callable[[Path, int], _Read], root: Path, rows: int) -> _Read:
+def _alone(work: Callable[[Path, int], T], root: Path, rows: int) -> T:
     """Runs one of the functions below in a fresh process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(work, root, rows).result()
 
 
 class _Watch:
-    """What this process takes from now on."""
+    """Adds up what this process takes while it is entered."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
-        self._files, self._memory = self._process.num_fds(), self._process.memory_info().rss
-        self._started = time.perf_counter()
+        self._before = self._process.num_fds(), self._process.memory_info().rss
+        self._seconds = self._cpu_seconds = 0.0
 
-    def read(self) -> _Read:
-        """Seconds, growth at its peak, and descriptors."""
-        seconds = time.perf_counter() - self._started
-        files = self._process.num_fds() - self._files
-        return _Read(seconds, max(0, _peak_bytes() - self._memory), files)
+    def __enter__(self) -> None:
+        self._seconds -= time.perf_counter()
+        self._cpu_seconds -= time.process_time()
+
+    def __exit__(self, *error: object) -> None:
+        self._seconds += time.perf_counter()
+        self._cpu_seconds += time.process_time()
+
+    def took(self) -> Took:
+        return Took(seconds=self._seconds, cpu_seconds=self._cpu_seconds)
+
+    def read(self) -> Read:
+        """The same, with how the process has grown since the watch was made."""
+        files, memory = self._before
+        return Read(
+            **self.took().model_dump(),
+            peak_bytes=max(0, _peak_bytes() - memory),
+            open_files=self._process.num_fds() - files,
+        )
 
 
 def _peak_bytes() -> int:
@@ -199,32 +239,35 @@ def _peak_bytes() -> int:
     )
 
 
-def _open(root: Path, rows: int) -> _Read:
+def _open(root: Path, rows: int) -> Read:
     """Opens both modalities."""
     watch = _Watch()
-    found = [open_features(generated_encoder(name).folder(root)) for name in MODALITIES]
-    read = watch.read()
+    with watch:
+        found = [open_features(generated_encoder(name).folder(root)) for name in MODALITIES]
     assert [features.starts[-1] for features in found] == [rows, rows]
-    return read
+    return watch.read()
 
 
-def _train(root: Path, rows: int) -> _Read:
+def _train(root: Path, rows: int) -> tuple[Read, Took]:
     """Makes a bank of all rows, and trains on some of them."""
     wanted = numbered_rows(range(rows), [0] * rows)
     guids, labels = [str(row) for row in range(rows)], [row % len(LABELS) for row in range(rows)]
     watch = _Watch()
-    text, image = (
-        ModalityFeatures.open(generated_encoder(name).folder(root), wanted) for name in MODALITIES
-    )
-    bank = FeatureBank(text, image, guids, labels)
+    with watch:
+        text, image = (
+            ModalityFeatures.open(generated_encoder(name).folder(root), wanted)
+            for name in MODALITIES
+        )
+        bank = FeatureBank(text, image, guids, labels)
     read = watch.read()
     setting = Setting(epochs=1 + _EPOCHS, keep="last", schedule="constant")
     chosen = np.linspace(0, rows - 1, min(rows, TRAINED_ROWS)).astype(np.int64)
-    ends: list[float] = []
+    ends: list[tuple[float, float]] = []
 
     def ended(record: EpochRecord) -> None:
-        ends.append(time.perf_counter())
+        ends.append((time.perf_counter(), time.process_time()))
 
     with threads(1):
         fit(setting, bank, chosen, names=LABELS, seed=0, on_epoch=ended)
-    return _Read(read.seconds, read.peak_bytes, read.files, statistics.median(np.diff(ends)))
+    seconds, cpu_seconds = np.median(np.diff(ends, axis=0), axis=0).tolist()
+    return read, Took(seconds=seconds, cpu_seconds=cpu_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose import bench_store
-from mmsa_cache.compose.bench_store import SHARD_ROWS, StoreGrowth, StoreSize
+from mmsa_cache.compose.bench_store import COLUMNS, SHARD_ROWS, StoreGrowth, StoreSize
 from tests.support.command import COMMAND
 
 
@@ -36,30 +37,42 @@ def test_a_store_of_more_shards_than_a_process_may_have_files(tmp_path: Path) ->
     assert (large.bytes - small.bytes) / (rows - 200) == pytest.approx(a_row, rel=1e-3)
     assert (small.files, large.files) == (2, 2)
     for size in found.sizes:
-        assert (size.open_files, size.bank_files) == (0, 0)
-        assert min(value for key, value in size if key.endswith("_seconds")) > 0
-    assert large.bank_peak_bytes > 2 * 2 * 2 * 16 * rows  # the pools are in memory
+        assert (size.open.open_files, size.bank.open_files) == (0, 0)
+        parts = (size.write, size.merge, size.first_open, size.open, size.bank, size.epoch)
+        assert min(min(took.seconds, took.cpu_seconds) for took in parts) > 0
+    assert large.bank.peak_bytes > 2 * 2 * 2 * 16 * rows  # the pools are in memory
     (growth,) = found.growth
     assert growth["rows"] == rows / 200
-    assert growth["bank_seconds"] == large.bank_seconds / small.bank_seconds
-    assert "open_files" not in growth
+    assert growth["bank"]["seconds"] == large.bank.seconds / small.bank.seconds
+    assert growth["open"]["open_files"] is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_table_has_a_row_a_size_and_what_it_grew_by(monkeypatch: pytest.MonkeyPatch) -> None:
     def made_up(sizes: list[int]) -> StoreGrowth:
-        fields = StoreSize.model_fields
-        found = [StoreSize.model_validate(dict.fromkeys(fields, rows)) for rows in sizes]
         assert sizes == [200, 500]
-        return StoreGrowth(sizes=found, growth=[{"rows": 2.5, "merge_seconds": 3.0}])
+        took = {"seconds": 1.5, "cpu_seconds": 1.25}
+        read = took | {"peak_bytes": 7, "open_files": 0}
+        record = dict.fromkeys(("write", "merge", "epoch"), took) | {"files": 2, "bytes": 9}
+        record |= dict.fromkeys(("first_open", "open", "bank"), read)
+        found = [StoreSize.model_validate({**record, "rows": rows}) for rows in sizes]
+        multiples = {**record, "rows": 2.5, "bank": read | {"open_files": None}}
+        return StoreGrowth(sizes=found, growth=[multiples])
 
     monkeypatch.setattr(bench_store, "bench_store", made_up)
     result = CliRunner().invoke(app, ["bench", "store", "--rows", "200, 500"])
     assert result.exit_code == 0, result.output
-    head, _, *lines = (line.split() for line in result.stdout.splitlines())
-    assert head == list(StoreSize.model_fields)
-    assert [len(line) for line in lines] == [len(head), 2, len(head)]
-    assert lines[1] == ["×2.5", "×3"]
+    head, _, *lines = (re.split("  +", line) for line in result.stdout.splitlines())
+    assert head == list(COLUMNS)
+    same = ["1.5 (1.25)"] * 2 + ["2", "9"] + ["1.5 (1.25)"] * 2 + ["7", "1.5 (1.25)", "7"]
+    assert lines[0] == ["200", *same, "0", "1.5 (1.25)"]
+    assert lines[1] == [
+        "×2.5",
+        *(re.sub("(^|[(])", "\\1×", cell) for cell in same),
+        "–",
+        "×1.5 (×1.25)",
+    ]
+    assert lines[2] == ["500", *same, "0", "1.5 (1.25)"]
     assert "generated features" in result.stderr
     shown = CliRunner().invoke(app, ["bench", "store", "--rows", "200,500", "--json"])
     assert json.loads(shown.stdout)["sizes"][1]["rows"] == 500
