@@ -11,7 +11,10 @@ from safetensors.torch import save_file
 
 from extract.encoders import weights
 from extract.encoders.compat import prepare_torchvision
+from mmsa_cache.compose import encoders
 from mmsa_cache.compose import session as session_module
+from mmsa_cache.compose.live import live_bank
+from mmsa_cache.compose.origin import origin_of, origin_of_all
 from mmsa_cache.compose.session import Session
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
@@ -58,13 +61,14 @@ PAIRS = [("default", "default"), ("short", "default")]
 def resolved(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts how often an encoder of a modality is resolved."""
     count: Counter[str] = Counter()
-    real = session_module.resolve_encoder
+    real = encoders.resolve_encoder
 
-    def counting(settings: Settings, modality: str, compute: str) -> Any:
+    def counting(settings: Settings, modality: str, compute: str = "float32") -> Any:
         count[modality] += 1
         return real(settings, modality, compute)
 
-    monkeypatch.setattr(session_module, "resolve_encoder", counting)
+    for module in (encoders, session_module):
+        monkeypatch.setattr(module, "resolve_encoder", counting)
     return count
 
 
@@ -89,12 +93,15 @@ def test_a_session_resolves_and_hashes_once(
     session = Session(load_settings({}, folder=tiny, environ={}))
     bank = session.bank("train", PAIRS)
     assert len(bank) == len(session.samples("train")) == len(session.groups)
-    assert session.origin(PAIRS) == session.origin(PAIRS)
+    assert origin_of(session, PAIRS) == origin_of(session, PAIRS)
     assert session.labels(PAIRS)["image"] == "resnet10t (random weights)"
     assert session.notes(PAIRS)[0] == "made up"
     assert len(session.notes(PAIRS)) == 3
-    session.live_bank(session.samples("train")[:2])
-    assert resolved == {"text": 2, "image": 1}
+    bank.using("short", "default")
+    assert resolved == {"text": 2, "image": 1}, "to be compared with those of the store"
+    live_bank(session, session.samples("train")[:2])
+    live_bank(session, session.samples("train")[:2])
+    assert resolved == {"text": 3, "image": 2}, "once more in the precision of this machine"
     assert hashed
     assert set(hashed.values()) == {1}
 
@@ -122,13 +129,13 @@ def test_train_resolves_each_encoder_and_hashes_local_weights_once(
 
 def test_origin_names_caches_by_encoder_only_where_needed(tiny: Path) -> None:
     session = Session(load_settings({}, folder=tiny, environ={}))
-    own, every = session.origin(), session.origin_of_all()
+    own, every = origin_of(session), origin_of_all(session)
     assert isinstance(own.text, str)
     assert isinstance(every.text, dict)
     assert every.text["default"] == own.text
     assert set(every.text) == {"default", "short"}
-    assert session.origin(PAIRS).text == every.text
-    assert session.origin(PAIRS).image == own.image
+    assert origin_of(session, PAIRS).text == every.text
+    assert origin_of(session, PAIRS).image == own.image
     bank = session.bank("train", PAIRS)
     assert Path(bank.text.name).name == own.text
     assert Path(bank.using("short", "default").text.name).name == every.text["short"]

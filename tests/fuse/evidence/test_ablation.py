@@ -344,17 +344,16 @@ def mmsa(posts: Path, monkeypatch: pytest.MonkeyPatch) -> Mmsa:
     (posts / "mmsa.toml").write_text('[data]\nnote = "made up"\n')
     rng = np.random.default_rng(0)
     labels = rng.choice(3, 90, p=[0.5, 0.2, 0.3])
-    folders = [posts / name for name in ("text", "image")]
-    for place, folder in enumerate(folders):
-        if not folder.exists():
-            values = rng.standard_normal((90, 6)) + 1.5 * np.eye(6)[labels + 2 * place]
-            write_rows(folder, values)
-    guids = [f"p{i}" for i in range(90)]
-    bank = FeatureBank(*(ModalityFeatures.open(f) for f in folders), guids, labels.tolist())
+    features, rows = [], {}
+    for place, modality in enumerate(("text", "image")):
+        values = rng.standard_normal((90, 6)) + 1.5 * np.eye(6)[labels + 2 * place]
+        folder, rows[modality] = write_rows(posts, values, modality)
+        features.append(ModalityFeatures.open(folder, rows[modality]))
+    bank = FeatureBank(*features, [f"p{i}" for i in range(90)], labels.tolist())
 
     @contextlib.contextmanager
     def training_data(*arguments: Any) -> Iterator[TrainingData]:
-        yield TrainingData(BankSource.of(bank), labels, np.arange(90), ORIGIN)
+        yield TrainingData(BankSource.of(bank, rows), labels, np.arange(90), ORIGIN)
 
     monkeypatch.setattr(verb_ablate, "Workers", partial(Workers, start=start_thread))
     monkeypatch.setattr(verb_ablate, "training_data", training_data)

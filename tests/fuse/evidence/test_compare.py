@@ -311,11 +311,11 @@ def test_duplicates_are_resampled_together(work: Path) -> None:
     )
     # a third as many independent posts: √3 times as wide
     assert wider / width == pytest.approx(math.sqrt(3), rel=0.15)
-    lost = mmsa("b", "a", "--grouped", code=4).stderr
-    assert "does not say where the data is" in lost
+    lost = mmsa("b", "a", "--grouped", code=2).stderr
+    assert "Neither a data folder is set nor does cache hold the split train." in lost
     (work / "posts/train.txt").write_text("guid,tag\n" + "".join(rows.splitlines(True)[1:]))
     missing = mmsa("a", "b", "--grouped", code=3).stderr
-    assert "1 judged guid(s) are not in the data" in missing
+    assert "1 judged guid(s) of a are not in the data" in missing
     assert "  - 1\n" in missing
 
 
