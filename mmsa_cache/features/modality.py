@@ -91,20 +91,21 @@ class ModalityFeatures:
         rows = rows.of(features.encoder.identity)
         places = features.places(rows.keys)
         if missing := int((places < 0).sum()):
-            raise CacheNotFoundError(
-                f"{missing} of {len(places)} rows are not in {folder}.",
-                "Run mmsa extract: it computes what is missing.",
-            )
+            message = f"{missing} of {len(places)} rows are not in {folder}."
+            raise CacheNotFoundError(message, "Run mmsa extract: it computes what is missing.")
         return cls(features.shards, str(folder), places, rows.table)
 
     @classmethod
-    def absent(cls, dim: int, vectors: Mapping[str, int], positions: int) -> ModalityFeatures:
-        """Features of no sample at all, as long as those that a model expects.
+    def absent(
+        cls, dim: int, vectors: Mapping[str, int], positions: int, samples: int = 1
+    ) -> ModalityFeatures:
+        """Features that no sample has, as long as those that a model expects.
 
         Args:
             dim: Features of a position.
             vectors: The pooled vectors that the model reads, and their features.
             positions: Positions of a row, at least one.
+            samples: How many have none.
         """
         pools = {name: size for name, size in vectors.items() if name != SHARED}
         width = next(iter(pools.values()), dim)
@@ -117,7 +118,7 @@ class ModalityFeatures:
             tuple(pools),
             np.zeros((1, vectors[SHARED]), FEATURE_DTYPE) if SHARED in vectors else None,
         )
-        return cls([shard], "a missing modality", table=np.full((1, 1), -1))
+        return cls([shard], "a missing modality", table=np.full((samples, 1), -1))
 
     @property
     def dim(self) -> int:

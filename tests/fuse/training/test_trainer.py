@@ -29,6 +29,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.store.schema import Shard
+from tests.support.shards import make_keys
 
 NAMES = ("positive", "neutral", "negative")
 DIM = 16
@@ -45,8 +46,7 @@ def modality(labels: np.ndarray, seed: int, pools: tuple[str, ...]) -> ModalityF
     ]
     pooled = np.stack([np.stack([t[0], t.mean(0)]) for t in tokens])
     shard = Shard(
-        [str(i) for i in range(len(labels))],
-        np.zeros(len(labels), np.int32),
+        make_keys(0, len(labels)),
         [""] * len(labels),
         np.concatenate([[0], lengths.cumsum()]).astype(np.int64),
         np.concatenate(tokens).astype(np.float16),
@@ -540,8 +540,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(bank: FeatureBank) -> None:
 def modality_shard(values: np.ndarray) -> Shard:
     rows = len(values)
     return Shard(
-        [str(i) for i in range(rows)],
-        np.zeros(rows, np.int32),
+        make_keys(0, rows),
         [""] * rows,
         np.arange(rows + 1),
         values,
@@ -561,7 +560,7 @@ def test_posts_that_lack_a_modality_are_predicted_from_the_other(
     setting = replace(SMALL, level=level, modality_dropout=0.4, epochs=25, beside=True)
     model = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1).model
     dims = bank.dims(level=level, text_pool="mean", image_pool="mean")
-    absent = ModalityFeatures.absent(getattr(dims, missing), {"mean": DIM}, 1)
+    absent = ModalityFeatures.absent(getattr(dims, missing), {"mean": DIM}, 1, 97)
     parts = {"text": bank.text, "image": bank.image, missing: absent}
     half = FeatureBank(
         parts["text"], parts["image"], bank.guids, bank.labels.tolist(), partial=True
