@@ -22,11 +22,12 @@ class Checks:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._done: dict[str, bool] = {}
+        self._encoders: set[str] = set()
         self._said: set[str] = set()
 
     def add(self, what: str, *, done: bool) -> None:
         """Notes whether something was at hand and compared."""
-        self._done.setdefault(what, done)
+        self._done[what] = self._done.get(what, True) and done
 
     def chosen(self, modality: str, stored: StoredEncoder) -> None:
         """Says once which encoder is used where no setting names one."""
@@ -46,8 +47,7 @@ class Checks:
         Raises:
             StaleCacheError: The one at hand is another one; names the fields.
         """
-        what = f"the {modality} encoder {stored.identity.label}"
-        if what in self._done or stored.identity.imported:
+        if stored.fingerprint in self._encoders or stored.identity.imported:
             return
         spec = resolve_at_hand(settings, modality)
         changed = [] if spec is None else spec.identity.changes_since(stored.identity)
@@ -57,7 +57,8 @@ class Checks:
                 "Restore its files, or run mmsa extract.",
                 changed,
             )
-        self.add(what, done=spec is not None)
+        self._encoders.add(stored.fingerprint)
+        self.add(f"the {modality} encoder {stored.identity.label}", done=spec is not None)
 
     def say(self) -> None:
         """Says once what could not be compared."""
