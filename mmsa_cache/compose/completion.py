@@ -28,6 +28,10 @@ _DATA = ("encoding", "encoding_errors", "max_chars", "allow_empty_text", "classe
 """Keys of ``[data]`` that a store keeps."""
 _CHECKED = ("encoding", "encoding_errors", "max_chars", "allow_empty_text", "classes")
 """Those that must not contradict it."""
+PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
+"""Sections and keys of encoders that may name files."""
+_BESIDE = f"..{os.sep}"
+"""How a path that a store keeps begins where it lies beside the store."""
 
 
 def told_of_data(settings: Settings, store: Path) -> Fields:
@@ -39,23 +43,48 @@ def told_of_data(settings: Settings, store: Path) -> Fields:
     values = settings.data.model_dump(mode="json")
     kept: Fields = {key: values[key] for key in _DATA}
     if settings.data.root is not None:
-        root, home = settings.data.root.resolve(), store.resolve().parent
-        inside = root.is_relative_to(home)
-        kept["root"] = os.path.relpath(root, store.resolve()) if inside else str(root)
+        kept["root"] = _kept(str(settings.data.root.resolve()), store)
     return {"data": kept, "variants": settings.extract.variants}
 
 
 def told_of_encoder(settings: Settings, modality: str) -> Fields:
     """What a store keeps of the settings that led to an encoder.
 
+    Files beside the store are kept relative to it, as the data folder is.
+
     Args:
         settings: Those with the encoder in the place of the default one.
         modality: ``text`` or ``image``.
     """
-    section = getattr(settings, modality).model_dump(mode="json")
-    joint = settings.joint.model_dump(mode="json")
-    tokens, seed = settings.extract.tokens, settings.seed
-    return {modality: section, "joint": joint, "tokens": tokens, "seed": seed}
+    store = settings.cache.dir
+    told: Fields = {
+        section: {
+            key: _kept(value, store) if (section, key) in PATHS else value
+            for key, value in getattr(settings, section).model_dump(mode="json").items()
+        }
+        for section in (modality, "joint")
+    }
+    return told | {"tokens": settings.extract.tokens, "seed": settings.seed}
+
+
+def _kept(value: Any, store: Path) -> Any:
+    """A path beside a store, relative to it; anything else as it is."""
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    path, inside = Path(value).resolve(), store.resolve()
+    return os.path.relpath(path, inside) if path.is_relative_to(inside.parent) else value
+
+
+def _found(values: object, section: str, store: Path) -> object:
+    """A section that a store was told, with the paths that are kept relative to it made whole."""
+    if not isinstance(values, dict):
+        return values
+    return {
+        key: str(Path(os.path.normpath(store.absolute() / value)))
+        if (section, key) in PATHS and isinstance(value, str) and value.startswith(_BESIDE)
+        else value
+        for key, value in values.items()
+    }
 
 
 def with_data(settings: Settings, store: Store, *, extracting: bool) -> Settings:
@@ -113,12 +142,13 @@ def with_encoder_of(settings: Settings, modality: str, encoder: StoredEncoder) -
     """
     told = encoder.told
     kind: Any = {"text": TextSettings, "image": ImageSettings}[modality]
-    where = encoder.folder(settings.cache.dir)
+    root = settings.cache.dir
+    where = encoder.folder(root)
     extract = {"tokens": told.get("tokens", "keep")}
     return settings.model_copy(
         update={
-            modality: _section(kind, told.get(modality), where),
-            "joint": _section(JointSettings, told.get("joint"), where),
+            modality: _section(kind, _found(told.get(modality), modality, root), where),
+            "joint": _section(JointSettings, _found(told.get("joint"), "joint", root), where),
             "extract": settings.extract.model_copy(
                 update=_section(ExtractSettings, extract, where).model_dump(include={"tokens"})
             ),

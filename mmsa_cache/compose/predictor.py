@@ -24,12 +24,11 @@ from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.validation import validated
 
+from .completion import PATHS
 from .live import live_bank, live_pair
 from .session import Session
 
 MODEL_FILE = "model.safetensors"
-_PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
-"""Settings that may name files beside the model."""
 
 
 def load_model(
@@ -86,7 +85,7 @@ def settings_of(
     if root is not None and data is None:
         root = _beside(folder, root)
     values["data"]["root"] = root
-    for section, key in _PATHS:
+    for section, key in PATHS:
         value = values[section][key]
         if value is not None and (folder.path / value).exists():
             values[section][key] = str((folder.path / value).resolve())

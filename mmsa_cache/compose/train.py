@@ -32,6 +32,7 @@ from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
 
 from .choose import choose_settings
+from .completion import PATHS
 from .origin import origin_of
 from .predictor import MODEL_FILE, kept_path
 from .report.report import PAGE, compose_page
@@ -234,13 +235,18 @@ def _parameters(identity: RunIdentity, encoders: Mapping[str, str]) -> dict[str,
 
 
 def _kept(settings: Settings, classes: tuple[str, ...], run: Path) -> Settings:
-    """Settings as a run keeps them: they lead to the data and the store wherever both are moved."""
+    """Settings as a run keeps them: what is in the working folder they find when it is moved."""
     root = settings.data.root
     data = {"root": None if root is None else kept_path(root, run), "classes": classes}
     cache = {"dir": kept_path(settings.cache.dir, run)}
+    changes: dict[str, dict[str, Any]] = {"data": data, "cache": cache}
+    for section, key in PATHS:  # of encoders
+        value = getattr(getattr(settings, section), key)
+        if value is not None and Path(value).is_absolute():
+            changes[section] = {key: str(kept_path(Path(value), run))}
     return settings.model_copy(
         update={
-            "data": settings.data.model_copy(update=data),
-            "cache": settings.cache.model_copy(update=cache),
+            section: getattr(settings, section).model_copy(update=values)
+            for section, values in changes.items()
         }
     )

@@ -132,7 +132,12 @@ def test_features_are_listed_with_their_state(tmp_path: Path) -> None:
 def test_rows_are_shown_with_their_norms(tmp_path: Path) -> None:
     make_store(tmp_path / "cache")
     shown = show(settings_of(tmp_path / "cache"), "b", "train")
-    assert (shown.text, shown.tag, shown.image, shown.thumbnail) == ("text 1", "neutral", None, None)
+    assert (shown.text, shown.tag, shown.image, shown.thumbnail) == (
+        "text 1",
+        "neutral",
+        None,
+        None,
+    )
     (cached,) = shown.caches
     rows = cached.rows
     assert [row.variant for row in rows] == [0, 1, 2]
@@ -204,9 +209,9 @@ def test_a_cache_of_schema_1_is_refused_by_number(work: Path, tmp_path: Path) ->
         ("cache/train/text/tiny-12345678", "removed")
     ]
     assert not old.exists()
-    assert {info.complete["train"] for info in existing_caches(settings_of(tmp_path / "cache"))} == {
-        1.0
-    }
+    assert {
+        info.complete["train"] for info in existing_caches(settings_of(tmp_path / "cache"))
+    } == {1.0}
 
 
 def test_a_damaged_split_is_refused_and_extraction_writes_it_anew(
@@ -262,7 +267,9 @@ def test_copies_follow_the_setting() -> None:
     labels = np.array([0] * 12 + [1] * 3 + [2] * 5 + [-1])
 
     def copies(value: object, split: str = "train") -> dict[int, int]:
-        return copies_of(load_settings({"extract.variants": value}, environ={}).extract.variants, split, labels)
+        return copies_of(
+            load_settings({"extract.variants": value}, environ={}).extract.variants, split, labels
+        )
 
     assert copies("report") == {0: 0, 1: 3, 2: 2}  # target int(20 · 1.5) // 3 = 10
     assert copies("2") == copies(2) == {0: 2, 1: 2, 2: 2}

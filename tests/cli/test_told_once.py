@@ -111,7 +111,9 @@ def test_what_agrees_with_the_store_may_be_said_again(
     mmsa(told, "train", "--summary", *flags)
 
 
-def test_of_several_encoders_one_must_be_named(told: Path, tmp_path: Path, text_model: Path) -> None:
+def test_of_several_encoders_one_must_be_named(
+    told: Path, tmp_path: Path, text_model: Path
+) -> None:
     for name in ("posts", "cache"):
         shutil.copytree(told / name, tmp_path / name)
     extract(tmp_path, text_model, "resnet18")
