@@ -71,7 +71,7 @@ def choose(name: str, origin: Origin, storage: str | Path = DATABASE) -> Chosen:
         )
         candidates.append((trial.score, Chosen(identity.study, trial.setting(), source)))
     if not candidates:
-        problems = [f"{other} was made on other features" for other in others]
+        problems = [f"{other} was made on other features or labels" for other in others]
         raise SettingsError(
             f"No study {study_name!r} has a finished trial on these features.", hint, problems
         )
@@ -93,8 +93,9 @@ def _rule_of(stored: StoredStudy) -> str:
 
 
 def _is_made_on(known: Origin, here: Origin) -> bool:
-    """Whether the features of a study are those that are here, or among them."""
-    return known.classes == here.classes and all(
+    """Whether a study has the labels that are here, and its features are among those here."""
+    same = (known.classes, known.data) == (here.classes, here.data)
+    return same and all(
         _is_among(*pair) for pair in ((known.text, here.text), (known.image, here.image))
     )
 

@@ -171,7 +171,9 @@ def test_studies_of_other_labels_are_not_gone_on_with(work: Path) -> None:
     failed = mmsa(work, *search, "2", code=2).stderr
     assert "The study 'one' was begun with something else." in failed
     assert "  - data: the study has " in failed
-    assert "There is no" in mmsa(work, "train", "--study", "best", code=2).output
+    for name in ("best", "one", "one:0"):
+        failed = mmsa(work, "train", "--study", name, code=2).stderr
+        assert "  - one was made on other features or labels" in failed
 
 
 def test_equal_inputs_of_one_split_are_counted(work: Path) -> None:
