@@ -1,7 +1,6 @@
 """The cached rows of one modality as tensors.
 
-Pooled vectors are one tensor; tokens stay memory-mapped shard by shard on the CPU (processes on one
-machine share the pages) or are one tensor on the GPU.
+Pooled vectors are one tensor; tokens stay mapped shard by shard on the CPU or are one on the GPU.
 """
 
 from __future__ import annotations
