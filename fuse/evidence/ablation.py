@@ -75,6 +75,7 @@ class Ablation:
         self._metric, self._workers = metric, workers
         self._common = {
             "classes": list(data.origin.classes),
+            "data": data.origin.data,
             "labels": digest({"labels": data.labels.tolist()}),
             "device": workers.devices[0].partition(":")[0],
             "torch": torch.__version__,
@@ -156,7 +157,7 @@ def _identity_of(unit: Unit) -> dict[str, Any]:
 
 
 def _features(origin: Origin, setting: Setting) -> dict[str, str]:
-    """The caches that a setting reads."""
+    """The features that a setting reads."""
     text, image = setting.encoders
     return {
         "text": origin.text if isinstance(origin.text, str) else origin.text[text],

@@ -115,7 +115,7 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
     made = ablation.Ablation(
         settings,
         options.pop("how", None) or trainings_of(),
-        TrainingData(FakeSource(), LABELS, GROUPS, ORIGIN),
+        TrainingData(FakeSource(), LABELS, GROUPS, options.pop("origin", ORIGIN)),
         Shelf(folder / "shelf"),
         "macro_f1",
         workers=Workers(
@@ -211,6 +211,8 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     assert told == [(0, 12), (12, 12), (4, 6), (11, 12)]
     run(tmp_path, how=trainings_of(seed=2))
     assert trainings(tmp_path) == 15 + 12, "other rows are other trainings"
+    run(tmp_path, origin=ORIGIN.model_copy(update={"data": "of other texts"}))
+    assert trainings(tmp_path) == 27 + 12, "so are other inputs under the same labels"
 
 
 def test_a_failed_setting_leaves_the_others(tmp_path: Path) -> None:
