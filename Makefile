@@ -25,11 +25,11 @@ demo: venv
 
 # A process a core, one thread in each: test files share nothing.
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The longer series of kills, failing disks, damage, fuzzing and memory; ends with a table of them.
 test-faults: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or counted" -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or counted" -n auto --dist loadfile --no-loadscope-reorder
 
 # On a machine with a GPU; see tests/gpu/README.md. What fails in the tests is measured all the same.
 gpu:
