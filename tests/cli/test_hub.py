@@ -38,6 +38,14 @@ ADDRESS = "hf://me/posts"
 NAME = "me/posts"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def online() -> Iterator[None]:
+    """Predictions of other tests leave this process offline."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     folder = make_work(tmp_path_factory.mktemp("hub"), text_model)

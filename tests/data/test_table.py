@@ -185,4 +185,6 @@ def test_a_survey_keeps_few_bytes_a_row(tmp_path: Path, monkeypatch: pytest.Monk
     assert np.unique(found.samples.labels).tolist() == [1]
     assert (pa.total_allocated_bytes() - before) / ROWS < 300
     assert found.samples.table.nbytes / ROWS < 250
-    assert peak / ROWS < 350  # guids, lines and labels of the label file
+    assert (
+        peak / ROWS < 700
+    )  # guids, lines and labels of the label file, and what is not collected yet

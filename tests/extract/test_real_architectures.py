@@ -13,7 +13,7 @@ from tests.support.pairs import make_pairs
 def test_bert_base_and_swinv2_base_run_the_whole_way(tmp_path: Path) -> None:
     from transformers import BertConfig, BertTokenizerFast
 
-    make_pairs(tmp_path / "posts", 30)
+    make_pairs(tmp_path / "posts", 40)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "plain", "day", "sea"]
     (tmp_path / "bert").mkdir()
     (tmp_path / "vocab.txt").write_text("\n".join(words))
@@ -58,7 +58,7 @@ fusion = ["attention_concat"]
         return result.stdout
 
     records = json.loads(mmsa("extract", "--split", "all", "--json"))
-    assert [r["rows"] for r in records] == [21, 21, 9, 9]
+    assert [r["rows"] for r in records] == [28, 28, 12, 12]
     assert records[0]["encoder"] == "bert (random weights)"
     assert records[1]["encoder"] == "swinv2_base_window8_256.ms_in1k (random weights)"
     searched = json.loads(mmsa("search", "--study", "one", "--trials", "1", "--json"))
@@ -68,4 +68,4 @@ fusion = ["attention_concat"]
     (model,) = config["models"]
     assert model["dims"]["text"] == 768
     assert model["dims"]["image"] == 1024
-    assert len(json.loads(mmsa("predict", "--run", "r", "--split", "test", "--json"))) == 9
+    assert len(json.loads(mmsa("predict", "--run", "r", "--split", "test", "--json"))) == 12
