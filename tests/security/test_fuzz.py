@@ -253,7 +253,7 @@ def test_indexes(tmp_path: Path, examples: int, tally: Tally) -> None:
         for _ in range(draw(st.integers(1, 3))):
             line = draw(st.sampled_from(raw))
             place: Any = draw(st.sampled_from([line, line["add"]]))
-            if not isinstance(place, dict) or not isinstance(line["add"], dict):
+            if not (isinstance(place, dict) and place and isinstance(line["add"], dict)):
                 break  # nothing is left to change in it
             place[draw(st.sampled_from(sorted(place)))] = draw(json_values | known)
         texts = [json.dumps(line, separators=(",", ":")) for line in raw]
