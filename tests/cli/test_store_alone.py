@@ -148,9 +148,11 @@ def test_the_store_alone_gives_what_it_gave_beside_the_data(
     one = ("predict", "--run", "acb", "--text", "good day")
     failed = mmsa(alone, *one, code=4).stderr
     assert "tiny-bert" in failed
-    exported = mmsa(alone, "export", "acb", "--to", "exported", code=4).stderr
-    assert "tiny-bert" in exported
-    assert not (alone / "exported").exists()
+    exported = mmsa(alone, "export", "acb", "--to", "exported").stderr
+    assert "encoder tiny-bert (random weights) is not at hand" in exported
+    assert str(alone.parent) not in (alone / "exported" / "config.json").read_text()
+    tensors = (alone / "exported" / "model.safetensors").read_bytes()
+    assert tensors == (alone / "runs" / "acb" / "model.safetensors").read_bytes()
     rows = load_model(alone / "runs/acb").predict_split("test")
     assert [guid for guid, _ in rows] == [str(i) for i in range(80, 92)]
 

@@ -20,9 +20,12 @@ from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES
 from mmsa_cache.runs.folder import RunFolder, write_json
 from mmsa_cache.runs.record import RunRecord
+from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.version import __version__
 
+from ..encoders import resolve_at_hand
 from ..predictor import MODEL_FILE, Predictor, load_model
+from ..session import Session
 from .card import Card, render_card
 
 FORMATS = ("safetensors", "onnx")
@@ -134,7 +137,7 @@ def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
             "origin": None,
             "settings": Settings.model_validate(values),
             "encoders": {
-                modality: {DEFAULT_ENCODER: model.session.encoder(modality, name).identity}
+                modality: {DEFAULT_ENCODER: _identity(record, model, modality, name)}
                 for modality, name in zip(MODALITIES, pair, strict=True)
             },
             "studies": [
@@ -143,6 +146,27 @@ def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
             ],
         }
     )
+
+
+def _identity(record: RunRecord, model: Predictor, modality: str, name: str) -> EncoderIdentity:
+    """The encoder at hand; where there is none, the one that the model was trained on.
+
+    Raises:
+        ModelError: The one at hand is another one.
+    """
+    trained_on = record.encoders[modality][name]
+    if not is_at_hand(model.session, modality, name):
+        say(
+            f"Note: the {modality} encoder {trained_on.label} is not at hand: the export names it, "
+            "and predicts where it is."
+        )
+        return trained_on
+    return model.session.encoder(modality, name).identity
+
+
+def is_at_hand(session: Session, modality: str, name: str = DEFAULT_ENCODER) -> bool:
+    """Whether an encoder's files are on this machine."""
+    return resolve_at_hand(session.settings.with_encoder(modality, name), modality) is not None
 
 
 def _for_the_hub(record: RunRecord, model: Predictor) -> dict[str, Any]:
@@ -157,7 +181,10 @@ def _for_the_hub(record: RunRecord, model: Predictor) -> dict[str, Any]:
 
 
 def _copied(folder: Path, part: str, name: str) -> str:
-    """Copies an encoder's file or folder; a name of the hub or of a package stays a name."""
+    """Copies an encoder's file or folder; a name of the hub or of a package stays a name.
+
+    Of files that are not at hand the last name stays.
+    """
     source = Path(name)
     if source.is_file():
         wanted = [source]
@@ -168,7 +195,7 @@ def _copied(folder: Path, part: str, name: str) -> str:
         wanted = sorted({path for pattern in patterns for path in source.glob(pattern)})
         target = found = folder / "encoders" / part / source.resolve().name
     else:
-        return name
+        return source.name if source.is_absolute() else name
     target.mkdir(parents=True)
     for path in wanted:
         if path.is_file():
@@ -189,10 +216,11 @@ def _onnx_metadata(record: RunRecord) -> dict[str, str]:
 
 
 def _check(folder: Path) -> None:
-    """Loads the export and resolves its encoders before it is published."""
+    """Loads the export, and resolves the encoders that are at hand, before it is published."""
     model = load_model(folder, device="cpu")
     for modality in MODALITIES:
-        model.session.encoder(modality)
+        if is_at_hand(model.session, modality):
+            model.session.encoder(modality)
 
 
 @contextmanager
