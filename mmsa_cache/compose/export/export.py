@@ -183,7 +183,7 @@ def _for_the_hub(record: RunRecord, model: Predictor) -> dict[str, Any]:
 def _copied(folder: Path, part: str, name: str) -> str:
     """Copies an encoder's file or folder; a name of the hub or of a package stays a name.
 
-    Of files that are not at hand the last name stays.
+    Files that are not at hand are named by the place where they can be put later.
     """
     source = Path(name)
     if source.is_file():
@@ -195,7 +195,7 @@ def _copied(folder: Path, part: str, name: str) -> str:
         wanted = sorted({path for pattern in patterns for path in source.glob(pattern)})
         target = found = folder / "encoders" / part / source.resolve().name
     else:
-        return source.name if source.is_absolute() else name
+        return f"encoders/{part}/{source.name}" if source.is_absolute() else name
     target.mkdir(parents=True)
     for path in wanted:
         if path.is_file():
