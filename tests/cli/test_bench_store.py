@@ -19,7 +19,7 @@ from tests.support.command import COMMAND
 
 def test_a_store_of_more_shards_than_a_process_may_have_files(tmp_path: Path) -> None:
     rows = 65 * SHARD_ROWS
-    command = [*COMMAND, "bench", "store", "--rows", str(rows), "--json"]
+    command = [*COMMAND, "bench", "store", "--rows", f"200,{rows}", "--json"]
     done = subprocess.run(
         ["bash", "-c", f"ulimit -n 64; exec {shlex.join(command)}"],
         cwd=tmp_path,
@@ -30,17 +30,21 @@ def test_a_store_of_more_shards_than_a_process_may_have_files(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     found = StoreGrowth.model_validate_json(done.stdout)
     assert found.generated is True
-    (large,) = found.sizes
-    assert large.rows == rows
+    small, large = found.sizes
+    assert (small.rows, large.rows) == (200, rows)
     # Of a row: 12 positions and 4 pools of 16 numbers, 2 keys, 2 places, 2 bytes of no operation.
     a_row = 2 * 16 * (8 + 4 + 2 + 2) + 2 * (16 + 8 + 1)
-    assert large.bytes / rows == pytest.approx(a_row, rel=1e-2)
-    assert large.files == 2
-    assert (large.open.open_files, large.bank.open_files) == (0, 0)
-    parts = (large.write, large.merge, large.first_open, large.open, large.bank, large.epoch)
-    assert min(min(took.seconds, took.cpu_seconds) for took in parts) > 0
+    assert (large.bytes - small.bytes) / (rows - 200) == pytest.approx(a_row, rel=1e-3)
+    assert (small.files, large.files) == (2, 2)
+    for size in found.sizes:
+        assert (size.open.open_files, size.bank.open_files) == (0, 0)
+        parts = (size.write, size.merge, size.first_open, size.open, size.bank, size.epoch)
+        assert min(min(took.seconds, took.cpu_seconds) for took in parts) > 0
     assert large.bank.peak_bytes > 2 * 2 * 2 * 16 * rows  # the pools are in memory
-    assert found.growth == []
+    (growth,) = found.growth
+    assert growth["rows"] == rows / 200
+    assert growth["bank"]["seconds"] == large.bank.seconds / small.bank.seconds
+    assert growth["open"]["open_files"] is None
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
-import tracemalloc
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data import dataset, reader
-from mmsa_cache.data.dataset import survey
 from mmsa_cache.data.files import plain_text, text_key
 from mmsa_cache.data.layouts.listing import NOT_PLAIN
 from mmsa_cache.data.pairs import Sample
@@ -163,28 +161,16 @@ def test_plain_guids_are_the_same_for_both_libraries() -> None:
 ROWS = 40_000
 
 
-def test_a_survey_keeps_few_bytes_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_survey_keeps_few_bytes_a_row(tmp_path: Path) -> None:
     """Rows are objects for a window only: no list of futures, results or samples."""
-    (tmp_path / "pairs").mkdir()
-    guids = [str(10**9 + number) for number in range(ROWS)]
-    (tmp_path / "pairs" / f"{guids[0]}.txt").write_text("post")
-    lines = "".join(f"{guid},neutral\n" for guid in guids)
-    (tmp_path / "train.txt").write_text("guid,tag\n" + lines)
-    monkeypatch.setattr(reader.PairReader, "text_bytes", lambda self, row: row.guid.encode() * 10)
-    monkeypatch.setattr(reader.PairReader, "_picture_name", lambda self, row: f"{row.guid}.jpg")
-    monkeypatch.setattr(reader.PairReader, "_picture", lambda self, row, name: row.guid.encode())
-    monkeypatch.setattr(dataset, "_WINDOW", 512)
-    data = DataSettings(root=tmp_path)
-    survey(data, "train")  # what is imported late is no matter of the rows
-    tracemalloc.start()
-    before = pa.total_allocated_bytes()
-    found = survey(data, "train")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert found.samples.guids == guids
-    assert np.unique(found.samples.labels).tolist() == [1]
-    assert (pa.total_allocated_bytes() - before) / ROWS < 300
-    assert found.samples.table.nbytes / ROWS < 250
-    assert (
-        peak / ROWS < 700
-    )  # guids, lines and labels of the label file, and what is not collected yet
+    command = [sys.executable, "-m", "tests.support.survey_bytes", str(tmp_path), str(ROWS)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["same"]
+    assert found["labels"] == [1]
+    assert found["arrow"] / ROWS < 300
+    assert found["table"] / ROWS < 250
+    assert found["peak"] / ROWS < 350  # guids, lines and labels of the label file
