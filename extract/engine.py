@@ -23,9 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import DataError
+from mmsa_cache.key_table import KeyTable
 from mmsa_cache.native.memory import reused, trim
 from mmsa_cache.native.threads import one_thread
-from mmsa_cache.store.keys import KeyTable
+from mmsa_cache.store.keys import KEY_BYTES
 from mmsa_cache.store.schema import Shard
 
 from .plan import Job, Prepared, Row, read_rows
@@ -74,7 +75,7 @@ def extract(
     """
     workers = workers or Workers.plan(device)
     timings, encoded = Timings(), itertools.count(1)
-    planned: dict[Path, KeyTable] = defaultdict(KeyTable)
+    planned: dict[Path, KeyTable] = defaultdict(lambda: KeyTable(KEY_BYTES))
     models = {id(job.encoder): Halving(job.encoder) for job in jobs}
     work = [
         [

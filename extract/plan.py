@@ -17,7 +17,8 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.rows import WantedRows, wanted_rows
-from mmsa_cache.store.keys import Keys, KeyTable
+from mmsa_cache.key_table import KeyTable
+from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.writer import FeatureWriter
 
 

@@ -22,6 +22,8 @@ from .errors import DiskError
 
 TEMPORARY = ".tmp-"
 """Start of the names of unfinished files."""
+CLOCK_TICK = 0.05
+"""Seconds in which two writes may get the same time from the system's clock."""
 _PIECE = 8 << 20
 """Bytes of one write."""
 _OLD = 24 * 3600.0

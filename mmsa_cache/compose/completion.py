@@ -144,21 +144,14 @@ def with_encoder_of(settings: Settings, modality: str, encoder: StoredEncoder) -
     kind: Any = {"text": TextSettings, "image": ImageSettings}[modality]
     root = settings.cache.dir
     where = encoder.folder(root)
-    extract = {"tokens": told.get("tokens", "keep")}
+    tokens = _section(ExtractSettings, {"tokens": told.get("tokens", "keep")}, where).tokens
+    seed = _section(Settings, {"seed": told.get("seed", settings.seed)}, where).seed
     return settings.model_copy(
         update={
             modality: _section(kind, _found(told.get(modality), modality, root), where),
             "joint": _section(JointSettings, _found(told.get("joint"), "joint", root), where),
-            "extract": settings.extract.model_copy(
-                update=_section(ExtractSettings, extract, where).model_dump(include={"tokens"})
-            ),
-            "seed": validated(
-                Settings,
-                {"seed": told.get("seed", settings.seed)},
-                f"{where} holds no settings:",
-                "",
-                DamagedCacheError,
-            ).seed,
+            "extract": settings.extract.model_copy(update={"tokens": tokens}),
+            "seed": seed,
         }
     )
 

@@ -197,7 +197,7 @@ def _write_missing(settings: Settings, targets: list[_Target], part: tuple[int, 
         each = estimate_bytes(target.rows, reader, encoder)
         padded = encoder.size.padded_float32_bytes
         target.say(
-            f"about {decimal(round(each * total))}, {decimal(round(each))} a row "
+            f"about {decimal(round(each * (total - there)))}, {decimal(round(each))} a row "
             f"(padded float32: {decimal(padded)} a row)."
         )
         target.job = Job(

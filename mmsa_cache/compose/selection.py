@@ -18,7 +18,6 @@ from mmsa_cache.store.identity import MAY_DIFFER, EncoderIdentity
 _FLAGS = {"text": "--text-model", "image": "--image-model"}
 _PLACES = ("model", "weights")
 """Keys that name files, or something of a hub."""
-_FLAGS = {"text": "--text-model", "image": "--image-model"}
 Share = Callable[[StoredEncoder], float]
 """Share of the wanted rows that an encoder's features hold."""
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache.disk import make_folders, read_plain, write_atomically
+from mmsa_cache.disk import CLOCK_TICK, make_folders, read_plain, write_atomically
+from mmsa_cache.key_table import KeyTable
 
 from .table import IntArray, SampleTable
 
@@ -28,8 +29,6 @@ _MAGIC = b"mmsa file stats1"
 _MAX_BYTES = 4 << 30
 _RECORD = len(UNKNOWN) + 32
 """A mark and a sha256."""
-_TICK = 0.05
-"""Seconds in which two writes may get the same time from the system's clock."""
 
 Bytes = NDArray[np.uint8]
 KnownText = tuple[str, str, bytes | None]
@@ -45,37 +44,11 @@ def mark_of(name: str, found: os.stat_result, looked: float, use: str) -> bytes:
         looked: Seconds since the epoch, from before ``found`` was asked for.
         use: What its hash depends on beside its bytes.
     """
-    if max(found.st_mtime_ns, found.st_ctime_ns) >= 1e9 * (looked - _TICK):
+    if max(found.st_mtime_ns, found.st_ctime_ns) >= 1e9 * (looked - CLOCK_TICK):
         return UNKNOWN
     numbers = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
     state = f"{use}\0{name}\0{numbers}"
     return hashlib.blake2b(state.encode(), digest_size=len(UNKNOWN)).digest()
-
-
-class KeyIndex:
-    """Finds rows by their keys, in less memory than a dictionary takes.
-
-    Args:
-        keys: Hashes of at least 8 bytes, (rows, bytes).
-    """
-
-    def __init__(self, keys: Bytes) -> None:
-        heads = _heads(keys)
-        self._keys = keys
-        self._rows = np.argsort(heads, kind="stable").astype(np.int32)
-        self._heads = heads[self._rows]
-
-    def find(self, wanted: Bytes) -> IntArray:
-        """Row of each key, (keys,); −1 where there is none."""
-        if not len(self._keys):
-            return np.full(len(wanted), -1)
-        place = np.searchsorted(self._heads, _heads(wanted))
-        rows = self._rows[np.minimum(place, len(self._rows) - 1)].astype(np.int64)
-        return np.where((self._keys[rows] == wanted).all(1), rows, -1)
-
-
-def _heads(keys: Bytes) -> NDArray[np.uint64]:
-    return np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
 
 
 class KnownFiles:
@@ -101,12 +74,15 @@ class KnownFiles:
         name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
         self.path = cache / "data" / f".stats-{split}-{name}"
         self._records = np.empty((0, _RECORD), np.uint8) if rehash else _read(self.path)
-        self._index = KeyIndex(self._records[:, : len(UNKNOWN)])
+        self._marks = KeyTable(len(UNKNOWN))
+        self._marks.add(self._records[:, : len(UNKNOWN)])
         self._used = np.zeros(len(self._records), np.bool_)
         self._fresh = bytearray()
         self._lock = threading.Lock()
         self._texts = stored.at(None) if stored is not None and stored.has_texts else None
-        self._by_text = None if self._texts is None else KeyIndex(self._texts.digests("text"))
+        self._by_text = KeyTable(32)
+        if self._texts is not None:
+            self._by_text.add(self._texts.digests("text"))
 
     def digests(self, marks: Sequence[bytes]) -> list[bytes | None]:
         """sha256 of each file that is known by its mark, 32 bytes."""
@@ -116,11 +92,11 @@ class KnownFiles:
 
     def texts(self, marks: Sequence[bytes]) -> list[KnownText | None]:
         """The text of each file that is known by its mark and whose text is stored."""
-        if self._texts is None or self._by_text is None:
+        if self._texts is None:
             return [None] * len(marks)
         rows = self._find(marks)
         hit = np.flatnonzero(rows >= 0)
-        place = self._by_text.find(self._records[rows[hit], len(UNKNOWN) :])
+        place = self._by_text.places(self._records[rows[hit], len(UNKNOWN) :])
         hit, place = hit[place >= 0], place[place >= 0]
         found: list[KnownText | None] = [None] * len(marks)
         for at, sample in zip(hit.tolist(), self._texts.take(place), strict=True):
@@ -154,7 +130,7 @@ class KnownFiles:
 
     def _find(self, marks: Sequence[bytes]) -> IntArray:
         wanted = np.frombuffer(b"".join(marks), np.uint8).reshape(-1, len(UNKNOWN))
-        rows = self._index.find(wanted)
+        rows = self._marks.places(wanted)
         rows[~wanted.any(1)] = -1
         return rows
 

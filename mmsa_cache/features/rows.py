@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache.key_table import sortable
 from mmsa_cache.store.identity import EncoderIdentity
-from mmsa_cache.store.keys import Keys, as_keys, content_keys, sortable, variant_key
+from mmsa_cache.store.keys import Keys, as_keys, content_keys, variant_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
+from mmsa_cache.key_table import KeyTable
 
 from . import shard_file
 from .encoder import StoredEncoder, read_encoder
 from .index import Index, ShardEntry
-from .keys import Keys, KeyTable
+from .keys import KEY_BYTES, Keys
 from .problems import again
 from .schema import Shard
 from .verified import check_bytes, verify_touched
@@ -30,7 +31,7 @@ class Features:
 
     @functools.cached_property
     def _table(self) -> KeyTable:
-        table = KeyTable()
+        table = KeyTable(KEY_BYTES)
         for shard in self.shards:
             table.add(shard.keys)
         return table

@@ -10,15 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mmsa_cache.disk import parse_json, read_plain, write_atomically
+from mmsa_cache.disk import CLOCK_TICK, parse_json, read_plain, write_atomically
 from mmsa_cache.native.cores import usable_cores
 
 from . import shard_file
 from .index import MAX_INDEX_BYTES, ShardEntry
 
 NOTE = ".verified.json"
-_TICK = 0.05
-"""Seconds in which two writes may get the same time from the system's clock."""
 _SIDE_BY_SIDE = 32 << 20
 """Bytes from which threads are worth their start."""
 
@@ -47,7 +45,9 @@ def verify_touched(folder: Path, entries: Sequence[ShardEntry]) -> None:
     # Times are those from before the hashing: what was written meanwhile is hashed next time. So
     # is what was written just before, since a further write may have got the same time.
     settled = {
-        name: now[name] for name, (_, *last) in times.items() if max(last) < 1e9 * (looked - _TICK)
+        name: now[name]
+        for name, (_, *last) in times.items()
+        if max(last) < 1e9 * (looked - CLOCK_TICK)
     }
     with contextlib.suppress(OSError):  # a store that may only be read is hashed every time
         write_atomically(note, json.dumps(settled).encode())

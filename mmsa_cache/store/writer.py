@@ -29,12 +29,13 @@ from mmsa_cache.disk import (
     writing,
 )
 from mmsa_cache.errors import CacheError, DamagedCacheError, StaleCacheError
+from mmsa_cache.key_table import KeyTable
 
 from . import shard_file
 from .encoder import ENCODER, StoredEncoder, read_encoder
 from .fingerprint import differences
 from .index import SHARD_FILES, Change, Index, ShardEntry
-from .keys import Keys, KeyTable
+from .keys import KEY_BYTES, Keys
 from .locks import locked
 from .schema import Shard
 from .verified import check_bytes
@@ -64,7 +65,7 @@ class FeatureWriter:
         self._fingerprint = encoder.fingerprint
         self._disk = disk
         self._index = Index(self.folder)
-        self._keys = KeyTable()
+        self._keys = KeyTable(KEY_BYTES)
         self._known: set[str] = set()
 
     @contextlib.contextmanager
@@ -144,7 +145,10 @@ class FeatureWriter:
             if self._index.changed():
                 self._index = Index.read(self.folder)
             if not self._known <= self._index.entries.keys():
-                self._keys, self._known = KeyTable(), set()  # merged, or removed, by somebody
+                self._keys, self._known = (
+                    KeyTable(KEY_BYTES),
+                    set(),
+                )  # merged, or removed, by somebody
             try:
                 for name in [n for n in self._index.entries if n not in self._known]:
                     self._note(name, [self._map(self._index.entries[name])])
@@ -264,7 +268,7 @@ class FeatureWriter:
         Raises:
             DiskError: Some stay.
         """
-        wanted, before = KeyTable(), self._index.bytes
+        wanted = KeyTable(KEY_BYTES)
         wanted.add(keys)
         with writing(self.folder), self._lock():
             self._refresh()

@@ -17,7 +17,8 @@ import torch
 from mmsa_cache.store.index import INDEX
 from tests.support.command import COMMAND
 from tests.support.pairs import make_pairs
-from tests.support.rows import Rows, rows_of
+from tests.support.rows import Rows
+from tests.support.shards import rows_of
 from tests.support.small_work import mmsa
 
 

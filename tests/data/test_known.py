@@ -10,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data import stats
 from mmsa_cache.data.changes import differences
 from mmsa_cache.data.dataset import Survey, survey
-from mmsa_cache.data.stats import UNKNOWN, KeyIndex, KnownFiles, mark_of
+from mmsa_cache.data.stats import UNKNOWN, KnownFiles, mark_of
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 from tests.data.test_data import jpeg
@@ -68,7 +67,7 @@ def root(tmp_path: Path) -> Path:
 
 def settle() -> None:
     """Waits until what was written is older than the clock's tick."""
-    time.sleep(stats._TICK + 0.02)
+    time.sleep(stats.CLOCK_TICK + 0.02)
 
 
 def look(
@@ -337,14 +336,3 @@ def test_differences_in_words(root: Path) -> None:
         "1 row with another picture: 11",
         "the rows are in another order from 18 on",
     ]
-
-
-def test_keys_are_found_by_all_their_bytes() -> None:
-    keys = np.random.default_rng(0).integers(0, 256, (1000, 16), np.uint8)
-    index = KeyIndex(keys)
-    assert index.find(keys[::-1]).tolist() == list(range(999, -1, -1))
-    near = keys.copy()
-    near[:, 12] ^= 1  # the first eight bytes are equal
-    assert (index.find(near) == -1).all()
-    assert KeyIndex(keys[:0]).find(keys).tolist() == [-1] * 1000
-    assert index.find(keys[:0]).tolist() == []

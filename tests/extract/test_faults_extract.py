@@ -19,7 +19,7 @@ from mmsa_cache.store.index import INDEX, Index
 from tests.support import many_pairs
 from tests.support.fork_server import ForkServer
 from tests.support.pairs import make_pairs
-from tests.support.rows import rows_of
+from tests.support.shards import rows_of
 from tests.support.tally import Tally
 
 PAIRS = 40

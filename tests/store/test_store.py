@@ -16,11 +16,12 @@ from mmsa_cache.errors import CacheNotFoundError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store import verified
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.index import INDEX, Index
-from mmsa_cache.store.keys import KeyTable, as_keys, content_keys, variant_key
+from mmsa_cache.store.keys import KEY_BYTES, as_keys, content_keys, variant_key
 from mmsa_cache.store.older import older_caches, refuse_older, remove_older
 from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.store.verified import NOTE
@@ -68,6 +69,18 @@ def test_keys_are_what_a_row_is_computed_from() -> None:
     assert variant_key(text, "eda:0.1:7", 2) == want
 
 
+def test_keys_are_found_by_all_their_bytes() -> None:
+    keys = np.random.default_rng(0).integers(0, 256, (1000, KEY_BYTES), np.uint8)
+    table = KeyTable(KEY_BYTES)
+    assert table.places(keys).tolist() == [-1] * 1000
+    table.add(keys)
+    assert table.places(keys[::-1]).tolist() == list(range(999, -1, -1))
+    near = keys.copy()
+    near[:, 12] ^= 1  # the first eight bytes are equal
+    assert (table.places(near) == -1).all()
+    assert table.places(keys[:0]).tolist() == []
+
+
 def test_a_key_table_finds_the_first_of_each_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also keys that end in zero bytes, which NumPy's texts drop; across every way to sort."""
     rng = np.random.default_rng(0)
@@ -77,7 +90,7 @@ def test_a_key_table_finds_the_first_of_each_key(monkeypatch: pytest.MonkeyPatch
     absent = as_keys([bytes([9]) * 16, bytes(15) + b"\1"])
     for most in (1, 50, 10_000):
         monkeypatch.setattr(KeyTable, "_MOST_PENDING", most)
-        table = KeyTable()
+        table = KeyTable(KEY_BYTES)
         assert table.places(keys[:3]).tolist() == [-1, -1, -1]
         for part in np.array_split(keys, 40):
             table.add(part)
@@ -171,17 +184,17 @@ def test_what_was_not_touched_is_hashed_once(
 
     monkeypatch.setattr(hashing, "file_sha256", counting)
     with monkeypatch.context() as patch:
-        patch.setattr(verified, "_TICK", 60)
+        patch.setattr(verified, "CLOCK_TICK", 60)
         for opened in (1, 2):  # what was just written may change again within one tick
             open_features(folder)
             assert len(hashed) == 3 * opened
-    time.sleep(2 * verified._TICK)
+    time.sleep(2 * verified.CLOCK_TICK)
     hashed.clear()
     for _ in range(2):
         open_features(folder)
         assert len(hashed) == 3
     (folder / names[1]).touch()
-    time.sleep(2 * verified._TICK)
+    time.sleep(2 * verified.CLOCK_TICK)
     open_features(folder)
     assert hashed[3:] == [names[1]]
     (folder / NOTE).write_bytes(b"[nonsense")
@@ -204,7 +217,7 @@ def test_an_untouched_store_is_not_read_through(
     writer = writer_of(tmp_path)
     with writer.claim(lambda: None):
         writer.publish(shard)
-    time.sleep(2 * verified._TICK)
+    time.sleep(2 * verified.CLOCK_TICK)
     open_features(writer.folder)
 
     def read_bytes() -> int:

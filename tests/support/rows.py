@@ -9,9 +9,9 @@ from pathlib import Path
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.writer import FeatureWriter
-from tests.support.shards import ENCODER, writer_of
+from tests.support.shards import ENCODER, Row, rows_of, writer_of
 
-Rows = dict[bytes, tuple[str, bytes, bytes]]
+Rows = dict[bytes, Row]
 
 
 @contextmanager
@@ -29,21 +29,3 @@ def stored(root: Path) -> list[Shard]:
 def row_bytes(root: Path) -> Rows:
     """See `rows_of`."""
     return rows_of(ENCODER.folder(root))
-
-
-def rows_of(folder: Path) -> Rows:
-    """Operation and features of every row of an encoder, by key; no row is there twice."""
-    found = [
-        (
-            key.tobytes(),
-            (
-                shard.operations[i],
-                shard.tokens[shard.offsets[i] : shard.offsets[i + 1]].tobytes(),
-                shard.pooled[i].tobytes(),
-            ),
-        )
-        for shard in open_features(folder).shards
-        for i, key in enumerate(shard.keys)
-    ]
-    assert len(dict(found)) == len(found)
-    return dict(found)

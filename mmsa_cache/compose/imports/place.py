@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mmsa_cache.data.table import IntArray, SampleTable
 from mmsa_cache.errors import DataError
-from mmsa_cache.store.keys import Keys, content_keys, sortable
+from mmsa_cache.key_table import sortable
+from mmsa_cache.store.keys import Keys, content_keys
 
 
 @dataclass(frozen=True)
