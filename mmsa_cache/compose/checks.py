@@ -29,9 +29,11 @@ class Checks:
         """Notes whether something was at hand and compared."""
         self._done[what] = self._done.get(what, True) and done
 
-    def chosen(self, modality: str, stored: StoredEncoder) -> None:
-        """Says once which encoder is used where no setting names one."""
-        what = f"{modality} encoder: {stored.identity.label}, as in {self._store}."
+    def chosen(self, modality: str, stored: StoredEncoder, *, precision: bool) -> None:
+        """Says once which encoder is used; its precision where the store has others too."""
+        fields = stored.identity.fields
+        details = f" ({fields.get('compute')}, {fields.get('device')})" if precision else ""
+        what = f"{modality} encoder: {stored.identity.label}{details}, as in {self._store}."
         if what not in self._said:
             self._said.add(what)
             say(what)

@@ -44,7 +44,7 @@ def told_of_data(settings: Settings, store: Path) -> Fields:
     kept: Fields = {key: values[key] for key in _DATA}
     if settings.data.root is not None:
         kept["root"] = _kept(str(settings.data.root.resolve()), store)
-    return {"data": kept, "variants": settings.extract.variants}
+    return {"data": kept, "variants": settings.extract.variants, "seed": settings.seed}
 
 
 def told_of_encoder(settings: Settings, modality: str) -> Fields:
@@ -90,6 +90,8 @@ def _found(values: object, section: str, store: Path) -> object:
 def with_data(settings: Settings, store: Store, *, extracting: bool) -> Settings:
     """Settings whose ``[data]`` and variants are those of the store, where they say nothing.
 
+    Extraction takes the seed of the copies too; elsewhere it is that of training.
+
     Args:
         settings: The command's.
         store: Where its features are.
@@ -131,6 +133,9 @@ def with_data(settings: Settings, store: Store, *, extracting: bool) -> Settings
     changes: dict[str, Any] = {"data": settings.data.model_copy(update=taken)}
     if "variants" not in settings.extract.model_fields_set:
         changes["extract"] = settings.extract.model_copy(update={"variants": extract.variants})
+    if extracting and "seed" not in settings.model_fields_set:
+        seed = told.get("seed", settings.seed)
+        changes["seed"] = _section(Settings, {"seed": seed}, store.root).seed
     return settings.model_copy(update=changes)
 
 
@@ -154,6 +159,19 @@ def with_encoder_of(settings: Settings, modality: str, encoder: StoredEncoder) -
             "seed": seed,
         }
     )
+
+
+def as_set(told: Settings, settings: Settings, modality: str) -> Settings:
+    """Settings of `with_encoder_of`, but for what a command's settings say otherwise."""
+    own = getattr(settings, modality)
+    section = {key: getattr(own, key) for key in own.model_fields_set}
+    extract = {key: getattr(settings.extract, key) for key in settings.extract.model_fields_set}
+    changes = {
+        modality: getattr(told, modality).model_copy(update=section),
+        "extract": told.extract.model_copy(update=extract),
+        "seed": settings.seed,
+    }
+    return told.model_copy(update=changes)
 
 
 def with_encoders(settings: Settings, chosen: Mapping[tuple[str, str], StoredEncoder]) -> Settings:

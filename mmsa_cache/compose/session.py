@@ -28,7 +28,7 @@ from .checks import Checks
 from .completion import with_data, with_encoder_of, with_encoders
 from .encoders import compute_here, refuse_imported, resolve_encoder
 from .samples import classes_of, read_samples
-from .selection import is_named, missing, select
+from .selection import is_named, is_same, missing, select
 from .store import Store
 
 Identities = Mapping[str, Mapping[str, EncoderIdentity]]
@@ -263,8 +263,9 @@ class Session:
         def open_features(modality: str, name: str) -> ModalityFeatures:
             stored = self.stored(split, modality, name)
             if self._strict:
-                if not is_named(self.settings, modality, name):
-                    self._checks.chosen(modality, stored)
+                several = sum(is_same(e, stored) for e in self.store.encoders(modality)) > 1
+                if several or not is_named(self.settings, modality, name):
+                    self._checks.chosen(modality, stored, precision=several)
                 self._checks.encoder(modality, stored, self._settings_of(modality, name))
             folder = stored.folder(self.store.root)
             try:

@@ -14,7 +14,7 @@ from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.encoder import StoredEncoder
 
-from .completion import told_of_encoder, with_encoder_of
+from .completion import as_set, told_of_encoder, with_encoder_of
 from .encoders import compute_here, computes_of, library_versions, resolve_encoder
 from .reading import Split
 from .selection import is_named, is_same, select
@@ -71,12 +71,17 @@ def _settings_of(
 ) -> Settings | None:
     """Settings with an encoder as the default one: as set, or as the store has it.
 
+    Where no model is named it is that of the store, with the other keys as they are set.
     None where neither has an encoder of this name and modality, or its features were imported.
     """
-    stored = store.encoders(modality)
-    if is_named(settings, modality, name):
+    stored, named = store.encoders(modality), is_named(settings, modality, name)
+    if named:
         stored = [encoder for encoder in stored if encoder.identity.imported]
     found = select(settings, stored, modality, name, lambda e: store.share(e, rows))
+    if found is None and not named:
+        found = select(
+            Settings(cache=settings.cache), stored, modality, name, lambda e: store.share(e, rows)
+        )
     if found is not None and found.identity.imported:
         missing = int((store.places(found, rows) < 0).sum())
         state = f"{missing} rows are missing: import them" if missing else "nothing to do"
@@ -84,7 +89,7 @@ def _settings_of(
         return None
     if found is not None:
         say(f"{modality} encoder: {found.identity.label}, as in {store.root}.")
-        return with_encoder_of(settings, modality, found)
+        return as_set(with_encoder_of(settings, modality, found), settings, modality)
     if name not in settings.encoder_names(modality):
         return None
     return settings.with_encoder(modality, name)

@@ -64,6 +64,46 @@ def test_extraction_without_flags_finds_everything_there(told: Path) -> None:
     assert all(r["rows"] == r["rows_already_there"] + r["rows_shared"] for r in records)
 
 
+def test_the_seed_of_the_copies_is_told_once(tmp_path: Path, text_model: Path) -> None:
+    make_pairs(tmp_path / "posts", 24)
+    flags = ("--data", "posts", "--variants", "1", "--text-model", str(text_model))
+    flags += ("--text-weights", "random", "--image-model", "resnet10t", "--image-weights", "random")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMSA_TEXT_MAX_TOKENS", "16")
+        mmsa(tmp_path, "extract", "--seed", "3", *flags)
+    again = json.loads(mmsa(tmp_path, "extract", "--json").stdout)
+    assert [record["rows_computed"] for record in again] == [0, 0]
+    other = json.loads(mmsa(tmp_path, "extract", "--seed", "4", "--json").stdout)
+    assert all(record["rows_computed"] for record in other), "other copies, other random weights"
+
+
+def test_a_key_beside_the_model_makes_features_of_the_same_model(
+    tmp_path: Path, told: Path, text_model: Path
+) -> None:
+    for name in ("posts", "cache"):
+        shutil.copytree(told / name, tmp_path / name)
+    before = {folder.name for folder in (told / "cache/features/text").iterdir()}
+    found = json.loads(mmsa(tmp_path, "extract", "--layer", "0", "--json").stdout)
+    assert [record["encoder"].partition(" ")[0] for record in found] == [
+        text_model.name,
+        "resnet10t",
+    ]
+    assert [record["rows_computed"] > 0 for record in found] == [True, False]
+    assert Path(found[0]["directory"]).name not in before
+
+
+def test_which_precision_is_used_is_said(tmp_path: Path, told: Path) -> None:
+    for name in ("posts", "cache"):
+        shutil.copytree(told / name, tmp_path / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMSA_EXTRACT_COMPUTE", "bfloat16")
+        mmsa(tmp_path, "extract", "--split", "all")
+        said = mmsa(tmp_path, "train", "--name", "half", *QUICK).stderr
+    assert said.count("(random weights) (bfloat16, cpu), as in cache.") == 2
+    said = mmsa(tmp_path, "train", "--name", "one", *QUICK).stderr
+    assert said.count(", cpu), as in cache.") == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "variables", "said", "code"),
     [
