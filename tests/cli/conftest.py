@@ -11,6 +11,7 @@ from tests.support.command import mmsa
 from tests.support.data_folders import GOOD, ROWS, make_data
 from tests.support.data_folders import mmsa as mmsa_in_process
 from tests.support.pairs import make_pairs
+from tests.support.tiny import tiny_toml
 
 
 @pytest.fixture(scope="module")
@@ -18,20 +19,13 @@ def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("work")
     make_pairs(folder / "posts", 132)
     (folder / "mmsa.toml").write_text(
-        f"""[data]
-root = "posts"
-[text]
-model = "{text_model}"
-weights = "random"
-max_tokens = 16
-[image]
-model = "swinv2_tiny_window8_256"
-weights = "random"
-size = 64
-kwargs = {{ img_size = 64, window_size = 4, embed_dim = 16, depths = [1, 1], num_heads = [1, 2] }}
-[cache]
+        tiny_toml(
+            text_model,
+            "swinv2_tiny_window8_256",
+            """[cache]
 shard_rows = 32
-"""
+""",
+        )
     )
     (folder / "studies").mkdir()
     (folder / "studies" / "quick.toml").write_text(

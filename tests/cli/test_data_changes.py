@@ -13,6 +13,7 @@ import pytest
 from tests.support.data_folders import noise, saved
 from tests.support.pairs import make_pairs
 from tests.support.small_work import QUICK, call, call_json, mmsa
+from tests.support.tiny import tiny_toml
 
 Change = Callable[[Path], None]
 
@@ -22,20 +23,13 @@ def original(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path
     folder = tmp_path_factory.mktemp("original")
     make_pairs(folder / "posts", 72)
     (folder / "mmsa.toml").write_text(
-        f"""[data]
-root = "posts"
-[text]
-model = "{text_model}"
-weights = "random"
-max_tokens = 16
-[image]
-model = "resnet10t"
-weights = "random"
-size = 32
-kwargs = {{ channels = [8, 8, 8, 8] }}
-[extract]
+        tiny_toml(
+            text_model,
+            "resnet10t",
+            """[extract]
 variants = 2
-"""
+""",
+        )
     )
     (folder / "studies").mkdir()
     (folder / "studies/one.toml").write_text(

@@ -14,6 +14,7 @@ import pytest
 from mmsa_cache.compose.predictor import load_model
 from tests.support.pairs import make_pairs
 from tests.support.small_work import QUICK, call, call_json, mmsa
+from tests.support.tiny import tiny_toml
 
 STUDY = """[protocol]
 outer = "grouped"
@@ -68,20 +69,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     make_pairs(folder / "posts", 92)
     shutil.copytree(text_model, folder / "tiny-bert")
     (folder / "mmsa.toml").write_text(
-        """[data]
-root = "posts"
-note = "drawn by a test"
-[text]
-model = "tiny-bert"
-weights = "random"
-max_tokens = 16
-[image]
-model = "mobilenetv2_035"
-weights = "random"
-size = 32
-[extract]
+        tiny_toml(
+            "tiny-bert",
+            "mobilenetv2_035",
+            """[extract]
 variants = 1
-"""
+""",
+            data='root = "posts"\nnote = "drawn by a test"',
+        )
     )
     shutil.copy(folder / "posts/answers.csv", folder)
     (folder / "studies").mkdir()

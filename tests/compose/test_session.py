@@ -22,6 +22,7 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.store.identity import EncoderIdentity, Origin
 from tests.support.data_folders import mmsa
 from tests.support.pairs import make_pairs
+from tests.support.tiny import tiny_toml
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +31,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("session")
     make_pairs(folder / "posts", 48)
     (folder / "mmsa.toml").write_text(
-        f"""[data]
-root = "{folder}/posts"
-note = "made up"
-[text]
-model = "{text_model}"
-weights = "random"
-max_tokens = 16
-[image]
-model = "resnet10t"
-weights = "random"
-size = 32
-kwargs = {{ channels = [8, 8, 8, 8] }}
-[cache]
+        tiny_toml(
+            text_model,
+            "resnet10t",
+            f"""[cache]
 dir = "{folder}/cache"
 [encoders.short.text]
 model = "{text_model}"
 weights = "random"
 max_tokens = 8
-"""
+""",
+            data=f'root = "{folder}/posts"\nnote = "made up"',
+        )
     )
     mmsa(folder, "extract", "--encoders", "all")
     return folder

@@ -21,6 +21,7 @@ from tests.support.fork_server import ForkServer
 from tests.support.pairs import make_pairs
 from tests.support.shards import rows_of
 from tests.support.tally import Tally
+from tests.support.tiny import tiny_toml
 
 PAIRS = 40
 
@@ -31,22 +32,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Iterat
     folder = tmp_path_factory.mktemp("faults")
     make_pairs(folder / "posts", PAIRS)
     (folder / "mmsa.toml").write_text(
-        f"""[data]
-root = "posts"
-[text]
-model = "{text_model}"
-weights = "random"
-max_tokens = 16
-[image]
-model = "vit_tiny_patch16_224"
-weights = "random"
-size = 32
-kwargs = {{ img_size = 32, embed_dim = 16, depth = 1, num_heads = 1 }}
-[cache]
+        tiny_toml(
+            text_model,
+            "vit_tiny_patch16_224",
+            """[cache]
 shard_rows = 4
 [extract]
 batch_size = 4
-"""
+""",
+        )
     )
     server = ForkServer(folder)
     yield server

@@ -16,25 +16,13 @@ from typer.testing import CliRunner
 
 from mmsa_cache.cli.main import app
 from tests.support.pairs import make_pairs
+from tests.support.tiny import tiny_toml
 
 
 def main() -> None:
     folder, text_model = Path(sys.argv[1]), sys.argv[2]
     make_pairs(folder / "posts", 72)
-    (folder / "mmsa.toml").write_text(
-        f"""[data]
-root = "posts"
-[text]
-model = "{text_model}"
-weights = "random"
-max_tokens = 16
-[image]
-model = "vit_tiny_patch16_224"
-weights = "random"
-size = 32
-kwargs = {{ img_size = 32, embed_dim = 16, depth = 1, num_heads = 1 }}
-"""
-    )
+    (folder / "mmsa.toml").write_text(tiny_toml(text_model, "vit_tiny_patch16_224"))
     os.chdir(folder)
     runner = CliRunner()
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli.main import app
 from tests.support.pairs import make_pairs
+from tests.support.tiny import tiny_toml
 
 QUICK = ("--folds", "2", "--outer", "grouped", "--set", "epochs=2", "--set", "text_dim=16")
 QUICK += ("--set", "image_dim=16", "--set", "head=12")
@@ -20,20 +21,14 @@ def make_work(folder: Path, text_model: Path) -> Path:
     """Data, ``mmsa.toml`` and the caches of the training rows."""
     make_pairs(folder / "posts", 92)
     (folder / "mmsa.toml").write_text(
-        f"""[data]
-root = "posts"
-note = "drawn by a test"
-[text]
-model = "{text_model}"
-weights = "random"
-max_tokens = 16
-[image]
-model = "mobilenetv2_035"
-weights = "random"
-size = 32
-[extract]
+        tiny_toml(
+            text_model,
+            "mobilenetv2_035",
+            """[extract]
 variants = "none"
-"""
+""",
+            data='root = "posts"\nnote = "drawn by a test"',
+        )
     )
     call(folder, "extract")
     return folder
