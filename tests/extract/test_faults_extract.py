@@ -20,6 +20,7 @@ from tests.support import many_pairs
 from tests.support.fork_server import ForkServer
 from tests.support.pairs import make_pairs
 from tests.support.shards import rows_of
+from tests.support.small_disk import small_disk
 from tests.support.tally import Tally
 from tests.support.tiny import tiny_toml
 
@@ -177,15 +178,7 @@ def test_a_full_disk_ends_extraction_with_a_message(
     server: ForkServer, whole: tuple[Rows, float], tally: Tally
 ) -> None:
     folder = server._folder / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("no file system can be mounted here")
-    try:
+    with small_disk(folder, "100k"):
         said = server.log.stat().st_size
         assert server.run("extract", "--split", "all", "--cache", "small") == 5
         text = server.said(said)
@@ -198,8 +191,6 @@ def test_a_full_disk_ends_extraction_with_a_message(
         subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
         assert server.run("extract", "--split", "all", "--cache", "small") == 0
         check_whole(folder, whole[0])
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
     tally("extraction onto a full disk (tmpfs)", 1, "exit 5, resumed when there was room")
 
 

@@ -7,8 +7,7 @@ import io
 import os
 import resource
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from tests.support.shards import (
     write_many,
     writer_of,
 )
+from tests.support.small_disk import small_disk
 from tests.support.tally import Tally
 
 ROWS = rows_in(SHARDS)
@@ -216,35 +216,21 @@ def test_a_permission_is_neither_a_limit_nor_damage(
 # Disks
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 KiB, where one can be mounted."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.counted
-def test_a_full_disk_is_said_and_gone_on_from(small_disk: Path, tally: Tally) -> None:
-    ballast = small_disk / "ballast"
+def test_a_full_disk_is_said_and_gone_on_from(tmp_path: Path, tally: Tally) -> None:
+    folder = tmp_path / "small"
     left: list[int] = []
-    for pages in range(6, 0, -1):  # less ballast each time: the disk fills up later
-        ballast.write_bytes(b"\0" * 4096 * pages)
-        with pytest.raises(DiskError, match="No space left on device"):
-            write(small_disk)
-        ballast.unlink()
-        check(small_disk)
-        left.append(len(list(ENCODER.folder(small_disk).glob(SHARD_FILES))))
-        if left[-1] == len(SHARDS) - 1:
-            break
+    with small_disk(folder, "24k"):
+        ballast = folder / "ballast"
+        for pages in range(6, 0, -1):  # less ballast each time: the disk fills up later
+            ballast.write_bytes(b"\0" * 4096 * pages)
+            with pytest.raises(DiskError, match="No space left on device"):
+                write(folder)
+            ballast.unlink()
+            check(folder)
+            left.append(len(list(ENCODER.folder(folder).glob(SHARD_FILES))))
+            if left[-1] == len(SHARDS) - 1:
+                break
     assert left[-1] > left[0], "every try failed at the same place"
     tally("full disk (tmpfs)", len(left), "refused by name, nothing partial")
 
