@@ -1,29 +1,33 @@
-"""Writes files atomically, and reads untrusted ones.
+"""Everything that is written: over no link, whole or not at all.
 
-The store changes files only through the steps of a `Disk`; tests pass disks that fail, or end the
-process, at any of them.
+Files are changed only through the steps of a `Disk`; tests pass disks that fail, or end the
+process, at any of them. `tests.lint` refuses other calls that open files for writing, move or
+remove them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
-import json
 import os
 import platform
 import re
+import shutil
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from .errors import DiskError
+from .paths import folder_of, refuse_link
+from .untrusted import open_plain
 
 TEMPORARY = ".tmp-"
 """Start of the names of unfinished files."""
 CLOCK_TICK = 0.05
 """Seconds in which two writes may get the same time from the system's clock."""
+_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE = 8 << 20
 """Bytes of one write."""
 _OLD = 24 * 3600.0
@@ -38,16 +42,29 @@ class Disk:
 
     def create(self, path: Path) -> int:
         """A new file's descriptor; an existing file or a link is never written to."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with folder_of(path) as (folder, name):
+            return os.open(name, _WRITE | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
 
-    def append(self, path: Path, size: int) -> int:
-        """The descriptor of a file that is written to from its first ``size`` bytes on.
+    def append(self, path: Path, size: int | None = None) -> int:
+        """The descriptor of a regular file that is written to at its end; made if it is missing.
 
-        What lies behind them, an unfinished line, is cut off.
+        Args:
+            path: The file.
+            size: Its bytes that count: what lies behind them, an unfinished line, is cut off. The
+                file must be there then.
         """
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+        with folder_of(path) as (folder, name):
+            try:
+                flags = _WRITE | os.O_APPEND | (os.O_CREAT if size is None else 0)
+                descriptor = os.open(name, flags, 0o666, dir_fd=folder)
+            except OSError:
+                refuse_link(path)
+                raise
         try:
-            os.ftruncate(descriptor, size)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise FileExistsError(errno.EEXIST, "is no regular file", str(path))
+            if size is not None:
+                os.ftruncate(descriptor, size)
         except BaseException:
             os.close(descriptor)
             raise
@@ -67,16 +84,34 @@ class Disk:
         os.fsync(descriptor)
 
     def rename(self, old: Path, new: Path) -> None:
-        """Gives a file another name, in place of what has that name."""
-        old.replace(new)
+        """Gives a file or folder another name, in place of what has that name."""
+        with folder_of(old) as (source, name), folder_of(new) as (target, new_name):
+            os.replace(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
     def remove(self, path: Path) -> None:
         """Removes a file, or a link itself."""
-        path.unlink()
+        with folder_of(path) as (folder, name):
+            os.unlink(name, dir_fd=folder)
 
-    def make_folder(self, path: Path) -> None:
-        """Makes a folder in one that exists."""
-        path.mkdir(exist_ok=True)
+    def remove_folder(self, path: Path) -> None:
+        """Removes an empty folder."""
+        with folder_of(path) as (folder, name):
+            os.rmdir(name, dir_fd=folder)
+
+    def make_folder(self, path: Path, *, fresh: bool = False) -> None:
+        """Makes a folder in one that exists.
+
+        Args:
+            path: The folder.
+            fresh: It must not be there yet.
+        """
+        with folder_of(path) as (folder, name):
+            try:
+                os.mkdir(name, dir_fd=folder)
+            except FileExistsError:
+                refuse_link(path)
+                if fresh or not path.is_dir():
+                    raise
 
 
 DISK = Disk()
@@ -129,7 +164,7 @@ def discard(path: Path, disk: Disk = DISK) -> None:
 
 def sync(path: Path, disk: Disk = DISK) -> None:
     """Waits until a file's content, or the names in a folder, are on the medium."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         disk.fsync(descriptor)
     finally:
@@ -142,6 +177,50 @@ def make_folders(path: Path, disk: Disk = DISK) -> None:
     for folder in reversed(missing):
         disk.make_folder(folder)
         sync(folder.parent, disk)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder and what is in it, links themselves; what cannot be removed stays."""
+    with contextlib.suppress(OSError), folder_of(path) as (folder, name):
+        shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line in one write, so that lines of several processes do not mix.
+
+    What a killed process left unfinished gets a line of its own.
+    """
+    descriptor = DISK.append(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        with open_plain(path, links=False) as file:
+            file.seek(max(0, size - 1))
+            unfinished = file.read(1) not in (b"", b"\n")
+        os.write(descriptor, ("\n" * unfinished + line + "\n").encode())
+    finally:
+        os.close(descriptor)
+
+
+def copy_new(source: Path, target: Path, limit: int) -> None:
+    """Copies a regular file, no link, under a name that is free.
+
+    Args:
+        source: The file.
+        target: Its copy.
+        limit: Most bytes.
+
+    Raises:
+        OSError: A step failed, or the source is a link.
+        ValueError: The source is no regular file, or too large.
+    """
+    with open_plain(source, links=False) as file:
+        if os.fstat(file.fileno()).st_size > limit:
+            raise ValueError(f"{source} is larger than {limit} bytes")
+        descriptor = DISK.create(target)
+        with os.fdopen(descriptor, "wb") as copy:
+            shutil.copyfileobj(file, copy, _PIECE)
+            copy.flush()
+            DISK.fsync(descriptor)
 
 
 def write_atomically(path: Path, content: bytes | memoryview, disk: Disk = DISK) -> None:
@@ -200,39 +279,3 @@ def is_left_over(path: Path) -> bool:
         return time.time() - path.lstat().st_mtime > _OLD
     except OSError:
         return False
-
-
-def read_plain(path: Path, limit: int, *, links: bool = True) -> bytes:
-    """Reads a regular file: no pipe that never ends, no device, nothing larger than stated.
-
-    Args:
-        path: The file.
-        limit: Most bytes.
-        links: Whether it may be a link.
-
-    Raises:
-        OSError: It cannot be opened or read.
-        ValueError: It is no such file.
-    """
-    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
-        # A read makes room for all that it is asked for, whatever there is.
-        data = file.read(min(found.st_size, limit) + 1)
-    if len(data) > limit:
-        raise ValueError(f"it is larger than {limit} bytes")
-    return data
-
-
-def parse_json(data: bytes | str) -> Any:
-    """JSON from anywhere.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        return json.loads(data)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error

@@ -2,6 +2,7 @@
 
     MmsaError                      exit code 1
     ├── SettingsError              2  flags, MMSA_* variables, mmsa.toml, study files
+    │   └── LinkError                 a link where mmsa would write
     ├── DataError                  3  label files, texts, pictures
     │   └── BadFileError              one text or picture, with the reason to count it under
     ├── CacheError                 4  feature caches
@@ -61,6 +62,10 @@ class SettingsError(MmsaError, ValueError):
     """A setting is unknown, malformed or contradicts another one."""
 
     exit_code = 2
+
+
+class LinkError(SettingsError):
+    """What is to be written lies behind a link."""
 
 
 class DataError(MmsaError, ValueError):

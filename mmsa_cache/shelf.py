@@ -10,9 +10,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .disk import parse_json, read_plain, write_atomically
+from .disk import write_atomically
 from .errors import SettingsError
 from .hashing import canonical, digest
+from .untrusted import parse_json, read_plain
 
 _MAX_BYTES = 16 << 20
 

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from mmsa_cache.disk import read_plain
+from mmsa_cache.untrusted import read_plain
 
 _MAX_BYTES = 1 << 20
 

@@ -18,8 +18,9 @@ from typing import Literal
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
-from mmsa_cache.disk import parse_json, read_plain, write_atomically
+from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.untrusted import parse_json, read_plain
 from mmsa_cache.validation import validated
 
 from .pairs import BadRow, Identity, Sample

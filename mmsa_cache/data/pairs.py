@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.disk import read_plain
 from mmsa_cache.errors import BadFileError, DataError
+from mmsa_cache.untrusted import read_plain
 
 from .files import (
     LEADS_OUT,

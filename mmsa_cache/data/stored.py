@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, JsonValue, model_validator
 
-from mmsa_cache.disk import DISK, Disk, make_folders, parse_json, write_atomically
+from mmsa_cache.disk import DISK, Disk, make_folders, write_atomically
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
 from mmsa_cache.hashing import canonical
 from mmsa_cache.names import SPLITS, check_name
+from mmsa_cache.untrusted import parse_json
 from mmsa_cache.validation import Table, validated
 
 from .layouts.listing import NOT_PLAIN

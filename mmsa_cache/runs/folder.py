@@ -16,8 +16,8 @@ from pydantic import BaseModel, RootModel
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
 from fuse.figures.study import StudySnapshot
-from mmsa_cache.disk import parse_json, read_plain
 from mmsa_cache.errors import ModelError
+from mmsa_cache.untrusted import parse_json, read_plain
 from mmsa_cache.validation import validated
 
 from .directory import RUNS

@@ -14,8 +14,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
-from mmsa_cache.disk import DISK, Disk, parse_json, read_plain, write_atomically
+from mmsa_cache.disk import DISK, Disk, write_atomically
 from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.untrusted import parse_json, read_plain
 
 from .problems import again, unreadable
 

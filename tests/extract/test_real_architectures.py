@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.support.pairs import make_pairs
+from tests.support.small_work import call, call_json
 
 
 def test_bert_base_and_swinv2_base_run_the_whole_way(tmp_path: Path) -> None:
@@ -46,26 +45,15 @@ fusion = ["attention_concat"]
 """
     )
 
-    def mmsa(*arguments: str) -> str:
-        result = subprocess.run(
-            [sys.executable, "-m", "mmsa_cache", *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
-
-    records = json.loads(mmsa("extract", "--split", "all", "--json"))
+    records = call_json(tmp_path, "extract", "--split", "all")
     assert [r["rows"] for r in records] == [28, 28, 12, 12]
     assert records[0]["encoder"] == "bert (random weights)"
     assert records[1]["encoder"] == "swinv2_base_window8_256.ms_in1k (random weights)"
-    searched = json.loads(mmsa("search", "--study", "one", "--trials", "1", "--json"))
+    searched = call_json(tmp_path, "search", "--study", "one", "--trials", "1")
     assert searched["notes"] == [r["encoder"] for r in records[:2]]
-    mmsa("train", "--study", "one", "--name", "r", "--folds", "2")
+    call(tmp_path, "train", "--study", "one", "--name", "r", "--folds", "2")
     config = json.loads((tmp_path / "runs/r/config.json").read_text())
     (model,) = config["models"]
     assert model["dims"]["text"] == 768
     assert model["dims"]["image"] == 1024
-    assert len(json.loads(mmsa("predict", "--run", "r", "--split", "test", "--json"))) == 12
+    assert len(call_json(tmp_path, "predict", "--run", "r", "--split", "test")) == 12

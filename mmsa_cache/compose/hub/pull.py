@@ -16,13 +16,14 @@ from rich.filesize import decimal
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.stored import read_split
-from mmsa_cache.disk import make_folders, parse_json, read_plain, sync, write_atomically, writing
+from mmsa_cache.disk import make_folders, sync, write_atomically, writing
 from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError, MmsaError
 from mmsa_cache.hashing import file_sha256
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, Index
 from mmsa_cache.store.locks import locked
 from mmsa_cache.store.reader import open_features, verify_features
+from mmsa_cache.untrusted import parse_json, read_plain
 
 from .private import places_of
 from .push import link

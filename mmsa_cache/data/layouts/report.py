@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmsa_cache.data.files import MAX_LABEL_BYTES
-from mmsa_cache.disk import read_plain
 from mmsa_cache.errors import DataError
+from mmsa_cache.untrusted import read_plain
 
 from .listing import LABELS, LabelRow, Listing, raise_problems
 

@@ -1,0 +1,100 @@
+"""Paths walked without following links, so that nothing planted redirects what is written.
+
+A folder that a user declares (``[cache] dir``, ``--to``) may itself lie behind links: `declared`
+resolves it once, outside the working folder. From there on no step of a path may be a link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import LinkError
+
+# O_PATH asks for no right to read the folders on the way; only Linux has it.
+_WALK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def declared(path: Path) -> Path:
+    """A folder or file that the user names, without the links outside the working folder.
+
+    Links below the working folder stay: they may have come with somebody's files.
+    """
+    path = path.expanduser()
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve follows links)
+    return path if absolute.is_relative_to(Path.cwd()) else absolute.resolve()
+
+
+def _steps(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Where the walk begins, and the names from there to the path."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100
+    home = Path.cwd()
+    start = home if absolute.is_relative_to(home) else Path(absolute.anchor)
+    return start, absolute.relative_to(start).parts
+
+
+@contextlib.contextmanager
+def folder_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Opens the folder that holds a path, step by step and over no link.
+
+    Yields:
+        Its descriptor and the path's last name, for the ``dir_fd`` of the calls of `os`.
+
+    Raises:
+        LinkError: A step is a link.
+        OSError: A folder is missing, or is none.
+    """
+    start, names = _steps(path)
+    *above, name = names or (".",)
+    folder = os.open(start, _WALK & ~os.O_NOFOLLOW)
+    try:
+        for number, step in enumerate(above, start=1):
+            try:
+                inner = os.open(step, _WALK, dir_fd=folder)
+            except OSError as error:
+                place = start.joinpath(*above[:number])
+                refuse_link(place)
+                raise type(error)(error.errno, error.strerror, str(place)) from None
+            os.close(folder)
+            folder = inner
+        yield folder, name
+    finally:
+        os.close(folder)
+
+
+def refuse_link(path: Path) -> None:
+    """Refuses a path that is itself a link.
+
+    Raises:
+        LinkError: It is one.
+    """
+    if path.is_symlink():
+        raise LinkError(
+            f"{path} is a link: nothing is written through links below the working folder.",
+            "Remove it, or name the folder that it leads to (as --cache DIR or [cache] dir).",
+        )
+
+
+def check_target(path: Path, *, folder: bool = False) -> None:
+    """Checks a path that a library is about to open by its name, to write to it.
+
+    Args:
+        path: There may be nothing there yet.
+        folder: Whether it is to be a folder; else a regular file.
+
+    Raises:
+        LinkError: It, or a step to it, is a link.
+        FileExistsError: Something of another kind is there.
+    """
+    try:
+        with folder_of(path) as (parent, name):
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    refuse_link(path)
+    fits = stat.S_ISDIR if folder else stat.S_ISREG
+    if not fits(found.st_mode):
+        raise FileExistsError(17, f"is no {'folder' if folder else 'regular file'}", str(path))
