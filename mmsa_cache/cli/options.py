@@ -58,6 +58,16 @@ SETTINGS: dict[str, tuple[str, Any]] = {
     "variants": ("extract.variants", _text("report, a number of copies, or none.")),
     "on_bad": ("extract.on_bad", _text("Rows with a bad file: fail, or skip (set them aside).")),
     "max_bad": ("extract.max_bad", _text("Largest share set aside, as 0.01 or 1%.", "SHARE")),
+    "allow_outside": (
+        "allow_outside",
+        Annotated[
+            bool | None,
+            typer.Option(
+                "--allow-outside",
+                help="Follow paths that a run or a store names out of the working folder.",
+            ),
+        ],
+    ),
     "device": ("device", Device),
     "seed": ("seed", Annotated[int | None, typer.Option(help="Seed of everything random.")]),
 }
@@ -73,5 +83,5 @@ MODELS = (
     "tokens",
 )
 """Options of the encoders and their features."""
-ENCODERS = ("data", "encoding", "rehash", "cache", *MODELS, "device")
+ENCODERS = ("data", "encoding", "rehash", "cache", *MODELS, "device", "allow_outside")
 """Options of verbs that read or write caches."""

@@ -49,6 +49,9 @@ class Settings(Section):
     """Where models run: ``auto`` takes CUDA when there is one."""
     seed: int = Field(default=47, ge=0)
     """Seed of augmentation, random weights, splits, search and training."""
+    allow_outside: bool = Field(default=False, exclude=True)
+    """Whether paths that a run or a store names may lead out of the working folder; of one command,
+    not kept."""
 
     def encoder_names(self, modality: str) -> tuple[str, ...]:
         """Names of a modality's encoders, the default one first."""

@@ -1,0 +1,89 @@
+"""Paths that the files of somebody name: a run, an export, a store."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
+from mmsa_cache.errors import ModelError, SettingsError
+
+CURE = "name it in mmsa.toml, or give --allow-outside"
+
+
+class Reach:
+    """Where paths that a file names may lead; links count by what they lead to.
+
+    That is the working folder, the folder that holds the file, what the user's own settings name,
+    and with ``allow_outside`` everything.
+
+    Args:
+        own: The user's settings: of flags, variables and ``mmsa.toml``.
+        home: The folder of the run, the export or the store that names the paths.
+    """
+
+    def __init__(self, own: Settings, home: Path) -> None:
+        self.own = own
+        self._folders = [Path.cwd(), *(path.resolve() for path in (home, *_named(own)))]
+
+    @classmethod
+    def of_run(cls, folder: Path, *, allow_outside: bool = False) -> Reach:
+        """That of a run or an export: the user's settings are those of the working folder."""
+        own = Settings()
+        with contextlib.suppress(SettingsError):
+            own = load_settings()
+        if allow_outside:
+            own = own.model_copy(update={"allow_outside": True})
+        return cls(own, folder)
+
+    def has(self, path: Path) -> bool:
+        """Whether a path may be used."""
+        if self.own.allow_outside:
+            return True
+        try:
+            found = path.resolve()
+        except (OSError, RuntimeError, ValueError):  # a name too long, links in a circle, a NUL
+            return False
+        return any(found.is_relative_to(folder) for folder in self._folders)
+
+    def takes(self, path: Path, what: str, cure: str = CURE) -> bool:
+        """Whether a path may be used; a note says what is not.
+
+        Args:
+            path: The path.
+            what: What it is, as ``the run's data folder``.
+            cure: What leads to it.
+        """
+        if self.has(path):
+            return True
+        say(f"Note: {_refusal(path, what)} To use it, {cure}.")
+        return False
+
+    def require(self, path: Path, what: str, cure: str = CURE) -> None:
+        """Refuses a path that may not be used.
+
+        Raises:
+            ModelError: It may not.
+        """
+        if not self.has(path):
+            raise ModelError(_refusal(path, what), f"To use it, {cure}.")
+
+
+def _refusal(path: Path, what: str) -> str:
+    return f"{what[0].upper()}{what[1:]} {path} is outside the working folder: not read."
+
+
+def _named(settings: Settings) -> list[Path]:
+    """The paths of settings: folders and files there are."""
+    names: list[str | Path | None] = [settings.data.root, settings.cache.dir]
+    for group in (settings, *settings.encoders.values()):
+        for section, key in (("text", "model"), ("image", "weights"), ("joint", "model")):
+            names.append(getattr(getattr(group, section), key, None))
+    found = []
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):
+            if name is not None and Path(name).exists():
+                found.append(Path(name))
+    return found
