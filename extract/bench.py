@@ -14,11 +14,9 @@ import contextlib
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from torch import Tensor
 from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
 from mmsa_cache.data.pairs import Sample, picture_of, text_of
+from mmsa_cache.disk import scratch
 from mmsa_cache.native.memory import reused
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
@@ -142,11 +141,11 @@ def run_end_to_end(
     batch_size: int,
 ) -> EndToEnd:
     """Extracts rows into a store that is removed; all is given by modality."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as claims:
+    with scratch() as folder, contextlib.ExitStack() as claims:
         jobs = []
         for name, encoder in encoders.items():
             identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})
-            writer = FeatureWriter(Path(folder), StoredEncoder.of(identity))
+            writer = FeatureWriter(folder, StoredEncoder.of(identity))
             claims.enter_context(writer.claim(lambda: None))
             jobs.append(Job(rows[name], readers[name], encoder, writer))
         started = time.perf_counter()

@@ -8,32 +8,25 @@ remove them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
-import platform
-import re
 import shutil
 import stat
-import time
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import DiskError
-from .paths import folder_of, refuse_link
+from .leftover import TEMPORARY, is_left, own_mark
+from .paths import check_target, declared, flags, folder_of, refuse_link
 from .untrusted import open_plain
 
-TEMPORARY = ".tmp-"
-"""Start of the names of unfinished files."""
 CLOCK_TICK = 0.05
 """Seconds in which two writes may get the same time from the system's clock."""
-_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")
 _PIECE = 8 << 20
 """Bytes of one write."""
-_OLD = 24 * 3600.0
-"""Seconds after which a temporary file of another machine is left over."""
-_LIFE = os.urandom(4).hex()
-"""Tells this process from earlier ones of the same number."""
 _count = itertools.count()
 
 
@@ -55,14 +48,14 @@ class Disk:
         """
         with folder_of(path) as (folder, name):
             try:
-                flags = _WRITE | os.O_APPEND | (os.O_CREAT if size is None else 0)
-                descriptor = os.open(name, flags, 0o666, dir_fd=folder)
+                how = _WRITE | os.O_APPEND | (os.O_CREAT if size is None else 0)
+                descriptor = os.open(name, how, 0o666, dir_fd=folder)
             except OSError:
-                refuse_link(path)
+                check_target(path)
                 raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise FileExistsError(errno.EEXIST, "is no regular file", str(path))
+                check_target(path)
             if size is not None:
                 os.ftruncate(descriptor, size)
         except BaseException:
@@ -114,7 +107,14 @@ class Disk:
                     raise
 
 
-DISK = Disk()
+class Quick(Disk):
+    """Does not wait for the medium: for what is made again after a loss of power."""
+
+    def fsync(self, descriptor: int) -> None:
+        """Returns at once."""
+
+
+DISK, QUICK = Disk(), Quick()
 
 
 @contextlib.contextmanager
@@ -156,6 +156,23 @@ def write_new(path: Path, content: bytes | memoryview, disk: Disk = DISK) -> Non
         raise
 
 
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that does not exist, for a library that writes to an open one; removes a failed one.
+
+    It need not be on the medium at the end.
+
+    Raises:
+        OSError: A step failed.
+    """
+    with os.fdopen(DISK.create(path), "wb") as file:
+        try:
+            yield file
+        except BaseException:
+            discard(path)
+            raise
+
+
 def discard(path: Path, disk: Disk = DISK) -> None:
     """Removes an unfinished file, if possible."""
     with contextlib.suppress(OSError):
@@ -177,6 +194,14 @@ def make_folders(path: Path, disk: Disk = DISK) -> None:
     for folder in reversed(missing):
         disk.make_folder(folder)
         sync(folder.parent, disk)
+    check_target(path, folder=True)
+
+
+@contextlib.contextmanager
+def scratch(prefix: str = "mmsa-") -> Iterator[Path]:
+    """A folder among the system's temporary ones, of this user alone; it goes at the end."""
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        yield declared(Path(name))
 
 
 def remove_tree(path: Path) -> None:
@@ -216,11 +241,26 @@ def copy_new(source: Path, target: Path, limit: int) -> None:
     with open_plain(source, links=False) as file:
         if os.fstat(file.fileno()).st_size > limit:
             raise ValueError(f"{source} is larger than {limit} bytes")
-        descriptor = DISK.create(target)
-        with os.fdopen(descriptor, "wb") as copy:
+        with new_file(target) as copy:
             shutil.copyfileobj(file, copy, _PIECE)
             copy.flush()
-            DISK.fsync(descriptor)
+            DISK.fsync(copy.fileno())
+
+
+def link_new(old: Path, new: Path) -> None:
+    """The same file under another name, which is free; a copy where the disk knows no links.
+
+    Raises:
+        OSError: A step failed.
+        ValueError: It is no regular file.
+    """
+    with folder_of(old) as (source, name), folder_of(new) as (target, new_name):
+        try:
+            os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except OSError:
+            copy_new(old, new, old.lstat().st_size)
 
 
 def write_atomically(path: Path, content: bytes | memoryview, disk: Disk = DISK) -> None:
@@ -246,36 +286,3 @@ def write_atomically(path: Path, content: bytes | memoryview, disk: Disk = DISK)
 def glob_escaped(name: str) -> str:
     """A pattern that only this name fits."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def own_mark() -> str:
-    """``MACHINE-PROCESS-LIFE``, for names of temporary files of this process."""
-    return f"{platform.node()}-{os.getpid()}-{_LIFE}"
-
-
-def is_left(mark: str) -> bool:
-    """Whether a mark (up to a dot) names an ended process of this machine."""
-    own = mark.removeprefix(f"{platform.node()}-").partition(".")[0]
-    number, _, life = own.partition("-")
-    if not mark.startswith(f"{platform.node()}-") or not number.isdecimal():
-        return False
-    if int(number) == os.getpid():  # in a container every run may have the same number
-        return life != _LIFE
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        pass
-    return False
-
-
-def is_left_over(path: Path) -> bool:
-    """Whether a temporary file belongs to no process any more: none of this machine, or too old."""
-    mark = re.search(rf"\.({re.escape(platform.node())}-\d+-\w+)\.\d+$", path.name)
-    if mark is not None:
-        return is_left(mark[1])
-    try:
-        return time.time() - path.lstat().st_mtime > _OLD
-    except OSError:
-        return False

@@ -2,7 +2,7 @@
 
     MmsaError                      exit code 1
     ├── SettingsError              2  flags, MMSA_* variables, mmsa.toml, study files
-    │   └── LinkError                 a link where mmsa would write
+    │   └── LinkError                 a link, or no file, where mmsa would write
     ├── DataError                  3  label files, texts, pictures
     │   └── BadFileError              one text or picture, with the reason to count it under
     ├── CacheError                 4  feature caches
@@ -65,7 +65,7 @@ class SettingsError(MmsaError, ValueError):
 
 
 class LinkError(SettingsError):
-    """What is to be written lies behind a link."""
+    """What is to be written lies behind a link, or something else than a file is there."""
 
 
 class DataError(MmsaError, ValueError):

@@ -14,8 +14,14 @@ from pathlib import Path
 
 from .errors import LinkError
 
-# O_PATH asks for no right to read the folders on the way; only Linux has it.
-_WALK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+def flags(*names: str) -> int:
+    """Flags of `os.open` that this system has."""
+    return sum(getattr(os, name, 0) for name in names)
+
+
+# O_PATH, of Linux, asks for no right to read the folders on the way.
+_WALK = os.O_RDONLY | flags("O_PATH", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
 
 
 def declared(path: Path) -> Path:
@@ -23,7 +29,8 @@ def declared(path: Path) -> Path:
 
     Links below the working folder stay: they may have come with somebody's files.
     """
-    path = path.expanduser()
+    with contextlib.suppress(RuntimeError):  # ~NAME of a user there is not
+        path = path.expanduser()
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve follows links)
     return path if absolute.is_relative_to(Path.cwd()) else absolute.resolve()
 
@@ -49,7 +56,7 @@ def folder_of(path: Path) -> Iterator[tuple[int, str]]:
     """
     start, names = _steps(path)
     *above, name = names or (".",)
-    folder = os.open(start, _WALK & ~os.O_NOFOLLOW)
+    folder = os.open(start, _WALK & ~flags("O_NOFOLLOW"))
     try:
         for number, step in enumerate(above, start=1):
             try:
@@ -86,8 +93,7 @@ def check_target(path: Path, *, folder: bool = False) -> None:
         folder: Whether it is to be a folder; else a regular file.
 
     Raises:
-        LinkError: It, or a step to it, is a link.
-        FileExistsError: Something of another kind is there.
+        LinkError: It, or a step to it, is a link, or it is of another kind.
     """
     try:
         with folder_of(path) as (parent, name):
@@ -95,6 +101,20 @@ def check_target(path: Path, *, folder: bool = False) -> None:
     except FileNotFoundError:
         return
     refuse_link(path)
-    fits = stat.S_ISDIR if folder else stat.S_ISREG
+    fits, kind = (stat.S_ISDIR, "folder") if folder else (stat.S_ISREG, "regular file")
     if not fits(found.st_mode):
-        raise FileExistsError(17, f"is no {'folder' if folder else 'regular file'}", str(path))
+        raise LinkError(f"{path} is no {kind}: it is not written to.", "Remove it.")
+
+
+def check_tree(folder: Path) -> None:
+    """Checks that a folder, if it is there, holds folders and regular files alone.
+
+    Raises:
+        LinkError: Something else is there.
+    """
+    check_target(folder, folder=True)
+    for place, folders, files in os.walk(folder):  # links to folders are not walked
+        for name in folders:
+            check_target(Path(place, name), folder=True)
+        for name in files:
+            check_target(Path(place, name))

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from .disk import write_atomically
+from .disk import make_folders, write_atomically
 from .errors import SettingsError
 from .hashing import canonical, digest
+from .locks import held_if_free
 from .untrusted import parse_json, read_plain
 
 _MAX_BYTES = 16 << 20
@@ -39,7 +38,7 @@ class Shelf:
 
     def put(self, identity: Mapping[str, object], record: Mapping[str, object]) -> None:
         """Stores a record atomically."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folders(self._folder)
         content = {"of": identity, "record": record}
         write_atomically(self._path(identity), json.dumps(content).encode() + b"\n")
 
@@ -50,12 +49,11 @@ class Shelf:
         Raises:
             SettingsError: One is at work.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self._folder / ".lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise SettingsError(f"Another process works on {self._folder}.", "Wait.") from error
+        make_folders(self._folder)
+        with held_if_free(self._folder / ".lock") as free:
+            if not free:
+                raise SettingsError(f"Another process works on {self._folder}.", "Wait.")
+            yield
 
     def _path(self, identity: Mapping[str, object]) -> Path:
         return self._folder / f"{digest(identity)[:24]}.json"

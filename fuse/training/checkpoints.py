@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fuse.figures.records import EpochRecord
-from mmsa_cache.disk import write_atomically
+from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import ModelError
 
 from .task import Checkpoint, State
@@ -62,7 +62,7 @@ class FolderCheckpoint(Checkpoint):
         self._written[place] = now
         tensors: dict[str, Tensor] = {}
         skeleton = _flattened(state, tensors)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folders(self._folder)
         write_atomically(self._path(place), save(tensors, {"state": json.dumps(skeleton)}))
 
     def records(self) -> list[EpochRecord]:

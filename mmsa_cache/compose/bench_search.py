@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import psutil
 import torch
@@ -22,6 +20,7 @@ from fuse.search.search import SearchResult
 from fuse.search.study import Study
 from fuse.search.study_file import find_study, read_study
 from fuse.search.trial_record import Trial
+from mmsa_cache.disk import scratch
 from mmsa_cache.native.cores import usable_cores
 
 from .search import STUDIES
@@ -115,11 +114,11 @@ def _timed(
 ) -> _Timed:
     started, used_before = time.monotonic(), _cpu_seconds()
     with (
-        tempfile.TemporaryDirectory() as folder,
+        scratch() as folder,
         _peak_memory() as memory,
         watch(f"{study.name}, {len(devices)} worker(s)") as show,
     ):
-        database = Path(folder) / "studies.db"
+        database = folder / "studies.db"
         workers = Workers(devices)
         result = engine.search(
             study, data, trials, storage=database, workers=workers, on_change=show, queued=queued

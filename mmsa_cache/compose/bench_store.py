@@ -10,7 +10,6 @@ import itertools
 import multiprocessing
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +24,7 @@ from fuse.figures.records import EpochRecord
 from fuse.setting import Setting
 from fuse.training.trainer import fit
 from mmsa_cache.data.layouts.listing import LABELS
+from mmsa_cache.disk import scratch
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.names import MODALITIES
@@ -111,8 +111,8 @@ def bench_store(sizes: Sequence[int]) -> StoreGrowth:
     """
     found = []
     for rows in sizes:
-        with tempfile.TemporaryDirectory(prefix="mmsa-store-") as folder:
-            found.append(_measured(Path(folder), rows))
+        with scratch("mmsa-store-") as folder:
+            found.append(_measured(folder, rows))
     growth = [
         _multiples(now.model_dump(), last.model_dump()) for last, now in itertools.pairwise(found)
     ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.disk import write_atomically
+from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.names import MODALITIES
@@ -140,6 +140,6 @@ def _thumbnail(settings: Settings, sample: Sample, split: str) -> str | None:
     if not path.is_file():
         if sample.image_path is None:
             return None
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         write_atomically(path, thumbnail(sample.image_path, THUMBNAIL_SIDE).jpeg)
     return str(path)

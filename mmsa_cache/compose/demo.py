@@ -8,6 +8,7 @@ model can be perfect.
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ from mmsa_cache.config.loading import load_settings
 from mmsa_cache.console import say
 from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
 from mmsa_cache.data.layouts.report import HEADER, read_labels
-from mmsa_cache.disk import write_atomically
+from mmsa_cache.disk import QUICK, discard, make_folders, write_atomically, write_new
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.paths import declared
+from mmsa_cache.untrusted import read_plain
 
 from .evaluate import evaluate
 from .extract import extract_splits
@@ -32,6 +36,8 @@ from .train import TrainRequest, train
 NOTE = "synthetic data: texts from templates, pictures drawn by mmsa demo"
 TEST_SHARE = 0.15
 _LABEL_NOISE = 0.1
+_MOST_BYTES = 1 << 20
+"""Of a text, and of the settings."""
 _SHARES = (0.5, 0.2, 0.3)
 
 _OPENINGS = ("Just got to", "Here we are at", "One hour in", "Finally saw", "Back from", "Look at")
@@ -66,7 +72,7 @@ def make_posts(root: Path, pairs: int, seed: int) -> None:
         seed: Seed of everything drawn.
     """
     rng = np.random.default_rng(seed)
-    (root / "pairs").mkdir(parents=True, exist_ok=True)
+    make_folders(root / "pairs")
     rows = []
     for number in range(pairs):
         label = str(rng.choice(LABELS, p=_SHARES))
@@ -84,8 +90,13 @@ def make_posts(root: Path, pairs: int, seed: int) -> None:
             ]
         )
         guid = str(number + 1)
-        (root / "pairs" / f"{guid}.txt").write_text(f"{text} #{guid}\n", encoding="utf-8")
-        _scene(sky, rng).save(root / "pairs" / f"{guid}.jpg", quality=85)
+        picture = io.BytesIO()
+        _scene(sky, rng).save(picture, "JPEG", quality=85)
+        pair = {".txt": f"{text} #{guid}\n".encode(), ".jpg": picture.getvalue()}
+        for suffix, content in pair.items():
+            path = root / "pairs" / f"{guid}{suffix}"
+            discard(path)  # of an interrupted demo
+            write_new(path, content, QUICK)
         rows.append((guid, label))
     cut = round(pairs * (1 - TEST_SHARE))
     for name, chosen in (
@@ -95,6 +106,18 @@ def make_posts(root: Path, pairs: int, seed: int) -> None:
     ):
         lines = [HEADER, *(f"{guid},{label}" for guid, label in chosen)]
         write_atomically(root / name, ("\n".join(lines) + "\n").encode())
+
+
+def _write_config(path: Path) -> None:
+    """Writes the demo's settings, over nobody else's.
+
+    Raises:
+        SettingsError: Others are there.
+    """
+    config = _CONFIG.format(note=NOTE).encode()
+    if path.exists() and not read_plain(path, _MOST_BYTES).startswith(config.splitlines()[0]):
+        raise SettingsError(f"{path} is not the demo's.", "Give another --dir.")
+    write_atomically(path, config)
 
 
 def _scene(tone: str, rng: np.random.Generator) -> Image.Image:
@@ -163,10 +186,11 @@ def run(folder: Path, pairs: int, trials: int) -> Demonstration:
         trials: Trials of the search.
     """
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = declared(folder)
+    make_folders(folder)
+    _write_config(folder / "mmsa.toml")
     if not (folder / "posts" / "train.txt").is_file():
         make_posts(folder / "posts", pairs, seed=47)
-    (folder / "mmsa.toml").write_text(_CONFIG.format(note=NOTE), encoding="utf-8")
     with contextlib.chdir(folder):
         settings = load_settings({})
         say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
@@ -181,7 +205,7 @@ def run(folder: Path, pairs: int, trials: int) -> Demonstration:
         shown = [
             ShownPost(
                 guid,
-                Path(f"posts/pairs/{guid}.txt").read_text(encoding="utf-8").strip(),
+                read_plain(Path(f"posts/pairs/{guid}.txt"), _MOST_BYTES).decode().strip(),
                 predicted.tag(probabilities),
                 max(probabilities),
                 LABELS[truth[guid]],

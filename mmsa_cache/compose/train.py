@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
@@ -23,6 +23,7 @@ from fuse.training.plan import plan
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.disk import write_atomically
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.runs.directory import CHECKPOINT, RUNS, new_run
 from mmsa_cache.runs.folder import RunFolder
@@ -196,7 +197,7 @@ def _write(
         for epoch in fit.history:
             _append(lines, epoch)
     lines.append("final", figures=scalars(final.figures.as_json()))
-    save_file(final.ensemble.tensors(), run.path / MODEL_FILE)
+    write_atomically(run.path / MODEL_FILE, save(final.ensemble.tensors()))
     run.write(
         record,
         final.figures,
@@ -214,7 +215,7 @@ def _write(
         ),
     )
     page = compose_page(run, name, session, final.ensemble, bank, latest_rival(run))
-    (run.path / PAGE).write_text(page, encoding="utf-8")
+    write_atomically(run.path / PAGE, page.encode())
 
 
 def _append(lines: JsonLines, record: EpochRecord) -> None:

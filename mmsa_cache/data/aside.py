@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
-from mmsa_cache.disk import write_atomically
+from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.locks import locked
 from mmsa_cache.untrusted import parse_json, read_plain
 from mmsa_cache.validation import validated
 
@@ -106,8 +106,8 @@ def write(cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadR
         The record's path.
     """
     path = path_of(cache, split)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    make_folders(path.parent)
+    with locked(path.with_name(f".{path.name}.lock")):
         folders = read(cache, split).folders | {str(root.resolve()): Aside(checked, tuple(rows))}
         content = Record(folders=folders).model_dump(mode="json", by_alias=True)
         write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmsa_cache.disk import is_left, own_mark
+from mmsa_cache.disk import DISK, make_folders, new_file, remove_tree
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.leftover import is_left, own_mark
 from mmsa_cache.names import OWN_PAIR, EncoderPair
 from mmsa_cache.native.memory import release
 
@@ -94,17 +94,17 @@ def shared_grids(
         pairs: See `BankSource.of`.
     """
     source = BankSource.of(bank, rows, pairs)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     _sweep(folder)
     place = folder / f"{_GRIDS}{own_mark()}"
-    place.mkdir(exist_ok=True)
+    DISK.make_folder(place, fresh=True)
     try:
         grids = _make_grids(bank, sides, place.resolve(), pairs)
         del bank  # the workers map their own
         release()
         yield replace(source, grids=grids)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        remove_tree(place)
 
 
 def _make_grids(
@@ -117,7 +117,9 @@ def _make_grids(
         for side in wanted:
             path = place / f"{number}-{side}.npy"
             with contextlib.suppress(SettingsError):  # the trials that want it will say so
-                np.save(path, image.averaged(side).numpy())
+                grid = image.averaged(side).numpy()
+                with new_file(path) as file:
+                    np.save(file, grid)
                 grids[pair[1], side] = path
     return grids
 
@@ -126,4 +128,4 @@ def _sweep(folder: Path) -> None:
     """Removes what killed processes of this machine left."""
     for path in folder.glob(f"{_GRIDS}*"):
         if is_left(path.name.removeprefix(_GRIDS)):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)

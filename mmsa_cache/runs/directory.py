@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from mmsa_cache.disk import sync
+from mmsa_cache.disk import DISK, discard, make_folders, remove_tree, sync
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.hashing import digest
+from mmsa_cache.locks import held_if_free
+from mmsa_cache.paths import check_tree
 
 RUNS = Path("runs")
 CHECKPOINT = "checkpoint"
@@ -37,6 +36,7 @@ def new_run(name: str | None, identity: Mapping[str, object]) -> Iterator[tuple[
 
     Raises:
         SettingsError: The name is taken or not a plain file name, or the same run is in progress.
+        LinkError: A folder on the way, or something in a folder that was kept, is a link.
     """
     name = name or time.strftime("run-%Y%m%d-%H%M%S")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -46,21 +46,22 @@ def new_run(name: str | None, identity: Mapping[str, object]) -> Iterator[tuple[
     if (RUNS / name).exists():
         raise SettingsError(f"The run {RUNS / name} exists already.", "Give another --name.")
     folder = RUNS / f".unfinished-{digest(identity)[:16]}"
-    RUNS.mkdir(exist_ok=True)
-    try:
-        with FileLock(folder.with_suffix(".lock"), timeout=0):
-            try:
-                folder.mkdir(exist_ok=True)
-                yield name, folder
-                _publish(folder, RUNS / name)
-            except BaseException:
-                if not (folder / CHECKPOINT).is_dir():
-                    shutil.rmtree(folder, ignore_errors=True)
-                raise
-            shutil.rmtree(RUNS / name / CHECKPOINT, ignore_errors=True)
-    except Timeout as error:
-        raise SettingsError("The same is being trained by another process.", "Wait.") from error
-    folder.with_suffix(".lock").unlink(missing_ok=True)
+    lock = folder.with_suffix(".lock")
+    make_folders(RUNS)
+    with held_if_free(lock) as free:
+        if not free:
+            raise SettingsError("The same is being trained by another process.", "Wait.")
+        check_tree(folder)
+        make_folders(folder)
+        try:
+            yield name, folder
+            _publish(folder, RUNS / name)
+        except BaseException:
+            if not (folder / CHECKPOINT).is_dir():
+                remove_tree(folder)
+            raise
+        remove_tree(RUNS / name / CHECKPOINT)
+    discard(lock)
 
 
 def _publish(folder: Path, target: Path) -> None:
@@ -73,9 +74,9 @@ def _publish(folder: Path, target: Path) -> None:
         sync(path)
     sync(folder)
     try:
-        folder.rename(target)
+        DISK.rename(folder, target)
     except OSError as error:
-        if not target.exists():
+        if not (target.exists() or target.is_symlink()):
             raise
         raise SettingsError(
             f"The run {target} exists by now.",

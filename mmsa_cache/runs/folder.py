@@ -16,12 +16,13 @@ from pydantic import BaseModel, RootModel
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
 from fuse.figures.study import StudySnapshot
+from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import ModelError
 from mmsa_cache.untrusted import parse_json, read_plain
 from mmsa_cache.validation import validated
 
 from .directory import RUNS
-from .predictions import parse_predictions, write_predictions
+from .predictions import format_predictions, parse_predictions
 from .record import VERSION, Environment, RunRecord
 
 _MOST_BYTES = 64 << 20
@@ -160,9 +161,11 @@ class RunFolder:
         if snapshots:
             write_json(self.path / "studies.json", [s.as_json() for s in snapshots])
         command = shlex.join(["mmsa", *sys.argv[1:]])
-        (self.path / "command.txt").write_text(command + "\n", encoding="utf-8")
-        write_predictions(self.path / "predictions.csv", predictions, record.classes)
+        write_atomically(self.path / "command.txt", f"{command}\n".encode())
+        table = format_predictions(predictions, record.classes)
+        write_atomically(self.path / "predictions.csv", table.encode())
 
 
 def write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    """Replaces a file of a run or an export."""
+    write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")

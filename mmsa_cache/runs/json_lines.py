@@ -17,17 +17,23 @@ Lines of ``studies/NAME.jsonl``: ``trial`` with ``trial``, ``ended``, ``state`` 
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmsa_cache.disk import append_line, make_folders, write_atomically
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.untrusted import parse_json, read_plain
+
 from .directory import RUNS
 from .tracking import Tracking
 
 LOG = RUNS / "log.jsonl"
+_MOST_BYTES = 64 << 20
+"""Of a file that is read: a hundred thousand trials."""
 
 
 class JsonLines:
@@ -40,34 +46,33 @@ class JsonLines:
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         if fresh:
-            path.write_bytes(b"")
+            write_atomically(path, b"")
 
     def append(self, event: str, **fields: Any) -> None:
         """Adds a line in one write, so that lines of several processes do not mix."""
-        line = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n"
-        with self.path.open("a+b") as file:
-            if file.tell() and not _ends_a_line(file):  # a killed process left an incomplete line
-                line = "\n" + line
-            file.write(line.encode())
+        append_line(self.path, json.dumps({"event": event, **fields}, ensure_ascii=False))
 
     def read(self) -> list[dict[str, Any]]:
-        """The complete lines; incomplete ones are skipped."""
+        """The complete lines; incomplete ones are skipped.
+
+        Raises:
+            SettingsError: The file is a link, no regular file, or too large.
+        """
+        try:
+            data = read_plain(self.path, _MOST_BYTES, links=False)
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{self.path} cannot be read: {error}.", "Move it away.") from error
         found = []
-        for line in self.path.read_bytes().splitlines() if self.path.is_file() else []:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                found.append(record)
+        for line in data.splitlines():
+            with contextlib.suppress(ValueError):
+                record = parse_json(line)
+                if isinstance(record, dict):
+                    found.append(record)
         return found
-
-
-def _ends_a_line(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return bool(file.read(1) == b"\n")
 
 
 class TrialLines:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -17,20 +16,21 @@ def _header(classes: Sequence[str]) -> list[str]:
     return ["guid", "tag", "predicted", *(f"p_{name}" for name in classes)]
 
 
-def write_predictions(path: Path, predictions: Predictions, classes: Sequence[str]) -> None:
-    """Writes a line a row; probabilities are rounded to six decimals."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_header(classes))
-        for guid, label, predicted, row in zip(
-            predictions.guids,
-            predictions.labels.tolist(),
-            predictions.predicted.tolist(),
-            predictions.probabilities.tolist(),
-            strict=True,
-        ):
-            probabilities = [f"{p:.6f}" for p in row]
-            writer.writerow([guid, classes[label], classes[predicted], *probabilities])
+def format_predictions(predictions: Predictions, classes: Sequence[str]) -> str:
+    """A line a row; probabilities are rounded to six decimals."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_header(classes))
+    for guid, label, predicted, row in zip(
+        predictions.guids,
+        predictions.labels.tolist(),
+        predictions.predicted.tolist(),
+        predictions.probabilities.tolist(),
+        strict=True,
+    ):
+        probabilities = [f"{p:.6f}" for p in row]
+        writer.writerow([guid, classes[label], classes[predicted], *probabilities])
+    return text.getvalue()
 
 
 def parse_predictions(text: str, classes: Sequence[str]) -> Predictions:

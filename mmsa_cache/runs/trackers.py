@@ -6,12 +6,14 @@ They write to this machine unless ``MLFLOW_TRACKING_URI`` and ``WANDB_MODE`` say
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from mmsa_cache.disk import make_folders, remove_tree
+from mmsa_cache.paths import check_target
 
 from .directory import RUNS
 
@@ -49,7 +51,8 @@ class TensorBoard:
     def __init__(self, place: Place) -> None:
         from tensorboardX import SummaryWriter
 
-        shutil.rmtree(place.folder, ignore_errors=True)
+        remove_tree(place.folder)
+        make_folders(place.folder)
         self._writer = SummaryWriter(str(place.folder))
         rows = [f"    {key} = {value!r}" for key, value in place.parameters.items()]
         self._writer.add_text("settings", "\n".join(rows))
@@ -86,7 +89,8 @@ class Mlflow:
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 
-        RUNS.mkdir(exist_ok=True)
+        make_folders(RUNS)
+        check_target(RUNS / "mlflow.db")
         local = f"sqlite:///{(RUNS / 'mlflow.db').resolve()}"
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or local)
         self._metric = Metric
@@ -138,7 +142,7 @@ class WeightsAndBiases:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        RUNS.mkdir(exist_ok=True)
+        make_folders(RUNS / "wandb")
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.disk import TEMPORARY
+from mmsa_cache.disk import DISK
 from mmsa_cache.errors import MmsaError
+from mmsa_cache.leftover import TEMPORARY
+from mmsa_cache.locks import held_if_free
 from mmsa_cache.names import MODALITIES
 
 from .encoder import ENCODER, FEATURES, StoredEncoder, read_encoder
 from .index import INDEX, SHARD_FILES, Index
-from .locks import held_if_free
 from .verified import NOTE
 
 _DAY = 24 * 3600.0
@@ -116,8 +117,9 @@ def _remove(folder: Path) -> str:
                 return "in use"
         own = [*sorted(folder.glob(SHARD_FILES)), *folder.glob(f"{TEMPORARY}*")]
         for path in (folder / INDEX, *own, folder / NOTE, folder / ENCODER):
-            path.unlink(missing_ok=True)  # a link is removed, never followed
+            with contextlib.suppress(FileNotFoundError):
+                DISK.remove(path)  # a link is removed, never followed
         if next(folder.iterdir(), None) is not None:
             return FOREIGN_FILES
-        folder.rmdir()
+        DISK.remove_folder(folder)
     return "removed"

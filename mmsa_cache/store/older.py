@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmsa_cache.disk import TEMPORARY
+from mmsa_cache.disk import DISK, discard
 from mmsa_cache.errors import StaleCacheError
+from mmsa_cache.leftover import TEMPORARY
 from mmsa_cache.names import MODALITIES, SPLITS
 
 from .encoder import FEATURES
@@ -56,10 +57,10 @@ def remove_older(folder: Path, *, really: bool) -> Removal:
     if not really:
         return Removal(folder, size, WOULD)
     for path in there:
-        path.unlink()  # a link is removed, never followed
+        DISK.remove(path)  # a link is removed, never followed
     for ending in ("verified", "lock"):
-        (folder.parent / f".{folder.name}.{ending}").unlink(missing_ok=True)
+        discard(folder.parent / f".{folder.name}.{ending}")
     if next(folder.iterdir(), None) is not None:
         return Removal(folder, size, FOREIGN_FILES)
-    folder.rmdir()
+    DISK.remove_folder(folder)
     return Removal(folder, size, "removed")

@@ -18,25 +18,23 @@ from numpy.typing import NDArray
 
 from mmsa_cache.disk import (
     DISK,
-    TEMPORARY,
     Disk,
     discard,
-    is_left_over,
     make_folders,
-    own_mark,
     sync,
     write_new,
     writing,
 )
 from mmsa_cache.errors import CacheError, DamagedCacheError, StaleCacheError
 from mmsa_cache.key_table import KeyTable
+from mmsa_cache.leftover import TEMPORARY, is_left_over, own_mark
+from mmsa_cache.locks import locked
 
 from . import shard_file
 from .encoder import ENCODER, StoredEncoder, read_encoder
 from .fingerprint import differences
 from .index import SHARD_FILES, Change, Index, ShardEntry
 from .keys import KEY_BYTES, Keys
-from .locks import locked
 from .schema import Shard
 from .verified import check_bytes
 

@@ -29,6 +29,7 @@ from fuse.search.ledger import Ledger
 from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.ensemble import Ensemble
+from mmsa_cache.disk import Disk
 from mmsa_cache.errors import (
     CacheError,
     CacheNotFoundError,
@@ -360,18 +361,18 @@ def test_an_interrupted_removal_is_gone_on_with(
 ) -> None:
     folder = write(tmp_path)
     names = [path.name for path in folder.iterdir()]
-    real = Path.unlink
+    real = Disk.remove
     for kept in range(1, len(names)):
         write(tmp_path)
         count = iter(range(kept))
 
-        def failing(path: Path, missing_ok: bool = False, count: Any = count) -> None:
+        def failing(disk: Disk, path: Path, count: Any = count) -> None:
             if path.parent == folder and next(count, None) is None:
                 raise KeyboardInterrupt
-            real(path, missing_ok=missing_ok)
+            real(disk, path)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "unlink", failing)
+            patch.setattr(Disk, "remove", failing)
             with pytest.raises(KeyboardInterrupt):
                 remove_features(list_features(tmp_path), really=True)
         with pytest.raises(CacheNotFoundError):

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from mmsa_cache import locks
 from mmsa_cache.errors import DiskError
-from mmsa_cache.store import locks
+from mmsa_cache.locks import held_if_free, locked
 from mmsa_cache.store.listing import list_features, remove_features
-from mmsa_cache.store.locks import held_if_free, locked
 from tests.support.faulty import fork, forked
 from tests.support.shards import ENCODER, SHARDS, contents, rows_in, rows_of, write, writer_of
 from tests.support.tally import Tally

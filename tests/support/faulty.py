@@ -27,7 +27,7 @@ class Counting(Disk):
         self._step("create")
         return super().create(path)
 
-    def append(self, path: Path, size: int) -> int:
+    def append(self, path: Path, size: int | None = None) -> int:
         self._step("append")
         return super().append(path, size)
 
@@ -47,9 +47,9 @@ class Counting(Disk):
         self._step("remove")
         super().remove(path)
 
-    def make_folder(self, path: Path) -> None:
+    def make_folder(self, path: Path, *, fresh: bool = False) -> None:
         self._step("folder")
-        super().make_folder(path)
+        super().make_folder(path, fresh=fresh)
 
 
 class Failing(Counting):
@@ -136,8 +136,9 @@ class Forgetful(Counting):
         if len(self.steps) >= self._at:  # nothing is tidied up either
             raise PowerLossError
 
-    def append(self, path: Path, size: int) -> int:
+    def append(self, path: Path, size: int | None = None) -> int:
         descriptor = super().append(path, size)
+        assert size is not None  # an index
         self._grown[path] = size
         return descriptor
 
@@ -181,8 +182,8 @@ class Forgetful(Counting):
         if not self._torn:
             self._undo.append((path.parent, lambda: path.write_bytes(content)))
 
-    def make_folder(self, path: Path) -> None:
-        super().make_folder(path)
+    def make_folder(self, path: Path, *, fresh: bool = False) -> None:
+        super().make_folder(path, fresh=fresh)
 
         def undo() -> None:
             with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
 from mmsa_cache.data.layouts.report import HEADER
+from mmsa_cache.disk import QUICK, make_folders, write_new
 
 from .sizes import Sizes
 
@@ -40,7 +41,7 @@ def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_po
         large_posts: The first ones of them, whose pictures are large.
     """
     rng = np.random.default_rng(47)
-    (folder / "pairs").mkdir(parents=True)
+    make_folders(folder / "pairs")
     words = _vocabulary()
     lengths = np.interp(rng.random(posts), _QUANTILES, _WORDS).round().astype(int)
     grain = rng.normal(0, _NOISE, (max(sizes.picture), max(sizes.picture), 1)).astype(np.float32)
@@ -49,8 +50,8 @@ def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_po
         own = np.random.default_rng([47, number])
         size = sizes.large_picture if number < large_posts else sizes.picture
         text = " ".join(own.choice(words, lengths[number]))
-        (folder / "pairs" / f"{number}.txt").write_text(text, encoding="utf-8")
-        (folder / "pairs" / f"{number}.jpg").write_bytes(_picture(size, grain, own))
+        write_new(folder / "pairs" / f"{number}.txt", text.encode(), QUICK)
+        write_new(folder / "pairs" / f"{number}.jpg", _picture(size, grain, own), QUICK)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, range(posts)))
@@ -59,7 +60,7 @@ def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_po
     train = [f"{i},{labels[i]}" for i in range(first_test)]
     test = [f"{i},{UNLABELLED}" for i in range(first_test, posts)]
     for name, lines in (("train.txt", train), ("test_without_label.txt", test)):
-        (folder / name).write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+        write_new(folder / name, ("\n".join([HEADER, *lines]) + "\n").encode(), QUICK)
 
 
 def _picture(size: tuple[int, int], grain: NDArray[np.float32], rng: np.random.Generator) -> bytes:
@@ -85,12 +86,12 @@ def make_encoders(folder: Path, sizes: Sizes) -> None:
     """Writes the folder of a BERT model without weights, with a tokenizer of its own."""
     from transformers import BertConfig, BertTokenizerFast
 
-    folder.mkdir(parents=True)
+    make_folders(folder)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     known = dict.fromkeys([*_SYLLABLES, *_vocabulary()[:_KNOWN_WORDS]])
     pieces = [*special, *known, *(f"##{syllable}" for syllable in _SYLLABLES)]
     vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(pieces), encoding="utf-8")
+    write_new(vocabulary, "\n".join(pieces).encode(), QUICK)
     BertTokenizerFast(vocab=str(vocabulary)).save_pretrained(folder)
     BertConfig(**sizes.bert).save_pretrained(folder)
 
@@ -103,10 +104,10 @@ def write_config(folder: Path, sizes: Sizes, data: str) -> None:
         sizes: Names the image encoder.
         data: The data folder, relative to ``folder``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mmsa.toml").write_text(
+    make_folders(folder)
+    text = (
         f'[data]\nroot = "{data}"\nnote = "{NOTE}"\n'
         f'[text]\nmodel = "../bert"\nweights = "random"\n{sizes.image_section()}'
-        f'[extract]\nvariants = "none"\nbatch_size = {sizes.batch_size}\n',
-        encoding="utf-8",
+        f'[extract]\nvariants = "none"\nbatch_size = {sizes.batch_size}\n'
     )
+    write_new(folder / "mmsa.toml", text.encode(), QUICK)

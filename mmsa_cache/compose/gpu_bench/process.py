@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from mmsa_cache.disk import DISK
+
 from . import posts, stores
 from .bench import Bench
 from .probes import machine
@@ -44,7 +46,7 @@ def main(
         log: Where everything goes that it prints.
     """
     os.setsid()  # what it starts can be ended with it
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    target = DISK.append(log)
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.environ["HF_HUB_OFFLINE"] = "1"

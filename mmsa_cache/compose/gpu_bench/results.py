@@ -13,10 +13,14 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from mmsa_cache.console import format_table
+from mmsa_cache.disk import append_line
+from mmsa_cache.untrusted import read_plain
 
 _WIDTH = 100
 _SHORT = 24
 """Characters of a value that stand in its column."""
+_MOST_BYTES = 64 << 20
+"""Of the figures of a step."""
 
 Value = float | int | str | list[float] | list[str] | None
 
@@ -115,8 +119,7 @@ class Figures:
             self._append(Figure(what=what, error=text, holds=False))
 
     def _append(self, figure: Figure) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(figure.model_dump_json() + "\n")
+        append_line(self._path, figure.model_dump_json())
 
     @staticmethod
     def read(path: Path) -> list[Figure]:
@@ -124,7 +127,7 @@ class Figures:
         if not path.is_file():
             return []
         found = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_plain(path, _MOST_BYTES).splitlines():
             with contextlib.suppress(json.JSONDecodeError, ValueError):
                 found.append(Figure.model_validate_json(line))
         return found

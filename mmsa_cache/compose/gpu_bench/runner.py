@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,8 +13,9 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Literal
 
-from mmsa_cache.disk import write_atomically
+from mmsa_cache.disk import scratch, write_atomically
 from mmsa_cache.errors import DeviceError
+from mmsa_cache.untrusted import read_plain
 
 from . import plan
 from .plan import PREPARATION, STEPS, Step
@@ -25,6 +25,8 @@ from .sizes import FULL, REHEARSAL
 
 _LAST_LINES = 15
 """Lines that are kept of what a failed step printed."""
+_MOST_PRINTED = 1 << 30
+"""Bytes."""
 
 
 def run(
@@ -50,8 +52,7 @@ def run(
     context = multiprocessing.get_context("forkserver")
     # Imported once: every step is forked from a process that has never touched the GPU.
     context.set_forkserver_preload([f"{__package__}.libraries", plan.__name__])
-    with tempfile.TemporaryDirectory(prefix="mmsa-gpu-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with scratch("mmsa-gpu-") as folder:
         surroundings = (
             Surroundings(REHEARSAL, "cpu", folder, features)
             if rehearsal
@@ -99,12 +100,12 @@ def _run_step(
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.join()
-    printed = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    printed = read_plain(log, _MOST_PRINTED).decode(errors="replace") if log.is_file() else ""
     return StepResult(
         name=name,
         status=status,
         seconds=round(time.monotonic() - started, 1),
         limit=limit,
         figures=Figures.read(figures),
-        error="" if status == "done" else "\n".join(printed[-_LAST_LINES:]),
+        error="" if status == "done" else "\n".join(printed.splitlines()[-_LAST_LINES:]),
     )

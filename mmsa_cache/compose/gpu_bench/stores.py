@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from mmsa_cache.compose.generated import (
 )
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.splits import report_copies
+from mmsa_cache.disk import make_folders, new_file, write_atomically
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR
+from mmsa_cache.paths import declared
 from mmsa_cache.store.schema import Shard
+from mmsa_cache.untrusted import open_plain
 
 from .sizes import Sizes
 
@@ -72,13 +76,14 @@ class Store:
             samples: Sample of each row, (rows,).
             variants: Variant of each row, (rows,).
         """
-        np.savez(folder / _TABLE, labels=labels, groups=groups, samples=samples, variants=variants)
+        with new_file(folder / _TABLE) as file:
+            np.savez(file, labels=labels, groups=groups, samples=samples, variants=variants)
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Store:
         """The store that `make` kept in a folder."""
-        with np.load(folder / _TABLE, allow_pickle=False) as file:
+        with open_plain(folder / _TABLE) as data, np.load(data, allow_pickle=False) as file:
             rows = numbered_rows(file["samples"], file["variants"])
             return cls(folder, file["labels"], file["groups"], rows)
 
@@ -179,9 +184,9 @@ def pack(bank: FeatureBank, groups: NDArray[np.int64], folder: Path) -> Path:
     starts = np.searchsorted(samples[order], np.arange(len(bank)))
     variant = np.empty(len(samples), np.int32)
     variant[order] = np.arange(len(samples)) - starts[samples[order]]
-    folder.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
     np.savez(
-        folder / PACKED,
+        content,
         text=text.numpy(),
         image=image.numpy(),
         sample=samples,
@@ -189,7 +194,10 @@ def pack(bank: FeatureBank, groups: NDArray[np.int64], folder: Path) -> Path:
         label=bank.labels.numpy(),
         group=groups,
     )
-    return folder / PACKED
+    path = declared(folder) / PACKED
+    make_folders(path.parent)
+    write_atomically(path, content.getbuffer())
+    return path
 
 
 def unpack(packed: Path, folder: Path) -> Store:
@@ -204,7 +212,7 @@ def unpack(packed: Path, folder: Path) -> Store:
     """
     path = packed / PACKED
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_plain(path) as data, np.load(data, allow_pickle=False) as file:
             labels, groups = file["label"].astype(np.int64), file["group"].astype(np.int64)
             samples, variants = file["sample"].astype(np.int64), file["variant"].astype(np.int64)
             vectors = {name: file[name].astype(np.float16) for name in MODALITIES}

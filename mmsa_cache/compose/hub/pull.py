@@ -16,17 +16,26 @@ from rich.filesize import decimal
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.stored import read_split
-from mmsa_cache.disk import make_folders, sync, write_atomically, writing
+from mmsa_cache.disk import (
+    DISK,
+    discard,
+    link_new,
+    make_folders,
+    remove_tree,
+    sync,
+    write_atomically,
+    writing,
+)
 from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError, MmsaError
 from mmsa_cache.hashing import file_sha256
+from mmsa_cache.locks import locked
+from mmsa_cache.paths import check_tree
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, Index
-from mmsa_cache.store.locks import locked
 from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.untrusted import parse_json, read_plain
 
 from .private import places_of
-from .push import link
 from .repository import DATASET, Remote, RemoteFile, asking, local_files, look, repository_of
 
 _STAGING, _NOTE, _LOCK = ".pull", ".pulled.json", ".pull.lock"
@@ -86,9 +95,9 @@ def pull(settings: Settings, url: str) -> Pulled:
                 raise
             _put_in_place(root, repository, remote, known, same)
             for name in there.keys() - remote.files.keys():
-                there[name].unlink()
+                DISK.remove(there[name])
             _write_note(root, repository, {name: known[name][-1:] for name in remote.files})
-            shutil.rmtree(root / _STAGING, ignore_errors=True)
+            remove_tree(root / _STAGING)
     new = remote.files.keys() - same
     return Pulled(
         repository,
@@ -103,11 +112,11 @@ def pull(settings: Settings, url: str) -> Pulled:
 
 
 def _leave_nothing(root: Path, *, is_new: bool) -> None:
-    shutil.rmtree(root / _STAGING, ignore_errors=True)
+    remove_tree(root / _STAGING)
     if is_new:
-        (root / _LOCK).unlink(missing_ok=True)
+        discard(root / _LOCK)
         with contextlib.suppress(OSError):
-            root.rmdir()
+            DISK.remove_folder(root)
 
 
 def _known(root: Path, repository: str) -> Known:
@@ -159,15 +168,14 @@ def _difference(path: Path, wanted: RemoteFile) -> str:
 
 def _stage(repository: str, remote: Remote, staging: Path, there: Mapping[str, Path]) -> None:
     """Downloads what is missing; what an interrupted pull downloaded is kept."""
-    if staging.is_symlink():
-        raise CacheError(f"{staging} is a link.", "Remove it.")
+    check_tree(staging)  # the hub's library opens what is there by its name
     make_folders(staging)
     for name, path in local_files(staging).items():
         if name not in remote.files or name in there:
-            path.unlink()
+            DISK.remove(path)
     for name, path in there.items():
-        (staging / name).parent.mkdir(parents=True, exist_ok=True)
-        link(path, staging / name)
+        make_folders((staging / name).parent)
+        link_new(path, staging / name)
     missing = sorted(remote.files.keys() - there.keys())
     wanted = sum(remote.files[name].size for name in missing)
     if wanted > shutil.disk_usage(staging).free:
@@ -260,7 +268,7 @@ def _put_in_place(
             if name.endswith(end):
                 sync(staging / name)
                 make_folders((root / name).parent)
-                (staging / name).replace(root / name)
+                DISK.rename(staging / name, root / name)
                 sync((root / name).parent)
 
 

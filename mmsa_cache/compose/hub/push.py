@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +13,9 @@ from mmsa_cache.compose.store import Store
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.stored import path_of, write_split
-from mmsa_cache.disk import is_left, own_mark, write_new
+from mmsa_cache.disk import DISK, link_new, make_folders, remove_tree, write_new
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
+from mmsa_cache.leftover import is_left, own_mark
 from mmsa_cache.names import SPLITS
 from mmsa_cache.store.encoder import FEATURES
 from mmsa_cache.store.index import INDEX, Change, Index
@@ -88,13 +87,13 @@ def _staging(root: Path) -> Iterator[Path]:
         raise CacheNotFoundError(f"There is no cache in {root}.", "Run mmsa extract.")
     for left in root.glob(f"{_STAGING}*"):
         if is_left(left.name.removeprefix(_STAGING)):
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left)
     place = root / f"{_STAGING}{own_mark()}"
-    place.mkdir()
+    DISK.make_folder(place, fresh=True)
     try:
         yield place
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        remove_tree(place)
 
 
 def _link_features(root: Path, place: Path) -> list[SharedFeatures]:
@@ -109,7 +108,7 @@ def _link_features(root: Path, place: Path) -> list[SharedFeatures]:
             continue
         encoder = shared_encoder(found.encoder)
         folder = place / FEATURES / found.modality / found.folder.name
-        folder.mkdir(parents=True)
+        make_folders(folder)
         encoder.write(folder)
         index = _link_shards(found, folder)
         lines = [Change(add=entry).line() for entry in index.entries.values()]
@@ -131,25 +130,15 @@ def _link_shards(found: StoredFeatures, folder: Path) -> Index:
         try:
             for entry in index.entries.values():
                 if not (folder / entry.file).exists():
-                    link(found.folder / entry.file, folder / entry.file)
+                    link_new(found.folder / entry.file, folder / entry.file)
         except FileNotFoundError:
             if not index.changed():  # else it was merged just now
                 raise
         else:
             for path in folder.glob("*.h5"):
                 if path.name not in {entry.file for entry in index.entries.values()}:
-                    path.unlink()
+                    DISK.remove(path)
             return index
-
-
-def link(old: Path, new: Path) -> None:
-    """The same file under another name; a copy where the disk knows no links."""
-    try:
-        os.link(old, new, follow_symlinks=False)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(old, new, follow_symlinks=False)
 
 
 def _copy_splits(store: Store, place: Path, *, without_text: bool) -> list[SharedSplit]:

@@ -1,4 +1,4 @@
-"""Locks of the store, also where the file system has no ``flock``."""
+"""Locks between processes, also where the file system has no ``flock``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from .paths import check_target
 
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What network disks answer."""
@@ -24,15 +26,19 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
         waiting: Called once if another process has it, which may be for long then.
 
     Raises:
+        LinkError: It is a link, or lies behind one.
         OSError: The file cannot be made, or another process does not let go.
     """
+    check_target(path)
     lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:
         _acquire(lock, waiting)
     except OSError as error:
         if error.errno not in _NO_FLOCK:
             raise
-        lock = SoftFileLock(path.with_name(f"{path.name}.soft"))
+        path = path.with_name(f"{path.name}.soft")
+        check_target(path)
+        lock = SoftFileLock(path)
         _acquire(lock, waiting)
     try:
         yield

@@ -1,0 +1,49 @@
+"""Names of temporary files, and whether the process that made one has ended."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from pathlib import Path
+
+TEMPORARY = ".tmp-"
+"""Start of the names of unfinished files."""
+_OLD = 24 * 3600.0
+"""Seconds after which a temporary file of another machine is left over."""
+_LIFE = os.urandom(4).hex()
+"""Tells this process from earlier ones of the same number."""
+
+
+def own_mark() -> str:
+    """``MACHINE-PROCESS-LIFE``, for names of temporary files of this process."""
+    return f"{platform.node()}-{os.getpid()}-{_LIFE}"
+
+
+def is_left(mark: str) -> bool:
+    """Whether a mark (up to a dot) names an ended process of this machine."""
+    own = mark.removeprefix(f"{platform.node()}-").partition(".")[0]
+    number, _, life = own.partition("-")
+    if not mark.startswith(f"{platform.node()}-") or not number.isdecimal():
+        return False
+    if int(number) == os.getpid():  # in a container every run may have the same number
+        return life != _LIFE
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a temporary file belongs to no process any more: none of this machine, or too old."""
+    mark = re.search(rf"\.({re.escape(platform.node())}-\d+-\w+)\.\d+$", path.name)
+    if mark is not None:
+        return is_left(mark[1])
+    try:
+        return time.time() - path.lstat().st_mtime > _OLD
+    except OSError:
+        return False
