@@ -27,7 +27,7 @@ Stop = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-@verb("data", "cache", "device", "seed")
+@verb("data", "cache", "device", "seed", "allow_outside")
 def ablate(
     call: Call,
     context: typer.Context,
@@ -82,7 +82,7 @@ def ablate(
 
 
 @app.command("report")
-@verb("data", "cache", "device", "seed")
+@verb("data", "cache", "device", "seed", "allow_outside")
 def ablate_report(
     call: Call,
     assignments: Assignments = None,

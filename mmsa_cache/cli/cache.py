@@ -101,7 +101,7 @@ def prune(
 
 
 @app.command("show")
-@verb("data", "cache")
+@verb("data", "cache", "allow_outside")
 def cache_show(
     call: Call,
     guid: Annotated[str, typer.Argument(help="Name of the sample.")],

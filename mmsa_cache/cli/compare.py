@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fuse.figures.record import Interval
 
 
-@verb()
+@verb("allow_outside")
 def compare(
     call: Call,
     runs: Annotated[list[str], typer.Argument(help="Names or folders of two or more runs.")],
@@ -37,7 +37,7 @@ def compare(
     """Say whether runs differ on the rows that all of them judged, and where."""
     from mmsa_cache.compose.compare import compare as compare_runs
 
-    found = compare_runs(runs, grouped=grouped)
+    found = compare_runs(runs, grouped=grouped, allow_outside=call.allows_outside)
     if call.printed(found.as_json()):
         return
     print_result(format_comparison(found.comparison, listed))

@@ -12,7 +12,7 @@ from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb()
+@verb("allow_outside")
 def evaluate(
     call: Call,
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],
@@ -22,7 +22,7 @@ def evaluate(
     """Score a run on the rows of a label file."""
     from mmsa_cache.compose.evaluate import evaluate as evaluate_run
 
-    record = evaluate_run(run, labels, device).as_json()
+    record = evaluate_run(run, labels, device, allow_outside=call.allows_outside).as_json()
     if call.printed(record):
         return
     show_table([record], ["run", "rows", "accuracy", "macro_f1"])

@@ -14,7 +14,7 @@ from .options import Data, Device
 from .verb import Call, verb
 
 
-@verb()
+@verb("allow_outside")
 def predict(
     call: Call,
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],
@@ -29,7 +29,7 @@ def predict(
     from mmsa_cache.compose.predict import PredictRequest
     from mmsa_cache.compose.predict import predict as predict_rows
 
-    found = predict_rows(PredictRequest(run, split, text, image, data, device))
+    found = predict_rows(PredictRequest(run, split, text, image, data, device, call.allows_outside))
     if out is not None:
         write_atomically(out, found.as_csv().encode())
         say(f"{len(found.rows)} rows written to {out}.")

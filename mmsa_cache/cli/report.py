@@ -13,7 +13,7 @@ from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb()
+@verb("allow_outside")
 def report(
     call: Call,
     run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
@@ -35,7 +35,7 @@ def report(
     from mmsa_cache.compose.report.report import ReportRequest
     from mmsa_cache.compose.report.report import report as write_report
 
-    written = write_report(ReportRequest(run, against, data, out, device))
+    written = write_report(ReportRequest(run, against, data, out, device, call.allows_outside))
     if call.printed(written):
         return
     shown = asdict(written) | {"against": written.against or "–"}

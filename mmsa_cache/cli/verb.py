@@ -36,6 +36,11 @@ class Call:
         self.flags = flags
         self.as_json = as_json
 
+    @property
+    def allows_outside(self) -> bool:
+        """Whether paths that a run names may lead out of the working folder."""
+        return bool(self.flags["allow_outside"])
+
     def settings(self, **changes: object) -> Settings:
         """The settings that its flags, the environment and the config file lead to.
 

@@ -10,6 +10,7 @@ from mmsa_cache.errors import StaleCacheError
 from mmsa_cache.store.encoder import StoredEncoder
 
 from .encoders import resolve_at_hand
+from .outside import Reach
 
 
 class Checks:
@@ -17,10 +18,12 @@ class Checks:
 
     Args:
         store: Its folder.
+        reach: Where the paths may lead that the settings hold.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, reach: Reach) -> None:
         self._store = store
+        self._reach = reach
         self._done: dict[str, bool] = {}
         self._encoders: set[str] = set()
         self._said: set[str] = set()
@@ -51,7 +54,7 @@ class Checks:
         """
         if stored.fingerprint in self._encoders or stored.identity.imported:
             return
-        spec = resolve_at_hand(settings, modality)
+        spec = resolve_at_hand(settings, modality, self._reach)
         changed = [] if spec is None else spec.identity.changes_since(stored.identity)
         if changed:
             raise StaleCacheError(

@@ -22,14 +22,13 @@ from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.validation import validated
 
+from .outside import GIVE_DATA, PATHS, Reach
 from .store import Store
 
 _DATA = ("encoding", "encoding_errors", "max_chars", "allow_empty_text", "classes", "note")
 """Keys of ``[data]`` that a store keeps."""
 _CHECKED = ("encoding", "encoding_errors", "max_chars", "allow_empty_text", "classes")
 """Those that must not contradict it."""
-PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
-"""Sections and keys of encoders that may name files."""
 _BESIDE = f"..{os.sep}"
 """How a path that a store keeps begins where it lies beside the store."""
 
@@ -87,7 +86,7 @@ def _found(values: object, section: str, store: Path) -> object:
     }
 
 
-def with_data(settings: Settings, store: Store, *, extracting: bool) -> Settings:
+def with_data(settings: Settings, store: Store, reach: Reach, *, extracting: bool) -> Settings:
     """Settings whose ``[data]`` and variants are those of the store, where they say nothing.
 
     Extraction takes the seed of the copies too; elsewhere it is that of training.
@@ -95,6 +94,7 @@ def with_data(settings: Settings, store: Store, *, extracting: bool) -> Settings
     Args:
         settings: The command's.
         store: Where its features are.
+        reach: Where the data folder may be that the store was told.
         extracting: Settings may differ from what the store was told: they are what it is told now.
 
     Raises:
@@ -129,7 +129,9 @@ def with_data(settings: Settings, store: Store, *, extracting: bool) -> Settings
         )
     taken = {key: getattr(known, key) for key in {*_DATA} - settings.data.model_fields_set}
     if "root" not in settings.data.model_fields_set and known.root is not None:
-        taken["root"] = Path(os.path.normpath(store.root / known.root))
+        root = Path(os.path.normpath(store.root / known.root))
+        if reach.takes(root, "the store's data folder", GIVE_DATA):
+            taken["root"] = root
     changes: dict[str, Any] = {"data": settings.data.model_copy(update=taken)}
     if "variants" not in settings.extract.model_fields_set:
         changes["extract"] = settings.extract.model_copy(update={"variants": extract.variants})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 from extract.encoders.image import ImageSpec, resolve_image, resolve_joint_image
 from extract.encoders.options import Options
@@ -13,9 +16,11 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.identity import EncoderIdentity
 
+from .outside import PATHS, Reach
+
 
 def resolve_encoder(
-    settings: Settings, modality: str, compute: str = "float32"
+    settings: Settings, modality: str, compute: str = "float32", reach: Reach | None = None
 ) -> TextSpec | ImageSpec:
     """The encoder of one modality, resolved to local files but not loaded.
 
@@ -23,7 +28,14 @@ def resolve_encoder(
         settings: The command's settings.
         modality: ``text`` or ``image``.
         compute: Precision of the forward pass.
+        reach: Where the paths may lead that the settings hold; default: they are the user's own.
+
+    Raises:
+        ModelError: It is not found, or may not be used.
     """
+    if reach is not None:
+        for path, what in _paths(settings, modality):
+            reach.require(path, what)
     if modality == "text":
         return _resolve_text(settings, compute)
     return _resolve_image(settings, compute)
@@ -34,8 +46,25 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "timm")}
 
 
-def resolve_at_hand(settings: Settings, modality: str) -> TextSpec | ImageSpec | None:
-    """The encoder of one modality if its files are on this machine; nothing is downloaded."""
+def _paths(settings: Settings, modality: str) -> Iterator[tuple[Path, str]]:
+    """The folder or file that an encoder is in, if it is in one, and what it is."""
+    for section, key in PATHS:
+        name = getattr(getattr(settings, section), key)
+        is_used = section == ("joint" if settings.joint.model is not None else modality)
+        if is_used and os.path.lexists(name):
+            yield Path(name), f"the encoder [{section}] {key}"
+
+
+def resolve_at_hand(settings: Settings, modality: str, reach: Reach) -> TextSpec | ImageSpec | None:
+    """The encoder of one modality if its files are on this machine; nothing is downloaded.
+
+    Args:
+        settings: They lead to it.
+        modality: ``text`` or ``image``.
+        reach: Where the paths may lead that the settings hold.
+    """
+    if not all(reach.takes(path, what) for path, what in _paths(settings, modality)):
+        return None
     with offline():
         try:
             return resolve_encoder(settings, modality)

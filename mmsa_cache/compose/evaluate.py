@@ -57,13 +57,16 @@ class Evaluation:
         }
 
 
-def evaluate(name: str, labels: Path, device: str | None = None) -> Evaluation:
+def evaluate(
+    name: str, labels: Path, device: str | None = None, *, allow_outside: bool = False
+) -> Evaluation:
     """Scores a run's predictions on the rows of a label file.
 
     Args:
         name: Name or folder of a run.
         labels: A label file.
         device: Where the model runs; default: as it was trained.
+        allow_outside: Whether folders that the run names are used wherever they are.
 
     Raises:
         ModelError: The run cannot be loaded.
@@ -72,7 +75,7 @@ def evaluate(name: str, labels: Path, device: str | None = None) -> Evaluation:
     run = RunFolder.find(name)
     classes = run.record.classes
     rows = _labelled(labels, classes)
-    model = load_offline(name, device)
+    model = load_offline(name, device, allow_outside=allow_outside)
     posts, found = _predicted(model, {row.guid for row in rows})
     rows = _judged(rows, found, labels, model.session.settings)
     truth = np.array([row.label for row in rows], np.int64)

@@ -23,6 +23,7 @@ from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.writer import FeatureWriter
 
 from .completion import with_data
+from .outside import Reach
 from .readers import reader_of
 from .reading import read_splits
 from .store import Store
@@ -78,10 +79,11 @@ def extract_splits(
     if split not in (*SPLITS, "all"):
         raise SettingsError(f"Unknown split {split!r}.", f"Valid: {', '.join(SPLITS)}, all.")
     store = Store(settings.cache.dir, renewing=True)
-    settings = with_data(settings, store, extracting=True)
+    reach = Reach(settings, store.root)
+    settings = with_data(settings, store, reach, extracting=True)
     names = _chosen_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)
-    wanted = {name: list(wanted_features(settings, store, name, splits)) for name in names}
+    wanted = {name: list(wanted_features(settings, store, reach, name, splits)) for name in names}
     for found in splits:
         found.write(store.root)
     records = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from mmsa_cache.config.loading import load_settings
@@ -10,7 +11,11 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError, SettingsError
 
-CURE = "name it in mmsa.toml, or give --allow-outside"
+PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
+"""Sections and keys of encoders that may name files."""
+GIVE_DATA = "give --data DIR, or --allow-outside"
+"""What leads to the data."""
+_CURE = "name it in mmsa.toml, or give --allow-outside"
 
 
 class Reach:
@@ -27,6 +32,7 @@ class Reach:
     def __init__(self, own: Settings, home: Path) -> None:
         self.own = own
         self._folders = [Path.cwd(), *(path.resolve() for path in (home, *_named(own)))]
+        self._said: set[Path] = set()
 
     @classmethod
     def of_run(cls, folder: Path, *, allow_outside: bool = False) -> Reach:
@@ -48,20 +54,21 @@ class Reach:
             return False
         return any(found.is_relative_to(folder) for folder in self._folders)
 
-    def takes(self, path: Path, what: str, cure: str = CURE) -> bool:
-        """Whether a path may be used; a note says what is not.
+    def takes(self, path: Path, what: str, cure: str = _CURE) -> bool:
+        """Whether a path may be used; one note says what is there and is not.
 
         Args:
             path: The path.
             what: What it is, as ``the run's data folder``.
             cure: What leads to it.
         """
-        if self.has(path):
-            return True
-        say(f"Note: {_refusal(path, what)} To use it, {cure}.")
-        return False
+        found = self.has(path)
+        if not found and path not in self._said and os.path.lexists(path):
+            self._said.add(path)
+            say(f"Note: {_refusal(path, what)} To use it, {cure}.")
+        return found
 
-    def require(self, path: Path, what: str, cure: str = CURE) -> None:
+    def require(self, path: Path, what: str, cure: str = _CURE) -> None:
         """Refuses a path that may not be used.
 
         Raises:
@@ -79,7 +86,7 @@ def _named(settings: Settings) -> list[Path]:
     """The paths of settings: folders and files there are."""
     names: list[str | Path | None] = [settings.data.root, settings.cache.dir]
     for group in (settings, *settings.encoders.values()):
-        for section, key in (("text", "model"), ("image", "weights"), ("joint", "model")):
+        for section, key in PATHS:
             names.append(getattr(getattr(group, section), key, None))
     found = []
     for name in names:

@@ -28,6 +28,8 @@ class PredictRequest:
     """Where the posts are now; default: where they were."""
     device: str | None = None
     """Default: as the model was trained with."""
+    allow_outside: bool = False
+    """Whether folders that the run names are used wherever they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ def predict(request: PredictRequest) -> PredictedRows:
         raise SettingsError(
             "Give either a split or one post to predict.", "--split test, or --text … --image …."
         )
-    model = load_offline(request.run, request.device, request.data)
+    model = load_offline(
+        request.run, request.device, request.data, allow_outside=request.allow_outside
+    )
     if request.split is not None:
         return PredictedRows(model.classes, model.predict_split(request.split))
     if (text is None or image is None) and not model.knows_halves:
@@ -83,7 +87,9 @@ def predict(request: PredictRequest) -> PredictedRows:
     return PredictedRows(model.classes, [("pair", model.predict_pair(text, image))])
 
 
-def load_offline(run: str, device: str | None, data: Path | None = None) -> Predictor:
+def load_offline(
+    run: str, device: str | None, data: Path | None = None, *, allow_outside: bool = False
+) -> Predictor:
     """`load_model`; from here on this process downloads nothing."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is imported, and by us
-    return load_model(run, device=device, data=data)
+    return load_model(run, device=device, data=data, allow_outside=allow_outside)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from safetensors.torch import load_file
 
 from fuse.setting import Setting, restore
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.dataset import single_sample
@@ -24,15 +22,19 @@ from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.validation import validated
 
-from .completion import PATHS
 from .live import live_bank, live_pair
+from .outside import GIVE_DATA, PATHS, Reach
 from .session import Session
 
 MODEL_FILE = "model.safetensors"
 
 
 def load_model(
-    run: str | Path, *, device: str | None = None, data: str | Path | None = None
+    run: str | Path,
+    *,
+    device: str | None = None,
+    data: str | Path | None = None,
+    allow_outside: bool = False,
 ) -> Predictor:
     """Loads a trained model: ``load_model("runs/NAME").predict("what a day", "picture.jpg")``.
 
@@ -40,6 +42,8 @@ def load_model(
         run: Name of a run below ``runs``, or the folder of a run or an export.
         device: ``auto``, ``cpu`` or ``cuda``; default: as the model was trained with.
         data: Folder of the pairs that `Predictor.predict_split` reads; default: the run's.
+        allow_outside: Whether folders that the run names are used wherever they are; else they must
+            lie in the working folder or in the run's own, or be those of ``mmsa.toml``.
 
     Raises:
         ModelError: There is no such model, or its files are not those of one.
@@ -47,7 +51,8 @@ def load_model(
     """
     folder = RunFolder.find(run)
     record = folder.record
-    settings = settings_of(folder, device=device, data=data)
+    reach = Reach.of_run(folder.path, allow_outside=allow_outside)
+    settings = settings_of(folder, reach, device=device, data=data)
     try:
         ensemble = Ensemble.restore(
             [restore(model.setting) for model in record.models],
@@ -61,16 +66,21 @@ def load_model(
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     except (OSError, SafetensorError) as error:
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
-    return Predictor(ensemble, record, settings)
+    return Predictor(ensemble, record, settings, reach)
 
 
 def settings_of(
-    folder: RunFolder, *, device: str | None = None, data: str | Path | None = None
+    folder: RunFolder,
+    reach: Reach,
+    *,
+    device: str | None = None,
+    data: str | Path | None = None,
 ) -> Settings:
     """The settings of a run; what lies in or beside its folder is named by its path.
 
     Args:
         folder: The run.
+        reach: Where the folders may be that it names: others are none.
         device: In place of the run's.
         data: In place of the run's data folder.
 
@@ -80,27 +90,26 @@ def settings_of(
     values = folder.record.settings.model_dump()
     if device is not None:
         values["device"] = device
-    values["cache"]["dir"] = _cache_of(folder, values["cache"]["dir"])
+    values["cache"]["dir"] = _cache_of(folder, values["cache"]["dir"], reach)
     root = values["data"]["root"] if data is None else Path(data)
     if root is not None and data is None:
         root = _beside(folder, root)
+        root = root if reach.takes(root, "the run's data folder", GIVE_DATA) else None
     values["data"]["root"] = root
     for section, key in PATHS:
         value = values[section][key]
-        if value is not None and (folder.path / value).exists():
+        if value is not None and os.path.exists(folder.path / value):  # noqa: PTH110
             values[section][key] = str((folder.path / value).resolve())
     message = f"The run in {folder.path} cannot be loaded with these options:"
     return validated(Settings, values, message, "", ModelError)
 
 
-def _cache_of(folder: RunFolder, kept: Path) -> Path:
+def _cache_of(folder: RunFolder, kept: Path, reach: Reach) -> Path:
     """The store of a run: where it was, or that of the working folder if it is gone."""
     found = _beside(folder, kept)
-    if found.is_dir():
+    if reach.takes(found, "the run's store") and found.is_dir():
         return found
-    with contextlib.suppress(SettingsError):
-        return load_settings().cache.dir
-    return found
+    return reach.own.cache.dir
 
 
 def _beside(folder: RunFolder, kept: Path) -> Path:
@@ -129,12 +138,15 @@ class Predictor:
         ensemble: The trained members and their calibration.
         record: How the model was made.
         settings: Those that the features were made under, with the paths and device of now.
+        reach: Where those paths may lead.
     """
 
-    def __init__(self, ensemble: Ensemble, record: RunRecord, settings: Settings) -> None:
+    def __init__(
+        self, ensemble: Ensemble, record: RunRecord, settings: Settings, reach: Reach
+    ) -> None:
         self.ensemble = ensemble
         self.record = record
-        self.session = Session(settings, trained_on=record.encoders)
+        self.session = Session(settings, trained_on=record.encoders, reach=reach)
         for member in ensemble.members:
             member.to(self.session.device)
 

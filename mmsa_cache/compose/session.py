@@ -27,6 +27,7 @@ from mmsa_cache.store.identity import EncoderIdentity
 from .checks import Checks
 from .completion import with_data, with_encoder_of, with_encoders
 from .encoders import compute_here, refuse_imported, resolve_encoder
+from .outside import Reach
 from .samples import classes_of, read_samples
 from .selection import is_named, is_same, missing, select
 from .store import Store
@@ -46,6 +47,7 @@ class Session:
         samples: Splits that were read already.
         trained_on: The encoders that a model was trained on: others are refused. The data may have
             changed since then.
+        reach: Where paths of a run's settings may lead; default: the settings are the user's own.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Session:
         *,
         samples: Mapping[str, Sequence[Sample]] | None = None,
         trained_on: Identities | None = None,
+        reach: Reach | None = None,
     ) -> None:
         self.store = Store(settings.cache.dir)
+        self.reach = reach or Reach(settings, self.store.root)
         self._strict = trained_on is None
-        self.settings = with_data(settings, self.store, extracting=not self._strict)
+        self.settings = with_data(settings, self.store, self.reach, extracting=not self._strict)
         self._samples = {
             split: found if isinstance(found, SampleTable) else SampleTable.from_samples(found)
             for split, found in (samples or {}).items()
@@ -67,7 +71,7 @@ class Session:
         self._stored: dict[tuple[str, str, str], StoredEncoder | None] = {}
         self._resolved: dict[tuple[str, str], TextSpec | ImageSpec] = {}
         self._loaded: dict[tuple[str, str], Encoder] = {}
-        self._checks = Checks(self.store.root)
+        self._checks = Checks(self.store.root, self.reach)
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -163,7 +167,7 @@ class Session:
             stored = self._in_store(self._split, modality, name) if self._strict else None
             refuse_imported(stored.identity if stored is not None else trained_on)
             own = self._settings_of(modality, name)
-            spec = resolve_encoder(own, modality, compute_here(own))
+            spec = resolve_encoder(own, modality, compute_here(own), self.reach)
             changed = spec.identity.changes_since(trained_on) if trained_on is not None else []
             if changed:
                 raise ModelError(

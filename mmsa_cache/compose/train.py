@@ -33,8 +33,8 @@ from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
 
 from .choose import choose_settings
-from .completion import PATHS
 from .origin import origin_of
+from .outside import PATHS
 from .predictor import MODEL_FILE, kept_path
 from .report.report import PAGE, compose_page
 from .report.rivals import latest_rival

@@ -16,6 +16,7 @@ from mmsa_cache.store.encoder import StoredEncoder
 
 from .completion import as_set, told_of_encoder, with_encoder_of
 from .encoders import compute_here, computes_of, library_versions, resolve_encoder
+from .outside import Reach
 from .reading import Split
 from .selection import is_named, is_same, select
 from .store import Store
@@ -34,9 +35,13 @@ class WantedFeatures:
 
 
 def wanted_features(
-    settings: Settings, store: Store, name: str, splits: Sequence[Split]
+    settings: Settings, store: Store, reach: Reach, name: str, splits: Sequence[Split]
 ) -> Iterator[WantedFeatures]:
-    """What is to be extracted under a name, split by split."""
+    """What is to be extracted under a name, split by split.
+
+    Raises:
+        ModelError: An encoder is not found, or not within reach.
+    """
     there: dict[str, tuple[Settings, TextSpec | ImageSpec]] = {}
     for split, modality in itertools.product(splits, MODALITIES):
         stored = store.encoders(modality)
@@ -45,7 +50,7 @@ def wanted_features(
             own = _settings_of(settings, store, modality, name, rows)
             if own is None:
                 continue
-            there[modality] = own, resolve_encoder(own, modality, compute_here(own))
+            there[modality] = own, resolve_encoder(own, modality, compute_here(own), reach)
         own, spec = there[modality]
         asked = StoredEncoder.of(
             spec.identity, (name,), told_of_encoder(own, modality), library_versions()

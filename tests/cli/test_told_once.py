@@ -14,6 +14,12 @@ from tests.support.small_work import QUICK, mmsa
 TEXT = "好 sun"
 
 
+@pytest.fixture(autouse=True)
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text model is not in the working folder; the user knows."""
+    monkeypatch.setenv("MMSA_ALLOW_OUTSIDE", "1")
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     """A folder without mmsa.toml: extraction was told everything by flags."""

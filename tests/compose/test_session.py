@@ -57,9 +57,9 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count: Counter[str] = Counter()
     real = encoders.resolve_encoder
 
-    def counting(settings: Settings, modality: str, compute: str = "float32") -> Any:
+    def counting(settings: Settings, modality: str, *others: Any) -> Any:
         count[modality] += 1
-        return real(settings, modality, compute)
+        return real(settings, modality, *others)
 
     for module in (encoders, session_module):
         monkeypatch.setattr(module, "resolve_encoder", counting)

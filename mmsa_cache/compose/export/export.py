@@ -166,7 +166,8 @@ def _identity(record: RunRecord, model: Predictor, modality: str, name: str) -> 
 
 def is_at_hand(session: Session, modality: str, name: str = DEFAULT_ENCODER) -> bool:
     """Whether an encoder's files are on this machine."""
-    return resolve_at_hand(session.settings.with_encoder(modality, name), modality) is not None
+    own = session.settings.with_encoder(modality, name)
+    return resolve_at_hand(own, modality, session.reach) is not None
 
 
 def _for_the_hub(record: RunRecord, model: Predictor) -> dict[str, Any]:

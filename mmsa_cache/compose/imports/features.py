@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmsa_cache.compose.completion import with_data
+from mmsa_cache.compose.outside import Reach
 from mmsa_cache.compose.reading import Split, read_splits
 from mmsa_cache.compose.store import Store
 from mmsa_cache.config.settings import Settings
@@ -63,7 +64,8 @@ def import_features(settings: Settings, request: ImportRequest) -> Imported:
     """
     _check_request(request)
     store = Store(settings.cache.dir)
-    splits, is_new = _splits(with_data(settings, store, extracting=True), store, request.split)
+    told = with_data(settings, store, Reach(settings, store.root), extracting=True)
+    splits, is_new = _splits(told, store, request.split)
     tables = {name: split.samples for name, split in splits.items()}
     found = sources(request, sum(map(len, tables.values())))
     placed, problems = place(guids(request, found, tables), tables, request.modality)

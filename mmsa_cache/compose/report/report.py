@@ -12,6 +12,7 @@ from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.runs.folder import RunFolder
 
+from ..outside import Reach
 from ..predict import load_offline
 from ..predictor import settings_of
 from ..session import Session
@@ -38,6 +39,8 @@ class ReportRequest:
     """File for the page; default: ``report.html`` of the run."""
     device: str | None = None
     """Where the model runs; default: as it was trained."""
+    allow_outside: bool = False
+    """Whether folders that the run names are used wherever they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +64,20 @@ def report(request: ReportRequest) -> WrittenReport:
     """
     run = RunFolder.find(request.run)
     try:
-        model = load_offline(request.run, request.device, request.data)
+        model = load_offline(
+            request.run, request.device, request.data, allow_outside=request.allow_outside
+        )
         ensemble, session = model.ensemble, model.session
     except ModelError as error:
         say(f"Note: {error.message}")
-        ensemble, session = None, Session(settings_of(run, data=request.data))
+        reach = Reach.of_run(run.path, allow_outside=request.allow_outside)
+        ensemble = None
+        session = Session(settings_of(run, reach, data=request.data), reach=reach)
     try:
         session.samples("train")
     except (DataError, SettingsError) as error:
         say(f"Note: the posts are not at hand: {error.message}")
-        session = Session(session.settings, samples={"train": []})
+        session = Session(session.settings, samples={"train": []}, reach=session.reach)
     rival = latest_rival(run) if request.against is None else _named(run, request.against)
     page = compose_page(run, run.name, session, ensemble, None, rival).encode()
     target = request.out or run.path / PAGE
