@@ -43,6 +43,7 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.lint
 
 clean:
 	rm -rf $(VENV) build *.egg-info

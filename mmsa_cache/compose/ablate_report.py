@@ -13,8 +13,9 @@ from fuse.evidence.report_figures import JUDGED_ROWS
 from fuse.setting import complete, parse
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.disk import write_atomically
+from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.paths import declared
 from mmsa_cache.validation import validated
 
 from .ablate import train_cells
@@ -70,9 +71,10 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     shown = {"page": parity.page(record, name), "picture": picture(record)}
     record = record.model_copy(update=shown)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out.with_suffix(".svg"), record.picture.encode())
-        write_atomically(out, record.page.encode())
+        target = declared(out)
+        make_folders(target.parent)
+        write_atomically(target.with_suffix(".svg"), record.picture.encode())
+        write_atomically(target, record.page.encode())
         say(f"Written: {out} and {name} beside it.")
     return record
 

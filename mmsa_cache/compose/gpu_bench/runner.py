@@ -15,6 +15,7 @@ from typing import Literal
 
 from mmsa_cache.disk import scratch, write_atomically
 from mmsa_cache.errors import DeviceError
+from mmsa_cache.paths import declared
 from mmsa_cache.untrusted import read_plain
 
 from . import plan
@@ -49,6 +50,7 @@ def run(
     Raises:
         DeviceError: What the steps need cannot be made.
     """
+    out = declared(out)
     context = multiprocessing.get_context("forkserver")
     # Imported once: every step is forked from a process that has never touched the GPU.
     context.set_forkserver_preload([f"{__package__}.libraries", plan.__name__])

@@ -13,6 +13,7 @@ from fuse.setting import Setting
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.untrusted import read_plain
 
 from .bench import CLASSES, Bench
 from .probes import count_calls, seconds_of, synchronisations
@@ -65,7 +66,9 @@ def _opening(bench: Bench) -> None:
 
     def copy() -> None:
         for path in files:
-            torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8).to(bench.device)
+            torch.frombuffer(
+                bytearray(read_plain(path, path.stat().st_size)), dtype=torch.uint8
+            ).to(bench.device)
 
     plain = seconds_of(copy, bench.device)
     opened = seconds_of(lambda: bench.bank(bench.device), bench.device)

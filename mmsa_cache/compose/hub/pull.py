@@ -33,7 +33,7 @@ from mmsa_cache.paths import check_tree
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, Index
 from mmsa_cache.store.reader import open_features, verify_features
-from mmsa_cache.untrusted import parse_json, read_plain
+from mmsa_cache.untrusted import open_plain, parse_json, read_plain
 
 from .private import places_of
 from .repository import DATASET, Remote, RemoteFile, asking, local_files, look, repository_of
@@ -159,7 +159,7 @@ def _difference(path: Path, wanted: RemoteFile) -> str:
         other = file_sha256(path) != wanted.sha256
     else:
         content = hashlib.sha1(b"blob %d\0" % found.st_size, usedforsecurity=False)
-        with path.open("rb") as file:
+        with open_plain(path, links=False) as file:
             while piece := file.read(1 << 20):
                 content.update(piece)
         other = content.hexdigest() != wanted.blob

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import tokenize
 import zipfile
 import zlib
@@ -17,6 +18,8 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmsa_cache.untrusted import open_plain
 
 from .source import (
     MAX_GUID_BYTES,
@@ -132,10 +135,8 @@ def npy_source(path: Path) -> Source:
 def _opened(path: Path) -> Iterator[ArrayStream]:
     with contextlib.ExitStack() as stack:
         with refused():
-            if not path.is_file():  # a pipe would never end
-                raise FileNotFoundError("there is no such file")
-            file = stack.enter_context(path.open("rb"))
-            size = path.stat().st_size
+            file = stack.enter_context(open_plain(path))
+            size = os.fstat(file.fileno()).st_size
         yield ArrayStream(file, size)
 
 
@@ -192,9 +193,8 @@ def npz_source(path: Path, limit: int) -> Source:
 def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
     with contextlib.ExitStack() as stack:
         with refused():
-            if not path.is_file():
-                raise FileNotFoundError("there is no such file")
-            file = stack.enter_context(zipfile.ZipFile(path))
+            plain = stack.enter_context(open_plain(path))
+            file = stack.enter_context(zipfile.ZipFile(plain))
         yield file
 
 
