@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import logging
 import sys
+import threading
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,7 +25,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-human = Console(stderr=True, highlight=False, soft_wrap=True)
+from .shown import on_a_line, visible
+
+human = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -29,13 +36,40 @@ Advance = Callable[[int, str], None]
 
 
 def say(message: str, style: str | None = None) -> None:
-    """Prints one line for people. Data is never read as markup or as terminal commands."""
-    human.print(visible(message), style=style, markup=False)
+    """Prints a message for people. Data is never read as markup or as terminal commands."""
+    human.print(visible(message), style=style)
 
 
-def visible(text: str) -> str:
-    """A text whose control characters are written out, so that a terminal does not obey them."""
-    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: f"\\x{ord(m[0]):02x}", text)
+def guard_terminal() -> None:
+    """From here on, what libraries and Python itself print of data is made visible too.
+
+    For a process of its own: warnings, log records and tracebacks are those of all code.
+    """
+    written = warnings.formatwarning
+    warnings.formatwarning = lambda *about, **more: visible(written(*about, **more))
+    logging.setLogRecordFactory(_VisibleRecord)
+    sys.excepthook = _show_traceback
+    threading.excepthook = lambda end: _show_traceback(
+        end.exc_type, end.exc_value, end.exc_traceback
+    )
+
+
+class _VisibleRecord(logging.LogRecord):
+    """A log record whose text is made visible, whoever writes it."""
+
+    def __init__(self, *about: Any, **more: Any) -> None:
+        super().__init__(*about, **more)
+        if self.exc_info and self.exc_info[0]:
+            self.exc_text = visible("".join(traceback.format_exception(*self.exc_info))).rstrip()
+
+    def getMessage(self) -> str:  # noqa: N802
+        return visible(super().getMessage())
+
+
+def _show_traceback(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))
 
 
 class _RateColumn(ProgressColumn):
@@ -65,16 +99,16 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
     """
     if human.is_terminal:
         with Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _RateColumn(unit),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=human,
         ) as bar:
-            task = bar.add_task(title, total=total, completed=done, note="")
-            yield lambda steps, note: bar.update(task, advance=steps, note=note)
+            task = bar.add_task(on_a_line(title), total=total, completed=done, note="")
+            yield lambda steps, note: bar.update(task, advance=steps, note=on_a_line(note))
         return
 
     finished, started = done, time.monotonic()
@@ -95,14 +129,23 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
 
 
 def print_result(text: str) -> None:
-    """Writes a result (a table, JSON) to standard output as it is."""
+    """Writes a result for people, as a table, to standard output."""
+    _print(visible(text))
+
+
+def print_data(text: str) -> None:
+    """Writes a result for programs (JSON, CSV) to standard output: as it is, but on a terminal."""
+    _print(visible(text) if sys.stdout.isatty() else text)
+
+
+def _print(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
     """A plain aligned table: first column left, the others right."""
-    cells = [header, *rows]
+    cells = [[on_a_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
         "  ".join(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.study import Value
 from fuse.setting import complete
+from mmsa_cache.shown import as_code, in_markdown
 
 from .ablation import Outcome
 from .cells import Cell, effective
@@ -72,7 +74,7 @@ def page(record: ParityRecord, picture: str) -> str:
     parts = [
         "# The report's tables, and the same cells here",
         "",
-        *[f"> {note}" for note in ablation.notes],
+        *[f"> {in_markdown(note)}" for note in ablation.notes],
         *([""] if ablation.notes else []),
         *(f"- {title}: {text}" for title, text in _how(record).items()),
         "",
@@ -94,7 +96,8 @@ def page(record: ParityRecord, picture: str) -> str:
         "",
         "## Figure 3: cross-entropy and the adaptive class-balanced loss",
         "",
-        f"![Accuracy and recall of {record.rarest_class} with either loss]({picture})",
+        f"![Accuracy and recall of {in_markdown(record.rarest_class)} with either loss]"
+        f"({quote(picture)})",
         "",
         *_loss_table(record),
         "",
@@ -110,15 +113,15 @@ def _how(record: ParityRecord) -> dict[str, str]:
         else "an epoch chosen on rows held out of the training rows (the report's figures are of "
         "the epoch that is best on the judged rows)"
     )
-    rows = ", ".join(f"{count} {name}" for name, count in ablation.judged.items())
+    rows = ", ".join(f"{count} {in_markdown(name)}" for name, count in ablation.judged.items())
     return {
-        "Command": f"`{ablation.command}`",
-        "Encoders": f"{ablation.encoders['text']} and {ablation.encoders['image']}, frozen (the "
+        "Command": as_code(ablation.command),
+        "Encoders": f"{in_markdown(' and '.join(ablation.encoders.values()))}, frozen (the "
         "report: BERT-base and SwinV2-base, which its code fine-tunes)",
         "Vectors": f"`{record.pools['text']}` of the text, `{record.pools['image']}` of the "
         f"image, level `{record.level}`",
         "Settings": "the best that the report found for each fusion"
-        + (f", with {', '.join(record.assignments)}" if record.assignments else "")
+        + (f", with {in_markdown(', '.join(record.assignments))}" if record.assignments else "")
         + "; its learning rates (5e-6 … 1e-4) were found while the encoders learned too, here only "
         "what comes after them does",
         "Rows": f"the outer split `{protocol.outer}`, {sum(ablation.judged.values())} judged "
@@ -175,7 +178,7 @@ def _loss_table(record: ParityRecord) -> list[str]:
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table's lines; first column left, the others right."""
     sides = ["---", *["---:"] * (len(header) - 1)]
-    lines = [header, sides, *([text.replace("|", "\\|") for text in row] for row in rows)]
+    lines = [map(in_markdown, header), sides, *(map(in_markdown, row) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 

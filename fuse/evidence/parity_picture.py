@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from html import escape
 
+from mmsa_cache.shown import on_a_line
+
 from .records import CellFigures, Figure, ParityRecord
 from .report_figures import BEST, FIGURE_3, FIGURE_3_NEUTRAL, LOSSES
 
@@ -16,15 +18,16 @@ _NAMES = {"ce": "cross-entropy", "acb": "ACB"}
 def picture(record: ParityRecord) -> str:
     """Figure 3 as SVG: bars with intervals, diamonds where the report gives a figure."""
     rare = record.rarest_class
+    shown = on_a_line(rare)
     panels: list[tuple[str, Callable[[CellFigures], Figure], Mapping[str, tuple[float, float]]]] = [
         ("Accuracy", lambda cell: cell.accuracy, FIGURE_3),
-        (f"Recall of {rare}", lambda cell: cell.recall[rare], FIGURE_3_NEUTRAL),
+        (f"Recall of {shown}", lambda cell: cell.recall[rare], FIGURE_3_NEUTRAL),
     ]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT * len(panels)}" '
         'role="img" aria-labelledby="t d" font-family="sans-serif" font-size="12">',
         '<title id="t">Cross-entropy and ACB by fusion</title>',
-        f'<desc id="d">Accuracy and recall of {escape(rare)}, text and image; the same figures '
+        f'<desc id="d">Accuracy and recall of {escape(shown)}, text and image; the same figures '
         "stand in the table beside.</desc>",
         f'<rect width="{_WIDTH}" height="{_HEIGHT * len(panels)}" fill="#ffffff"/>',
     ]

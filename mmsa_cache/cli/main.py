@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from mmsa_cache.console import guard_terminal
 from mmsa_cache.native.memory import share_heap
 
 from . import ablate, bench, cache
@@ -16,12 +17,14 @@ from .demo import demo
 from .evaluate import evaluate
 from .export import export
 from .extract import extract
+from .group import VisibleGroup
 from .predict import predict
 from .report import report
 from .search import search
 from .train import train
 
 app = typer.Typer(
+    cls=VisibleGroup,
     help="Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.",
     no_args_is_help=True,
     add_completion=False,
@@ -37,5 +40,6 @@ for verb in (check, extract, search, train, predict, evaluate, compare, export, 
 def main() -> None:
     """Entry point of the console script."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    guard_terminal()
     share_heap()  # before anything starts a thread
     sys.exit(app())

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mmsa_cache.console import format_table, print_result, say
+from mmsa_cache.shown import on_a_line
 
 
 def say_notes(notes: Iterable[str]) -> None:
     """Says what a reader of figures must know."""
     for note in notes:
-        say(f"Note: {note}.")
+        say(on_a_line(f"Note: {note}."))
 
 
 def show_table(records: Sequence[Mapping[str, object]], columns: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmsa_cache.console import print_result, say
+from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.disk import write_atomically
 
 from .options import Data, Device
@@ -42,4 +42,4 @@ def predict(
         )
         print_result(f"{found.tag(probabilities)} ({shown})")
     elif out is None:
-        print_result(found.as_csv())
+        print_data(found.as_csv())

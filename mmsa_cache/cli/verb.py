@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic_core import to_jsonable_python
 
-from mmsa_cache.console import print_result, say
+from mmsa_cache.console import print_data, say
 from mmsa_cache.errors import DeviceError, MmsaError
 from mmsa_cache.native.signals import terminated_is_interrupted
 
@@ -59,7 +59,7 @@ class Call:
             record: Dataclasses, pydantic models or plain values.
         """
         if self.as_json:
-            print_result(json.dumps(to_jsonable_python(record), indent=1))
+            print_data(json.dumps(to_jsonable_python(record), indent=1))
         return self.as_json
 
     def table(self, records: Sequence[object], columns: list[str]) -> None:

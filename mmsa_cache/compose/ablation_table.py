@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable
 
 from fuse.evidence.parity import interval, markdown, plus_minus
 from fuse.evidence.records import AblationRecord
 from mmsa_cache.console import format_table
+from mmsa_cache.shown import as_code, csv_text, in_markdown
 
 _FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 _WRITTEN = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
@@ -50,31 +49,29 @@ def _method(record: AblationRecord) -> str:
 
 def _csv(record: AblationRecord) -> str:
     """A line a cell, every figure with mean, deviation and interval."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     titles = [*_WRITTEN, *(f"recall_{name}" for name in record.judged)]
     columns = [f"{title}_{part}" for title in titles for part in _PARTS]
-    writer.writerow([*record.axes, "members", *columns, "parameters", "seconds"])
+    rows: list[list[object]] = [[*record.axes, "members", *columns, "parameters", "seconds"]]
     for cell in record.cells:
         figures = [cell.figure(key) for key in _WRITTEN]
         figures += [cell.recall[name] for name in record.judged]
         values = [getattr(figure, part) for figure in figures for part in _PARTS]
         own = [cell.labels[axis] for axis in record.axes]
-        writer.writerow([*own, cell.members, *values, cell.parameters, cell.seconds])
-    return text.getvalue()
+        rows.append([*own, cell.members, *values, cell.parameters, cell.seconds])
+    return csv_text(rows)
 
 
 def _markdown(record: AblationRecord) -> str:
     lines = [
-        f"Command: `{record.command}`",
+        f"Command: {as_code(record.command)}",
         "",
-        f"Encoders: {record.encoders['text']} and {record.encoders['image']}; "
+        f"Encoders: {in_markdown(' and '.join(record.encoders.values()))}; "
         f"{record.trainings} trainings, {record.seconds_of_trainings:.0f} s of training.",
         "",
-        *(f"Note: {note}.\n" for note in record.notes),
+        *(f"Note: {in_markdown(note)}.\n" for note in record.notes),
         *markdown(*_lines(record)),
         "",
-        _method(record),
+        in_markdown(_method(record)),
         "",
     ]
     return "\n".join(lines)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from mmsa_cache.console import say
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.shown import csv_text
 
 from .predictor import Predictor, load_model
 
@@ -56,12 +55,9 @@ class PredictedRows:
         ]
 
     def as_csv(self) -> str:
-        """``guid,tag`` lines, as the label files have them."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["guid", "tag"])
-        writer.writerows((guid, self.tag(probabilities)) for guid, probabilities in self.rows)
-        return text.getvalue()
+        """``guid,tag`` lines, as the label files have them; see `mmsa_cache.shown.csv_text`."""
+        rows = ((guid, self.tag(probabilities)) for guid, probabilities in self.rows)
+        return csv_text([("guid", "tag"), *rows])
 
 
 def predict(request: PredictRequest) -> PredictedRows:

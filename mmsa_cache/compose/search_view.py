@@ -14,6 +14,7 @@ from rich.text import Text
 from fuse.search.coordinator import Progress
 from fuse.search.selection import Scored, scored
 from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, say
+from mmsa_cache.shown import on_a_line
 
 _ROWS = 8
 _REFRESHES_A_SECOND = 4
@@ -78,7 +79,8 @@ def line_of(progress: Progress) -> str:
 
 def table_of(title: str, progress: Progress) -> Group:
     """The best trials, those at work, and the line."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, expand=True)
+    shown = Text(on_a_line(title))
+    table = Table(title=shown, title_justify="left", box=None, pad_edge=False, expand=True)
     for name in ("trial", "score", "± s.e."):
         table.add_column(name, justify="right", no_wrap=True, min_width=6)
     table.add_column("setting", no_wrap=True, ratio=1)
@@ -88,7 +90,7 @@ def table_of(title: str, progress: Progress) -> Group:
             str(trial.number),
             f"{trial.score:.4f}",
             f"{trial.standard_error:.4f}",
-            Text(_described(parameters[trial.number])),
+            Text(on_a_line(_described(parameters[trial.number]))),
         )
     for running in list(progress.running.values()):
         values = list(running.steps.values())
@@ -100,7 +102,7 @@ def table_of(title: str, progress: Progress) -> Group:
             style="dim",
         )
     last = progress.failures[-1:]
-    failed = [Text(f"Trial {number} failed: {reason}", "red") for number, reason in last]
+    failed = [Text(on_a_line(f"Trial {number} failed: {reason}"), "red") for number, reason in last]
     return Group(table, *failed, Text(line_of(progress)))
 
 

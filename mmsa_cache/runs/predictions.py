@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fuse.figures.predictions import Predictions
+from mmsa_cache.shown import csv_text, from_cell
 
 
 def _header(classes: Sequence[str]) -> list[str]:
@@ -18,9 +19,7 @@ def _header(classes: Sequence[str]) -> list[str]:
 
 def format_predictions(predictions: Predictions, classes: Sequence[str]) -> str:
     """A line a row; probabilities are rounded to six decimals."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_header(classes))
+    rows: list[list[str]] = [_header(classes)]
     for guid, label, predicted, row in zip(
         predictions.guids,
         predictions.labels.tolist(),
@@ -28,9 +27,8 @@ def format_predictions(predictions: Predictions, classes: Sequence[str]) -> str:
         predictions.probabilities.tolist(),
         strict=True,
     ):
-        probabilities = [f"{p:.6f}" for p in row]
-        writer.writerow([guid, classes[label], classes[predicted], *probabilities])
-    return text.getvalue()
+        rows.append([guid, classes[label], classes[predicted], *(f"{p:.6f}" for p in row)])
+    return csv_text(rows)
 
 
 def parse_predictions(text: str, classes: Sequence[str]) -> Predictions:
@@ -51,7 +49,8 @@ def parse_predictions(text: str, classes: Sequence[str]) -> Predictions:
         first = next(reader, [])
         if first != header:
             raise ValueError(f"expected the header {','.join(header)}, received {','.join(first)}")
-        for row in reader:
+        for cells in reader:
+            row = [*map(from_cell, cells)]
             if len(row) != len(header) or row[1] not in code or row[2] not in code:
                 raise ValueError(f"line {reader.line_num} is no row of {','.join(header)}")
             guids.append(row[0])

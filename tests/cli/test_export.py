@@ -20,9 +20,9 @@ import fuse
 import mmsa_cache
 from mmsa_cache import ModelError, load_model
 from mmsa_cache.compose.export import export as verb_export
-from mmsa_cache.compose.export.card import plain
 from mmsa_cache.runs.json_lines import JsonLines
 from mmsa_cache.runs.trackers import TRACKERS
+from mmsa_cache.shown import in_markdown
 from tests.support.small_work import QUICK, call, call_json, make_work
 from tests.support.tracker_files import read_events, read_mlflow, read_wandb
 
@@ -148,7 +148,7 @@ def test_the_card_is_what_the_hub_reads(work: Path, exported: Path) -> None:
 
 
 def test_text_from_data_stays_text_in_the_card() -> None:
-    assert plain("a|b\n<script> [x](y)") == "a&#124;b &#60;script&#62; &#91;x&#93;(y)"
+    assert in_markdown("a|b\n<script> [x](y)") == "a&#124;b &#60;script&#62; &#91;x&#93;(y)"
 
 
 def test_another_encoder_is_refused(exported: Path, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from rich.filesize import decimal
 
-from mmsa_cache.console import format_table, visible
+from mmsa_cache.console import format_table
 from mmsa_cache.data.layouts.listing import UNLABELLED
+from mmsa_cache.shown import on_a_line
 
 from .summary import (
     NoTokens,
@@ -138,9 +139,9 @@ def _format_problems(record: Summary) -> str:
 
 def _some(guids: Sequence[str], most: int = 5) -> str:
     """Some names, shortly."""
-    return visible(", ".join(guids[:most])) + (", …" if len(guids) > most else "")
+    return on_a_line(", ".join(guids[:most])) + (", …" if len(guids) > most else "")
 
 
 def _bounded(title: str, lines: Sequence[str], most: int) -> str:
     more = [f"  … and {len(lines) - most} more; --json has all."] if len(lines) > most else []
-    return "\n".join([f"{title}:", *(f"  - {visible(line)}" for line in lines[:most]), *more])
+    return "\n".join([f"{title}:", *(f"  - {on_a_line(line)}" for line in lines[:most]), *more])

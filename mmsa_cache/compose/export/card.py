@@ -13,6 +13,7 @@ from fuse.figures.records import RunFigures
 from fuse.setting import Setting
 from mmsa_cache.data.splits import is_cross_validation
 from mmsa_cache.runs.record import RunRecord
+from mmsa_cache.shown import in_markdown
 from mmsa_cache.version import __version__
 
 _FIGURES = {
@@ -44,16 +45,18 @@ class Card:
 
 
 def render_card(card: Card) -> str:
-    """The card as Markdown under YAML metadata, as the Hugging Face hub reads them."""
+    """The card as Markdown under YAML metadata, as the Hugging Face hub reads them.
+
+    Every value in it is escaped: Jinja's ``finalize`` sees each.
+    """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
-        autoescape=False,
+        finalize=in_markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters["plain"] = plain
     record, outer = card.record, card.figures.outer
     random = [
         identity.label
@@ -62,11 +65,10 @@ def render_card(card: Card) -> str:
         if identity.random_weights
     ]
     rarest = min(outer.per_class, key=lambda name: outer.per_class[name].support)
-    return templates.get_template("card.md.j2").render(
+    text = templates.get_template("card.md.j2").render(
         card=card,
         record=record,
         figures=card.figures,
-        metadata=_metadata(card, bool(random)),
         caveats=list(dict.fromkeys([*record.notes, *random])),
         rows=_rows(card.figures),
         class_intervals={name: _f1_interval(card.figures, name) for name in record.classes},
@@ -80,12 +82,13 @@ def render_card(card: Card) -> str:
         ),
         version=__version__,
     )
+    return f"---\n{_metadata(card, bool(random))}\n---\n\n{text}"
 
 
 def _metadata(card: Card, random: bool) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = plain(card.data)
+    data = in_markdown(card.data)
     outer, intervals = card.figures.outer, card.figures.intervals
     found: list[tuple[str, str, float, Interval | None]] = [
         ("accuracy", "accuracy", outer.accuracy, intervals.accuracy if intervals else None),
@@ -97,7 +100,7 @@ def _metadata(card: Card, random: bool) -> str:
             task_name="Sentiment of image-text posts",
             dataset_type=data,
             dataset_name=data,
-            dataset_split=card.record.protocol.outer,
+            dataset_split=in_markdown(card.record.protocol.outer),
             metric_type=kind,
             metric_name=name,
             metric_value=value,
@@ -109,7 +112,7 @@ def _metadata(card: Card, random: bool) -> str:
     metadata = ModelCardData(
         library_name="mmsa",
         tags=[*tags, "random-weights"] if random else tags,
-        model_name=plain(card.name),
+        model_name=in_markdown(card.name),
         eval_results=results,
     )
     return metadata.to_yaml().strip()
@@ -146,11 +149,3 @@ def _changed(setting: Mapping[str, object]) -> dict[str, object]:
     """Values of a setting that are not the defaults."""
     defaults = asdict(Setting())
     return {key: value for key, value in setting.items() if defaults.get(key) != value}
-
-
-def plain(value: object) -> str:
-    """Text from data or settings, with nothing in it that Markdown or HTML takes as its own."""
-    text = " ".join(str(value).split())
-    for character in "\\`|*[]<>":
-        text = text.replace(character, f"&#{ord(character)};")
-    return text

@@ -1,0 +1,75 @@
+"""Text of anybody, as it is shown: on a terminal, in Markdown, in a cell of a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Control characters, marks that turn the direction of the text or take no room, surrogates."""
+_MARKUP = re.compile(r"[\\`|*\[\]<>&~]|:(?=//)|(?<=www)\.", re.IGNORECASE)
+"""What Markdown and HTML take as their own, and what makes an address a link."""
+_FORMULA = re.compile("'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
+"""How a cell begins that a spreadsheet computes, or that was marked as text before."""
+
+
+def visible(text: str) -> str:
+    """A text with nothing in it that a terminal obeys or hides: that is written as ``\\x1b``."""
+    return _UNSEEN.sub(lambda found: _written(found[0]), text)
+
+
+def on_a_line(text: str) -> str:
+    """`visible`, without line breaks and tabs."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _written(letter: str) -> str:
+    number = ord(letter)
+    if number > 0xFFFF:
+        return f"\\U{number:08x}"
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def in_markdown(value: object) -> str:
+    """A text on one line that Markdown and HTML show as it is."""
+    line = re.sub(r"\s+", " ", visible(str(value)))
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", line)
+
+
+def as_code(text: str) -> str:
+    """A text on one line as a code span of Markdown, which knows no escapes."""
+    line = " ".join(visible(text).split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence}{line}{fence}" if "`" not in line else f"{fence} {line} {fence}"
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV. A spreadsheet that opens it computes no cell: see `in_cell`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows(
+        [in_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+    )
+    return text.getvalue()
+
+
+def in_cell(text: str) -> str:
+    """A text as a cell of CSV: an apostrophe before what a spreadsheet would compute.
+
+    `from_cell` takes it away again.
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """What `in_cell` was given."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", text, re.ASCII) is not None
