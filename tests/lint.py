@@ -71,7 +71,6 @@ NOT_YET = {
     "extract/encoders/transformer.py",
     "fuse/search/database.py",
     "fuse/search/locks.py",
-    "mmsa_cache/compose/export/export.py",
     "mmsa_cache/compose/pages/thumbnails.py",
     "mmsa_cache/compose/predictor.py",
     "mmsa_cache/data/files.py",

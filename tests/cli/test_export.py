@@ -170,8 +170,10 @@ def test_nothing_is_replaced_unasked_and_nothing_foreign_at_all(
     said = call(work, "export", "run", "--to", str(target), code=2)
     assert "exists already" in said
     assert "--force" in said
+    said = call(work, "export", "run", "--to", str(target), "--force", code=2)
+    assert "holds what mmsa export did not write: nothing was replaced.\n  - old" in said
+    (target / "old").unlink()
     call(work, "export", "run", "--to", str(target), "--force")
-    assert not (target / "old").exists()
     assert not (target / "model.onnx").exists()
     foreign = tmp_path / "thesis"
     foreign.mkdir()

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from fuse.export.onnx_export import describe_inputs, export_onnx
 from fuse.figures.study import StudySource
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
+from mmsa_cache.disk import copy_new, write_new
 from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES
+from mmsa_cache.paths import check_target
 from mmsa_cache.runs.folder import RunFolder, write_json
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.version import __version__
 
 from ..encoders import resolve_at_hand
+from ..outside import Reach
 from ..predictor import MODEL_FILE, Predictor, load_model
 from ..session import Session
 from .card import Card, render_card
+from .encoder_files import copy_encoder
+from .place import CARD, CONFIG, ENCODERS, METRICS, MODEL_TYPE, ONNX_FILE, whole_folder
 
 FORMATS = ("safetensors", "onnx")
-MODEL_TYPE = "mmsa"
-ONNX_FILE = "model.onnx"
 _OWN = {f"{modality}_encoder": DEFAULT_ENCODER for modality in MODALITIES}
-_ENCODER_FILES = ("*.json", "*.txt", "*.model", "vocab*", "merges*", "bpe.codes", "tokenizer*")
-"""What is copied of an encoder's folder besides its safetensors; never anything pickled."""
+_OWN_FILES = (CONFIG, METRICS, CARD, ONNX_FILE, MODEL_FILE)
+_WEIGHTS = ("pretrained", "random")
+"""Values of ``image.weights`` that name no file."""
+_MOST_BYTES = 64 << 30
+"""Of a run's model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class ExportRequest:
     """``safetensors``; ``onnx`` adds stage two as one graph, checked against PyTorch."""
     force: bool = False
     """Replace an existing export."""
+    allow_outside: bool = False
+    """Whether encoders that the run names are copied wherever they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +77,16 @@ def export(request: ExportRequest) -> Export:
     if request.form not in FORMATS:
         raise SettingsError(f"Unknown --format {request.form!r}.", f"Valid: {', '.join(FORMATS)}.")
     run = RunFolder.find(request.run)
-    model = load_model(request.run, device="cpu")
+    model = load_model(request.run, device="cpu", allow_outside=request.allow_outside)
     difference: float | None = None
-    with _whole_folder(request.to, request.force) as folder:
-        shutil.copyfile(run.path / MODEL_FILE, folder / MODEL_FILE)
+    with whole_folder(request.to, _OWN_FILES, request.force) as folder:
+        copy_new(run.path / MODEL_FILE, folder / MODEL_FILE, _MOST_BYTES)
         record = _portable(run.record, model, folder)
-        write_json(folder / "config.json", {**_for_the_hub(record, model), **record.as_json()})
-        write_json(folder / "metrics.json", run.figures.as_json())
+        write_json(folder / CONFIG, {**_for_the_hub(record, model), **record.as_json()})
+        write_json(folder / METRICS, run.figures.as_json())
         inputs: dict[str, list[str | int]] = {}
         if request.form == "onnx":
+            check_target(folder / ONNX_FILE)
             dims = [kept.dims for kept in record.models]
             difference = export_onnx(
                 model.ensemble, dims, folder / ONNX_FILE, _onnx_metadata(record)
@@ -90,7 +94,7 @@ def export(request: ExportRequest) -> Export:
             inputs = describe_inputs(folder / ONNX_FILE)
             say(f"ONNX: largest difference of a probability from PyTorch {difference:.1e}.")
         root = run.record.settings.data.root
-        card = Card(
+        said = Card(
             run.name,
             record,
             run.figures,
@@ -99,7 +103,7 @@ def export(request: ExportRequest) -> Export:
             inputs,
             difference,
         )
-        (folder / "README.md").write_text(render_card(card), encoding="utf-8")
+        write_new(folder / CARD, render_card(said).encode())
         _check(folder)
         sizes = {
             str(path.relative_to(folder)): path.stat().st_size
@@ -128,7 +132,7 @@ def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
     for section, key in (
         [("joint", "model")] if joint else [("text", "model"), ("image", "weights")]
     ):
-        values[section][key] = _copied(folder, section, values[section][key])
+        values[section][key] = _copied(folder, section, values[section][key], model.session.reach)
     return record.model_copy(
         update={
             "models": [
@@ -181,27 +185,19 @@ def _for_the_hub(record: RunRecord, model: Predictor) -> dict[str, Any]:
     }
 
 
-def _copied(folder: Path, part: str, name: str) -> str:
+def _copied(folder: Path, section: str, name: str, reach: Reach) -> str:
     """Copies an encoder's file or folder; a name of the hub or of a package stays a name.
 
     Files that are not at hand are named by the place where they can be put later.
+
+    Raises:
+        ModelError: It lies elsewhere than the run may name, or is no encoder.
     """
     source = Path(name)
-    if source.is_file():
-        wanted = [source]
-        target = folder / "encoders" / part
-        found = target / source.name
-    elif source.is_dir():
-        patterns = (*_ENCODER_FILES, "*.safetensors")
-        wanted = sorted({path for pattern in patterns for path in source.glob(pattern)})
-        target = found = folder / "encoders" / part / source.resolve().name
-    else:
-        return f"encoders/{part}/{source.name}" if source.is_absolute() else name
-    target.mkdir(parents=True)
-    for path in wanted:
-        if path.is_file():
-            shutil.copyfile(path, target / path.name)
-    return found.relative_to(folder).as_posix()
+    if name in _WEIGHTS or not source.exists():
+        return f"{ENCODERS}/{section}/{source.name}" if source.is_absolute() else name
+    reach.require(source, f"the run's {section} model")
+    return copy_encoder(source, folder / ENCODERS / section).relative_to(folder).as_posix()
 
 
 def _onnx_metadata(record: RunRecord) -> dict[str, str]:
@@ -222,55 +218,3 @@ def _check(folder: Path) -> None:
     for modality in MODALITIES:
         if is_at_hand(model.session, modality):
             model.session.encoder(modality)
-
-
-@contextmanager
-def _whole_folder(target: Path, force: bool) -> Iterator[Path]:
-    """Makes a folder under a temporary name and renames it when it is complete.
-
-    Raises:
-        SettingsError: The name is taken, or another process exports to it.
-    """
-    target = target.expanduser().resolve()
-    unfinished, replaced, lock = (
-        target.parent / f".{target.name}.{end}" for end in ("unfinished", "replaced", "lock")
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(lock, timeout=0):
-            try:
-                if replaced.is_dir() and not target.exists():  # a kill came between two renames
-                    replaced.rename(target)
-                _clear(unfinished, replaced)
-                _check_free(target, force)
-                unfinished.mkdir()
-                yield unfinished
-                if target.exists():
-                    target.rename(replaced)
-                unfinished.rename(target)
-            finally:
-                _clear(unfinished, replaced)
-                lock.unlink(missing_ok=True)
-    except Timeout as error:
-        raise SettingsError(f"Another process exports to {target}.", "Wait.") from error
-
-
-def _clear(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check_free(target: Path, force: bool) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not force:
-        raise SettingsError(f"{target} exists already.", "Give another --to, or add --force.")
-    try:
-        ours = json.loads((target / "config.json").read_bytes())["model_type"] == MODEL_TYPE
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
-        raise SettingsError(
-            f"{target} is not a folder that mmsa export made, so it is not replaced.",
-            "Give another --to.",
-        )

@@ -1,0 +1,173 @@
+"""Exports of hostile runs: no file but a model's is copied, nothing but an export is replaced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mmsa_cache.compose.export.encoder_files import copy_encoder, is_encoder_file
+from mmsa_cache.errors import ModelError
+from tests.support.made_up_run import change
+from tests.support.small_work import QUICK, call, make_work
+
+SECRET = "a-password"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
+    folder = make_work(tmp_path_factory.mktemp("work"), text_model)
+    call(folder, "train", "--name", "run", *QUICK)
+    call(folder, "export", "run", "--to", "model")
+    return folder
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """Somebody's folder of settings, outside the working folder."""
+    folder = tmp_path / "home" / ".docker"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"auths": {"hub": SECRET}}))
+    (folder / "token.txt").write_text(SECRET)
+    return folder
+
+
+def hostile(work: Path, name: str, section: str, **values: object) -> None:
+    """A copy of the run whose settings name something else."""
+    shutil.copytree(work / "runs/run", work / "runs" / name, dirs_exist_ok=True)
+    config = work / "runs" / name / "config.json"
+    settings = json.loads(config.read_text())["settings"]
+    settings[section] |= values
+    change(config, settings=settings)
+
+
+def refused(work: Path, *arguments: str, code: int = 4) -> str:
+    """What an export said that made nothing."""
+    said = call(work, "export", *arguments, "--to", "stolen", code=code)
+    assert not list(work.glob("*stolen*"))
+    return said
+
+
+@pytest.mark.parametrize("allowed", [(), ("--allow-outside",)])
+def test_a_run_that_names_a_folder_of_secrets(
+    work: Path, outside: Path, allowed: tuple[str, ...]
+) -> None:
+    hostile(work, "far", "text", model=str(outside))
+    said = refused(work, "far", *allowed)
+    if allowed:
+        assert f"{outside} is not copied: its config.json names no model_type" in said
+    else:
+        assert f"The run's text model {outside} is outside the working folder" in said
+        assert "--allow-outside" in said
+
+
+def test_a_run_that_names_a_file_of_secrets(work: Path, outside: Path) -> None:
+    hostile(work, "file", "image", weights=str(outside / "token.txt"))
+    assert "is outside the working folder" in refused(work, "file")
+    assert "is no file of weights" in refused(work, "file", "--allow-outside")
+
+
+def test_a_model_outside_is_copied_when_that_is_confirmed(
+    work: Path, tmp_path: Path, text_model: Path
+) -> None:
+    model = tmp_path / text_model.name
+    shutil.copytree(text_model, model)
+    (model / "id_rsa").write_text(SECRET)
+    (model / "notes.txt").write_text(SECRET)
+    (model / "1_Pooling").mkdir()
+    hostile(work, "elsewhere", "text", model=str(model))
+    assert "--allow-outside" in refused(work, "elsewhere")
+    call(work, "export", "elsewhere", "--to", "taken", "--allow-outside")
+    copied = sorted(path.name for path in (work / "taken/encoders/text" / model.name).iterdir())
+    assert copied == ["config.json", "tokenizer.json", "tokenizer_config.json"]
+    shutil.rmtree(work / "taken")
+
+
+def test_no_link_is_copied(tmp_path: Path, outside: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "bert"}')
+    (model / "vocab.txt").symlink_to(outside / "token.txt")
+    with pytest.raises(ModelError, match=r"no link is copied \(vocab.txt\)"):
+        copy_encoder(model, tmp_path / "export" / "text")
+    (model / "vocab.txt").unlink()
+    (model / "config.json").rename(tmp_path / "c.json")
+    (model / "config.json").symlink_to(tmp_path / "c.json")
+    with pytest.raises(ModelError, match="is not copied"):
+        copy_encoder(model, tmp_path / "export" / "text")
+    weights = tmp_path / "w.safetensors"
+    weights.symlink_to(outside / "token.txt")
+    with pytest.raises(ModelError, match="or a link: it is not copied"):
+        copy_encoder(weights, tmp_path / "export" / "image")
+    assert not [path for path in (tmp_path / "export").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", ["../token.txt", "w.bin", "/etc/passwd", None, "config.json"])
+def test_an_index_names_shards_alone(tmp_path: Path, name: object) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "bert"}')
+    shard = "model-00001-of-00001.safetensors"
+    (model / shard).write_bytes(b"weights")
+    (model / "other.safetensors").write_bytes(b"a decoy")
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shard, "b": name}}))
+    with pytest.raises(ModelError, match="names other files than model-00001"):
+        copy_encoder(model, tmp_path / "export" / "text")
+    index.write_text(json.dumps({"weight_map": {"a": shard}}))
+    copied = copy_encoder(model, tmp_path / "export" / "text")
+    assert {path.name for path in copied.iterdir()} == {"config.json", shard, index.name}
+
+
+def test_names_of_other_files_are_none_of_a_model() -> None:
+    for name in ("credentials.json", "id_rsa", "notes.txt", "pytorch_model.bin", "model.py"):
+        assert not is_encoder_file(name)
+
+
+# What is replaced
+
+
+@pytest.fixture
+def target(work: Path) -> Path:
+    shutil.rmtree(work / "mine", ignore_errors=True)
+    shutil.copytree(work / "model", work / "mine")
+    return work / "mine"
+
+
+def test_force_replaces_an_export_alone(work: Path, target: Path, outside: Path) -> None:
+    (target / ".git").mkdir()
+    (target / ".git" / "HEAD").write_text("mine")
+    (target / "notes.md").write_text("mine")
+    (target / "encoders" / "text" / "thesis.tex").write_text("mine")
+    (target / "encoders" / "keys").symlink_to(outside)
+    (target / "model.onnx").symlink_to(outside / "token.txt")
+    before = {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    said = call(work, "export", "run", "--to", "mine", "--force", code=2)
+    assert "holds what mmsa export did not write: nothing was replaced." in said
+    names = [".git/", "encoders/keys/", "encoders/text/thesis.tex", "model.onnx", "notes.md"]
+    assert [line[4:] for line in said.splitlines() if line.startswith("  - ")] == names
+    assert {p: p.read_bytes() for p in target.rglob("*") if p.is_file()} == before
+    assert (outside / "token.txt").read_text() == SECRET
+
+
+def test_an_export_is_replaced_whole(work: Path, target: Path) -> None:
+    (target / "README.md").write_text("edited")
+    call(work, "export", "run", "--to", "mine", "--force")
+    assert (target / "README.md").read_text().startswith("---\n")
+    assert not list(work.glob(".mine.*"))
+
+
+def test_nothing_is_exported_through_a_link(work: Path, target: Path, outside: Path) -> None:
+    link = work / "linked"
+    link.symlink_to(outside)
+    for to in ("linked", "linked/deep/model"):
+        said = call(work, "export", "run", "--to", to, "--force", code=2)
+        assert "linked is a link" in said
+    link.unlink()
+    for planted in (".mine.unfinished", ".mine.lock"):
+        (work / planted).symlink_to(outside)
+        call(work, "export", "run", "--to", "mine", "--force", code=2)
+        (work / planted).unlink()
+    assert sorted(path.name for path in outside.iterdir()) == ["config.json", "token.txt"]
