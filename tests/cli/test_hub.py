@@ -24,6 +24,7 @@ from mmsa_cache.compose.hub.repository import (
     repository_of,
 )
 from mmsa_cache.data.stored import path_of, read_split, write_split
+from mmsa_cache.disk import Disk
 from mmsa_cache.errors import CacheError, SettingsError, StaleCacheError
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.index import Index
@@ -358,22 +359,22 @@ def test_a_pull_that_dies_while_it_puts_files_in_place_resumes(
 ) -> None:
     there = local_files(work / "cache")
     remote = Remote("0", False, {name: remote_file(path) for name, path in there.items()})
-    replace = Path.replace
+    rename = Disk.rename
     for step in range(len(there)):
         root = tmp_path / str(step)
         shutil.copytree(work / "cache", root / ".pull")
         left = step
 
-        def dying(path: Path, target: Path) -> Path:
+        def dying(disk: Disk, path: Path, target: Path) -> None:
             nonlocal left
             if ".pull/" in str(path):
                 left -= 1
                 if left < 0:
                     raise KeyboardInterrupt
-            return replace(path, target)
+            rename(disk, path, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", dying)
+            patch.setattr(Disk, "rename", dying)
             with pytest.raises(KeyboardInterrupt):
                 pull_module._put_in_place(root, NAME, remote, {}, set())
         found = local_files(root)
@@ -443,7 +444,7 @@ def test_a_push_takes_what_was_sealed_when_it_began(
     with writer.claim(lambda: None):
         for part in range(12):
             writer.publish(make_shard(part * 3, 3, part))
-        real, calls = push_module.link, []
+        real, calls = push_module.link_new, []
 
         def link(old: Path, new: Path) -> None:
             if len(calls) == 4:  # another process merges, and adds rows, meanwhile
@@ -452,7 +453,7 @@ def test_a_push_takes_what_was_sealed_when_it_began(
             calls.append(old)
             real(old, new)
 
-        monkeypatch.setattr(push_module, "link", link)
+        monkeypatch.setattr(push_module, "link_new", link)
         (tmp_path / "place").mkdir()
         shared = push_module._link_features(tmp_path, tmp_path / "place")
     folder = next((tmp_path / "place").glob("features/*/*"))
