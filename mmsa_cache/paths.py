@@ -32,7 +32,9 @@ def declared(path: Path) -> Path:
     with contextlib.suppress(RuntimeError):  # ~NAME of a user there is not
         path = path.expanduser()
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve follows links)
-    return path if absolute.is_relative_to(Path.cwd()) else absolute.resolve()
+    if absolute.is_relative_to(Path.cwd()):
+        return path
+    return Path(os.path.realpath(absolute))  # (Path.resolve raises for links in a circle)
 
 
 def _steps(path: Path) -> tuple[Path, tuple[str, ...]]:

@@ -8,9 +8,18 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.paths import declared
 
 QUARTERS: Literal["quarters"] = "quarters"
 """Stands for the inner layers at a quarter, half and three quarters of a model's depth."""
@@ -202,8 +211,8 @@ class EncoderSettings(Section):
 class CacheSettings(Section):
     """Where features are kept."""
 
-    dir: Path = Path("cache")
-    """Root folder of the caches."""
+    dir: Annotated[Path, AfterValidator(declared)] = Path("cache")
+    """Root folder of the caches, without links outside the working folder."""
     shard_rows: int = Field(default=256, ge=1)
     """Rows a shard; also the unit of resuming."""
 

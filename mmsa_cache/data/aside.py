@@ -84,7 +84,7 @@ def read(cache: Path, split: str) -> Record:
     message = f"{path} cannot be read."
     hint = "Delete it and run mmsa extract --on-bad skip again."
     try:
-        raw = parse_json(read_plain(path, _MAX_BYTES))
+        raw = parse_json(read_plain(path, _MAX_BYTES, links=False))
     except (FileNotFoundError, NotADirectoryError):
         return Record()
     except (OSError, ValueError) as error:

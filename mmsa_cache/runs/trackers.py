@@ -73,6 +73,8 @@ class Mlflow:
     """A run of an MLflow store: the one of ``MLFLOW_TRACKING_URI``, else ``runs/mlflow.db``."""
 
     def __init__(self, place: Place) -> None:
+        make_folders(RUNS)
+        check_target(RUNS / "mlflow.db")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import logging
         import warnings
@@ -89,8 +91,6 @@ class Mlflow:
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 
-        make_folders(RUNS)
-        check_target(RUNS / "mlflow.db")
         local = f"sqlite:///{(RUNS / 'mlflow.db').resolve()}"
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or local)
         self._metric = Metric
@@ -139,10 +139,10 @@ class WeightsAndBiases:
     """A run of Weights & Biases, offline below ``runs/wandb`` unless ``WANDB_MODE`` is set."""
 
     def __init__(self, place: Place) -> None:
+        make_folders(RUNS / "wandb")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        make_folders(RUNS / "wandb")
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
