@@ -41,7 +41,7 @@ MODULES = {
 METHODS = {
     *("read_bytes", "read_text", "write_bytes", "write_text", "touch", "chmod", "tofile"),
     *("mkdir", "unlink", "rmdir", "symlink_to", "hardlink_to"),
-    *("savefig", "to_csv", "to_json", "to_parquet"),
+    *("save", "save_pretrained", "savefig", "to_csv", "to_json", "to_parquet"),
 }
 """Of paths and others, whatever they are called on."""
 _OPEN_KEYWORDS = {"mode", "buffering", "encoding", "errors", "newline"}
@@ -53,9 +53,15 @@ EXCEPTIONS = {
     ("extract/inputs/decode.py", "PIL.Image.open"): "of bytes",
     ("extract/inputs/synonyms.py", ".read_bytes"): "part of the package",
     ("fuse/bench.py", "h5py.File"): "the loop that is measured against",
+    ("fuse/export/onnx_export.py", ".save"): "into a folder made just before",
     ("fuse/search/dispatch.py", ".open"): "of workers",
+    ("fuse/training/runner.py", ".save"): "of a checkpoint, which writes through the disk",
     ("fuse/training/checkpoints.py", "safetensors.safe_open"): "maps a file of a checked folder",
     ("mmsa_cache/compose/bench_store.py", ".read_text"): "of the system, /proc",
+    ("mmsa_cache/compose/demo.py", ".save"): "into bytes",
+    ("mmsa_cache/compose/gpu_bench/posts.py", ".save"): "into bytes",
+    ("mmsa_cache/compose/gpu_bench/posts.py", ".save_pretrained"): "into a temporary folder",
+    ("mmsa_cache/compose/pages/thumbnails.py", ".save"): "into bytes",
     ("mmsa_cache/compose/imports/arrays.py", "zipfile.ZipFile"): "of a file that is open",
     ("mmsa_cache/native/cores.py", ".read_text"): "of the system, /sys",
     ("mmsa_cache/locks.py", "filelock.FileLock"): "checks the path just before",
@@ -127,13 +133,13 @@ def _is_of_a_path(call: ast.Call, name: str) -> bool:
     if name == "open":
         texts = [isinstance(a, ast.Constant) and isinstance(a.value, str) for a in call.args]
         return not (call.args or keywords) or any(texts) or bool(keywords & _OPEN_KEYWORDS)
-    return name in METHODS
+    return name in METHODS and (name != "save" or bool(call.args))
 
 
 def problems() -> list[str]:
     """What is to be changed, a line each."""
     found: list[str] = []
-    unused = set(EXCEPTIONS)
+    unused = {(file, name) for file, name in EXCEPTIONS if file not in NOT_YET}
     for path in sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py")):
         file = path.relative_to(ROOT).as_posix()
         if file in ALLOWED | NOT_YET:

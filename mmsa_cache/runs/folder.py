@@ -18,6 +18,7 @@ from fuse.figures.records import EpochRecord, RunFigures
 from fuse.figures.study import StudySnapshot
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import ModelError
+from mmsa_cache.paths import declared
 from mmsa_cache.untrusted import parse_json, read_plain
 from mmsa_cache.validation import validated
 
@@ -54,7 +55,7 @@ class RunFolder:
         Raises:
             ModelError: There is none; lists those there are.
         """
-        for path in (RUNS / name, Path(name)):
+        for path in (RUNS / name, declared(Path(name))):
             if (path / "config.json").is_file():
                 return cls(path)
         known = ", ".join(sorted(run.name for run in cls.all())) or "none; run mmsa train first"

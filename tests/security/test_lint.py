@@ -23,6 +23,7 @@ def test_files_are_opened_through_the_disk_and_the_reader_alone() -> None:
         ("(a / b).write_text(c)", ".write_text"),
         ("Path(x).mkdir()", ".mkdir"),
         ("a.b().rename(c)", ".rename"),
+        ("picture.save(a / b)", ".save"),
         ("a.replace(b)", ".replace"),
         ("import os\nos.open(x, 0)", "os.open"),
         ("from os import unlink as u\nu(x)", "os.unlink"),
@@ -44,6 +45,7 @@ def test_what_opens_moves_or_removes_files_is_found(line: str, name: str) -> Non
     [
         "text.replace('a', 'b')",
         "date.replace(year=1)",
+        "known.save()",
         "Store.open(folder)",
         "banks.open(pairs, 3)",
         "import shutil\nshutil.disk_usage(x)",
