@@ -36,6 +36,8 @@ def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found.float(), expected.float(), **TOLERANCE)
 
 
+# BERT and CLIP have their real sizes here, the other families their real depth only.
+NARROW = {"hidden_size": 96, "num_attention_heads": 4, "intermediate_size": 192}
 BPE = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "Ġ": 5, "g": 6, "o": 7, "d": 8, "y": 9}
 UNIGRAM = [("▁a", -1.0), ("▁good", -2.0), ("▁day", -2.0), ("▁", -3.0), ("<mask>", 0.0)]
 
@@ -59,7 +61,7 @@ def minilm(folder: Path) -> tuple[Any, Any]:
 def roberta(folder: Path) -> tuple[Any, Any]:
     from transformers import RobertaConfig, RobertaTokenizer
 
-    config = RobertaConfig(vocab_size=12, max_position_embeddings=514, type_vocab_size=1)
+    config = RobertaConfig(vocab_size=12, max_position_embeddings=514, type_vocab_size=1, **NARROW)
     return RobertaTokenizer({**BPE, "<mask>": 10, "go": 11}, [("g", "o")]), config
 
 
@@ -69,7 +71,7 @@ def bertweet(folder: Path) -> tuple[Any, Any]:
     (folder / "vocab.txt").write_text("a 10\ngood 9\nday 8\n")
     (folder / "bpe.codes").write_text("g o 10\ngo od</w> 9\no d</w> 8\nd a 5\nda y</w> 4\n")
     tokenizer = BertweetTokenizer(str(folder / "vocab.txt"), str(folder / "bpe.codes"))
-    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=130)
+    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=130, **NARROW)
     config.tokenizer_class = "BertweetTokenizer"
     return tokenizer, config
 
@@ -81,10 +83,8 @@ def deberta(folder: Path) -> tuple[Any, Any]:
     vocabulary = [*special, *UNIGRAM[:-1], ("[MASK]", 0.0)]
     config = DebertaV2Config(  # deberta-v3-base
         vocab_size=len(vocabulary),
-        hidden_size=768,
         num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
+        **NARROW,
         relative_attention=True,
         position_buckets=256,
         norm_rel_ebd="layer_norm",
@@ -101,7 +101,7 @@ def multilingual(folder: Path) -> tuple[Any, Any]:
 
     special = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
     vocabulary = [*special, *UNIGRAM]
-    config = XLMRobertaConfig(vocab_size=len(vocabulary), max_position_embeddings=514)
+    config = XLMRobertaConfig(vocab_size=len(vocabulary), max_position_embeddings=514, **NARROW)
     return XLMRobertaTokenizer(vocabulary), config
 
 
@@ -500,20 +500,20 @@ def siglip(folder: Path) -> tuple[Any, Any]:
     )
     tokenizer = SiglipTokenizer(str(folder / "spiece.model"))
     text = {"vocab_size": len(tokenizer), "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
-    return tokenizer, SiglipConfig(text_config=text)  # base-patch16-224
+    return tokenizer, SiglipConfig(text_config=text | NARROW, vision_config=NARROW)
 
 
 def chinese_clip(folder: Path) -> tuple[Any, Any]:
     from transformers import ChineseCLIPConfig
 
     tokenizer, _ = bert(folder)
-    config = ChineseCLIPConfig(text_config={"vocab_size": 8})
+    config = ChineseCLIPConfig(text_config={"vocab_size": 8, **NARROW}, vision_config=NARROW)
     return tokenizer, config
 
 
 JOINT_FAMILIES = {  # text pools, image pools, patches, shared features, longest text
     "clip": (clip, ("pooled", "mean"), ("mean", "first", "cls", "pooled"), 49, 512, 77),
-    "siglip": (siglip, ("mean",), ("mean", "first"), 196, 768, 64),
+    "siglip": (siglip, ("mean",), ("mean", "first"), 196, 96, 64),
     "chinese_clip": (
         chinese_clip,
         ("pooled", "mean"),
