@@ -13,11 +13,14 @@ FEATURES ?=
 
 venv: $(STAMP)
 
+# Not compiled as a whole: Python compiles what is imported, a small part.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("mmsa needs Python 3.11 or later: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 setuptools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
+	$(PIP) torch==2.13.0 setuptools
+	$(PIP) --no-build-isolation -e '.[dev]'
 	touch $@
 
 demo: venv
