@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The Python whose torch has CUDA: the pinned environment has the CPU build.
 GPU_PYTHON ?= python3
-# Where the figures of make gpu go, and a folder of packed real features (mmsa bench gpu --pack).
+# Where the figures of make gpu go (a file there is replaced), and a folder of packed real
+# features (mmsa bench gpu --pack).
 OUT ?= gpu-bench.json
 FEATURES ?=
 
@@ -38,7 +39,7 @@ test-faults: venv
 gpu:
 	@status=0; \
 	$(GPU_PYTHON) -m pytest tests/gpu -m gpu -W default || status=$$?; \
-	$(GPU_PYTHON) -m mmsa_cache bench gpu $(if $(FEATURES),--features $(FEATURES)) --json $(OUT) >/dev/null || status=$$?; \
+	$(GPU_PYTHON) -m mmsa_cache bench gpu --force $(if $(FEATURES),--features $(FEATURES)) --json $(OUT) >/dev/null || status=$$?; \
 	exit $$status
 
 lint: venv

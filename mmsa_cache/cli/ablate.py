@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.console import print_result
+from mmsa_cache.results import claim
 
-from .options import Workers
+from .options import Force, Workers
 from .output import say_notes
 from .verb import Call, verb
 
@@ -54,6 +55,7 @@ def ablate(
     out: Annotated[
         list[Path] | None, typer.Option(help="FILE.csv, .md or .json; repeatable.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Train every combination of some axes, and say what each is worth."""
     if context.invoked_subcommand is not None:
@@ -74,6 +76,7 @@ def ablate(
         workers=workers,
         out=out or [],
     )
+    claim(*request.out, force=force)
     record = ablate_axes(Session(call.settings()), request)
     if call.printed(record.as_json()):
         return
@@ -96,12 +99,14 @@ def ablate_report(
     out: Annotated[
         Path | None, typer.Option(help="FILE.md for the page; figure 3 goes beside it.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """The report's tables 1 and 2 and figure 3, its figures beside those of these encoders."""
     from mmsa_cache.compose.ablate_report import ParityRequest, report
     from mmsa_cache.compose.session import Session
 
     request = ParityRequest(assignments or [], outer, folds, seeds, stop, workers, out)
+    claim(out, out.with_suffix(".svg") if out and out.suffix else None, force=force)
     record = report(Session(call.settings()), request)
     if not call.printed(record.as_json()):
         print_result(record.page)

@@ -9,8 +9,9 @@ import typer
 
 from mmsa_cache.console import print_result, say
 from mmsa_cache.errors import DeviceError, SettingsError
+from mmsa_cache.results import claim
 
-from .options import ENCODERS, MODELS, Workers
+from .options import ENCODERS, MODELS, Force, Workers
 from .output import show_table
 from .verb import Call, verb
 
@@ -106,12 +107,15 @@ def bench_gpu(
         Path | None,
         typer.Option(help="Write the cached training split's pooled features here; no more."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Whether everything works on a GPU and how fast; needs no data, no weights and no hub."""
     from mmsa_cache.compose import bench_gpu as gpu
     from mmsa_cache.compose.gpu_bench.results import format_record
+    from mmsa_cache.compose.gpu_bench.stores import PACKED
     from mmsa_cache.compose.session import Session
 
+    claim(out if pack is None else pack / PACKED, force=force)
     if pack is not None:
         written = gpu.pack(Session(call.settings()), pack)
         call.figures({"features": str(written), "bytes": written.stat().st_size})

@@ -10,7 +10,9 @@ import typer
 from mmsa_cache.console import print_result, say
 from mmsa_cache.data.layouts.listing import MEND
 from mmsa_cache.errors import DataError, SettingsError
+from mmsa_cache.results import claim
 
+from .options import Force
 from .verb import Call, verb
 
 
@@ -23,6 +25,7 @@ def check(
     html: Annotated[
         Path | None, typer.Option(help="Write a page with pictures of the worst.", metavar="PAGE")
     ] = None,
+    force: Force = False,
 ) -> None:
     """List everything that is wrong with the data, and what it is like; 3 if something is bad."""
     from mmsa_cache.compose.check.check import check as check_data
@@ -31,6 +34,7 @@ def check(
     if folder is not None and call.flags["data"] is not None:
         raise SettingsError("The data folder is given twice.", "Leave --data out.")
     settings = call.settings() if folder is None else call.settings(data=folder)
+    claim(html, force=force)
     found = check_data(settings, html)
     if not call.printed(found.as_json()):
         print_result(format_check(found))

@@ -18,6 +18,7 @@ Storage = Annotated[
 Track = Annotated[
     list[str] | None, typer.Option(help="tensorboard, mlflow or wandb, beside JSON lines.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 

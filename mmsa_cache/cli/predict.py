@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.console import print_data, print_result, say
-from mmsa_cache.disk import write_atomically
+from mmsa_cache.results import claim, write_result
 
-from .options import Data, Device
+from .options import Data, Device, Force
 from .verb import Call, verb
 
 
@@ -24,14 +24,16 @@ def predict(
     image: Annotated[Path | None, typer.Option(help="Picture of one post.")] = None,
     data: Data = None,
     device: Device = None,
+    force: Force = False,
 ) -> None:
     """Predict a split, or one post: text, picture or both."""
     from mmsa_cache.compose.predict import PredictRequest
     from mmsa_cache.compose.predict import predict as predict_rows
 
+    claim(out, force=force)
     found = predict_rows(PredictRequest(run, split, text, image, data, device, call.allows_outside))
     if out is not None:
-        write_atomically(out, found.as_csv().encode())
+        write_result(out, found.as_csv())
         say(f"{len(found.rows)} rows written to {out}.")
     if call.printed(found.as_json()):
         return

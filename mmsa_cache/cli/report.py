@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .options import Data, Device
+from mmsa_cache.results import claim
+
+from .options import Data, Device, Force
 from .output import say_notes, show_table
 from .verb import Call, verb
 
@@ -30,11 +32,13 @@ def report(
     ] = None,
     data: Data = None,
     device: Device = None,
+    force: Force = False,
 ) -> None:
     """Write a run's report again: one page that opens offline."""
     from mmsa_cache.compose.report.report import ReportRequest
     from mmsa_cache.compose.report.report import report as write_report
 
+    claim(out, force=force)
     written = write_report(ReportRequest(run, against, data, out, device, call.allows_outside))
     if call.printed(written):
         return

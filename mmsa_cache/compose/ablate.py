@@ -24,10 +24,9 @@ from fuse.search.study_file import find_study, read_study
 from fuse.setting import parse
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.native.cores import usable_cores
-from mmsa_cache.paths import declared
+from mmsa_cache.results import write_result
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.shelf import Shelf
 from mmsa_cache.validation import validated
@@ -82,9 +81,7 @@ def ablate(session: Session, request: AblationRequest) -> AblationRecord:
     table = cells(study, list(study.space))
     record = train_cells(session, table, study.protocol, study.metric, request.workers).record
     for path in request.out:
-        target = declared(path)
-        make_folders(target.parent)
-        write_atomically(target, WRITERS[path.suffix](record).encode())
+        write_result(path, WRITERS[path.suffix](record))
     return record
 
 

@@ -13,9 +13,8 @@ from fuse.evidence.report_figures import JUDGED_ROWS
 from fuse.setting import complete, parse
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.paths import declared
+from mmsa_cache.results import write_result
 from mmsa_cache.validation import validated
 
 from .ablate import train_cells
@@ -71,10 +70,8 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     shown = {"page": parity.page(record, name), "picture": picture(record)}
     record = record.model_copy(update=shown)
     if out is not None:
-        target = declared(out)
-        make_folders(target.parent)
-        write_atomically(target.with_suffix(".svg"), record.picture.encode())
-        write_atomically(target, record.page.encode())
+        write_result(out.with_suffix(".svg"), record.picture)
+        write_result(out, record.page)
         say(f"Written: {out} and {name} beside it.")
     return record
 

@@ -11,8 +11,8 @@ from extract.inputs.decode import read_picture
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import Advance, progress
 from mmsa_cache.data.inspection import inspect
-from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.results import write_result
 
 from .page import render
 from .summary import Summary, summarise
@@ -44,6 +44,6 @@ def check(settings: Settings, page: Path | None = None) -> Summary:
         found = inspect(settings.data, read_picture, advance)
     summary = summarise(found, settings)
     if page is not None:
-        write_atomically(page, render(found, summary).encode())
+        write_result(page, render(found, summary))
         summary = replace(summary, page=str(page))
     return replace(summary, seconds=round(time.monotonic() - started, 1))

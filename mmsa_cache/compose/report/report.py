@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.console import say
-from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.results import write_result
 from mmsa_cache.runs.folder import RunFolder
 
 from ..outside import Reach
@@ -79,11 +79,11 @@ def report(request: ReportRequest) -> WrittenReport:
         say(f"Note: the posts are not at hand: {error.message}")
         session = Session(session.settings, samples={"train": []}, reach=session.reach)
     rival = latest_rival(run) if request.against is None else _named(run, request.against)
-    page = compose_page(run, run.name, session, ensemble, None, rival).encode()
+    page = compose_page(run, run.name, session, ensemble, None, rival)
     target = request.out or run.path / PAGE
-    write_atomically(target, page)
+    write_result(target, page)
     return WrittenReport(
-        run.name, str(target), len(page), rival.name if rival else None, run.record.notes
+        run.name, str(target), len(page.encode()), rival.name if rival else None, run.record.notes
     )
 
 
