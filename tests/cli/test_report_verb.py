@@ -101,7 +101,7 @@ def test_wrong_runs_have_their_exit_codes(here: Path) -> None:
 
 
 def test_without_data_model_or_cache_the_page_says_what_it_lacks(here: Path) -> None:
-    out = ("--out", "lacking.html")
+    out = ("--out", "lacking.html", "--force")
     said = call("report", "acb", "--data", "nowhere", *out).output
     assert "the posts are not at hand" not in said, "the store has their texts"
     text = Path("lacking.html").read_text()
