@@ -36,14 +36,17 @@ def _one_of(*names: str) -> AfterValidator:
 
 
 def _sizes(value: str) -> str:
-    if not re.fullmatch("([1-9][0-9]*(-[1-9][0-9]*)*)?", value):
+    if not re.fullmatch("([1-9][0-9]{0,4}(-[1-9][0-9]{0,4}){0,31})?", value):
         raise PydanticCustomError("sizes", "sizes as in '1024-256', or nothing, are expected")
     return value
 
 
 Fusion = Annotated[str, _one_of(*FUSIONS, KERNEL)]
 LossName = Annotated[str, _one_of(*LOSSES)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+"""Of a layer."""
+Few = Annotated[int, Field(ge=1, le=1_000)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -83,9 +86,9 @@ class Setting:
     """The same for images only; empty: as ``pooling``."""
     directions: Directions = "text"
     """``text``: text tokens query patches; ``both``: patches query text tokens as well."""
-    text_dim: Positive = 256
+    text_dim: Size = 256
     """Features of a projected text token."""
-    image_dim: Positive = 256
+    image_dim: Size = 256
     """Features of a projected patch; see `complete`."""
     dropout: BelowOne = 0.25
     """Probability in fusion and head."""
@@ -97,15 +100,15 @@ class Setting:
     """Probability with which a training row loses one of its two modalities."""
     norm: Norm = "standardise"
     """``standardise`` (figures of the training rows), ``layer`` or ``none``."""
-    heads: Positive = 8
+    heads: Few = 8
     """Attention heads."""
-    layers: Positive = 6
+    layers: Few = 6
     """Layers of the ``encoder`` fusion."""
     modality_embeddings: bool | None = None
     """A learned vector a modality in the ``encoder`` fusion; None: as `complete` says."""
-    ffn: Positive = 2048
+    ffn: Size = 2048
     """Feed-forward units of the ``encoder`` fusion."""
-    rank: Positive = 4
+    rank: Few = 4
     """Rank of the ``lowrank`` fusion."""
     landmarks: Positive = 1500
     """Training rows that the ``kernel`` model compares a row with."""
@@ -113,7 +116,7 @@ class Setting:
     """Hidden sizes of the classifier; empty: a linear one."""
     beside: bool = False
     """Whether the cached pooled vectors go to the classifier too, beside the fused one."""
-    grid: Annotated[int, Field(ge=0)] = 0
+    grid: Annotated[int, Field(ge=0, le=64)] = 0
     """Cells along each side that patches are averaged to; 0: all patches."""
     loss: LossName = "acb"
     """A name of `losses.LOSSES`."""
@@ -154,7 +157,7 @@ class Setting:
     precision: Literal["fast", "float32"] = "fast"
     """``fast``: matrix products may round their factors, to TF32 on a GPU and, at the pooled level,
     to bf16 on a CPU with units for it; sums stay in float32."""
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     """Rows of a step; batch normalisation needs two."""
     epochs: Positive = 30
     patience: Positive = 3
@@ -162,7 +165,7 @@ class Setting:
     offsets: Literal["fitted", "prior", "none"] = "fitted"
     """Of the classes' log-probabilities: ``fitted`` on held-out rows where the metric is macro-F1,
     ``prior`` (minus ``prior`` times the log shares of the training rows) or ``none``."""
-    prior: NotNegative = 0.1
+    prior: Annotated[float, Field(ge=0, le=10)] = 0.1
     """Weight of the log shares in ``offsets = "prior"``."""
     metric: Metric = "macro_f1"
     """Of the validation rows; decides which epoch is the best, and steps ``plateau``."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from .untrusted import open_plain
 
 
 def canonical(value: object) -> bytes:
@@ -24,6 +27,14 @@ def rows_digest(rows: Iterable[tuple[str, int, str]]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes (hex)."""
-    with path.open("rb") as file:
+    """sha256 of a file's bytes (hex).
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+    """
+    try:
+        file = open_plain(path)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    with file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,10 +24,10 @@ SMALLEST = np.finfo(np.float64).tiny
 class Calibration:
     """p_c^(1/temperature) · exp(o_c), normalised."""
 
-    temperature: Annotated[Number, Field(gt=0)]
+    temperature: Annotated[Number, Field(ge=1e-3, le=1e3)]
     """1 changes nothing; larger ones flatten."""
-    offsets: tuple[Number, ...]
-    """One a class; zeros change nothing."""
+    offsets: tuple[Annotated[Number, Field(ge=-500, le=500)], ...]
+    """One a class; zeros change nothing. Their powers of e are numbers still."""
 
     @classmethod
     def none(cls, classes: int) -> Calibration:

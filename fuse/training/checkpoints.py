@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from fuse.figures.records import EpochRecord
 from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import ModelError
+from mmsa_cache.untrusted import open_tensors
 
 from .task import Checkpoint, State
 
@@ -48,7 +49,7 @@ class FolderCheckpoint(Checkpoint):
         path = self._path(place)
         if not path.is_file():
             return None
-        with _reading(path, self._folder), safe_open(path, "pt") as file:
+        with _reading(path, self._folder), open_tensors(path, links=False) as file:
             skeleton = json.loads(file.metadata()["state"])
             state: State = _restored(skeleton, file)
         return state
@@ -69,7 +70,7 @@ class FolderCheckpoint(Checkpoint):
         """The epochs of all members that are kept, by member; no tensor is read."""
         found: list[EpochRecord] = []
         for path in sorted(self._folder.glob("member-*.safetensors")):
-            with _reading(path, self._folder), safe_open(path, "pt") as file:
+            with _reading(path, self._folder), open_tensors(path, links=False) as file:
                 state = dict(json.loads(file.metadata()["state"])["dict"])
                 found += map(EpochRecord.model_validate, _restored(state["history"], file))
         return found

@@ -33,6 +33,7 @@ from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, Shard
 from mmsa_cache.store.writer import FeatureWriter
+from mmsa_cache.untrusted import open_plain
 
 from .generated import generated_encoder, numbered_keys, numbered_rows
 
@@ -232,7 +233,8 @@ def _peak_bytes() -> int:
     """Largest resident memory of this process so far."""
     status = Path("/proc/self/status")
     if status.exists():  # what the system tells otherwise may be of the process that started it
-        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        with open_plain(status) as file:
+            (line,) = (x for x in file.read(1 << 16).splitlines() if x.startswith(b"VmHWM:"))
         return int(line.split()[1]) << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024

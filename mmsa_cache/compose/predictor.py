@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from fuse.setting import Setting, restore
 from fuse.training.ensemble import Ensemble
@@ -18,8 +17,10 @@ from mmsa_cache.data.files import strip_text
 from mmsa_cache.errors import CacheNotFoundError, ModelError, SettingsError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
+from mmsa_cache.paths import declared
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import RunRecord
+from mmsa_cache.untrusted import open_tensors
 from mmsa_cache.validation import validated
 
 from .live import live_bank, live_pair
@@ -54,12 +55,13 @@ def load_model(
     reach = Reach.of_run(folder.path, allow_outside=allow_outside)
     settings = settings_of(folder, reach, device=device, data=data)
     try:
-        ensemble = Ensemble.restore(
-            [restore(model.setting) for model in record.models],
-            load_file(folder.path / MODEL_FILE),
-            record.calibration,
-            [model.dims for model in record.models],
-        )
+        with open_tensors(folder.path / MODEL_FILE) as file:
+            ensemble = Ensemble.restore(
+                [restore(model.setting) for model in record.models],
+                {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  (no mapping)
+                record.calibration,
+                [model.dims for model in record.models],
+            )
     except ModelError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -108,7 +110,7 @@ def _cache_of(folder: RunFolder, kept: Path, reach: Reach) -> Path:
     """The store of a run: where it was, or that of the working folder if it is gone."""
     found = _beside(folder, kept)
     if reach.takes(found, "the run's store") and found.is_dir():
-        return found
+        return declared(found)
     return reach.own.cache.dir
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.paths import declared
 
 from .sections import EncoderSettings, ImageSettings, JointSettings, Section, TextSettings
 from .settings import CONFIG_NAME, Settings
@@ -67,6 +68,8 @@ def load_settings(
     settings = Settings()
     try:
         settings = Settings.model_validate(merged)
+        cache = settings.cache.model_copy(update={"dir": declared(settings.cache.dir)})
+        settings = settings.model_copy(update={"cache": cache})
     except ValidationError as error:
         for item in error.errors():
             where = tuple(str(part) for part in item["loc"])

@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     JsonValue,
     model_validator,
 )
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.paths import declared
 
 QUARTERS: Literal["quarters"] = "quarters"
 """Stands for the inner layers at a quarter, half and three quarters of a model's depth."""
+
+MAX_SEED = 2**32 - 1
+MOST_COPIES = 1000
+"""Augmented copies of a row."""
 
 
 class Section(BaseModel):
@@ -96,9 +99,9 @@ def _variants(value: object) -> object:
     number = int(value) if isinstance(value, str) and value.isdecimal() else value
     if number in ("report", "none"):
         return number
-    if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MOST_COPIES:
         return number
-    raise ValueError("write report, none, or a number of copies from 1")
+    raise ValueError(f"write report, none, or a number of copies from 1 to {MOST_COPIES}")
 
 
 def _share(value: object) -> object:
@@ -141,13 +144,16 @@ class TextSettings(Section):
     """Hub name, folder, or ``all-MiniLM-L6-v2`` (an installed package)."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """``random``: the folder's or hub's configuration with seeded random weights."""
-    max_tokens: int = Field(default=128, ge=3)
+    max_tokens: int = Field(default=128, ge=3, le=100_000)
     """Longer token sequences are truncated (a joint model: to its own limit at most)."""
     layer: Layer = "last"
     """``last``; a number, 0 being the embeddings; or ``average:K`` of the last K layers."""
     pool_layers: LayersOrQuarters = QUARTERS
     """Layers whose means over the real tokens are kept too, as the pools ``mean@N``;
     ``quarters``: those at a quarter, half and three quarters of the model's depth."""
+
+
+Deviation = Annotated[FiniteFloat, Field(ge=1e-6)]
 
 
 class ImageSettings(Section):
@@ -159,11 +165,11 @@ class ImageSettings(Section):
     """``pretrained`` (from the hub), a safetensors FILE, or ``random`` (seeded)."""
     kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     """Further arguments of ``timm.create_model``."""
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None
     """Channel means on a 0–1 scale; default: the model's own."""
-    std: tuple[float, float, float] | None = None
+    std: tuple[Deviation, Deviation, Deviation] | None = None
     """Channel deviations on a 0–1 scale; default: the model's own."""
-    size: int | None = Field(default=None, ge=8)
+    size: int | None = Field(default=None, ge=8, le=4096)
     """Side of the square input in pixels; default: the model's own."""
     fit: Literal["crop", "squash"] = "crop"
     """``crop``: the model's own resize and centre crop; ``squash``: the whole picture."""
@@ -211,9 +217,9 @@ class EncoderSettings(Section):
 class CacheSettings(Section):
     """Where features are kept."""
 
-    dir: Annotated[Path, AfterValidator(declared)] = Path("cache")
-    """Root folder of the caches, without links outside the working folder."""
-    shard_rows: int = Field(default=256, ge=1)
+    dir: Path = Path("cache")
+    """Root folder of the caches."""
+    shard_rows: int = Field(default=256, ge=1, le=1_000_000)
     """Rows a shard; also the unit of resuming."""
 
 
@@ -223,9 +229,9 @@ class ExtractSettings(Section):
     variants: Annotated[str | int, BeforeValidator(_variants)] = "report"
     """Augmented copies of the training rows: ``report`` (its policy: classes below half of the
     rows), a number for every row, or ``none``."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1, le=1_000_000)
     """Rows a forward pass."""
-    tokens: str = Field(default="keep", pattern=r"^(keep|none|pool:[1-9]\d*x[1-9]\d*)$")
+    tokens: str = Field(default="keep", pattern=r"^(keep|none|pool:[1-9]\d{0,2}x[1-9]\d{0,2})$")
     """Positions kept: all, ``pool:GxG`` (patches averaged to a grid), or none but the pools."""
     compute: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the forward pass (autocast). ``auto``: that of a cache which is there, else

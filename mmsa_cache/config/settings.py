@@ -11,6 +11,7 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER
 
 from .sections import (
+    MAX_SEED,
     CacheSettings,
     DataSettings,
     EncoderSettings,
@@ -47,7 +48,7 @@ class Settings(Section):
     extract: ExtractSettings = ExtractSettings()
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """Where models run: ``auto`` takes CUDA when there is one."""
-    seed: int = Field(default=47, ge=0)
+    seed: int = Field(default=47, ge=0, le=MAX_SEED)
     """Seed of augmentation, random weights, splits, search and training."""
     allow_outside: bool = Field(default=False, exclude=True)
     """Whether paths that a run or a store names may lead out of the working folder; of one command,

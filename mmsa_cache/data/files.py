@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from mmsa_cache.errors import BadFileError, DataError
+from mmsa_cache.untrusted import read_plain
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_TEXT_BYTES = 1 << 20
@@ -122,11 +123,13 @@ def read_inside(base: Path, name: str, limit: int, *, allow_empty: bool = False)
     """
     stat_inside(base, name, limit)
     try:
-        data = (base / name).read_bytes()
+        data = read_plain(base / name, limit)
     except FileNotFoundError as error:
         raise BadFileError("missing", f"{name}: no such file in {base}") from error
     except OSError as error:
         raise BadFileError("unreadable", f"{name}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadFileError("unreadable", f"{name}: {error}") from error
     if not data and not allow_empty:
         raise BadFileError("empty file", f"{name}: empty file")
     return data

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from mmsa_cache.config.sections import MAX_SEED
 from mmsa_cache.validation import Table
 
 
@@ -19,11 +20,11 @@ class Protocol(Table):
     """Of the rules that draw the rows."""
     outer: str = "report"
     """Rows that only judge, see `mmsa_cache.data.splits.outer_splits`."""
-    folds: int = Field(default=5, ge=1, strict=True)
+    folds: int = Field(default=5, ge=1, le=1000, strict=True)
     """Folds of the other rows; duplicate groups stay together."""
-    seeds: int = Field(default=1, ge=1, strict=True)
+    seeds: int = Field(default=1, ge=1, le=1000, strict=True)
     """Trainings a fold, each under a seed of its own."""
-    seed: int = Field(default=47, ge=0, strict=True)
+    seed: int = Field(default=47, ge=0, le=MAX_SEED, strict=True)
     """Seed of splits and trainings."""
     stop: Literal["held-out", "judged"] = "held-out"
     """Rows that choose the epoch of a training: its held-out fold, or the ``judged`` rows

@@ -10,7 +10,6 @@ import hashlib
 import json
 import mmap
 import os
-import stat
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,11 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, JsonValue, model_validator
 
+from mmsa_cache.config.sections import MOST_COPIES
 from mmsa_cache.disk import DISK, Disk, make_folders, write_atomically
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
 from mmsa_cache.hashing import canonical
 from mmsa_cache.names import SPLITS, check_name
-from mmsa_cache.untrusted import parse_json
+from mmsa_cache.untrusted import open_plain, parse_json
 from mmsa_cache.validation import Table, validated
 
 from .layouts.listing import NOT_PLAIN
@@ -67,7 +67,10 @@ class StoredSplit(Table):
         check_name("split", self.split, SPLITS)
         if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
             raise ValueError("the classes are not two or more distinct names")
-        if any(not 0 <= code < len(self.classes) or n < 0 for code, n in self.copies.items()):
+        if any(
+            not (0 <= code < len(self.classes) and 0 <= n <= MOST_COPIES)
+            for code, n in self.copies.items()
+        ):
             raise ValueError("the copies are not numbers of classes")
         return self
 
@@ -102,14 +105,12 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
         DamagedCacheError: It is not what was written.
     """
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as f:
-            found = os.fstat(f.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise ValueError("it is no regular file")
-            if not 0 < found.st_size <= _MAX_BYTES:
-                raise ValueError(f"it has {found.st_size} bytes")
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if not 0 < size <= _MAX_BYTES:
+                raise ValueError(f"it has {size} bytes")
             # Not closed here: it is when nothing refers to it.
-            mapped = mmap.mmap(f.fileno(), found.st_size, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         return _parse(path, memoryview(mapped))
     except FileNotFoundError as error:
         raise CacheNotFoundError(f"There is no {path}.", "Run mmsa extract.") from error

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
+
+MAX_DIM = 1 << 16
+"""Numbers of a vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,14 @@ class Batch:
             )
 
 
+Length = Annotated[int, Field(ge=0, le=MAX_DIM, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Dims:
     """Features of the inputs that a model may read."""
 
-    text: int
-    image: int
-    vectors: dict[str, int]
+    text: Length
+    image: Length
+    vectors: Annotated[dict[str, Length], Field(max_length=256)]
     """By the names of `Batch.vectors`."""

@@ -51,7 +51,7 @@ class TrainedModel(Record):
 class RunIdentity(Record):
     """Everything that the training of a run depends on: equal identities give equal models."""
 
-    models: list[TrainedModel] = Field(min_length=1)
+    models: list[TrainedModel] = Field(min_length=1, max_length=1000)
     protocol: Protocol
     averaged: bool
     """Whether the model is the average of its members; else the best one of each setting."""
@@ -87,7 +87,7 @@ class RunRecord(RunIdentity):
     origin: Origin | None = None
     settings: Settings
     """Those that the features were made under."""
-    classes: list[str] = Field(min_length=1)
+    classes: list[str] = Field(min_length=1, max_length=10_000)
     """Class names in the order of their codes."""
     encoders: dict[str, dict[str, Annotated[EncoderIdentity, BeforeValidator(_identity)]]]
     """By modality and name in the settings."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mmsa_cache import hashing
 from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.untrusted import open_plain
 
 from . import schema
 from .keys import KEY_BYTES
@@ -132,7 +133,7 @@ def map_shard(path: Path, rows: int, size: int, fingerprint: str) -> Shard:
     """
     check_size(path, size)
     try:
-        with path.open("rb") as content, h5py.File(content, "r") as file:
+        with open_plain(path, links=False) as content, h5py.File(content, "r") as file:
             group = h5py.h5g.open(file.id, b"/")
             names = _names(group)
             if _bytes_of(group, b"fingerprint").item().decode() != fingerprint:

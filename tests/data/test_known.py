@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data import stats
+from mmsa_cache.data import files, stats
 from mmsa_cache.data.changes import differences
 from mmsa_cache.data.dataset import Survey, survey
 from mmsa_cache.data.stats import UNKNOWN, KnownFiles, mark_of
@@ -34,13 +34,13 @@ class Opened:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.names: list[str] = []
-        read_bytes = Path.read_bytes
+        read_plain = files.read_plain
 
-        def counted(path: Path) -> bytes:
+        def counted(path: Path, limit: int) -> bytes:
             self.names.append(path.name)
-            return read_bytes(path)
+            return read_plain(path, limit)
 
-        patch.setattr(Path, "read_bytes", counted)
+        patch.setattr(files, "read_plain", counted)
 
     def taken(self) -> list[str]:
         names, self.names = sorted(self.names), []

@@ -519,14 +519,20 @@ def test_a_stored_model_takes_no_more_memory_than_its_file(tmp_path: Path) -> No
     tracemalloc.start()
     for changes in (
         {"text_dim": 10**7, "image_dim": 10**7, "fusion": "combine"},
+        {"text_dim": 65_536, "image_dim": 65_536, "fusion": "combine"},
         {"fusion": "encoder", "layers": 10**7},
         {"head": "-".join(["9"] * 5000)},
         {"fusion": "lowrank", "rank": 10**9},
+        {"fusion": "lowrank", "rank": 1000, "text_dim": 65_536},
         {"fusion": "kernel", "landmarks": 10**6},
     ):
-        setting = Setting(**changes)  # type: ignore[arg-type]
         with pytest.raises(MmsaError):
-            Ensemble.restore([setting], {"0.0.w": torch.zeros(3)}, calibration, [dims])
+            Ensemble.restore(
+                [Setting(**changes)],  # type: ignore[arg-type]
+                {"0.0.w": torch.zeros(3)},
+                calibration,
+                [dims],
+            )
     assert tracemalloc.get_traced_memory()[1] < 64 << 20
     tracemalloc.stop()
     peak = int(

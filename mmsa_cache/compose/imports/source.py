@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsa_cache.features.batch import MAX_DIM
+
 PIECE_BYTES = 16 << 20
 """Bytes that are read at once, unless a row has more."""
 MAX_ROW_BYTES = 256 << 20
-MAX_DIM = 1 << 16
 MAX_GUID_BYTES = 4096
 
 

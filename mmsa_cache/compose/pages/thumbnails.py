@@ -10,6 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from extract.inputs.decode import decode
+from mmsa_cache.data.pairs import MAX_IMAGE_BYTES
+from mmsa_cache.untrusted import read_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,10 @@ def thumbnail(path: Path, side: int) -> Thumbnail:
 
     Raises:
         OSError: The file cannot be read.
+        ValueError: It is no regular file, or too large.
         BadFileError: It is not a picture that stage one accepts.
     """
-    image = Image.fromarray(decode(path.read_bytes(), path.name, side))
+    image = Image.fromarray(decode(read_plain(path, MAX_IMAGE_BYTES), path.name, side))
     image.thumbnail((side, side))
     return encode(image)
 

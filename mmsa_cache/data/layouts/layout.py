@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from mmsa_cache.data.files import IMAGE_SUFFIXES
+from mmsa_cache.data.files import IMAGE_SUFFIXES, LEADS_OUT
 from mmsa_cache.errors import DataError
 from mmsa_cache.names import SPLITS
+from mmsa_cache.untrusted import open_plain
 
 from .listing import LabelRow
 from .report import HEADER
@@ -77,7 +78,8 @@ def pairs_folder(root: Path, rows: Sequence[LabelRow]) -> Path:
 
 def _matches(root: Path, patterns: Sequence[str]) -> list[Path]:
     """Label files of one split. ``test1.txt`` beside ``test1.jpg`` is the text of a pair."""
-    paths = [path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file()]
+    found = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    paths = [path for path in found if _inside(root, path).is_file()]
     return [path for path in paths if not _is_text_of_pair(path)]
 
 
@@ -87,14 +89,28 @@ def _is_text_of_pair(path: Path) -> bool:
     ):
         return False
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return not file.read(16).decode("utf-8-sig", "replace").startswith(HEADER)
-    except OSError:
+    except (OSError, ValueError):
         return False  # reading it as a label file says why
 
 
 def _pair_folders(root: Path) -> tuple[Path, ...]:
-    return root / "pairs", root / "data", root
+    return _inside(root, root / "pairs"), _inside(root, root / "data"), root
+
+
+def _inside(root: Path, path: Path) -> Path:
+    """A path in the data folder.
+
+    Raises:
+        DataError: It is a link that leads out of it.
+    """
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            f"{path}: {LEADS_OUT}, by a link.",
+            "Put what it leads to into the data folder, or give --data the folder it leads to.",
+        )
+    return path
 
 
 def stems(folder: Path) -> tuple[set[str], set[str]]:
