@@ -1,5 +1,12 @@
 """What both stages share: samples, splits, settings, the feature cache and the command line."""
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # ``python -m mmsa_cache`` is looking for the module that it runs
+    from .module_path import guard
+
+    guard()
+
 from typing import TYPE_CHECKING
 
 from .lazy import public

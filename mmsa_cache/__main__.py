@@ -1,5 +1,15 @@
 """``python -m mmsa_cache`` is ``mmsa``."""
 
-from mmsa_cache.cli.main import main
+from mmsa_cache.module_path import guard
 
-main()
+
+def main() -> None:
+    """Entry point of the console script."""
+    guard()  # before anything else is imported
+    from mmsa_cache.cli.main import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -75,8 +75,6 @@ EXCEPTIONS = {
 NOT_YET = {
     "extract/encoders/joint.py",
     "extract/encoders/transformer.py",
-    "fuse/search/database.py",
-    "fuse/search/locks.py",
     "mmsa_cache/compose/pages/thumbnails.py",
     "mmsa_cache/compose/predictor.py",
     "mmsa_cache/data/files.py",

@@ -13,7 +13,8 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.store.identity import Origin
 
-from .database import DATABASE, StoredStudy, address_of, read_studies
+from .address import Address, address_of
+from .database import DATABASE, StoredStudy, read_studies
 from .selection import scored, select
 from .study import Study
 from .trial_record import Trial
@@ -28,7 +29,7 @@ class Chosen:
     source: StudySource
 
 
-def choose(name: str, origin: Origin, storage: str | Path = DATABASE) -> Chosen:
+def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) -> Chosen:
     """Takes the choice of one study, or of all studies made on the same features, or one trial.
 
     Args:
@@ -41,8 +42,9 @@ def choose(name: str, origin: Origin, storage: str | Path = DATABASE) -> Chosen:
         SettingsError: There is none.
     """
     hint = "Run mmsa search first."
-    place = address_of(storage).render_as_string()
-    studies = read_studies(storage)
+    address = address_of(storage)
+    place = str(address)
+    studies = read_studies(address)
     if not studies:
         raise SettingsError(f"There are no studies here ({place}).", hint)
     study_name, _, number = name.partition(":")
@@ -134,7 +136,7 @@ class Summary(Record):
     """Time since its last trial ended."""
 
 
-def summaries(storage: str | Path = DATABASE) -> list[Summary]:
+def summaries(storage: str | Path | Address = DATABASE) -> list[Summary]:
     """All studies of a database."""
     rows = []
     for stored in read_studies(storage):

@@ -1,19 +1,22 @@
-"""The database of studies: its address, and what is trusted in it."""
+"""The database of studies: opened to write and to read, and what is trusted in it."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 
-from mmsa_cache.errors import MmsaError, ModelError, SettingsError
+from mmsa_cache.disk import make_folders
+from mmsa_cache.errors import MmsaError, ModelError
+from mmsa_cache.sqlite_file import Schema, check_sqlite, uri
 
+from .address import Address, address_of, no_driver
 from .locks import PATIENCE, AdvisoryLocks, FileLocks, Locks, patiently
 from .study_record import StudyRecord
 from .trial_record import Trial
@@ -21,30 +24,44 @@ from .trial_record import Trial
 DATABASE = Path("studies/studies.db")
 
 
-def address_of(storage: str | Path) -> sqlalchemy.URL:
-    """The database's address; a path means a SQLite file.
+@functools.cache
+def _schema() -> Schema:
+    """The tables and indexes that Optuna makes."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    made = RDBStorage("sqlite://")
+    with made.engine.connect() as connection:
+        rows = connection.execute(
+            sqlalchemy.text("select type, name, tbl_name, sql from sqlite_master")
+        )
+        return frozenset(map(tuple, rows))
+
+
+def _open(address: Address, *, write: bool) -> RDBStorage:
+    """Opens a database by Optuna, which makes its tables where they are not there.
 
     Raises:
-        SettingsError: Neither SQLite nor PostgreSQL.
+        MmsaError: The driver is missing, or another Optuna has made the tables.
     """
-    if isinstance(storage, Path):
-        return sqlalchemy.URL.create("sqlite", database=str(storage))
+    url, options = address.url, address.secrets()
+    if address.file is not None:
+        query = {"mode": "rwc" if write else "ro", "uri": "true"}
+        url, options = url.set(database=uri(address.file), query=query), {"timeout": PATIENCE}
+    elif not write:
+        options["startup_params"] = {"default_transaction_read_only": "on"}
     try:
-        url = sqlalchemy.make_url(storage)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise SettingsError(
-            f"--storage {storage!r} is no address.",
-            "Write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE.",
+        return RDBStorage(url.render_as_string(), {"pool_pre_ping": True, "connect_args": options})
+    except ImportError as error:
+        raise no_driver() from error
+    except RuntimeError as error:
+        raise ModelError(
+            f"The database {address} is of another version of Optuna: {error}",
+            "Begin anew in another file (--storage sqlite:///FILE).",
         ) from error
-    kind = url.get_backend_name()
-    if kind == "postgresql":
-        return url.set(drivername="postgresql+pg8000")
-    if kind != "sqlite" or not url.database or url.database == ":memory:":
-        raise SettingsError(
-            f"--storage cannot be {url.render_as_string()!r}.",
-            "SQLite files (sqlite:///FILE) and PostgreSQL (postgresql://…) are supported.",
-        )
-    return url
+
+
+def _close(backend: RDBStorage) -> None:
+    backend.remove_session()
+    backend.engine.dispose()
 
 
 class Database:
@@ -52,38 +69,42 @@ class Database:
 
     Raises:
         SettingsError: The driver is not installed.
+        ModelError: The file holds what mmsa did not write.
     """
 
-    def __init__(self, url: sqlalchemy.URL) -> None:
+    def __init__(self, address: Address) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.locks: Locks
-        options: dict[str, Any]
-        if url.get_backend_name() == "sqlite":
-            file = Path(str(url.database))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self.locks, options = FileLocks(file), {"connect_args": {"timeout": PATIENCE}}
-        else:
-            try:
-                self.locks, options = AdvisoryLocks(url), {"pool_pre_ping": True}
-            except ImportError as error:
-                raise SettingsError(
-                    "PostgreSQL needs the driver pg8000.",
-                    "Install it: pip install 'mmsa[postgres]'.",
-                ) from error
+        file = address.file
+        if file is not None:
+            make_folders(file.parent)
+        self.locks: Locks = AdvisoryLocks(address) if file is None else FileLocks(file)
 
         def connect() -> RDBStorage:
             # Two processes that make the tables of one fresh database at once would both fail.
             with self.locks.exclusive("schema"):
-                return RDBStorage(url.render_as_string(hide_password=False), options)
+                if file is not None:
+                    check_sqlite(file, _schema(), write=True)
+                return _open(address, write=True)
 
-        self._backend = patiently(connect, url.render_as_string())
+        self._backend = patiently(connect, str(address))
         self.storage: BaseStorage = optuna.storages.get_storage(self._backend)
 
     def close(self) -> None:
         """Releases locks and connections."""
         self.locks.release()
-        self._backend.remove_session()
-        self._backend.engine.dispose()
+        _close(self._backend)
+
+
+def _has_tables(address: Address) -> bool:
+    """Whether Optuna has made its tables; nothing is written to find that out."""
+    if address.file is not None:
+        rows = check_sqlite(address.file, _schema(), write=False)
+        return bool(rows.get("alembic_version") and rows.get("version_info"))
+    engine = address.engine()
+    try:
+        return sqlalchemy.inspect(engine).has_table("alembic_version")
+    finally:
+        engine.dispose()
 
 
 # What Optuna raises of rows that it did not write.
@@ -117,27 +138,31 @@ class StoredStudy:
     trials: list[Trial]
 
 
-def read_studies(storage: str | Path) -> list[StoredStudy]:
-    """All studies of a database; none where there is no such file.
+def read_studies(storage: str | Path | Address) -> list[StoredStudy]:
+    """All studies of a database; none where it has no tables. Nothing is written.
 
     Raises:
         MmsaError: It cannot be read, or holds what mmsa did not write.
     """
-    url = address_of(storage)
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
+    address = address_of(storage)
+    place = str(address)
+    if not patiently(lambda: _has_tables(address), place):
         return []
-    place = url.render_as_string()
-    with contextlib.closing(Database(url)) as database:
-        opened = database.storage
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    backend = patiently(lambda: _open(address, write=False), place)
+    opened = optuna.storages.get_storage(backend)
 
-        def work() -> list[StoredStudy]:
-            found = []
-            with made_by_mmsa(place):
-                for study in opened.get_all_studies():
-                    number = opened.get_study_id_from_name(study.study_name)
-                    trials = opened.get_all_trials(number, deepcopy=False)
-                    record = StudyRecord.of(study.study_name, study.user_attrs)
-                    found.append(StoredStudy(study.study_name, record, [*map(Trial.of, trials)]))
-            return found
+    def work() -> list[StoredStudy]:
+        found = []
+        with made_by_mmsa(place):
+            for study in opened.get_all_studies():
+                number = opened.get_study_id_from_name(study.study_name)
+                trials = opened.get_all_trials(number, deepcopy=False)
+                record = StudyRecord.of(study.study_name, study.user_attrs)
+                found.append(StoredStudy(study.study_name, record, [*map(Trial.of, trials)]))
+        return found
 
+    try:
         return patiently(work, place)
+    finally:
+        _close(backend)

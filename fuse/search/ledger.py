@@ -26,7 +26,8 @@ from fuse.figures.study import Look
 from fuse.setting import Setting
 from mmsa_cache.errors import MmsaError
 
-from .database import Database, address_of, made_by_mmsa
+from .address import Address, address_of
+from .database import Database, made_by_mmsa
 from .locks import patiently
 from .sampling import Draw
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord
@@ -43,11 +44,11 @@ class Ledger:
         name: The study's name.
     """
 
-    def __init__(self, storage: str | Path, name: str) -> None:
-        url = address_of(storage)
-        self.place = url.render_as_string()
+    def __init__(self, storage: str | Path | Address, name: str) -> None:
+        address = address_of(storage)
+        self.place = str(address)
         """The address, without a password."""
-        self._database = Database(url)
+        self._database = Database(address)
         self._storage, self._locks = self._database.storage, self._database.locks
         self._name = name
         self._owner = uuid.uuid4().hex

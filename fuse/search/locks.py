@@ -17,9 +17,12 @@ from typing import TypeVar
 
 import optuna
 import sqlalchemy
-from filelock import FileLock, Timeout
 
+from mmsa_cache.disk import discard
 from mmsa_cache.errors import MmsaError
+from mmsa_cache.locks import held_if_free, locked
+
+from .address import Address
 
 PATIENCE = 90.0
 """Seconds that a locked or absent database is waited for."""
@@ -44,7 +47,7 @@ class FileLocks:
 
     def __init__(self, database: Path) -> None:
         self._database = database
-        self._own: FileLock | None = None
+        self._own = contextlib.ExitStack()
 
     def _path(self, name: str) -> Path:
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -56,7 +59,7 @@ class FileLocks:
 
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
-        with FileLock(self._path(name)):
+        with locked(self._path(name), waiting=lambda: None):  # a judgement takes its time
             yield
 
     def hold(self, owner: str) -> None:
@@ -64,8 +67,8 @@ class FileLocks:
             name = glob.escape(self._database.name)
             for path in self._database.parent.glob(f".{name}.owner-*.lock"):
                 _clear(path)  # killed before it owned a trial
-            self._own = FileLock(self._owner_path(owner))
-            self._own.acquire(timeout=0)
+            self._own.enter_context(locked(self._owner_path(owner)))
+            self._own.callback(discard, self._owner_path(owner))
 
     def keep(self) -> None:
         """A file lock lasts as long as its process."""
@@ -74,30 +77,22 @@ class FileLocks:
         return not _clear(self._owner_path(owner))
 
     def release(self) -> None:
-        if self._own is not None:
-            Path(self._own.lock_file).unlink(missing_ok=True)
-            self._own.release()
+        self._own.close()
 
 
 def _clear(path: Path) -> bool:
     """Removes a lock file that no process holds; tells whether none does."""
-    try:
-        with FileLock(path, timeout=0):
-            path.unlink(missing_ok=True)
-    except Timeout:
-        return False
-    return True
+    with held_if_free(path) as free:
+        if free:
+            discard(path)
+    return free
 
 
 class AdvisoryLocks:
-    """Locks inside a PostgreSQL database.
+    """Locks inside a PostgreSQL database."""
 
-    Args:
-        url: Its address.
-    """
-
-    def __init__(self, url: sqlalchemy.URL) -> None:
-        self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True, connect_args=_POSTGRES)
+    def __init__(self, address: Address) -> None:
+        self._engine = address.engine(**_POSTGRES)
         self._session: sqlalchemy.Connection | None = None
         self._owner = ""
 

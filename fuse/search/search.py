@@ -18,6 +18,7 @@ from fuse.figures.records import Metric
 from fuse.figures.study import FailedTrial, Gap, Look, Value
 from mmsa_cache.data.splits import grouped_folds, outer_split
 
+from .address import Address
 from .coordinator import Coordinator, Progress
 from .database import DATABASE
 from .importance import alpha_beta, by_value, importances
@@ -62,7 +63,7 @@ def search(
     data: TrainingData,
     trials: int,
     *,
-    storage: str | Path = DATABASE,
+    storage: str | Path | Address = DATABASE,
     how: str = "best",
     workers: Workers = Workers(),  # noqa: B008  (frozen)
     on_change: Callable[[Progress], None] = lambda progress: None,
@@ -119,7 +120,7 @@ def search(
             looks = _looks(ledger, choice.number, judge)
         insight = _insight(progress.trials, study, choice)
         ledger.store(insight=insight)
-        storage = ledger.place
+        place = ledger.place
     elapsed = time.monotonic() - started
     states = [trial.frozen.state for trial in progress.trials]
     look = next(look for look in looks if look.trial == choice.number)
@@ -141,7 +142,7 @@ def search(
             for trial in progress.trials
             if trial.frozen.state is TrialState.FAIL
         ],
-        storage=storage,
+        storage=place,
         workers=len(devices),
         seconds=round(elapsed, 1),
         overhead_share=max(0.0, 1 - progress.busy / (len(devices) * elapsed)),

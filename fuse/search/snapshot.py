@@ -9,11 +9,12 @@ from optuna.trial import TrialState
 from fuse.figures.study import EndedTrial, StudySnapshot
 from mmsa_cache.errors import SettingsError
 
+from .address import Address, address_of
 from .database import DATABASE, read_studies
 from .importance import alpha_beta, by_value, importances
 
 
-def snapshot(name: str, trial: int, storage: str | Path = DATABASE) -> StudySnapshot:
+def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) -> StudySnapshot:
     """A study as it is now.
 
     Args:
@@ -24,10 +25,11 @@ def snapshot(name: str, trial: int, storage: str | Path = DATABASE) -> StudySnap
     Raises:
         SettingsError: There is no such study.
     """
-    stored = next((stored for stored in read_studies(storage) if stored.name == name), None)
+    address = address_of(storage)
+    stored = next((stored for stored in read_studies(address) if stored.name == name), None)
     identity = None if stored is None else stored.record.identity
     if stored is None or identity is None:
-        raise SettingsError(f"There is no study {name!r} in {storage}.", "Run mmsa search first.")
+        raise SettingsError(f"There is no study {name!r} in {address}.", "Run mmsa search first.")
     ended = [t.frozen for t in stored.trials if t.frozen.state.is_finished()]
     by_fusion = by_value(stored.trials, "fusion")
     return StudySnapshot(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -23,6 +24,7 @@ from .report import report
 from .search import search
 from .train import train
 
+HIDDEN = "***"
 app = typer.Typer(
     cls=VisibleGroup,
     help="Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.",
@@ -38,8 +40,23 @@ for verb in (check, extract, search, train, predict, evaluate, compare, export, 
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Runs the command that the process was started with."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     guard_terminal()
     share_heap()  # before anything starts a thread
-    sys.exit(app())
+    arguments = sys.argv[1:]
+    sys.argv[1:] = without_addresses(arguments)  # runs and trackers keep it
+    sys.exit(app(arguments))
+
+
+def without_addresses(arguments: Sequence[str]) -> list[str]:
+    """Arguments that may be kept: the address of a database may hold a password."""
+    kept: list[str] = []
+    for argument in arguments:
+        if kept[-1:] == ["--storage"]:
+            kept.append(argument if argument.startswith("sqlite:") else HIDDEN)
+        else:
+            name, sign, value = argument.partition("=")
+            hide = name == "--storage" and not value.startswith("sqlite:")
+            kept.append(f"{name}={HIDDEN}" if hide and sign else argument)
+    return kept

@@ -12,9 +12,6 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; default: the cores, or one a GPU.")
 ]
-Storage = Annotated[
-    str | None, typer.Option(help="Database: postgresql://… or sqlite:///FILE.", metavar="URL")
-]
 Track = Annotated[
     list[str] | None, typer.Option(help="tensorboard, mlflow or wandb, beside JSON lines.")
 ]
@@ -69,6 +66,7 @@ SETTINGS: dict[str, tuple[str, Any]] = {
             ),
         ],
     ),
+    "storage": ("storage", _text("Database: postgresql://… or sqlite:///FILE.", "URL")),
     "device": ("device", Device),
     "seed": ("seed", Annotated[int | None, typer.Option(help="Seed of everything random.")]),
 }

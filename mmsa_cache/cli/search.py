@@ -8,7 +8,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result, say
 
-from .options import ENCODERS, Storage, Track, Workers
+from .options import ENCODERS, Track, Workers
 from .output import say_notes
 from .verb import Call, verb
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fuse.search.search import SearchResult
 
 
-@verb(*ENCODERS, "seed")
+@verb(*ENCODERS, "seed", "storage")
 def search(
     call: Call,
     trials: Annotated[int, typer.Option(min=1, help="Finished trials in all.")] = 200,
@@ -25,7 +25,6 @@ def search(
     select: Annotated[
         str, typer.Option(help="best, or one-se: the simplest within one standard error of it.")
     ] = "best",
-    storage: Storage = None,
     list_: Annotated[
         bool, typer.Option("--list", help="Show the studies: trials, best score, age.")
     ] = False,
@@ -37,14 +36,14 @@ def search(
     from mmsa_cache.compose.session import Session
 
     if list_:
-        rows = [listed.model_dump() for listed in list_studies(storage)]
+        rows = [listed.model_dump() for listed in list_studies(call.settings())]
         for row in rows if not call.as_json else []:
             age = row["age_seconds"]
             row["age"] = "–" if age is None else f"{age / 3600:.1f} h"
             row["best"] = "–" if row["best"] is None else row["best"]
         call.table(rows, _LISTED)
         return
-    request = SearchRequest(study, trials, workers, storage, select, track or [])
+    request = SearchRequest(study, trials, workers, select, track or [])
     result = run_study(Session(call.settings()), request)
     if call.printed(result.model_dump(mode="json")):
         return

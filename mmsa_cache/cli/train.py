@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fuse.figures.records import Metric, RunFigures
 
 
-@verb(*ENCODERS, "seed")
+@verb(*ENCODERS, "seed", "storage")
 def train(
     call: Call,
     study: Annotated[

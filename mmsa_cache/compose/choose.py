@@ -14,6 +14,7 @@ from mmsa_cache.console import say
 
 from .origin import origin_of_all
 from .session import Session
+from .studies import studies_database
 
 DEFAULT_OUTER = "report"
 
@@ -51,7 +52,7 @@ def choose_settings(studies: Sequence[str], assignments: Sequence[str], session:
             setting, outer = fixed.complete({**fixed.fixed, **changes}), fixed.protocol.outer
             sources.append(StudySource(name=name, trial=None, score=None))
         else:
-            chosen = choose(name, origin_of_all(session))
+            chosen = choose(name, origin_of_all(session), studies_database(session.settings))
             source = chosen.source
             setting, outer = change(chosen.setting, changes), chosen.study.protocol.outer
             sources.append(source)

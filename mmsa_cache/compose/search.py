@@ -10,12 +10,12 @@ from fuse.figures.study import Value
 from fuse.search import search as engine
 from fuse.search.choice import Summary, summaries
 from fuse.search.coordinator import Progress
-from fuse.search.database import DATABASE
 from fuse.search.pool import Workers
 from fuse.search.search import SearchResult
 from fuse.search.selection import SELECT
 from fuse.search.study import Study
 from fuse.search.study_file import find_study, known_studies, read_study
+from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines, log_run
 from mmsa_cache.runs.trackers import Place
@@ -23,6 +23,7 @@ from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 
 from .search_view import watch
 from .session import Session
+from .studies import studies_database
 from .workers import training_data, worker_devices
 
 STUDIES = Path("studies")
@@ -38,8 +39,6 @@ class SearchRequest:
     """Finished trials in all."""
     workers: int | None = None
     """Worker processes; None takes one a usable core, or one a GPU."""
-    storage: str | None = None
-    """Address of a database; None is the working folder's own."""
     how: str = "best"
     """Rule of the choice, see `fuse.search.selection.select`."""
     track: Sequence[str] = ()
@@ -63,6 +62,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
             f"Train it: mmsa train --study {name}.",
         )
     check_trackers(request.track)
+    storage = studies_database(session.settings)
     devices = worker_devices(session.device, request.workers)
     pairs = study.encoder_pairs()
     place = Place(name, STUDIES / "tensorboard" / name, _described(study))
@@ -81,7 +81,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
             study,
             data,
             request.trials,
-            storage=request.storage or DATABASE,
+            storage=storage,
             how=how,
             workers=Workers(devices),
             on_change=on_change,
@@ -116,10 +116,10 @@ def _warnings(result: SearchResult) -> list[str]:
     return notes
 
 
-def list_studies(storage: str | None) -> list[Summary]:
+def list_studies(settings: Settings) -> list[Summary]:
     """Studies there is a file of, and studies in the database."""
     files = known_studies()
-    found = {summary.study: summary for summary in summaries(storage or DATABASE)}
+    found = {summary.study: summary for summary in summaries(studies_database(settings))}
     return [
         found.get(name, Summary(study=name)).model_copy(
             update={"file": str(files[name]) if name in files else None}

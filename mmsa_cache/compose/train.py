@@ -39,6 +39,7 @@ from .predictor import MODEL_FILE, kept_path
 from .report.report import PAGE, compose_page
 from .report.rivals import latest_rival
 from .session import Session
+from .studies import studies_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ def _write(
         final.figures,
         Environment.here(str(bank.labels.device)),
         [
-            snapshot(source.name, source.trial)
+            snapshot(source.name, source.trial, studies_database(session.settings))
             for source in record.studies
             if source.trial is not None
         ],

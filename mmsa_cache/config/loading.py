@@ -85,6 +85,8 @@ def load_settings(
 
 
 def _explain(item: Any, where: tuple[str, ...]) -> str:
+    if where == ("storage",):
+        return str(item["msg"])
     if item["type"] != "extra_forbidden":
         return f"{item['msg']} (received {item['input']!r})"
     if where[0] == "encoders":  # encoders.NAME, then a section as those without a name

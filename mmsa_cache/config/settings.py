@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER
@@ -53,6 +53,9 @@ class Settings(Section):
     allow_outside: bool = Field(default=False, exclude=True)
     """Whether paths that a run or a store names may lead out of the working folder; of one command,
     not kept."""
+    storage: SecretStr | None = Field(default=None, exclude=True)
+    """Address of the database of studies, which may hold a password; None: the working folder's
+    own. Not kept either."""
 
     def encoder_names(self, modality: str) -> tuple[str, ...]:
         """Names of a modality's encoders, the default one first."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mmsa_cache.disk import make_folders, remove_tree
-from mmsa_cache.paths import check_target
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.sqlite_file import check_sqlite
 
 from .directory import RUNS
 
@@ -74,7 +75,6 @@ class Mlflow:
 
     def __init__(self, place: Place) -> None:
         make_folders(RUNS)
-        check_target(RUNS / "mlflow.db")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import logging
         import warnings
@@ -91,8 +91,11 @@ class Mlflow:
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 
-        local = f"sqlite:///{(RUNS / 'mlflow.db').resolve()}"
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or local)
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        if not server:
+            check_sqlite(RUNS / "mlflow.db", write=True)
+            server = f"sqlite:///{(RUNS / 'mlflow.db').absolute()}"
+        self._client = MlflowClient(server)
         self._metric = Metric
         known = self._client.get_experiment_by_name(PROJECT)
         experiment = known.experiment_id if known else self._client.create_experiment(PROJECT)
@@ -141,17 +144,28 @@ class WeightsAndBiases:
     def __init__(self, place: Place) -> None:
         make_folders(RUNS / "wandb")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        os.environ["WANDB_DISABLE_GIT"] = "true"  # before the settings below count, it calls git
         import wandb
 
+        for file in (Path("wandb/settings"), Path(".wandb/settings")):
+            if os.path.lexists(file):
+                raise SettingsError(
+                    f"{file} would choose the server that Weights & Biases sends to, and how.",
+                    "Remove it; WANDB_BASE_URL and the other variables say the same.",
+                )
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=place.name,
-            dir=str(RUNS.resolve()),
+            dir=str(RUNS.absolute()),
             config=dict(place.parameters),
             mode=mode,
             settings=wandb.Settings(
-                silent=True, console="off", disable_git=True, disable_code=True
+                silent=True,
+                console="off",
+                disable_git=True,
+                disable_code=True,
+                use_dot_wandb=False,  # else runs/.wandb is taken where it is
             ),
         )
         self._series: set[str] = set()

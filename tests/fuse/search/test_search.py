@@ -13,7 +13,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -346,7 +345,7 @@ def test_a_server_that_restarts_and_a_killed_coordinator_lose_nothing(
     storage = address.replace("/postgres", "/restarted")
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(address_of(address), isolation_level="AUTOCOMMIT")
+    engine = sqlalchemy.create_engine(address_of(address).url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text("create database restarted"))
     engine.dispose()
@@ -361,21 +360,22 @@ def test_a_server_that_restarts_and_a_killed_coordinator_lose_nothing(
 
 def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
     run_here(tmp_path / "s.db", tmp_path, 1)
-    connection = sqlite3.connect(tmp_path / "s.db", check_same_thread=False)
-    connection.execute("begin exclusive")
-
-    def unlock() -> None:
-        time.sleep(1)
-        connection.rollback()
-        connection.close()
-
-    threading.Thread(target=unlock).start()
-    run_here(tmp_path / "s.db", tmp_path, 3)
+    lock = (  # locks of this process would not keep it out
+        "import sqlite3, sys, time; connection = sqlite3.connect(sys.argv[1]); "
+        "connection.execute('begin exclusive'); print(flush=True); time.sleep(1)"
+    )
+    command = [sys.executable, "-c", lock, str(tmp_path / "s.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        started = time.monotonic()
+        run_here(tmp_path / "s.db", tmp_path, 3)
+    assert time.monotonic() - started > 0.8
     assert states(tmp_path / "s.db") == {"COMPLETE": 3}
 
 
 def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = address_of("postgresql://me:secret@host/db").render_as_string()
+    hidden = str(address_of("postgresql://me:secret@host/db"))
     assert hidden == "postgresql+pg8000://me:***@host/db"
     for wrong in ("mysql://host/db", "sqlite://", "sqlite:///:memory:", "here"):
         with pytest.raises(SettingsError, match="--storage"):

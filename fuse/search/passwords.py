@@ -1,0 +1,44 @@
+"""Where a PostgreSQL password comes from that no command line has: as for PostgreSQL's programs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import sqlalchemy
+from pydantic import SecretStr
+
+from mmsa_cache.console import say
+from mmsa_cache.untrusted import read_plain
+
+_MAX_BYTES = 1 << 20
+_FIELDS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
+"""A field of a line; a backslash stands before a colon or a backslash of its own."""
+
+
+def known_password(url: sqlalchemy.URL) -> SecretStr | None:
+    """The password of ``PGPASSWORD``, else of ``PGPASSFILE`` or ``~/.pgpass``.
+
+    The rules are those of libpq (PostgreSQL's documentation, 'The Password File'): lines
+    ``HOST:PORT:DATABASE:USER:PASSWORD``, ``*`` stands for any value, the first line that fits
+    counts, and a file that others may read is not used.
+    """
+    if "PGPASSWORD" in os.environ:
+        return SecretStr(os.environ["PGPASSWORD"])
+    file = Path(os.environ.get("PGPASSFILE") or Path.home() / ".pgpass")
+    try:
+        text = read_plain(file, _MAX_BYTES).decode()
+        is_open = file.stat().st_mode & 0o077
+    except (OSError, ValueError):
+        return None
+    if is_open:
+        say(f"{file} is not used: others may read it. chmod 600 {file}")
+        return None
+    wanted = [url.host or "localhost", str(url.port or 5432), url.database or "", url.username]
+    for line in text.splitlines():
+        fields = [re.sub(r"\\(.)", r"\1", found) for found in _FIELDS.findall(line)[:5]]
+        fits = all(have in ("*", want) for have, want in zip(fields, wanted, strict=False))
+        if len(fields) == 5 and fits and not line.startswith("#"):
+            return SecretStr(fields[4])
+    return None
