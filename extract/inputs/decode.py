@@ -21,7 +21,7 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,6 +31,11 @@ DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
 DECODER_LIBRARIES = ("simplejpeg", "pillow")
 RESIZE = "torch-bicubic-antialias-uint8"
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MAX_SCANS = 100
+"""Of a JPEG: each is a pass over the whole picture, however few its bytes. Usual are 1 to 12."""
+_FEWER_PIXELS = {"WEBP": 2, "RLE": 16}
+"""Part of the pixels that are taken: libwebp and Pillow hold 16 bytes a pixel of a WebP in all, and
+Pillow unpacks a compressed BMP pixel by pixel."""
 
 
 @functools.cache
@@ -50,17 +55,22 @@ class PictureLimits:
     max_aspect: float = 50.0
     """Longer side by shorter side."""
 
-    def check(self, width: int, height: int, name: str) -> None:
+    def check(self, width: int, height: int, name: str, part: int = 1) -> None:
         """Refuses a picture by its size in pixels.
+
+        Args:
+            width: In pixels.
+            height: In pixels.
+            name: What to call the picture in errors.
+            part: Part of ``max_pixels`` that is taken.
 
         Raises:
             BadFileError: It is too large, too small or too narrow.
         """
         size = f"{name}: {width}×{height} pixels"
-        if width * height > self.max_pixels:
-            raise BadFileError(
-                "too many pixels", f"{size}, more than the limit of {self.max_pixels}"
-            )
+        limit = self.max_pixels // part
+        if width * height > limit:
+            raise BadFileError("too many pixels", f"{size}, more than the limit of {limit}")
         if min(width, height) < self.min_side:
             raise BadFileError("too small", f"{size}, a side is shorter than {self.min_side}")
         if max(width, height) > self.max_aspect * min(width, height):
@@ -114,9 +124,12 @@ def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
         needed: Pixels that the short side is resized to later; a JPEG is then decoded no larger
             than needed. None: always at full size.
 
+    Decoding takes up to 16 bytes of memory a pixel of the file, 1 GB for the largest picture.
+
     Raises:
-        BadFileError: Truncated, foreign, too small, too large or too narrow.
+        BadFileError: Truncated, foreign, too small, too large, too narrow, or of too many scans.
     """
+    _check_scans(data, name)
     least = 0 if needed is None else 2 * needed
     fast = _decode_plain_jpeg(data, name, least)
     if fast is not None:
@@ -124,7 +137,8 @@ def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
     try:
         with _STRICT, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            LIMITS.check(width, height, name)
+            packed = "RLE" if image.info.get("compression") in _BMP_PACKED else image.format
+            LIMITS.check(width, height, name, _FEWER_PIXELS.get(packed or "", 1))
             if least and image.format == "JPEG":
                 image.draft(None, (least, least))
             image.load()
@@ -206,6 +220,8 @@ def _changes(image: Image.Image, data: bytes) -> tuple[str, ...]:
 
 _PNG_DEPTH = 24
 """Place of the byte that holds the bits a channel."""
+_BMP_PACKED = (1, 2)
+"""Compressions of BMP: runs of 8 and of 4 bits."""
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -213,14 +229,53 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I"):  # 16 bits a pixel: a plain convert would clip it to white
-        pixels = np.asarray(image, np.float64) / 257.0
-        image = Image.fromarray(np.clip(pixels.round(), 0, 255).astype(np.uint8))
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode == "P" or _has_alpha(turned):
-        layer = turned.convert("RGBA")
-        turned = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.array(turned.convert("RGB"))  # a copy: Pillow's own memory may not be written to
+    """(height, width, 3), turned by EXIF. Converted strip by strip: a conversion of Pillow makes
+    a picture of 4 bytes a pixel, and some take several."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP):
+        strip = image.crop((0, top, width, min(top + _STRIP, height)))
+        pixels[top : top + _STRIP] = _strip_to_rgb(strip)
+    turns = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    if turns is None:
+        return pixels
+    transposed, *flipped = turns
+    turned = pixels.transpose(1, 0, 2) if transposed else pixels
+    return np.ascontiguousarray(np.flip(turned, flipped))
+
+
+_STRIP = 256
+"""Rows."""
+_TURNS: dict[int, tuple[bool, *tuple[int, ...]]] = {
+    2: (False, 1),
+    3: (False, 0, 1),
+    4: (False, 0),
+    5: (True,),
+    6: (True, 1),
+    7: (True, 0, 1),
+    8: (True, 0),
+}
+"""EXIF's orientations: whether rows and columns change places, and the axes reversed after it."""
+
+
+def _strip_to_rgb(strip: Image.Image) -> NDArray[np.uint8]:
+    if strip.mode.startswith("I"):  # 16 bits a pixel: a plain convert would clip it to white
+        grey = np.clip((np.asarray(strip, np.float64) / 257.0).round(), 0, 255).astype(np.uint8)
+        return grey[:, :, None]
+    if strip.mode == "P" or _has_alpha(strip):
+        layer = strip.convert("RGBA")
+        strip = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(strip.convert("RGB"))
+
+
+def _check_scans(data: bytes, name: str) -> None:
+    """Refuses a JPEG of very many scans. Inside of a scan the bytes of its marker cannot stand."""
+    if data.startswith(b"\xff\xd8"):
+        scans = data.count(b"\xff\xda")
+        if scans > MAX_SCANS:
+            raise BadFileError(
+                "too many scans", f"{name}: {scans} scans, more than the limit of {MAX_SCANS}"
+            )
 
 
 def needed_side(size: int, crop: float | None) -> int:
