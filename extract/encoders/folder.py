@@ -7,6 +7,7 @@ that was read here, tensors of safetensors files, and tokenizer files by known n
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,16 +32,27 @@ _MAX_JSON = 32 << 20
 _MAX_TOKENIZER = 256 << 20
 """Bytes of a tokenizer's file; those of the largest vocabularies have some 35 MB."""
 _MAX_NUMBER = 1 << 22
-"""Of a configuration; the largest vocabularies have a million words."""
+"""Of a configuration, rotary bases excepted; the largest vocabularies have a million words."""
 
-TEXT_TYPES = frozenset(
+_TEXT = (
     "albert bert big_bird camembert convbert data2vec-text deberta deberta-v2 distilbert electra "
     "ernie esm eurobert flaubert fnet gpt2 gpt_neox jina_embeddings_v3 llama longformer luke "
     "megatron-bert mobilebert modernbert mpnet nomic_bert nystromformer opt phi qwen2 qwen3 "
     "rembert roberta roberta-prelayernorm roformer splinter squeezebert xlm xlm-roberta "
-    "xlm-roberta-xl xmod".split()
+    "xlm-roberta-xl xmod"
 )
-JOINT_TYPES = frozenset("altclip chinese_clip clip clipseg metaclip_2 siglip".split())
+TEXT_TYPES = frozenset(_TEXT.split())
+JOINT_TYPES = frozenset(("altclip", "chinese_clip", "clip", "clipseg", "metaclip_2", "siglip"))
+_FOREIGN = frozenset(
+    (
+        "auto_map",
+        "quantization_config",
+        "fusion_config",
+        "distributed_config",
+        "transformers_weights",
+    )
+)
+"""Of a configuration: code, and what changes how transformers builds and loads."""
 _SIDES = frozenset(f"{name}_{side}_model" for name in JOINT_TYPES for side in ("text", "vision"))
 """What the halves of joint models call themselves."""
 
@@ -145,16 +157,19 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"its model_type is {str(kind)[:80]!r}; supported are "
             f"{', '.join(sorted(TEXT_TYPES | JOINT_TYPES))}"
         )
+    _check_class(config)
     for place, name, value in _items(config):
         if name == "model_type" and place and value not in _SIDES | TEXT_TYPES:
             raise ValueError(f"its {place} asks for a {str(value)[:80]!r}")
-        if name in ("auto_map", "quantization_config") and value:
+        if name in _FOREIGN and value:
             raise ValueError(f"it asks for {name}, which is not supported")
         if "_implementation" in f"{place}.{name}" and value not in (None, "eager", "sdpa"):
             if not isinstance(value, dict):
                 raise ValueError(f"it asks for the foreign kernel {str(value)[:80]}")
-        elif isinstance(value, int | float) and not abs(value) <= _MAX_NUMBER:
-            raise ValueError(f"its {name} is {value}, more than {_MAX_NUMBER}")
+        elif isinstance(value, int) and abs(value) > _MAX_NUMBER and "theta" not in name:
+            raise ValueError(f"its {name} is {str(value)[:80]}, more than {_MAX_NUMBER}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"its {name} is {value}")
     return config
 
 
@@ -167,10 +182,12 @@ def _items(config: Any, place: str = "") -> Iterator[tuple[str, str, Any]]:
             yield from _items(value, name)
 
 
-_TOKENIZER_VALUES = frozenset(
+_SETTINGS_KEPT = (
     "additional_special_tokens added_tokens_decoder errors extra_special_tokens model_input_names "
-    "model_max_length never_split padding_side truncation_side tokenizer_class vocab_type".split()
+    "model_max_length never_split padding_side truncation_side tokenizer_class vocab_type "
+    "fast_tokenizer_files"
 )
+_KEPT = frozenset(_SETTINGS_KEPT.split())
 
 
 def tokenizer_settings(folder: Path, name: str) -> dict[str, Any] | None:
@@ -195,21 +212,18 @@ def tokenizer_settings(folder: Path, name: str) -> dict[str, Any] | None:
     versions = found.get("fast_tokenizer_files") or []
     if any(not re.fullmatch(r"tokenizer[\w.-]*\.json", str(version)) for version in versions):
         raise ValueError(f"{name} names files outside the folder: {str(versions)[:80]}")
-    kind = str(found.get("tokenizer_class") or "").removesuffix("Fast")
-    if kind and kind not in _TOKENIZERS:
-        raise ValueError(f"its tokenizer_class is {kind[:80]!r}, which is not supported")
+    _check_class(found)
     return {
         key: value
         for key, value in found.items()
-        if key in _TOKENIZER_VALUES
+        if key in _KEPT
         or key.endswith("_token")
-        or key == "fast_tokenizer_files"
         or value is None
         or isinstance(value, bool | int | float)
     }
 
 
-_TOKENIZERS = frozenset(
+_CLASSES = (
     "AlbertTokenizer BarthezTokenizer BertTokenizer BertweetTokenizer BigBirdTokenizer "
     "CLIPTokenizer CamembertTokenizer CodeGenTokenizer ConvBertTokenizer DebertaTokenizer "
     "DebertaV2Tokenizer DistilBertTokenizer ElectraTokenizer EsmTokenizer FNetTokenizer "
@@ -217,8 +231,15 @@ _TOKENIZERS = frozenset(
     "LlamaTokenizer LongformerTokenizer LukeTokenizer MPNetTokenizer MobileBertTokenizer "
     "NystromformerTokenizer PhobertTokenizer PreTrainedTokenizer Qwen2Tokenizer RemBertTokenizer "
     "RetriBertTokenizer RoFormerTokenizer RobertaTokenizer SiglipTokenizer SplinterTokenizer "
-    "SqueezeBertTokenizer TokenizersBackend XLMRobertaTokenizer XLMTokenizer".split()
+    "SqueezeBertTokenizer TokenizersBackend XLMRobertaTokenizer XLMTokenizer"
 )
+_TOKENIZERS = frozenset(_CLASSES.split())
+
+
+def _check_class(settings: dict[str, Any]) -> None:
+    kind = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
+    if kind and kind not in _TOKENIZERS:
+        raise ValueError(f"its tokenizer_class is {kind[:80]!r}, which is not supported")
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
+from .budget import MAX_NUMBER, check_side
 from .compat import prepare_torchvision
 from .compute import encoded, precision, to_device
 from .joint import JointImageTower, input_settings
@@ -26,14 +28,12 @@ from .timm_tower import TimmTower
 from .transformer import load_model, resolve_folder
 from .weights import timm_file, weights_sha256
 
-_FOREIGN_ARGUMENTS = {
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "checkpoint_path",
-    "cache_dir",
-}
-"""Arguments of ``timm.create_model`` that name files or addresses to load, pickled ones too."""
+_FOREIGN_ARGUMENTS = re.compile(
+    r"(pretrained|checkpoint|features?_|cache_|model_cfg|kwargs_filter|pruned|device|dtype"
+    r"|scriptable|exportable|no_jit)"
+)
+"""How arguments of ``timm.create_model`` begin that name files or addresses to load, pickled ones
+too, or that make something else of the model than an encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +125,11 @@ def resolve_image(
     Raises:
         ModelError: Unknown model, weights that cannot be found, or arguments that name others.
     """
-    foreign = sorted(kwargs.keys() & _FOREIGN_ARGUMENTS)
-    if foreign:
-        raise ModelError(
-            f"[image] kwargs may not hold {', '.join(foreign)}.",
-            "Weights come from [image] weights alone, which takes safetensors.",
-        )
+    _check_arguments(kwargs)
     prepare_torchvision()
     import timm
 
-    if not timm.is_model(model.split(".")[0]):
+    if not re.fullmatch(r"\w+(\.\w+)?", model) or not timm.is_model(model.split(".")[0]):
         near = ", ".join(timm.list_models(f"*{model.split('.')[0][:8]}*")[:6]) or "none"
         raise ModelError(f"timm has no image model {model!r}.", f"Names that look alike: {near}.")
     own = timm.models.get_pretrained_cfg(model)
@@ -157,7 +152,7 @@ def resolve_image(
         kwargs=kwargs,
         file=file,
         random_seed=seed if weights == "random" else None,
-        size=size or int(own.get("input_size", (3, 224, 224))[-1]),
+        size=check_side(size or int(own.get("input_size", (3, 224, 224))[-1]), model),
         crop=float(own.get("crop_pct") or 0.875) if fit == "crop" else None,
         mean=tuple(mean or own.get("mean") or (0.485, 0.456, 0.406)),
         std=tuple(std or own.get("std") or (0.229, 0.224, 0.225)),
@@ -165,6 +160,26 @@ def resolve_image(
         options=options,
         source={"encoder": model, "kwargs": kwargs, "weights": source},
     )
+
+
+def _check_arguments(kwargs: Fields) -> None:
+    """Lets arguments of timm through that are sizes and choices.
+
+    Raises:
+        ModelError: Others are among them.
+    """
+    for name, value in sorted(kwargs.items()):
+        values = value if isinstance(value, list) else [value]
+        if _FOREIGN_ARGUMENTS.match(name) or any(isinstance(item, dict) for item in values):
+            raise ModelError(
+                f"[image] kwargs may not hold {name}.",
+                "Weights come from [image] weights alone, which takes safetensors.",
+            )
+        if any(isinstance(item, int | float) and not abs(item) <= MAX_NUMBER for item in values):
+            raise ModelError(
+                f"[image] kwargs: {name} is {str(value)[:80]}, more than {MAX_NUMBER}.",
+                "Give the sizes of a model that there is.",
+            )
 
 
 def resolve_joint_image(
@@ -234,7 +249,7 @@ class ImageEncoder:
                 load_model(spec.folder, spec.random_seed), spec.name
             )
         else:
-            self.tower = TimmTower(spec.name, spec.kwargs, spec.file, spec.random_seed)
+            self.tower = TimmTower(spec.name, spec.kwargs, spec.file, spec.size, spec.random_seed)
         self.tower.to(device)
         self.pools: tuple[str, ...] = ()
         try:

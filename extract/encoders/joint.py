@@ -7,7 +7,6 @@ parts that these methods use, and checked against them when the model is loaded.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,11 @@ from torch import Tensor
 
 from mmsa_cache.errors import ModelError
 
-from .compat import prepare_torchvision
+from .budget import check_side
+from .folder import CONFIG, read_json
 from .layers import read_states
 from .protocol import ImageOutput, TextOutput
+from .transformer import load_config
 
 # CLIP's own values, which most of its kin share: openai/clip, preprocessor_config.json.
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -55,12 +56,8 @@ def text_side(folder: Path) -> TextSide:
     Raises:
         ModelError: Its configuration is not a joint model's.
     """
-    prepare_torchvision()
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        side = config.text_config  # a file may leave out what is the family's default
+        side = load_config(folder).text_config  # a file may leave out what is its family's default
         return TextSide(int(side.max_position_embeddings), int(side.num_hidden_layers))
     except Exception as error:  # transformers raises many kinds for a bad folder
         raise ModelError(
@@ -78,6 +75,10 @@ def _check_shared(mine: Tensor | None, theirs: Tensor, name: str) -> None:
         )
 
 
+_MOST_PADDED = 4096
+"""Tokens; 64 are usual."""
+
+
 class JointTextTower:
     """The text side.
 
@@ -92,11 +93,17 @@ class JointTextTower:
         self._name = name
         self._model = model
         self._projection = getattr(model, "text_projection", None)
-        self.limit: int | None = int(config.max_position_embeddings)
+        limit = int(config.max_position_embeddings)
+        self.limit: int | None = limit
         # SigLIP reads 64 positions whatever the text, without a mask, and pools the last of them.
         self.full_length = model.config.model_type.startswith("siglip")
+        if self.full_length and limit > _MOST_PADDED:
+            raise ModelError(
+                f"{name} pads every text to {limit} tokens, more than {_MOST_PADDED}.",
+                "Check max_position_embeddings in its config.json.",
+            )
         model.vision_model = None
-        length = self.limit if self.full_length else 4
+        length = limit if self.full_length else 4
         ids = torch.ones(1, length, dtype=torch.int64)
         with torch.inference_mode():
             mine = self(ids, ids.bool(), "last").shared
@@ -127,6 +134,9 @@ class JointTextTower:
         return self._model.to(device)
 
 
+_PREPROCESSOR = "preprocessor_config.json"
+
+
 class InputSettings(NamedTuple):
     """How pictures are brought to a model's square input."""
 
@@ -143,20 +153,28 @@ def input_settings(folder: Path) -> InputSettings:
 
     Args:
         folder: The model's files.
+
+    Raises:
+        ModelError: The file is unreadable, or its values are none for pictures.
     """
-    path = folder / "preprocessor_config.json"
-    found = json.loads(path.read_bytes()) if path.is_file() else {}
-    config = json.loads((folder / "config.json").read_bytes())
-    own = (config.get("vision_config") or {}).get("image_size", 224)
-    size = found.get("crop_size") if found.get("do_center_crop") else found.get("size")
-    if isinstance(size, dict):
-        size = size.get("height") or size.get("shortest_edge")
-    return InputSettings(
-        int(size or own),
-        1.0 if found.get("do_center_crop", not path.is_file()) else None,
-        tuple(found.get("image_mean") or _CLIP_MEAN),
-        tuple(found.get("image_std") or _CLIP_STD),
-    )
+    found = read_json(folder, _PREPROCESSOR)
+    try:
+        own = (read_json(folder, CONFIG).get("vision_config") or {}).get("image_size", 224)
+        size = found.get("crop_size") if found.get("do_center_crop") else found.get("size")
+        if isinstance(size, dict):
+            size = size.get("height") or size.get("shortest_edge")
+        mean, std = (
+            tuple(map(float, found.get(name) or default))
+            for name, default in (("image_mean", _CLIP_MEAN), ("image_std", _CLIP_STD))
+        )
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)):
+            raise ValueError("image_mean and image_std are not three numbers each")
+        crop = 1.0 if found.get("do_center_crop", not found) else None
+        return InputSettings(check_side(int(size or own), str(folder)), crop, mean, std)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelError(
+            f"{folder / _PREPROCESSOR} cannot be read: {error}", "Give a Hugging Face model folder."
+        ) from error
 
 
 class JointImageTower:

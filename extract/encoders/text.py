@@ -16,6 +16,7 @@ from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .compute import encoded, precision, to_device
+from .folder import TOKENIZER_FILES
 from .joint import JointTextTower, text_side
 from .layers import mean_pools, quarter_layers, read_states
 from .options import Options
@@ -23,16 +24,6 @@ from .protocol import Encoded, Size, TextOutput, TextTower
 from .tokenizer import load_tokenizer
 from .transformer import depth_of, load_model, resolve_folder
 from .weights import files_sha256
-
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "vocab*",
-    "merges*",
-    "bpe.codes",
-    "special_tokens*",
-    "added_tokens*",
-    "*.model",
-)
 
 
 @dataclass(frozen=True, slots=True)

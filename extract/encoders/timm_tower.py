@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mmsa_cache.errors import ModelError
 from mmsa_cache.store.fingerprint import Fields
 
+from .budget import MAX_RANDOM, MAX_TENSOR, Budget
 from .compat import prepare_torchvision
 from .layers import check_layer, pick_states
 from .protocol import ImageOutput
@@ -27,25 +29,20 @@ class TimmTower:
         name: timm name.
         kwargs: Further arguments of ``timm.create_model``.
         file: safetensors weights, or None for random ones.
+        side: Of its square input in pixels.
         random_seed: Seed of random weights.
 
     Raises:
-        ModelError: timm cannot build it.
+        ModelError: timm cannot build it, it takes too much memory, or the weights are not its own.
     """
 
     def __init__(
-        self, name: str, kwargs: Fields, file: Path | None, random_seed: int | None
+        self, name: str, kwargs: Fields, file: Path | None, side: int, random_seed: int | None
     ) -> None:
-        prepare_torchvision()
-        import timm
-
-        arguments: dict[str, Any] = {"num_classes": 0, **kwargs}
-        if file is not None:
-            arguments |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
         try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(random_seed or 0)
-                model = timm.create_model(name, **arguments)
+            model = _build(name, {"num_classes": 0, **kwargs}, file, side, random_seed or 0)
+        except ModelError:
+            raise
         except Exception as error:  # timm raises many kinds for wrong kwargs or weights
             raise ModelError(
                 f"The image model {name} cannot be built: {error}",
@@ -118,6 +115,42 @@ class TimmTower:
 
     def to(self, device: torch.device) -> object:
         return self._model.to(device)
+
+
+def _build(name: str, arguments: Fields, file: Path | None, side: int, seed: int) -> Any:
+    """Builds a timm model, first without memory to learn its size and its weights' names.
+
+    Raises:
+        ModelError: It takes too much memory, or pictures of another size.
+        Exception: timm cannot build it, or the weights are not its own.
+    """
+    prepare_torchvision()
+    import timm
+
+    state = {} if file is None else load_file(file)
+    paid = 8 * sum(tensor.numel() for tensor in state.values()) + (64 << 20)
+    limit = MAX_RANDOM if file is None else paid
+    with Budget(name, limit, limit), torch.device("meta"):
+        shape = timm.create_model(name, **arguments).eval()
+    try:
+        with Budget(name, MAX_TENSOR), torch.inference_mode():
+            shape.forward_features(torch.zeros(1, 3, side, side, device="meta"))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{name} does not take pictures of {side}×{side}: {error}",
+            "Set size in [image] (and img_size in kwargs) to what the model takes.",
+        ) from error
+    if file is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return timm.create_model(name, **arguments)
+    own = shape.state_dict().keys()
+    if own <= state.keys():  # a classifier is not needed, and timm takes no more than it has
+        state = {key: state[key] for key in own}
+    overlay = {"state_dict": state, "num_classes": arguments["num_classes"], "source": ""}
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    del model.pretrained_cfg["state_dict"]
+    return model
 
 
 def _pick(states: dict[int, Tensor], layer: str | int, name: str) -> Tensor:

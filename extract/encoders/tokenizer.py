@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmsa_cache.disk import scratch, write_new
 from mmsa_cache.errors import ModelError
 
-from .compat import prepare_torchvision
+from .folder import tokenizer_files, tokenizer_settings
 from .joint import text_side
-from .transformer import NO_CODE
+from .transformer import load_config
 from .weights import text_folder
+
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Loads a model's tokenizer.
+    """Loads a model's tokenizer, from a folder that holds its known files alone.
 
     Raises:
-        ModelError: transformers cannot load it.
+        ModelError: It is not supported, or transformers cannot load it.
     """
-    prepare_torchvision()
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        config = load_config(folder)
+        from transformers import AutoTokenizer
+
+        with scratch() as own:
+            for path in tokenizer_files(folder):
+                if path.name not in _SETTINGS:
+                    (own / path.name).symlink_to(path.resolve())
+            for name in _SETTINGS:
+                settings = tokenizer_settings(folder, name)
+                if settings is not None:
+                    write_new(own / name, json.dumps(settings).encode())
+            return AutoTokenizer.from_pretrained(
+                own, config=config, local_files_only=True, trust_remote_code=False
+            )
+    except ModelError:
+        raise
     except Exception as error:  # transformers raises many kinds for a bad folder
         raise ModelError(
             f"The tokenizer in {folder} cannot be loaded: {error}",

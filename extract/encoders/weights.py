@@ -12,6 +12,8 @@ from pathlib import Path
 from mmsa_cache.errors import ModelError
 from mmsa_cache.hashing import file_sha256
 
+from .folder import files_of
+
 MINILM = "all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 OFFLINE = "HF_HUB_OFFLINE"
@@ -137,6 +139,6 @@ def _sha256(path: Path, *touched: int) -> str:
 def files_sha256(folder: Path, patterns: tuple[str, ...]) -> str:
     """sha256 over the names and bytes of the files that match, sorted by name (hex)."""
     total = hashlib.sha256()
-    for path in sorted({p for pattern in patterns for p in folder.glob(pattern)}):
+    for path in files_of(folder, patterns):
         total.update(f"{path.name}:{weights_sha256(path)}\n".encode())
     return total.hexdigest()

@@ -239,21 +239,21 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     turns = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if turns is None:
         return pixels
-    transposed, *flipped = turns
+    transposed, reversed_axes = turns
     turned = pixels.transpose(1, 0, 2) if transposed else pixels
-    return np.ascontiguousarray(np.flip(turned, flipped))
+    return np.ascontiguousarray(np.flip(turned, reversed_axes))
 
 
 _STRIP = 256
 """Rows."""
-_TURNS: dict[int, tuple[bool, *tuple[int, ...]]] = {
-    2: (False, 1),
-    3: (False, 0, 1),
-    4: (False, 0),
-    5: (True,),
-    6: (True, 1),
-    7: (True, 0, 1),
-    8: (True, 0),
+_TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
+    2: (False, (1,)),
+    3: (False, (0, 1)),
+    4: (False, (0,)),
+    5: (True, ()),
+    6: (True, (1,)),
+    7: (True, (0, 1)),
+    8: (True, (0,)),
 }
 """EXIF's orientations: whether rows and columns change places, and the axes reversed after it."""
 
