@@ -303,10 +303,10 @@ def test_sides_of_pictures_are_bounded() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    (
+    [
         *("checkpoint_path", "pretrained_cfg", "pretrained_strict", "cache_dir", "features_only"),
         *("feature_cfg", "model_cfg", "kwargs_filter", "scriptable", "nested"),
-    ),
+    ],
 )
 def test_image_arguments_are_sizes_and_choices(name: str) -> None:
     with pytest.raises(ModelError, match=f"kwargs may not hold {name}"):
