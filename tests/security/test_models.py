@@ -276,7 +276,6 @@ def test_the_number_of_layers_is_bounded(folder: Path) -> None:
     ("model", "kwargs"),
     [
         (VIT, {"embed_dim": 60_000, "num_heads": 2}),
-        (VIT, {"depth": 1 << 16, "embed_dim": 3}),
         (VIT, {"img_size": 32, "patch_size": 1, "embed_dim": 1 << 16, "depth": 1, "num_heads": 1}),
         ("convnext_tiny", {"dims": [60_000] * 4}),
         ("resnet18", {"base_width": 64, "stem_width": 60_000, "stem_type": "deep"}),

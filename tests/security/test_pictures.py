@@ -1,0 +1,142 @@
+"""Pictures of somebody hostile: few bytes that would take much memory or time."""
+
+from __future__ import annotations
+
+import io
+import resource
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from extract.inputs.decode import LIMITS, MAX_SCANS, Picture, read_picture
+from mmsa_cache.errors import BadFileError
+
+SIDE = 3000
+MOST = 12
+"""Bytes a pixel that decoding may take, the 3 of its result included."""
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png(side: int, bits: int, colour: int, pixel: bytes) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    packer = zlib.compressobj(1)
+    rows = b"".join(packer.compress(b"\0" + pixel * side) for _ in range(side)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+_PROGRAM = """
+import resource, sys
+from extract.inputs.decode import read_picture
+data = sys.stdin.buffer.read().split(b"END OF FILE")
+read_picture(data[0], "small")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for large in data[1:]:
+    read_picture(large, "large")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_large_picture_takes_little_memory() -> None:
+    """Before, greys of 16 bits took 25 bytes a pixel, and alpha 21."""
+    pictures = [
+        png(64, 8, 4, b"\x12\x34"),
+        png(SIDE, 16, 0, b"\x12\x34"),
+        png(SIDE, 8, 4, b"\x12\x34"),
+    ]
+    command = [sys.executable, "-c", _PROGRAM]
+    content = b"END OF FILE".join(pictures)
+    done = subprocess.run(command, input=content, capture_output=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < MOST * SIDE * SIDE
+
+
+def jpeg_of_scans(count: int, **options: object) -> bytes:
+    """A progressive JPEG whose last scan is there again and again."""
+    data = encoded(Image.new("RGB", (64, 64), "red"), "JPEG", progressive=True, **options)
+    last = data.rindex(b"\xff\xda")
+    whole = data.count(b"\xff\xda")
+    return data[:-2] + data[last:-2] * (count - whole) + data[-2:]
+
+
+@pytest.mark.parametrize("turn", [None, 3])
+def test_a_jpeg_of_very_many_scans_is_refused(turn: int | None) -> None:
+    """Of 341 kB and 1,000 scans, one took 44 s. The turned one goes through Pillow."""
+    exif = Image.Exif()
+    if turn is not None:
+        exif[0x0112] = turn
+    assert len(read_picture(jpeg_of_scans(MAX_SCANS, exif=exif), "usual").changes) == bool(turn)
+    with pytest.raises(BadFileError, match="much: 101 scans, more than the limit of 100") as caught:
+        read_picture(jpeg_of_scans(MAX_SCANS + 1, exif=exif), "much")
+    assert caught.value.reason == "too many scans"
+
+
+def test_formats_that_take_more_have_fewer_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    side = int((LIMITS.max_pixels // 2) ** 0.5) + 1
+    webp = encoded(Image.new("RGB", (side, side)), "WEBP", quality=1, method=0)
+    with pytest.raises(BadFileError, match="more than the limit of 32000000"):
+        read_picture(webp, "webp")
+    # A compressed BMP: its rows end at once, and Pillow would fill them pixel by pixel.
+    side = 4000
+    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 0, 0, 0, 2, 0)
+    palette = b"\0\0\0\0\xff\xff\xff\0"
+    body = b"\0\0" * side + b"\0\1"
+    start = 14 + len(head) + len(palette)
+    packed = b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head + palette + body
+    with pytest.raises(BadFileError, match="more than the limit of 4000000"):
+        read_picture(packed, "bmp")
+
+
+def test_text_and_profiles_in_a_picture_do_not_explode() -> None:
+    bomb = zlib.compress(bytes(70 << 20), 9)
+    plain = encoded(Image.new("RGB", (64, 64)), "PNG")
+    for name, data in ((b"zTXt", b"a\0\0" + bomb), (b"iCCP", b"a\0\0" + bomb)):
+        chunk = struct.pack(">I", len(data)) + name + data
+        chunk += struct.pack(">I", zlib.crc32(name + data))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        _read_or_refuse(plain[:33] + chunk + plain[33:])
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+def test_of_an_animation_the_first_frame_is_read() -> None:
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
+    for kind in ("PNG", "WEBP"):
+        options = {"save_all": True, "append_images": frames[1:], "lossless": True}
+        found = read_picture(encoded(frames[0], kind, **options), kind)
+        assert (found.pixels == (255, 0, 0)).all()
+        assert found.changes == ("several frames",)
+
+
+def _read_or_refuse(data: bytes) -> Picture | None:
+    try:
+        return read_picture(data, "odd")
+    except BadFileError:
+        return None
+
+
+@pytest.mark.parametrize("turn", range(10))
+def test_strips_give_what_the_whole_picture_gives(turn: int) -> None:
+    pixels = np.random.default_rng(turn).integers(0, 255, (600, 37, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = encoded(Image.fromarray(pixels), "PNG", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        whole = ImageOps.exif_transpose(image)
+        white = Image.new("RGBA", whole.size, "white")
+        expected = np.asarray(Image.alpha_composite(white, whole).convert("RGB"))
+    np.testing.assert_array_equal(read_picture(data, "turned").pixels, expected)
