@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from mmsa_cache.errors import ModelError
@@ -18,6 +19,11 @@ MINILM = "all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 OFFLINE = "HF_HUB_OFFLINE"
 """Environment variable under which nothing is downloaded."""
+_offline = ContextVar("offline", default=False)
+_NOT_HERE = (
+    "it is not on this machine, and nothing is fetched here (mmsa extract, mmsa export --online "
+    "and load_model(…, online=True) fetch, unless HF_HUB_OFFLINE is set)"
+)
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -49,7 +55,7 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
         try:
             found = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local))
         except Exception as error:  # the hub client raises many kinds: network, name, access
-            failure = error
+            failure = FileNotFoundError(_NOT_HERE) if local else error
             continue
         if (found / "config.json").is_file() and (not weights or any(found.glob("*.safetensors"))):
             return found, f"hub:{model}@{found.name}"
@@ -64,20 +70,16 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
     """Nothing is downloaded meanwhile."""
-    before = os.environ.get(OFFLINE)
-    os.environ[OFFLINE] = "1"
+    token = _offline.set(True)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[OFFLINE]
-        else:
-            os.environ[OFFLINE] = before
+        _offline.reset(token)
 
 
 def _tries(download: bool = True) -> tuple[bool, ...]:
     """Whether to look on this machine only, try by try."""
-    offline = os.environ.get(OFFLINE, "0") not in ("", "0")
+    offline = _offline.get() or os.environ.get(OFFLINE, "0") not in ("", "0")
     return (True, False) if download and not offline else (True,)
 
 
@@ -119,7 +121,7 @@ def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
         try:
             found = Path(hf_hub_download(hub_id, "model.safetensors", local_files_only=local))
         except Exception as error:  # the hub client raises many kinds: network, name, access
-            failure = error
+            failure = FileNotFoundError(_NOT_HERE) if local else error
         else:
             return found, f"hub:{hub_id}@{found.parent.name}"
     raise ModelError(f"The weights of {model!r} are not available: {failure}", hint) from failure

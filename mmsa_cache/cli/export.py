@@ -23,12 +23,16 @@ def export(
         str, typer.Option("--format", help="safetensors, or onnx: a checked graph besides.")
     ] = "safetensors",
     force: Annotated[bool, typer.Option("--force", help="Replace an export there.")] = False,
+    online: Annotated[
+        bool,
+        typer.Option("--online", help="Fetch encoders by their hub names, to check them."),
+    ] = False,
 ) -> None:
     """Write a run as a folder with a model card that predicts anywhere."""
     from mmsa_cache.compose.export.export import ExportRequest
     from mmsa_cache.compose.export.export import export as export_run
 
-    written = export_run(ExportRequest(run, to, form, force, call.allows_outside))
+    written = export_run(ExportRequest(run, to, form, force, call.allows_outside, online))
     if call.printed(written):
         return
     rows = [{"file": name, "size": decimal(size)} for name, size in written.files.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -20,7 +21,12 @@ from .outside import PATHS, Reach
 
 
 def resolve_encoder(
-    settings: Settings, modality: str, compute: str = "float32", reach: Reach | None = None
+    settings: Settings,
+    modality: str,
+    compute: str = "float32",
+    reach: Reach | None = None,
+    *,
+    online: bool = False,
 ) -> TextSpec | ImageSpec:
     """The encoder of one modality, resolved to local files but not loaded.
 
@@ -29,6 +35,7 @@ def resolve_encoder(
         modality: ``text`` or ``image``.
         compute: Precision of the forward pass.
         reach: Where the paths may lead that the settings hold; default: they are the user's own.
+        online: Whether what is not on this machine may be fetched by its hub name.
 
     Raises:
         ModelError: It is not found, or may not be used.
@@ -36,9 +43,9 @@ def resolve_encoder(
     if reach is not None:
         for path, what in _paths(settings, modality):
             reach.require(path, what)
-    if modality == "text":
-        return _resolve_text(settings, compute)
-    return _resolve_image(settings, compute)
+    resolve = _resolve_text if modality == "text" else _resolve_image
+    with contextlib.nullcontext() if online else offline():
+        return resolve(settings, compute)
 
 
 def library_versions() -> dict[str, str]:
@@ -65,11 +72,10 @@ def resolve_at_hand(settings: Settings, modality: str, reach: Reach) -> TextSpec
     """
     if not all(reach.takes(path, what) for path, what in _paths(settings, modality)):
         return None
-    with offline():
-        try:
-            return resolve_encoder(settings, modality)
-        except ModelError:
-            return None
+    try:
+        return resolve_encoder(settings, modality)
+    except ModelError:
+        return None
 
 
 def refuse_imported(encoder: EncoderIdentity | None) -> None:

@@ -24,8 +24,7 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.names import SPLITS
 from mmsa_cache.runs.folder import RunFolder
 
-from .predict import load_offline
-from .predictor import Predictor
+from .predictor import Predictor, load_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def evaluate(
     run = RunFolder.find(name)
     classes = run.record.classes
     rows = _labelled(labels, classes)
-    model = load_offline(name, device, allow_outside=allow_outside)
+    model = load_model(name, device=device, allow_outside=allow_outside)
     posts, found = _predicted(model, {row.guid for row in rows})
     rows = _judged(rows, found, labels, model.session.settings)
     truth = np.array([row.label for row in rows], np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from mmsa_cache.console import say
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.shown import csv_text
 
-from .predictor import Predictor, load_model
+from .predictor import load_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +72,14 @@ def predict(request: PredictRequest) -> PredictedRows:
         raise SettingsError(
             "Give either a split or one post to predict.", "--split test, or --text … --image …."
         )
-    model = load_offline(
-        request.run, request.device, request.data, allow_outside=request.allow_outside
+    model = load_model(
+        request.run,
+        device=request.device,
+        data=request.data,
+        allow_outside=request.allow_outside,
     )
     if request.split is not None:
         return PredictedRows(model.classes, model.predict_split(request.split))
     if (text is None or image is None) and not model.knows_halves:
         say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
     return PredictedRows(model.classes, [("pair", model.predict_pair(text, image))])
-
-
-def load_offline(
-    run: str, device: str | None, data: Path | None = None, *, allow_outside: bool = False
-) -> Predictor:
-    """`load_model`; from here on this process downloads nothing."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is imported, and by us
-    return load_model(run, device=device, data=data, allow_outside=allow_outside)

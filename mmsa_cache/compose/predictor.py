@@ -36,6 +36,7 @@ def load_model(
     device: str | None = None,
     data: str | Path | None = None,
     allow_outside: bool = False,
+    online: bool = False,
 ) -> Predictor:
     """Loads a trained model: ``load_model("runs/NAME").predict("what a day", "picture.jpg")``.
 
@@ -45,6 +46,8 @@ def load_model(
         data: Folder of the pairs that `Predictor.predict_split` reads; default: the run's.
         allow_outside: Whether folders that the run names are used wherever they are; else they must
             lie in the working folder or in the run's own, or be those of ``mmsa.toml``.
+        online: Whether encoders that are not on this machine may be fetched by the hub names that
+            the run has for them; else no socket is opened.
 
     Raises:
         ModelError: There is no such model, or its files are not those of one.
@@ -68,7 +71,8 @@ def load_model(
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     except (OSError, SafetensorError) as error:
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
-    return Predictor(ensemble, record, settings, reach)
+    session = Session(settings, trained_on=record.encoders, reach=reach, online=online)
+    return Predictor(ensemble, record, session)
 
 
 def settings_of(
@@ -139,16 +143,13 @@ class Predictor:
     Args:
         ensemble: The trained members and their calibration.
         record: How the model was made.
-        settings: Those that the features were made under, with the paths and device of now.
-        reach: Where those paths may lead.
+        session: Of the settings that the features were made under, with paths and device of now.
     """
 
-    def __init__(
-        self, ensemble: Ensemble, record: RunRecord, settings: Settings, reach: Reach
-    ) -> None:
+    def __init__(self, ensemble: Ensemble, record: RunRecord, session: Session) -> None:
         self.ensemble = ensemble
         self.record = record
-        self.session = Session(settings, trained_on=record.encoders, reach=reach)
+        self.session = session
         for member in ensemble.members:
             member.to(self.session.device)
 

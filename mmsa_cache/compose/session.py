@@ -48,6 +48,7 @@ class Session:
         trained_on: The encoders that a model was trained on: others are refused. The data may have
             changed since then.
         reach: Where paths of a run's settings may lead; default: the settings are the user's own.
+        online: Whether encoders that are not on this machine may be fetched by their hub names.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Session:
         samples: Mapping[str, Sequence[Sample]] | None = None,
         trained_on: Identities | None = None,
         reach: Reach | None = None,
+        online: bool = False,
     ) -> None:
+        self.online = online
         self.store = Store(settings.cache.dir)
         self.reach = reach or Reach(settings, self.store.root)
         self._strict = trained_on is None
@@ -167,7 +170,7 @@ class Session:
             stored = self._in_store(self._split, modality, name) if self._strict else None
             refuse_imported(stored.identity if stored is not None else trained_on)
             own = self._settings_of(modality, name)
-            spec = resolve_encoder(own, modality, compute_here(own), self.reach)
+            spec = resolve_encoder(own, modality, compute_here(own), self.reach, online=self.online)
             changed = spec.identity.changes_since(trained_on) if trained_on is not None else []
             if changed:
                 raise ModelError(

@@ -50,7 +50,8 @@ def wanted_features(
             own = _settings_of(settings, store, modality, name, rows)
             if own is None:
                 continue
-            there[modality] = own, resolve_encoder(own, modality, compute_here(own), reach)
+            spec = resolve_encoder(own, modality, compute_here(own), reach, online=True)
+            there[modality] = own, spec
         own, spec = there[modality]
         asked = StoredEncoder.of(
             spec.identity, (name,), told_of_encoder(own, modality), library_versions()

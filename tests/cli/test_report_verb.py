@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
 from fuse.figures.metrics import probability_score
+from mmsa_cache import load_model
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose.predict import load_offline
 from mmsa_cache.compose.predictor import Predictor
 from mmsa_cache.compose.report.attended import explainer
 from mmsa_cache.compose.report.rivals import command_for, is_rival, other_differences
@@ -189,7 +189,7 @@ def test_learned_rows_of_every_kind_of_outer_split() -> None:
 
 
 def loaded(name: str) -> tuple[Predictor, FeatureBank]:
-    model = load_offline(name, None)
+    model = load_model(name)
     return model, model.session.bank("train")
 
 

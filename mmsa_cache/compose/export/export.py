@@ -51,6 +51,8 @@ class ExportRequest:
     """Replace an existing export."""
     allow_outside: bool = False
     """Whether encoders that the run names are copied wherever they are."""
+    online: bool = False
+    """Whether encoders that are not on this machine are fetched by hub names, to be checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,12 @@ def export(request: ExportRequest) -> Export:
     if request.form not in FORMATS:
         raise SettingsError(f"Unknown --format {request.form!r}.", f"Valid: {', '.join(FORMATS)}.")
     run = RunFolder.find(request.run)
-    model = load_model(request.run, device="cpu", allow_outside=request.allow_outside)
+    model = load_model(
+        request.run,
+        device="cpu",
+        allow_outside=request.allow_outside,
+        online=request.online,
+    )
     difference: float | None = None
     with whole_folder(request.to, _OWN_FILES, request.force) as folder:
         copy_new(run.path / MODEL_FILE, folder / MODEL_FILE, _MOST_BYTES)
@@ -159,7 +166,7 @@ def _identity(record: RunRecord, model: Predictor, modality: str, name: str) -> 
         ModelError: The one at hand is another one.
     """
     trained_on = record.encoders[modality][name]
-    if not is_at_hand(model.session, modality, name):
+    if not model.session.online and not is_at_hand(model.session, modality, name):
         say(
             f"Note: the {modality} encoder {trained_on.label} is not at hand: the export names it, "
             "and predicts where it is."

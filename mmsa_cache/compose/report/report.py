@@ -13,8 +13,7 @@ from mmsa_cache.results import write_result
 from mmsa_cache.runs.folder import RunFolder
 
 from ..outside import Reach
-from ..predict import load_offline
-from ..predictor import settings_of
+from ..predictor import load_model, settings_of
 from ..session import Session
 from .attended import explainer
 from .gallery import Post
@@ -64,8 +63,11 @@ def report(request: ReportRequest) -> WrittenReport:
     """
     run = RunFolder.find(request.run)
     try:
-        model = load_offline(
-            request.run, request.device, request.data, allow_outside=request.allow_outside
+        model = load_model(
+            request.run,
+            device=request.device,
+            data=request.data,
+            allow_outside=request.allow_outside,
         )
         ensemble, session = model.ensemble, model.session
     except ModelError as error:
