@@ -9,6 +9,7 @@ import typer
 
 from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.results import claim, write_result
+from mmsa_cache.shown import in_cell
 
 from .options import Data, Device, Force
 from .verb import Call, verb
@@ -37,6 +38,9 @@ def predict(
         say(f"{len(found.rows)} rows written to {out}.")
     if call.printed(found.as_json()):
         return
+    marked = sum(in_cell(guid) != guid for guid, _ in found.rows)
+    if marked:
+        say(f"Note: {marked} guid(s) begin as a formula does: CSV has an apostrophe before them.")
     if split is None:
         ((_, probabilities),) = found.rows
         shown = ", ".join(

@@ -57,7 +57,7 @@ def test_a_run_that_names_a_folder_of_secrets(
     hostile(work, "far", "text", model=str(outside))
     said = refused(work, "far", *allowed)
     if allowed:
-        assert f"{outside} is not copied: its config.json names no model_type" in said
+        assert f"{outside} is not copied: its model_type is 'None'" in said
     else:
         assert f"The run's text model {outside} is outside the working folder" in said
         assert "--allow-outside" in said
@@ -95,7 +95,7 @@ def test_no_link_is_copied(tmp_path: Path, outside: Path) -> None:
     (model / "vocab.txt").unlink()
     (model / "config.json").rename(tmp_path / "c.json")
     (model / "config.json").symlink_to(tmp_path / "c.json")
-    with pytest.raises(ModelError, match="is not copied"):
+    with pytest.raises(ModelError, match="is a link"):
         copy_encoder(model, tmp_path / "export" / "text")
     weights = tmp_path / "w.safetensors"
     weights.symlink_to(outside / "token.txt")
@@ -104,21 +104,23 @@ def test_no_link_is_copied(tmp_path: Path, outside: Path) -> None:
     assert not [path for path in (tmp_path / "export").rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("name", ["../token.txt", "w.bin", "/etc/passwd", None, "config.json"])
+@pytest.mark.parametrize("name", ["../w.safetensors", "w.bin", "/etc/passwd", None, "gone"])
 def test_an_index_names_shards_alone(tmp_path: Path, name: object) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "bert"}')
     shard = "model-00001-of-00001.safetensors"
     (model / shard).write_bytes(b"weights")
-    (model / "other.safetensors").write_bytes(b"a decoy")
     index = model / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": shard, "b": name}}))
-    with pytest.raises(ModelError, match="names other files than model-00001"):
+    with pytest.raises(ModelError, match="names weights that are no safetensors file of the"):
         copy_encoder(model, tmp_path / "export" / "text")
     index.write_text(json.dumps({"weight_map": {"a": shard}}))
     copied = copy_encoder(model, tmp_path / "export" / "text")
     assert {path.name for path in copied.iterdir()} == {"config.json", shard, index.name}
+    (model / "vocab-of-keys.txt").write_text(SECRET)
+    with pytest.raises(ModelError, match=r"files of unknown names \(vocab-of-keys.txt\)"):
+        copy_encoder(model, tmp_path / "again" / "text")
 
 
 def test_names_of_other_files_are_none_of_a_model() -> None:
