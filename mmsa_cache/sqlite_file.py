@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -35,6 +36,11 @@ _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 _STEPS = 10_000
 """Of SQLite's machine, between two looks at the clock."""
 _MOST_NAMES = 1000
+_REFUSES = re.compile(
+    r"CREATE TRIGGER \w+ BEFORE \w+ ON \w+ FOR EACH ROW WHEN [^()]+ "
+    r"BEGIN SELECT RAISE\(ABORT, '[^']*'\); END",
+)
+"""MLflow has such a trigger; it calls nothing and reads no other row."""
 _ANEW = "Restore it, or begin anew in another file (--storage sqlite:///FILE)."
 """A search can; what else is kept in a database begins anew when that is moved away."""
 
@@ -49,7 +55,7 @@ def check_sqlite(file: Path, known: Schema | None = None, *, write: bool) -> dic
 
     Args:
         file: The file.
-        known: All that it may hold; None: any tables and indexes.
+        known: All that it may hold; None: any tables and indexes, and triggers that only refuse.
         write: Whether it will be written to; only then what a killed process of its left is undone.
 
     Returns:
@@ -138,11 +144,17 @@ def _look(file: Path, mode: str, known: Schema | None, deadline: float) -> dict[
 
 
 def _check_schema(file: Path, rows: list[Any], known: Schema | None) -> None:
-    """Refuses views, triggers and virtual tables, and what is not known."""
+    """Refuses views, virtual tables, triggers that do more than refuse, and what is not known."""
     for row in rows:
         kind, name, _, made = row
-        plain = kind in ("table", "index") and not str(made).upper().startswith("CREATE VIRTUAL")
-        if len(rows) > _MOST_NAMES or not plain or (known is not None and row not in known):
+        if known is not None:
+            fits = row in known
+        elif kind == "trigger":
+            fits = _REFUSES.fullmatch(" ".join(str(made).split())) is not None
+        else:
+            virtual = str(made).upper().startswith("CREATE VIRTUAL")
+            fits = kind in ("table", "index") and not virtual
+        if len(rows) > _MOST_NAMES or not fits:
             raise ModelError(
                 f"The database {file} holds what mmsa did not write: {kind} {name!r:.100}.", _ANEW
             )

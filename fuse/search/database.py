@@ -45,7 +45,8 @@ def _open(address: Address, *, write: bool) -> RDBStorage:
     url, options = address.url, address.secrets()
     if address.file is not None:
         query = {"mode": "rwc" if write else "ro", "uri": "true"}
-        url, options = url.set(database=uri(address.file), query=query), {"timeout": PATIENCE}
+        url = url.set(database=uri(address.file), query=query)
+        options = {"timeout": PATIENCE if write else 1.0}  # signals are heard between two tries
     elif not write:
         options["startup_params"] = {"default_transaction_read_only": "on"}
     try:

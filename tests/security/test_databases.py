@@ -317,8 +317,15 @@ def test_the_database_of_mlflow_is_checked_as_well(
     Path(f"runs/mlflow.db{end}").unlink()
     with contextlib.closing(sqlite3.connect("runs/mlflow.db")) as connection:
         connection.execute(f"create view experiments as {ENDLESS}")
-    with pytest.raises(ModelError, match="view 'experiments'"):
-        TRACKERS["mlflow"][0](Place("r", Path("runs/r"), {}))
+        connection.execute("create table t (x)")
+        for body in ("delete from t", "select raise(abort, x) from t"):
+            connection.execute(f"create trigger t{len(body)} before update on t begin {body}; end")
+    for kind in ("view 'experiments'", "trigger 't13'", "trigger 't29'"):
+        with pytest.raises(ModelError, match=kind):
+            TRACKERS["mlflow"][0](Place("r", Path("runs/r"), {}))
+        with contextlib.closing(sqlite3.connect("runs/mlflow.db")) as connection:
+            connection.execute(f"drop {kind}")
+    check_sqlite(Path("runs/mlflow.db"), write=True)
     assert (tmp_path / "victim").read_text() == "precious"
 
 
