@@ -25,7 +25,6 @@ def resolve_encoder(
     modality: str,
     compute: str = "float32",
     reach: Reach | None = None,
-    *,
     online: bool = False,
 ) -> TextSpec | ImageSpec:
     """The encoder of one modality, resolved to local files but not loaded.

@@ -45,8 +45,7 @@ class Session:
     Args:
         settings: The command's settings.
         samples: Splits that were read already.
-        trained_on: The encoders that a model was trained on: others are refused. The data may have
-            changed since then.
+        trained_on: The encoders of a model: others are refused. Its data may have changed.
         reach: Where paths of a run's settings may lead; default: the settings are the user's own.
         online: Whether encoders that are not on this machine may be fetched by their hub names.
     """
@@ -60,8 +59,7 @@ class Session:
         reach: Reach | None = None,
         online: bool = False,
     ) -> None:
-        self.online = online
-        self.store = Store(settings.cache.dir)
+        self.online, self.store = online, Store(settings.cache.dir)
         self.reach = reach or Reach(settings, self.store.root)
         self._strict = trained_on is None
         self.settings = with_data(settings, self.store, self.reach, extracting=not self._strict)
@@ -170,7 +168,7 @@ class Session:
             stored = self._in_store(self._split, modality, name) if self._strict else None
             refuse_imported(stored.identity if stored is not None else trained_on)
             own = self._settings_of(modality, name)
-            spec = resolve_encoder(own, modality, compute_here(own), self.reach, online=self.online)
+            spec = resolve_encoder(own, modality, compute_here(own), self.reach, self.online)
             changed = spec.identity.changes_since(trained_on) if trained_on is not None else []
             if changed:
                 raise ModelError(
@@ -249,16 +247,14 @@ class Session:
             for identity in found.values()
             if identity.random_weights
         ]
-        note = self.settings.data.note
-        return list(dict.fromkeys([*([note] if note else []), *random]))
+        return list(dict.fromkeys(filter(None, [self.settings.data.note, *random])))
 
     def bank(self, split: str, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> FeatureBank:
         """Opens the features of a split, on the CPU.
 
         Args:
             split: ``train`` or ``test``.
-            pairs: Encoders whose features are wanted; the bank of the first pair is returned, and
-                gives the others by `FeatureBank.using`.
+            pairs: Encoders that are wanted; the first pair's bank gives the others by its `using`.
 
         Raises:
             SettingsError: Several encoders of the store fit.
