@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import sqlalchemy
+from alembic.util import CommandError
 from optuna.storages import BaseStorage, RDBStorage
 
 from mmsa_cache.disk import make_folders
@@ -53,7 +54,7 @@ def _open(address: Address, *, write: bool) -> RDBStorage:
         return RDBStorage(url.render_as_string(), {"pool_pre_ping": True, "connect_args": options})
     except ImportError as error:
         raise no_driver() from error
-    except RuntimeError as error:
+    except (RuntimeError, CommandError) as error:
         raise ModelError(
             f"The database {address} is of another version of Optuna: {error}",
             "Begin anew in another file (--storage sqlite:///FILE).",

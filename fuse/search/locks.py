@@ -19,7 +19,7 @@ import optuna
 import sqlalchemy
 
 from mmsa_cache.disk import discard
-from mmsa_cache.errors import MmsaError
+from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.locks import held_if_free, locked
 
 from .address import Address
@@ -151,6 +151,7 @@ def patiently(call: Callable[[], T], place: str) -> T:
         place: The database's address, for the message.
 
     Raises:
+        ModelError: It is no database, or a damaged one.
         MmsaError: It did not answer for `PATIENCE` seconds.
     """
     deadline = time.monotonic() + PATIENCE
@@ -160,8 +161,8 @@ def patiently(call: Callable[[], T], place: str) -> T:
             return call()
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
             cause = error.__cause__ or error
-            if type(getattr(error, "orig", None)) is sqlite3.DatabaseError:
-                raise MmsaError(
+            if _is_damage(getattr(error, "orig", None) or getattr(cause, "orig", None)):
+                raise ModelError(
                     f"{place} is no database, or a damaged one: {str(cause).splitlines()[0]}",
                     "Restore it, or begin anew in another file (--storage sqlite:///FILE).",
                 ) from error
@@ -172,6 +173,12 @@ def patiently(call: Callable[[], T], place: str) -> T:
                 ) from error
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether SQLite's error will stay: no database, or text that is none, which has no code."""
+    plain = type(error) is sqlite3.DatabaseError
+    return plain or (isinstance(error, sqlite3.Error) and not hasattr(error, "sqlite_errorcode"))
 
 
 Locks = FileLocks | AdvisoryLocks

@@ -10,6 +10,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ LOOKS: dict[str, Callable[[], Any]] = {
     "snapshot": lambda: snapshot("fake", 0, DATABASE),
 }
 WAYS = LOOKS | {"search": lambda: Ledger(DATABASE, "fake").close()}
+
+
+def read() -> None:
+    """What a search does first."""
+    with contextlib.closing(Ledger(DATABASE, "fake")) as ledger:
+        ledger.record()
+        ledger.trials()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -215,6 +223,26 @@ def test_what_mmsa_did_not_write_is_refused_untouched(
     assert raised.match(rf"studies\.db.*({said})")
     assert "--storage sqlite:///FILE" in raised.value.hint
     assert contents(work) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into alembic_version values ('x')",
+        "update alembic_version set version_num = 'x'",
+        "update study_user_attributes set value_json = cast(x'ff' as text)",
+        "update trial_user_attributes set value_json = cast(x'ff' as text)",
+    ],
+)
+@pytest.mark.parametrize("way", ["choose", "read"])
+def test_rows_that_optuna_cannot_read_are_said_at_once(
+    work: Path, statement: str, way: str
+) -> None:
+    change(statement)
+    started = time.monotonic()
+    with pytest.raises(ModelError, match=r"studies\.db.*(Optuna|did not write|damaged)"):
+        (LOOKS["choose"] if way == "choose" else read)()
+    assert time.monotonic() - started < 60, "it was waited for"
 
 
 def test_a_tree_that_leads_back_to_itself_is_damaged(work: Path) -> None:
