@@ -10,7 +10,7 @@ GPU_PYTHON ?= python3
 OUT ?= gpu-bench.json
 FEATURES ?=
 
-.PHONY: venv demo test test-faults gpu lint clean
+.PHONY: venv demo test test-faults gpu lint audit clean
 
 venv: $(STAMP)
 
@@ -48,6 +48,10 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.lint
+
+# Licences of the pinned versions, as in tests/README.md.
+audit: venv
+	@$(BIN)/python -m tests.audit
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmsa_cache.errors import ModelError
+from mmsa_cache.store.fingerprint import Fields
 
 MAX_RANDOM = 2_400_000_000
 """Bytes of a model of random weights, 600 million numbers of 4 bytes; one that is loaded may have
@@ -17,7 +19,7 @@ MAX_TENSOR = 2 << 30
 """Bytes of any one tensor on the way of one picture."""
 MAX_SIDE = 2048
 """Pixels of a side of a model's square input."""
-MAX_NUMBER = 1 << 16
+_MAX_NUMBER = 1 << 16
 """Among the arguments of an image model."""
 _MAX_TENSORS = 10_000
 
@@ -86,3 +88,31 @@ def check_side(side: int, name: str) -> int:
             "Set size in [image].",
         )
     return side
+
+
+_FOREIGN_ARGUMENTS = re.compile(
+    r"(pretrained|checkpoint|features?_|cache_|model_cfg|kwargs_filter|pruned|device|dtype"
+    r"|scriptable|exportable|no_jit)"
+)
+"""How arguments of ``timm.create_model`` begin that name files or addresses to load, pickled ones
+too, or that make something else of the model than an encoder."""
+
+
+def check_arguments(kwargs: Fields) -> None:
+    """Lets arguments of timm through that are sizes and choices.
+
+    Raises:
+        ModelError: Others are among them.
+    """
+    for name, value in sorted(kwargs.items()):
+        values = value if isinstance(value, list) else [value]
+        if _FOREIGN_ARGUMENTS.match(name) or any(isinstance(item, dict) for item in values):
+            raise ModelError(
+                f"[image] kwargs may not hold {name}.",
+                "Weights come from [image] weights alone, which takes safetensors.",
+            )
+        if any(isinstance(item, int | float) and not abs(item) <= _MAX_NUMBER for item in values):
+            raise ModelError(
+                f"[image] kwargs: {name} is {str(value)[:80]}, more than {_MAX_NUMBER}.",
+                "Give the sizes of a model that there is.",
+            )

@@ -7,7 +7,6 @@ that was read here, tensors of safetensors files, and tokenizer files by known n
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,8 +167,6 @@ def read_config(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"it asks for the foreign kernel {str(value)[:80]}")
         elif isinstance(value, int) and abs(value) > _MAX_NUMBER and "theta" not in name:
             raise ValueError(f"its {name} is {str(value)[:80]}, more than {_MAX_NUMBER}")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"its {name} is {value}")
     return config
 
 

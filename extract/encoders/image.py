@@ -17,7 +17,7 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
-from .budget import MAX_NUMBER, check_side
+from .budget import check_arguments, check_side
 from .compat import prepare_torchvision
 from .compute import encoded, precision, to_device
 from .joint import JointImageTower, input_settings
@@ -27,13 +27,6 @@ from .protocol import Encoded, ImageTower, Size
 from .timm_tower import TimmTower
 from .transformer import load_model, resolve_folder
 from .weights import timm_file, weights_sha256
-
-_FOREIGN_ARGUMENTS = re.compile(
-    r"(pretrained|checkpoint|features?_|cache_|model_cfg|kwargs_filter|pruned|device|dtype"
-    r"|scriptable|exportable|no_jit)"
-)
-"""How arguments of ``timm.create_model`` begin that name files or addresses to load, pickled ones
-too, or that make something else of the model than an encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +118,7 @@ def resolve_image(
     Raises:
         ModelError: Unknown model, weights that cannot be found, or arguments that name others.
     """
-    _check_arguments(kwargs)
+    check_arguments(kwargs)
     prepare_torchvision()
     import timm
 
@@ -160,26 +153,6 @@ def resolve_image(
         options=options,
         source={"encoder": model, "kwargs": kwargs, "weights": source},
     )
-
-
-def _check_arguments(kwargs: Fields) -> None:
-    """Lets arguments of timm through that are sizes and choices.
-
-    Raises:
-        ModelError: Others are among them.
-    """
-    for name, value in sorted(kwargs.items()):
-        values = value if isinstance(value, list) else [value]
-        if _FOREIGN_ARGUMENTS.match(name) or any(isinstance(item, dict) for item in values):
-            raise ModelError(
-                f"[image] kwargs may not hold {name}.",
-                "Weights come from [image] weights alone, which takes safetensors.",
-            )
-        if any(isinstance(item, int | float) and not abs(item) <= MAX_NUMBER for item in values):
-            raise ModelError(
-                f"[image] kwargs: {name} is {str(value)[:80]}, more than {MAX_NUMBER}.",
-                "Give the sizes of a model that there is.",
-            )
 
 
 def resolve_joint_image(

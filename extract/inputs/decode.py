@@ -13,8 +13,6 @@ import functools
 import importlib.metadata
 import io
 import math
-import threading
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmsa_cache.errors import BadFileError
+
+from .strict import STRICT
 
 DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
 DECODER_LIBRARIES = ("simplejpeg", "pillow")
@@ -135,7 +135,7 @@ def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
     if fast is not None:
         return fast
     try:
-        with _STRICT, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with STRICT, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             packed = "RLE" if image.info.get("compression") in _BMP_PACKED else image.format
             LIMITS.check(width, height, name, _FEWER_PIXELS.get(packed or "", 1))
@@ -148,36 +148,6 @@ def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
         raise
     except Exception as error:  # Pillow's plugins raise many kinds; all mean the file is bad
         raise BadFileError("cannot be decoded", f"{name}: cannot be decoded ({error})") from error
-
-
-class _Strict:
-    """Makes Pillow's warnings errors while any thread is inside.
-
-    ``warnings.catch_warnings`` alone is for one thread: where two overlap, the one that leaves last
-    puts back what it found, which are the other one's filters.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._filters = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.filterwarnings("error", module=r"PIL\b|extract\.decode")
-
-    def __exit__(self, *raised: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._filters.__exit__(None, None, None)
-
-
-_STRICT = _Strict()
 
 
 def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
