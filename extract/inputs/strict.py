@@ -24,7 +24,7 @@ class Strict:
             if self._inside == 1:
                 self._filters = warnings.catch_warnings()
                 self._filters.__enter__()
-                warnings.filterwarnings("error", module=r"PIL\b|extract\.inputs")
+                warnings.filterwarnings("error", module=r"PIL\b")
 
     def __exit__(self, *raised: object) -> None:
         with self._lock:

@@ -16,6 +16,7 @@ import pytest
 
 from extract import publisher
 from extract.inputs import decode as decoding
+from extract.inputs.strict import Strict
 from mmsa_cache.compose import sieve
 from mmsa_cache.compose.check import check as verb_check
 from mmsa_cache.compose.check.format import format_check
@@ -498,7 +499,7 @@ def test_stage_two_leaves_out_what_was_set_aside(work: Path, tmp_path: Path) -> 
 
 
 def test_pillows_warnings_are_errors_while_any_thread_decodes() -> None:
-    strict, before = decoding._Strict(), list(warnings.filters)
+    strict, before = Strict(), list(warnings.filters)
     inside, leave = threading.Event(), threading.Event()
 
     def first() -> None:
