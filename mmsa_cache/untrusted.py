@@ -55,8 +55,9 @@ def read_plain(path: Path, limit: int, *, links: bool = True) -> bytes:
     """
     with open_plain(path, links=links) as file:
         # A read makes room for all that it is asked for, whatever there is.
-        data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
-    if len(data) > limit:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size + 1) if size <= limit else b""
+    if max(size, len(data)) > limit:
         raise ValueError(f"it is larger than {limit} bytes")
     return data
 

@@ -46,13 +46,13 @@ class Reach:
 
     def has(self, path: Path) -> bool:
         """Whether a path may be used."""
-        if self.own.allow_outside:
-            return True
         try:
             found = path.resolve()
+            found.exists()
         except (OSError, RuntimeError, ValueError):  # a name too long, links in a circle, a NUL
             return False
-        return any(found.is_relative_to(folder) for folder in self._folders)
+        inside = any(found.is_relative_to(folder) for folder in self._folders)
+        return inside or self.own.allow_outside
 
     def takes(self, path: Path, what: str, cure: str = _CURE) -> bool:
         """Whether a path may be used; one note says what is there and is not.

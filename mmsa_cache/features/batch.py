@@ -54,7 +54,7 @@ class Batch:
             )
 
 
-Length = Annotated[int, Field(ge=0, le=MAX_DIM, strict=True)]
+Length = Annotated[int, Field(ge=1, le=MAX_DIM, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

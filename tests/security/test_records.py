@@ -1,0 +1,170 @@
+"""Records with values of every wrong kind: refused in words, or harmless; no NaN comes out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuse.setting import Setting
+from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.data import aside
+from mmsa_cache.data.pairs import BadRow, Fault
+from mmsa_cache.errors import DamagedCacheError, ModelError, SettingsError
+from mmsa_cache.runs.folder import RunFolder
+from tests.compose.test_older_runs import STORED
+from tests.security.test_reading import FILES
+from tests.support.small_work import mmsa
+
+HUGE = "1e999"
+WRONG: list[Any] = [None, [], {}, "", HUGE, -1, 0, 1e-320, 2**70, True, "x" * 5000]
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of everything in a value: of lists the first two items."""
+    yield place
+    inside = value if isinstance(value, dict) else {}
+    if isinstance(value, list):
+        inside = dict(enumerate(value[:2]))
+    for key, inner in inside.items():
+        yield from places(inner, (*place, key))
+
+
+def with_value(content: Any, place: tuple[Any, ...], value: Any) -> str:
+    """JSON with another value at a place."""
+    if not place:
+        changed = value
+    else:
+        changed = copy.deepcopy(content)
+        target = changed
+        for key in place[:-1]:
+            target = target[key]
+        target[place[-1]] = value
+    return json.dumps(changed).replace(f'"{HUGE}"', HUGE)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("records")
+    shutil.copytree(STORED, folder, dirs_exist_ok=True)
+    path = folder / "runs/old/config.json"
+    path.write_text(path.read_text().replace("WORK", str(folder)))
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json")])
+def test_any_value_of_a_record(
+    work: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(work / "runs/old", run)
+    content = json.loads((run / name).read_text())
+    refused = 0
+    for place in places(content):
+        for value in WRONG:
+            (run / name).write_text(with_value(content, place, value))
+            try:
+                if name == "config.json":
+                    model = load_model(run)
+                    assert all(map(math.isfinite, _calibrated(model)))
+                else:
+                    getattr(RunFolder(run), FILES[name])
+            except (ModelError, SettingsError):
+                refused += 1
+    assert refused > 20
+
+
+def _calibrated(model: Any) -> list[float]:
+    import numpy as np
+
+    count = len(model.classes)
+    some = np.array([[1.0, *[0.0] * (count - 1)], [1 / count] * count])
+    found: list[float] = model.ensemble.calibration(some).ravel().tolist()
+    return found
+
+
+def test_any_value_of_what_is_set_aside(tmp_path: Path) -> None:
+    row = BadRow("1", 2, (Fault("missing", "no picture"),), "a" * 64, "b" * 64)
+    path = aside.write(tmp_path, "train", tmp_path / "posts", "c" * 64, [row])
+    content = json.loads(path.read_text())
+    refused = 0
+    for place in places(content):
+        for value in WRONG:
+            path.write_text(with_value(content, place, value))
+            try:
+                assert len(aside.read(tmp_path, "train").identities) < 2
+            except DamagedCacheError:
+                refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        {"temperature": 1e-320, "offsets": [0.0, 0.0, 0.0]},
+        {"temperature": 1e300, "offsets": [0.0, 0.0, 0.0]},
+        {"temperature": 1.0, "offsets": [1e308, 0.0, 0.0]},
+        {"temperature": 1.0, "offsets": [None, 0.0, 0.0]},
+        None,
+    ],
+)
+def test_a_calibration_gives_probabilities(work: Path, calibration: Any) -> None:
+    path = work / "runs/old/config.json"
+    good = path.read_text()
+    path.write_text(json.dumps(json.loads(good) | {"calibration": calibration}))
+    try:
+        said = mmsa(work, "predict", "--run", "old", "--text", "good day", code=4).output
+    finally:
+        path.write_text(good)
+    assert "calibration" in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"grid": 1000},
+        {"rank": 10**6},
+        {"heads": 2**70},
+        {"layers": 10**5},
+        {"text_dim": 10**8},
+        {"ffn": 10**8},
+        {"landmarks": 10**9},
+        {"epochs": 10**12},
+        {"batch_size": 10**12},
+        {"head": "-".join(["9"] * 50)},
+        {"head": "1000000"},
+        {"prior": 1e300},
+    ],
+)
+def test_sizes_of_a_setting_have_limits(changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(changes))):
+        Setting(**changes)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image.size", 10**6),
+        ("text.max_tokens", 10**9),
+        ("extract.variants", 10**9),
+        ("extract.tokens", "pool:1000x1000"),
+        ("extract.batch_size", 10**12),
+        ("cache.shard_rows", 10**12),
+        ("image.std", [0.0, 1.0, 1.0]),
+        ("image.mean", [math.inf, 0.0, 0.0]),
+        ("seed", 2**70),
+        ("data.classes", []),
+    ],
+)
+def test_sizes_of_settings_have_limits(tmp_path: Path, key: str, value: Any) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings({key: value}, folder=tmp_path, environ={})
+    assert key in str(error.value)
