@@ -185,3 +185,10 @@ class RunFigures(Record):
     """Of `outer`."""
     training_rows: Count | None = None
     """Development rows of the first part."""
+
+    @model_validator(mode="after")
+    def _of_the_same_classes(self) -> Self:
+        count = len(self.outer.per_class)
+        if self.calibration is not None and len(self.calibration.offsets) != count:
+            raise ValueError(f"expected {count} entries in 'offsets' of the calibration")
+        return self

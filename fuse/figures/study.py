@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -57,7 +57,7 @@ class LossWeights(Record):
 
     alpha: Number
     beta: Number
-    trials: Count
+    trials: Annotated[Count, Field(ge=1)]
     mean: Number
     best: Number
 

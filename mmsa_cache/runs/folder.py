@@ -36,6 +36,13 @@ class _Snapshots(RootModel[list[StudySnapshot]]):
     """The content of ``studies.json``."""
 
 
+def _line(number: int, text: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
+
+
 class RunFolder:
     """A run's folder, or an export's; each file is read when first asked for, and kept.
 
@@ -122,7 +129,7 @@ class RunFolder:
     def history(self) -> list[EpochRecord]:
         """The epochs of the members of the folds, from ``metrics.jsonl``."""
         with self._reading("metrics.jsonl") as data:
-            lines = [parse_json(line) for line in data.decode().splitlines()]
+            lines = [_line(n, text) for n, text in enumerate(data.decode().splitlines(), start=1)]
         return [
             self._validated(EpochRecord, line, f"metrics.jsonl, line {number},")
             for number, line in enumerate(lines, start=1)

@@ -107,6 +107,27 @@ def test_any_value_of_what_is_set_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("metrics.json", ("calibration", "offsets")),
+        ("studies.json", (0, "alpha_beta", 0, "trials")),
+    ],
+)
+def test_figures_that_no_page_can_show_are_refused(
+    work: Path, name: str, place: tuple[Any, ...]
+) -> None:
+    path = work / "runs/old" / name
+    good = path.read_text()
+    try:
+        for value in ([], 0):
+            path.write_text(with_value(json.loads(good), place, value))
+            said = mmsa(work, "report", "old", "--out", "page.html", code=4).output
+            assert name in said
+    finally:
+        path.write_text(good)
+
+
+@pytest.mark.parametrize(
     "calibration",
     [
         {"temperature": 1e-320, "offsets": [0.0, 0.0, 0.0]},
