@@ -54,7 +54,8 @@ class Disk:
                 check_target(path)
                 raise
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 check_target(path)
             if size is not None:
                 os.ftruncate(descriptor, size)

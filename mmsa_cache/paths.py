@@ -87,12 +87,13 @@ def refuse_link(path: Path) -> None:
         )
 
 
-def check_target(path: Path, *, folder: bool = False) -> None:
+def check_target(path: Path, *, folder: bool = False, replaced: bool = False) -> None:
     """Checks a path that a library is about to open by its name, to write to it.
 
     Args:
         path: There may be nothing there yet.
         folder: Whether it is to be a folder; else a regular file.
+        replaced: Whether another file takes its place: then it may have other names.
 
     Raises:
         LinkError: It, or a step to it, is a link, or it is of another kind.
@@ -106,6 +107,12 @@ def check_target(path: Path, *, folder: bool = False) -> None:
     fits, kind = (stat.S_ISDIR, "folder") if folder else (stat.S_ISREG, "regular file")
     if not fits(found.st_mode):
         raise LinkError(f"{path} is no {kind}: it is not written to.", "Remove it.")
+    if not (folder or replaced) and found.st_nlink > 1:
+        raise LinkError(
+            f"{path} has another name (a hard link), of what may be anybody's file: it is not "
+            "written to.",
+            f"Make it a file of its own: cp {path} COPY && mv COPY {path}",
+        )
 
 
 def check_tree(folder: Path) -> None:

@@ -22,7 +22,7 @@ def claim(*paths: Path | None, force: bool) -> None:
     """
     for path in filter(None, paths):
         place = declared(path)
-        check_target(place)
+        check_target(place, replaced=True)
         if place.exists() and not force:
             raise SettingsError(
                 f"{path} exists already.", "Give another name, or --force to replace it."

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from fuse.figures.records import EpochRecord
 from mmsa_cache.disk import make_folders, write_atomically
-from mmsa_cache.errors import ModelError
+from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.untrusted import open_tensors
 
 from .task import Checkpoint, State
@@ -26,6 +27,7 @@ SECONDS_BETWEEN = 10.0
 Pooled models take a fraction of a second an epoch: writing each would cost more than training."""
 
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
+_NOT_OF_A_CHECKPOINT = (MmsaError, OSError, torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 class FolderCheckpoint(Checkpoint):
@@ -39,6 +41,7 @@ class FolderCheckpoint(Checkpoint):
     def __init__(self, folder: Path, seconds: float = SECONDS_BETWEEN) -> None:
         self._folder, self._seconds = folder, seconds
         self._written: dict[int, float] = {}
+        self._was_read = False
 
     def load(self, place: int) -> State | None:
         """See `Checkpoint`.
@@ -52,7 +55,22 @@ class FolderCheckpoint(Checkpoint):
         with _reading(path, self._folder), open_tensors(path, links=False) as file:
             skeleton = json.loads(file.metadata()["state"])
             state: State = _restored(skeleton, file)
+        self._was_read = True
         return state
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """See `Checkpoint`.
+
+        Raises:
+            ModelError: What was read does not fit.
+        """
+        try:
+            yield
+        except (AttributeError, *_UNREADABLE) as error:
+            if not self._was_read or isinstance(error, _NOT_OF_A_CHECKPOINT):
+                raise
+            raise _refused(self._folder, self._folder, error) from error
 
     def save(self, place: int, state: State) -> None:
         """See `Checkpoint`."""
@@ -84,10 +102,14 @@ def _reading(path: Path, folder: Path) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
-        raise ModelError(
-            f"{path} cannot be read: {error}",
-            f"Delete {folder.parent} to train from the beginning.",
-        ) from error
+        raise _refused(path, folder, error) from error
+
+
+def _refused(path: Path, folder: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path} cannot be read: {str(error)[:300]}",
+        f"Delete {folder.parent} to train from the beginning.",
+    )
 
 
 def _flattened(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,3 +65,8 @@ class Checkpoint:
 
     def save(self, place: int, state: State) -> None:
         """Keeps a member."""
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """A training that goes on from what `load` gave, which may not fit it."""
+        yield

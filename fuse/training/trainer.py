@@ -95,22 +95,23 @@ def fit_group(
     """
     stacked = bank.labels.device.type == "cuda" if stacked is None else stacked
     whole_length = stacked if whole_length is None else whole_length
-    runners = [
-        Runner(setting, bank, task, names, whole_length, place, checkpoint)
-        for place, task in enumerate(tasks, start=first)
-    ]
-    # Members of a stack are equally large, take equally many steps an epoch, and begin together.
-    stacks: dict[tuple[int, ...], list[Runner]] = {}
-    for runner in runners:
-        if not runner.progress.stopped:
-            size = sum(value.numel() for value in runner.member.state_dict().values())
-            key = (runner.steps, runner.epochs_done, size) if stacked else (runner.place,)
-            stacks.setdefault(key, []).append(runner)
-    with products(setting):
-        for part in stacks.values():
-            members = [runner.member for runner in part]
-            _train(part, Stacked(members) if stacked else Alone(members[0]), on_epoch)
-    return [runner.result() for runner in runners]
+    with checkpoint.going_on():
+        runners = [
+            Runner(setting, bank, task, names, whole_length, place, checkpoint)
+            for place, task in enumerate(tasks, start=first)
+        ]
+        # Members of a stack are equally large, take equally many steps an epoch, begin together.
+        stacks: dict[tuple[int, ...], list[Runner]] = {}
+        for runner in runners:
+            if not runner.progress.stopped:
+                size = sum(value.numel() for value in runner.member.state_dict().values())
+                key = (runner.steps, runner.epochs_done, size) if stacked else (runner.place,)
+                stacks.setdefault(key, []).append(runner)
+        with products(setting):
+            for part in stacks.values():
+                members = [runner.member for runner in part]
+                _train(part, Stacked(members) if stacked else Alone(members[0]), on_epoch)
+        return [runner.result() for runner in runners]
 
 
 def _train(

@@ -109,14 +109,17 @@ def make_posts(root: Path, pairs: int, seed: int) -> None:
 
 
 def _write_config(path: Path) -> None:
-    """Writes the demo's settings, over nobody else's.
+    """Writes the demo's settings, over nobody else's and beside nobody else's posts.
 
     Raises:
         SettingsError: Others are there.
     """
     config = _CONFIG.format(note=NOTE).encode()
-    if path.exists() and not read_plain(path, _MOST_BYTES).startswith(config.splitlines()[0]):
-        raise SettingsError(f"{path} is not the demo's.", "Give another --dir.")
+    posts = path.with_name("posts")
+    there = path if path.exists() or not posts.exists() else posts
+    first = config.splitlines()[0]
+    if there.exists() and (there == posts or not read_plain(path, _MOST_BYTES).startswith(first)):
+        raise SettingsError(f"{there} is not the demo's.", "Give another --dir.")
     write_atomically(path, config)
 
 

@@ -147,10 +147,10 @@ class WeightsAndBiases:
         os.environ["WANDB_DISABLE_GIT"] = "true"  # before the settings below count, it calls git
         import wandb
 
-        for file in (Path("wandb/settings"), Path(".wandb/settings")):
+        for file in ("wandb/settings", ".wandb/settings", "config-defaults.yaml"):
             if os.path.lexists(file):
                 raise SettingsError(
-                    f"{file} would choose the server that Weights & Biases sends to, and how.",
+                    f"{file} would choose what Weights & Biases records, or where it sends it.",
                     "Remove it; WANDB_BASE_URL and the other variables say the same.",
                 )
         mode: Any = os.environ.get("WANDB_MODE", "offline")

@@ -357,12 +357,13 @@ def test_the_database_of_mlflow_is_checked_as_well(
     assert (tmp_path / "victim").read_text() == "precious"
 
 
+@pytest.mark.parametrize("file", ["wandb/settings", ".wandb/settings", "config-defaults.yaml"])
 def test_weights_and_biases_takes_no_settings_of_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)
-    Path("wandb").mkdir()
-    Path("wandb/settings").write_text("[default]\nbase_url = http://127.0.0.1:1\nmode = online\n")
-    with pytest.raises(MmsaError, match=r"would choose the server.*\n.*Remove it"):
+    Path(file).parent.mkdir(exist_ok=True)
+    os.mkfifo(file)  # opened, it would be waited for
+    with pytest.raises(MmsaError, match=rf"{file} would choose.*\n.*Remove it"):
         TRACKERS["wandb"][0](Place("r", Path("runs/r"), {}))

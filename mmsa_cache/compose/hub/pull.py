@@ -18,6 +18,7 @@ from mmsa_cache.console import say
 from mmsa_cache.data.stored import read_split
 from mmsa_cache.disk import (
     DISK,
+    copy_new,
     discard,
     link_new,
     make_folders,
@@ -29,9 +30,9 @@ from mmsa_cache.disk import (
 from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError, MmsaError
 from mmsa_cache.hashing import file_sha256
 from mmsa_cache.locks import locked
-from mmsa_cache.paths import check_tree
+from mmsa_cache.paths import check_target, check_tree
 from mmsa_cache.store.encoder import ENCODER, read_encoder
-from mmsa_cache.store.index import INDEX, Index
+from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
 from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.untrusted import open_plain, parse_json, read_plain
 
@@ -168,14 +169,18 @@ def _difference(path: Path, wanted: RemoteFile) -> str:
 
 def _stage(repository: str, remote: Remote, staging: Path, there: Mapping[str, Path]) -> None:
     """Downloads what is missing; what an interrupted pull downloaded is kept."""
-    check_tree(staging)  # the hub's library opens what is there by its name
-    make_folders(staging)
+    check_target(staging, folder=True)
     for name, path in local_files(staging).items():
         if name not in remote.files or name in there:
             DISK.remove(path)
+    check_tree(staging)  # the hub's library opens what is there by its name
+    make_folders(staging)
     for name, path in there.items():
         make_folders((staging / name).parent)
-        link_new(path, staging / name)
+        if name.endswith(INDEX):  # it is added to in place, under one name alone
+            copy_new(path, staging / name, MAX_INDEX_BYTES)
+        else:
+            link_new(path, staging / name)
     missing = sorted(remote.files.keys() - there.keys())
     wanted = sum(remote.files[name].size for name in missing)
     if wanted > shutil.disk_usage(staging).free:
