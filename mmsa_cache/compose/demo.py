@@ -117,8 +117,13 @@ def _write_config(path: Path) -> None:
     config = _CONFIG.format(note=NOTE).encode()
     posts = path.with_name("posts")
     there = path if path.exists() or not posts.exists() else posts
-    first = config.splitlines()[0]
-    if there.exists() and (there == posts or not read_plain(path, _MOST_BYTES).startswith(first)):
+    try:
+        own = read_plain(there, _MOST_BYTES).startswith(config.splitlines()[0])
+    except FileNotFoundError:
+        own = True
+    except (OSError, ValueError):  # as posts, a folder
+        own = False
+    if not own:
         raise SettingsError(f"{there} is not the demo's.", "Give another --dir.")
     write_atomically(path, config)
 

@@ -24,6 +24,7 @@ from mmsa_cache.disk import DISK, Disk, make_folders, write_atomically
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
 from mmsa_cache.hashing import canonical
 from mmsa_cache.names import SPLITS, check_name
+from mmsa_cache.paths import check_target, refuse_link
 from mmsa_cache.untrusted import open_plain, parse_json
 from mmsa_cache.validation import Table, validated
 
@@ -103,9 +104,12 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
         CacheNotFoundError: There is none.
         StaleCacheError: It is of another version of the store.
         DamagedCacheError: It is not what was written.
+        LinkError: It is a link, or lies behind one: it may be another store's, and be shared.
     """
+    check_target(path.parent, folder=True)
+    refuse_link(path)
     try:
-        with open_plain(path) as file:
+        with open_plain(path, links=False) as file:
             size = os.fstat(file.fileno()).st_size
             if not 0 < size <= _MAX_BYTES:
                 raise ValueError(f"it has {size} bytes")

@@ -85,7 +85,7 @@ class TrialLines:
 
     def __init__(self, lines: JsonLines, tracked: Tracking) -> None:
         self._lines, self._tracked = lines, tracked
-        self._written = {(line.get("trial"), line.get("ended")) for line in lines.read()}
+        self._written = {(str(line.get("trial")), str(line.get("ended"))) for line in lines.read()}
         self._seen: set[int] = set()
 
     def add(self, trials: Iterable[Any]) -> None:
@@ -96,7 +96,7 @@ class TrialLines:
             self._seen.add(trial.number)
             state, ended = trial.state.name.lower(), trial.datetime_complete.isoformat()
             score = trial.value if state == "complete" else None
-            if (trial.number, ended) not in self._written:
+            if (str(trial.number), ended) not in self._written:
                 self._lines.append(
                     "trial",
                     trial=trial.number,

@@ -50,6 +50,8 @@ def main(
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    # Else what is compiled is looked for, and unpickled, where any user may have put it.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(surroundings.folder / "compiled")
     try:
         work(surroundings, Figures(figures))
     except BaseException:

@@ -123,8 +123,9 @@ def _leave_nothing(root: Path, *, is_new: bool) -> None:
 def _known(root: Path, repository: str) -> Known:
     try:
         note = parse_json(read_plain(root / _NOTE, _MAX_NOTE, links=False))
-        return dict(note["files"]) if note["repository"] == repository else {}
-    except (OSError, ValueError, TypeError, LookupError):
+        files = {name: [*map(str, given)] for name, given in note["files"].items()}
+        return files if note["repository"] == repository else {}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return {}
 
 

@@ -1,0 +1,80 @@
+"""What mmsa keeps for itself, by somebody else: lines of trials, notes of pulls, splits."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmsa_cache.compose import demo
+from mmsa_cache.compose.hub import pull
+from mmsa_cache.compose.store import Store
+from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.errors import LinkError, SettingsError
+from mmsa_cache.runs.json_lines import JsonLines, TrialLines
+from mmsa_cache.runs.trackers import Place
+from mmsa_cache.runs.tracking import tracking
+from tests.support.fake_search import run, start_thread
+from tests.support.study_records import trials_of
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def test_lines_of_trials_of_any_kind_are_passed_over(tmp_path: Path) -> None:
+    run(tmp_path / "s.db", tmp_path, 1, start=start_thread)
+    lines = JsonLines(Path("studies/s.jsonl"))
+    lines.path.write_text('{"trial": [1], "ended": {}}\n{"trial": 1e999}\n[]\n7\n')
+    with tracking([], Place("s", Path("events"), {})) as tracked:
+        for _ in range(2):  # the second time each is there already
+            TrialLines(lines, tracked).add(trials_of(tmp_path / "s.db"))
+    assert [line.get("trial") for line in lines.read()] == [[1], 0]
+
+
+@pytest.mark.parametrize(
+    "files", [{"data/train.parquet": 5}, {"data/train.parquet": None}, ["data/train.parquet"], 7]
+)
+def test_a_note_of_a_pull_that_is_none_counts_as_missing(tmp_path: Path, files: object) -> None:
+    note = {"repository": "me/posts", "files": files}
+    (tmp_path / pull._NOTE).write_text(json.dumps(note))
+    assert pull._known(tmp_path, "me/posts") == {}
+
+
+@pytest.mark.parametrize("place", ["cache/data", "cache/data/train.parquet"])
+def test_a_split_of_another_store_is_not_read_through_a_link(tmp_path: Path, place: str) -> None:
+    """A push would share its texts."""
+    theirs = tmp_path / "theirs/data/train.parquet"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(np.random.default_rng(0).bytes(99))
+    Path(place).parent.mkdir(parents=True)
+    Path(place).symlink_to(theirs if place.endswith("parquet") else theirs.parent)
+    reads: list[Callable[[], object]] = [
+        lambda: read_split(path_of(Path("cache"), "train")),
+        lambda: Store(Path("cache")).split("train"),
+    ]
+    for read in reads:
+        with pytest.raises(LinkError, match=f"{place} is a link"):
+            read()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "large", "folder", "other"])
+def test_settings_that_are_not_the_demos_are_left_alone(kind: str) -> None:
+    path = Path("mmsa.toml")
+    make: dict[str, Callable[[], object]] = {
+        "pipe": lambda: os.mkfifo(path),
+        "large": lambda: path.write_bytes(bytes(2 << 20)),
+        "folder": path.mkdir,
+        "other": lambda: path.write_text("[data]\n"),
+    }
+    make[kind]()
+    with pytest.raises(SettingsError, match=r"mmsa\.toml is not the demo's"):
+        demo.run(Path(), 60, 1)
+    assert [*Path().iterdir()] == [path]
