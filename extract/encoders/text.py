@@ -21,7 +21,7 @@ from .joint import JointTextTower, text_side
 from .layers import mean_pools, quarter_layers, read_states
 from .options import Options
 from .protocol import Encoded, Size, TextOutput, TextTower
-from .tokenizer import load_tokenizer
+from .tokenizer import load_tokenizer, tokenized
 from .transformer import depth_of, load_model, resolve_folder
 from .weights import files_sha256
 
@@ -198,7 +198,7 @@ class TextEncoder:
         if not texts:
             return []
         with self._lock:
-            rows = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)
+            rows = tokenized(self.tokenizer, texts, truncation=True, max_length=self.max_tokens)
         return [torch.tensor(ids) for ids in rows["input_ids"]]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:

@@ -49,6 +49,23 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
+def tokenized(tokenizer: Any, texts: str | Sequence[str], **how: Any) -> Any:
+    """What a tokenizer makes of texts.
+
+    Raises:
+        ModelError: It cannot read one, as with a pattern that takes too long.
+    """
+    try:
+        return tokenizer(texts, **how)
+    except BaseException as error:  # a panic of the library is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(
+            f"The tokenizer cannot read a text: {str(error)[:200]}",
+            "Check tokenizer.json in the model's folder, or give another model.",
+        ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class TokenCount:
     """What a tokenizer makes of one text."""
@@ -88,6 +105,6 @@ def count_tokens(
     counts = []
     for first in range(0, len(texts), _PIECE):
         piece = list(texts[first : first + _PIECE])
-        for ids in tokenizer(piece, truncation=False, verbose=False)["input_ids"]:
+        for ids in tokenized(tokenizer, piece, truncation=False, verbose=False)["input_ids"]:
             counts.append(TokenCount(len(ids), ids.count(unknown)))
     return counts, max_tokens

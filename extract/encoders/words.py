@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmsa_cache.errors import ModelError
 
 from .text import TextSpec
-from .tokenizer import load_tokenizer
+from .tokenizer import load_tokenizer, tokenized
 
 _LONGEST_WORD = 30
 """Characters of a word between spaces."""
@@ -31,8 +31,12 @@ def words_of(spec: TextSpec, texts: Sequence[str]) -> list[list[tuple[str, list[
         raise ModelError(f"The tokenizer of {spec.name} does not say which characters it read.")
     found = []
     for text in texts:
-        encoded = tokenizer(
-            text, truncation=True, max_length=spec.max_tokens, return_offsets_mapping=True
+        encoded = tokenized(
+            tokenizer,
+            text,
+            truncation=True,
+            max_length=spec.max_tokens,
+            return_offsets_mapping=True,
         )
         words: dict[tuple[int, int | None], list[int]] = {}
         spans: dict[tuple[int, int | None], list[int]] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import hashlib
 import os
 import re
@@ -36,18 +38,23 @@ def text_key(text: str) -> bytes | None:
     return hashlib.sha256(plain.encode()).digest()[:16] if plain else None
 
 
+_NO_TEXTS = ("idna", "punycode")
+"""Codecs of host names; they take minutes for a megabyte."""
+
+
 def check_encoding(encoding: str) -> None:
-    """Refuses an unknown encoding.
+    """Refuses an unknown encoding; a store or a run may name it.
 
     Raises:
-        DataError: Python knows no such text encoding.
+        DataError: Python knows no such encoding of text files.
     """
-    try:
-        "".encode(encoding)
-    except LookupError as error:
+    known = False
+    with contextlib.suppress(LookupError, ValueError):
+        known = "".encode(encoding) is not None and codecs.lookup(encoding).name not in _NO_TEXTS
+    if not known:
         raise DataError(
-            f"Unknown text encoding {encoding!r}.", "Try utf-8 or gb18030 (--encoding)."
-        ) from error
+            f"Unknown text encoding {encoding[:80]!r}.", "Try utf-8 or gb18030 (--encoding)."
+        )
 
 
 def decode(data: bytes, name: str, encoding: str, errors: str, numbered: bool = False) -> str:

@@ -7,6 +7,7 @@ its header says, is refused.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import tokenize
@@ -35,6 +36,8 @@ from .source import (
 
 _MAX_HEADER = 10_000
 """Characters."""
+_MAX_DIRECTORY = 1 << 20
+"""Bytes of the list of arrays in an ``.npz``, of which there are a few."""
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -193,9 +196,21 @@ def npz_source(path: Path, limit: int) -> Source:
 def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
     with contextlib.ExitStack() as stack:
         with refused():
-            plain = stack.enter_context(open_plain(path))
+            plain = stack.enter_context(_Bounded(open_plain(path).detach()))
             file = stack.enter_context(zipfile.ZipFile(plain))
+        plain.most = MAX_ROW_BYTES
         yield file
+
+
+class _Bounded(io.BufferedReader):
+    """A file that gives no more at once than its reader may ask for."""
+
+    most = _MAX_DIRECTORY
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size > self.most:
+            raise ValueError(f"it claims a part of {size} bytes")
+        return super().read(size)
 
 
 @contextlib.contextmanager

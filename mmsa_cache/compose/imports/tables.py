@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,10 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mmsa_cache.untrusted import open_plain
+
 from .arrays import npy_source
 from .source import (
     MAX_GUID_BYTES,
     MAX_ROW_BYTES,
+    PIECE_BYTES,
     RefusedError,
     Rows,
     Source,
@@ -28,6 +33,9 @@ from .source import (
 
 EMBEDDING, TOKENS, GUID = "embedding", "tokens", "guid"
 _BUFFER = 1 << 20
+_MAX_FOOTER = 16 << 20
+_MOST_OF_A_BYTE = 32
+"""Bytes that one byte of a file may become."""
 _FLOATS = {pa.float16(): np.float16, pa.float32(): np.float32, pa.float64(): np.float64}
 _FOLDERS = {"image": "img_emb", "text": "text_emb"}
 """Of clip-retrieval, by modality."""
@@ -36,12 +44,30 @@ _NAMES = ("image_path", "key")
 
 
 @contextlib.contextmanager
-def _table(path: Path, limit: int) -> Iterator[pq.ParquetFile]:
-    """Opens a Parquet file of at most so many rows, none of it being read yet."""
+def _table(path: Path, limit: int, *names: str) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file of at most so many rows, none of it being read yet.
+
+    Args:
+        path: The file.
+        limit: Most rows.
+        names: Columns of names; each different one is decoded once.
+    """
     try:
         if not path.is_file():
             raise RefusedError("it cannot be read: there is no such file")
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
+        with contextlib.ExitStack() as stack:
+            plain = stack.enter_context(open_plain(path))
+            about = _description(plain)
+            columns = {about.schema.column(i).path for i in range(about.num_columns)}
+            file = stack.enter_context(
+                pq.ParquetFile(
+                    plain,
+                    metadata=about,
+                    read_dictionary=columns & {*names},
+                    pre_buffer=False,
+                    buffer_size=_BUFFER,
+                )
+            )
             if not 0 < file.metadata.num_rows <= limit:
                 raise RefusedError(
                     f"it has {file.metadata.num_rows} rows, the store's splits have {limit}"
@@ -50,6 +76,22 @@ def _table(path: Path, limit: int) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
         reason = str(error).partition("\n")[0][:300]
         raise RefusedError(f"it cannot be read: {reason}") from error
+
+
+def _description(file: BufferedReader) -> pq.FileMetaData:
+    """How a file describes itself, no longer than descriptions are."""
+    file.seek(-min(8, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    length = int.from_bytes(file.read(4), "little")
+    if length > _MAX_FOOTER:
+        raise ValueError(f"its footer claims {length} bytes")
+    return pq.read_metadata(file)
+
+
+def _check_claim(column: str, claimed: int, path: Path) -> None:
+    """Refuses what compression and dictionaries make of a few bytes."""
+    size = path.stat().st_size
+    if claimed > _MOST_OF_A_BYTE * size + PIECE_BYTES:
+        raise RefusedError(f"{column} claims {claimed} bytes in a file of {size}")
 
 
 def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
@@ -64,7 +106,7 @@ def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
         RefusedError: It has other columns.
     """
     column = column or GUID
-    with _table(path, limit) as file:
+    with _table(path, limit, column) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
         values = TOKENS if TOKENS in schema.names else EMBEDDING
         if values not in schema.names:
@@ -77,9 +119,10 @@ def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
             raise RefusedError(
                 f"{values} is {schema.field(values).type}, expected are {kind} of floats"
             )
-        count = _leaf_values(file, values)
+        count = sum(chunk.num_values for chunk in _chunks(file, values))
+        _check_claim(values, count * dtype.itemsize, path)
         each = max(1, -(-count // rows))
-        guids = _names(file, column)
+        guids = _names(file, column, path)
         dim = _dim(file, values)
     check_form((rows, dim), dtype)
     if values == EMBEDDING and count > 2 * rows * dim:  # of which few bytes could claim many
@@ -89,7 +132,7 @@ def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
     step = rows_at_once(each * dtype.itemsize)
 
     def pieces() -> Iterator[Rows]:
-        with _table(path, limit) as file:
+        with _table(path, limit, column) as file:
             for batch in file.iter_batches(step, columns=[values], use_threads=False):
                 yield _rows_of(batch.column(0), dim, tokens=values == TOKENS)
 
@@ -110,14 +153,14 @@ def _is_list(kind: pa.DataType) -> bool:
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _leaf_values(file: pq.ParquetFile, name: str) -> int:
-    """Numbers that a column claims to have."""
+def _chunks(file: pq.ParquetFile, name: str) -> list[Any]:
+    """The parts of a column, as the file describes them."""
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    return sum(c.num_values for c in chunks if c.path_in_schema.partition(".")[0] == name)
+    return [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] == name]
 
 
-def _names(file: pq.ParquetFile, column: str) -> list[str]:
+def _names(file: pq.ParquetFile, column: str, path: Path) -> list[str]:
     """A column of names."""
     if column not in file.schema_arrow.names:
         raise RefusedError(
@@ -126,17 +169,22 @@ def _names(file: pq.ParquetFile, column: str) -> list[str]:
         )
     kind = file.schema_arrow.field(column).type
     types = pa.types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
     if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
         raise RefusedError(f"{column} is {kind}, expected are names")
+    claimed = sum(chunk.total_uncompressed_size for chunk in _chunks(file, column))
+    _check_claim(column, claimed, path)
     found: list[str] = []
     for batch in file.iter_batches(4096, columns=[column], use_threads=False):
         names = batch.column(0)
         if names.null_count:
             raise RefusedError(f"{column} lacks names")
-        texts = names.cast(pa.large_string())
-        if (pc.max(pc.binary_length(texts)).as_py() or 0) > MAX_GUID_BYTES:
+        different = names.dictionary if types.is_dictionary(names.type) else names
+        lengths = pc.binary_length(different.cast(pa.large_string()))
+        if (pc.max(lengths).as_py() or 0) > MAX_GUID_BYTES:
             raise RefusedError(f"{column}: a name is too long")
-        found += texts.to_pylist()
+        found += names.cast(pa.large_string()).to_pylist()
     return found
 
 
@@ -227,8 +275,8 @@ def _numbered(folder: Path, start: str, end: str) -> dict[str, Path]:
 
 
 def _metadata_names(path: Path, limit: int, column: str | None) -> list[str]:
-    with _table(path, limit) as file:
-        chosen: Sequence[str] = (column,) if column else _NAMES
+    chosen: Sequence[str] = (column,) if column else _NAMES
+    with _table(path, limit, *chosen) as file:
         found = next((name for name in chosen if name in file.schema_arrow.names), chosen[0])
-        names = _names(file, found)
+        names = _names(file, found, path)
     return [PurePosixPath(name).stem for name in names] if found == "image_path" else names

@@ -19,6 +19,9 @@ MEND = "Repair the files or remove their rows from the label file; nothing was c
 NOT_PLAIN = "^$|^[.]|[/\\\\,\\x00\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 """A guid that cannot be a file name and a cell of a ``guid,tag`` row; RE2 reads it alike."""
 
+_LONGEST = 1000
+"""Characters of a problem; it quotes what may be a line of a gigabyte."""
+
 
 @dataclass(slots=True)
 class LabelRow:
@@ -57,7 +60,8 @@ class Listing:
     def note(self, line: int, problem: str) -> None:
         """Adds a problem with its place."""
         where = f"{self.source.name}:{line}" if line else self.source.name
-        self.problems.append(f"{where}: {problem}")
+        shown = problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]}…"
+        self.problems.append(f"{where}: {shown}")
 
     def accepts(self, row: LabelRow, tags: Iterable[str], valid: tuple[str, ...]) -> bool:
         """Checks a row's labels and guid; notes all that is wrong with them."""
