@@ -26,4 +26,6 @@ class VisibleGroup(TyperGroup):
             error.show(message)  # type: ignore[attr-defined]
             say(message.getvalue().rstrip())
             code = error.exit_code  # type: ignore[attr-defined]
-        sys.exit(code)
+        except typer.Abort:  # Ctrl-C before or after a verb
+            code = 130
+        sys.exit(code or 0)

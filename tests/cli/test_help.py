@@ -12,6 +12,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from mmsa_cache.cli.group import VisibleGroup
 from mmsa_cache.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,3 +81,11 @@ def test_every_section_that_is_named_exists() -> None:
         for section in re.findall(r"section '([^']+)'", text)
     }
     assert named <= headings
+
+
+def test_ctrl_c_outside_a_verb_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*about: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VisibleGroup, "invoke", interrupted)
+    assert CliRunner().invoke(app, ["predict"]).exit_code == 130
