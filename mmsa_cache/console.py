@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from .shown import on_a_line, visible
+from .shown import on_a_line, spoken, visible
 
 human = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -37,7 +37,7 @@ Advance = Callable[[int, str], None]
 
 def say(message: str, style: str | None = None) -> None:
     """Prints a message for people. Data is never read as markup or as terminal commands."""
-    human.print(visible(message), style=style)
+    human.print(spoken(message), style=style)
 
 
 def guard_terminal() -> None:
@@ -46,7 +46,7 @@ def guard_terminal() -> None:
     For a process of its own: warnings, log records and tracebacks are those of all code.
     """
     written = warnings.formatwarning
-    warnings.formatwarning = lambda *about, **more: visible(written(*about, **more))
+    warnings.formatwarning = lambda *about, **more: spoken(written(*about, **more))
     logging.setLogRecordFactory(_VisibleRecord)
     sys.excepthook = _show_traceback
     threading.excepthook = lambda end: _show_traceback(
@@ -60,16 +60,16 @@ class _VisibleRecord(logging.LogRecord):
     def __init__(self, *about: Any, **more: Any) -> None:
         super().__init__(*about, **more)
         if self.exc_info and self.exc_info[0]:
-            self.exc_text = visible("".join(traceback.format_exception(*self.exc_info))).rstrip()
+            self.exc_text = spoken("".join(traceback.format_exception(*self.exc_info))).rstrip()
 
     def getMessage(self) -> str:  # noqa: N802
-        return visible(super().getMessage())
+        return spoken(super().getMessage())
 
 
 def _show_traceback(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.write(spoken("".join(traceback.format_exception(kind, error, trace))))
 
 
 class _RateColumn(ProgressColumn):

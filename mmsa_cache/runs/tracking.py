@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmsa_cache.console import say
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.errors import MmsaError, SettingsError
 
 from .trackers import TRACKERS, Place, Tracker
 
@@ -47,12 +47,27 @@ def tracking(names: Sequence[str], place: Place) -> Iterator[Tracking]:
     Args:
         names: Of `TRACKERS`.
         place: The run.
+
+    Raises:
+        SettingsError: One cannot begin.
     """
-    whole = Tracking({name: TRACKERS[name][0](place) for name in dict.fromkeys(names)})
+    whole = Tracking({name: _begun(name, place) for name in dict.fromkeys(names)})
     try:
         yield whole
     finally:
         whole.close()
+
+
+def _begun(name: str, place: Place) -> Tracker:
+    try:
+        return TRACKERS[name][0](place)
+    except (MmsaError, OSError):
+        raise
+    except Exception as error:  # of any library
+        raise SettingsError(
+            f"Tracking by {name} cannot begin: {type(error).__name__}: {error}",
+            f"See to that, or leave out --track {name}.",
+        ) from error
 
 
 def check_trackers(names: Iterable[str]) -> None:

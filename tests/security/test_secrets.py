@@ -13,8 +13,10 @@ from fuse.search.address import Address, address_of
 from fuse.search.ledger import Ledger
 from fuse.search.snapshot import snapshot
 from mmsa_cache.cli import main as command_line
+from mmsa_cache.console import say
 from mmsa_cache.errors import MmsaError, SettingsError
-from mmsa_cache.runs.trackers import TRACKERS, Place
+from mmsa_cache.runs.trackers import TRACKERS, Place, Tracker
+from mmsa_cache.runs.tracking import tracking
 from tests.support.small_work import mmsa
 
 SECRET = "hush4711"
@@ -179,6 +181,38 @@ def test_weights_and_biases_keeps_no_password(
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_what_a_tracker_says_of_its_server_has_no_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As MLFLOW_TRACKING_URI, or the settings of W&B."""
+
+    def fail(place: Place) -> Tracker:
+        raise RuntimeError(
+            f"http://me:{SECRET}@host:1/api and postgresql://me:p@{SECRET}@host/db refuse, "
+            "http://host:8080/@me does not"
+        )
+
+    monkeypatch.setitem(TRACKERS, "mlflow", (fail, "mlflow"))
+    with (
+        pytest.raises(SettingsError, match="Tracking by mlflow cannot begin: RuntimeError") as said,
+        tracking(["mlflow"], Place("r", Path("runs/r"), {})),
+    ):
+        pass
+    say(str(said.value))
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "http://me:***@host:1/api and postgresql://me:***@host/db refuse" in shown
+    assert "http://host:8080/@me does not → See to that, or leave out --track mlflow" in shown
+
+
+@pytest.mark.parametrize("arguments", [["search"], ["search", "--study"], ["report"], []])
+def test_an_address_in_a_wrong_place_is_repeated_without_its_password(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    result = mmsa(tmp_path, *arguments, ADDRESSES[0], code=4 if arguments == ["report"] else 2)
+    assert "postgresql://me:***@127.0.0.1:1/db" in result.output
+    assert SECRET not in result.output
 
 
 def test_malformed_addresses_are_errors_of_settings() -> None:
