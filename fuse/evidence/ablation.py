@@ -84,7 +84,7 @@ class Ablation:
         units = range(len(how.units))
         self.wanted = [(setting, unit) for setting in dict.fromkeys(settings) for unit in units]
         """Settings and places of their units."""
-        kept = {key: _kept(shelf, self._identity(*key)) for key in self.wanted}
+        kept = {key: self._kept(*key) for key in self.wanted}
         self.done = {key: training for key, training in kept.items() if training is not None}
         """Finished trainings."""
 
@@ -139,16 +139,18 @@ class Ablation:
             failures,
         )
 
+    def _kept(self, setting: Setting, unit: int) -> CellTraining | None:
+        try:
+            found = CellTraining.model_validate(self._shelf.find(self._identity(setting, unit)))
+        except ValidationError:  # nothing there, or damaged
+            return None
+        judged, classes = self._how.units[unit].judged, len(self._data.origin.classes)
+        fits = len(found.predicted) == len(judged) and max(found.predicted, default=0) < classes
+        return found if fits else None
+
     def _identity(self, setting: Setting, unit: int) -> dict[str, Any]:
         features = _features(self._data.origin, setting)
         return {**self._common, **self._rows[unit], "setting": asdict(setting), **features}
-
-
-def _kept(shelf: Shelf, identity: dict[str, Any]) -> CellTraining | None:
-    try:
-        return CellTraining.model_validate(shelf.find(identity))
-    except ValidationError:  # nothing there, or damaged
-        return None
 
 
 def _identity_of(unit: Unit) -> dict[str, Any]:

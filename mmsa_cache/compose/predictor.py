@@ -58,7 +58,7 @@ def load_model(
     reach = Reach.of_run(folder.path, allow_outside=allow_outside)
     settings = settings_of(folder, reach, device=device, data=data)
     try:
-        with open_tensors(folder.path / MODEL_FILE) as file:
+        with open_tensors(folder.place(MODEL_FILE)) as file:
             ensemble = Ensemble.restore(
                 [restore(model.setting) for model in record.models],
                 {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  (no mapping)

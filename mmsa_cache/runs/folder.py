@@ -136,6 +136,18 @@ class RunFolder:
             if not isinstance(line, dict) or line.get("event", "epoch") == "epoch"
         ]
 
+    def place(self, name: str) -> Path:
+        """Where a file is.
+
+        Raises:
+            ModelError: It is a link that leads out of the working folder and the run.
+        """
+        path = self.path / name
+        found = path.resolve()
+        if not any(found.is_relative_to(home) for home in (Path.cwd(), self.path.resolve())):
+            raise ModelError(f"{path} is a link that leads out of the working folder.", _HINT)
+        return path
+
     def _json(self, name: str) -> Any:
         with self._reading(name) as data:
             return parse_json(data)
@@ -146,7 +158,7 @@ class RunFolder:
     @contextmanager
     def _reading(self, name: str) -> Iterator[bytes]:
         """The bytes of a file; turns what reading them raises into a ModelError."""
-        path = self.path / name
+        path = self.place(name)
         try:
             yield read_plain(path, _MOST_BYTES)
         except OSError as error:

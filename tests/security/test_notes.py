@@ -10,15 +10,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fuse.evidence.ablation import Ablation
+from fuse.evidence.trainings import Trainings
+from fuse.search.pool import TrainingData, Workers
+from fuse.setting import Setting
 from mmsa_cache.compose import demo
 from mmsa_cache.compose.hub import pull
 from mmsa_cache.compose.store import Store
+from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.stored import path_of, read_split
-from mmsa_cache.errors import LinkError, SettingsError
+from mmsa_cache.errors import LinkError, ModelError, SettingsError
+from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import tracking
-from tests.support.fake_search import run, start_thread
+from mmsa_cache.shelf import Shelf
+from tests.support.fake_search import (
+    GROUPS,
+    LABELS,
+    ORIGIN,
+    FakeFit,
+    FakeSource,
+    fake_predict,
+    run,
+    start_thread,
+)
+from tests.support.made_up_run import write_run
 from tests.support.study_records import trials_of
 
 
@@ -78,3 +95,43 @@ def test_settings_that_are_not_the_demos_are_left_alone(kind: str) -> None:
     with pytest.raises(SettingsError, match=r"mmsa\.toml is not the demo's"):
         demo.run(Path(), 60, 1)
     assert [*Path().iterdir()] == [path]
+
+
+@pytest.mark.parametrize("predicted", [[7] * 40, [3] * 40, [], [0] * 99])
+def test_trainings_on_the_shelf_that_do_not_fit_are_run_again(
+    tmp_path: Path, predicted: list[int]
+) -> None:
+    shelf = Shelf(tmp_path / "shelf")
+    how = Trainings.of(Protocol(outer="grouped", folds=3, seed=1), LABELS, GROUPS)
+
+    def ablation() -> Ablation:
+        data = TrainingData(FakeSource(), LABELS, GROUPS, ORIGIN)
+        workers = Workers(("cpu",), FakeFit(tmp_path), fake_predict, start_thread)
+        return Ablation([Setting(epochs=1, keep="last")], how, data, shelf, "macro_f1", workers)
+
+    ablation().run()
+    files = sorted((tmp_path / "shelf").glob("*.json"))
+    assert len(ablation().done) == len(files) == 3
+    record = json.loads(files[0].read_text())
+    record["record"]["predicted"] = predicted
+    files[0].write_text(json.dumps(record))
+    assert len(ablation().done) == 2
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "config.json", "metrics.json", "env.json"])
+def test_files_of_a_run_are_not_links_that_lead_out(tmp_path: Path, name: str) -> None:
+    """Else what is wrong with somebody's file is quoted."""
+    Path("runs").mkdir()
+    run_folder = write_run(Path("runs/r"))
+    (tmp_path / "outside").write_text("precious")
+    theirs, own = run_folder / name, Path("own")
+    theirs.rename(own)
+    reads = {"predictions.csv": "predictions", "config.json": "record"}
+    reads |= {"metrics.json": "figures", "env.json": "environment"}
+    theirs.symlink_to(tmp_path / "outside")
+    with pytest.raises(ModelError, match=f"{name} is a link that leads out") as refused:
+        getattr(RunFolder(run_folder), reads[name])
+    assert "precious" not in str(refused.value)
+    theirs.unlink()
+    theirs.symlink_to(own.absolute())  # as some tools keep versions
+    assert getattr(RunFolder(run_folder), reads[name])
