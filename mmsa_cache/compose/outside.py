@@ -13,7 +13,7 @@ from mmsa_cache.errors import ModelError, SettingsError
 
 PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
 """Sections and keys of encoders that may name files."""
-GIVE_DATA = "give --data DIR, or --allow-outside"
+GIVE_DATA = "name it in mmsa.toml, give --data DIR, or --allow-outside"
 """What leads to the data."""
 _CURE = "name it in mmsa.toml, or give --allow-outside"
 

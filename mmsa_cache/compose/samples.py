@@ -48,7 +48,7 @@ def read_samples(
     if root is None:
         raise SettingsError(
             f"Neither a data folder is set nor does {store.root} hold the split {split}.",
-            "Give --data DIR, root under [data] in mmsa.toml, or the --cache of an extraction.",
+            "Set root under [data] or dir under [cache] in mmsa.toml.",
         )
     found, report = take_in(settings, split, store)
     if report.aside:

@@ -102,6 +102,8 @@ def test_no_verb_quotes_or_notes_anything_outside(work: Path, verb: tuple[str, .
         found = mmsa(work, *verb, code=code)
     assert SECRET not in found.output
     assert f"The run's data folder {secrets} is outside" in found.output
+    assert "To use it, name it in mmsa.toml, " in found.output  # not every verb has --data
+    assert "--cache of" not in found.output
     assert f"The run's store {secrets}/store is outside" in found.output
 
 
