@@ -34,11 +34,12 @@ _MAX_NUMBER = 1 << 22
 """Of a configuration, rotary bases excepted; the largest vocabularies have a million words."""
 
 _TEXT = (
-    "albert bert big_bird camembert convbert data2vec-text deberta deberta-v2 distilbert electra "
-    "ernie esm eurobert flaubert fnet gpt2 gpt_neox jina_embeddings_v3 llama longformer luke "
-    "megatron-bert mobilebert modernbert mpnet nomic_bert nystromformer opt phi qwen2 qwen3 "
-    "rembert roberta roberta-prelayernorm roformer splinter squeezebert xlm xlm-roberta "
-    "xlm-roberta-xl xmod"
+    "albert bert bert-generation big_bird bloom camembert convbert data2vec-text deberta "
+    "deberta-v2 distilbert electra ernie esm eurobert flaubert fnet gemma gemma2 gemma3_text "
+    "gpt2 gpt_neox gptj granite ibert jina_embeddings_v3 layoutlm llama longformer luke "
+    "megatron-bert mistral mobilebert modernbert modernbert-decoder mpnet mra nomic_bert "
+    "nystromformer olmo2 opt phi phi3 qwen2 qwen3 rembert roberta roberta-prelayernorm roc_bert "
+    "roformer smollm3 splinter squeezebert xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso"
 )
 TEXT_TYPES = frozenset(_TEXT.split())
 JOINT_TYPES = frozenset(("altclip", "chinese_clip", "clip", "clipseg", "metaclip_2", "siglip"))
@@ -221,14 +222,16 @@ def tokenizer_settings(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 _CLASSES = (
-    "AlbertTokenizer BarthezTokenizer BertTokenizer BertweetTokenizer BigBirdTokenizer "
-    "CLIPTokenizer CamembertTokenizer CodeGenTokenizer ConvBertTokenizer DebertaTokenizer "
-    "DebertaV2Tokenizer DistilBertTokenizer ElectraTokenizer EsmTokenizer FNetTokenizer "
-    "FlaubertTokenizer GPT2Tokenizer GPTNeoXTokenizer GemmaTokenizer HerbertTokenizer "
-    "LlamaTokenizer LongformerTokenizer LukeTokenizer MPNetTokenizer MobileBertTokenizer "
-    "NystromformerTokenizer PhobertTokenizer PreTrainedTokenizer Qwen2Tokenizer RemBertTokenizer "
-    "RetriBertTokenizer RoFormerTokenizer RobertaTokenizer SiglipTokenizer SplinterTokenizer "
-    "SqueezeBertTokenizer TokenizersBackend XLMRobertaTokenizer XLMTokenizer"
+    "AlbertTokenizer BartTokenizer BarthezTokenizer BertGenerationTokenizer BertTokenizer "
+    "BertweetTokenizer BigBirdTokenizer BloomTokenizer CLIPTokenizer CamembertTokenizer "
+    "CodeGenTokenizer ConvBertTokenizer DebertaTokenizer DebertaV2Tokenizer DistilBertTokenizer "
+    "ElectraTokenizer EsmTokenizer FNetTokenizer FlaubertTokenizer GPT2Tokenizer "
+    "GPTNeoXTokenizer GemmaTokenizer HerbertTokenizer LayoutLMTokenizer LlamaTokenizer "
+    "LongformerTokenizer LukeTokenizer MBartTokenizer MPNetTokenizer MobileBertTokenizer "
+    "NystromformerTokenizer PhobertTokenizer PreTrainedTokenizer Qwen2Tokenizer "
+    "RemBertTokenizer RetriBertTokenizer RoCBertTokenizer RoFormerTokenizer RobertaTokenizer "
+    "SiglipTokenizer SplinterTokenizer SqueezeBertTokenizer T5Tokenizer TokenizersBackend "
+    "XGLMTokenizer XLMRobertaTokenizer XLMTokenizer XLNetTokenizer"
 )
 _TOKENIZERS = frozenset(_CLASSES.split())
 

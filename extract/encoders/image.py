@@ -217,19 +217,19 @@ class ImageEncoder:
         self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
         self._scale, self._shift = 1 / (255.0 * self.std), -self.mean / self.std
-        if spec.folder is not None:
-            self.tower: ImageTower = JointImageTower(
-                load_model(spec.folder, spec.random_seed), spec.name
-            )
-        else:
-            self.tower = TimmTower(spec.name, spec.kwargs, spec.file, spec.size, spec.random_seed)
-        self.tower.to(device)
         self.pools: tuple[str, ...] = ()
+        model = None if spec.folder is None else load_model(spec.folder, spec.random_seed)
         try:
+            self.tower: ImageTower = (
+                TimmTower(spec.name, spec.kwargs, spec.file, spec.size, spec.random_seed)
+                if model is None
+                else JointImageTower(model, spec.name)
+            )
+            self.tower.to(device)
             probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
-        except (AssertionError, RuntimeError, ValueError) as error:
-            if isinstance(error, ModelError):
-                raise
+        except (ModelError, MemoryError):
+            raise
+        except Exception as error:  # models raise many kinds for settings that do not fit
             raise ModelError(
                 f"{spec.name} does not take pictures of {spec.size}×{spec.size}: {error}",
                 "Set size in [image] (and img_size in kwargs) to what the model takes.",

@@ -167,24 +167,15 @@ class TextEncoder:
         self.tokenizer = load_tokenizer(spec.folder)
         self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
         model = load_model(spec.folder, spec.random_seed)
-        if spec.joint:
-            self.tower: TextTower = JointTextTower(model, spec.name)
-        else:
-            self.tower = PlainTower(model, spec.name)
-        limit = self.tower.limit
-        if limit is not None and spec.max_tokens > limit:
-            raise ModelError(
-                f"{spec.name} takes at most {limit} tokens, max_tokens is {spec.max_tokens}.",
-                "Lower max_tokens in [text].",
-            )
         self.max_tokens = spec.max_tokens
-        self.tower.to(device)
         self.pools: tuple[str, ...] = ()
         try:
+            self.tower = _tower(model, spec)
+            self.tower.to(device)
             probe = self.encode(self.prepare(["a"]))
-        except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-            if isinstance(error, ModelError):
-                raise
+        except (ModelError, MemoryError):
+            raise
+        except Exception as error:  # models raise many kinds for settings that do not fit
             raise ModelError(
                 f"{spec.name} does not run on token ids and a mask alone: {error}",
                 "Give the encoder of a text model, or --joint-model for an image-text one.",
@@ -238,6 +229,21 @@ class TextEncoder:
             pools.values(),
             shared,
         )
+
+
+def _tower(model: Any, spec: TextSpec) -> TextTower:
+    """The part of a model that encodes texts.
+
+    Raises:
+        ModelError: It takes fewer tokens than are wanted.
+    """
+    found = JointTextTower(model, spec.name) if spec.joint else PlainTower(model, spec.name)
+    if found.limit is not None and spec.max_tokens > found.limit:
+        raise ModelError(
+            f"{spec.name} takes at most {found.limit} tokens, max_tokens is {spec.max_tokens}.",
+            "Lower max_tokens in [text].",
+        )
+    return found
 
 
 def _mean(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 from mmsa_cache.untrusted import read_plain
 
 _MAX_BYTES = 1 << 20
+_MAX_DOTS = 100
+"""Of a line: what a key of many parts takes grows with their square."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -18,7 +20,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         OSError: It cannot be read.
         ValueError: It is no TOML, or too large or too deep for anything that a person wrote.
     """
+    text = read_plain(path, _MAX_BYTES).decode()
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > _MAX_DOTS:
+            raise ValueError(
+                f"line {number} holds more than {_MAX_DOTS} dots; write it as several lines"
+            )
     try:
-        return tomllib.loads(read_plain(path, _MAX_BYTES).decode())
+        return tomllib.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error

@@ -141,3 +141,15 @@ def test_a_tokenizer_that_panics_is_an_error() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         tokenized(ends, ["a"])
+
+
+@pytest.mark.parametrize("table", ["{} = 1", "[{}]", "x = {{ {} = 1 }}"])
+def test_keys_of_many_parts_are_refused(tmp_path: Path, table: str) -> None:
+    """100 kB of ``a.a.a…`` took eight gigabytes."""
+    (tmp_path / "mmsa.toml").write_text("seed = 1\n" + table.format(".".join("a" * 50_000)))
+    assert "line 2 holds more than 100 dots" in mmsa(tmp_path, "cache", "ls", code=2).output
+    (tmp_path / "mmsa.toml").unlink()
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies/s.toml").write_text(table.format('."a"' * 50_000))
+    shown = mmsa(tmp_path, "search", "--study", "s", code=2).output
+    assert "line 1 holds more than 100 dots" in shown

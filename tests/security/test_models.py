@@ -106,6 +106,30 @@ def test_adapters_and_other_files_are_not_looked_at(folder: Path, tmp_path: Path
     load_tokenizer(folder)
 
 
+def test_joint_models_that_do_not_run_are_an_error(folder: Path) -> None:
+    side = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 99}
+    text = side | {"output_hidden_states": {"a": 1}}
+    config = {"model_type": "metaclip_2", "text_config": text, "vision_config": side}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="does not run on token ids and a mask alone"):
+        resolve_text(str(folder), "random", 16, 0, joint=True).load(CPU)
+
+
+@pytest.mark.parametrize("kind", ["gemma3_text", "mistral", "ibert", "xlnet", "roc_bert"])
+def test_usual_kinds_of_text_models_run(folder: Path, kind: str) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 99}
+    sizes |= {
+        "num_key_value_heads": 2,
+        "d_model": 16,
+        "n_layer": 1,
+        "n_head": 2,
+        "d_inner": 32,
+        "intermediate_size": 32,
+    }
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, "head_dim": 8, **sizes}))
+    resolve_text(str(folder), "random", 16, 0).load(CPU)
+
+
 # Weights
 
 
