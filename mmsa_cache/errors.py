@@ -54,8 +54,10 @@ class MmsaError(Exception):
 
 
 def _cut(text: str) -> str:
-    """A finding may quote a file, and a file may hold a line of a million characters."""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    """A finding may quote a file, which may hold a line of a million characters, or what looks like
+    another message."""
+    line = text.replace("\n", "\\n")
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
 class SettingsError(MmsaError, ValueError):

@@ -8,6 +8,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result
 
+from .options import PLACES
 from .output import say_notes
 from .verb import Call, verb
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fuse.figures.record import Interval
 
 
-@verb("allow_outside")
+@verb(*PLACES)
 def compare(
     call: Call,
     runs: Annotated[list[str], typer.Argument(help="Names or folders of two or more runs.")],
@@ -37,7 +38,7 @@ def compare(
     """Say whether runs differ on the rows that all of them judged, and where."""
     from mmsa_cache.compose.compare import compare as compare_runs
 
-    found = compare_runs(runs, grouped=grouped, allow_outside=call.allows_outside)
+    found = compare_runs(runs, grouped=grouped, given=call.given())
     if call.printed(found.as_json()):
         return
     print_result(format_comparison(found.comparison, listed))

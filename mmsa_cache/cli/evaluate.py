@@ -7,22 +7,21 @@ from typing import Annotated
 
 import typer
 
-from .options import Device
+from .options import PLACES
 from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb("allow_outside")
+@verb(*PLACES)
 def evaluate(
     call: Call,
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],
     labels: Annotated[Path, typer.Option(help="A guid,tag file with labels.")],
-    device: Device = None,
 ) -> None:
     """Score a run on the rows of a label file."""
     from mmsa_cache.compose.evaluate import evaluate as evaluate_run
 
-    record = evaluate_run(run, labels, device, allow_outside=call.allows_outside).as_json()
+    record = evaluate_run(run, labels, call.given()).as_json()
     if call.printed(record):
         return
     show_table([record], ["run", "rows", "accuracy", "macro_f1"])

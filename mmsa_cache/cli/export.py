@@ -14,7 +14,7 @@ from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb("allow_outside")
+@verb("cache", "allow_outside")
 def export(
     call: Call,
     run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
@@ -32,7 +32,7 @@ def export(
     from mmsa_cache.compose.export.export import ExportRequest
     from mmsa_cache.compose.export.export import export as export_run
 
-    written = export_run(ExportRequest(run, to, form, force, call.allows_outside, online))
+    written = export_run(ExportRequest(run, to, form, force, call.given(), online))
     if call.printed(written):
         return
     rows = [{"file": name, "size": decimal(size)} for name, size in written.files.items()]

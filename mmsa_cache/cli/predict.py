@@ -11,11 +11,11 @@ from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.results import claim, write_result
 from mmsa_cache.shown import in_cell
 
-from .options import Data, Device, Force
+from .options import PLACES, Force
 from .verb import Call, verb
 
 
-@verb("allow_outside")
+@verb(*PLACES)
 def predict(
     call: Call,
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],
@@ -23,8 +23,6 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="File for the guid,tag rows.")] = None,
     text: Annotated[str | None, typer.Option(help="Text of one post.")] = None,
     image: Annotated[Path | None, typer.Option(help="Picture of one post.")] = None,
-    data: Data = None,
-    device: Device = None,
     force: Force = False,
 ) -> None:
     """Predict a split, or one post: text, picture or both."""
@@ -32,7 +30,7 @@ def predict(
     from mmsa_cache.compose.predict import predict as predict_rows
 
     claim(out, force=force)
-    found = predict_rows(PredictRequest(run, split, text, image, data, device, call.allows_outside))
+    found = predict_rows(PredictRequest(run, split, text, image, call.given()))
     if out is not None:
         write_result(out, found.as_csv())
         say(f"{len(found.rows)} rows written to {out}.")

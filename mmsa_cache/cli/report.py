@@ -10,12 +10,12 @@ import typer
 
 from mmsa_cache.results import claim
 
-from .options import Data, Device, Force
+from .options import PLACES, Force
 from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb("allow_outside")
+@verb(*PLACES)
 def report(
     call: Call,
     run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
@@ -30,8 +30,6 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="File for the page; default: report.html of the run.")
     ] = None,
-    data: Data = None,
-    device: Device = None,
     force: Force = False,
 ) -> None:
     """Write a run's report again: one page that opens offline."""
@@ -39,7 +37,7 @@ def report(
     from mmsa_cache.compose.report.report import report as write_report
 
     claim(out, force=force)
-    written = write_report(ReportRequest(run, against, data, out, device, call.allows_outside))
+    written = write_report(ReportRequest(run, against, out, call.given()))
     if call.printed(written):
         return
     shown = asdict(written) | {"against": written.against or "–"}

@@ -21,6 +21,7 @@ from .options import SETTINGS, Debug, Json
 from .output import show_table
 
 if TYPE_CHECKING:
+    from mmsa_cache.compose.outside import Given
     from mmsa_cache.config.settings import Settings
 
 
@@ -36,10 +37,11 @@ class Call:
         self.flags = flags
         self.as_json = as_json
 
-    @property
-    def allows_outside(self) -> bool:
-        """Whether paths that a run names may lead out of the working folder."""
-        return bool(self.flags["allow_outside"])
+    def given(self) -> Given:
+        """What its flags say in the place of a run's settings."""
+        from mmsa_cache.compose.outside import Given
+
+        return Given(**{name: value for name, value in self.flags.items() if value is not None})  # type: ignore[arg-type]
 
     def settings(self, **changes: object) -> Settings:
         """The settings that its flags, the environment and the config file lead to.

@@ -16,7 +16,7 @@ from mmsa_cache.data.splits import IntArray
 from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.runs.folder import RunFolder
 
-from .outside import Reach
+from .outside import Given, Reach
 from .predictor import settings_of
 from .session import Session
 
@@ -33,15 +33,13 @@ class ComparedRuns:
         return {**self.comparison.as_json(), "notes": self.notes}
 
 
-def compare(
-    names: Sequence[str], *, grouped: bool = False, allow_outside: bool = False
-) -> ComparedRuns:
+def compare(names: Sequence[str], *, grouped: bool = False, given: Given = Given()) -> ComparedRuns:
     """Compares runs on the rows that all of them judged.
 
     Args:
         names: Names or folders of two or more runs.
         grouped: Duplicate posts are resampled together, as the first run's data shows them.
-        allow_outside: Whether folders that the first run names are used wherever they are.
+        given: What is said in the place of the first run's settings.
 
     Raises:
         SettingsError: Fewer than two runs, or one of them twice.
@@ -59,7 +57,7 @@ def compare(
     for name, rows in zip(names, shared.left_out, strict=True):
         if rows:
             say(f"Note: {rows} row(s) of {name} are left out: not every run judged them.")
-    groups = _groups(runs[0], shared.guids, allow_outside=allow_outside) if grouped else None
+    groups = _groups(runs[0], shared.guids, given) if grouped else None
     notes = [note for run in runs for note in run.record.notes]
     return ComparedRuns(compare_shared(shared, groups=groups), list(dict.fromkeys(notes)))
 
@@ -77,10 +75,10 @@ def _check_different(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
         raise SettingsError("A run is named twice.", "Name different ones.", same)
 
 
-def _groups(run: RunFolder, guids: Sequence[str], *, allow_outside: bool) -> IntArray:
+def _groups(run: RunFolder, guids: Sequence[str], given: Given) -> IntArray:
     """Numbers from 0 of the duplicate groups that rows belong to, (rows,)."""
-    reach = Reach.of_run(run.path, allow_outside=allow_outside)
-    session = Session(settings_of(run, reach), trained_on=run.record.encoders, reach=reach)
+    reach = Reach.of_run(run.path, given)
+    session = Session(settings_of(run, reach, given), trained_on=run.record.encoders, reach=reach)
     group = dict(zip(session.samples("train").guids, session.groups.tolist(), strict=True))
     missing = [guid for guid in guids if guid not in group]
     if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.names import SPLITS
 from mmsa_cache.runs.folder import RunFolder
 
+from .outside import Given
 from .predictor import Predictor, load_model
 
 
@@ -56,16 +57,13 @@ class Evaluation:
         }
 
 
-def evaluate(
-    name: str, labels: Path, device: str | None = None, *, allow_outside: bool = False
-) -> Evaluation:
+def evaluate(name: str, labels: Path, given: Given = Given()) -> Evaluation:
     """Scores a run's predictions on the rows of a label file.
 
     Args:
         name: Name or folder of a run.
         labels: A label file.
-        device: Where the model runs; default: as it was trained.
-        allow_outside: Whether folders that the run names are used wherever they are.
+        given: What is said in the place of the run's settings.
 
     Raises:
         ModelError: The run cannot be loaded.
@@ -74,7 +72,7 @@ def evaluate(
     run = RunFolder.find(name)
     classes = run.record.classes
     rows = _labelled(labels, classes)
-    model = load_model(name, device=device, allow_outside=allow_outside)
+    model = load_model(name, **asdict(given))
     posts, found = _predicted(model, {row.guid for row in rows})
     rows = _judged(rows, found, labels, model.session.settings)
     truth = np.array([row.label for row in rows], np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmsa_cache.config.loading import load_settings
@@ -16,6 +17,20 @@ PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
 GIVE_DATA = "name it in mmsa.toml, give --data DIR, or --allow-outside"
 """What leads to the data."""
 _CURE = "name it in mmsa.toml, or give --allow-outside"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a command says of a run's places, in the place of what the run says."""
+
+    data: Path | None = None
+    """Where the posts are now."""
+    cache: Path | None = None
+    """Where their features are now."""
+    device: str | None = None
+    """Where the model runs; default: as it was trained."""
+    allow_outside: bool = False
+    """Whether folders that the run names are used wherever they are."""
 
 
 class Reach:
@@ -35,12 +50,12 @@ class Reach:
         self._said: set[Path] = set()
 
     @classmethod
-    def of_run(cls, folder: Path, *, allow_outside: bool = False) -> Reach:
+    def of_run(cls, folder: Path, given: Given) -> Reach:
         """That of a run or an export: the user's settings are those of the working folder."""
         own = Settings()
         with contextlib.suppress(SettingsError):
             own = load_settings()
-        if allow_outside:
+        if given.allow_outside:
             own = own.model_copy(update={"allow_outside": True})
         return cls(own, folder)
 

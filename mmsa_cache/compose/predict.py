@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from mmsa_cache.console import say
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.shown import csv_text
 
+from .outside import Given
 from .predictor import load_model
 
 
@@ -22,12 +23,7 @@ class PredictRequest:
     split: str | None = None
     text: str | None = None
     image: Path | None = None
-    data: Path | None = None
-    """Where the posts are now; default: where they were."""
-    device: str | None = None
-    """Default: as the model was trained with."""
-    allow_outside: bool = False
-    """Whether folders that the run names are used wherever they are."""
+    given: Given = Given()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +68,7 @@ def predict(request: PredictRequest) -> PredictedRows:
         raise SettingsError(
             "Give either a split or one post to predict.", "--split test, or --text … --image …."
         )
-    model = load_model(
-        request.run,
-        device=request.device,
-        data=request.data,
-        allow_outside=request.allow_outside,
-    )
+    model = load_model(request.run, **asdict(request.given))
     if request.split is not None:
         return PredictedRows(model.classes, model.predict_split(request.split))
     if (text is None or image is None) and not model.knows_halves:

@@ -24,7 +24,7 @@ from mmsa_cache.untrusted import open_tensors
 from mmsa_cache.validation import validated
 
 from .live import live_bank, live_pair
-from .outside import GIVE_DATA, PATHS, Reach
+from .outside import GIVE_DATA, PATHS, Given, Reach
 from .session import Session
 
 MODEL_FILE = "model.safetensors"
@@ -35,6 +35,7 @@ def load_model(
     *,
     device: str | None = None,
     data: str | Path | None = None,
+    cache: str | Path | None = None,
     allow_outside: bool = False,
     online: bool = False,
 ) -> Predictor:
@@ -44,6 +45,7 @@ def load_model(
         run: Name of a run below ``runs``, or the folder of a run or an export.
         device: ``auto``, ``cpu`` or ``cuda``; default: as the model was trained with.
         data: Folder of the pairs that `Predictor.predict_split` reads; default: the run's.
+        cache: Root folder of their features; default: the run's.
         allow_outside: Whether folders that the run names are used wherever they are; else they must
             lie in the working folder or in the run's own, or be those of ``mmsa.toml``.
         online: Whether encoders that are not on this machine may be fetched by the hub names that
@@ -55,8 +57,10 @@ def load_model(
     """
     folder = RunFolder.find(run)
     record = folder.record
-    reach = Reach.of_run(folder.path, allow_outside=allow_outside)
-    settings = settings_of(folder, reach, device=device, data=data)
+    places = (None if place is None else Path(place) for place in (data, cache))
+    given = Given(*places, device, allow_outside)
+    reach = Reach.of_run(folder.path, given)
+    settings = settings_of(folder, reach, given)
     try:
         with open_tensors(folder.place(MODEL_FILE)) as file:
             ensemble = Ensemble.restore(
@@ -75,30 +79,25 @@ def load_model(
     return Predictor(ensemble, record, session)
 
 
-def settings_of(
-    folder: RunFolder,
-    reach: Reach,
-    *,
-    device: str | None = None,
-    data: str | Path | None = None,
-) -> Settings:
+def settings_of(folder: RunFolder, reach: Reach, given: Given) -> Settings:
     """The settings of a run; what lies in or beside its folder is named by its path.
 
     Args:
         folder: The run.
         reach: Where the folders may be that it names: others are none.
-        device: In place of the run's.
-        data: In place of the run's data folder.
+        given: What the command says in the place of the run.
 
     Raises:
         ModelError: A value is not one of a setting.
     """
     values = folder.record.settings.model_dump()
-    if device is not None:
-        values["device"] = device
-    values["cache"]["dir"] = _cache_of(folder, values["cache"]["dir"], reach)
-    root = values["data"]["root"] if data is None else Path(data)
-    if root is not None and data is None:
+    if given.device is not None:
+        values["device"] = given.device
+    kept = values["cache"]["dir"]
+    cache = _cache_of(folder, kept, reach) if given.cache is None else declared(given.cache)
+    values["cache"]["dir"] = cache
+    root = values["data"]["root"] if given.data is None else given.data
+    if root is not None and given.data is None:
         root = _beside(folder, root)
         root = root if reach.takes(root, "the run's data folder", GIVE_DATA) else None
     values["data"]["root"] = root

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.version import __version__
 
 from ..encoders import resolve_at_hand
-from ..outside import Reach
+from ..outside import Given, Reach
 from ..predictor import MODEL_FILE, Predictor, load_model
 from ..session import Session
 from .card import Card, render_card
@@ -49,8 +49,7 @@ class ExportRequest:
     """``safetensors``; ``onnx`` adds stage two as one graph, checked against PyTorch."""
     force: bool = False
     """Replace an existing export."""
-    allow_outside: bool = False
-    """Whether encoders that the run names are copied wherever they are."""
+    given: Given = Given()
     online: bool = False
     """Whether encoders that are not on this machine are fetched by hub names, to be checked."""
 
@@ -80,10 +79,7 @@ def export(request: ExportRequest) -> Export:
         raise SettingsError(f"Unknown --format {request.form!r}.", f"Valid: {', '.join(FORMATS)}.")
     run = RunFolder.find(request.run)
     model = load_model(
-        request.run,
-        device="cpu",
-        allow_outside=request.allow_outside,
-        online=request.online,
+        request.run, **asdict(replace(request.given, device="cpu")), online=request.online
     )
     difference: float | None = None
     with whole_folder(request.to, _OWN_FILES, request.force) as folder:

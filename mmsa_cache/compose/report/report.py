@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fuse.training.ensemble import Ensemble
@@ -12,7 +12,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.results import write_result
 from mmsa_cache.runs.folder import RunFolder
 
-from ..outside import Reach
+from ..outside import Given, Reach
 from ..predictor import load_model, settings_of
 from ..session import Session
 from .attended import explainer
@@ -32,14 +32,9 @@ class ReportRequest:
     against: str | None = None
     """Another run, to show what its loss does to the recall of each class; default: the latest run
     here that differs in the loss only."""
-    data: Path | None = None
-    """Where the posts are now; default: where they were."""
     out: Path | None = None
     """File for the page; default: ``report.html`` of the run."""
-    device: str | None = None
-    """Where the model runs; default: as it was trained."""
-    allow_outside: bool = False
-    """Whether folders that the run names are used wherever they are."""
+    given: Given = Given()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +58,13 @@ def report(request: ReportRequest) -> WrittenReport:
     """
     run = RunFolder.find(request.run)
     try:
-        model = load_model(
-            request.run,
-            device=request.device,
-            data=request.data,
-            allow_outside=request.allow_outside,
-        )
+        model = load_model(request.run, **asdict(request.given))
         ensemble, session = model.ensemble, model.session
     except ModelError as error:
         say(f"Note: {error.message}")
-        reach = Reach.of_run(run.path, allow_outside=request.allow_outside)
+        reach = Reach.of_run(run.path, request.given)
         ensemble = None
-        session = Session(settings_of(run, reach, data=request.data), reach=reach)
+        session = Session(settings_of(run, reach, request.given), reach=reach)
     try:
         session.samples("train")
     except (DataError, SettingsError) as error:
