@@ -16,7 +16,7 @@ from mmsa_cache.data.splits import IntArray
 from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.runs.folder import RunFolder
 
-from .outside import Given, Reach
+from .outside import AS_IN_THE_RUN, Given, Reach
 from .predictor import settings_of
 from .session import Session
 
@@ -33,7 +33,9 @@ class ComparedRuns:
         return {**self.comparison.as_json(), "notes": self.notes}
 
 
-def compare(names: Sequence[str], *, grouped: bool = False, given: Given = Given()) -> ComparedRuns:
+def compare(
+    names: Sequence[str], *, grouped: bool = False, given: Given = AS_IN_THE_RUN
+) -> ComparedRuns:
     """Compares runs on the rows that all of them judged.
 
     Args:

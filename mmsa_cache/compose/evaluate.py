@@ -24,7 +24,7 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.names import SPLITS
 from mmsa_cache.runs.folder import RunFolder
 
-from .outside import Given
+from .outside import AS_IN_THE_RUN, Given
 from .predictor import Predictor, load_model
 
 
@@ -57,7 +57,7 @@ class Evaluation:
         }
 
 
-def evaluate(name: str, labels: Path, given: Given = Given()) -> Evaluation:
+def evaluate(name: str, labels: Path, given: Given = AS_IN_THE_RUN) -> Evaluation:
     """Scores a run's predictions on the rows of a label file.
 
     Args:

@@ -6,16 +6,20 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError, SettingsError
+from mmsa_cache.paths import declared
 
 PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
 """Sections and keys of encoders that may name files."""
 GIVE_DATA = "name it in mmsa.toml, give --data DIR, or --allow-outside"
 """What leads to the data."""
+GIVE_STORE = "name it in mmsa.toml, give --cache DIR, or --allow-outside"
+"""What leads to features."""
 _CURE = "name it in mmsa.toml, or give --allow-outside"
 
 
@@ -31,6 +35,9 @@ class Given:
     """Where the model runs; default: as it was trained."""
     allow_outside: bool = False
     """Whether folders that the run names are used wherever they are."""
+
+
+AS_IN_THE_RUN = Given()
 
 
 class Reach:
@@ -55,8 +62,12 @@ class Reach:
         own = Settings()
         with contextlib.suppress(SettingsError):
             own = load_settings()
-        if given.allow_outside:
-            own = own.model_copy(update={"allow_outside": True})
+        changes: dict[str, Any] = {"allow_outside": given.allow_outside or own.allow_outside}
+        if given.data is not None:
+            changes["data"] = own.data.model_copy(update={"root": given.data})
+        if given.cache is not None:
+            changes["cache"] = own.cache.model_copy(update={"dir": declared(given.cache)})
+        own = own.model_copy(update=changes)
         return cls(own, folder)
 
     def has(self, path: Path) -> bool:

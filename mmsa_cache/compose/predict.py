@@ -10,7 +10,7 @@ from mmsa_cache.console import say
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.shown import csv_text
 
-from .outside import Given
+from .outside import AS_IN_THE_RUN, Given
 from .predictor import load_model
 
 
@@ -23,7 +23,7 @@ class PredictRequest:
     split: str | None = None
     text: str | None = None
     image: Path | None = None
-    given: Given = Given()
+    given: Given = AS_IN_THE_RUN
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from mmsa_cache.untrusted import open_tensors
 from mmsa_cache.validation import validated
 
 from .live import live_bank, live_pair
-from .outside import GIVE_DATA, PATHS, Given, Reach
+from .outside import GIVE_DATA, GIVE_STORE, PATHS, Given, Reach
 from .session import Session
 
 MODEL_FILE = "model.safetensors"
@@ -57,8 +57,8 @@ def load_model(
     """
     folder = RunFolder.find(run)
     record = folder.record
-    places = (None if place is None else Path(place) for place in (data, cache))
-    given = Given(*places, device, allow_outside)
+    places = [None if place is None else Path(place) for place in (data, cache)]
+    given = Given(places[0], places[1], device, allow_outside)
     reach = Reach.of_run(folder.path, given)
     settings = settings_of(folder, reach, given)
     try:
@@ -94,8 +94,8 @@ def settings_of(folder: RunFolder, reach: Reach, given: Given) -> Settings:
     if given.device is not None:
         values["device"] = given.device
     kept = values["cache"]["dir"]
-    cache = _cache_of(folder, kept, reach) if given.cache is None else declared(given.cache)
-    values["cache"]["dir"] = cache
+    own = reach.own.cache.dir
+    values["cache"]["dir"] = own if given.cache else _cache_of(folder, kept, reach)
     root = values["data"]["root"] if given.data is None else given.data
     if root is not None and given.data is None:
         root = _beside(folder, root)
@@ -112,7 +112,7 @@ def settings_of(folder: RunFolder, reach: Reach, given: Given) -> Settings:
 def _cache_of(folder: RunFolder, kept: Path, reach: Reach) -> Path:
     """The store of a run: where it was, or that of the working folder if it is gone."""
     found = _beside(folder, kept)
-    if reach.takes(found, "the run's store") and found.is_dir():
+    if reach.takes(found, "the run's store", GIVE_STORE) and found.is_dir():
         return declared(found)
     return reach.own.cache.dir
 

@@ -48,7 +48,7 @@ def read_samples(
     if root is None:
         raise SettingsError(
             f"Neither a data folder is set nor does {store.root} hold the split {split}.",
-            "Set root under [data] or dir under [cache] in mmsa.toml.",
+            "Give --data DIR or the --cache of an extraction, or set them in mmsa.toml.",
         )
     found, report = take_in(settings, split, store)
     if report.aside:

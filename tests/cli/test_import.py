@@ -358,7 +358,7 @@ def test_two_splits_of_one_encoder_have_one_name_of_weights(
     flags = ("--cache", str(cache), "--text-model", "ours")
     call(work, "train", "--name", "both", *QUICK, *flags, "--image-model", "mobilenetv2_035")
     call(work, "extract", "--split", "test", *flags)
-    rows = call_json(work, "predict", "--run", "both", "--split", "test", "--allow-outside")
+    rows = call_json(work, "predict", "--run", "both", "--split", "test", "--cache", str(cache))
     assert len(rows) == 12
     assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
     capsys.readouterr()

@@ -102,9 +102,10 @@ def test_no_verb_quotes_or_notes_anything_outside(work: Path, verb: tuple[str, .
         found = mmsa(work, *verb, code=code)
     assert SECRET not in found.output
     assert f"The run's data folder {secrets} is outside" in found.output
-    assert "To use it, name it in mmsa.toml, " in found.output  # not every verb has --data
-    assert "--cache of" not in found.output
+    assert "To use it, name it in mmsa.toml, give --data DIR, or --allow-outside" in found.output
     assert f"The run's store {secrets}/store is outside" in found.output
+    assert "To use it, name it in mmsa.toml, give --cache DIR, or --allow-outside" in found.output
+    mmsa(work, *verb, "--data", "posts", "--cache", "cache")
 
 
 def test_the_store_of_a_run_gets_no_notes_outside(work: Path) -> None:

@@ -21,7 +21,7 @@ from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.version import __version__
 
 from ..encoders import resolve_at_hand
-from ..outside import Given, Reach
+from ..outside import AS_IN_THE_RUN, Given, Reach
 from ..predictor import MODEL_FILE, Predictor, load_model
 from ..session import Session
 from .card import Card, render_card
@@ -49,7 +49,7 @@ class ExportRequest:
     """``safetensors``; ``onnx`` adds stage two as one graph, checked against PyTorch."""
     force: bool = False
     """Replace an existing export."""
-    given: Given = Given()
+    given: Given = AS_IN_THE_RUN
     online: bool = False
     """Whether encoders that are not on this machine are fetched by hub names, to be checked."""
 

@@ -12,7 +12,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.results import write_result
 from mmsa_cache.runs.folder import RunFolder
 
-from ..outside import Given, Reach
+from ..outside import AS_IN_THE_RUN, Given, Reach
 from ..predictor import load_model, settings_of
 from ..session import Session
 from .attended import explainer
@@ -34,7 +34,7 @@ class ReportRequest:
     here that differs in the loss only."""
     out: Path | None = None
     """File for the page; default: ``report.html`` of the run."""
-    given: Given = Given()
+    given: Given = AS_IN_THE_RUN
 
 
 @dataclass(frozen=True, slots=True)
