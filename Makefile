@@ -14,7 +14,7 @@ FEATURES ?=
 
 venv: $(STAMP)
 
-# Not compiled as a whole: Python compiles what is imported, a small part.
+# Compiled by all cores afterwards, which pip does not do; packages hold files for newer Pythons too.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0 setuptools
 	$(PIP) --no-build-isolation -e '.[dev]'
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	touch $@
 
 demo: venv
