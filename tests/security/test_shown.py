@@ -23,6 +23,7 @@ from fuse.evidence.parity import markdown
 from mmsa_cache import console
 from mmsa_cache.compose import search_view
 from mmsa_cache.compose.export.card import Card, render_card
+from mmsa_cache.compose.pages.shell import printable
 from mmsa_cache.compose.predict import PredictedRows
 from mmsa_cache.console import format_table, guard_terminal, print_data, print_result, progress, say
 from mmsa_cache.runs.folder import RunFolder
@@ -217,6 +218,12 @@ def test_every_template_escapes_by_itself() -> None:
             if kind == "name"
         }
         assert not tokens & {"safe", "autoescape"}, path
+
+
+def test_pages_hold_nothing_that_turns_text() -> None:
+    page = f"<p>{TURNED} \u2067a\u2069 \x1b[1m \ud800 \U0001f469\u200d\U0001f4bb</p>"
+    shown = "<p>\ufffdgnp.exe \ufffda\ufffd \ufffd[1m \ufffd \U0001f469\u200d\U0001f4bb</p>"
+    assert printable(page) == shown
 
 
 # CSV

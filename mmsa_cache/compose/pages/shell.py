@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 
 _SHELL = Path(__file__).parent
+_UNPRINTABLE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 
 
 def page_templates(folder: Path) -> jinja2.Environment:
@@ -26,5 +27,6 @@ def page_templates(folder: Path) -> jinja2.Environment:
 
 
 def printable(page: str) -> str:
-    """Replaces what HTML or UTF-8 cannot hold: control characters, lone surrogates."""
-    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", page)
+    """Replaces what HTML or UTF-8 cannot hold, or what turns the text after it: control characters,
+    lone surrogates, overrides of the direction."""
+    return re.sub(_UNPRINTABLE, "\ufffd", page)
