@@ -98,7 +98,16 @@ class RunFolder:
     @functools.cached_property
     def figures(self) -> RunFigures:
         """``metrics.json``."""
-        return self._validated(RunFigures, self._json("metrics.json"), "metrics.json")
+        found = self._validated(RunFigures, self._json("metrics.json"), "metrics.json")
+        classes = self.record.classes
+        for scores in (found.outer, found.inner, found.outer_without_duplicates, found.intervals):
+            if scores is not None and [*scores.per_class] != classes:
+                raise ModelError(
+                    f"{self.path / 'metrics.json'} is malformed: it has the classes "
+                    f"{', '.join(scores.per_class)}, config.json has {', '.join(classes)}.",
+                    _HINT,
+                )
+        return found
 
     @functools.cached_property
     def environment(self) -> Environment:

@@ -127,6 +127,22 @@ def test_figures_that_no_page_can_show_are_refused(
         path.write_text(good)
 
 
+def test_figures_of_other_classes_are_refused(work: Path) -> None:
+    path = work / "runs/old/metrics.json"
+    good = path.read_text()
+    try:
+        for part in ("outer", "inner"):
+            content = json.loads(good)
+            classes = content[part]["per_class"]
+            content[part]["per_class"] = {f"{name}!": classes[name] for name in classes}
+            path.write_text(json.dumps(content))
+            said = mmsa(work, "report", "old", "--out", "page.html", code=4).output
+            assert "metrics.json is malformed: it has the classes" in said
+            assert "config.json has" in said
+    finally:
+        path.write_text(good)
+
+
 @pytest.mark.parametrize(
     "calibration",
     [
