@@ -12,7 +12,7 @@ from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb(*PLACES)
+@verb(*PLACES, "device")
 def evaluate(
     call: Call,
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],

@@ -10,11 +10,12 @@ from rich.filesize import decimal
 
 from mmsa_cache.console import say
 
+from .options import PLACES
 from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb("cache", "allow_outside")
+@verb(*PLACES)
 def export(
     call: Call,
     run: Annotated[str, typer.Argument(help="Name or folder of a run.")],

@@ -82,7 +82,7 @@ MODELS = (
     "tokens",
 )
 """Options of the encoders and their features."""
-PLACES = ("data", "cache", "device", "allow_outside")
-"""Of verbs that take a run."""
+PLACES = ("data", "cache", "allow_outside")
+"""Of verbs that take a run: where what it names is now."""
 ENCODERS = ("data", "encoding", "rehash", "cache", *MODELS, "device", "allow_outside")
 """Options of verbs that read or write caches."""

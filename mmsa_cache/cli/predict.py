@@ -15,7 +15,7 @@ from .options import PLACES, Force
 from .verb import Call, verb
 
 
-@verb(*PLACES)
+@verb(*PLACES, "device")
 def predict(
     call: Call,
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],

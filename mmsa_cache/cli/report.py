@@ -15,7 +15,7 @@ from .output import say_notes, show_table
 from .verb import Call, verb
 
 
-@verb(*PLACES)
+@verb(*PLACES, "device")
 def report(
     call: Call,
     run: Annotated[str, typer.Argument(help="Name or folder of a run.")],

@@ -108,6 +108,12 @@ def test_no_verb_quotes_or_notes_anything_outside(work: Path, verb: tuple[str, .
     mmsa(work, *verb, "--data", "posts", "--cache", "cache")
 
 
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "report", "compare", "export"])
+def test_verbs_of_a_run_have_the_flags_that_the_cure_names(verb: str, tmp_path: Path) -> None:
+    help_text = mmsa(tmp_path, verb, "--help").output
+    assert {"--data", "--cache", "--allow-outside"} <= set(help_text.split())
+
+
 def test_the_store_of_a_run_gets_no_notes_outside(work: Path) -> None:
     settle(work, root=str(work / "posts"), cache=str(work.parent / "secrets/store"))
     with untouched(work.parent / "secrets"):
