@@ -25,18 +25,11 @@ from mmsa_cache.errors import LinkError, MmsaError, ModelError
 from mmsa_cache.native.signals import terminated_is_interrupted
 from mmsa_cache.runs.trackers import TRACKERS, Place
 from mmsa_cache.sqlite_file import check_sqlite
-from tests.support.fake_search import ORIGIN, run, start_thread
+from tests.support.fake_search import ORIGIN
 from tests.support.small_work import call
 from tests.support.study_records import trials_of
 
 MAGIC = bytes.fromhex("d9d505f920a163d7")
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("searched")
-    run(folder / "s.db", folder, 2, start=start_thread)
-    return folder / "s.db"
 
 
 @pytest.fixture
@@ -325,7 +318,7 @@ while True:
         writer.stdout.readline()
         try:
             for _ in range(3):
-                assert [t.number for t in trials_of(DATABASE)] == [0, 1]
+                assert [t.number for t in trials_of(DATABASE)] == [0, 1, 2]
         finally:
             writer.kill()
 

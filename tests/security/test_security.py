@@ -575,13 +575,6 @@ def test_hostile_runs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # Databases
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("searched")
-    run(folder / "s.db", folder, 3, start=start_thread)
-    return folder / "s.db"
-
-
 @pytest.fixture
 def database(tmp_path: Path, searched: Path) -> Path:
     return Path(shutil.copy(searched, tmp_path))

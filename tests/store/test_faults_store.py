@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +135,17 @@ def whole_of(job: Job, root: Path) -> dict[str, bytes]:
     return contents(folder_in(root))
 
 
+def at_every_step(job: Job, folder: Path) -> Iterator[tuple[int, str, Path]]:
+    """Number and name of each step, and a store for it to go wrong in, which is checked after."""
+    whole = whole_of(job, folder / "whole")
+    for at, step in enumerate(steps_of(job, folder / "counted"), start=1):
+        root = folder / f"at-{at}"
+        job.before(root)
+        yield at, step, root
+        check_rows(root, job)
+        check_whole(root, job, whole, f"after step {at}, {step}")
+
+
 def test_the_seam_sees_every_step(tmp_path: Path) -> None:
     # The store, its two folders of features and the encoder's own; the encoder's record; the first
     # shard begins the index, the others add a line each.
@@ -151,15 +162,9 @@ def test_the_seam_sees_every_step(tmp_path: Path) -> None:
 @EVERY_JOB
 def test_a_kill_at_every_step_loses_nothing(tmp_path: Path, name: str, tally: Tally) -> None:
     job = JOBS[name]
-    whole = whole_of(job, tmp_path / "whole")
-    steps = steps_of(job, tmp_path / "counted")
-    for at, step in enumerate(steps, start=1):
-        root = tmp_path / f"at-{at}"
-        job.before(root)
+    for at, _, root in at_every_step(job, tmp_path):
         assert forked(lambda r=root, k=at: job.run(r, Deadly(k))) == -signal.SIGKILL  # type: ignore[misc]
-        check_rows(root, job)
-        check_whole(root, job, whole, f"after a kill at step {at}, {step}")
-    tally(f"{name}: kill at every step", len(steps), "same bytes, no shard redone")
+    tally(f"{name}: kill at every step", at, "same bytes, no shard redone")
 
 
 @pytest.mark.counted
@@ -177,11 +182,7 @@ def test_an_error_at_every_step_publishes_nothing_partial(
     tmp_path: Path, name: str, code: int, lasting: bool, tally: Tally
 ) -> None:
     job = JOBS[name]
-    whole = whole_of(job, tmp_path / "whole")
-    steps = steps_of(job, tmp_path / "counted")
-    for at, step in enumerate(steps, start=1):
-        root = tmp_path / f"at-{at}"
-        job.before(root)
+    for at, step, root in at_every_step(job, tmp_path):
         with pytest.raises(DiskError, match=f"cannot be written: {os.strerror(code)}") as caught:
             job.run(root, Failing(at, code, lasting=lasting))
         assert caught.value.exit_code == 5
@@ -190,10 +191,8 @@ def test_an_error_at_every_step_publishes_nothing_partial(
         files = {path.name for path in folder_in(root).glob(SHARD_FILES)}
         # Only where the disk no longer obeys, files stay that the next run removes.
         assert entered <= files if lasting or step == "remove" else entered == files
-        check_rows(root, job)
-        check_whole(root, job, whole, f"after an error at step {at}, {step}")
     kind = errno.errorcode[code] + (" and from then on" if lasting else "")
-    tally(f"{name}: {kind} at every step", len(steps), "refused, nothing partial, next completes")
+    tally(f"{name}: {kind} at every step", at, "refused, nothing partial, next completes")
 
 
 @pytest.mark.counted
@@ -203,11 +202,7 @@ def test_lost_power_takes_nothing_that_was_sealed(
     tmp_path: Path, name: str, torn: bool, tally: Tally
 ) -> None:
     job = JOBS[name]
-    whole = whole_of(job, tmp_path / "whole")
-    steps = steps_of(job, tmp_path / "counted")
-    for at, step in enumerate(steps, start=1):
-        root = tmp_path / f"at-{at}"
-        job.before(root)
+    for at, _, root in at_every_step(job, tmp_path):
 
         def work(root: Path = root, at: int = at) -> None:
             disk = Forgetful(at, torn=torn)
@@ -226,10 +221,8 @@ def test_lost_power_takes_nothing_that_was_sealed(
             assert rows_in(promised).items() <= rows_there(root).items()
 
         assert forked(work) == 0
-        check_rows(root, job)
-        check_whole(root, job, whole, f"after step {at}, {step}")
     kind = "torn" if torn else "gone"
-    tally(f"{name}: power lost at every step", len(steps), f"unsynced lines {kind}: same bytes")
+    tally(f"{name}: power lost at every step", at, f"unsynced lines {kind}: same bytes")
 
 
 def test_short_writes_are_gone_on_with(tmp_path: Path) -> None:
