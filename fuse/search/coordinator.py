@@ -12,6 +12,7 @@ from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 
 from .dispatch import RETRY_SECONDS, dispatch
+from .held_out import HeldOut
 from .ledger import Ledger
 from .pool import Pool
 from .pruning import QUARTERS, step_of
@@ -162,7 +163,7 @@ class Coordinator:
                 steps=running.steps,
             ),
             running.steps[max(running.steps)],
-            pruned=result.pruned,
+            None if result.pruned else HeldOut.of_units(self._pool.validation, result.held_out),
         )
         self.progress.busy += result.seconds
         self._finished_here += 1

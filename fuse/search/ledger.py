@@ -28,6 +28,7 @@ from mmsa_cache.errors import MmsaError
 
 from .address import Address, address_of
 from .database import Database, made_by_mmsa
+from .held_out import HeldOut
 from .locks import patiently
 from .sampling import Draw
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord
@@ -198,18 +199,26 @@ class Ledger:
         )
         return self._storage.create_new_trial(self._id, template)
 
-    def finish(self, number: int, result: TrialResult, value: float, *, pruned: bool) -> None:
+    def finish(
+        self,
+        number: int,
+        result: TrialResult,
+        value: float,
+        held_out: HeldOut | None,
+    ) -> None:
         """Ends a trial with its score, which is dropped where another process took the trial.
 
         Args:
             number: The trial.
             result: What its trainings gave.
             value: Score, or of a pruned trial the value at its last step.
-            pruned: Whether it was pruned.
+            held_out: Its held-out probabilities; None where it was pruned.
         """
+        pruned = held_out is None
 
         def write(trial_id: int) -> None:
-            self._update(trial_id, result=result)
+            kept = {} if held_out is None else {"held_out": held_out.encode()}
+            self._update(trial_id, result=result, **kept)
             last = max(result.steps, default=0)
             self._storage.set_trial_intermediate_value(trial_id, last, value)
             state = TrialState.PRUNED if pruned else TrialState.COMPLETE

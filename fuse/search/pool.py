@@ -122,6 +122,11 @@ class Pool:
         return worker
 
     @property
+    def validation(self) -> list[NDArray[np.int64]]:
+        """The held-out rows of each unit."""
+        return [unit.validation for unit in self._job.units]
+
+    @property
     def idle(self) -> int:
         """Workers that can take a task now."""
         return sum(worker.ready and worker.task is None for worker in self._workers)

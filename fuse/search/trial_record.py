@@ -12,8 +12,10 @@ from pydantic import Field, ValidationError
 from fuse.figures.record import Count, Number, Record
 from fuse.figures.study import Value
 from fuse.setting import Setting, restore
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.validation import problems_of
+
+from .held_out import HeldOut, HeldOutRecord
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -43,6 +45,8 @@ class TrialRecord(Record):
     failure: str = ""
     """Why it failed."""
     result: TrialResult | None = None
+    held_out: HeldOutRecord | None = None
+    """Of a complete one; earlier versions did not keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,23 @@ class Trial:
         """Of a finished one."""
         assert self.record.result is not None
         return self.record.result
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """Its held-out probabilities, decoded now; None where none were kept.
+
+        Raises:
+            ModelError: They are damaged.
+        """
+        if self.record.held_out is None:
+            return None
+        try:
+            return HeldOut.decode(self.record.held_out)
+        except ValueError as error:
+            raise ModelError(
+                f"The held-out probabilities of trial {self.number} are damaged: {error}.",
+                "Restore the database, or search again under another name.",
+            ) from error
 
     def setting(self) -> Setting:
         """Its setting.

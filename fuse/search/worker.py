@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -108,6 +108,8 @@ class Result:
     seconds: float
     """Time of the trainings, without the waits for answers."""
     pruned: bool = False
+    held_out: list[NDArray[np.float64]] = field(default_factory=list)
+    """Class probabilities of each finished training's validation rows, (rows, classes)."""
     judgement: Judgement | None = None
     """Where the task judges."""
 
@@ -163,6 +165,7 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> Result | Failure:
     started = time.perf_counter()
     waited = 0.0
     values: list[float] = []
+    held_out: list[NDArray[np.float64]] = []
     parameters = 0
     judgement: Judgement | None = None
 
@@ -201,13 +204,12 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> Result | Failure:
                 return Failure(f"its {job.metric} is {value}")
             values.append(value)
             parameters = sum(p.numel() for p in fit.model.parameters())
-            if task.judge:
-                judgement = Judgement(
-                    job.predict(fit.model, bank, unit.validation, task.setting),
-                    job.predict(fit.model, bank, unit.judged, task.setting),
-                )
-            elif position + 1 < len(task.units):
+            if not task.judge and position + 1 < len(task.units):
                 report(position, None, value)
+            held_out.append(job.predict(fit.model, bank, unit.validation, task.setting))
+            if task.judge:
+                outer = job.predict(fit.model, bank, unit.judged, task.setting)
+                judgement = Judgement(held_out[-1], outer)
     except _PrunedError:
         pruned = True
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -215,7 +217,7 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> Result | Failure:
     except Exception as error:  # other settings may still train
         return Failure(_reason(error), isinstance(error, SettingsError))
     seconds = round(time.perf_counter() - started - waited, 4)
-    return Result(values, parameters, seconds, pruned, judgement)
+    return Result(values, parameters, seconds, pruned, held_out, judgement)
 
 
 def _reason(error: Exception) -> str:
