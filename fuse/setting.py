@@ -56,8 +56,10 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 class Setting:
     """Everything that makes a model but the data.
 
-    The defaults are the report's, except that the inputs are standardised. `complete` derives
-    values that follow from others.
+    Losses, sizes, dropout, optimiser and schedule default to what the report has for `concat`.
+    Unlike the report, inputs are standardised, the mean of the tokens is read in place of the first
+    one, and training stops on macro-F1; `fuse.evidence.report_figures` has the
+    report's way. `complete` derives values that follow from others.
 
     Raises:
         SettingsError: Names every value that is not of its field's type or out of its range.
@@ -156,7 +158,8 @@ class Setting:
     """Decay a step of the averaged weights that are scored and kept; 0: the weights themselves."""
     precision: Literal["fast", "float32"] = "fast"
     """``fast``: matrix products may round their factors, to TF32 on a GPU and, at the pooled level,
-    to bf16 on a CPU with units for it; sums stay in float32."""
+    to bf16 on a CPU with units for it; sums stay in float32. The ``kernel`` model always computes
+    in float32: it takes small differences of large products."""
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     """Rows of a step; batch normalisation needs two."""
     epochs: Positive = 30

@@ -16,7 +16,16 @@ from mmsa_cache.shown import as_code, in_markdown
 from .ablation import Outcome
 from .cells import Cell, effective
 from .records import Change, Figure, ParityRecord
-from .report_figures import BEST, FIGURE_3, FIGURE_3_NEUTRAL, FIGURES, LOSSES, MODALITIES, REPORT
+from .report_figures import (
+    BEST,
+    FIGURE_3,
+    FIGURE_3_NEUTRAL,
+    FIGURES,
+    LOSSES,
+    MODALITIES,
+    REPORT,
+    TRAINING,
+)
 from .tabulate import changes
 
 
@@ -36,9 +45,9 @@ def cells(assignments: Mapping[str, Value], text_pool: str, image_pool: str) -> 
                     "fusion": fusion,
                     "modality": modality,
                     "loss": loss,
-                    "metric": "accuracy",
                     "text_pool": text_pool,
                     "image_pool": image_pool,
+                    **TRAINING,
                     **best,
                 }
                 labels = {"fusion": fusion, "modality": modality, "loss": loss}

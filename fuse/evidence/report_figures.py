@@ -51,6 +51,9 @@ REPORT: dict[str, dict[str, tuple[float, float, float, float]]] = {
         "both": (0.7525, 0.6912, 0.6498, 0.6698),
     },
 }
+TRAINING: dict[str, Any] = {"norm": "none", "metric": "accuracy"}
+"""How the report trains, where the defaults of a setting are others; pools are named by the
+encoders: it reads the first position of either sequence."""
 # The settings that the report found best for each fusion.
 BEST: dict[str, dict[str, Any]] = {
     "concat": {"text_dim": 256, "image_dim": 128, "dropout": 0.25, "learning_rate": 1e-4},

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .record import Count, Number, Record, Whole
+from .record import Count, Interval, Number, Record, Whole
+from .records import Metric
 
 Value = bool | int | float | str | None
 """Of a setting's field."""
@@ -116,3 +117,42 @@ class StudySource(Record):
     """Finished trials of the study at that time."""
     storage: str = ""
     """Address of its database, without a password."""
+
+
+class NestedGain(Record):
+    """A metric of an ensemble and of the best single trial, on rows that chose neither."""
+
+    single: Number
+    ensemble: Number
+    interval: Interval
+    """Of the difference, paired; duplicate groups are resampled together."""
+
+    @property
+    def gain(self) -> float:
+        """Ensemble less single trial."""
+        return self.ensemble - self.single
+
+
+class PickedTrial(Record):
+    """A member of an ensemble."""
+
+    study: str
+    trial: Count
+    score: Number
+    weight: Number
+    """Weights of all members sum to 1."""
+
+
+class PickedEnsemble(Record):
+    """The ensemble that was picked on the held-out predictions of studies."""
+
+    members: list[PickedTrial]
+    """The heaviest first."""
+    trials: Count
+    """Complete trials it was picked from."""
+    rows: Count
+    """Held-out rows."""
+    gain: dict[Metric, NestedGain]
+    """See `fuse.search.greedy.nested_gain`."""
+    part: Count | None = None
+    """Outer part that it is of, from 1; None: of all."""

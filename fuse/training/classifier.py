@@ -134,7 +134,7 @@ def products(setting: Setting) -> Iterator[None]:
     cpu: Any = torch.backends.mkldnn
     cpu, gpu = cpu.matmul, torch.backends.cuda.matmul
     before = cpu.fp32_precision, gpu.fp32_precision
-    fast = setting.precision == "fast"
+    fast = setting.precision == "fast" and setting.fusion != KERNEL
     # Batched products, attention's, took twice the time in bf16; `linear` is quick without.
     cpu.fp32_precision = "bf16" if fast and setting.level == "pooled" else "ieee"
     gpu.fp32_precision = "tf32" if fast else "ieee"

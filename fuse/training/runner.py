@@ -75,7 +75,9 @@ class Runner:
             self.average = swa_utils.AveragedModel(
                 model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(setting.ema), use_buffers=True
             )
-        self.schedule = _schedule(setting, self.optimiser, self.steps * setting.epochs)
+        self.schedule: LRScheduler | None = None
+        if not task.learning_rates:
+            self.schedule = _schedule(setting, self.optimiser, self.steps * setting.epochs)
         self.progress = Progress()
         saved = checkpoint.load(place)
         if saved is not None:
@@ -91,6 +93,8 @@ class Runner:
         The last batch is filled up with rows drawn anew: batch normalisation never sees a rest of
         one row, and stacked members see equal shapes.
         """
+        for group in self.optimiser.param_groups if self.task.learning_rates else ():
+            group["lr"] = self.task.learning_rates[number]
         order = torch.Generator().manual_seed(_derive(self.task.seed, number, 0))
         items = self.items
         if self.setting.pairing == "free":

@@ -33,6 +33,8 @@ class Task:
     """Sample indices that say which epoch is the best; none: ``keep`` must be ``last``."""
     seed: int
     """Of initial weights, order and dropout."""
+    learning_rates: tuple[float, ...] = ()
+    """Of each epoch, in the place of the setting's schedule; none: as the schedule says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,42 +69,32 @@ def grouped_folds(
     ]
 
 
+_CROSS_VALIDATION = re.compile(r"(stratified|grouped)-([2-9]|1\d)(?:/([1-9]\d?))?")
+
+
+def is_cross_validation(kind: str) -> bool:
+    """Whether an outer split judges every row, each by members that did not see it."""
+    match = _CROSS_VALIDATION.fullmatch(kind)
+    return match is not None and match[3] is None
+
+
 def outer_split(
     kind: str, labels: IntArray, groups: IntArray, seed: int
 ) -> tuple[IntArray, IntArray]:
     """Sets the rows apart that judge at the end and take part in no choice.
 
     Args:
-        kind: ``report`` (the report's 20 %; training rows with a twin there are left out, so
-            nothing leaks), ``report-parity`` (the same with the twins kept, as the report had it)
-            or ``grouped`` (a stratified fifth that keeps duplicate groups together).
+        kind: One of `outer_splits` with one part.
         labels: Class codes, (rows,).
         groups: Duplicate groups, (rows,).
-        seed: Seed of the ``grouped`` split.
+        seed: Seed of the shuffle.
 
     Returns:
         Sorted development rows and sorted outer rows.
     """
-    if kind == "grouped":
-        development, outer = grouped_folds(labels, groups, 5, seed)[0]
-    elif kind in ("report", "report-parity"):
-        development, outer = report_split(len(labels))
-        if kind == "report":
-            development = development[~np.isin(groups[development], groups[outer])]
-    else:
-        raise SettingsError(
-            f"Unknown outer split {kind!r}.",
-            "Valid: report, report-parity, grouped; to train also stratified-5, grouped-5.",
-        )
-    return np.sort(development), np.sort(outer)
-
-
-_CROSS_VALIDATION = re.compile(r"(stratified|grouped)-([2-9]|1\d)")
-
-
-def is_cross_validation(kind: str) -> bool:
-    """Whether an outer split judges every row, each by members that did not see it."""
-    return _CROSS_VALIDATION.fullmatch(kind) is not None
+    if is_cross_validation(kind):
+        raise SettingsError(f"{kind} has several outer parts.", f"Name one of them: {kind}/1.")
+    return outer_splits(kind, labels, groups, seed)[0]
 
 
 def outer_splits(
@@ -113,9 +103,12 @@ def outer_splits(
     """The outer parts that a final model is judged on.
 
     Args:
-        kind: One of `outer_split`, or a cross-validation over all rows, in which each part judges
-            once: ``stratified-K`` (scikit-learn's StratifiedKFold) or ``grouped-K`` (the same
-            with duplicate groups kept together).
+        kind: ``report`` (the report's 20 %; training rows with a twin there are left out, so
+            nothing leaks), ``report-parity`` (the same with the twins kept, as the report had it);
+            a cross-validation over all rows, in which each part judges once: ``stratified-K``
+            (scikit-learn's StratifiedKFold) or ``grouped-K`` (the same with duplicate groups kept
+            together); one part of it, from 1: ``stratified-K/PART``; or ``grouped``, which is
+            ``grouped-5/1``.
         labels: Class codes, (rows,).
         groups: Duplicate groups, (rows,).
         seed: Seed of the shuffle.
@@ -123,12 +116,30 @@ def outer_splits(
     Returns:
         Sorted development rows and sorted outer rows of each part.
     """
-    match = _CROSS_VALIDATION.fullmatch(kind)
-    if match is None:
-        return [outer_split(kind, labels, groups, seed)]
+    if kind in ("report", "report-parity"):
+        development, outer = report_split(len(labels))
+        if kind == "report":
+            development = development[~np.isin(groups[development], groups[outer])]
+        return [(np.sort(development), np.sort(outer))]
+    match = _CROSS_VALIDATION.fullmatch("grouped-5/1" if kind == "grouped" else kind)
+    if match is None or int(match[3] or 1) > int(match[2]):
+        raise SettingsError(
+            f"Unknown outer split {kind!r}.",
+            "Valid: report, report-parity, grouped, one part of a cross-validation as "
+            "stratified-5/2; to train also stratified-5, grouped-5.",
+        )
     folds = int(match[2])
-    if match[1] == "grouped":
-        return grouped_folds(labels, groups, folds, seed)
+    parts = (
+        grouped_folds(labels, groups, folds, seed)
+        if match[1] == "grouped"
+        else _stratified_folds(labels, folds, seed)
+    )
+    return parts if match[3] is None else [parts[int(match[3]) - 1]]
+
+
+def _stratified_folds(
+    labels: IntArray, folds: int, seed: int
+) -> list[tuple[IntArray, IntArray]]:
     from sklearn.model_selection import StratifiedKFold
 
     if np.unique(labels, return_counts=True)[1].min() < folds:

@@ -21,7 +21,9 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import (
     duplicate_groups,
     grouped_folds,
+    is_cross_validation,
     outer_split,
+    outer_splits,
     report_copies,
     report_split,
 )
@@ -118,6 +120,25 @@ def test_outer_rows_have_no_twin_in_development(kind: str) -> None:
     development, outer = outer_split(kind, groups % 3, groups, 47)
     assert not set(groups[development]) & set(groups[outer])
     assert not set(development) & set(outer)
+
+
+def test_a_part_of_a_cross_validation_is_a_split_of_its_own() -> None:
+    groups = np.random.default_rng(1).integers(0, 100, 200)
+    labels = groups % 3
+    for kind in ("stratified-4", "grouped-4"):
+        parts = outer_splits(kind, labels, groups, 47)
+        assert sorted(np.concatenate([judged for _, judged in parts])) == list(range(200))
+        for number, part in enumerate(parts, start=1):
+            alone = outer_split(f"{kind}/{number}", labels, groups, 47)
+            assert [rows.tolist() for rows in alone] == [rows.tolist() for rows in part]
+            assert not is_cross_validation(f"{kind}/{number}")
+        assert is_cross_validation(kind)
+        with pytest.raises(SettingsError, match=f"Name one of them: {kind}/1"):
+            outer_split(kind, labels, groups, 47)
+        with pytest.raises(SettingsError, match="Unknown outer split"):
+            outer_split(f"{kind}/5", labels, groups, 47)
+    first = outer_split("grouped-5/1", labels, groups, 47)[1]
+    assert outer_split("grouped", labels, groups, 47)[1].tolist() == first.tolist()
 
 
 def test_settings_precedence_and_paths(tmp_path: Path) -> None:
