@@ -16,7 +16,7 @@ from pydantic import Field
 from fuse.figures.record import Count, Number
 from fuse.figures.records import Metric
 from fuse.figures.study import FailedTrial, Gap, Look, Value
-from mmsa_cache.data.splits import grouped_folds, outer_split
+from fuse.training.plan import plan
 
 from .address import Address
 from .coordinator import Coordinator, Progress
@@ -151,16 +151,10 @@ def search(
 
 
 def _units(study: Study, data: TrainingData) -> tuple[NDArray[np.int64], list[Unit]]:
-    """The outer rows, and the trainings that score a trial."""
-    how = study.protocol
-    development, outer = outer_split(how.outer, data.labels, data.groups, how.seed)
-    folds = grouped_folds(data.labels[development], data.groups[development], how.folds, how.seed)
-    units = [
-        Unit(development[inside], development[outside], outer, how.seed + turn)
-        for turn in range(how.seeds)
-        for inside, outside in folds
-    ]
-    return outer, units
+    """The outer rows, and the trainings that score a trial: those of the run that it becomes."""
+    (part,) = plan(data.labels, data.groups, study.protocol)
+    units = [Unit(task.train, task.validation, part.judged, task.seed) for task in part.tasks]
+    return part.judged, units
 
 
 def _identify(ledger: Ledger, identity: StudyIdentity) -> None:

@@ -137,9 +137,7 @@ def outer_splits(
     return parts if match[3] is None else [parts[int(match[3]) - 1]]
 
 
-def _stratified_folds(
-    labels: IntArray, folds: int, seed: int
-) -> list[tuple[IntArray, IntArray]]:
+def _stratified_folds(labels: IntArray, folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
     from sklearn.model_selection import StratifiedKFold
 
     if np.unique(labels, return_counts=True)[1].min() < folds:
