@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.training.ensemble import Blend, Ensemble
+from fuse.training.ensemble import Ensemble
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.features.modality import ModalityFeatures, split_pools
@@ -36,7 +36,7 @@ def difference(path: Path, ensemble: Ensemble, bank: FeatureBank) -> float:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     settings = [blend.setting for blend in ensemble.blends]
     exact = Ensemble(
-        [Blend(replace(b.setting, precision="float32"), b.members) for b in ensemble.blends],
+        [replace(b, setting=replace(b.setting, precision="float32")) for b in ensemble.blends],
         ensemble.calibration,
     )
     every = np.arange(len(bank))

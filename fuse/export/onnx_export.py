@@ -102,33 +102,34 @@ class _Graph(nn.Module):
         names: Of the inputs, in the order in which `forward` gets them.
     """
 
-    offsets: Tensor
+    biases: Tensor
 
     def __init__(self, ensemble: Ensemble, names: Sequence[str]) -> None:
         super().__init__()
         self.members = nn.ModuleList(ensemble.members)
         self._settings = [blend.setting for blend in ensemble.blends]
         self._counts = [len(blend.members) for blend in ensemble.blends]
+        self._weights = [blend.weight for blend in ensemble.blends]
         self._names = tuple(names)
         self._temperature = ensemble.calibration.temperature
         self.register_buffer(
-            "offsets", torch.tensor(ensemble.calibration.offsets, dtype=torch.float64)
+            "biases", torch.tensor(ensemble.calibration.biases, dtype=torch.float64)
         )
 
     def forward(self, tensors: list[Tensor]) -> Tensor:
         """The inputs to calibrated probabilities, (batch, classes) float32."""
         given = dict(zip(self._names, tensors, strict=True))
         blends, first = [], 0
-        for setting, count in zip(self._settings, self._counts, strict=True):
+        for setting, count, weight in zip(self._settings, self._counts, self._weights, strict=True):
             inputs = _model_inputs(setting, given)
             members = list(self.members)[first : first + count]
             logits = torch.stack([member(*inputs)[0] for member in members])
-            blends.append(logits.double().softmax(2).mean(0))
+            blends.append(weight * logits.double().softmax(2).mean(0))
             first += count
-        mean = torch.stack(blends).mean(0)
-        # What `Calibration` does: temper, shift by the offsets, normalise.
+        mean = torch.stack(blends).sum(0)
+        # What `Calibration` does: temper, shift by the biases, normalise.
         tempered = mean.clamp_min(_SMALLEST).log() / self._temperature
-        return (tempered + self.offsets).softmax(1).float()
+        return (tempered + self.biases).softmax(1).float()
 
 
 def _model_inputs(setting: Setting, given: Mapping[str, Tensor]) -> Inputs:

@@ -1,42 +1,82 @@
 """Calibration of a classifier's probabilities; `fuse.training.calibration` fits it.
 
 A temperature makes confidence honest (Guo et al. 2017, "On Calibration of Modern Neural Networks"),
-offsets of the classes' log-probabilities make rare classes heard. Neither changes the model.
+class biases bring the classes' shares back, and offsets let decisions hear rare classes. The model
+stays as it is.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from .record import Number
 
 Probabilities = NDArray[np.float64]
+Shift = Annotated[Number, Field(ge=-500, le=500)]
+"""Of a log-probability; its power of e is a number still."""
+Decide = Literal["accuracy", "macro_f1"]
+"""A decision rule, named after the figure that it is for; see `Calibration.decide`."""
+DECIDE: tuple[Decide, ...] = get_args(Decide)
 
 SMALLEST = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """p_c^(1/temperature) · exp(o_c), normalised."""
+    """p_c^(1/temperature) · exp(bias_c), normalised, and the classes that are decided for."""
 
     temperature: Annotated[Number, Field(ge=1e-3, le=1e3)]
     """1 changes nothing; larger ones flatten."""
-    offsets: tuple[Annotated[Number, Field(ge=-500, le=500)], ...]
-    """One a class; zeros change nothing. Their powers of e are numbers still."""
+    biases: tuple[Shift, ...]
+    """One a class; zeros change nothing."""
+    offsets: tuple[Shift, ...]
+    """One a class, of the rule ``macro_f1`` alone; zeros make it the rule ``accuracy``."""
 
     @classmethod
     def none(cls, classes: int) -> Calibration:
         """Changes nothing."""
-        return cls(1.0, (0.0,) * classes)
+        return cls(1.0, (0.0,) * classes, (0.0,) * classes)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_runs(cls, content: Any) -> Any:
+        """A calibration without biases: its offsets changed the probabilities."""
+        if not isinstance(content, dict) or "biases" in content:
+            return content
+        offsets = content.get("offsets")
+        zeros = [0.0] * len(offsets) if isinstance(offsets, list) else offsets
+        return {**content, "biases": offsets, "offsets": zeros}
+
+    @model_validator(mode="after")
+    def _of_the_same_classes(self) -> Self:
+        if len(self.biases) != len(self.offsets):
+            raise ValueError(
+                f"expected {len(self.biases)} entries in 'offsets' of the calibration, received "
+                f"{len(self.offsets)}"
+            )
+        return self
 
     def __call__(self, probabilities: Probabilities) -> Probabilities:
         """Class probabilities, (rows, classes), to calibrated ones."""
-        return shifted(tempered(probabilities, self.temperature), np.asarray(self.offsets))
+        return shifted(tempered(probabilities, self.temperature), np.asarray(self.biases))
+
+    def decide(self, calibrated: Probabilities, rule: Decide) -> NDArray[np.int64]:
+        """Class codes, (rows,).
+
+        ``accuracy`` takes the likeliest class, which is right most often if the probabilities are
+        true; ``macro_f1`` that of the highest p_c · exp(offset_c).
+
+        Args:
+            calibrated: Calibrated class probabilities, (rows, classes).
+            rule: The decision rule.
+        """
+        scores = calibrated * np.exp(self.offsets) if rule == "macro_f1" else calibrated
+        return scores.argmax(1).astype(np.int64)
 
 
 def tempered(probabilities: Probabilities, temperature: float) -> Probabilities:

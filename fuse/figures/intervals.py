@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .confusion import Codes, Floats, class_f1, figures
+from .calibration import DECIDE, Decide
+from .confusion import Codes, Floats, class_f1, confusion, figures
 from .metrics import log_likelihoods
 from .record import Interval
-from .records import ClassIntervals, ScoreIntervals
+from .records import ClassIntervals, Decision, ScoreIntervals
 from .reliability import BINS, place
-from .resampling import RESAMPLES, SEED, cells, resample
+from .resampling import RESAMPLES, SEED, bootstrap, cells, resample
 
 
 def intervals(
@@ -63,6 +64,28 @@ def intervals(
     }
     of_figures = {name: _interval(values) for name, values in found.items()}
     return ScoreIntervals.model_validate({**of_figures, "per_class": per_class})
+
+
+def decisions(
+    labels: Codes, decided: Mapping[Decide, Codes], classes: int
+) -> dict[Decide, Decision]:
+    """What the decisions of each rule are worth.
+
+    Args:
+        labels: True class codes, (rows,).
+        decided: Class codes by each rule, (rows,).
+        classes: Number of classes.
+    """
+    found = {}
+    for rule, codes in decided.items():
+        values = figures(confusion(labels, codes, classes))
+        drawn, _ = bootstrap(labels, codes, classes)
+        found[rule] = Decision(
+            accuracy=float(values["accuracy"]),
+            macro_f1=float(values["macro_f1"]),
+            intervals={key: drawn[key] for key in DECIDE},
+        )
+    return found
 
 
 class _Curve:

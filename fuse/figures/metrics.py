@@ -44,17 +44,21 @@ def score(labels: Codes, predicted: Codes, names: Sequence[str]) -> Scores:
     )
 
 
-def probability_score(labels: Codes, probabilities: Floats, names: Sequence[str]) -> Scores:
-    """`score` of the likeliest classes, and how good the probabilities are.
+def probability_score(
+    labels: Codes, probabilities: Floats, names: Sequence[str], *, predicted: Codes | None = None
+) -> Scores:
+    """`score` of the predicted classes, and how good the probabilities are.
 
     Args:
         labels: True class codes, (rows,).
         probabilities: Of each class, (rows, classes), rows summing to 1.
         names: Class names by code.
+        predicted: Predicted class codes, (rows,); default: the likeliest. How good the
+            probabilities are does not depend on them.
     """
     codes = list(range(len(names)))
-    predicted = probabilities.argmax(1)
-    found = score(labels, predicted, names)
+    likeliest = probabilities.argmax(1)
+    found = score(labels, likeliest if predicted is None else predicted, names)
     areas: list[float] = []
     per_class: dict[str, ClassScores] = {}
     for code, (name, scores) in enumerate(found.per_class.items()):
@@ -70,21 +74,25 @@ def probability_score(labels: Codes, probabilities: Floats, names: Sequence[str]
             "per_class": per_class,
             "neg_log_loss": -float(log_loss(labels, probabilities, labels=codes)),
             "brier": float(brier),
-            "calibration_error": calibration(probabilities.max(1), labels == predicted)[1],
+            "calibration_error": calibration(probabilities.max(1), labels == likeliest)[1],
             "roc_auc": fmean(areas) if areas else None,
         }
     )
 
 
-def selection_score(labels: Codes, probabilities: Floats) -> MetricScores:
+def selection_score(
+    labels: Codes, probabilities: Floats, *, predicted: Codes | None = None
+) -> MetricScores:
     """The metrics that stop training and choose models; faster than `probability_score`.
 
     Args:
         labels: True class codes, (rows,).
         probabilities: Of each class, (rows, classes), rows summing to 1.
+        predicted: Predicted class codes, (rows,); default: the likeliest.
     """
     classes = probabilities.shape[1]
-    counted = confusions.confusion(labels, probabilities.argmax(1), classes)
+    codes = probabilities.argmax(1) if predicted is None else predicted
+    counted = confusions.confusion(labels, codes, classes)
     found = confusions.figures(counted)
     return MetricScores(
         macro_f1=float(found["macro_f1"]),

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from .calibration import Calibration
+from .calibration import Calibration, Decide
 from .record import Count, Interval, Number, Record, Whole
 
 Metric = Literal["macro_f1", "accuracy", "neg_log_loss"]
@@ -71,6 +71,15 @@ class MetricScores(Record):
         """The value of one metric."""
         value: float = getattr(self, metric)
         return value
+
+
+class Decision(Record):
+    """What the decisions of one rule are worth on the outer rows."""
+
+    accuracy: Number
+    macro_f1: Number
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+    """Of both."""
 
 
 class PartScores(MetricScores):
@@ -169,8 +178,10 @@ class RunFigures(Record):
     outer: Scores
     outer_uncalibrated: Scores | None = None
     inner: Scores | None = None
-    """Of held-out development rows."""
+    """Of held-out development rows, each calibrated on the other folds."""
     inner_uncalibrated: Scores | None = None
+    decisions: dict[Decide, Decision] = Field(default_factory=dict)
+    """Of `outer` by each decision rule; empty in older runs."""
     calibration: Calibration | None = None
     parts: list[PartScores] = Field(default_factory=list)
     spread_parts: dict[Metric, Spread] = Field(default_factory=dict)
@@ -189,6 +200,6 @@ class RunFigures(Record):
     @model_validator(mode="after")
     def _of_the_same_classes(self) -> Self:
         count = len(self.outer.per_class)
-        if self.calibration is not None and len(self.calibration.offsets) != count:
-            raise ValueError(f"expected {count} entries in 'offsets' of the calibration")
+        if self.calibration is not None and len(self.calibration.biases) != count:
+            raise ValueError(f"expected {count} entries in 'biases' of the calibration")
         return self

@@ -2,78 +2,138 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 
-from fuse.figures.calibration import SMALLEST, Calibration, Probabilities, shifted, tempered
+from fuse.figures.calibration import SMALLEST, Calibration, Probabilities, shifted
 from fuse.figures.confusion import macro_f1
+from fuse.figures.metrics import log_likelihoods
 
-_OFFSETS = np.linspace(-1.0, 1.0, 41)
+Labels = NDArray[np.int64]
+T = TypeVar("T")
+
+_OFFSETS = np.linspace(-2.0, 2.0, 81)
 _TEMPERATURES = (0.05, 20.0)
 
 
 def calibrate(
     probabilities: Sequence[Probabilities],
-    labels: Sequence[NDArray[np.int64]],
+    labels: Sequence[Labels],
     *,
     offsets: str,
     prior: float = 0.0,
 ) -> Calibration:
-    """Fits a temperature, then offsets, on held-out rows.
+    """Fits temperature and biases, then offsets, on held-out rows.
 
     Args:
-        probabilities: A fold each, (rows, classes), of models that the fold did not train.
+        probabilities: A fold each, (rows, classes), of averages like the final model's that did not
+            learn from the fold.
         labels: A fold each, (rows,).
         offsets: ``fitted`` (`honest_offsets`), ``none``, or ``prior``: −prior · log of the classes'
             shares (post-hoc logit adjustment: Menon et al. 2021, "Long-Tail Learning via Logit
             Adjustment").
         prior: Weight of the log shares.
     """
-    truth = np.concatenate(labels)
-    temperature = fit_temperature(np.concatenate(probabilities), truth)
-    found = np.zeros(probabilities[0].shape[1])
+    truth, classes = np.concatenate(labels), probabilities[0].shape[1]
+    likely = honest_likelihood(probabilities, labels)
+    found = np.zeros(classes)
     if offsets == "fitted":
-        found = honest_offsets([tempered(part, temperature) for part in probabilities], labels)
+        found = honest_offsets([likely(part) for part in probabilities], labels)
     elif offsets == "prior":
-        shares = np.bincount(truth, minlength=len(found)) / len(truth)
+        shares = np.bincount(truth, minlength=classes) / len(truth)
         found = -prior * np.log(np.maximum(shares, 1 / len(truth)))
-    return Calibration(temperature, tuple(found.tolist()))
+    return Calibration(likely.temperature, likely.biases, tuple(found.tolist()))
 
 
-def fit_temperature(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
-    """The temperature with the smallest mean −log p of the true class.
+def cross_fitted(
+    probabilities: Sequence[Probabilities],
+    labels: Sequence[Labels],
+    fit: Callable[[Sequence[Probabilities], Sequence[Labels]], T],
+) -> list[T]:
+    """For each fold what is fitted on the other folds.
+
+    Args:
+        probabilities: A fold each, (rows, classes).
+        labels: A fold each, (rows,).
+        fit: Fits to some folds.
+    """
+    found = []
+    for number in range(len(labels)):
+        others = [i for i in range(len(labels)) if i != number]
+        found.append(fit([probabilities[i] for i in others], [labels[i] for i in others]))
+    return found
+
+
+def fit_likelihood(probabilities: Probabilities, labels: Labels) -> Calibration:
+    """Temperature T and biases b with the smallest mean −log softmax(log p / T + b)_true.
+
+    It is convex in 1/T and b (Guo et al. 2017, "On Calibration of Modern Neural Networks": vector
+    scaling with one scale). The biases have mean 0, and a standard normal prior, which weighs as
+    much as a row and keeps them finite.
 
     Args:
         probabilities: Of rows that did not train the model, (rows, classes).
         labels: Class codes, (rows,).
     """
-    rows = np.arange(len(labels))
+    rows, classes = probabilities.shape
+    logs = np.log(np.maximum(probabilities, SMALLEST))
+    truth = np.eye(classes)[labels]
 
-    def loss(log_temperature: float) -> float:
-        p = tempered(probabilities, math.exp(log_temperature))[rows, labels]
-        return float(-np.log(np.maximum(p, SMALLEST)).mean())
+    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        scale, biases = values[0], values[1:]
+        logits = scale * logs + biases
+        logits -= logsumexp(logits, axis=1, keepdims=True)
+        missed = np.exp(logits) - truth
+        value = -(logits * truth).sum() + biases @ biases / 2
+        slope = np.r_[(missed * logs).sum(), missed.sum(0) + biases]
+        return float(value) / rows, slope / rows
 
-    low, high = (math.log(limit) for limit in _TEMPERATURES)
-    found = float(minimize_scalar(loss, bounds=(low, high), method="bounded").x)
-    return math.exp(found) if loss(found) < loss(0.0) else 1.0
+    low, high = _TEMPERATURES
+    bounds = [(1 / high, 1 / low), *[(None, None)] * classes]
+    start = np.r_[1.0, np.zeros(classes)]
+    found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", tol=1e-12).x
+    biases = found[1:] - found[1:].mean()
+    return Calibration(1 / float(found[0]), tuple(biases.tolist()), (0.0,) * classes)
 
 
-def fit_offsets(probabilities: Probabilities, labels: NDArray[np.int64]) -> Probabilities:
+def honest_likelihood(
+    probabilities: Sequence[Probabilities], labels: Sequence[Labels]
+) -> Calibration:
+    """`fit_likelihood` of all folds together, or nothing where it does not carry over.
+
+    What is fitted on all folds but one is tried on that one; only if this gives a smaller log-loss
+    over all rows than no calibration is there one.
+
+    Args:
+        probabilities: A fold each, (rows, classes).
+        labels: A fold each, (rows,).
+    """
+    every, truth = np.concatenate(probabilities), np.concatenate(labels)
+    if len(labels) > 1:
+        fitted = cross_fitted(probabilities, labels, _joined(fit_likelihood))
+        carried = np.concatenate([of(p) for of, p in zip(fitted, probabilities, strict=True)])
+        if log_likelihoods(truth, carried).sum() <= log_likelihoods(truth, every).sum():
+            return Calibration.none(every.shape[1])
+    return fit_likelihood(every, truth)
+
+
+def fit_offsets(probabilities: Probabilities, labels: Labels) -> Probabilities:
     """Log-probability offsets that raise macro-F1, by coordinate ascent on a grid.
 
     A class that is rare is predicted too seldom for macro-F1 by a model trained on likelihood; one
     number a class moves the borders. The first class keeps 0, since only differences count.
 
     Args:
-        probabilities: Of rows that did not train the model, (rows, classes).
+        probabilities: Calibrated ones of rows that did not train the model, (rows, classes).
         labels: Class codes, (rows,).
 
     Returns:
-        (classes,), within ±1 (factors of e); zeros where nothing is better.
+        (classes,), within ±2 (factors of e); zeros where nothing is better.
     """
     classes = probabilities.shape[1]
     offsets = np.zeros(classes)
@@ -95,7 +155,7 @@ def fit_offsets(probabilities: Probabilities, labels: NDArray[np.int64]) -> Prob
 
 
 def honest_offsets(
-    probabilities: Sequence[Probabilities], labels: Sequence[NDArray[np.int64]]
+    probabilities: Sequence[Probabilities], labels: Sequence[Labels]
 ) -> Probabilities:
     """`fit_offsets` of all folds together, or zeros where offsets do not carry over.
 
@@ -103,21 +163,21 @@ def honest_offsets(
     over all rows than no offsets are the offsets of all rows taken: on few rows they follow noise.
 
     Args:
-        probabilities: A fold each, (rows, classes).
+        probabilities: A fold each, (rows, classes), calibrated.
         labels: A fold each, (rows,).
     """
     every, truth = np.concatenate(probabilities), np.concatenate(labels)
-    if len(labels) < 2:
-        return np.zeros(every.shape[1])
-    carried = []
-    for number, part in enumerate(probabilities):
-        others = [i for i in range(len(labels)) if i != number]
-        offsets = fit_offsets(
-            np.concatenate([probabilities[i] for i in others]),
-            np.concatenate([labels[i] for i in others]),
-        )
-        carried.append(shifted(part, offsets).argmax(1))
     classes = every.shape[1]
+    if len(labels) < 2:
+        return np.zeros(classes)
+    fitted = cross_fitted(probabilities, labels, _joined(fit_offsets))
+    carried = [shifted(p, of).argmax(1) for of, p in zip(fitted, probabilities, strict=True)]
     with_offsets = macro_f1(truth, np.concatenate(carried), classes)
     without = macro_f1(truth, every.argmax(1), classes)
     return fit_offsets(every, truth) if with_offsets > without else np.zeros(classes)
+
+
+def _joined(
+    fit: Callable[[Probabilities, Labels], T],
+) -> Callable[[Sequence[Probabilities], Sequence[Labels]], T]:
+    return lambda probabilities, labels: fit(np.concatenate(probabilities), np.concatenate(labels))

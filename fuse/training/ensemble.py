@@ -29,6 +29,8 @@ class Blend:
 
     setting: Setting
     members: list[Classifier]
+    weight: float = 1.0
+    """Of their mean in a whole model."""
 
     def predict(self, bank: FeatureBank, samples: NDArray[np.int64]) -> Probabilities:
         """Mean class probabilities of original samples, (samples, classes)."""
@@ -39,16 +41,19 @@ class Blend:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """A final model: the average of the members of one setting, or of several of equal weight."""
+    """A final model: the weighted average of the members of one setting or of several."""
 
     blends: list[Blend]
+    """Their weights sum to 1."""
     calibration: Calibration
 
     def predict(
         self, bank: FeatureBank, samples: NDArray[np.int64], *, calibrated: bool = True
     ) -> Probabilities:
         """Class probabilities of original samples, (samples, classes)."""
-        mean = np.mean([blend.predict(bank, samples) for blend in self.blends], axis=0)
+        mean = weighted_mean(
+            [(blend.weight, blend.predict(bank, samples)) for blend in self.blends]
+        )
         return self.calibration(mean) if calibrated else mean
 
     @property
@@ -72,6 +77,7 @@ class Ensemble:
         tensors: Mapping[str, Tensor],
         calibration: Calibration,
         dims: Sequence[Dims],
+        weights: Sequence[float],
     ) -> Ensemble:
         """Rebuilds the members from the result of `tensors`.
 
@@ -80,6 +86,7 @@ class Ensemble:
             tensors: Of `tensors`.
             calibration: Of the whole.
             dims: Features of the inputs, a setting each.
+            weights: Of the blends.
 
         Raises:
             ModelError: The tensors are not those of these settings.
@@ -88,7 +95,7 @@ class Ensemble:
         for name, value in tensors.items():
             first, second, key = name.split(".", 2)
             states.setdefault((int(first), int(second)), {})[key] = value
-        blends = [Blend(setting, []) for setting in settings]
+        blends = [Blend(s, [], weight) for s, weight in zip(settings, weights, strict=True)]
         for (number, place), state in sorted(states.items()):
             setting = settings[number]
             # Made without memory first: what the tensors do not bear out is never allocated.
@@ -107,6 +114,11 @@ class Ensemble:
         if not all(blend.members for blend in blends):
             raise ModelError("The model file lacks members.")
         return cls(blends, calibration)
+
+
+def weighted_mean(found: Sequence[tuple[float, Probabilities]]) -> Probabilities:
+    """Σ w·p of pairs whose weights sum to 1, (rows, classes)."""
+    return sum((weight * p for weight, p in found), start=np.zeros_like(found[0][1]))
 
 
 def _member(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.figures.calibration import Probabilities
+from fuse.figures.calibration import Decide, Probabilities
 from fuse.figures.records import EpochRecord, RunFigures
 from fuse.setting import Setting
 from mmsa_cache.data.protocol import Protocol
@@ -18,6 +18,7 @@ from mmsa_cache.features.bank import FeatureBank
 from .ensemble import Blend, Ensemble
 from .judging import JudgedPart, PartFits, judge, member_records
 from .plan import Part, plan
+from .recipe import Recipe, shares
 from .task import Checkpoint, Fit, Task
 from .trainer import fit_group
 
@@ -32,32 +33,35 @@ class Trained:
     """Rows that judged, sorted."""
     probabilities: Probabilities
     """(outer rows, classes), calibrated"""
+    predicted: dict[Decide, NDArray[np.int64]]
+    """Class codes by each decision rule, (outer rows,)"""
     figures: RunFigures
 
 
 def train(
-    settings: Sequence[Setting],
+    recipes: Sequence[Recipe],
     bank: FeatureBank,
     groups: NDArray[np.int64],
     protocol: Protocol,
     *,
     names: Sequence[str],
+    decide: Decide = "accuracy",
     averaged: bool = True,
     refit: bool = False,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     stacked: bool | None = None,
     checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
 ) -> Trained:
-    """Trains settings on the development rows and scores their average once on the outer rows.
+    """Trains recipes on the development rows and scores their averages once on the outer rows.
 
     Args:
-        settings: What to train; several count alike, whatever their number of members. The first
-            says which metric counts and how the whole is calibrated.
+        recipes: What to train: one recipe for all outer parts, or one a part.
         bank: Features of the labelled rows.
         groups: Duplicate groups, (samples,).
         protocol: See `plan`; of a cross-validation every part is judged by the members that did not
             see it, and the final model has the members of all parts.
         names: Class names.
+        decide: Decision rule of the figures; those of the others stand beside them.
         averaged: The model is the average of its members; else, of each setting, the member with
             the best value on its own held-out fold.
         refit: The folds' members only calibrate, and say after how many epochs training ends; the
@@ -90,28 +94,31 @@ def train(
         return found
 
     trained: list[list[PartFits]] = [[] for _ in parts]
-    for setting in settings:
-        every = iter(fit_all(setting, [task for part in parts for task in part.tasks]))
-        of_folds = [[next(every) for _ in part.tasks] for part in parts]
-        for part, members, at in zip(parts, of_folds, trained, strict=True):
+    blends: list[Blend] = []
+    for number, share in enumerate(shares(recipes, len(parts)), start=1):
+        setting, places = share.setting, share.parts
+        every = iter(fit_all(setting, [task for at in places for task in parts[at].tasks]))
+        of_folds = [[next(every) for _ in parts[at].tasks] for at in places]
+        blends.append(Blend(setting, [], share.weight))
+        for at, members in zip(places, of_folds, strict=True):
             final = _kept(setting, members, averaged)
             if refit:
-                final = fit_all(_refitting(setting, members), _whole(part, protocol.seeds))
-            at.append(PartFits(setting, members, final))
+                final = fit_all(_refitting(setting, members), _whole(parts[at], protocol.seeds))
+            weight = share.weight * len(parts) / len(places)
+            trained[at].append(PartFits(number, setting, weight, members, final))
+            blends[-1].members.extend(fit.model for fit in final)
     judged = [
-        JudgedPart.of(part, of_part, bank, labels)
-        for part, of_part in zip(parts, trained, strict=True)
+        JudgedPart.of(part, trained[at], recipes[at % len(recipes)].settings[0], bank, labels)
+        for at, part in enumerate(parts)
     ]
-    judgement = judge(judged, member_records(parts, trained, bank), bank, groups, names)
-    blends = [
-        Blend(setting, [fit.model for of_part in trained for fit in of_part[number].model])
-        for number, setting in enumerate(settings)
-    ]
+    records = member_records(parts, trained, bank)
+    judgement = judge(judged, records, bank, groups, names, decide)
     return Trained(
         Ensemble(blends, judgement.calibration),
         fits,
         judgement.rows,
         judgement.probabilities,
+        judgement.predicted,
         judgement.figures,
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.figures.calibration import Calibration, Probabilities
-from fuse.figures.intervals import intervals
+from fuse.figures.calibration import DECIDE, Calibration, Decide, Probabilities
+from fuse.figures.intervals import decisions, intervals
 from fuse.figures.metrics import probability_score, selection_score
 from fuse.figures.records import (
     METRICS,
@@ -25,27 +26,66 @@ from fuse.figures.records import (
 from fuse.setting import Setting
 from mmsa_cache.features.bank import FeatureBank
 
-from .calibration import calibrate
+from .calibration import calibrate, cross_fitted
 from .classifier import predict
-from .ensemble import Blend
+from .ensemble import Blend, weighted_mean
 from .plan import Part
 from .task import Fit
+
+_PIECES = 5
+"""What the rows of a single fold are cut into, to fit on some and try on others."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartFits:
     """Members of one setting on one outer part."""
 
+    number: int
+    """Of the setting in the whole model, from 1."""
     setting: Setting
+    weight: float
+    """Of the members in the part's average."""
     folds: list[Fit]
     """Each without one fold, in the order of `Part.tasks`."""
     model: list[Fit]
     """Those that the final model is of."""
 
-    @property
-    def blend(self) -> Blend:
-        """Of the final model's members."""
-        return _blend(self.setting, self.model)
+    def predict(
+        self, fits: Sequence[Fit], bank: FeatureBank, rows: NDArray[np.int64]
+    ) -> tuple[float, Probabilities]:
+        """The weight, and what some of the members predict on average, (rows, classes)."""
+        return self.weight, Blend(self.setting, [fit.model for fit in fits]).predict(bank, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Predictions of some rows."""
+
+    plain: Probabilities
+    """(rows, classes), uncalibrated"""
+    calibrated: Probabilities
+    decided: dict[Decide, NDArray[np.int64]]
+    """Class codes by each decision rule, (rows,)"""
+
+    @classmethod
+    def of(cls, plain: Probabilities, calibration: Calibration) -> Predicted:
+        """Calibrates uncalibrated probabilities and decides by both rules."""
+        calibrated = calibration(plain)
+        return cls(plain, calibrated, {r: calibration.decide(calibrated, r) for r in DECIDE})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Predicted]) -> Predicted:
+        """The rows of several, one after the other."""
+        return cls(
+            np.concatenate([part.plain for part in parts]),
+            np.concatenate([part.calibrated for part in parts]),
+            {rule: np.concatenate([part.decided[rule] for part in parts]) for rule in DECIDE},
+        )
+
+    def at(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Predicted:
+        """Some of the rows."""
+        decided = {rule: codes[rows] for rule, codes in self.decided.items()}
+        return Predicted(self.plain[rows], self.calibrated[rows], decided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +93,50 @@ class JudgedPart:
     """What the members of one outer part predict."""
 
     part: Part
-    inner: Probabilities
-    """Of development rows by members that did not learn from them, fold after fold"""
+    inner: Predicted
+    """Of development rows by members that did not learn from them, fold after fold; calibrated on
+    the other folds"""
     inner_rows: NDArray[np.int64]
-    outer: Probabilities
+    outer: Predicted
     """Of the outer rows, in the order of `Part.judged`"""
     calibration: Calibration
 
     @classmethod
     def of(
-        cls, part: Part, fits: Sequence[PartFits], bank: FeatureBank, labels: NDArray[np.int64]
+        cls,
+        part: Part,
+        fits: Sequence[PartFits],
+        setting: Setting,
+        bank: FeatureBank,
+        labels: NDArray[np.int64],
     ) -> JudgedPart:
-        """Predicts with the fits of every setting, and calibrates as the first setting says."""
+        """Predicts with the fits of every setting, and calibrates as one setting says."""
         inner, rows = [], []
         for fold, task in enumerate(part.tasks[: part.folds]):
             # A fold's rows are predicted by the members, one a seed, that did not learn from them.
-            without = [_blend(of.setting, of.folds[fold :: part.folds]) for of in fits]
-            inner.append(np.mean([b.predict(bank, task.validation) for b in without], axis=0))
-            rows.append(task.validation)
-        setting = fits[0].setting
-        offsets = setting.offsets
-        if offsets == "fitted" and setting.metric != "macro_f1":
-            offsets = "none"
+            without = [
+                of.predict(of.folds[fold :: part.folds], bank, task.validation) for of in fits
+            ]
+            found = weighted_mean(without)
+            # One fold's rows are cut for the calibration alone, no member learned from any.
+            pieces = 1 if part.folds > 1 else min(_PIECES, len(found))
+            inner += [found[piece::pieces] for piece in range(pieces)]
+            rows += [task.validation[piece::pieces] for piece in range(pieces)]
         truth = [labels[fold] for fold in rows]
+        fitted = partial(calibrate, offsets=setting.offsets, prior=setting.prior)
+        calibration = fitted(inner, truth)
+        found = weighted_mean([of.predict(of.model, bank, part.judged) for of in fits])
         return cls(
             part,
-            np.concatenate(inner),
+            Predicted.joined(
+                [
+                    Predicted.of(p, other)
+                    for p, other in zip(inner, cross_fitted(inner, truth, fitted), strict=True)
+                ]
+            ),
             np.concatenate(rows),
-            np.mean([of.blend.predict(bank, part.judged) for of in fits], axis=0),
-            calibrate(inner, truth, offsets=offsets, prior=setting.prior),
+            Predicted.of(found, calibration),
+            calibration,
         )
 
 
@@ -93,6 +148,8 @@ class Judgement:
     """Sorted."""
     probabilities: Probabilities
     """(rows, classes), calibrated."""
+    predicted: dict[Decide, NDArray[np.int64]]
+    """Class codes by each decision rule, (rows,)."""
     calibration: Calibration
     figures: RunFigures
 
@@ -103,6 +160,7 @@ def judge(
     bank: FeatureBank,
     groups: NDArray[np.int64],
     names: Sequence[str],
+    decide: Decide,
 ) -> Judgement:
     """The figures of a final model.
 
@@ -112,26 +170,38 @@ def judge(
         bank: Features of the labelled rows.
         groups: Duplicate groups, (samples,).
         names: Class names.
+        decide: Decision rule of the figures.
     """
     labels = bank.labels.cpu().numpy()
     order = np.argsort(np.concatenate([of.part.judged for of in judged]))
     rows = np.concatenate([of.part.judged for of in judged])[order]
-    outer = np.concatenate([of.calibration(of.outer) for of in judged])[order]
+    outer = Predicted.joined([of.outer for of in judged]).at(order)
+    inner = Predicted.joined([of.inner for of in judged])
     inner_rows = np.concatenate([of.inner_rows for of in judged])
     twins = np.concatenate(
         [np.isin(groups[of.part.judged], groups[of.part.development]) for of in judged]
     )[order]
     calibration = mean_calibration([of.calibration for of in judged])
-    parts = [selection_score(labels[of.part.judged], of.calibration(of.outer)) for of in judged]
+    parts = [
+        selection_score(
+            labels[of.part.judged], of.outer.calibrated, predicted=of.outer.decided[decide]
+        )
+        for of in judged
+    ]
 
-    def scored(rows: NDArray[np.int64], probabilities: Probabilities) -> Scores:
-        return probability_score(labels[rows], probabilities, names)
+    def scored(rows: NDArray[np.int64], found: Predicted) -> Scores:
+        predicted = found.decided[decide]
+        return probability_score(labels[rows], found.calibrated, names, predicted=predicted)
+
+    def plain(rows: NDArray[np.int64], found: Predicted) -> Scores:
+        return probability_score(labels[rows], found.plain, names)
 
     figures = RunFigures(
         outer=scored(rows, outer),
-        outer_uncalibrated=scored(rows, np.concatenate([of.outer for of in judged])[order]),
-        inner=scored(inner_rows, np.concatenate([of.calibration(of.inner) for of in judged])),
-        inner_uncalibrated=scored(inner_rows, np.concatenate([of.inner for of in judged])),
+        outer_uncalibrated=plain(rows, outer),
+        inner=scored(inner_rows, inner),
+        inner_uncalibrated=plain(inner_rows, inner),
+        decisions=decisions(labels[rows], outer.decided, len(names)),
         calibration=calibration,
         parts=[
             PartScores(rows=len(of.part.judged), **found.model_dump())
@@ -141,13 +211,13 @@ def judge(
         duplicates=Duplicates(
             rows=int(twins.sum()), guids=[bank.guids[row] for row in rows[twins].tolist()]
         ),
-        outer_without_duplicates=None if twins.all() else scored(rows[~twins], outer[~twins]),
+        outer_without_duplicates=None if twins.all() else scored(rows[~twins], outer.at(~twins)),
         members=list(members),
         spread=_spreads([member.outer for member in members if member.outer]),
-        intervals=intervals(labels[rows], outer, names),
+        intervals=intervals(labels[rows], outer.calibrated, names, predicted=outer.decided[decide]),
         training_rows=len(judged[0].part.development),
     )
-    return Judgement(rows, outer, calibration, figures)
+    return Judgement(rows, outer.calibrated, outer.decided, calibration, figures)
 
 
 def member_records(
@@ -164,15 +234,14 @@ def member_records(
     """
     labels = bank.labels.cpu().numpy()
     records = []
-    for number in range(len(trained[0])):
-        for outer, (part, every) in enumerate(zip(parts, trained, strict=True), start=1):
-            setting = every[number].setting
-            for task, fit in zip(part.tasks, every[number].folds, strict=True):
-                found = predict(fit.model, bank, part.judged, setting)
+    for outer, (part, every) in enumerate(zip(parts, trained, strict=True), start=1):
+        for of in every:
+            for task, fit in zip(part.tasks, of.folds, strict=True):
+                found = predict(fit.model, bank, part.judged, of.setting)
                 records.append(
                     MemberRecord(
                         member=fit.kept.member,
-                        setting=number + 1,
+                        setting=of.number,
                         part=outer,
                         seed=task.seed,
                         best_epoch=fit.kept.epoch,
@@ -182,18 +251,17 @@ def member_records(
                         outer=selection_score(labels[part.judged], found),
                     )
                 )
-    return records
+    return sorted(records, key=lambda record: (record.setting, record.part, record.member))
 
 
 def mean_calibration(found: Sequence[Calibration]) -> Calibration:
-    """One for the members of all parts: geometric mean of temperatures, mean of offsets."""
+    """One for the members of all parts: geometric mean of temperatures, means of the others."""
     temperature = float(np.exp(np.mean([np.log(c.temperature) for c in found])))
-    offsets = np.mean([c.offsets for c in found], axis=0)
-    return Calibration(temperature, tuple(offsets.tolist()))
-
-
-def _blend(setting: Setting, fits: Sequence[Fit]) -> Blend:
-    return Blend(setting, [fit.model for fit in fits])
+    biases, offsets = (
+        tuple(np.mean(of, axis=0).tolist())
+        for of in ([c.biases for c in found], [c.offsets for c in found])
+    )
+    return Calibration(temperature, biases, offsets)
 
 
 def _spreads(scores: Sequence[MetricScores]) -> dict[Metric, Spread]:

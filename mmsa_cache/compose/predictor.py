@@ -68,6 +68,7 @@ def load_model(
                 {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118  (no mapping)
                 record.calibration,
                 [model.dims for model in record.models],
+                record.weights,
             )
     except ModelError:
         raise

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save
 
+from fuse.figures.calibration import Decide
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
 from fuse.search.snapshot import snapshot
-from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import input_dims
 from fuse.training.final import Trained
 from fuse.training.final import train as train_final
 from fuse.training.plan import plan
+from fuse.training.recipe import Recipe, Share, shares
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
@@ -63,6 +64,8 @@ class TrainRequest:
     refit: bool = False
     """Whether the model's members learn from all development rows, see
     `fuse.training.final.train`."""
+    decide: Decide = "accuracy"
+    """Decision rule of the run."""
     track: Sequence[str] = ()
     """Trackers besides JSON lines, see `trackers.TRACKERS`."""
 
@@ -104,12 +107,12 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     choice = choose_settings(request.studies, request.assignments, session)
     pairs = list(dict.fromkeys(setting.encoders for setting in choice.settings))
     bank = session.bank("train", pairs).to(session.device)
+    protocol = request.protocol(choice.outer, settings.seed)
+    recipes = [Recipe.even(choice.settings)]
+    parts = len(plan(bank.labels.cpu().numpy(), session.groups, protocol))
     identity = RunIdentity(
-        models=[
-            TrainedModel(setting=asdict(setting), dims=input_dims(bank, setting))
-            for setting in choice.settings
-        ],
-        protocol=request.protocol(choice.outer, settings.seed),
+        models=[_model(share, parts, bank) for share in shares(recipes, parts)],
+        protocol=protocol,
         averaged=request.averaged,
         refit=request.refit,
         origin=origin_of(session, pairs),
@@ -119,7 +122,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         labels = session.labels(pairs)
         place = Place(name, path / "tensorboard", _parameters(identity, labels))
         with tracking(request.track, place) as tracked:
-            final = _train(choice.settings, bank, session, identity, name, path, tracked)
+            final = _train(recipes, request.decide, bank, session, identity, name, path, tracked)
         record = RunRecord(
             **dict(identity),
             settings=_kept(session.completed(pairs), session.classes, RUNS / name),
@@ -127,6 +130,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
             encoders={m: dict(named) for m, named in session.identities(pairs).items()},
             notes=notes,
             calibration=final.ensemble.calibration,
+            decide=request.decide,
             studies=choice.sources,
         )
         _write(RunFolder(path), name, record, final, session, bank)
@@ -134,8 +138,19 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     return TrainedRun(name, RUNS / name, notes, final.figures)
 
 
+def _model(share: Share, parts: int, bank: FeatureBank) -> TrainedModel:
+    """One setting of the run, as its record keeps it."""
+    return TrainedModel(
+        setting=asdict(share.setting),
+        dims=input_dims(bank, share.setting),
+        weight=share.weight,
+        parts=None if len(share.parts) == parts else [place + 1 for place in share.parts],
+    )
+
+
 def _train(
-    settings: Sequence[Setting],
+    recipes: Sequence[Recipe],
+    decide: Decide,
     bank: FeatureBank,
     session: Session,
     identity: RunIdentity,
@@ -146,8 +161,10 @@ def _train(
     """Trains the members and records their epochs; resumes from a checkpoint in the folder."""
     protocol = identity.protocol
     parts = len(plan(bank.labels.cpu().numpy(), session.groups, protocol))
-    each = parts * protocol.seeds * (protocol.folds + identity.refit)
-    members, epochs = each * len(settings), each * sum(setting.epochs for setting in settings)
+    each = protocol.seeds * (protocol.folds + identity.refit)
+    trained = [(share.setting.epochs, len(share.parts)) for share in shares(recipes, parts)]
+    members = each * sum(count for _, count in trained)
+    epochs = each * sum(epochs * count for epochs, count in trained)
     lines = JsonLines(path / "metrics.jsonl", fresh=True)
     checkpoint = FolderCheckpoint(path / CHECKPOINT)
 
@@ -169,11 +186,12 @@ def _train(
             for record in checkpoint.records():
                 keep(record)
         final = train_final(
-            settings,
+            recipes,
             bank,
             session.groups,
             protocol,
             names=session.classes,
+            decide=decide,
             averaged=identity.averaged,
             refit=identity.refit,
             on_epoch=on_epoch,

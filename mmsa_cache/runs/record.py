@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fuse.figures.calibration import Calibration
-from fuse.figures.record import Record
+from fuse.figures.calibration import Calibration, Decide
+from fuse.figures.record import Record, Whole
 from fuse.figures.study import StudySource, Value
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.protocol import Protocol
@@ -38,6 +38,10 @@ class TrainedModel(Record):
     """Values of the fields of `fuse.setting.Setting`."""
     dims: Dims
     """Sizes of the features that it reads."""
+    weight: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of its members in the whole model; None (older runs): all models count alike."""
+    parts: list[Whole] | None = None
+    """Outer parts, from 1, whose members are of it; None: all."""
 
     @property
     def encoders(self) -> EncoderPair:
@@ -59,6 +63,12 @@ class RunIdentity(Record):
     """Whether the members of the model learned from all development rows."""
     origin: Origin | None
     """The features; None in an export."""
+
+    @property
+    def weights(self) -> list[float]:
+        """Of each model; they sum to 1."""
+        given = [model.weight or 1.0 for model in self.models]
+        return [weight / sum(given) for weight in given]
 
     @property
     def pairs(self) -> list[EncoderPair]:
@@ -94,6 +104,8 @@ class RunRecord(RunIdentity):
     notes: list[str] = Field(default_factory=list)
     """What readers of figures must know: synthetic data, random weights."""
     calibration: Calibration
+    decide: Decide = "accuracy"
+    """The rule that turns its probabilities into classes unless another one is asked for."""
     studies: list[StudySource] = Field(default_factory=list)
     """Where the settings come from; empty where they were given."""
 
@@ -113,10 +125,10 @@ class RunRecord(RunIdentity):
     def _agrees(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"expected 'classes' to be different names, received {self.classes}")
-        if len(self.calibration.offsets) != len(self.classes):
+        if len(self.calibration.biases) != len(self.classes):
             raise ValueError(
-                f"expected {len(self.classes)} entries in 'offsets' of the calibration, received "
-                f"{len(self.calibration.offsets)}"
+                f"expected {len(self.classes)} entries in 'biases' of the calibration, received "
+                f"{len(self.calibration.biases)}"
             )
         return self
 
@@ -147,6 +159,7 @@ class RunRecord(RunIdentity):
             "encoder_fields": {m: _unnamed(named) for m, named in self.encoders.items()},
             "notes": self.notes,
             "calibration": asdict(self.calibration),
+            "decide": self.decide,
             "setting": self.models[0].setting,
             "study": self.searched[0].as_json() if self.searched else None,
             "studies": [source.as_json() for source in self.studies],

@@ -532,6 +532,7 @@ def test_a_stored_model_takes_no_more_memory_than_its_file(tmp_path: Path) -> No
                 {"0.0.w": torch.zeros(3)},
                 calibration,
                 [dims],
+                [1.0],
             )
     assert tracemalloc.get_traced_memory()[1] < 64 << 20
     tracemalloc.stop()

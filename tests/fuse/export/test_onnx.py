@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,10 @@ def make_ensemble(settings: list[Setting], members: int = 1) -> tuple[Ensemble, 
     torch.manual_seed(0)
     dims = [dims_of(setting) for setting in settings]
     blends = [
-        Blend(setting, [_member(setting, part) for _ in range(members)])
+        Blend(setting, [_member(setting, part) for _ in range(members)], 1 / len(settings))
         for setting, part in zip(settings, dims, strict=True)
     ]
-    return Ensemble(blends, Calibration(1.4, (0.0, 0.3, -0.2, 0.1))), dims
+    return Ensemble(blends, Calibration(1.4, (0.0, 0.3, -0.2, 0.1), (0.0,) * 4)), dims
 
 
 @torch.no_grad()
@@ -129,12 +130,12 @@ def test_members_are_averaged_and_calibrated(graph: Graph) -> None:
     _, ensemble, dims, path = graph
     bank = check_bank(ensemble, dims)
     assert difference(path, ensemble, bank) <= TOLERANCE
-    other = Ensemble(ensemble.blends, Calibration(1.4, (0.0, 0.3, -0.2, 0.0)))
+    other = Ensemble(ensemble.blends, Calibration(1.4, (0.0, 0.3, -0.2, 0.0), (0.0,) * 4))
     assert difference(path, other, bank) > 100 * TOLERANCE
-    other = Ensemble(ensemble.blends, Calibration(1.5, ensemble.calibration.offsets))
+    other = Ensemble(ensemble.blends, Calibration(1.5, ensemble.calibration.biases, (0.0,) * 4))
     assert difference(path, other, bank) > 100 * TOLERANCE
     first = ensemble.blends[0]
-    fewer = [Blend(first.setting, first.members[:1]), *ensemble.blends[1:]]
+    fewer = [replace(first, members=first.members[:1]), *ensemble.blends[1:]]
     assert difference(path, Ensemble(fewer, ensemble.calibration), bank) > 10 * TOLERANCE
 
 

@@ -6,26 +6,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, log_loss
 
+from fuse.figures.calibration import Calibration, shifted, tempered
 from fuse.figures.confusion import macro_f1
-from fuse.training.calibration import (
-    Calibration,
-    calibrate,
-    fit_offsets,
-    fit_temperature,
-    honest_offsets,
-    shifted,
-    tempered,
-)
+from fuse.training.calibration import calibrate, fit_likelihood, fit_offsets, honest_offsets
 
 
 def test_temperature_of_a_closed_form() -> None:
-    """Log-odds of 2, right in 3 of 4: the best ones are log 3, at temperature 2 / log 3."""
+    """Log-odds of ±2, right in 3 of 4: the best ones are ± log 3, at temperature 2 / log 3."""
     p = 1 / (1 + np.exp(-2.0))
-    probabilities = np.array([[p, 1 - p]] * 4)
-    labels = np.array([0, 0, 0, 1])
-    assert fit_temperature(probabilities, labels) == pytest.approx(2 / np.log(3), rel=1e-4)
-    calibrated = tempered(probabilities, 2 / np.log(3))
-    np.testing.assert_allclose(calibrated, [[0.75, 0.25]] * 4)
+    probabilities = np.array([[p, 1 - p]] * 4 + [[1 - p, p]] * 4)
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 0])
+    found = fit_likelihood(probabilities, labels)
+    assert found.temperature == pytest.approx(2 / np.log(3), rel=1e-4)
+    np.testing.assert_allclose(found.biases, 0, atol=1e-6)
+    np.testing.assert_allclose(found(probabilities)[:4], [[0.75, 0.25]] * 4, rtol=1e-4)
 
 
 def test_temperature_undoes_overconfidence_and_keeps_the_order() -> None:
@@ -33,7 +27,7 @@ def test_temperature_undoes_overconfidence_and_keeps_the_order() -> None:
     honest = rng.dirichlet(np.ones(3), 4000)
     labels = np.array([rng.choice(3, p=row) for row in honest])
     loud = tempered(honest, 1 / 3)
-    temperature = fit_temperature(loud, labels)
+    temperature = fit_likelihood(loud, labels).temperature
     assert temperature == pytest.approx(3, rel=0.08)
     assert log_loss(labels, tempered(loud, temperature)) < log_loss(labels, loud)
     assert (tempered(loud, temperature).argmax(1) == loud.argmax(1)).all()
@@ -42,7 +36,7 @@ def test_temperature_undoes_overconfidence_and_keeps_the_order() -> None:
 def test_extreme_probabilities_stay_finite() -> None:
     sure = np.array([[1.0, 0.0], [0.0, 1.0]])
     for labels in ([0, 1], [1, 0]):
-        found = calibrate([sure], [np.array(labels)], offsets=True)
+        found = calibrate([sure], [np.array(labels)], offsets="fitted")
         assert np.isfinite(found(sure)).all()
         np.testing.assert_allclose(found(sure).sum(1), 1)
 

@@ -21,6 +21,7 @@ from fuse.training.ensemble import Blend, Ensemble
 from fuse.training.final import train
 from fuse.training.plan import plan
 from fuse.training.programs import Alone, Member
+from fuse.training.recipe import Recipe
 from fuse.training.task import Fit, Task, TrainingError
 from fuse.training.trainer import fit, fit_group
 from mmsa_cache.data.protocol import Protocol
@@ -213,7 +214,7 @@ def test_pooled_vectors_beside_the_fusion_reach_the_head(bank: FeatureBank, leve
 def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
     setting = replace(SMALL, epochs=2)
     groups = np.arange(len(bank))
-    made = train([setting], bank, groups, of("grouped", folds=3), names=NAMES)
+    made = train([Recipe.single(setting)], bank, groups, of("grouped", folds=3), names=NAMES)
     assert len(made.ensemble.members) == 3
     each = [predict(m, bank, made.outer, setting) for m in made.ensemble.members]
     plain = made.ensemble.predict(bank, made.outer, calibrated=False)
@@ -226,6 +227,7 @@ def test_ensemble_averages_members_and_comes_back(bank: FeatureBank) -> None:
         made.ensemble.tensors(),
         made.ensemble.calibration,
         [Dims(DIM, DIM, {"text_mean": DIM, "image_mean": DIM})],
+        [1.0],
     )
     np.testing.assert_array_equal(again.predict(bank, made.outer), made.probabilities)
 
@@ -237,7 +239,7 @@ def of(outer: str, folds: int = 2, seeds: int = 1) -> Protocol:
 def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
     setting = replace(SMALL, epochs=2)
     groups = np.arange(len(bank))
-    made = train([setting], bank, groups, of("grouped", seeds=3), names=NAMES)
+    made = train([Recipe.single(setting)], bank, groups, of("grouped", seeds=3), names=NAMES)
     members = made.figures.members
     assert len({m.seed for m in members}) == 6
     labels = bank.labels[torch.as_tensor(made.outer)].numpy()
@@ -265,7 +267,7 @@ def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
     truth = np.concatenate([bank.labels.numpy()[t.validation] for t in parts[0].tasks[:2]])
     expected = probability_score(truth, inner, NAMES).neg_log_loss
     assert made.figures.inner_uncalibrated.neg_log_loss == pytest.approx(expected)
-    one = train([setting], bank, groups, of("grouped"), names=NAMES, averaged=False)
+    one = train([Recipe.single(setting)], bank, groups, of("grouped"), names=NAMES, averaged=False)
     assert len(one.ensemble.members) == 1
     kept = [f.kept.macro_f1 for f in one.fits]
     best = one.fits[kept.index(max(kept))].model
@@ -281,7 +283,7 @@ def test_a_cross_validation_judges_every_row_by_members_that_did_not_see_it(
 ) -> None:
     setting = replace(SMALL, epochs=1)
     groups = np.arange(len(bank)) // 2
-    made = train([setting], bank, groups, of(outer), names=NAMES)
+    made = train([Recipe.single(setting)], bank, groups, of(outer), names=NAMES)
     assert made.outer.tolist() == list(range(len(bank)))
     parts = plan(bank.labels.numpy(), groups, of(outer, seeds=1))
     assert len(parts) == 3
@@ -302,11 +304,13 @@ def test_a_cross_validation_judges_every_row_by_members_that_did_not_see_it(
 def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: FeatureBank) -> None:
     settings = [replace(SMALL, epochs=3), replace(KERNEL_SETTING, epochs=2)]
     groups = np.arange(len(bank))
-    made = train(settings, bank, groups, of("grouped", seeds=2), names=NAMES, refit=True)
+    made = train(
+        [Recipe.even(settings)], bank, groups, of("grouped", seeds=2), names=NAMES, refit=True
+    )
     assert [len(blend.members) for blend in made.ensemble.blends] == [2, 2]
     assert len(made.figures.members) == 8, "those of the folds; the refitted ones stop nowhere"
     blends = [
-        Blend(setting, made.ensemble.members[2 * i : 2 * i + 2])
+        Blend(setting, made.ensemble.members[2 * i : 2 * i + 2], 0.5)
         for i, setting in enumerate(settings)
     ]
     plain = np.mean([blend.predict(bank, made.outer) for blend in blends], axis=0)
@@ -328,6 +332,7 @@ def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: Featur
             bank.dims(level="pooled", text_pool=s.text_pool, image_pool=s.image_pool)
             for s in settings
         ],
+        [0.5, 0.5],
     )
     np.testing.assert_allclose(back.predict(bank, made.outer), made.probabilities)
 
