@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -20,7 +20,7 @@ from fuse.models.kernel import KERNEL
 from fuse.models.modality import Modality
 from fuse.models.projection import Norm, Pooling
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER
+from mmsa_cache.names import DEFAULT_ENCODER, EncoderPair, encoders_of, resolve_pools, terms_of
 from mmsa_cache.validation import plain_problem
 
 Level = Literal["pooled", "tokens"]
@@ -41,7 +41,20 @@ def _sizes(value: str) -> str:
     return value
 
 
+_POOL = re.compile(r"[^.+?]+|[A-Za-z0-9][A-Za-z0-9._-]*\.[^.+?]+\??")
+
+
+def _pools(value: str) -> str:
+    terms = terms_of(value)
+    if not all(map(_POOL.fullmatch, terms)) or len(set(terms)) < len(terms):
+        raise PydanticCustomError(
+            "pools", "pools as in 'mean', 'mean@1+mean' or 'mean+ENCODER.POOL?' are expected"
+        )
+    return value
+
+
 Fusion = Annotated[str, _one_of(*FUSIONS, KERNEL)]
+Pools = Annotated[str, AfterValidator(_pools)]
 LossName = Annotated[str, _one_of(*LOSSES)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
@@ -75,10 +88,11 @@ class Setting:
     """Whose cached text features are read: a name of ``[encoders]``, or ``default``."""
     image_encoder: str = DEFAULT_ENCODER
     """The same of the image."""
-    text_pool: str = "mean"
+    text_pool: Pools = "mean"
     """Which cached vector of the text is read at the pooled level, or beside; several joined by
-    ``+`` are concatenated at the pooled level, and have a projection each beside."""
-    image_pool: str = "mean"
+    ``+`` are concatenated at the pooled level, and have a projection each beside. ``ENCODER.POOL``
+    is one of another cached text encoder; see `resolved` for ``ENCODER.POOL?``."""
+    image_pool: Pools = "mean"
     """The same of the image."""
     pooling: Pooling = "mean"
     """How sequences become one vector: ``mean``, ``first`` or ``attention``."""
@@ -181,9 +195,24 @@ class Setting:
             raise SettingsError("This setting cannot be trained.", "Correct it.", problems)
 
     @property
-    def encoders(self) -> tuple[str, str]:
-        """Names of the text and of the image encoder."""
-        return self.text_encoder, self.image_encoder
+    def encoders(self) -> EncoderPair:
+        """Names of the text and of the image encoders that it reads."""
+        return (
+            encoders_of(self.text_encoder, self.text_pool),
+            encoders_of(self.image_encoder, self.image_pool),
+        )
+
+    def resolved(self, has: Has) -> Setting:
+        """The setting for a store: pools ``ENCODER.POOL?`` of encoders that it lacks are left out.
+
+        Args:
+            has: Whether there is an encoder, by modality and name.
+
+        Raises:
+            SettingsError: No pool is left.
+        """
+        text, image = (str(resolve_value(key, getattr(self, key), has)) for key in POOLS)
+        return replace(self, text_pool=text, image_pool=image)
 
     @property
     def has_modality_embeddings(self) -> bool:
@@ -201,6 +230,29 @@ FIELDS: dict[str, TypeAdapter[Value]] = {
     for key, hint in get_type_hints(Setting, include_extras=True).items()
 }
 """What checks the values of each field."""
+
+
+Has = Callable[[str, str], bool]
+"""Whether a store has an encoder, by modality and name."""
+POOLS = {"text_pool": "text", "image_pool": "image"}
+"""Modality by the field that names its pools."""
+
+
+def resolve_value(key: str, value: Value, has: Has) -> Value:
+    """A value of a field for a store, see `Setting.resolved`; only those of pools change.
+
+    Raises:
+        SettingsError: No pool is left.
+    """
+    if key not in POOLS:
+        return value
+    pools = resolve_pools(str(value), lambda name: has(POOLS[key], name))
+    if not pools:
+        raise SettingsError(
+            f"{key} = {value}: the store has no encoder of these.",
+            "Run mmsa extract --encoders NAME, or name a pool that is there.",
+        )
+    return pools
 
 
 def value_problem(key: str, value: object) -> str | None:

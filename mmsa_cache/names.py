@@ -1,15 +1,16 @@
-"""Names that every layer knows: splits, modalities, encoders."""
+"""Names that every layer knows: splits, modalities, encoders, pools."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 SPLITS = ("train", "test")
 MODALITIES = ("text", "image")
 DEFAULT_ENCODER = "default"
 """Name of the encoder of a modality that the sections ``[text]``, ``[image]``, ``[joint]`` set."""
 EncoderPair = tuple[str, str]
-"""Names of a text and of an image encoder."""
+"""Names of the text and of the image encoders that a model reads. Several of a side are joined by
+``+``; the first gives the sequences, and the pools that are named without an encoder."""
 OWN_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
 
 
@@ -17,3 +18,46 @@ def check_name(what: str, name: str, valid: Iterable[str]) -> None:
     """Raises ValueError, with the valid names, where a name is not among them."""
     if name not in valid:
         raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(valid)}")
+
+
+def terms_of(joined: str) -> list[str]:
+    """``"mean@1+vader.all"`` → ``["mean@1", "vader.all"]``: pools, or names of encoders."""
+    return joined.split("+")
+
+
+def encoders_of(own: str, pools: str) -> str:
+    """The encoders of one side whose pools are read: ``default+vader`` of ``mean+vader.all``.
+
+    Args:
+        own: Gives the pools that are named without an encoder.
+        pools: Terms ``POOL``, ``ENCODER.POOL`` or ``ENCODER.POOL?``, joined by ``+``.
+    """
+    named = (term.rpartition(".")[0] for term in terms_of(pools) if not term.endswith("?"))
+    return "+".join(dict.fromkeys((own, *filter(None, named))))
+
+
+def resolve_pools(pools: str, has: Callable[[str], bool]) -> str:
+    """Pools without ``?``: a term ``ENCODER.POOL?`` stays where there is such an encoder.
+
+    Args:
+        pools: See `encoders_of`.
+        has: Whether there is an encoder of a name.
+
+    Returns:
+        What is left; empty where nothing is.
+    """
+    kept = [t for t in terms_of(pools) if not t.endswith("?") or has(t.rpartition(".")[0])]
+    return "+".join(dict.fromkeys(term.removesuffix("?") for term in kept))
+
+
+def vector_name(modality: str, pool: str) -> str:
+    """The name of a pooled vector among a model's inputs: ``text_mean``, ``text_vader:all``.
+
+    Names of torch's modules hold no dots.
+    """
+    return f"{modality}_{pool}".replace(".", ":")
+
+
+def pool_of(vector: str) -> str:
+    """The pool of a name of `vector_name`."""
+    return vector.partition("_")[2].replace(":", ".")

@@ -20,6 +20,7 @@ from fuse.search.worker import Failure, Result, Task, Unit
 from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from mmsa_cache.hashing import digest
+from mmsa_cache.names import MODALITIES, terms_of
 from mmsa_cache.shelf import Shelf
 from mmsa_cache.store.identity import Origin
 
@@ -160,10 +161,11 @@ def _identity_of(unit: Unit) -> dict[str, Any]:
 
 def _features(origin: Origin, setting: Setting) -> dict[str, str]:
     """The features that a setting reads."""
-    text, image = setting.encoders
     return {
-        "text": origin.text if isinstance(origin.text, str) else origin.text[text],
-        "image": origin.image if isinstance(origin.image, str) else origin.image[image],
+        modality: own
+        if isinstance(own := getattr(origin, modality), str)
+        else "+".join(own[name] for name in terms_of(names))
+        for modality, names in zip(MODALITIES, setting.encoders, strict=True)
     }
 
 

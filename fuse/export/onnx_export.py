@@ -19,6 +19,7 @@ from fuse.setting import Setting
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.features.batch import Dims
+from mmsa_cache.names import vector_name
 
 from .onnx_check import OUTPUT, check_bank, difference
 from .onnx_inputs import (
@@ -138,7 +139,7 @@ def _model_inputs(setting: Setting, given: Mapping[str, Tensor]) -> Inputs:
     vectors: dict[str, Tensor] = {}
     for modality in modalities_read(setting):
         present = given[f"{modality}_present"].unsqueeze(1)
-        own = {f"{modality}_{pool}": None for pool in pools_of(setting, modality)}
+        own = [vector_name(modality, pool) for pool in pools_of(setting, modality)]
         if reads_vectors(setting):
             vectors |= {name: given[name] for name in own}
         if not reads_sequences(setting):

@@ -9,7 +9,8 @@ inputs are those that the settings of the model need, by name:
 ``image``           (batch, patches, dim): patches, at the token level without a grid
 ``image_mask``      (batch, patches) bool
 ``image_grid_G``    (batch, G·G, dim): patches averaged to a G×G grid (`ModalityFeatures.grid`)
-``text_POOL``       (batch, dim): a pooled vector, as ``text_mean``; the image's likewise
+``text_POOL``       (batch, dim): a pooled vector, as ``text_mean``; the image's likewise;
+                    of another encoder it is ``text_ENCODER:POOL``
 ``text_present``    (batch,) bool: the post has a text; what else it is given of it may be zeros
 ``image_present``   (batch,) bool
 ==================  =========================================================================
@@ -32,7 +33,7 @@ from fuse.models.projection import as_mask
 from fuse.setting import Setting
 from fuse.training.classifier import gather
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.modality import split_pools
+from mmsa_cache.names import terms_of
 
 AXES = {"text": "text_tokens", "image": "patches"}
 Inputs = dict[str, NDArray[Any]]
@@ -74,7 +75,7 @@ def modalities_read(setting: Setting) -> list[str]:
 
 
 def pools_of(setting: Setting, modality: str) -> list[str]:
-    return split_pools(getattr(setting, f"{modality}_pool"))
+    return terms_of(getattr(setting, f"{modality}_pool"))
 
 
 def reads_sequences(setting: Setting) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from graphlib import TopologicalSorter
+from itertools import product
 from typing import Annotated, Literal
 
 import optuna
@@ -13,8 +14,9 @@ from fuse.figures.records import Metric
 from fuse.figures.study import Value
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
 from fuse.models.kernel import KERNEL
-from fuse.setting import DEFAULTS, Setting, complete
+from fuse.setting import DEFAULTS, Has, Setting, complete, resolve_value
 from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.names import MODALITIES, EncoderPair, encoders_of
 from mmsa_cache.validation import Table
 
 from .pruning import Rule
@@ -68,6 +70,11 @@ class ListChoice(Table):
         """Its values."""
         return self.values
 
+    def resolved(self, key: str, has: Has) -> ListChoice:
+        """The choice for a store, see `Study.resolved`."""
+        values = dict.fromkeys(resolve_value(key, value, has) for value in self.values)
+        return self.model_copy(update={"values": [*values]})
+
     def draw(self, trial: optuna.Trial, key: str) -> Value:
         """Draws one."""
         value: Value = trial.suggest_categorical(key, self.values)
@@ -86,6 +93,10 @@ class RangeChoice(Table):
     def candidates(self) -> list[Value]:
         """The ends of the range."""
         return [self.low, self.high]
+
+    def resolved(self, key: str, has: Has) -> RangeChoice:
+        """The same: no range is of pools."""
+        return self
 
     def draw(self, trial: optuna.Trial, key: str) -> Value:
         """Draws a number, a whole one for a field of whole numbers."""
@@ -162,10 +173,27 @@ class Study(Table):
             return self.space[key].candidates()
         return [self.fixed.get(key, DEFAULTS[key])]
 
-    def encoder_pairs(self) -> list[tuple[str, str]]:
-        """Every text encoder with every image encoder that a setting may name."""
-        texts, images = (self.candidates(f"{modality}_encoder") for modality in ("text", "image"))
-        return [(str(text), str(image)) for text in texts for image in images]
+    def encoder_pairs(self) -> list[EncoderPair]:
+        """All text encoders with all image encoders that a setting may read."""
+        texts, images = (
+            {
+                encoders_of(str(own), str(pools)): None
+                for own in self.candidates(f"{modality}_encoder")
+                for pools in self.candidates(f"{modality}_pool")
+            }
+            for modality in MODALITIES
+        )
+        return [*product(texts, images)]
+
+    def resolved(self, has: Has) -> Study:
+        """The study for a store, see `fuse.setting.Setting.resolved`.
+
+        Raises:
+            SettingsError: No pool of a value is left.
+        """
+        fixed = {key: resolve_value(key, value, has) for key, value in self.fixed.items()}
+        space = {key: choice.resolved(key, has) for key, choice in self.space.items()}
+        return self.model_copy(update={"fixed": fixed, "space": space})
 
     def grid_sides(self) -> list[int]:
         """Sides of the patch grids that a setting may ask for."""

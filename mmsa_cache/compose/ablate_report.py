@@ -10,7 +10,7 @@ from fuse.evidence import parity
 from fuse.evidence.parity_picture import picture
 from fuse.evidence.records import ParityRecord
 from fuse.evidence.report_figures import JUDGED_ROWS
-from fuse.setting import complete, parse
+from fuse.setting import complete, parse, resolve_value
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
@@ -47,7 +47,8 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     out = request.out
     if out is not None and out.suffix != ".md":
         raise SettingsError(f"{out}: the page is Markdown.", "Give --out FILE.md.")
-    values = parse(list(request.assignments))
+    given = parse(list(request.assignments)).items()
+    values = {key: resolve_value(key, value, session.has) for key, value in given}
     keys = ("outer", "folds", "seeds", "stop")
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
     protocol = validated(Protocol, flags, "This protocol cannot be followed.")

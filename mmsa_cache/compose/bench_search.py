@@ -18,7 +18,6 @@ from fuse.search.database import read_studies
 from fuse.search.pool import TrainingData, Workers
 from fuse.search.search import SearchResult
 from fuse.search.study import Study
-from fuse.search.study_file import find_study, read_study
 from fuse.search.trial_record import Trial
 from mmsa_cache.disk import scratch
 from mmsa_cache.native.cores import usable_cores
@@ -26,6 +25,7 @@ from mmsa_cache.native.cores import usable_cores
 from .search import STUDIES
 from .search_view import watch
 from .session import Session
+from .studies import study_of
 from .workers import training_data, worker_devices
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -79,7 +79,7 @@ def bench_search(
     Returns:
         The figures by name, those in time in seconds.
     """
-    study = read_study(find_study(name), session.settings.seed)
+    study = study_of(session, name)
     devices = worker_devices(session.device, workers)
     with training_data(session, study.encoder_pairs(), study.grid_sides(), STUDIES) as data:
         many = _timed(study, data, trials, devices)

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from fuse.figures.study import StudySource
 from fuse.search.choice import choose
 from fuse.search.study import Study
-from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting, change, complete, parse
 from mmsa_cache.console import say
 
 from .origin import origin_of_all
 from .session import Session
-from .studies import studies_database
+from .studies import studies_database, study_of
 
 DEFAULT_OUTER = "report"
 
@@ -44,10 +43,10 @@ def choose_settings(studies: Sequence[str], assignments: Sequence[str], session:
     """
     changes = parse(list(assignments))
     if not studies:
-        return Choice([complete(changes)], DEFAULT_OUTER, [])
+        return Choice([complete(changes).resolved(session.has)], DEFAULT_OUTER, [])
     settings, outers, sources = [], [], []
     for name in studies:
-        fixed = None if name == "best" or ":" in name else _fixed_study(name)
+        fixed = None if name == "best" or ":" in name else _fixed_study(session, name)
         if fixed is not None:
             setting, outer = fixed.complete({**fixed.fixed, **changes}), fixed.protocol.outer
             sources.append(StudySource(name=name, trial=None, score=None))
@@ -57,12 +56,12 @@ def choose_settings(studies: Sequence[str], assignments: Sequence[str], session:
             setting, outer = change(chosen.setting, changes), chosen.study.protocol.outer
             sources.append(source)
             say(f"Training trial {source.trial} of study {source.name} ({source.score:.4f}).")
-        settings.append(setting)
+        settings.append(setting.resolved(session.has))
         outers.append(outer)
     return Choice(settings, outers[0], sources)
 
 
-def _fixed_study(name: str) -> Study | None:
+def _fixed_study(session: Session, name: str) -> Study | None:
     """A study without a space, or None."""
-    study = read_study(find_study(name))
+    study = study_of(session, name)
     return None if study.space else study

@@ -12,7 +12,7 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair
+from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair, pool_of, terms_of
 
 from .readers import reader_of
 from .session import Session, banks_of
@@ -56,20 +56,23 @@ def live_pair(
     """
     given = {"text": text, "image": image}
     sample = single_sample(text, image)
+    of_modality = {
+        modality: [(terms_of(pair[place]), dims) for pair, dims in readers]
+        for place, modality in enumerate(MODALITIES)
+    }
 
     def encode(modality: str, name: str) -> ModalityFeatures:
         if given[modality] is not None:
             return _encoded(session, [sample], modality, name)
-        dims = [dims for pair, dims in readers if pair[MODALITIES.index(modality)] == name]
-        vectors = {
-            pool.removeprefix(f"{modality}_"): size
-            for of_model in dims
-            for pool, size in of_model.vectors.items()
-            if pool.startswith(f"{modality}_")
-        }
-        return ModalityFeatures.absent(
-            getattr(dims[0], modality), vectors, positions if modality == "image" else 1
-        )
+        vectors: dict[str, int] = {}
+        for (own, *_), dims in of_modality[modality]:
+            for vector, size in dims.vectors.items():
+                encoder, _, pool = pool_of(vector).rpartition(".")
+                if vector.startswith(f"{modality}_") and (encoder or own) == name:
+                    vectors[pool] = size
+        dims = next(dims for names, dims in of_modality[modality] if name in names)
+        absent = positions if modality == "image" else 1
+        return ModalityFeatures.absent(getattr(dims, modality), vectors, absent)
 
     return banks_of(encode, [sample], partial=True).open([pair for pair, _ in readers])
 

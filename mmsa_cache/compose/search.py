@@ -14,7 +14,7 @@ from fuse.search.pool import Workers
 from fuse.search.search import SearchResult
 from fuse.search.selection import SELECT
 from fuse.search.study import Study
-from fuse.search.study_file import find_study, known_studies, read_study
+from fuse.search.study_file import known_studies
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines, log_run
@@ -23,7 +23,7 @@ from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 
 from .search_view import watch
 from .session import Session
-from .studies import studies_database
+from .studies import studies_database, study_of
 from .workers import training_data, worker_devices
 
 STUDIES = Path("studies")
@@ -55,7 +55,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
     how, name = request.how, request.study
     if how not in SELECT:
         raise SettingsError(f"Unknown --select {how!r}.", f"Valid: {', '.join(SELECT)}.")
-    study = read_study(find_study(name), session.settings.seed)
+    study = study_of(session, name)
     if not study.space:
         raise SettingsError(
             f"The study {name!r} has no space: it is one setting.",

@@ -19,7 +19,14 @@ from mmsa_cache.errors import CacheNotFoundError, ModelError
 from mmsa_cache.features.bank import BankChoice, FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows, wanted_rows
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, SPLITS, EncoderPair
+from mmsa_cache.names import (
+    DEFAULT_ENCODER,
+    MODALITIES,
+    OWN_PAIR,
+    SPLITS,
+    EncoderPair,
+    terms_of,
+)
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
@@ -152,6 +159,14 @@ class Session:
             )
         return self._stored[key]
 
+    def has(self, modality: str, name: str) -> bool:
+        """Whether the store has an encoder, perhaps not of all rows.
+
+        Raises:
+            SettingsError: Several fit.
+        """
+        return self._in_store(self._split, modality, name) is not None
+
     def folder(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> Path:
         """Where the features of `stored` are."""
         return self.stored(split, modality, name).folder(self.store.root)
@@ -213,9 +228,9 @@ class Session:
         return {
             modality: {
                 name: self._identity(modality, name)
-                for name in dict.fromkeys(pair[MODALITIES.index(modality)] for pair in pairs)
+                for name in dict.fromkeys(name for pair in pairs for name in terms_of(pair[place]))
             }
-            for modality in MODALITIES
+            for place, modality in enumerate(MODALITIES)
         }
 
     def _identity(self, modality: str, name: str) -> EncoderIdentity:

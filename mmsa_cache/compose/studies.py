@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from fuse.search.address import Address, address_of
 from fuse.search.database import DATABASE
+from fuse.search.study import Study
+from fuse.search.study_file import find_study, read_study
 from mmsa_cache.config.settings import Settings
+
+from .session import Session
 
 
 def studies_database(settings: Settings) -> Address:
@@ -15,3 +19,12 @@ def studies_database(settings: Settings) -> Address:
     """
     storage = settings.storage
     return address_of(DATABASE if storage is None else storage.get_secret_value())
+
+
+def study_of(session: Session, name: str) -> Study:
+    """The study of a file, for the features and the seed of a session.
+
+    Raises:
+        SettingsError: There is none of this name, or it is wrong.
+    """
+    return read_study(find_study(name), session.settings.seed).resolved(session.has)

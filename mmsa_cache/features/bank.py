@@ -6,19 +6,20 @@ No DataLoader, no HDF5 reads, no Python per sample: a batch is a handful of gath
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmsa_cache.errors import DamagedCacheError, SettingsError
-from mmsa_cache.names import OWN_PAIR, EncoderPair
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair, terms_of, vector_name
 
 from .batch import Batch, Dims
-from .modality import ModalityFeatures, split_pools
+from .modality import ModalityFeatures
 from .moments import moments_of
+from .side import Side
 
 _MOMENTS_KEPT = 64
 """Sets of items whose moments a bank keeps: those of the folds of a search, by what is read."""
@@ -34,6 +35,7 @@ class FeatureBank:
         labels: Class codes, −1 where unknown, (samples,).
         partial: Samples may lack a modality, which is then masked out.
         choice: Banks of other encoders of the same samples.
+        beside: Features of encoders whose pools are named ``ENCODER.POOL``, by modality and name.
 
     Raises:
         DamagedCacheError: A modality lacks samples, and ``partial`` is not set.
@@ -48,6 +50,7 @@ class FeatureBank:
         *,
         partial: bool = False,
         choice: BankChoice | None = None,
+        beside: Mapping[str, Mapping[str, ModalityFeatures]] | None = None,
     ) -> None:
         self.text, self.image = text, image
         self._choice = choice
@@ -55,8 +58,11 @@ class FeatureBank:
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self._partial = partial
         self._moments: dict[Any, dict[str, tuple[Tensor, Tensor]]] = {}
-        self._text_rows = _row_table(text, self.guids, partial)
-        self._image_rows = _row_table(image, self.guids, partial)
+        self._sides = {
+            modality: Side(modality, own, (beside or {}).get(modality, {}), self.guids, partial)
+            for modality, own in zip(MODALITIES, (text, image), strict=True)
+        }
+        self._text_rows, self._image_rows = (side.table for side in self._sides.values())
 
     def __len__(self) -> int:
         return len(self.guids)
@@ -65,17 +71,17 @@ class FeatureBank:
         """Moves the features to a device where they fit; on the CPU they stay mapped."""
         if self._choice is not None:
             self._choice.device = device
-        self.text.to(device)
-        self.image.to(device)
+        for side in self._sides.values():
+            side.to(device)
         self.labels = self.labels.to(device)
         return self
 
     def using(self, text: str, image: str) -> FeatureBank:
-        """The same samples as two encoders see them.
+        """The same samples as other encoders see them.
 
         Args:
-            text: Name of the text encoder.
-            image: Name of the image encoder.
+            text: Name of the text encoder, or several joined by ``+``; see `names.EncoderPair`.
+            image: The same of the image.
 
         Raises:
             SettingsError: This bank has no choice of encoders.
@@ -95,16 +101,15 @@ class FeatureBank:
         Raises:
             SettingsError: Unknown pool.
         """
+        pools = {"text": text_pool, "image": image_pool}
         vectors = {
-            f"{modality}_{pool}": features.vector_dim(pool)
-            for modality, features, pools in (
-                ("text", self.text, text_pool),
-                ("image", self.image, image_pool),
-            )
-            for pool in split_pools(pools)
+            vector_name(modality, pool): side.dim(pool)
+            for modality, side in self._sides.items()
+            for pool in terms_of(pools[modality])
         }
         if level == "pooled":
-            return Dims(self.text.vector_dim(text_pool), self.image.vector_dim(image_pool), vectors)
+            text, image = (side.dim(pools[modality]) for modality, side in self._sides.items())
+            return Dims(text, image, vectors)
         return Dims(self.text.dim, self.image.dim, vectors)
 
     def items(self, samples: Sequence[int] | np.ndarray, *, variants: bool) -> Tensor:
@@ -169,8 +174,8 @@ class FeatureBank:
         Args:
             items: Rows of ``items()``, (batch, 3).
             level: ``pooled`` (sequences of one vector) or ``tokens``.
-            text_pool: Which pooled vector of the text.
-            image_pool: Which pooled vector of the image.
+            text_pool: Which pooled vectors of the text, see `fuse.setting.Setting`.
+            image_pool: Which pooled vectors of the image.
             grid: Cells along each side that patches are averaged to; 0 keeps them all.
             text_length: Tokens that texts are padded to; default: the longest of the batch.
 
@@ -179,12 +184,16 @@ class FeatureBank:
         """
         sequences: list[tuple[Tensor, Tensor | None]] = []
         vectors: dict[str, Tensor] = {}
-        for modality, features, rows, pools, side, length in (
-            ("text", self.text, items[:, 1], text_pool, 0, text_length),
-            ("image", self.image, items[:, 2], image_pool, grid, None),
+        for (modality, side), rows, pools, cells, length in zip(
+            self._sides.items(),
+            (items[:, 1], items[:, 2]),
+            (text_pool, image_pool),
+            (0, grid),
+            (text_length, None),
+            strict=True,
         ):
-            there = rows.clamp_min(0)
-            own = {f"{modality}_{p}": features.vectors(there, p) for p in split_pools(pools)}
+            features, there = side.own, rows.clamp_min(0)
+            own = {vector_name(modality, p): side.vector(there, p) for p in terms_of(pools)}
             vectors |= own
             if level == "pooled":
                 parts = list(own.values())
@@ -192,7 +201,7 @@ class FeatureBank:
                 mask = None
             elif level == "tokens":
                 sequence, mask = (
-                    features.grid(there, side) if side else features.sequences(there, length)
+                    features.grid(there, cells) if cells else features.sequences(there, length)
                 )
             else:
                 raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
@@ -256,15 +265,21 @@ class BankChoice:
         return banks[0]
 
     def bank(self, text: str, image: str) -> FeatureBank:
-        """The bank of a text and an image encoder, by their names."""
+        """The bank of text and image encoders by their names, see `names.EncoderPair`."""
         if (text, image) not in self._banks:
+            opened = {
+                modality: {name: self._opened(modality, name) for name in terms_of(names)}
+                for modality, names in zip(MODALITIES, (text, image), strict=True)
+            }
+            own = {modality: next(iter(named.values())) for modality, named in opened.items()}
             self._banks[text, image] = FeatureBank(
-                self._opened("text", text),
-                self._opened("image", image),
+                own["text"],
+                own["image"],
                 self._guids,
                 self._labels,
                 partial=self._partial,
                 choice=self,
+                beside=opened,
             )
         return self._banks[text, image].to(self.device)
 
@@ -273,18 +288,3 @@ class BankChoice:
         if key not in self._features:
             self._features[key] = self._open(modality, name)
         return self._features[key]
-
-
-def _row_table(features: ModalityFeatures, guids: list[str], partial: bool) -> Tensor:
-    """(samples, variants) row numbers, −1 where a sample has no such variant."""
-    table = features.table
-    if len(table) != len(guids):
-        raise DamagedCacheError(
-            f"{features.name} has rows of {len(table)} samples, wanted are {len(guids)}."
-        )
-    missing = [guids[i] for i in (table[:, 0] < 0).nonzero().squeeze(1).tolist()]
-    if missing and not partial:
-        raise DamagedCacheError(
-            f"{features.name} lacks {len(missing)} samples, e.g. {missing[:3]}."
-        )
-    return table

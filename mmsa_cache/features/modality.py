@@ -157,16 +157,15 @@ class ModalityFeatures:
         )
 
     def vector_dim(self, pool: str) -> int:
-        """Features of a pooled vector, or of several joined by ``+``."""
-        return sum(self._pool(name).shape[-1] for name in split_pools(pool))
+        """Features of a pooled vector."""
+        return self._pool(pool).shape[-1]
 
     def vectors(self, rows: Tensor, pool: str) -> Tensor:
         """Pooled vectors.
 
         Args:
             rows: Row numbers, (batch,).
-            pool: Name of the pool, ``shared`` for the embedding of a joint model; several joined
-                by ``+`` are concatenated.
+            pool: Name of the pool, ``shared`` for the embedding of a joint model.
 
         Returns:
             Features (batch, dim) float16.
@@ -174,10 +173,8 @@ class ModalityFeatures:
         Raises:
             SettingsError: The encoder has no such pool.
         """
-        rows = rows.to(self.device)
         # Indexing by [rows] took eight times as long on the CPU.
-        parts = [self._pool(name).index_select(0, rows) for name in split_pools(pool)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return self._pool(pool).index_select(0, rows.to(self.device))
 
     def grid(self, rows: Tensor, side: int) -> tuple[Tensor, None]:
         """Patches averaged to a coarser square grid; made for all rows at the first call.
@@ -293,8 +290,3 @@ class ModalityFeatures:
             chosen = (owners == number).nonzero().squeeze(1)
             features.index_copy_(0, chosen, blocks[number].index_select(0, places[chosen]))
         return features
-
-
-def split_pools(pools: str) -> list[str]:
-    """``"mean@1+mean"`` → ``["mean@1", "mean"]``"""
-    return pools.split("+")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from mmsa_cache.disk import DISK, make_folders, new_file, remove_tree
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.leftover import is_left, own_mark
-from mmsa_cache.names import OWN_PAIR, EncoderPair
+from mmsa_cache.names import OWN_PAIR, EncoderPair, terms_of
 from mmsa_cache.native.memory import release
 
 from .bank import BankChoice, FeatureBank
@@ -53,10 +54,10 @@ class BankSource:
             pairs: Their encoders.
         """
         folders = {}
-        for pair in pairs:
-            found = bank.using(*pair)
-            folders["text", pair[0]] = Path(found.text.name).resolve()
-            folders["image", pair[1]] = Path(found.image.name).resolve()
+        for text, image in {one for pair in pairs for one in product(*map(terms_of, pair))}:
+            found = bank.using(text, image)
+            folders["text", text] = Path(found.text.name).resolve()
+            folders["image", image] = Path(found.image.name).resolve()
         return cls(folders, pairs[0], rows, tuple(bank.guids), tuple(bank.labels.tolist()))
 
     def open(self, device: str) -> FeatureBank:
@@ -112,7 +113,7 @@ def _make_grids(
 ) -> dict[tuple[str, int], Path]:
     grids = {}
     wanted = sorted({side for side in sides if side > 0})
-    for number, pair in enumerate({pair[1]: pair for pair in pairs}.values()):
+    for number, (name, pair) in enumerate({terms_of(p[1])[0]: p for p in pairs}.items()):
         image = bank.using(*pair).image
         for side in wanted:
             path = place / f"{number}-{side}.npy"
@@ -120,7 +121,7 @@ def _make_grids(
                 grid = image.averaged(side).numpy()
                 with new_file(path) as file:
                     np.save(file, grid)
-                grids[pair[1], side] = path
+                grids[name, side] = path
     return grids
 
 

@@ -20,7 +20,7 @@ from fuse.figures.study import StudySource, Value
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.features.batch import Dims
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, encoders_of, terms_of
 from mmsa_cache.store.identity import EncoderIdentity, Origin
 from mmsa_cache.version import __version__
 
@@ -45,9 +45,13 @@ class TrainedModel(Record):
 
     @property
     def encoders(self) -> EncoderPair:
-        """Names of the text and the image encoder in the run's settings."""
+        """Names of the text and the image encoders in the run's settings."""
         text, image = (
-            str(self.setting.get(f"{modality}_encoder", DEFAULT_ENCODER)) for modality in MODALITIES
+            encoders_of(
+                str(self.setting.get(f"{modality}_encoder", DEFAULT_ENCODER)),
+                str(self.setting.get(f"{modality}_pool", "")),
+            )
+            for modality in MODALITIES
         )
         return text, image
 
@@ -72,7 +76,7 @@ class RunIdentity(Record):
 
     @property
     def pairs(self) -> list[EncoderPair]:
-        """Names of the text and the image encoder that each model reads."""
+        """Names of the text and the image encoders that each model reads."""
         return [model.encoders for model in self.models]
 
     def as_json(self) -> dict[str, Any]:
@@ -172,7 +176,7 @@ def _named(fields: object, models: object) -> object:
         return fields
     pairs = [TrainedModel.model_validate(model).encoders for model in models]
     return {
-        modality: dict.fromkeys((pair[place] for pair in pairs), own)
+        modality: dict.fromkeys((name for pair in pairs for name in terms_of(pair[place])), own)
         if isinstance(own := fields.get(modality), dict) and own.get("modality") == modality
         else own
         for place, modality in enumerate(MODALITIES)

@@ -9,6 +9,7 @@ from fuse.search.pool import TrainingData, Workers
 from fuse.search.search import search
 from fuse.search.study_file import find_study, read_study
 from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.store.identity import Origin
 
 from .bench import CLASSES, Bench
@@ -35,7 +36,7 @@ def run(bench: Bench) -> None:
 
 def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
     figures, sizes = bench.figures, bench.sizes
-    study = read_study(find_study(name))
+    study = read_study(find_study(name)).resolved(lambda _, encoder: encoder == DEFAULT_ENCODER)
     protocol = Protocol(outer="grouped", folds=sizes.folds)
     study = study.model_copy(update={"protocol": protocol})
     origin = Origin(text=name, image=name, classes=tuple(CLASSES))

@@ -90,7 +90,8 @@ def _explained(
     blend = ensemble.blends[chosen]
     pair = blend.setting.encoders
     bank = (bank or _features(session, posts, pair)).using(*pair)
-    text, image = session.text_encoder(pair[0]), session.image_encoder(pair[1])
+    text = session.text_encoder(blend.setting.text_encoder)
+    image = session.image_encoder(blend.setting.image_encoder)
     of_part, members = _parts(record, session), blend.members
     each = len(members) // (1 + max(of_part.values()))
     index = {guid: number for number, guid in enumerate(bank.guids)}
