@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from .calibration import Calibration, Decide
 from .record import Count, Interval, Number, Record, Whole
+from .study import PickedEnsemble
 
 Metric = Literal["macro_f1", "accuracy", "neg_log_loss"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -196,6 +197,9 @@ class RunFigures(Record):
     """Of `outer`."""
     training_rows: Count | None = None
     """Development rows of the first part."""
+    ensembles: list[PickedEnsemble] = Field(default_factory=list)
+    """How the settings of the model were picked, of all outer parts or of each; none where it is of
+    one setting a study."""
 
     @model_validator(mode="after")
     def _of_the_same_classes(self) -> Self:

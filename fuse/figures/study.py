@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .record import Count, Interval, Number, Record, Whole
-from .records import Metric
 
 Value = bool | int | float | str | None
 """Of a setting's field."""
@@ -101,18 +100,22 @@ class StudySnapshot(Record):
     """Of this trial; None where no search chose it."""
 
 
+ENSEMBLE = "ensemble"
+"""How trials are chosen that an ensemble is of."""
+
+
 class StudySource(Record):
     """Where a trained setting comes from."""
 
     name: str
     """The study."""
     trial: Count | None
-    """None where the study is one setting that needs no search."""
+    """None where the study is one setting that needs no search; of an ensemble the heaviest one."""
     score: Number | None
     units: list[Number] = Field(default_factory=list)
     """Scores of the trainings that make `score`."""
     how: str = ""
-    """Rule of the choice: ``best``, ``one-se``, or ``named`` by the user."""
+    """Rule of the choice: ``best``, ``one-se``, `ENSEMBLE`, or ``named`` by the user."""
     finished: Count = 0
     """Finished trials of the study at that time."""
     storage: str = ""
@@ -152,7 +155,7 @@ class PickedEnsemble(Record):
     """Complete trials it was picked from."""
     rows: Count
     """Held-out rows."""
-    gain: dict[Metric, NestedGain]
-    """See `fuse.search.greedy.nested_gain`."""
+    gain: dict[str, NestedGain]
+    """By metric, see `fuse.figures.records.METRICS` and `fuse.search.greedy.nested_gain`."""
     part: Count | None = None
     """Outer part that it is of, from 1; None: of all."""

@@ -27,10 +27,18 @@ class Chosen:
     study: Study
     setting: Setting
     source: StudySource
+    compared: list[StoredStudy]
+    """The studies that it was chosen from: of one protocol and metric."""
+    passed_over: list[str]
+    """Other studies, and why they cannot be compared with these."""
 
 
 def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) -> Chosen:
-    """Takes the choice of one study, or of all studies made on the same features, or one trial.
+    """Takes the choice of one study, or of all that can be compared, or one trial.
+
+    Scores of studies can be compared where protocol, metric, features and labels are equal: the
+    study that was searched last with all that are like it. Studies of one part of a
+    cross-validation are taken by their names only.
 
     Args:
         name: A study's name, ``NAME:TRIAL``, or ``best``.
@@ -43,41 +51,74 @@ def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) 
     """
     hint = "Run mmsa search first."
     address = address_of(storage)
-    place = str(address)
     studies = read_studies(address)
     if not studies:
-        raise SettingsError(f"There are no studies here ({place}).", hint)
+        raise SettingsError(f"There are no studies here ({address}).", hint)
     study_name, _, number = name.partition(":")
     if number and not number.isdecimal():
         raise SettingsError(f"{name!r} names no trial.", "Write NAME:TRIAL, e.g. default:17.")
-    candidates: list[tuple[float, Chosen]] = []
+    usable: list[tuple[StoredStudy, Study, Trial]] = []
     others: list[str] = []
     for stored in studies:
         identity = stored.record.identity
         if study_name not in ("best", stored.name):
             continue
         if identity is None or not _is_made_on(identity.origin, origin):
-            others.append(stored.name)
+            others.append(f"{stored.name} was made on other features or labels")
+            continue
+        if study_name == "best" and "/" in identity.study.protocol.outer:
             continue
         trial = _named(stored, int(number)) if number else _selected(stored)
-        if trial is None:
-            continue
-        source = StudySource(
-            name=stored.name,
-            trial=trial.number,
-            score=trial.score,
-            units=trial.result.units,
-            how="named" if number else _rule_of(stored),
-            finished=sum(t.is_finished for t in stored.trials),
-            storage=place,
-        )
-        candidates.append((trial.score, Chosen(identity.study, trial.setting(), source)))
-    if not candidates:
-        problems = [f"{other} was made on other features or labels" for other in others]
+        if trial is not None:
+            usable.append((stored, identity.study, trial))
+    if not usable:
         raise SettingsError(
-            f"No study {study_name!r} has a finished trial on these features.", hint, problems
+            f"No study {study_name!r} has a finished trial on these features.", hint, others
         )
-    return max(candidates, key=lambda candidate: candidate[0])[1]
+    _, leader, _ = max(usable, key=lambda candidate: _last_end(candidate[0]))
+    equal = [of for of in usable if not _differences(of[1], leader)]
+    others += [
+        f"{study.name} has {', '.join(_differences(study, leader))}"
+        for _, study, _ in usable
+        if _differences(study, leader)
+    ]
+    stored, study, trial = max(equal, key=lambda candidate: candidate[2].score)
+    how = "named" if number else _rule_of(stored)
+    return Chosen(
+        study,
+        trial.setting(),
+        source_of(stored, trial, how, str(address)),
+        [of for of, _, _ in equal],
+        others,
+    )
+
+
+def source_of(stored: StoredStudy, trial: Trial, how: str, storage: str) -> StudySource:
+    """Where a setting comes from that is a trial's."""
+    return StudySource(
+        name=stored.name,
+        trial=trial.number,
+        score=trial.score,
+        units=trial.result.units,
+        how=how,
+        finished=sum(t.is_finished for t in stored.trials),
+        storage=storage,
+    )
+
+
+def _differences(study: Study, leader: Study) -> list[str]:
+    """What makes scores of two studies numbers of different things."""
+    values = [
+        of.protocol.model_dump(include={"outer", "folds", "seeds", "seed"}) | {"metric": of.metric}
+        for of in (study, leader)
+    ]
+    return [f"{key} {value}" for key, value in values[0].items() if value != values[1][key]]
+
+
+def _last_end(stored: StoredStudy) -> float:
+    """When its last trial ended, in seconds."""
+    ends = [t.frozen.datetime_complete for t in stored.trials if t.frozen.datetime_complete]
+    return max((end.timestamp() for end in ends), default=0.0)
 
 
 def _selected(stored: StoredStudy) -> Trial | None:
@@ -141,7 +182,7 @@ def summaries(storage: str | Path | Address = DATABASE) -> list[Summary]:
     rows = []
     for stored in read_studies(storage):
         states = [trial.frozen.state.name for trial in stored.trials]
-        ends = [t.frozen.datetime_complete for t in stored.trials if t.frozen.datetime_complete]
+        last = _last_end(stored)
         selected = _selected(stored)
         complete, pruned = states.count("COMPLETE"), states.count("PRUNED")
         rows.append(
@@ -152,7 +193,7 @@ def summaries(storage: str | Path | Address = DATABASE) -> list[Summary]:
                 pruned=pruned,
                 failed=states.count("FAIL"),
                 best=None if selected is None else selected.score,
-                age_seconds=time.time() - max(ends).timestamp() if ends else None,
+                age_seconds=time.time() - last if last else None,
             )
         )
     return rows

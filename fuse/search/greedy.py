@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fuse.figures.confusion import Codes, Floats, figures
 from fuse.figures.metrics import log_likelihoods
 from fuse.figures.record import Interval
-from fuse.figures.records import METRICS, Metric
+from fuse.figures.records import METRICS
 from fuse.figures.resampling import RESAMPLES, SEED, by_group, cells, resample
 from fuse.figures.study import NestedGain
 from mmsa_cache.errors import SettingsError
@@ -105,7 +105,7 @@ def nested_gain(
     groups: NDArray[np.int64],
     budget: Budget,
     sizes: NDArray[np.int64],
-) -> dict[Metric, NestedGain]:
+) -> dict[str, NestedGain]:
     """What an ensemble is worth on rows that its weights were not picked on.
 
     The rows are cut into folds that keep duplicate groups together. Weights picked on all folds but
@@ -133,7 +133,7 @@ def nested_gain(
 
 def _gains(
     one: Floats, several: Floats, labels: Codes, groups: NDArray[np.int64]
-) -> dict[Metric, NestedGain]:
+) -> dict[str, NestedGain]:
     """Metrics of two classifiers of the same rows, their difference, its paired interval."""
     classes = one.shape[1]
     summed = [
@@ -150,7 +150,7 @@ def _gains(
         for of in (one, several)
     ]
 
-    def scored(sums: Floats) -> dict[Metric, Floats]:
+    def scored(sums: Floats) -> dict[str, Floats]:
         *_, likelihood, rows = np.moveaxis(sums, -1, 0)
         confusion = figures(sums[..., : classes**2].reshape(*sums.shape[:-1], classes, classes))
         return {

@@ -167,6 +167,18 @@ class Study(Table):
         """The setting of some values, see `fuse.setting.complete`."""
         return complete({**values, "metric": self.metric})
 
+    def of_part(self, outer: str) -> Study:
+        """The same study of one part of a cross-validation, under a name of its own.
+
+        Args:
+            outer: As ``stratified-5/2``.
+        """
+        kind, _, part = outer.partition("/")
+        protocol = self.protocol.model_copy(update={"outer": outer})
+        return self.model_copy(
+            update={"name": f"{self.name}@{part}-of-{kind}", "protocol": protocol}
+        )
+
     def candidates(self, key: str) -> list[Value]:
         """Values that its settings have for a field; of a range its ends."""
         if key in self.space:

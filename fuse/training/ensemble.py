@@ -121,6 +121,21 @@ def weighted_mean(found: Sequence[tuple[float, Probabilities]]) -> Probabilities
     return sum((weight * p for weight, p in found), start=np.zeros_like(found[0][1]))
 
 
+def stored_bytes(setting: Setting, dims: Dims, classes: int, rows: int) -> int:
+    """Bytes of one trained member in a model file, nearly.
+
+    Args:
+        setting: Of the member.
+        dims: Features of the inputs.
+        classes: Number of classes.
+        rows: Rows that it learns from.
+    """
+    with torch.device("meta"):
+        member = make_model(setting, dims, classes, rows)
+        member.fold()
+    return sum(value.numel() * value.itemsize for value in member.state_dict().values())
+
+
 def _member(
     setting: Setting, dims: Dims, calibration: Calibration, state: Mapping[str, Tensor]
 ) -> Classifier:

@@ -103,7 +103,7 @@ def train(
         for at, members in zip(places, of_folds, strict=True):
             final = _kept(setting, members, averaged)
             if refit:
-                final = fit_all(_refitting(setting, members), _whole(parts[at], protocol.seeds))
+                final = fit_all(*_refitting(setting, members, parts[at], protocol.seeds))
             weight = share.weight * len(parts) / len(places)
             trained[at].append(PartFits(number, setting, weight, members, final))
             blends[-1].members.extend(fit.model for fit in final)
@@ -128,13 +128,22 @@ def _kept(setting: Setting, members: list[Fit], averaged: bool) -> list[Fit]:
     return members if averaged else [max(members, key=lambda fit: fit.kept.value(setting.metric))]
 
 
-def _refitting(setting: Setting, members: Sequence[Fit]) -> Setting:
-    """Trains as long as the folds' members did, with no rows to stop on."""
+def _refitting(
+    setting: Setting, members: Sequence[Fit], part: Part, seeds: int
+) -> tuple[Setting, list[Task]]:
+    """Trains on all development rows as the folds' members were trained; nothing stops it.
+
+    It takes the median number of their epochs. ``plateau`` looks at held-out rows, of which there
+    are none: the median learning rate of each of the members' epochs is used again.
+    """
     epochs = round(float(np.median([fit.kept.epoch for fit in members])))
-    return replace(setting, keep="last", epochs=epochs)
-
-
-def _whole(part: Part, seeds: int) -> list[Task]:
-    """Members that learn from all development rows of a part."""
+    rates: tuple[float, ...] = ()
+    if setting.schedule == "plateau":
+        histories = [fit.history for fit in members]
+        rates = tuple(
+            float(np.median([h[epoch].learning_rate for h in histories if epoch < len(h)]))
+            for epoch in range(epochs)
+        )
     nothing = np.empty(0, np.int64)
-    return [Task(part.development, nothing, task.seed) for task in part.tasks[:seeds]]
+    tasks = [Task(part.development, nothing, task.seed, rates) for task in part.tasks[:seeds]]
+    return replace(setting, keep="last", epochs=epochs), tasks

@@ -9,7 +9,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result, say
 
-from .options import ENCODERS, Track
+from .options import ENCODERS, Track, Workers
 from .output import say_notes, show_table
 from .verb import Call, verb
 
@@ -22,40 +22,71 @@ def train(
     call: Call,
     study: Annotated[
         list[str] | None,
-        typer.Option(help="best, NAME or NAME:TRIAL; repeated: the average of several."),
+        typer.Option(help="best, NAME or NAME:TRIAL; repeated: of all of them."),
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the setting; repeatable.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     folds: Annotated[
-        int, typer.Option(min=1, help="Folds; a member each, stopped on its own fold.")
-    ] = 5,
-    seeds: Annotated[int, typer.Option(min=1, help="Members a fold.")] = 1,
-    ensemble: Annotated[
-        bool, typer.Option(help="Average the members, or keep the best of them.")
-    ] = True,
-    refit: Annotated[
-        bool,
+        int | None,
         typer.Option(
-            "--refit", help="The folds only calibrate; the model learns from all their rows."
+            min=1, help="Folds; a member each, stopped on its own fold. Default: the study's, or 5."
         ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Members a fold. Default: the study's, or 1.")
+    ] = None,
+    ensemble: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Average so many of the study's trials at most, picked on their held-out "
+            "predictions. Default: 8, if that is better on rows that picked nothing.",
+        ),
+    ] = None,
+    single: Annotated[
+        bool, typer.Option("--single", help="One setting a study, no ensemble of its trials.")
     ] = False,
+    max_mb: Annotated[
+        int, typer.Option("--max-mb", min=1, help="Megabytes of an ensemble, for an outer part.")
+    ] = 200,
+    no_ensemble: Annotated[
+        bool, typer.Option("--no-ensemble", help="Keep the best member of the folds alone.")
+    ] = False,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            help="The folds only calibrate; the model learns from all their rows. Default: of an "
+            "ensemble of trials."
+        ),
+    ] = None,
     outer: Annotated[
         str | None,
         typer.Option(
             help="Rows that judge: report, report-parity, grouped, or a cross-validation: "
-            "stratified-5, grouped-5."
+            "stratified-5, grouped-5. Default: the study's."
         ),
     ] = None,
+    nested: Annotated[
+        bool,
+        typer.Option(
+            "--nested", help="Search and choose in each part of the cross-validation anew."
+        ),
+    ] = False,
+    trials: Annotated[
+        int, typer.Option(min=1, help="With --nested: finished trials of each search.")
+    ] = 200,
+    workers: Workers = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
     ] = False,
     track: Track = None,
 ) -> None:
-    """Train one setting and write a run directory."""
+    """Train a setting, or an ensemble of a study's trials, and write a run directory."""
+    from mmsa_cache.compose.request import TrainRequest
     from mmsa_cache.compose.session import Session
-    from mmsa_cache.compose.train import TrainRequest
     from mmsa_cache.compose.train import train as train_run
 
     request = TrainRequest(
@@ -65,8 +96,14 @@ def train(
         outer=outer,
         folds=folds,
         seeds=seeds,
-        averaged=ensemble,
+        averaged=not no_ensemble,
         refit=refit,
+        ensemble=ensemble,
+        single=single or no_ensemble,
+        max_mb=max_mb,
+        nested=nested,
+        trials=trials,
+        workers=workers,
         track=track or [],
     )
     session = Session(call.settings())

@@ -29,9 +29,10 @@ from mmsa_cache.untrusted import read_plain
 from .evaluate import evaluate
 from .extract import extract_splits
 from .predict import PredictRequest, predict
+from .request import TrainRequest
 from .search import SearchRequest, search
 from .session import Session
-from .train import TrainRequest, train
+from .train import train
 
 NOTE = "synthetic data: texts from templates, pictures drawn by mmsa demo"
 TEST_SHARE = 0.15

@@ -7,13 +7,13 @@ from fuse.models.summary import summarise
 from fuse.training.classifier import input_dims, make_model
 
 from .choose import choose_settings
+from .request import TrainRequest
 from .session import Session
-from .train import TrainRequest
 
 
 def summary(session: Session, request: TrainRequest) -> list[Part]:
     """The parts of the models that a request would train: shapes and parameters."""
-    chosen = choose_settings(request.studies, request.assignments, session).settings
+    chosen = choose_settings(request, session).settings
     bank = session.bank("train", [setting.encoders for setting in chosen])
     return [
         row

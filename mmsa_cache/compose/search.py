@@ -43,6 +43,8 @@ class SearchRequest:
     """Rule of the choice, see `fuse.search.selection.select`."""
     track: Sequence[str] = ()
     """Trackers in addition to JSON lines, see `trackers.TRACKERS`."""
+    outer: str | None = None
+    """Part of a cross-validation that is searched, see `Study.of_part`; None: as the file says."""
 
 
 def search(session: Session, request: SearchRequest) -> SearchResult:
@@ -61,6 +63,9 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
             f"The study {name!r} has no space: it is one setting.",
             f"Train it: mmsa train --study {name}.",
         )
+    if request.outer is not None:
+        study = study.of_part(request.outer)
+        name = study.name
     check_trackers(request.track)
     storage = studies_database(session.settings)
     devices = worker_devices(session.device, request.workers)

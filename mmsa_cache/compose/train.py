@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fuse.training.classifier import input_dims
 from fuse.training.final import Trained
 from fuse.training.final import train as train_final
 from fuse.training.plan import plan
-from fuse.training.recipe import Recipe, Share, shares
+from fuse.training.recipe import Share, shares
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
@@ -33,50 +33,16 @@ from mmsa_cache.runs.record import Environment, RunIdentity, RunRecord, TrainedM
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
 
-from .choose import choose_settings
+from .choose import Choice, choose_settings
+from .nested import choose_nested
 from .origin import origin_of
 from .outside import PATHS
 from .predictor import MODEL_FILE, kept_path
 from .report.report import PAGE, compose_page
 from .report.rivals import latest_rival
+from .request import TrainRequest
 from .session import Session
 from .studies import studies_database
-
-
-@dataclass(frozen=True, slots=True)
-class TrainRequest:
-    """What to train, and how."""
-
-    studies: Sequence[str] = ()
-    """See `choose_settings`."""
-    assignments: Sequence[str] = ()
-    """See `choose_settings`."""
-    name: str | None = None
-    """Of the run; default: the date and time."""
-    outer: str | None = None
-    """Rows that judge; default: the first study's."""
-    folds: int = 5
-    """Folds of the development rows; a member each."""
-    seeds: int = 1
-    """Members a fold."""
-    averaged: bool = True
-    """Whether the model is the average of the members; else the best of them."""
-    refit: bool = False
-    """Whether the model's members learn from all development rows, see
-    `fuse.training.final.train`."""
-    decide: Decide = "accuracy"
-    """Decision rule of the run."""
-    track: Sequence[str] = ()
-    """Trackers besides JSON lines, see `trackers.TRACKERS`."""
-
-    def protocol(self, outer: str, seed: int) -> Protocol:
-        """Which rows train and judge.
-
-        Args:
-            outer: Outer split where none is asked for.
-            seed: Of splits and training.
-        """
-        return Protocol(outer=self.outer or outer, folds=self.folds, seeds=self.seeds, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +69,29 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     """
     check_trackers(request.track)
     started = time.monotonic()
-    settings = session.settings
-    choice = choose_settings(request.studies, request.assignments, session)
+    choice = (choose_nested if request.nested else choose_settings)(request, session)
     pairs = list(dict.fromkeys(setting.encoders for setting in choice.settings))
     bank = session.bank("train", pairs).to(session.device)
-    protocol = request.protocol(choice.outer, settings.seed)
-    recipes = [Recipe.even(choice.settings)]
-    parts = len(plan(bank.labels.cpu().numpy(), session.groups, protocol))
+    codes = bank.labels.cpu().numpy()
+    protocol = request.protocol(choice.protocol, session.settings)
+    parts = len(plan(codes, session.groups, protocol))
+    refit = request.refit
+    if refit is None:
+        refit = bool(choice.ensembles) and request.averaged
     identity = RunIdentity(
-        models=[_model(share, parts, bank) for share in shares(recipes, parts)],
+        models=[_model(share, parts, bank) for share in shares(choice.recipes, parts)],
         protocol=protocol,
         averaged=request.averaged,
-        refit=request.refit,
+        refit=refit,
         origin=origin_of(session, pairs),
     )
-    notes = session.notes(pairs)
+    notes = session.notes(pairs) + choice.seen(protocol, codes, session.groups)
     with new_run(request.name, identity.as_json()) as (name, path):
         labels = session.labels(pairs)
         place = Place(name, path / "tensorboard", _parameters(identity, labels))
         with tracking(request.track, place) as tracked:
-            final = _train(recipes, request.decide, bank, session, identity, name, path, tracked)
+            final = _train(choice, request.decide, bank, session, identity, name, path, tracked)
+        notes += _beside_trial(choice, request, protocol, final.figures)
         record = RunRecord(
             **dict(identity),
             settings=_kept(session.completed(pairs), session.classes, RUNS / name),
@@ -138,6 +107,28 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     return TrainedRun(name, RUNS / name, notes, final.figures)
 
 
+def _beside_trial(
+    choice: Choice, request: TrainRequest, protocol: Protocol, figures: RunFigures
+) -> list[str]:
+    """Says whether the folds' members score what the trial of a search scored, else why not."""
+    if len(choice.settings) > 1 or not choice.searched or choice.ensembles:
+        return []
+    source, study = choice.sources[0], choice.searched[0]
+    inner = float(np.mean([getattr(member, study.metric) for member in figures.members]))
+    said = f"inner {study.metric} of the members {inner:.4f}, of trial {source.trial} "
+    said += f"{source.score:.4f}"
+    if source.score is not None and abs(inner - source.score) < 1e-6:
+        say(f"{said}.")
+        return []
+    reasons = [f"--set {' '.join(request.assignments)}"] if request.assignments else []
+    reasons += [
+        f"{key} {getattr(protocol, key)} in place of {getattr(study.protocol, key)}"
+        for key in ("outer", "folds", "seeds", "seed")
+        if getattr(protocol, key) != getattr(study.protocol, key)
+    ]
+    return [f"{said}: {'; '.join(reasons) or 'searched on another device or by another version'}"]
+
+
 def _model(share: Share, parts: int, bank: FeatureBank) -> TrainedModel:
     """One setting of the run, as its record keeps it."""
     return TrainedModel(
@@ -149,7 +140,7 @@ def _model(share: Share, parts: int, bank: FeatureBank) -> TrainedModel:
 
 
 def _train(
-    recipes: Sequence[Recipe],
+    choice: Choice,
     decide: Decide,
     bank: FeatureBank,
     session: Session,
@@ -162,7 +153,7 @@ def _train(
     protocol = identity.protocol
     parts = len(plan(bank.labels.cpu().numpy(), session.groups, protocol))
     each = protocol.seeds * (protocol.folds + identity.refit)
-    trained = [(share.setting.epochs, len(share.parts)) for share in shares(recipes, parts)]
+    trained = [(share.setting.epochs, len(share.parts)) for share in shares(choice.recipes, parts)]
     members = each * sum(count for _, count in trained)
     epochs = each * sum(epochs * count for epochs, count in trained)
     lines = JsonLines(path / "metrics.jsonl", fresh=True)
@@ -186,7 +177,7 @@ def _train(
             for record in checkpoint.records():
                 keep(record)
         final = train_final(
-            recipes,
+            choice.recipes,
             bank,
             session.groups,
             protocol,
@@ -197,6 +188,8 @@ def _train(
             on_epoch=on_epoch,
             checkpoint=checkpoint,
         )
+    figures = final.figures.model_copy(update={"ensembles": choice.ensembles})
+    final = replace(final, figures=figures)
     tracked.final = scalars(final.figures.as_json())
     return final
 

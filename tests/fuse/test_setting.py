@@ -16,6 +16,7 @@ from fuse.models.fusions import FUSIONS
 from fuse.search.study import ListChoice, Study
 from fuse.setting import FIELDS, Setting, change, complete, parse, restore, value_problem
 from mmsa_cache.compose.choose import choose_settings
+from mmsa_cache.compose.request import TrainRequest
 from mmsa_cache.compose.session import Session
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import SettingsError
@@ -29,7 +30,8 @@ NOWHERE = Session(Settings())
 
 def by_flags(values: dict[str, Value]) -> Setting:
     """``mmsa train --set …``"""
-    return choose_settings([], [f"{k}={v}" for k, v in values.items()], NOWHERE).settings[0]
+    request = TrainRequest(assignments=[f"{k}={v}" for k, v in values.items()])
+    return choose_settings(request, NOWHERE).settings[0]
 
 
 def by_fixed_study(values: dict[str, Value]) -> Setting:
@@ -37,7 +39,8 @@ def by_fixed_study(values: dict[str, Value]) -> Setting:
     lines = [f"{k} = {v!r}" for k, v in values.items() if k != "alpha"]
     Path("studies").mkdir(exist_ok=True)
     Path("studies/fixed.toml").write_text("[fixed]\n" + "\n".join(lines), encoding="utf-8")
-    return choose_settings(["fixed"], [f"alpha={values['alpha']}"], NOWHERE).settings[0]
+    request = TrainRequest(studies=["fixed"], assignments=[f"alpha={values['alpha']}"])
+    return choose_settings(request, NOWHERE).settings[0]
 
 
 def by_search(values: dict[str, Value]) -> Setting:

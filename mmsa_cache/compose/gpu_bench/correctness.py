@@ -28,8 +28,8 @@ from fuse.training.trainer import fit, fit_group
 from mmsa_cache.compose.extract import extract_splits
 from mmsa_cache.compose.generated import generated_encoder
 from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.compose.request import TrainRequest
 from mmsa_cache.compose.session import Session
-from mmsa_cache.compose.train import TrainRequest
 from mmsa_cache.compose.train import train as train_run
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures

@@ -6,6 +6,7 @@ import itertools
 import shlex
 
 from fuse.evidence.compare import Judged, compare, share
+from fuse.figures.study import ENSEMBLE
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import RunRecord
@@ -123,7 +124,8 @@ def command_for(run: RunFolder, name: str, loss: str) -> str:
         return f"mmsa train … --set loss={loss} --name {name}-{loss}"
     trials = iter(run.record.studies)
     for place, word in enumerate(words[:-1]):
-        if word == "--study" and (source := next(trials, None)) and source.trial is not None:
+        source = next(trials, None) if word == "--study" else None
+        if source and source.trial is not None and source.how != ENSEMBLE:
             words[place + 1] = f"{source.name}:{source.trial}"
     words = [word for word in words if word != "--json"]
     pairs = enumerate(itertools.pairwise(words))
