@@ -1,16 +1,19 @@
 """The extraction loop: rows in, sealed shards out. It holds no model code.
 
 Three things go on at once: threads read and prepare the rows of the coming windows, streams run the
-model on the batches of the present one, and the caller's thread seals those that are ready. Batches
-never cross windows and are ordered by length inside one, and on the CPU a stream computes with one
-thread, so a row's bytes depend on the missing rows of its window alone: neither the number of cores
-nor an interruption changes them.
+model on the batches of the present one, and the caller's thread puts those that are ready together
+and seals them; beside a GPU another thread does the sealing. Batches never cross windows and are
+ordered by length inside one, and on the CPU a stream computes with one thread, so a row's bytes
+depend on the missing rows of its window and the size of batches alone: neither the number of cores
+nor an interruption changes them. On a GPU that holds as far as its libraries take the same kernels
+for equal batches, and until a batch does not fit into its memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,8 +37,10 @@ from .publisher import Publisher
 from .shards import Queued, assemble
 from .streams import Batch, Halving, Streams, Timings, Workers
 
-_PIECE = 16
+_PIECE = 8
 """Rows that one thread reads at a time."""
+_GPU_AHEAD = 1024
+"""Rows whose reading is begun before those before them are encoded."""
 _TRIM_EVERY = 8
 """Windows. What batches and pictures of all sizes leave behind adds up; but of memory that is given
 back, the part that is needed again has to be cleared again."""
@@ -70,7 +75,7 @@ def extract(
 
     Raises:
         DataError: Rows could not be read; every unreadable one of the rest is named.
-        DeviceError: As `assemble` says.
+        DeviceError: There is no memory for one row, or as `assemble` says.
         DiskError: Rows were not sealed.
     """
     workers = workers or Workers.plan(device)
@@ -89,15 +94,14 @@ def extract(
     with reused(), contextlib.closing(shards):
         for job, windows in zip(jobs, work, strict=True):
             trim()  # the encoder before had batches of other sizes
-            noticed = False
-            with job.watch() as advance, Publisher(job.writer, timings) as publisher:
+            most = None
+            beside = device.type != "cpu"
+            with job.watch() as advance, Publisher(job.writer, timings, beside) as publisher:
                 for window in windows:
                     job.computed += publisher.add(next(shards))
-                    if window.model.halved and not noticed:
-                        noticed = True
-                        job.notice(
-                            f"No memory for {batch_size} rows at once: half as many are run."
-                        )
+                    if window.model.most != most:
+                        most = window.model.most
+                        job.notice(f"No memory for {batch_size} rows at once: {most} are run.")
                     if next(encoded) % _TRIM_EVERY == 0:
                         trim()
                     advance(len(window.places))
@@ -137,13 +141,12 @@ def _encoded(
         return _Reading(window, rows, tasks)
 
     # On the CPU readers take their time from the streams: to read further ahead gains nothing.
-    further = 0 if device.type == "cpu" else shard_rows
+    further = 0 if device.type == "cpu" else _GPU_AHEAD
     reading = _ahead(map(start_reading, windows), further)
 
     def queued() -> Iterator[Queued]:
         for read in reading:
-            ready, batches = _submit(read.tasks, streams, read.window.model, batch_size)
-            timings.read += ready.seconds
+            ready, batches = _submit(read.tasks, streams, read.window.model, batch_size, timings)
             if ready.problems:
                 problems.extend(ready.problems)
                 return
@@ -199,7 +202,11 @@ def _ahead(items: Iterable[T], rows: int) -> Iterator[T]:
 
 
 def _submit(
-    pieces: list[Future[Prepared]], streams: Streams, model: Halving, batch_size: int
+    pieces: list[Future[Prepared]],
+    streams: Streams,
+    model: Halving,
+    batch_size: int,
+    timings: Timings,
 ) -> tuple[Prepared, list[Batch]]:
     """Waits for the rows of a window and queues their batches.
 
@@ -212,11 +219,13 @@ def _submit(
     whole, batches, sent = Prepared(), [], 0
     pieces.reverse()
     while pieces:
+        idle, waiting = streams.idle, time.perf_counter()
         piece = pieces.pop().result()
+        timings.starved += (time.perf_counter() - waiting) if idle else 0.0
+        timings.read += piece.seconds
         whole.inputs += piece.inputs
         whole.operations += piece.operations
         whole.problems += piece.problems
-        whole.seconds += piece.seconds
         while (
             model.encoder.equal_inputs
             and not whole.problems

@@ -91,10 +91,25 @@ def plan_rows(
     return RowPlan(samples, wanted_rows(digests, counts, augmentation))
 
 
-def plan_batches(inputs: Sequence[Tensor], batch_size: int) -> list[list[int]]:
-    """Places of the inputs, batch by batch, ordered by length so that padding stays small."""
+def plan_batches(
+    inputs: Sequence[Tensor], batch_size: int, positions: int | None = None
+) -> list[list[int]]:
+    """Places of the inputs, batch by batch, ordered by length so that padding stays small.
+
+    Args:
+        inputs: Their first axis is their length.
+        batch_size: Rows a batch at most.
+        positions: Positions a batch at most, padded ones included; a batch has one row at least.
+    """
     order = sorted(range(len(inputs)), key=lambda place: (inputs[place].shape[0], place))
-    return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    batches: list[list[int]] = []
+    for place in order:
+        rows = len(batches[-1]) if batches else batch_size
+        padded = (rows + 1) * inputs[place].shape[0]
+        if rows == batch_size or (positions is not None and padded > positions):
+            batches.append([])
+        batches[-1].append(place)
+    return batches
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -22,11 +23,14 @@ class Publisher:
     Args:
         writer: Where they go.
         timings: The seconds that it takes are added here.
+        beside: Whether a thread seals them while the caller goes on.
     """
 
-    def __init__(self, writer: FeatureWriter, timings: Timings) -> None:
+    def __init__(self, writer: FeatureWriter, timings: Timings, beside: bool = False) -> None:
         self._writer = writer
         self._timings = timings
+        self._thread = ThreadPoolExecutor(1, "seal") if beside else None
+        self._sealing: Future[None] | None = None
         self._taken: list[Shard] = []
         self._since = time.monotonic()
 
@@ -52,12 +56,25 @@ class Publisher:
         return len(window)
 
     def _publish(self) -> None:
+        taken, self._taken = self._taken, []  # not tried again
+        self._since = time.monotonic()
+        if self._thread is None:
+            self._seal(taken)
+            return
+        self._wait()
+        self._sealing = self._thread.submit(self._seal, taken)
+
+    def _seal(self, taken: list[Shard]) -> None:
         started = time.perf_counter()
-        if self._taken:
-            taken, self._taken = self._taken, []  # not tried again
+        if taken:
             self._writer.publish(*taken)
         self._timings.write += time.perf_counter() - started
-        self._since = time.monotonic()
+
+    def _wait(self) -> None:
+        """For what is being sealed; raises as that did."""
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
+            sealing.result()
 
     def __enter__(self) -> Self:
         return self
@@ -68,4 +85,9 @@ class Publisher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._publish()
+        try:
+            self._publish()
+            self._wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,12 +15,18 @@ from torch import Tensor
 from extract.encoders.protocol import Encoded, Encoder
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.native.cores import usable_cores
+from mmsa_cache.native.device import is_out_of_memory
 from mmsa_cache.native.threads import one_thread
 
 from .plan import plan_batches
 
 _GPU_STREAMS = 2
-"""One stream's results are fetched while the other one's kernels run."""
+"""One waits for its results while the other one launches."""
+_ROWS, _GPU_ROWS = 32, 256
+"""Rows a batch. A GPU is handed some 1,400 operations a batch, which takes it longer than to run
+them on few rows."""
+_GPU_POSITIONS = 1 << 14
+"""Positions of a batch at most, padded ones included."""
 _MAX_THREADS = 32
 
 
@@ -29,7 +37,8 @@ class Workers:
     readers: int
     """Threads that read, decode and prepare."""
     streams: int
-    """Threads that run the model; on the CPU each computes with one core."""
+    """Threads that run the model; on the CPU each computes with one core, on a GPU each has a
+    stream of its own."""
 
     @classmethod
     def plan(cls, device: torch.device) -> Workers:
@@ -40,6 +49,13 @@ class Workers:
         return cls(cores, _GPU_STREAMS)
 
 
+def rows_a_batch(setting: int | None, device: torch.device) -> int:
+    """Rows a forward pass: as set, or what suits the device."""
+    if setting is not None:
+        return setting
+    return _ROWS if device.type == "cpu" else _GPU_ROWS
+
+
 @dataclass(slots=True)
 class Timings:
     """Seconds that threads were busy, added up over all of them."""
@@ -47,37 +63,59 @@ class Timings:
     read: float = 0.0
     encode: float = 0.0
     write: float = 0.0
+    starved: float = 0.0
+    """Of the extraction: in which no batch was left to encode, since rows were still being read."""
 
 
 class Halving:
-    """Runs a model; halves batches once the device had no memory for one, and remembers it.
+    """Runs a model; halves what is run at once whenever there is no memory for it.
+
+    All threads that run the model share it, and so how many rows fit.
 
     Args:
         encoder: The frozen model.
+
+    Attributes:
+        most: Rows that are run at once; None until a batch did not fit.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self.halved = False
-        """Whether batches are run in halves from now on."""
+        self.most: int | None = None
 
     def run(self, batch: Sequence[Tensor]) -> list[Encoded]:
-        """Encodes a batch, whole or in two halves.
+        """Encodes a batch, whole or in parts.
 
         Raises:
-            torch.OutOfMemoryError: Half a batch is too much as well.
+            DeviceError: There is no memory for one row.
         """
-        if not self.halved:
+        parts: list[Encoded] = []
+        done = 0
+        while done < len(batch):
+            part = batch[done : done + (self.most or len(batch))]
             try:
-                return [self.encoder.encode(batch)]
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
+                parts.append(self.encoder.encode(part))
+                done += len(part)
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error):
                     raise
-                self.halved = True
+                if len(part) == 1:
+                    raise DeviceError(
+                        "The device has no memory for one row at a time.",
+                        "End what else runs there, take a smaller model, or --device cpu.",
+                    ) from error
+            # Out of the handler, whose error holds on to what was computed.
+            self.most = min(self.most or len(part), (len(part) + 1) // 2)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        middle = (len(batch) + 1) // 2
-        return [self.encoder.encode(part) for part in (batch[:middle], batch[middle:]) if part]
+        return parts
+
+
+@functools.cache
+def _cuda_stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    """One for each thread that runs at a time: torch keeps freed memory for the stream it was of."""
+    return torch.cuda.Stream(device)
 
 
 class Streams:
@@ -89,8 +127,22 @@ class Streams:
     """
 
     def __init__(self, device: torch.device, count: int) -> None:
-        start = one_thread if device.type == "cpu" else None
-        self._pool = ThreadPoolExecutor(count, "encode", start)
+        self._device = device
+        self._numbers = itertools.count()
+        self._pool = ThreadPoolExecutor(count, "encode", self._start)
+        self._last: Future[tuple[list[Encoded], float]] | None = None
+
+    def _start(self) -> None:
+        one_thread()
+        if self._device.type == "cuda":
+            own = _cuda_stream(self._device, next(self._numbers))
+            own.wait_stream(torch.cuda.default_stream(self._device))  # models were loaded there
+            torch.cuda.set_stream(own)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to encode (batches end nearly in the order they were queued)."""
+        return self._last is None or self._last.done()
 
     def submit(
         self, model: Halving, inputs: Sequence[Tensor], batch_size: int, first: int = 0
@@ -104,9 +156,10 @@ class Streams:
             first: Place of the first of these rows in the window.
         """
         batches = []
-        for places in plan_batches(inputs, batch_size):
-            task = self._pool.submit(_encode, model, [inputs[place] for place in places])
-            batches.append(Batch([first + place for place in places], task))
+        positions = None if self._device.type == "cpu" else _GPU_POSITIONS
+        for places in plan_batches(inputs, batch_size, positions):
+            self._last = self._pool.submit(_encode, model, [inputs[place] for place in places])
+            batches.append(Batch([first + place for place in places], self._last))
         return batches
 
     def close(self) -> None:
@@ -116,13 +169,7 @@ class Streams:
 
 def _encode(model: Halving, batch: list[Tensor]) -> tuple[list[Encoded], float]:
     started = time.perf_counter()
-    try:
-        return model.run(batch), time.perf_counter() - started
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"The device has no memory for {(len(batch) + 1) // 2} rows at once.",
-            "Lower batch_size in [extract], or --device cpu.",
-        ) from error
+    return model.run(batch), time.perf_counter() - started
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmsa_cache.errors import DeviceError
+from mmsa_cache.native.device import is_out_of_memory
 from mmsa_cache.native.tf32 import WITHOUT_TF32
 
 from .linear import LinearByOneDnn
 from .protocol import Encoded
 
 COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CAST = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+"""Layers whose inputs and weights autocast casts, and which do nothing else with their weights."""
+_LAUNCHING = threading.Lock()
 
 
 def precision(device: torch.device, compute: str) -> Any:
@@ -24,17 +31,83 @@ def precision(device: torch.device, compute: str) -> Any:
     return torch.autocast(device.type, dtype)
 
 
+def cast_once(model: object, compute: str) -> None:
+    """Casts the weights that autocast would cast again in every pass; the features stay the same.
+
+    Norms, embeddings and single parameters stay in float32. So do weights that another kind of
+    layer has too, and those of subclasses, which may compute with them first.
+
+    Args:
+        model: A module; anything else is left as it is.
+        compute: Key of `COMPUTE`.
+    """
+    if COMPUTE[compute] == torch.float32 or not isinstance(model, torch.nn.Module):
+        return
+    parts = list(model.modules())
+    shared = {
+        id(own) for part in parts if type(part) not in _CAST for own in part.parameters(False)
+    }
+    for part in parts:
+        if type(part) in _CAST and not any(id(own) in shared for own in part.parameters(False)):
+            part.to(COMPUTE[compute])
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[None]:
+    """While a model is built and tried.
+
+    Raises:
+        DeviceError: There is no memory for it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"There is no memory to load {name}: {str(error).splitlines()[0][:200]}",
+            "End what else runs there, take a smaller model, or --device cpu.",
+        ) from error
+
+
+@contextlib.contextmanager
+def launched(device: torch.device) -> Iterator[None]:
+    """Work is launched inside; on a GPU the way out waits until its results have arrived.
+
+    One thread launches at a time: torch gives Python's lock away at every operation, and two
+    threads that launch would hand it to and fro. While one waits, the next one launches.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with _LAUNCHING:
+        yield
+        done = torch.cuda.Event(blocking=True)
+        done.record(torch.cuda.current_stream(device))
+    done.synchronize()
+
+
+def stacked(batch: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Equal inputs as one tensor, (batch, …), where the device can fetch it."""
+    whole = _host((len(batch), *batch[0].shape), batch[0].dtype, device)
+    return torch.stack(list(batch), out=whole)
+
+
 def to_device(value: Tensor, device: torch.device) -> Tensor:
-    """Moves an input; to a GPU from pinned memory, so that the copy runs beside the model."""
+    """Moves an input; to a GPU from pinned memory, so that nothing waits for the copy."""
     if device.type != "cuda":
         return value.to(device)
-    return value.pin_memory().to(device, non_blocking=True)
+    pinned = value if value.is_pinned() else value.pin_memory()
+    return pinned.to(device, non_blocking=True)
 
 
 def encoded(
     tokens: Tensor, lengths: list[int], pools: Iterable[Tensor], shared: Tensor | None
 ) -> Encoded:
-    """Features as they are stored; see `Encoded` for the shapes, pools are (batch, dim) each."""
+    """Features as they are stored; see `Encoded` for the shapes, pools are (batch, dim) each.
+
+    On a GPU they have arrived once `launched` is left.
+    """
     return Encoded(
         to_storage(tokens),
         lengths,
@@ -45,4 +118,12 @@ def encoded(
 
 def to_storage(value: Tensor) -> Tensor:
     """float16 on the CPU; converted where it was computed, so that half the bytes travel."""
-    return value.to(torch.float16).cpu()
+    half = value.to(torch.float16)
+    if half.device.type != "cuda":
+        return half.cpu()
+    return _host(half.shape, half.dtype, half.device).copy_(half, non_blocking=True)
+
+
+def _host(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory of the CPU, pinned for a GPU."""
+    return torch.empty(tuple(shape), dtype=dtype, pin_memory=device.type == "cuda")

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.inputs.decode import DECODER, RESIZE, decoder_versions, fit_square
-from mmsa_cache.errors import ModelError
+from mmsa_cache.errors import DeviceError, ModelError
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .budget import check_arguments, check_side
 from .compat import prepare_torchvision
-from .compute import encoded, precision, to_device
+from .compute import cast_once, encoded, launched, loading, precision, stacked, to_device
 from .joint import JointImageTower, input_settings
 from .layers import average_grid, mean_pools
 from .options import Options
@@ -225,9 +225,10 @@ class ImageEncoder:
                 if model is None
                 else JointImageTower(model, spec.name)
             )
-            self.tower.to(device)
-            probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
-        except (ModelError, MemoryError):
+            with loading(spec.name):
+                cast_once(self.tower.to(device), spec.options.compute)
+                probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
+        except (ModelError, DeviceError, MemoryError):
             raise
         except Exception as error:  # models raise many kinds for settings that do not fit
             raise ModelError(
@@ -251,7 +252,12 @@ class ImageEncoder:
             patches, ``first`` patch (what the report calls CLS), and the model's own (``cls``;
             ``pooled`` of a joint model), and the mean of each inner layer asked for (``mean@N``).
         """
-        pixels = to_device(torch.stack(list(batch)), self._device)
+        pixels = stacked(batch, self._device)
+        with launched(self._device):
+            return self._launch(to_device(pixels, self._device))
+
+    def _launch(self, pixels: Tensor) -> Encoded:
+        """Runs the model on pixels on the device, (batch, 3, size, size) uint8."""
         with torch.inference_mode(), precision(self._device, self.options.compute):
             patches, have, vectors, shared, inner = self.tower(
                 (pixels * self._scale).add_(self._shift),  # (pixels / 255 − mean) / std
@@ -279,5 +285,5 @@ class ImageEncoder:
             patches = average_grid(patches, have, want)
         if self.options.tokens == "none":
             patches = patches[:, :0]
-        lengths = [patches.shape[1]] * len(batch)
+        lengths = [patches.shape[1]] * len(pixels)
         return encoded(patches.flatten(0, 1), lengths, pools.values(), shared)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmsa_cache.errors import ModelError
+from mmsa_cache.errors import DeviceError, ModelError
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
-from .compute import encoded, precision, to_device
+from .compute import cast_once, encoded, launched, loading, precision, to_device
 from .folder import TOKENIZER_FILES
 from .joint import JointTextTower, text_side
 from .layers import mean_pools, quarter_layers, read_states
@@ -171,9 +171,10 @@ class TextEncoder:
         self.pools: tuple[str, ...] = ()
         try:
             self.tower = _tower(model, spec)
-            self.tower.to(device)
-            probe = self.encode(self.prepare(["a"]))
-        except (ModelError, MemoryError):
+            with loading(spec.name):
+                cast_once(self.tower.to(device), spec.options.compute)
+                probe = self.encode(self.prepare(["a"]))
+        except (ModelError, DeviceError, MemoryError):
             raise
         except Exception as error:  # models raise many kinds for settings that do not fit
             raise ModelError(
@@ -209,7 +210,23 @@ class TextEncoder:
         if self.tower.full_length and self.tower.limit is not None:
             ids = torch.nn.functional.pad(ids, (0, self.tower.limit - ids.shape[1]), value=pad)
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
-        ids, mask = to_device(ids, self._device), to_device(mask, self._device)
+        # Places of the real tokens, found here: on a GPU to count them would wait for it.
+        places = mask.flatten().nonzero().squeeze(1)
+        keep = self.options.tokens != "none"
+        with launched(self._device):
+            hidden, pools, shared = self._launch(
+                to_device(ids, self._device), to_device(mask, self._device)
+            )
+            flat = hidden.flatten(0, 1)
+            return encoded(
+                flat.index_select(0, to_device(places, self._device)) if keep else flat[:0],
+                lengths.tolist() if keep else [0] * len(batch),
+                pools.values(),
+                shared,
+            )
+
+    def _launch(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Runs the model on the device: (batch, tokens, dim), pools by name, shared embedding."""
         with torch.inference_mode(), precision(self._device, self.options.compute):
             hidden, vectors, shared, inner = self.tower(
                 ids, mask, self.options.layer, self.options.pool_layers
@@ -222,13 +239,7 @@ class TextEncoder:
             **mean_pools(means, self.options.pool_layers, hidden.shape[2], self.label),
         }
         self.pools = tuple(pools)
-        keep = self.options.tokens != "none"
-        return encoded(
-            hidden[mask] if keep else hidden[:0, 0],
-            lengths.tolist() if keep else [0] * len(batch),
-            pools.values(),
-            shared,
-        )
+        return hidden, pools, shared
 
 
 def _tower(model: Any, spec: TextSpec) -> TextTower:

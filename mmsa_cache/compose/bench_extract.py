@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from extract import precision
 from extract.bench import bench
 from extract.plan import plan_rows
+from extract.streams import rows_a_batch
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import DataError
 from mmsa_cache.native.device import device_name
@@ -38,7 +39,8 @@ def bench_extract(
     chosen = [samples[i * len(samples) // count] for i in range(count)]
     text, image = session.text_encoder(), session.image_encoder()
     readers = {"text": reader_of(text, settings.seed), "image": reader_of(image, settings.seed)}
-    batch_size, shard_rows = settings.extract.batch_size, settings.cache.shard_rows
+    batch_size = rows_a_batch(settings.extract.batch_size, device)
+    shard_rows = settings.cache.shard_rows
     figures = bench(
         chosen,
         text.load(device),

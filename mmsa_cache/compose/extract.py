@@ -15,6 +15,7 @@ from extract.encoders.protocol import Encoder
 from extract.engine import extract
 from extract.plan import Job
 from extract.shards import estimate_bytes
+from extract.streams import Timings, Workers, rows_a_batch
 from mmsa_cache.config.settings import ALL, CONFIG_NAME, Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.errors import SettingsError
@@ -206,5 +207,34 @@ def _write_missing(settings: Settings, targets: list[_Target], part: tuple[int, 
             target.rows, reader, encoder, target.writer, part, target.watch, target.say
         )
         jobs.append(target.job)
-    shard_rows, batch_size = settings.cache.shard_rows, settings.extract.batch_size
-    extract(jobs, device, shard_rows=shard_rows, batch_size=batch_size)
+    started = time.monotonic()
+    timings = extract(
+        jobs,
+        device,
+        shard_rows=settings.cache.shard_rows,
+        batch_size=rows_a_batch(settings.extract.batch_size, device),
+    )
+    limit = reading_limit(timings, time.monotonic() - started, Workers.plan(device).readers)
+    if limit:
+        say(limit)
+
+
+def reading_limit(timings: Timings, seconds: float, readers: int) -> str:
+    """A line for people where the models waited for rows to be read; "" where they hardly did.
+
+    Args:
+        timings: Of an extraction.
+        seconds: That it took.
+        readers: Threads that read.
+    """
+    if seconds < _WORTH_SAYING or timings.starved < seconds / 4:
+        return ""
+    return (
+        f"Reading was the limit: of {seconds:.0f} s the models had nothing to do for "
+        f"{timings.starved:.0f} s, while {readers} thread(s) read and decoded "
+        f"({timings.read:.0f} s of their time). More cores, or smaller pictures, would help."
+    )
+
+
+_WORTH_SAYING = 10.0
+"""Seconds of an extraction below which its limit is not."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from extract.plan import plan_rows
 from extract.shards import encode_rows
+from extract.streams import rows_a_batch
 from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.features.bank import FeatureBank
@@ -83,7 +84,7 @@ def _encoded(
     """Features of samples, encoded now, without variants."""
     spec, encoder = session.encoder(modality, name), session.loaded(modality, name)
     rows = plan_rows(samples, {}, "none", modality)
-    batch_size = session.settings.extract.batch_size
+    batch_size = rows_a_batch(session.settings.extract.batch_size, session.device)
     reader = reader_of(spec, session.settings.seed)
     shard = encode_rows(rows, reader, encoder, session.device, batch_size)
     return ModalityFeatures([shard], f"{modality} ({spec.label})", table=rows.wanted.table)

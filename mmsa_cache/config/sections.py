@@ -229,8 +229,8 @@ class ExtractSettings(Section):
     variants: Annotated[str | int, BeforeValidator(_variants)] = "report"
     """Augmented copies of the training rows: ``report`` (its policy: classes below half of the
     rows), a number for every row, or ``none``."""
-    batch_size: int = Field(default=32, ge=1, le=1_000_000)
-    """Rows a forward pass."""
+    batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rows a forward pass; default: 32 on the CPU, 256 on a GPU."""
     tokens: str = Field(default="keep", pattern=r"^(keep|none|pool:[1-9]\d{0,2}x[1-9]\d{0,2})$")
     """Positions kept: all, ``pool:GxG`` (patches averaged to a grid), or none but the pools."""
     compute: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

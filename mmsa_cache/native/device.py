@@ -13,12 +13,40 @@ def pick_device(name: str) -> torch.device:
     """``auto`` → CUDA where there is one.
 
     Raises:
-        DeviceError: CUDA is asked for and there is none.
+        DeviceError: CUDA is asked for and there is none, or none of that number.
     """
     available = torch.cuda.is_available()
     if name.startswith("cuda") and not available:
         raise DeviceError("There is no CUDA device.", "Use --device cpu or auto.")
-    return torch.device(("cuda" if available else "cpu") if name == "auto" else name)
+    device = torch.device(("cuda" if available else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise DeviceError(
+            f"There is no {name}: this machine has {count} CUDA device(s), from 0.",
+            "Use --device cuda, or a number that there is.",
+        )
+    return device
+
+
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "ALLOC_FAILED",  # of cuBLAS and cuDNN
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # a handle that there was no memory for
+    "CUDNN_STATUS_NOT_INITIALIZED",
+)
+"""What messages of torch, CUDA and its libraries have in common where memory is short."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the CPU, had no memory for what was asked of it.
+
+    torch has a class of its own for its allocator alone; the CUDA runtime's error is a
+    `torch.AcceleratorError`, those of the libraries are plain ones.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _NO_MEMORY)
 
 
 def device_name(device: torch.device) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -65,6 +66,7 @@ class FeatureWriter:
         self._index = Index(self.folder)
         self._keys = KeyTable(KEY_BYTES)
         self._known: set[str] = set()
+        self._one = threading.RLock()  # a thread may publish while another one looks rows up
 
     @contextlib.contextmanager
     def claim(self, waiting: Callable[[], None], part: tuple[int, int] = (0, 1)) -> Iterator[None]:
@@ -171,8 +173,9 @@ class FeatureWriter:
         Raises:
             CacheError: What another writer added cannot be read.
         """
-        self._refresh()
-        return self._keys.places(keys) >= 0
+        with self._one:
+            self._refresh()
+            return self._keys.places(keys) >= 0
 
     @property
     def rows(self) -> int:
@@ -196,7 +199,12 @@ class FeatureWriter:
         Raises:
             DiskError: None was.
         """
-        with writing(self.folder), self._written(shards) as (temporary, entry), self._lock():
+        with (
+            writing(self.folder),
+            self._written(shards) as (temporary, entry),
+            self._lock(),
+            self._one,
+        ):
             new = [~self.has(shard.keys) for shard in shards]
             if all(own.all() for own in new):
                 self._seal(temporary, entry)

@@ -38,6 +38,15 @@ CPU = torch.device("cpu")
 LENGTHS = [1 + (7 * i) % 9 for i in range(50)]
 
 
+NO_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    torch.AcceleratorError("CUDA error: out of memory", 2),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+)
+
+
 class Counting:
     """Features that say which row they are of: every position of row i is (i, length)."""
 
@@ -47,8 +56,9 @@ class Counting:
     size = Size(9, True, 2, 2)
     equal_inputs = False
 
-    def __init__(self, memory: int = 1000) -> None:
-        self.memory = memory
+    def __init__(self, memory: int = 1000, error: Exception = NO_MEMORY[0]) -> None:
+        self.memory, self.error = memory, error
+        self.tried: list[int] = []
         self.batches: list[list[int]] = []
         self.threads: set[str] = set()
         self.intra_op: set[int] = set()
@@ -57,8 +67,9 @@ class Counting:
         return [torch.full((LENGTHS[value],), value) for value in values]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
+        self.tried.append(len(batch))
         if len(batch) > self.memory:
-            raise torch.OutOfMemoryError("made up")
+            raise self.error
         self.batches.append([int(row[0]) for row in batch])
         self.threads.add(threading.current_thread().name)
         self.intra_op.add(torch.get_num_threads())
@@ -190,23 +201,32 @@ def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:
     }
 
 
-def test_batches_are_halved_once_and_stay_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+def test_batches_are_halved_down_to_one_row_and_stay_so(tmp_path: Path, error: Exception) -> None:
     said: list[str] = []
-    encoder = Counting(memory=2)
-    run(tmp_path / "a", make_rows(tmp_path), encoder, notice=said.append, workers=Workers(1, 1))
-    assert max(map(len, encoder.batches)) == 2
+    encoder, one = Counting(memory=1, error=error), Workers(1, 1)
+    run(tmp_path / "a", make_rows(tmp_path), encoder, notice=said.append, workers=one)
+    assert encoder.tried[:2] == [4, 2]
+    assert set(encoder.tried[2:]) == {1}
     assert sorted(row for batch in encoder.batches for row in batch) == list(range(50))
-    assert said == ["No memory for 4 rows at once: half as many are run."]
+    assert said == ["No memory for 4 rows at once: 1 are run."]
     run(tmp_path / "b", make_rows(tmp_path), Counting())
     assert row_bytes(tmp_path / "a") == row_bytes(tmp_path / "b")
-    with pytest.raises(DeviceError, match="no memory for 2 rows at once") as caught:
-        run(tmp_path / "c", make_rows(tmp_path), Counting(memory=1))
-    assert "batch_size" in str(caught.value)
-    tries = Counting(memory=1)
-    model = Halving(tries)
-    for _ in range(3):
-        assert [part.lengths for part in model.run(tries.prepare([0, 1]))] == [[1], [8]]
-    assert tries.batches == [[0], [1]] * 3
+    with pytest.raises(DeviceError, match="no memory for one row at a time"):
+        run(tmp_path / "c", make_rows(tmp_path), Counting(memory=0, error=error))
+
+
+def test_both_threads_halve_in_step_and_other_errors_are_none_of_memory() -> None:
+    encoder = Counting(memory=3)
+    model, streams = Halving(encoder), Streams(CPU, 2)
+    batches = streams.submit(model, encoder.prepare(list(range(48))), 12)
+    assert sum(len(part.lengths) for b in batches for part in b.task.result()[0]) == 48
+    streams.close()
+    assert model.most == 3
+    assert sum(size > 3 for size in encoder.tried) <= 2 * 2  # 12 and 6, by each thread once
+    broken = Counting(memory=0, error=RuntimeError("CUDA error: an illegal memory access"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        Halving(broken).run(broken.prepare([0, 1]))
 
 
 @pytest.mark.parametrize("encoder", [Counting, Equal])
