@@ -114,7 +114,7 @@ class Halving:
 
 @functools.cache
 def _cuda_stream(device: torch.device, number: int) -> torch.cuda.Stream:
-    """One for each thread that runs at a time: torch keeps freed memory for the stream it was of."""
+    """One for each thread that runs at a time: torch keeps freed memory for its stream alone."""
     return torch.cuda.Stream(device)
 
 

@@ -22,10 +22,10 @@ PREPARATION = 60.0
 """Seconds in which posts, encoders and features must be generated."""
 
 STEPS: dict[str, Step] = {
-    "correctness": Step(correctness.run, 70),
-    "stage one": Step(stage_one.run, 120),
+    "stage one": Step(stage_one.run, 80),
     "stage two": Step(stage_two.run, 40),
-    "search": Step(searching.run, 85),
-    "memory": Step(memory.run, 30),
-    "profile": Step(profiling.run, 20),
+    "search": Step(searching.run, 45),
+    "correctness": Step(correctness.run, 45),
+    "memory": Step(memory.run, 15),
+    "profile": Step(profiling.run, 15),
 }

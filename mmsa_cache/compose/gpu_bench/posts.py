@@ -108,6 +108,6 @@ def write_config(folder: Path, sizes: Sizes, data: str) -> None:
     text = (
         f'[data]\nroot = "{data}"\nnote = "{NOTE}"\n'
         f'[text]\nmodel = "../bert"\nweights = "random"\n{sizes.image_section()}'
-        f'[extract]\nvariants = "none"\nbatch_size = {sizes.batch_size}\n'
+        '[extract]\nvariants = "none"\n'
     )
     write_new(folder / "mmsa.toml", text.encode(), QUICK)

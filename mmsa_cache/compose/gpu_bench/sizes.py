@@ -36,9 +36,10 @@ class Sizes:
     """Samples on which every fusion and every loss is trained."""
     textbook_posts: int = 256
     batch_size: int = 32
-    """Rows of a forward pass, the default of ``[extract] batch_size``."""
+    """Rows of a small forward pass."""
     large_batch: int = 256
-    largest_batch: int = 4096
+    """Rows of a forward pass, the default of ``[extract] batch_size`` on a GPU."""
+    largest_batch: int = 1024
     """Where the look for the largest batch ends."""
     rounds: int = 3
     trials: int = 20

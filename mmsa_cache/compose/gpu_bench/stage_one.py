@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -17,98 +17,130 @@ from extract.encoders.transformer import load_model
 from extract.plan import Reader, RowPlan, plan_batches, read_rows
 from extract.streams import Workers
 from mmsa_cache.names import MODALITIES
+from mmsa_cache.native.device import is_out_of_memory
+from mmsa_cache.native.memory import reused
+from mmsa_cache.native.threads import one_thread
 
 from .bench import Bench, evenly
-from .probes import Busy, count_calls, seconds_of
+from .probes import Busy, count_calls, seconds_of, synchronisations
 
 END_TO_END = 0.9
 """Share of the compiled models' own rate that extraction should reach."""
 TEXTBOOK = 8.0
 """How many times a textbook loop's rate it should reach."""
-_LENGTHS = 16
+_LENGTHS = 32
 """Texts are padded to a multiple of this for the compiled model, so that few shapes are built."""
 _SHARD_ROWS = 256
+_PIECE = 8
+"""Rows that one thread reads at a time, as in an extraction."""
+_VARIANTS = 64
+"""Graphs that torch may build of one layer's code: of each stage, shifted or not."""
 
 
 def run(bench: Bench) -> None:
     """Measures everything on the device's own precision."""
-    figures, device = bench.figures, bench.device
+    figures, device, size = bench.figures, bench.device, bench.sizes.large_batch
     rows = {name: bench.rows(name) for name in MODALITIES}
     readers = bench.readers()
-    encoders = {name: s.load(device) for name, s in bench.specs(bench.compute).items()}
+    encoders = {}
+    for name, spec in bench.specs(bench.compute).items():
+        started = time.perf_counter()
+        encoders[name] = spec.load(device)
+        figures.add(f"loading the {name} encoder", time.perf_counter() - started, "s")
     rate = _end_to_end(bench, rows, readers, encoders)
     with figures.attempt("reading pictures"):
         _reading(bench, rows["image"], readers["image"], encoders["image"])
     inputs: dict[str, list[Tensor]] = {}
     with figures.attempt("models on batches that lie on the device"):
-        few = slice(-4 * bench.sizes.large_batch, None)  # the large pictures come first
-        inputs = {n: read_rows(rows[n][few], readers[n], e).inputs for n, e in encoders.items()}
-        for size in (bench.sizes.batch_size, bench.sizes.large_batch):
-            alone = _models_alone(bench, encoders, inputs, size)
+        few = slice(-2 * size, None)  # the large pictures come first
+        inputs = {n: _read(bench, rows[n][few], readers[n], e) for n, e in encoders.items()}
+        for count in (bench.sizes.batch_size, size):
+            alone = _models_alone(bench, encoders, inputs, count)
             figures.add(
-                f"models alone, eager, {bench.compute}, batches of {size}", alone, "posts/s"
+                f"models alone, eager, {bench.compute}, batches of {count}", alone, "posts/s"
             )
-            figures.add(f"extraction against them (batches of {size})", rate / alone)
+            figures.add(f"extraction against them (batches of {count})", rate / alone)
     with figures.attempt("textbook loop"):
         slow = _textbook(bench)
         figures.add("textbook loop, float32, batches of 32", slow, "posts/s")
         figures.add("extraction against the textbook loop", rate / slow, at_least=TEXTBOOK)
     for name, values in inputs.items():
         with figures.attempt(f"launches a batch of {name}"):
-            batch = values[: bench.sizes.batch_size]
-            count = count_calls(partial(encoders[name].encode, batch), device).launches
-            figures.add(f"launches a batch of {name}", count)
+            work = partial(encoders[name].encode, values[: bench.sizes.batch_size])
+            figures.add(f"launches a batch of {name}", count_calls(work, device).launches)
+            figures.add("  operations of it that wait", synchronisations(work, device))
     with figures.attempt("largest batch"):
         _largest_batch(bench, encoders["image"], inputs["image"])
-    with figures.attempt("compiled models"):  # last: compiling may take what is left of the time
-        alone = _compiled(bench, encoders, inputs)
-        figures.add("models alone, compiled, float16 weights", alone, "posts/s")
-        figures.add("extraction against the compiled models", rate / alone, at_least=END_TO_END)
+    _compiled(bench, encoders, inputs, rate)  # last: it may take what is left of the time
 
 
 def _end_to_end(
     bench: Bench,
-    rows: dict[str, RowPlan],
-    readers: dict[str, Reader],
+    rows: Mapping[str, RowPlan],
+    readers: Mapping[str, Reader],
     encoders: dict[str, Any],
 ) -> float:
     """Files to sealed shards; posts a second of the last turn (the first one warms up)."""
     figures = bench.figures
-    for turn in ("first turn", "last turn"):
+
+    def turn(names: Sequence[str]) -> tuple[float, Any, Busy]:
         with Busy(bench.device) as busy:
             whole = run_end_to_end(
                 rows,
                 readers,
-                encoders,
+                {name: encoders[name] for name in names},
                 bench.device,
                 shard_rows=_SHARD_ROWS,
-                batch_size=bench.sizes.batch_size,
+                batch_size=bench.sizes.large_batch,
             )
-        rate = bench.sizes.posts / whole.seconds
-        figures.add(f"extraction end to end, {turn}", rate, "posts/s")
-    for name in ("read", "encode", "write"):
-        figures.add(f"  {name}, threads' seconds in all", getattr(whole.timings, name), "s")
-    with figures.attempt("device busy while extracting"):
-        figures.add("device busy while extracting", busy.share)
-        figures.add("  over time", busy.over_time())
+        return bench.sizes.posts / whole.seconds, whole.timings, busy
+
+    for what, names in (
+        ("first turn", MODALITIES),
+        ("texts alone", MODALITIES[:1]),
+        ("pictures alone", MODALITIES[1:]),
+        ("last turn", MODALITIES),
+    ):
+        rate, timings, busy = turn(names)
+        figures.add(f"extraction end to end, {what}", rate, "posts/s")
+        for name in ("read", "encode", "write"):
+            figures.add(f"  {name}, threads' seconds in all", getattr(timings, name), "s")
+        figures.add("  nothing to encode while rows were read", timings.starved, "s")
+        with figures.attempt(f"device busy, {what}"):
+            figures.add(f"device busy while extracting, {what}", busy.share)
+            figures.add("  over time", busy.over_time())
     return rate
 
 
+def _read(bench: Bench, rows: Sequence[Any], reader: Reader, encoder: Any) -> list[Tensor]:
+    """Inputs of rows, read by as many threads as an extraction has."""
+    readers = Workers.plan(bench.device).readers
+    return _read_by(readers, rows, reader, encoder)
+
+
+def _read_by(threads: int, rows: Sequence[Any], reader: Reader, encoder: Any) -> list[Tensor]:
+    pieces = [rows[i : i + _PIECE] for i in range(0, len(rows), _PIECE)]
+    with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
+        done = pool.map(lambda piece: read_rows(piece, reader, encoder).inputs, pieces)
+        return [value for inputs in done for value in inputs]
+
+
 def _reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
-    """Pictures that all cores read, decode and prepare a second."""
-    large = bench.sizes.large_posts
+    """Pictures read, decoded and prepared a second, by one thread up to all."""
+    large, most = bench.sizes.large_posts, Workers.plan(bench.device).readers
     width, height = bench.sizes.large_picture
-    for what, part in (
-        ("pictures read", rows[large:]),
-        (f"pictures of {width * height / 1e6:.1f} megapixels read", rows[:large]),
-    ):
-        pieces = [part[i : i + 16] for i in range(0, len(part), 16)]
-        with ThreadPoolExecutor(Workers.plan(bench.device).readers) as pool:
-            started = time.perf_counter()
-            for done in [pool.submit(read_rows, piece, reader, encoder) for piece in pieces]:
-                done.result()
-            rate = len(part) / (time.perf_counter() - started)
-        bench.figures.add(what, rate, "pictures/s")
+    kinds = {
+        "pictures": rows[large:],
+        f"pictures of {width * height / 1e6:.1f} megapixels": rows[:large],
+    }
+    with reused():  # as an extraction does
+        for what, part in kinds.items():
+            for threads in sorted({1, 4, most}):
+                share = part[: max(_PIECE, len(part) * threads // most)]
+                started = time.perf_counter()
+                _read_by(threads, share, reader, encoder)
+                rate = len(share) / (time.perf_counter() - started)
+                bench.figures.add(f"{what} read by {threads} thread(s)", rate, "pictures/s")
 
 
 def _models_alone(
@@ -119,21 +151,26 @@ def _models_alone(
     text, image = encoders["text"], encoders["image"]
     places = plan_batches(inputs["text"], size)
     texts = [_padded(text, [inputs["text"][i] for i in at], device) for at in places]
-    pictures = [
-        torch.stack(inputs["image"][i : i + size]).to(device)
-        for i in range(0, len(inputs["image"]), size)
-    ]
+    pictures = _pictures(bench, image, inputs["image"], size)
 
     def work() -> None:
         with torch.inference_mode(), precision(device, bench.compute):
             for ids, mask in texts:
                 text.tower(ids, mask, "last")
             for pixels in pictures:
-                image.tower((pixels / 255 - image.mean) / image.std, "last")
+                image.tower(pixels, "last")
 
     work()
     seconds = min(seconds_of(work, device) for _ in range(bench.sizes.rounds))
     return len(inputs["image"]) / seconds
+
+
+def _pictures(bench: Bench, image: Any, inputs: Sequence[Tensor], size: int) -> list[Tensor]:
+    """Batches of normalised pixels on the device, (size, 3, side, side) each."""
+    return [
+        (torch.stack(list(inputs[i : i + size])).to(bench.device) / 255 - image.mean) / image.std
+        for i in range(0, len(inputs), size)
+    ]
 
 
 def _padded(
@@ -167,7 +204,9 @@ def _largest_batch(bench: Bench, encoder: Any, inputs: Sequence[Tensor]) -> None
         batch = [inputs[i % len(inputs)] for i in range(size)]
         try:
             encoder.encode(batch)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             break
         found, size = size, size * 2
     if bench.device.type == "cuda":
@@ -176,40 +215,64 @@ def _largest_batch(bench: Bench, encoder: Any, inputs: Sequence[Tensor]) -> None
     bench.figures.add("largest batch of pictures before out-of-memory", f"{reached}{found}", "rows")
 
 
-def _compiled(bench: Bench, encoders: dict[str, Any], inputs: dict[str, list[Tensor]]) -> float:
-    """Compiled models with half-precision weights on batches on the device; posts a second."""
+def _compiled(
+    bench: Bench, encoders: dict[str, Any], inputs: dict[str, list[Tensor]], rate: float
+) -> None:
+    """Models in half precision whose layers are compiled, on batches on the device."""
     import timm
 
     device, size, dtype = bench.device, bench.sizes.large_batch, torch.float16
-    text, image = encoders["text"], encoders["image"]
     specs = bench.specs("float16")
-    bert = load_model(specs["text"].folder, 0).to(device, dtype)
-    swin = timm.create_model(specs["image"].name, num_classes=0, **specs["image"].kwargs)
-    swin = swin.eval().requires_grad_(False).to(device, dtype)
-    places = plan_batches(inputs["text"], size)
-    texts = [_padded(text, [inputs["text"][i] for i in at], device, _LENGTHS) for at in places]
-    pictures = [
-        ((torch.stack(inputs["image"][i : i + size]).to(device) / 255 - image.mean) / image.std).to(
-            dtype
-        )
-        for i in range(0, len(inputs["image"]), size)
-    ]
-    bert_compiled = torch.compile(bert, dynamic=True, backend=bench.sizes.compiler)
-    swin_compiled = torch.compile(swin.forward_features, backend=bench.sizes.compiler)
+    seconds: dict[str, float] = {}
 
-    def read_texts() -> None:
-        with torch.inference_mode():
+    def read_texts() -> Callable[[], None]:
+        bert = load_model(specs["text"].folder, 0).to(device, dtype)
+        _compile_layers(bert, "BertLayer", bench.sizes.compiler, dynamic=True)
+        places = plan_batches(inputs["text"], size)
+        rows = ([inputs["text"][i] for i in at] for at in places)
+        texts = [_padded(encoders["text"], batch, device, _LENGTHS) for batch in rows]
+
+        def work() -> None:
             for ids, mask in texts:
-                bert_compiled(input_ids=ids, attention_mask=mask.long())
+                bert(input_ids=ids, attention_mask=mask.long())
 
-    def look_at_pictures() -> None:
-        with torch.inference_mode():
+        return work
+
+    def look_at_pictures() -> Callable[[], None]:
+        spec = specs["image"]
+        swin = timm.create_model(spec.name, num_classes=0, **spec.kwargs).eval().to(device, dtype)
+        _compile_layers(swin, "SwinTransformerV2Block", bench.sizes.compiler, dynamic=False)
+        pictures = [p.to(dtype) for p in _pictures(bench, encoders["image"], inputs["image"], size)]
+
+        def work() -> None:
             for pixels in pictures:
-                swin_compiled(pixels)
+                swin.forward_features(pixels)
 
-    seconds = 0.0
-    for what, work in (("BERT", read_texts), ("SwinV2", look_at_pictures)):
-        bench.figures.add(f"compiling {what} and its first pass", seconds_of(work, device), "s")
-        work()
-        seconds += min(seconds_of(work, device) for _ in range(bench.sizes.rounds))
-    return len(inputs["image"]) / seconds
+        return work
+
+    for what, prepare in (("BERT", read_texts), ("SwinV2", look_at_pictures)):
+        with (
+            bench.figures.attempt(f"compiled {what}"),
+            torch._dynamo.config.patch(recompile_limit=_VARIANTS),
+        ):
+            work = torch.inference_mode()(prepare())
+            bench.figures.add(
+                f"compiling the layers of {what}, with a first pass", seconds_of(work, device), "s"
+            )
+            work()
+            seconds[what] = min(seconds_of(work, device) for _ in range(bench.sizes.rounds))
+            each = len(inputs["image"]) / seconds[what]
+            bench.figures.add(f"{what} alone, compiled, float16 weights", each, "posts/s")
+    if len(seconds) == 2:
+        alone = len(inputs["image"]) / sum(seconds.values())
+        bench.figures.add("models alone, compiled, float16 weights", alone, "posts/s")
+        bench.figures.add(
+            "extraction against the compiled models", rate / alone, at_least=END_TO_END
+        )
+
+
+def _compile_layers(model: Any, kind: str, compiler: str, *, dynamic: bool) -> None:
+    """Compiles a model's layers one by one: those that are alike are compiled once."""
+    for part in model.modules():
+        if type(part).__name__ == kind:
+            part.compile(backend=compiler, dynamic=dynamic)
