@@ -77,12 +77,33 @@ class Gap(Record):
     """95 % of the gap, from resampled posts."""
 
 
+class BesideBaseline(Record):
+    """A metric of a baseline and of a study's choice on the same rows."""
+
+    baseline: Number
+    choice: Number
+    interval: Interval
+    """Of the choice less the baseline, paired; duplicate groups are resampled together."""
+
+
+class BaselineScores(Record):
+    """A classical model beside a study's choice, see `fuse.search.baselines`."""
+
+    name: str
+    held_out: dict[Metric, BesideBaseline]
+    """On the development rows, by models that did not learn from them. The choice was chosen there:
+    of many trials the best looks better than it is."""
+    outer: dict[Metric, BesideBaseline]
+    """On the outer rows, by the averages of the folds' models."""
+
+
 class Look(Gap):
     """One judgement of a choice on the outer rows."""
 
     trial: Count
     finished: Count = 0
     """Finished trials of the study at that time."""
+    baselines: list[BaselineScores] = Field(default_factory=list)
 
 
 class StudySnapshot(Record):

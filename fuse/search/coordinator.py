@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ import numpy as np
 from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 
+from .baselines import MOST_ROWS, TITLES, Baseline
 from .dispatch import RETRY_SECONDS, dispatch
 from .held_out import HeldOut
 from .ledger import Ledger
@@ -53,6 +55,9 @@ class Progress:
     running: dict[int, Running] = field(default_factory=dict)
     failures: list[tuple[int, str]] = field(default_factory=list)
     """Trials that failed in this process, and why."""
+    baselines: list[Baseline] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Baselines that could not be fitted, and why."""
 
     @property
     def finished(self) -> int:
@@ -83,8 +88,12 @@ class Coordinator:
         self._on_change = on_change
         self._nothing_until = 0.0
         self._finished_here = 0
+        self._deaths: Counter[str] = Counter()
         self._units = range(study.protocol.folds * study.protocol.seeds)
-        self.progress = Progress(wanted, len(self._units))
+        self.progress = Progress(
+            wanted, len(self._units), baselines=list(ledger.record().baselines)
+        )
+        self._waiting = self._baselines()
         self._look()
         self.progress.finished_before = self.progress.finished
 
@@ -102,6 +111,9 @@ class Coordinator:
             count_death=self._count_death,
             on_look=lambda: self._on_change(self.progress),
         ):
+            if task.baseline:
+                self._finish_baseline(task, said)
+                continue
             if isinstance(said, Report):
                 self._pool.answer(task, self._goes_on(self.progress.running[task.number], said))
                 continue
@@ -116,7 +128,34 @@ class Coordinator:
         self._on_change(self.progress)
         return self.progress
 
+    def _baselines(self) -> list[Task]:
+        """Those that the study does not have yet; each is fitted once on every fold."""
+        known = {baseline.name for baseline in self.progress.baselines}
+        folds = tuple(self._units[: self._study.protocol.folds])
+        rows = sum(len(of) for of in self._pool.validation[: len(folds)])
+        large = [name for name, most in MOST_ROWS.items() if rows > most and name not in known]
+        self.progress.notes += [
+            f"no {TITLES[name]} beside the choice: there are more than {MOST_ROWS[name]} rows"
+            for name in large
+        ]
+        return [
+            Task(-1, self._study.vectors(), folds, baseline=name)
+            for name in TITLES
+            if name not in known and name not in large
+        ]
+
+    def _finish_baseline(self, task: Task, said: Report | Result | Failure) -> None:
+        if isinstance(said, Result) and said.baseline is not None:
+            self.progress.baselines.append(said.baseline)
+            self.progress.busy += said.seconds
+            self._ledger.store(baselines=self.progress.baselines)
+        elif isinstance(said, Failure):
+            title = TITLES[task.baseline]
+            self.progress.notes.append(f"no {title} beside the choice: {said.reason}")
+
     def _claim(self) -> Task | None:
+        if self._waiting:
+            return self._waiting.pop(0)
         if time.monotonic() < self._nothing_until:
             return None
         claim = self._ledger.claim(self.progress.wanted, lambda trials: draw(self._study, trials))
@@ -130,9 +169,12 @@ class Coordinator:
     def _is_done(self) -> bool:
         """Other coordinators' trials may still run when this one has none."""
         self._look()
-        return self.progress.finished >= self.progress.wanted
+        return self.progress.finished >= self.progress.wanted and not self._waiting
 
     def _count_death(self, task: Task) -> int:
+        if task.baseline:
+            self._deaths[task.baseline] += 1
+            return self._deaths[task.baseline]
         self.progress.running[task.number] = Running(task.number, task.setting)
         return self._ledger.count_death(task.number)
 

@@ -128,10 +128,10 @@ def nested_gain(
         for found, limit in ((one, budget.single), (several, budget)):
             weights = _greedy(likely[:, inside], limit, sizes)
             found[outside] = np.tensordot(weights, probabilities[:, outside], 1)
-    return _gains(one, several, labels, groups)
+    return gains(one, several, labels, groups)
 
 
-def _gains(
+def gains(
     one: Floats, several: Floats, labels: Codes, groups: NDArray[np.int64]
 ) -> dict[str, NestedGain]:
     """Metrics of two classifiers of the same rows, their difference, its paired interval."""

@@ -16,10 +16,10 @@ from pydantic import Field
 from fuse.figures.record import Record, Whole
 from mmsa_cache.errors import ModelError
 
-MOST_VALUES = 1 << 16
+MOST_VALUES = 1 << 15
 """Probabilities that are kept of one trial: of more rows, evenly spread ones. A thousand such
 trials stay far below the size of a database that is read."""
-_LONGEST = 1 << 19
+_LONGEST = 1 << 18
 """Characters of a record."""
 _SMALLEST = 2.0**-24
 """The smallest float16 above 0: a probability of 0 would have an infinite log-loss."""
@@ -74,12 +74,26 @@ class HeldOut:
         return HeldOutRecord(rows=rows, classes=classes, data=base64.b64encode(data).decode())
 
     @classmethod
-    def decode(cls, record: HeldOutRecord) -> HeldOut:
+    def decode(cls, record: HeldOutRecord, of: str) -> HeldOut:
         """Reads what `encode` wrote; no more memory is taken than the record says.
 
+        Args:
+            record: What is stored.
+            of: Whose probabilities these are, for the error.
+
         Raises:
-            ValueError: It is something else.
+            ModelError: They are damaged, or something else.
         """
+        try:
+            return cls._decode(record)
+        except ValueError as error:
+            raise ModelError(
+                f"The held-out probabilities of {of} are damaged: {error}.",
+                "Restore the database, or search again under another name.",
+            ) from error
+
+    @classmethod
+    def _decode(cls, record: HeldOutRecord) -> HeldOut:
         rows, classes = record.rows, record.classes
         if rows * classes > MOST_VALUES:
             raise ValueError(f"{rows} rows of {classes} classes are too many")

@@ -27,6 +27,7 @@ from fuse.setting import Setting
 from mmsa_cache.errors import MmsaError
 
 from .address import Address, address_of
+from .baselines import Baseline
 from .database import Database, made_by_mmsa
 from .held_out import HeldOut
 from .locks import patiently
@@ -100,7 +101,9 @@ class Ledger:
 
         return self._try(work)
 
-    def store(self, **parts: StudyIdentity | Selection | Insight | list[Look]) -> None:
+    def store(
+        self, **parts: StudyIdentity | Selection | Insight | list[Look] | list[Baseline]
+    ) -> None:
         """Stores parts of the study's record."""
         for key, part in parts.items():
             value = TypeAdapter(type(part)).dump_python(part, mode="json")

@@ -21,6 +21,7 @@ from fuse.training import classifier, trainer
 from mmsa_cache.errors import DeviceError, MmsaError
 from mmsa_cache.store.identity import Origin
 
+from . import baselines
 from .worker import Failure, Job, Report, Result, Source, Task, Unit, serve
 
 _STARTS = 3
@@ -77,11 +78,22 @@ class Workers:
     """Gives a model's class probabilities."""
     start: Callable[[Connection, str], BaseProcess] = start_process
     """Starts a worker."""
+    baseline: Callable[..., baselines.Baseline] = baselines.fit
+    """Fits a classical model."""
 
     def pool(self, data: TrainingData, units: Sequence[Unit], metric: Metric, most: int) -> Pool:
         """At most so many of the workers, for some trainings."""
         names = data.origin.classes
-        job = Job(data.source, units, names, metric, self.fit, self.predict)
+        job = Job(
+            data.source,
+            units,
+            names,
+            metric,
+            self.fit,
+            self.predict,
+            self.baseline,
+            data.groups,
+        )
         return Pool(job, self.devices[:most], self.start)
 
 

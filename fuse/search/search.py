@@ -15,10 +15,11 @@ from pydantic import Field
 
 from fuse.figures.record import Count, Number
 from fuse.figures.records import Metric
-from fuse.figures.study import FailedTrial, Gap, Look, Value
+from fuse.figures.study import BaselineScores, FailedTrial, Gap, Look, Value
 from fuse.training.plan import plan
 
 from .address import Address
+from .baselines import beside
 from .coordinator import Coordinator, Progress
 from .database import DATABASE
 from .importance import alpha_beta, by_value, importances
@@ -42,6 +43,8 @@ class SearchResult(Gap, Insight):
     metric: Metric
     inner_units: list[Number]
     """Its scores on the units."""
+    baselines: list[BaselineScores]
+    """Classical models on the same rows."""
     outer_rows: Count
     looks_at_outer_rows: Count
     """Choices that the outer rows have judged."""
@@ -106,8 +109,9 @@ def search(
             ledger.store(selection=Selection(how=how, trial=choice.number))
 
             def judge() -> Look:
+                judgements = coordinator.judge(setting)
                 gap = optimism(
-                    coordinator.judge(setting),
+                    judgements,
                     [unit.validation for unit in units],
                     outer,
                     data.labels,
@@ -115,7 +119,14 @@ def search(
                     metric=study.metric,
                     seed=study.protocol.seed,
                 )
-                return Look(trial=choice.number, finished=progress.finished, **dict(gap))
+                return Look(
+                    trial=choice.number,
+                    finished=progress.finished,
+                    baselines=beside(
+                        progress.baselines, judgements, units, data.labels, data.groups
+                    ),
+                    **dict(gap),
+                )
 
             looks = _looks(ledger, choice.number, judge)
         insight = _insight(progress.trials, study, choice)
@@ -145,6 +156,7 @@ def search(
         storage=place,
         workers=len(devices),
         seconds=round(elapsed, 1),
+        notes=progress.notes,
         overhead_share=max(0.0, 1 - progress.busy / (len(devices) * elapsed)),
         setting=asdict(setting),
     )
@@ -168,11 +180,15 @@ def _identify(ledger: Ledger, identity: StudyIdentity) -> None:
 
 
 def _looks(ledger: Ledger, trial: int, judge: Callable[[], Look]) -> list[Look]:
-    """Every look at the outer rows, that at this trial among them; each trial is judged once."""
+    """Every look at the outer rows, that at this trial among them; each trial is judged once.
+
+    One that has not been compared with the baselines, by an earlier version, is repeated.
+    """
     with ledger.exclusive("judge"):
-        looks = ledger.record().looks
+        record = ledger.record()
+        looks = [look for look in record.looks if look.baselines or not record.baselines]
         if trial not in (look.trial for look in looks):
-            looks = [*looks, judge()]
+            looks = [*(look for look in record.looks if look.trial != trial), judge()]
             ledger.store(looks=looks)
     return looks
 

@@ -16,7 +16,7 @@ from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
 from fuse.models.kernel import KERNEL
 from fuse.setting import DEFAULTS, Has, Setting, complete, resolve_value
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.names import MODALITIES, EncoderPair, encoders_of
+from mmsa_cache.names import MODALITIES, EncoderPair, encoders_of, terms_of
 from mmsa_cache.validation import Table
 
 from .pruning import Rule
@@ -184,6 +184,20 @@ class Study(Table):
         if key in self.space:
             return self.space[key].candidates()
         return [self.fixed.get(key, DEFAULTS[key])]
+
+    def vectors(self) -> Setting:
+        """A setting that reads every pooled vector that one of its settings may read."""
+        values: dict[str, Value] = {"level": "pooled"}
+        for modality in MODALITIES:
+            encoders = [str(name) for name in self.candidates(f"{modality}_encoder")]
+            terms = [t for v in self.candidates(f"{modality}_pool") for t in terms_of(str(v))]
+            others = [
+                f"{name}.{term}" for name in encoders[1:] for term in terms if "." not in term
+            ]
+            values[f"{modality}_encoder"] = encoders[0]
+            values[f"{modality}_pool"] = "+".join(dict.fromkeys([*terms, *others]))
+        modalities = self.candidates("modality")
+        return self.complete(values | ({"modality": modalities[0]} if len(modalities) == 1 else {}))
 
     def encoder_pairs(self) -> list[EncoderPair]:
         """All text encoders with all image encoders that a setting may read."""

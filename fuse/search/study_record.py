@@ -15,6 +15,7 @@ from mmsa_cache.store.fingerprint import differences
 from mmsa_cache.store.identity import Origin
 from mmsa_cache.validation import validated
 
+from .baselines import Baseline
 from .study import Study
 
 
@@ -89,6 +90,7 @@ class StudyRecord(Record):
     selection: Selection | None = None
     looks: list[Look] = Field(default_factory=list)
     """Every judgement on the outer rows, a trial once."""
+    baselines: list[Baseline] = Field(default_factory=list)
 
     @classmethod
     def of(cls, name: str, attributes: Mapping[str, Any]) -> Self:

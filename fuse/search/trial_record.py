@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from fuse.figures.record import Count, Number, Record
 from fuse.figures.study import Value
 from fuse.setting import Setting, restore
-from mmsa_cache.errors import ModelError, SettingsError
+from mmsa_cache.errors import SettingsError
 from mmsa_cache.validation import problems_of
 
 from .held_out import HeldOut, HeldOutRecord
@@ -109,15 +109,8 @@ class Trial:
         Raises:
             ModelError: They are damaged.
         """
-        if self.record.held_out is None:
-            return None
-        try:
-            return HeldOut.decode(self.record.held_out)
-        except ValueError as error:
-            raise ModelError(
-                f"The held-out probabilities of trial {self.number} are damaged: {error}.",
-                "Restore the database, or search again under another name.",
-            ) from error
+        found = self.record.held_out
+        return None if found is None else HeldOut.decode(found, f"trial {self.number}")
 
     def setting(self) -> Setting:
         """Its setting.

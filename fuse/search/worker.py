@@ -28,6 +28,8 @@ from mmsa_cache.native.memory import release
 if TYPE_CHECKING:
     from fuse.setting import Setting
 
+    from .baselines import Baseline
+
 IntArray = NDArray[np.int64]
 
 
@@ -63,11 +65,15 @@ class Job:
     """`fuse.training.trainer.fit`, or its replacement."""
     predict: Callable[..., Any]
     """`fuse.training.classifier.predict`, or its replacement."""
+    baseline: Callable[..., Baseline]
+    """`fuse.search.baselines.fit`, or its replacement."""
+    groups: IntArray
+    """Duplicate groups, (samples,)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One setting to train: on every unit for its score, or on one to judge it."""
+    """One setting to train: on every unit for its score, or on one to judge it; or a baseline."""
 
     number: int
     setting: Setting
@@ -75,6 +81,8 @@ class Task:
     """Places among the job's units."""
     judge: bool = False
     """Whether predictions of the held-out and of the outer rows are wanted."""
+    baseline: str = ""
+    """A name of `fuse.search.baselines.TITLES`: that is fitted on the vectors of the setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,8 @@ class Result:
     """Class probabilities of each finished training's validation rows, (rows, classes)."""
     judgement: Judgement | None = None
     """Where the task judges."""
+    baseline: Baseline | None = None
+    """Where the task is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +154,7 @@ def serve(pipe: Connection, device: str) -> None:
         pipe.send(None)  # ready
         while True:
             task: Task = pipe.recv()
-            pipe.send(_run(task, job, bank, pipe))
+            pipe.send(_fit(task, job, bank) if task.baseline else _run(task, job, bank, pipe))
             release()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
@@ -158,6 +168,18 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _fit(task: Task, job: Job, bank: Any) -> Result | Failure:
+    """Fits a baseline on a task's units."""
+    units = [job.units[place] for place in task.units]
+    try:
+        found = job.baseline(
+            task.baseline, task.setting, bank, units, job.groups, len(job.names), job.metric
+        )
+    except Exception as error:  # the trials need it not
+        return Failure(_reason(error))
+    return Result(found.units, 0, found.seconds, baseline=found)
 
 
 def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> Result | Failure:

@@ -13,6 +13,7 @@ from .output import say_notes
 from .verb import Call, verb
 
 if TYPE_CHECKING:
+    from fuse.figures.records import Metric
     from fuse.search.search import SearchResult
 
 
@@ -75,6 +76,8 @@ def _show(result: SearchResult) -> None:
         f"trials; {result.metric}; {result.outer_rows} outer rows; "
         f"{result.seconds:.0f} s, {100 * result.overhead_share:.0f} % outside training.",
     ]
+    if result.baselines:
+        parts += ["", format_table(_BESIDE, _beside(result))]
     for header, rows in (
         (["fusion", "trials", "complete", "score", "trial"], result.by_fusion),
         (["parameter", "median", "low", "high", "trials"], result.importance),
@@ -87,6 +90,33 @@ def _show(result: SearchResult) -> None:
     print_result("\n".join(parts))
     for failed in result.failed:
         say(f"Trial {failed.trial} failed: {failed.reason}")
+
+
+_BESIDE = ["rows", "model", "accuracy", "macro-F1", "log-loss", "choice − model", "95 %"]
+
+
+def _beside(result: SearchResult) -> list[list[str]]:
+    """The choice and the baselines on the same rows; the differences are of the study's metric."""
+    rows = []
+    for where in ("held_out", "outer"):
+        found = {of.name: getattr(of, where) for of in result.baselines}
+        first = next(iter(found.values()))
+        chosen = [first[metric].choice for metric in _FIGURES]
+        rows.append([where.replace("_", " "), "choice", *map(_score, chosen), "", ""])
+        for name, of in found.items():
+            scores = [of[metric].baseline for metric in _FIGURES]
+            paired = of[result.metric]
+            gain = f"{paired.choice - paired.baseline:+.4f}"
+            interval = f"{paired.interval.low:+.4f} … {paired.interval.high:+.4f}"
+            rows.append(["", name, *map(_score, scores), gain, interval])
+    return rows
+
+
+_FIGURES: list[Metric] = ["accuracy", "macro_f1", "neg_log_loss"]
+
+
+def _score(value: float) -> str:
+    return f"{abs(value):.4f}"
 
 
 def _cell(value: object) -> str:

@@ -94,7 +94,8 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
         tracked.final = scalars(result.model_dump())
     lines.end(tracked.final)
     log_run("search", name, result.seconds, tracked.final)
-    return result.model_copy(update={"notes": session.notes(pairs) + _warnings(result)})
+    notes = session.notes(pairs) + _warnings(result) + result.notes
+    return result.model_copy(update={"notes": notes})
 
 
 def _described(study: Study) -> dict[str, Value]:

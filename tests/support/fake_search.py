@@ -131,6 +131,33 @@ def fake_predict(model: Any, bank: Any, samples: np.ndarray, setting: Setting) -
     return np.where((samples % 4 == 0)[:, None], np.roll(right, 1, 1), right)
 
 
+def fake_baseline(
+    name: str,
+    setting: Setting,
+    bank: Any,
+    units: list[Any],
+    groups: np.ndarray,
+    classes: int,
+    metric: str,
+) -> Any:
+    """Right for the rows for which `fake_predict` is, but for every tenth."""
+    from fuse.search.baselines import Baseline
+    from fuse.search.held_out import HeldOut
+
+    def predicted(rows: np.ndarray) -> np.ndarray:
+        found = fake_predict(None, bank, rows, setting)
+        return np.where((rows % 10 == 0)[:, None], np.full((1, classes), 1 / classes), found)
+
+    parts = {
+        key: HeldOut.of_units(rows, [predicted(of) for of in rows]).encode()
+        for key, rows in (
+            ("held_out", [unit.validation for unit in units]),
+            ("outer", [unit.judged for unit in units]),
+        )
+    }
+    return Baseline(name=name, units=[0.5] * len(units), tuned=[], seconds=0.1, **parts)
+
+
 class ThreadWorker(threading.Thread):
     """A worker inside this process: for what needs no process to be killed."""
 
@@ -161,6 +188,7 @@ def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[
         options.pop("fit", FakeFit(folder)),
         fake_predict,
         options.pop("start", start_process),
+        options.pop("baseline", fake_baseline),
     )
     data = TrainingData(FakeSource(), LABELS, GROUPS, ORIGIN)
     return search(study, data, trials, storage=storage, workers=workers, **options).model_dump(

@@ -34,11 +34,11 @@ def test_every_row_has_the_mean_over_seeds() -> None:
 
 def test_a_record_keeps_three_digits_and_no_zero() -> None:
     whole = some([1, 5, 6, 4000, 2**31])
-    back = HeldOut.decode(whole.encode())
+    back = HeldOut.decode(whole.encode(), "it")
     np.testing.assert_array_equal(back.rows, whole.rows)
     np.testing.assert_allclose(back.probabilities, whole.probabilities, rtol=1e-3, atol=1e-6)
     certain = HeldOut(np.array([3]), np.array([[1, 0, 0]], np.float32))
-    assert HeldOut.decode(certain.encode()).probabilities.min() > 0
+    assert HeldOut.decode(certain.encode(), "it").probabilities.min() > 0
 
 
 def test_of_many_rows_evenly_spread_ones_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def _packed(content: bytes) -> str:
         ({"rows": 2, "classes": 3, "data": "%%%"}, "cannot be unpacked"),
         ({"rows": 2, "classes": 3, "data": "AAAA"}, "cannot be unpacked"),
         ({"rows": 2, "classes": 3, "data": _packed(bytes(1 << 26))}, "2 rows of 3 classes"),
-        ({"rows": 1 << 16, "classes": 3, "data": ""}, "too many"),
+        ({"rows": 1 << 15, "classes": 3, "data": ""}, "too many"),
         ({"rows": 2, "classes": 3, "data": _packed(bytes(20))}, "no probabilities"),
         ({"rows": 1, "classes": 2, "data": _packed(bytes(4) + b"\0\x7e\0\x7e")}, "no probab"),
     ],
@@ -67,8 +67,8 @@ def _packed(content: bytes) -> str:
 def test_what_is_no_record_is_refused_in_bounded_memory(
     record: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(ValueError, match=reason):
-        HeldOut.decode(HeldOutRecord.model_validate(record))
+    with pytest.raises(ModelError, match=f"of trial 7 are damaged: .*{reason}"):
+        HeldOut.decode(HeldOutRecord.model_validate(record), "trial 7")
 
 
 def test_trials_of_other_rows_are_not_stacked() -> None:
