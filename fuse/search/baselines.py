@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from fuse.figures.metrics import selection_score
-from fuse.figures.record import Number, Record
+from fuse.figures.record import Number
 from fuse.figures.records import Metric
 from fuse.figures.study import BaselineScores, BesideBaseline
 from fuse.models.modality import modality_of
@@ -27,6 +27,7 @@ from fuse.training.classifier import gather
 from mmsa_cache.data.splits import grouped_folds
 from mmsa_cache.features.bank import FeatureBank
 
+from .baseline_record import TITLES, Baseline
 from .greedy import gains
 from .held_out import HeldOut, HeldOutRecord, stack
 from .worker import Judgement, Unit
@@ -43,26 +44,9 @@ WIDTHS = (0.25, 0.5, 1.0)
 """Its gamma, in units of 1 / features."""
 MOST_ROWS = {"logistic": 50_000, "svc": 6_000}
 """Rows above which a baseline would take longer than the trials, or too much memory."""
-TITLES = {"logistic": "logistic regression", "svc": "RBF support vectors"}
 _ROWS_AT_ONCE = 1024
 _TOLERANCE = 1e-3
 _MOST_STEPS = 300
-
-
-class Baseline(Record):
-    """A classical model on the rows and folds of a study's trials."""
-
-    name: str
-    """One of `TITLES`."""
-    units: list[Number]
-    """Score on each fold, as a trial's."""
-    tuned: list[dict[str, Number]]
-    """What was chosen inside each fold's training rows."""
-    seconds: Number
-    held_out: HeldOutRecord
-    """Of the development rows."""
-    outer: HeldOutRecord
-    """Of the outer rows: the mean over the folds' models."""
 
 
 @dataclass(frozen=True, slots=True)

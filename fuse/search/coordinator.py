@@ -12,7 +12,8 @@ import numpy as np
 from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 
-from .baselines import MOST_ROWS, TITLES, Baseline
+from .baseline_record import TITLES, Baseline
+from .baselines import MOST_ROWS
 from .dispatch import RETRY_SECONDS, dispatch
 from .held_out import HeldOut
 from .ledger import Ledger

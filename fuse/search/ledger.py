@@ -27,7 +27,7 @@ from fuse.setting import Setting
 from mmsa_cache.errors import MmsaError
 
 from .address import Address, address_of
-from .baselines import Baseline
+from .baseline_record import Baseline
 from .database import Database, made_by_mmsa
 from .held_out import HeldOut
 from .locks import patiently

@@ -21,7 +21,8 @@ from fuse.training import classifier, trainer
 from mmsa_cache.errors import DeviceError, MmsaError
 from mmsa_cache.store.identity import Origin
 
-from . import baselines
+from .baseline_record import Baseline
+from .baselines import fit as fit_baseline
 from .worker import Failure, Job, Report, Result, Source, Task, Unit, serve
 
 _STARTS = 3
@@ -78,7 +79,7 @@ class Workers:
     """Gives a model's class probabilities."""
     start: Callable[[Connection, str], BaseProcess] = start_process
     """Starts a worker."""
-    baseline: Callable[..., baselines.Baseline] = baselines.fit
+    baseline: Callable[..., Baseline] = fit_baseline
     """Fits a classical model."""
 
     def pool(self, data: TrainingData, units: Sequence[Unit], metric: Metric, most: int) -> Pool:

@@ -15,7 +15,7 @@ from mmsa_cache.store.fingerprint import differences
 from mmsa_cache.store.identity import Origin
 from mmsa_cache.validation import validated
 
-from .baselines import Baseline
+from .baseline_record import Baseline
 from .study import Study
 
 

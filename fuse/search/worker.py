@@ -25,10 +25,10 @@ from fuse.figures.records import EpochRecord, Metric
 from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.native.memory import release
 
+from .baseline_record import Baseline
+
 if TYPE_CHECKING:
     from fuse.setting import Setting
-
-    from .baselines import Baseline
 
 IntArray = NDArray[np.int64]
 
@@ -82,7 +82,7 @@ class Task:
     judge: bool = False
     """Whether predictions of the held-out and of the outer rows are wanted."""
     baseline: str = ""
-    """A name of `fuse.search.baselines.TITLES`: that is fitted on the vectors of the setting."""
+    """A name of `baseline_record.TITLES`: that is fitted on the vectors of the setting."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ def fake_baseline(
     metric: str,
 ) -> Any:
     """Right for the rows for which `fake_predict` is, but for every tenth."""
-    from fuse.search.baselines import Baseline
+    from fuse.search.baseline_record import Baseline
     from fuse.search.held_out import HeldOut
 
     def predicted(rows: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from fuse.search import baselines
-from fuse.search.baselines import Baseline, fit
+from fuse.search.baseline_record import TITLES, Baseline
+from fuse.search.baselines import fit
 from fuse.search.database import read_studies
 from fuse.search.held_out import HeldOut
 from fuse.search.ledger import Ledger
@@ -136,7 +137,7 @@ def run_here(database: Path, trials: int, **options: Any) -> dict[str, Any]:
 
 def test_a_search_shows_its_choice_beside_them_and_fits_them_once(tmp_path: Path) -> None:
     record = run_here(tmp_path / "s.db", 3)
-    assert [of["name"] for of in record["baselines"]] == list(baselines.TITLES.values())
+    assert [of["name"] for of in record["baselines"]] == list(TITLES.values())
     development, outer = outer_split("grouped", LABELS, GROUPS, 1)
     for name, rows in (("held_out", development), ("outer", outer)):
         beside = record["baselines"][0][name]["macro_f1"]
