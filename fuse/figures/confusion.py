@@ -1,7 +1,8 @@
 """Confusion matrices and the figures that follow from them.
 
-A confusion is ``(…, classes, classes)``: rows by true and predicted class. A class without rows or
-predictions counts as 0.
+A confusion is ``(…, classes, classes)``: rows by true and predicted class. A class without
+predictions has the precision 0. One without rows has no part in macro figures (as in scikit-learn's
+balanced accuracy): what was not tested is not wrong.
 """
 
 from __future__ import annotations
@@ -28,19 +29,24 @@ def confusion(labels: Codes, predicted: Codes, classes: int) -> Codes:
 
 def macro_f1(labels: Codes, predicted: Codes, classes: int) -> float:
     """Mean F1 of the classes (0–1); a hundredth of scikit-learn's time."""
-    return float(class_f1(confusion(labels, predicted, classes)).mean())
+    return float(figures(confusion(labels, predicted, classes))["macro_f1"])
 
 
 def figures(confusions: Numbers) -> dict[str, Floats]:
     """Accuracy, macro figures and weighted F1, (…, classes, classes) → (…)."""
     hits = _hits(confusions)
     f1, rows = class_f1(confusions), confusions.sum(axis=-1)
+    present = rows > 0
+
+    def macro(values: Floats) -> Floats:
+        return (values * present).sum(axis=-1) / present.sum(axis=-1)
+
     return {
-        "accuracy": hits.sum(axis=-1) / confusions.sum(axis=(-2, -1)),
-        "macro_f1": f1.mean(axis=-1),
+        "accuracy": hits.sum(axis=-1) / rows.sum(axis=-1),
+        "macro_f1": macro(f1),
         "weighted_f1": (f1 * rows).sum(axis=-1) / rows.sum(axis=-1),
-        "macro_precision": class_precision(confusions).mean(axis=-1),
-        "macro_recall": class_recall(confusions).mean(axis=-1),
+        "macro_precision": macro(class_precision(confusions)),
+        "macro_recall": macro(class_recall(confusions)),
     }
 
 

@@ -12,8 +12,8 @@ from .confusion import Codes, Floats, class_f1, confusion, figures
 from .metrics import log_likelihoods
 from .record import Interval
 from .records import ClassIntervals, Decision, ScoreIntervals
-from .reliability import BINS, place
-from .resampling import RESAMPLES, SEED, bootstrap, cells, resample
+from .reliability import BINS, null_errors, place
+from .resampling import RESAMPLES, SEED, bootstrap, cells, resample, where_present
 
 
 def intervals(
@@ -22,10 +22,11 @@ def intervals(
     names: Sequence[str],
     *,
     predicted: Codes | None = None,
+    groups: Codes | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> ScoreIntervals:
-    """Intervals by resampling rows; see `resampling.resample`.
+    """Intervals by resampling rows, or groups of them; see `resampling.resample`.
 
     A resample without rows of a class, or with no others, does not count for what it cannot say.
 
@@ -33,8 +34,8 @@ def intervals(
         labels: True class codes, (rows,).
         probabilities: Of each class, (rows, classes), rows summing to 1.
         names: Class names by code.
-        predicted: Predicted class codes, (rows,); default: the likeliest. Rounded probabilities may
-            have ties.
+        predicted: Predicted class codes, (rows,); default: the likeliest.
+        groups: Numbers of the groups that are drawn together, (rows,); default: each row alone.
         resamples: Number of resamples.
         seed: Seed of the generator.
     """
@@ -43,19 +44,22 @@ def intervals(
     likeliest = probabilities.argmax(1) if predicted is None else predicted
     confused = cells(labels, likeliest, classes)
     summed = _summed(labels, probabilities)
+    units = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
 
     def drawn(times: Floats) -> dict[str, Floats]:
+        times = times[:, units]  # of each row
         confusions = (times @ confused).reshape(-1, classes, classes)
         return {
             **figures(confusions),
-            "f1": class_f1(confusions),
+            "confusions": confusions,
             **_ranked(times, curves),
-            **{key: times @ values / rows for key, values in summed.items()},
+            **{key: ((times @ values).T / times.sum(1)).T for key, values in summed.items()},
         }
 
-    found = resample(drawn, rows, resamples=resamples, seed=seed)
+    found = resample(drawn, int(units.max()) + 1, resamples=resamples, seed=seed)
     found["calibration_error"] = np.abs(found["calibration_error"]).sum(1)
-    f1, precision = found.pop("f1"), found.pop("average_precision")
+    confusions, precision = found.pop("confusions"), found.pop("average_precision")
+    f1 = where_present(class_f1(confusions), confusions)
     per_class = {
         name: ClassIntervals(
             f1=Interval.of(f1[:, code]), average_precision=_interval(precision[:, code])
@@ -63,11 +67,19 @@ def intervals(
         for code, name in enumerate(names)
     }
     of_figures = {name: _interval(values) for name, values in found.items()}
-    return ScoreIntervals.model_validate({**of_figures, "per_class": per_class})
+    confidence = probabilities.max(1)
+    null = null_errors(confidence, units, resamples=resamples, seed=seed)
+    return ScoreIntervals.model_validate(
+        {**of_figures, "calibration_error_null": Interval.of(null), "per_class": per_class}
+    )
 
 
 def decisions(
-    labels: Codes, decided: Mapping[Decide, Codes], classes: int
+    labels: Codes,
+    decided: Mapping[Decide, Codes],
+    classes: int,
+    *,
+    groups: Codes | None = None,
 ) -> dict[Decide, Decision]:
     """What the decisions of each rule are worth.
 
@@ -75,11 +87,12 @@ def decisions(
         labels: True class codes, (rows,).
         decided: Class codes by each rule, (rows,).
         classes: Number of classes.
+        groups: See `intervals`.
     """
     found = {}
     for rule, codes in decided.items():
         values = figures(confusion(labels, codes, classes))
-        drawn, _ = bootstrap(labels, codes, classes)
+        drawn, _ = bootstrap(labels, codes, classes, groups=groups)
         found[rule] = Decision(
             accuracy=float(values["accuracy"]),
             macro_f1=float(values["macro_f1"]),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .calibration import Decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +18,13 @@ class Predictions:
     labels: NDArray[np.int64]
     """True class codes, (rows,)"""
     predicted: NDArray[np.int64]
-    """Class codes, (rows,)"""
+    """Class codes, (rows,), by the run's decision rule"""
     probabilities: NDArray[np.float64]
     """(rows, classes)"""
+    groups: NDArray[np.int64] | None = None
+    """Numbers of the duplicate groups, (rows,); None in older runs"""
+    decided: dict[Decide, NDArray[np.int64]] = field(default_factory=dict)
+    """Class codes by each decision rule, (rows,); empty in older runs, which had one"""
 
     @property
     def confidence(self) -> NDArray[np.float64]:
@@ -32,4 +38,6 @@ class Predictions:
             self.labels[chosen],
             self.predicted[chosen],
             self.probabilities[chosen],
+            None if self.groups is None else self.groups[chosen],
+            {rule: codes[chosen] for rule, codes in self.decided.items()},
         )

@@ -36,6 +36,6 @@ class Interval:
 
     @classmethod
     def of(cls, samples: NDArray[np.float64]) -> Interval:
-        """The central `LEVEL` of resampled figures, (resamples,)."""
-        low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        """The central `LEVEL` of resampled figures, (resamples,); NaN ones do not count."""
+        low, high = np.nanquantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return cls(float(low), float(high))

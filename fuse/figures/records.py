@@ -162,6 +162,9 @@ class ScoreIntervals(Record):
     neg_log_loss: Interval | None = None
     brier: Interval | None = None
     calibration_error: Interval | None = None
+    """Higher than the figure by its nature: fewer different rows fill the same bins."""
+    calibration_error_null: Interval | None = None
+    """Of a calibrated model, see `reliability.null_errors`; None in older runs."""
     per_class: dict[str, ClassIntervals]
     """By class name, in the order of the codes."""
 

@@ -52,6 +52,39 @@ def calibration(
     return found, error
 
 
+def null_errors(
+    confidence: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    *,
+    bins: int = BINS,
+    resamples: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Calibration errors that a perfectly calibrated model of these confidences would show.
+
+    The error of finitely many rows is never 0. Whether each prediction is right is drawn with its
+    confidence as the probability, the confidences stay (parametric bootstrap: Bröcker and Smith
+    2007, "Increasing the Reliability of Reliability Diagrams").
+
+    Args:
+        confidence: Probability given to the predicted class, 0–1, (rows,).
+        groups: Numbers of the groups from 0, (rows,), whose rows share their draw.
+        bins: Number of bins.
+        resamples: Number of draws.
+        seed: Seed of the generator.
+
+    Returns:
+        (resamples,), 0–1.
+    """
+    generator = np.random.default_rng(seed)
+    inside = np.eye(bins)[place(confidence, bins)]
+    errors = np.empty(resamples)
+    for number in range(resamples):
+        right = generator.random(int(groups.max()) + 1)[groups] < confidence
+        errors[number] = np.abs((right - confidence) @ inside).sum() / len(confidence)
+    return errors
+
+
 def place(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
     """Number of the bin that each confidence falls into, (rows,)."""
     return np.searchsorted(np.arange(1, bins) / bins, confidence, side="left").astype(np.int64)

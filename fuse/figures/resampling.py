@@ -60,6 +60,19 @@ def by_group(values: Floats, groups: NDArray[np.int64]) -> Floats:
     return sums
 
 
+def where_present(values: Floats, confusions: Floats) -> Floats:
+    """A figure of every class on resamples, NaN where the class was not drawn.
+
+    A class that no resample has keeps its values.
+
+    Args:
+        values: (…, resamples, classes)
+        confusions: (…, resamples, classes, classes)
+    """
+    present = confusions.sum(axis=-1) > 0
+    return np.where(present | ~present.any(axis=-2, keepdims=True), values, np.nan)
+
+
 def cells(labels: Codes, predicted: Codes, classes: int) -> Floats:
     """The cell of the confusion matrix that each row counts in, (rows, classes²), 0 or 1."""
     return np.eye(classes**2)[labels * classes + predicted]
@@ -70,15 +83,17 @@ def bootstrap(
     predicted: Codes,
     classes: int,
     *,
+    groups: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> tuple[dict[str, Interval], list[Interval]]:
-    """Percentile intervals by resampling rows.
+    """Percentile intervals by resampling rows, or groups of them.
 
     Args:
         labels: True class codes, (rows,).
         predicted: Predicted class codes, (rows,).
         classes: Number of classes.
+        groups: See `resampled_confusions`.
         resamples: Number of resamples.
         seed: Seed of the generator.
 
@@ -86,10 +101,12 @@ def bootstrap(
         The interval of each of `confusion.figures`, and the interval of every class's F1, by class
         code.
     """
-    drawn = resampled_confusions(labels, predicted[None], classes, resamples=resamples, seed=seed)
-    f1 = class_f1(drawn[0])
+    drawn = resampled_confusions(
+        labels, predicted[None], classes, groups=groups, resamples=resamples, seed=seed
+    )[0]
+    f1 = where_present(class_f1(drawn), drawn)
     return (
-        {name: Interval.of(values) for name, values in figures(drawn[0]).items()},
+        {name: Interval.of(values) for name, values in figures(drawn).items()},
         [Interval.of(f1[:, code]) for code in range(classes)],
     )
 

@@ -201,7 +201,7 @@ def judge(
         outer_uncalibrated=plain(rows, outer),
         inner=scored(inner_rows, inner),
         inner_uncalibrated=plain(inner_rows, inner),
-        decisions=decisions(labels[rows], outer.decided, len(names)),
+        decisions=decisions(labels[rows], outer.decided, len(names), groups=groups[rows]),
         calibration=calibration,
         parts=[
             PartScores(rows=len(of.part.judged), **found.model_dump())
@@ -214,7 +214,13 @@ def judge(
         outer_without_duplicates=None if twins.all() else scored(rows[~twins], outer.at(~twins)),
         members=list(members),
         spread=_spreads([member.outer for member in members if member.outer]),
-        intervals=intervals(labels[rows], outer.calibrated, names, predicted=outer.decided[decide]),
+        intervals=intervals(
+            labels[rows],
+            outer.calibrated,
+            names,
+            predicted=outer.decided[decide],
+            groups=groups[rows],
+        ),
         training_rows=len(judged[0].part.development),
     )
     return Judgement(rows, outer.calibrated, outer.decided, calibration, figures)

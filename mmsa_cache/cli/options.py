@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,12 @@ Workers = Annotated[
 ]
 Track = Annotated[
     list[str] | None, typer.Option(help="tensorboard, mlflow or wandb, beside JSON lines.")
+]
+Decide = Annotated[
+    Literal["accuracy", "macro_f1"] | None,
+    typer.Option(
+        help="Decision rule: the likeliest class, or with offsets for macro-F1; default: the run's."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from mmsa_cache.console import format_table, print_result, say
 from mmsa_cache.shown import on_a_line
+
+if TYPE_CHECKING:
+    from fuse.figures.calibration import Decide
+    from fuse.figures.record import Interval
+    from fuse.figures.records import Decision
 
 
 def say_notes(notes: Iterable[str]) -> None:
@@ -18,6 +24,31 @@ def show_table(records: Sequence[Mapping[str, object]], columns: list[str]) -> N
     """Prints some columns of records."""
     cells = [[_cell(record[column]) for column in columns] for record in records]
     print_result(format_table(columns, cells))
+
+
+def format_decisions(decisions: Mapping[Decide, Decision], rule: Decide) -> str:
+    """What the decisions of each rule are worth, as a table.
+
+    Args:
+        decisions: By rule.
+        rule: The one that is used.
+    """
+    rows = [
+        [
+            f"{name} (used)" if name == rule else name,
+            f"{of.accuracy:.4f}",
+            _span(of.intervals.get("accuracy")),
+            f"{of.macro_f1:.4f}",
+            _span(of.intervals.get("macro_f1")),
+        ]
+        for name, of in decisions.items()
+    ]
+    interval = "95% interval"
+    return format_table(["decided for", "accuracy", interval, "macro-F1", interval], rows)
+
+
+def _span(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{interval.low:.4f} … {interval.high:.4f}"
 
 
 def _cell(value: object) -> str:

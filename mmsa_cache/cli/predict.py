@@ -11,7 +11,7 @@ from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.results import claim, write_result
 from mmsa_cache.shown import in_cell
 
-from .options import PLACES, Force
+from .options import PLACES, Decide, Force
 from .verb import Call, verb
 
 
@@ -23,6 +23,7 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="File for the guid,tag rows.")] = None,
     text: Annotated[str | None, typer.Option(help="Text of one post.")] = None,
     image: Annotated[Path | None, typer.Option(help="Picture of one post.")] = None,
+    decide: Decide = None,
     force: Force = False,
 ) -> None:
     """Predict a split, or one post: text, picture or both."""
@@ -30,7 +31,7 @@ def predict(
     from mmsa_cache.compose.predict import predict as predict_rows
 
     claim(out, force=force)
-    found = predict_rows(PredictRequest(run, split, text, image, call.given()))
+    found = predict_rows(PredictRequest(run, split, text, image, call.given(), decide))
     if out is not None:
         write_result(out, found.as_csv())
         say(f"{len(found.rows)} rows written to {out}.")
@@ -44,6 +45,6 @@ def predict(
         shown = ", ".join(
             f"{name} {p:.3f}" for name, p in zip(found.classes, probabilities, strict=True)
         )
-        print_result(f"{found.tag(probabilities)} ({shown})")
+        print_result(f"{found.tags[0]} ({shown})")
     elif out is None:
         print_data(found.as_csv())

@@ -9,8 +9,8 @@ import typer
 
 from mmsa_cache.console import format_table, print_result, say
 
-from .options import ENCODERS, Track, Workers
-from .output import say_notes, show_table
+from .options import ENCODERS, Decide, Track, Workers
+from .output import format_decisions, say_notes, show_table
 from .verb import Call, verb
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def train(
     summary: Annotated[
         bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
     ] = False,
+    decide: Decide = None,
     track: Track = None,
 ) -> None:
     """Train a setting, or an ensemble of a study's trials, and write a run directory."""
@@ -104,6 +105,7 @@ def train(
         nested=nested,
         trials=trials,
         workers=workers,
+        decide=decide or "accuracy",
         track=track or [],
     )
     session = Session(call.settings())
@@ -118,6 +120,7 @@ def train(
     if call.printed(run.as_json()):
         return
     print_result(format_table(*_figures_table(run.figures)))
+    print_result(f"\n{format_decisions(run.figures.decisions, request.decide)}")
     say_notes(run.notes)
     say(f"Report: {run.directory}/report.html")
 

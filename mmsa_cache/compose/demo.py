@@ -215,11 +215,11 @@ def run(folder: Path, pairs: int, trials: int) -> Demonstration:
             ShownPost(
                 guid,
                 read_plain(Path(f"posts/pairs/{guid}.txt"), _MOST_BYTES).decode().strip(),
-                predicted.tag(probabilities),
+                tag,
                 max(probabilities),
                 LABELS[truth[guid]],
             )
-            for guid, probabilities in predicted.rows[:3]
+            for (guid, probabilities), tag in zip(predicted.rows[:3], predicted.tags, strict=False)
         ]
     codes = list(truth.values())
     majority = max(codes.count(code) for code in set(codes)) / len(codes)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.figures.intervals import intervals
+from fuse.figures.calibration import DECIDE, Decide
+from fuse.figures.intervals import decisions, intervals
 from fuse.figures.metrics import probability_score
-from fuse.figures.records import ScoreIntervals, Scores
+from fuse.figures.records import Decision, ScoreIntervals, Scores
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data import aside
@@ -33,12 +34,16 @@ class Evaluation:
     """Figures of a run on the rows of a label file."""
 
     run: str
+    rule: Decide
+    """Decision rule of the scores."""
     rows_seen_in_training: int
     """Figures from such rows mean little."""
     rows_with_duplicate_in_training: int
     """Rows that were not seen, but show the same post as one that was."""
     notes: list[str]
     scores: Scores
+    decisions: dict[Decide, Decision]
+    """By each decision rule."""
     intervals: ScoreIntervals
     without_duplicates: Scores | None
     """Of the other rows; None where there are none."""
@@ -48,22 +53,27 @@ class Evaluation:
         without = self.without_duplicates
         return {
             "run": self.run,
+            "decide": self.rule,
             "rows_seen_in_training": self.rows_seen_in_training,
             "rows_with_duplicate_in_training": self.rows_with_duplicate_in_training,
             "notes": self.notes,
             **self.scores.as_json(),
+            "decisions": {rule: of.as_json() for rule, of in self.decisions.items()},
             "intervals": self.intervals.as_json(),
             "without_duplicates": None if without is None else without.as_json(),
         }
 
 
-def evaluate(name: str, labels: Path, given: Given = AS_IN_THE_RUN) -> Evaluation:
+def evaluate(
+    name: str, labels: Path, given: Given = AS_IN_THE_RUN, decide: Decide | None = None
+) -> Evaluation:
     """Scores a run's predictions on the rows of a label file.
 
     Args:
         name: Name or folder of a run.
         labels: A label file.
         given: What is said in the place of the run's settings.
+        decide: Decision rule; default: the run's.
 
     Raises:
         ModelError: The run cannot be loaded.
@@ -72,26 +82,37 @@ def evaluate(name: str, labels: Path, given: Given = AS_IN_THE_RUN) -> Evaluatio
     run = RunFolder.find(name)
     classes = run.record.classes
     rows = _labelled(labels, classes)
-    model = load_model(name, **asdict(given))
+    model = load_model(name, **asdict(given), decide=decide)
     posts, found = _predicted(model, {row.guid for row in rows})
     rows = _judged(rows, found, labels, model.session.settings)
     truth = np.array([row.label for row in rows], np.int64)
     probabilities = np.array([found[row.guid] for row in rows])
     every = posts["train"] | posts["test"]
-    seen, known = _relation(run, posts["train"], [every[row.guid] for row in rows])
+    seen, known, groups = _relation(run, posts["train"], [every[row.guid] for row in rows])
     twins = int((known & ~seen).sum())
     if seen.any():
         say(f"Note: {seen.sum()} of these {len(rows)} rows took part in training.")
     if twins:
         say(f"Note: {twins} of these {len(rows)} rows have a duplicate that took part in training.")
+    calibration = model.ensemble.calibration
+    decided = {rule: calibration.decide(probabilities, rule) for rule in DECIDE}
+    predicted = decided[model.rule]
+
+    def scored(rows: NDArray[np.bool_]) -> Scores:
+        return probability_score(
+            truth[rows], probabilities[rows], classes, predicted=predicted[rows]
+        )
+
     return Evaluation(
         name,
+        model.rule,
         int(seen.sum()),
         twins,
         model.notes,
-        probability_score(truth, probabilities, classes),
-        intervals(truth, probabilities, classes),
-        None if known.all() else probability_score(truth[~known], probabilities[~known], classes),
+        scored(np.ones_like(known)),
+        decisions(truth, decided, len(classes), groups=groups),
+        intervals(truth, probabilities, classes, predicted=predicted, groups=groups),
+        None if known.all() else scored(~known),
     )
 
 
@@ -143,8 +164,8 @@ def _judged(
 
 def _relation(
     run: RunFolder, train: dict[str, Sample], rows: Sequence[Sample]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether a run has learned from each row, and whether it has from one that shows its post.
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+    """Whether a run has learned from each row, or from one that shows its post.
 
     Args:
         run: The run.
@@ -152,7 +173,7 @@ def _relation(
         rows: The rows.
 
     Returns:
-        Two boolean arrays, (rows,).
+        Two boolean arrays, and the numbers of the duplicate groups, (rows,).
     """
     judged = set(run.predictions.guids)
     training = list(train.values())
@@ -166,4 +187,4 @@ def _relation(
     )
     place = {sample.guid: row for row, sample in enumerate(every)}
     of = np.array([place[sample.guid] for sample in rows], np.int64)
-    return learned[of], np.isin(groups[of], groups[learned])
+    return learned[of], np.isin(groups[of], groups[learned]), groups[of]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fuse.figures.calibration import Decide
 from mmsa_cache.console import say
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.shown import csv_text
@@ -24,6 +25,8 @@ class PredictRequest:
     text: str | None = None
     image: Path | None = None
     given: Given = AS_IN_THE_RUN
+    decide: Decide | None = None
+    """Decision rule; default: the run's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +36,23 @@ class PredictedRows:
     classes: list[str]
     rows: list[tuple[str, list[float]]]
     """Guid, probabilities in the order of the classes."""
-
-    def tag(self, probabilities: list[float]) -> str:
-        """The likeliest class."""
-        return self.classes[probabilities.index(max(probabilities))]
+    tags: list[str]
+    """The class that is decided for, of each row."""
 
     def as_json(self) -> list[dict[str, Any]]:
         """Of each row ``guid``, ``tag`` and ``probabilities`` by class."""
         return [
             {
                 "guid": guid,
-                "tag": self.tag(probabilities),
+                "tag": tag,
                 "probabilities": dict(zip(self.classes, probabilities, strict=True)),
             }
-            for guid, probabilities in self.rows
+            for (guid, probabilities), tag in zip(self.rows, self.tags, strict=True)
         ]
 
     def as_csv(self) -> str:
         """``guid,tag`` lines, as the label files have them; see `mmsa_cache.shown.csv_text`."""
-        rows = ((guid, self.tag(probabilities)) for guid, probabilities in self.rows)
+        rows = ((guid, tag) for (guid, _), tag in zip(self.rows, self.tags, strict=True))
         return csv_text([("guid", "tag"), *rows])
 
 
@@ -68,9 +69,11 @@ def predict(request: PredictRequest) -> PredictedRows:
         raise SettingsError(
             "Give either a split or one post to predict.", "--split test, or --text … --image …."
         )
-    model = load_model(request.run, **asdict(request.given))
+    model = load_model(request.run, **asdict(request.given), decide=request.decide)
     if request.split is not None:
-        return PredictedRows(model.classes, model.predict_split(request.split))
-    if (text is None or image is None) and not model.knows_halves:
-        say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
-    return PredictedRows(model.classes, [("pair", model.predict_pair(text, image))])
+        rows = model.predict_split(request.split)
+    else:
+        if (text is None or image is None) and not model.knows_halves:
+            say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
+        rows = [("pair", model.predict_pair(text, image))]
+    return PredictedRows(model.classes, rows, model.decide([p for _, p in rows]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
 
+from fuse.figures.calibration import Decide
 from fuse.setting import Setting, restore
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
@@ -38,6 +40,7 @@ def load_model(
     cache: str | Path | None = None,
     allow_outside: bool = False,
     online: bool = False,
+    decide: Decide | None = None,
 ) -> Predictor:
     """Loads a trained model: ``load_model("runs/NAME").predict("what a day", "picture.jpg")``.
 
@@ -50,6 +53,7 @@ def load_model(
             lie in the working folder or in the run's own, or be those of ``mmsa.toml``.
         online: Whether encoders that are not on this machine may be fetched by the hub names that
             the run has for them; else no socket is opened.
+        decide: Decision rule of `Predictor.decide`; default: the run's.
 
     Raises:
         ModelError: There is no such model, or its files are not those of one.
@@ -77,7 +81,7 @@ def load_model(
     except (OSError, SafetensorError) as error:
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     session = Session(settings, trained_on=record.encoders, reach=reach, online=online)
-    return Predictor(ensemble, record, session)
+    return Predictor(ensemble, record, session, decide)
 
 
 def settings_of(folder: RunFolder, reach: Reach, given: Given) -> Settings:
@@ -144,12 +148,20 @@ class Predictor:
         ensemble: The trained members and their calibration.
         record: How the model was made.
         session: Of the settings that the features were made under, with paths and device of now.
+        decide: Decision rule; default: the run's.
     """
 
-    def __init__(self, ensemble: Ensemble, record: RunRecord, session: Session) -> None:
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        record: RunRecord,
+        session: Session,
+        decide: Decide | None = None,
+    ) -> None:
         self.ensemble = ensemble
         self.record = record
         self.session = session
+        self.rule = decide or record.decide
         for member in ensemble.members:
             member.to(self.session.device)
 
@@ -214,6 +226,15 @@ class Predictor:
         """(guid, class probabilities) of every post of a feature bank."""
         probabilities = self.ensemble.predict(bank.to(self.session.device), np.arange(len(bank)))
         return list(zip(bank.guids, probabilities.tolist(), strict=True))
+
+    def decide(self, probabilities: Sequence[Sequence[float]]) -> list[str]:
+        """The classes that are decided for.
+
+        Args:
+            probabilities: Of each post, in the order of `classes`.
+        """
+        codes = self.ensemble.calibration.decide(np.array(probabilities), self.rule)
+        return [self.classes[code] for code in codes.tolist()]
 
     @property
     def knows_halves(self) -> bool:

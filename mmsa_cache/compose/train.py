@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import save
 
 from fuse.figures.calibration import Decide
@@ -222,8 +221,10 @@ def _write(
         Predictions(
             [bank.guids[row] for row in final.outer.tolist()],
             bank.labels.cpu().numpy()[final.outer],
-            final.probabilities.argmax(1).astype(np.int64),
+            final.predicted[record.decide],
             final.probabilities,
+            session.groups[final.outer],
+            final.predicted,
         ),
     )
     page = compose_page(run, name, session, final.ensemble, bank, latest_rival(run))

@@ -9,30 +9,41 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fuse.figures.calibration import DECIDE
 from fuse.figures.predictions import Predictions
 from mmsa_cache.shown import csv_text, from_cell
 
+_RULES = [f"by_{rule}" for rule in DECIDE]
 
-def _header(classes: Sequence[str]) -> list[str]:
-    return ["guid", "tag", "predicted", *(f"p_{name}" for name in classes)]
+
+def _header(classes: Sequence[str], is_older: bool = False) -> list[str]:
+    own = [] if is_older else [*_RULES, "group"]
+    return ["guid", "tag", "predicted", *own, *(f"p_{name}" for name in classes)]
 
 
 def format_predictions(predictions: Predictions, classes: Sequence[str]) -> str:
-    """A line a row; probabilities are rounded to six decimals."""
-    rows: list[list[str]] = [_header(classes)]
-    for guid, label, predicted, row in zip(
-        predictions.guids,
-        predictions.labels.tolist(),
-        predictions.predicted.tolist(),
-        predictions.probabilities.tolist(),
-        strict=True,
+    """A line a row; probabilities have all their digits.
+
+    ``predicted`` is the class that the run decides for, ``by_RULE`` that of each decision rule.
+    Rows of one ``group`` show the same post.
+    """
+    codes = [predictions.labels, predictions.predicted]
+    numbers = []
+    if predictions.groups is not None:
+        codes += [predictions.decided[rule] for rule in DECIDE]
+        numbers = [predictions.groups]
+    rows = [_header(classes, is_older=not numbers)]
+    for place, (guid, probabilities) in enumerate(
+        zip(predictions.guids, predictions.probabilities.tolist(), strict=True)
     ):
-        rows.append([guid, classes[label], classes[predicted], *(f"{p:.6f}" for p in row)])
+        names = [classes[of[place]] for of in codes]
+        groups = [str(of[place]) for of in numbers]
+        rows.append([guid, *names, *groups, *map(repr, probabilities)])
     return csv_text(rows)
 
 
 def parse_predictions(text: str, classes: Sequence[str]) -> Predictions:
-    """Reads the content of the file.
+    """Reads the content of the file; older ones have neither ``by_RULE`` nor ``group``.
 
     Args:
         text: The content.
@@ -41,22 +52,24 @@ def parse_predictions(text: str, classes: Sequence[str]) -> Predictions:
     Raises:
         ValueError: It is malformed, or has a guid twice.
     """
-    header = _header(classes)
     code = {name: number for number, name in enumerate(classes)}
-    guids, labels, predicted, probabilities = [], [], [], []
+    guids, codes, groups, probabilities = [], [], [], []
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
+        header = _header(classes)
         first = next(reader, [])
-        if first != header:
+        is_older = first == _header(classes, is_older=True)
+        if first != header and not is_older:
             raise ValueError(f"expected the header {','.join(header)}, received {','.join(first)}")
+        named = 3 if is_older else 3 + len(DECIDE)
         for cells in reader:
             row = [*map(from_cell, cells)]
-            if len(row) != len(header) or row[1] not in code or row[2] not in code:
-                raise ValueError(f"line {reader.line_num} is no row of {','.join(header)}")
+            if len(row) != len(first) or not {*row[1:named]} <= code.keys():
+                raise ValueError(f"line {reader.line_num} is no row of {','.join(first)}")
             guids.append(row[0])
-            labels.append(code[row[1]])
-            predicted.append(code[row[2]])
-            probabilities.append([float(p) for p in row[3:]])
+            codes.append([code[name] for name in row[1:named]])
+            groups.append(0 if is_older else int(row[named]))
+            probabilities.append([float(p) for p in row[-len(classes) :]])
             if not all(0 <= p <= 1 for p in probabilities[-1]):
                 raise ValueError(f"line {reader.line_num}: a probability is not within 0 and 1")
     except csv.Error as error:
@@ -66,9 +79,12 @@ def parse_predictions(text: str, classes: Sequence[str]) -> Predictions:
     if len(set(guids)) < len(guids):
         twice = next(guid for guid, rows in Counter(guids).items() if rows > 1)
         raise ValueError(f"the guid {twice!r} is there twice")
+    labels, predicted, *decided = np.array(codes, np.int64).T
     return Predictions(
         guids,
-        np.array(labels, np.int64),
-        np.array(predicted, np.int64),
+        labels,
+        predicted,
         np.array(probabilities, np.float64),
+        None if is_older else np.array(groups, np.int64),
+        {} if is_older else dict(zip(DECIDE, decided, strict=True)),
     )

@@ -243,12 +243,13 @@ def test_a_cell_is_no_formula_and_comes_back() -> None:
 
 def test_predictions_hold_no_formula() -> None:
     rows = [(guid, [1.0, 0.0]) for guid in [*FORMULAS, "1", "-5"]]
-    written = PredictedRows(["positive", "=bad"], rows).as_csv()
+    written = PredictedRows(["positive", "=bad"], rows, ["positive"] * len(rows)).as_csv()
     assert "\n1,positive\n-5,positive\n" in written
     read = list(csv.reader(io.StringIO(written)))
     assert read[0] == ["guid", "tag"]
     assert [row[0] for row in read[1:]] == [f"'{text}" for text in FORMULAS] + ["1", "-5"]
-    ordinary = PredictedRows(["a", "b"], [("7", [0.0, 1.0]), ('x"y', [1.0, 0.0])]).as_csv()
+    rows = [("7", [0.0, 1.0]), ('x"y', [1.0, 0.0])]
+    ordinary = PredictedRows(["a", "b"], rows, ["b", "a"]).as_csv()
     assert ordinary == 'guid,tag\n7,b\n"x""y",a\n'
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from fuse.figures.confusion import figures
+from fuse.figures.confusion import figures, macro_f1
 from fuse.figures.metrics import score
 from fuse.figures.resampling import bootstrap, resampled_confusions
 from tests.support.made_up_run import CLASSES, ROWS, outcome
@@ -44,12 +44,34 @@ def test_intervals_contain_the_point_estimates() -> None:
         assert interval.low < figures.per_class[name].f1 < interval.high
 
 
-def test_bootstrap_counts_an_absent_class_as_zero_like_the_score() -> None:
+def test_an_absent_class_has_no_part_in_macro_figures_of_resamples_like_the_score() -> None:
     labels, predicted = np.array([0, 0, 0, 0]), np.array([0, 0, 0, 0])
     intervals, per_class = bootstrap(labels, predicted, 3)
-    expected = f1_score(labels, predicted, labels=[0, 1, 2], average="macro", zero_division=0)
-    assert intervals["macro_f1"].low == intervals["macro_f1"].high == pytest.approx(expected)
+    assert intervals["macro_f1"].low == intervals["macro_f1"].high == 1
+    assert score(labels, predicted, CLASSES).macro_f1 == macro_f1(labels, predicted, 3) == 1
     assert per_class[2].high == 0
+    # One row of the third class: the resamples without it are not worse for that.
+    labels, predicted = np.array([0] * 5 + [1] * 5 + [2]), np.array([0] * 5 + [1] * 5 + [2])
+    intervals, per_class = bootstrap(labels, predicted, 3)
+    assert intervals["macro_f1"].low == intervals["macro_recall"].low == per_class[2].low == 1
+    # Scikit-learn, told the classes that were drawn.
+    generator = np.random.default_rng(3)
+    labels, predicted = generator.integers(0, 3, 9), generator.integers(0, 3, 9)
+    labels[labels == 2] = np.where(np.arange((labels == 2).sum()) == 0, 2, 0)
+    draws, expected = np.random.default_rng(0), []
+    for _ in range(60):
+        rows = draws.integers(0, 9, 9)
+        expected.append(
+            f1_score(
+                labels[rows],
+                predicted[rows],
+                labels=np.unique(labels[rows]),
+                average="macro",
+                zero_division=0,
+            )
+        )
+    found = bootstrap(labels, predicted, 3, resamples=60, seed=0)[0]["macro_f1"]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])))
 
 
 def test_runs_are_resampled_together() -> None:
