@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict
 LEVEL = 0.95
 """Share of the resamples that an interval spans."""
 
+Metric = Literal["macro_f1", "accuracy", "neg_log_loss"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+"""Metrics that stop training and choose models; higher is better."""
 Whole = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]
 Number = Annotated[float, Strict(), AllowInfNan(False)]

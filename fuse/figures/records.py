@@ -5,17 +5,15 @@ A record of an older version may lack optional fields and have others, which are
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from .calibration import Calibration, Decide
+from .record import METRICS as METRICS  # where others find them
 from .record import Count, Interval, Number, Record, Whole
+from .record import Metric as Metric
 from .study import PickedEnsemble
-
-Metric = Literal["macro_f1", "accuracy", "neg_log_loss"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-"""Metrics that stop training and choose models; higher is better."""
 
 
 class ClassScores(Record):
