@@ -90,10 +90,10 @@ class BaselineScores(Record):
     """A classical model beside a study's choice, see `fuse.search.baselines`."""
 
     name: str
-    held_out: dict[Metric, BesideBaseline]
+    held_out: dict[str, BesideBaseline]
     """On the development rows, by models that did not learn from them. The choice was chosen there:
     of many trials the best looks better than it is."""
-    outer: dict[Metric, BesideBaseline]
+    outer: dict[str, BesideBaseline]
     """On the outer rows, by the averages of the folds' models."""
 
 

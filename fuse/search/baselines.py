@@ -243,7 +243,7 @@ def beside(
     inside = HeldOut.of_units([u.validation for u in units], [of.held_out for of in judgements])
     outside = HeldOut.of_units([u.judged for u in units], [of.outer for of in judgements])
 
-    def compared(choice: HeldOut, record: HeldOutRecord, name: str) -> dict[Metric, BesideBaseline]:
+    def compared(choice: HeldOut, record: HeldOutRecord, name: str) -> dict[str, BesideBaseline]:
         _, (other, own) = stack([HeldOut.decode(record, name), choice], len(labels))
         found = gains(other, own, labels[choice.rows], groups[choice.rows])
         return {
