@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import swa_utils
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fuse.figures.metrics import selection_score
 from fuse.figures.records import EpochRecord, MetricScores
@@ -25,6 +25,7 @@ from mmsa_cache.features.batch import Batch
 
 from .classifier import gather, input_dims, make_model, predict, read_by
 from .programs import Member
+from .rates import BETAS, make_optimiser, rates_of
 from .task import Checkpoint, Fit, Progress, State, Task, TrainingError
 
 _GATHERED = 64
@@ -55,7 +56,8 @@ class Runner:
         self.items = bank.items(task.train, variants=setting.variants)
         self.steps = math.ceil(len(self.items) / setting.batch_size)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
+            # Not `torch.manual_seed`, which seeds the caller's generators of other devices as well.
+            torch.default_generator.manual_seed(task.seed)
             model = make_model(setting, input_dims(bank, setting), len(names), len(task.train))
             chosen = torch.randperm(len(task.train))[: setting.landmarks]
         model.to(device)
@@ -65,19 +67,17 @@ class Runner:
             originals = bank.items(task.train[chosen.numpy()], variants=False)
             model.fit_landmarks(gather(bank, originals, setting).vectors)
         self.member = Member(model, _loss(setting, bank, self.items, len(names))).to(device)
-        parameters = list(self.member.parameters())
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[setting.optimiser]
-        self.optimiser = kind(
-            parameters, lr=setting.learning_rate, weight_decay=setting.weight_decay, fused=True
-        )
+        self.optimiser = make_optimiser(setting, self.member.parameters())
         self.average: swa_utils.AveragedModel | None = None
         if setting.ema:
             self.average = swa_utils.AveragedModel(
                 model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(setting.ema), use_buffers=True
             )
-        self.schedule: LRScheduler | None = None
-        if not task.learning_rates:
-            self.schedule = _schedule(setting, self.optimiser, self.steps * setting.epochs)
+        scheduled = not task.learning_rates
+        self._rates = rates_of(setting, self.steps * setting.epochs) if scheduled else None
+        self._plateau: ReduceLROnPlateau | None = None
+        if scheduled and setting.schedule == "plateau":
+            self._plateau = ReduceLROnPlateau(self.optimiser, mode="max", factor=0.2, patience=1)
         self.progress = Progress()
         saved = checkpoint.load(place)
         if saved is not None:
@@ -87,14 +87,12 @@ class Runner:
     def epochs_done(self) -> int:
         return len(self.progress.history)
 
-    def epoch(self, number: int) -> tuple[Iterator[list[Batch]], NoiseStream]:
-        """The batches of an epoch, every one full and in parts, and what draws its noise.
+    def rows(self, number: int) -> Tensor:
+        """The items of every step of an epoch, (steps, batch, 3) on the CPU; the first epoch is 0.
 
         The last batch is filled up with rows drawn anew: batch normalisation never sees a rest of
         one row, and stacked members see equal shapes.
         """
-        for group in self.optimiser.param_groups if self.task.learning_rates else ():
-            group["lr"] = self.task.learning_rates[number]
         order = torch.Generator().manual_seed(_derive(self.task.seed, number, 0))
         items = self.items
         if self.setting.pairing == "free":
@@ -103,14 +101,27 @@ class Runner:
         places = [torch.randperm(len(items), generator=order)]
         while sum(map(len, places)) < wanted:
             places.append(torch.randperm(len(items), generator=order))
-        rows = items[torch.cat(places)[:wanted]].to(self.bank.labels.device)
-        return self._batches(rows), NoiseStream(
-            _derive(self.task.seed, number, 1), self.bank.labels.device
-        )
+        return items[torch.cat(places)[:wanted]].unflatten(0, (self.steps, -1))
 
-    def _batches(self, rows: Tensor) -> Iterator[list[Batch]]:
-        """Batches of rows in their order, each in parts."""
+    def noise(self, number: int) -> NoiseStream:
+        """What draws the noise of an epoch."""
+        return NoiseStream(_derive(self.task.seed, number, 1), self.bank.labels.device)
+
+    def rates(self, number: int) -> list[tuple[float, float]]:
+        """Learning rate and first momentum of every step of an epoch."""
+        for group in self.optimiser.param_groups if self.task.learning_rates else ():
+            group["lr"] = self.task.learning_rates[number]
+        return [self._rates_at(number * self.steps + step) for step in range(self.steps)]
+
+    def _rates_at(self, step: int) -> tuple[float, float]:
+        if self._rates is None:
+            return self.optimiser.param_groups[0]["lr"], BETAS[0]
+        return self._rates(step)
+
+    def batches(self, rows: Tensor) -> Iterator[list[Batch]]:
+        """The batches of `rows`, every one in parts."""
         size = self.setting.batch_size
+        rows = rows.flatten(0, 1).to(self.bank.labels.device)
         if self.setting.level == "pooled":
             for many in rows.split(_GATHERED * size):
                 for batch in gather(self.bank, many, self.setting).split(size):
@@ -123,15 +134,22 @@ class Runner:
             else:
                 yield [gather(self.bank, chosen, self.setting, self._text_length)]
 
-    def step(self) -> None:
+    def step(self, rate: float, momentum: float) -> None:
         """Moves the weights along the gradients that a program left."""
         if self.setting.clip:
             torch.nn.utils.clip_grad_norm_(self.member.parameters(), self.setting.clip)
+        (group,) = self.optimiser.param_groups
+        group["lr"], group["betas"] = rate, (momentum, BETAS[1])
         self.optimiser.step()
         if self.average is not None:
             self.average.update_parameters(self.member.model)
-        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step()
+
+    def count_steps(self, done: int) -> None:
+        """Notes how many steps the weights have moved, where not `step` moved them."""
+        for state in self.optimiser.state.values():
+            state["step"] = torch.tensor(float(done))
+        if self.average is not None:
+            self.average.n_averaged.fill_(done)
 
     def finish_epoch(self, loss: float) -> EpochRecord:
         """Scores the validation rows, keeps what is best, and decides whether to go on.
@@ -149,19 +167,20 @@ class Runner:
             member=self.place + 1,
             epoch=epoch,
             loss=loss,
-            learning_rate=self.optimiser.param_groups[0]["lr"],
+            learning_rate=self._rates_at(epoch * self.steps)[0],
             **({} if scores is None else scores.model_dump()),
         )
         progress.history.append(record)
-        if isinstance(self.schedule, ReduceLROnPlateau) and len(self.task.validation):
-            self.schedule.step(record.value(setting.metric))
+        if self._plateau is not None and len(self.task.validation):
+            self._plateau.step(record.value(setting.metric))
         if setting.keep == "last":
             progress.best = epoch - 1
         elif progress.best < 0 or record.value(setting.metric) > progress.history[
             progress.best
         ].value(setting.metric):
             progress.best = epoch - 1
-            progress.best_state = copy.deepcopy(model.state_dict())
+            # Not by `deepcopy`, which copies the whole stack that a tensor is a part of.
+            progress.best_state = {n: value.clone() for n, value in model.state_dict().items()}
         waited = epoch - 1 - progress.best
         progress.stopped = epoch == setting.epochs or (
             setting.keep == "best" and waited >= setting.patience
@@ -198,7 +217,7 @@ class Runner:
         return {
             "member": self.member.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "schedule": None if self._plateau is None else self._plateau.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "history": [record.as_json() for record in self.progress.history],
             "best": self.progress.best,
@@ -209,8 +228,8 @@ class Runner:
     def _restore(self, saved: State) -> None:
         self.member.load_state_dict(saved["member"])
         self.optimiser.load_state_dict(saved["optimiser"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(saved["schedule"])
+        if self._plateau is not None:
+            self._plateau.load_state_dict(saved["schedule"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
         history = [EpochRecord.model_validate(record) for record in saved["history"]]
@@ -242,21 +261,3 @@ def _loss(setting: Setting, bank: FeatureBank, items: Tensor, classes: int) -> L
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
-
-
-def _schedule(setting: Setting, optimiser: torch.optim.Optimizer, steps: int) -> LRScheduler | None:
-    if setting.schedule == "plateau":
-        return ReduceLROnPlateau(optimiser, mode="max", factor=0.2, patience=1)
-    if setting.schedule == "onecycle":
-        return OneCycleLR(optimiser, max_lr=setting.learning_rate, total_steps=steps + 1)
-    if setting.schedule == "cosine":
-        rise = max(1, round(setting.warmup * steps))
-        return LambdaLR(
-            optimiser,
-            lambda step: (
-                (step + 1) / rise
-                if step < rise
-                else 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-            ),
-        )
-    return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fuse.figures.records import EpochRecord
 from fuse.setting import Setting
@@ -14,8 +15,10 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 
 from .classifier import products
-from .programs import Alone, Program, Stacked
+from .memory import fitting, is_out_of_memory, no_memory
+from .programs import Alone
 from .runner import Runner
+from .stack import Stack
 from .task import Checkpoint, Fit, Task
 
 
@@ -92,50 +95,96 @@ def fit_group(
     Raises:
         SettingsError: The setting makes no model or no loss.
         TrainingError: The loss is not finite.
+        DeviceError: There is not enough memory.
     """
-    stacked = bank.labels.device.type == "cuda" if stacked is None else stacked
+    device = bank.labels.device
+    stacked = device.type == "cuda" if stacked is None else stacked
     whole_length = stacked if whole_length is None else whole_length
-    with checkpoint.going_on():
-        runners = [
-            Runner(setting, bank, task, names, whole_length, place, checkpoint)
-            for place, task in enumerate(tasks, start=first)
-        ]
+
+    def begun(place: int) -> Runner:
+        task = tasks[place - first]
+        return Runner(setting, bank, task, names, whole_length, place, checkpoint)
+
+    with checkpoint.going_on(), products(setting):
+        runners = {place: begun(place) for place in range(first, first + len(tasks))}
         # Members of a stack are equally large, take equally many steps an epoch, begin together.
-        stacks: dict[tuple[int, ...], list[Runner]] = {}
-        for runner in runners:
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for place, runner in runners.items():
             if not runner.progress.stopped:
-                size = sum(value.numel() for value in runner.member.state_dict().values())
-                key = (runner.steps, runner.epochs_done, size) if stacked else (runner.place,)
-                stacks.setdefault(key, []).append(runner)
-        with products(setting):
-            for part in stacks.values():
-                members = [runner.member for runner in part]
-                _train(part, Stacked(members) if stacked else Alone(members[0]), on_epoch)
-        return [runner.result() for runner in runners]
+                size = sum(value.nbytes for value in runner.member.state_dict().values())
+                key = (size, runner.steps, runner.epochs_done) if stacked else (0, place)
+                alike.setdefault(key, []).append(place)
+        waiting = [part for key, of in alike.items() for part in fitting(of, key[0], device)]
+        while waiting:
+            places = waiting.pop(0)
+            if not _train([runners[place] for place in places], stacked, on_epoch):
+                for place in places:
+                    del runners[place]
+                torch.cuda.empty_cache()
+                runners |= {place: begun(place) for place in places}
+                half = len(places) // 2
+                waiting[:0] = [places[:half], places[half:]]
+        return [runners[place].result() for place in sorted(runners)]
 
 
 def _train(
-    runners: Sequence[Runner], program: Program, on_epoch: Callable[[EpochRecord], None]
-) -> None:
+    runners: Sequence[Runner], stacked: bool, on_epoch: Callable[[EpochRecord], None]
+) -> bool:
     """Trains members side by side until each of them has stopped.
 
-    A stack runs a member that has stopped along with the others and leaves its weights alone.
+    Returns:
+        Whether there was memory for them all; if not, nothing has been reported of them.
+
+    Raises:
+        DeviceError: There is no memory for one of them, or not for an epoch after the first.
     """
+    begun = runners[0].epochs_done
+    try:
+        program = Stack(runners) if stacked else _Single(runners[0])
+        _train_epochs(runners, program, on_epoch)
+        program.release()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(runners) == 1 or runners[0].epochs_done > begun:
+            raise no_memory(runners[0].setting, len(runners), error) from error
+        return False
+    return True
+
+
+def _train_epochs(
+    runners: Sequence[Runner], program: Stack | _Single, on_epoch: Callable[[EpochRecord], None]
+) -> None:
+    """A stack runs a member that has stopped along with the others; nothing of it is kept."""
     for number in range(runners[0].epochs_done, runners[0].setting.epochs):
         at_work = [not runner.progress.stopped for runner in runners]
         if not any(at_work):
             break
-        epochs = [runner.epoch(number) for runner in runners]
         for runner in runners:
             runner.member.train()
             runner.member.loss.start_epoch()
-        totals = torch.zeros(len(runners), device=runners[0].bank.labels.device)
-        noise = [epoch[1] for epoch in epochs]
-        for batches in zip(*(epoch[0] for epoch in epochs), strict=True):
-            totals += program.backward(noise, batches)
-            for runner, works in zip(runners, at_work, strict=True):
-                if works:
-                    runner.step()
-        for runner, works, total in zip(runners, at_work, totals.tolist(), strict=True):
+        totals = program.epoch(number).tolist()
+        for runner, works, total in zip(runners, at_work, totals, strict=True):
             if works:
                 on_epoch(runner.finish_epoch(total / runner.steps))
+
+
+class _Single:
+    """One member, whose steps are torch's own."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner, self._alone = runner, Alone(runner.member)
+
+    def epoch(self, number: int) -> Tensor:
+        """See `Stack.epoch`."""
+        runner = self._runner
+        total = torch.zeros(1, device=runner.bank.labels.device)
+        noise = runner.noise(number)
+        batches = runner.batches(runner.rows(number))
+        for parts, rates in zip(batches, runner.rates(number), strict=True):
+            total += self._alone.backward(noise, parts)
+            runner.step(*rates)
+        return total
+
+    def release(self) -> None:
+        """Does nothing: its tensors are its own."""

@@ -399,7 +399,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(bank: FeatureBank, fusio
     for given in ([batch], parts):
         torch.manual_seed(0)
         member = Member(build(setting, bank, NAMES).double(), build_loss("acb")).train()
-        loss = Alone(member).backward([lambda count: torch.empty(count)], [given])
+        loss = Alone(member).backward(lambda count: torch.empty(count), given)
         gradients = {name: p.grad for name, p in member.named_parameters()}
         found.append({"loss": loss, **gradients, **dict(member.named_buffers())})
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)

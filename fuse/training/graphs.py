@@ -1,0 +1,98 @@
+"""Repeats a step; on a CUDA device as a graph, whose launch costs the host next to nothing.
+
+The step takes and returns nothing: it reads and writes tensors that stay where they are, picks its
+inputs by a counter on the device, and never waits for the device. What a graph computes is what the
+step computes, since it is the step's own kernels that are recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import torch
+
+PLAIN_STEPS = 3
+"""Steps before the capture, which set kernels, libraries and their workspaces up."""
+STEPS_A_GRAPH = 1
+"""Steps that one launch runs."""
+
+
+class Repeated:
+    """Repeats a step.
+
+    Args:
+        device: Where it works; only on a CUDA device is anything captured.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._plain = PLAIN_STEPS
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.captures = device.type == "cuda"
+        """Whether steps after the first few are launched as a graph."""
+
+    def run(self, step: Callable[[], None], times: int) -> None:
+        """Runs the same step as at the last call so many times."""
+        if self.captures and self._plain:
+            plain = min(times, self._plain)
+            self._plain, times = self._plain - plain, times - plain
+            with _beside(self._device):
+                for _ in range(plain):
+                    step()
+        for size in (STEPS_A_GRAPH, 1):
+            while self.captures and times >= size:
+                graph = self._graphs.get(size) or self._capture(step, size)
+                if graph is not None:
+                    graph.replay()
+                    times -= size
+        for _ in range(times):
+            step()
+
+    def _capture(self, step: Callable[[], None], size: int) -> torch.cuda.CUDAGraph | None:
+        """Records so many steps without running them; None: they must be run plainly."""
+        current = torch.cuda.current_stream(self._device)
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        try:
+            with torch.cuda.graph(
+                graph,
+                pool=pool,
+                stream=_side_stream(self._device),
+                capture_error_mode="thread_local",
+            ):
+                for _ in range(size):
+                    step()
+        except Exception as error:
+            # A capture that fails leaves its stream and its memory pool in place.
+            torch.cuda.set_stream(current)
+            with contextlib.suppress(Exception):
+                torch._C._cuda_endAllocateToPool(current.device_index, pool)
+            torch.cuda.synchronize(self._device)  # a device that is lost raises here
+            self.captures = False
+            reason = " ".join(str(error).split())[:200]
+            warnings.warn(
+                f"Training steps could not be captured as a CUDA graph and run one by one, which "
+                f"is slower: {type(error).__name__}: {reason}",
+                stacklevel=2,
+            )
+            return None
+        self._graphs[size] = graph
+        return graph
+
+
+@contextlib.contextmanager
+def _beside(device: torch.device) -> Iterator[None]:
+    """Work goes to the stream that is captured later, in order with the current one's."""
+    current, side = torch.cuda.current_stream(device), _side_stream(device)
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        yield
+    current.wait_stream(side)
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all trainings: libraries keep a workspace a stream."""
+    return torch.cuda.Stream(device)

@@ -1,0 +1,79 @@
+"""Optimisers, and their learning rate and first momentum step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+
+import torch
+from torch import nn
+from torch.optim import Adam, AdamW
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from fuse.setting import Setting
+
+BETAS = 0.9, 0.999
+"""Momenta of Adam where the schedule does not change them."""
+EPSILON = 1e-8
+"""Of Adam."""
+
+
+def make_optimiser(setting: Setting, parameters: Iterable[nn.Parameter]) -> Adam:
+    """The optimiser of a setting."""
+    kind = {"adam": Adam, "adamw": AdamW}[setting.optimiser]
+    return kind(
+        parameters,
+        lr=setting.learning_rate,
+        betas=BETAS,
+        eps=EPSILON,
+        weight_decay=setting.weight_decay,
+        fused=True,
+    )
+
+
+class Rates:
+    """Learning rate and first momentum of every step, as torch's scheduler gives them.
+
+    Args:
+        setting: Its schedule is ``onecycle`` or ``cosine``.
+        steps: Of the whole training.
+    """
+
+    def __init__(self, setting: Setting, steps: int) -> None:
+        self._optimiser = make_optimiser(setting, [nn.Parameter(torch.zeros(()))])
+        self._schedule = _schedule(setting, self._optimiser, steps)
+        self._optimiser.step()  # does nothing, but torch warns of a schedule without one
+        self._known: list[tuple[float, float]] = []
+
+    def __call__(self, step: int) -> tuple[float, float]:
+        """Of a step, counted from 0; one after the last is known too."""
+        while len(self._known) <= step:
+            if self._known:
+                self._schedule.step()
+            (group,) = self._optimiser.param_groups
+            self._known.append((group["lr"], group["betas"][0]))
+        return self._known[step]
+
+
+@lru_cache(maxsize=8)
+def rates_of(setting: Setting, steps: int) -> Rates | None:
+    """Those of a training of so many steps; None where no step changes them.
+
+    Members of a group share them.
+    """
+    return Rates(setting, steps) if setting.schedule in ("onecycle", "cosine") else None
+
+
+def _schedule(setting: Setting, optimiser: Adam, steps: int) -> LRScheduler:
+    if setting.schedule == "onecycle":
+        return OneCycleLR(optimiser, max_lr=setting.learning_rate, total_steps=steps + 1)
+    rise = max(1, round(setting.warmup * steps))
+    return LambdaLR(
+        optimiser,
+        lambda step: (
+            (step + 1) / rise
+            if step < rise
+            else 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+        ),
+    )

@@ -1,0 +1,239 @@
+"""Members trained side by side by one step on the device, which never waits for the host.
+
+One small model leaves a GPU idle, and the launches of a single step take longer than its kernels.
+So members of one shape lie in common tensors, one `torch.func.vmap` runs all their forward and
+backward passes, Adam and the averages move all of them at once, and the whole step is repeated as
+a graph (`graphs`). Rows, learning rates and noise of many steps are uploaded together; a counter on
+the device says which are next.
+
+The numbers are those of members trained one by one, up to the order of additions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fuse.models.classifier import Inputs
+from fuse.models.noise import NoiseStream, noise_needed
+from mmsa_cache.features.batch import Batch
+
+from .classifier import gather
+from .graphs import Repeated
+from .leaves import Leaves, own_tensors, stack_buffers
+from .programs import model_inputs
+from .rates import BETAS, EPSILON
+from .runner import Runner
+
+_NOISE_BYTES = 128 << 20
+"""Of the steps that are uploaded at once."""
+
+
+class Stack:
+    """Members of one setting, with equally many parameters and steps, that begin together.
+
+    Args:
+        runners: The members; until `release` their tensors are parts of common ones.
+    """
+
+    def __init__(self, runners: Sequence[Runner]) -> None:
+        self._runners = runners
+        first = runners[0]
+        self._setting, self._bank = first.setting, first.bank
+        self._text_length, self._steps = self._bank.text.longest, first.steps
+        members = [runner.member for runner in runners]
+        count, device = len(members), self._bank.labels.device
+        leaves = Leaves(members[0].parameters(), count)
+        self._leaves = leaves
+        self._weights, self._means, self._squares = (leaves.zeros() for _ in range(3))
+        leaves.bind(self._weights, members)
+        for runner, means, squares in zip(runners, self._means, self._squares, strict=True):
+            states = [runner.optimiser.state[p] for p in runner.member.parameters()]
+            leaves.keep(states, "exp_avg", means)
+            leaves.keep(states, "exp_avg_sq", squares)
+        self._buffers = stack_buffers(members)
+        self._averages: Tensor | None = None
+        self._averaged: list[tuple[Tensor, Tensor]] = []
+        if first.average is not None:
+            averages = [runner.average.module for runner in runners if runner.average is not None]
+            self._averages = leaves.zeros()
+            leaves.bind(self._averages, averages)
+            self._averaged = [
+                (buffer, self._buffers[f"model.{name}"])
+                for name, buffer in stack_buffers(averages).items()
+            ]
+        self._skeleton = copy.deepcopy(members[0]).to("meta").train()
+        names = [name for name, _ in members[0].named_parameters()]
+        self._parameters: dict[str, Tensor] = (
+            dict(zip(names, members[0].parameters(), strict=True))
+            if count == 1
+            else {
+                name: value.detach().requires_grad_()
+                for name, value in zip(names, leaves.parts(self._weights), strict=True)
+            }
+        )
+
+        batch = gather(self._bank, first.items[:1], self._setting, self._text_length)
+        rows = self._setting.batch_size
+        one = noise_needed(self._skeleton.model, *_repeated(model_inputs(batch), rows))
+        block = max(1, min(self._steps, _NOISE_BYTES // (2 * count * max(1, one))))
+        self._at = torch.zeros(1, dtype=torch.int64, device=device)
+        self._rows = torch.zeros(block, count, rows, 3, dtype=torch.int64, device=device)
+        self._rates = torch.zeros(block, count, 5, 1, device=device)
+        self._noise = torch.zeros(block, count, one, dtype=torch.int16, device=device)
+        self._totals = torch.zeros(count, device=device)
+        self._epsilon = torch.full((1,), EPSILON, device=device)
+        self._repeated = Repeated(device)
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether its steps are launched as a graph."""
+        return self._repeated.captures
+
+    def epoch(self, number: int) -> Tensor:
+        """Trains an epoch, the first being 0; the losses of its steps added up, (members,).
+
+        Nothing is read back from the device.
+        """
+        rows = torch.stack([runner.rows(number) for runner in self._runners], 1)
+        rates = torch.from_numpy(self._rates_of(number))
+        noise = [runner.noise(number) for runner in self._runners]
+        self._totals.zero_()
+        block = len(self._rows)
+        for part in (slice(first, first + block) for first in range(0, self._steps, block)):
+            count = len(rows[part])
+            self._rows[:count].copy_(rows[part], non_blocking=True)
+            self._rates[:count].copy_(rates[part], non_blocking=True)
+            self._draw(noise, count)
+            self._at.zero_()
+            self._repeated.run(self._step, count)
+        done = (number + 1) * self._steps
+        for runner in self._runners:
+            runner.count_steps(done)
+        return self._totals
+
+    def _rates_of(self, number: int) -> np.ndarray:
+        """What Adam multiplies with in each step of an epoch, (steps, members, 5, 1) float32.
+
+        Decay of the weights, weight of the gradient in its mean, 1 / √(1 − β₂ᵗ), −rate / (1 − β₁ᵗ),
+        and the weight of the weights in their average.
+        """
+        setting, steps = self._setting, self._steps
+        given = np.array([runner.rates(number) for runner in self._runners]).transpose(1, 0, 2)
+        rate, beta = given[..., 0], given[..., 1]
+        time = np.arange(number * steps + 1, (number + 1) * steps + 1)[:, None]
+        found = (
+            1 - rate * setting.weight_decay,
+            1 - beta,
+            1 / np.sqrt(1 - BETAS[1] ** time) + 0 * rate,
+            -rate / (1 - beta**time),
+            np.where(time == 1, 1.0, 1 - setting.ema) + 0 * rate,
+        )
+        return np.stack(found, axis=2)[..., None].astype(np.float32)
+
+    def _draw(self, noise: Sequence[NoiseStream], steps: int) -> None:
+        """Draws the noise of some steps of each member."""
+        each = self._noise.shape[2]
+        for place, stream in enumerate(noise):
+            self._noise[:steps, place] = stream(steps * each).view(steps, each)
+
+    def _step(self) -> None:
+        """One step of all members; see `graphs` for what it may not do."""
+        rows, rates, noise = (
+            values.index_select(0, self._at).squeeze(0)
+            for values in (self._rows, self._rates, self._noise)
+        )
+        batch = gather(self._bank, rows.flatten(0, 1), self._setting, self._text_length)
+        losses = self._losses(noise, batch)
+        gradients = torch.autograd.grad(
+            losses.sum(), list(self._parameters.values()), materialize_grads=True
+        )
+        with torch.no_grad():
+            self._move(self._leaves.joined(gradients), rates)
+            self._totals += losses
+            self._at += 1
+
+    def _losses(self, noise: Tensor, batch: Batch) -> Tensor:
+        """What is minimised of each member, (members,)."""
+        inputs = model_inputs(batch)
+        if len(self._runners) == 1:  # a stack of one costs the host three times as much
+            value: Tensor = self._runners[0].member(noise[0], batch.labels, [inputs])
+            return value.unsqueeze(0)
+        members = (len(self._runners), -1)
+        sequences = {  # `vmap` takes no None
+            name: value.unflatten(0, members)
+            for name, value in zip(Inputs._fields[:4], inputs[:4], strict=True)
+            if isinstance(value, Tensor)
+        }
+        vectors = {name: value.unflatten(0, members) for name, value in inputs.vectors.items()}
+        labels = batch.labels.unflatten(0, members)
+        losses: Tensor = torch.func.vmap(self._one)(
+            self._parameters, self._buffers, noise, labels, sequences, vectors
+        )
+        return losses
+
+    def _one(
+        self,
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        noise: Tensor,
+        labels: Tensor,
+        sequences: dict[str, Tensor],
+        vectors: dict[str, Tensor],
+    ) -> Tensor:
+        inputs = Inputs.of(sequences, vectors)
+        return torch.func.functional_call(
+            self._skeleton, (parameters, buffers), (noise, labels, [inputs])
+        )
+
+    def _move(self, gradients: Tensor, rates: Tensor) -> None:
+        """Clips, moves the weights as `torch.optim.Adam` or `AdamW` does, and their averages.
+
+        Args:
+            gradients: (members, parameters), which may be changed.
+            rates: Of `_rates_of`, (members, 5, 1).
+        """
+        setting = self._setting
+        decay, weight, scale, size, share = rates.unbind(1)
+        if setting.clip:
+            norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+            gradients.mul_((setting.clip / (norms + 1e-6)).clamp(max=1.0))
+        if setting.weight_decay and setting.optimiser == "adam":
+            gradients.add_(self._weights, alpha=setting.weight_decay)
+        elif setting.weight_decay:
+            self._weights.mul_(decay)
+        self._means.lerp_(gradients, weight)
+        self._squares.mul_(BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
+        divisor = torch.addcmul(self._epsilon, self._squares.sqrt(), scale)
+        self._weights.addcmul_(self._means / divisor, size)
+        if self._averages is not None:
+            self._averages.lerp_(self._weights, share)
+        for average, value in self._averaged:
+            part = share.view(-1, *[1] * (value.dim() - 1))
+            if value.dtype == torch.float32:
+                average.lerp_(value, part)
+            else:  # counts, and what never changes
+                average.copy_(average * (1 - part) + value * part)
+
+    def release(self) -> None:
+        """Gives every member tensors of its own."""
+        for runner in self._runners:
+            own_tensors(runner.member)
+            if runner.average is not None:
+                own_tensors(runner.average.module)
+
+
+def _repeated(inputs: Inputs, rows: int) -> Iterable[object]:
+    """Inputs of one row as those of so many equal ones, without copying."""
+
+    def of(value: Tensor) -> Tensor:
+        return value.expand(rows, *value.shape[1:])
+
+    return (
+        *(None if value is None else of(value) for value in inputs[:4]),
+        {name: of(value) for name, value in inputs.vectors.items()},
+    )
