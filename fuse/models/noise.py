@@ -38,8 +38,8 @@ inverse."""
 LOWEST = -NOISE_VALUES // 2
 """The smallest value of the noise."""
 
-_AHEAD = 1 << 18
-"""Numbers that are drawn at once: on a GPU every draw is a launch."""
+_AHEAD, _AHEAD_CUDA = 1 << 18, 1 << 20
+"""Numbers that are drawn at once; on a GPU every draw is a launch."""
 
 Draw = Callable[[int], Tensor]
 """Draws so many numbers, int16, uniform over all 65,536 values."""
@@ -55,6 +55,7 @@ class NoiseStream:
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._device = device
+        self._block = _AHEAD_CUDA if device.type == "cuda" else _AHEAD
         # NumPy's raw bits cost a twentieth of torch's numbers on the CPU.
         self._words = np.random.SFC64(seed) if device.type == "cpu" else None
         self._generator = torch.Generator(device).manual_seed(seed)
@@ -65,15 +66,15 @@ class NoiseStream:
         missing = count - len(self._ahead)
         if missing > 0:
             # Always whole blocks, so that the numbers are the same.
-            fresh = [self._block() for _ in range(-(-missing // _AHEAD))]
+            fresh = [self._fresh() for _ in range(-(-missing // self._block))]
             self._ahead = torch.cat([self._ahead, *fresh])
         drawn, self._ahead = self._ahead[:count], self._ahead[count:]
         return drawn
 
-    def _block(self) -> Tensor:
+    def _fresh(self) -> Tensor:
         if self._words is not None:
-            return torch.from_numpy(self._words.random_raw(_AHEAD // 4).view(np.int16))
-        empty = torch.empty(_AHEAD, dtype=torch.int16, device=self._device)
+            return torch.from_numpy(self._words.random_raw(self._block // 4).view(np.int16))
+        empty = torch.empty(self._block, dtype=torch.int16, device=self._device)
         return empty.random_(LOWEST, -LOWEST, generator=self._generator)
 
 

@@ -24,6 +24,8 @@ from .programs import model_inputs
 
 _SCORED_ROWS = 128
 """Rows of a forward pass without gradients."""
+_SCORED_ROWS_CUDA = {"pooled": 4096, "tokens": 512}
+"""The same on a GPU by level: a pass's launches take longer than its work."""
 
 
 def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = None) -> Classifier:
@@ -102,7 +104,7 @@ def predict(
     bank: FeatureBank,
     samples: NDArray[np.int64],
     setting: Setting,
-    batch_size: int = _SCORED_ROWS,
+    batch_size: int | None = None,
 ) -> NDArray[np.float64]:
     """Class probabilities of original samples, (samples, classes) float64.
 
@@ -111,9 +113,12 @@ def predict(
         bank: Features, on the model's device.
         samples: Sample indices.
         setting: What the model was made of.
-        batch_size: Rows of a forward pass.
+        batch_size: Rows of a forward pass; default: what suits the device.
     """
     model.eval()
+    if batch_size is None:
+        cuda = bank.labels.device.type == "cuda"
+        batch_size = _SCORED_ROWS_CUDA[setting.level] if cuda else _SCORED_ROWS
     bank = bank.using(*setting.encoders)
     items = bank.items(samples, variants=False)
     order = torch.arange(len(items))
@@ -151,11 +156,9 @@ def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
     )
 
 
-def gather(
-    bank: FeatureBank, items: Tensor, setting: Setting, text_length: int | None = None
-) -> Batch:
-    """The batch that a setting's model takes."""
-    return bank.batch(items, text_length=text_length, **read_by(setting))
+def gather(bank: FeatureBank, items: Tensor, setting: Setting, whole_length: bool = False) -> Batch:
+    """The batch that a setting's model takes; see `FeatureBank.batch`."""
+    return bank.batch(items, whole_length=whole_length, **read_by(setting))
 
 
 def read_by(setting: Setting) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Runner:
         bank = bank.using(*setting.encoders)
         self.setting, self.bank, self.task, self.place = setting, bank, task, place
         self._checkpoint = checkpoint
-        self._text_length = bank.text.longest if whole_length else None
+        self._whole_length = whole_length
         device = bank.labels.device
         self.items = bank.items(task.train, variants=setting.variants)
         self.steps = math.ceil(len(self.items) / setting.batch_size)
@@ -128,11 +128,11 @@ class Runner:
                     yield [batch]
             return
         for chosen in rows.split(size):
-            if self._text_length is None:
+            if not self._whole_length:
                 batch = gather(self.bank, chosen[self.bank.text_order(chosen)], self.setting)
                 yield list(batch.split(_PART_ROWS, trim=True))
             else:
-                yield [gather(self.bank, chosen, self.setting, self._text_length)]
+                yield [gather(self.bank, chosen, self.setting, whole_length=True)]
 
     def step(self, rate: float, momentum: float) -> None:
         """Moves the weights along the gradients that a program left."""

@@ -44,7 +44,7 @@ class Stack:
         self._runners = runners
         first = runners[0]
         self._setting, self._bank = first.setting, first.bank
-        self._text_length, self._steps = self._bank.text.longest, first.steps
+        self._steps = first.steps
         members = [runner.member for runner in runners]
         count, device = len(members), self._bank.labels.device
         leaves = Leaves(members[0].parameters(), count)
@@ -77,7 +77,7 @@ class Stack:
             }
         )
 
-        batch = gather(self._bank, first.items[:1], self._setting, self._text_length)
+        batch = gather(self._bank, first.items[:1], self._setting, whole_length=True)
         rows = self._setting.batch_size
         one = noise_needed(self._skeleton.model, *_repeated(model_inputs(batch), rows))
         block = max(1, min(self._steps, _NOISE_BYTES // (2 * count * max(1, one))))
@@ -147,7 +147,7 @@ class Stack:
             values.index_select(0, self._at).squeeze(0)
             for values in (self._rows, self._rates, self._noise)
         )
-        batch = gather(self._bank, rows.flatten(0, 1), self._setting, self._text_length)
+        batch = gather(self._bank, rows.flatten(0, 1), self._setting, whole_length=True)
         losses = self._losses(noise, batch)
         gradients = torch.autograd.grad(
             losses.sum(), list(self._parameters.values()), materialize_grads=True

@@ -105,7 +105,7 @@ def fit_group(
         task = tasks[place - first]
         return Runner(setting, bank, task, names, whole_length, place, checkpoint)
 
-    with checkpoint.going_on(), products(setting):
+    with checkpoint.going_on():
         runners = {place: begun(place) for place in range(first, first + len(tasks))}
         # Members of a stack are equally large, take equally many steps an epoch, begin together.
         alike: dict[tuple[int, ...], list[int]] = {}
@@ -141,7 +141,8 @@ def _train(
     begun = runners[0].epochs_done
     try:
         program = Stack(runners) if stacked else _Single(runners[0])
-        _train_epochs(runners, program, on_epoch)
+        with products(runners[0].setting):
+            _train_epochs(runners, program, on_epoch)
         program.release()
     except RuntimeError as error:
         if not is_out_of_memory(error):

@@ -167,7 +167,7 @@ class FeatureBank:
         text_pool: str,
         image_pool: str,
         grid: int = 0,
-        text_length: int | None = None,
+        whole_length: bool = False,
     ) -> Batch:
         """Gathers one batch.
 
@@ -177,19 +177,19 @@ class FeatureBank:
             text_pool: Which pooled vectors of the text, see `fuse.setting.Setting`.
             image_pool: Which pooled vectors of the image.
             grid: Cells along each side that patches are averaged to; 0 keeps them all.
-            text_length: Tokens that texts are padded to; default: the longest of the batch.
+            whole_length: Pad sequences to the longest of the bank, not of the batch: batches then
+                have one shape, and nothing is read back from a GPU.
 
         Raises:
             SettingsError: Unknown level or pool.
         """
         sequences: list[tuple[Tensor, Tensor | None]] = []
         vectors: dict[str, Tensor] = {}
-        for (modality, side), rows, pools, cells, length in zip(
+        for (modality, side), rows, pools, cells in zip(
             self._sides.items(),
             (items[:, 1], items[:, 2]),
             (text_pool, image_pool),
             (0, grid),
-            (text_length, None),
             strict=True,
         ):
             features, there = side.own, rows.clamp_min(0)
@@ -200,6 +200,7 @@ class FeatureBank:
                 sequence = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).unsqueeze(1)
                 mask = None
             elif level == "tokens":
+                length = features.longest if whole_length else None
                 sequence, mask = (
                     features.grid(there, cells) if cells else features.sequences(there, length)
                 )

@@ -1,0 +1,284 @@
+"""The step that all members of a stack take together, and its repetition, as far as a CPU goes."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fuse.models.fusions import FUSIONS
+from fuse.models.kernel import KERNEL
+from fuse.setting import Setting
+from fuse.training import graphs, memory
+from fuse.training.graphs import Repeated
+from fuse.training.runner import Runner
+from fuse.training.stack import Stack
+from fuse.training.task import Checkpoint, Fit, Task
+from fuse.training.trainer import fit_group
+from mmsa_cache.errors import DeviceError
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.modality import ModalityFeatures
+from tests.fuse.models.test_noise import NoWaiting
+from tests.support.shards import make_shard
+
+NAMES = ("a", "b", "c")
+ROWS = 60
+TASKS = [Task(np.arange(k, k + 40), np.arange(20), k) for k in range(4)]
+SMALL = Setting(
+    text_dim=8, image_dim=8, head="8", heads=2, layers=1, ffn=8, epochs=3, batch_size=16,
+    learning_rate=3e-3, dropout=0.2, landmarks=10,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bank() -> FeatureBank:
+    sides = [
+        ModalityFeatures([replace(make_shard(0, ROWS, 1 + side), pools=pools)], "made up")
+        for side, pools in enumerate((("cls", "mean"), ("first", "mean")))
+    ]
+    return FeatureBank(*sides, [*map(str, range(ROWS))], [row % 3 for row in range(ROWS)])
+
+
+def trained(setting: Setting, bank: FeatureBank, tasks: list[Task], **options: Any) -> list[Fit]:
+    return fit_group(setting, bank, tasks, names=NAMES, whole_length=True, **options)
+
+
+def assert_same(ones: list[Fit], others: list[Fit], tolerance: float) -> None:
+    for one, other in zip(ones, others, strict=True):
+        for name, value in one.model.state_dict().items():
+            expected = other.model.state_dict()[name]
+            torch.testing.assert_close(value, expected, atol=tolerance, rtol=0, msg=name)
+        assert [e.learning_rate for e in one.history] == [e.learning_rate for e in other.history]
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("schedule", ["plateau", "onecycle", "cosine"])
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_a_stack_moves_its_weights_as_torch_does(
+    bank: FeatureBank, optimiser: str, schedule: str, members: int
+) -> None:
+    # No hidden layer: batch normalisation makes its bias's gradients 0, and Adam their rounding 1.
+    setting = replace(
+        SMALL, optimiser=optimiser, schedule=schedule, weight_decay=0.1, clip=0.3, ema=0.7, head=""
+    )
+    together, apart = (
+        trained(setting, bank, TASKS[:members], stacked=stacked) for stacked in (True, False)
+    )
+    assert_same(together, apart, 2e-5)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("level", ["pooled", "tokens"])
+@pytest.mark.parametrize("fusion", [*FUSIONS, KERNEL])
+def test_a_step_reads_nothing_back_and_makes_nothing_on_the_host(
+    bank: FeatureBank, fusion: str, level: str, members: int
+) -> None:
+    setting = replace(SMALL, fusion=fusion, level=level, clip=1.0, ema=0.9, modality_dropout=0.1)
+    stack = started(setting, bank, members)
+    stack.epoch(0)
+    stack._at.zero_()
+    with NothingFromTheHost():
+        stack._step()
+
+
+class NothingFromTheHost(NoWaiting):
+    """Fails also on tensors made of Python's numbers, which would be copied to a GPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket is not torch.ops.aten.lift_fresh, "a tensor is made on the host"
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def started(setting: Setting, bank: FeatureBank, members: int) -> Stack:
+    runners = [
+        Runner(setting, bank, task, NAMES, True, place, Checkpoint())
+        for place, task in enumerate(TASKS[:members])
+    ]
+    for runner in runners:
+        runner.member.train()
+    return Stack(runners)
+
+
+def test_noise_in_blocks_is_the_same(bank: FeatureBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trained(SMALL, bank, TASKS[:2], stacked=True)
+    monkeypatch.setattr("fuse.training.stack._NOISE_BYTES", 1500)
+    stack = started(SMALL, bank, 2)
+    assert 1 <= len(stack._rows) < stack._steps
+    assert_same(trained(SMALL, bank, TASKS[:2], stacked=True), whole, 0)
+
+
+def test_what_is_kept_of_a_member_is_no_part_of_a_stack(bank: FeatureBank) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    class Looking(Checkpoint):
+        def save(self, place: int, state: dict[str, Any]) -> None:
+            sizes.extend(map(size, state["best_state"].values()))
+
+    def size(value: Tensor) -> tuple[int, int]:
+        return value.nbytes, value.untyped_storage().nbytes()
+
+    setting = replace(SMALL, ema=0.9)
+    for fit in trained(setting, bank, TASKS[:3], stacked=True, checkpoint=Looking()):
+        sizes.extend(map(size, fit.model.state_dict().values()))
+    assert sizes
+    assert [kept for kept, stored in sizes] == [stored for kept, stored in sizes]
+
+
+def test_the_generators_of_the_caller_stay(
+    bank: FeatureBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.manual_seed_all", lambda seed: pytest.fail("CUDA was seeded"))
+    before = torch.get_rng_state()
+    for stacked in (True, False):
+        trained(replace(SMALL, epochs=1), bank, TASKS[:2], stacked=stacked)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_stack_is_halved_until_there_is_memory(
+    bank: FeatureBank, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    setting = replace(SMALL, head="")  # see above
+    expected = trained(setting, bank, TASKS, stacked=True)
+    widths = limit(monkeypatch, 1, error)
+    reported: list[tuple[int, int]] = []
+    found = trained(
+        setting, bank, TASKS, stacked=True, on_epoch=lambda r: reported.append((r.member, r.epoch))
+    )
+    assert widths == [4, 2, 1, 1, 2, 1, 1]
+    assert sorted(reported) == [(m, e) for m in range(1, 5) for e in range(1, 4)]
+    assert_same(found, expected, 2e-5)
+    limit(monkeypatch, 0, error)
+    with pytest.raises(DeviceError, match=r"to train 1 model.*batches of 16"):
+        trained(SMALL, bank, TASKS, stacked=True)
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, members: int, error: Exception) -> list[int]:
+    """Stacks of more members have no memory in the second step; returns the widths tried."""
+    tried: list[int] = []
+    step, steps = Stack._step, 0
+
+    def limited(stack: Stack) -> None:
+        nonlocal steps
+        if len(tried) == 0 or stack is not limited.__dict__.get("last"):
+            limited.__dict__["last"] = stack
+            tried.append(len(stack._runners))
+            steps = 0
+        steps += 1
+        if steps == 2 and len(stack._runners) > members:
+            raise error
+        step(stack)
+
+    monkeypatch.setattr(Stack, "_step", limited)
+    return tried
+
+
+def test_an_error_of_another_kind_ends_the_training(
+    bank: FeatureBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(monkeypatch, 0, RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        trained(SMALL, bank, TASKS, stacked=True)
+
+
+def test_as_many_members_train_together_as_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, places = torch.device("cuda", 0), list(range(7))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 300)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 200)
+    for free, widths in ((10**9, [7]), (12 * 30, [3, 2, 2]), (0, [1] * 7)):
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda device, free=free: (free, 10**9))
+        parts = memory.fitting(places, 10, device)
+        assert [len(part) for part in parts] == widths, free
+        assert sorted(place for part in parts for place in part) == places
+    assert memory.fitting(places, 10**12, torch.device("cpu")) == [places]
+
+
+# --- graphs -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A device whose captures are counted, and fail with `error`."""
+    found = SimpleNamespace(captures=0, replays=0, steps=0, capturing=False, error=None, stream="")
+
+    class Graph:
+        def replay(self) -> None:
+            found.replays += 1
+
+    @contextmanager
+    def capture(graph: Any, **options: Any) -> Any:
+        found.captures += 1
+        found.capturing, found.stream = True, "side"
+        yield
+        found.capturing = False
+        if found.error is not None:  # as torch: the stream stays
+            raise found.error
+        found.stream = "current"
+
+    for name, value in {
+        "CUDAGraph": Graph,
+        "graph": capture,
+        "graph_pool_handle": lambda: (0, 1),
+        "current_stream": lambda device: "current",
+        "set_stream": lambda stream: setattr(found, "stream", stream),
+        "synchronize": lambda device: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(graphs, "_beside", lambda device: nullcontext())
+    monkeypatch.setattr(graphs, "_side_stream", lambda device: "side")
+
+    def step() -> None:
+        if not found.capturing:
+            found.steps += 1
+
+    found.step = step
+    return found
+
+
+@pytest.mark.parametrize(("size", "captures"), [(1, 1), (4, 2)])
+def test_steps_after_the_first_few_are_launched_as_a_graph(
+    device: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, size: int, captures: int
+) -> None:
+    monkeypatch.setattr(graphs, "STEPS_A_GRAPH", size)
+    repeated = Repeated(torch.device("cuda", 0))
+    for times in (2, 0, 6, 9):
+        repeated.run(device.step, times)
+    assert repeated.captures
+    assert device.steps == graphs.PLAIN_STEPS
+    # 14 steps are left: 5 of the third call and 9 of the last
+    assert device.replays == (14 if size == 1 else (1 + 1) + (2 + 1))
+    assert device.captures == captures
+
+
+def test_where_nothing_can_be_captured_every_step_runs_plainly(device: SimpleNamespace) -> None:
+    device.error = RuntimeError("operation not permitted when stream is capturing")
+    repeated = Repeated(torch.device("cuda", 0))
+    repeated.run(device.step, 2)
+    with pytest.warns(UserWarning, match="run one by one.*not permitted when stream"):
+        repeated.run(device.step, 6)
+    repeated.run(device.step, 9)
+    assert not repeated.captures
+    assert (device.captures, device.replays, device.steps) == (1, 0, 17)
+    assert device.stream == "current"
+
+
+def test_on_a_cpu_every_step_runs_plainly(device: SimpleNamespace) -> None:
+    repeated = Repeated(torch.device("cpu"))
+    repeated.run(device.step, 5)
+    assert (device.captures, device.steps, repeated.captures) == (0, 5, False)
