@@ -12,15 +12,6 @@ from mmsa_cache.errors import DeviceError
 _COPIES = 12
 """Of a member's weights while it is trained: Adam's means, the gradients and their temporary
 results, the average, the best epoch's. What a batch takes is not known before it has been tried."""
-_NO_MEMORY = ("out of memory", "ALLOC_FAILED", "cudaErrorMemoryAllocation")
-"""Of messages of errors that are no `torch.OutOfMemoryError`: those of cuBLAS and the runtime."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def fitting(places: Sequence[int], size: int, device: torch.device) -> list[list[int]]:

@@ -13,9 +13,10 @@ from fuse.figures.records import EpochRecord
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.native.device import is_out_of_memory
 
 from .classifier import products
-from .memory import fitting, is_out_of_memory, no_memory
+from .memory import fitting, no_memory
 from .programs import Alone
 from .runner import Runner
 from .stack import Stack
@@ -144,7 +145,7 @@ def _train(
         with products(runners[0].setting):
             _train_epochs(runners, program, on_epoch)
         program.release()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         if len(runners) == 1 or runners[0].epochs_done > begun:
