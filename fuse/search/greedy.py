@@ -17,6 +17,7 @@ from fuse.figures.record import Interval
 from fuse.figures.records import METRICS
 from fuse.figures.resampling import RESAMPLES, SEED, by_group, cells, resample
 from fuse.figures.study import NestedGain
+from fuse.training.calibration import fit_likelihood
 from mmsa_cache.errors import SettingsError
 
 _PICKS = 50
@@ -109,7 +110,8 @@ def nested_gain(
     """What an ensemble is worth on rows that its weights were not picked on.
 
     The rows are cut into folds that keep duplicate groups together. Weights picked on all folds but
-    one are scored on that one, as is the best single trial, picked the same way.
+    one are scored on that one, as is the best single trial, picked the same way. Both averages are
+    calibrated as a final model is, on the rows that picked them.
 
     Args:
         probabilities: Of held-out rows, (trials, rows, classes).
@@ -127,7 +129,9 @@ def nested_gain(
         inside, outside = fold != number, fold == number
         for found, limit in ((one, budget.single), (several, budget)):
             weights = _greedy(likely[:, inside], limit, sizes)
-            found[outside] = np.tensordot(weights, probabilities[:, outside], 1)
+            mixed = np.tensordot(weights, probabilities, 1)
+            calibration = fit_likelihood(mixed[inside], labels[inside])
+            found[outside] = calibration(mixed[outside])
     return gains(one, several, labels, groups)
 
 

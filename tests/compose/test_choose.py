@@ -72,6 +72,10 @@ def test_an_ensemble_has_the_picked_weights(work: Path) -> None:
     assert len({tuple(name.split(".")[:2]) for name in names}) == len(picked["members"])
     saved = json.loads((work / "runs/three/metrics.json").read_text())
     assert saved["ensembles"] == record["ensembles"]
+    page = (work / "runs/three/report.html").read_text()
+    heaviest = picked["members"][0]
+    assert f"tiny:{heaviest['trial']}</th><td>{heaviest['weight']:.2f}</td>" in page
+    assert "The ensemble and the best single trial" in page
     assert "study tiny" not in " ".join(record["notes"])
 
 

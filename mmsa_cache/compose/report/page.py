@@ -19,6 +19,7 @@ from fuse.figures.confusion import confusion
 from fuse.figures.record import LEVEL, Interval
 from fuse.figures.reliability import calibration
 from fuse.figures.resampling import RESAMPLES, SEED
+from fuse.figures.study import NestedGain
 from fuse.setting import Setting
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import RunFolder
@@ -163,6 +164,7 @@ def _template() -> jinja2.Template:
         "signed": lambda value: f"{value:+.3f}".replace("-", "−"),
         "signed_span": lambda interval: _signed(interval.low, interval.high),
         "figure": _figure,
+        "signed_gain": _signed_gain,
         "span": _span,
     }
     return templates.get_template("report.html.j2")
@@ -182,6 +184,12 @@ def _span(interval: Interval | None, key: str = "") -> str:
     if key in _LOSSES:
         low, high = -high, -low
     return _signed(low, high) if low < 0 else f"{low:.3f}–{high:.3f}"
+
+
+def _signed_gain(gain: NestedGain, key: str) -> str:
+    """The interval of a difference of two figures."""
+    low, high = gain.interval.low, gain.interval.high
+    return _signed(-high, -low) if key in _LOSSES else _signed(low, high)
 
 
 def _signed(low: float, high: float) -> str:

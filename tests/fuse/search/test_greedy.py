@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from fuse.search.greedy import Budget, greedy, nested_gain
+from fuse.training.calibration import fit_likelihood
 from mmsa_cache.errors import SettingsError
 
 
@@ -91,7 +92,8 @@ def test_the_gain_is_that_of_weights_picked_on_other_rows() -> None:
     for members, number in itertools.product(mixed, range(5)):
         inside = fold != number
         weights = greedy(probabilities[:, inside], labels[inside], Budget(members), sizes)
-        mixed[members][~inside] = np.tensordot(weights, probabilities[:, ~inside], 1)
+        every = np.tensordot(weights, probabilities, 1)
+        mixed[members][~inside] = fit_likelihood(every[inside], labels[inside])(every[~inside])
     for name, members in (("single", 1), ("ensemble", 4)):
         likeliest = mixed[members].argmax(1)
         assert getattr(found["accuracy"], name) == pytest.approx(accuracy_score(labels, likeliest))
@@ -110,11 +112,11 @@ def test_trials_that_differ_by_noise_alone_show_no_gain() -> None:
     generator = np.random.default_rng(2)
     base, labels = made_up(1, 400, 2)
     honest, seeming = [], []
-    for _ in range(8):
-        noise = generator.normal(scale=0.05, size=(30, 400, 3))
+    for _ in range(4):
+        noise = generator.normal(scale=0.05, size=(20, 400, 3))
         raised = base * np.exp(noise)
         probabilities = raised / raised.sum(2, keepdims=True)
-        sizes = np.ones(30, np.int64)
+        sizes = np.ones(20, np.int64)
         gain = nested_gain(probabilities, labels, np.arange(400), Budget(), sizes)["accuracy"]
         honest.append(gain.gain)
         assert gain.interval.low <= 0 <= gain.interval.high
