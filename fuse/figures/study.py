@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .record import Count, Interval, Metric, Number, Record, Whole
+from .record import Count, Interval, Number, Record, Whole
 
 Value = bool | int | float | str | None
 """Of a setting's field."""
