@@ -24,8 +24,8 @@ PREPARATION = 60.0
 STEPS: dict[str, Step] = {
     "stage one": Step(stage_one.run, 80),
     "stage two": Step(stage_two.run, 40),
-    "search": Step(searching.run, 45),
-    "correctness": Step(correctness.run, 45),
-    "memory": Step(memory.run, 15),
-    "profile": Step(profiling.run, 15),
+    "search": Step(searching.run, 55),
+    "correctness": Step(correctness.run, 40),
+    "memory": Step(memory.run, 13),
+    "profile": Step(profiling.run, 12),
 }

@@ -24,6 +24,8 @@ from .process import Surroundings, main, measure, prepare
 from .results import Figures, Record, StepResult
 from .sizes import FULL, REHEARSAL
 
+_REHEARSAL = 2
+"""How many times the limits a rehearsal has: it may share few cores."""
 _LAST_LINES = 15
 """Lines that are kept of what a failed step printed."""
 _MOST_PRINTED = 1 << 30
@@ -71,7 +73,8 @@ def run(
         record = Record(rehearsal=rehearsal, machine=machine)
         for name, step in steps.items():
             work = partial(measure, step.run)
-            result = _run_step(context, surroundings, name, work, step.seconds)
+            limit = step.seconds * (_REHEARSAL if rehearsal else 1)
+            result = _run_step(context, surroundings, name, work, limit)
             record.steps.append(result)
             write_atomically(out, record.model_dump_json(indent=1).encode() + b"\n")
             on_step(result)

@@ -44,7 +44,7 @@ class Sizes:
     rounds: int = 3
     trials: int = 20
     folds: int = 5
-    search_seconds: float = 34.0
+    search_seconds: float = 20.0
     """After which a search is broken off; its rate is that of the trials finished by then."""
     model: dict[str, Any] = field(default_factory=dict)
     """Sizes of the models whose steps and epochs are measured; default: those of `Setting`."""
