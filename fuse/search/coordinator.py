@@ -90,6 +90,7 @@ class Coordinator:
         self._nothing_until = 0.0
         self._finished_here = 0
         self._deaths: Counter[str] = Counter()
+        self._queued = study.queued()
         self._units = range(study.protocol.folds * study.protocol.seeds)
         self.progress = Progress(
             wanted, len(self._units), baselines=list(ledger.record().baselines)
@@ -191,6 +192,8 @@ class Coordinator:
         if step is None:
             return True
         running.steps[step] = (done + report.value) / (report.position + 1)
+        if running.setting in self._queued:
+            return True
         finished = [trial.result.steps for trial in self.progress.trials if trial.is_finished]
         return not self._study.pruner.prunes(step, running.steps[step], finished)
 

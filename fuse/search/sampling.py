@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from fuse.figures.study import Value
 from fuse.setting import Setting
 
 from .study import Study
@@ -37,12 +38,17 @@ class Draw:
 
 
 def draw(study: Study, record: Sequence[FrozenTrial]) -> Draw:
-    """Draws the next trial; running trials count as poor ones (constant liar).
+    """The first of the queue that was not tried, else a drawn one.
+
+    When one is drawn, running trials count as poor ones (constant liar).
 
     Args:
         study: The space and the seed.
         record: All trials of the study so far, by number.
     """
+    waiting = _next_of_queue(study, record)
+    if waiting is not None:
+        return waiting
     seen = [_bare(trial) for trial in record if trial.state is not TrialState.WAITING]
     tried = [trial.params for trial in record]
     for attempt in range(_REDRAWS):
@@ -51,6 +57,31 @@ def draw(study: Study, record: Sequence[FrozenTrial]) -> Draw:
         if drawn.params not in tried:
             break
     return drawn
+
+
+def _next_of_queue(study: Study, record: Sequence[FrozenTrial]) -> Draw | None:
+    """The sampler learns from what the space has of its values."""
+    tried = [trial.user_attrs.get("setting") for trial in record]
+    for setting in study.queued():
+        values = asdict(setting)
+        if values in tried:
+            continue
+        params: dict[str, Any] = {}
+        distributions: dict[str, BaseDistribution] = {}
+        for key in study.order():
+            choice = study.space[key].distribution(key)
+            if study.matters(key, values) and _has(choice, values[key]):
+                params[key], distributions[key] = values[key], choice
+        return Draw(setting, params, distributions)
+    return None
+
+
+def _has(choice: BaseDistribution, value: Value) -> bool:
+    try:
+        optuna.trial.create_trial(value=0.0, params={"": value}, distributions={"": choice})
+    except ValueError:
+        return False
+    return True
 
 
 def _ask(study: Study, seen: list[FrozenTrial], seed: int, at_random: bool) -> Draw:

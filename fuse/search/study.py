@@ -8,6 +8,12 @@ from itertools import product
 from typing import Annotated, Literal
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from pydantic import BeforeValidator, Field
 
 from fuse.figures.records import Metric
@@ -70,15 +76,14 @@ class ListChoice(Table):
         """Its values."""
         return self.values
 
+    def distribution(self, key: str) -> BaseDistribution:
+        """What Optuna draws from."""
+        return CategoricalDistribution(self.values)
+
     def resolved(self, key: str, has: Has) -> ListChoice:
         """The choice for a store, see `Study.resolved`."""
         values = dict.fromkeys(resolve_value(key, value, has) for value in self.values)
         return self.model_copy(update={"values": [*values]})
-
-    def draw(self, trial: optuna.Trial, key: str) -> Value:
-        """Draws one."""
-        value: Value = trial.suggest_categorical(key, self.values)
-        return value
 
 
 class RangeChoice(Table):
@@ -94,16 +99,16 @@ class RangeChoice(Table):
         """The ends of the range."""
         return [self.low, self.high]
 
+    def distribution(self, key: str) -> BaseDistribution:
+        """What Optuna draws from: whole numbers for a field of whole numbers."""
+        if isinstance(DEFAULTS[key], int):
+            step = 1 if self.step is None else int(self.step)
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
     def resolved(self, key: str, has: Has) -> RangeChoice:
         """The same: no range is of pools."""
         return self
-
-    def draw(self, trial: optuna.Trial, key: str) -> Value:
-        """Draws a number, a whole one for a field of whole numbers."""
-        if isinstance(DEFAULTS[key], int):
-            step = 1 if self.step is None else int(self.step)
-            return trial.suggest_int(key, int(self.low), int(self.high), log=self.log, step=step)
-        return trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
 
 
 Choice = Annotated[
@@ -111,6 +116,16 @@ Choice = Annotated[
     BeforeValidator(lambda choice: {"values": choice} if isinstance(choice, list) else choice),
 ]
 """A parameter's entry in a space: a list, ``{values, when}`` or ``{low, high, log, step, when}``"""
+
+
+def _drawn(trial: optuna.Trial, key: str, choice: BaseDistribution) -> Value:
+    if isinstance(choice, CategoricalDistribution):
+        value: Value = trial.suggest_categorical(key, choice.choices)
+        return value
+    if isinstance(choice, IntDistribution):
+        return trial.suggest_int(key, choice.low, choice.high, step=choice.step, log=choice.log)
+    assert isinstance(choice, FloatDistribution)
+    return trial.suggest_float(key, choice.low, choice.high, step=choice.step, log=choice.log)
 
 
 class Sampler(Table):
@@ -132,6 +147,9 @@ class Study(Table):
     pruner: Rule = Rule()
     fixed: dict[str, Value] = Field(default_factory=dict)
     space: dict[str, Choice] = Field(default_factory=dict)
+    queue: list[dict[str, Value]] = Field(default_factory=list)
+    """Settings that are tried first, in this order, and never pruned: what they do not name is
+    fixed, or a default."""
 
     def conditions(self, key: str) -> Conditions:
         """Values that other parameters must have for this one to be drawn."""
@@ -153,7 +171,7 @@ class Study(Table):
         values = dict(self.fixed)
         for key in self.order():
             if self.matters(key, values):
-                values[key] = self.space[key].draw(trial, key)
+                values[key] = _drawn(trial, key, self.space[key].distribution(key))
         return self.complete(values)
 
     def matters(self, key: str, values: Values) -> bool:
@@ -179,11 +197,15 @@ class Study(Table):
             update={"name": f"{self.name}@{part}-of-{kind}", "protocol": protocol}
         )
 
+    def queued(self) -> list[Setting]:
+        """The settings of the queue."""
+        return [self.complete({**self.fixed, **values}) for values in self.queue]
+
     def candidates(self, key: str) -> list[Value]:
         """Values that its settings have for a field; of a range its ends."""
-        if key in self.space:
-            return self.space[key].candidates()
-        return [self.fixed.get(key, DEFAULTS[key])]
+        own = [self.fixed.get(key, DEFAULTS[key])]
+        found = self.space[key].candidates() if key in self.space else own
+        return [*found, *(entry[key] for entry in self.queue if key in entry)]
 
     def vectors(self) -> Setting:
         """A setting that reads every pooled vector that one of its settings may read."""
@@ -219,7 +241,11 @@ class Study(Table):
         """
         fixed = {key: resolve_value(key, value, has) for key, value in self.fixed.items()}
         space = {key: choice.resolved(key, has) for key, choice in self.space.items()}
-        return self.model_copy(update={"fixed": fixed, "space": space})
+        queue = [
+            {key: resolve_value(key, value, has) for key, value in entry.items()}
+            for entry in self.queue
+        ]
+        return self.model_copy(update={"fixed": fixed, "space": space, "queue": queue})
 
     def grid_sides(self) -> list[int]:
         """Sides of the patch grids that a setting may ask for."""

@@ -66,6 +66,9 @@ class _StudyFile(Table):
     space: Annotated[
         dict[str, Annotated[Choice, BeforeValidator(_choice)]], BeforeValidator(_with_keys)
     ] = Field(default_factory=dict)
+    queue: list[
+        Annotated[dict[str, Annotated[Value, BeforeValidator(_fixed)]], BeforeValidator(_with_keys)]
+    ] = Field(default_factory=list, max_length=100)
 
 
 def folders() -> list[Path]:
@@ -125,9 +128,11 @@ def read_study(path: Path, seed: int = 47) -> Study:
         pruner=file.pruner,
         fixed=file.fixed,
         space=file.space,
+        queue=file.queue,
     )
     try:
         study.order()
+        study.queued()
     except CycleError as error:
         ring = " → ".join(error.args[1])
         problem = f"space: the conditions of {ring} depend on each other"
