@@ -53,22 +53,20 @@ class Repeated:
 
     def _capture(self, step: Callable[[], None], size: int) -> torch.cuda.CUDAGraph | None:
         """Records so many steps without running them; None: they must be run plainly."""
-        current = torch.cuda.current_stream(self._device)
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize(self._device)
         try:
-            with torch.cuda.graph(
-                graph,
-                pool=pool,
-                stream=_side_stream(self._device),
-                capture_error_mode="thread_local",
-            ):
-                for _ in range(size):
-                    step()
+            # Not `torch.cuda.graph`, which gives all memory that lies ready back to the driver.
+            with _beside(self._device):
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+                try:
+                    for _ in range(size):
+                        step()
+                finally:
+                    graph.capture_end()
         except Exception as error:
-            # A capture that fails leaves its stream and its memory pool in place.
-            torch.cuda.set_stream(current)
-            with contextlib.suppress(Exception):
-                torch._C._cuda_endAllocateToPool(current.device_index, pool)
+            with contextlib.suppress(Exception):  # what a failed capture leaves behind
+                torch._C._cuda_endAllocateToPool(self._device.index, pool)
             torch.cuda.synchronize(self._device)  # a device that is lost raises here
             self.captures = False
             reason = " ".join(str(error).split())[:200]

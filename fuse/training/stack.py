@@ -47,6 +47,7 @@ class Stack:
         self._steps = first.steps
         members = [runner.member for runner in runners]
         count, device = len(members), self._bank.labels.device
+        self._skeleton = copy.deepcopy(members[0]).to("meta").train()
         leaves = Leaves(members[0].parameters(), count)
         self._leaves = leaves
         self._weights, self._means, self._squares = (leaves.zeros() for _ in range(3))
@@ -66,7 +67,6 @@ class Stack:
                 (buffer, self._buffers[f"model.{name}"])
                 for name, buffer in stack_buffers(averages).items()
             ]
-        self._skeleton = copy.deepcopy(members[0]).to("meta").train()
         names = [name for name, _ in members[0].named_parameters()]
         self._parameters: dict[str, Tensor] = (
             dict(zip(names, members[0].parameters(), strict=True))
