@@ -156,10 +156,20 @@ def serve(pipe: Connection, device: str) -> None:
             task: Task = pipe.recv()
             pipe.send(_fit(task, job, bank) if task.baseline else _run(task, job, bank, pipe))
             release()
+            if device != "cpu":  # other shapes need other blocks
+                torch.cuda.empty_cache()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:
+        if _is_lost(error):  # a process that begins anew has the device again
+            raise
         pipe.send(Failure(_reason(error)))
+
+
+def _is_lost(error: Exception) -> bool:
+    from mmsa_cache.native.device import is_lost
+
+    return is_lost(error)
 
 
 def _end_with_parent() -> None:
@@ -237,6 +247,8 @@ def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> Result | Failure:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # other settings may still train
+        if _is_lost(error):
+            raise
         return Failure(_reason(error), isinstance(error, SettingsError))
     seconds = round(time.perf_counter() - started - waited, 4)
     return Result(values, parameters, seconds, pruned, held_out, judgement)

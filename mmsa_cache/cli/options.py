@@ -10,7 +10,7 @@ import typer
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with train.txt and the pairs.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Worker processes; default: the cores, or one a GPU.")
+    int | None, typer.Option(min=1, help="Worker processes; default: the cores, or 3 a GPU.")
 ]
 Track = Annotated[
     list[str] | None, typer.Option(help="tensorboard, mlflow or wandb, beside JSON lines.")

@@ -55,7 +55,7 @@ class AblationRequest:
     seeds: int | None = None
     stop: str = "held-out"
     workers: int | None = None
-    """Worker processes; None takes one a usable core, or one a GPU."""
+    """Worker processes; None takes one a usable core, or 3 a GPU."""
     out: Sequence[Path] = ()
     """Files for the table, ``.csv``, ``.md`` or ``.json``."""
 

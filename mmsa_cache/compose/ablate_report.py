@@ -33,7 +33,7 @@ class ParityRequest:
     seeds: int = 3
     stop: str = "held-out"
     workers: int | None = None
-    """Worker processes; None takes one a usable core, or one a GPU."""
+    """Worker processes; None takes one a usable core, or 3 a GPU."""
     out: Path | None = None
     """A Markdown file for the page; figure 3 is written beside it."""
 

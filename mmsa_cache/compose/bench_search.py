@@ -74,7 +74,7 @@ def bench_search(
         session: The command's.
         name: The study.
         trials: Finished trials of each run.
-        workers: N; None takes one a usable core, or one a GPU.
+        workers: N; None takes one a usable core, or 3 a GPU.
 
     Returns:
         The figures by name, those in time in seconds.

@@ -47,7 +47,7 @@ class TrainRequest:
     trials: int = 200
     """Finished trials of each search of a nested choice."""
     workers: int | None = None
-    """Worker processes of these searches; None takes one a usable core, or one a GPU."""
+    """Worker processes of these searches; None takes one a usable core, or 3 a GPU."""
     decide: Decide = "accuracy"
     """Decision rule of the run."""
     track: Sequence[str] = ()

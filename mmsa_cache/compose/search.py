@@ -38,7 +38,7 @@ class SearchRequest:
     trials: int
     """Finished trials in all."""
     workers: int | None = None
-    """Worker processes; None takes one a usable core, or one a GPU."""
+    """Worker processes; None takes one a usable core, or 3 a GPU."""
     how: str = "best"
     """Rule of the choice, see `fuse.search.selection.select`."""
     track: Sequence[str] = ()

@@ -38,10 +38,15 @@ def training_data(
         yield TrainingData(source, labels, session.groups, origin_of(session, pairs))
 
 
+_A_GPU = 3
+"""Workers that share a GPU: one's models are made and scored while another's are trained."""
+
+
 def worker_devices(kind: torch.device, workers: int | None) -> list[str]:
-    """A device a worker: the CPU for each, or the GPUs in turn."""
+    """A device a worker: the CPU for each, or the GPUs in turn, several workers each."""
     if kind.type == "cpu":
         return ["cpu"] * (workers or usable_cores())
     gpus = [str(kind)] if kind.index is not None else []
     gpus = gpus or [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    return [gpus[i % len(gpus)] for i in range(workers or len(gpus))]
+    each = min(_A_GPU, max(1, usable_cores() // len(gpus)))
+    return [gpus[i % len(gpus)] for i in range(workers or each * len(gpus))]

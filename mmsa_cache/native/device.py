@@ -49,6 +49,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _NO_MEMORY)
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether a CUDA device can do nothing more in this process.
+
+    After most errors of its runtime every later call gives the same error.
+    """
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
+
+
 def device_name(device: torch.device) -> str:
     """What the maker calls a GPU or the processor."""
     if device.type == "cuda":
