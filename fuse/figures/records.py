@@ -13,7 +13,7 @@ from .calibration import Calibration, Decide
 from .record import METRICS as METRICS  # where others find them
 from .record import Count, Interval, Number, Record, Whole
 from .record import Metric as Metric
-from .study import PickedEnsemble
+from .study import BesideBaseline, PickedEnsemble
 
 
 class ClassScores(Record):
@@ -201,6 +201,9 @@ class RunFigures(Record):
     ensembles: list[PickedEnsemble] = Field(default_factory=list)
     """How the settings of the model were picked, of all outer parts or of each; none where it is of
     one setting a study."""
+    baselines: dict[str, dict[str, BesideBaseline]] = Field(default_factory=dict)
+    """Of a nested choice: the searches' baselines on the outer rows, by name and metric, beside the
+    model's decisions by the rule of that metric."""
 
     @model_validator(mode="after")
     def _of_the_same_classes(self) -> Self:

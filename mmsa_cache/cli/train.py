@@ -121,8 +121,26 @@ def train(
         return
     print_result(format_table(*_figures_table(run.figures)))
     print_result(f"\n{format_decisions(run.figures.decisions, request.decide)}")
+    if run.figures.baselines:
+        print_result(f"\n{format_table(*_baselines_table(run.figures))}")
     say_notes(run.notes)
     say(f"Report: {run.directory}/report.html")
+
+
+def _baselines_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the model's decisions by the rule of each metric less the baselines'."""
+    metrics = ("accuracy", "macro_f1", "neg_log_loss")
+    header = [""]
+    for title in ("accuracy", "macro-F1", "log-likelihood"):
+        header += [title, "model − it", "95%"]
+    rows = []
+    for name, of in figures.baselines.items():
+        cells = [name]
+        for found in (of[metric] for metric in metrics):
+            span = f"{found.interval.low:+.4f} … {found.interval.high:+.4f}"
+            cells += [f"{found.baseline:.4f}", f"{found.choice - found.baseline:+.4f}", span]
+        rows.append(cells)
+    return header, rows
 
 
 def _figures_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:

@@ -41,7 +41,9 @@ class Choice:
     ensembles: list[PickedEnsemble] = field(default_factory=list)
     """Those that the recipes are; empty where each is one setting a study."""
     searched: list[Study] = field(default_factory=list)
-    """Studies whose trials were chosen from."""
+    """Studies whose trials were chosen from; none of a nested choice."""
+    nested: list[str] = field(default_factory=list)
+    """Of a nested choice a study a part: its search fitted the baselines."""
 
     @property
     def settings(self) -> list[Setting]:

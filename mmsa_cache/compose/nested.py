@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+from fuse.search.baseline_record import TITLES
+
+from fuse.figures.study import BesideBaseline
+from fuse.search.database import read_studies
+from fuse.search.greedy import gains
+from fuse.search.held_out import HeldOut
+from fuse.training.final import Trained
 from mmsa_cache.console import say
 from mmsa_cache.data.splits import is_cross_validation
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.features.bank import FeatureBank
 
 from .choose import Choice, choose_settings
 from .request import TrainRequest
 from .search import SearchRequest, search
 from .session import Session
-from .studies import study_of
+from .studies import studies_database, study_of
 
 OUTER = "stratified-5"
 
@@ -54,4 +63,41 @@ def choose_nested(request: TrainRequest, session: Session) -> Choice:
             for part, choice in enumerate(parts, start=1)
             for picked in choice.ensembles
         ],
+        nested=[choice.searched[0].name for choice in parts],
     )
+
+
+def beside_baselines(
+    choice: Choice, trained: Trained, bank: FeatureBank, session: Session
+) -> dict[str, dict[str, BesideBaseline]]:
+    """The baselines that the searches of a nested choice fitted, on the rows of all outer parts.
+
+    Returns:
+        By name and metric; accuracy and macro-F1 of the model are of the rules named after them. A
+        baseline that is not there in every part is left out.
+    """
+    if not choice.nested:
+        return {}
+    stored = {s.name: s.record for s in read_studies(studies_database(session.settings))}
+    found: dict[str, list[HeldOut]] = {}
+    for name in choice.nested:
+        for baseline in stored[name].baselines:
+            part = HeldOut.decode(baseline.outer, baseline.name)
+            found.setdefault(TITLES[baseline.name], []).append(part)
+    labels = bank.labels.cpu().numpy()[trained.outer]
+    groups, rule = session.groups[trained.outer], np.eye(len(session.classes))
+    beside = {}
+    for name, parts in found.items():
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows)
+        if not np.array_equal(rows[order], trained.outer):
+            continue
+        other = np.concatenate([part.probabilities for part in parts])[order].astype(np.float64)
+        compared = gains(other, trained.probabilities, labels, groups)
+        decided = rule[trained.predicted["macro_f1"]]
+        compared["macro_f1"] = gains(other, decided, labels, groups)["macro_f1"]
+        beside[name] = {
+            metric: BesideBaseline(baseline=of.single, choice=of.ensemble, interval=of.interval)
+            for metric, of in compared.items()
+        }
+    return beside

@@ -34,7 +34,7 @@ from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
 
 from .choose import Choice, choose_settings
-from .nested import choose_nested
+from .nested import beside_baselines, choose_nested
 from .origin import origin_of
 from .outside import PATHS
 from .predictor import MODEL_FILE, kept_path
@@ -188,7 +188,9 @@ def _train(
             on_epoch=on_epoch,
             checkpoint=checkpoint,
         )
-    figures = final.figures.model_copy(update={"ensembles": choice.ensembles})
+    beside = beside_baselines(choice, final, bank, session)
+    changes = {"ensembles": choice.ensembles, "baselines": beside}
+    figures = final.figures.model_copy(update=changes)
     final = replace(final, figures=figures)
     tracked.final = scalars(final.figures.as_json())
     return final

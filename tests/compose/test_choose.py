@@ -136,6 +136,13 @@ def test_a_nested_choice_is_made_in_every_part_and_goes_on(work: Path) -> None:
     record = call_json(work, *flags, "--name", "nested")
     labelled = 80
     assert record["outer"]["rows"] == labelled
+    # The baselines of both searches judged the same rows; the differences are of the rules.
+    assert sorted(record["baselines"]) == ["RBF support vectors", "logistic regression"]
+    for found in record["baselines"].values():
+        for rule in ("accuracy", "macro_f1"):
+            own = record["decisions"][rule][rule]
+            assert found[rule]["choice"] == pytest.approx(own)
+        assert found["neg_log_loss"]["choice"] == pytest.approx(record["outer"]["neg_log_loss"])
     assert [picked["part"] for picked in record["ensembles"]] == [1, 2]
     assert not [note for note in record["notes"] if "took part" in note]
     studies = {s.name: s for s in read_studies(work / "studies/nested.db")}
