@@ -337,6 +337,21 @@ def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: Featur
     np.testing.assert_allclose(back.predict(bank, made.outer), made.probabilities)
 
 
+def test_a_refit_learns_at_the_rates_of_the_folds_where_held_out_rows_lowered_them(
+    bank: FeatureBank,
+) -> None:
+    falling = replace(SMALL, schedule="plateau", epochs=8, keep="last", learning_rate=0.1)
+    groups = np.arange(len(bank))
+    made = train(
+        [Recipe.single(falling)], bank, groups, of("grouped", folds=3), names=NAMES, refit=True
+    )
+    *folds, whole = made.fits
+    epochs = round(float(np.median([fit.kept.epoch for fit in folds])))
+    want = [np.median([fit.history[n].learning_rate for fit in folds]) for n in range(epochs)]
+    assert [record.learning_rate for record in whole.history] == pytest.approx(want)
+    assert want[-1] < want[0]
+
+
 # --- stacks -------------------------------------------------------------------------------------
 
 TASKS = [
