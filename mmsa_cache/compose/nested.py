@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from fuse.search.baseline_record import TITLES
 
 from fuse.figures.study import BesideBaseline
+from fuse.search.baseline_record import TITLES
 from fuse.search.database import read_studies
 from fuse.search.greedy import gains
 from fuse.search.held_out import HeldOut

@@ -29,6 +29,7 @@ from fuse.evidence.tabulate import tabulate
 from fuse.evidence.trainings import Trainings
 from fuse.search.pool import TrainingData, Workers
 from fuse.search.study import Study
+from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose import ablate as verb_ablate
@@ -324,6 +325,10 @@ def test_the_report_has_a_cell_for_each_of_its_figures() -> None:
         8e-5,
     )
     assert (found.level, found.epochs, found.image_pool) == ("pooled", 2, "first")
+    assert {(s.norm, s.metric) for s in settings.values()} == {("none", "accuracy")}
+    study = read_study(find_study("report-table"))
+    assert (study.metric, study.fixed["norm"]) == ("accuracy", "none")
+    assert (study.fixed["text_pool"], study.fixed["image_pool"]) == ("cls", "first")
     assert (
         settings["attention_concat", "text", "acb"] == settings["attention_combine", "text", "acb"]
     )
