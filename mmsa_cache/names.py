@@ -8,6 +8,8 @@ SPLITS = ("train", "test")
 MODALITIES = ("text", "image")
 DEFAULT_ENCODER = "default"
 """Name of the encoder of a modality that the sections ``[text]``, ``[image]``, ``[joint]`` set."""
+VADER = "vader"
+"""Name of the sentiment lexicon: as a text model, and as the encoder that is beside the others."""
 EncoderPair = tuple[str, str]
 """Names of the text and of the image encoders that a model reads. Several of a side are joined by
 ``+``; the first gives the sequences, and the pools that are named without an encoder."""

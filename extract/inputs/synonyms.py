@@ -18,3 +18,9 @@ def synonyms(word: str) -> tuple[str, ...]:
     """Single-word synonyms over all senses, lower case, sorted; empty for unknown words."""
     found = _table().get(word.lower())
     return tuple(found.split(",")) if found else ()
+
+
+@functools.cache
+def known_words() -> frozenset[str]:
+    """All words of the table, lower case."""
+    return frozenset(_table())

@@ -10,7 +10,7 @@ from .options import ENCODERS
 from .verb import Call, verb
 
 
-@verb(*ENCODERS, "variants", "on_bad", "max_bad", "allow_empty_text", "seed")
+@verb(*ENCODERS, "lexicon", "variants", "on_bad", "max_bad", "allow_empty_text", "seed")
 def extract(
     call: Call,
     split: Annotated[str, typer.Option(help="train, test or all.")] = "train",

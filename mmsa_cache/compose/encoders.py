@@ -9,15 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from extract.encoders.image import ImageSpec, resolve_image, resolve_joint_image
+from extract.encoders.lexicon import LexiconSpec, resolve_lexicon
 from extract.encoders.options import Options
 from extract.encoders.text import TextSpec, resolve_text
 from extract.encoders.weights import offline
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import ModelError
+from mmsa_cache.names import VADER
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .outside import PATHS, Reach
+
+EncoderSpec = TextSpec | ImageSpec | LexiconSpec
+"""An encoder, resolved to local files but not loaded."""
 
 
 def resolve_encoder(
@@ -26,7 +31,7 @@ def resolve_encoder(
     compute: str = "float32",
     reach: Reach | None = None,
     online: bool = False,
-) -> TextSpec | ImageSpec:
+) -> EncoderSpec:
     """The encoder of one modality, resolved to local files but not loaded.
 
     Args:
@@ -61,7 +66,7 @@ def _paths(settings: Settings, modality: str) -> Iterator[tuple[Path, str]]:
             yield Path(name), f"the encoder [{section}] {key}"
 
 
-def resolve_at_hand(settings: Settings, modality: str, reach: Reach) -> TextSpec | ImageSpec | None:
+def resolve_at_hand(settings: Settings, modality: str, reach: Reach) -> EncoderSpec | None:
     """The encoder of one modality if its files are on this machine; nothing is downloaded.
 
     Args:
@@ -92,9 +97,11 @@ def refuse_imported(encoder: EncoderIdentity | None) -> None:
         )
 
 
-def _resolve_text(settings: Settings, compute: str) -> TextSpec:
+def _resolve_text(settings: Settings, compute: str) -> TextSpec | LexiconSpec:
     text, joint = settings.text, settings.joint
     model, weights = text.model, text.weights
+    if model == VADER and joint.model is None:
+        return resolve_lexicon(_options(settings, text.layer, (), compute))
     if joint.model is not None:
         model, weights = joint.model, joint.weights
     layers = text.pool_layers if isinstance(text.pool_layers, tuple) else None

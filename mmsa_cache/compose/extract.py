@@ -24,6 +24,7 @@ from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.writer import FeatureWriter
 
 from .completion import with_data
+from .lexicon import with_lexicon
 from .outside import Reach
 from .readers import reader_of
 from .reading import read_splits
@@ -84,6 +85,7 @@ def extract_splits(
     settings = with_data(settings, store, reach, extracting=True)
     names = _chosen_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)
+    names = with_lexicon(names, settings, store, splits)
     wanted = {name: list(wanted_features(settings, store, reach, name, splits)) for name in names}
     for found in splits:
         found.write(store.root)
@@ -117,8 +119,9 @@ def part_of(shards: str) -> tuple[int, int]:
 
 def _chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
     stored = [name for found in store.features if found.encoder for name in found.encoder.names]
-    known = list(dict.fromkeys([DEFAULT_ENCODER, *settings.encoders, *stored]))
-    wanted = known if names == ALL else list(dict.fromkeys(names.split(",")))
+    every = list(dict.fromkeys([DEFAULT_ENCODER, *settings.encoders, *stored]))
+    known = list(dict.fromkeys([*every, *settings.named_encoders]))
+    wanted = every if names == ALL else list(dict.fromkeys(names.split(",")))
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise SettingsError(

@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.encoders.image import ImageSpec
-from extract.encoders.text import TextSpec
 from extract.inputs.augment import augment_image, augment_text, variant_rng
 from extract.inputs.decode import decode, needed_side
 from extract.plan import Reader, Row
 from mmsa_cache.data.pairs import picture_of, text_of
 
+from .encoders import EncoderSpec
 
-def reader_of(spec: TextSpec | ImageSpec, seed: int) -> Reader:
+
+def reader_of(spec: EncoderSpec, seed: int) -> Reader:
     """Row → its text or picture, augmented from (seed, content, variant) alone.
 
     Args:
@@ -34,7 +35,7 @@ def reader_of(spec: TextSpec | ImageSpec, seed: int) -> Reader:
             return pixels, ""
         return augment_image(pixels, variant_rng(seed, sample.image_sha256, row.variant, "image"))
 
-    if isinstance(spec, TextSpec):
+    if not isinstance(spec, ImageSpec):
         return read_text
     needed = needed_side(spec.size, spec.crop)
     return read_picture

@@ -138,9 +138,10 @@ def _explicit(settings: Settings, modality: str, name: str) -> dict[tuple[str, s
         ("extract", extract, keys - ({"compute"} if extract.compute == "auto" else set()))
     )
     values = {
-        (section, key): content.model_dump(mode="json")[key]
+        (section, key): value
         for section, content, keys in sections
-        for key in sorted(keys)
+        for key, value in sorted(content.model_dump(mode="json").items())
+        if key in keys
     }
     if own is not None and not is_joint and any(key in _PLACES for _, key in values):
         values["joint", "model"] = None

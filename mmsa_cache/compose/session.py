@@ -33,7 +33,7 @@ from mmsa_cache.store.identity import EncoderIdentity
 
 from .checks import Checks
 from .completion import with_data, with_encoder_of, with_encoders
-from .encoders import compute_here, refuse_imported, resolve_encoder
+from .encoders import EncoderSpec, compute_here, refuse_imported, resolve_encoder
 from .outside import Reach
 from .samples import classes_of, read_samples
 from .selection import is_named, is_same, missing, select
@@ -77,7 +77,7 @@ class Session:
         self._rows: dict[tuple[str, str], WantedRows] = {}
         self._trained_on = trained_on or {}
         self._stored: dict[tuple[str, str, str], StoredEncoder | None] = {}
-        self._resolved: dict[tuple[str, str], TextSpec | ImageSpec] = {}
+        self._resolved: dict[tuple[str, str], EncoderSpec] = {}
         self._loaded: dict[tuple[str, str], Encoder] = {}
         self._checks = Checks(self.store.root, self.reach)
 
@@ -171,7 +171,7 @@ class Session:
         """Where the features of `stored` are."""
         return self.stored(split, modality, name).folder(self.store.root)
 
-    def encoder(self, modality: str, name: str = DEFAULT_ENCODER) -> TextSpec | ImageSpec:
+    def encoder(self, modality: str, name: str = DEFAULT_ENCODER) -> EncoderSpec:
         """An encoder in the precision of this machine, resolved to local files but not loaded.
 
         Raises:
@@ -202,9 +202,16 @@ class Session:
         return with_encoder_of(self.settings, modality, stored)
 
     def text_encoder(self, name: str = DEFAULT_ENCODER) -> TextSpec:
-        """See `encoder`."""
+        """An `encoder` that reads tokens.
+
+        Raises:
+            ModelError: It is none.
+        """
         found = self.encoder("text", name)
-        assert isinstance(found, TextSpec)
+        if not isinstance(found, TextSpec):
+            raise ModelError(
+                f"The text encoder {found.label} has no tokens.", "Give another --text-model."
+            )
         return found
 
     def image_encoder(self, name: str = DEFAULT_ENCODER) -> ImageSpec:

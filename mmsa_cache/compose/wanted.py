@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from extract.encoders.image import ImageSpec
-from extract.encoders.text import TextSpec
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.features.rows import WantedRows
@@ -15,7 +13,7 @@ from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.encoder import StoredEncoder
 
 from .completion import as_set, told_of_encoder, with_encoder_of
-from .encoders import compute_here, computes_of, library_versions, resolve_encoder
+from .encoders import EncoderSpec, compute_here, computes_of, library_versions, resolve_encoder
 from .outside import Reach
 from .reading import Split
 from .selection import is_named, is_same, select
@@ -28,7 +26,7 @@ class WantedFeatures:
 
     split: Split
     name: str
-    spec: TextSpec | ImageSpec
+    spec: EncoderSpec
     """In the precision of this machine, or that of features that were started."""
     encoder: StoredEncoder
     """Of the store: features that are complete may be of another device or precision."""
@@ -42,7 +40,7 @@ def wanted_features(
     Raises:
         ModelError: An encoder is not found, or not within reach.
     """
-    there: dict[str, tuple[Settings, TextSpec | ImageSpec]] = {}
+    there: dict[str, tuple[Settings, EncoderSpec]] = {}
     for split, modality in itertools.product(splits, MODALITIES):
         stored = store.encoders(modality)
         rows = split.rows[modality].wanted
@@ -68,7 +66,7 @@ def wanted_features(
         yield WantedFeatures(split, name, spec, encoder)
 
 
-def _is_started(spec: TextSpec | ImageSpec, stored: Sequence[StoredEncoder]) -> bool:
+def _is_started(spec: EncoderSpec, stored: Sequence[StoredEncoder]) -> bool:
     return any(encoder.identity == spec.identity for encoder in stored)
 
 

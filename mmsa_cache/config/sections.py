@@ -141,7 +141,8 @@ class TextSettings(Section):
     """The frozen text encoder."""
 
     model: str = "bert-base-uncased"
-    """Hub name, folder, or ``all-MiniLM-L6-v2`` (an installed package)."""
+    """Hub name, folder, ``all-MiniLM-L6-v2`` (an installed package), or ``vader``: a sentiment
+    lexicon, see `extract.encoders.lexicon`."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """``random``: the folder's or hub's configuration with seeded random weights."""
     max_tokens: int = Field(default=128, ge=3, le=100_000)
@@ -151,6 +152,9 @@ class TextSettings(Section):
     pool_layers: LayersOrQuarters = QUARTERS
     """Layers whose means over the real tokens are kept too, as the pools ``mean@N``;
     ``quarters``: those at a quarter, half and three quarters of the model's depth."""
+    lexicon: Literal["auto", "vader", "none"] = Field(default="auto", exclude=True)
+    """Whether ``mmsa extract`` makes the features of ``vader`` beside those of the default encoders;
+    ``auto``: where most texts are English. Of the section ``[text]`` alone; not kept."""
 
 
 Deviation = Annotated[FiniteFloat, Field(ge=1e-6)]
@@ -205,6 +209,8 @@ class EncoderSettings(Section):
     def _gives_something(self) -> EncoderSettings:
         if self.joint is not None and self.joint.model is None:
             raise ValueError("joint: name its model")
+        if self.text is not None and "lexicon" in self.text.model_fields_set:
+            raise ValueError("text.lexicon: it stands in the section [text] without a name")
         if self.text is None and self.image is None and self.joint is None:
             raise ValueError("write a text, an image or a joint section in it")
         return self

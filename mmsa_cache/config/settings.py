@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER
+from mmsa_cache.names import DEFAULT_ENCODER, VADER
 
 from .sections import (
     MAX_SEED,
@@ -59,7 +59,13 @@ class Settings(Section):
 
     def encoder_names(self, modality: str) -> tuple[str, ...]:
         """Names of a modality's encoders, the default one first."""
-        return DEFAULT_ENCODER, *(n for n, found in self.encoders.items() if found.has(modality))
+        named = self.named_encoders
+        return DEFAULT_ENCODER, *(name for name, found in named.items() if found.has(modality))
+
+    @property
+    def named_encoders(self) -> dict[str, EncoderSettings]:
+        """Encoders by name: the built-in ``vader``, which another of that name replaces."""
+        return {VADER: EncoderSettings(text=TextSettings(model=VADER))} | self.encoders
 
     def with_encoder(self, modality: str, name: str) -> Settings:
         """These settings with a named encoder in the place of a modality's default one.
@@ -77,7 +83,7 @@ class Settings(Section):
                 f"Known: {', '.join(self.encoder_names(modality))}; others are described under "
                 f"[encoders.{name}.{modality}].",
             )
-        found = self.encoders[name]
+        found = self.named_encoders[name]
         own = getattr(found, modality) or type(getattr(self, modality))()
         return self.model_copy(update={modality: own, "joint": found.joint or JointSettings()})
 

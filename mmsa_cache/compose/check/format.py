@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 from rich.filesize import decimal
 
+from extract.inputs.english import MOSTLY
 from mmsa_cache.console import format_table
 from mmsa_cache.data.layouts.listing import UNLABELLED
+from mmsa_cache.names import VADER
 from mmsa_cache.shown import on_a_line
 
 from .summary import (
@@ -75,6 +77,12 @@ def _format_texts(texts: TextCounts) -> str:
         )
     if texts.cut_to_max_chars:
         lines.append(f"  {texts.cut_to_max_chars} are cut to max_chars.")
+    if texts.english is not None:
+        suits = "suits" if texts.english >= MOSTLY else "does not suit"
+        lines.append(
+            f"  {texts.english:.0%} look English: the sentiment lexicon {VADER} {suits} them "
+            "([text] lexicon)."
+        )
     tokens = texts.tokens
     if isinstance(tokens, NoTokens):
         lines.append(f"  No token lengths: the tokenizer of {tokens.model} is not here.")

@@ -11,6 +11,7 @@ import numpy as np
 
 from extract.encoders.tokenizer import count_tokens
 from extract.inputs.decode import CHANGES
+from extract.inputs.english import english_share
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.duplicates import groups_of, near_groups
 from mmsa_cache.data.files import plain_text
@@ -92,6 +93,8 @@ class TextCounts:
     """Guids."""
     characters: Spread | None
     cut_to_max_chars: int
+    english: float | None
+    """Share of the texts that look English, of those with words."""
     tokens: TokenLengths | NoTokens
 
 
@@ -203,6 +206,7 @@ def _texts(posts: Sequence[Post], settings: Settings) -> TextCounts:
         undecodable=[post.guid for post in posts if post.undecodable],
         characters=Spread.of([len(text) for text in texts]),
         cut_to_max_chars=sum(len(text) > limit for text in texts) if limit else 0,
+        english=english_share(texts),
         tokens=_tokens([text[:limit] for text in texts], settings),
     )
 

@@ -1,0 +1,47 @@
+"""Whether the sentiment lexicon is extracted beside the default encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from extract.encoders.lexicon import is_installed
+from extract.inputs.english import MOSTLY, english_share
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
+from mmsa_cache.names import DEFAULT_ENCODER, VADER
+
+from .reading import Split
+from .store import Store
+
+_ASKED = 2_000
+"""Texts of a split that are looked at, evenly spread."""
+
+
+def with_lexicon(
+    names: list[str], settings: Settings, store: Store, splits: Sequence[Split]
+) -> list[str]:
+    """Names of encoders to extract, and the lexicon where the default one is among them.
+
+    ``auto`` takes it where it is installed and most texts are English, or the store has it.
+    """
+    wanted = settings.text.lexicon
+    if wanted == "none" or DEFAULT_ENCODER not in names or VADER in names:
+        return names
+    stored = any(VADER in encoder.names for encoder in store.encoders("text"))
+    if wanted == "auto" and not stored:
+        share = english_share(text for split in splits for text in _texts(split))
+        if share is None or not is_installed():
+            return names
+        if share < MOSTLY:
+            say(f"Note: {share:.0%} of the texts look English: no sentiment lexicon is extracted.")
+            return names
+        say(
+            f"{share:.0%} of the texts look English: the sentiment lexicon {VADER} is extracted "
+            f"too (not with --lexicon none)."
+        )
+    return [*names, VADER]
+
+
+def _texts(split: Split) -> list[str]:
+    spread = split.samples[:: max(1, len(split.samples) // _ASKED)]
+    return [text for text in spread.table["text"].to_pylist() if text]
