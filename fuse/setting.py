@@ -2,67 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from fuse.fields import (
+    BelowOne,
+    Few,
+    Fusion,
+    Level,
+    LossName,
+    NotNegative,
+    Pools,
+    Positive,
+    Share,
+    Size,
+    Sizes,
+)
 from fuse.figures.records import Metric
 from fuse.figures.study import Value
 from fuse.losses.acb import Margin, Statistics
-from fuse.losses.losses import LOSSES
 from fuse.models.attention_fusions import Directions
-from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS
-from fuse.models.kernel import KERNEL
+from fuse.models.fusions import NEEDS_EQUAL_DIMS
 from fuse.models.modality import Modality
 from fuse.models.projection import Norm, Pooling
+from fuse.pools import POOLS, Has, resolve_value
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, EncoderPair, encoders_of, resolve_pools, terms_of
+from mmsa_cache.names import DEFAULT_ENCODER, EncoderPair, encoders_of
 from mmsa_cache.validation import plain_problem
-
-Level = Literal["pooled", "tokens"]
-
-
-def _one_of(*names: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if value not in names:
-            raise PydanticCustomError("literal_error", "", {"expected": ", ".join(names)})
-        return value
-
-    return AfterValidator(check)
-
-
-def _sizes(value: str) -> str:
-    if not re.fullmatch("([1-9][0-9]{0,4}(-[1-9][0-9]{0,4}){0,31})?", value):
-        raise PydanticCustomError("sizes", "sizes as in '1024-256', or nothing, are expected")
-    return value
-
-
-_POOL = re.compile(r"[^.+?]+|[A-Za-z0-9][A-Za-z0-9._-]*\.[^.+?]+\??")
-
-
-def _pools(value: str) -> str:
-    terms = terms_of(value)
-    if not all(map(_POOL.fullmatch, terms)) or len(set(terms)) < len(terms):
-        raise PydanticCustomError(
-            "pools", "pools as in 'mean', 'mean@1+mean' or 'mean+ENCODER.POOL?' are expected"
-        )
-    return value
-
-
-Fusion = Annotated[str, _one_of(*FUSIONS, KERNEL)]
-Pools = Annotated[str, AfterValidator(_pools)]
-LossName = Annotated[str, _one_of(*LOSSES)]
-Positive = Annotated[int, Field(ge=1, le=1_000_000)]
-Size = Annotated[int, Field(ge=1, le=65_536)]
-"""Of a layer."""
-Few = Annotated[int, Field(ge=1, le=1_000)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +97,7 @@ class Setting:
     """Rank of the ``lowrank`` fusion."""
     landmarks: Positive = 1500
     """Training rows that the ``kernel`` model compares a row with."""
-    head: Annotated[str, AfterValidator(_sizes)] = "1024-256"
+    head: Sizes = "1024-256"
     """Hidden sizes of the classifier; empty: a linear one."""
     beside: bool = False
     """Whether the cached pooled vectors go to the classifier too, beside the fused one."""
@@ -230,29 +199,6 @@ FIELDS: dict[str, TypeAdapter[Value]] = {
     for key, hint in get_type_hints(Setting, include_extras=True).items()
 }
 """What checks the values of each field."""
-
-
-Has = Callable[[str, str], bool]
-"""Whether a store has an encoder, by modality and name."""
-POOLS = {"text_pool": "text", "image_pool": "image"}
-"""Modality by the field that names its pools."""
-
-
-def resolve_value(key: str, value: Value, has: Has) -> Value:
-    """A value of a field for a store, see `Setting.resolved`; only those of pools change.
-
-    Raises:
-        SettingsError: No pool is left.
-    """
-    if key not in POOLS:
-        return value
-    pools = resolve_pools(str(value), lambda name: has(POOLS[key], name))
-    if not pools:
-        raise SettingsError(
-            f"{key} = {value}: the store has no encoder of these.",
-            "Run mmsa extract --encoders NAME, or name a pool that is there.",
-        )
-    return pools
 
 
 def value_problem(key: str, value: object) -> str | None:

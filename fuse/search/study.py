@@ -20,7 +20,8 @@ from fuse.figures.records import Metric
 from fuse.figures.study import Value
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
 from fuse.models.kernel import KERNEL
-from fuse.setting import DEFAULTS, Has, Setting, complete, resolve_value
+from fuse.pools import Has, resolve_value
+from fuse.setting import DEFAULTS, Setting, complete
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.names import MODALITIES, EncoderPair, encoders_of, terms_of
 from mmsa_cache.validation import Table

@@ -10,7 +10,8 @@ from fuse.evidence import parity
 from fuse.evidence.parity_picture import picture
 from fuse.evidence.records import ParityRecord
 from fuse.evidence.report_figures import JUDGED_ROWS
-from fuse.setting import complete, parse, resolve_value
+from fuse.pools import resolve_value
+from fuse.setting import complete, parse
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError

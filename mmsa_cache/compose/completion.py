@@ -163,10 +163,11 @@ def with_encoder_of(settings: Settings, modality: str, encoder: StoredEncoder) -
     )
 
 
-def as_set(told: Settings, settings: Settings, modality: str) -> Settings:
-    """Settings of `with_encoder_of`, but for what a command's settings say otherwise."""
+def as_set(told: Settings, settings: Settings, modality: str, name: str) -> Settings:
+    """Settings of `with_encoder_of`, but for what a command's say otherwise of that encoder."""
     own = getattr(settings, modality)
-    section = {key: getattr(own, key) for key in own.model_fields_set}
+    keys = own.model_fields_set if name == DEFAULT_ENCODER else ()
+    section = {key: getattr(own, key) for key in keys}
     extract = {key: getattr(settings.extract, key) for key in settings.extract.model_fields_set}
     changes = {
         modality: getattr(told, modality).model_copy(update=section),

@@ -93,7 +93,7 @@ def _settings_of(
         return None
     if found is not None:
         say(f"{modality} encoder: {found.identity.label}, as in {store.root}.")
-        return as_set(with_encoder_of(settings, modality, found), settings, modality)
+        return as_set(with_encoder_of(settings, modality, found), settings, modality, name)
     if name not in settings.encoder_names(modality):
         return None
     return settings.with_encoder(modality, name)

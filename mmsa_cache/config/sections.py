@@ -153,7 +153,7 @@ class TextSettings(Section):
     """Layers whose means over the real tokens are kept too, as the pools ``mean@N``;
     ``quarters``: those at a quarter, half and three quarters of the model's depth."""
     lexicon: Literal["auto", "vader", "none"] = Field(default="auto", exclude=True)
-    """Whether ``mmsa extract`` makes the features of ``vader`` beside those of the default encoders;
+    """Whether ``mmsa extract`` makes the features of ``vader`` beside the default encoders';
     ``auto``: where most texts are English. Of the section ``[text]`` alone; not kept."""
 
 

@@ -15,12 +15,13 @@ from extract.engine import extract
 from extract.plan import Job
 from extract.precision import difference
 from extract.shards import encode_rows
+from fuse.fields import Level
 from fuse.figures.records import EpochRecord
 from fuse.losses.acb import STATISTICS
 from fuse.losses.losses import LOSSES
 from fuse.models.fusions import FUSIONS
 from fuse.models.kernel import KERNEL
-from fuse.setting import Level, Setting
+from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import predict
 from fuse.training.task import Task

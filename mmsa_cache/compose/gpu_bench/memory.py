@@ -14,7 +14,8 @@ from torch import Tensor
 
 from extract.shards import encode_rows
 from extract.streams import Halving
-from fuse.setting import Level, Setting
+from fuse.fields import Level
+from fuse.setting import Setting
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.errors import DeviceError
