@@ -99,13 +99,17 @@ def train(
         setting, places = share.setting, share.parts
         every = iter(fit_all(setting, [task for at in places for task in parts[at].tasks]))
         of_folds = [[next(every) for _ in parts[at].tasks] for at in places]
+        alone = [at for at in places if _is_alone(recipes[at % len(recipes)], averaged, refit)]
+        pairs = {at: parts[at].neighbours for at in alone}
+        rest = iter(fit_all(setting, [task for tasks in pairs.values() for task in tasks]))
         blends.append(Blend(setting, [], share.weight))
         for at, members in zip(places, of_folds, strict=True):
             final = _kept(setting, members, averaged)
             if refit:
                 final = fit_all(*_refitting(setting, members, parts[at], protocol.seeds))
             weight = share.weight * len(parts) / len(places)
-            trained[at].append(PartFits(number, setting, weight, members, final))
+            neighbours = [next(rest) for _ in pairs.get(at, [])]
+            trained[at].append(PartFits(number, setting, weight, members, neighbours, final))
             blends[-1].members.extend(fit.model for fit in final)
     judged = [
         JudgedPart.of(part, trained[at], recipes[at % len(recipes)].settings[0], bank, labels)
@@ -121,6 +125,42 @@ def train(
         judgement.predicted,
         judgement.figures,
     )
+
+
+def member_counts(
+    recipes: Sequence[Recipe],
+    parts: Sequence[Part],
+    protocol: Protocol,
+    *,
+    averaged: bool,
+    refit: bool,
+) -> list[tuple[Setting, int]]:
+    """How many members `train` trains of each setting.
+
+    Args:
+        recipes: As of `train`, as the next ones.
+        parts: Of `plan`.
+        protocol: Which rows train and judge.
+        averaged: Whether the model is the average of its members.
+        refit: Whether these learn from all development rows.
+    """
+    found = []
+    for share in shares(recipes, len(parts)):
+        alone = [_is_alone(recipes[at % len(recipes)], averaged, refit) for at in share.parts]
+        members = len(share.parts) * protocol.seeds * (protocol.folds + refit)
+        members += sum(alone) * len(parts[0].neighbours)
+        found.append((share.setting, members))
+    return found
+
+
+def _is_alone(recipe: Recipe, averaged: bool, refit: bool) -> bool:
+    """Whether the model averages the folds' members of a single setting.
+
+    A row is held out from one of these alone, and a single member is surer of itself than their
+    average. `Part.neighbours` are trained beside them, so that held-out predictions are averages
+    too. Refitted members, one a seed, and those of several settings have such averages anyway.
+    """
+    return averaged and not refit and len(recipe.settings) == 1
 
 
 def _kept(setting: Setting, members: list[Fit], averaged: bool) -> list[Fit]:

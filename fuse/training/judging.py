@@ -47,8 +47,15 @@ class PartFits:
     """Of the members in the part's average."""
     folds: list[Fit]
     """Each without one fold, in the order of `Part.tasks`."""
+    neighbours: list[Fit]
+    """Each without two folds, in the order of `Part.neighbours`; may be none."""
     model: list[Fit]
     """Those that the final model is of."""
+
+    def without(self, fold: int, folds: int) -> list[Fit]:
+        """The members that did not learn from a fold."""
+        pairs = [*self.neighbours[fold::folds], *self.neighbours[(fold - 1) % folds :: folds]]
+        return [*self.folds[fold::folds], *pairs]
 
     def predict(
         self, fits: Sequence[Fit], bank: FeatureBank, rows: NDArray[np.int64]
@@ -113,9 +120,8 @@ class JudgedPart:
         """Predicts with the fits of every setting, and calibrates as one setting says."""
         inner, rows = [], []
         for fold, task in enumerate(part.tasks[: part.folds]):
-            # A fold's rows are predicted by the members, one a seed, that did not learn from them.
             without = [
-                of.predict(of.folds[fold :: part.folds], bank, task.validation) for of in fits
+                of.predict(of.without(fold, part.folds), bank, task.validation) for of in fits
             ]
             found = weighted_mean(without)
             # One fold's rows are cut for the calibration alone, no member learned from any.
@@ -262,6 +268,8 @@ def member_records(
 
 def mean_calibration(found: Sequence[Calibration]) -> Calibration:
     """One for the members of all parts: geometric mean of temperatures, means of the others."""
+    if len(found) == 1:
+        return found[0]
     temperature = float(np.exp(np.mean([np.log(c.temperature) for c in found])))
     biases, offsets = (
         tuple(np.mean(of, axis=0).tolist())

@@ -25,6 +25,9 @@ class Part:
     tasks: list[Task]
     """Members, fold after fold, then those of the next seed."""
     folds: int
+    neighbours: list[Task]
+    """Members that leave out a fold and the next one, the last and the first too; then those of the
+    next seed. None of fewer than three folds."""
 
 
 def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protocol) -> list[Part]:
@@ -50,5 +53,19 @@ def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protoco
             for turn in range(protocol.seeds)
             for number, (inside, outside) in enumerate(cuts)
         ]
-        parts.append(Part(development, judged, tasks, folds))
+        parts.append(
+            Part(development, judged, tasks, folds, _neighbours(tasks, development, folds))
+        )
     return parts
+
+
+def _neighbours(tasks: list[Task], development: NDArray[np.int64], folds: int) -> list[Task]:
+    if folds < 3:
+        return []
+    found = []
+    for number, task in enumerate(tasks):
+        following = tasks[(number + 1) % folds]  # of any seed: the folds are the same
+        outside = np.union1d(task.validation, following.validation)
+        inside = np.setdiff1d(development, outside)
+        found.append(Task(inside, outside, task.seed + len(tasks)))
+    return found

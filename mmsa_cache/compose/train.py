@@ -17,7 +17,7 @@ from fuse.figures.records import EpochRecord, RunFigures
 from fuse.search.snapshot import snapshot
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import input_dims
-from fuse.training.final import Trained
+from fuse.training.final import Trained, member_counts
 from fuse.training.final import train as train_final
 from fuse.training.plan import plan
 from fuse.training.recipe import Share, shares
@@ -151,16 +151,20 @@ def _train(
 ) -> Trained:
     """Trains the members and records their epochs; resumes from a checkpoint in the folder."""
     protocol = identity.protocol
-    parts = len(plan(bank.labels.cpu().numpy(), session.groups, protocol))
-    each = protocol.seeds * (protocol.folds + identity.refit)
-    trained = [(share.setting.epochs, len(share.parts)) for share in shares(choice.recipes, parts)]
-    members = each * sum(count for _, count in trained)
-    epochs = each * sum(epochs * count for epochs, count in trained)
+    counts = member_counts(
+        choice.recipes,
+        plan(bank.labels.cpu().numpy(), session.groups, protocol),
+        protocol,
+        averaged=identity.averaged,
+        refit=identity.refit,
+    )
+    members = sum(count for _, count in counts)
+    epochs = sum(setting.epochs * count for setting, count in counts)
     lines = JsonLines(path / "metrics.jsonl", fresh=True)
     checkpoint = FolderCheckpoint(path / CHECKPOINT)
 
     def keep(record: EpochRecord) -> None:
-        _append(lines, record)
+        _append(lines, record, record.macro_f1 is not None)
         values = record.as_json()
         member, epoch = values.pop("member"), values.pop("epoch")
         tracked.log(f"member-{member}", epoch, values)
@@ -207,9 +211,10 @@ def _write(
     """Writes every file of the run."""
     # Written anew in the order of members, which a stack or a resumed run did not keep.
     lines = JsonLines(run.path / "metrics.jsonl", fresh=True)
+    of_folds = {member.member for member in final.figures.members}
     for fit in final.fits:
         for epoch in fit.history:
-            _append(lines, epoch)
+            _append(lines, epoch, epoch.member in of_folds)
     lines.append("final", figures=scalars(final.figures.as_json()))
     write_atomically(run.path / MODEL_FILE, save(final.ensemble.tensors()))
     run.write(
@@ -234,9 +239,10 @@ def _write(
     write_atomically(run.path / PAGE, page.encode())
 
 
-def _append(lines: JsonLines, record: EpochRecord) -> None:
-    """A member of the folds is scored after each epoch; one of all rows has no rows for it."""
-    lines.append("refit" if record.macro_f1 is None else "epoch", **record.as_json())
+def _append(lines: JsonLines, record: EpochRecord, is_of_folds: bool) -> None:
+    """Members of the folds have an ``epoch``; the others only calibrate, or learn from all rows."""
+    other = "refit" if record.macro_f1 is None else "calibration"
+    lines.append("epoch" if is_of_folds else other, **record.as_json())
 
 
 def _parameters(identity: RunIdentity, encoders: Mapping[str, str]) -> dict[str, Any]:
