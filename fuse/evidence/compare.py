@@ -8,14 +8,14 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
-from fuse.figures.confusion import class_recall, figures
+from fuse.figures.calibration import DECIDE, Decide
+from fuse.figures.confusion import Codes, Floats, class_recall, confusion, figures
 from fuse.figures.metrics import score
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import LEVEL, Interval
-from fuse.figures.records import Scores
-from fuse.figures.resampling import SEED, resampled_confusions
+from fuse.figures.records import Decision, Scores
+from fuse.figures.resampling import SEED, resampled_confusions, where_present
 from mmsa_cache.errors import ModelError
 
 from .comparison import (
@@ -24,10 +24,10 @@ from .comparison import (
     DifferingRow,
     DifferingRows,
     IntervalDifference,
-    McNemar,
     PairComparison,
     RecallDifference,
 )
+from .significance import holm, mcnemar
 
 RESAMPLES = 2000
 """Bootstrap resamples behind every interval of a comparison."""
@@ -58,7 +58,12 @@ class Shared:
     labels: NDArray[np.int64]
     """True class codes, (rows,)"""
     predicted: NDArray[np.int64]
-    """Class codes, (runs, rows)"""
+    """Class codes by the runs' own decision rules, (runs, rows)"""
+    decided: dict[Decide, NDArray[np.int64]]
+    """Class codes by each decision rule, (runs, rows); empty where all runs are older ones, which
+    have one"""
+    groups: NDArray[np.int64] | None
+    """Numbers of the duplicate groups, (rows,); None where no run tells them"""
     left_out: list[int]
     """Rows of each run that another one did not judge."""
 
@@ -86,13 +91,20 @@ def share(runs: Sequence[Judged]) -> Shared:
             f"No row was judged by all of {', '.join(run.name for run in runs)}.",
             "Train them with the same --outer and --seed.",
         )
-    labels, predicted = [], []
+    labels, predicted, groups = [], [], None
+    rules = DECIDE if any(run.predictions.decided for run in runs) else ()
+    decided: dict[Decide, list[NDArray[np.int64]]] = {rule: [] for rule in rules}
     for run in runs:
         place = {guid: row for row, guid in enumerate(run.predictions.guids)}
         rows = [place[guid] for guid in guids]
         code = np.array([classes.index(name) for name in run.classes], np.int64)
         labels.append(code[run.predictions.labels[rows]])
-        predicted.append(code[run.predictions.predicted[rows]])
+        own = run.predictions.predicted
+        predicted.append(code[own[rows]])
+        for rule, found in decided.items():
+            found.append(code[run.predictions.decided.get(rule, own)[rows]])
+        if groups is None and run.predictions.groups is not None:
+            groups = run.predictions.groups[rows]
     truth = np.stack(labels)
     contradicting = np.flatnonzero((truth != truth[0]).any(axis=0)).tolist()
     if contradicting:
@@ -114,6 +126,8 @@ def share(runs: Sequence[Judged]) -> Shared:
         guids,
         truth[0],
         np.stack(predicted),
+        {rule: np.stack(found) for rule, found in decided.items()},
+        groups,
         [len(run.predictions.guids) - len(guids) for run in runs],
     )
 
@@ -133,19 +147,24 @@ def compare(
 
     Args:
         shared: The rows.
-        groups: See `resampled_confusions`. `mcnemar` takes rows as independent all the same.
+        groups: See `resampled_confusions`; default: those that a run tells. `mcnemar` takes rows as
+            independent all the same.
         resamples: Number of resamples.
         seed: Seed of the bootstrap.
     """
-    confusions = resampled_confusions(
-        shared.labels,
-        shared.predicted,
-        len(shared.classes),
-        groups=groups,
-        resamples=resamples,
-        seed=seed,
-    )
-    samples = figures(confusions) | {"recall": class_recall(confusions)}
+    groups = shared.groups if groups is None else groups
+
+    def resampled(predicted: Codes) -> _Figures:
+        labels, classes = shared.labels, len(shared.classes)
+        drawn = resampled_confusions(
+            labels, predicted, classes, groups=groups, resamples=resamples, seed=seed
+        )
+        whole = np.stack([confusion(labels, row, classes) for row in predicted])
+        recall = where_present(class_recall(drawn), drawn)
+        return _Figures(figures(whole), figures(drawn), recall)
+
+    own = resampled(shared.predicted)
+    rules = {rule: resampled(predicted) for rule, predicted in shared.decided.items()}
     scores = [score(shared.labels, row, shared.classes) for row in shared.predicted]
     places = list(combinations(range(len(shared.runs)), 2))
     right = shared.predicted == shared.labels
@@ -162,53 +181,65 @@ def compare(
                 run=name,
                 rows_left_out=shared.left_out[run],
                 scores=scores[run],
-                intervals={key: Interval.of(samples[key][run]) for key in COMPARED},
+                intervals=own.decision(run).intervals,
+                decisions={rule: of.decision(run) for rule, of in rules.items()},
             )
             for run, name in enumerate(shared.runs)
         ],
         pairs=[
-            _pair(shared, scores, samples, first, second, test.model_copy(update={"p_holm": p}))
+            PairComparison(
+                first=shared.runs[first],
+                second=shared.runs[second],
+                **own.differences(first, second),
+                decisions={rule: of.differences(first, second) for rule, of in rules.items()},
+                recall=_recalls(scores, own.recall, first, second),
+                mcnemar=test.model_copy(update={"p_holm": p}),
+                differing=_differing(shared, first, second),
+            )
             for (first, second), test, p in zip(places, tests, corrected, strict=True)
         ],
     )
 
 
-def _pair(
-    shared: Shared,
-    scores: Sequence[Scores],
-    samples: dict[str, NDArray[np.float64]],
-    first: int,
-    second: int,
-    test: McNemar,
-) -> PairComparison:
-    one, two, recall = scores[first], scores[second], samples["recall"]
-    differences = {
-        key: IntervalDifference(
-            **_change(getattr(one, key), getattr(two, key)),
-            **asdict(Interval.of(samples[key][second] - samples[key][first])),
-        )
-        for key in COMPARED
-    }
-    return PairComparison(
-        first=shared.runs[first],
-        second=shared.runs[second],
-        accuracy=differences["accuracy"],
-        macro_f1=differences["macro_f1"],
-        recall={
-            name: RecallDifference(
-                rows=of.support,
-                **_change(of.recall, two.per_class[name].recall),
-                intervals=(
-                    Interval.of(recall[first, :, code]),
-                    Interval.of(recall[second, :, code]),
-                ),
-                difference_interval=Interval.of(recall[second, :, code] - recall[first, :, code]),
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """Figures of all runs by some decisions."""
+
+    values: dict[str, Floats]
+    """(runs,)"""
+    samples: dict[str, Floats]
+    """(runs, resamples)"""
+    recall: Floats
+    """(runs, resamples, classes), NaN where a class was not drawn"""
+
+    def decision(self, run: int) -> Decision:
+        values = {key: float(self.values[key][run]) for key in COMPARED}
+        intervals = {key: Interval.of(self.samples[key][run]) for key in COMPARED}
+        return Decision.model_validate({**values, "intervals": intervals})
+
+    def differences(self, first: int, second: int) -> dict[str, IntervalDifference]:
+        return {
+            key: IntervalDifference(
+                **_change(float(self.values[key][first]), float(self.values[key][second])),
+                **asdict(Interval.of(self.samples[key][second] - self.samples[key][first])),
             )
-            for code, (name, of) in enumerate(one.per_class.items())
-        },
-        mcnemar=test,
-        differing=_differing(shared, first, second),
-    )
+            for key in COMPARED
+        }
+
+
+def _recalls(
+    scores: Sequence[Scores], recall: Floats, first: int, second: int
+) -> dict[str, RecallDifference]:
+    one, two = scores[first], scores[second]
+    return {
+        name: RecallDifference(
+            rows=of.support,
+            **_change(of.recall, two.per_class[name].recall),
+            intervals=(Interval.of(recall[first, :, code]), Interval.of(recall[second, :, code])),
+            difference_interval=Interval.of(recall[second, :, code] - recall[first, :, code]),
+        )
+        for code, (name, of) in enumerate(one.per_class.items())
+    }
 
 
 def _change(first: float, second: float) -> dict[str, float]:
@@ -234,36 +265,3 @@ def _differing(shared: Shared, first: int, second: int) -> DifferingRows:
         only_second_right=rows(two == shared.labels),
         both_wrong=rows((one != shared.labels) & (two != shared.labels)),
     )
-
-
-def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
-    """Exact test of whether two runs are right equally often (McNemar 1947).
-
-    If they are, each of the rows that only one of them gets right falls to either with
-    probability ½: a two-sided binomial test.
-
-    Args:
-        first_right: Whether the first run is right, (rows,).
-        second_right: The same of the second run.
-
-    Returns:
-        The p-value is 1 without such rows.
-    """
-    first = int((first_right & ~second_right).sum())
-    second = int((second_right & ~first_right).sum())
-    p_value = float(binomtest(first, first + second).pvalue) if first + second else 1.0
-    return McNemar(only_first_right=first, only_second_right=second, p_value=p_value)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number, in the given order (Holm 1979, "A Simple Sequentially
-    Rejective Multiple Test Procedure").
-
-    The k-th smallest of m is multiplied by m − k + 1; none is below a smaller one's or above 1.
-    """
-    values = np.asarray(p_values, np.float64)
-    order = np.argsort(values, kind="stable")
-    raised = values[order] * np.arange(len(values), 0, -1)
-    corrected = np.empty_like(values)
-    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
-    return corrected.tolist()

@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
+from fuse.figures.calibration import Decide
 from fuse.figures.record import Count, Interval, Number, Record
-from fuse.figures.records import Scores
+from fuse.figures.records import Decision, Scores
 
 
 class Difference(Record):
@@ -68,6 +69,8 @@ class PairComparison(Record):
     second: str
     accuracy: IntervalDifference
     macro_f1: IntervalDifference
+    decisions: dict[Decide, dict[str, IntervalDifference]] = Field(default_factory=dict)
+    """Accuracy and macro-F1 by each decision rule; the others are by the runs' own rules."""
     recall: dict[str, RecallDifference]
     """By class."""
     mcnemar: McNemar
@@ -83,6 +86,8 @@ class ComparedRun(Record):
     scores: Scores
     intervals: dict[str, Interval]
     """Of accuracy and macro-F1."""
+    decisions: dict[Decide, Decision] = Field(default_factory=dict)
+    """By each decision rule."""
 
     def as_json(self) -> dict[str, Any]:
         """The scores beside the other values."""

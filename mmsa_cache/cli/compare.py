@@ -23,13 +23,19 @@ if TYPE_CHECKING:
     from fuse.figures.record import Interval
 
 
+FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+
+
 @verb(*PLACES)
 def compare(
     call: Call,
     runs: Annotated[list[str], typer.Argument(help="Names or folders of two or more runs.")],
     grouped: Annotated[
         bool,
-        typer.Option("--grouped", help="Resample duplicate posts together; reads the data."),
+        typer.Option(
+            "--grouped",
+            help="Older runs: read the data for duplicate posts, which are resampled together.",
+        ),
     ] = False,
     listed: Annotated[
         int, typer.Option("--list", min=0, help="Posts to show of each kind of difference.")
@@ -66,11 +72,16 @@ def format_comparison(found: Comparison, listed: int = 0) -> str:
 
 
 def _two(pair: PairComparison, rows: int, interval: str) -> str:
-    changes = {"accuracy": pair.accuracy, "macro-F1": pair.macro_f1}
+    changes = {FIGURES["accuracy"]: pair.accuracy, FIGURES["macro_f1"]: pair.macro_f1}
     table = format_table(
         ["", pair.first, pair.second, "difference", interval],
         [
             *([title, *_values(of), _span(of, "+")] for title, of in changes.items()),
+            *(
+                [f"{FIGURES[key]}, decided for {rule}", *_values(of), _span(of, "+")]
+                for rule, by_key in pair.decisions.items()
+                for key, of in by_key.items()
+            ),
             *(
                 [f"recall of {name} ({of.rows} rows)", *_values(of), ""]
                 for name, of in pair.recall.items()
@@ -110,8 +121,19 @@ def _many(found: Comparison, interval: str) -> list[str]:
         ]
         for pair in found.pairs
     ]
+    decided = [
+        [
+            f"{run.run}, decided for {rule}",
+            f"{of.accuracy:.4f}",
+            _span(of.intervals["accuracy"]),
+            f"{of.macro_f1:.4f}",
+            _span(of.intervals["macro_f1"]),
+        ]
+        for run in found.runs
+        for rule, of in run.decisions.items()
+    ]
     return [
-        format_table(["run", *titles], runs),
+        format_table(["run", *titles], [*runs, *decided]),
         format_table(["difference", *titles, "McNemar p", "p, Holm"], pairs),
     ]
 

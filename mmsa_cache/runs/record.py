@@ -82,7 +82,7 @@ class RunIdentity(Record):
     def as_json(self) -> dict[str, Any]:
         """Plain values; the fields of the protocol stand beside the others."""
         return {
-            "models": [model.model_dump(mode="json") for model in self.models],
+            "models": [model.as_json() for model in self.models],
             **{key: getattr(self.protocol, key) for key in _PROTOCOL},
             "averaged": self.averaged,
             "refit": self.refit,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,14 +39,23 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def as_now(calibration: dict[str, Any]) -> dict[str, Any]:
+    """The offsets of an older calibration changed the probabilities: they are biases now."""
+    offsets = calibration["offsets"]
+    return {**calibration, "biases": offsets, "offsets": [0.0] * len(offsets)}
+
+
 def test_its_record_is_read_and_written_as_it_was(older: Path) -> None:
     for name in ("old", "old-ce"):
         run = RunFolder(older / "runs" / name)
         stored = json.loads((run.path / "config.json").read_text())
         written = json.loads(json.dumps(run.record.as_json()))
         assert written["origin"].pop("data") == ""  # newer versions name the data
-        assert written == {"version": VERSION, **stored}
-        assert run.figures.as_json() == json.loads((run.path / "metrics.json").read_text())
+        metrics = json.loads((run.path / "metrics.json").read_text())
+        for content in (stored, metrics):
+            content["calibration"] = as_now(content["calibration"])
+        assert written == {"version": VERSION, "decide": "accuracy", **stored}
+        assert run.figures.as_json() == metrics
         assert run.environment.as_json() == json.loads((run.path / "env.json").read_text())
         (study,) = json.loads((run.path / "studies.json").read_text())
         assert [snapshot.as_json() for snapshot in run.snapshots] == [study]
@@ -77,6 +87,7 @@ def test_it_is_exported(older: Path) -> None:
     for modality, fields in stored.pop("encoder_fields").items():  # newer versions name more
         now = found["encoder_fields"][modality]
         assert {key: now[key] for key in fields} == fields
+    stored["calibration"] = as_now(stored["calibration"])
     assert {key: found[key] for key in stored} == stored
     model = load_model(older / "again")
     assert model.predict("good day sun", older / "posts/pairs/85.jpg") == pytest.approx(WANT)

@@ -91,7 +91,10 @@ def render(
     """
     record, figures, predictions = run.record, run.figures, run.predictions
     _check_agreement(run)
-    bins, error = calibration(predictions.confidence, predictions.labels == predictions.predicted)
+    likeliest = predictions.probabilities.argmax(1)
+    bins, error = calibration(
+        predictions.probabilities.max(1), predictions.labels == likeliest
+    )
     intervals = figure_intervals(predictions, record.classes)
     wrong, close = confident_errors(predictions), least_certain(predictions)
     shown = [predictions.guids[place] for place in dict.fromkeys([*wrong, *close])]

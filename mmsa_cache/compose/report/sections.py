@@ -80,7 +80,11 @@ class StudySection:
 
 def figure_intervals(predictions: Predictions, classes: Sequence[str]) -> ScoreIntervals:
     return intervals(
-        predictions.labels, predictions.probabilities, classes, predicted=predictions.predicted
+        predictions.labels,
+        predictions.probabilities,
+        classes,
+        predicted=predictions.predicted,
+        groups=predictions.groups,
     )
 
 

@@ -16,7 +16,8 @@ from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from typer.testing import CliRunner, Result
 
-from fuse.evidence.compare import Judged, Shared, compare, holm, mcnemar, share
+from fuse.evidence.compare import Judged, Shared, compare, share
+from fuse.evidence.significance import holm, mcnemar
 from fuse.figures.predictions import Predictions
 from mmsa_cache.cli.main import app
 from mmsa_cache.errors import ModelError
