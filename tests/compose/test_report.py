@@ -644,7 +644,7 @@ def test_a_damaged_file_is_named(run: Path, name: str, content: bytes) -> None:
         (
             "config.json",
             {"calibration": {"temperature": 1.0, "offsets": [1.0]}},
-            "expected 3 entries in 'offsets' of the calibration, received 1",
+            "expected 3 entries in 'biases' of the calibration, received 1",
         ),
         (
             "metrics.json",

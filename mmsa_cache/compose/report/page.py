@@ -92,9 +92,7 @@ def render(
     record, figures, predictions = run.record, run.figures, run.predictions
     _check_agreement(run)
     likeliest = predictions.probabilities.argmax(1)
-    bins, error = calibration(
-        predictions.probabilities.max(1), predictions.labels == likeliest
-    )
+    bins, error = calibration(predictions.probabilities.max(1), predictions.labels == likeliest)
     intervals = figure_intervals(predictions, record.classes)
     wrong, close = confident_errors(predictions), least_certain(predictions)
     shown = [predictions.guids[place] for place in dict.fromkeys([*wrong, *close])]
@@ -115,6 +113,7 @@ def render(
         compared=[
             key for key in _CALIBRATED if all(getattr(row.score, key) is not None for row in scores)
         ],
+        grouped=predictions.groups is not None,
         distinct=distinct(figures, predictions, record.classes),
         figures=FIGURES,
         intervals=intervals,
