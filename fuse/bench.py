@@ -19,7 +19,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fuse.figures.records import EpochRecord
 from fuse.training.classifier import products
-from fuse.training.task import Task
+from fuse.training.runner import Runner
+from fuse.training.stack import Stack
+from fuse.training.task import Checkpoint, Task
 from fuse.training.trainer import fit, fit_group
 from mmsa_cache.disk import discard
 from mmsa_cache.features.bank import FeatureBank
@@ -248,6 +250,30 @@ def bench_folds(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[st
         "five_folds_seconds": statistics.median(five),
         "ratio_five_folds": statistics.median(b / a for a, b in zip(one, five, strict=True)),
     }
+
+
+def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> dict[str, Any]:
+    """A training step of several members together, as it is launched and kernel by kernel.
+
+    Returns:
+        Seconds of both, and whether the first was a graph; an epoch's time divided by its steps.
+    """
+    setting = Setting(epochs=4, batch_size=BATCH, keep="last", schedule="constant")
+    every, device = np.arange(len(bank)), bank.labels.device
+    runners = [
+        Runner(setting, bank, Task(every, every[:BATCH], seed), names, True, seed, Checkpoint())
+        for seed in range(members)
+    ]
+    stack = Stack(runners)
+
+    def seconds(number: int) -> float:
+        return _timed(lambda: stack.epoch(number), device) / runners[0].steps
+
+    with products(setting):
+        seconds(0)  # sets kernels up, and captures
+        found = {"step_seconds": min(seconds(1), seconds(2)), "captured": stack.repeated.captures}
+        stack.repeated.captures = False
+        return {**found, "plain_step_seconds": seconds(3)}
 
 
 def bench_encoders_in_loop(

@@ -25,6 +25,9 @@ class Repeated:
 
     Args:
         device: Where it works; only on a CUDA device is anything captured.
+
+    Attributes:
+        captures: Whether steps after the first few are launched as a graph.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -32,7 +35,6 @@ class Repeated:
         self._plain = PLAIN_STEPS
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.captures = device.type == "cuda"
-        """Whether steps after the first few are launched as a graph."""
 
     def run(self, step: Callable[[], None], times: int) -> None:
         """Runs the same step as at the last call so many times."""
@@ -69,10 +71,11 @@ class Repeated:
                 torch._C._cuda_endAllocateToPool(self._device.index, pool)
             torch.cuda.synchronize(self._device)  # a device that is lost raises here
             self.captures = False
-            reason = " ".join(str(error).split())[:200]
+            cause = error.__context__ or error  # ending the capture fails after any other error
+            reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
             warnings.warn(
                 f"Training steps could not be captured as a CUDA graph and run one by one, which "
-                f"is slower: {type(error).__name__}: {reason}",
+                f"is slower: {reason}",
                 stacklevel=2,
             )
             return None

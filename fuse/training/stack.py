@@ -38,6 +38,9 @@ class Stack:
 
     Args:
         runners: The members; until `release` their tensors are parts of common ones.
+
+    Attributes:
+        repeated: Runs its steps.
     """
 
     def __init__(self, runners: Sequence[Runner]) -> None:
@@ -87,12 +90,7 @@ class Stack:
         self._noise = torch.zeros(block, count, one, dtype=torch.int16, device=device)
         self._totals = torch.zeros(count, device=device)
         self._epsilon = torch.full((1,), EPSILON, device=device)
-        self._repeated = Repeated(device)
-
-    @property
-    def is_captured(self) -> bool:
-        """Whether its steps are launched as a graph."""
-        return self._repeated.captures
+        self.repeated = Repeated(device)
 
     def epoch(self, number: int) -> Tensor:
         """Trains an epoch, the first being 0; the losses of its steps added up, (members,).
@@ -110,7 +108,7 @@ class Stack:
             self._rates[:count].copy_(rates[part], non_blocking=True)
             self._draw(noise, count)
             self._at.zero_()
-            self._repeated.run(self._step, count)
+            self.repeated.run(self._step, count)
         done = (number + 1) * self._steps
         for runner in self._runners:
             runner.count_steps(done)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from fuse.search.coordinator import Progress
 from fuse.search.pool import TrainingData, Workers
 from fuse.search.search import search
 from fuse.search.study_file import find_study, read_study
+from mmsa_cache.compose.workers import worker_devices
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.store.identity import Origin
@@ -53,7 +56,8 @@ def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
         if moment - first > sizes.search_seconds and finished:
             raise _OutOfTimeError
 
-    device = "cuda:0" if bench.device.type == "cuda" else "cpu"
+    cuda = bench.device.type == "cuda"
+    devices = worker_devices(torch.device("cuda", 0), None) if cuda else ["cpu"]
     started = time.monotonic()
     with Busy(bench.device) as busy:
         try:
@@ -62,18 +66,18 @@ def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
                 data,
                 sizes.trials,
                 storage=bench.folder / f"{name}.db",
-                workers=Workers((device,)),
+                workers=Workers(devices),
                 on_change=on_change,
             )
             figures.add(f"{name}: outside training", result.overhead_share)
             figures.add(f"{name}: trials that failed", result.trials["fail"], at_most=0)
         except _OutOfTimeError:
             figures.add(f"{name}: broken off after", time.monotonic() - first, "s")
-    each = (last - started) / finished
+    each = (last - first) / finished
     figures.add(f"{name}: trials finished, {sizes.folds} folds, {kind}", finished)
-    figures.add(f"{name}: seconds a trial, the worker's start included", each, "s")
-    wanted = WANTED[name]
-    figures.add(f"{name}: {TRIALS} trials, extrapolated", TRIALS * each, "s", at_most=wanted)
+    figures.add(f"{name}: seconds a trial, {len(devices)} worker(s)", each, "s")
+    whole = first - started + TRIALS * each
+    figures.add(f"{name}: {TRIALS} trials, extrapolated", whole, "s", at_most=WANTED[name])
     with figures.attempt(f"{name}: device busy"):
         figures.add(f"{name}: device busy", busy.share)
         figures.add("  over time", busy.over_time())

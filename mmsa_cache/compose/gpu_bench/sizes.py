@@ -28,11 +28,11 @@ class Sizes:
     text_dim: int = 768
     image_dim: int = 1024
     patches: int = 64
-    compared_rows: int = 64
+    compared_rows: int = 16
     """Posts whose features are compared between the devices."""
     few_posts: int = 200
     """Training posts of the command line's run from pictures to predictions."""
-    small_samples: int = 1024
+    small_samples: int = 512
     """Samples on which every fusion and every loss is trained."""
     textbook_posts: int = 256
     batch_size: int = 32
@@ -44,7 +44,7 @@ class Sizes:
     rounds: int = 3
     trials: int = 20
     folds: int = 5
-    search_seconds: float = 20.0
+    search_seconds: float = 12.0
     """After which a search is broken off; its rate is that of the trials finished by then."""
     model: dict[str, Any] = field(default_factory=dict)
     """Sizes of the models whose steps and epochs are measured; default: those of `Setting`."""

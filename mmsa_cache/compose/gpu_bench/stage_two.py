@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import torch
 
-from fuse.bench import bench_epochs, bench_folds
+from fuse.bench import bench_epochs, bench_folds, bench_steps
 from fuse.setting import Setting
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
@@ -36,8 +37,6 @@ _TOKEN_SETTINGS = {
 def run(bench: Bench) -> None:
     """Measures on the generated features."""
     figures, device, rounds = bench.figures, bench.device, bench.sizes.rounds
-    with figures.attempt("store to bank"):
-        _opening(bench)
     bank = bench.bank(device)
     with figures.attempt("pooled epoch"):
         found = bench_epochs(bank, CLASSES, rounds)
@@ -49,6 +48,9 @@ def run(bench: Bench) -> None:
         figures.add("one fold, two epochs", folds["one_fold_seconds"], "s")
         figures.add("five folds, two epochs", folds["five_folds_seconds"], "s")
         figures.add("five folds against one", folds["ratio_five_folds"], at_most=FOLDS)
+    for members, size in ((1, 1), (1, 8), (bench.sizes.members, 1)):
+        with figures.attempt(f"a step of {members}, {size} a graph"):
+            _step_times(bench, bank, members, size)
     pooled = Setting(keep="last", schedule="constant", variants=False, **bench.sizes.model)
     for members in (1, bench.sizes.members):
         with figures.attempt(f"a step of {members}"):
@@ -56,6 +58,19 @@ def run(bench: Bench) -> None:
     for name, setting in _TOKEN_SETTINGS.items():
         with figures.attempt(f"token-level epoch of {name}"):
             _token_epoch(bench, bank, name, replace(setting, **bench.sizes.model))
+    with figures.attempt("store to bank"):
+        _opening(bench)
+
+
+def _step_times(bench: Bench, bank: FeatureBank, members: int, size: int) -> None:
+    """Seconds of a pooled step, so many of them a graph."""
+    with mock.patch("fuse.training.graphs.STEPS_A_GRAPH", size):
+        found = bench_steps(bank, CLASSES, members)
+    what = f"pooled step of {members} member(s), {size} a graph"
+    bench.figures.add(what, found["step_seconds"] * 1e6, "us")
+    bench.figures.add("  kernel by kernel", found["plain_step_seconds"] * 1e6, "us")
+    if bench.device.type == "cuda":
+        bench.figures.check("  as a graph", found["captured"], "captured")
 
 
 def _opening(bench: Bench) -> None:
