@@ -32,7 +32,7 @@ _LENGTHS = 32
 """Texts are padded to a multiple of this for the compiled model, so that few shapes are built."""
 _SHARD_ROWS = 256
 _PIECE = 8
-"""Rows that one thread reads at a time, as in an extraction."""
+"""Rows that one thread reads at a time, as in an extraction; fewer where there are few."""
 _VARIANTS = 64
 """Graphs that torch may build of one layer's code: of each stage, shifted or not."""
 
@@ -53,7 +53,8 @@ def run(bench: Bench) -> None:
     inputs: dict[str, list[Tensor]] = {}
     with figures.attempt("models on batches that lie on the device"):
         few = slice(-2 * size, None)  # the large pictures come first
-        inputs = {n: _read(bench, rows[n][few], readers[n], e) for n, e in encoders.items()}
+        threads = Workers.plan(device).readers
+        inputs = {n: _read_by(threads, rows[n][few], readers[n], e) for n, e in encoders.items()}
         for count in (bench.sizes.batch_size, size):
             alone = _models_alone(bench, encoders, inputs, count)
             figures.add(
@@ -112,14 +113,10 @@ def _end_to_end(
     return rate
 
 
-def _read(bench: Bench, rows: Sequence[Any], reader: Reader, encoder: Any) -> list[Tensor]:
-    """Inputs of rows, read by as many threads as an extraction has."""
-    readers = Workers.plan(bench.device).readers
-    return _read_by(readers, rows, reader, encoder)
-
-
 def _read_by(threads: int, rows: Sequence[Any], reader: Reader, encoder: Any) -> list[Tensor]:
-    pieces = [rows[i : i + _PIECE] for i in range(0, len(rows), _PIECE)]
+    """Inputs of rows, read by so many threads."""
+    size = max(1, min(_PIECE, len(rows) // threads))
+    pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
     with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
         done = pool.map(lambda piece: read_rows(piece, reader, encoder).inputs, pieces)
         return [value for inputs in done for value in inputs]
