@@ -108,7 +108,7 @@ def _analyzer() -> Any:
 def _tables() -> Fields:
     analyzer = _analyzer()
     return {
-        "lexicon": digest({"words": analyzer.lexicon, "emojis": analyzer.emojis}),
+        "weights": digest({"words": analyzer.lexicon, "emojis": analyzer.emojis}),
         "dictionary": digest({"words": sorted(dictionary())}),
         "definition": _DEFINITION,
     }

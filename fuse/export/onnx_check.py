@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.batch import Dims
+from mmsa_cache.features.bank import BankChoice, FeatureBank
+from mmsa_cache.features.batch import Dims, pools_read
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.names import pool_of, vector_name
+from mmsa_cache.names import terms_of, vector_name
 from mmsa_cache.store.keys import KEY_BYTES
 from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
 
@@ -57,60 +57,40 @@ def check_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
     """
     rng = np.random.default_rng(0)
     figures = _figures(ensemble, dims)
-    guids = [str(number) for number in range(_CHECKED_ROWS)]
-    features: dict[str, dict[str, ModalityFeatures]] = {}
-    for modality, lacking in (("text", 1), ("image", 2)):
-        has = np.arange(_CHECKED_ROWS) % 3 != lacking
-        lengths = rng.integers(2, _LONGEST + 1, has.sum())
-        if modality == "image":
-            side = max(2, *(blend.setting.grid for blend in ensemble.blends))
-            lengths[:] = side * side
-        vectors = {name: size for part in dims for name, size in part.vectors.items()}
-        sizes: dict[str, dict[str, int]] = {"": {}}
-        for name, size in vectors.items():
-            encoder, _, pool = pool_of(name).rpartition(".")
-            if name.startswith(f"{modality}_"):
-                sizes.setdefault(encoder, {})[pool] = size
-        features[modality] = {
-            encoder: _generated(modality, encoder, has, lengths, own, dims[0], figures, rng)
-            for encoder, own in sizes.items()
-        }
-    text, image = (features[modality].pop("") for modality in AXES)
-    return FeatureBank(text, image, guids, [-1] * len(guids), partial=True, beside=features)
-
-
-def _generated(
-    modality: str,
-    encoder: str,
-    has: NDArray[np.bool_],
-    lengths: NDArray[np.int64],
-    sizes: Mapping[str, int],
-    dims: Dims,
-    figures: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
-    rng: np.random.Generator,
-) -> ModalityFeatures:
-    """Features of an encoder with pools of some sizes; its name is empty for the own one."""
-    pools = [name for name in sizes if name != SHARED]
-    width = sizes[pools[0]] if pools else getattr(dims, modality)
-    names = {name: vector_name(modality, f"{encoder}.{name}".lstrip(".")) for name in sizes}
+    settings = [blend.setting for blend in ensemble.blends]
+    readers = [(setting.encoders, own) for setting, own in zip(settings, dims, strict=True)]
+    every = np.arange(_CHECKED_ROWS)
+    present = {"text": every % 3 != 1, "image": every % 3 != 2}
+    lengths = {m: rng.integers(2, _LONGEST + 1, has.sum()) for m, has in present.items()}
+    lengths["image"][:] = max(2, *(setting.grid for setting in settings)) ** 2
 
     def draw(name: str, rows: int, size: int) -> NDArray[Any]:
         mean, scale = figures.get(name, (np.float32(0), np.float32(1)))
         return (mean + scale * rng.standard_normal((rows, size))).astype(FEATURE_DTYPE)
 
-    rows = len(lengths)
-    pooled = [draw(names[name], rows, width) for name in pools]
-    shard = Shard(
-        np.zeros((rows, KEY_BYTES), np.uint8),  # nobody looks them up
-        [""] * rows,
-        np.concatenate([[0], np.cumsum(lengths)]),
-        draw(modality, int(lengths.sum()), width),
-        np.stack(pooled, 1) if pools else np.zeros((rows, 0, width), FEATURE_DTYPE),
-        tuple(pools),
-        draw(names[SHARED], rows, sizes[SHARED]) if SHARED in sizes else None,
-    )
-    table = np.where(has, has.cumsum() - 1, -1)[:, None]
-    return ModalityFeatures([shard], f"generated {modality}", table=table)
+    def generate(modality: str, encoder: str) -> ModalityFeatures:
+        sizes = pools_read(readers, modality, encoder)
+        own = any(terms_of(pair[modality == "image"])[0] == encoder for pair, _ in readers)
+        names = {p: vector_name(modality, p if own else f"{encoder}.{p}") for p in sizes}
+        pools = tuple(pool for pool in sizes if pool != SHARED)
+        width = sizes[pools[0]] if pools else getattr(dims[0], modality)
+        has, rows = present[modality], len(lengths[modality])
+        pooled = [draw(names[pool], rows, width) for pool in pools]
+        shard = Shard(
+            np.zeros((rows, KEY_BYTES), np.uint8),  # nobody looks them up
+            [""] * rows,
+            np.concatenate([[0], np.cumsum(lengths[modality])]),
+            draw(modality, int(lengths[modality].sum()), width),
+            np.stack(pooled, 1) if pools else np.zeros((rows, 0, width), FEATURE_DTYPE),
+            pools,
+            draw(names[SHARED], rows, sizes[SHARED]) if SHARED in sizes else None,
+        )
+        table = np.where(has, has.cumsum() - 1, -1)[:, None]
+        return ModalityFeatures([shard], f"generated {modality}", table=table)
+
+    guids = [str(number) for number in every]
+    choice = BankChoice(generate, guids, [-1] * len(guids), partial=True)
+    return choice.open([pair for pair, _ in readers])
 
 
 def _figures(ensemble: Ensemble, dims: Sequence[Dims]) -> dict[str, tuple[Any, Any]]:

@@ -11,9 +11,9 @@ from extract.streams import rows_a_batch
 from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.batch import Dims
+from mmsa_cache.features.batch import Dims, pools_read
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair, pool_of, terms_of
+from mmsa_cache.names import OWN_PAIR, EncoderPair
 
 from .readers import reader_of
 from .session import Session, banks_of
@@ -57,23 +57,13 @@ def live_pair(
     """
     given = {"text": text, "image": image}
     sample = single_sample(text, image)
-    of_modality = {
-        modality: [(terms_of(pair[place]), dims) for pair, dims in readers]
-        for place, modality in enumerate(MODALITIES)
-    }
 
     def encode(modality: str, name: str) -> ModalityFeatures:
         if given[modality] is not None:
             return _encoded(session, [sample], modality, name)
-        vectors: dict[str, int] = {}
-        for (own, *_), dims in of_modality[modality]:
-            for vector, size in dims.vectors.items():
-                encoder, _, pool = pool_of(vector).rpartition(".")
-                if vector.startswith(f"{modality}_") and (encoder or own) == name:
-                    vectors[pool] = size
-        dims = next(dims for names, dims in of_modality[modality] if name in names)
-        absent = positions if modality == "image" else 1
-        return ModalityFeatures.absent(getattr(dims, modality), vectors, absent)
+        vectors = pools_read(readers, modality, name)
+        dims = getattr(readers[0][1], modality)
+        return ModalityFeatures.absent(dims, vectors, positions if modality == "image" else 1)
 
     return banks_of(encode, [sample], partial=True).open([pair for pair, _ in readers])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,14 @@ class Reach:
         """
         if not self.has(path):
             raise ModelError(_refusal(path, what), f"To use it, {cure}.")
+
+
+def encoder_paths(settings: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where plain values of settings may name files of encoders: a section's values, and a key."""
+    for group in (settings, *settings["encoders"].values()):
+        for section, key in PATHS:
+            if group[section] is not None and group[section][key] is not None:
+                yield group[section], key
 
 
 def _refusal(path: Path, what: str) -> str:

@@ -26,7 +26,7 @@ from mmsa_cache.untrusted import open_tensors
 from mmsa_cache.validation import validated
 
 from .live import live_bank, live_pair
-from .outside import GIVE_DATA, GIVE_STORE, PATHS, Given, Reach
+from .outside import GIVE_DATA, GIVE_STORE, Given, Reach, encoder_paths
 from .session import Session
 
 MODEL_FILE = "model.safetensors"
@@ -106,10 +106,9 @@ def settings_of(folder: RunFolder, reach: Reach, given: Given) -> Settings:
         root = _beside(folder, root)
         root = root if reach.takes(root, "the run's data folder", GIVE_DATA) else None
     values["data"]["root"] = root
-    for section, key in PATHS:
-        value = values[section][key]
-        if value is not None and os.path.exists(folder.path / value):  # noqa: PTH110
-            values[section][key] = str((folder.path / value).resolve())
+    for section, key in encoder_paths(values):
+        if os.path.exists(folder.path / section[key]):  # noqa: PTH110
+            section[key] = str((folder.path / section[key]).resolve())
     message = f"The run in {folder.path} cannot be loaded with these options:"
     return validated(Settings, values, message, "", ModelError)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor
+
+from mmsa_cache.names import MODALITIES, EncoderPair, pool_of, terms_of
 
 MAX_DIM = 1 << 16
 """Numbers of a vector."""
@@ -65,3 +67,23 @@ class Dims:
     image: Length
     vectors: Annotated[dict[str, Length], Field(max_length=256)]
     """By the names of `Batch.vectors`."""
+
+
+def pools_read(
+    readers: Sequence[tuple[EncoderPair, Dims]], modality: str, encoder: str
+) -> dict[str, int]:
+    """The pools of an encoder that some models read, and their features.
+
+    Args:
+        readers: Of each model, its encoders and what it reads.
+        modality: ``text`` or ``image``.
+        encoder: Name of the encoder.
+    """
+    found: dict[str, int] = {}
+    for pair, dims in readers:
+        own = terms_of(pair[MODALITIES.index(modality)])[0]
+        for vector, size in dims.vectors.items():
+            name, _, pool = pool_of(vector).rpartition(".")
+            if vector.startswith(f"{modality}_") and (name or own) == encoder:
+                found[pool] = size
+    return found

@@ -13,7 +13,7 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.disk import copy_new, write_new
 from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, terms_of
 from mmsa_cache.paths import check_target
 from mmsa_cache.runs.folder import RunFolder, write_json
 from mmsa_cache.runs.record import RunRecord
@@ -21,7 +21,7 @@ from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.version import __version__
 
 from ..encoders import resolve_at_hand
-from ..outside import AS_IN_THE_RUN, Given, Reach
+from ..outside import AS_IN_THE_RUN, PATHS, Given, Reach
 from ..predictor import MODEL_FILE, Predictor, load_model
 from ..session import Session
 from .card import Card, render_card
@@ -120,22 +120,28 @@ def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
     """The record without paths of this machine; local encoders are copied into the folder.
 
     Raises:
-        ModelError: The members read several encoders of a modality.
+        ModelError: The members read several encoders of a modality as their own.
     """
-    if len(set(record.pairs)) > 1:
-        raise ModelError(
-            "The run averages models of different encoders; an export has one of each modality.",
-            "Export runs of a single study.",
-        )
-    pair = record.pairs[0]
-    values = model.session.settings.with_pair(*pair).model_dump()
+    pair, beside = _encoders_of(record)
+    settings = model.session.settings
+    names = dict.fromkeys(name for of in beside.values() for name in of)
+    values = settings.with_pair(*pair).model_dump()
+    values["encoders"] = {name: settings.named_encoders[name].model_dump() for name in names}
     values["data"]["root"] = None
     values["cache"]["dir"] = "cache"
-    joint = values["joint"]["model"] is not None
-    for section, key in (
-        [("joint", "model")] if joint else [("text", "model"), ("image", "weights")]
-    ):
-        values[section][key] = _copied(folder, section, values[section][key], model.session.reach)
+    for name, group in [("", values), *values["encoders"].items()]:
+        joint = group["joint"] is not None and group["joint"]["model"] is not None
+        for section, key in PATHS:
+            if group[section] is not None and joint == (section == "joint"):
+                place = f"{section}-{name}" if name else section
+                found = group[section][key]
+                group[section][key] = _copied(folder, place, found, model.session.reach)
+    encoders = {}
+    for modality, own in zip(MODALITIES, pair, strict=True):
+        known = {DEFAULT_ENCODER: own} | {name: name for name in beside[modality]}
+        encoders[modality] = {
+            name: _identity(record, model, modality, of) for name, of in known.items()
+        }
     return record.model_copy(
         update={
             "models": [
@@ -143,16 +149,34 @@ def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
             ],
             "origin": None,
             "settings": Settings.model_validate(values),
-            "encoders": {
-                modality: {DEFAULT_ENCODER: _identity(record, model, modality, name)}
-                for modality, name in zip(MODALITIES, pair, strict=True)
-            },
+            "encoders": encoders,
             "studies": [
                 StudySource(name=source.name, trial=source.trial, score=source.score)
                 for source in record.studies
             ],
         }
     )
+
+
+def _encoders_of(record: RunRecord) -> tuple[EncoderPair, dict[str, list[str]]]:
+    """The encoders of a run that become the default ones, and by modality those beside them.
+
+    Raises:
+        ModelError: They cannot be named so.
+    """
+    sides = [tuple(map(terms_of, pair)) for pair in record.pairs]
+    own = {(text[0], image[0]) for text, image in sides}
+    beside = {
+        modality: list(dict.fromkeys(name for pair in sides for name in pair[place][1:]))
+        for place, modality in enumerate(MODALITIES)
+    }
+    if len(own) > 1 or any(DEFAULT_ENCODER in names for names in beside.values()):
+        raise ModelError(
+            "The run averages models of different encoders; an export has one of each modality, "
+            "and others whose pools are named.",
+            "Export runs of a single study, whose own encoders are the default ones.",
+        )
+    return own.pop(), beside
 
 
 def _identity(record: RunRecord, model: Predictor, modality: str, name: str) -> EncoderIdentity:
@@ -218,6 +242,7 @@ def _onnx_metadata(record: RunRecord) -> dict[str, str]:
 def _check(folder: Path) -> None:
     """Loads the export, and resolves the encoders that are at hand, before it is published."""
     model = load_model(folder, device="cpu")
-    for modality in MODALITIES:
-        if is_at_hand(model.session, modality):
-            model.session.encoder(modality)
+    for modality, named in model.record.encoders.items():
+        for name in named:
+            if is_at_hand(model.session, modality, name):
+                model.session.encoder(modality, name)

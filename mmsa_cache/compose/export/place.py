@@ -108,4 +108,8 @@ def _is_own(parts: tuple[str, ...], own: tuple[str, ...]) -> bool:
 
 
 def _is_own_folder(parts: tuple[str, ...]) -> bool:
-    return parts[0] == ENCODERS and (len(parts) == 1 or parts[1] in PARTS) and len(parts) <= 3
+    return (
+        parts[0] == ENCODERS
+        and (len(parts) == 1 or parts[1].partition("-")[0] in PARTS)
+        and len(parts) <= 3
+    )
