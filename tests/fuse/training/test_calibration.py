@@ -60,11 +60,11 @@ def test_offsets_of_a_closed_form() -> None:
     """Every row of class 1 gets 0.4 against 0.6: an offset over log 1.5 mends them all."""
     labels = np.array([0] * 20 + [1] * 10)
     probabilities = np.array([[0.9, 0.1]] * 20 + [[0.6, 0.4]] * 10)
-    offsets = fit_offsets(probabilities, labels)
+    offsets = fit_offsets(probabilities, np.eye(2)[labels])
     assert offsets[0] == 0
     assert np.log(1.5) < offsets[1] < np.log(9)
     assert (shifted(probabilities, offsets).argmax(1) == labels).all()
-    assert (fit_offsets(np.eye(2)[labels] * 0.8 + 0.1, labels) == 0).all()
+    assert (fit_offsets(np.eye(2)[labels] * 0.8 + 0.1, np.eye(2)[labels]) == 0).all()
     np.testing.assert_allclose(shifted(probabilities, offsets).sum(1), 1)
 
 
@@ -72,7 +72,7 @@ def test_offsets_that_do_not_carry_over_are_left_out() -> None:
     rng = np.random.default_rng(0)
     labels = [rng.integers(0, 3, 30) for _ in range(3)]
     noise = [rng.dirichlet(np.ones(3), 30) for _ in range(3)]
-    assert fit_offsets(np.concatenate(noise), np.concatenate(labels)).any()
+    assert fit_offsets(np.concatenate(noise), np.eye(3)[np.concatenate(labels)]).any()
     kept = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
