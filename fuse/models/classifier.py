@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from .parts import Part
 from .projection import Standardise
 
+FUSED = "fused"
+"""Name of the vector that stands for a row's inputs where they were fused beforehand."""
+
 
 class Inputs(NamedTuple):
     """A batch as a model takes it; what the model does not read may be None or left out."""
@@ -42,6 +45,8 @@ class Classifier(nn.Module):
 
     landmarks = 0
     """Number of training rows that `fit_landmarks` takes."""
+    trains_fusion = True
+    """Whether training changes what `fuse` gives; where not, it takes the vector `FUSED` too."""
 
     @property
     def inputs(self) -> list[str]:

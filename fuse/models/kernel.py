@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .classifier import Classifier, Inputs
+from .classifier import FUSED, Classifier, Inputs
 from .linear import Linear, linear
 from .modality import modality_of
 from .noise import Dropout
@@ -44,6 +44,7 @@ class KernelClassifier(Classifier):
         dropout: probability with which a whitened feature is zeroed.
     """
 
+    trains_fusion = False
     whitening: Tensor
 
     def __init__(
@@ -108,7 +109,7 @@ class KernelClassifier(Classifier):
 
     def fuse(
         self, inputs: Inputs, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """See `Classifier.fuse`.
 
         Returns:
@@ -116,6 +117,8 @@ class KernelClassifier(Classifier):
             itself; which modalities a row has, ``(batch, read)``; nothing else.
         """
         vectors = inputs.vectors
+        if FUSED in vectors:
+            return vectors[FUSED], None, {}
         masks = {"text": inputs.text_mask, "image": inputs.image_mask}
         rows = next(iter(vectors.values())).shape[:1]
         every = self.whitening.new_ones(rows, dtype=torch.bool)

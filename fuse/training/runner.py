@@ -23,7 +23,8 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
-from .classifier import gather, input_dims, make_model, predict, read_by
+from .classifier import forward, gather, input_dims, make_model, predict, products, read_by
+from .fused_rows import FusedRows
 from .programs import Member
 from .rates import BETAS, make_optimiser, rates_of
 from .task import Checkpoint, Fit, Progress, State, Task, TrainingError
@@ -82,6 +83,9 @@ class Runner:
         saved = checkpoint.load(place)
         if saved is not None:
             self._restore(saved)
+        self._held_out = bank.items(task.validation, variants=False)
+        known = torch.cat([self.items, self._held_out])
+        self._fused = FusedRows.of(model, bank, setting, known)
 
     @property
     def epochs_done(self) -> int:
@@ -121,6 +125,10 @@ class Runner:
     def batches(self, rows: Tensor) -> Iterator[list[Batch]]:
         """The batches of `rows`, every one in parts."""
         size = self.setting.batch_size
+        if self._fused is not None:
+            for chosen in rows:
+                yield [self._fused.batch(chosen)]
+            return
         rows = rows.flatten(0, 1).to(self.bank.labels.device)
         if self.setting.level == "pooled":
             for many in rows.split(_GATHERED * size):
@@ -191,10 +199,14 @@ class Runner:
     def _validation_scores(self, model: Classifier) -> MetricScores | None:
         if not len(self.task.validation):
             return None
-        return selection_score(
-            self.bank.labels[torch.as_tensor(self.task.validation)].cpu().numpy(),
-            predict(model, self.bank, self.task.validation, self.setting),
-        )
+        labels = self.bank.labels[torch.as_tensor(self.task.validation)].cpu().numpy()
+        if self._fused is None:
+            found = predict(model, self.bank, self.task.validation, self.setting)
+        else:
+            with torch.inference_mode(), products(self.setting):
+                logits = forward(model.eval(), self._fused.batch(self._held_out))
+            found = logits.double().softmax(1).cpu().numpy()
+        return selection_score(labels, found)
 
     def result(self) -> Fit:
         """The kept epoch's model."""

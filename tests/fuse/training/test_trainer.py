@@ -15,6 +15,7 @@ from fuse.figures.records import EpochRecord
 from fuse.losses.losses import build_loss
 from fuse.models.fusions import FUSIONS
 from fuse.setting import Setting, parse, restore
+from fuse.training import fused_rows
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import build, forward, gather, make_model, predict
 from fuse.training.ensemble import Blend, Ensemble
@@ -163,6 +164,20 @@ def test_a_prediction_does_not_depend_on_its_company(bank: FeatureBank, level: s
 
 def test_a_last_batch_of_one_row_trains(bank: FeatureBank) -> None:
     fit(replace(SMALL, batch_size=32, epochs=1), bank, TRAIN, VALIDATION, names=NAMES, seed=1)
+
+
+@pytest.mark.parametrize("variants", [False, True])
+def test_rows_that_are_fused_once_train_the_same_kernel_model(
+    bank: FeatureBank, monkeypatch: pytest.MonkeyPatch, variants: bool
+) -> None:
+    setting = replace(KERNEL_SETTING, epochs=3, dropout=0.2, ema=0.9, variants=variants)
+    found = []
+    for most in (1 << 20, 0):
+        monkeypatch.setattr(fused_rows, "_MOST_BYTES", most)
+        fit_ = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1)
+        found.append((predict(fit_.model, bank, VALIDATION, setting), fit_.kept.neg_log_loss))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
 
 
 def test_wrong_settings_are_named(bank: FeatureBank) -> None:
