@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,13 +73,13 @@ def run(bench: Bench) -> None:
         bench.figures.add(
             "training resumed after an interruption: |Δp| to an unbroken one", apart, at_most=0.0
         )
+    fusions(bench, here, there)
     with bench.figures.attempt("pictures to predictions by the commands"):
         commands(bench)
     with bench.figures.attempt("extraction resumed after an interruption"):
         same = resumed_extraction(bench)
         wanted = "the rows of an unbroken one, byte for byte"
         bench.figures.check("extraction resumed after an interruption", same, wanted)
-    fusions(bench, here, there)
     losses(bench, here, there)
     features(bench)
 
@@ -108,7 +109,13 @@ def fusions(bench: Bench, here: FeatureBank, there: FeatureBank) -> None:
         for fusion in (*FUSIONS, KERNEL):
             with bench.figures.attempt(f"{fusion}, {level}"):
                 setting = replace(SMALL, fusion=fusion, level=level)
-                model = fit(setting, there, every, names=CLASSES, seed=1).model
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    model = fit(setting, there, every, names=CLASSES, seed=1).model
+                for warning in caught:  # a step that is no graph
+                    bench.figures.check(
+                        f"{fusion}, {level}: warnings", False, "none", str(warning.message)
+                    )
                 found = predict(model, there, every, setting)
                 exact = predict(copy.deepcopy(model).to(CPU), here, every, setting)
                 bench.figures.add(
