@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +19,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from extract.encoders import image, text
-from extract.encoders.compute import cast_once
+from extract.encoders.compute import cast_once, launched
 from extract.encoders.image import resolve_image, resolve_joint_image
 from extract.encoders.options import Options
 from extract.encoders.text import resolve_text
@@ -42,11 +47,11 @@ IMAGES = {
 """The last one standardises the weights of its convolutions before it uses them."""
 
 
-def casts(work: Any) -> int:
-    """Tensors that a call casts."""
+def calls(name: str, work: Any) -> int:
+    """How often a call dispatches an operation."""
     with profile(activities=[ProfilerActivity.CPU]) as found:
         work()
-    return sum(event.name == "aten::_to_copy" for event in found.events())
+    return sum(event.name == f"aten::{name}" for event in found.events())
 
 
 def check_same(spec: Any, values: Sequence[Any]) -> None:
@@ -63,24 +68,29 @@ def check_same(spec: Any, values: Sequence[Any]) -> None:
     assert found.pooled.equal(expected.pooled)
     if found.shared is not None:
         assert found.shared.equal(expected.shared)
-    assert casts(lambda: encoder.encode(inputs)) < casts(lambda: plain.encode(inputs))
+    casts = [calls("_to_copy", partial(e.encode, inputs)) for e in (encoder, plain)]
+    assert casts[0] < casts[1]
+    # What fetches a number waits for a GPU. Texts: transformers asks once whether any is padded.
+    waits = calls("_local_scalar_dense", partial(encoder.encode, inputs))
+    assert waits <= (0 if isinstance(encoder, image.ImageEncoder) else 1)
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_weights_cast_once_give_the_features_of_autocast(name: str) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 70, 80, 3), np.uint8)
-    for compute in ("float16", "bfloat16"):
-        check_same(
-            resolve_image(name, "random", IMAGES[name], options=Options(compute=compute), **VALUES),
-            list(pictures),
-        )
+    options = Options(compute="float16")
+    check_same(
+        resolve_image(name, "random", IMAGES[name], options=options, **VALUES), list(pictures)
+    )
 
 
-@pytest.mark.parametrize("family", ["bertweet", "deberta"])
-def test_weights_of_texts_cast_once(family: str, tmp_path: Path) -> None:
-    make, _ = TEXT_FAMILIES[family]
-    folder = save(tmp_path, make)
-    check_same(resolve_text(str(folder), "random", 64, 5, Options(compute="float16")), TEXTS)
+def test_weights_of_texts_cast_once(text_model: Path, tmp_path: Path) -> None:
+    options = Options(compute="bfloat16")
+    check_same(resolve_text(str(text_model), "random", 16, 5, options), TEXTS)
+    folder = save(tmp_path, TEXT_FAMILIES["deberta"][0])
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    check_same(resolve_text(str(folder), "random", 64, 5, options), TEXTS)
 
 
 def test_weights_of_joint_models_cast_once(tmp_path: Path) -> None:
@@ -166,3 +176,34 @@ def test_windows_are_sealed_beside_the_caller(tmp_path: Path) -> None:
         full = pytest.raises(DiskError, match="it is full")
         with fails, full, Publisher(writer, timings, beside=True) as publisher:
             publisher.add(make_shard(9, 3, 1))
+
+
+def test_one_thread_launches_while_another_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+    inside: list[int] = []
+
+    class Event:
+        def __init__(self, *, blocking: bool) -> None:
+            assert blocking  # else the thread would wait in a loop
+
+        def record(self, stream: object) -> None:
+            inside.append(threading.get_ident())
+
+        def synchronize(self) -> None:
+            both.wait(20)  # the other one was let in before the results of this one were there
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    launching: list[int] = []
+
+    def encode() -> None:
+        with launched(CUDA):
+            launching.append(1)
+            time.sleep(0.02)
+            assert len(launching) == 1
+            launching.pop()
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(encode) for _ in range(2)]:
+            done.result(30)
+    assert len(set(inside)) == 2
