@@ -56,7 +56,11 @@ def cells(assignments: Mapping[str, Value], text_pool: str, image_pool: str) -> 
 
 
 def pairs(
-    table: Sequence[Cell], outcome: Outcome, labels: NDArray[np.int64], names: Sequence[str]
+    table: Sequence[Cell],
+    outcome: Outcome,
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    groups: NDArray[np.int64],
 ) -> dict[str, dict[str, Change]]:
     """What ACB changes for each fusion with both modalities, see `tabulate.changes`."""
     by_loss = {
@@ -65,7 +69,7 @@ def pairs(
         if cell.labels["modality"] == "both"
     }
     return {
-        fusion: changes(by_loss[fusion, "ce"], by_loss[fusion, "acb"], labels, names)
+        fusion: changes(by_loss[fusion, "ce"], by_loss[fusion, "acb"], labels, names, groups)
         for fusion in BEST
     }
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fuse.figures.confusion import class_recall, confusion, figures
 from fuse.figures.record import Interval
-from fuse.figures.resampling import SEED, resampled_confusions
+from fuse.figures.resampling import SEED, resampled_confusions, where_present
 
 from .ablation import Outcome
 from .cells import Cell
@@ -29,6 +29,7 @@ def tabulate(
     labels: NDArray[np.int64],
     names: Sequence[str],
     *,
+    groups: Codes | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> list[CellFigures]:
@@ -43,12 +44,13 @@ def tabulate(
         outcome: Of `run`.
         labels: Class codes of the judged rows, (rows,).
         names: Class names.
+        groups: Duplicate groups of the judged rows, (rows,), drawn together; default: each alone.
         resamples: Number of resamples.
         seed: Seed of the bootstrap.
     """
     settings = list(dict.fromkeys(c.setting for c in table if c.setting in outcome.predicted))
     found = {
-        setting: _figures(labels, outcome.predicted[setting], len(names), resamples, seed)
+        setting: _figures(labels, outcome.predicted[setting], len(names), groups, resamples, seed)
         for setting in settings
     }
     records = []
@@ -103,6 +105,7 @@ def changes(
     second: Codes,
     labels: NDArray[np.int64],
     names: Sequence[str],
+    groups: Codes,
 ) -> dict[str, Change]:
     """What a second cell's means are above a first one's, with paired intervals.
 
@@ -111,27 +114,36 @@ def changes(
         second: The same of the other cell.
         labels: True class codes, (rows,).
         names: Class names.
+        groups: Duplicate groups, (rows,), drawn together.
 
     Returns:
         A record of each of `CHANGES` and of every class's recall, as ``recall of NAME``.
     """
-    one, two = (_figures(labels, p, len(names), RESAMPLES, SEED) for p in (first, second))
+    one, two = (_figures(labels, p, len(names), groups, RESAMPLES, SEED) for p in (first, second))
     keys: dict[str, str | int] = {key: key for key in CHANGES}
     keys |= {f"recall of {name}": code for code, name in enumerate(names)}
     return {title: two[key].less(one[key]) for title, key in keys.items()}
 
 
 def _figures(
-    labels: NDArray[np.int64], predicted: Codes, classes: int, resamples: int, seed: int
+    labels: NDArray[np.int64],
+    predicted: Codes,
+    classes: int,
+    groups: Codes | None,
+    resamples: int,
+    seed: int,
 ) -> dict[str | int, _Figure]:
     """By name, and the recall of every class by its code."""
     whole = np.stack([confusion(labels, member, classes) for member in predicted])
-    drawn = resampled_confusions(labels, predicted, classes, resamples=resamples, seed=seed)
+    drawn = resampled_confusions(
+        labels, predicted, classes, groups=groups, resamples=resamples, seed=seed
+    )
     values, samples = figures(whole), figures(drawn)
     found: dict[str | int, _Figure] = {
         key: _Figure(values[key], samples[key].mean(axis=0)) for key in values
     }
-    recalls, drawn_recalls = class_recall(whole), class_recall(drawn).mean(axis=0)
+    recalls = class_recall(whole)
+    drawn_recalls = where_present(class_recall(drawn), drawn).mean(axis=0)
     return found | {
         code: _Figure(recalls[:, code], drawn_recalls[:, code]) for code in range(classes)
     }

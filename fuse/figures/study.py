@@ -38,6 +38,8 @@ class ParameterImportance(Record):
     high: Number
     trials: Count
     """Complete trials that have the parameter."""
+    pruned: Count = 0
+    """Trials with it that were given up and have no part, which makes the others survivors."""
 
 
 class BestOfValue(Record):
@@ -59,7 +61,10 @@ class LossWeights(Record):
     beta: Number
     trials: Annotated[Count, Field(ge=1)]
     mean: Number
+    """Of survivors, where trials were given up: too good, and not equally so at every point."""
     best: Number
+    pruned: Count = 0
+    """Trials at this point that were given up and have no part."""
 
 
 class Gap(Record):

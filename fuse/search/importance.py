@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,7 +28,8 @@ def importances(trials: Sequence[Trial], seed: int) -> list[ParameterImportance]
 
     PED-ANOVA (Watanabe et al., 2023), which also takes parameters that only some trials have; the
     shares sum to 1. The spread is that of resampled trials: where it reaches from nearly 0 to much,
-    the study does not know. Pruned trials take no part.
+    the study does not know. Pruned trials take no part, so all is said of survivors: a parameter
+    whose bad values are given up early looks less important than it is.
 
     Args:
         trials: All of a study.
@@ -38,6 +39,7 @@ def importances(trials: Sequence[Trial], seed: int) -> list[ParameterImportance]
         A record a parameter, by median; none of fewer than ten complete trials.
     """
     complete = [trial for trial in trials if trial.is_complete]
+    pruned = [trial for trial in trials if trial.is_finished and not trial.is_complete]
     if len(complete) < _LEAST:
         return []
     rng = np.random.default_rng(seed)
@@ -57,6 +59,7 @@ def importances(trials: Sequence[Trial], seed: int) -> list[ParameterImportance]
                 low=float(low),
                 high=float(high),
                 trials=sum(name in trial.frozen.params for trial in complete),
+                pruned=sum(name in trial.frozen.params for trial in pruned),
             )
         )
     return sorted(rows, key=lambda row: -row.median)
@@ -107,14 +110,22 @@ def by_value(trials: Sequence[Trial], parameter: str) -> list[BestOfValue]:
 
 
 def alpha_beta(trials: Sequence[Trial]) -> list[LossWeights]:
-    """Scores over the weights of the adaptive loss; trials of one point differ in all else."""
+    """Scores over the weights of the adaptive loss; trials of one point differ in all else.
+
+    Pruned trials have no score: the means are of survivors.
+    """
     points: dict[tuple[float, float], list[float]] = defaultdict(list)
+    pruned: Counter[tuple[float, float]] = Counter()
     for trial in trials:
         setting = trial.record.setting
         weights = [setting.get(key) for key in ("alpha", "beta")]
         alpha, beta = (round(w, 6) if isinstance(w, int | float) else math.nan for w in weights)
-        if trial.is_complete and setting.get("loss") == "acb" and not math.isnan(alpha + beta):
+        if setting.get("loss") != "acb" or math.isnan(alpha + beta):
+            continue
+        if trial.is_complete:
             points[alpha, beta].append(trial.score)
+        elif trial.is_finished:
+            pruned[alpha, beta] += 1
     return [
         LossWeights(
             alpha=alpha,
@@ -122,6 +133,7 @@ def alpha_beta(trials: Sequence[Trial]) -> list[LossWeights]:
             trials=len(scores),
             mean=float(np.mean(scores)),
             best=max(scores),
+            pruned=pruned[alpha, beta],
         )
         for (alpha, beta), scores in sorted(points.items())
     ]

@@ -80,13 +80,15 @@ def _show(result: SearchResult) -> None:
         parts += ["", format_table(_BESIDE, _beside(result))]
     for header, rows in (
         (["fusion", "trials", "complete", "score", "trial"], result.by_fusion),
-        (["parameter", "median", "low", "high", "trials"], result.importance),
-        (["alpha", "beta", "trials", "mean", "best"], result.alpha_beta),
+        (["parameter", "median", "low", "high", "trials", "pruned"], result.importance),
+        (["alpha", "beta", "trials", "mean", "best", "pruned"], result.alpha_beta),
     ):
         keys = ["value" if name == "fusion" else name for name in header]
         cells = [[_cell(getattr(row, key)) for key in keys] for row in rows]
         if cells:
             parts += ["", format_table([_HEADERS.get(name, name) for name in header], cells)]
+    if trials["pruned"] and (result.importance or result.alpha_beta):
+        parts += ["", "Pruned trials have no part in importance, α and β: they are of survivors."]
     print_result("\n".join(parts))
     for failed in result.failed:
         say(f"Trial {failed.trial} failed: {failed.reason}")

@@ -68,6 +68,8 @@ class TrainedCells:
     outcome: Outcome
     labels: Codes
     """Class codes of the judged rows."""
+    groups: Codes
+    """Duplicate groups of the judged rows."""
 
 
 def ablate(session: Session, request: AblationRequest) -> AblationRecord:
@@ -169,12 +171,12 @@ def train_cells(
         titles = {cell.setting: title_of(cell) for cell in reversed(table)}
         with progress("ablation", wanted, "trainings", done_before) as advance:
             outcome = trainings.run(lambda setting: advance(1, titles[setting]))
-    judged = data.labels[how.rows]
+    judged, groups = data.labels[how.rows], data.groups[how.rows]
     names = data.origin.classes
     seconds = sum(training.seconds for of in outcome.trainings.values() for training in of)
     record = AblationRecord(
         axes=list(table[0].labels),
-        cells=tabulate(table, outcome, judged, names),
+        cells=tabulate(table, outcome, judged, names, groups=groups),
         judged={name: int(np.count_nonzero(judged == code)) for code, name in enumerate(names)},
         protocol=protocol,
         members=how.members,
@@ -193,7 +195,7 @@ def train_cells(
     if outcome.failures:
         say(format_ablation(record))
         check(outcome, table)
-    return TrainedCells(record, outcome, judged)
+    return TrainedCells(record, outcome, judged, groups)
 
 
 def _check_suffixes(out: Sequence[Path]) -> None:

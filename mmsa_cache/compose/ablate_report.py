@@ -63,7 +63,9 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     setting = table[0].setting
     record = ParityRecord(
         ablation=ablation,
-        changes=parity.pairs(table, trained.outcome, trained.labels, list(ablation.judged)),
+        changes=parity.pairs(
+            table, trained.outcome, trained.labels, list(ablation.judged), trained.groups
+        ),
         pools={"text": setting.text_pool, "image": setting.image_pool},
         level=setting.level,
         assignments=list(request.assignments),
