@@ -110,6 +110,7 @@ def run(
     reader: Any = read,
     notice: Callable[[str], None] = lambda text: None,
     sealed: list[int] | None = None,
+    device: torch.device = CPU,
     **changes: Any,
 ) -> list[int]:
     """Extracts into a store; returns the rows that were encoded, step by step."""
@@ -117,7 +118,7 @@ def run(
     with claimed(root) as writer:
         watch = lambda: nullcontext(sealed.append)  # noqa: E731
         job = Job(rows, reader, encoder, writer, watch=watch, notice=notice)
-        extract([job], CPU, **({"shard_rows": 8, "batch_size": 4} | changes))
+        extract([job], device, **({"shard_rows": 8, "batch_size": 4} | changes))
     return sealed
 
 
@@ -174,6 +175,21 @@ def test_a_batch_is_run_as_soon_as_its_rows_are_read(tmp_path: Path) -> None:
 
     encoder.encode = encode  # type: ignore[method-assign]
     run(tmp_path / "cache", make_rows(tmp_path), encoder, reader, batch_size=16, shard_rows=50)
+
+
+def test_the_loop_beside_a_device_gives_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: windows are sealed by a thread, reading is far ahead, batches hold positions."""
+    monkeypatch.setattr("extract.streams._GPU_POSITIONS", 20)
+    monkeypatch.setattr(publisher, "GATHERED_BYTES", 500)
+    rows, encoder = make_rows(tmp_path), Counting()
+    run(tmp_path / "here", rows, Counting())
+    run(tmp_path / "there", rows, encoder, device=torch.device("meta"), workers=Workers(4, 2))
+    assert row_bytes(tmp_path / "there") == row_bytes(tmp_path / "here")
+    lengths = [[LENGTHS[row] for row in batch] for batch in encoder.batches]
+    assert max(len(batch) * max(batch) for batch in lengths) <= 20
+    assert max(map(len, lengths)) == 4
 
 
 def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:
