@@ -12,7 +12,7 @@ The numbers are those of members trained one by one, up to the order of addition
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -50,7 +50,14 @@ class Stack:
         self._steps = first.steps
         members = [runner.member for runner in runners]
         count, device = len(members), self._bank.labels.device
-        self._skeleton = copy.deepcopy(members[0]).to("meta").train()
+        rows = self._setting.batch_size
+        items = first.items[torch.arange(rows) % len(first.items)]
+        batch = gather(self._bank, items, self._setting, whole_length=True)
+        one = noise_needed(members[0].model, *model_inputs(batch))
+        # What `vmap` calls; one member is called as it is.
+        self._skeleton = members[0]
+        if count > 1:
+            self._skeleton = copy.deepcopy(members[0]).to("meta").train()
         leaves = Leaves(members[0].parameters(), count)
         self._leaves = leaves
         self._weights, self._means, self._squares = (leaves.zeros() for _ in range(3))
@@ -80,9 +87,6 @@ class Stack:
             }
         )
 
-        batch = gather(self._bank, first.items[:1], self._setting, whole_length=True)
-        rows = self._setting.batch_size
-        one = noise_needed(self._skeleton.model, *_repeated(model_inputs(batch), rows))
         block = max(1, min(self._steps, _NOISE_BYTES // (2 * count * max(1, one))))
         self._at = torch.zeros(1, dtype=torch.int64, device=device)
         self._rows = torch.zeros(block, count, rows, 3, dtype=torch.int64, device=device)
@@ -223,15 +227,3 @@ class Stack:
             own_tensors(runner.member)
             if runner.average is not None:
                 own_tensors(runner.average.module)
-
-
-def _repeated(inputs: Inputs, rows: int) -> Iterable[object]:
-    """Inputs of one row as those of so many equal ones, without copying."""
-
-    def of(value: Tensor) -> Tensor:
-        return value.expand(rows, *value.shape[1:])
-
-    return (
-        *(None if value is None else of(value) for value in inputs[:4]),
-        {name: of(value) for name, value in inputs.vectors.items()},
-    )
