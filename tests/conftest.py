@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from mmsa_cache.console import format_table
 from tests.support.pairs import WORDS
 from tests.support.tally import Tally
+
+os.environ.setdefault("MMSA_TEXT_LEXICON", "none")  # tests count the encoders that they set up
 
 
 @pytest.fixture

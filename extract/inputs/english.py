@@ -30,7 +30,8 @@ _ASIDE = re.compile(r"https?:\S*|www\.\S+|[@#]\w+|&\w+;")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SUFFIXES = (
     ("'s", ""), ("s", ""), ("es", ""), ("ies", "y"), ("ed", ""), ("ed", "e"), ("ied", "y"),
-    ("ing", ""), ("ing", "e"), ("er", ""), ("er", "e"), ("est", ""), ("ly", ""), ("n't", ""),
+    ("ing", ""), ("ing", "e"), ("er", ""), ("er", "e"), ("ier", "y"), ("est", ""), ("iest", "y"),
+    ("ly", ""), ("n't", ""),
 )  # fmt: skip
 """Of inflected forms, and what stands there in the dictionary."""
 MOSTLY = 0.5
@@ -65,7 +66,7 @@ def english_share(texts: Iterable[str]) -> float | None:
     """
     found = []
     for text in texts:
-        words = [word.lower() for word in _WORD.findall(_ASIDE.sub(" ", text))]
+        words = [word.lower().replace("’", "'") for word in _WORD.findall(_ASIDE.sub(" ", text))]
         if words:
             found.append(sum(map(is_word, words)) >= MOSTLY * len(words))
     return sum(found) / len(found) if found else None

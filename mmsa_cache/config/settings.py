@@ -64,8 +64,9 @@ class Settings(Section):
 
     @property
     def named_encoders(self) -> dict[str, EncoderSettings]:
-        """Encoders by name: the built-in ``vader``, which another of that name replaces."""
-        return {VADER: EncoderSettings(text=TextSettings(model=VADER))} | self.encoders
+        """Encoders by name, with the built-in ``vader`` if no other has that name."""
+        own = {VADER: EncoderSettings(text=TextSettings(model=VADER))}
+        return self.encoders | {name: of for name, of in own.items() if name not in self.encoders}
 
     def with_encoder(self, modality: str, name: str) -> Settings:
         """These settings with a named encoder in the place of a modality's default one.
