@@ -65,6 +65,12 @@ class HeldOut:
         kept = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))
         return cls(rows[kept], mean[kept].astype(np.float32))
 
+    def spread(self, samples: int) -> NDArray[np.float64]:
+        """Among all samples, (samples, classes); NaN in those of other rows."""
+        found = np.full((samples, self.probabilities.shape[1]), np.nan)
+        found[self.rows] = self.probabilities
+        return found
+
     def encode(self) -> HeldOutRecord:
         """Its form in a database; probabilities keep about three digits."""
         steps = np.diff(self.rows, prepend=0).astype("<u4")

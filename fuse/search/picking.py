@@ -13,7 +13,7 @@ from fuse.setting import Setting
 
 from .database import StoredStudy
 from .greedy import Budget, greedy, nested_gain
-from .held_out import stack
+from .held_out import HeldOut, stack
 from .trial_record import Trial
 
 
@@ -32,6 +32,12 @@ class Pick:
             setting = trial.setting()
             found[setting] = found.get(setting, 0.0) + member.weight
         return found
+
+    @property
+    def held_out(self) -> dict[Setting, HeldOut]:
+        """Their held-out predictions, by setting."""
+        every = {trial.setting(): trial.held_out for _, trial in self.members}
+        return {setting: found for setting, found in every.items() if found is not None}
 
 
 def pick(

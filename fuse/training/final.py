@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from .plan import Part, plan
 from .recipe import Recipe, shares
 from .task import Checkpoint, Fit, Task
 from .trainer import fit_group
+
+HeldOutOf = Mapping[tuple[int, Setting], Probabilities]
+"""Probabilities of held-out rows, (samples, classes), by place of the outer part and setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ def train(
     decide: Decide = "accuracy",
     averaged: bool = True,
     refit: bool = False,
+    held_out: HeldOutOf = MappingProxyType({}),
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     stacked: bool | None = None,
     checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
@@ -66,6 +71,8 @@ def train(
             the best value on its own held-out fold.
         refit: The folds' members only calibrate, and say after how many epochs training ends; the
             model's own, one a seed, learn from all development rows.
+        held_out: What a search of the same folds and seeds predicted, of settings that
+            `need_no_folds`; with `refit`, their members of the folds are not trained again.
         on_epoch: Called with each epoch's record.
         stacked: See `trainer.fit_group`.
         checkpoint: See `trainer.fit_group`.
@@ -97,8 +104,10 @@ def train(
     blends: list[Blend] = []
     for number, share in enumerate(shares(recipes, len(parts)), start=1):
         setting, places = share.setting, share.parts
-        every = iter(fit_all(setting, [task for at in places for task in parts[at].tasks]))
-        of_folds = [[next(every) for _ in parts[at].tasks] for at in places]
+        known = {at: held_out[at, setting] for at in places if (at, setting) in held_out}
+        tasks = {at: [] if at in known else parts[at].tasks for at in places}
+        every = iter(fit_all(setting, [task for of_part in tasks.values() for task in of_part]))
+        of_folds = [[next(every) for _ in tasks[at]] for at in places]
         alone = [at for at in places if _is_alone(recipes[at % len(recipes)], averaged, refit)]
         pairs = {at: parts[at].neighbours for at in alone}
         rest = iter(fit_all(setting, [task for tasks in pairs.values() for task in tasks]))
@@ -109,7 +118,9 @@ def train(
                 final = fit_all(*_refitting(setting, members, parts[at], protocol.seeds))
             weight = share.weight * len(parts) / len(places)
             neighbours = [next(rest) for _ in pairs.get(at, [])]
-            trained[at].append(PartFits(number, setting, weight, members, neighbours, final))
+            trained[at].append(
+                PartFits(number, setting, weight, members, neighbours, final, known.get(at))
+            )
             blends[-1].members.extend(fit.model for fit in final)
     judged = [
         JudgedPart.of(part, trained[at], recipes[at % len(recipes)].settings[0], bank, labels)
@@ -134,6 +145,7 @@ def member_counts(
     *,
     averaged: bool,
     refit: bool,
+    held_out: Container[tuple[int, Setting]] = (),
 ) -> list[tuple[Setting, int]]:
     """How many members `train` trains of each setting.
 
@@ -143,11 +155,13 @@ def member_counts(
         protocol: Which rows train and judge.
         averaged: Whether the model is the average of its members.
         refit: Whether these learn from all development rows.
+        held_out: As of `train`.
     """
     found = []
     for share in shares(recipes, len(parts)):
         alone = [_is_alone(recipes[at % len(recipes)], averaged, refit) for at in share.parts]
-        members = len(share.parts) * protocol.seeds * (protocol.folds + refit)
+        new = sum((at, share.setting) not in held_out for at in share.parts)
+        members = protocol.seeds * (new * protocol.folds + len(share.parts) * refit)
         members += sum(alone) * len(parts[0].neighbours)
         found.append((share.setting, members))
     return found
@@ -163,6 +177,11 @@ def _is_alone(recipe: Recipe, averaged: bool, refit: bool) -> bool:
     return averaged and not refit and len(recipe.settings) == 1
 
 
+def need_no_folds(setting: Setting) -> bool:
+    """Whether nothing of a setting's training follows from held-out rows."""
+    return setting.keep == "last" and setting.schedule != "plateau"
+
+
 def _kept(setting: Setting, members: list[Fit], averaged: bool) -> list[Fit]:
     """The members that the model is of: all, or the best on its own held-out fold."""
     return members if averaged else [max(members, key=lambda fit: fit.kept.value(setting.metric))]
@@ -173,10 +192,12 @@ def _refitting(
 ) -> tuple[Setting, list[Task]]:
     """Trains on all development rows as the folds' members were trained; nothing stops it.
 
-    It takes the median number of their epochs. ``plateau`` looks at held-out rows, of which there
-    are none: the median learning rate of each of the members' epochs is used again.
+    It takes the median number of their epochs, without them the setting's. ``plateau`` looks at
+    held-out rows, of which there are none: the median learning rate of each of the members' epochs
+    is used again.
     """
-    epochs = round(float(np.median([fit.kept.epoch for fit in members])))
+    kept = [fit.kept.epoch for fit in members] or [setting.epochs]
+    epochs = round(float(np.median(kept)))
     rates: tuple[float, ...] = ()
     if setting.schedule == "plateau":
         histories = [fit.history for fit in members]

@@ -51,11 +51,18 @@ class PartFits:
     """Each without two folds, in the order of `Part.neighbours`; may be none."""
     model: list[Fit]
     """Those that the final model is of."""
+    known: Probabilities | None = None
+    """In the place of folds: what members of a search predicted of rows that they had not learned,
+    (samples, classes)"""
 
-    def without(self, fold: int, folds: int) -> list[Fit]:
-        """The members that did not learn from a fold."""
+    def held_out(self, fold: int, part: Part, bank: FeatureBank) -> tuple[float, Probabilities]:
+        """The weight, and what the members that did not learn from a fold predict of its rows."""
+        rows = part.tasks[fold].validation
+        if self.known is not None:
+            return self.weight, self.known[rows]
+        folds = part.folds
         pairs = [*self.neighbours[fold::folds], *self.neighbours[(fold - 1) % folds :: folds]]
-        return [*self.folds[fold::folds], *pairs]
+        return self.predict([*self.folds[fold::folds], *pairs], bank, rows)
 
     def predict(
         self, fits: Sequence[Fit], bank: FeatureBank, rows: NDArray[np.int64]
@@ -120,10 +127,7 @@ class JudgedPart:
         """Predicts with the fits of every setting, and calibrates as one setting says."""
         inner, rows = [], []
         for fold, task in enumerate(part.tasks[: part.folds]):
-            without = [
-                of.predict(of.without(fold, part.folds), bank, task.validation) for of in fits
-            ]
-            found = weighted_mean(without)
+            found = weighted_mean([of.held_out(fold, part, bank) for of in fits])
             # One fold's rows are cut for the calibration alone, no member learned from any.
             pieces = 1 if part.folds > 1 else min(_PIECES, len(found))
             inner += [found[piece::pieces] for piece in range(pieces)]
@@ -248,7 +252,7 @@ def member_records(
     records = []
     for outer, (part, every) in enumerate(zip(parts, trained, strict=True), start=1):
         for of in every:
-            for task, fit in zip(part.tasks, of.folds, strict=True):
+            for task, fit in zip(part.tasks, of.folds, strict=of.known is None):
                 found = predict(fit.model, bank, part.judged, of.setting)
                 records.append(
                     MemberRecord(
@@ -281,7 +285,7 @@ def mean_calibration(found: Sequence[Calibration]) -> Calibration:
 def _spreads(scores: Sequence[MetricScores]) -> dict[Metric, Spread]:
     """Mean and sample deviation of each metric; a single value has deviation 0."""
     found: dict[Metric, Spread] = {}
-    for metric in METRICS:
+    for metric in METRICS if scores else ():
         values = [score.value(metric) for score in scores]
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         found[metric] = Spread(mean=float(np.mean(values)), deviation=deviation)

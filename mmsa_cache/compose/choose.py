@@ -16,10 +16,11 @@ from fuse.search.study import Study
 from fuse.setting import Setting, change, complete, parse
 from fuse.training.classifier import input_dims
 from fuse.training.ensemble import stored_bytes
+from fuse.training.final import HeldOutOf, need_no_folds
 from fuse.training.recipe import Recipe
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.data.splits import outer_splits
+from mmsa_cache.data.splits import outer_split, outer_splits
 from mmsa_cache.errors import SettingsError
 
 from .origin import origin_of_all
@@ -42,6 +43,8 @@ class Choice:
     """Those that the recipes are; empty where each is one setting a study."""
     searched: list[Study] = field(default_factory=list)
     """Studies whose trials were chosen from; none of a nested choice."""
+    held_out: HeldOutOf = field(default_factory=dict)
+    """What the searches predicted of their held-out rows, where the training has the same ones."""
     nested: list[str] = field(default_factory=list)
     """Of a nested choice a study a part: its search fitted the baselines."""
 
@@ -183,12 +186,20 @@ def choose_ensemble(
         return None
     place = str(studies_database(session.settings))
     best = {stored.name: (stored, trial) for stored, trial in reversed(found.members)}
+    recipe = _recipe(found, changes, session)
+    development = outer_split(first.protocol.outer, labels, session.groups, first.protocol.seed)[0]
+    same = protocol == first.protocol and not changes
     return Choice(
-        [_recipe(found, changes, session)],
+        [recipe],
         first.protocol,
         [source_of(stored, trial, ENSEMBLE, place) for stored, trial in best.values()],
         [found.record],
         [of.study for of in chosen],
+        {
+            (0, setting): held_out.spread(len(labels))
+            for setting, held_out in found.held_out.items()
+            if same and need_no_folds(setting) and np.array_equal(held_out.rows, development)
+        },
     )
 
 

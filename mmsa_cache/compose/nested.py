@@ -63,6 +63,11 @@ def choose_nested(request: TrainRequest, session: Session) -> Choice:
             for part, choice in enumerate(parts, start=1)
             for picked in choice.ensembles
         ],
+        held_out={
+            (place, setting): known
+            for place, choice in enumerate(parts)
+            for (_, setting), known in choice.held_out.items()
+        },
         nested=[choice.searched[0].name for choice in parts],
     )
 

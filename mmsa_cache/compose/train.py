@@ -86,7 +86,10 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         origin=origin_of(session, pairs),
     )
     notes = session.notes(pairs) + choice.seen(protocol, codes, session.groups)
-    with new_run(request.name, identity.as_json()) as (name, path):
+    if not refit:
+        choice = replace(choice, held_out={})
+    trained = identity.as_json() | {"held out before": len(choice.held_out)}
+    with new_run(request.name, trained) as (name, path):
         labels = session.labels(pairs)
         place = Place(name, path / "tensorboard", _parameters(identity, labels))
         with tracking(request.track, place) as tracked:
@@ -157,6 +160,7 @@ def _train(
         protocol,
         averaged=identity.averaged,
         refit=identity.refit,
+        held_out=choice.held_out,
     )
     members = sum(count for _, count in counts)
     epochs = sum(setting.epochs * count for setting, count in counts)
@@ -189,6 +193,7 @@ def _train(
             decide=decide,
             averaged=identity.averaged,
             refit=identity.refit,
+            held_out=choice.held_out,
             on_epoch=on_epoch,
             checkpoint=checkpoint,
         )

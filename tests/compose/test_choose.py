@@ -70,6 +70,13 @@ def test_an_ensemble_has_the_picked_weights(work: Path) -> None:
     assert (config["folds"], config["seed"], config["outer"]) == (2, 5, "grouped")
     names = load_file(work / "runs/three/model.safetensors")
     assert len({tuple(name.split(".")[:2]) for name in names}) == len(picked["members"])
+    # The search has trained the folds: they calibrate as trained again.
+    assert record["members"] == []
+    folds = call_json(work, "train", "--study", "tiny", "--ensemble", "3", "--no-refit")
+    assert len(folds["members"]) == 2 * len(picked["members"])
+    for figure in ("accuracy", "macro_f1", "neg_log_loss"):
+        same = folds["inner_uncalibrated"][figure]
+        assert record["inner_uncalibrated"][figure] == pytest.approx(same, abs=2e-3)
     saved = json.loads((work / "runs/three/metrics.json").read_text())
     assert saved["ensembles"] == record["ensembles"]
     page = (work / "runs/three/report.html").read_text()
