@@ -68,7 +68,8 @@ class HeldOut:
     def spread(self, samples: int) -> NDArray[np.float64]:
         """Among all samples, (samples, classes); NaN in those of other rows."""
         found = np.full((samples, self.probabilities.shape[1]), np.nan)
-        found[self.rows] = self.probabilities
+        values = self.probabilities.astype(np.float64)
+        found[self.rows] = values / values.sum(1, keepdims=True)
         return found
 
     def encode(self) -> HeldOutRecord:

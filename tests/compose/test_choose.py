@@ -22,16 +22,17 @@ outer = "grouped"
 folds = 2
 metric = "METRIC"
 [fixed]
-epochs = 3
+epochs = 2
 batch_size = 16
 text_dim = 8
 image_dim = 8
 head = "6"
 keep = "last"
+schedule = "constant"
 [space]
 level = ["pooled", "tokens"]
 loss = ["acb", "ce"]
-learning_rate = { low = 1e-3, high = 3e-2, log = true }
+learning_rate = { low = 3e-4, high = 3e-3, log = true }
 """
 
 
