@@ -121,6 +121,9 @@ def train(
         return
     print_result(format_table(*_figures_table(run.figures)))
     print_result(f"\n{format_decisions(run.figures.decisions, request.decide)}")
+    null = run.figures.intervals.calibration_error_null if run.figures.intervals else None
+    if null is not None:
+        say(f"A calibrated model has an ECE of {null.low:.4f} … {null.high:.4f} on so many rows.")
     if run.figures.baselines:
         print_result(f"\n{format_table(*_baselines_table(run.figures))}")
     say_notes(run.notes)
@@ -158,6 +161,7 @@ def _figures_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
             f"{score.accuracy:.4f}",
             f"{score.macro_f1:.4f}",
             f"{-(score.neg_log_loss or 0.0):.4f}",
+            f"{score.calibration_error or 0.0:.4f}",
         ]
         for title, score in scores.items()
         if score is not None
@@ -172,5 +176,5 @@ def _figures_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
                 f"{sign * spread[metric].mean:.4f} ± {spread[metric].deviation:.4f}"
                 for metric, sign in signs.items()
             ]
-            rows.append([f"{count} {title}", "", *cells])
-    return ["rows of", "rows", "accuracy", "macro-F1", "log-loss"], rows
+            rows.append([f"{count} {title}", "", *cells, ""])
+    return ["rows of", "rows", "accuracy", "macro-F1", "log-loss", "ECE"], rows

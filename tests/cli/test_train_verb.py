@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import time
@@ -10,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
+from fuse.figures.predictions import Predictions
+from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.runs.predictions import format_predictions, parse_predictions
 from tests.support.command import COMMAND
 from tests.support.small_work import mmsa
 
@@ -43,6 +48,54 @@ def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: o
     log = [json.loads(x) for x in (work / "runs/shown/metrics.jsonl").read_text().splitlines()]
     assert {x["member"] for x in log if x["event"] == "epoch"} == set(range(1, 9))
     assert [x["event"] for x in log].count("final") == 1
+
+
+def test_a_decision_rule_is_kept_and_may_be_changed(work: Path, extracted: object) -> None:
+    flags = ("--folds", "3", "--outer", "grouped", "--name", "rule", "--decide", "macro_f1", *QUICK)
+    shown = mmsa(work, "train", *flags, "--set", "loss=ce").stdout
+    assert "macro_f1 (used)" in shown
+    metrics = json.loads((work / "runs/rule/metrics.json").read_text())
+    config = json.loads((work / "runs/rule/config.json").read_text())
+    assert config["decide"] == "macro_f1"
+    assert {*config["calibration"]} == {"temperature", "biases", "offsets"}
+    # What is written of the outer rows is what was scored: every digit, both rules, the groups.
+    run = RunFolder(work / "runs/rule")
+    kept, labels = run.predictions, run.predictions.labels
+    assert -metrics["outer"]["neg_log_loss"] == log_loss(labels, kept.probabilities)
+    assert kept.predicted.tolist() == kept.decided["macro_f1"].tolist()
+    for rule, codes in kept.decided.items():
+        assert metrics["decisions"][rule]["accuracy"] == (codes == labels).mean()
+    again = parse_predictions(format_predictions(kept, run.record.classes), run.record.classes)
+    for one, other in zip(parts_of(kept), parts_of(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # Offsets that decide otherwise, whatever this small model learned.
+    config["calibration"]["offsets"] = [0.0, 0.0, 5.0]
+    (work / "runs/rule/config.json").write_text(json.dumps(config))
+    by_rule = {}
+    for rule in ("accuracy", "macro_f1"):
+        asked = ("--run", "rule", "--decide", rule, "--json")
+        rows = json.loads(mmsa(work, "predict", *asked, "--split", "test").stdout)
+        factors = [1.0, 1.0, math.exp(5)] if rule == "macro_f1" else [1.0] * 3
+        for row in rows:
+            p = row["probabilities"]
+            raised = [value * factor for value, factor in zip(p.values(), factors, strict=True)]
+            assert row["tag"] == list(p)[raised.index(max(raised))]
+        by_rule[rule] = [row["tag"] for row in rows]
+        found = json.loads(mmsa(work, "evaluate", *asked, "--labels", "posts/answers.csv").stdout)
+        assert found["decide"] == rule
+        assert found["accuracy"] == found["decisions"][rule]["accuracy"]
+        assert found["macro_f1"] == found["decisions"][rule]["macro_f1"]
+        assert {*found["decisions"]} == {"accuracy", "macro_f1"}
+    assert by_rule["accuracy"] != by_rule["macro_f1"]
+    own = json.loads(mmsa(work, "predict", "--run", "rule", "--split", "test", "--json").stdout)
+    assert [row["tag"] for row in own] == by_rule["macro_f1"]
+    wrong = mmsa(work, "predict", "--run", "rule", "--split", "test", "--decide", "f1", code=2)
+    assert "macro_f1" in wrong.stderr
+
+
+def parts_of(kept: Predictions) -> list[object]:
+    arrays = [kept.labels, kept.predicted, kept.probabilities, kept.groups]
+    return [kept.guids, *arrays, *kept.decided.values()]
 
 
 def test_one_member_or_members_of_all_rows(work: Path, extracted: object) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
-from fuse.figures.intervals import intervals
+from fuse.figures.intervals import decisions, intervals
 from fuse.figures.metrics import probability_score
+from fuse.figures.resampling import bootstrap
 
 NAMES = ["a", "b", "c"]
 RANKED = ("roc_auc", "neg_log_loss", "brier", "calibration_error")
@@ -67,3 +69,32 @@ def test_every_figure_of_a_score_has_an_interval_around_it() -> None:
         assert found[key]["low"] <= score[key] <= found[key]["high"], key
     for name in NAMES:
         assert found["per_class"][name].keys() == {"f1", "average_precision"}
+
+
+def test_rows_of_a_group_are_drawn_together() -> None:
+    labels, probabilities = invented()
+    once = intervals(labels, probabilities, NAMES, resamples=60).as_json()
+    copies = intervals(
+        np.repeat(labels, 3),
+        np.repeat(probabilities, 3, axis=0),
+        NAMES,
+        groups=np.repeat(np.arange(70), 3) + 5,
+        resamples=60,
+    ).as_json()
+    assert copies.pop("per_class")["a"]["f1"] == pytest.approx(once.pop("per_class")["a"]["f1"])
+    for key, interval in copies.items():
+        assert interval == pytest.approx(once[key]), key
+
+
+def test_decisions_have_intervals_of_both_figures() -> None:
+    labels, probabilities = invented()
+    decided = {
+        "accuracy": probabilities.argmax(1),
+        "macro_f1": (probabilities * [1, 2, 4]).argmax(1),
+    }
+    found = decisions(labels, decided, 3, groups=np.arange(70) // 2)
+    for rule, codes in decided.items():
+        assert found[rule].accuracy == pytest.approx((codes == labels).mean())
+        assert found[rule].macro_f1 == pytest.approx(f1_score(labels, codes, average="macro"))
+        again, _ = bootstrap(labels, codes, 3, groups=np.arange(70) // 2)
+        assert found[rule].intervals == {key: again[key] for key in ("accuracy", "macro_f1")}

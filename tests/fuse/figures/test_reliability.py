@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fuse.figures.reliability import calibration
+from fuse.figures.reliability import calibration, null_errors
 
 
 def test_calibration_by_hand() -> None:
@@ -29,3 +29,30 @@ def test_a_confidence_on_an_edge_counts_in_the_bin_below() -> None:
 def test_a_calibrated_model_has_no_error() -> None:
     _, error = calibration(np.full(4, 0.75), np.array([True, True, True, False]))
     assert error == pytest.approx(0)
+
+
+def test_a_calibrated_model_shows_an_error_within_the_null_band() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.4, 1, 300)
+    null = null_errors(confidence, np.arange(300), resamples=400, seed=1)
+    low, high = np.quantile(null, [0.025, 0.975])
+    assert 0 < low < high < 0.15
+    inside = 0
+    for _ in range(200):
+        _, error = calibration(confidence, rng.random(300) < confidence)
+        inside += low <= error <= high
+    assert 175 < inside < 200
+    _, sure = calibration(confidence, rng.random(300) < confidence - 0.15)
+    assert sure > high
+    # Draw by draw, as `calibration` computes it.
+    generator = np.random.default_rng(1)
+    again = [calibration(confidence, generator.random(300) < confidence)[1] for _ in range(5)]
+    np.testing.assert_allclose(null[:5], again)
+
+
+def test_rows_of_a_group_share_their_draw() -> None:
+    confidence = np.full(40, 0.7)
+    alone = null_errors(confidence, np.arange(40), resamples=200, seed=0)
+    together = null_errors(confidence, np.zeros(40, np.int64), resamples=200, seed=0)
+    np.testing.assert_allclose(np.unique(together.round(9)), [0.3, 0.7])  # all right or all wrong
+    assert alone.max() < 0.3

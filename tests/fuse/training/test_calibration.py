@@ -1,14 +1,24 @@
-"""Temperature and offsets: closed forms, scikit-learn, and what must not happen."""
+"""Temperature, biases and offsets: closed forms, other minimisers, and what must not happen."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
+from scipy.optimize import minimize
+from scipy.special import softmax
 from sklearn.metrics import f1_score, log_loss
 
 from fuse.figures.calibration import Calibration, shifted, tempered
 from fuse.figures.confusion import macro_f1
-from fuse.training.calibration import calibrate, fit_likelihood, fit_offsets, honest_offsets
+from fuse.training.calibration import (
+    calibrate,
+    cross_fitted,
+    fit_likelihood,
+    fit_offsets,
+    honest_likelihood,
+    honest_offsets,
+)
 
 
 def test_temperature_of_a_closed_form() -> None:
@@ -82,3 +92,122 @@ def test_offsets_that_do_not_carry_over_are_left_out() -> None:
     skewed = [np.where(np.arange(30) < 20, 0, 1) for _ in range(3)]
     timid = [np.array([[0.9, 0.1]] * 20 + [[0.6, 0.4]] * 10)] * 3
     assert honest_offsets(timid, skewed)[1] > np.log(1.5)
+
+
+# --- temperature and biases -----------------------------------------------------------------------
+
+
+def balanced(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of unequal shares, and probabilities of a model that learned equal ones."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, rows, p=[0.65, 0.27, 0.08])
+    features = rng.normal(size=(rows, 3)) + 1.2 * np.eye(3)[labels]
+    return labels, softmax(2 * features, axis=1)  # Bayes' rule with equal shares, too sure
+
+
+def test_temperature_and_biases_are_those_of_another_minimiser() -> None:
+    labels, probabilities = balanced(300, 1)
+
+    def loss(values: np.ndarray) -> float:
+        scaled = softmax(np.log(probabilities) / np.exp(values[0]) + values[1:], axis=1)
+        return log_loss(labels, scaled) + values[1:] @ values[1:] / 2 / 300
+
+    best = minimize(loss, np.zeros(4), method="BFGS")  # with numerical slopes
+    found = fit_likelihood(probabilities, labels)
+    assert found.temperature == pytest.approx(np.exp(best.x[0]), rel=1e-3)
+    np.testing.assert_allclose(found.biases, best.x[1:] - best.x[1:].mean(), atol=1e-3)
+    assert sum(found.biases) == pytest.approx(0)
+    assert found.offsets == (0, 0, 0)
+
+
+def test_biases_bring_the_classes_shares_back() -> None:
+    labels, probabilities = balanced(4000, 2)
+    found = fit_likelihood(probabilities[:2000], labels[:2000])
+    share = np.bincount(labels) / len(labels)
+    assert np.abs(probabilities.mean(0) - share).max() > 0.1
+    np.testing.assert_allclose(found(probabilities).mean(0), share, atol=0.015)
+    log_shares = np.log(share)
+    np.testing.assert_allclose(found.biases, log_shares - log_shares.mean(), atol=0.2)
+    assert log_loss(labels[2000:], found(probabilities[2000:])) < 0.9 * log_loss(
+        labels[2000:], probabilities[2000:]
+    )
+
+
+def test_a_class_without_rows_has_a_finite_bias() -> None:
+    labels, probabilities = balanced(200, 3)
+    kept = labels != 2
+    found = fit_likelihood(probabilities[kept], labels[kept])
+    assert -10 < found.biases[2] < -1
+    assert np.isfinite(found(probabilities)).all()
+
+
+def test_what_does_not_carry_over_from_fold_to_fold_is_left_out() -> None:
+    rng = np.random.default_rng(0)
+    # The second fold is as much too timid as the first one is too sure.
+    true = rng.dirichlet(np.ones(2), 400)
+    labels = (rng.random(400) < true[:, 1]).astype(int)
+    odds = [tempered(true[:200], 0.4), tempered(true[200:], 2.5)]
+    assert honest_likelihood(odds, [labels[:200], labels[200:]]) == Calibration.none(2)
+    assert fit_likelihood(np.concatenate(odds), labels) != Calibration.none(2)
+    loud = [tempered(true[:200], 0.4), tempered(true[200:], 0.4)]
+    assert honest_likelihood(loud, [labels[:200], labels[200:]]).temperature > 1.5
+
+
+def test_cross_fitting_uses_the_other_folds_alone() -> None:
+    labels, probabilities = balanced(120, 4)
+    folds = [slice(0, 40), slice(40, 80), slice(80, 120)]
+    found = cross_fitted(
+        [probabilities[f] for f in folds],
+        [labels[f] for f in folds],
+        lambda p, y: fit_likelihood(np.concatenate(p), np.concatenate(y)),
+    )
+    for number, fold in enumerate(folds):
+        others = np.setdiff1d(np.arange(120), np.arange(120)[fold])
+        assert found[number] == fit_likelihood(probabilities[others], labels[others])
+
+
+# --- decisions ------------------------------------------------------------------------------------
+
+
+def test_a_rule_decides_by_hand() -> None:
+    p = np.array([[0.6, 0.3, 0.1], [0.5, 0.1, 0.4]])
+    calibration = Calibration(1.0, (0.0, 0.0, 0.0), (0.0, np.log(2.5), 0.0))
+    np.testing.assert_allclose(calibration(p), p)  # offsets are of decisions alone
+    assert calibration.decide(p, "accuracy").tolist() == [0, 0]
+    assert calibration.decide(p, "macro_f1").tolist() == [1, 0]
+    assert Calibration.none(3).decide(p, "macro_f1").tolist() == [0, 0]
+
+
+def test_offsets_raise_the_expected_macro_f1() -> None:
+    labels, probabilities = balanced(400, 5)
+    p = fit_likelihood(probabilities, labels)(probabilities)
+
+    def expected(offsets: np.ndarray) -> float:
+        decided = (p * np.exp(offsets)).argmax(1)
+        f1 = []
+        for code in range(3):
+            hits = p[decided == code, code].sum()
+            f1.append(2 * hits / ((decided == code).sum() + p[:, code].sum()))
+        return float(np.mean(f1))
+
+    found = fit_offsets(p, p)
+    steps = np.linspace(-2, 2, 21)
+    best = max(expected(np.array([0, a, b])) for a in steps for b in steps)
+    assert expected(found) > best - 1e-3 > expected(np.zeros(3))
+    decided = Calibration(1.0, (0.0,) * 3, tuple(found)).decide(p, "macro_f1")
+    assert f1_score(labels, decided, average="macro") > f1_score(
+        labels, p.argmax(1), average="macro"
+    )
+
+
+def test_a_calibration_of_an_older_run_is_of_biases() -> None:
+    kept = TypeAdapter(Calibration)
+    older = kept.validate_python({"temperature": 1.5, "offsets": [0.0, 0.4, -0.1]})
+    assert older == Calibration(1.5, (0.0, 0.4, -0.1), (0.0, 0.0, 0.0))
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 9)
+    raised = tempered(p, 1.5) * np.exp([0.0, 0.4, -0.1])
+    np.testing.assert_allclose(older(p), raised / raised.sum(1, keepdims=True))
+    assert kept.validate_json(kept.dump_json(older)) == older
+    for wrong in ({"temperature": 1.0}, {"temperature": 1.0, "biases": [0.0], "offsets": []}):
+        with pytest.raises(ValidationError):
+            kept.validate_python(wrong)
