@@ -16,7 +16,8 @@ from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.names import OWN_PAIR, EncoderPair
 
 from .readers import reader_of
-from .session import Session, banks_of
+from .samples import banks_of
+from .session import Session
 
 
 def live_bank(

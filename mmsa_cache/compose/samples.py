@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data import aside
@@ -9,9 +11,12 @@ from mmsa_cache.data.changes import differences
 from mmsa_cache.data.dataset import Survey, survey
 from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts import rows
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.stats import KnownFiles
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import SettingsError, StaleCacheError
+from mmsa_cache.features.bank import BankChoice
+from mmsa_cache.features.modality import ModalityFeatures
 
 from .store import Store
 
@@ -100,3 +105,18 @@ def survey_known(settings: Settings, split: str, store: Store) -> Survey:
         rehash=settings.data.rehash,
     )
     return survey(settings.data, split, known)
+
+
+def banks_of(
+    open_features: Callable[[str, str], ModalityFeatures],
+    samples: Sequence[Sample],
+    *,
+    partial: bool = False,
+) -> BankChoice:
+    """Banks of samples by their encoders; see `BankChoice`."""
+    if isinstance(samples, SampleTable):
+        guids, labels = samples.guids, samples.labels.tolist()
+    else:
+        guids = [sample.guid for sample in samples]
+        labels = [-1 if sample.label is None else sample.label for sample in samples]
+    return BankChoice(open_features, guids, labels, partial=partial)

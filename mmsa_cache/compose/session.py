@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import CacheNotFoundError, ModelError
-from mmsa_cache.features.bank import BankChoice, FeatureBank
+from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows, wanted_rows
 from mmsa_cache.names import (
@@ -35,7 +35,7 @@ from .checks import Checks
 from .completion import with_data, with_encoder_of, with_encoders
 from .encoders import EncoderSpec, compute_here, refuse_imported, resolve_encoder
 from .outside import Reach
-from .samples import classes_of, read_samples
+from .samples import banks_of, classes_of, read_samples
 from .selection import is_named, is_same, missing, select
 from .store import Store
 
@@ -160,11 +160,7 @@ class Session:
         return self._stored[key]
 
     def has(self, modality: str, name: str) -> bool:
-        """Whether the store has an encoder, perhaps not of all rows.
-
-        Raises:
-            SettingsError: Several fit.
-        """
+        """Whether the store has an encoder, perhaps not of all rows."""
         return self._in_store(self._split, modality, name) is not None
 
     def folder(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> Path:
@@ -202,16 +198,10 @@ class Session:
         return with_encoder_of(self.settings, modality, stored)
 
     def text_encoder(self, name: str = DEFAULT_ENCODER) -> TextSpec:
-        """An `encoder` that reads tokens.
-
-        Raises:
-            ModelError: It is none.
-        """
+        """See `encoder`; it must have tokens."""
         found = self.encoder("text", name)
         if not isinstance(found, TextSpec):
-            raise ModelError(
-                f"The text encoder {found.label} has no tokens.", "Give another --text-model."
-            )
+            raise ModelError(f"{found.label} has no tokens.", "Give another --text-model.")
         return found
 
     def image_encoder(self, name: str = DEFAULT_ENCODER) -> ImageSpec:
@@ -305,18 +295,3 @@ class Session:
         bank = banks_of(open_features, self.samples(split)).open(pairs)
         self._checks.say()
         return bank
-
-
-def banks_of(
-    open_features: Callable[[str, str], ModalityFeatures],
-    samples: Sequence[Sample],
-    *,
-    partial: bool = False,
-) -> BankChoice:
-    """Banks of samples by their encoders; see `BankChoice`."""
-    if isinstance(samples, SampleTable):
-        guids, labels = samples.guids, samples.labels.tolist()
-    else:
-        guids = [sample.guid for sample in samples]
-        labels = [-1 if sample.label is None else sample.label for sample in samples]
-    return BankChoice(open_features, guids, labels, partial=partial)
