@@ -44,7 +44,7 @@ KINDS: list[tuple[str, Level, int]] = [
 
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Surroundings:
-    made = Surroundings(REHEARSAL, "cuda", tmp_path_factory.mktemp("gpu"))
+    made = Surroundings(REHEARSAL, "cuda:0", tmp_path_factory.mktemp("gpu"))
     prepare(made, Figures(made.folder / "prepare.jsonl"))
     return made
 

@@ -60,7 +60,7 @@ def run(
         surroundings = (
             Surroundings(REHEARSAL, "cpu", folder, features)
             if rehearsal
-            else Surroundings(FULL, "cuda", folder, features)
+            else Surroundings(FULL, "cuda:0", folder, features)
         )
         ready = _run_step(context, surroundings, "prepare", prepare, PREPARATION)
         if ready.status != "done":

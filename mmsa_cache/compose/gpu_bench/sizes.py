@@ -13,7 +13,7 @@ class Sizes:
     posts: int = 4096
     test_posts: int = 511
     """How many of the posts are the split ``test``."""
-    large_posts: int = 64
+    large_posts: int = 32
     """How many of the posts have a picture of ``large_picture`` size."""
     picture: tuple[int, int] = (450, 600)
     """(width, height) in pixels."""
