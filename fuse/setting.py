@@ -149,7 +149,7 @@ class Setting:
     patience: Positive = 3
     """Epochs without a better value after which training ends (``keep = "best"``)."""
     offsets: Literal["fitted", "prior", "none"] = "fitted"
-    """Of the classes' log-probabilities: ``fitted`` on held-out rows where the metric is macro-F1,
+    """Of the classes' log-probabilities in decisions for macro-F1: ``fitted`` on held-out rows,
     ``prior`` (minus ``prior`` times the log shares of the training rows) or ``none``."""
     prior: Annotated[float, Field(ge=0, le=10)] = 0.1
     """Weight of the log shares in ``offsets = "prior"``."""

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,30 @@ def test_the_order_of_runs_rows_and_classes_does_not_count() -> None:
         assert two[key]["low"] == pytest.approx(-one[key]["high"])
     assert two["mcnemar"]["p_value"] == one["mcnemar"]["p_value"]
     assert len(two["differing"]["both_wrong"]) == len(one["differing"]["both_wrong"])
+
+
+def test_both_decision_rules_are_compared_and_the_groups_that_runs_tell_are_drawn() -> None:
+    labels, first, second = invented()
+    groups = np.arange(300) // 3
+    newer, older = judged("a", labels, first), judged("b", labels, second)
+    told = replace(
+        newer.predictions, groups=groups, decided={"accuracy": first, "macro_f1": second}
+    )
+    shared = share([replace(newer, predictions=told), older])
+    found = compare(shared, resamples=80)
+    assert found.drawn == "duplicate groups"
+    (pair,) = found.pairs
+    # The older run has one decision for both rules, here that of the newer one for macro-F1.
+    assert pair.decisions["accuracy"]["accuracy"] == pair.accuracy
+    assert pair.decisions["accuracy"]["macro_f1"] == pair.macro_f1
+    assert pair.decisions["macro_f1"]["macro_f1"].difference == 0
+    own = found.runs[0].decisions["macro_f1"]
+    assert own.accuracy == accuracy_score(labels, second)
+    assert own.macro_f1 == pytest.approx(f1_score(labels, second, average="macro"))
+    again = compare(share([newer, older]), groups=groups, resamples=80)
+    assert again.pairs[0].accuracy == pair.accuracy
+    assert not again.pairs[0].decisions, "no run tells two rules"
+    assert compare(share([newer, older]), resamples=80).drawn == "rows"
 
 
 def test_only_rows_that_all_runs_judged_count() -> None:
