@@ -14,7 +14,7 @@ from fuse.models.kernel import KERNEL
 from mmsa_cache.names import terms_of
 
 Level = Literal["pooled", "tokens"]
-_POOL = re.compile(r"[^.+?]+|[A-Za-z0-9][A-Za-z0-9._-]*\.[^.+?]+\??")
+_POOL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*\.)?([^.+?*]+[?*]?|\*)")
 
 
 def _pools(value: str) -> str:
@@ -27,7 +27,7 @@ def _pools(value: str) -> str:
 
 
 Pools = Annotated[str, AfterValidator(_pools)]
-"""Terms ``POOL``, ``ENCODER.POOL`` or ``ENCODER.POOL?``, joined by ``+``."""
+"""Terms of `mmsa_cache.names.resolve_pools`, joined by ``+``."""
 
 
 def _one_of(*names: str) -> AfterValidator:

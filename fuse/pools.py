@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fuse.figures.study import Value
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import resolve_pools
+from mmsa_cache.names import DEFAULT_ENCODER, resolve_pools
 
-Has = Callable[[str, str], bool]
-"""Whether a store has an encoder, by modality and name."""
+Known = Callable[[str, str], Sequence[str]]
+"""The pools of an encoder in a store, by modality and name; none where there is no such encoder."""
 POOLS = {"text_pool": "text", "image_pool": "image"}
 """Modality by the field of a setting that names its pools."""
 
 
-def resolve_value(key: str, value: Value, has: Has) -> Value:
+def resolve_value(key: str, value: Value, known: Known, own: str = DEFAULT_ENCODER) -> Value:
     """A value of a setting's field for a store; only those of pools change.
 
-    A pool ``ENCODER.POOL?`` becomes ``ENCODER.POOL`` where the store has the encoder, and is left
-    out where it has not.
+    A pool ``ENCODER.POOL?`` becomes ``ENCODER.POOL`` where the store has it, and is left out where
+    it has not; see `mmsa_cache.names.resolve_pools`.
+
+    Args:
+        key: The field.
+        value: Its value.
+        known: The store's pools.
+        own: The encoder whose pools are named alone.
 
     Raises:
         SettingsError: No pool is left.
     """
     if key not in POOLS:
         return value
-    pools = resolve_pools(str(value), lambda name: has(POOLS[key], name))
+    pools = resolve_pools(str(value), lambda name: known(POOLS[key], name or own))
     if not pools:
         raise SettingsError(
-            f"{key} = {value}: the store has none of these encoders.",
+            f"{key} = {value}: the store has none of these.",
             "Run mmsa extract --encoders NAME, or name a pool that is there.",
         )
     return pools

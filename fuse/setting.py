@@ -28,7 +28,7 @@ from fuse.models.attention_fusions import Directions
 from fuse.models.fusions import NEEDS_EQUAL_DIMS
 from fuse.models.modality import Modality
 from fuse.models.projection import Norm, Pooling
-from fuse.pools import POOLS, Has, resolve_value
+from fuse.pools import POOLS, Known, resolve_value
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, EncoderPair, encoders_of
 from mmsa_cache.validation import plain_problem
@@ -171,16 +171,19 @@ class Setting:
             encoders_of(self.image_encoder, self.image_pool),
         )
 
-    def resolved(self, has: Has) -> Setting:
-        """The setting for a store: pools ``ENCODER.POOL?`` of encoders that it lacks are left out.
+    def resolved(self, known: Known) -> Setting:
+        """The setting for a store: pools ``ENCODER.POOL?`` that it lacks are left out.
 
         Args:
-            has: Whether there is an encoder, by modality and name.
+            known: The store's pools.
 
         Raises:
             SettingsError: No pool is left.
         """
-        text, image = (str(resolve_value(key, getattr(self, key), has)) for key in POOLS)
+        text, image = (
+            str(resolve_value(key, getattr(self, key), known, getattr(self, f"{side}_encoder")))
+            for key, side in POOLS.items()
+        )
         return replace(self, text_pool=text, image_pool=image)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 SPLITS = ("train", "test")
 MODALITIES = ("text", "image")
@@ -32,24 +32,33 @@ def encoders_of(own: str, pools: str) -> str:
 
     Args:
         own: Gives the pools that are named without an encoder.
-        pools: Terms ``POOL``, ``ENCODER.POOL`` or ``ENCODER.POOL?``, joined by ``+``.
+        pools: Terms ``POOL`` or ``ENCODER.POOL``, joined by ``+``; those of `resolve_pools` with
+            ``?`` name no encoder that must be there.
     """
     named = (term.rpartition(".")[0] for term in terms_of(pools) if not term.endswith("?"))
     return "+".join(dict.fromkeys((own, *filter(None, named))))
 
 
-def resolve_pools(pools: str, has: Callable[[str], bool]) -> str:
-    """Pools without ``?``: a term ``ENCODER.POOL?`` stays where there is such an encoder.
+def resolve_pools(pools: str, known: Callable[[str], Sequence[str]]) -> str:
+    """Pools without ``?`` and ``*``, for a store.
 
     Args:
-        pools: See `encoders_of`.
-        has: Whether there is an encoder of a name.
+        pools: Terms of `encoders_of`. ``POOL?`` and ``ENCODER.POOL?`` stay where there is that
+            pool; ``mean@*`` stands for the means of all inner layers that there are.
+        known: The pools of an encoder, which is named by "" where its pools are named alone.
 
     Returns:
         What is left; empty where nothing is.
     """
-    kept = [t for t in terms_of(pools) if not t.endswith("?") or has(t.rpartition(".")[0])]
-    return "+".join(dict.fromkeys(term.removesuffix("?") for term in kept))
+    kept: list[str] = []
+    for term in terms_of(pools):
+        encoder, dot, pool = term.rpartition(".")
+        if pool.endswith("*"):
+            start = pool.removesuffix("*")
+            kept += [encoder + dot + name for name in known(encoder) if name.startswith(start)]
+        elif not pool.endswith("?") or pool.removesuffix("?") in known(encoder):
+            kept.append(term.removesuffix("?"))
+    return "+".join(dict.fromkeys(kept))
 
 
 def vector_name(modality: str, pool: str) -> str:

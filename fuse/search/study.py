@@ -20,7 +20,7 @@ from fuse.figures.records import Metric
 from fuse.figures.study import Value
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS
 from fuse.models.kernel import KERNEL
-from fuse.pools import Has, resolve_value
+from fuse.pools import Known, resolve_value
 from fuse.setting import DEFAULTS, Setting, complete
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.names import MODALITIES, EncoderPair, encoders_of, terms_of
@@ -81,9 +81,9 @@ class ListChoice(Table):
         """What Optuna draws from."""
         return CategoricalDistribution(self.values)
 
-    def resolved(self, key: str, has: Has) -> ListChoice:
+    def resolved(self, key: str, known: Known) -> ListChoice:
         """The choice for a store, see `Study.resolved`."""
-        values = dict.fromkeys(resolve_value(key, value, has) for value in self.values)
+        values = dict.fromkeys(resolve_value(key, value, known) for value in self.values)
         return self.model_copy(update={"values": [*values]})
 
 
@@ -107,7 +107,7 @@ class RangeChoice(Table):
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
-    def resolved(self, key: str, has: Has) -> RangeChoice:
+    def resolved(self, key: str, known: Known) -> RangeChoice:
         """The same: no range is of pools."""
         return self
 
@@ -234,16 +234,16 @@ class Study(Table):
         )
         return [*product(texts, images)]
 
-    def resolved(self, has: Has) -> Study:
+    def resolved(self, known: Known) -> Study:
         """The study for a store, see `fuse.setting.Setting.resolved`.
 
         Raises:
             SettingsError: No pool of a value is left.
         """
-        fixed = {key: resolve_value(key, value, has) for key, value in self.fixed.items()}
-        space = {key: choice.resolved(key, has) for key, choice in self.space.items()}
+        fixed = {key: resolve_value(key, value, known) for key, value in self.fixed.items()}
+        space = {key: choice.resolved(key, known) for key, choice in self.space.items()}
         queue = [
-            {key: resolve_value(key, value, has) for key, value in entry.items()}
+            {key: resolve_value(key, value, known) for key, value in entry.items()}
             for entry in self.queue
         ]
         return self.model_copy(update={"fixed": fixed, "space": space, "queue": queue})

@@ -53,13 +53,25 @@ class StudyIdentity(BaseModel):
         Raises:
             SettingsError: Names every difference.
         """
-        changed = differences(self.model_dump(), stored.model_dump(), found_has="the study has")
+        here, there = (_by_key(of.model_dump()) for of in (self, stored))
+        changed = differences(here, there, found_has="the study has")
         if changed:
             raise SettingsError(
                 f"The study {self.study.name!r} was begun with something else.",
-                "Give the study file another name, or go back to what it was begun with.",
+                "Begin another one (--name NAME), or go back to what it was begun with.",
                 changed,
             )
+
+
+def _by_key(identity: dict[str, Any]) -> dict[str, Any]:
+    """Values by the keys of a study file: ``space.dropout`` in place of ``space``."""
+    found: dict[str, Any] = {}
+    for table, value in identity.items():
+        if isinstance(value, dict):
+            found |= {f"{table}.{key}": of for key, of in value.items()}
+        else:
+            found[table] = value
+    return found
 
 
 class Selection(Record):

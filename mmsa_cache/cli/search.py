@@ -22,6 +22,10 @@ def search(
     call: Call,
     trials: Annotated[int, typer.Option(min=1, help="Finished trials in all.")] = 200,
     study: Annotated[str, typer.Option(help="Name of a study file.")] = "default",
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the study in the database; default: that of its file."),
+    ] = None,
     workers: Workers = None,
     select: Annotated[
         str, typer.Option(help="best, or one-se: the simplest within one standard error of it.")
@@ -44,7 +48,7 @@ def search(
             row["best"] = "–" if row["best"] is None else row["best"]
         call.table(rows, _LISTED)
         return
-    request = SearchRequest(study, trials, workers, select, track or [])
+    request = SearchRequest(study, trials, workers, select, name=name, track=track or [])
     result = run_study(Session(call.settings()), request)
     if call.printed(result.model_dump(mode="json")):
         return

@@ -79,7 +79,7 @@ def ablate(session: Session, request: AblationRequest) -> AblationRecord:
         SettingsError: Wrong axes, values or flags, all at once.
     """
     _check_suffixes(request.out)
-    study = _study_of(request, session.settings.seed).resolved(session.has)
+    study = _study_of(request, session.settings.seed).resolved(session.pools)
     table = cells(study, list(study.space))
     record = train_cells(session, table, study.protocol, study.metric, request.workers).record
     for path in request.out:

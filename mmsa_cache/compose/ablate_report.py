@@ -49,7 +49,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     if out is not None and out.suffix != ".md":
         raise SettingsError(f"{out}: the page is Markdown.", "Give --out FILE.md.")
     given = parse(list(request.assignments)).items()
-    values = {key: resolve_value(key, value, session.has) for key, value in given}
+    values = {key: resolve_value(key, value, session.pools) for key, value in given}
     keys = ("outer", "folds", "seeds", "stop")
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
     protocol = validated(Protocol, flags, "This protocol cannot be followed.")

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from fuse.figures.study import ENSEMBLE, PickedEnsemble, StudySource, Value
 from fuse.search.choice import Chosen, choose, source_of
+from fuse.search.database import read_studies
 from fuse.search.greedy import Budget
 from fuse.search.picking import Pick, pick
 from fuse.search.study import Study
+from fuse.search.study_file import known_studies
 from fuse.setting import Setting, change, complete, parse
 from fuse.training.classifier import input_dims
 from fuse.training.ensemble import stored_bytes
@@ -87,7 +89,7 @@ def choose_settings(request: TrainRequest, session: Session) -> Choice:
     """
     changes = parse(list(request.assignments))
     if not request.studies:
-        return Choice([Recipe.single(complete(changes).resolved(session.has))])
+        return Choice([Recipe.single(complete(changes).resolved(session.pools))])
     known = {name: _fixed_study(session, name) for name in request.studies}
     fixed = {name: study for name, study in known.items() if study is not None}
     found = {name: _choose(name, session) for name in request.studies if name not in fixed}
@@ -120,7 +122,7 @@ def _of_each(
             say(f"Training trial {source.trial} of study {source.name} ({source.score:.4f}).")
             settings.append(change(found[name].setting, changes))
             sources.append(source)
-    settings = [setting.resolved(session.has) for setting in settings]
+    settings = [setting.resolved(session.pools) for setting in settings]
     searched = [chosen.study for chosen in found.values()]
     first = names[0]
     protocol = Protocol(outer=fixed[first].protocol.outer) if first in fixed else None
@@ -207,7 +209,7 @@ def _recipe(found: Pick, changes: Mapping[str, Value], session: Session) -> Reci
     """The picked settings, with other values: members that these make equal become one."""
     weights: dict[Setting, float] = {}
     for setting, weight in found.weights.items():
-        changed = change(setting, changes).resolved(session.has)
+        changed = change(setting, changes).resolved(session.pools)
         weights[changed] = weights.get(changed, 0.0) + weight
     return Recipe(tuple(weights), tuple(weights.values()))
 
@@ -239,6 +241,9 @@ def _choose(name: str, session: Session) -> Chosen:
 def _fixed_study(session: Session, name: str) -> Study | None:
     """A study without a space, or None."""
     if name == "best" or ":" in name or "@" in name:  # the last is of one outer part
+        return None
+    stored = read_studies(studies_database(session.settings))
+    if name not in known_studies() and name in (study.name for study in stored):
         return None
     study = study_of(session, name)
     return None if study.space else study

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from .session import Session
 from .studies import studies_database, study_of
 from .workers import training_data, worker_devices
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 STUDIES = Path("studies")
 """Folder of study files, the database and JSON lines."""
 
@@ -41,6 +43,8 @@ class SearchRequest:
     """Worker processes; None takes one a usable core, or 3 a GPU."""
     how: str = "best"
     """Rule of the choice, see `fuse.search.selection.select`."""
+    name: str | None = None
+    """Of the study in the database; None: that of its file."""
     track: Sequence[str] = ()
     """Trackers in addition to JSON lines, see `trackers.TRACKERS`."""
     outer: str | None = None
@@ -54,14 +58,17 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
         SettingsError: The study or a flag is wrong, or the study was begun with something else.
         DeviceError: Nearly all trials fail.
     """
-    how, name = request.how, request.study
+    how, name = request.how, request.name or request.study
+    if request.name and not _NAME.fullmatch(name):
+        raise SettingsError(f"{name!r} is no name of a study.", "Use letters, digits, . _ and -.")
     if how not in SELECT:
         raise SettingsError(f"Unknown --select {how!r}.", f"Valid: {', '.join(SELECT)}.")
-    study = study_of(session, name)
+    study = study_of(session, request.study)
+    study = study.model_copy(update={"name": name})
     if not study.space:
         raise SettingsError(
-            f"The study {name!r} has no space: it is one setting.",
-            f"Train it: mmsa train --study {name}.",
+            f"The study {request.study!r} has no space: it is one setting.",
+            f"Train it: mmsa train --study {request.study}.",
         )
     if request.outer is not None:
         study = study.of_part(request.outer)

@@ -27,4 +27,4 @@ def study_of(session: Session, name: str) -> Study:
     Raises:
         SettingsError: There is none of this name, or it is wrong.
     """
-    return read_study(find_study(name), session.settings.seed).resolved(session.has)
+    return read_study(find_study(name), session.settings.seed).resolved(session.pools)

@@ -87,6 +87,23 @@ def test_an_ensemble_has_the_picked_weights(work: Path) -> None:
     assert "study tiny" not in " ".join(record["notes"])
 
 
+def test_a_study_file_is_searched_under_another_name(work: Path) -> None:
+    path = work / "studies/tiny.toml"
+    before = path.read_text()
+    path.write_text(before.replace("[fixed]", "[fixed]\npatience = 7"))
+    flags = ("search", "--study", "tiny", "--seed", "5", "--trials", "1", "--workers", "1")
+    said = call(work, *flags, code=2)
+    assert "  - fixed.patience: the study has (absent), wanted is 7" in said
+    assert "Begin another one (--name NAME), or go back to what it was begun with." in said
+    assert "'../x' is no name of a study" in call(work, *flags, "--name", "../x", code=2)
+    call(work, *flags, "--name", "mine")
+    path.write_text(before)
+    assert (
+        "Training trial 0 of study mine"
+        in mmsa(work, "train", "--study", "mine", "--single", "--summary").output
+    )
+
+
 def test_the_budget_bounds_the_model_file(work: Path) -> None:
     flags = ("train", "--study", "tiny", "--ensemble", "5", "--max-mb", "1", "--name", "small")
     call(work, *flags)

@@ -24,6 +24,11 @@ from mmsa_cache.errors import SettingsError
 FUSED: dict[str, Value] = {"fusion": "encoder", "level": "tokens", "text_dim": 64}
 """An encoder needs equal dims and has modality embeddings at this level."""
 
+KNOWN = {
+    ("text", "default"): ("cls", "mean", "mean@3", "mean@6"),
+    ("text", "vader"): ("all",),
+    ("image", "default"): ("mean", "cls"),
+}
 NOWHERE = Session(Settings())
 """No data is read where the settings are given."""
 
@@ -127,3 +132,31 @@ def test_every_field_can_be_set_by_a_flag() -> None:
         text = str(value).lower() if isinstance(value, bool) else str(value)
         assert parse([f"{key}={text}"]) == {key: value}, key
     assert FIELDS.keys() == asdict(Setting()).keys()
+
+
+@pytest.mark.parametrize(
+    ("pools", "resolved"),
+    [
+        ("mean", "mean"),
+        ("mean@*+mean", "mean@3+mean@6+mean"),
+        ("mean@6+mean@*", "mean@6+mean@3"),
+        ("first?+cls?+mean", "cls+mean"),
+        ("mean+vader.all?+other.mean?+vader.some?", "mean+vader.all"),
+        ("mean+vader.*", "mean+vader.all"),
+        ("missing", "missing"),
+    ],
+)
+def test_pools_are_resolved_for_a_store(pools: str, resolved: str) -> None:
+    found = Setting(text_pool=pools).resolved(lambda *encoder: KNOWN.get(encoder, ()))
+    assert found.text_pool == resolved
+    study = Study(name="s", fixed={"text_pool": pools}, queue=[{"text_pool": pools}])
+    of_store = study.resolved(lambda *encoder: KNOWN.get(encoder, ()))
+    assert {of_store.fixed["text_pool"], of_store.queue[0]["text_pool"]} == {resolved}
+
+
+def test_wrong_pools_are_named() -> None:
+    with pytest.raises(SettingsError, match=r"image_pool = first\?\+mean@\*: the store has none"):
+        Setting(image_pool="first?+mean@*").resolved(lambda *encoder: KNOWN.get(encoder, ()))
+    for pools in ("mean?*", "*mean", "", "mean++cls", "mean+mean"):
+        with pytest.raises(SettingsError, match="pools as in 'mean'"):
+            Setting(text_pool=pools)

@@ -39,7 +39,11 @@ def run(bench: Bench) -> None:
 
 def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
     figures, sizes = bench.figures, bench.sizes
-    study = read_study(find_study(name)).resolved(lambda _, encoder: encoder == DEFAULT_ENCODER)
+    bank = store.bank(1)
+    pools = {"text": bank.text.pools, "image": bank.image.pools}
+    study = read_study(find_study(name)).resolved(
+        lambda modality, encoder: pools[modality] if encoder == DEFAULT_ENCODER else ()
+    )
     protocol = Protocol(outer="grouped", folds=sizes.folds)
     study = study.model_copy(update={"protocol": protocol})
     origin = Origin(text=name, image=name, classes=tuple(CLASSES))
