@@ -2,6 +2,9 @@
 
 Caruana et al. 2004, "Ensemble Selection from Libraries of Models": members are picked one after
 another, with replacement, each the one that lowers the log-loss of the average most.
+
+Trials are compared as calibrated ones, since their average is calibrated in the end: a trial whose
+training balanced the classes has a poor log-loss for that alone.
 """
 
 from __future__ import annotations
@@ -60,8 +63,13 @@ def greedy(
     Raises:
         SettingsError: Every model is larger than the budget.
     """
-    logs = np.stack([log_likelihoods(labels, of) for of in probabilities])
-    return _greedy(np.exp(logs), budget, sizes)
+    return _greedy(_likely(probabilities, labels), budget, sizes)
+
+
+def _likely(probabilities: Floats, labels: Codes) -> Floats:
+    """Calibrated probabilities of the true class, (trials, rows)."""
+    calibrated = (fit_likelihood(of, labels)(of) for of in probabilities)
+    return np.exp(np.stack([log_likelihoods(labels, of) for of in calibrated]))
 
 
 def _greedy(likely: Floats, budget: Budget, sizes: NDArray[np.int64]) -> Floats:
@@ -120,15 +128,14 @@ def nested_gain(
         budget: See `greedy`.
         sizes: See `greedy`.
     """
-    logs = np.stack([log_likelihoods(labels, of) for of in probabilities])
-    likely = np.exp(logs)
     numbers = np.unique(groups, return_inverse=True)[1]
     fold = np.random.default_rng(SEED).permutation(numbers.max() + 1)[numbers] % _FOLDS
     one, several = np.empty(probabilities.shape[1:]), np.empty(probabilities.shape[1:])
     for number in np.unique(fold):
         inside, outside = fold != number, fold == number
+        likely = _likely(probabilities[:, inside], labels[inside])
         for found, limit in ((one, budget.single), (several, budget)):
-            weights = _greedy(likely[:, inside], limit, sizes)
+            weights = _greedy(likely, limit, sizes)
             mixed = np.tensordot(weights, probabilities, 1)
             calibration = fit_likelihood(mixed[inside], labels[inside])
             found[outside] = calibration(mixed[outside])

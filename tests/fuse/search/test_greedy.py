@@ -21,7 +21,12 @@ def made_up(trials: int, rows: int, seed: int, skill: float = 1.0) -> tuple[np.n
     labels = generator.integers(0, 3, rows)
     logits = generator.normal(size=(trials, rows, 3)) + skill * np.eye(3)[labels]
     raised = np.exp(logits)
-    return raised / raised.sum(2, keepdims=True), labels
+    return calibrated(raised / raised.sum(2, keepdims=True), labels), labels
+
+
+def calibrated(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """As trials are compared."""
+    return np.stack([fit_likelihood(of, labels)(of) for of in probabilities])
 
 
 def loss(picks: list[int], probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -50,8 +55,10 @@ def by_hand(probabilities: np.ndarray, labels: np.ndarray, members: int) -> list
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 10_000))
 def test_picks_are_those_of_plain_loops(trials: int, members: int, seed: int) -> None:
     probabilities, labels = made_up(trials, 40, seed)
+    probabilities[0] = probabilities[0] ** 2 * [1, 3, 1]  # its priors are shifted
+    probabilities[0] /= probabilities[0].sum(1, keepdims=True)
     weights = greedy(probabilities, labels, Budget(members), np.ones(trials, np.int64))
-    picks = by_hand(probabilities, labels, members)
+    picks = by_hand(calibrated(probabilities, labels), labels, members)
     assert weights == pytest.approx(np.bincount(picks, minlength=trials) / len(picks))
     assert np.count_nonzero(weights) <= members
 
