@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,14 +107,15 @@ def test_without_data_model_or_cache_the_page_says_what_it_lacks(here: Path) -> 
     assert "the posts are not at hand" not in said, "the store has their texts"
     text = Path("lacking.html").read_text()
     assert "The pictures are not at hand, so no attention is shown." in text
-    assert Path("posts/pairs/4.txt").read_text() in text
+    shown = re.findall('<p class="guid"><bdi>(.+?)</bdi>', text)[0]
+    assert Path(f"posts/pairs/{shown}.txt").read_text() in text
     Path("cache").rename("elsewhere")
     try:
         said = call("report", "acb", "--data", "nowhere", *out).output
         assert "the posts are not at hand" in said
         text = Path("lacking.html").read_text()
         assert "The pictures are not at hand, so no attention is shown." in text
-        assert Path("posts/pairs/4.txt").read_text() not in text
+        assert Path(f"posts/pairs/{shown}.txt").read_text() not in text
         call("report", "acb", *out)
     finally:
         assert not Path("cache").exists()
@@ -244,9 +246,13 @@ def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here:
         guids = [guid for guid in judged.guids if of_part[guid] == part]
         members = blend.members[part * each : (part + 1) * each]
         mean = type(blend)(blend.setting, members).predict(bank, np.array([row[g] for g in guids]))
-        own = judged.predicted[[judged.guids.index(guid) for guid in guids]]
-        # A temperature and no offsets: the likeliest class stays what these members say.
-        assert mean.argmax(1).tolist() == own.tolist()
+        own = judged.probabilities[[judged.guids.index(guid) for guid in guids]]
+        # Temperature T and biases b: log-odds are those of these members, divided by T, plus b.
+        want, known = (np.log(p[:, 1:] / p[:, :1]) for p in (own, mean))
+        slopes = [np.polyfit(known[:, code], want[:, code], 1, full=True) for code in (0, 1)]
+        assert slopes[0][0][0] == pytest.approx(slopes[1][0][0])
+        for _, residuals, *_ in slopes:
+            np.testing.assert_allclose(residuals, 0, atol=1e-8)
     maps = explainer(model.session, model.record, ensemble, bank)(["7"])
     judging = blend.members[of_part["7"] * each :][:each]
     weights = word_to_patch(judging, blend.setting, bank, row["7"])
