@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,6 @@ from mmsa_cache.names import (
     terms_of,
 )
 from mmsa_cache.native.device import pick_device
-from mmsa_cache.store import reader
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 
@@ -162,18 +160,9 @@ class Session:
         return self._stored[key]
 
     def pools(self, modality: str, name: str) -> tuple[str, ...]:
-        """The pools of an encoder in the store; none where it is not there.
-
-        Raises:
-            SettingsError: Several fit.
-            DamagedCacheError: Its features cannot be read.
-        """
+        """The pools of an encoder in the store; none where it is not there, see `stored`."""
         stored = self._in_store(self._split, modality, name)
-        with contextlib.suppress(CacheNotFoundError):
-            if stored is not None:
-                features = reader.open_features(stored.folder(self.store.root), verify=False)
-                return features.shards[0].pools
-        return ()
+        return () if stored is None else self.store.pools(stored)
 
     def folder(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> Path:
         """Where the features of `stored` are."""

@@ -77,6 +77,11 @@ class Store:
         places = self.places(encoder, rows)
         return float((places >= 0).mean()) if len(places) else 1.0
 
+    def pools(self, encoder: StoredEncoder) -> tuple[str, ...]:
+        """The pools of an encoder's features; none where nothing is sealed yet."""
+        found = self._open(encoder)
+        return () if found is None else found.shards[0].pools
+
     def _open(self, encoder: StoredEncoder) -> Features | None:
         folder = encoder.folder(self.root)
         if folder not in self._opened:

@@ -75,16 +75,18 @@ def test_copies_that_an_encoder_lacks_are_left_out(choice: BankChoice) -> None:
 
 def test_terms_of_pools() -> None:
     assert encoders_of("default", "mean@1+vader.all+a.b.cls+c.mean?") == "default+vader+a.b"
-    assert resolve_pools("mean+vader.all?+x.all?", {"vader"}.__contains__) == "mean+vader.all"
-    assert resolve_pools("vader.all?", lambda name: False) == ""
+    stored = {"": ("mean",), "vader": ("all",)}
+    known = "mean+vader.all?+x.all?+vader.cls?"
+    assert resolve_pools(known, lambda name: stored.get(name, ())) == "mean+vader.all"
+    assert resolve_pools("vader.all?", lambda name: ()) == ""
     assert pool_of(vector_name("text", "net.a.mean@1")) == "net.a.mean@1"
     lacks = Setting(text_pool="mean+vader.all?", image_pool="x.cls?+mean")
-    assert lacks.resolved(lambda modality, name: modality == "image") == Setting(
+    assert lacks.resolved(lambda modality, name: ["cls"] * (modality == "image")) == Setting(
         image_pool="x.cls+mean"
     )
-    with pytest.raises(SettingsError, match="the store has none of these encoders"):
-        Setting(text_pool="vader.all?").resolved(lambda modality, name: False)
-    for wrong in ("", "mean+", "mean?", "mean+mean", ".all", "a b.all", "vader."):
+    with pytest.raises(SettingsError, match="the store has none of these"):
+        Setting(text_pool="vader.all?").resolved(lambda modality, name: ())
+    for wrong in ("", "mean+", "mean+mean", ".all", "a b.all", "vader."):
         with pytest.raises(SettingsError, match="cannot be trained"):
             Setting(text_pool=wrong)
 
