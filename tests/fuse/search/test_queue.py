@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fuse.search.study import Study
-from fuse.search.study_file import read_study
+from fuse.search.study_file import find_study, read_study
 from fuse.setting import restore
 from mmsa_cache.errors import SettingsError
 from tests.support.fake_search import FakeFit, make_study, run, start_thread
@@ -82,3 +82,12 @@ image_encoder = "third"
         "queue.1.learnig_rate: unknown parameter (near: learning_rate)",
         "queue.1.metric: the metric stands in protocol",
     ]
+
+
+def test_the_default_study_prunes_at_the_end_of_the_first_fold_alone() -> None:
+    rule = read_study(find_study("default")).pruner
+    others = [dict.fromkeys(range(1, 12), value / 10) for value in range(1, 11)]
+    assert [step for step in range(1, 12) if rule.prunes(step, 0.0, others)] == [4]
+    assert rule.prunes(4, 0.69, others)
+    assert not rule.prunes(4, 0.7, others), "the best third goes on"
+    assert not rule.prunes(4, 0.0, others[: rule.startup - 1])

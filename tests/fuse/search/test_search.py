@@ -28,7 +28,7 @@ from sklearn.metrics import f1_score, log_loss
 
 from fuse.search.choice import choose, summaries
 from fuse.search.coordinator import Progress
-from fuse.search.database import address_of
+from fuse.search.database import address_of, read_studies
 from fuse.search.importance import alpha_beta, by_value, importances
 from fuse.search.ledger import Ledger
 from fuse.search.pruning import Rule, step_of
@@ -595,7 +595,10 @@ def test_a_study_of_an_earlier_version_is_continued(earlier: Path, tmp_path: Pat
     (summary,) = summaries(earlier)
     assert (summary.complete, summary.pruned) == (6, 2)
     assert snapshot("fake", 7, earlier).judged is not None
-    run_here(earlier, tmp_path, 10, study=study)
+    assert not any(trial.held_out for trial in read_studies(earlier)[0].trials)
+    found = run_here(earlier, tmp_path, 10, study=study)
+    assert found["baselines"]
+    assert any(trial.held_out for trial in read_studies(earlier)[0].trials)
     run_here(tmp_path / "whole.db", tmp_path, 10, study=study)
     assert figures(earlier) == figures(tmp_path / "whole.db")
 
