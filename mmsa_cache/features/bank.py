@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.errors import DeviceError, SettingsError
 from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair, terms_of, vector_name
+from mmsa_cache.native.device import is_out_of_memory
 
 from .batch import Batch, Dims
 from .modality import ModalityFeatures
@@ -68,12 +69,24 @@ class FeatureBank:
         return len(self.guids)
 
     def to(self, device: torch.device) -> FeatureBank:
-        """Moves the features to a device where they fit; on the CPU they stay mapped."""
+        """Moves the features to a device; on the CPU they stay mapped.
+
+        Raises:
+            DeviceError: The device has no memory for them.
+        """
         if self._choice is not None:
             self._choice.device = device
-        for side in self._sides.values():
-            side.to(device)
-        self.labels = self.labels.to(device)
+        try:
+            for side in self._sides.values():
+                side.to(device)
+            self.labels = self.labels.to(device)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DeviceError(
+                f"{device} has no memory for the features of {len(self)} samples.",
+                "Use --device cpu.",
+            ) from error
         return self
 
     def using(self, text: str, image: str) -> FeatureBank:

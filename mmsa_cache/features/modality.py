@@ -133,7 +133,11 @@ class ModalityFeatures:
             return
         offsets = torch.tensor([0, *(len(b) for b in self._blocks)]).cumsum(0)
         self._start = (self._start + offsets[self._block]).to(device)
-        self._blocks = [torch.cat([b.to(device) for b in self._blocks])]
+        first = self._blocks[0]
+        whole = torch.empty((int(offsets[-1]), *first.shape[1:]), dtype=first.dtype, device=device)
+        for start, block in zip(offsets[:-1].tolist(), self._blocks, strict=True):
+            whole[start : start + len(block)] = block
+        self._blocks = [whole]
         self._block = torch.zeros_like(self._block).to(device)
         self._length = self._length.to(device)
         self.pooled = self.pooled.to(device)
