@@ -9,7 +9,7 @@ import torch
 from fuse.setting import Setting
 from fuse.training.classifier import build, gather, input_dims
 from mmsa_cache.compose.generated import numbered_keys
-from mmsa_cache.errors import DamagedCacheError, SettingsError
+from mmsa_cache.errors import DamagedCacheError, DeviceError, SettingsError
 from mmsa_cache.features.bank import BankChoice
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.names import encoders_of, pool_of, resolve_pools, vector_name
@@ -95,3 +95,25 @@ def test_a_choice_moves_its_encoders_once(choice: BankChoice) -> None:
     one, two = choice.bank("default", "default"), choice.bank("default+net.a", "default")
     assert one.text is two.text
     assert two.to(torch.device("cpu")) is two
+
+
+def test_a_device_without_memory_for_the_features_is_named(
+    choice: BankChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(features: ModalityFeatures, device: torch.device) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    bank = choice.bank("default", "default")
+    monkeypatch.setattr(ModalityFeatures, "to", refuse)
+    with pytest.raises(DeviceError, match="no memory for the features of 3 samples"):
+        bank.to(torch.device("cpu"))
+
+
+def test_features_move_to_an_accelerator_as_one_tensor() -> None:
+    """``meta`` stands for one: sizes and devices, no numbers."""
+    shards = [features(seed, 4, [0, 1, 2, 3, 4], TABLE) for seed in (0, 1)]
+    moved = shards[0]
+    moved._blocks += shards[1]._blocks
+    moved.to(torch.device("meta"))
+    (whole,) = moved._blocks
+    assert (whole.device.type, tuple(whole.shape)) == ("meta", (20, 4))
