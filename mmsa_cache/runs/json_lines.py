@@ -6,6 +6,7 @@ Lines of ``runs/NAME/metrics.jsonl``, by ``event``:
            ``learning_rate`` (after the epoch), and of the member's held-out fold ``macro_f1``,
            ``accuracy`` and ``neg_log_loss``
 ``refit``  the same of a member that learned from all development rows; it has no held-out fold
+``calibration``  as ``epoch``, of a member that left out two folds and is no part of the model
 ``final``  ``figures``: every number of ``metrics.json`` but those in lists, by its path, as
            ``outer/accuracy``
 
