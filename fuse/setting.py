@@ -26,6 +26,7 @@ from fuse.figures.study import Value
 from fuse.losses.acb import Margin, Statistics
 from fuse.models.attention_fusions import Directions
 from fuse.models.fusions import NEEDS_EQUAL_DIMS
+from fuse.models.kernel import KERNEL, Kernel
 from fuse.models.modality import Modality
 from fuse.models.projection import Norm, Pooling
 from fuse.pools import POOLS, Known, resolve_value
@@ -95,8 +96,14 @@ class Setting:
     """Feed-forward units of the ``encoder`` fusion."""
     rank: Few = 4
     """Rank of the ``lowrank`` fusion."""
-    landmarks: Positive = 1500
-    """Training rows that the ``kernel`` model compares a row with."""
+    kernel: Kernel = "rbf"
+    """Of the ``kernel`` model: ``rbf``, or ``linear``, which is logistic regression."""
+    bandwidth: Annotated[float, Field(gt=0)] = 0.5
+    """Of ``rbf``: factor of the mean squared distance in the exponent."""
+    image_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of each of the image's vectors in the ``kernel`` model; the text's have 1."""
+    landmarks: Positive = 4000
+    """Training rows that an ``rbf`` compares a row with, drawn where there are more."""
     head: Sizes = "1024-256"
     """Hidden sizes of the classifier; empty: a linear one."""
     beside: bool = False
@@ -123,10 +130,16 @@ class Setting:
     """Weighted cross-entropy: exponent of the balanced class weights (0: none)."""
     variants: bool = True
     """Whether augmented copies of training rows take part."""
+    copies: Literal["all", "one"] = "all"
+    """``all``: every copy is a row, as in the report; ``one``: a post counts once, by one of its
+    rows, drawn anew in every epoch, or by all with the weight 1 / (1 + copies) in ``lbfgs``."""
     pairing: Literal["same", "free"] = "same"
     """``same``: text variant i with image variant i; ``free``: drawn apart in every epoch."""
-    optimiser: Literal["adam", "adamw"] = "adam"
-    """``adam`` or ``adamw``."""
+    optimiser: Literal["adam", "adamw", "lbfgs"] = "adam"
+    """``adam``, ``adamw``, or, of the ``kernel`` model with ``ce`` or ``weighted_ce``, ``lbfgs``: all
+    rows at once to the optimum, without dropout, schedule or seed."""
+    ridge: Annotated[float, Field(gt=0)] = 1.0
+    """``lbfgs``: the mean loss has ridge / (2·posts) · |W|² added, see `fuse.training.solver`."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Highest one of the schedule."""
     weight_decay: NotNegative = 1e-4
@@ -160,6 +173,12 @@ class Setting:
 
     def __post_init__(self) -> None:
         problems = _problems({key: getattr(self, key) for key in FIELDS})
+        if self.optimiser == "lbfgs":
+            problems += [
+                f"{key}: lbfgs takes {' or '.join(valid)}, not {getattr(self, key)}"
+                for key, valid in _SOLVABLE.items()
+                if getattr(self, key) not in valid
+            ]
         if problems:
             raise SettingsError("This setting cannot be trained.", "Correct it.", problems)
 
@@ -197,6 +216,8 @@ class Setting:
         return tuple(int(size) for size in self.head.split("-")) if self.head else ()
 
 
+_SOLVABLE = {"fusion": (KERNEL,), "loss": ("ce", "weighted_ce")}
+"""What ``lbfgs`` can train: features that are fixed, losses that are convex."""
 FIELDS: dict[str, TypeAdapter[Value]] = {
     key: TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
     for key, hint in get_type_hints(Setting, include_extras=True).items()
@@ -219,6 +240,8 @@ def _problems(values: Mapping[str, object]) -> list[str]:
 
 
 DEFAULTS: dict[str, Value] = asdict(Setting())
+_SOLVED: dict[str, Value] = {"epochs": 1, "keep": "last", "schedule": "constant", "ema": 0.0}
+"""Values of a setting with the optimiser ``lbfgs``."""
 
 
 def complete(values: Mapping[str, Value]) -> Setting:
@@ -226,7 +249,7 @@ def complete(values: Mapping[str, Value]) -> Setting:
 
     Fields without a value have their default, but for those that follow from others: `beta` is
     1 − `alpha`; `image_dim` is `text_dim` where the fusion needs equal ones, also if it has a
-    value; the ``encoder`` fusion has `modality_embeddings` at the level ``tokens``.
+    value; ``lbfgs`` has one epoch, which is kept, whatever is asked for; the ``encoder`` fusion has `modality_embeddings` at the level ``tokens``.
 
     Raises:
         SettingsError: Names every value that does not fit.
@@ -239,6 +262,8 @@ def complete(values: Mapping[str, Value]) -> Setting:
         given["image_dim"] = given["text_dim"]
     if "beta" not in values:
         given["beta"] = 1.0 - given["alpha"]
+    if given["optimiser"] == "lbfgs":
+        given |= _SOLVED
     setting = Setting(**given)
     if setting.fusion == "encoder":
         return replace(setting, modality_embeddings=setting.has_modality_embeddings)

@@ -79,12 +79,16 @@ class Classifier(nn.Module):
                 raise ValueError(f"this model reads the {name}: its mean and std are required")
             standardise.fit(*figures[name])
 
-    def fit_landmarks(self, vectors: Mapping[str, Tensor]) -> None:
+    def fit_landmarks(self, vectors: Mapping[str, Tensor]) -> Tensor | None:
         """Takes training rows to compare with, after `fit_standardisation`.
 
         Args:
             vectors: ``(landmarks, features)`` of every vector, as cached.
+
+        Returns:
+            What `fuse` gives of these rows; None of a model that takes none.
         """
+        return None
 
     def fold(self) -> None:
         """Makes a trained model smaller; what it computes stays the same."""

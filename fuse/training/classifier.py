@@ -47,6 +47,9 @@ def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = No
                 classes,
                 setting.landmarks if rows is None else min(setting.landmarks, rows),
                 setting.dropout,
+                setting.kernel,
+                setting.bandwidth,
+                setting.image_weight,
             )
         return build_model(
             fusion=setting.fusion,

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 from torch import nn
-from torch.optim import Adam, AdamW
+from torch.optim import LBFGS, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from fuse.setting import Setting
@@ -19,8 +19,17 @@ EPSILON = 1e-8
 """Of Adam."""
 
 
-def make_optimiser(setting: Setting, parameters: Iterable[nn.Parameter]) -> Adam:
+def make_optimiser(setting: Setting, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The optimiser of a setting."""
+    if setting.optimiser == "lbfgs":
+        return LBFGS(
+            parameters,
+            max_iter=500,
+            history_size=50,
+            tolerance_grad=3e-6,
+            tolerance_change=1e-12,
+            line_search_fn="strong_wolfe",
+        )
     kind = {"adam": Adam, "adamw": AdamW}[setting.optimiser]
     return kind(
         parameters,
@@ -65,7 +74,7 @@ def rates_of(setting: Setting, steps: int) -> Rates | None:
     return Rates(setting, steps) if setting.schedule in ("onecycle", "cosine") else None
 
 
-def _schedule(setting: Setting, optimiser: Adam, steps: int) -> LRScheduler:
+def _schedule(setting: Setting, optimiser: Optimizer, steps: int) -> LRScheduler:
     if setting.schedule == "onecycle":
         return OneCycleLR(optimiser, max_lr=setting.learning_rate, total_steps=steps + 1)
     rise = max(1, round(setting.warmup * steps))

@@ -55,19 +55,27 @@ class Runner:
         self._whole_length = whole_length
         device = bank.labels.device
         self.items = bank.items(task.train, variants=setting.variants)
-        self.steps = math.ceil(len(self.items) / setting.batch_size)
+        # What is counted: with one copy a post these are the posts.
+        apart = setting.variants and setting.copies == "all"
+        counted = self.items if apart else bank.items(task.train, variants=False)
+        solved = setting.optimiser == "lbfgs"
+        self.steps = 1 if solved else math.ceil(len(counted) / setting.batch_size)
         with torch.random.fork_rng(devices=[]):
             # Not `torch.manual_seed`, which seeds the caller's generators of other devices as well.
             torch.default_generator.manual_seed(task.seed)
             model = make_model(setting, input_dims(bank, setting), len(names), len(task.train))
-            chosen = torch.randperm(len(task.train))[: setting.landmarks]
+            chosen = torch.randperm(len(task.train))[: setting.landmarks].sort().values
+        self._landmarks = bank.items(task.train[chosen.numpy()], variants=False)
         model.to(device)
-        if model.standardisations:
-            model.fit_standardisation(bank.moments(self.items, **read_by(setting)))
-        if model.landmarks:
-            originals = bank.items(task.train[chosen.numpy()], variants=False)
-            model.fit_landmarks(gather(bank, originals, setting).vectors)
-        self.member = Member(model, _loss(setting, bank, self.items, len(names))).to(device)
+        saved = checkpoint.load(place)
+        if saved is None:
+            if model.standardisations:
+                model.fit_standardisation(bank.moments(counted, **read_by(setting)))
+        elif solved:
+            model.fold()  # as the solver left it
+        self.member = Member(model, _loss(setting, bank, counted, len(names))).to(device)
+        if saved is None and not solved:
+            self.fit_landmarks()
         self.optimiser = make_optimiser(setting, self.member.parameters())
         self.average: swa_utils.AveragedModel | None = None
         if setting.ema:
@@ -80,12 +88,11 @@ class Runner:
         if scheduled and setting.schedule == "plateau":
             self._plateau = ReduceLROnPlateau(self.optimiser, mode="max", factor=0.2, patience=1)
         self.progress = Progress()
-        saved = checkpoint.load(place)
         if saved is not None:
             self._restore(saved)
         self._held_out = bank.items(task.validation, variants=False)
         known = torch.cat([self.items, self._held_out])
-        self._fused = FusedRows.of(model, bank, setting, known)
+        self._fused = None if solved else FusedRows.of(model, bank, setting, known)
 
     @property
     def epochs_done(self) -> int:
@@ -101,11 +108,27 @@ class Runner:
         items = self.items
         if self.setting.pairing == "free":
             items = self.bank.paired_freely(items, order)
+        if self.setting.copies == "one":
+            items = _one_a_post(items, order)
         wanted = self.steps * self.setting.batch_size
         places = [torch.randperm(len(items), generator=order)]
         while sum(map(len, places)) < wanted:
             places.append(torch.randperm(len(items), generator=order))
         return items[torch.cat(places)[:wanted]].unflatten(0, (self.steps, -1))
+
+    def fit_landmarks(self) -> Tensor | None:
+        """Takes the training rows that a kernel model compares with; see `Classifier`."""
+        model = self.member.model
+        if not model.landmarks:
+            return None
+        return model.fit_landmarks(gather(self.bank, self._landmarks, self.setting).vectors)
+
+    def row_weights(self) -> Tensor:
+        """How much each of the items counts, (items,) float64: with one copy a post 1 / (1 + copies)."""
+        if self.setting.copies == "all":
+            return torch.ones(len(self.items), dtype=torch.float64)
+        _, post, rows = self.items[:, 0].unique(return_inverse=True, return_counts=True)
+        return 1 / rows[post].double()
 
     def noise(self, number: int) -> NoiseStream:
         """What draws the noise of an epoch."""
@@ -246,6 +269,14 @@ class Runner:
             self.average.load_state_dict(saved["average"])
         history = [EpochRecord.model_validate(record) for record in saved["history"]]
         self.progress = Progress(history, saved["best"], saved["best_state"], saved["stopped"])
+
+
+def _one_a_post(items: Tensor, order: torch.Generator) -> Tensor:
+    """One of the items of every post, each as likely as the others, (posts, 3)."""
+    shuffled = items[torch.randperm(len(items), generator=order)]
+    posts, post = shuffled[:, 0].unique(return_inverse=True)
+    last = torch.full((len(posts),), len(items))
+    return shuffled[last.scatter_reduce(0, post, torch.arange(len(items)), "amin")]
 
 
 def _derive(seed: int, epoch: int, stream: int) -> int:

@@ -19,6 +19,7 @@ from .classifier import products
 from .memory import fitting, no_memory
 from .programs import Alone
 from .runner import Runner
+from .solver import Solver
 from .stack import Stack
 from .task import Checkpoint, Fit, Task
 
@@ -100,6 +101,7 @@ def fit_group(
     """
     device = bank.labels.device
     stacked = device.type == "cuda" if stacked is None else stacked
+    stacked = stacked and setting.optimiser != "lbfgs"
     whole_length = stacked if whole_length is None else whole_length
 
     def begun(place: int) -> Runner:
@@ -107,18 +109,21 @@ def fit_group(
         return Runner(setting, bank, task, names, whole_length, place, checkpoint)
 
     with checkpoint.going_on():
-        runners = {place: begun(place) for place in range(first, first + len(tasks))}
+        every = range(first, first + len(tasks))
+        if not stacked:
+            return [_alone(begun(place), on_epoch) for place in every]
+        runners = {place: begun(place) for place in every}
         # Members of a stack are equally large, take equally many steps an epoch, begin together.
         alike: dict[tuple[int, ...], list[int]] = {}
         for place, runner in runners.items():
             if not runner.progress.stopped:
                 size = sum(value.nbytes for value in runner.member.state_dict().values())
-                key = (size, runner.steps, runner.epochs_done) if stacked else (0, place)
+                key = (size, runner.steps, runner.epochs_done)
                 alike.setdefault(key, []).append(place)
         waiting = [part for key, of in alike.items() for part in fitting(of, key[0], device)]
         while waiting:
             places = waiting.pop(0)
-            if not _train([runners[place] for place in places], stacked, on_epoch):
+            if not _train([runners[place] for place in places], True, on_epoch):
                 for place in places:
                     del runners[place]
                 torch.cuda.empty_cache()
@@ -126,6 +131,12 @@ def fit_group(
                 half = len(places) // 2
                 waiting[:0] = [places[:half], places[half:]]
         return [runners[place].result() for place in sorted(runners)]
+
+
+def _alone(runner: Runner, on_epoch: Callable[[EpochRecord], None]) -> Fit:
+    if not runner.progress.stopped:
+        _train([runner], False, on_epoch)
+    return runner.result()
 
 
 def _train(
@@ -141,7 +152,8 @@ def _train(
     """
     begun = runners[0].epochs_done
     try:
-        program = Stack(runners) if stacked else _Single(runners[0])
+        alone = Solver if runners[0].setting.optimiser == "lbfgs" else _Single
+        program = Stack(runners) if stacked else alone(runners[0])
         with products(runners[0].setting):
             _train_epochs(runners, program, on_epoch)
         program.release()
@@ -155,7 +167,7 @@ def _train(
 
 
 def _train_epochs(
-    runners: Sequence[Runner], program: Stack | _Single, on_epoch: Callable[[EpochRecord], None]
+    runners: Sequence[Runner], program: Stack | _Single | Solver, on_epoch: Callable[[EpochRecord], None]
 ) -> None:
     """A stack runs a member that has stopped along with the others; nothing of it is kept."""
     for number in range(runners[0].epochs_done, runners[0].setting.epochs):

@@ -19,6 +19,7 @@ from mmsa_cache.store.keys import KEY_BYTES, as_keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
 
+from .computed import COMPUTED, computed_pool
 from .gather import gathered, parts_of
 from .rows import WantedRows
 
@@ -72,6 +73,7 @@ class ModalityFeatures:
             for block, (shard, _, _) in zip(self._blocks, parts, strict=True)
         )
         self._grids: dict[int, Tensor] = {}
+        self._computed: dict[str, Tensor] = {}
 
     @classmethod
     def open(cls, folder: Path, rows: WantedRows, *, verify: bool = True) -> ModalityFeatures:
@@ -143,6 +145,7 @@ class ModalityFeatures:
         self.pooled = self.pooled.to(device)
         self.shared = None if self.shared is None else self.shared.to(device)
         self._grids = {side: grid.to(device) for side, grid in self._grids.items()}
+        self._computed = {name: pool.to(device) for name, pool in self._computed.items()}
 
     def _pool(self, name: str) -> Tensor:
         """Every row's vector of one pool, (rows, dim).
@@ -154,15 +157,20 @@ class ModalityFeatures:
             return self.pooled[:, self.pools.index(name)]
         if name == SHARED and self.shared is not None:
             return self.shared
+        if name in COMPUTED and self._longest:
+            if name not in self._computed:
+                self._computed[name] = computed_pool(name, len(self.pooled), self.sequences)
+            return self._computed[name]
         names = [*self.pools, *([SHARED] if self.shared is not None else [])]
         raise SettingsError(
             f"{self.name} has no pool {name!r}.",
-            f"Valid: {', '.join(names)}; mean@N come from pool_layers = [N] in mmsa.toml.",
+            f"Valid: {', '.join(names)}; mean@N come from pool_layers = [N] in mmsa.toml, "
+            f"{', '.join(COMPUTED)} from tokens (mmsa extract --tokens keep).",
         )
 
     def vector_dim(self, pool: str) -> int:
         """Features of a pooled vector."""
-        return self._pool(pool).shape[-1]
+        return self.dim if pool in COMPUTED and self._longest else self._pool(pool).shape[-1]
 
     def vectors(self, rows: Tensor, pool: str) -> Tensor:
         """Pooled vectors.
