@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -136,8 +136,8 @@ class Setting:
     pairing: Literal["same", "free"] = "same"
     """``same``: text variant i with image variant i; ``free``: drawn apart in every epoch."""
     optimiser: Literal["adam", "adamw", "lbfgs"] = "adam"
-    """``adam``, ``adamw``, or, of the ``kernel`` model with ``ce`` or ``weighted_ce``, ``lbfgs``: all
-    rows at once to the optimum, without dropout, schedule or seed."""
+    """``adam``, ``adamw``, or ``lbfgs``: all rows at once to the optimum, without dropout or seed,
+    of the ``kernel`` model with ``ce`` or ``weighted_ce``."""
     ridge: Annotated[float, Field(gt=0)] = 1.0
     """``lbfgs``: the mean loss has ridge / (2·posts) · |W|² added, see `fuse.training.solver`."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -248,8 +248,9 @@ def complete(values: Mapping[str, Value]) -> Setting:
     """The setting of some values, whatever route they came by; the only way to one.
 
     Fields without a value have their default, but for those that follow from others: `beta` is
-    1 − `alpha`; `image_dim` is `text_dim` where the fusion needs equal ones, also if it has a
-    value; ``lbfgs`` has one epoch, which is kept, whatever is asked for; the ``encoder`` fusion has `modality_embeddings` at the level ``tokens``.
+    1 − `alpha`; the ``encoder`` fusion has `modality_embeddings` at the level ``tokens``; and even
+    with one, `image_dim` is `text_dim` where the fusion needs equal ones, and ``lbfgs`` has one
+    epoch, which is kept.
 
     Raises:
         SettingsError: Names every value that does not fit.
@@ -288,11 +289,7 @@ def change(setting: Setting, changes: Mapping[str, Value]) -> Setting:
 
 
 def restore(values: Mapping[str, Value]) -> Setting:
-    """A stored setting; fields that came later are completed.
-
-    Raises:
-        SettingsError: It has fields that this version lacks, or values that do not fit.
-    """
+    """A stored setting; SettingsError where it has unknown fields or values that do not fit."""
     try:
         return complete(values)
     except SettingsError as error:
@@ -301,25 +298,3 @@ def restore(values: Mapping[str, Value]) -> Setting:
             "Search or train it again.",
             error.problems,
         ) from None
-
-
-def parse(assignments: Sequence[str]) -> dict[str, Value]:
-    """``["fusion=concat", "text_dim=128"]`` → values of the fields' types.
-
-    Raises:
-        SettingsError: Names every assignment that is not of a field, or whose value does not fit.
-    """
-    values: dict[str, Value] = {}
-    problems = []
-    for assignment in assignments:
-        key, _, text = assignment.partition("=")
-        if key not in FIELDS:
-            problems.append(f"{key}: unknown; known: {', '.join(sorted(FIELDS))}")
-            continue
-        try:
-            values[key] = FIELDS[key].validate_strings(text)
-        except ValidationError as error:
-            problems.append(f"{key}: {plain_problem(error.errors()[0])}")
-    if problems:
-        raise SettingsError("These settings cannot be used.", "Write --set key=value.", problems)
-    return values

@@ -8,14 +8,14 @@
             that is the kernel K(x, y) = Σ_b w_b·⟨x_b, y_b⟩/dim_b
 
 Vectors are standardised first; each counts as one whatever its length, w_b is 1 for the text's and
-``image_weight`` for the image's. The kernel ``rbf`` is a product of Gaussian ones, so text and image
+``image_weight`` for the image's. ``rbf`` is a product of Gaussian kernels, so text and image
 interact. Landmarks are training rows; with all of them, W with an L2 penalty is kernel logistic
 regression, with fewer its Nyström approximation (Williams and Seeger 2000, "Using the Nyström
 Method to Speed Up Kernel Machines"). Only W and the bias are trained: to the optimum by
 ``optimiser = "lbfgs"``, see `fuse.training.solver`, or by the loop of every other model.
 
-A trained ``rbf`` model holds its landmarks in float16, 2 bytes a feature: 7.7 MB a 1,000 rows of ten
-vectors of 384.
+A trained ``rbf`` model holds its landmarks in float16, 2 bytes a feature: 3,200 rows of 1,933
+features are 12 MB.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class KernelClassifier(Classifier):
         dtype = self.weight.weight.dtype
         return torch.cat(
             [
-                norm(vectors[name].to(dtype)) * (self._weights[name] / vectors[name].shape[1]) ** 0.5
+                norm(vectors[name].to(dtype))
+                * (self._weights[name] / vectors[name].shape[1]) ** 0.5
                 for name, norm in self.norms.items()
                 if modality_of(name) == modality
             ],
@@ -156,7 +157,8 @@ class KernelClassifier(Classifier):
 
         Returns:
             The whitened kernel features ``(batch, landmarks)``, of a folded model the kernel
-            itself, of ``linear`` φ ``(batch, features)``; which modalities a row has, ``(batch, read)``; nothing else.
+            itself, of ``linear`` φ ``(batch, features)``; which modalities a row has,
+            ``(batch, read)``; nothing else.
         """
         vectors = inputs.vectors
         if FUSED in vectors:

@@ -24,6 +24,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
 from .classifier import forward, gather, input_dims, make_model, predict, products, read_by
+from .copies import one_a_post
 from .fused_rows import FusedRows
 from .programs import Member
 from .rates import BETAS, make_optimiser, rates_of
@@ -109,7 +110,7 @@ class Runner:
         if self.setting.pairing == "free":
             items = self.bank.paired_freely(items, order)
         if self.setting.copies == "one":
-            items = _one_a_post(items, order)
+            items = one_a_post(items, order)
         wanted = self.steps * self.setting.batch_size
         places = [torch.randperm(len(items), generator=order)]
         while sum(map(len, places)) < wanted:
@@ -122,13 +123,6 @@ class Runner:
         if not model.landmarks:
             return None
         return model.fit_landmarks(gather(self.bank, self._landmarks, self.setting).vectors)
-
-    def row_weights(self) -> Tensor:
-        """How much each of the items counts, (items,) float64: with one copy a post 1 / (1 + copies)."""
-        if self.setting.copies == "all":
-            return torch.ones(len(self.items), dtype=torch.float64)
-        _, post, rows = self.items[:, 0].unique(return_inverse=True, return_counts=True)
-        return 1 / rows[post].double()
 
     def noise(self, number: int) -> NoiseStream:
         """What draws the noise of an epoch."""
@@ -269,14 +263,6 @@ class Runner:
             self.average.load_state_dict(saved["average"])
         history = [EpochRecord.model_validate(record) for record in saved["history"]]
         self.progress = Progress(history, saved["best"], saved["best_state"], saved["stopped"])
-
-
-def _one_a_post(items: Tensor, order: torch.Generator) -> Tensor:
-    """One of the items of every post, each as likely as the others, (posts, 3)."""
-    shuffled = items[torch.randperm(len(items), generator=order)]
-    posts, post = shuffled[:, 0].unique(return_inverse=True)
-    last = torch.full((len(posts),), len(items))
-    return shuffled[last.scatter_reduce(0, post, torch.arange(len(items)), "amin")]
 
 
 def _derive(seed: int, epoch: int, stream: int) -> int:

@@ -14,7 +14,7 @@ there is no seed, no dropout and no order of rows.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fuse.losses.losses import CrossEntropyLoss
@@ -22,6 +22,7 @@ from fuse.models.kernel import KernelClassifier
 from fuse.models.linear import linear
 
 from .classifier import gather
+from .copies import shares
 from .programs import model_inputs
 from .rates import make_optimiser
 from .runner import Runner
@@ -49,12 +50,15 @@ class Solver:
         assert isinstance(loss, CrossEntropyLoss)
         features, labels = self._features(model)
         features *= _SCALE / model.scale
-        rows = self._runner.row_weights().to(labels.device)
+        rows = torch.ones(len(labels), dtype=torch.float64)
+        if self._runner.setting.copies == "one":
+            rows = shares(self._runner.items)
+        rows = rows.to(labels.device)
         of_class = None if loss.class_weights is None else loss.class_weights.double()
         divisor = (rows if of_class is None else rows * of_class[labels]).sum()
         ridge = self._runner.setting.ridge * _SCALE**2 / rows.sum()
         weight, bias = (
-            torch.zeros_like(p, dtype=torch.float64, requires_grad=True)
+            nn.Parameter(torch.zeros_like(p, dtype=torch.float64))
             for p in (model.weight.weight, model.weight.bias)
         )
         optimiser = make_optimiser(self._runner.setting, [weight, bias])
@@ -69,7 +73,7 @@ class Solver:
             found.backward()
             return found
 
-        optimiser.step(value)
+        optimiser.step(lambda: float(value()))
         with torch.no_grad():
             model.weight.weight.copy_(weight * (_SCALE / model.scale))
             model.weight.bias.copy_(bias)

@@ -167,7 +167,9 @@ def _train(
 
 
 def _train_epochs(
-    runners: Sequence[Runner], program: Stack | _Single | Solver, on_epoch: Callable[[EpochRecord], None]
+    runners: Sequence[Runner],
+    program: Stack | _Single | Solver,
+    on_epoch: Callable[[EpochRecord], None],
 ) -> None:
     """A stack runs a member that has stopped along with the others; nothing of it is kept."""
     for number in range(runners[0].epochs_done, runners[0].setting.epochs):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fuse.assignments import parse
 from fuse.evidence.ablation import Ablation, Outcome, check
 from fuse.evidence.cells import Cell, cells, title_of
 from fuse.evidence.records import AblationRecord
@@ -21,7 +22,6 @@ from fuse.figures.study import Value
 from fuse.search.pool import Workers
 from fuse.search.study import Choice, ListChoice, Study
 from fuse.search.study_file import find_study, read_study
-from fuse.setting import parse
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuse.assignments import parse
 from fuse.evidence import parity
 from fuse.evidence.parity_picture import picture
 from fuse.evidence.records import ParityRecord
 from fuse.evidence.report_figures import JUDGED_ROWS
 from fuse.pools import resolve_value
-from fuse.setting import complete, parse
+from fuse.setting import complete
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError

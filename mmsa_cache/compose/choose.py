@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fuse.assignments import parse
 from fuse.figures.study import ENSEMBLE, PickedEnsemble, StudySource, Value
 from fuse.search.choice import Chosen, choose, source_of
 from fuse.search.database import read_studies
@@ -15,7 +16,7 @@ from fuse.search.greedy import Budget
 from fuse.search.picking import Pick, pick
 from fuse.search.study import Study
 from fuse.search.study_file import known_studies
-from fuse.setting import Setting, change, complete, parse
+from fuse.setting import Setting, change, complete
 from fuse.training.classifier import input_dims
 from fuse.training.ensemble import stored_bytes
 from fuse.training.final import HeldOutOf, need_no_folds

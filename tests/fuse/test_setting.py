@@ -9,12 +9,13 @@ from typing import Any
 import optuna
 import pytest
 
+from fuse.assignments import parse
 from fuse.evidence.cells import cells
 from fuse.figures.study import Value
 from fuse.losses.losses import LOSSES
 from fuse.models.fusions import FUSIONS
 from fuse.search.study import ListChoice, Study
-from fuse.setting import FIELDS, Setting, change, complete, parse, restore, value_problem
+from fuse.setting import FIELDS, Setting, change, complete, restore, value_problem
 from mmsa_cache.compose.choose import choose_settings
 from mmsa_cache.compose.request import TrainRequest
 from mmsa_cache.compose.session import Session

@@ -10,11 +10,12 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from fuse.assignments import parse
 from fuse.figures.metrics import probability_score, score
 from fuse.figures.records import EpochRecord
 from fuse.losses.losses import build_loss
 from fuse.models.fusions import FUSIONS
-from fuse.setting import Setting, parse, restore
+from fuse.setting import Setting, restore
 from fuse.training import fused_rows
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import build, forward, gather, make_model, predict
@@ -188,7 +189,7 @@ def test_wrong_settings_are_named(bank: FeatureBank) -> None:
         ("metric", "luck"),
         ("loss", "none"),
         ("level", "words"),
-        ("text_pool", "max"),
+        ("text_pool", "median"),
         ("keep", "worst"),
     ):
         with pytest.raises(SettingsError, match=value):

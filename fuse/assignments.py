@@ -1,0 +1,34 @@
+"""Values of a setting as they are typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from fuse.figures.study import Value
+from fuse.setting import FIELDS
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.validation import plain_problem
+
+
+def parse(assignments: Sequence[str]) -> dict[str, Value]:
+    """``["fusion=concat", "text_dim=128"]`` → values of the fields' types.
+
+    Raises:
+        SettingsError: Names every assignment that is not of a field, or whose value does not fit.
+    """
+    values: dict[str, Value] = {}
+    problems = []
+    for assignment in assignments:
+        key, _, text = assignment.partition("=")
+        if key not in FIELDS:
+            problems.append(f"{key}: unknown; known: {', '.join(sorted(FIELDS))}")
+            continue
+        try:
+            values[key] = FIELDS[key].validate_strings(text)
+        except ValidationError as error:
+            problems.append(f"{key}: {plain_problem(error.errors()[0])}")
+    if problems:
+        raise SettingsError("These settings cannot be used.", "Write --set key=value.", problems)
+    return values
