@@ -73,7 +73,7 @@ class Solver:
             found.backward()
             return found
 
-        optimiser.step(lambda: float(value()))
+        optimiser.step(lambda: value().item())
         with torch.no_grad():
             model.weight.weight.copy_(weight * (_SCALE / model.scale))
             model.weight.bias.copy_(bias)

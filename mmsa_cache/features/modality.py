@@ -72,8 +72,7 @@ class ModalityFeatures:
             len(block) == self._longest * len(shard)
             for block, (shard, _, _) in zip(self._blocks, parts, strict=True)
         )
-        self._grids: dict[int, Tensor] = {}
-        self._computed: dict[str, Tensor] = {}
+        self._made: dict[int | str, Tensor] = {}
 
     @classmethod
     def open(cls, folder: Path, rows: WantedRows, *, verify: bool = True) -> ModalityFeatures:
@@ -144,23 +143,18 @@ class ModalityFeatures:
         self._length = self._length.to(device)
         self.pooled = self.pooled.to(device)
         self.shared = None if self.shared is None else self.shared.to(device)
-        self._grids = {side: grid.to(device) for side, grid in self._grids.items()}
-        self._computed = {name: pool.to(device) for name, pool in self._computed.items()}
+        self._made = {key: made.to(device) for key, made in self._made.items()}
 
     def _pool(self, name: str) -> Tensor:
-        """Every row's vector of one pool, (rows, dim).
-
-        Raises:
-            SettingsError: The encoder has no such pool.
-        """
+        """Every row's vector of one pool, (rows, dim); SettingsError where there is none."""
         if name in self.pools:
             return self.pooled[:, self.pools.index(name)]
         if name == SHARED and self.shared is not None:
             return self.shared
         if name in COMPUTED and self._longest:
-            if name not in self._computed:
-                self._computed[name] = computed_pool(name, len(self.pooled), self.sequences)
-            return self._computed[name]
+            if name not in self._made:
+                self._made[name] = computed_pool(name, len(self.pooled), self.sequences)
+            return self._made[name]
         names = [*self.pools, *([SHARED] if self.shared is not None else [])]
         raise SettingsError(
             f"{self.name} has no pool {name!r}.",
@@ -205,7 +199,7 @@ class ModalityFeatures:
 
     def averaged(self, side: int) -> Tensor:
         """The grids of all rows, (rows, side·side, dim) float16; see `grid`."""
-        if side not in self._grids:
+        if side not in self._made:
             counts = self._length.unique().tolist()
             whole = math.isqrt(counts[0])
             if len(counts) > 1 or whole * whole != counts[0] or not 1 <= side <= whole:
@@ -219,8 +213,8 @@ class ModalityFeatures:
                 square = patches.float().transpose(1, 2).unflatten(2, (whole, whole))
                 cells = torch.nn.functional.adaptive_avg_pool2d(square, side)
                 parts.append(cells.flatten(2).transpose(1, 2).half())
-            self._grids[side] = torch.cat(parts)
-        return self._grids[side]
+            self._made[side] = torch.cat(parts)
+        return self._made[side]
 
     def use_averaged(self, side: int, cells: Tensor) -> None:
         """Takes grids that another process made of the same rows, so that they are not made again.
@@ -236,7 +230,7 @@ class ModalityFeatures:
             raise DamagedCacheError(
                 f"{self.name}: grids of shape {tuple(cells.shape)} are not its."
             )
-        self._grids[side] = cells.to(self.device)
+        self._made[side] = cells.to(self.device)
 
     @property
     def longest(self) -> int:

@@ -117,7 +117,7 @@ def test_the_solution_is_that_of_scikit_learn(
 def test_it_is_one_epoch_without_a_seed_and_goes_on_from_a_checkpoint(
     bank: FeatureBank, tmp_path: Path
 ) -> None:
-    setting, first = solved(bank, 1, FolderCheckpoint(tmp_path / "members"), epochs=9, ema=0.9)
+    _, first = solved(bank, 1, FolderCheckpoint(tmp_path / "members"), epochs=9, ema=0.9)
     assert [record.epoch for record in first.history] == [1]
     assert first.kept.macro_f1 is not None
     state = first.model.state_dict()
