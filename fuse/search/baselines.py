@@ -182,7 +182,7 @@ def _svc(part: Part) -> tuple[dict[str, Number], Floats]:
         for cost in COSTS:
             decisions = []
             for learned, out in part.folds:
-                model = SVC(kernel="precomputed", C=cost)
+                model = SVC(kernel="precomputed", C=cost, decision_function_shape="ovo")
                 model.fit(kernel[np.ix_(learned, learned)], part.labels[learned])
                 decisions.append(_decisions(model, kernel[np.ix_(out, learned)]))
             values = np.concatenate(decisions)
@@ -192,7 +192,8 @@ def _svc(part: Part) -> tuple[dict[str, Number], Floats]:
             if score > best:
                 best, chosen, calibrated = score, (cost, width), sigmoid
     cost, width = chosen
-    model = SVC(kernel="precomputed", C=cost).fit(np.exp(-width * inside), part.labels)
+    model = SVC(kernel="precomputed", C=cost, decision_function_shape="ovo")
+    model.fit(np.exp(-width * inside), part.labels)
     decided = _decisions(model, np.exp(-width * outside))
     found = _spread(calibrated.predict_proba(decided), calibrated, part.classes)
     return {"C": cost, "gamma": width / features}, found
@@ -206,7 +207,7 @@ def _distances(x: Floats, y: Floats) -> Floats:
 
 
 def _decisions(model: Any, kernel: Floats) -> Floats:
-    """A column a class; of two classes one column."""
+    """The margin of each pair of classes; sums over a class's pairs count votes, which say less."""
     found = model.decision_function(kernel)
     return found.reshape(len(found), -1)
 

@@ -111,7 +111,8 @@ def test_the_support_vectors_are_scikit_learns(bank: FeatureBank, units: list[Un
     for unit, tuned in zip(units, found.tuned, strict=True):
         assert tuned["C"] in baselines.COSTS
         assert round(tuned["gamma"] * x.shape[1], 9) in baselines.WIDTHS
-        rows, how = unit.train, {"C": tuned["C"], "gamma": tuned["gamma"]}
+        rows = unit.train
+        how = {"C": tuned["C"], "gamma": tuned["gamma"], "decision_function_shape": "ovo"}
         scaled = StandardScaler().fit(x[rows]).transform(x)
         decisions, order = [], []
         for a, out in grouped_folds(TRUTH[rows], TWINS[rows], 3, unit.seed):
