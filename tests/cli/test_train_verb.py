@@ -189,3 +189,18 @@ def test_wrong_settings_are_all_named(work: Path, extracted: object) -> None:
     assert "level: 'words', valid: pooled, tokens" in wrong
     assert "ema: '2', a number below 1 is expected" in wrong
     assert "Unknown outer split 'luck'" in mmsa(work, "train", "--outer", "luck", code=2).stderr
+
+
+def test_solved_kernels_are_searched_and_refitted(work: Path, extracted: object) -> None:
+    (work / "studies/solved.toml").write_text(
+        '[protocol]\nouter = "grouped"\nfolds = 2\n[sampler]\nkind = "random"\n'
+        '[fixed]\nfusion = "kernel"\noptimiser = "lbfgs"\nloss = "ce"\ncopies = "one"\n'
+        'text_pool = "mean+max+std"\nepochs = 7\n[space]\nkernel = ["rbf", "linear"]\n'
+        "ridge = { low = 0.3, high = 3.0, log = true }\nbandwidth = [0.25, 0.5]\n"
+    )
+    search = ("search", "--study", "solved", "--trials", "1", "--workers", "1")
+    found = json.loads(mmsa(work, *search, "--json").stdout)
+    assert found["setting"]["epochs"] == 1
+    flags = ("--study", "solved", "--single", "--refit", "--name", "solved", "--json")
+    record = json.loads(mmsa(work, "train", *flags).stdout)
+    assert {member["best_epoch"] for member in record["members"]} == {1}
