@@ -4,8 +4,10 @@ No model: 13 numbers a text, in one pool ``all``:
 
 =======  ======================================================================================
 0 – 3    ``neg``, ``neu``, ``pos`` (shares) and ``compound`` (−1 to 1) of the text without links
-4 – 7    the same of it with its hashtags cut into words, see `english.cut_hashtags`
-8 – 12   log(1 + count) of ``!``, ``?``, ``#``, links and words (between spaces, links left out)
+4 – 6    ``neg``, ``pos`` and ``compound`` of it with its hashtags cut into words, see
+         `english.cut_hashtags`
+7 – 12   log(1 + count) of ``!``, ``?``, ``#``, links, retweet marks (the word ``RT``) and words
+         (between spaces, links left out)
 =======  ======================================================================================
 
 Of a text the first 2,000 characters are read: VADER's time grows with the square of the length.
@@ -36,7 +38,7 @@ from .options import Options
 from .protocol import Encoded, Size
 
 _PACKAGE = "vaderSentiment"
-_DEFINITION = 1
+_DEFINITION = 2
 """Of the 13 numbers; goes up when one of them changes."""
 _NUMBERS = 13
 _LINK = re.compile(r"https?:\S*|www\.\S+", re.IGNORECASE)
@@ -148,17 +150,15 @@ class LexiconEncoder:
     def _numbers(self, text: str) -> list[float]:
         plain, links = _LINK.subn(" ", text[:_MOST])
         cut = cut_hashtags(plain, self._is_word)
-        scores = self._scores(plain)
-        counts = (*map(plain.count, "!?#"), links, len(plain.split()))
+        words = plain.split()
+        counts = (*map(plain.count, "!?#"), links, words.count("RT"), len(words))
+        scores = self._analyzer.polarity_scores(plain)
+        of_cut = scores if cut == plain else self._analyzer.polarity_scores(cut)
         return [
-            *scores,
-            *(scores if cut == plain else self._scores(cut)),
+            *(scores[key] for key in ("neg", "neu", "pos", "compound")),
+            *(of_cut[key] for key in ("neg", "pos", "compound")),  # the three shares sum to 1
             *map(math.log1p, counts),
         ]
-
-    def _scores(self, text: str) -> list[float]:
-        scores = self._analyzer.polarity_scores(text)
-        return [scores[key] for key in ("neg", "neu", "pos", "compound")]
 
     def _is_word(self, word: str) -> bool:
         return word in self._analyzer.lexicon or is_word(word)

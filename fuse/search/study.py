@@ -152,6 +152,7 @@ class Study(Table):
     sampler: Sampler = Sampler()
     pruner: Rule = Rule()
     fixed: dict[str, Value] = Field(default_factory=dict)
+    """Of a parameter that the space has too: its value where the space's conditions do not hold."""
     space: dict[str, Choice] = Field(default_factory=dict)
     queue: list[dict[str, Value]] = Field(default_factory=list)
     """Settings that are tried first, in this order, and never pruned: what they do not name is
@@ -209,8 +210,9 @@ class Study(Table):
 
     def candidates(self, key: str) -> list[Value]:
         """Values that its settings have for a field; of a range its ends."""
-        own = [self.fixed.get(key, DEFAULTS[key])]
-        found = self.space[key].candidates() if key in self.space else own
+        found = self.space[key].candidates() if key in self.space else []
+        if key in self.fixed or not found:
+            found = [*found, self.fixed.get(key, DEFAULTS[key])]
         return [*found, *(entry[key] for entry in self.queue if key in entry)]
 
     def vectors(self) -> Setting:

@@ -40,7 +40,8 @@ def _fixed(named: tuple[str, Value]) -> Value:
 def _choice(named: tuple[str, Any], info: ValidationInfo) -> Any:
     key, entry = named
     problems = _choice_problems(key, entry)
-    if info.context and key in info.context["fixed"]:
+    conditional = isinstance(entry, dict) and "when" in entry
+    if info.context and key in info.context["fixed"] and not conditional:
         problems.insert(0, "stands in fixed too")
     if problems:
         raise ValueError("; ".join(problems))

@@ -12,6 +12,7 @@ from mmsa_cache.console import say
 from mmsa_cache.data.stored import StoredSplit, path_of, read_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
+from mmsa_cache.features.computed import COMPUTED
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.listing import StoredFeatures, list_features
@@ -78,9 +79,13 @@ class Store:
         return float((places >= 0).mean()) if len(places) else 1.0
 
     def pools(self, encoder: StoredEncoder) -> tuple[str, ...]:
-        """The pools of an encoder's features; none where nothing is sealed yet."""
+        """The pools of an encoder's features, and those computed from its tokens where they are
+        stored; none where nothing is sealed yet."""
         found = self._open(encoder)
-        return () if found is None else found.shards[0].pools
+        if found is None:
+            return ()
+        shard = found.shards[0]
+        return (*shard.pools, *(COMPUTED if len(shard.tokens) else ()))
 
     def _open(self, encoder: StoredEncoder) -> Features | None:
         folder = encoder.folder(self.root)

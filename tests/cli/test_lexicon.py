@@ -78,12 +78,13 @@ def test_a_model_reads_it_beside_another_encoder(
     extracted: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    pools = ("--set", "text_pool=mean+vader.all?", "--set", "beside=true")
+    pools = ("--set", "text_pool=mean+max?+vader.all?", "--set", "beside=true")
     mmsa(folder, *TRAIN, *pools, "--name", "both")
     config = json.loads((folder / "runs/both/config.json").read_text())
-    assert config["setting"]["text_pool"] == "mean+vader.all"
+    assert config["setting"]["text_pool"] == "mean+max+vader.all"
     assert config["models"][0]["dims"]["vectors"] == {
         "text_mean": 16,
+        "text_max": 16,
         "text_vader:all": 13,
         "image_mean": config["models"][0]["dims"]["image"],
     }

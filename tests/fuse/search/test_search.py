@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -766,6 +767,35 @@ beta = { values = [0.5], when = { loss = ["abc"] } }
     assert problems[8].startswith("fixed.loss: 'mse', valid: acb, ce")
     assert problems[15].startswith("space.batch_size: write a list")
     assert problems[18].startswith("space.beta: when.loss: 'abc', valid: acb")
+
+
+def test_a_fixed_value_holds_where_the_conditions_of_the_space_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "both.toml"
+    path.write_text(
+        """
+[fixed]
+optimiser = "adamw"
+loss = "ce"
+[space]
+fusion = ["kernel", "concat"]
+optimiser = { values = ["lbfgs"], when = { fusion = "kernel" } }
+loss = { values = ["acb"], when = { fusion = "concat" } }
+ridge = { low = 1.0, high = 9.0 }
+"""
+    )
+    study = read_study(path)
+    drawn = [
+        study.suggest(optuna.trial.FixedTrial({"fusion": name, **rest}))
+        for name, rest in (
+            ("kernel", {"optimiser": "lbfgs", "ridge": 2.0}),
+            ("concat", {"loss": "acb"}),
+        )
+    ]
+    assert [(s.optimiser, s.loss, s.ridge) for s in drawn] == [
+        ("lbfgs", "ce", 2.0),
+        ("adamw", "acb", 1.0),
+    ]
+    assert study.candidates("loss") == ["acb", "ce"]
 
 
 def test_conditions_in_a_ring_are_refused(tmp_path: Path) -> None:
