@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmsa_cache.errors import DeviceError
-from mmsa_cache.native.device import is_out_of_memory
 from mmsa_cache.native.tf32 import WITHOUT_TF32
 
 from .linear import LinearByOneDnn
@@ -50,24 +48,6 @@ def cast_once(model: object, compute: str) -> None:
     for part in parts:
         if type(part) in _CAST and not any(id(own) in shared for own in part.parameters(False)):
             part.to(COMPUTE[compute])
-
-
-@contextlib.contextmanager
-def loading(name: str) -> Iterator[None]:
-    """While a model is built and tried.
-
-    Raises:
-        DeviceError: There is no memory for it.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DeviceError(
-            f"There is no memory to load {name}: {str(error).splitlines()[0][:200]}",
-            "End what else runs there, take a smaller model, or --device cpu.",
-        ) from error
 
 
 @contextlib.contextmanager

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from extract.inputs.decode import DECODER, RESIZE, decoder_versions, fit_square
 from mmsa_cache.errors import DeviceError, ModelError
+from mmsa_cache.native.device import needing_memory
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .budget import check_arguments, check_side
 from .compat import prepare_torchvision
-from .compute import cast_once, encoded, launched, loading, precision, stacked, to_device
+from .compute import cast_once, encoded, launched, precision, stacked, to_device
 from .joint import JointImageTower, input_settings
 from .layers import average_grid, mean_pools
 from .options import Options
@@ -225,7 +226,7 @@ class ImageEncoder:
                 if model is None
                 else JointImageTower(model, spec.name)
             )
-            with loading(spec.name):
+            with needing_memory(f"to load {spec.name}"):
                 cast_once(self.tower.to(device), spec.options.compute)
                 probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
         except (ModelError, DeviceError, MemoryError):

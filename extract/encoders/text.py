@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from mmsa_cache.errors import DeviceError, ModelError
+from mmsa_cache.native.device import needing_memory
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
-from .compute import cast_once, encoded, launched, loading, precision, to_device
+from .compute import cast_once, encoded, launched, precision, to_device
 from .folder import TOKENIZER_FILES
 from .joint import JointTextTower, text_side
 from .layers import mean_pools, quarter_layers, read_states
@@ -171,7 +172,7 @@ class TextEncoder:
         self.pools: tuple[str, ...] = ()
         try:
             self.tower = _tower(model, spec)
-            with loading(spec.name):
+            with needing_memory(f"to load {spec.name}"):
                 cast_once(self.tower.to(device), spec.options.compute)
                 probe = self.encode(self.prepare(["a"]))
         except (ModelError, DeviceError, MemoryError):

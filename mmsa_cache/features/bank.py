@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmsa_cache.errors import DeviceError, SettingsError
+from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair, terms_of, vector_name
-from mmsa_cache.native.device import is_out_of_memory
+from mmsa_cache.native.device import needing_memory
 
 from .batch import Batch, Dims
 from .modality import ModalityFeatures
@@ -76,17 +76,10 @@ class FeatureBank:
         """
         if self._choice is not None:
             self._choice.device = device
-        try:
+        with needing_memory(f"for the features of {len(self)} samples on {device}"):
             for side in self._sides.values():
                 side.to(device)
             self.labels = self.labels.to(device)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DeviceError(
-                f"{device} has no memory for the features of {len(self)} samples.",
-                "Use --device cpu.",
-            ) from error
         return self
 
     def using(self, text: str, image: str) -> FeatureBank:

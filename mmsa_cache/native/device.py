@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -47,6 +49,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _NO_MEMORY)
+
+
+@contextmanager
+def needing_memory(what: str) -> Iterator[None]:
+    """Work that a device may have no memory for.
+
+    Args:
+        what: Its purpose, as in "to load the model".
+
+    Raises:
+        DeviceError: There was none.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"There is no memory {what}: {str(error).splitlines()[0][:200]}",
+            "End what else runs there, take a smaller model, or --device cpu.",
+        ) from error
 
 
 def is_lost(error: BaseException) -> bool:

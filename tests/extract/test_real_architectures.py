@@ -50,7 +50,9 @@ fusion = ["attention_concat"]
     assert records[0]["encoder"] == "bert (random weights)"
     assert records[1]["encoder"] == "swinv2_base_window8_256.ms_in1k (random weights)"
     searched = call_json(tmp_path, "search", "--study", "one", "--trials", "1")
-    assert searched["notes"] == [r["encoder"] for r in records[:2]]
+    labels, lacking = searched["notes"][:2], searched["notes"][2:]
+    assert labels == [r["encoder"] for r in records[:2]]
+    assert all("beside the choice: The rarest class has" in note for note in lacking)
     call(tmp_path, "train", "--study", "one", "--name", "r", "--folds", "2")
     config = json.loads((tmp_path / "runs/r/config.json").read_text())
     (model,) = config["models"]

@@ -105,7 +105,7 @@ def test_a_device_without_memory_for_the_features_is_named(
 
     bank = choice.bank("default", "default")
     monkeypatch.setattr(ModalityFeatures, "to", refuse)
-    with pytest.raises(DeviceError, match="no memory for the features of 3 samples"):
+    with pytest.raises(DeviceError, match="no memory for the features of 3 samples on cpu"):
         bank.to(torch.device("cpu"))
 
 

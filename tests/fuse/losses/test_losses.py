@@ -15,10 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fuse.bench import ReportLoss
 from fuse.losses.acb import MARGINS, STATISTICS, AdaptiveClassBalancedLoss
 from fuse.losses.loss import Loss
 from fuse.losses.losses import LOSSES, build_loss
+from fuse.textbook import ReportLoss
 
 CLASSES = 3
 Batch = tuple[np.ndarray, np.ndarray]
