@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from . import confusion as confusions
 from .confusion import Codes, Floats
@@ -56,6 +55,9 @@ def probability_score(
         predicted: Predicted class codes, (rows,); default: the likeliest. How good the
             probabilities are does not depend on them.
     """
+    # A second to import, which workers that train do without.
+    from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
     codes = list(range(len(names)))
     likeliest = probabilities.argmax(1)
     found = score(labels, likeliest if predicted is None else predicted, names)
@@ -72,7 +74,7 @@ def probability_score(
     return found.model_copy(
         update={
             "per_class": per_class,
-            "neg_log_loss": -float(log_loss(labels, probabilities, labels=codes)),
+            "neg_log_loss": float(log_likelihoods(labels, probabilities).mean()),
             "brier": float(brier),
             "calibration_error": calibration(probabilities.max(1), labels == likeliest)[1],
             "roc_auc": fmean(areas) if areas else None,
@@ -97,7 +99,7 @@ def selection_score(
     return MetricScores(
         macro_f1=float(found["macro_f1"]),
         accuracy=float(found["accuracy"]),
-        neg_log_loss=-float(log_loss(labels, probabilities, labels=list(range(classes)))),
+        neg_log_loss=float(log_likelihoods(labels, probabilities).mean()),
     )
 
 
