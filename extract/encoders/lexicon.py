@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from extract.inputs.english import cut_hashtags, dictionary, is_word
+from extract.inputs.english import LINK, cut_hashtags, dictionary, is_word
 from mmsa_cache.errors import ModelError
 from mmsa_cache.hashing import digest
 from mmsa_cache.names import VADER
@@ -41,7 +41,7 @@ _PACKAGE = "vaderSentiment"
 _DEFINITION = 2
 """Of the 13 numbers; goes up when one of them changes."""
 _NUMBERS = 13
-_LINK = re.compile(r"https?:\S*|www\.\S+", re.IGNORECASE)
+_LINKS = re.compile(LINK, re.IGNORECASE)
 _MOST = 2_000
 """Characters of a text that are read."""
 
@@ -148,7 +148,7 @@ class LexiconEncoder:
         return encoded(numbers[:0], [0] * len(batch), [numbers], None)
 
     def _numbers(self, text: str) -> list[float]:
-        plain, links = _LINK.subn(" ", text[:_MOST])
+        plain, links = _LINKS.subn(" ", text[:_MOST])
         cut = cut_hashtags(plain, self._is_word)
         words = plain.split()
         counts = (*map(plain.count, "!?#"), links, words.count("RT"), len(words))

@@ -25,7 +25,9 @@ yourself
 """
 _SHORT = frozenset(word for word in _FUNCTION_WORDS.split() if len(word) <= 2)
 """The dictionary has too many others, symbols of elements among them."""
-_ASIDE = re.compile(r"https?:\S*|www\.\S+|[@#]\w+|&\w+;")
+LINK = r"https?:\S*|www\.\S+"
+"""A regular expression."""
+_ASIDE = re.compile(rf"{LINK}|[@#]\w+|&\w+;")
 """Links, mentions, hashtags and entities: of any language."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SUFFIXES = (

@@ -23,6 +23,8 @@ from fuse.figures.study import NestedGain
 from fuse.training.calibration import fit_likelihood
 from mmsa_cache.errors import SettingsError
 
+MEMBERS = 8
+"""Different trials of an ensemble at most, where nothing is said."""
 _PICKS = 50
 """Weights are multiples of one in so many at most."""
 _SMALLEST_GAIN = 1e-6
@@ -35,7 +37,7 @@ _FOLDS = 5
 class Budget:
     """What an ensemble may cost."""
 
-    members: int = 8
+    members: int = MEMBERS
     """Different trials."""
     bytes: float = np.inf
     """Of the model file."""

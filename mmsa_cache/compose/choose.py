@@ -12,7 +12,7 @@ from fuse.assignments import parse
 from fuse.figures.study import ENSEMBLE, PickedEnsemble, StudySource, Value
 from fuse.search.choice import Chosen, choose, source_of
 from fuse.search.database import read_studies
-from fuse.search.greedy import Budget
+from fuse.search.greedy import MEMBERS, Budget
 from fuse.search.picking import Pick, pick
 from fuse.search.study import Study
 from fuse.search.study_file import known_studies
@@ -27,7 +27,7 @@ from mmsa_cache.data.splits import outer_split, outer_splits
 from mmsa_cache.errors import SettingsError
 
 from .origin import origin_of_all
-from .request import MEMBERS, TrainRequest
+from .request import TrainRequest
 from .session import Session
 from .studies import studies_database, study_of
 

@@ -9,8 +9,6 @@ from fuse.figures.calibration import Decide
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.protocol import Protocol
 
-MEMBERS = 8
-"""Settings of an ensemble at most, where nothing is said."""
 MEGABYTES = 200
 
 
@@ -37,7 +35,8 @@ class TrainRequest:
     """Whether the model's members learn from all development rows, see
     `fuse.training.final.train`; None: those of an ensemble do."""
     ensemble: int | None = None
-    """Trains an ensemble of so many settings at most; None: of `MEMBERS`, if it wins."""
+    """Trains an ensemble of so many settings at most; None: of
+    `fuse.search.greedy.MEMBERS`, if it wins."""
     single: bool = False
     """Whether one setting a study is trained, no ensemble of its trials."""
     max_mb: int = MEGABYTES
