@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-SPLITS = ("train", "test")
+from .errors import SettingsError
+from .validation import near
+
+SPLITS = ("train", "val", "test")
+SPLIT_STEMS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""Names that files of a split have."""
 MODALITIES = ("text", "image")
 DEFAULT_ENCODER = "default"
 """Name of the encoder of a modality that the sections ``[text]``, ``[image]``, ``[joint]`` set."""
@@ -20,6 +29,24 @@ def check_name(what: str, name: str, valid: Iterable[str]) -> None:
     """Raises ValueError, with the valid names, where a name is not among them."""
     if name not in valid:
         raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(valid)}")
+
+
+def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
+    """Refuses a split that is not there.
+
+    Args:
+        split: As a command was given it.
+        valid: Those that there are.
+
+    Raises:
+        SettingsError: Names the nearest one, and all there are.
+    """
+    names = tuple(valid)
+    if split in names:
+        return
+    other = next((name for name in names if split.lower() in SPLIT_STEMS.get(name, ())), None)
+    hint = f" (near: {other})" if other else near(split, names)
+    raise SettingsError(f"There is no split {split!r}{hint}.", f"Valid: {', '.join(names)}.")
 
 
 def terms_of(joined: str) -> list[str]:

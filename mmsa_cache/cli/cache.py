@@ -105,7 +105,7 @@ def prune(
 def cache_show(
     call: Call,
     guid: Annotated[str, typer.Argument(help="Name of the sample.")],
-    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
 ) -> None:
     """Show a sample: text, picture, and what the caches hold of it."""
     from mmsa_cache.compose.cache_show import show

@@ -20,7 +20,7 @@ def import_files(
     modality: Annotated[str, typer.Option(help="image or text.")],
     name: Annotated[str, typer.Option(help="Of the encoder that computed the features.")],
     split: Annotated[
-        str, typer.Option(help="Whose samples the rows are: train, test or all.")
+        str, typer.Option(help="Whose samples the rows are: train, val, test or all.")
     ] = "all",
     guids: Annotated[
         Path | None,

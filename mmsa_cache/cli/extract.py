@@ -13,7 +13,7 @@ from .verb import Call, verb
 @verb(*ENCODERS, "lexicon", "variants", "on_bad", "max_bad", "allow_empty_text", "seed")
 def extract(
     call: Call,
-    split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "train",
     encoders: Annotated[
         str, typer.Option(help="Names of [encoders] in mmsa.toml, default, or all.")
     ] = "default",

@@ -19,7 +19,7 @@ from .verb import Call, verb
 def predict(
     call: Call,
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],
-    split: Annotated[str | None, typer.Option(help="train or test.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, val or test.")] = None,
     out: Annotated[Path | None, typer.Option(help="File for the guid,tag rows.")] = None,
     text: Annotated[str | None, typer.Option(help="Text of one post.")] = None,
     image: Annotated[Path | None, typer.Option(help="Picture of one post.")] = None,

@@ -23,7 +23,7 @@ def open_bank(
 
     Args:
         settings: Name the data, the encoders and the caches.
-        split: ``train`` or ``test``.
+        split: One of `SPLITS`.
         samples: All of the split.
         pairs: Encoders whose features are wanted.
 

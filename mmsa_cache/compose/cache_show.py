@@ -68,7 +68,7 @@ def show(settings: Settings, guid: str, split: str) -> Shown:
     Args:
         settings: The command's settings.
         guid: The sample.
-        split: ``train`` or ``test``.
+        split: One of `SPLITS`.
 
     Raises:
         DataError: The split has no such sample.

@@ -87,7 +87,7 @@ def evaluate(
     rows = _judged(rows, found, labels, model.session.settings)
     truth = np.array([row.label for row in rows], np.int64)
     probabilities = np.array([found[row.guid] for row in rows])
-    every = posts["train"] | posts["test"]
+    every = {guid: sample for split in SPLITS for guid, sample in posts[split].items()}
     seen, known, groups = _relation(run, posts["train"], [every[row.guid] for row in rows])
     twins = int((known & ~seen).sum())
     if seen.any():

@@ -19,7 +19,7 @@ from extract.streams import Timings, Workers, rows_a_batch
 from mmsa_cache.config.settings import ALL, CONFIG_NAME, Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, SPLITS
+from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, check_split
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.writer import FeatureWriter
 
@@ -66,7 +66,7 @@ def extract_splits(
 
     Args:
         settings: The command's settings; what they do not say is as the store was told.
-        split: ``train``, ``test`` or ``all``.
+        split: One of `SPLITS`, or ``all``.
         encoders: Names joined by commas, or ``all``; a name may have an encoder of one modality
             only. What two names have in common is extracted once.
         part: Number of the part of the rows to extract, from 0, and of parts.
@@ -78,8 +78,7 @@ def extract_splits(
         SettingsError: Unknown split or encoder.
         MmsaError: As the data, the encoders and the store raise.
     """
-    if split not in (*SPLITS, "all"):
-        raise SettingsError(f"Unknown split {split!r}.", f"Valid: {', '.join(SPLITS)}, all.")
+    check_split(split, (*SPLITS, ALL))
     store = Store(settings.cache.dir, renewing=True)
     reach = Reach(settings, store.root)
     settings = with_data(settings, store, reach, extracting=True)

@@ -17,6 +17,7 @@ from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import SettingsError, StaleCacheError
 from mmsa_cache.features.bank import BankChoice
 from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.names import check_split
 
 from .store import Store
 
@@ -38,15 +39,16 @@ def read_samples(
 
     Args:
         settings: The command's settings.
-        split: ``train`` or ``test``.
+        split: One of `SPLITS`.
         store: Has the samples where the data is not at hand.
         strict: Data at hand must be what was extracted.
 
     Raises:
-        SettingsError: Neither is there.
+        SettingsError: Neither is there, or it is no split.
         DataError: With every problem of the data at once.
         StaleCacheError: It is not what was extracted; says what changed.
     """
+    check_split(split)
     stored, root = store.split(split), settings.data.root
     if stored is not None and (root is None or not root.is_dir()):
         return stored[1], False

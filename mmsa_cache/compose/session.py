@@ -266,7 +266,7 @@ class Session:
         """Opens the features of a split, on the CPU.
 
         Args:
-            split: ``train`` or ``test``.
+            split: One of `SPLITS`.
             pairs: Encoders that are wanted; the first pair's bank gives the others by its `using`.
 
         Raises:

@@ -97,7 +97,7 @@ def write(cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadR
 
     Args:
         cache: Root folder of the caches.
-        split: ``train`` or ``test``.
+        split: One of `SPLITS`.
         root: The data folder.
         checked: See `Aside`.
         rows: The rows set aside.

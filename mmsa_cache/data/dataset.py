@@ -89,7 +89,7 @@ def survey(data: DataSettings, split: str, known: KnownFiles | None = None) -> S
 
     Args:
         data: The data folder, in any layout of ``layouts``, and how its texts are read.
-        split: ``train`` or ``test``.
+        split: One of `SPLITS`.
         known: Files that are not read again; gets to know those that are.
 
     Raises:

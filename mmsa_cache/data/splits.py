@@ -167,7 +167,7 @@ def copies_of(variants: str | int, split: str, labels: IntArray) -> dict[int, in
 
     Args:
         variants: ``report``, ``none`` or a number for every row.
-        split: ``train`` or ``test``.
+        split: One of `SPLITS`.
         labels: Class codes, −1 where unknown, (rows,).
 
     Returns:

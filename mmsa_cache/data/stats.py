@@ -58,7 +58,7 @@ class KnownFiles:
     Args:
         cache: Root folder of the store.
         root: The data folder.
-        split: ``train`` or ``test``.
+        split: One of `SPLITS`.
         stored: The split as it is stored: texts of unchanged files are taken from there.
         rehash: Read every file all the same, and remember what is found.
     """

@@ -16,6 +16,7 @@ from mmsa_cache.errors import (
     MmsaError,
     SettingsError,
 )
+from mmsa_cache.names import SPLITS
 from mmsa_cache.store.index import MAX_INDEX_BYTES
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _LIMITS = (
     (re.compile(rf"{_FEATURES}/encoder\.json"), 1 << 20),
     (re.compile(rf"{_FEATURES}/index\.jsonl"), MAX_INDEX_BYTES),
     (re.compile(rf"{_FEATURES}/[0-9a-f]{{16}}\.h5"), 16 << 30),
-    (re.compile(r"data/(?:train|test)\.parquet"), 16 << 30),
+    (re.compile(rf"data/(?:{'|'.join(SPLITS)})\.parquet"), 16 << 30),
 )
 """The files of a store, and the most bytes of each."""
 _MAX_FILES = 100_000

@@ -14,11 +14,11 @@ from mmsa_cache.compose.completion import with_data
 from mmsa_cache.compose.outside import Reach
 from mmsa_cache.compose.reading import Split, read_splits
 from mmsa_cache.compose.store import Store
-from mmsa_cache.config.settings import Settings
+from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.hashing import file_sha256
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS, check_split
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
@@ -111,10 +111,7 @@ def _check_request(request: ImportRequest) -> None:
         raise SettingsError(
             f"Unknown modality {request.modality!r}.", f"Valid: {', '.join(MODALITIES)}."
         )
-    if request.split not in (*SPLITS, "all"):
-        raise SettingsError(
-            f"Unknown split {request.split!r}.", f"Valid: {', '.join(SPLITS)}, all."
-        )
+    check_split(request.split, (*SPLITS, ALL))
     for what in (request.name, request.weights or request.name):
         if not re.fullmatch(_NAME, what):
             raise SettingsError(
@@ -125,7 +122,7 @@ def _check_request(request: ImportRequest) -> None:
 
 def _splits(settings: Settings, store: Store, split: str) -> tuple[Splits, bool]:
     """The splits that rows may belong to, and whether the store does not have them yet."""
-    names = SPLITS if split == "all" else (split,)
+    names = SPLITS if split == ALL else (split,)
     stored = {name: Split(*found) for name in names if (found := store.split(name)) is not None}
     if stored:
         return stored, False

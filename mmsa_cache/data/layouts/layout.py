@@ -17,10 +17,11 @@ from .report import HEADER
 _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 _MVSA_FILE = "labelResultAll.txt"
 _FILES: dict[str, dict[str, tuple[str, ...]]] = {
-    "report": {"train": ("train.txt",), "test": ("test*.txt",)},
+    "report": {"train": ("train.txt",), "val": ("val.txt",), "test": ("test*.txt",)},
     "tables": {split: tuple(split + suffix for suffix in _TABLE_SUFFIXES) for split in SPLITS},
-    "mvsa": {"train": (_MVSA_FILE,), "test": ()},
+    "mvsa": {"train": (_MVSA_FILE,), "val": (), "test": ()},
 }
+_NONE: dict[str, tuple[Path, ...]] = dict.fromkeys(SPLITS, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,14 @@ def find_layout(root: Path) -> Layout:
     ]
     if not found:
         folders = [f for f in _pair_folders(root) if set.intersection(*stems(f))]
-        found = [Layout("pairs", {"train": (), "test": (folder,)}) for folder in folders]
+        found = [Layout("pairs", {**_NONE, "test": (folder,)}) for folder in folders]
     if len(found) > 1:
         files = [layout.files[layout.splits[0]][0] for layout in found]
         names = " and ".join(file.relative_to(root).as_posix() or "." for file in files)
         raise DataError(
             f"{root} holds several data layouts at once: {names}.", "Keep only one of them there."
         )
-    return found[0] if found else Layout("report", {"train": (), "test": ()})
+    return found[0] if found else Layout("report", _NONE)
 
 
 def pairs_folder(root: Path, rows: Sequence[LabelRow]) -> Path:
@@ -122,20 +123,20 @@ def stems(folder: Path) -> tuple[set[str], set[str]]:
 
 
 def source_of(root: Path, layout: Layout, split: str) -> Path:
-    found = layout.files["train" if split == "train" else "test"]
+    found = layout.files[split]
     if len(found) == 1:
         return found[0]
     if layout.name == "mvsa":
         raise DataError(
-            f"{layout.files['train'][0]} is raw MVSA, which has no test split.",
+            f"{layout.files['train'][0]} is raw MVSA, which has no {split} split.",
             "All of it is the split train.",
         )
     if layout.name == "pairs":
         raise DataError(
-            f"{root} holds unlabelled pairs and no label file, hence no train split.",
+            f"{root} holds unlabelled pairs and no label file, hence no {split} split.",
             "All the pairs are the split test.",
         )
-    wanted = " or ".join(_FILES[layout.name]["train" if split == "train" else "test"])
+    wanted = " or ".join(_FILES[layout.name][split])
     if found:
         names = ", ".join(path.name for path in found)
         raise DataError(f"{root} holds several files {wanted}: {names}.", "Keep one of them there.")

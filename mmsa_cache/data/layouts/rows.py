@@ -20,7 +20,7 @@ def list_rows(data: DataSettings, split: str, classes: tuple[str, ...]) -> Listi
 
     Args:
         data: Folder, and encoding of the texts, hence of a table; other label files are UTF-8.
-        split: ``train`` or ``test``.
+        split: One of `SPLITS`.
         classes: Class names; a class's code is its place.
 
     Returns:
