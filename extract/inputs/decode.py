@@ -23,6 +23,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmsa_cache.data.pairs import image_format
 from mmsa_cache.errors import BadFileError
 
 from .strict import STRICT
@@ -30,7 +31,6 @@ from .strict import STRICT
 DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
 DECODER_LIBRARIES = ("simplejpeg", "pillow")
 RESIZE = "torch-bicubic-antialias-uint8"
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_SCANS = 100
 """Of a JPEG: each is a pass over the whole picture, however few its bytes. Usual are 1 to 12."""
 _FEWER_PIXELS = {"WEBP": 2, "RLE": 16}
@@ -134,8 +134,9 @@ def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
     fast = _decode_plain_jpeg(data, name, least)
     if fast is not None:
         return fast
+    kind = image_format(data) or "none"
     try:
-        with STRICT, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with STRICT, Image.open(io.BytesIO(data), formats=[kind]) as image:
             width, height = image.size
             packed = "RLE" if image.info.get("compression") in _BMP_PACKED else image.format
             LIMITS.check(width, height, name, _FEWER_PIXELS.get(packed or "", 1))

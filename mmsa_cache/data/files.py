@@ -13,7 +13,23 @@ from pathlib import Path
 from mmsa_cache.errors import BadFileError, DataError
 from mmsa_cache.untrusted import read_plain
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+PICTURE_SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+    ".jfif": "JPEG",
+}
+"""Endings of pictures' names and the format each promises; of two pictures of one guid, the one
+whose ending stands first here is taken."""
+IMAGE_SUFFIXES = tuple(PICTURE_SUFFIXES)
 MAX_TEXT_BYTES = 1 << 20
 MAX_LABEL_BYTES = 1 << 30
 LEADS_OUT = "leads out of the data folder"

@@ -28,7 +28,7 @@ from mmsa_cache.names import SPLITS
 from mmsa_cache.native.cores import usable_cores
 
 from .duplicates import look_of
-from .files import IMAGE_SUFFIXES, LEADS_OUT
+from .files import IMAGE_SUFFIXES, LEADS_OUT, PICTURE_SUFFIXES
 from .pairs import Fault, image_format
 from .reader import PairReader, is_valid
 
@@ -37,7 +37,6 @@ LABEL_FILE = "label file"
 CODECS = ("ascii", "utf-8", "gb18030")
 """Encodings that texts are tried in, for the summary; only the declared one is used."""
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",)}
 _LOOK = 64
 """Pixels that a picture's short side keeps for its perceptual hash, at least."""
 _PIECE = 32
@@ -231,8 +230,8 @@ def _look_at_picture(
     path, data = reader.picture(row)
     post.picture, post.picture_bytes = path, len(data)
     post.picture_sha256 = hashlib.sha256(data).hexdigest()
-    post.kind = image_format(data[:16]) or ""
-    post.misnamed = path.suffix.lower() not in _SUFFIXES[post.kind]
+    post.kind = image_format(data) or ""
+    post.misnamed = PICTURE_SUFFIXES.get(path.suffix.lower()) != post.kind
     picture = read_picture(data, path.name, _LOOK)
     post.decoded = True
     post.width, post.height, post.changes = picture.width, picture.height, picture.changes

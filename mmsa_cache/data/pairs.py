@@ -29,7 +29,14 @@ _SIGNATURES = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
     ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL)),
     ("BMP", re.compile(rb"BM")),
+    ("GIF", re.compile(rb"GIF8[79]a")),
+    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]")),
+    # Both kinds of file may name any of their brands first.
+    ("AVIF", re.compile(rb".{4}ftyp(.{4}){0,12}?avi[fs]", re.DOTALL)),
+    ("HEIF", re.compile(rb".{4}ftyp(.{4}){0,12}?(he[iv][cmsx]|m[is]f1)", re.DOTALL)),
 )
+_HEAD = 64
+"""Bytes that tell a format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +105,16 @@ class BadRow:
         return [fault.message for fault in self.faults]
 
 
-def image_format(head: bytes) -> str | None:
-    """Names the format of a picture from its first bytes; None when it is not an allowed one."""
+def image_format(data: bytes) -> str | None:
+    """Names the format of a picture's bytes, as Pillow does; None when it is not an allowed one."""
+    head = data[:_HEAD]
     return next((name for name, signature in _SIGNATURES if signature.match(head)), None)
 
 
 def picture_bytes(base: Path, name: str) -> bytes:
     """Bytes of a picture in ``base``; its content must be of an allowed format."""
     data = read_inside(base, name, MAX_IMAGE_BYTES)
-    if image_format(data[:16]) is None:
+    if image_format(data) is None:
         kinds = ", ".join(kind for kind, _ in _SIGNATURES)
         raise BadFileError(
             "foreign format", f"{name}: content is none of {kinds} (begins with {data[:8]!r})"

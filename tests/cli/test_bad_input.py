@@ -86,7 +86,7 @@ HUGE = saved(Image.new("1", (8100, 8000)), "PNG")
 # The header of a picture of 40,000 × 40,000 pixels that is not there.
 CLAIM = b"IHDR" + (40_000).to_bytes(4, "big") * 2 + PNG[24:29]
 CLAIMED = PNG[:12] + CLAIM + zlib.crc32(CLAIM).to_bytes(4, "big") + PNG[33:]
-FOREIGN = "odd.jpg: content is none of JPEG, PNG, WEBP, BMP (begins with"
+FOREIGN = "odd.jpg: content is none of JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF, HEIF (begins with"
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class Bad:
 
 BAD = [
     Bad("1", picture(saved(noise(9, 300, 200))[:900]), "cannot be decoded", "truncated"),
-    Bad("5", picture(saved(noise(9), "GIF")), "foreign format", f"{FOREIGN} b'GIF8"),
-    Bad("5-tiff", picture(saved(noise(9), "TIFF")), "foreign format", f"{FOREIGN} b'"),
+    Bad("5", picture(saved(noise(9), "PPM")), "foreign format", f"{FOREIGN} b'P6"),
+    Bad("5-tga", picture(saved(noise(9), "TGA")), "foreign format", f"{FOREIGN} b'"),
     Bad("6", picture(b""), "empty file", "odd.jpg: empty file"),
     Bad("7", picture(b"<html>gone</html>"), "foreign format", f"{FOREIGN} b'<html>go')"),
     Bad("8", picture(HUGE), "too many pixels", "8100×8000 pixels, more than the limit of 64000000"),
@@ -445,7 +445,7 @@ def test_everything_wrong_is_told_in_one_pass(work: Path, tmp_path: Path) -> Non
         "train.txt:9: guid '../x' is not a plain file name",
         "train.txt:10: expected 2 columns, received 3",
         f"0.txt: no such file in {pairs.resolve()}",
-        "0.jpg: content is none of JPEG, PNG, WEBP, BMP",
+        "0.jpg: content is none of JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF, HEIF",
         "1.jpg: cannot be decoded",
         "2.txt: byte 0 is not valid utf-8",
     ]
@@ -458,7 +458,9 @@ def test_everything_wrong_is_told_in_one_pass(work: Path, tmp_path: Path) -> Non
 
 
 def test_formats_are_told_by_content() -> None:
-    kinds = {kind: image_format(saved(noise(1), kind)[:16]) for kind in ("JPEG", "PNG", "BMP")}
-    assert kinds == {kind: kind for kind in kinds}
-    assert image_format(saved(noise(1), "WEBP")[:16]) == "WEBP"
-    assert image_format(saved(noise(1), "GIF")[:16]) is None
+    for kind in ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "AVIF"):
+        assert image_format(saved(noise(1), kind)) == kind
+    brands = b"\0\0\0\x1cftypmif1\0\0\0\0mif1miaf"
+    assert image_format(brands + b"avif") == "AVIF"
+    assert image_format(brands + b"heic") == "HEIF"
+    assert image_format(saved(noise(1), "PPM")) is None
