@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmsa_cache.errors import BadFileError, DataError
-from mmsa_cache.untrusted import read_plain
 
-from .files import (
-    LEADS_OUT,
-    read_inside,
-)
+from .files import LEADS_OUT
+from .places import read_picture, read_place
 
 MAX_IMAGE_BYTES = 64 << 20
 
@@ -113,7 +110,7 @@ def image_format(data: bytes) -> str | None:
 
 def picture_bytes(base: Path, name: str) -> bytes:
     """Bytes of a picture in ``base``; its content must be of an allowed format."""
-    data = read_inside(base, name, MAX_IMAGE_BYTES)
+    data = read_place(base, name, MAX_IMAGE_BYTES)
     if image_format(data) is None:
         kinds = ", ".join(kind for kind, _ in _SIGNATURES)
         raise BadFileError(
@@ -148,7 +145,7 @@ def picture_of(sample: Sample) -> bytes:
         )
     name = sample.picture_name
     try:
-        data = read_plain(sample.image_path, MAX_IMAGE_BYTES)
+        data = read_picture(sample.image_path, MAX_IMAGE_BYTES)
     except (OSError, ValueError) as error:
         raise DataError(f"{name}: cannot be read any more ({error})") from error
     if hashlib.sha256(data).hexdigest() != sample.image_sha256:

@@ -20,11 +20,11 @@ from .files import (
     decode,
     is_unicode,
     read_inside,
-    stat_inside,
     strip_text,
     text_key,
 )
 from .pairs import MAX_IMAGE_BYTES, BadRow, Fault, Sample, picture_bytes
+from .places import stat_place
 from .stats import UNKNOWN, KnownFiles, KnownText, mark_of
 
 
@@ -115,7 +115,7 @@ class PairReader:
     def _mark(self, name: str | None, limit: int, use: str) -> bytes:
         looked = time.time()
         try:
-            found = stat_inside(self._base, name, limit) if name else None
+            found = stat_place(self._base, name, limit) if name else None
         except BadFileError:
             found = None  # reading it says what is wrong
         return UNKNOWN if found is None or name is None else mark_of(name, found, looked, use)

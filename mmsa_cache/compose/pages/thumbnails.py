@@ -11,7 +11,7 @@ from PIL import Image
 
 from extract.inputs.decode import decode
 from mmsa_cache.data.pairs import MAX_IMAGE_BYTES
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.data.places import read_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def thumbnail(path: Path, side: int) -> Thumbnail:
         ValueError: It is no regular file, or too large.
         BadFileError: It is not a picture that stage one accepts.
     """
-    image = Image.fromarray(decode(read_plain(path, MAX_IMAGE_BYTES), path.name, side))
+    image = Image.fromarray(decode(read_picture(path, MAX_IMAGE_BYTES), path.name, side))
     image.thumbnail((side, side))
     return encode(image)
 

@@ -1,0 +1,120 @@
+"""Pictures in an uncompressed tar: read where they lie, by their offsets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+
+from mmsa_cache.errors import BadFileError
+from mmsa_cache.key_table import KeyTable
+from mmsa_cache.untrusted import open_plain
+
+from .container import checked, too_large
+
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
+_KEY = 16
+_PIECE = 4096
+_MOST_HEADER = 1 << 20
+"""Bytes that are read at once: of a header, names included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A regular file in a tar."""
+
+    name: str
+    """Without ``./`` at its start."""
+    offset: int
+    size: int
+
+
+def members(file: BufferedReader, name: str) -> Iterator[Member]:
+    """The regular files of an open tar, in order, one at a time.
+
+    Links, devices and folders are passed over, as are names that are absolute or go up.
+
+    Raises:
+        ValueError: It is compressed, or no tar, or cut off.
+    """
+    unpack = _COMPRESSED.get(file.read(2))
+    if unpack is not None:
+        raise ValueError(f"it is compressed; unpack it: {unpack} {name}")
+    file.seek(0)
+    end = os.fstat(file.fileno()).st_size
+    try:
+        with tarfile.TarFile(name=name, fileobj=_Limited(file), errors="surrogateescape") as tar:  # type: ignore[arg-type]
+            while (info := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+                plain = os.path.normpath(info.name)
+                if not info.isreg() or info.issparse() or not _goes_down(info.name):
+                    continue
+                if info.offset_data + info.size > end:
+                    raise ValueError(f"it is cut off within {plain!r}")
+                yield Member(plain, info.offset_data, info.size)
+    except (tarfile.TarError, OverflowError, MemoryError) as error:
+        raise ValueError(f"it is no tar, or damaged: {error}") from error
+
+
+def _goes_down(name: str) -> bool:
+    return not name.startswith("/") and ".." not in name.split("/") and "\0" not in name
+
+
+class _Limited:
+    """An open file whose reads make no more room than a header may need."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, _MOST_HEADER))
+
+    def close(self) -> None:
+        """Whoever opened the file closes it."""
+
+
+class TarPictures:
+    """The members of a tar by their names; of equal ones the first.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_plain(path)
+        self._names = KeyTable(_KEY)
+        extents: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
+        piece: list[Member] = []
+        for member in members(self._file, path.name):
+            piece.append(member)
+            if len(piece) == _PIECE:
+                extents.append(self._added(piece))
+                piece = []
+        self._extents = np.concatenate([*extents, self._added(piece)])
+
+    def _added(self, piece: list[Member]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+        keys = b"".join(_key(member.name) for member in piece)
+        self._names.add(np.frombuffer(keys, np.uint8).reshape(-1, _KEY))
+        return np.array([(m.offset, m.size) for m in piece], np.int64).reshape(-1, 2)
+
+    def picture(self, member: str, limit: int) -> bytes:
+        """The bytes of a member."""
+        wanted = np.frombuffer(_key(member), np.uint8).reshape(1, _KEY)
+        row = int(self._names.places(wanted)[0])
+        if row < 0:
+            raise BadFileError("missing", "no picture is there")
+        offset, size = self._extents[row].tolist()
+        if size > limit:
+            raise too_large(size, limit)
+        return checked(os.pread(self._file.fileno(), size, offset), limit)
+
+
+def _key(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_KEY).digest()
