@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from .calibration import Calibration, Decide
+from .halves import Presence
 from .record import METRICS as METRICS  # where others find them
 from .record import Count, Interval, Number, Record, Whole
 from .record import Metric as Metric
@@ -191,6 +192,8 @@ class RunFigures(Record):
     duplicates: Duplicates | None = None
     outer_without_duplicates: Scores | None = None
     """None where there are no other rows."""
+    halves: dict[Presence, Scores] = Field(default_factory=dict)
+    """Of `outer`, apart by what the rows have; none where all are whole posts."""
     members: list[MemberRecord] = Field(default_factory=list)
     spread: dict[Metric, Spread] = Field(default_factory=dict)
     """Of single members over the outer rows."""

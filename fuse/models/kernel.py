@@ -47,7 +47,7 @@ class KernelClassifier(Classifier):
     """Reads vectors only; masks say which modalities a row has.
 
     A vector of a modality that a row lacks is left out of the mean over vectors, and is zero in the
-    features of ``linear``.
+    features of ``linear``. A landmark that lacks it has its mean there.
 
     Args:
         vectors: features of each vector by name, which starts with its modality.

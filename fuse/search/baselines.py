@@ -119,24 +119,32 @@ def fit(
 
 
 def _vectors(bank: FeatureBank, rows: Codes, setting: Setting) -> Floats:
-    """The pooled vectors that a setting names, beside each other, (rows, features) float32."""
+    """The pooled vectors that a setting names, beside each other, (rows, features) float32; NaN
+    where a row lacks their modality."""
     bank = bank.using(*setting.encoders)
     parts = []
     for items in bank.items(rows, variants=False).split(_ROWS_AT_ONCE):
-        vectors = gather(bank, items, setting).vectors
-        read = [
-            vector.float()
-            for name, vector in vectors.items()
-            if setting.modality in ("both", modality_of(name))
-        ]
+        batch = gather(bank, items, setting)
+        read = []
+        for name, vector in batch.vectors.items():
+            if setting.modality in ("both", modality_of(name)):
+                there = batch.present(modality_of(name))
+                values = vector.float()
+                read.append(values if there is None else values.where(there[:, None], torch.nan))
         parts.append(torch.cat(read, 1).cpu().numpy())
     return np.concatenate(parts)
 
 
 def _standardised(values: Floats, learned: int) -> Floats:
-    """By mean and deviation of the first rows; constant features stay 0."""
-    mean, deviation = values[:learned].mean(0), values[:learned].std(0)
-    return (values - mean) / np.where(deviation > 0, deviation, 1)
+    """By mean and deviation of the first rows; constant features stay 0, and NaN are 0."""
+    known: Any = values[:learned]
+    if not (whole := not np.isnan(values).any()):
+        known = np.ma.masked_invalid(known)
+    mean, deviation = known.mean(0), known.std(0)
+    if not whole:  # where all rows lack a feature it has neither
+        mean, deviation = mean.filled(0), deviation.filled(0)
+    found = (values - mean) / np.where(deviation > 0, deviation, 1)
+    return found if whole else np.nan_to_num(found, copy=False, nan=0.0)
 
 
 def _logistic(part: Part) -> tuple[dict[str, Number], Floats]:

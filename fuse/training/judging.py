@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.calibration import DECIDE, Calibration, Decide, Probabilities
+from fuse.figures.halves import apart
 from fuse.figures.intervals import decisions, intervals
 from fuse.figures.metrics import probability_score, selection_score
 from fuse.figures.records import (
@@ -222,6 +223,10 @@ def judge(
             rows=int(twins.sum()), guids=[bank.guids[row] for row in rows[twins].tolist()]
         ),
         outer_without_duplicates=None if twins.all() else scored(rows[~twins], outer.at(~twins)),
+        halves={
+            kind: scored(rows[here], outer.at(here))
+            for kind, here in apart(bank.present[rows]).items()
+        },
         members=list(members),
         spread=_spreads([member.outer for member in members if member.outer]),
         intervals=intervals(

@@ -87,7 +87,8 @@ class Solver:
         own = runner.fit_landmarks()
         items, labels = runner.items, runner.bank.labels
         labels = labels[items[:, 0].to(labels.device)]
-        if own is not None and len(own) == len(items):  # the landmarks are the rows, in order
+        # The landmarks are the rows, in order; where all are whole they are fused already.
+        if own is not None and len(own) == len(items) and bool((items >= 0).all()):
             return own, labels
         batches = (gather(runner.bank, some, runner.setting) for some in items.split(_ROWS))
         return torch.cat([model.fuse(model_inputs(batch))[0] for batch in batches]), labels

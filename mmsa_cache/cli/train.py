@@ -153,6 +153,7 @@ def _figures_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
         "outer, uncalibrated": figures.outer_uncalibrated,
         "inner": figures.inner,
         "inner, uncalibrated": figures.inner_uncalibrated,
+        **{f"outer, {kind}": score for kind, score in figures.halves.items()},
     }
     rows = [
         [

@@ -16,6 +16,7 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.files import strip_text
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import CacheNotFoundError, ModelError, SettingsError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
@@ -25,7 +26,7 @@ from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.untrusted import open_tensors
 from mmsa_cache.validation import validated
 
-from .live import live_bank, live_pair
+from .live import live_bank
 from .outside import GIVE_DATA, GIVE_STORE, Given, Reach, encoder_paths
 from .session import Session
 
@@ -195,14 +196,19 @@ class Predictor:
             raise SettingsError("There is neither a text nor a picture to predict from.")
         if text is not None:  # as the texts it learned from
             text = strip_text(text)[: self.session.settings.data.max_chars]
-        if text is not None and image is not None:
-            bank = live_bank(self.session, [single_sample(text, image)], self.pairs)
-        else:
-            cells = max(1, *(setting.grid**2 for setting in self._model_settings))
-            dims = [model.dims for model in self.record.models]
-            readers = list(zip(self.pairs, dims, strict=True))
-            bank = live_pair(self.session, text, image, readers, cells)
-        return self.predict_bank(bank)[0][1]
+        return self.predict_posts([single_sample(text, image)])[0]
+
+    def predict_posts(self, posts: Sequence[Sample], *, reuse: bool = False) -> list[list[float]]:
+        """Class probabilities of posts, encoded now; halves may be missing.
+
+        Args:
+            posts: What to predict.
+            reuse: Read the features that the store has.
+        """
+        dims = [model.dims for model in self.record.models]
+        cells = max(1, *(setting.grid**2 for setting in self._model_settings))
+        bank = live_bank(self.session, posts, self.pairs, dims, cells, reuse)
+        return [probabilities for _, probabilities in self.predict_bank(bank)]
 
     def predict_split(self, split: str) -> list[tuple[str, list[float]]]:
         """(guid, class probabilities) of a split of the data, in the order of its label file.
@@ -218,7 +224,7 @@ class Predictor:
             bank = self.session.bank(split, self.pairs)
         except (CacheNotFoundError, StaleCacheError) as error:
             say(f"{error.message} Encoding the {len(samples)} pairs now.")
-            bank = live_bank(self.session, samples, self.pairs)
+            return list(zip(samples.guids, self.predict_posts(samples), strict=True))
         return self.predict_bank(bank)
 
     def predict_bank(self, bank: FeatureBank) -> list[tuple[str, list[float]]]:

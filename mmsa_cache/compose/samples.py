@@ -112,13 +112,8 @@ def survey_known(settings: Settings, split: str, store: Store) -> Survey:
 def banks_of(
     open_features: Callable[[str, str], ModalityFeatures],
     samples: Sequence[Sample],
-    *,
-    partial: bool = False,
 ) -> BankChoice:
-    """Banks of samples by their encoders; see `BankChoice`."""
-    if isinstance(samples, SampleTable):
-        guids, labels = samples.guids, samples.labels.tolist()
-    else:
-        guids = [sample.guid for sample in samples]
-        labels = [-1 if sample.label is None else sample.label for sample in samples]
-    return BankChoice(open_features, guids, labels, partial=partial)
+    """Banks of samples by their encoders; a half that a sample lacks is masked out."""
+    table = samples if isinstance(samples, SampleTable) else SampleTable.from_samples(samples)
+    partial = not table.present.all()
+    return BankChoice(open_features, table.guids, table.labels.tolist(), partial=partial)

@@ -75,7 +75,7 @@ class Session:
             for split, found in (samples or {}).items()
         }
         self._rows: dict[tuple[str, str], WantedRows] = {}
-        self._trained_on = trained_on or {}
+        self.trained_on = trained_on or {}
         self._stored: dict[tuple[str, str, str], StoredEncoder | None] = {}
         self._resolved: dict[tuple[str, str], EncoderSpec] = {}
         self._loaded: dict[tuple[str, str], Encoder] = {}
@@ -155,7 +155,7 @@ class Session:
                 modality,
                 name,
                 lambda encoder: self.store.share(encoder, self.rows(split, modality)),
-                trained_on=self._trained_on.get(modality, {}).get(name),
+                trained_on=self.trained_on.get(modality, {}).get(name),
             )
         return self._stored[key]
 
@@ -176,7 +176,7 @@ class Session:
             ModelError: It cannot be found, or is not the one that the model was trained on.
         """
         if (modality, name) not in self._resolved:
-            trained_on = self._trained_on.get(modality, {}).get(name)
+            trained_on = self.trained_on.get(modality, {}).get(name)
             stored = self._in_store(self._split, modality, name) if self._strict else None
             refuse_imported(stored.identity if stored is not None else trained_on)
             own = self._settings_of(modality, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.features.computed import COMPUTED
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.listing import StoredFeatures, list_features
 from mmsa_cache.store.older import refuse_older
 from mmsa_cache.store.reader import Features, open_features
+from mmsa_cache.store.schema import Shard
 
 
 class Store:
@@ -34,6 +37,7 @@ class Store:
         self._renewing = renewing
         self._splits: dict[str, tuple[StoredSplit, SampleTable] | None] = {}
         self._opened: dict[Path, Features | None] = {}
+        self._verified: dict[Path, Features] = {}
 
     def split(self, name: str) -> tuple[StoredSplit, SampleTable] | None:
         """What is known of a split, and its rows; None where it was not extracted.
@@ -77,6 +81,28 @@ class Store:
         """Share of the rows that an encoder's features can have which they hold."""
         places = self.places(encoder, rows)
         return float((places >= 0).mean()) if len(places) else 1.0
+
+    def rows(
+        self, identity: EncoderIdentity, rows: WantedRows
+    ) -> tuple[Sequence[Shard], NDArray[np.int64]]:
+        """Rows of a model's encoder, as far as its features are here; files are verified once.
+
+        Returns:
+            Shards, and where they hold each row, −1 where they do not, (rows,).
+
+        Raises:
+            DamagedCacheError: A file is not what was sealed.
+        """
+        fitting = [e for e in self.encoders(identity.modality) if not e.identity.changes_since(identity)]
+        found = max(fitting, key=lambda encoder: self.share(encoder, rows), default=None)
+        places = np.full(len(rows.keys), -1) if found is None else self.places(found, rows)
+        if found is None or (places < 0).all():
+            return (), places
+        folder = found.folder(self.root)
+        if folder not in self._verified:
+            self._verified[folder] = open_features(folder)
+        features = self._verified[folder]
+        return features.shards, features.places(rows.keys)
 
     def pools(self, encoder: StoredEncoder) -> tuple[str, ...]:
         """The pools of an encoder's features, and those computed from its tokens where they are

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
+from mmsa_cache.names import MODALITIES
+
 from .pairs import Sample
 
 IntArray = NDArray[np.int64]
@@ -116,8 +118,13 @@ class SampleTable(Sequence[Sample]):
         return int(self.table["text"].null_count) == 0
 
     def digests(self, modality: str) -> NDArray[np.uint8]:
-        """sha256 of every sample's text, or of its picture's bytes, (rows, 32)."""
+        """sha256 of every sample's text, or of its picture's bytes, (rows, 32); zeros of none."""
         return as_bytes(self.table[f"{modality}_sha256"], 32)
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Whether each sample has a text, and a picture, (rows, 2)."""
+        return np.stack([self.digests(modality).any(1) for modality in MODALITIES], 1)
 
     def groups(self) -> IntArray:
         """Numbers the groups of samples that show the same post.
@@ -135,9 +142,12 @@ class SampleTable(Sequence[Sample]):
         pairs = []
         for name in ("image_sha256", "text_key"):
             codes = pc.dictionary_encode(self.table[name]).combine_chunks().indices
-            has = rows[~codes.is_null().to_numpy(zero_copy_only=False)]
-            code = codes.drop_null().to_numpy()
-            first = np.unique(code, return_index=True)[1]
+            there = ~codes.is_null().to_numpy(zero_copy_only=False)
+            if name == "image_sha256":  # having no picture makes no twins
+                there &= self.digests("image").any(1)
+            has = rows[there]
+            codes = codes.filter(pa.array(there)).to_numpy()
+            _, first, code = np.unique(codes, return_index=True, return_inverse=True)
             pairs.append(np.stack([has[first][code], has], 1))
         return connected(len(self), np.concatenate(pairs))
 

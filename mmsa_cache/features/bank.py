@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsa_cache.errors import SettingsError
@@ -57,7 +58,7 @@ class FeatureBank:
         self._choice = choice
         self.guids = list(guids)
         self.labels = torch.tensor(labels, dtype=torch.int64)
-        self._partial = partial
+        self.partial = partial
         self._moments: dict[Any, dict[str, tuple[Tensor, Tensor]]] = {}
         self._sides = {
             modality: Side(modality, own, (beside or {}).get(modality, {}), self.guids, partial)
@@ -67,6 +68,11 @@ class FeatureBank:
 
     def __len__(self) -> int:
         return len(self.guids)
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Whether each sample has a text, and a picture, (samples, 2)."""
+        return torch.stack([self._text_rows[:, 0], self._image_rows[:, 0]], 1).numpy() >= 0
 
     def to(self, device: torch.device) -> FeatureBank:
         """Moves the features to a device; on the CPU they stay mapped.
@@ -123,11 +129,12 @@ class FeatureBank:
 
         Args:
             samples: Sample indices.
-            variants: Also the augmented copies, text variant i with image variant i.
+            variants: Also the augmented copies, text variant i with image variant i; of a sample
+                that lacks a modality, those of the other one.
 
         Returns:
             (items, 3) int64: sample, row of the text, row of the image; originals first. A row is
-            −1 where an original lacks the modality.
+            −1 where the sample lacks the modality.
         """
         chosen = torch.as_tensor(np.asarray(samples), dtype=torch.int64)
         width = min(self._text_rows.shape[1], self._image_rows.shape[1]) if variants else 1
@@ -136,7 +143,11 @@ class FeatureBank:
             rows = torch.stack(
                 [chosen, self._text_rows[chosen, variant], self._image_rows[chosen, variant]], 1
             )
-            parts.append(rows[(rows >= 0).all(1)] if variant else rows)
+            if variant:  # one of each half that the sample has, and of one at least
+                there = rows[:, 1:] >= 0
+                fits = (there | (parts[0][:, 1:] < 0)).all(1) & there.any(1)
+                rows = rows[fits]
+            parts.append(rows)
         return torch.cat(parts)
 
     def text_order(self, items: Tensor) -> Tensor:
@@ -156,7 +167,8 @@ class FeatureBank:
         Returns:
             Items of the same samples, (items, 3).
         """
-        copies = items[:, 1] != self._text_rows[items[:, 0], 0]
+        originals = torch.stack([self._text_rows[:, 0], self._image_rows[:, 0]], 1)
+        copies = (items[:, 1:] != originals[items[:, 0]]).any(1)
         chosen = items.clone()
         for column, table in ((1, self._text_rows), (2, self._image_rows)):
             rows = table[items[:, 0]]
@@ -212,7 +224,7 @@ class FeatureBank:
                 )
             else:
                 raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
-            if self._partial:
+            if self.partial:
                 has = (rows >= 0).to(sequence.device)[:, None]
                 mask = has.expand(sequence.shape[:2]) if mask is None else mask & has
             sequences.append((sequence, mask))

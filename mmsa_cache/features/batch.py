@@ -32,6 +32,11 @@ class Batch:
     labels: Tensor
     """(batch,) int64, −1 where unknown"""
 
+    def present(self, modality: str) -> Tensor | None:
+        """Whether each row has a modality, (batch,) bool; None: all do."""
+        mask: Tensor | None = getattr(self, f"{modality}_mask")
+        return None if mask is None else mask.any(1)
+
     def split(self, rows: int, *, trim: bool = False) -> Iterator[Batch]:
         """Smaller batches of so many rows, without copying.
 

@@ -93,6 +93,8 @@ class ModalityFeatures:
         if missing := int((places < 0).sum()):
             message = f"{missing} of {len(places)} rows are not in {folder}."
             raise CacheNotFoundError(message, "Run mmsa extract: it computes what is missing.")
+        if not len(places):  # no sample has any: a row stands for the sizes
+            places = np.zeros(1, np.int64)
         return cls(features.shards, str(folder), places, rows.table)
 
     @classmethod

@@ -12,6 +12,8 @@ from .batch import Batch
 def moments_of(batches: Iterable[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
     """Means and standard deviations over the real positions of all batches.
 
+    Vectors of a modality that a row lacks do not count; where all lack it both are 0.
+
     Returns:
         (dim,) float32 each, of ``text``, ``image`` and every vector by its name.
     """
@@ -20,7 +22,7 @@ def moments_of(batches: Iterable[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
         real = {
             "text": _real(batch.text, batch.text_mask),
             "image": _real(batch.image, batch.image_mask),
-            **batch.vectors,
+            **{name: _there(batch, name) for name in batch.vectors},
         }
         for name, values in real.items():
             exact = values.double()
@@ -35,8 +37,15 @@ def moments_of(batches: Iterable[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
             (total / count).float(),
             (squares / count - (total / count).square()).clamp_min(0).sqrt().float(),
         )
-        for name, (count, total, squares) in sums.items()
+        for name, (rows, total, squares) in sums.items()
+        for count in [max(1, rows)]
     }
+
+
+def _there(batch: Batch, name: str) -> Tensor:
+    """A vector of the rows that have its modality, (rows, dim)."""
+    vector, present = batch.vectors[name], batch.present(name.partition("_")[0])
+    return vector if present is None else vector[present]
 
 
 def _real(sequence: Tensor, mask: Tensor | None) -> Tensor:

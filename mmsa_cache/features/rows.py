@@ -20,7 +20,8 @@ class WantedRows:
     keys: Keys
     """(rows, 16), in the order in which samples need them first"""
     table: NDArray[np.int64]
-    """(samples, 1 + copies): places in `keys`, the original first; −1 where there is no copy"""
+    """(samples, 1 + copies): places in `keys`, the original first; −1 where there is no copy, or
+    the sample has nothing of the modality"""
 
     @property
     def shared(self) -> int:
@@ -41,21 +42,24 @@ def wanted_rows(
     """The rows that samples need: originals in order, then the copies sample by sample.
 
     Args:
-        digests: sha256 of each sample's content, (samples, 32).
+        digests: sha256 of each sample's content, (samples, 32); zeros where it has none: such a
+            sample needs no row.
         copies: Augmented copies of each sample, (samples,).
         augmentation: The policy and its seed.
     """
-    count = np.asarray(copies, np.int64)
+    there = digests.any(1)
+    count = np.where(there, np.asarray(copies, np.int64), 0)
     table = np.full((len(digests), 1 + int(count.max(initial=0))), -1, np.int64)
-    table[:, 0] = np.arange(len(digests))
+    originals = int(there.sum())
+    table[there, 0] = np.arange(originals)
     augmented: list[bytes] = []
     for sample in np.flatnonzero(count).tolist():
-        first = len(digests) + len(augmented)
+        first = originals + len(augmented)
         content = digests[sample].tobytes().hex()
         numbers = range(1, int(count[sample]) + 1)
         augmented += [variant_key(content, augmentation, number) for number in numbers]
         table[sample, 1 : len(numbers) + 1] = np.arange(first, first + len(numbers))
-    every = np.concatenate([content_keys(digests), as_keys(augmented)])
+    every = np.concatenate([content_keys(digests[there]), as_keys(augmented)])
     _, first_place, inverse = np.unique(sortable(every), return_index=True, return_inverse=True)
     order = np.argsort(first_place, kind="stable")
     rank = np.empty_like(order)

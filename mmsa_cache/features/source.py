@@ -36,6 +36,8 @@ class BankSource:
     """What is wanted of them, by modality."""
     guids: tuple[str, ...]
     labels: tuple[int, ...]
+    partial: bool = False
+    """See `FeatureBank`."""
     grids: Mapping[tuple[str, int], Path] = field(default_factory=dict)
     """Files of grids made once, by image encoder and side."""
 
@@ -58,11 +60,12 @@ class BankSource:
             found = bank.using(text, image)
             folders["text", text] = Path(found.text.name).resolve()
             folders["image", image] = Path(found.image.name).resolve()
-        return cls(folders, pairs[0], rows, tuple(bank.guids), tuple(bank.labels.tolist()))
+        labels = tuple(bank.labels.tolist())
+        return cls(folders, pairs[0], rows, tuple(bank.guids), labels, bank.partial)
 
     def open(self, device: str) -> FeatureBank:
         """Maps the features, without hashing them again, and moves them to a device."""
-        choice = BankChoice(self._map, self.guids, self.labels)
+        choice = BankChoice(self._map, self.guids, self.labels, partial=self.partial)
         choice.device = torch.device(device)
         return choice.bank(*self.pair)
 

@@ -100,7 +100,8 @@ class RunFolder:
         """``metrics.json``."""
         found = self._validated(RunFigures, self._json("metrics.json"), "metrics.json")
         classes = self.record.classes
-        for scores in (found.outer, found.inner, found.outer_without_duplicates, found.intervals):
+        every = (found.outer, found.inner, found.outer_without_duplicates, *found.halves.values())
+        for scores in (*every, found.intervals):
             if scores is not None and [*scores.per_class] != classes:
                 raise ModelError(
                     f"{self.path / 'metrics.json'} is malformed: it has the classes "
