@@ -43,7 +43,7 @@ def live_bank(
         positions: Patches that the models expect of a picture.
         reuse: Read what the store has, where the encoders are those of a model.
     """
-    readers = list(zip(pairs, expected, strict=False))
+    readers = list(zip(pairs, expected, strict=True)) if expected else []
 
     def encode(modality: str, name: str) -> ModalityFeatures:
         rows = plan_rows(samples, {}, "none", modality)

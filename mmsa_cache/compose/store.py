@@ -93,7 +93,9 @@ class Store:
         Raises:
             DamagedCacheError: A file is not what was sealed.
         """
-        fitting = [e for e in self.encoders(identity.modality) if not e.identity.changes_since(identity)]
+        fitting = [
+            e for e in self.encoders(identity.modality) if not e.identity.changes_since(identity)
+        ]
         found = max(fitting, key=lambda encoder: self.share(encoder, rows), default=None)
         places = np.full(len(rows.keys), -1) if found is None else self.places(found, rows)
         if found is None or (places < 0).all():

@@ -22,7 +22,7 @@ from mmsa_cache.errors import DataError
 
 from .files import strip_text, text_key
 from .intake import Intake
-from .pairs import BadRow, Sample, picture_bytes
+from .pairs import NOTHING, BadRow, Sample, picture_bytes
 from .reader import PairReader
 from .stats import KnownFiles
 from .table import UNKNOWN_LABEL, SampleTable, TableBuilder
@@ -132,7 +132,7 @@ def single_sample(text: str | None, image_path: Path | None) -> Sample:
     """
     if text is not None and not strip_text(text):
         raise DataError("The text is empty.", "Leave --text out to predict from a picture alone.")
-    picture = ""
+    picture = NOTHING
     if image_path is not None:
         if not image_path.is_file():
             raise DataError(
@@ -140,6 +140,6 @@ def single_sample(text: str | None, image_path: Path | None) -> Sample:
             )
         data = picture_bytes(image_path.parent.resolve(), image_path.name)
         picture = hashlib.sha256(data).hexdigest()
+    digest = NOTHING if text is None else hashlib.sha256(strip_text(text).encode()).hexdigest()
     text = strip_text(text or "")
-    digest = hashlib.sha256(text.encode()).hexdigest()
     return Sample("pair", None, text, image_path, digest, picture, text_key(text))

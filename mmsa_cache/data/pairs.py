@@ -17,6 +17,8 @@ from .files import LEADS_OUT
 from .places import read_picture, read_place
 
 MAX_IMAGE_BYTES = 64 << 20
+NOTHING = bytes(32).hex()
+"""In the place of the hash of a text or a picture: the post has none."""
 
 Identity = tuple[str, str, str]
 """guid, hash of the text, hash of the picture; a hash is empty where there is nothing to use."""
@@ -48,9 +50,9 @@ class Sample:
     image_path: Path | None
     """None where the picture is not at hand."""
     text_sha256: str
-    """Hash of the decoded text (hex)."""
+    """Hash of the decoded text (hex), or `NOTHING`."""
     image_sha256: str
-    """Hash of the picture's bytes (hex)."""
+    """Hash of the picture's bytes (hex), or `NOTHING`."""
     text_key: bytes | None = None
     """See `files.text_key`."""
 

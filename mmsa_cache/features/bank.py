@@ -138,7 +138,7 @@ class FeatureBank:
         """
         chosen = torch.as_tensor(np.asarray(samples), dtype=torch.int64)
         width = min(self._text_rows.shape[1], self._image_rows.shape[1]) if variants else 1
-        parts = []
+        parts: list[Tensor] = []
         for variant in range(width):
             rows = torch.stack(
                 [chosen, self._text_rows[chosen, variant], self._image_rows[chosen, variant]], 1

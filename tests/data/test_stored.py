@@ -186,7 +186,10 @@ def test_another_schema_is_refused_by_number(tmp_path: Path, schema: int) -> Non
         (lambda w: w["about"].update(note="other"), "its content is not what was written"),
         (lambda w: w["about"].update(classes=["a", "a"]), "not two or more distinct names"),
         (lambda w: w["about"].update(copies={"3": 1}), "copies are not numbers of classes"),
-        (lambda w: w["about"].update(split="../x"), "unknown split '../x'; valid: train, val, test"),
+        (
+            lambda w: w["about"].update(split="../x"),
+            "unknown split '../x'; valid: train, val, test",
+        ),
         (lambda w: w["about"].update(merged=-1), "merged: -1, a number from 0 is expected"),
         (lambda w: w["about"].pop("layout"), "layout: missing"),
     ],
