@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-Data = Annotated[Path | None, typer.Option("--data", help="Folder with train.txt and the pairs.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Data folder, one table, or hf://datasets/NAME.")
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; default: the cores, or 3 a GPU.")
@@ -33,6 +35,15 @@ def _text(help: str, metavar: str | None = None) -> Any:
 SETTINGS: dict[str, tuple[str, Any]] = {
     "data": ("data.root", Data),
     "encoding": ("data.encoding", _text("Codec of the text files.")),
+    "column": (
+        "data.columns",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--column", help="A table's column, as text=tweet; repeated.", metavar="ROLE=COLUMN"
+            ),
+        ],
+    ),
     "allow_empty_text": (
         "data.allow_empty_text",
         Annotated[
@@ -91,5 +102,5 @@ MODELS = (
 """Options of the encoders and their features."""
 PLACES = ("data", "cache", "allow_outside")
 """Of verbs that take a run: where what it names is now."""
-ENCODERS = ("data", "encoding", "rehash", "cache", *MODELS, "device", "allow_outside")
+ENCODERS = ("data", "encoding", "column", "rehash", "cache", *MODELS, "device", "allow_outside")
 """Options of verbs that read or write caches."""

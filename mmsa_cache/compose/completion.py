@@ -25,10 +25,20 @@ from mmsa_cache.validation import validated
 from .outside import GIVE_DATA, PATHS, Reach
 from .store import Store
 
-_DATA = ("encoding", "encoding_errors", "max_chars", "allow_empty_text", "classes", "note")
-"""Keys of ``[data]`` that a store keeps."""
-_CHECKED = ("encoding", "encoding_errors", "max_chars", "allow_empty_text", "classes")
-"""Those that must not contradict it."""
+_CHECKED = (
+    "encoding",
+    "encoding_errors",
+    "max_chars",
+    "allow_empty_text",
+    "classes",
+    "columns",
+    "rows",
+    "missing",
+    "follow_links",
+)
+"""Keys of ``[data]`` that a store keeps and that must not contradict it."""
+_DATA = (*_CHECKED, "note")
+"""Those that a store keeps."""
 _BESIDE = f"..{os.sep}"
 """How a path that a store keeps begins where it lies beside the store."""
 

@@ -123,7 +123,7 @@ def _resolved(folder: Path, section: str, table: dict[str, object]) -> dict[str,
         if isinstance(value, dict):
             found[key] = _resolved(folder, key, value)
         elif (section, key) in _PATHS and isinstance(value, str):
-            found[key] = folder / _from_home(value)
+            found[key] = value if value.startswith("hf://") else folder / _from_home(value)
         elif (section, key) in _PATHS_IF_THERE:
             found[key] = _path_if_there(folder, value)
         else:

@@ -48,11 +48,46 @@ def _classes(value: object) -> object:
     raise ValueError("write a list of two or more distinct names without commas; null is none")
 
 
+class ColumnSettings(Section):
+    """Which column of a table holds what; default: the one of a usual name."""
+
+    text: str | None = None
+    """The posts' texts."""
+    image: str | None = None
+    """Paths of the pictures, or the pictures themselves."""
+    label: str | None = None
+    """Class names, numbers or truth values."""
+    guid: str | None = None
+    """Names of the rows; default: made of the pictures' names."""
+
+
+def _columns(value: object) -> object:
+    """``ROLE=COLUMN``, one or several: a list of flags, or a variable with commas."""
+    pairs = value.split(",") if isinstance(value, str) else value
+    if isinstance(pairs, (list, tuple)):
+        if not all(isinstance(pair, str) and "=" in pair for pair in pairs):
+            raise ValueError("write ROLE=COLUMN, as text=tweet; roles: text, image, label, guid")
+        return dict(pair.split("=", 1) for pair in pairs)
+    return value
+
+
+_HUB = "hf:/datasets/"
+"""How a path begins that was ``hf://datasets/NAME``."""
+
+
 class DataSettings(Section):
     """Where the pairs are and how their texts are read."""
 
     root: Path | None = None
-    """Folder with the label files; pairs in it, in ``pairs/`` or in ``data/``."""
+    """Folder of the data, one table, or ``hf://datasets/NAME[@REVISION]``."""
+    columns: Annotated[ColumnSettings, BeforeValidator(_columns)] = ColumnSettings()
+    """Columns of tables that have no usual name."""
+    rows: Literal["all", "agreeing"] = "all"
+    """``agreeing``: of raw MVSA only rows whose text and picture have the same label."""
+    missing: Literal["refuse", "allow"] = "refuse"
+    """Whether rows without a picture, or without a text, train and are scored too."""
+    follow_links: bool = False
+    """Whether links that lead out of the data folder are followed."""
     encoding: str = "utf-8"
     """Codec of the text files."""
     encoding_errors: Literal["strict", "replace"] = "strict"
@@ -71,7 +106,7 @@ class DataSettings(Section):
 
     @property
     def folder(self) -> Path:
-        """`root`, where it is needed.
+        """The data folder, where it is needed; of a single table the folder that it is in.
 
         Raises:
             SettingsError: It is not set.
@@ -80,7 +115,13 @@ class DataSettings(Section):
             raise SettingsError(
                 "No data folder is set.", "Give --data DIR, or root under [data] in mmsa.toml."
             )
-        return self.root
+        return self.root.parent if self.root.is_file() else self.root
+
+    @property
+    def hub_name(self) -> str | None:
+        """``NAME[@REVISION]`` of a data set of the hub; None where `root` is a path."""
+        root = str(self.root or "")
+        return root.removeprefix(_HUB) if root.startswith(_HUB) else None
 
 
 def _layer(value: object) -> object:
