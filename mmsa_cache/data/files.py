@@ -8,7 +8,9 @@ import hashlib
 import os
 import re
 import stat
-from pathlib import Path
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 from mmsa_cache.errors import BadFileError, DataError
 from mmsa_cache.untrusted import read_plain
@@ -34,6 +36,7 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_LABEL_BYTES = 1 << 30
 LEADS_OUT = "leads out of the data folder"
 """Reason of the one fault of a row that ends everything, whatever is to be done with bad rows."""
+FOLLOW = " by a link (allowed with follow_links = true under [data])"
 EMPTY_TEXT = "empty text"
 _NOISE = re.compile(r"https?://\S+|^RT\s+@\w+:?", re.IGNORECASE)
 
@@ -91,19 +94,76 @@ def decode(data: bytes, name: str, encoding: str, errors: str, numbered: bool = 
         ) from error
 
 
-def stat_inside(base: Path, name: str, limit: int) -> os.stat_result:
+class Names:
+    """How the names of files stand on disk, where they are known in another spelling.
+
+    A Mac takes accents apart (NFD), a camera writes ``.JPG``. A name that stands there as it is
+    comes first; a folder is looked through once, when the first name is not there.
+
+    Args:
+        base: A folder.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._others: dict[str, dict[str, str]] = {}
+
+    def first(self, names: Sequence[str]) -> str | None:
+        """The first of some names that there is, as it stands on disk; None where none is.
+
+        Args:
+            names: Relative to the folder.
+        """
+        found = next((name for name in names if self._there(name)), None)
+        return found or next((found for name in names if (found := self._other(name))), None)
+
+    def _there(self, name: str) -> bool:
+        return os.path.lexists(f"{self._base}/{name}")
+
+    def _other(self, name: str) -> str | None:
+        path = ""
+        for step in name.split("/"):
+            spelling = _spelling(step)
+            found = next((s for s in (step, spelling) if self._there(path + s)), None)
+            if found is None:
+                if path not in self._others:
+                    self._others[path] = _other_spellings(f"{self._base}/{path}")
+                found = self._others[path].get(spelling)
+            if found is None:
+                return None
+            path += f"{found}/"
+        return path[:-1]
+
+
+def _spelling(name: str) -> str:
+    whole = unicodedata.normalize("NFC", name)
+    suffix = PurePath(whole).suffix
+    return whole.removesuffix(suffix) + suffix.lower()
+
+
+def _other_spellings(folder: str) -> dict[str, str]:
+    """Names in a folder by their spelling, of those that have another one."""
+    try:
+        names = sorted(path.name for path in Path(folder).iterdir())
+    except (OSError, ValueError):
+        return {}
+    return {_spelling(name): name for name in reversed(names) if _spelling(name) != name}
+
+
+def stat_inside(base: Path, name: str, limit: int, *, follow_links: bool = False) -> os.stat_result:
     """Size and times of a file that must be inside ``base`` and within a size limit.
 
     Args:
         base: A resolved folder.
         name: Path of the file, relative to ``base``.
         limit: Most bytes.
+        follow_links: Whether links may lead out of ``base``; steps up never do.
 
     Raises:
         BadFileError: It is not, or it is no regular file.
     """
     try:
-        found = _found_inside(base, name)
+        found = _found_inside(base, name, follow_links)
     except FileNotFoundError as error:
         raise BadFileError("missing", f"{name}: no such file in {base}") from error
     except OSError as error:
@@ -119,20 +179,24 @@ def stat_inside(base: Path, name: str, limit: int) -> os.stat_result:
     return found
 
 
-def _found_inside(base: Path, name: str) -> os.stat_result:
-    path, direct = str(base), True
-    for step in name.split("/"):
+def _found_inside(base: Path, name: str, follow_links: bool) -> os.stat_result:
+    path, linked = str(base), False
+    steps = name.split("/")
+    for step in steps:
         path = f"{path}/{step}"
         found = os.lstat(path)
-        direct = direct and step != ".." and not stat.S_ISLNK(found.st_mode)
-    if direct:  # it goes down only, over no link: no need to resolve it
+        linked = linked or stat.S_ISLNK(found.st_mode)
+    up = ".." in steps
+    if not (linked or up):  # it goes down only, over no link: no need to resolve it
         return found
-    if not Path(path).resolve().is_relative_to(base):
-        raise BadFileError(LEADS_OUT, f"{name}: {LEADS_OUT}")
+    if (up or not follow_links) and not Path(path).resolve().is_relative_to(base):
+        raise BadFileError(LEADS_OUT, f"{name}: {LEADS_OUT}" + ("" if up else FOLLOW))
     return Path(path).stat()
 
 
-def read_inside(base: Path, name: str, limit: int, *, allow_empty: bool = False) -> bytes:
+def read_inside(
+    base: Path, name: str, limit: int, *, allow_empty: bool = False, follow_links: bool = False
+) -> bytes:
     """Reads a file that must be inside ``base`` (links included) and within a size limit.
 
     Args:
@@ -140,11 +204,12 @@ def read_inside(base: Path, name: str, limit: int, *, allow_empty: bool = False)
         name: Path of the file, relative to ``base``.
         limit: Most bytes.
         allow_empty: A file without a byte will do.
+        follow_links: See `stat_inside`.
 
     Raises:
         BadFileError: It does not, or it cannot be read.
     """
-    stat_inside(base, name, limit)
+    stat_inside(base, name, limit, follow_links=follow_links)
     try:
         data = read_plain(base / name, limit)
     except FileNotFoundError as error:

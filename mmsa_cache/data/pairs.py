@@ -110,9 +110,9 @@ def image_format(data: bytes) -> str | None:
     return next((name for name, signature in _SIGNATURES if signature.match(head)), None)
 
 
-def picture_bytes(base: Path, name: str) -> bytes:
+def picture_bytes(base: Path, name: str, *, follow_links: bool = False) -> bytes:
     """Bytes of a picture in ``base``; its content must be of an allowed format."""
-    data = read_place(base, name, MAX_IMAGE_BYTES)
+    data = read_place(base, name, MAX_IMAGE_BYTES, follow_links=follow_links)
     if image_format(data) is None:
         kinds = ", ".join(kind for kind, _ in _SIGNATURES)
         raise BadFileError(

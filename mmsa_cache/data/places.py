@@ -42,7 +42,7 @@ def split_place(path: str | Path) -> tuple[Path, str] | None:
     return None
 
 
-def stat_place(base: Path, name: str, limit: int) -> os.stat_result:
+def stat_place(base: Path, name: str, limit: int, *, follow_links: bool = False) -> os.stat_result:
     """What the file is that a picture lies in, as `files.stat_inside`.
 
     Raises:
@@ -50,11 +50,11 @@ def stat_place(base: Path, name: str, limit: int) -> os.stat_result:
     """
     found = _member_in(base, name)
     if found is None:
-        return stat_inside(base, name, limit)
-    return stat_inside(base, found[0], MAX_CONTAINER_BYTES)
+        return stat_inside(base, name, limit, follow_links=follow_links)
+    return stat_inside(base, found[0], MAX_CONTAINER_BYTES, follow_links=follow_links)
 
 
-def read_place(base: Path, name: str, limit: int) -> bytes:
+def read_place(base: Path, name: str, limit: int, *, follow_links: bool = False) -> bytes:
     """Reads a picture that must be inside ``base``, as `files.read_inside`.
 
     Raises:
@@ -62,8 +62,8 @@ def read_place(base: Path, name: str, limit: int) -> bytes:
     """
     found = _member_in(base, name)
     if found is None:
-        return read_inside(base, name, limit)
-    stat_inside(base, found[0], MAX_CONTAINER_BYTES)
+        return read_inside(base, name, limit, follow_links=follow_links)
+    stat_inside(base, found[0], MAX_CONTAINER_BYTES, follow_links=follow_links)
     try:
         data = _OPEN.picture(base / found[0], found[1], limit)
     except BadFileError as error:

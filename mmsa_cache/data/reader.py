@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from .files import (
     EMPTY_TEXT,
     IMAGE_SUFFIXES,
     MAX_TEXT_BYTES,
+    Names,
     check_encoding,
     decode,
     is_unicode,
@@ -47,6 +47,7 @@ class PairReader:
         self._data = data
         self._folder = listing.folder
         self._base = listing.folder.resolve()
+        self._names = Names(self._base)
         self.root = data.folder.resolve()
         """Where the paths of pictures start in a `SampleTable`."""
         self._pictures = self.root / listing.folder.relative_to(data.folder)
@@ -110,12 +111,13 @@ class PairReader:
     def _text_mark(self, row: LabelRow) -> bytes:
         if row.text is not None:
             return UNKNOWN
-        return self._mark(f"{row.guid}.txt", MAX_TEXT_BYTES, self._text_use)
+        return self._mark(self._text_name(row), MAX_TEXT_BYTES, self._text_use)
 
     def _mark(self, name: str | None, limit: int, use: str) -> bytes:
         looked = time.time()
         try:
-            found = stat_place(self._base, name, limit) if name else None
+            follow = self._data.follow_links
+            found = stat_place(self._base, name, limit, follow_links=follow) if name else None
         except BadFileError:
             found = None  # reading it says what is wrong
         return UNKNOWN if found is None or name is None else mark_of(name, found, looked, use)
@@ -134,8 +136,16 @@ class PairReader:
         if row.text is not None:
             return None
         return read_inside(
-            self._base, f"{row.guid}.txt", MAX_TEXT_BYTES, allow_empty=self._data.allow_empty_text
+            self._base,
+            self._text_name(row),
+            MAX_TEXT_BYTES,
+            allow_empty=self._data.allow_empty_text,
+            follow_links=self._data.follow_links,
         )
+
+    def _text_name(self, row: LabelRow) -> str:
+        name = f"{row.guid}.txt"
+        return self._names.first([name]) or name
 
     def text(self, row: LabelRow, data: bytes | None) -> str:
         """A row's complete text, stripped.
@@ -191,18 +201,17 @@ class PairReader:
             raise BadFileError(
                 "missing", f"{row.guid}: no picture {row.guid}.jpg in {self._folder}"
             )
-        return picture_bytes(self._base, name)
+        return picture_bytes(self._base, name, follow_links=self._data.follow_links)
 
     def _picture_name(self, row: LabelRow) -> str | None:
-        """Name of a row's picture; None where there is none."""
+        """Name of a row's picture as it stands on disk; None where there is none."""
         if row.image:
-            return row.image
-        names = (row.guid + suffix for suffix in IMAGE_SUFFIXES)
-        return next((name for name in names if os.path.lexists(f"{self._base}/{name}")), None)
+            return self._names.first([row.image]) or row.image
+        return self._names.first([row.guid + suffix for suffix in IMAGE_SUFFIXES])
 
     def _path(self, name: str) -> Path:
         """Path of a picture that is inside the folder, without steps up."""
-        if ".." in name:
+        if ".." in name.split("/"):
             name = str((self._base / name).resolve().relative_to(self._base))
         return self._pictures / name
 

@@ -158,7 +158,7 @@ class Fatal:
     messages: list[str]
 
 
-OUT = "leads out of the data folder"
+OUT = "leads out of the data folder by a link (allowed with follow_links = true under [data])"
 FATAL = [
     Fatal(
         "19",

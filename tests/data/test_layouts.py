@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmsa_cache.config.sections import DataSettings
+from mmsa_cache.data.files import FOLLOW
 from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import LABELS
@@ -438,8 +439,8 @@ def test_images_stay_inside_the_root(tmp_path: Path) -> None:
     assert found[:4] == [
         f"train.csv:5: image '{outside}/1.jpg' is not a path relative to the folder of train.csv",
         f"train.csv:2: ../outside/1.jpg: {out}",
-        f"train.csv:3: link.jpg: {out}",
-        f"train.csv:4: folder/1.jpg: {out}",
+        f"train.csv:3: link.jpg: {out}{FOLLOW}",
+        f"train.csv:4: folder/1.jpg: {out}{FOLLOW}",
     ]
     assert found[4].startswith("train.csv:7: loop: ")
     assert found[5:] == [
