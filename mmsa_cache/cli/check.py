@@ -16,7 +16,7 @@ from .options import Force
 from .verb import Call, verb
 
 
-@verb("data", "encoding", "column", "allow_empty_text", "text_model", "joint_model")
+@verb("data", "encoding", "column", "allow_empty_text", "missing", "text_model", "joint_model")
 def check(
     call: Call,
     folder: Annotated[

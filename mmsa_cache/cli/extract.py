@@ -10,7 +10,7 @@ from .options import ENCODERS
 from .verb import Call, verb
 
 
-@verb(*ENCODERS, "lexicon", "variants", "on_bad", "max_bad", "allow_empty_text", "seed")
+@verb(*ENCODERS, "lexicon", "variants", "on_bad", "max_bad", "allow_empty_text", "missing", "seed")
 def extract(
     call: Call,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "train",

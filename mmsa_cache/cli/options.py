@@ -48,8 +48,12 @@ SETTINGS: dict[str, tuple[str, Any]] = {
         "data.allow_empty_text",
         Annotated[
             bool | None,
-            typer.Option("--allow-empty-text", help="A row may have a picture only."),
+            typer.Option("--allow-empty-text", help="Encode empty texts too."),
         ],
+    ),
+    "missing": (
+        "data.missing",
+        _text("Posts without a picture or without a text: refuse, or allow."),
     ),
     "rehash": (
         "data.rehash",

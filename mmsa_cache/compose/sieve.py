@@ -43,6 +43,7 @@ def keep_good(
     for split, survey in surveys.items():
         try:
             kept[split] = _good_rows(settings, survey())
+            _check_halves(split, kept[split][0])
         except DataError as error:
             errors.append(error)
     if len(errors) == 1:
@@ -54,6 +55,20 @@ def keep_good(
             [problem for error in errors for problem in error.problems],
         )
     return kept
+
+
+def _check_halves(split: str, samples: SampleTable) -> None:
+    """Training needs posts of both kinds of half: a model cannot be told the sizes of the others.
+
+    Raises:
+        DataError: No row has a text, or none a picture.
+    """
+    for name, has in zip(("text", "picture"), samples.present.any(0).tolist(), strict=True):
+        if split == "train" and len(samples) and not has:
+            raise DataError(
+                f"No row of {split} has a {name}.",
+                "Posts may lack a half, but some must have each; see mmsa check.",
+            )
 
 
 def _good_rows(settings: Settings, found: Survey) -> tuple[SampleTable, Intake]:

@@ -85,7 +85,7 @@ class DataSettings(Section):
     rows: Literal["all", "agreeing"] = "all"
     """``agreeing``: of raw MVSA only rows whose text and picture have the same label."""
     missing: Literal["refuse", "allow"] = "refuse"
-    """Whether rows without a picture, or without a text, train and are scored too."""
+    """Whether a post may have only a text or only a picture: what it lacks is masked out."""
     follow_links: bool = False
     """Whether links that lead out of the data folder are followed."""
     encoding: str = "utf-8"
@@ -95,7 +95,7 @@ class DataSettings(Section):
     max_chars: int | None = Field(default=None, ge=1)
     """Texts are cut to so many characters (the report: 128)."""
     allow_empty_text: bool = False
-    """Whether a row may have a picture only."""
+    """Whether an empty text is encoded as one."""
     follow_links: bool = False
     """Whether links may lead out of the folder. A store does not keep it: whoever made one could
     have set it."""

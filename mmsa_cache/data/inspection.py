@@ -30,7 +30,7 @@ from mmsa_cache.native.cores import usable_cores
 from .duplicates import look_of
 from .files import IMAGE_SUFFIXES, LEADS_OUT, PICTURE_SUFFIXES
 from .pairs import Fault, image_format
-from .reader import PairReader, is_valid
+from .reader import PairReader, is_valid, neither
 
 LABEL_FILE = "label file"
 """Reason of everything that is wrong with a label file."""
@@ -227,7 +227,12 @@ def _look_at_text(post: Post, reader: PairReader, row: LabelRow) -> None:
 def _look_at_picture(
     post: Post, reader: PairReader, row: LabelRow, *, read_picture: ReadPicture
 ) -> None:
-    path, data = reader.picture(row)
+    found = reader.picture(row)
+    if found is None:
+        if not post.text and not post.faults:
+            raise neither(row)
+        return
+    path, data = found
     post.picture, post.picture_bytes = path, len(data)
     post.picture_sha256 = hashlib.sha256(data).hexdigest()
     post.kind = image_format(data) or ""

@@ -23,9 +23,12 @@ from .files import (
     strip_text,
     text_key,
 )
-from .pairs import MAX_IMAGE_BYTES, BadRow, Fault, Sample, picture_bytes
+from .pairs import NOTHING, MAX_IMAGE_BYTES, BadRow, Fault, Sample, picture_bytes
 from .places import stat_place
 from .stats import UNKNOWN, KnownFiles, KnownText, mark_of
+
+_NO_TEXT = "(allowed with --missing allow, as a post without a text, or --allow-empty-text)"
+_NO_PICTURE = "(allowed with --missing allow, as a post without a picture)"
 
 
 class PairReader:
@@ -53,8 +56,10 @@ class PairReader:
         self._pictures = self.root / listing.folder.relative_to(data.folder)
         self._table = listing.source.name if listing.layout == "tables" else ""
         self._known = known
+        self._halves = data.missing == "allow"
+        self._may_be_empty = data.allow_empty_text or self._halves
         how = (data.encoding, data.encoding_errors, data.max_chars, data.allow_empty_text)
-        self._text_use = f"text {how}"
+        self._text_use = f"text {how}{' or none' * self._halves}"
         self.replaced: list[str] = []
         """Rows read so far of whose texts some bytes were replaced."""
 
@@ -92,10 +97,15 @@ class PairReader:
         except BadFileError as error:
             faults.append(self.fault(row, error))
         try:
-            digest = known_picture or hashlib.sha256(self._picture(row, name)).digest()
-            path, image_sha256 = self._path(name or ""), digest.hex()
+            if name is None and self._halves:
+                image_sha256 = NOTHING
+            else:
+                digest = known_picture or hashlib.sha256(self._picture(row, name)).digest()
+                path, image_sha256 = self._path(name or ""), digest.hex()
         except BadFileError as error:
             faults.append(self.fault(row, error))
+        if text_sha256 == image_sha256 == NOTHING:
+            faults.append(self.fault(row, neither(row)))
         if faults:
             return BadRow(row.guid, row.line, tuple(faults), text_sha256, image_sha256)
         return Sample(row.guid, row.label, text, path, text_sha256, image_sha256, key)
@@ -106,6 +116,8 @@ class PairReader:
         if "\ufffd" in text and self.undecodable(row, data):
             self.replaced.append(row.guid)
         text = text[: self._data.max_chars]
+        if not text and self._halves:
+            return text, NOTHING, None
         return text, hashlib.sha256(text.encode()).hexdigest(), text_key(text)
 
     def _text_mark(self, row: LabelRow) -> bytes:
@@ -128,18 +140,22 @@ class PairReader:
         return Fault(error.reason, f"{where}{error.message}")
 
     def text_bytes(self, row: LabelRow) -> bytes | None:
-        """The bytes of a row's text file; None where a table holds its text.
+        """The bytes of a row's text file, none where it may lack one; None where a table holds its
+        text.
 
         Raises:
             BadFileError: It cannot be read.
         """
         if row.text is not None:
             return None
+        name = self._text_name(row)
+        if self._halves and not os.path.lexists(f"{self._base}/{name}"):
+            return b""
         return read_inside(
             self._base,
-            self._text_name(row),
+            name,
             MAX_TEXT_BYTES,
-            allow_empty=self._data.allow_empty_text,
+            allow_empty=self._may_be_empty,
             follow_links=self._data.follow_links,
         )
 
@@ -158,7 +174,9 @@ class PairReader:
             BadFileError: It is empty, not valid in the encoding, or holds what no text holds.
         """
         if data is None:
-            if row.flaw and not (row.flaw == EMPTY_TEXT and self._data.allow_empty_text):
+            if row.flaw == EMPTY_TEXT and not self._may_be_empty:
+                raise BadFileError(row.flaw, f"{row.flaw} {_NO_TEXT}")
+            if row.flaw and row.flaw != EMPTY_TEXT:
                 raise BadFileError(row.flaw, row.flaw)
             return row.text or ""
         name = f"{row.guid}.txt"
@@ -169,10 +187,8 @@ class PairReader:
             )
         if not is_unicode(text):  # some codecs give them
             raise BadFileError("half a surrogate pair", f"{name}: holds half a surrogate pair")
-        if not text and not self._data.allow_empty_text:
-            raise BadFileError(
-                EMPTY_TEXT, f"{name}: {EMPTY_TEXT} (allowed with --allow-empty-text)"
-            )
+        if not text and not self._may_be_empty:
+            raise BadFileError(EMPTY_TEXT, f"{name}: {EMPTY_TEXT} {_NO_TEXT}")
         return text
 
     def undecodable(self, row: LabelRow, data: bytes | None) -> int:
@@ -186,27 +202,29 @@ class PairReader:
             return 0
         return data.decode(self._data.encoding, "replace").count("\ufffd")
 
-    def picture(self, row: LabelRow) -> tuple[Path, bytes]:
-        """Path and bytes of a row's picture, whose content is of an allowed format.
+    def picture(self, row: LabelRow) -> tuple[Path, bytes] | None:
+        """Path and bytes of a row's picture, whose content is of an allowed format; None where it
+        may lack one.
 
         Raises:
             BadFileError: It cannot be read, or is of a foreign format.
         """
         name = self._picture_name(row)
+        if name is None and self._halves:
+            return None
         content = self._picture(row, name)
         return self._path(name or ""), content
 
     def _picture(self, row: LabelRow, name: str | None) -> bytes:
         if name is None:
-            raise BadFileError(
-                "missing", f"{row.guid}: no picture {row.guid}.jpg in {self._folder}"
-            )
+            what = f" {row.guid}.jpg in {self._folder}" if row.image is None else ""
+            raise BadFileError("missing", f"{row.guid}: no picture{what} {_NO_PICTURE}")
         return picture_bytes(self._base, name, follow_links=self._data.follow_links)
 
     def _picture_name(self, row: LabelRow) -> str | None:
         """Name of a row's picture as it stands on disk; None where there is none."""
-        if row.image:
-            return self._names.first([row.image]) or row.image
+        if row.image is not None:
+            return (self._names.first([row.image]) or row.image) if row.image else None
         return self._names.first([row.guid + suffix for suffix in IMAGE_SUFFIXES])
 
     def _path(self, name: str) -> Path:
@@ -214,6 +232,11 @@ class PairReader:
         if ".." in name.split("/"):
             name = str((self._base / name).resolve().relative_to(self._base))
         return self._pictures / name
+
+
+def neither(row: LabelRow) -> BadFileError:
+    """A row with neither a text nor a picture."""
+    return BadFileError("empty row", f"{row.guid}: neither a text nor a picture")
 
 
 def is_valid(data: bytes, encoding: str) -> bool:

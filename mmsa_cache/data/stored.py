@@ -175,6 +175,8 @@ def _check_values(table: pa.Table, classes: int) -> None:
         raise ValueError(f"a label is not the code of one of {classes} classes")
     if texts.null_count not in (0, len(table)):
         raise ValueError("some texts are missing")
+    if not SampleTable(table).present.any(1).all():
+        raise ValueError("a row has neither a text nor a picture")
     outside = pc.filter(images, pc.match_substring_regex(images, _OUTSIDE))
     if len(outside):
         raise ValueError(f"picture {outside[0].as_py()[:100]!r} may be outside of its folder")

@@ -28,12 +28,14 @@ class Placed:
 
     @property
     def twins(self) -> tuple[NDArray[np.bool_], IntArray]:
-        """Which rows are the first of their content, and the number of every row's content."""
+        """Which rows are the first of their content, and the number of every row's content; rows
+        of samples that lack the modality are none."""
         values, first, content = np.unique(
             sortable(self.keys), return_index=True, return_inverse=True
         )
         is_first = np.zeros(len(self.keys), np.bool_)
         is_first[first[: len(values)]] = True
+        is_first &= self.keys.any(1)
         return is_first, content.reshape(-1)
 
 
@@ -74,7 +76,8 @@ def place(
         if not here.any():
             continue
         own = places.drop_null().to_numpy()
-        contents = content_keys(samples.digests(modality))[own]
+        digests = samples.digests(modality)
+        contents = content_keys(digests)[own]
         other = found[here] & (keys[here] != contents).any(1)
         problems += [
             f"guid {guids[row]}: it is in several splits, with different contents; give --split"
@@ -82,7 +85,7 @@ def place(
         ]
         keys[here], counts[split] = contents, int(here.sum())
         found |= here
-        lacking = np.setdiff1d(np.arange(len(samples)), own)
+        lacking = np.setdiff1d(np.flatnonzero(digests.any(1)), own)
         missing = samples.table["guid"].take(pa.array(lacking)).to_pylist()
         problems += [f"guid {guid}: {split} has it, the files do not" for guid in missing]
     problems += [
