@@ -10,7 +10,9 @@ import typer
 from .verb import Call, verb
 
 
-@verb("data", "encoding", "allow_empty_text", "missing", "on_bad", "max_bad", "cache", "allow_outside")
+@verb(
+    "data", "encoding", "allow_empty_text", "missing", "on_bad", "max_bad", "cache", "allow_outside"
+)
 def import_files(
     call: Call,
     files: Annotated[

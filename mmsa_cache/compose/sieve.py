@@ -63,8 +63,8 @@ def _check_halves(split: str, samples: SampleTable) -> None:
     Raises:
         DataError: No row has a text, or none a picture.
     """
-    for name, has in zip(("text", "picture"), samples.present.any(0).tolist(), strict=True):
-        if split == "train" and len(samples) and not has:
+    for name, has in zip(("text", "picture"), samples.present.T, strict=True):
+        if split == "train" and not has.any():
             raise DataError(
                 f"No row of {split} has a {name}.",
                 "Posts may lack a half, but some must have each; see mmsa check.",

@@ -23,7 +23,7 @@ from .files import (
     strip_text,
     text_key,
 )
-from .pairs import NOTHING, MAX_IMAGE_BYTES, BadRow, Fault, Sample, picture_bytes
+from .pairs import MAX_IMAGE_BYTES, NOTHING, BadRow, Fault, Sample, picture_bytes
 from .places import stat_place
 from .stats import UNKNOWN, KnownFiles, KnownText, mark_of
 
