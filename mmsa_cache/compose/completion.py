@@ -34,7 +34,6 @@ _CHECKED = (
     "columns",
     "rows",
     "missing",
-    "follow_links",
 )
 """Keys of ``[data]`` that a store keeps and that must not contradict it."""
 _DATA = (*_CHECKED, "note")

@@ -86,8 +86,6 @@ class DataSettings(Section):
     """``agreeing``: of raw MVSA only rows whose text and picture have the same label."""
     missing: Literal["refuse", "allow"] = "refuse"
     """Whether a post may have only a text or only a picture: what it lacks is masked out."""
-    follow_links: bool = False
-    """Whether links that lead out of the data folder are followed."""
     encoding: str = "utf-8"
     """Codec of the text files."""
     encoding_errors: Literal["strict", "replace"] = "strict"

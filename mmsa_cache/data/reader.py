@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,7 +150,7 @@ class PairReader:
         if row.text is not None:
             return None
         name = self._text_name(row)
-        if self._halves and not os.path.lexists(f"{self._base}/{name}"):
+        if self._halves and not os.path.lexists(self._base / name):
             return b""
         return read_inside(
             self._base,
