@@ -19,20 +19,19 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmsa_cache.data.pairs import image_format
 from mmsa_cache.errors import BadFileError
 
+from .metadata import check_heif, check_scans, check_tiff, has_frames, orientation, prepare_tiff
 from .strict import STRICT
 
 DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
 DECODER_LIBRARIES = ("simplejpeg", "pillow")
 RESIZE = "torch-bicubic-antialias-uint8"
-MAX_SCANS = 100
-"""Of a JPEG: each is a pass over the whole picture, however few its bytes. Usual are 1 to 12."""
 _FEWER_PIXELS = {"WEBP": 2, "RLE": 16}
 """Part of the pixels that are taken: libwebp and Pillow hold 16 bytes a pixel of a WebP in all, and
 Pillow unpacks a compressed BMP pixel by pixel."""
@@ -78,16 +77,18 @@ class PictureLimits:
 
 
 LIMITS = PictureLimits()
-CMYK, DEEP, TURNED, ALPHA, PALETTE, FRAMES = CHANGES = (
+CMYK, DEEP, TURNED, ALPHA, PALETTE, FRAMES, ODD_EXIF = CHANGES = (
     "CMYK",
     "16 bit",
     "EXIF rotation",
     "alpha",
     "palette",
     "several frames",
+    "unreadable EXIF",
 )
 """What is done to pictures that are no plain RGB: converted, rescaled to 8 bits, turned, composed
-on white, looked up, and reduced to the first frame."""
+on white, looked up, reduced to the first frame, and taken as upright where their EXIF does not
+say it soundly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,26 +130,35 @@ def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
     Raises:
         BadFileError: Truncated, foreign, too small, too large, too narrow, or of too many scans.
     """
-    _check_scans(data, name)
+    check_scans(data, name)
     least = 0 if needed is None else 2 * needed
     fast = _decode_plain_jpeg(data, name, least)
     if fast is not None:
         return fast
     kind = image_format(data) or "none"
     try:
-        with STRICT, Image.open(io.BytesIO(data), formats=[kind]) as image:
+        with STRICT as odd, _opened(data, name, kind) as image:
             width, height = image.size
-            packed = "RLE" if image.info.get("compression") in _BMP_PACKED else image.format
-            LIMITS.check(width, height, name, _FEWER_PIXELS.get(packed or "", 1))
+            packed = "RLE" if image.info.get("compression") in _BMP_PACKED else kind
+            LIMITS.check(width, height, name, _FEWER_PIXELS.get(packed, 1))
             if least and image.format == "JPEG":
                 image.draft(None, (least, least))
-            image.load()
-            changes = _changes(image, data)
-            return Picture(_to_rgb(image), width, height, changes)
+            pixels, changes = _loaded(image, data, name)
+            if odd and ODD_EXIF not in changes:
+                changes = (*changes, ODD_EXIF)
+            return Picture(pixels, width, height, changes)
     except BadFileError:
         raise
     except Exception as error:  # Pillow's plugins raise many kinds; all mean the file is bad
         raise BadFileError("cannot be decoded", f"{name}: cannot be decoded ({error})") from error
+
+
+def _opened(data: bytes, name: str, kind: str) -> Image.Image:
+    if kind == "TIFF":
+        check_tiff(data, name)
+    if kind == "HEIF":
+        check_heif(name)
+    return Image.open(io.BytesIO(data), formats=[kind])
 
 
 def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
@@ -172,21 +182,30 @@ def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
     return Picture(pixels, width, height, ())
 
 
-def _changes(image: Image.Image, data: bytes) -> tuple[str, ...]:
-    """What `_to_rgb` will do to a picture."""
+def _loaded(
+    image: Image.Image, data: bytes, name: str
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """(height, width, 3) pixels, and what of `CHANGES` was made of them."""
     bits = data[_PNG_DEPTH] if image.format == "PNG" else 8
-    return tuple(
-        change
-        for change, made in (
-            (CMYK, image.mode == "CMYK"),
-            (DEEP, bits > 8),
-            (TURNED, image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)),
-            (ALPHA, _has_alpha(image)),
-            (PALETTE, image.mode in ("P", "PA")),
-            (FRAMES, getattr(image, "n_frames", 1) > 1),
-        )
-        if made
-    )
+    if image.format == "TIFF":
+        turn, bits, frames = prepare_tiff(image, name)
+        image.load()  # Pillow turns it
+        pixels = _to_rgb(image, 1)
+    else:
+        image.load()
+        turn = orientation(image)  # a PNG may hold its EXIF behind the pixels
+        pixels = _to_rgb(image, turn or 1)
+        frames = has_frames(image)
+    made = {
+        CMYK: image.mode == "CMYK",
+        DEEP: bits > 8,
+        TURNED: turn not in (None, 1),
+        ALPHA: _has_alpha(image),
+        PALETTE: image.mode in ("P", "PA"),
+        FRAMES: frames,
+        ODD_EXIF: turn is None,
+    }
+    return pixels, tuple(change for change in CHANGES if made[change])
 
 
 _PNG_DEPTH = 24
@@ -199,15 +218,15 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("PA", "LA", "RGBA", "La", "RGBa") or "transparency" in image.info
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """(height, width, 3), turned by EXIF. Converted strip by strip: a conversion of Pillow makes
-    a picture of 4 bytes a pixel, and some take several."""
+def _to_rgb(image: Image.Image, turn: int) -> NDArray[np.uint8]:
+    """(height, width, 3), turned as EXIF counts. Converted strip by strip: a conversion of Pillow
+    makes a picture of 4 bytes a pixel, and some take several."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _STRIP):
         strip = image.crop((0, top, width, min(top + _STRIP, height)))
         pixels[top : top + _STRIP] = _strip_to_rgb(strip)
-    turns = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    turns = _TURNS.get(turn)
     if turns is None:
         return pixels
     transposed, reversed_axes = turns
@@ -237,16 +256,6 @@ def _strip_to_rgb(strip: Image.Image) -> NDArray[np.uint8]:
         layer = strip.convert("RGBA")
         strip = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return np.asarray(strip.convert("RGB"))
-
-
-def _check_scans(data: bytes, name: str) -> None:
-    """Refuses a JPEG of very many scans. Inside of a scan the bytes of its marker cannot stand."""
-    if data.startswith(b"\xff\xd8"):
-        scans = data.count(b"\xff\xda")
-        if scans > MAX_SCANS:
-            raise BadFileError(
-                "too many scans", f"{name}: {scans} scans, more than the limit of {MAX_SCANS}"
-            )
 
 
 def needed_side(size: int, crop: float | None) -> int:

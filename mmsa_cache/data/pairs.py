@@ -29,7 +29,7 @@ _SIGNATURES = (
     ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL)),
     ("BMP", re.compile(rb"BM")),
     ("GIF", re.compile(rb"GIF8[79]a")),
-    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]")),
+    ("TIFF", re.compile(rb"II\*\0|MM\0\*")),
     # Both kinds of file may name any of their brands first.
     ("AVIF", re.compile(rb".{4}ftyp(.{4}){0,12}?avi[fs]", re.DOTALL)),
     ("HEIF", re.compile(rb".{4}ftyp(.{4}){0,12}?(he[iv][cmsx]|m[is]f1)", re.DOTALL)),
