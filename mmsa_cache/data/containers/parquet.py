@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from .container import arrow_source, checked, column_and_row
 
-MAX_GROUP_ROWS = 1 << 31
 _BUFFER = 1 << 20
 _BATCH = 16
 """Rows that are decoded at once."""
@@ -31,7 +30,14 @@ def open_parquet(path: Path) -> Any:
         ValueError: It is no Parquet file.
     """
     try:
-        return pq.ParquetFile(arrow_source(path), pre_buffer=False, buffer_size=_BUFFER)
+        source = arrow_source(path)
+        about = pq.read_metadata(source)
+        columns = [about.schema.column(place) for place in range(about.num_columns)]
+        # As they stand in the file: of a value that many rows share, one is made and not a row's.
+        shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+        return pq.ParquetFile(
+            source, metadata=about, read_dictionary=shared, pre_buffer=False, buffer_size=_BUFFER
+        )
     except pa.ArrowException as error:
         raise ValueError(f"it is no Parquet file, or damaged: {error}") from error
 

@@ -18,7 +18,7 @@ from mmsa_cache.untrusted import open_plain
 
 from .container import checked, too_large
 
-_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "zstd -d"}
 _KEY = 16
 _PIECE = 4096
 _MOST_HEADER = 1 << 20
@@ -45,7 +45,9 @@ def members(file: BufferedReader, name: str) -> Iterator[Member]:
     """
     unpack = _COMPRESSED.get(file.read(2))
     if unpack is not None:
-        raise ValueError(f"it is compressed; unpack it: {unpack} {name}")
+        whole = name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz") + ".tar"
+        into = whole if whole != name else f"plain-{name}"
+        raise ValueError(f"it is compressed; unpack it: {unpack} -c {name} > {into}")
     file.seek(0)
     end = os.fstat(file.fileno()).st_size
     try:

@@ -1,0 +1,126 @@
+"""Shards of ``webdataset``: ``000.jpg``, ``000.txt``, ``000.json`` and ``000.cls`` are one post.
+
+A key is a name up to its first dot, as the library ``webdataset`` has it; where that puts several
+pictures under one key, the keys have dots themselves and end before the last one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from io import BufferedReader
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from mmsa_cache.config.sections import DataSettings
+from mmsa_cache.data.containers.tar import Member, members
+from mmsa_cache.data.files import IMAGE_SUFFIXES, MAX_TEXT_BYTES
+from mmsa_cache.data.places import place
+from mmsa_cache.errors import DataError
+from mmsa_cache.untrusted import open_plain, parse_json
+
+from . import Cell, Note
+from .arrow_table import checked_path
+
+KEY = "__key__"
+_TEXTS = (".txt", ".text", ".caption")
+_LABELS = (".cls", ".label")
+_LOOKED_AT = 1000
+"""Members that tell what the keys and columns are."""
+
+
+def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> TarTable:
+    """Opens a shard; see `mmsa_cache.data.tables`."""
+    checked_path(path, root, data)
+    return TarTable(path, root, note)
+
+
+class TarTable:
+    """See `TableFile`.
+
+    Args:
+        path: The shard.
+        root: Where the places of pictures start.
+        note: Collects problems.
+
+    Raises:
+        DataError: It is no tar.
+    """
+
+    def __init__(self, path: Path, root: Path, note: Note) -> None:
+        self._path, self._note = path, note
+        self._place = path.relative_to(root).as_posix()
+        self.names: dict[str, tuple[str, ...]] = {}
+        self._dotted = False
+        try:
+            with open_plain(path) as file:
+                begin = list(islice(members(file, path.name), _LOOKED_AT))
+            self._dotted = _is_dotted(begin)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path.name}: {error}") from error
+        found = {name: None for _, cells in islice(self.records(), 10) for name in cells}
+        self.columns = tuple(found)
+
+    def records(self) -> Iterator[tuple[int, dict[str, Cell]]]:
+        """Number of the post, counted from 1, and its cells: those of its JSON too."""
+        row, key, cells = 0, None, dict[str, Cell]()
+        try:
+            with open_plain(self._path) as file:
+                for member in members(file, self._path.name):
+                    if PurePosixPath(member.name).name.startswith("."):
+                        continue
+                    own, kind = self._split(member.name)
+                    if own != key:
+                        if key is not None and len(cells) > 1:
+                            row += 1
+                            yield row, cells
+                        key, cells = own, {KEY: own.replace("/", "_")}
+                    self._add(cells, member, kind, file, row + 1)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._path.name}: {error}") from error
+        if key is not None and len(cells) > 1:
+            yield row + 1, cells
+
+    def _split(self, name: str) -> tuple[str, str]:
+        """Key, and ending in lower case."""
+        folder, _, last = name.rpartition("/")
+        stem, dot, rest = last.rpartition(".") if self._dotted else last.partition(".")
+        key = stem if dot else last
+        kind = PurePosixPath(f"x.{rest}").suffix.lower() if dot else ""
+        return (f"{folder}/{key}" if folder else key), kind
+
+    def _add(
+        self, cells: dict[str, Cell], member: Member, kind: str, file: BufferedReader, row: int
+    ) -> None:
+        if kind in IMAGE_SUFFIXES:
+            if "image" in cells:
+                self._note(row, "a post with several pictures", member.name)
+            cells["image"] = place(self._place, member.name)
+        elif kind in (*_TEXTS, *_LABELS, ".json"):
+            if member.size > MAX_TEXT_BYTES:
+                self._note(row, f"a text of more than {MAX_TEXT_BYTES} bytes", member.name)
+                return
+            data = os.pread(file.fileno(), member.size, member.offset)
+            try:
+                if kind == ".json":
+                    self._add_json(cells, data)
+                else:
+                    cells["label" if kind in _LABELS else "text"] = data.decode().strip()
+            except ValueError as error:
+                self._note(row, f"a {kind[1:]} that cannot be read", f"{member.name}: {error}")
+
+    def _add_json(self, cells: dict[str, Cell], data: bytes) -> None:
+        found = parse_json(data)
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+        for name, value in found.items():
+            if isinstance(value, (str, int, float)) or value is None:
+                cells.setdefault(name, value)
+
+
+def _is_dotted(begin: list[Member]) -> bool:
+    """Whether keys have dots: up to the first one, some would have several pictures."""
+    pictures = [PurePosixPath(m.name) for m in begin]
+    pictures = [name for name in pictures if name.suffix.lower() in IMAGE_SUFFIXES]
+    keys = [(name.parent, name.name.partition(".")[0]) for name in pictures]
+    return len(set(keys)) < len(keys)
