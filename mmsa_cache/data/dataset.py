@@ -20,7 +20,7 @@ from mmsa_cache.data.layouts.listing import UNLABELLED, LabelRow, Listing, raise
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import DataError
 
-from .files import strip_text, text_key
+from .files import EMPTY_FILE, EMPTY_TEXT, MISSING, strip_text, text_key
 from .intake import Intake
 from .pairs import NOTHING, BadRow, Sample, picture_bytes
 from .reader import PairReader
@@ -36,6 +36,9 @@ SET_ASIDE = (
     "Repair the files or remove their rows from the label file; or set them aside: "
     "mmsa extract --on-bad skip. mmsa check lists everything."
 )
+LACKING = {EMPTY_FILE, EMPTY_TEXT, MISSING}
+"""Reasons why a half may be meant to be absent."""
+HALVES = 'Posts of a text or a picture alone count with --missing allow ([data] missing = "allow").'
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ class Survey:
             DataError: Names every one of them.
         """
         messages = [message for row in bad for message in row.messages]
-        raise_problems(messages, self.listing.folder, SET_ASIDE)
+        reasons = {fault.reason for row in bad for fault in row.faults}
+        hint = SET_ASIDE if reasons.isdisjoint(LACKING) else f"{SET_ASIDE} {HALVES}"
+        raise_problems(messages, self.listing.folder, hint)
 
     def intake(self, samples: SampleTable) -> Intake:
         """What was kept, merged and dropped.

@@ -38,6 +38,8 @@ LEADS_OUT = "leads out of the data folder"
 """Reason of the one fault of a row that ends everything, whatever is to be done with bad rows."""
 FOLLOW = " by a link (allowed with follow_links = true under [data])"
 EMPTY_TEXT = "empty text"
+EMPTY_FILE = "empty file"
+MISSING = "missing"
 _NOISE = re.compile(r"https?://\S+|^RT\s+@\w+:?", re.IGNORECASE)
 
 
@@ -165,7 +167,7 @@ def stat_inside(base: Path, name: str, limit: int, *, follow_links: bool = False
     try:
         found = _found_inside(base, name, follow_links)
     except FileNotFoundError as error:
-        raise BadFileError("missing", f"{name}: no such file in {base}") from error
+        raise BadFileError(MISSING, f"{name}: no such file in {base}") from error
     except OSError as error:
         raise BadFileError("unreadable", f"{name}: {error.strerror}") from error
     except RuntimeError as error:  # Python 3.11 and 3.12: a loop of links
@@ -213,13 +215,13 @@ def read_inside(
     try:
         data = read_plain(base / name, limit)
     except FileNotFoundError as error:
-        raise BadFileError("missing", f"{name}: no such file in {base}") from error
+        raise BadFileError(MISSING, f"{name}: no such file in {base}") from error
     except OSError as error:
         raise BadFileError("unreadable", f"{name}: {error.strerror}") from error
     except ValueError as error:
         raise BadFileError("unreadable", f"{name}: {error}") from error
     if not data and not allow_empty:
-        raise BadFileError("empty file", f"{name}: empty file")
+        raise BadFileError(EMPTY_FILE, f"{name}: empty file")
     return data
 
 

@@ -18,7 +18,7 @@ from mmsa_cache.untrusted import read_plain
 
 from .containers.container import MAX_CONTAINER_BYTES, Container
 from .containers.opening import SUFFIXES, open_container
-from .files import read_inside, stat_inside
+from .files import EMPTY_FILE, read_inside, stat_inside
 
 INSIDE = "!/"
 """Between a file and what it holds."""
@@ -71,7 +71,7 @@ def read_place(base: Path, name: str, limit: int, *, follow_links: bool = False)
     except (OSError, ValueError) as error:
         raise BadFileError("unreadable", f"{name}: {error}") from error
     if not data:
-        raise BadFileError("empty file", f"{name}: empty file")
+        raise BadFileError(EMPTY_FILE, f"{name}: empty file")
     return data
 
 

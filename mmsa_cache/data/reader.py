@@ -16,6 +16,7 @@ from .files import (
     EMPTY_TEXT,
     IMAGE_SUFFIXES,
     MAX_TEXT_BYTES,
+    MISSING,
     Names,
     check_encoding,
     decode,
@@ -27,9 +28,6 @@ from .files import (
 from .pairs import MAX_IMAGE_BYTES, NOTHING, BadRow, Fault, Sample, picture_bytes
 from .places import stat_place
 from .stats import UNKNOWN, KnownFiles, KnownText, mark_of
-
-_NO_TEXT = "(allowed with --missing allow, as a post without a text, or --allow-empty-text)"
-_NO_PICTURE = "(allowed with --missing allow, as a post without a picture)"
 
 
 class PairReader:
@@ -175,9 +173,7 @@ class PairReader:
             BadFileError: It is empty, not valid in the encoding, or holds what no text holds.
         """
         if data is None:
-            if row.flaw == EMPTY_TEXT and not self._may_be_empty:
-                raise BadFileError(row.flaw, f"{row.flaw} {_NO_TEXT}")
-            if row.flaw and row.flaw != EMPTY_TEXT:
+            if row.flaw and not (row.flaw == EMPTY_TEXT and self._may_be_empty):
                 raise BadFileError(row.flaw, row.flaw)
             return row.text or ""
         name = f"{row.guid}.txt"
@@ -189,7 +185,9 @@ class PairReader:
         if not is_unicode(text):  # some codecs give them
             raise BadFileError("half a surrogate pair", f"{name}: holds half a surrogate pair")
         if not text and not self._may_be_empty:
-            raise BadFileError(EMPTY_TEXT, f"{name}: {EMPTY_TEXT} {_NO_TEXT}")
+            raise BadFileError(
+                EMPTY_TEXT, f"{name}: {EMPTY_TEXT} (allowed with --allow-empty-text)"
+            )
         return text
 
     def undecodable(self, row: LabelRow, data: bytes | None) -> int:
@@ -219,7 +217,7 @@ class PairReader:
     def _picture(self, row: LabelRow, name: str | None) -> bytes:
         if name is None:
             what = f" {row.guid}.jpg in {self._folder}" if row.image is None else ""
-            raise BadFileError("missing", f"{row.guid}: no picture{what} {_NO_PICTURE}")
+            raise BadFileError(MISSING, f"{row.guid}: no picture{what}")
         return picture_bytes(self._base, name, follow_links=self._data.follow_links)
 
     def _picture_name(self, row: LabelRow) -> str | None:
