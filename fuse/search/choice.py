@@ -138,6 +138,7 @@ def _rule_of(stored: StoredStudy) -> str:
 def _is_made_on(known: Origin, here: Origin) -> bool:
     """Whether a study has the labels that are here, and its features are among those here."""
     same = (known.classes, known.data) == (here.classes, here.data)
+    same = same and known.val in (None, here.val)
     return same and all(
         _is_among(*pair) for pair in ((known.text, here.text), (known.image, here.image))
     )

@@ -193,16 +193,15 @@ class Study(Table):
         return complete({**values, "metric": self.metric})
 
     def of_part(self, outer: str) -> Study:
-        """The same study of one part of a cross-validation, under a name of its own.
+        """The same study with other outer rows, under a name of its own.
 
         Args:
-            outer: As ``stratified-5/2``.
+            outer: As ``val``, or a part of a cross-validation, ``stratified-5/2``.
         """
         kind, _, part = outer.partition("/")
         protocol = self.protocol.model_copy(update={"outer": outer})
-        return self.model_copy(
-            update={"name": f"{self.name}@{part}-of-{kind}", "protocol": protocol}
-        )
+        name = f"{self.name}@{part}-of-{kind}" if part else f"{self.name}@{kind}"
+        return self.model_copy(update={"name": name, "protocol": protocol})
 
     def queued(self) -> list[Setting]:
         """The settings of the queue."""

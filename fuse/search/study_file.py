@@ -51,7 +51,7 @@ def _choice(named: tuple[str, Any], info: ValidationInfo) -> Any:
 class _Protocol(Table):
     """The trials' folds, and the rows that judge the choice."""
 
-    outer: Literal["report", "report-parity", "grouped"] = "report"
+    outer: Literal["val", "report", "report-parity", "grouped"] = "report"
     folds: int = Field(default=3, ge=2, strict=True)
     seeds: int = Field(default=1, ge=1, strict=True)
     metric: Metric = "macro_f1"

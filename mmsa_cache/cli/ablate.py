@@ -42,7 +42,9 @@ def ablate(
     assignments: Assignments = None,
     outer: Annotated[
         str | None,
-        typer.Option(help="Rows that judge: report (default), report-parity, grouped, grouped-5 …"),
+        typer.Option(
+            help="Rows that judge: report (default), val, report-parity, grouped, grouped-5 …"
+        ),
     ] = None,
     folds: Annotated[
         int | None, typer.Option(min=1, help="Folds, a training each; default 5, or the study's.")

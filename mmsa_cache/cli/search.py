@@ -26,6 +26,13 @@ def search(
         str | None,
         typer.Option(help="Name of the study in the database; default: that of its file."),
     ] = None,
+    outer: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows that judge the choice, as val; the study is then NAME@val. Default: the "
+            "study file's."
+        ),
+    ] = None,
     workers: Workers = None,
     select: Annotated[
         str, typer.Option(help="best, or one-se: the simplest within one standard error of it.")
@@ -48,7 +55,9 @@ def search(
             row["best"] = "–" if row["best"] is None else row["best"]
         call.table(rows, _LISTED)
         return
-    request = SearchRequest(study, trials, workers, select, name=name, track=track or [])
+    request = SearchRequest(
+        study, trials, workers, select, name=name, track=track or [], outer=outer
+    )
     result = run_study(Session(call.settings()), request)
     if call.printed(result.model_dump(mode="json")):
         return

@@ -65,7 +65,7 @@ def train(
     outer: Annotated[
         str | None,
         typer.Option(
-            help="Rows that judge: report, report-parity, grouped, or a cross-validation: "
+            help="Rows that judge: report, val, report-parity, grouped, or a cross-validation: "
             "stratified-5, grouped-5. Default: the study's."
         ),
     ] = None,

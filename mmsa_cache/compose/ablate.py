@@ -32,6 +32,7 @@ from mmsa_cache.shelf import Shelf
 from mmsa_cache.validation import validated
 
 from .ablation_table import WRITERS, format_ablation
+from .protocols import divided, say_of_val
 from .session import Session
 from .workers import training_data, worker_devices
 
@@ -81,7 +82,9 @@ def ablate(session: Session, request: AblationRequest) -> AblationRecord:
     _check_suffixes(request.out)
     study = _study_of(request, session.settings.seed).resolved(session.pools)
     table = cells(study, list(study.space))
-    record = train_cells(session, table, study.protocol, study.metric, request.workers).record
+    protocol = divided(session, study.protocol)
+    say_of_val(session, request.outer, protocol)
+    record = train_cells(session, table, protocol, study.metric, request.workers).record
     for path in request.out:
         write_result(path, WRITERS[path.suffix](record))
     return record
@@ -154,11 +157,12 @@ def train_cells(
     """
     settings = list(dict.fromkeys(cell.setting for cell in table))
     pairs = list(dict.fromkeys(setting.encoders for setting in settings))
+    grids = {setting.grid for setting in settings}
     devices = worker_devices(session.device, workers)
     shelf = Shelf(SHELF)
     started = time.monotonic()
     with (
-        training_data(session, pairs, {setting.grid for setting in settings}, RUNS) as data,
+        training_data(session, protocol.split, pairs, grids, RUNS) as data,
         shelf.exclusive(),
     ):
         how = Trainings.of(protocol, data.labels, data.groups)

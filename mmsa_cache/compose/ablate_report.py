@@ -20,6 +20,7 @@ from mmsa_cache.results import write_result
 from mmsa_cache.validation import validated
 
 from .ablate import train_cells
+from .protocols import divided
 from .session import Session
 
 
@@ -54,6 +55,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     keys = ("outer", "folds", "seeds", "stop")
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
     protocol = validated(Protocol, flags, "This protocol cannot be followed.")
+    protocol = divided(session, protocol)
     pair = complete(values).encoders
     table = parity.cells(values, *_first_positions(session, pair))
     trained = train_cells(session, table, protocol, "accuracy", request.workers)

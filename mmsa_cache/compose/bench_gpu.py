@@ -39,4 +39,4 @@ def bench_gpu(out: Path, *, rehearse: bool, features: Path | None) -> Record:
 
 def pack(session: Session, folder: Path) -> Path:
     """Writes the mean-pooled features of the training split, to be carried to a GPU."""
-    return stores.pack(session.bank("train"), session.groups, folder)
+    return stores.pack(session.bank("train"), session.groups(), folder)

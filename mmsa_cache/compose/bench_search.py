@@ -81,7 +81,8 @@ def bench_search(
     """
     study = study_of(session, name)
     devices = worker_devices(session.device, workers)
-    with training_data(session, study.encoder_pairs(), study.grid_sides(), STUDIES) as data:
+    split, pairs = study.protocol.split, study.encoder_pairs()
+    with training_data(session, split, pairs, study.grid_sides(), STUDIES) as data:
         many = _timed(study, data, trials, devices)
         # Queued trials are pruned by the same rule, so the work is nearly the same.
         one = _timed(study, data, trials, devices[:1], many.trials)

@@ -56,12 +56,11 @@ class Choice:
         """All settings, each once."""
         return list(dict.fromkeys(s for recipe in self.recipes for s in recipe.settings))
 
-    def seen(
-        self, protocol: Protocol, labels: NDArray[np.int64], groups: NDArray[np.int64]
-    ) -> list[str]:
+    def seen(self, protocol: Protocol, session: Session) -> list[str]:
         """Says how many of the rows that judge took part in a choice."""
 
         def rows(of: Protocol, side: int) -> NDArray[np.int64]:
+            labels, groups = session.samples(of.split).labels, session.groups(of.split)
             parts = outer_splits(of.outer, labels, groups, of.seed)
             return np.unique(np.concatenate([part[side] for part in parts]))
 
@@ -165,9 +164,10 @@ def choose_ensemble(
     settings = [
         trial.setting() for of in studies.values() for trial in of.trials if trial.is_complete
     ]
-    bank = session.bank("train", list(dict.fromkeys(setting.encoders for setting in settings)))
-    labels = bank.labels.numpy()
-    protocol = request.protocol(first.protocol, session.settings)
+    split = first.protocol.split
+    bank = session.bank(split, list(dict.fromkeys(setting.encoders for setting in settings)))
+    labels, groups = bank.labels.numpy(), session.groups(split)
+    protocol = request.protocol(first.protocol, session)
     copies = protocol.seeds * (1 if request.refit is not False else protocol.folds)
 
     def size_of(setting: Setting) -> int:
@@ -175,7 +175,7 @@ def choose_ensemble(
         return copies * stored_bytes(setting, dims, len(session.classes), len(labels))
 
     budget = Budget(request.ensemble or MEMBERS, 1e6 * request.max_mb)
-    found = pick([*studies.values()], labels, session.groups, budget, size_of)
+    found = pick([*studies.values()], labels, groups, budget, size_of)
     if found is None:
         if request.ensemble is not None:
             raise SettingsError(
@@ -190,7 +190,7 @@ def choose_ensemble(
     place = str(studies_database(session.settings))
     best = {stored.name: (stored, trial) for stored, trial in reversed(found.members)}
     recipe = _recipe(found, changes, session)
-    development = outer_split(first.protocol.outer, labels, session.groups, first.protocol.seed)[0]
+    development = outer_split(first.protocol.outer, labels, groups, first.protocol.seed)[0]
     same = protocol == first.protocol and not changes
     return Choice(
         [recipe],

@@ -13,7 +13,7 @@ from fuse.evidence.compare import compare as compare_shared
 from fuse.evidence.comparison import Comparison
 from mmsa_cache.console import say
 from mmsa_cache.data.splits import IntArray
-from mmsa_cache.errors import DataError, SettingsError
+from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.runs.folder import RunFolder
 
 from .outside import AS_IN_THE_RUN, Given, Reach
@@ -50,6 +50,7 @@ def compare(
     """
     runs = [RunFolder.find(name) for name in names]
     _check_different(names, runs)
+    check_same_split(names, runs)
     shared = share(
         [
             Judged(name, run.record.classes, run.predictions)
@@ -77,11 +78,28 @@ def _check_different(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
         raise SettingsError("A run is named twice.", "Name different ones.", same)
 
 
+def check_same_split(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
+    """Refuses runs that were judged on rows of different splits, which may have the same guids.
+
+    Raises:
+        ModelError: They were.
+    """
+    splits = [run.record.protocol.judging for run in runs]
+    if len(set(splits)) > 1:
+        judged = [f"{name}: rows of {split}" for name, split in zip(names, splits, strict=True)]
+        raise ModelError(
+            "The runs were judged on rows of different splits.",
+            "Train them with one --outer.",
+            judged,
+        )
+
+
 def _groups(run: RunFolder, guids: Sequence[str], given: Given) -> IntArray:
     """Numbers from 0 of the duplicate groups that rows belong to, (rows,)."""
     reach = Reach.of_run(run.path, given)
     session = Session(settings_of(run, reach, given), trained_on=run.record.encoders, reach=reach)
-    group = dict(zip(session.samples("train").guids, session.groups.tolist(), strict=True))
+    split = run.record.protocol.judging
+    group = dict(zip(session.samples(split).guids, session.groups(split).tolist(), strict=True))
     missing = [guid for guid in guids if guid not in group]
     if missing:
         raise DataError(

@@ -13,8 +13,9 @@ from .session import Session
 
 def summary(session: Session, request: TrainRequest) -> list[Part]:
     """The parts of the models that a request would train: shapes and parameters."""
-    chosen = choose_settings(request, session).settings
-    bank = session.bank("train", [setting.encoders for setting in chosen])
+    choice = choose_settings(request, session)
+    chosen, split = choice.settings, request.protocol(choice.protocol, session).split
+    bank = session.bank(split, [setting.encoders for setting in chosen])
     return [
         row
         for setting in chosen

@@ -52,7 +52,7 @@ def choose_nested(request: TrainRequest, session: Session) -> Choice:
         inside = f"{outer}/{part}"
         for name in names:
             search(session, SearchRequest(name, request.trials, request.workers, outer=inside))
-        studies = [study_of(session, name).of_part(inside).name for name in names]
+        studies = [study_of(session, name, inside).name for name in names]
         parts.append(choose_settings(replace(request, studies=studies, outer=None), session))
     return Choice(
         [recipe for choice in parts for recipe in choice.recipes],
@@ -90,7 +90,7 @@ def beside_baselines(
             part = HeldOut.decode(baseline.outer, baseline.name)
             found.setdefault(TITLES[baseline.name], []).append(part)
     labels = bank.labels.cpu().numpy()[trained.outer]
-    groups, rule = session.groups[trained.outer], np.eye(len(session.classes))
+    groups, rule = session.groups()[trained.outer], np.eye(len(session.classes))
     beside = {}
     for name, parts in found.items():
         rows = np.concatenate([part.rows for part in parts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmsa_cache.data.protocol import JOINED
 from mmsa_cache.errors import MmsaError
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, EncoderPair
 from mmsa_cache.store.identity import Origin
@@ -11,10 +12,18 @@ from mmsa_cache.store.identity import Origin
 from .session import Session
 
 
-def origin_of(session: Session, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> Origin:
-    """What identifies the features of the training split and its labels."""
+def origin_of(
+    session: Session, pairs: Sequence[EncoderPair] = (OWN_PAIR,), split: str = "train"
+) -> Origin:
+    """What identifies the features and the labels of the rows that a protocol divides.
+
+    Args:
+        session: The command's.
+        pairs: Encoders whose features are read.
+        split: See `mmsa_cache.data.protocol.Protocol.split`.
+    """
     folders = {
-        modality: {name: session.folder("train", modality, name).name for name in found}
+        modality: {name: session.folder(split, modality, name).name for name in found}
         for modality, found in session.identities(pairs).items()
     }
     named = {
@@ -23,11 +32,12 @@ def origin_of(session: Session, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> O
         else dict(sorted(found.items()))
         for modality, found in folders.items()
     }
-    return _origin(session, named["text"], named["image"])
+    val = session.samples("val").digest({}) if split == JOINED else None
+    return _origin(session, named["text"], named["image"], val)
 
 
 def origin_of_all(session: Session) -> Origin:
-    """`origin_of`, of every encoder that the settings or the store name."""
+    """`origin_of`, of every encoder that the settings or the store name, and of a split val."""
     found: dict[str, dict[str, str]] = {modality: {} for modality in MODALITIES}
     for modality in MODALITIES:
         names = [name for e in session.store.encoders(modality) for name in e.names]
@@ -38,10 +48,13 @@ def origin_of_all(session: Session) -> Origin:
                 if name == DEFAULT_ENCODER:
                     raise
                 # A study that uses it does not match.
-    return _origin(session, found["text"], found["image"])
+    val = session.store.split("val")
+    return _origin(session, found["text"], found["image"], val[1].digest({}) if val else None)
 
 
-def _origin(session: Session, text: str | dict[str, str], image: str | dict[str, str]) -> Origin:
+def _origin(
+    session: Session, text: str | dict[str, str], image: str | dict[str, str], val: str | None
+) -> Origin:
     stored = session.store.split("train")
     digest = session.samples("train").digest(stored[0].copies if stored else {})
-    return Origin(text=text, image=image, classes=session.classes, data=digest)
+    return Origin(text=text, image=image, classes=session.classes, data=digest, val=val)

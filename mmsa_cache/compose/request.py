@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fuse.figures.calibration import Decide
-from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.protocol import Protocol
+
+from .protocols import divided
+from .session import Session
 
 MEGABYTES = 200
 
@@ -52,16 +54,18 @@ class TrainRequest:
     track: Sequence[str] = ()
     """Trackers besides JSON lines, see `trackers.TRACKERS`."""
 
-    def protocol(self, known: Protocol, settings: Settings) -> Protocol:
+    def protocol(self, known: Protocol, session: Session) -> Protocol:
         """Which rows train and judge: what is asked for, else as known.
 
         Args:
             known: Of the study that was searched; of a run where none was.
-            settings: The command's; their seed counts where it was set.
+            session: The command's; the seed of its settings counts where it was set.
         """
-        return Protocol(
+        settings = session.settings
+        protocol = Protocol(
             outer=self.outer or known.outer,
             folds=self.folds or known.folds,
             seeds=self.seeds or known.seeds,
             seed=settings.seed if "seed" in settings.model_fields_set else known.seed,
         )
+        return divided(session, protocol)

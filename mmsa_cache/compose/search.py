@@ -17,11 +17,13 @@ from fuse.search.selection import SELECT
 from fuse.search.study import Study
 from fuse.search.study_file import known_studies
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.splits import is_cross_validation
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines, log_run
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 
+from .protocols import say_of_val
 from .search_view import watch
 from .session import Session
 from .studies import studies_database, study_of
@@ -48,7 +50,7 @@ class SearchRequest:
     track: Sequence[str] = ()
     """Trackers in addition to JSON lines, see `trackers.TRACKERS`."""
     outer: str | None = None
-    """Part of a cross-validation that is searched, see `Study.of_part`; None: as the file says."""
+    """Rows that judge the choice, see `Study.of_part`; None: as the file says."""
 
 
 def search(session: Session, request: SearchRequest) -> SearchResult:
@@ -58,28 +60,32 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
         SettingsError: The study or a flag is wrong, or the study was begun with something else.
         DeviceError: Nearly all trials fail.
     """
-    how, name = request.how, request.name or request.study
-    if request.name and not _NAME.fullmatch(name):
+    how, name = request.how, request.name
+    if name and not _NAME.fullmatch(name):
         raise SettingsError(f"{name!r} is no name of a study.", "Use letters, digits, . _ and -.")
     if how not in SELECT:
         raise SettingsError(f"Unknown --select {how!r}.", f"Valid: {', '.join(SELECT)}.")
-    study = study_of(session, request.study)
+    if request.outer is not None and is_cross_validation(request.outer):
+        raise SettingsError(
+            f"{request.outer} has several outer parts.",
+            f"Name one of them: {request.outer}/1; or search each: mmsa train --nested.",
+        )
+    study = study_of(session, request.study, request.outer)
+    name = name or study.name
     study = study.model_copy(update={"name": name})
     if not study.space:
         raise SettingsError(
             f"The study {request.study!r} has no space: it is one setting.",
             f"Train it: mmsa train --study {request.study}.",
         )
-    if request.outer is not None:
-        study = study.of_part(request.outer)
-        name = study.name
+    say_of_val(session, request.outer, study.protocol)
     check_trackers(request.track)
     storage = studies_database(session.settings)
     devices = worker_devices(session.device, request.workers)
     pairs = study.encoder_pairs()
     place = Place(name, STUDIES / "tensorboard" / name, _described(study))
     with (
-        training_data(session, pairs, study.grid_sides(), STUDIES) as data,
+        training_data(session, study.protocol.split, pairs, study.grid_sides(), STUDIES) as data,
         tracking(request.track, place) as tracked,
         watch(f"study {name}, {len(devices)} worker(s)") as show,
     ):

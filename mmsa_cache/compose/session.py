@@ -6,15 +6,17 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from extract.encoders.image import ImageSpec
 from extract.encoders.protocol import Encoder
 from extract.encoders.text import TextSpec
-from mmsa_cache.config.settings import Settings
+from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.protocol import JOINED
 from mmsa_cache.data.splits import IntArray
-from mmsa_cache.data.table import SampleTable
+from mmsa_cache.data.table import SampleTable, concatenated
 from mmsa_cache.errors import CacheNotFoundError, ModelError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
@@ -74,6 +76,7 @@ class Session:
             split: found if isinstance(found, SampleTable) else SampleTable.from_samples(found)
             for split, found in (samples or {}).items()
         }
+        self._groups: dict[str, IntArray] = {}
         self._rows: dict[tuple[str, str], WantedRows] = {}
         self.trained_on = trained_on or {}
         self._stored: dict[tuple[str, str, str], StoredEncoder | None] = {}
@@ -104,31 +107,39 @@ class Session:
     def samples(self, split: str) -> SampleTable:
         """The samples of a split, without the rows that its extraction set aside.
 
+        Args:
+            split: One of `SPLITS`, or `JOINED`: those of two, with no picture at hand.
+
         Raises:
-            SettingsError: Neither the store nor the settings lead to the split.
+            SettingsError: Neither the store nor the settings lead to the split, or it is none.
             DataError: With every problem at once.
             StaleCacheError: The data at hand is not what was extracted; says what changed.
         """
-        if split not in self._samples:
+        if split not in self._samples and split == JOINED:
+            self._samples[split] = concatenated([self.samples("train"), self.samples("val")])
+        elif split not in self._samples:
             found, checked = read_samples(self.settings, split, self.store, strict=self._strict)
             self._samples[split] = found
             self._checks.add("the data", done=checked or not self._strict)
         return self._samples[split]
 
-    @functools.cached_property
-    def groups(self) -> IntArray:
-        """Duplicate groups of the training split, (samples,)."""
-        return self.samples("train").groups()
+    def groups(self, split: str = "train") -> IntArray:
+        """Duplicate groups of the samples of a split, (samples,)."""
+        if split not in self._groups:
+            self._groups[split] = self.samples(split).groups()
+        return self._groups[split]
 
     def rows(self, split: str, modality: str) -> WantedRows:
         """The rows of features that a split needs; with a model's encoders, of originals only."""
         if (split, modality) not in self._rows:
-            samples, stored = self.samples(split), self.store.split(split)
-            about = stored[0] if stored is not None and self._strict else None
+            samples = self.samples(split)
+            first = "train" if split == JOINED else split  # rows of val have no copies
+            stored = self.store.split(first) if self._strict else None
+            copies = self.samples(first).copies(stored[0].copies if stored else {})
             self._rows[split, modality] = wanted_rows(
                 samples.digests(modality),
-                samples.copies(about.copies if about else {}),
-                about.augmentation if about else "none",
+                np.pad(copies, (0, len(samples) - len(copies))),
+                stored[0].augmentation if stored else "none",
             )
         return self._rows[split, modality]
 
@@ -266,7 +277,7 @@ class Session:
         """Opens the features of a split, on the CPU.
 
         Args:
-            split: One of `SPLITS`.
+            split: See `samples`.
             pairs: Encoders that are wanted; the first pair's bank gives the others by its `using`.
 
         Raises:
@@ -288,7 +299,8 @@ class Session:
                 return ModalityFeatures.open(folder, self.rows(split, modality))
             except CacheNotFoundError as error:
                 own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
-                hint = f"Run mmsa extract --split {split}{own}: it computes what is missing."
+                which = ALL if split == JOINED else split
+                hint = f"Run mmsa extract --split {which}{own}: it computes what is missing."
                 if stored.identity.imported:
                     hint = "Run mmsa cache import with the features of all rows."
                 raise CacheNotFoundError(error.message, hint) from error

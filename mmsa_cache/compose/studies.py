@@ -8,6 +8,7 @@ from fuse.search.study import Study
 from fuse.search.study_file import find_study, read_study
 from mmsa_cache.config.settings import Settings
 
+from .protocols import divided
 from .session import Session
 
 
@@ -21,10 +22,19 @@ def studies_database(settings: Settings) -> Address:
     return address_of(DATABASE if storage is None else storage.get_secret_value())
 
 
-def study_of(session: Session, name: str) -> Study:
-    """The study of a file, for the features and the seed of a session.
+def study_of(session: Session, name: str, outer: str | None = None) -> Study:
+    """The study of a file, for the rows, the features and the seed of a session.
+
+    Args:
+        session: The command's.
+        name: Of the file.
+        outer: Other rows that judge its choice, see `Study.of_part`; None: as the file says.
 
     Raises:
         SettingsError: There is none of this name, or it is wrong.
+        DataError: The split val judges, and cannot.
     """
-    return read_study(find_study(name), session.settings.seed).resolved(session.pools)
+    study = read_study(find_study(name), session.settings.seed).resolved(session.pools)
+    if outer not in (None, study.protocol.outer):
+        study = study.of_part(outer)
+    return study.model_copy(update={"protocol": divided(session, study.protocol)})

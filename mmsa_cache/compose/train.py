@@ -38,6 +38,7 @@ from .nested import beside_baselines, choose_nested
 from .origin import origin_of
 from .outside import PATHS
 from .predictor import MODEL_FILE, kept_path
+from .protocols import say_of_val
 from .report.report import PAGE, compose_page
 from .report.rivals import latest_rival
 from .request import TrainRequest
@@ -71,10 +72,12 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     started = time.monotonic()
     choice = (choose_nested if request.nested else choose_settings)(request, session)
     pairs = list(dict.fromkeys(setting.encoders for setting in choice.settings))
-    bank = session.bank("train", pairs).to(session.device)
-    codes = bank.labels.cpu().numpy()
-    protocol = request.protocol(choice.protocol, session.settings)
-    parts = len(plan(codes, session.groups, protocol))
+    protocol = request.protocol(choice.protocol, session)
+    if not choice.searched:
+        say_of_val(session, request.outer, protocol)
+    bank = session.bank(protocol.split, pairs).to(session.device)
+    groups = session.groups(protocol.split)
+    parts = len(plan(bank.labels.cpu().numpy(), groups, protocol))
     refit = request.refit
     if refit is None:
         refit = bool(choice.ensembles) and request.averaged
@@ -83,9 +86,9 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         protocol=protocol,
         averaged=request.averaged,
         refit=refit,
-        origin=origin_of(session, pairs),
+        origin=origin_of(session, pairs, protocol.split),
     )
-    notes = session.notes(pairs) + choice.seen(protocol, codes, session.groups)
+    notes = session.notes(pairs) + choice.seen(protocol, session)
     if not refit:
         choice = replace(choice, held_out={})
     trained = identity.as_json() | {"held out before": len(choice.held_out)}
@@ -154,9 +157,10 @@ def _train(
 ) -> Trained:
     """Trains the members and records their epochs; resumes from a checkpoint in the folder."""
     protocol = identity.protocol
+    groups = session.groups(protocol.split)
     counts = member_counts(
         choice.recipes,
-        plan(bank.labels.cpu().numpy(), session.groups, protocol),
+        plan(bank.labels.cpu().numpy(), groups, protocol),
         protocol,
         averaged=identity.averaged,
         refit=identity.refit,
@@ -187,7 +191,7 @@ def _train(
         final = train_final(
             choice.recipes,
             bank,
-            session.groups,
+            groups,
             protocol,
             names=session.classes,
             decide=decide,
@@ -236,7 +240,7 @@ def _write(
             bank.labels.cpu().numpy()[final.outer],
             final.predicted[record.decide],
             final.probabilities,
-            session.groups[final.outer],
+            session.groups(record.protocol.split)[final.outer],
             final.predicted,
         ),
     )

@@ -19,23 +19,29 @@ from .session import Session
 
 @contextlib.contextmanager
 def training_data(
-    session: Session, pairs: Sequence[EncoderPair], sides: Iterable[int], folder: Path
+    session: Session,
+    split: str,
+    pairs: Sequence[EncoderPair],
+    sides: Iterable[int],
+    folder: Path,
 ) -> Iterator[TrainingData]:
-    """The training split, verified once, as worker processes open it.
+    """The rows that a protocol divides, verified once, as worker processes open them.
 
     Args:
         session: The command's.
+        split: See `mmsa_cache.data.protocol.Protocol.split`.
         pairs: Encoders whose features are read.
         sides: See `source.shared_grids`.
         folder: See `source.shared_grids`.
     """
-    bank = session.bank("train", pairs)
+    bank = session.bank(split, pairs)
     labels = bank.labels.numpy()
-    rows = {modality: session.rows("train", modality) for modality in MODALITIES}
+    rows = {modality: session.rows(split, modality) for modality in MODALITIES}
     making = shared_grids(bank, rows, sides, folder, pairs)
     del bank  # once its grids are made, only the workers map the features
     with making as source:
-        yield TrainingData(source, labels, session.groups, origin_of(session, pairs))
+        origin = origin_of(session, pairs, split)
+        yield TrainingData(source, labels, session.groups(split), origin)
 
 
 _A_GPU = 3

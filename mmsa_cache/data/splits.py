@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mmsa_cache.errors import SettingsError
 
 from .pairs import Sample
+from .protocol import val_rows
 from .table import IntArray as IntArray
 from .table import SampleTable
 
@@ -105,6 +106,7 @@ def outer_splits(
     Args:
         kind: ``report`` (the report's 20 %; training rows with a twin there are left out, so
             nothing leaks), ``report-parity`` (the same with the twins kept, as the report had it);
+            ``val-ROWS`` (the split val, which is so many rows at the end, twins left out likewise);
             a cross-validation over all rows, in which each part judges once: ``stratified-K``
             (scikit-learn's StratifiedKFold) or ``grouped-K`` (the same with duplicate groups kept
             together); one part of it, from 1: ``stratified-K/PART``; or ``grouped``, which is
@@ -116,16 +118,19 @@ def outer_splits(
     Returns:
         Sorted development rows and sorted outer rows of each part.
     """
-    if kind in ("report", "report-parity"):
+    judging = val_rows(kind)
+    if kind in ("report", "report-parity") or judging is not None:
         development, outer = report_split(len(labels))
-        if kind == "report":
+        if judging is not None:
+            development, outer = _val_split(judging, len(labels))
+        if kind != "report-parity":
             development = development[~np.isin(groups[development], groups[outer])]
         return [(np.sort(development), np.sort(outer))]
     match = _CROSS_VALIDATION.fullmatch("grouped-5/1" if kind == "grouped" else kind)
     if match is None or int(match[3] or 1) > int(match[2]):
         raise SettingsError(
             f"Unknown outer split {kind!r}.",
-            "Valid: report, report-parity, grouped, one part of a cross-validation as "
+            "Valid: val, report, report-parity, grouped, one part of a cross-validation as "
             "stratified-5/2; to train also stratified-5, grouped-5.",
         )
     folds = int(match[2])
@@ -135,6 +140,12 @@ def outer_splits(
         else _stratified_folds(labels, folds, seed)
     )
     return parts if match[3] is None else [parts[int(match[3]) - 1]]
+
+
+def _val_split(judging: int, rows: int) -> tuple[IntArray, IntArray]:
+    if not 0 < judging < rows:
+        raise SettingsError(f"{judging} of {rows} rows cannot be those of val, which judge.")
+    return np.arange(rows - judging), np.arange(rows - judging, rows)
 
 
 def _stratified_folds(labels: IntArray, folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
@@ -159,7 +170,11 @@ def learned_rows(kind: str, judged: NDArray[np.bool_], groups: IntArray) -> NDAr
     """
     if is_cross_validation(kind):  # its model has the members of all parts
         return np.ones(len(judged), np.bool_)
-    return ~(np.isin(groups, groups[judged]) if kind == "report" else judged)
+    return ~(
+        np.isin(groups, groups[judged])
+        if kind == "report" or val_rows(kind) is not None
+        else judged
+    )
 
 
 def copies_of(variants: str | int, split: str, labels: IntArray) -> dict[int, int]:

@@ -195,6 +195,11 @@ class SampleTable(Sequence[Sample]):
         return SampleTable(self.table.set_column(place, COLUMNS.field(place), nulls), self.folder)
 
 
+def concatenated(tables: Iterable[SampleTable]) -> SampleTable:
+    """The samples of several tables, one after the other, no picture at hand."""
+    return SampleTable(pa.concat_tables([table.table for table in tables]))
+
+
 class TableBuilder:
     """Makes a `SampleTable` piece by piece.
 

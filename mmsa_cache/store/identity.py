@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from .fingerprint import Fields, differences
 
@@ -83,3 +89,11 @@ class Origin(BaseModel):
     data: str = ""
     """Digest of the training rows: contents, labels and copies, in order; empty where it was not
     recorded."""
+    val: str | None = None
+    """The same of the split val, where it judges."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``val`` where other rows judge, as it was before there was that split."""
+        values: dict[str, Any] = plain(self)
+        return {key: value for key, value in values.items() if (key, value) != ("val", None)}

@@ -86,7 +86,7 @@ def test_a_session_resolves_and_hashes_once(
 ) -> None:
     session = Session(load_settings({}, folder=tiny, environ={}))
     bank = session.bank("train", PAIRS)
-    assert len(bank) == len(session.samples("train")) == len(session.groups)
+    assert len(bank) == len(session.samples("train")) == len(session.groups())
     assert origin_of(session, PAIRS) == origin_of(session, PAIRS)
     assert session.labels(PAIRS)["image"] == "resnet10t (random weights)"
     assert session.notes(PAIRS)[0] == "made up"

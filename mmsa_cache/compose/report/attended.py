@@ -46,7 +46,8 @@ def explainer(
         session: The data and the encoders of the run.
         record: The run.
         ensemble: Its model, or None where it cannot be loaded.
-        bank: Features of the training split; default: the cache, or the posts encoded now.
+        bank: Features of the rows that its protocol divides; default: the cache, or the posts
+            encoded now.
     """
 
     def explain(guids: list[str]) -> Maps:
@@ -58,7 +59,7 @@ def explainer(
         wanted = set(guids)
         posts = [
             sample
-            for sample in session.samples("train")
+            for sample in session.samples(record.protocol.judging)
             if sample.guid in wanted and sample.image_path is not None
         ]
         if not posts:
@@ -89,7 +90,7 @@ def _explained(
 ) -> Maps:
     blend = ensemble.blends[chosen]
     pair = blend.setting.encoders
-    bank = (bank or _features(session, posts, pair)).using(*pair)
+    bank = (bank or _features(session, record.protocol.judging, posts, pair)).using(*pair)
     text = session.text_encoder(blend.setting.text_encoder)
     image = session.image_encoder(blend.setting.image_encoder)
     of_part, members = _parts(record, session), blend.members
@@ -121,24 +122,27 @@ def _explained(
     )
 
 
-def _features(session: Session, posts: Sequence[Sample], pair: EncoderPair) -> FeatureBank:
-    """The cache of the training split, or without it these posts encoded now."""
+def _features(
+    session: Session, split: str, posts: Sequence[Sample], pair: EncoderPair
+) -> FeatureBank:
+    """The cache of a split, or without it these posts encoded now."""
     try:
-        return session.bank("train", [pair])
+        return session.bank(split, [pair])
     except (CacheNotFoundError, StaleCacheError):
         return live_bank(session, posts, [pair])
 
 
 def _parts(record: RunRecord, session: Session) -> dict[str, int]:
     """Guid → the part of a cross-validation whose members did not learn from it; else 0."""
-    samples, protocol = session.samples("train"), record.protocol
+    protocol = record.protocol
+    samples = session.samples(protocol.judging)
     if not is_cross_validation(protocol.outer):
         return dict.fromkeys((sample.guid for sample in samples), 0)
-    labels = np.array([sample.label for sample in samples], np.int64)
+    guids = samples.guids
     return {
-        samples[row].guid: number
+        guids[row]: number
         for number, (_, judged) in enumerate(
-            outer_splits(protocol.outer, labels, session.groups, protocol.seed)
+            outer_splits(protocol.outer, samples.labels, session.groups(), protocol.seed)
         )
         for row in judged.tolist()
     }

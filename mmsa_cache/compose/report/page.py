@@ -54,6 +54,7 @@ _LOSSES = ("neg_log_loss",)
 _OUTER = {
     "report": "the report’s 20 %; training rows that show one of its posts are left out",
     "report-parity": "the report’s 20 %, with duplicates of its posts left in training",
+    "val": "the rows of the split val; training rows that show one of its posts are left out",
     "grouped": "a stratified fifth that keeps duplicate posts together",
 }
 """Outer splits in words."""
@@ -98,6 +99,7 @@ def render(
     shown = [predictions.guids[place] for place in dict.fromkeys([*wrong, *close])]
     maps = explain(shown)
     scores = score_rows(figures)
+    of_val = record.protocol.judging == "val"
     page = _template().render(
         run=title,
         record=record,
@@ -125,7 +127,7 @@ def render(
         calibration_error=error,
         largest_bin=max(b.rows for b in bins),
         studies=[study_section(study) for study in run.snapshots],
-        outer_said=_OUTER.get(record.protocol.outer, ""),
+        outer_said=_OUTER.get("val" if of_val else record.protocol.outer, ""),
         search_said=(
             "What the study found was not kept with this run; train it again to see it here."
             if record.searched

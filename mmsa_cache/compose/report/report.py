@@ -65,11 +65,12 @@ def report(request: ReportRequest) -> WrittenReport:
         reach = Reach.of_run(run.path, request.given)
         ensemble = None
         session = Session(settings_of(run, reach, request.given), reach=reach)
+    split = run.record.protocol.judging
     try:
-        session.samples("train")
+        session.samples(split)
     except (DataError, SettingsError) as error:
         say(f"Note: the posts are not at hand: {error.message}")
-        session = Session(session.settings, samples={"train": []}, reach=session.reach)
+        session = Session(session.settings, samples={split: []}, reach=session.reach)
     rival = latest_rival(run) if request.against is None else _named(run, request.against)
     page = compose_page(run, run.name, session, ensemble, None, rival)
     target = request.out or run.path / PAGE
@@ -94,10 +95,11 @@ def compose_page(
         name: Its name.
         session: Its data and encoders.
         ensemble: Its model, or None.
-        bank: Features of the training split, where they are open.
+        bank: Features of the rows that its protocol divides, where they are open.
         rival: A run to compare with.
     """
-    posts = {post.guid: Post(post.text or "", post.image_path) for post in session.samples("train")}
+    samples = session.samples(run.record.protocol.judging)
+    posts = {post.guid: Post(post.text or "", post.image_path) for post in samples}
     return render(
         run,
         posts,

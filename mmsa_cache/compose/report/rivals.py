@@ -11,6 +11,7 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import RunRecord
 
+from ..compare import check_same_split
 from .sections import Against
 
 LOSS_FIELDS = frozenset(
@@ -82,6 +83,8 @@ def against(run: RunFolder, name: str, rival: RunFolder | None) -> Against:
         rival: The run to compare with.
     """
     own = losses(run.record)
+    if rival is not None:
+        check_same_split([name, rival.name], [run, rival])
     if rival is None:
         other = "acb" if set(own) == {"ce"} else "ce"
         return Against(

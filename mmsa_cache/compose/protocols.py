@@ -1,0 +1,51 @@
+"""The protocol of a command, on the data that there is."""
+
+from __future__ import annotations
+
+from mmsa_cache.console import say
+from mmsa_cache.data.protocol import Protocol, val_rows
+from mmsa_cache.data.table import UNKNOWN_LABEL
+from mmsa_cache.errors import DataError, SettingsError
+
+from .session import Session
+
+
+def divided(session: Session, protocol: Protocol) -> Protocol:
+    """A protocol that says how many rows of val judge, if they do: ``val-500``.
+
+    Raises:
+        DataError: There is no split val, or one of its rows has no label.
+        SettingsError: The protocol is of a split val of another size.
+    """
+    rows = val_rows(protocol.outer)
+    if rows is None:
+        return protocol
+    labels = session.samples("val").labels
+    unlabelled = int((labels == UNKNOWN_LABEL).sum())
+    if unlabelled:
+        raise DataError(
+            f"{unlabelled} of {len(labels)} rows of the split val have no label.",
+            "Only a labelled split judges: label its rows, or give another --outer.",
+        )
+    if rows not in (0, len(labels)):
+        raise SettingsError(
+            f"The outer rows {protocol.outer} are not of this data: val has {len(labels)} rows.",
+            "Give --outer val.",
+        )
+    return protocol.model_copy(update={"outer": f"val-{len(labels)}"})
+
+
+def say_of_val(session: Session, outer: str | None, protocol: Protocol) -> None:
+    """Says that there is a split val, where nothing was said of the rows that judge.
+
+    Args:
+        session: The command's.
+        outer: What the command was given.
+        protocol: What follows from it.
+    """
+    val = session.store.split("val")
+    if outer is None and protocol.judging != "val" and val is not None:
+        say(
+            f"Note: rows of train judge ({protocol.outer}); the data has a split val of "
+            f"{len(val[1])} rows, which judges with --outer val."
+        )
