@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmsa_cache.config.hub_copy import address_of, with_copy
 from mmsa_cache.config.sections import (
     DataSettings,
     EncoderSettings,
@@ -51,7 +52,8 @@ def told_of_data(settings: Settings, store: Path) -> Fields:
     values = settings.data.model_dump(mode="json")
     kept: Fields = {key: values[key] for key in _DATA}
     if settings.data.root is not None:
-        kept["root"] = _kept(str(settings.data.root.resolve()), store)
+        root = settings.data.root.resolve()
+        kept["root"] = address_of(root) or _kept(str(root), store)
     return {"data": kept, "variants": settings.extract.variants, "seed": settings.seed}
 
 
@@ -137,7 +139,10 @@ def with_data(settings: Settings, store: Store, reach: Reach, *, extracting: boo
             wrong,
         )
     taken = {key: getattr(known, key) for key in {*_DATA} - settings.data.model_fields_set}
-    if "root" not in settings.data.model_fields_set and known.root is not None:
+    copied = with_copy(known)
+    if "root" not in settings.data.model_fields_set and copied.root != known.root:
+        taken |= {"root": copied.root, "follow_links": copied.follow_links}
+    elif "root" not in settings.data.model_fields_set and known.root is not None:
         root = Path(os.path.normpath(store.root / known.root))
         if reach.takes(root, "the store's data folder", GIVE_DATA):
             taken["root"] = root

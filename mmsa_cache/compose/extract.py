@@ -24,6 +24,7 @@ from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.writer import FeatureWriter
 
 from .completion import with_data
+from .hub.data_set import fetched
 from .lexicon import with_lexicon
 from .outside import Reach
 from .readers import reader_of
@@ -81,7 +82,7 @@ def extract_splits(
     check_split(split, (*SPLITS, ALL))
     store = Store(settings.cache.dir, renewing=True)
     reach = Reach(settings, store.root)
-    settings = with_data(settings, store, reach, extracting=True)
+    settings = with_data(fetched(settings), store, reach, extracting=True)
     names = _chosen_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)
     names = with_lexicon(names, settings, store, splits)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.paths import declared
 
+from .hub_copy import with_copy
 from .sections import EncoderSettings, ImageSettings, JointSettings, Section, TextSettings
 from .settings import CONFIG_NAME, Settings
 from .toml_file import read_toml
@@ -69,7 +70,7 @@ def load_settings(
     try:
         settings = Settings.model_validate(merged)
         cache = settings.cache.model_copy(update={"dir": declared(settings.cache.dir)})
-        settings = settings.model_copy(update={"cache": cache})
+        settings = settings.model_copy(update={"cache": cache, "data": with_copy(settings.data)})
     except ValidationError as error:
         for item in error.errors():
             where = tuple(str(part) for part in item["loc"])

@@ -113,6 +113,11 @@ class DataSettings(Section):
             raise SettingsError(
                 "No data folder is set.", "Give --data DIR, or root under [data] in mmsa.toml."
             )
+        if self.hub_name is not None:
+            raise SettingsError(
+                f"The data set hf://datasets/{self.hub_name} is not on this machine.",
+                f"Fetch it: mmsa extract --data hf://datasets/{self.hub_name}",
+            )
         return self.root.parent if self.root.is_file() else self.root
 
     @property

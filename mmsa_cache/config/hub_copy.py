@@ -1,0 +1,103 @@
+"""Data sets of the Hugging Face hub, as ``hf://datasets/NAME[@REVISION]``, on this machine.
+
+They lie in the cache of the hub's client. A note beside a snapshot says that all of it is there,
+and which commit a revision was: without it nothing is read, and nothing is asked of the hub.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmsa_cache.disk import make_folders, write_atomically
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.untrusted import read_plain
+
+from .sections import DataSettings
+
+PREFIX = "hf://datasets/"
+_PART = r"[A-Za-z0-9][\w.-]{0,95}"
+_NAME = re.compile(rf"({_PART}(?:/{_PART})?)(?:@([\w./-]{{1,200}}))?")
+_SHA = re.compile(r"[0-9a-f]{40}")
+_NOTES = "mmsa"
+
+
+@dataclass(frozen=True, slots=True)
+class HubData:
+    """A data set of the hub."""
+
+    repository: str
+    revision: str
+
+    @classmethod
+    def of(cls, name: str) -> HubData:
+        """``NAME[@REVISION]``.
+
+        Raises:
+            SettingsError: It is none.
+        """
+        match = _NAME.fullmatch(name)
+        if match is None or ".." in name or "--" in match[1]:
+            raise SettingsError(
+                f"{PREFIX + name[:200]} names no data set.", f"Write {PREFIX}USER/NAME[@REVISION]."
+            )
+        return cls(match[1], match[2] or "main")
+
+    @property
+    def address(self) -> str:
+        """What the user writes."""
+        at = "" if self.revision == "main" else f"@{self.revision}"
+        return f"{PREFIX}{self.repository}{at}"
+
+    @property
+    def _folder(self) -> Path:
+        return _cache() / f"datasets--{self.repository.replace('/', '--')}"
+
+    def copy(self) -> Path | None:
+        """The folder of its files, if all of them are here."""
+        try:
+            sha = read_plain(self._note(self.revision), 100).decode()
+        except (OSError, ValueError):
+            return None
+        found = self._folder / "snapshots" / sha
+        return found if _SHA.fullmatch(sha) and found.is_dir() else None
+
+    def fetched(self, snapshot: Path) -> None:
+        """Notes that a snapshot is whole."""
+        for name in {self.revision, snapshot.name}:
+            make_folders(self._note(name).parent)
+            write_atomically(self._note(name), snapshot.name.encode())
+
+    def _note(self, revision: str) -> Path:
+        return self._folder / _NOTES / revision.replace("/", "--")
+
+
+def with_copy(data: DataSettings) -> DataSettings:
+    """Settings whose folder is the copy of the hub's data set that they name, if it is here.
+
+    Its files are links to others of the same cache.
+    """
+    found = None if data.hub_name is None else HubData.of(data.hub_name).copy()
+    return data if found is None else data.model_copy(update={"root": found, "follow_links": True})
+
+
+def address_of(root: Path) -> str | None:
+    """``hf://datasets/NAME@COMMIT`` of a folder that is a copy.
+
+    Args:
+        root: The folder, resolved.
+    """
+    if len(root.parents) < 3:
+        return None
+    sha, kind, folder, cache = root, *root.parents[:3]
+    name = folder.name.removeprefix("datasets--")
+    if kind.name != "snapshots" or name == folder.name or cache != _cache().resolve():
+        return None
+    return f"{PREFIX}{name.replace('--', '/')}@{sha.name}"
+
+
+def _cache() -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
