@@ -94,6 +94,9 @@ class DataSettings(Section):
     """Texts are cut to so many characters (the report: 128)."""
     allow_empty_text: bool = False
     """Whether an empty text is encoded as one."""
+    follow_links: bool = False
+    """Whether links may lead out of the folder. A store does not keep it: whoever made one could
+    have set it."""
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_classes)] = None
     """Class names in the order of their codes. Default: the three sentiments; of a table that has
     none of them among its labels, its labels in alphabetical order."""
