@@ -5,6 +5,7 @@ A record of an older version may lack optional fields and have others, which are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -52,12 +53,32 @@ class Scores(Record):
     roc_auc: Number | None = None
     """Each class against the rest, mean over classes; None where no class has rows and others."""
 
+    @property
+    def absent(self) -> list[str]:
+        """Classes without a row, which have no part in macro figures."""
+        return [name for name, of in self.per_class.items() if not of.support]
+
     @model_validator(mode="after")
     def _square(self) -> Self:
         count = len(self.per_class)
         if len(self.confusion) != count or any(len(row) != count for row in self.confusion):
             raise ValueError(f"expected {count} rows of {count} cells in 'confusion'")
         return self
+
+
+def absent_notes(names: Sequence[str], rows: str = "judged") -> list[str]:
+    """What a reader of figures must know of classes without a row.
+
+    Args:
+        names: The classes.
+        rows: Of which rows.
+    """
+    if not names:
+        return []
+    said = "no figure of its own and no part in macro figures"
+    if rows != "judged":
+        said = "nothing was learned of it"
+    return [f"no {rows} row is of the class {', '.join(map(repr, names))}: {said}"]
 
 
 class MetricScores(Record):

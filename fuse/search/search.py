@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from pydantic import Field
 
 from fuse.figures.record import Count, Number
-from fuse.figures.records import Metric
+from fuse.figures.records import Metric, absent_notes
 from fuse.figures.study import BaselineScores, FailedTrial, Gap, Look, Value
 from fuse.training.plan import plan
 
@@ -156,7 +156,7 @@ def search(
         storage=place,
         workers=len(devices),
         seconds=round(elapsed, 1),
-        notes=progress.notes,
+        notes=progress.notes + _absent(data, outer),
         overhead_share=max(0.0, 1 - progress.busy / (len(devices) * elapsed)),
         setting=asdict(setting),
     )
@@ -167,6 +167,11 @@ def _units(study: Study, data: TrainingData) -> tuple[NDArray[np.int64], list[Un
     (part,) = plan(data.labels, data.groups, study.protocol)
     units = [Unit(task.train, task.validation, part.judged, task.seed) for task in part.tasks]
     return part.judged, units
+
+
+def _absent(data: TrainingData, outer: NDArray[np.int64]) -> list[str]:
+    judged = set(data.labels[outer].tolist())
+    return absent_notes([n for code, n in enumerate(data.origin.classes) if code not in judged])
 
 
 def _identify(ledger: Ledger, identity: StudyIdentity) -> None:

@@ -85,6 +85,7 @@ def _two(pair: PairComparison, rows: int, interval: str) -> str:
             *(
                 [f"recall of {name} ({of.rows} rows)", *_values(of), ""]
                 for name, of in pair.recall.items()
+                if of.rows
             ),
         ],
     )

@@ -17,7 +17,7 @@ from fuse.evidence.cells import Cell, cells, title_of
 from fuse.evidence.records import AblationRecord
 from fuse.evidence.tabulate import RESAMPLES, tabulate
 from fuse.evidence.trainings import Codes, Trainings
-from fuse.figures.records import Metric
+from fuse.figures.records import Metric, absent_notes
 from fuse.figures.study import Value
 from fuse.search.pool import Workers
 from fuse.search.study import Choice, ListChoice, Study
@@ -177,11 +177,12 @@ def train_cells(
             outcome = trainings.run(lambda setting: advance(1, titles[setting]))
     judged, groups = data.labels[how.rows], data.groups[how.rows]
     names = data.origin.classes
+    counts = {name: int(np.count_nonzero(judged == code)) for code, name in enumerate(names)}
     seconds = sum(training.seconds for of in outcome.trainings.values() for training in of)
     record = AblationRecord(
         axes=list(table[0].labels),
         cells=tabulate(table, outcome, judged, names, groups=groups),
-        judged={name: int(np.count_nonzero(judged == code)) for code, name in enumerate(names)},
+        judged=counts,
         protocol=protocol,
         members=how.members,
         metric=metric,
@@ -194,7 +195,7 @@ def train_cells(
         done_before=done_before,
         seconds=round(time.monotonic() - started, 1),
         seconds_of_trainings=round(seconds, 1),
-        notes=session.notes(pairs),
+        notes=session.notes(pairs) + absent_notes([n for n, rows in counts.items() if not rows]),
     )
     if outcome.failures:
         say(format_ablation(record))

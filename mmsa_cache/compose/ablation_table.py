@@ -25,7 +25,7 @@ def _lines(record: AblationRecord) -> tuple[list[str], list[list[str]]]:
     header = [*record.axes]
     for title in _FIGURES.values():
         header += [title, "95 %"]
-    header += ["Δ macro-F1", "95 %", *(f"recall {name}" for name in record.judged)]
+    header += ["Δ macro-F1", "95 %", *(f"recall {name}" for name in _present(record))]
     rows = []
     for cell in record.cells:
         row = [cell.labels[axis] for axis in record.axes]
@@ -33,8 +33,12 @@ def _lines(record: AblationRecord) -> tuple[list[str], list[list[str]]]:
             row += [plus_minus(cell.figure(key)), interval(cell.figure(key))]
         change = cell.change["macro_f1"]
         row += [f"{change.mean:+.4f}", interval(change, "+")]
-        rows.append([*row, *(plus_minus(cell.recall[name]) for name in record.judged)])
+        rows.append([*row, *(plus_minus(cell.recall[name]) for name in _present(record))])
     return header, rows
+
+
+def _present(record: AblationRecord) -> list[str]:
+    return [name for name, rows in record.judged.items() if rows]
 
 
 def _method(record: AblationRecord) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from fuse.evidence.compare import Judged, share
 from fuse.evidence.compare import compare as compare_shared
 from fuse.evidence.comparison import Comparison
+from fuse.figures.records import absent_notes
 from mmsa_cache.console import say
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.errors import DataError, ModelError, SettingsError
@@ -61,8 +62,10 @@ def compare(
         if rows:
             say(f"Note: {rows} row(s) of {name} are left out: not every run judged them.")
     groups = _groups(runs[0], shared.guids, given) if grouped else None
+    compared = compare_shared(shared, groups=groups)
     notes = [note for run in runs for note in run.record.notes]
-    return ComparedRuns(compare_shared(shared, groups=groups), list(dict.fromkeys(notes)))
+    notes += absent_notes(compared.runs[0].scores.absent)
+    return ComparedRuns(compared, list(dict.fromkeys(notes)))
 
 
 def _check_different(names: Sequence[str], runs: Sequence[RunFolder]) -> None:

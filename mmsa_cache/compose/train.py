@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from fuse.figures.calibration import Decide
 from fuse.figures.predictions import Predictions
-from fuse.figures.records import EpochRecord, RunFigures
+from fuse.figures.records import EpochRecord, RunFigures, absent_notes
 from fuse.search.snapshot import snapshot
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import input_dims
@@ -77,18 +77,22 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         say_of_val(session, request.outer, protocol)
     bank = session.bank(protocol.split, pairs).to(session.device)
     groups = session.groups(protocol.split)
-    parts = len(plan(bank.labels.cpu().numpy(), groups, protocol))
+    codes = bank.labels.cpu().numpy()
+    parts = plan(codes, groups, protocol)
     refit = request.refit
     if refit is None:
         refit = bool(choice.ensembles) and request.averaged
     identity = RunIdentity(
-        models=[_model(share, parts, bank) for share in shares(choice.recipes, parts)],
+        models=[_model(share, len(parts), bank) for share in shares(choice.recipes, len(parts))],
         protocol=protocol,
         averaged=request.averaged,
         refit=refit,
         origin=origin_of(session, pairs, protocol.split),
     )
     notes = session.notes(pairs) + choice.seen(protocol, session)
+    learned = {code for part in parts for code in codes[part.development].tolist()}
+    unknown = [name for code, name in enumerate(session.classes) if code not in learned]
+    notes += absent_notes(unknown, "training")
     if not refit:
         choice = replace(choice, held_out={})
     trained = identity.as_json() | {"held out before": len(choice.held_out)}
@@ -103,13 +107,14 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
             settings=_kept(session.completed(pairs), session.classes, RUNS / name),
             classes=list(session.classes),
             encoders={m: dict(named) for m, named in session.identities(pairs).items()},
-            notes=notes,
+            notes=[*notes],
             calibration=final.ensemble.calibration,
             decide=request.decide,
             studies=choice.sources,
         )
         _write(RunFolder(path), name, record, final, session, bank)
     log_run("train", name, round(time.monotonic() - started, 1), scalars(final.figures.as_json()))
+    notes += absent_notes(final.figures.outer.absent)  # figures tell it, the record need not
     return TrainedRun(name, RUNS / name, notes, final.figures)
 
 

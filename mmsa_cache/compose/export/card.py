@@ -64,7 +64,8 @@ def render_card(card: Card) -> str:
         for identity in named.values()
         if identity.random_weights
     ]
-    rarest = min(outer.per_class, key=lambda name: outer.per_class[name].support)
+    judged = {name: of.support for name, of in outer.per_class.items() if of.support}
+    rarest = min(judged, key=lambda name: judged[name])
     text = templates.get_template("card.md.j2").render(
         card=card,
         record=record,
