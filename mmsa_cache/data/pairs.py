@@ -14,7 +14,7 @@ from pathlib import Path
 from mmsa_cache.errors import BadFileError, DataError
 
 from .files import LEADS_OUT
-from .places import read_picture, read_place
+from .places import read_picture, read_place, shown
 
 MAX_IMAGE_BYTES = 64 << 20
 NOTHING = bytes(32).hex()
@@ -59,7 +59,7 @@ class Sample:
     @property
     def picture_name(self) -> str:
         """What messages call its picture."""
-        return self.guid if self.image_path is None else self.image_path.name
+        return self.guid if self.image_path is None else shown(self.image_path)
 
     @property
     def identity(self) -> Identity:

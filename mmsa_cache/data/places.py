@@ -42,6 +42,13 @@ def split_place(path: str | Path) -> tuple[Path, str] | None:
     return None
 
 
+def shown(path: Path) -> str:
+    """What messages call a picture: its file's name, or its place from the file's name on."""
+    whole = str(path)
+    at = whole.find(INSIDE)
+    return path.name if at < 0 else whole[whole.rfind("/", 0, at) + 1 :]
+
+
 def stat_place(base: Path, name: str, limit: int, *, follow_links: bool = False) -> os.stat_result:
     """What the file is that a picture lies in, as `files.stat_inside`.
 

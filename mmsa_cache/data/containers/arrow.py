@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,9 @@ import pyarrow as pa
 from .container import arrow_source, checked, column_and_row
 
 _FILE = b"ARROW1"
+_START = 8
+"""Of the stream in a file."""
+_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 
 
 def arrow_batches(path: Path) -> tuple[pa.Schema, list[Any]]:
@@ -24,14 +30,48 @@ def arrow_batches(path: Path) -> tuple[pa.Schema, list[Any]]:
         ValueError: It is no such file, or compressed.
     """
     source = arrow_source(path, mapped=True)
+    start = _START if source.read_at(len(_FILE), 0) == _FILE else 0
     try:
-        if source.read_at(len(_FILE), 0) == _FILE:
-            reader = pa.ipc.open_file(source)
-            return reader.schema, [reader.get_batch(n) for n in range(reader.num_record_batches)]
+        source.seek(start)
+        for message in _messages(source):
+            if _is_compressed(message.metadata.to_pybytes()):
+                raise ValueError("it is compressed; write it again without compression")
+        source.seek(start)  # a file is a stream with a footer
         reader = pa.ipc.open_stream(source)
         return reader.schema, list(reader)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, struct.error) as error:
         raise ValueError(f"it is no Arrow file, or damaged: {error}") from error
+
+
+def _messages(source: Any) -> Iterator[Any]:
+    reader = pa.ipc.MessageReader.open_stream(source)
+    with contextlib.suppress(StopIteration):
+        while True:
+            yield reader.read_next_message()
+
+
+def _is_compressed(message: bytes) -> bool:
+    """Whether a batch is: then a small file could ask for any amount of memory.
+
+    https://github.com/apache/arrow/blob/main/format/Message.fbs
+    """
+
+    def field(table: int, number: int) -> int:
+        """Place of a field of a table; 0 where it is not set."""
+        (back,) = struct.unpack_from("<i", message, table)
+        (size,) = struct.unpack_from("<H", message, table - back)
+        at = 4 + 2 * number
+        there = struct.unpack_from("<H", message, table - back + at)[0] if at < size else 0
+        return table + there if there else 0
+
+    def child(place: int) -> int:
+        return place + int(struct.unpack_from("<I", message, place)[0])
+
+    root = child(0)
+    kind, header = message[field(root, 1)], child(field(root, 2))
+    if kind == _DICTIONARY_BATCH:
+        header = child(field(header, 1))
+    return kind in (_DICTIONARY_BATCH, _RECORD_BATCH) and field(header, 3) != 0
 
 
 class ArrowPictures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmsa_cache.data.thrift import Reader
+
 from .container import arrow_source, checked, column_and_row
 
 _BUFFER = 1 << 20
+_MOST_HEADER = 1 << 16
+"""Bytes of what stands before a page."""
+_LARGE_PAGE, _MOST_RATIO = 64 << 20, 20
+"""Bytes of a page that may be compressed at will, and how far a larger one may be."""
 _BATCH = 16
 """Rows that are decoded at once."""
 _MOST_CURSORS = 4
@@ -22,24 +28,76 @@ _MOST_KEPT = 64 << 20
 """Bytes of pictures that were passed over, of one file."""
 
 
-def open_parquet(path: Path) -> Any:
-    """Opens a Parquet file whose columns are read page by page.
+class ParquetReader:
+    """A Parquet file whose columns are read page by page.
+
+    Args:
+        path: The file.
 
     Raises:
         OSError: It cannot be opened.
         ValueError: It is no Parquet file.
     """
-    try:
-        source = arrow_source(path)
-        about = pq.read_metadata(source)
-        columns = [about.schema.column(place) for place in range(about.num_columns)]
-        # As they stand in the file: of a value that many rows share, one is made and not a row's.
-        shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
-        return pq.ParquetFile(
-            source, metadata=about, read_dictionary=shared, pre_buffer=False, buffer_size=_BUFFER
-        )
-    except pa.ArrowException as error:
-        raise ValueError(f"it is no Parquet file, or damaged: {error}") from error
+
+    def __init__(self, path: Path) -> None:
+        self._source = arrow_source(path)
+        try:
+            self.about = pq.read_metadata(self._source)
+            columns = [self.about.schema.column(at) for at in range(self.about.num_columns)]
+            # As they stand in the file: of a value that rows share, one is made and not one each.
+            shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+            self._file = pq.ParquetFile(
+                self._source,
+                metadata=self.about,
+                read_dictionary=shared,
+                pre_buffer=False,
+                buffer_size=_BUFFER,
+            )
+            self.schema: pa.Schema = self._file.schema_arrow
+        except pa.ArrowException as error:
+            raise ValueError(f"it is no Parquet file, or damaged: {error}") from error
+
+    def batches(self, group: int, columns: Sequence[str], rows: int) -> Iterator[Any]:
+        """The rows of a row group.
+
+        Args:
+            group: Its number.
+            columns: Names of columns, or of leaves.
+            rows: Most of a batch.
+
+        Raises:
+            ValueError: It is damaged, or takes far more memory than the file.
+        """
+        try:
+            for chunk in self.chunks(group):
+                if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
+                    self._check_pages(chunk)
+            yield from self._file.iter_batches(rows, row_groups=[group], columns=[*columns])
+        except pa.ArrowException as error:
+            raise ValueError(f"it is damaged: {error}") from error
+
+    def chunks(self, group: int) -> list[Any]:
+        """What the footer says of the columns of a row group."""
+        about = self.about.row_group(group)
+        return [about.column(place) for place in range(about.num_columns)]
+
+    def _check_pages(self, chunk: Any) -> None:
+        """Refuses pages that are small in the file and large in memory."""
+        at = chunk.data_page_offset
+        if chunk.has_dictionary_page:
+            at = min(at, chunk.dictionary_page_offset)
+        end = at + chunk.total_compressed_size
+        if not 0 < at <= end <= self._source.size():
+            raise ValueError("it is damaged: a column does not lie in the file")
+        while at < end:
+            reader = Reader(memoryview(self._source.read_at(min(_MOST_HEADER, end - at), at)))
+            page = reader.struct()
+            large, small = page.get(2), page.get(3)
+            if type(large) is not int or type(small) is not int or min(large, small) < 0:
+                raise ValueError("it is damaged: a page does not state its size")
+            if large > max(_LARGE_PAGE, _MOST_RATIO * small):
+                raise ValueError(f"a page of {small} bytes would take {large} in memory")
+            at += reader.at + small
 
 
 def leaf_of(field: pa.Field) -> str:
@@ -65,8 +123,8 @@ class ParquetPictures:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = open_parquet(path)
-        about = self._file.metadata
+        self._file = ParquetReader(path)
+        about = self._file.about
         counts = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
         self._ends = np.cumsum(counts)
         self._cursors: list[_Cursor] = []
@@ -77,15 +135,12 @@ class ParquetPictures:
     def picture(self, member: str, limit: int) -> bytes:
         """The bytes of ``COLUMN/ROW``."""
         column, row = column_and_row(member)
-        names = self._file.schema_arrow.names
+        names = self._file.schema.names
         if names.count(column) != 1 or not len(self._ends) or row >= self._ends[-1]:
             return checked(None, limit)
         with self._lock:
             if (column, row) not in self._kept:
-                try:
-                    self._read(column, row)
-                except pa.ArrowException as error:
-                    raise ValueError(f"it is damaged: {error}") from error
+                self._read(column, row)
             data = self._kept.pop((column, row))
             self._bytes -= len(data or b"")
         return checked(data, limit)
@@ -113,10 +168,9 @@ class ParquetPictures:
 class _Cursor:
     """Reads a column of a row group forwards."""
 
-    def __init__(self, file: Any, column: str, group: int, first: int) -> None:
+    def __init__(self, file: ParquetReader, column: str, group: int, first: int) -> None:
         self.column, self.group, self.row = column, group, first
-        leaf = leaf_of(file.schema_arrow.field(column))
-        self._batches = file.iter_batches(_BATCH, row_groups=[group], columns=[leaf])
+        self._batches = file.batches(group, [leaf_of(file.schema.field(column))], _BATCH)
 
     def following(self) -> Iterator[tuple[int, bytes | None]]:
         batch = next(self._batches, None)
