@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .container import arrow_source, checked, column_and_row
+from .container import arrow_source, checked, column_and_row, sound
 
 _FILE = b"ARROW1"
 _START = 8
@@ -23,7 +22,7 @@ _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 def arrow_batches(path: Path) -> tuple[pa.Schema, list[Any]]:
     """Schema and batches of an Arrow file or stream; their memory is the file's.
 
-    Nothing is checked of the values: `validate` a batch or a column before it is used.
+    Nothing is checked of the values: only what is `sound` is used.
 
     Raises:
         OSError: It cannot be opened.
@@ -85,7 +84,6 @@ class ArrowPictures:
         self._schema, self._batches = arrow_batches(path)
         self._ends = np.cumsum([len(batch) for batch in self._batches])
         self._columns: dict[tuple[str, int], Any] = {}
-        self._lock = threading.Lock()
 
     def picture(self, member: str, limit: int) -> bytes:
         """The bytes of ``COLUMN/ROW``."""
@@ -93,18 +91,12 @@ class ArrowPictures:
         if self._schema.names.count(column) != 1 or not len(self._ends) or row >= self._ends[-1]:
             return checked(None, limit)
         number = int(np.searchsorted(self._ends, row, "right"))
-        batch = self._batches[number]
-        values = self._column(column, number)[row - int(self._ends[number]) + len(batch)]
-        found = values.as_py() if values.is_valid else None
-        return checked(found["bytes"] if isinstance(found, dict) else found, limit)
-
-    def _column(self, name: str, number: int) -> Any:
-        with self._lock:
-            if (name, number) not in self._columns:
-                column = self._batches[number].column(name)
-                try:
-                    column.validate(full=True)
-                except pa.ArrowException as error:
-                    raise ValueError(f"it is damaged: {error}") from error
-                self._columns[name, number] = column
-            return self._columns[name, number]
+        if (column, number) not in self._columns:
+            try:
+                batch = sound(self._batches[number].select([column]))
+            except pa.ArrowException as error:
+                raise ValueError(f"it is damaged: {error}") from error
+            self._columns[column, number] = batch.column(0)
+        values = self._columns[column, number]
+        found = values[row - int(self._ends[number]) + len(values)].as_py()
+        return checked(found.get("bytes") if isinstance(found, dict) else found, limit)

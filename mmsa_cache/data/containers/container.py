@@ -44,13 +44,37 @@ def arrow_source(path: Path, *, mapped: bool = False) -> Any:
         return pa.memory_map(name) if mapped else pa.OSFile(name)
 
 
-def checked(data: bytes | None, limit: int) -> bytes:
+def sound(batch: Any) -> Any:
+    """A batch of anybody's whose values can be used; if texts are no UTF-8, all are bytes.
+
+    Raises:
+        ArrowException: It is damaged: its values would lie outside of it.
+    """
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        batch = pa.RecordBatch.from_arrays(
+            [_as_bytes(c) for c in batch.columns], batch.schema.names
+        )
+        batch.validate(full=True)
+    return batch
+
+
+def _as_bytes(column: Any) -> Any:
+    if pa.types.is_dictionary(column.type):
+        return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary))
+    if pa.types.is_string(column.type):
+        return column.view(pa.binary())
+    return column.view(pa.large_binary()) if pa.types.is_large_string(column.type) else column
+
+
+def checked(data: Any, limit: int) -> bytes:
     """The bytes of a member that may be missing or too large.
 
     Raises:
         BadFileError: It is.
     """
-    if data is None:
+    if not isinstance(data, bytes):
         raise BadFileError("missing", "no picture is there")
     if len(data) > limit:
         raise too_large(len(data), limit)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mmsa_cache.data.thrift import Reader
 
-from .container import arrow_source, checked, column_and_row
+from .container import arrow_source, checked, column_and_row, sound
 
 _BUFFER = 1 << 20
 _MOST_HEADER = 1 << 16
@@ -72,7 +72,10 @@ class ParquetReader:
             for chunk in self.chunks(group):
                 if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
                     self._check_pages(chunk)
-            yield from self._file.iter_batches(rows, row_groups=[group], columns=[*columns])
+            for batch in self._file.iter_batches(rows, row_groups=[group], columns=[*columns]):
+                if batch.num_columns != len(columns):
+                    raise ValueError("it is damaged: a column is not where it says")
+                yield sound(batch)
         except pa.ArrowException as error:
             raise ValueError(f"it is damaged: {error}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -90,15 +91,17 @@ class TarPictures:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = open_plain(path)
         self._names = KeyTable(_KEY)
         extents: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
         piece: list[Member] = []
-        for member in members(self._file, path.name):
-            piece.append(member)
-            if len(piece) == _PIECE:
-                extents.append(self._added(piece))
-                piece = []
+        with open_plain(path) as file:
+            for member in members(file, path.name):
+                piece.append(member)
+                if len(piece) == _PIECE:
+                    extents.append(self._added(piece))
+                    piece = []
+            self._descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
         self._extents = np.concatenate([*extents, self._added(piece)])
 
     def _added(self, piece: list[Member]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
@@ -115,7 +118,7 @@ class TarPictures:
         offset, size = self._extents[row].tolist()
         if size > limit:
             raise too_large(size, limit)
-        return checked(os.pread(self._file.fileno(), size, offset), limit)
+        return checked(os.pread(self._descriptor, size, offset), limit)
 
 
 def _key(name: str) -> bytes:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.containers.arrow import arrow_batches
+from mmsa_cache.data.containers.container import sound
 from mmsa_cache.errors import DataError
 
 from . import Note
@@ -39,9 +40,8 @@ class _Source:
         wanted = [*columns, *([pictures] if pictures else [])]
         for batch in self._batches:
             try:
-                for name in wanted:
-                    batch.column(name).validate(full=True)
+                used = sound(batch.select(wanted))
             except pa.ArrowException as error:
                 raise ValueError(f"it is damaged: {error}") from error
-            for first in range(0, len(batch), _ROWS):
-                yield piece_of(batch.slice(first, _ROWS), columns, pictures)
+            for first in range(0, len(used), _ROWS):
+                yield piece_of(used.slice(first, _ROWS), columns, pictures)

@@ -48,6 +48,6 @@ class _Source:
     def _has_all(self, group: int, pictures: str) -> bool:
         """Whether a row group states that no row is without a picture."""
         leaf = leaf_of(self.schema.field(pictures))
-        found = next(c for c in self._file.chunks(group) if c.path_in_schema == leaf)
-        statistics = found.statistics if found.is_stats_set else None
+        found = [chunk for chunk in self._file.chunks(group) if chunk.path_in_schema == leaf]
+        statistics = found[0].statistics if found and found[0].is_stats_set else None
         return bool(statistics and statistics.has_null_count and statistics.null_count == 0)
