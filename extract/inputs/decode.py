@@ -32,9 +32,9 @@ from .strict import STRICT
 DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
 DECODER_LIBRARIES = ("simplejpeg", "pillow")
 RESIZE = "torch-bicubic-antialias-uint8"
-_FEWER_PIXELS = {"WEBP": 2, "RLE": 16}
-"""Part of the pixels that are taken: libwebp and Pillow hold 16 bytes a pixel of a WebP in all, and
-Pillow unpacks a compressed BMP pixel by pixel."""
+_FEWER_PIXELS = {"WEBP": 2, "AVIF": 2, "RLE": 16}
+"""Part of the pixels that are taken: libwebp and Pillow hold 16 bytes a pixel of a WebP in all,
+libavif and Pillow up to 20 of an AVIF, and Pillow unpacks a compressed BMP pixel by pixel."""
 
 
 @functools.cache

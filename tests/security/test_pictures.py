@@ -53,18 +53,29 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+def taken(small: bytes, *large: bytes) -> int:
+    """Bytes of memory that decoding large pictures adds, at their peak."""
+    command = [sys.executable, "-c", _PROGRAM]
+    content = b"END OF FILE".join((small, *large))
+    done = subprocess.run(command, input=content, capture_output=True, check=True)
+    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
+
+
 def test_a_large_picture_takes_little_memory() -> None:
-    """Before, greys of 16 bits took 25 bytes a pixel, and alpha 21."""
+    """Before, greys of 16 bits took 25 bytes a pixel, and alpha 21. Of a TIFF, one compressed strip
+    that is turned takes most, 11; a GIF 6; an AVIF 14, and it has half the pixels."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    strip = {"compression": "tiff_adobe_deflate", "strip_size": 1 << 30, "exif": turned}
+    flat = Image.new("RGB", (SIDE, SIDE), "red")
     pictures = [
         png(64, 8, 4, b"\x12\x34"),
         png(SIDE, 16, 0, b"\x12\x34"),
         png(SIDE, 8, 4, b"\x12\x34"),
+        encoded(flat, "TIFF", **strip),
+        encoded(flat.convert("P"), "GIF"),
     ]
-    command = [sys.executable, "-c", _PROGRAM]
-    content = b"END OF FILE".join(pictures)
-    done = subprocess.run(command, input=content, capture_output=True, check=True)
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert int(done.stdout) * unit < MOST * SIDE * SIDE
+    assert taken(*pictures) < MOST * SIDE * SIDE
 
 
 def jpeg_of_scans(count: int, **options: object) -> bytes:
@@ -141,3 +152,37 @@ def test_strips_give_what_the_whole_picture_gives(turn: int) -> None:
         white = Image.new("RGBA", whole.size, "white")
         expected = np.asarray(Image.alpha_composite(white, whole).convert("RGB"))
     np.testing.assert_array_equal(read_picture(data, "turned").pixels, expected)
+
+
+def test_tiffs_of_many_pieces_and_of_huge_tiles_are_refused() -> None:
+    """Of 64 MiB of places of strips Pillow would make 8 GB; a tile is made room for whole."""
+    places = np.arange(70_000, dtype="<u4").tobytes()
+    whole = encoded(Image.new("L", (64, 64)), "TIFF")
+    at = whole.index(struct.pack("<HH", 273, 4)) + 4
+    many = whole[:at] + struct.pack("<II", 70_000, len(whole)) + whole[at + 8 :] + places
+    with pytest.raises(BadFileError, match=r"its tag 273 has 70000 values, more than .* 65536"):
+        read_picture(many, "many")
+    width, height = (
+        struct.pack("<HHII", 322, 4, 1, 1 << 16),
+        struct.pack("<HHII", 323, 4, 1, 1 << 16),
+    )
+    tiles = whole[:8] + struct.pack("<H", 2) + width + height + bytes(4)
+    with pytest.raises(BadFileError, match="tiles of 4294967296 pixels"):
+        read_picture(tiles, "tiles")
+    with pytest.raises(BadFileError, match="cannot be decoded"):
+        read_picture(whole[:4] + b"\xff\xff\xff\x7f" + whole[8:], "tags outside the file")
+
+
+def test_a_gif_of_a_huge_canvas_is_refused() -> None:
+    small = encoded(Image.new("P", (8, 8)), "GIF")
+    canvas = small[:6] + struct.pack("<HH", 65_000, 65_000) + small[10:]
+    with pytest.raises(BadFileError, match=r"exceeds limit|more than the limit"):
+        read_picture(canvas, "canvas")
+
+
+def test_exif_of_a_megabyte_is_not_unpacked() -> None:
+    values = bytes(2 << 20)
+    tag = struct.pack(">HHII", 0x0112, 5, len(values) // 8, 26)
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + tag + bytes(4) + values
+    data = encoded(Image.new("RGB", (64, 64)), "PNG", exif=exif)
+    assert read_picture(data, "much").changes == ("unreadable EXIF",)

@@ -1,0 +1,199 @@
+"""Pictures of all kinds: damaged EXIF, formats, depths, reductions of large JPEGs."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, ImageSequence
+
+from extract.inputs import metadata
+from extract.inputs.decode import Picture, read_picture
+from mmsa_cache.errors import BadFileError
+from tests.security.test_pictures import png
+
+TURN = 0x0112
+RNG = np.random.default_rng(5)
+SMOOTH = Image.fromarray(RNG.integers(0, 255, (6, 9, 3), dtype=np.uint8)).resize((90, 60))
+
+
+def saved(image: Image.Image, kind: str, exif: bytes | None = None, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **({} if exif is None else {"exif": exif}), **options)
+    return file.getvalue()
+
+
+def exif(turn: int = 6) -> bytes:
+    """EXIF of a maker's name, which is not where the tag is, and a turn."""
+    found = Image.Exif()
+    found[0x010F], found[TURN] = "A maker", turn
+    return found.tobytes()
+
+
+def entry(tag: int) -> int:
+    """Where a tag's entry begins in `exif`."""
+    return exif().index(struct.pack(">H", tag), 14)
+
+
+def changed(place: int, code: str, value: int) -> bytes:
+    whole = bytearray(exif())
+    struct.pack_into(code, whole, place, value)
+    return bytes(whole)
+
+
+BROKEN = {
+    "a length past the end": (changed(entry(0x010F) + 4, ">I", 5000), 6),
+    "a place past the end": (changed(entry(0x010F) + 8, ">I", 1 << 30), 1),
+    "a turn of two numbers": (changed(entry(TURN) + 4, ">I", 2), 6),
+    "first table past the end": (changed(10, ">I", 1 << 31), 1),
+    "cut off": (exif()[:20], 1),
+    "of nothing": (exif()[:9], 1),
+    "garbage": (b"Exif\0\0" + bytes(range(60, 120)), 1),
+}
+
+
+def close(found: Picture, expected: Image.Image, most: float = 6.0) -> None:
+    wanted = np.asarray(expected.convert("RGB")).astype(float)
+    assert found.pixels.shape == wanted.shape
+    assert np.abs(found.pixels - wanted).mean() < most
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_exif_that_cannot_be_read_is_counted(kind: str, case: str) -> None:
+    """Before, most of these made a good picture a bad one."""
+    content, turn = BROKEN[case]
+    found = read_picture(saved(SMOOTH, kind, content), case)
+    assert "unreadable EXIF" in found.changes
+    upright = read_picture(saved(SMOOTH, kind), case).pixels
+    turned = {1: upright, 6: np.rot90(upright, -1)}[turn]
+    np.testing.assert_array_equal(found.pixels, turned)
+
+
+def test_threads_do_not_hear_of_each_others_exif() -> None:
+    bad = saved(SMOOTH, "JPEG", BROKEN["cut off"][0])
+    good = saved(SMOOTH, "JPEG", exif(1))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda data: read_picture(data, "x").changes, [bad, good] * 100))
+    assert found == [("unreadable EXIF",), ()] * 100
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "AVIF", "TIFF", "PNG"])
+def test_every_format_is_turned(kind: str, turn: int) -> None:
+    tags = Image.Exif()
+    tags[TURN] = turn
+    found = read_picture(saved(SMOOTH, kind, tags.tobytes()), "turned")
+    with Image.open(io.BytesIO(saved(SMOOTH, "PNG", tags.tobytes()))) as image:
+        close(found, ImageOps.exif_transpose(image))
+    assert found.changes == (("EXIF rotation",) if turn > 1 else ())
+
+
+def deep() -> tuple[Image.Image, NDArray[np.uint8]]:
+    values = np.linspace(0, 65535, 20 * 30).reshape(20, 30).astype(np.uint16)
+    return Image.fromarray(values), np.round(values / 257).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_greys_of_16_bits_are_scaled_and_turned(kind: str) -> None:
+    image, expected = deep()
+    found = read_picture(saved(image, kind, exif(6)), "deep")
+    assert found.changes == ("16 bit", "EXIF rotation")
+    np.testing.assert_array_equal(found.pixels[:, :, 1], np.rot90(expected, -1))
+    raw = np.asarray(image).astype(">u2").tobytes()
+    big = read_picture(tiff(30, 20, (16,), raw, ">"), "big endian")
+    np.testing.assert_array_equal(big.pixels[:, :, 2], expected)
+
+
+def tiff(
+    width: int, height: int, bits: tuple[int, ...], body: bytes, order: str = "<", **tags: int
+) -> bytes:
+    """A TIFF of one strip, or of what further tags (``t322``) say."""
+    after = 8 + 2 + 12 * (10 + len(tags)) + 4
+    values = {256: width, 257: height, 259: 1, 262: 2 if len(bits) > 1 else 1, 277: len(bits)}
+    values |= {273: after + 4 * len(bits), 278: height, 279: len(body), 284: 1}
+    values |= {int(tag[1:]): value for tag, value in tags.items()}
+    rows = {tag: (4, 1, value) for tag, value in values.items()}
+    rows[258] = (4, len(bits), after if len(bits) > 1 else bits[0])
+    table = b"".join(struct.pack(f"{order}HHII", tag, *rows[tag]) for tag in sorted(rows))
+    mark = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(rows))
+    return mark + table + bytes(4) + struct.pack(f"{order}{len(bits)}I", *bits) + body
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_colours_of_16_bits_keep_their_high_byte(kind: str) -> None:
+    values = RNG.integers(0, 65535, (10, 12, 3)).astype(np.uint16)
+    if kind == "TIFF":
+        data = tiff(12, 10, (16, 16, 16), values.astype("<u2").tobytes())
+    else:
+        data = png(10, 16, 2, values[0, 0].astype(">u2").tobytes())
+        values = np.broadcast_to(values[0, 0], (10, 10, 3))
+    found = read_picture(data, "deep")
+    assert found.changes == ("16 bit",)
+    np.testing.assert_array_equal(found.pixels, values >> 8)
+
+
+def test_few_bits_four_inks_and_several_pages() -> None:
+    bits = read_picture(saved(SMOOTH.convert("1"), "TIFF", compression="group4"), "1 bit")
+    np.testing.assert_array_equal(bits.pixels, np.asarray(SMOOTH.convert("1").convert("RGB")))
+    inks = read_picture(saved(SMOOTH.convert("CMYK"), "TIFF", compression="tiff_lzw"), "inks")
+    assert inks.changes == ("CMYK",)
+    close(inks, SMOOTH)
+    pages = saved(SMOOTH, "TIFF", save_all=True, append_images=[SMOOTH.rotate(90), SMOOTH])
+    found = read_picture(pages, "pages")
+    assert found.changes == ("several frames",)
+    np.testing.assert_array_equal(found.pixels, np.asarray(SMOOTH))
+    with pytest.raises(BadFileError, match="signed or fractional"):
+        read_picture(saved(SMOOTH.convert("F"), "TIFF"), "fractions")
+
+
+def test_of_a_gif_the_first_frame_is_read() -> None:
+    frames = [SMOOTH, SMOOTH.rotate(180)]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    found = read_picture(data, "gif")
+    assert found.changes == ("palette", "several frames")
+    with Image.open(io.BytesIO(data)) as image:
+        first = next(ImageSequence.Iterator(image)).convert("RGB")
+    np.testing.assert_array_equal(found.pixels, np.asarray(first))
+    behind = read_picture(data[: len(data) - 300], "a second frame that is cut off")
+    np.testing.assert_array_equal(behind.pixels, found.pixels)
+    with pytest.raises(BadFileError, match="cannot be decoded"):
+        read_picture(data[:400], "a first frame that is cut off")
+
+
+def test_heif_is_read_where_its_package_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    brands = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(100)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    metadata._heif_is_registered.cache_clear()
+    with pytest.raises(BadFileError, match=r"pip install 'mmsa\[pictures\]'"):
+        read_picture(brands, "post.heic")
+    monkeypatch.undo()
+    metadata._heif_is_registered.cache_clear()
+    pytest.importorskip("pillow_heif")
+    with pytest.raises(BadFileError, match="cannot be decoded"):
+        read_picture(brands, "post.heic")
+    for turn in (1, 6):
+        tags = Image.Exif()
+        tags[TURN] = turn
+        data = saved(SMOOTH, "HEIF", tags.tobytes(), quality=95)
+        close(
+            read_picture(data, "post.heic"),
+            SMOOTH if turn == 1 else SMOOTH.rotate(-90, expand=True),
+        )
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("turn", [None, 6])
+def test_large_jpegs_are_decoded_at_a_fraction(turn: int | None, progressive: bool) -> None:
+    large = SMOOTH.resize((1440, 960), Image.Resampling.BICUBIC)
+    data = saved(large, "JPEG", turn and exif(turn), progressive=progressive, quality=95)
+    found = read_picture(data, "large", 60)
+    assert (found.width, found.height) == (1440, 960)
+    assert sorted(found.pixels.shape[:2]) == [120, 180]
+    whole = large.rotate(-90, expand=True) if turn else large
+    close(found, whole.resize(found.pixels.shape[1::-1], Image.Resampling.BOX), 2)
