@@ -18,15 +18,27 @@ from .verb import Call, verb
 def evaluate(
     call: Call,
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],
-    labels: Annotated[Path, typer.Option(help="A guid,tag file with labels.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of labels: guid,tag or any table; default: the labels of the data."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test; default: every one that has labels.")
+    ] = None,
     decide: Decide = None,
 ) -> None:
-    """Score a run on the rows of a label file."""
+    """Score a run on every split with labels, or on the rows of a label file."""
     from mmsa_cache.compose.evaluate import evaluate as evaluate_run
 
-    found = evaluate_run(run, labels, call.given(), decide)
-    if call.printed(found.as_json()):
+    found = evaluate_run(run, labels, call.given(), decide, split)
+    records = [of.as_json() for of in found]
+    if call.printed(records if labels is None else records[0]):
         return
-    show_table([found.as_json()], ["run", "rows", "accuracy", "macro_f1"])
-    print_result(f"\n{format_decisions(found.decisions, found.rule)}")
-    say_notes(found.notes)
+    columns = ["run", *(["split"] if labels is None else []), "rows", "accuracy", "macro_f1"]
+    show_table(records, columns)
+    for of in found:
+        title = f"{of.split}, " if of.split else ""
+        print_result(f"\n{format_decisions(of.decisions, of.rule, title)}")
+    say_notes(dict.fromkeys(note for of in found for note in of.notes))

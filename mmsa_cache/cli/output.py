@@ -26,12 +26,13 @@ def show_table(records: Sequence[Mapping[str, object]], columns: list[str]) -> N
     print_result(format_table(columns, cells))
 
 
-def format_decisions(decisions: Mapping[Decide, Decision], rule: Decide) -> str:
+def format_decisions(decisions: Mapping[Decide, Decision], rule: Decide, title: str = "") -> str:
     """What the decisions of each rule are worth, as a table.
 
     Args:
         decisions: By rule.
         rule: The one that is used.
+        title: Of which rows.
     """
     rows = [
         [
@@ -44,7 +45,7 @@ def format_decisions(decisions: Mapping[Decide, Decision], rule: Decide) -> str:
         for name, of in decisions.items()
     ]
     interval = "95% interval"
-    return format_table(["decided for", "accuracy", interval, "macro-F1", interval], rows)
+    return format_table([f"{title}decided for", "accuracy", interval, "macro-F1", interval], rows)
 
 
 def _span(interval: Interval | None) -> str:

@@ -209,7 +209,7 @@ def run(folder: Path, pairs: int, trials: int) -> Demonstration:
         predicted = predict(PredictRequest(trained.run, split="test"))
         write_atomically(Path("predictions.csv"), predicted.as_csv().encode())
         answers = Path("posts/answers.txt")
-        tested = evaluate(trained.run, answers)
+        (tested,) = evaluate(trained.run, answers)
         truth = {row.guid: row.label or 0 for row in read_labels(answers)}
         shown = [
             ShownPost(

@@ -50,7 +50,7 @@ def read_samples(
     """
     check_split(split)
     stored, root = store.split(split), settings.data.root
-    if stored is not None and (root is None or not root.is_dir()):
+    if stored is not None and (root is None or not root.exists()):
         return stored[1], False
     if root is None:
         raise SettingsError(
