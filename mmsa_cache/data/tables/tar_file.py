@@ -6,8 +6,9 @@ pictures under one key, the keys have dots themselves and end before the last on
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -58,11 +59,14 @@ class TarTable:
             self._dotted = _is_dotted(begin)
         except (OSError, ValueError) as error:
             raise DataError(f"{path.name}: {error}") from error
-        found = {name: None for _, cells in islice(self.records(), 10) for name in cells}
-        self.columns = tuple(found)
+        peeked = islice(self._records(lambda *_: None), 10)
+        self.columns = tuple(dict.fromkeys(name for _, cells in peeked for name in cells))
 
     def records(self) -> Iterator[tuple[int, dict[str, Cell]]]:
         """Number of the post, counted from 1, and its cells: those of its JSON too."""
+        return self._records(self._note)
+
+    def _records(self, note: Note) -> Iterator[tuple[int, dict[str, Cell]]]:
         row, key, cells = 0, None, dict[str, Cell]()
         try:
             with open_plain(self._path) as file:
@@ -75,7 +79,7 @@ class TarTable:
                             row += 1
                             yield row, cells
                         key, cells = own, {KEY: own.replace("/", "_")}
-                    self._add(cells, member, kind, file, row + 1)
+                    self._add(cells, member, kind, file, functools.partial(note, row + 1))
         except (OSError, ValueError) as error:
             raise DataError(f"{self._path.name}: {error}") from error
         if key is not None and len(cells) > 1:
@@ -90,15 +94,20 @@ class TarTable:
         return (f"{folder}/{key}" if folder else key), kind
 
     def _add(
-        self, cells: dict[str, Cell], member: Member, kind: str, file: BufferedReader, row: int
+        self,
+        cells: dict[str, Cell],
+        member: Member,
+        kind: str,
+        file: BufferedReader,
+        note: Callable[[str, str], None],
     ) -> None:
         if kind in IMAGE_SUFFIXES:
             if "image" in cells:
-                self._note(row, "a post with several pictures", member.name)
+                note("a post with several pictures", member.name)
             cells["image"] = place(self._place, member.name)
         elif kind in (*_TEXTS, *_LABELS, ".json"):
             if member.size > MAX_TEXT_BYTES:
-                self._note(row, f"a text of more than {MAX_TEXT_BYTES} bytes", member.name)
+                note(f"a text of more than {MAX_TEXT_BYTES} bytes", member.name)
                 return
             data = os.pread(file.fileno(), member.size, member.offset)
             try:
@@ -107,7 +116,7 @@ class TarTable:
                 else:
                     cells["label" if kind in _LABELS else "text"] = data.decode().strip()
             except ValueError as error:
-                self._note(row, f"a {kind[1:]} that cannot be read", f"{member.name}: {error}")
+                note(f"a {kind[1:]} that cannot be read", f"{member.name}: {error}")
 
     def _add_json(self, cells: dict[str, Cell], data: bytes) -> None:
         found = parse_json(data)
