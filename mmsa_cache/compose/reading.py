@@ -87,4 +87,4 @@ def _splits_of(settings: Settings) -> tuple[str, ...]:
     """The splits that the data has: raw MVSA knows no test, unlabelled pairs no train."""
     if settings.data.root is None:
         return SPLITS  # reading raises what is missing
-    return find_layout(settings.data.root).splits
+    return find_layout(settings.data).splits

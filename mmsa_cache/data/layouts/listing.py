@@ -1,26 +1,26 @@
-"""The rows of a split while its label file is read, and what is wrong with them."""
+"""The rows of a split as a stream, and what is found out about them on the way."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmsa_cache.data.files import is_unicode
 from mmsa_cache.errors import DataError
 
-LABELS = ("positive", "neutral", "negative")
-"""Class names; a class's code is its place here (the report's 0, 1, 2)."""
-UNLABELLED = "null"
-"""What a label file says of a row without a label."""
+from .classes import LABELS as LABELS
+from .classes import UNLABELLED as UNLABELLED
+from .classes import UNKNOWN, ClassNames
+from .findings import Findings
+
 MEND = "Repair the files or remove their rows from the label file; nothing was changed."
+DROPPED = -1
+"""Label of a row whose labels contradict each other: it is counted and left out."""
 
-NOT_PLAIN = "^$|^[.]|[/\\\\,\\x00\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
-"""A guid that cannot be a file name and a cell of a ``guid,tag`` row; RE2 reads it alike."""
-
-_LONGEST = 1000
-"""Characters of a problem; it quotes what may be a line of a gigabyte."""
+NOT_PLAIN = "^$|^[.]|[/\\\\\\x00\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
+"""A guid that cannot be a file name in one line; RE2 reads it alike."""
 
 
 @dataclass(slots=True)
@@ -30,61 +30,159 @@ class LabelRow:
     guid: str
     label: int | None
     line: int
-    """Line of the label file where the row begins; 0 where there is no label file."""
+    """Line or row where it begins; 0 where there is no label file."""
     text: str | None = None
-    """The text itself, stripped (tables); None: it is in ``GUID.txt``."""
+    """The text itself, stripped (tables); None: it is in ``STEM.txt``."""
     image: str | None = None
-    """Path of the picture (tables); None: it is ``GUID.jpg`` or the like."""
+    """Path of the picture; None: it is ``STEM.jpg`` or the like; empty: the row has none."""
     flaw: str = ""
     """Reason why the text cannot be used (tables); empty where it can."""
+    files: str = ""
+    """Path of the row's own files without their endings, where the guid is not."""
+    table: str = ""
+    """Name of the table that holds it; empty where there is none."""
+
+    @property
+    def stem(self) -> str:
+        """Path of the row's own files, without their endings."""
+        return self.files or self.guid
+
+
+Source = Callable[["Listing"], Iterator[LabelRow]]
+"""Gives the rows of a layout as they stand, and notes what is wrong with them."""
+
+
+def _nothing(listing: Listing) -> Iterator[LabelRow]:
+    return iter(())
 
 
 @dataclass(slots=True)
 class Listing:
-    """The rows of one split while they are read, and what is wrong with them."""
+    """The rows of one split: `rows` gives them as a stream, as often as it is called.
+
+    What is found out on the way stands in the other fields once a stream has ended.
+    """
 
     source: Path
-    """The label file, or the folder of unlabelled pairs."""
+    """The label file, the first of several, or the folder of unlabelled pairs."""
     layout: str
-    classes: tuple[str, ...] = LABELS
+    split: str = ""
+    names: ClassNames = field(default_factory=lambda: ClassNames(LABELS))
     folder: Path = Path()
-    """Folder of the pairs; for tables the folder that image paths start from."""
-    rows: list[LabelRow] = field(default_factory=list)
+    """Where the paths of texts and pictures start."""
+    read: Source = _nothing
     merged: int = 0
+    """Rows whose label came from a neutral and a polar one."""
     dropped: int = 0
-    problems: list[str] = field(default_factory=list)
+    """Rows whose labels contradict each other."""
+    agreeing: int | None = None
+    """Rows of raw MVSA whose text and picture have the same label."""
+    always: tuple[str, ...] = ()
+    """Notes of what is known before the rows."""
+    found: Findings = field(default_factory=Findings)
     first_line: dict[str, int] = field(default_factory=dict)
-    refused: list[LabelRow] = field(default_factory=list)
-    """Rows whose label is not valid but whose pair can be looked at."""
+    """The line of each guid."""
 
-    def note(self, line: int, problem: str) -> None:
-        """Adds a problem with its place."""
-        where = f"{self.source.name}:{line}" if line else self.source.name
-        shown = problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]}…"
-        self.problems.append(f"{where}: {shown}")
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a class's code is its place."""
+        return self.names.classes
 
-    def accepts(self, row: LabelRow, tags: Iterable[str], valid: tuple[str, ...]) -> bool:
-        """Checks a row's labels and guid; notes all that is wrong with them."""
+    @property
+    def problems(self) -> list[str]:
+        """All that is wrong with the label file, a line a cause."""
+        return self.found.problems()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how it was read, a line each."""
+        return [*self.always, *self.found.notes()]
+
+    def rows(self) -> Iterator[LabelRow]:
+        """Reads the rows in the order of the label file.
+
+        Rows whose label is not valid are among them, without one: their pairs can be looked at.
+        """
+        self.merged, self.dropped, self.agreeing = 0, 0, None
+        kept, seen = 0, set()
+        self.found.clear(self.source.name)
+        self.first_line = {}
+        for row in self.read(self):
+            if not self._is_new(row):
+                continue
+            if row.label == DROPPED:
+                self.dropped += 1
+                continue
+            kept += 1
+            seen.add(row.label)
+            yield row
+        absent = [name for code, name in enumerate(self.classes) if code not in seen]
+        if absent and self.split == "train" and not self.problems:
+            self.remark(f"classes without a row in {self.split}: {', '.join(absent)}")
+        if not kept and not self.problems:
+            self.note(0, "no rows after the header" if not self.dropped else "no row is left")
+
+    def note(self, line: int, cause: str, detail: str = "") -> None:
+        """Notes a problem of a row, see `mmsa_cache.data.tables.Note`."""
+        self.found.problem(line, cause, detail)
+
+    def remark(self, what: str, example: str = "") -> None:
+        """Notes what is no problem; with an example it is counted."""
+        self.found.remark(what, example)
+
+    def code_of(self, tag: str, guid: str, line: int, *, needed: bool = False) -> int | None:
+        """The class of a label; None without one. Notes what is wrong with it.
+
+        Args:
+            tag: The label as it stands.
+            guid: Of its row.
+            line: Of its row.
+            needed: Whether to be without one is wrong in any split.
+        """
+        code, taken = self.names.code_of(tag)
+        if code == UNKNOWN or (needed and code is None):
+            valid = ", ".join(self.classes if needed else (*self.classes, UNLABELLED))
+            self.note(line, f"unknown label {tag[:80]!r}; valid: {valid} (or set [data] classes)")
+            return None
+        if taken:
+            self.remark("labels that differ in case or spaces, taken", taken)
+        if code is None and self.split == "train":
+            self.note(
+                line,
+                "no label in the training file; move such rows into a test file",
+                f"guid {guid} has the label null in the training file",
+            )
+        return code
+
+    def new_guid(self, stem: str, other: str, line: int) -> str:
+        """A guid that no row has yet.
+
+        Args:
+            stem: The guid, if it is free.
+            other: What the line is added to if not.
+            line: Of the row.
+        """
+        if stem and stem not in self.first_line:
+            return stem
+        guid = f"{other or 'row'}-{line}"
+        while guid in self.first_line:
+            guid += "-2"
+        self.remark("guids made from the line, the picture's name being taken or none", guid)
+        return guid
+
+    def _is_new(self, row: LabelRow) -> bool:
+        """Whether a row's guid can be used; notes why not."""
         guid, line = row.guid, row.line
-        unknown = next((tag for tag in tags if tag not in valid), None)
-        if unknown is not None:
-            self.note(line, f"unknown label {unknown!r}; valid: {', '.join(valid)}")
         if not _is_plain(guid):
-            self.note(line, f"guid {guid!r} is not a plain file name")
+            cause = "the guid is not a plain file name"
+            self.note(line, cause, f"guid {guid!r} is not a plain file name")
             return False
         if guid in self.first_line:
-            self.note(line, f"guid {guid} is already in line {self.first_line[guid]}")
+            cause = "a guid is there twice"
+            self.note(line, cause, f"guid {guid} is already in line {self.first_line[guid]}")
             return False
         self.first_line[guid] = line
-        if unknown is not None:
-            self.refused.append(row)
-        return unknown is None
-
-    def add(self, row: LabelRow, tag: str) -> None:
-        """Adds a row with one label, if it is right."""
-        if self.accepts(row, (tag,), (*self.classes, UNLABELLED)):
-            row.label = None if tag == UNLABELLED else self.classes.index(tag)
-            self.rows.append(row)
+        return True
 
 
 def raise_problems(problems: Sequence[str], where: Path, hint: str = MEND) -> None:
@@ -98,5 +196,5 @@ def raise_problems(problems: Sequence[str], where: Path, hint: str = MEND) -> No
 
 
 def _is_plain(guid: str) -> bool:
-    """Whether a guid can be a file name and a cell of a ``guid,tag`` row."""
+    """Whether a guid can be a file name."""
     return not re.search(NOT_PLAIN, guid) and is_unicode(guid)

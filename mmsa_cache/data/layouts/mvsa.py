@@ -1,17 +1,20 @@
 """Raw MVSA: the majority of the annotators, then one label of text and picture.
 
 The text and the picture have a label each, by one or three annotators: the majority of each is
-taken, then the two are merged.
+taken, then the two are merged. The header is ``ID<TAB>text,image`` with one ``text,image`` an
+annotator; commas alone, tabs alone, other case and spaces around are read too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from mmsa_cache.data.files import MAX_LABEL_BYTES, read_inside
+from mmsa_cache.config.sections import DataSettings
+from mmsa_cache.data.tables.text_lines import TextLines, utf_8
 
-from .listing import LabelRow, Listing
-from .report import label_lines, numbered_rows
+from .listing import DROPPED, LabelRow, Listing, Source
 
 NEUTRAL = "neutral"
 _MVSA_LAYOUTS = {1: "MVSA-Single", 3: "MVSA-Multiple"}
@@ -30,40 +33,68 @@ def merge(text: str, image: str) -> str | None:
     return image if text == NEUTRAL else None
 
 
-def list_mvsa(listing: Listing) -> None:
-    path = listing.source
-    lines = label_lines(listing, read_inside(path.parent.resolve(), path.name, MAX_LABEL_BYTES))
-    header = lines[0].strip().split("\t") if lines else []
-    annotators = len(header) - 1
-    if lines and (
-        annotators not in _MVSA_LAYOUTS or header != ["ID", *["text,image"] * annotators]
-    ):
-        listing.note(
-            1,
-            "expected the header 'ID<TAB>text,image', with one text,image (MVSA-Single) or three "
-            f"(MVSA-Multiple), received {lines[0]!r}",
-        )
+def mvsa_rows(path: Path, data: DataSettings) -> Source:
+    """Gives the rows of raw MVSA's label file, which is UTF-8."""
+    return lambda listing: _rows(listing, path, data)
+
+
+def _rows(listing: Listing, path: Path, data: DataSettings) -> Iterator[LabelRow]:
+    lines = enumerate(TextLines(path, data.folder, utf_8(data)), start=1)
+    header = next((line.rstrip() for _, line in lines), "")
+    id_, *halves = _cells(header.lower(), " ")
+    annotators = len(halves) // 2
+    pairs = [("text", "image"), ("image", "text")]
+    order = next((pair for pair in pairs if halves == [*pair] * annotators), None)
+    if annotators not in _MVSA_LAYOUTS or order is None or id_ not in ("id", "guid"):
+        if header:
+            listing.note(
+                1,
+                "expected the header 'ID<TAB>text,image', with one text,image (MVSA-Single) or "
+                f"three (MVSA-Multiple), received {header!r}",
+            )
         return
-    listing.layout = _MVSA_LAYOUTS.get(annotators, listing.layout)
-    for number, line in numbered_rows(lines):
-        guid, *cells = line.split("\t")
-        votes = [cell.split(",") for cell in cells]
-        wrong = next(
-            (cell for cell, vote in zip(cells, votes, strict=True) if len(vote) != 2), None
-        )
-        if len(cells) != annotators:
-            listing.note(number, f"expected {annotators + 1} columns, received {len(cells) + 1}")
-        elif wrong is not None:
-            listing.note(number, f"expected the labels of text,image, received {wrong!r}")
-        elif listing.accepts(
-            LabelRow(guid, None, number),
-            [label for vote in votes for label in vote],
-            listing.classes,
-        ):
-            text, image = (majority(labels) for labels in zip(*votes, strict=True))
-            label = merge(text, image) if text and image else None
-            if label is None:
-                listing.dropped += 1
-                continue
-            listing.merged += text != image
-            listing.rows.append(LabelRow(guid, listing.classes.index(label), number))
+    listing.layout, listing.agreeing = _MVSA_LAYOUTS[annotators], 0
+    listing.found.file = path.name
+    for number, line in lines:
+        guid, *tags = _cells(line)
+        if len(tags) == 2 * annotators:
+            votes = _votes(listing, tags, guid, number)
+            texts, images = votes[order.index("text") :: 2], votes[order.index("image") :: 2]
+            label = _label(listing, texts, images, data) if votes else None
+            yield LabelRow(guid, label, number)
+        elif line.strip():
+            cause = f"expected an ID and {2 * annotators} labels"
+            listing.note(number, cause, f"{cause}, received {line.rstrip()!r}")
+
+
+def _cells(line: str, more: str = "") -> list[str]:
+    """The cells of a line, without spaces around."""
+    return [cell.strip() for cell in re.split(f"[\t,;{more}]+", line.strip())]
+
+
+def _votes(listing: Listing, tags: Sequence[str], guid: str, line: int) -> list[str]:
+    """The names of classes that labels mean; none where one is unknown, which is noted."""
+    codes = []
+    for tag in tags:
+        code = listing.code_of(tag, guid, line, needed=True)
+        if code is None:
+            return []
+        codes.append(code)
+    return [listing.classes[code] for code in codes]
+
+
+def _label(
+    listing: Listing, texts: Sequence[str], images: Sequence[str], data: DataSettings
+) -> int:
+    """The code of a row's label, or `DROPPED`; counts what it came from."""
+    text, image = majority(texts), majority(images)
+    label = merge(text, image) if text and image else None
+    if label is None:
+        return DROPPED
+    if text == image:
+        listing.agreeing = (listing.agreeing or 0) + 1
+    elif data.rows == "agreeing":
+        return DROPPED
+    else:
+        listing.merged += 1
+    return listing.classes.index(label)

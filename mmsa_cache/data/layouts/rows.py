@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.files import check_encoding
-from mmsa_cache.errors import DataError
+from mmsa_cache.data.files import Names, check_encoding
+from mmsa_cache.data.tables.text_lines import utf_8
+from mmsa_cache.errors import DataError, SettingsError
 
-from .layout import find_layout, pairs_folder, source_of, stems
-from .listing import LABELS, UNLABELLED, LabelRow, Listing, raise_problems
-from .mvsa import list_mvsa
-from .report import list_report
-from .tables import list_table, table_records
+from .class_folders import class_rows
+from .classes import LABELS, ClassNames, names_of
+from .folders import folders_of, holding, inside, pictures_of
+from .layout import Layout, files_of, find_layout
+from .listing import LabelRow, Listing, Source, raise_problems
+from .mvsa import mvsa_rows
+from .tables import table_rows, tags_of
+
+_LOOK = 100
+"""Rows whose files say where all are."""
+_MOST_LABELS = 1000
 
 
 def list_rows(data: DataSettings, split: str, classes: tuple[str, ...]) -> Listing:
@@ -24,73 +34,139 @@ def list_rows(data: DataSettings, split: str, classes: tuple[str, ...]) -> Listi
         classes: Class names; a class's code is its place.
 
     Returns:
-        The rows, and in ``problems`` all that is wrong with the label file.
+        The rows as a stream; once it has ended, ``problems`` are all that is wrong.
 
     Raises:
-        SettingsError: No data folder is set.
+        SettingsError: No data folder is set, or agreeing rows of something else than raw MVSA.
         DataError: The layout, the file of the split or the folder of the pairs is not found.
     """
     root = data.folder
-    layout = find_layout(root)
-    listing = Listing(source_of(root, layout, split), layout.name, classes, root)
-    if layout.name == "tables":
-        check_encoding(data.encoding)
-        list_table(listing, split, data)
-    elif layout.name == "mvsa":
-        list_mvsa(listing)
-    elif layout.name == "pairs":
-        _list_pairs(listing)
-    else:
-        list_report(listing)
-    if not listing.rows and not listing.problems:
-        listing.note(0, "no rows after the header" if not listing.dropped else "no row is left")
-    if split == "train":
-        for row in listing.rows:
-            if row.label is None:
-                listing.note(row.line, f"guid {row.guid} has the label null in the training file")
-    readable = [*listing.rows, *listing.refused]
-    if layout.name in ("report", "mvsa") and readable:
-        try:
-            listing.folder = pairs_folder(root, readable)
-        except DataError:
-            raise_problems(listing.problems, listing.source)
-            raise
+    check_encoding(data.encoding)
+    layout = find_layout(data)
+    if data.rows == "agreeing" and layout.name != "mvsa":
+        raise SettingsError(
+            "rows = 'agreeing' is set, but only raw MVSA has labels of texts and of pictures.",
+            "Take rows out of [data].",
+        )
+    files = files_of(root, layout, split)
+    listing = Listing(files[0], layout.name, split, ClassNames(classes), root)
+    listing.read = _source(layout, files, data)
+    if layout.name == "pairs":
+        listing.folder = files[0]
+    if layout.beside:
+        names = ", ".join(path.name for path in layout.beside[:5])
+        listing.always = (f"tables that are not read: {names} (give one with --data FILE)",)
+    if layout.name in ("report", "mvsa", "tables"):
+        _find_folder(listing, data)
     return listing
 
 
 def classes_of(data: DataSettings) -> tuple[str, ...]:
-    """Class names in the order of their codes: those set, or those of the data.
+    """Class names in the order of their codes: those set, or those that occur in the data.
 
-    A table's own labels count only where none of the three sentiments is among them: elsewhere a
-    label that is none is a mistake, which reading the rows names.
+    The three sentiments count only where they occur, in any split. Where some label is none of
+    them it is a mistake if others are, which reading the rows names.
 
     Returns:
-        The classes set; else a table's labels of ``train`` in alphabetical order, or the three
-        sentiments.
+        The classes set; else those of the labels of ``train``, see `classes.names_of`.
 
     Raises:
         DataError: The folder cannot be read.
     """
     if data.classes is not None or data.root is None:
         return data.classes or LABELS
-    root = data.root
-    layout = find_layout(root)
-    if layout.name != "tables" or not layout.files["train"]:
+    layout = find_layout(data)
+    if layout.name == "classes":
+        return names_of(path.name for files in layout.files.values() for path in files) or LABELS
+    if layout.name not in ("report", "tables"):
         return LABELS
-    listing = Listing(source_of(root, layout, "train"), layout.name, folder=root)
-    check_encoding(data.encoding)
-    found = {
-        tag
-        for _, record in table_records(listing, "train", data)
-        if (tag := record.get("label", record.get("tag"))) and tag != UNLABELLED
-    }
-    usual = {tag.strip().lower() for tag in found} & set(LABELS)
-    return LABELS if usual or len(found) < 2 else tuple(sorted(found))
+    if layout.name == "report":
+        data = utf_8(data)
+    found: tuple[str, ...] = ()
+    for split in layout.splits:
+        more = names_of(_count(layout.files[split], data))
+        if not found or ({*found, *more} <= {*LABELS} and len(found) < len(LABELS)):
+            found = tuple(name for name in LABELS if name in {*found, *more}) or more
+    return found or LABELS
 
 
-def _list_pairs(listing: Listing) -> None:
-    """Half a pair is a row too: reading it says what is missing."""
-    listing.folder = listing.source
-    texts, images = stems(listing.folder)
-    for guid in sorted(texts | images, key=os.fsencode):
-        listing.add(LabelRow(guid, None, 0), UNLABELLED)
+def _count(files: Sequence[Path], data: DataSettings) -> Counter[str]:
+    """How often each label occurs.
+
+    Raises:
+        DataError: There are too many for a column of labels.
+    """
+    count: Counter[str] = Counter()
+    for tag in tags_of(files, data):
+        count[tag] += 1
+        if len(count) > _MOST_LABELS:
+            raise DataError(
+                f"{files[0].name} has more than {_MOST_LABELS} different labels.",
+                "Name the column of labels with --column label=NAME.",
+            )
+    return count
+
+
+def _source(layout: Layout, files: Sequence[Path], data: DataSettings) -> Source:
+    if layout.name == "report":
+        return table_rows(files, utf_8(data))
+    if layout.name == "tables":
+        return table_rows(files, data)
+    if layout.name == "mvsa":
+        return mvsa_rows(files[0], data)
+    return class_rows(files, files[0] if layout.name == "pairs" else data.folder)
+
+
+def _find_folder(listing: Listing, data: DataSettings) -> None:
+    """Finds the folders of the texts and pictures that rows name by their guids.
+
+    Raises:
+        DataError: No row has a text.
+    """
+    rows, base = listing.rows(), listing.source.parent
+    first = list(itertools.islice(rows, _LOOK))
+    lacking = [row for row in first if row.image is None and not row.files]
+    texts = pictures = None
+    folders = folders_of(base)
+    if first and first[0].text is None:
+        every = itertools.chain(first, rows)
+        texts = holding(base, folders, ([f"{row.stem}.txt"] for row in every))
+        folders = [texts or "", *folders]
+    if lacking:
+        pictures = holding(base, folders, [pictures_of(row.stem) for row in lacking])
+    if first and first[0].text is None and texts is None:
+        if pictures is None or data.missing == "refuse":
+            raise_problems(listing.problems, listing.source)
+            raise DataError(
+                f"None of the guids in the label file has a text in {base}/pairs, {base}/data or "
+                f"{base}.",
+                "Put GUID.txt and GUID.jpg of every row into one of these folders.",
+            )
+        texts = pictures
+    pictures = texts if pictures is None else pictures
+    for folder in filter(None, (texts, pictures)):
+        inside(data.folder, base / folder, follow_links=data.follow_links)
+    if texts == pictures and listing.layout != "tables":
+        listing.folder = base / (texts or "")
+    elif texts or pictures or base != data.folder:
+        listing.read = _placed(listing.read, base, data.folder, texts or "", pictures or "")
+
+
+def _placed(read: Source, base: Path, root: Path, texts: str, pictures: str) -> Source:
+    """The rows of a label file with the folders of their texts and pictures."""
+    start = base.relative_to(root)
+    names = Names(root.resolve())
+
+    def placed(listing: Listing) -> Iterator[LabelRow]:
+        for row in read(listing):
+            stem = row.stem
+            picture = (start / pictures / stem).as_posix()
+            if row.text is None:
+                row.files = (start / texts / stem).as_posix()
+                if row.image is None and texts != pictures:
+                    row.image = names.first(pictures_of(picture)) or f"{picture}.jpg"
+            elif row.image is None and not row.files:
+                row.files = picture
+            yield row
+
+    return placed

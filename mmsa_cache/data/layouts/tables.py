@@ -1,66 +1,239 @@
-"""Tables: CSV, TSV and JSON Lines.
+"""Rows of tables and of label files, which are tables of guids and labels alone.
 
-Tables have the columns ``text``, ``image`` (a path relative to the table, inside ``DIR``),
-``guid`` (may be absent: then the image's file name without its ending, which does not change when
-rows move) and ``label`` or ``tag`` (absent, empty or ``null`` = unlabelled, in ``test`` only).
-They are read with the encoding of the texts. CSV and TSV are quoted as Python's ``csv`` writes
-them; JSON Lines hold one object a line.
+A table has columns of the texts, the pictures, the labels and the guids (see `tables.columns`).
+Without a column of texts, or of pictures, they are the files ``GUID.txt`` and ``GUID.jpg``; without
+guids the pictures' names are taken, without their endings: they do not change when rows move.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Sequence
-from pathlib import PurePath
-from typing import Any
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.files import (
     EMPTY_TEXT,
-    MAX_LABEL_BYTES,
+    IMAGE_SUFFIXES,
     MAX_TEXT_BYTES,
-    decode,
     is_unicode,
-    read_inside,
     strip_text,
 )
+from mmsa_cache.data.places import INSIDE
+from mmsa_cache.data.tables import Cell, cell_text, open_table
+from mmsa_cache.data.tables.columns import find_columns
 
-from .listing import UNLABELLED, LabelRow, Listing
+from .folders import PICTURES, folders_of, holding
+from .listing import LabelRow, Listing, Source
 
-_REQUIRED = ("text", "image")
-_COLUMNS = (*_REQUIRED, "guid", "label", "tag")
+HEADER = "guid,tag"
+"""Of a label file."""
+_FLOAT = re.compile(r"(\d+)\.0")
+_LOOK = 100
+"""Rows whose pictures say where they are."""
+_SHOWN = 10
+"""Columns that are named."""
 
 
-def list_table(listing: Listing, split: str, data: DataSettings) -> None:
-    path = listing.source
-    for line, record in table_records(listing, split, data):
-        text, image = strip_text(record["text"]), record["image"]
-        if not image or "\0" in image or not is_unicode(image) or PurePath(image).is_absolute():
+def table_rows(files: Sequence[Path], data: DataSettings) -> Source:
+    """Gives the rows of one split's tables, in the order of the files."""
+
+    def read(listing: Listing) -> Iterator[LabelRow]:
+        for path in files:
+            listing.found.file = path.name
+            yield from _Table(listing, path, data, several=len(files) > 1).rows()
+
+    return read
+
+
+def tags_of(files: Sequence[Path], data: DataSettings) -> Iterator[str]:
+    """The labels of one split's tables, as they stand; what is wrong is said when rows are read."""
+    for path in files:
+        table = open_table(path, data.folder, data, lambda *_: None)
+        columns = find_columns(table.columns, data.columns)
+        if columns.label is not None:
+            names = table.names.get(columns.label, ())
+            for _, cells in table.records():
+                yield _tag(cells.get(columns.label), names)
+
+
+class _Table:
+    """One table of a listing.
+
+    Args:
+        listing: Collects what is found out.
+        path: The table.
+        data: Its columns, encoding, folder.
+        several: Whether the split has other tables.
+    """
+
+    def __init__(self, listing: Listing, path: Path, data: DataSettings, *, several: bool) -> None:
+        self._listing = listing
+        self._path = path
+        self._several = several
+        self._file = open_table(path, data.folder, data, listing.note)
+        self._columns = find_columns(self._file.columns, data.columns)
+        self._pictures = _Pictures(data.folder.resolve(), path, self._texts(self._columns.image))
+        self._trims = self._are_floats()
+
+    def rows(self) -> Iterator[LabelRow]:
+        """The rows, whose guids may repeat."""
+        columns, listing = self._columns, self._listing
+        if not self._usable():
+            return
+        if columns.left_out:
+            names = ", ".join(repr(name) for name in columns.left_out[:_SHOWN])
+            more = ", …" if len(columns.left_out) > _SHOWN else ""
+            listing.remark(f"columns of {self._path.name} that are not read: {names}{more}")
+        classes = self._file.names.get(columns.label or "", ())
+        plain = columns.text is None and columns.image is None
+        for line, cells in self._file.records():
+            row = LabelRow("", None, line, table="" if plain else self._path.name)
+            if columns.text is not None:
+                row.text = strip_text(cell_text(cells.get(columns.text)))
+                row.flaw = _flaw(row.text)
+            if columns.image and not self._place(row, cell_text(cells.get(columns.image))):
+                continue
+            row.guid = self._guid(row, cells)
+            tag = _tag(cells.get(columns.label or ""), classes)
+            row.label = listing.code_of(tag, row.guid, line)
+            yield row
+
+    def _usable(self) -> bool:
+        """Whether the columns are enough; notes what is missing."""
+        columns, listing = self._columns, self._listing
+        names = list(self._file.columns)
+        missing = [] if columns.guid else [r for r in ("text", "image") if not getattr(columns, r)]
+        if listing.split == "train" and columns.label is None:
+            missing.append("label")
+        if listing.layout == "report" and not (columns.guid and columns.label):
+            seen = repr(",".join(names)) if any(names) else "an empty file"
+            listing.note(1, f"expected the header '{HEADER}', received {seen}")
+            return False
+        if not any(names):
+            return False
+        for problem in columns.problems:
+            listing.note(1, f"{problem}: {names}")
+        if missing:
             listing.note(
-                line, f"image {image!r} is not a path relative to the folder of {path.name}"
+                1,
+                f"no column {', '.join(missing)}; received {names} "
+                f"(name one with --column {missing[0]}=NAME)",
             )
-            continue
-        guid = record.get("guid", PurePath(image).stem)
-        tag = record.get("label", record.get("tag")) or UNLABELLED
-        listing.add(LabelRow(guid, None, line, text, image, _flaw(text)), tag)
+        return not missing and not columns.problems
+
+    def _place(self, row: LabelRow, cell: str) -> bool:
+        """Says where a row's picture is; False where its path cannot be used."""
+        place = self._pictures.find(cell)
+        if place is None:
+            cause = f"is not a path relative to the folder of {self._path.name}"
+            self._listing.note(row.line, f"the image {cause}", f"image {cell!r} {cause}")
+            return False
+        row.image, row.files = place
+        return True
+
+    def _guid(self, row: LabelRow, cells: Mapping[str, Cell]) -> str:
+        column, listing = self._columns.guid, self._listing
+        guid = "" if column is None else cell_text(cells.get(column))
+        if listing.layout == "report":
+            guid = guid.strip()
+        if guid and self._trims:
+            whole = guid.removesuffix(".0")
+            listing.remark("guids of a column of floats, taken as whole numbers", f"{guid}→{whole}")
+            return whole
+        if guid or (column is not None and row.image is None):
+            return guid
+        stem = PurePosixPath(row.image).stem if row.image else PurePosixPath(row.files).name
+        return listing.new_guid(stem, self._path.stem if self._several else stem, row.line)
+
+    def _texts(self, column: str | None) -> Iterator[str]:
+        """The cells of a column, from the first."""
+        if column is not None:
+            for _, cells in self._file.records():
+                yield cell_text(cells.get(column))
+
+    def _are_floats(self) -> bool:
+        """Whether all guids are like ``1.0``, as pandas writes whole numbers beside a gap."""
+        guids = filter(None, self._texts(self._columns.guid))
+        first = next(guids, "")
+        if not _FLOAT.fullmatch(first):
+            return False
+        base = self._path.parent
+        if self._columns.text is None and holding(base, folders_of(base), [[f"{first}.txt"]]):
+            return False
+        return all(map(_FLOAT.fullmatch, guids))
 
 
-def table_records(
-    listing: Listing, split: str, data: DataSettings
-) -> Iterator[tuple[int, dict[str, str]]]:
-    path = listing.source
-    content = decode(
-        read_inside(path.parent.resolve(), path.name, MAX_LABEL_BYTES),
-        path.name,
-        data.encoding,
-        data.encoding_errors,
-        numbered=True,
-    ).removeprefix("\ufeff")
-    if path.suffix == ".jsonl":
-        return _json_records(listing, content)
-    return _csv_records(listing, content, "," if path.suffix == ".csv" else "\t", split)
+class _Pictures:
+    """Where the pictures of a table are.
+
+    Args:
+        root: The data folder, resolved.
+        table: The table.
+        cells: What stands in its column of pictures.
+    """
+
+    def __init__(self, root: Path, table: Path, cells: Iterable[str]) -> None:
+        self._root = root
+        base = table.parent.resolve()
+        start = base.relative_to(root).as_posix() if base.is_relative_to(root) else "."
+        self._start = "" if start == "." else f"{start}/"
+        self._own = f"{self._start}{table.name}{INSIDE}"
+        names = [
+            [plain, *[plain + suffix for suffix in _endings(plain)]]
+            for cell in itertools.islice(cells, _LOOK)
+            if (plain := self._plain(cell))
+        ]
+        folders = folders_of(base, ("", *PICTURES, "pairs", "data"))
+        folder = holding(base, folders, names) if names else None
+        self._start += f"{folder}/" if folder else ""
+
+    def find(self, cell: str) -> tuple[str | None, str] | None:
+        """Path of a picture and, where its ending is missing, its path without one instead.
+
+        None where it is no path in the data folder.
+        """
+        if not cell.strip() or cell.startswith(self._own):
+            return cell.strip(), ""
+        name = self._plain(cell)
+        if name is None:
+            return None
+        path = name.removeprefix("/") if name.startswith("/") else self._start + name
+        if _endings(path) and not self._there(path):
+            return None, path
+        return path, ""
+
+    def _plain(self, cell: str) -> str | None:
+        """A path as it is written here; it begins with a slash where the data folder is meant."""
+        if "\0" in cell or not is_unicode(cell):
+            return None
+        name = cell
+        for other in (cell.replace("\\", "/"), cell.strip()):
+            if other != cell and not self._there(self._start + name):
+                name = other
+        if PureWindowsPath(name).drive:
+            return None
+        if name.startswith("/"):
+            path = Path(name)
+            return f"/{path.relative_to(self._root)}" if path.is_relative_to(self._root) else None
+        return name
+
+    def _there(self, name: str) -> bool:
+        return os.path.lexists(self._root / name)
+
+
+def _endings(path: str) -> Sequence[str]:
+    """Endings that a picture's path may lack."""
+    return () if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES else IMAGE_SUFFIXES
+
+
+def _tag(cell: Cell, classes: Sequence[str]) -> str:
+    """A label; a code of one of the classes is its name, another number is none."""
+    if classes and isinstance(cell, int) and not isinstance(cell, bool):
+        return classes[cell] if 0 <= cell < len(classes) else ""
+    return cell_text(cell)
 
 
 def _flaw(text: str) -> str:
@@ -72,74 +245,3 @@ def _flaw(text: str) -> str:
     if len(text.encode()) > MAX_TEXT_BYTES:
         return f"text is longer than {MAX_TEXT_BYTES} bytes"
     return ""
-
-
-def _check_columns(listing: Listing, line: int, columns: Sequence[str], labelled: bool) -> bool:
-    """Notes unknown, doubled and missing columns; True when the row can be used all the same."""
-    unknown = [name for name in columns if name not in _COLUMNS]
-    missing = [name for name in _REQUIRED if name not in columns]
-    if labelled and not {"label", "tag"} & set(columns):
-        missing.append("label")
-    if unknown:
-        names = ", ".join(map(repr, unknown))
-        listing.note(line, f"unknown column {names}; known: {', '.join(_COLUMNS)}")
-    if missing:
-        listing.note(line, f"no column {', '.join(missing)}; received {list(columns)}")
-    doubled = len(set(columns)) < len(columns) or {"label", "tag"} <= set(columns)
-    if doubled:
-        listing.note(
-            line, f"a column is there twice (label and tag are the same column): {columns}"
-        )
-    return not missing and not doubled
-
-
-def _csv_records(
-    listing: Listing, content: str, delimiter: str, split: str
-) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    while True:
-        line = reader.line_num + 1  # a quoted cell may go over several lines
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            listing.note(line, f"{error} (is a quote left open?)")
-            continue
-        if header is None:
-            header = cells
-            if not _check_columns(listing, line, header, split == "train"):
-                return
-        elif len(cells) == len(header):
-            yield line, dict(zip(header, cells, strict=True))
-        elif cells:
-            listing.note(line, f"expected {len(header)} columns, received {len(cells)}")
-
-
-def _json_records(listing: Listing, content: str) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, source in enumerate(content.split("\n"), start=1):
-        if not source.strip():
-            continue
-        try:
-            items = json.loads(source, object_pairs_hook=_Items)
-        except (ValueError, RecursionError) as error:
-            listing.note(line, f"not JSON ({error})")
-            continue
-        if not isinstance(items, _Items):
-            listing.note(line, 'expected one object a line, as {"text": …, "image": …}')
-            continue
-        if not _check_columns(listing, line, [key for key, _ in items], False):
-            continue
-        record = {key: value for key, value in items if value is not None or key in _REQUIRED}
-        if type(record.get("guid")) is int:
-            record["guid"] = str(record["guid"])
-        wrong = [key for key in record if key in _COLUMNS and not isinstance(record[key], str)]
-        for key in wrong:
-            listing.note(line, f"column {key} holds {record[key]!r}, expected a string")
-        if not wrong:
-            yield line, record
-
-
-class _Items(list[tuple[str, Any]]):
-    """The members of a JSON object, doubled names included."""

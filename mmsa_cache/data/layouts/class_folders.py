@@ -1,0 +1,62 @@
+"""A folder per class: ``DATA/positive/1.jpg`` with its text ``1.txt`` beside it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+
+from mmsa_cache.data.files import IMAGE_SUFFIXES
+
+from .folders import OWN, PICTURES, inside
+from .listing import LabelRow, Listing, Source
+
+
+def stems(folder: Path) -> tuple[set[str], set[str]]:
+    """Guids that have a text, and guids that have a picture."""
+    files = [PurePath(f.name) for f in folder.iterdir()] if folder.is_dir() else []
+    files = [file for file in files if not file.name.startswith(".")]
+    texts = {file.stem for file in files if file.suffix == ".txt"}
+    return texts, {file.stem for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
+
+
+def class_folders(root: Path) -> list[Path]:
+    """The folders of classes in a folder, by name: those that hold pictures, if there are several.
+
+    Args:
+        root: Of the data, or of a split.
+    """
+    no_classes = {*OWN, *PICTURES, "texts", "text"}
+    found = [
+        path
+        for path in sorted(root.iterdir())
+        if path.name.lower() not in no_classes
+        and not path.name.startswith(".")
+        and path.is_dir()
+        and stems(inside(root, path))[1]
+    ]
+    return found if len(found) > 1 else []
+
+
+def class_rows(folders: Sequence[Path], root: Path) -> Source:
+    """Gives the rows of folders, each named by its class; those of pairs are unlabelled.
+
+    Args:
+        folders: One a class, or one of pairs.
+        root: Where the paths of their files start.
+    """
+
+    def read(listing: Listing) -> Iterator[LabelRow]:
+        names = {folder: set.union(*stems(folder)) for folder in folders}
+        count = Counter(stem for found in names.values() for stem in found)
+        for folder, found in names.items():
+            tag = folder.name if len(folders) > 1 else ""
+            start = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+            for stem in sorted(found, key=os.fsencode):
+                # Half a pair is a row too: reading it says what is missing.
+                guid = stem if count[stem] == 1 else f"{folder.name}-{stem}"
+                label = listing.code_of(tag, guid, 0)
+                yield LabelRow(guid, label, 0, files=f"{start}{stem}" if start else "")
+
+    return read

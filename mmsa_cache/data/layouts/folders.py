@@ -1,0 +1,75 @@
+"""In which folder the texts and pictures are that a label file names."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mmsa_cache.data.files import FOLLOW, IMAGE_SUFFIXES, LEADS_OUT, Names
+from mmsa_cache.errors import DataError
+
+OWN = ("pairs", "data", "")
+"""Folders that hold pairs, beside their label file; the empty name is the label file's own."""
+PICTURES = ("images", "image", "img", "imgs", "pictures", "photos")
+_TEXTS = ("texts", "text")
+_LOOK = 100
+"""Rows whose files decide."""
+
+
+def folders_of(base: Path, own: Sequence[str] = OWN) -> list[str]:
+    """The folders beside a label file that may hold its files, as they are called there.
+
+    Args:
+        base: Where the label file is.
+        own: Those that come first.
+    """
+    with os.scandir(base) as entries:
+        there = {entry.name.lower(): entry.name for entry in entries if entry.is_dir()}
+    there[""] = ""
+    usual = dict.fromkeys((*own, *PICTURES, *_TEXTS))
+    return [there[name] for name in usual if name in there]
+
+
+def holding(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
+    """The first folder that holds a file of the first rows, else of any row.
+
+    Args:
+        base: Where the folders are.
+        folders: Their names.
+        rows: Of each row, what its file may be called.
+
+    Returns:
+        The folder's name; None where none holds any.
+    """
+    names, every = Names(base), iter(rows)
+
+    def holds(folder: str, some: Iterable[Sequence[str]]) -> bool:
+        start = f"{folder}/" if folder else ""
+        return any(names.first([start + name for name in row]) for row in some)
+
+    first = list(itertools.islice(every, _LOOK))
+    found = next((folder for folder in folders if holds(folder, first)), None)
+    if found is None:
+        found = next((folder for row in every for folder in folders if holds(folder, [row])), None)
+    return found
+
+
+def pictures_of(stem: str) -> list[str]:
+    """What the picture of a stem may be called."""
+    return [stem + suffix for suffix in IMAGE_SUFFIXES]
+
+
+def inside(root: Path, path: Path, *, follow_links: bool = False) -> Path:
+    """A path in the data folder.
+
+    Raises:
+        DataError: It is a link that leads out of it, and links are not followed.
+    """
+    if not follow_links and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            f"{path}: {LEADS_OUT},{FOLLOW}.",
+            "Put what it leads to into the data folder, or give --data the folder it leads to.",
+        )
+    return path

@@ -1,0 +1,97 @@
+"""CSV and TSV files, and label files in plain text, as a stream.
+
+The separator is the one of ``,``, ``;`` and tab that finds most columns of usual names in the
+header. Cells are quoted as Python's ``csv`` writes them. Where tabs separate, quotes may be part of
+the text instead: the file is read the way that gives fewer rows with a wrong number of columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mmsa_cache.config.sections import DataSettings
+from mmsa_cache.data.files import MAX_TEXT_BYTES
+
+from . import Cell, Note
+from .columns import find_columns
+from .text_lines import TextLines
+
+_SEPARATORS = (",", ";", "\t")
+# Twice what a text may have: a longer one is a flaw of its row alone.
+csv.field_size_limit(2 * MAX_TEXT_BYTES)
+
+
+def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> CsvFile:
+    """See `mmsa_cache.data.tables.open_table`."""
+    return CsvFile(path, root, data, note)
+
+
+class CsvFile:
+    """A text file of separated cells; its first line names the columns."""
+
+    names: Mapping[str, tuple[str, ...]] = {}
+
+    def __init__(self, path: Path, root: Path, data: DataSettings, note: Note) -> None:
+        self._lines = TextLines(path, root, data)
+        self._note = note
+        usual = "\t" if path.suffix.lower() == ".tsv" else ","
+        self._separator = self._find_separator(usual, data)
+        self.columns = tuple(next(self._cells(csv.QUOTE_MINIMAL, lambda *_: None), (0, []))[1])
+        self._quoting = self._find_quoting() if self._separator == "\t" else csv.QUOTE_MINIMAL
+
+    def records(self) -> Iterator[tuple[int, dict[str, Cell]]]:
+        """See `TableFile`."""
+        rows = self._cells(self._quoting, self._note)
+        next(rows, None)
+        width = len(self.columns)
+        for line, cells in rows:
+            if len(cells) == width:
+                yield line, dict(zip(self.columns, cells, strict=True))
+            elif len(cells) > 1 or any(cell.strip() for cell in cells):
+                cause = "another number of columns than the header"
+                self._note(line, cause, f"expected {width} columns, received {len(cells)}")
+
+    def _cells(self, quoting: int, note: Note) -> Iterator[tuple[int, list[str]]]:
+        """The rows, the header first, each with the line where it begins."""
+        rows = csv.reader(
+            iter(self._lines),
+            delimiter=self._separator,
+            quoting=quoting,  # type: ignore[arg-type]  # QUOTE_MINIMAL or QUOTE_NONE
+            strict=True,
+        )
+        while True:
+            line = rows.line_num + 1  # a quoted cell may go over several lines
+            try:
+                yield line, next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                note(line, f"{error} (is a quote left open?)", "")
+
+    def _find_separator(self, usual: str, data: DataSettings) -> str:
+        header = next(iter(self._lines), "")
+
+        def found(separator: str) -> tuple[int, bool]:
+            names = _split(header, separator)
+            return len(find_columns(names, data.columns).used), separator == usual
+
+        return max(_SEPARATORS, key=found)
+
+    def _find_quoting(self) -> int:
+        if not any('"' in line for line in self._lines):
+            return csv.QUOTE_MINIMAL
+        return min((csv.QUOTE_MINIMAL, csv.QUOTE_NONE), key=self._count_wrong)
+
+    def _count_wrong(self, quoting: int) -> int:
+        """Rows that have not as many cells as the header."""
+        problems: list[int] = []
+        rows = self._cells(quoting, lambda line, *_: problems.append(line))
+        wrong = sum(len(cells) not in (0, len(self.columns)) for _, cells in rows)
+        return wrong + len(problems)
+
+
+def _split(header: str, separator: str) -> Sequence[str]:
+    return next(csv.reader(io.StringIO(header), delimiter=separator), [])

@@ -1,0 +1,96 @@
+"""The lines of a text file inside a data folder, as often as they are wanted."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmsa_cache.config.sections import DataSettings
+from mmsa_cache.data.files import check_encoding, stat_inside
+from mmsa_cache.errors import BadFileError
+from mmsa_cache.untrusted import open_plain
+
+from .encodings import fitting
+
+_MAX_BYTES = 1 << 40
+_MAX_LINE = 16 << 20
+"""Characters; a line must fit into the memory."""
+_PIECE = 1 << 20
+
+
+def utf_8(data: DataSettings) -> DataSettings:
+    """Settings for a label file, whatever the encoding of the texts."""
+    return data.model_copy(update={"encoding": "utf-8", "encoding_errors": "strict"})
+
+
+class TextLines:
+    """Gives the lines of a file from the start, each time it is iterated.
+
+    Line ends are kept; a byte order mark is taken off.
+
+    Args:
+        path: The file.
+        root: The data folder, which it must be inside.
+        data: How it is decoded.
+
+    Raises:
+        BadFileError: It is not inside, empty, no regular file, or there is none.
+    """
+
+    def __init__(self, path: Path, root: Path, data: DataSettings) -> None:
+        check_encoding(data.encoding)
+        base = root.resolve()
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        if not stat_inside(base, name, _MAX_BYTES, follow_links=data.follow_links).st_size:
+            raise BadFileError("empty file", f"{path.name}: empty file")
+        self._path = path
+        self._data = data
+
+    def __iter__(self) -> Iterator[str]:
+        name, data = self._path.name, self._data
+        try:
+            with open_plain(self._path) as file:
+                text = io.TextIOWrapper(file, data.encoding, data.encoding_errors, newline="")
+                first = True
+                while line := text.readline(_MAX_LINE):
+                    if len(line) == _MAX_LINE and not line.endswith(("\n", "\r")):
+                        raise BadFileError(
+                            "line too long", f"{name}: a line is longer than {_MAX_LINE} characters"
+                        )
+                    yield line.removeprefix("\ufeff") if first else line
+                    first = False
+        except UnicodeDecodeError:
+            raise self._undecodable() from None
+        except UnicodeError as error:  # UTF-16 without a byte order mark
+            raise BadFileError("bytes not valid in the encoding", f"{name}: {error}") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise BadFileError("unreadable", f"{name}: {reason}") from error
+
+    def _undecodable(self) -> BadFileError:
+        """Says where the first byte is that is not valid, and what would be."""
+        encoding = self._data.encoding
+        decoder = codecs.getincrementaldecoder(encoding)()
+        line, done, at = 1, 0, 0
+        with open_plain(self._path) as file:
+            sample = file.read(_PIECE)
+            piece = sample
+            while True:
+                done += len(piece)
+                try:
+                    decoder.decode(piece, final=not piece)
+                except UnicodeDecodeError as error:  # of what was left over and the piece
+                    at = done - len(error.object) + error.start
+                    line += piece.count(b"\n", 0, max(0, at - done + len(piece)))
+                    break
+                line += piece.count(b"\n")
+                piece = file.read(_PIECE)
+        others = [name for name in fitting([sample]) if name != codecs.lookup(encoding).name]
+        valid = f"; its beginning is valid {' and '.join(others)}" if others else ""
+        return BadFileError(
+            "bytes not valid in the encoding",
+            f"{self._path.name}:{line}: byte {at} is not valid {encoding}{valid} "
+            "(declare another --encoding, or encoding_errors = 'replace')",
+        )
