@@ -26,6 +26,9 @@ def check(
         Path | None, typer.Option(help="Write a page with pictures of the worst.", metavar="PAGE")
     ] = None,
     force: Force = False,
+    no_files: Annotated[
+        bool, typer.Option("--no-files", help="Read label files and tables only: open no picture.")
+    ] = False,
 ) -> None:
     """List everything that is wrong with the data, and what it is like; 3 if something is bad."""
     from mmsa_cache.compose.check.check import check as check_data
@@ -35,7 +38,7 @@ def check(
         raise SettingsError("The data folder is given twice.", "Leave --data out.")
     settings = call.settings() if folder is None else call.settings(data=folder)
     claim(html, force=force)
-    found = check_data(settings, html)
+    found = check_data(settings, html, files=not no_files)
     if not call.printed(found.as_json()):
         print_result(format_check(found))
     if html is not None:

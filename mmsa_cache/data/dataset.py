@@ -8,6 +8,7 @@ wrong with a label file, or a path that leads out of the folder, ends everything
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ _PIECE = 256
 """Rows that one thread reads at a time."""
 _WINDOW = 16 * _PIECE
 """Rows that are objects at a time."""
+_CHARACTERS = 1 << 24
+"""Of the texts of a window, about."""
+_SHOWN = 10
+"""Rows of one fault that an error names."""
 SET_ASIDE = (
     "Repair the files or remove their rows from the label file; or set them aside: "
     "mmsa extract --on-bad skip. mmsa check lists everything."
@@ -64,10 +69,9 @@ class Survey:
         Raises:
             DataError: Names every one of them.
         """
-        messages = [message for row in bad for message in row.messages]
         reasons = {fault.reason for row in bad for fault in row.faults}
         hint = SET_ASIDE if reasons.isdisjoint(LACKING) else f"{SET_ASIDE} {HALVES}"
-        raise_problems(messages, self.listing.folder, hint)
+        raise_problems(messages_of(bad), self.listing.folder, hint)
 
     def intake(self, samples: SampleTable) -> Intake:
         """What was kept, merged and dropped.
@@ -83,7 +87,7 @@ class Survey:
         replaced = tuple(guid for guid in samples.guids if guid in self.replaced)
         listing = self.listing
         others = (listing.merged, listing.dropped, aside)
-        return Intake(listing.layout, self.split, kept, *others, replaced)
+        return Intake(listing.layout, self.split, kept, *others, replaced, tuple(listing.notes))
 
 
 def survey(data: DataSettings, split: str, known: KnownFiles | None = None) -> Survey:
@@ -106,7 +110,7 @@ def survey(data: DataSettings, split: str, known: KnownFiles | None = None) -> S
     reader = PairReader(listing, data, known)
     builder, bad = TableBuilder(reader.root), []
     with ThreadPoolExecutor(_THREADS) as pool:
-        for window in _taken(listing.rows):
+        for window in _windows(listing.rows()):
             pieces = [window[i : i + _PIECE] for i in range(0, len(window), _PIECE)]
             results = [result for piece in pool.map(reader.read, pieces) for result in piece]
             builder.add([result for result in results if isinstance(result, Sample)])
@@ -114,18 +118,34 @@ def survey(data: DataSettings, split: str, known: KnownFiles | None = None) -> S
     if known is not None:
         known.save()
     if listing.problems or any(row.fatal for row in bad):
-        messages = [message for row in bad for message in row.messages]
         where = listing.source if listing.problems else listing.folder
-        raise_problems([*listing.problems, *messages], where)
+        raise_problems([*listing.problems, *messages_of(bad)], where)
     return Survey(split, listing, builder.table(), bad, frozenset(reader.replaced))
 
 
-def _taken(rows: list[LabelRow]) -> Iterator[list[LabelRow]]:
-    """Takes rows out of a list, from its start, some at a time."""
-    rows.reverse()
-    while rows:
-        window = rows[: -_WINDOW - 1 : -1]
-        del rows[-_WINDOW:]
+def messages_of(bad: Sequence[BadRow]) -> list[str]:
+    """What is wrong with bad rows: of each reason the first, and how many more there are."""
+    said: list[str] = []
+    count: Counter[str] = Counter()
+    for fault in (fault for row in bad for fault in row.faults):
+        count[fault.reason] += 1
+        if count[fault.reason] <= _SHOWN:
+            said.append(fault.message)
+    more = ((reason, rows - _SHOWN) for reason, rows in count.items() if rows > _SHOWN)
+    return said + [f"… and {rows} more: {reason}" for reason, rows in more]
+
+
+def _windows(rows: Iterator[LabelRow]) -> Iterator[list[LabelRow]]:
+    """Some rows at a time: few of long texts."""
+    window: list[LabelRow] = []
+    characters = 0
+    for row in rows:
+        window.append(row)
+        characters += len(row.text or "")
+        if len(window) == _WINDOW or characters > _CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
         yield window
 
 

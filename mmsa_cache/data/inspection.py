@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -125,6 +126,10 @@ class Inspection:
     """Texts and pictures beside the listed ones that no label file names."""
     dropped: int = 0
     """Rows whose labels contradict each other (raw MVSA)."""
+    labels: dict[str, Counter[int | None]] = field(default_factory=dict)
+    """Rows of each label's code by split."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know of how label files were read."""
 
     def note(self, split: str, error: DataError) -> None:
         """Adds what ended the reading of a label file."""
@@ -134,23 +139,24 @@ class Inspection:
 
 def inspect(
     data: DataSettings,
-    read_picture: ReadPicture,
+    read_picture: ReadPicture | None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Inspection:
     """Looks at every row of every split.
 
     Args:
         data: The data folder, and how its texts are read.
-        read_picture: Decodes a picture as extraction does.
+        read_picture: Decodes a picture as extraction does; None: neither texts nor pictures are
+            opened, and there are no posts.
         advance: Called with the rows just looked at and the rows in all.
 
     Raises:
         SettingsError: No data folder is set.
     """
     root, data = data.folder, data.model_copy(update={"max_chars": None})
-    found = Inspection(root, "", data.classes or LABELS)
+    found = Inspection(data.root or root, "", data.classes or LABELS)
     try:
-        layout = find_layout(root)
+        layout = find_layout(data)
         found.layout = layout.name
     except DataError as error:
         found.note("", error)
@@ -161,18 +167,21 @@ def inspect(
     listings: list[Listing] = []
     for split in layout.splits or SPLITS[:1]:  # where there is no split, listing says why
         try:
-            listing = list_rows(data, split, found.classes)
+            listing = list_rows(data, split, found.classes, files=read_picture is not None)
             reader = PairReader(listing, data)
+            rows, found.labels[split] = _listed(listing, keep=read_picture is not None)
         except DataError as error:
             found.note(split, error)
             continue
         found.layout = listing.layout
         found.dropped += listing.dropped
+        found.notes += [f"{split}: {note}" for note in listing.notes]
         for message in listing.problems:
             found.problems.append(Problem(split, "", LABEL_FILE, message, True))
         listings.append(listing)
-        rows = sorted([*listing.rows, *listing.refused], key=lambda row: row.line)
         work += [(split, reader, row) for row in rows]
+    if read_picture is None:
+        return found
     found.posts = _look_at_all(work, read_picture, advance)
     for post in found.posts:
         for fault in post.faults:
@@ -182,6 +191,17 @@ def inspect(
             )
     found.unlisted = _unlisted(layout, listings, found.posts)
     return found
+
+
+def _listed(listing: Listing, *, keep: bool) -> tuple[list[LabelRow], Counter[int | None]]:
+    """The rows of a listing, if they are to be kept, and how many there are of each label."""
+    rows: list[LabelRow] = []
+    count: Counter[int | None] = Counter()
+    for row in listing.rows():
+        count[row.label] += 1
+        if keep:
+            rows.append(row)
+    return rows, count
 
 
 def _look_at_all(
@@ -248,8 +268,10 @@ def _unlisted(layout: Layout, listings: Sequence[Listing], posts: Sequence[Post]
     label_files = {path for files in layout.files.values() for path in files}
     listed = {guid for listing in listings for guid in listing.first_line}
     pictures = {post.picture for post in posts if post.picture is not None}
+    if layout.name == "classes":
+        return []
     if layout.name == "tables":
-        folders = {path.parent for path in pictures}
+        folders = {path.parent for path in pictures if path.parent.is_dir()}
         suffixes: tuple[str, ...] = IMAGE_SUFFIXES
     else:
         folders = {listing.folder.resolve() for listing in listings if listing.first_line}

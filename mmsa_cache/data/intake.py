@@ -25,6 +25,8 @@ class Intake:
     """Rows set aside because their text or picture cannot be used."""
     replaced: tuple[str, ...] = ()
     """Kept rows of whose texts some bytes were replaced, not being valid in the encoding."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the label file was read."""
 
     def summary(self) -> str:
         """One line for a person."""
@@ -38,6 +40,7 @@ class Intake:
             f"{self.dropped} dropped (contradicting labels)"
             + (f"; {self.aside} set aside (bad files)." if self.aside else ".")
             + self._told_of_replaced()
+            + "".join(f"\n  {note}" for note in self.notes)
         )
 
     def _told_of_replaced(self) -> str:

@@ -53,7 +53,6 @@ class PairReader:
         self.root = data.folder.resolve()
         """Where the paths of pictures start in a `SampleTable`."""
         self._pictures = self.root / listing.folder.relative_to(data.folder)
-        self._table = listing.source.name if listing.layout == "tables" else ""
         self._known = known
         self._halves = data.missing == "allow"
         self._may_be_empty = data.allow_empty_text or self._halves
@@ -135,7 +134,7 @@ class PairReader:
 
     def fault(self, row: LabelRow, error: BadFileError) -> Fault:
         """An error with its place in the table."""
-        where = f"{self._table}:{row.line}: " if self._table else ""
+        where = f"{row.table}:{row.line}: " if row.table else ""
         return Fault(error.reason, f"{where}{error.message}")
 
     def text_bytes(self, row: LabelRow) -> bytes | None:
@@ -159,7 +158,7 @@ class PairReader:
         )
 
     def _text_name(self, row: LabelRow) -> str:
-        name = f"{row.guid}.txt"
+        name = f"{row.stem}.txt"
         return self._names.first([name]) or name
 
     def text(self, row: LabelRow, data: bytes | None) -> str:
@@ -176,7 +175,7 @@ class PairReader:
             if row.flaw and not (row.flaw == EMPTY_TEXT and self._may_be_empty):
                 raise BadFileError(row.flaw, row.flaw)
             return row.text or ""
-        name = f"{row.guid}.txt"
+        name = f"{row.stem}.txt"
         text = strip_text(decode(data, name, self._data.encoding, self._data.encoding_errors))
         if "\0" in text:
             raise BadFileError(
@@ -216,7 +215,7 @@ class PairReader:
 
     def _picture(self, row: LabelRow, name: str | None) -> bytes:
         if name is None:
-            what = f" {row.guid}.jpg in {self._folder}" if row.image is None else ""
+            what = f" {row.stem}.jpg in {self._folder}" if row.image is None else ""
             raise BadFileError(MISSING, f"{row.guid}: no picture{what}")
         return picture_bytes(self._base, name, follow_links=self._data.follow_links)
 
@@ -224,7 +223,7 @@ class PairReader:
         """Name of a row's picture as it stands on disk; None where there is none."""
         if row.image is not None:
             return (self._names.first([row.image]) or row.image) if row.image else None
-        return self._names.first([row.guid + suffix for suffix in IMAGE_SUFFIXES])
+        return self._names.first([row.stem + suffix for suffix in IMAGE_SUFFIXES])
 
     def _path(self, name: str) -> Path:
         """Path of a picture that is inside the folder, without steps up."""

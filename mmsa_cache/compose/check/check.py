@@ -18,12 +18,13 @@ from .page import render
 from .summary import Summary, summarise
 
 
-def check(settings: Settings, page: Path | None = None) -> Summary:
+def check(settings: Settings, page: Path | None = None, *, files: bool = True) -> Summary:
     """Looks at every file of the data.
 
     Args:
         settings: The command's settings.
         page: Where a picture page of the worst goes.
+        files: Whether texts and pictures are opened; without, only label files and tables are.
 
     Raises:
         SettingsError: No data folder is set, or the page cannot be written.
@@ -41,7 +42,7 @@ def check(settings: Settings, page: Path | None = None) -> Summary:
                 shown.append(stack.enter_context(progress("check", total, "pairs")))
             shown[0](done, "")
 
-        found = inspect(settings.data, read_picture, advance)
+        found = inspect(settings.data, read_picture if files else None, advance)
     summary = summarise(found, settings)
     if page is not None:
         write_result(page, render(found, summary))

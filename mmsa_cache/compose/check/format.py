@@ -31,6 +31,7 @@ def format_check(record: Summary) -> str:
     parts = [
         f"{record.data}: layout {record.layout or 'not found'}, texts as {record.encoding}.",
         _format_splits(record),
+        _bounded("Notes", record.notes, SHOWN) if record.notes else "",
         _format_texts(record.texts),
         _format_pictures(record.pictures),
         _format_repeated(record.repeated),

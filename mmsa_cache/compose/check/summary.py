@@ -150,6 +150,8 @@ class Summary:
     texts: TextCounts
     pictures: PictureCounts
     repeated: list[Repeated]
+    notes: list[str]
+    """How label files were read, where that is not plain."""
     page: str | None = None
     """Path of the picture page."""
     seconds: float = 0.0
@@ -170,20 +172,22 @@ def summarise(found: Inspection, settings: Settings) -> Summary:
         problems=found.problems,
         reasons=dict(Counter(problem.reason for problem in found.problems).most_common()),
         bad_rows=sum(bool(post.faults) for post in found.posts),
-        splits=[_split(found, split) for split in dict.fromkeys(p.split for p in found.posts)],
+        splits=[_split(found, split) for split in found.labels],
         dropped=found.dropped,
         unlisted=found.unlisted,
         texts=_texts(found.posts, settings),
         pictures=_pictures([post for post in found.posts if post.decoded]),
         repeated=_repeated(found),
+        notes=found.notes,
     )
 
 
 def _split(found: Inspection, split: str) -> SplitCounts:
-    posts = [post for post in found.posts if post.split == split]
-    count = Counter(tag_of(found, post) for post in posts)
-    labels = {tag: count[tag] for tag in (*found.classes, UNLABELLED) if count[tag]}
-    return SplitCounts(split, len(posts), sum(bool(post.faults) for post in posts), labels)
+    count = found.labels[split]
+    tags = {**dict(enumerate(found.classes)), None: UNLABELLED}
+    labels = {tag: count[code] for code, tag in tags.items() if count[code]}
+    bad = sum(bool(post.faults) for post in found.posts if post.split == split)
+    return SplitCounts(split, count.total(), bad, labels)
 
 
 def tag_of(found: Inspection, post: Post) -> str:
@@ -214,6 +218,8 @@ def _texts(posts: Sequence[Post], settings: Settings) -> TextCounts:
 def _tokens(texts: Sequence[str], settings: Settings) -> TokenLengths | NoTokens:
     joint = settings.joint.model
     model = joint or settings.text.model
+    if not texts:
+        return NoTokens(model, "no text was read")
     try:
         counts, limit = count_tokens(
             texts, model, settings.text.max_tokens, joint=joint is not None

@@ -119,6 +119,11 @@ class Listing:
         absent = [name for code, name in enumerate(self.classes) if code not in seen]
         if absent and self.split == "train" and not self.problems:
             self.remark(f"classes without a row in {self.split}: {', '.join(absent)}")
+        if self.agreeing is not None:
+            self.remark(
+                f"text and picture have the same label in {self.agreeing} of "
+                f"{kept + self.dropped} rows; rows = 'agreeing' under [data] keeps only those"
+            )
         if not kept and not self.problems:
             self.note(0, "no rows after the header" if not self.dropped else "no row is left")
 

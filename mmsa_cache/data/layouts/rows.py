@@ -25,13 +25,16 @@ _LOOK = 100
 _MOST_LABELS = 1000
 
 
-def list_rows(data: DataSettings, split: str, classes: tuple[str, ...]) -> Listing:
+def list_rows(
+    data: DataSettings, split: str, classes: tuple[str, ...], *, files: bool = True
+) -> Listing:
     """Lists the rows of a split in the order of its label file; pairs without one by guid.
 
     Args:
         data: Folder, and encoding of the texts, hence of a table; other label files are UTF-8.
         split: One of `SPLITS`.
         classes: Class names; a class's code is its place.
+        files: Whether the texts and pictures are looked for.
 
     Returns:
         The rows as a stream; once it has ended, ``problems`` are all that is wrong.
@@ -48,15 +51,20 @@ def list_rows(data: DataSettings, split: str, classes: tuple[str, ...]) -> Listi
             "rows = 'agreeing' is set, but only raw MVSA has labels of texts and of pictures.",
             "Take rows out of [data].",
         )
-    files = files_of(root, layout, split)
-    listing = Listing(files[0], layout.name, split, ClassNames(classes), root)
-    listing.read = _source(layout, files, data)
+    sources = files_of(root, layout, split)
+    listing = Listing(sources[0], layout.name, split, ClassNames(classes), root)
+    listing.read = _source(layout, sources, data)
     if layout.name == "pairs":
-        listing.folder = files[0]
+        listing.folder = sources[0]
+    few = len(classes) < 2 or {*classes} < {*LABELS}
+    if data.classes is None and few and split == "train":
+        listing.always += (
+            f"classes that occur: {', '.join(classes)}; others only if listed under [data] classes",
+        )
     if layout.beside:
         names = ", ".join(path.name for path in layout.beside[:5])
-        listing.always = (f"tables that are not read: {names} (give one with --data FILE)",)
-    if layout.name in ("report", "mvsa", "tables"):
+        listing.always += (f"tables that are not read: {names} (give one with --data FILE)",)
+    if files and layout.name in ("report", "mvsa", "tables"):
         _find_folder(listing, data)
     return listing
 
