@@ -17,6 +17,8 @@ from mmsa_cache.config.sections import (
     TextSettings,
 )
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.layouts.classes import LABELS
+from mmsa_cache.data.layouts.rows import classes_of
 from mmsa_cache.errors import DamagedCacheError, SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS
 from mmsa_cache.store.encoder import StoredEncoder
@@ -146,6 +148,8 @@ def with_data(settings: Settings, store: Store, reach: Reach, *, extracting: boo
         root = Path(os.path.normpath(store.root / known.root))
         if reach.takes(root, "the store's data folder", GIVE_DATA):
             taken["root"] = root
+    if settings.data.classes is None and known.classes is None:
+        taken |= _classes(settings, found[0].classes, extracting=extracting)
     changes: dict[str, Any] = {"data": settings.data.model_copy(update=taken)}
     if "variants" not in settings.extract.model_fields_set:
         changes["extract"] = settings.extract.model_copy(update={"variants": extract.variants})
@@ -153,6 +157,19 @@ def with_data(settings: Settings, store: Store, reach: Reach, *, extracting: boo
         seed = told.get("seed", settings.seed)
         changes["seed"] = _section(Settings, {"seed": seed}, store.root).seed
     return settings.model_copy(update=changes)
+
+
+def _classes(
+    settings: Settings, stored: tuple[str, ...], *, extracting: bool
+) -> dict[str, tuple[str, ...]]:
+    """The classes of a store where none are set; an extraction finds them anew unless it would only
+    leave some of the three sentiments out."""
+    if not extracting:
+        return {"classes": stored}
+    there = settings.data.root is not None and settings.data.root.exists()
+    if stored == LABELS and there and {*classes_of(settings.data)} <= {*LABELS}:
+        return {"classes": stored}
+    return {}
 
 
 def with_encoder_of(settings: Settings, modality: str, encoder: StoredEncoder) -> Settings:

@@ -17,7 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.layouts.listing import UNLABELLED, LabelRow, Listing, raise_problems
+from mmsa_cache.data.layouts.listing import (
+    UNKNOWN,
+    UNLABELLED,
+    LabelRow,
+    Listing,
+    raise_problems,
+)
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import DataError
 
@@ -110,7 +116,7 @@ def survey(data: DataSettings, split: str, known: KnownFiles | None = None) -> S
     reader = PairReader(listing, data, known)
     builder, bad = TableBuilder(reader.root), []
     with ThreadPoolExecutor(_THREADS) as pool:
-        for window in _windows(listing.rows()):
+        for window in _windows(row for row in listing.rows() if row.label != UNKNOWN):
             pieces = [window[i : i + _PIECE] for i in range(0, len(window), _PIECE)]
             results = [result for piece in pool.map(reader.read, pieces) for result in piece]
             builder.add([result for result in results if isinstance(result, Sample)])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.layouts.layout import Layout, find_layout
-from mmsa_cache.data.layouts.listing import LABELS, LabelRow, Listing
+from mmsa_cache.data.layouts.listing import LABELS, UNKNOWN, LabelRow, Listing
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import BadFileError, DataError
 from mmsa_cache.names import SPLITS
@@ -176,6 +176,12 @@ def inspect(
         found.layout = listing.layout
         found.dropped += listing.dropped
         found.notes += [f"{split}: {note}" for note in listing.notes]
+        if listing.agreeing is not None:
+            found.notes.append(
+                f"{split}: text and picture have the same label in {listing.agreeing} of "
+                f"{found.labels[split].total() + listing.dropped} rows; rows = 'agreeing' under "
+                "[data] keeps those alone"
+            )
         for message in listing.problems:
             found.problems.append(Problem(split, "", LABEL_FILE, message, True))
         listings.append(listing)
@@ -198,6 +204,7 @@ def _listed(listing: Listing, *, keep: bool) -> tuple[list[LabelRow], Counter[in
     rows: list[LabelRow] = []
     count: Counter[int | None] = Counter()
     for row in listing.rows():
+        row.label = None if row.label == UNKNOWN else row.label
         count[row.label] += 1
         if keep:
             rows.append(row)

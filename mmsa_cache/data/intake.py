@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mmsa_cache.data.layouts.listing import UNLABELLED
 
@@ -25,7 +25,7 @@ class Intake:
     """Rows set aside because their text or picture cannot be used."""
     replaced: tuple[str, ...] = ()
     """Kept rows of whose texts some bytes were replaced, not being valid in the encoding."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
     """What a person should know of how the label file was read."""
 
     def summary(self) -> str:

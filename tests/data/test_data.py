@@ -59,12 +59,12 @@ def test_reads_pairs_in_file_order(tmp_path: Path) -> None:
 
 def test_every_label_problem_at_once(tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
-    path.write_text("guid,tag\n1,positive\n2,Positive\n1,neutral\n../x,neutral\n3,neutral,0\n")
+    path.write_text("guid,tag\n1,positive\n2,posit\n1,neutral\n../x,neutral\n3,neutral,0\n")
     with pytest.raises(DataError) as caught:
         read_labels(path)
     text = str(caught.value)
     assert len(caught.value.problems) == 4
-    for part in ("train.txt:3: unknown label 'Positive'", "is already in line 2"):
+    for part in ("train.txt:3: unknown label 'posit'", "is already in line 2"):
         assert part in text
     assert "guid '../x' is not a plain file name" in text
     assert "train.txt:6: expected 2 columns, received 3" in text

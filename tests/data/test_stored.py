@@ -229,7 +229,7 @@ def replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
         ("guid", "../x", r"guid '\.\./x' is not a plain name"),
         ("guid", "", "guid '' is not a plain name"),
         ("guid", ".x", "is not a plain name"),
-        ("guid", "a,b", "is not a plain name"),
+        ("guid", "a\\b", "is not a plain name"),
         ("guid", "a\u2028b", "is not a plain name"),
         ("guid", "a\0b", "is not a plain name"),
         ("label", 3, "a label is not the code of one of 3 classes"),

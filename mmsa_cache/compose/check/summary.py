@@ -184,8 +184,8 @@ def summarise(found: Inspection, settings: Settings) -> Summary:
 
 def _split(found: Inspection, split: str) -> SplitCounts:
     count = found.labels[split]
-    tags = {**dict(enumerate(found.classes)), None: UNLABELLED}
-    labels = {tag: count[code] for code, tag in tags.items() if count[code]}
+    tags: list[tuple[int | None, str]] = [*enumerate(found.classes), (None, UNLABELLED)]
+    labels = {tag: count[code] for code, tag in tags if count[code]}
     bad = sum(bool(post.faults) for post in found.posts if post.split == split)
     return SplitCounts(split, count.total(), bad, labels)
 

@@ -54,13 +54,15 @@ class Findings:
             if found.count == 1:
                 lines.append(f"{file}:{line}: {detail or cause}" if line else f"{file}: {cause}")
                 continue
-            rows = ", ".join(str(line) for line, _ in found.first)
+            more = "" if found.count == len(found.first) else ", …"
             if detail:
-                rows = "; ".join(f"line {line}: {detail}" for line, detail in found.first)
+                own = [detail.removeprefix(cause).lstrip(",: ") for _, detail in found.first]
+                places = [f"line {line}: " if line else "" for line, _ in found.first]
+                rows = "; ".join(map("".join, zip(places, own, strict=True)))
             else:
-                rows = f"lines {rows}"
-            more = "" if found.count == len(found.first) else ("; …" if detail else ", …")
-            lines.append(f"{file}: {found.count} rows: {cause} ({rows}{more})")
+                rows = f"lines {', '.join(str(line) for line, _ in found.first)}"
+            shown = f" ({rows}{more})" if detail or line else ""
+            lines.append(f"{file}: {found.count} rows: {cause}{shown}")
         return lines
 
     def notes(self) -> list[str]:

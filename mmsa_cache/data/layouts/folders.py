@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterable, Sequence
@@ -25,11 +26,20 @@ def folders_of(base: Path, own: Sequence[str] = OWN) -> list[str]:
         base: Where the label file is.
         own: Those that come first.
     """
-    with os.scandir(base) as entries:
-        there = {entry.name.lower(): entry.name for entry in entries if entry.is_dir()}
-    there[""] = ""
+    there = {"": "", **{name.lower(): name for name in names_in(base, folders=True)}}
     usual = dict.fromkeys((*own, *PICTURES, *_TEXTS))
     return [there[name] for name in usual if name in there]
+
+
+def names_in(folder: Path, *, folders: bool) -> list[str]:
+    """Names of the files of a folder, or of its folders, in order."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a loop of links
+                if entry.is_dir() if folders else entry.is_file():
+                    found.append(entry.name)
+    return sorted(found)
 
 
 def holding(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from mmsa_cache.untrusted import open_plain
 
 from .class_folders import class_folders, stems
 from .classes import is_unlabelled
-from .folders import OWN, folders_of, inside
+from .folders import OWN, folders_of, inside, names_in
 from .tables import HEADER, tags_of
 
 _PLAIN = (".csv", ".tsv", ".jsonl")
@@ -151,16 +150,13 @@ class _Finder:
         """The files of a folder by name; none where there is no folder."""
         if not folder.is_dir():
             return []
-        with os.scandir(self._inside(folder)) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file())
+        names = names_in(self._inside(folder), folders=False)
         return [folder / name for name in names if not name.startswith(".")]
 
     def _folders_of(self, split: str) -> list[Path]:
-        with os.scandir(self._root) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
-        return [
-            self._inside(self._root / name) for name in names if name.lower() in SPLIT_STEMS[split]
-        ]
+        names = names_in(self._root, folders=True)
+        names = [name for name in names if name.lower() in SPLIT_STEMS[split]]
+        return [self._inside(self._root / name) for name in names]
 
     def _tables_of(self, split: str) -> list[Path]:
         return [

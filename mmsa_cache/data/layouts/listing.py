@@ -11,8 +11,9 @@ from mmsa_cache.data.files import is_unicode
 from mmsa_cache.errors import DataError
 
 from .classes import LABELS as LABELS
+from .classes import UNKNOWN as UNKNOWN
 from .classes import UNLABELLED as UNLABELLED
-from .classes import UNKNOWN, ClassNames
+from .classes import ClassNames
 from .findings import Findings
 
 MEND = "Repair the files or remove their rows from the label file; nothing was changed."
@@ -29,6 +30,7 @@ class LabelRow:
 
     guid: str
     label: int | None
+    """Code of its class; None without one, `UNKNOWN` where that is a problem that was noted."""
     line: int
     """Line or row where it begins; 0 where there is no label file."""
     text: str | None = None
@@ -101,7 +103,7 @@ class Listing:
     def rows(self) -> Iterator[LabelRow]:
         """Reads the rows in the order of the label file.
 
-        Rows whose label is not valid are among them, without one: their pairs can be looked at.
+        Rows whose label is `UNKNOWN` are among them: their pairs can be looked at.
         """
         self.merged, self.dropped, self.agreeing = 0, 0, None
         kept, seen = 0, set()
@@ -119,11 +121,6 @@ class Listing:
         absent = [name for code, name in enumerate(self.classes) if code not in seen]
         if absent and self.split == "train" and not self.problems:
             self.remark(f"classes without a row in {self.split}: {', '.join(absent)}")
-        if self.agreeing is not None:
-            self.remark(
-                f"text and picture have the same label in {self.agreeing} of "
-                f"{kept + self.dropped} rows; rows = 'agreeing' under [data] keeps only those"
-            )
         if not kept and not self.problems:
             self.note(0, "no rows after the header" if not self.dropped else "no row is left")
 
@@ -136,7 +133,7 @@ class Listing:
         self.found.remark(what, example)
 
     def code_of(self, tag: str, guid: str, line: int, *, needed: bool = False) -> int | None:
-        """The class of a label; None without one. Notes what is wrong with it.
+        """The class of a label as in a `LabelRow`; notes what is wrong with it.
 
         Args:
             tag: The label as it stands.
@@ -148,7 +145,7 @@ class Listing:
         if code == UNKNOWN or (needed and code is None):
             valid = ", ".join(self.classes if needed else (*self.classes, UNLABELLED))
             self.note(line, f"unknown label {tag[:80]!r}; valid: {valid} (or set [data] classes)")
-            return None
+            return UNKNOWN
         if taken:
             self.remark("labels that differ in case or spaces, taken", taken)
         if code is None and self.split == "train":

@@ -14,7 +14,7 @@ from pathlib import Path
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.tables.text_lines import TextLines, utf_8
 
-from .listing import DROPPED, LabelRow, Listing, Source
+from .listing import DROPPED, UNKNOWN, LabelRow, Listing, Source
 
 NEUTRAL = "neutral"
 _MVSA_LAYOUTS = {1: "MVSA-Single", 3: "MVSA-Multiple"}
@@ -60,11 +60,13 @@ def _rows(listing: Listing, path: Path, data: DataSettings) -> Iterator[LabelRow
         if len(tags) == 2 * annotators:
             votes = _votes(listing, tags, guid, number)
             texts, images = votes[order.index("text") :: 2], votes[order.index("image") :: 2]
-            label = _label(listing, texts, images, data) if votes else None
+            label = _label(listing, texts, images, data) if votes else UNKNOWN
             yield LabelRow(guid, label, number)
         elif line.strip():
             cause = f"expected an ID and {2 * annotators} labels"
             listing.note(number, cause, f"{cause}, received {line.rstrip()!r}")
+    if data.rows == "agreeing":
+        listing.remark("only rows whose text and picture have the same label (rows = 'agreeing')")
 
 
 def _cells(line: str, more: str = "") -> list[str]:
@@ -77,7 +79,7 @@ def _votes(listing: Listing, tags: Sequence[str], guid: str, line: int) -> list[
     codes = []
     for tag in tags:
         code = listing.code_of(tag, guid, line, needed=True)
-        if code is None:
+        if code is None or code == UNKNOWN:
             return []
         codes.append(code)
     return [listing.classes[code] for code in codes]

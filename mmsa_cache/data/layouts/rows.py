@@ -85,15 +85,23 @@ def classes_of(data: DataSettings) -> tuple[str, ...]:
         return data.classes or LABELS
     layout = find_layout(data)
     if layout.name == "classes":
-        return names_of(path.name for files in layout.files.values() for path in files) or LABELS
+        folders = [files for files in layout.files.values() if len(files) > 1]
+        return names_of(path.name for files in folders for path in files) or LABELS
     if layout.name not in ("report", "tables"):
         return LABELS
     if layout.name == "report":
         data = utf_8(data)
     found: tuple[str, ...] = ()
     for split in layout.splits:
-        more = names_of(_count(layout.files[split], data))
-        if not found or ({*found, *more} <= {*LABELS} and len(found) < len(LABELS)):
+        if found and not {*found} < {*LABELS}:
+            break
+        try:
+            more = names_of(_count(files_of(data.folder, layout, split), data))
+        except DataError:  # reading another split says what is wrong with it
+            if not found:
+                raise
+            continue
+        if not found or {*more} <= {*LABELS}:
             found = tuple(name for name in LABELS if name in {*found, *more}) or more
     return found or LABELS
 

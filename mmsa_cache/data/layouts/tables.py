@@ -74,6 +74,8 @@ class _Table:
         self._path = path
         self._several = several
         self._file = open_table(path, data.folder, data, listing.note)
+        self._again = open_table(path, data.folder, data, lambda *_: None)
+        """For a look ahead, which notes nothing."""
         self._columns = find_columns(self._file.columns, data.columns)
         self._pictures = _Pictures(data.folder.resolve(), path, self._texts(self._columns.image))
         self._trims = self._are_floats()
@@ -151,7 +153,7 @@ class _Table:
     def _texts(self, column: str | None) -> Iterator[str]:
         """The cells of a column, from the first."""
         if column is not None:
-            for _, cells in self._file.records():
+            for _, cells in self._again.records():
                 yield cell_text(cells.get(column))
 
     def _are_floats(self) -> bool:
