@@ -546,9 +546,7 @@ def test_other_classes(tmp_path: Path) -> None:
     assert [row.label for row in read_labels(path, classes=classes)] == [2]
     samples, report = intake(tmp_path, "train")
     assert (samples[0].label, report.kept) == (0, {"fear": 1})
-    assert report.notes == (
-        "classes that occur: fear; others only if listed under [data] classes",
-    )
+    assert report.notes == ("classes that occur: fear; others only if listed under [data] classes",)
     make_table(tmp_path, "train.csv", "text,image,label\nt,1.jpg,fear\nt,1.jpg,neutral\n")
     with pytest.raises(DataError, match="unknown label 'fear'; valid: positive, neutral, negative"):
         intake(tmp_path, "train")
