@@ -28,8 +28,7 @@ from .columns import Columns, find_columns
 Cell = str | int | float | bool | None
 _SHARED = re.compile(r"dictionary<values=(\w+)[^>]*>")
 _INFO = "dataset_info.json"
-_MAX_SHARED = re.compile(r"dictionary<values=(\w+)[^>]*>")
-_INFO = 16 << 20
+_MAX_INFO = 16 << 20
 _CUT = MAX_TEXT_BYTES + 4
 """Bytes of a text that is cut, still being longer than a text may be."""
 
