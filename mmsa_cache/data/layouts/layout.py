@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.files import IMAGE_SUFFIXES
-from mmsa_cache.data.tables import SUFFIXES
+from mmsa_cache.data.tables import SUFFIXES, is_table
+from mmsa_cache.data.tables.saved import STATE, saved_tables
 from mmsa_cache.errors import DataError
 from mmsa_cache.names import SPLIT_STEMS, SPLITS
 from mmsa_cache.untrusted import open_plain
@@ -17,6 +19,7 @@ from mmsa_cache.untrusted import open_plain
 from .class_folders import class_folders, stems
 from .classes import is_unlabelled
 from .folders import OWN, folders_of, inside, names_in
+from .split_files import are_parts, by_split, check_all_there, whole_name
 from .tables import HEADER, tags_of
 
 _PLAIN = (".csv", ".tsv", ".jsonl")
@@ -28,8 +31,6 @@ _FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "mvsa": {"train": (_MVSA,), "val": (), "test": ()},
 }
 _NONE: dict[str, tuple[Path, ...]] = dict.fromkeys(SPLITS, ())
-_PART = re.compile(r"[-_.]?\d+([-_.]of[-_.]\d+)?$")
-"""How the name of one of several files of a split ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,14 @@ def find_layout(data: DataSettings) -> Layout:
             f"There is no data folder {root}.", "Give an existing one, or a table, with --data."
         )
     finder = _Finder(data)
-    for find in (finder.named, finder.pairs, finder.tables, finder.nested, finder.classes):
+    for find in (
+        finder.named,
+        finder.pairs,
+        finder.tables,
+        finder.nested,
+        finder.classes,
+        finder.below,
+    ):
         found = find()
         if len(found) > 1:
             files = [layout.files[layout.splits[0]][0] for layout in found]
@@ -90,12 +98,16 @@ class _Finder:
         for name, patterns in _FILES.items():
             files = {split: self._matches(patterns[split]) for split in SPLITS}
             if any(files.values()):
-                found.append(Layout(name, self._with_others(name, files)))
+                whole = self._with_others(name, files)
+                taken = {path for paths in whole.values() for path in paths}
+                named = itertools.chain(*by_split(filter(is_table, self._files)).values())
+                beside = [] if name == "mvsa" else [path for path in named if path not in taken]
+                found.append(Layout(name, whole, beside))
         return found
 
     def pairs(self) -> list[Layout]:
         """Folders of unlabelled pairs."""
-        beside = [path for path in self._files if _is_table(path)]
+        beside = [path for path in self._files if is_table(path)]
         folders = [
             self._inside(self._root / name)
             for name in folders_of(self._root)
@@ -110,15 +122,15 @@ class _Finder:
     def tables(self) -> list[Layout]:
         """Tables of other names, in the folder, in ``data``, or in a folder a split."""
         for folder in (self._root, self._root / "data"):
-            files = _by_split(path for path in self._files_in(folder) if _is_table(path))
+            files = by_split(path for path in self._files_in(folder) if is_table(path))
             if any(files.values()):
                 return [Layout("tables", files)]
         of_split = {split: self._tables_of(split) for split in SPLITS}
         if any(of_split.values()):
             return [Layout("tables", of_split)]
         for folder in (self._root, self._root / "data"):
-            every = [path for path in self._files_in(folder) if _is_table(path)]
-            if every and len({_PART.sub("", path.stem) + path.suffix for path in every}) == 1:
+            every = [path for path in self._files_in(folder) if is_table(path)]
+            if every and are_parts(every):
                 return [_one_table(every, self._data)]
         return []
 
@@ -143,6 +155,22 @@ class _Finder:
             files = {**_NONE, "train": class_folders(self._root)}
         return [Layout("classes", files)] if any(files.values()) else []
 
+    def below(self) -> list[Layout]:
+        """Tables in a folder below, as data sets of the hub with several configurations have it."""
+        found: dict[str, Layout] = {}
+        for name in names_in(self._root, folders=True):
+            root = self._inside(self._root / name)
+            finder = _Finder(self._data.model_copy(update={"root": root}))
+            layouts = [one for one in finder.named() if one.name == "tables"] or finder.tables()
+            if layouts:
+                found[name] = layouts[0]
+        if len(found) > 1:
+            raise DataError(
+                f"{self._root} holds several data sets: {', '.join(found)}.",
+                f"Give one of them: --data {self._root / next(iter(found))}",
+            )
+        return list(found.values())
+
     def _inside(self, path: Path) -> Path:
         return inside(self._root, path, follow_links=self._data.follow_links)
 
@@ -151,7 +179,9 @@ class _Finder:
         if not folder.is_dir():
             return []
         names = names_in(self._inside(folder), folders=False)
-        return [folder / name for name in names if not name.startswith(".")]
+        paths = [folder / name for name in names if not name.startswith(".")]
+        saved = saved_tables(folder) if STATE in names else None
+        return [p for p in paths if saved is None or p.name in saved or p.suffix != ".arrow"]
 
     def _folders_of(self, split: str) -> list[Path]:
         names = names_in(self._root, folders=True)
@@ -163,7 +193,7 @@ class _Finder:
             path
             for folder in self._folders_of(split)
             for path in self._files_in(folder)
-            if _is_table(path)
+            if is_table(path)
         ]
 
     def _matches(self, patterns: Sequence[str]) -> list[Path]:
@@ -181,36 +211,19 @@ class _Finder:
         if name == "mvsa":
             return dict(files)
         kinds = (".txt",) if name == "report" else SUFFIXES[:4]
-        others = _by_split(
+        others = by_split(
             path
             for path in self._files
             if path.suffix.lower() in kinds
-            and path.stem.lower() in {stem for stems in SPLIT_STEMS.values() for stem in stems}
+            and any(whole_name(path).lower() in stems for stems in SPLIT_STEMS.values())
             and (name != "report" or _has_header(path))
         )
         return {split: files[split] or others[split] for split in SPLITS}
 
 
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
-def _by_split(paths: Iterable[Path]) -> dict[str, Sequence[Path]]:
-    """Tables by the split that their names begin with: those of its name alone, or numbered."""
-    every = list(paths)
-    found: dict[str, Sequence[Path]] = {}
-    for split, names in SPLIT_STEMS.items():
-        stems = "|".join(names)
-        of = [p for p in every if re.match(rf"({stems})([-_.\d]|$)", p.stem.lower())]
-        exact = [path for path in of if path.stem.lower() in names]
-        parts = [path for path in of if _PART.sub("", path.stem.lower()) in names]
-        found[split] = exact or parts or of
-    return found
-
-
 def _one_table(files: Sequence[Path], data: DataSettings) -> Layout:
     """Tables of no split's name: rows to train on where there are labels."""
-    of = _by_split(files[:1])
+    of = by_split(files[:1])
     named = next((split for split in SPLITS if of[split]), None)
     labelled = named or any(not is_unlabelled(tag) for tag in tags_of(files, data))
     return Layout("tables", {**_NONE, named or ("train" if labelled else "test"): files})
@@ -240,8 +253,8 @@ def files_of(root: Path, layout: Layout, split: str) -> Sequence[Path]:
         DataError: There are none, or several that are not the parts of one table.
     """
     found = layout.files[split]
-    kinds = {_PART.sub("", path.stem) + path.suffix for path in found}
-    if len(found) == 1 or layout.name == "classes" or (len(kinds) == 1 and _numbered(found)):
+    check_all_there(root, found)
+    if len(found) == 1 or layout.name == "classes" or are_parts(found):
         return found
     if layout.name == "mvsa":
         raise DataError(
@@ -264,7 +277,3 @@ def files_of(root: Path, layout: Layout, split: str) -> Sequence[Path]:
         f"Expected a text file that begins with the line '{HEADER}', a table "
         f"({split}.csv, .tsv, .jsonl, …), raw MVSA's {_MVSA} or a folder a class.",
     )
-
-
-def _numbered(files: Sequence[Path]) -> bool:
-    return all(_PART.search(path.stem) for path in files)

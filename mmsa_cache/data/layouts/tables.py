@@ -27,6 +27,7 @@ from mmsa_cache.data.tables.columns import find_columns
 
 from .folders import PICTURES, folders_of, holding
 from .listing import LabelRow, Listing, Source
+from .split_files import are_numbered
 
 HEADER = "guid,tag"
 """Of a label file."""
@@ -41,9 +42,18 @@ def table_rows(files: Sequence[Path], data: DataSettings) -> Source:
     """Gives the rows of one split's tables, in the order of the files."""
 
     def read(listing: Listing) -> Iterator[LabelRow]:
+        before: dict[str, int] = {}
+        overlapping = len(files) > 1 and not are_numbered(files)
         for path in files:
             listing.found.file = path.name
-            yield from _Table(listing, path, data, several=len(files) > 1).rows()
+            for row in _Table(listing, path, data, several=len(files) > 1).rows():
+                content = hash((row.text, row.image, row.label)) if overlapping else 0
+                if overlapping and before.get(row.guid) == content:
+                    listing.remark("rows that stand in two tables, taken once", row.guid)
+                    continue
+                if overlapping:
+                    before[row.guid] = content
+                yield row
 
     return read
 

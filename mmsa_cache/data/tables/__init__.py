@@ -33,6 +33,16 @@ SUFFIXES = tuple(suffix for suffix in _MODULES if suffix != ".txt")
 """Endings of tables, in lower case; a ``.txt`` is one only where it is a label file."""
 
 
+_COMPRESSED = {
+    ".gz": "gunzip",
+    ".tgz": "gunzip",
+    ".bz2": "bunzip2",
+    ".xz": "unxz",
+    ".zst": "unzstd",
+}
+"""Endings, and what unpacks it; pictures are read where they lie, which compression rules out."""
+
+
 class TableFile(Protocol):
     """A table that was opened; nothing but its beginning was read."""
 
@@ -55,6 +65,17 @@ class TableFile(Protocol):
         """
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file's ending is a table's; one that is compressed is refused when it is opened."""
+    suffix = path.suffix.lower()
+    return suffix in SUFFIXES or (suffix in _COMPRESSED and _plain(path).suffix in SUFFIXES)
+
+
+def _plain(path: Path) -> Path:
+    """A compressed file's path without compression."""
+    return path.with_suffix(".tar" if path.suffix.lower() == ".tgz" else "")
+
+
 def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> TableFile:
     """Opens a table.
 
@@ -68,6 +89,9 @@ def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> TableF
         DataError: It is no such table, or it leads out of the data folder.
     """
     suffix = path.suffix.lower()
+    if suffix in _COMPRESSED:
+        unpack = f"{_COMPRESSED[suffix]} -c {path.name} > {_plain(path).name}"
+        raise DataError(f"{path.name} is compressed.", f"Unpack it: {unpack}")
     if suffix not in _MODULES:
         raise DataError(
             f"{path.name} is no table that can be read.", f"Give one of {', '.join(SUFFIXES)}."

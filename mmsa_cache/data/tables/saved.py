@@ -1,0 +1,37 @@
+"""Folders that ``save_to_disk`` of the library ``datasets`` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmsa_cache.errors import DataError
+from mmsa_cache.untrusted import parse_json, read_plain
+
+STATE = "state.json"
+_MAX_STATE = 16 << 20
+_INDICES = ("_indices_files", "_indices_data_files")
+
+
+def saved_tables(folder: Path) -> frozenset[str]:
+    """Names of the tables of a folder; others there are what the library keeps for itself.
+
+    Args:
+        folder: Has a file ``state.json``.
+
+    Raises:
+        DataError: It says nothing of tables, or that their rows are to be chosen by indices.
+    """
+    try:
+        state = parse_json(read_plain(folder / STATE, _MAX_STATE))
+        names = frozenset(str(file["filename"]) for file in state["_data_files"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{folder / STATE} is not what save_to_disk of datasets writes ({error}).",
+            "Give one table with --data FILE, or save the data set again.",
+        ) from error
+    if any(state.get(key) for key in _INDICES):
+        raise DataError(
+            f"{folder} chooses its rows by a file of indices.",
+            "Load it with datasets, and save flatten_indices() of it with save_to_disk.",
+        )
+    return names
