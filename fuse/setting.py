@@ -41,8 +41,8 @@ class Setting:
 
     Losses, sizes, dropout, optimiser and schedule default to what the report has for `concat`.
     Unlike the report, inputs are standardised, the mean of the tokens is read in place of the first
-    one, and training stops on macro-F1; `fuse.evidence.report_figures` has the
-    report's way. `complete` derives values that follow from others.
+    one, and training stops on macro-F1; `fuse.evidence.report_figures` has its way. `complete`
+    derives values that follow from others.
 
     Raises:
         SettingsError: Names every value that is not of its field's type or out of its range.
@@ -102,6 +102,8 @@ class Setting:
     """Of ``rbf``: factor of the mean squared distance in the exponent."""
     image_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of each of the image's vectors in the ``kernel`` model; the text's have 1."""
+    other_weight: Annotated[float, Field(gt=0)] = 1.0
+    """The same of vectors ``ENCODER.POOL``, in addition."""
     landmarks: Positive = 4000
     """Training rows that an ``rbf`` compares a row with, drawn where there are more."""
     head: Sizes = "1024-256"

@@ -19,6 +19,10 @@ DEFAULT_ENCODER = "default"
 """Name of the encoder of a modality that the sections ``[text]``, ``[image]``, ``[joint]`` set."""
 VADER = "vader"
 """Name of the sentiment lexicon: as a text model, and as the encoder that is beside the others."""
+NGRAMS = "ngrams"
+"""The same of hashed character n-grams."""
+OF_RULES = (VADER, NGRAMS)
+"""Text encoders that are no model, built in under their names."""
 EncoderPair = tuple[str, str]
 """Names of the text and of the image encoders that a model reads. Several of a side are joined by
 ``+``; the first gives the sequences, and the pools that are named without an encoder."""

@@ -10,7 +10,7 @@ No model: 13 numbers a text, in one pool ``all``:
          (between spaces, links left out)
 =======  ======================================================================================
 
-Of a text the first 2,000 characters are read: VADER's time grows with the square of the length.
+VADER's time grows with the square of a text's length, of which `numbers.MOST` characters are read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
@@ -31,51 +30,18 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.hashing import digest
 from mmsa_cache.names import VADER
 from mmsa_cache.store.fingerprint import Fields
-from mmsa_cache.store.identity import EncoderIdentity
 
-from .compute import encoded
+from .numbers import NumbersSpec
 from .options import Options
-from .protocol import Encoded, Size
 
 _PACKAGE = "vaderSentiment"
 _DEFINITION = 2
 """Of the 13 numbers; goes up when one of them changes."""
 _NUMBERS = 13
 _LINKS = re.compile(LINK, re.IGNORECASE)
-_MOST = 2_000
-"""Characters of a text that are read."""
 
 
-@dataclass(frozen=True, slots=True)
-class LexiconSpec:
-    """The lexicon of the package that is installed."""
-
-    options: Options
-    source: Fields
-    """What identifies the package and its tables."""
-
-    @property
-    def identity(self) -> EncoderIdentity:
-        """What changes its features."""
-        options = self.options.fields("text")
-        kept = {key: value for key, value in options.items() if key not in ("layer", "pool_layers")}
-        return EncoderIdentity.of_fields({**self.source, "modality": "text", **kept})
-
-    @property
-    def label(self) -> str:
-        """Name for people."""
-        return self.identity.label
-
-    def computed_in(self, compute: str) -> LexiconSpec:
-        """The same; no precision changes it."""
-        return replace(self, options=replace(self.options, compute=compute))
-
-    def load(self, device: torch.device) -> LexiconEncoder:
-        """Reads the lexicon; it needs no device."""
-        return LexiconEncoder(self)
-
-
-def resolve_lexicon(options: Options = Options()) -> LexiconSpec:  # noqa: B008  (frozen)
+def resolve_lexicon(options: Options = Options()) -> NumbersSpec:  # noqa: B008  (frozen)
     """Finds the lexicon and what identifies it.
 
     Raises:
@@ -87,7 +53,8 @@ def resolve_lexicon(options: Options = Options()) -> LexiconSpec:  # noqa: B008 
         raise ModelError(
             f"The text encoder {VADER} needs the package {_PACKAGE}.", f"pip install {_PACKAGE}"
         ) from error
-    return LexiconSpec(options, {"encoder": VADER, "package": version, **_tables()})
+    source = {"encoder": VADER, "package": version, **_tables()}
+    return NumbersSpec(options, source, _NUMBERS, _Lexicon)
 
 
 def is_installed() -> bool:
@@ -116,39 +83,17 @@ def _tables() -> Fields:
     }
 
 
-class LexiconEncoder:
-    """Scores and counts of texts.
+class _Lexicon:
+    """Scores and counts of texts."""
 
-    Args:
-        spec: The lexicon.
-    """
-
-    equal_inputs = True
-    pools: tuple[str, ...] = ("all",)
-    size = Size(0, False, _NUMBERS, _NUMBERS)
-
-    def __init__(self, spec: LexiconSpec) -> None:
-        self.label, self.options = spec.label, spec.options
+    def __init__(self) -> None:
         self._analyzer = _analyzer()
 
-    def prepare(self, values: Iterable[str]) -> list[Tensor]:
-        """The numbers of texts, (13,) float32 each."""
-        return [torch.tensor(self._numbers(text)) for text in values]
-
-    def encode(self, batch: Sequence[Tensor]) -> Encoded:
-        """Puts numbers together: the work is done.
-
-        Args:
-            batch: Of `prepare`.
-
-        Returns:
-            The pool ``all``, and no positions.
-        """
-        numbers = torch.stack(list(batch))
-        return encoded(numbers[:0], [0] * len(batch), [numbers], None)
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return torch.tensor([self._numbers(text) for text in texts])
 
     def _numbers(self, text: str) -> list[float]:
-        plain, links = _LINKS.subn(" ", text[:_MOST])
+        plain, links = _LINKS.subn(" ", text)
         cut = cut_hashtags(plain, self._is_word)
         words = plain.split()
         counts = (*map(plain.count, "!?#"), links, words.count("RT"), len(words))

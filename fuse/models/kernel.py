@@ -7,12 +7,13 @@
     linear  logits(x) = φ(x) · W + bias,   φ_b(x) = √(w_b/dim_b)·x_b,
             that is the kernel K(x, y) = Σ_b w_b·⟨x_b, y_b⟩/dim_b
 
-Vectors are standardised first; each counts as one whatever its length, w_b is 1 for the text's and
-``image_weight`` for the image's. ``rbf`` is a product of Gaussian kernels, so text and image
-interact. Landmarks are training rows; with all of them, W with an L2 penalty is kernel logistic
-regression, with fewer its Nyström approximation (Williams and Seeger 2000, "Using the Nyström
-Method to Speed Up Kernel Machines"). Only W and the bias are trained: to the optimum by
-``optimiser = "lbfgs"``, see `fuse.training.solver`, or by the loop of every other model.
+Vectors are standardised first; each counts as one whatever its length. w_b is 1 for the text's and
+``image_weight`` for the image's, times ``other_weight`` for those of a further encoder. ``rbf`` is
+a product of Gaussian kernels, so text and image interact. Landmarks are training rows; with all of
+them, W with an L2 penalty is kernel logistic regression, with fewer its Nyström approximation
+(Williams and Seeger 2000, "Using the Nyström Method to Speed Up Kernel Machines"). Only W and the
+bias are trained: to the optimum by ``optimiser = "lbfgs"``, see `fuse.training.solver`, or by the
+loop of every other model.
 
 A trained ``rbf`` model holds its landmarks in float16, 2 bytes a feature: 3,200 rows of 1,933
 features are 12 MB.
@@ -25,6 +26,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from mmsa_cache.names import pool_of
 
 from .classifier import FUSED, Classifier, Inputs
 from .linear import Linear, linear
@@ -57,6 +60,7 @@ class KernelClassifier(Classifier):
         kernel: see above.
         bandwidth: of ``rbf``.
         image_weight: of each vector of the image.
+        other_weight: of each vector of another encoder than the modality's first, in addition.
     """
 
     trains_fusion = False
@@ -71,10 +75,15 @@ class KernelClassifier(Classifier):
         kernel: Kernel = "rbf",
         bandwidth: float = 0.5,
         image_weight: float = 1.0,
+        other_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.norms = nn.ModuleDict({name: Standardise(dim) for name, dim in vectors.items()})
-        self._weights = {n: image_weight if modality_of(n) == "image" else 1.0 for n in vectors}
+        self._weights = {
+            name: (image_weight if modality_of(name) == "image" else 1.0)
+            * (other_weight if "." in pool_of(name) else 1.0)
+            for name in vectors
+        }
         self._modalities = list(dict.fromkeys(map(modality_of, vectors)))
         self.landmarks = landmarks if kernel == "rbf" else 0
         self.bandwidth, self.scale = bandwidth, SCALE if self.landmarks else 1.0

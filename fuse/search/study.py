@@ -23,7 +23,7 @@ from fuse.models.kernel import KERNEL
 from fuse.pools import Known, resolve_value
 from fuse.setting import DEFAULTS, Setting, complete
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.names import MODALITIES, EncoderPair, encoders_of, terms_of
+from mmsa_cache.names import MODALITIES, NGRAMS, EncoderPair, encoders_of, terms_of
 from mmsa_cache.validation import Table
 
 from .pruning import Rule
@@ -49,6 +49,7 @@ BUILT_IN: dict[str, Conditions] = {
     "rank": {"fusion": ["lowrank"]},
     "kernel": {"fusion": [KERNEL]},
     "image_weight": {"fusion": [KERNEL]},
+    "other_weight": {"fusion": [KERNEL]},
     "bandwidth": {"fusion": [KERNEL], "kernel": ["rbf"]},
     "landmarks": {"fusion": [KERNEL], "kernel": ["rbf"]},
     "ridge": {"optimiser": ["lbfgs"]},
@@ -215,11 +216,16 @@ class Study(Table):
         return [*found, *(entry[key] for entry in self.queue if key in entry)]
 
     def vectors(self) -> Setting:
-        """A setting that reads every pooled vector that one of its settings may read."""
+        """A setting that reads every pooled vector that one of its settings may read.
+
+        Those of `NGRAMS` are left out: thousands of columns, which would drown the others in a
+        model that weighs all columns alike.
+        """
         values: dict[str, Value] = {"level": "pooled"}
         for modality in MODALITIES:
             encoders = [str(name) for name in self.candidates(f"{modality}_encoder")]
             terms = [t for v in self.candidates(f"{modality}_pool") for t in terms_of(str(v))]
+            terms = [term for term in terms if not term.startswith(f"{NGRAMS}.")]
             others = [
                 f"{name}.{term}" for name in encoders[1:] for term in terms if "." not in term
             ]

@@ -50,6 +50,7 @@ def make_model(setting: Setting, dims: Dims, classes: int, rows: int | None = No
                 setting.kernel,
                 setting.bandwidth,
                 setting.image_weight,
+                setting.other_weight,
             )
         return build_model(
             fusion=setting.fusion,

@@ -9,20 +9,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 from extract.encoders.image import ImageSpec, resolve_image, resolve_joint_image
-from extract.encoders.lexicon import LexiconSpec, resolve_lexicon
+from extract.encoders.lexicon import resolve_lexicon
+from extract.encoders.ngrams import resolve_ngrams
+from extract.encoders.numbers import NumbersSpec
 from extract.encoders.options import Options
 from extract.encoders.text import TextSpec, resolve_text
 from extract.encoders.weights import offline
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import ModelError
-from mmsa_cache.names import VADER
+from mmsa_cache.names import NGRAMS, VADER
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .outside import PATHS, Reach
 
-EncoderSpec = TextSpec | ImageSpec | LexiconSpec
+EncoderSpec = TextSpec | ImageSpec | NumbersSpec
 """An encoder, resolved to local files but not loaded."""
+_OF_RULES = {VADER: resolve_lexicon, NGRAMS: resolve_ngrams}
 
 
 def resolve_encoder(
@@ -97,11 +100,11 @@ def refuse_imported(encoder: EncoderIdentity | None) -> None:
         )
 
 
-def _resolve_text(settings: Settings, compute: str) -> TextSpec | LexiconSpec:
+def _resolve_text(settings: Settings, compute: str) -> TextSpec | NumbersSpec:
     text, joint = settings.text, settings.joint
     model, weights = text.model, text.weights
-    if model == VADER and joint.model is None:
-        return resolve_lexicon(_options(settings, text.layer, (), compute))
+    if model in _OF_RULES and joint.model is None:
+        return _OF_RULES[model](_options(settings, text.layer, (), compute))
     if joint.model is not None:
         model, weights = joint.model, joint.weights
     layers = text.pool_layers if isinstance(text.pool_layers, tuple) else None

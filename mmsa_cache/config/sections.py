@@ -188,8 +188,8 @@ class TextSettings(Section):
     """The frozen text encoder."""
 
     model: str = "bert-base-uncased"
-    """Hub name, folder, ``all-MiniLM-L6-v2`` (an installed package), or ``vader``: a sentiment
-    lexicon, see `extract.encoders.lexicon`."""
+    """Hub name, folder, ``all-MiniLM-L6-v2`` (an installed package), or a rule: ``vader``, a
+    sentiment lexicon, or ``ngrams``; see `extract.encoders.lexicon` and `ngrams`."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """``random``: the folder's or hub's configuration with seeded random weights."""
     max_tokens: int = Field(default=128, ge=3, le=100_000)
@@ -201,7 +201,7 @@ class TextSettings(Section):
     ``quarters``: those at a quarter, half and three quarters of the model's depth."""
     lexicon: Literal["auto", "vader", "none"] = Field(default="auto", exclude=True)
     """Whether ``mmsa extract`` makes the features of ``vader`` beside the default encoders';
-    ``auto``: where most texts are English. Of the section ``[text]`` alone; not kept."""
+    ``auto``: where most texts are English; ``none``: nor ``ngrams``. Not kept."""
 
 
 Deviation = Annotated[FiniteFloat, Field(ge=1e-6)]

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, VADER
+from mmsa_cache.names import DEFAULT_ENCODER, OF_RULES
 
 from .sections import (
     MAX_SEED,
@@ -64,8 +64,8 @@ class Settings(Section):
 
     @property
     def named_encoders(self) -> dict[str, EncoderSettings]:
-        """Encoders by name, with the built-in ``vader`` if no other has that name."""
-        own = {VADER: EncoderSettings(text=TextSettings(model=VADER))}
+        """Encoders by name, with the built-in ones of rules if no other has their name."""
+        own = {name: EncoderSettings(text=TextSettings(model=name)) for name in OF_RULES}
         return self.encoders | {name: of for name, of in own.items() if name not in self.encoders}
 
     def with_encoder(self, modality: str, name: str) -> Settings:

@@ -241,7 +241,7 @@ def test_a_named_encoder_takes_the_place_of_the_default_one(tmp_path: Path) -> N
         '[encoders.clip.joint]\nmodel = "org/clip"\n[joint]\nmodel = "org/other"\n'
     )
     settings = load_settings(folder=tmp_path, environ={})
-    assert settings.encoder_names("text") == ("default", "clip", "vader")
+    assert settings.encoder_names("text") == ("default", "clip", "vader", "ngrams")
     assert settings.encoder_names("image") == ("default", "net", "clip")
     net = settings.with_encoder("image", "net")
     assert (net.image.model, net.joint.model) == ("resnet18", None)

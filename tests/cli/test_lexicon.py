@@ -1,4 +1,4 @@
-"""The sentiment lexicon beside other encoders, from the posts to a prediction."""
+"""Encoders of rules, the sentiment lexicon and n-grams, from the posts to a prediction."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def extracted(folder: Path) -> str:
 def test_english_posts_get_it_by_default(extracted: str, folder: Path) -> None:
     assert "100% of the texts look English: the sentiment lexicon vader" in extracted
     assert "train text · vader" in extracted
+    assert "train text · ngrams" in extracted
     again = mmsa(folder, "extract", "--split", "all", "--lexicon", "auto").output
-    assert again.count("nothing to do") == 6
+    assert again.count("nothing to do") == 8
     assert mmsa(folder, "extract", "--lexicon", "none").output.count("nothing to do") == 2
     assert "vader" in mmsa(folder, "cache", "ls").stdout
     shown = json.loads(mmsa(folder, "cache", "show", "1", "--json").stdout)
@@ -61,7 +62,8 @@ def test_posts_of_another_language_do_not(folder: Path, monkeypatch: pytest.Monk
     flags = ("--data", "andere", "--cache", "other")
     said = mmsa(folder, "extract", *flags, "--lexicon", "auto").output
     assert "0% of the texts look English: no sentiment lexicon is extracted" in said
-    assert "vader" not in mmsa(folder, "cache", "ls", "--cache", "other").stdout
+    stored = mmsa(folder, "cache", "ls", "--cache", "other").stdout
+    assert ("vader" in stored, "ngrams" in stored) == (False, True)
     assert "vader does not suit them" in mmsa(folder, "check", "andere").stdout
     train = (*TRAIN, *flags)
     mmsa(folder, *train, "--name", "plain", "--set", "text_pool=mean+vader.all?")
@@ -72,6 +74,8 @@ def test_posts_of_another_language_do_not(folder: Path, monkeypatch: pytest.Monk
     assert "mmsa extract --encoders vader" in said
     settings = load_settings({"text.lexicon": "vader"}, folder=folder)
     assert with_lexicon(["wide"], settings, None, []) == ["wide"]  # type: ignore[arg-type]
+    both = with_lexicon(["default"], settings, None, [])  # type: ignore[arg-type]
+    assert both == ["default", "ngrams", "vader"]
 
 
 def test_a_model_reads_it_beside_another_encoder(
@@ -112,7 +116,7 @@ def test_a_further_encoder_that_is_not_there(
     monkeypatch.chdir(folder)
     said = mmsa(folder, *TRAIN, "--set", "text_pool=mean+veder.all", code=2).output
     assert "no text encoder 'veder'" in said
-    assert "Known: default, vader" in said
+    assert "Known: default, vader, ngrams" in said
     said = mmsa(folder, *TRAIN, "--set", "text_pool=mean+vader.mean", code=2).output
     assert "has no pool 'mean'" in said
     assert "Valid: all" in said

@@ -10,14 +10,15 @@ import torch
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from extract.encoders import lexicon
-from extract.encoders.lexicon import LexiconEncoder, resolve_lexicon
+from extract.encoders.lexicon import resolve_lexicon
+from extract.encoders.numbers import NumbersEncoder
 from extract.inputs.english import cut_hashtags, english_share, is_word
 
 KEYS = ("neg", "neu", "pos", "compound")
 
 
 @pytest.fixture(scope="module")
-def encoder() -> LexiconEncoder:
+def encoder() -> NumbersEncoder:
     return resolve_lexicon().load(torch.device("cpu"))
 
 
@@ -26,7 +27,7 @@ def scores(text: str) -> list[float]:
     return [found[key] for key in KEYS]
 
 
-def test_thirteen_numbers_are_scores_and_counts(encoder: LexiconEncoder) -> None:
+def test_thirteen_numbers_are_scores_and_counts(encoder: NumbersEncoder) -> None:
     text = "RT @you: Not good!! Why? http://t.co/x1 #NotSoHappy #sunset www.a.org/b"
     plain = scores("RT @you: Not good!! Why?   #NotSoHappy #sunset  ")
     cut = scores("RT @you: Not good!! Why? Not So Happy sunset")
@@ -44,7 +45,7 @@ def test_thirteen_numbers_are_scores_and_counts(encoder: LexiconEncoder) -> None
     assert encoder.prepare([]) == []
 
 
-def test_only_the_beginning_of_a_text_is_read(encoder: LexiconEncoder) -> None:
+def test_only_the_beginning_of_a_text_is_read(encoder: NumbersEncoder) -> None:
     long = "good but bad " * 100_000
     one, two = encoder.prepare([long, long[:2_000]])
     assert one.tolist() == two.tolist()

@@ -47,6 +47,17 @@ def expected_kernel(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> n
     return np.asarray(product)
 
 
+def test_every_vector_has_its_weight() -> None:
+    dims = {"text_mean": 4, "text_ngrams:all": 6, "image_cls": 3, "image_other:cls": 5}
+    model = KernelClassifier(dims, 3, ROWS, 0.0, "linear", image_weight=2.0, other_weight=3.0)
+    torch.manual_seed(0)
+    rows = {name: torch.randn(7, dim) for name, dim in dims.items()}
+    found = model(vectors=rows)[1]["fused"]
+    weights = {"text_mean": 1, "text_ngrams:all": 3, "image_cls": 2, "image_other:cls": 6}
+    products = sum(w * rows[n] @ rows[n].T / dims[n] for n, w in weights.items())
+    torch.testing.assert_close(found @ found.T, products)
+
+
 def test_the_kernel_is_a_product_of_gaussian_ones(model: KernelClassifier) -> None:
     landmarks, rows = vectors(ROWS, 0), vectors(7, 1)
     _, out = model(None, masks(7)[0], None, masks(7)[1], rows)

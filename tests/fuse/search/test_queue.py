@@ -64,15 +64,15 @@ def test_what_the_queue_reads_is_opened_and_its_mistakes_are_named(tmp_path: Pat
 grid = [2, 4]
 [[queue]]
 grid = 7
-text_pool = "mean+other.mean"
+text_pool = "mean+other.mean+ngrams.all"
 [[queue]]
 image_encoder = "third"
 """
     )
     study = read_study(path)
     assert study.grid_sides() == [2, 4, 7]
-    assert ("default+other", "third") in study.encoder_pairs()
-    assert study.vectors().text_pool == "mean+other.mean"
+    assert ("default+other+ngrams", "third") in study.encoder_pairs()
+    assert study.vectors().text_pool == "mean+other.mean"  # columns of n-grams would drown them
     assert Study.model_validate_json(study.model_dump_json()) == study
     path.write_text('[[queue]]\ndropout = 2\n[[queue]]\nlearnig_rate = 0.1\nmetric = "accuracy"\n')
     with pytest.raises(SettingsError) as caught:
