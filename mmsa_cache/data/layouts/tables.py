@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.files import (
@@ -31,6 +32,8 @@ from .split_files import are_numbered
 
 HEADER = "guid,tag"
 """Of a label file."""
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://([^?#]*)", re.IGNORECASE)
+"""An address; what is called as its last part may lie beside the table."""
 _FLOAT = re.compile(r"(\d+)\.0")
 _LOOK = 100
 """Rows whose pictures say where they are."""
@@ -141,7 +144,11 @@ class _Table:
         place = self._pictures.find(cell)
         if place is None:
             cause = f"is not a path relative to the folder of {self._path.name}"
-            self._listing.note(row.line, f"the image {cause}", f"image {cell!r} {cause}")
+            detail = f"image {cell!r} {cause}"
+            if _URL.match(cell):
+                cause = f"is a URL: download the pictures beside {self._path.name} first"
+                detail = f"image {cell!r}, and no file of this name is there"
+            self._listing.note(row.line, f"the image {cause}", detail)
             return False
         row.image, row.files = place
         return True
@@ -213,6 +220,10 @@ class _Pictures:
         if name is None:
             return None
         path = name.removeprefix("/") if name.startswith("/") else self._start + name
+        if _URL.match(cell) and not any(
+            map(self._there, [path, *[path + e for e in _endings(path)]])
+        ):
+            return None
         if _endings(path) and not self._there(path):
             return None, path
         return path, ""
@@ -221,6 +232,9 @@ class _Pictures:
         """A path as it is written here; it begins with a slash where the data folder is meant."""
         if "\0" in cell or not is_unicode(cell):
             return None
+        if url := _URL.match(cell):
+            last = PurePosixPath(unquote(url[1])).name
+            return last if last not in ("", "..") else None
         name = cell
         for other in (cell.replace("\\", "/"), cell.strip()):
             if other != cell and not self._there(self._start + name):
