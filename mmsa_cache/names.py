@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 from .errors import SettingsError
@@ -29,6 +30,9 @@ EncoderPair = tuple[str, str]
 OWN_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
 
 
+_LONGEST_CLASS = 200
+
+
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
     """Raises ValueError, with the valid names, where a name is not among them."""
     if name not in valid:
@@ -51,6 +55,17 @@ def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
     other = next((name for name in names if split.lower() in SPLIT_STEMS.get(name, ())), None)
     hint = f" (near: {other})" if other else near(split, names)
     raise SettingsError(f"There is no split {split!r}{hint}.", f"Valid: {', '.join(names)}.")
+
+
+def class_problem(name: str) -> str | None:
+    """Why a name cannot be one of a class in every file that is written; None where it can."""
+    if name != name.strip() or name in ("", "null"):
+        return "it is empty, null or begins or ends with a space"
+    if len(name) > _LONGEST_CLASS:
+        return f"it has more than {_LONGEST_CLASS} characters"
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
+        return "it holds a line break or a control character"
+    return None
 
 
 def terms_of(joined: str) -> list[str]:

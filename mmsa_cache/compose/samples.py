@@ -14,17 +14,29 @@ from mmsa_cache.data.layouts import rows
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.stats import KnownFiles
 from mmsa_cache.data.table import SampleTable
-from mmsa_cache.errors import SettingsError, StaleCacheError
+from mmsa_cache.errors import DataError, SettingsError, StaleCacheError
 from mmsa_cache.features.bank import BankChoice
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.names import check_split
+from mmsa_cache.names import check_split, class_problem
 
 from .store import Store
 
 
 def classes_of(settings: Settings) -> tuple[str, ...]:
-    """Class names in the order of their codes: those set, or those of the data."""
-    return rows.classes_of(settings.data)
+    """Class names in the order of their codes: those set, or those of the data.
+
+    Raises:
+        DataError: The data cannot be read, or a run could not keep one of its labels.
+    """
+    found = rows.classes_of(settings.data)
+    wrong = [f"{name[:100]!r}: {why}" for name in found if (why := class_problem(name)) is not None]
+    if wrong:
+        raise DataError(
+            f"{len(wrong)} label(s) cannot be the name of a class.",
+            "Give them other names, or list the classes: [data] classes.",
+            wrong,
+        )
+    return found
 
 
 def load_samples(settings: Settings, split: str) -> SampleTable:

@@ -32,6 +32,7 @@ from mmsa_cache.runs.json_lines import JsonLines, log_run
 from mmsa_cache.runs.record import Environment, RunIdentity, RunRecord, TrainedModel
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
+from mmsa_cache.validation import validated
 
 from .choose import Choice, choose_settings
 from .nested import beside_baselines, choose_nested
@@ -97,6 +98,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         choice = replace(choice, held_out={})
     trained = identity.as_json() | {"held out before": len(choice.held_out)}
     with new_run(request.name, trained) as (name, path):
+        kept = _kept(session.completed(pairs), session.classes, RUNS / name)
         labels = session.labels(pairs)
         place = Place(name, path / "tensorboard", _parameters(identity, labels))
         with tracking(request.track, place) as tracked:
@@ -104,7 +106,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         notes += _beside_trial(choice, request, protocol, final.figures)
         record = RunRecord(
             **dict(identity),
-            settings=_kept(session.completed(pairs), session.classes, RUNS / name),
+            settings=kept,
             classes=list(session.classes),
             encoders={m: dict(named) for m, named in session.identities(pairs).items()},
             notes=[*notes],
@@ -272,7 +274,11 @@ def _parameters(identity: RunIdentity, encoders: Mapping[str, str]) -> dict[str,
 
 
 def _kept(settings: Settings, classes: tuple[str, ...], run: Path) -> Settings:
-    """Settings as a run keeps them: what is in the working folder they find when it is moved."""
+    """Settings as a run keeps them: what is in the working folder they find when it is moved.
+
+    Raises:
+        SettingsError: They could not be read again.
+    """
     root = settings.data.root
     data = {"root": None if root is None else kept_path(root, run), "classes": classes}
     cache = {"dir": kept_path(settings.cache.dir, run)}
@@ -281,9 +287,12 @@ def _kept(settings: Settings, classes: tuple[str, ...], run: Path) -> Settings:
         value = getattr(getattr(settings, section), key)
         if value is not None and Path(value).is_absolute():
             changes[section] = {key: str(kept_path(Path(value), run))}
-    return settings.model_copy(
+    found = settings.model_copy(
         update={
             section: getattr(settings, section).model_copy(update=values)
             for section, values in changes.items()
         }
     )
+    message = "A run with these settings could not be read again:"
+    validated(Settings, found.model_dump(mode="json"), message)
+    return found

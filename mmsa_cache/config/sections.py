@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import class_problem
 
 QUARTERS: Literal["quarters"] = "quarters"
 """Stands for the inner layers at a quarter, half and three quarters of a model's depth."""
@@ -33,19 +34,17 @@ class Section(BaseModel):
 
 
 def _classes(value: object) -> object:
-    """Two or more distinct names that a ``guid,tag`` file can hold; ``a,b,c`` is a list too."""
+    """Two or more distinct names; ``a,b,c`` is a list too."""
     names = value.split(",") if isinstance(value, str) else value
     if names is None:
         return None
-    if (
-        isinstance(names, (list, tuple))
-        and all(isinstance(name, str) for name in names)
-        and all(name.strip() == name and name not in ("", "null") for name in names)
-        and not any(set(name) & set(",\n\r\t") for name in names)
-        and len(set(names)) == len(names) >= 2
-    ):
-        return tuple(names)
-    raise ValueError("write a list of two or more distinct names without commas; null is none")
+    if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+        wrong = [f"{name!r}: {why}" for name in names if (why := class_problem(name)) is not None]
+        if wrong:
+            raise ValueError(f"no name of a class is {'; '.join(wrong)}")
+        if len(set(names)) == len(names) >= 2:
+            return tuple(names)
+    raise ValueError("write a list of two or more distinct names; null is none")
 
 
 class ColumnSettings(Section):

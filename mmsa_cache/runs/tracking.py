@@ -89,9 +89,10 @@ def check_trackers(names: Iterable[str]) -> None:
 
 
 def scalars(values: Mapping[str, Any], prefix: str = "") -> Scalars:
-    """The numbers of nested mappings by their path; lists and texts are left out."""
+    """The numbers of nested mappings by their path, ``outer/per_class/NAME/f1``; no others."""
     found: Scalars = {}
-    for key, value in values.items():
+    for name, value in values.items():
+        key = str(name).replace("/", "_")  # of a class
         if isinstance(value, Mapping):
             found |= scalars(value, f"{prefix}{key}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
