@@ -224,10 +224,15 @@ def _relation(
 def _learned(
     run: RunFolder, model: Predictor, posts: Mapping[str, SampleTable]
 ) -> NDArray[np.bool_]:
-    """Whether a run has learned from each row of train; all, where that cannot be told."""
+    """Whether a run has learned from each row of train; all, where that cannot be told.
+
+    An export does not keep which rows judged it.
+    """
     protocol, session = run.record.protocol, model.session
     guids = posts["train"].guids if "train" in posts else []
     if protocol.split != JOINED:
+        if run.record.origin is None:
+            return np.ones(len(guids), np.bool_)
         judged = np.isin(guids, run.predictions.guids)
         return learned_rows(protocol.outer, judged, session.groups()) if guids else judged
     if "val" not in posts:

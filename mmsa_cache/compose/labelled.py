@@ -16,6 +16,7 @@ from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 from mmsa_cache.names import SPLIT_STEMS, SPLITS
+from mmsa_cache.shown import from_cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def match(
     Raises:
         DataError: A row has no label, or is not in the data, or a guid is in several splits.
     """
-    rows = read_labels(labels, classes=tuple(classes))
+    rows = read_labels(labels, tuple(classes), settings.data)
     unlabelled = [row.guid for row in rows if row.label is None]
     if unlabelled:
         raise DataError(
@@ -55,6 +56,10 @@ def match(
     set_aside = {
         guid for split in SPLITS for guid, *_ in aside.read(settings.cache.dir, split).identities
     }
+    known = {guid for of in posts.values() for guid in of.guids} | set_aside
+    for row in rows:
+        if row.guid not in known:
+            row.guid = from_cell(row.guid)
     wanted = [row.guid for row in rows]
     where = _where(labels, {*wanted} - set_aside, posts)
     missing = sorted({*wanted} - where.keys() - set_aside)

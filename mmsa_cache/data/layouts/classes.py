@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from mmsa_cache.shown import from_cell
+
 LABELS = ("positive", "neutral", "negative")
 """Class names where nothing says otherwise; a class's code is its place."""
 UNLABELLED = "null"
@@ -50,8 +52,9 @@ class ClassNames:
         Returns:
             None without a label, `UNKNOWN` where there is no such class.
         """
-        if tag in self._exact:
-            return self._exact[tag], ""
+        for name in (tag, from_cell(tag)):  # as it stands, and as `predict --out` writes it
+            if name in self._exact:
+                return self._exact[name], ""
         code = self._codes.get(plain_tag(tag), UNKNOWN)
         if code is None or code == UNKNOWN:
             return code, ""

@@ -120,7 +120,8 @@ class _Table:
         """Whether the columns are enough; notes what is missing."""
         columns, listing = self._columns, self._listing
         names = list(self._file.columns)
-        missing = [] if columns.guid else [r for r in ("text", "image") if not getattr(columns, r)]
+        wanted = ("text", "image") if listing.split else ("image",)  # guids can be made from it
+        missing = [] if columns.guid else [r for r in wanted if not getattr(columns, r)]
         if listing.split == "train" and columns.label is None:
             missing.append("label")
         if listing.layout == "report" and not (columns.guid and columns.label):
