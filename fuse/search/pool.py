@@ -39,7 +39,9 @@ class Death:
 
 def start_process(pipe: Connection, device: str) -> BaseProcess:
     """Starts a worker process on one end of a pipe."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # Imported once: every worker is forked from a process that has never touched a GPU.
+    context.set_forkserver_preload([trainer.__name__])
     process = context.Process(target=serve, args=(pipe, device), daemon=True)
     # The child inherits the mask: only the coordinator answers Ctrl-C. (The tracker is started
     # first, since its start resets the mask.)

@@ -21,14 +21,9 @@ import psutil
 from pydantic import BaseModel
 
 from fuse.figures.records import EpochRecord
-from fuse.setting import Setting
-from fuse.training.trainer import fit
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.disk import scratch
-from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.names import MODALITIES
-from mmsa_cache.native.threads import threads
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, Shard
@@ -252,6 +247,13 @@ def _open(root: Path, rows: int) -> Read:
 
 def _train(root: Path, rows: int) -> tuple[Read, Took]:
     """Makes a bank of all rows, and trains on some of them."""
+    # Here, since the processes that only open a store need no torch.
+    from fuse.setting import Setting
+    from fuse.training.trainer import fit
+    from mmsa_cache.features.bank import FeatureBank
+    from mmsa_cache.features.modality import ModalityFeatures
+    from mmsa_cache.native.threads import threads
+
     wanted = numbered_rows(range(rows), [0] * rows)
     guids, labels = [str(row) for row in range(rows)], [row % len(LABELS) for row in range(rows)]
     watch = _Watch()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import mmsa
-from tests.support.data_folders import GOOD, ROWS, make_data
-from tests.support.data_folders import mmsa as mmsa_in_process
+from tests.support.data_folders import GOOD, ROWS, make_data, mmsa
 from tests.support.pairs import make_pairs
+from tests.support.small_work import call_json
 from tests.support.tiny import tiny_toml
 
 
@@ -50,9 +48,7 @@ alpha = [0.25, 0.75]
 
 @pytest.fixture(scope="module")
 def extracted(work: Path) -> list[dict[str, object]]:
-    records: list[dict[str, object]] = json.loads(
-        mmsa(work, "extract", "--split", "all", "--json").stdout
-    )
+    records: list[dict[str, object]] = call_json(work, "extract", "--split", "all")
     return records
 
 
@@ -77,5 +73,5 @@ max_bad = "15%"
     )
     make_data(folder / "all", ROWS)
     make_data(folder / "without", GOOD)
-    mmsa_in_process(folder, "extract", "--data", "without", "--cache", "reference")
+    mmsa(folder, "extract", "--data", "without", "--cache", "reference")
     return folder

@@ -159,8 +159,8 @@ def test_half_a_post_is_predicted(work: Path, extracted: object, level: str) -> 
 
 
 def test_a_killed_training_goes_on_and_ends_the_same(work: Path, extracted: object) -> None:
-    flags = ("--folds", "2", "--outer", "grouped", "--set", "text_dim=32", "--set", "epochs=40")
-    flags += ("--set", "patience=40", "--set", "batch_size=8")
+    flags = ("--folds", "2", "--outer", "grouped", "--set", "text_dim=32", "--set", "epochs=16")
+    flags += ("--set", "patience=16", "--set", "batch_size=8")
     mmsa(work, "train", *flags, "--name", "unbroken")
     # Members are kept when they are done; the kill comes during the second one.
     process = subprocess.Popen([*COMMAND, "train", *flags, "--name", "broken"], cwd=work)

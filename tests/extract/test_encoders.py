@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +38,17 @@ def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found.float(), expected.float(), **TOLERANCE)
 
 
-# BERT and CLIP have their real sizes here, the other families their real depth only.
+# Families have their real depth; BERT and CLIP of their real width are in the longer series.
 NARROW = {"hidden_size": 96, "num_attention_heads": 4, "intermediate_size": 192}
 BPE = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "Ġ": 5, "g": 6, "o": 7, "d": 8, "y": 9}
 UNIGRAM = [("▁a", -1.0), ("▁good", -2.0), ("▁day", -2.0), ("▁", -3.0), ("<mask>", 0.0)]
 
 
-def bert(folder: Path) -> tuple[Any, Any]:
+def bert(folder: Path, width: dict[str, int] = NARROW) -> tuple[Any, Any]:
     from transformers import BertConfig, BertTokenizer
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "day"]
-    return BertTokenizer({w: i for i, w in enumerate(words)}), BertConfig(vocab_size=8)
+    return BertTokenizer({w: i for i, w in enumerate(words)}), BertConfig(vocab_size=8, **width)
 
 
 def minilm(folder: Path) -> tuple[Any, Any]:
@@ -107,6 +109,7 @@ def multilingual(folder: Path) -> tuple[Any, Any]:
 
 TEXT_FAMILIES = {
     "bert": (bert, 512),
+    "bert-base": (partial(bert, width={}), 512),
     "minilm": (minilm, 512),
     "roberta": (roberta, 512),
     "bertweet": (bertweet, 128),
@@ -126,7 +129,13 @@ def save(folder: Path, make: Any) -> Path:
     return target
 
 
-@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def in_turn(families: Iterable[str]) -> list[Any]:
+    """Names of families, those of their real width for the longer series only."""
+    wide = ("bert-base", "clip-vit-b32")
+    return [pytest.param(f, marks=pytest.mark.faults) if f in wide else f for f in families]
+
+
+@pytest.mark.parametrize("family", in_turn(TEXT_FAMILIES))
 def test_text_families_give_what_the_library_gives(family: str, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -329,11 +338,16 @@ IMAGE_FAMILIES = {
 }
 
 
-def image_encoder(name: str, side: int, **options: Any) -> Any:
-    values = {"mean": None, "std": None, "fit": "squash", "seed": 5}
-    return resolve_image(name, "random", {}, size=side, options=Options(**options), **values).load(
-        CPU
-    )
+def image_encoder(name: str, side: int, kwargs: Any = None, **options: Any) -> Any:
+    values = {"mean": None, "std": None, "fit": "squash", "seed": 5, "size": side}
+    spec = resolve_image(name, "random", kwargs or {}, options=Options(**options), **values)
+    return spec.load(CPU)
+
+
+def swin_encoder(**options: Any) -> Any:
+    """SwinV2-tiny at a quarter of its width: 24, 48, 96 and 192 features in its stages."""
+    narrow = {"embed_dim": 24, "num_heads": (1, 2, 4, 8)}
+    return image_encoder("swinv2_tiny_window8_256", 256, narrow, **options)
 
 
 def pictures(side: int) -> list[Tensor]:
@@ -415,9 +429,9 @@ def test_image_pools_of_inner_layers() -> None:
     assert calls == [1]
     with pytest.raises(ModelError, match="has the layers 0 … 11, layer 12"):
         image_encoder(name, 224, pool_layers=(12,))
-    with pytest.raises(ModelError, match="layer 1 has 192 features, the layer that is kept has 76"):
-        image_encoder("swinv2_tiny_window8_256", 256, pool_layers=(3, 1))
-    swin = image_encoder("swinv2_tiny_window8_256", 256, pool_layers=(1,), layer=1)
+    with pytest.raises(ModelError, match="layer 1 has 48 features, the layer that is kept has 192"):
+        swin_encoder(pool_layers=(3, 1))
+    swin = swin_encoder(pool_layers=(1,), layer=1)
     pooled = swin.encode(pictures(256)).pooled
     torch.testing.assert_close(pooled[:, 2], pooled[:, 0])
 
@@ -434,29 +448,29 @@ def test_image_layers() -> None:
     close(found.tokens, seen[0][:, 1:].reshape(-1, 192))
     close(found.pooled[:, 2], seen[0][:, 0])  # the class token of that layer
     assert encoder.pools == ("mean", "first", "cls")
-    swin = image_encoder("swinv2_tiny_window8_256", 256, layer=1)
-    assert swin.encode(pictures(256)).tokens.shape == (2 * 32 * 32, 192)  # stage 2 of 4
+    swin = swin_encoder(layer=1)
+    assert swin.encode(pictures(256)).tokens.shape == (2 * 32 * 32, 48)  # stage 2 of 4
     with pytest.raises(ModelError, match="has the layers 0 … 11, layer 12"):
         image_encoder("deit_tiny_patch16_224", 224, layer=12)
     with pytest.raises(ModelError, match="stages differ"):
-        image_encoder("swinv2_tiny_window8_256", 256, layer="average:2")
+        swin_encoder(layer="average:2")
 
 
 def test_positions_kept_of_pictures() -> None:
     batch = pictures(256)
-    every = image_encoder("swinv2_tiny_window8_256", 256).encode(batch)
-    whole = every.tokens.float().reshape(2, 8, 8, 768)
-    coarse = image_encoder("swinv2_tiny_window8_256", 256, tokens="pool:2x4").encode(batch)
+    every = swin_encoder().encode(batch)
+    whole = every.tokens.float().reshape(2, 8, 8, 192)
+    coarse = swin_encoder(tokens="pool:2x4").encode(batch)
     assert coarse.lengths == [8, 8]
-    cells = whole.reshape(2, 2, 4, 4, 2, 768).mean((2, 4)).reshape(-1, 768)
+    cells = whole.reshape(2, 2, 4, 4, 2, 192).mean((2, 4)).reshape(-1, 192)
     close(coarse.tokens, cells)
     torch.testing.assert_close(coarse.pooled, every.pooled)
-    none = image_encoder("swinv2_tiny_window8_256", 256, tokens="none")
+    none = swin_encoder(tokens="none")
     assert none.encode(batch).lengths == [0, 0]
     torch.testing.assert_close(none.encode(batch).pooled, every.pooled)
-    assert none.size.bytes([]) == 2 * 2 * 768 + 64
+    assert none.size.bytes([]) == 2 * 2 * 192 + 64
     with pytest.raises(ModelError, match=r"has 8×8 patches, tokens = 'pool:9x9' asks for 9×9"):
-        image_encoder("swinv2_tiny_window8_256", 256, tokens="pool:9x9")
+        swin_encoder(tokens="pool:9x9")
 
 
 def test_grid_averages_are_the_plain_means() -> None:
@@ -474,12 +488,13 @@ def test_picked_layers() -> None:
         pick_states(states, 4, "m")
 
 
-def clip(folder: Path) -> tuple[Any, Any]:
+def clip(folder: Path, width: dict[str, int] = NARROW) -> tuple[Any, Any]:
     from transformers import CLIPConfig
 
     tokenizer = clip_tokenizer()
     text = {"vocab_size": len(tokenizer), "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
-    return tokenizer, CLIPConfig(text_config=text)  # the other defaults are ViT-B/32's
+    # The other defaults are ViT-B/32's.
+    return tokenizer, CLIPConfig(text_config=text | width, vision_config=width)
 
 
 def siglip(folder: Path) -> tuple[Any, Any]:
@@ -523,9 +538,10 @@ JOINT_FAMILIES = {  # text pools, image pools, patches, shared features, longest
         512,
     ),
 }
+JOINT_FAMILIES["clip-vit-b32"] = (partial(clip, width={}), *JOINT_FAMILIES["clip"][1:])
 
 
-@pytest.mark.parametrize("family", JOINT_FAMILIES)
+@pytest.mark.parametrize("family", in_turn(JOINT_FAMILIES))
 def test_joint_families_give_what_the_library_gives(family: str, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 

@@ -6,6 +6,7 @@ Scores follow from the setting and the fold alone, so that tests know them befor
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +175,16 @@ def start_thread(pipe: Connection, device: str) -> ThreadWorker:
     worker = ThreadWorker(target=serve, args=(pipe, device), daemon=True)
     worker.start()
     return worker
+
+
+def start_fork(pipe: Connection, device: str) -> BaseProcess:
+    """A worker with all that is imported here: a fresh process would take seconds to start."""
+    process = multiprocessing.get_context("fork").Process(
+        target=serve, args=(pipe, device), daemon=True
+    )
+    process.start()
+    pipe.close()
+    return process
 
 
 def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
 import sqlite3
 import threading
 import time
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +16,21 @@ import numpy as np
 import pytest
 
 from fuse.search.dispatch import RETRIES
-from fuse.search.worker import serve
 from fuse.setting import Setting, restore
-from tests.support.fake_search import FakeFit, make_study, run, score_of, start_thread
+from tests.support.fake_search import (
+    FakeFit,
+    make_study,
+    run,
+    score_of,
+    start_fork,
+    start_thread,
+)
 from tests.support.faulty import fork
 from tests.support.study_records import assert_gone, figures, states, trials_of
 from tests.support.tally import Tally
 
 MANY = 100_000
 RANDOM = make_study(sampler={"kind": "random", "startup": 4})
-
-
-def start_fork(pipe: Connection, device: str) -> BaseProcess:
-    """A worker with all that is imported here: a fresh process would take seconds to start."""
-    process = multiprocessing.get_context("fork").Process(
-        target=serve, args=(pipe, device), daemon=True
-    )
-    process.start()
-    pipe.close()
-    return process
 
 
 def search(database: Path, folder: Path, trials: int, seconds: float = 0.005) -> None:

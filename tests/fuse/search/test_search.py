@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,10 @@ from tests.support.fake_search import (
     make_study,
     run,
     score_of,
+    start_fork,
     start_thread,
 )
+from tests.support.faulty import fork
 from tests.support.study_records import assert_gone, figures, states, trials_of
 
 
@@ -298,12 +301,20 @@ def read_lines(folder: Path) -> list[str]:
 
 
 def two_coordinators(storage: str | Path, folder: Path) -> None:
-    both = [start(storage, folder, 12, workers=1, seconds=0.03) for _ in range(2)]
-    records = [result(process) for process in both]
+    log, records = folder / "log.txt", [folder / name for name in ("one.json", "two.json")]
+
+    def search(record: Path) -> None:
+        found = run(storage, folder, 12, start=start_fork, fit=FakeFit(folder, 0.03))
+        record.write_text(json.dumps(found))
+
+    pids = [fork(partial(search, record), log) for record in records]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    assert codes == [0, 0], log.read_text()[-3000:]
+    one, two = (json.loads(record.read_text()) for record in records)
     assert states(storage) == {"COMPLETE": 12}
-    assert records[0]["trial"] == records[1]["trial"]
-    assert records[0]["outer_score"] == records[1]["outer_score"]
-    assert [record["looks_at_outer_rows"] for record in records] == [1, 1]
+    assert one["trial"] == two["trial"]
+    assert one["outer_score"] == two["outer_score"]
+    assert one["looks_at_outer_rows"] == two["looks_at_outer_rows"] == 1
     trainings = [line.split()[0] for line in read_lines(folder)]
     assert len(trainings) == 12 * 3 + 3, "a trial was trained twice, or the choice judged twice"
     assert len(set(trainings)) == 2, "one of the two did nothing"
