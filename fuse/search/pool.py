@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -38,10 +39,13 @@ class Death:
 
 
 def start_process(pipe: Connection, device: str) -> BaseProcess:
-    """Starts a worker process on one end of a pipe."""
-    context = multiprocessing.get_context("forkserver")
-    # Imported once: every worker is forked from a process that has never touched a GPU.
-    context.set_forkserver_preload([trainer.__name__])
+    """Starts a worker process on one end of a pipe.
+
+    On the CPU it is forked from a process that has imported everything once; an import may touch a
+    GPU, which no fork survives.
+    """
+    context: BaseContext = multiprocessing.get_context("forkserver" if device == "cpu" else "spawn")
+    context.set_forkserver_preload([f"{__package__}.forked"])
     process = context.Process(target=serve, args=(pipe, device), daemon=True)
     # The child inherits the mask: only the coordinator answers Ctrl-C. (The tracker is started
     # first, since its start resets the mask.)

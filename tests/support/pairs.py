@@ -12,7 +12,7 @@ TONE = {"positive": ("good", (230, 200, 40)), "neutral": ("plain", (128, 128, 12
 TONE["negative"] = ("bad", (40, 30, 120))
 
 
-def make_pairs(root: Path, rows: int) -> None:
+def make_pairs(root: Path, rows: int, test_rows: int = 12) -> None:
     rng = np.random.default_rng(0)
     (root / "pairs").mkdir(parents=True)
     labels = rng.choice(["positive", "neutral", "negative"], rows, p=[0.55, 0.2, 0.25])
@@ -24,7 +24,7 @@ def make_pairs(root: Path, rows: int) -> None:
         Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(
             root / "pairs" / f"{i}.jpg"
         )
-    cut = rows - 12
+    cut = rows - test_rows
     lines = [f"{i},{label}\n" for i, label in enumerate(labels)]
     (root / "train.txt").write_text("guid,tag\n" + "".join(lines[:cut]))
     (root / "test_without_label.txt").write_text(

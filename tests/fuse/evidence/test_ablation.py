@@ -7,8 +7,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
@@ -51,8 +49,10 @@ from tests.support.fake_search import (
     ORIGIN,
     FakeFit,
     FakeSource,
+    start_fork,
     start_thread,
 )
+from tests.support.faulty import fork, forked
 
 
 def labels_of(table: list[Cell]) -> list[tuple[str, ...]]:
@@ -227,40 +227,32 @@ def test_a_failed_setting_leaves_the_others(tmp_path: Path) -> None:
     assert len(tabulate(table, outcome, LABELS[trainings_of().rows], NAMES)) == 1
 
 
-def main() -> None:
-    """``FOLDER SECONDS KILL``: an ablation in worker processes."""
-    folder, seconds, kill = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    from fuse.search.pool import start_process
-
-    fit = FakeFit(folder, seconds, kill)
-    outcome = run(folder, fit=fit, start=start_process)
-    print(json.dumps([found.tolist() for found in outcome.predicted.values()]))
-
-
 def test_a_kill_loses_only_what_is_in_work(tmp_path: Path) -> None:
-    command = [sys.executable, __file__, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([*command, "0.1", "0"], env=environment)
+    def ablate(seconds: float, kills: int) -> None:
+        """In worker processes."""
+        outcome = run(tmp_path, fit=FakeFit(tmp_path, seconds, kills), start=start_fork)
+        found = [predicted.tolist() for predicted in outcome.predicted.values()]
+        (tmp_path / "found.json").write_text(json.dumps(found))
+
+    process = fork(lambda: ablate(0.1, 0))
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "shelf").glob("*.json"))) < 3:
-        assert process.poll() is None, "it ended before it was killed"
+        assert os.waitpid(process, os.WNOHANG) == (0, 0), "it ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
     done = len(list((tmp_path / "shelf").glob("*.json")))
     before = trainings(tmp_path)
     assert done < 12
     # The same command goes on, through the death of a worker, and ends as an unbroken one.
-    result = subprocess.run(
-        [*command, "0", "1"], env=environment, capture_output=True, text=True, check=True
-    )
+    assert forked(lambda: ablate(0, 1)) == 0
     assert trainings(tmp_path) - before == 12 - done + 1
     assert before - done <= 1
     other = tmp_path / "other"
     other.mkdir()
     want = [found.tolist() for found in run(other).predicted.values()]
-    assert json.loads(result.stdout) == want
+    assert json.loads((tmp_path / "found.json").read_text()) == want
 
 
 @pytest.mark.parametrize(
@@ -432,7 +424,3 @@ def test_the_report_page_sets_its_figures_beside(mmsa: Mmsa, posts: Path) -> Non
     assert record["done_before"] == record["trainings"]
     assert set(record["changes"]) == set(BEST)
     assert "Markdown" in mmsa("ablate", "report", "--out", "page.html", code=2).stderr
-
-
-if __name__ == "__main__":
-    main()

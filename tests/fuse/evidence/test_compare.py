@@ -83,6 +83,13 @@ def test_holm_by_hand() -> None:
     assert holm([0.04]) == [0.04]
 
 
+def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """scikit-learn's, of whose call 4,000 take seconds: twice the right over those that have it."""
+    counts = [np.bincount(codes, minlength=3) for codes in (labels, predicted)]
+    right = np.bincount(labels[labels == predicted], minlength=3)
+    return float((2 * right / sum(counts)).mean())
+
+
 def test_differences_equal_an_independent_computation() -> None:
     labels, first, second = invented()
     record = compare(share([judged("a", labels, first), judged("b", labels, second)])).as_json()
@@ -93,7 +100,7 @@ def test_differences_equal_an_independent_computation() -> None:
         rows = generator.integers(0, len(labels), len(labels))
         truth = labels[rows]
         drawn["accuracy"].append((second[rows] == truth).mean() - (first[rows] == truth).mean())
-        two, one = (f1_score(truth, run[rows], average="macro") for run in (second, first))
+        two, one = (macro_f1(truth, run[rows]) for run in (second, first))
         drawn["macro_f1"].append(two - one)
     for key, values in drawn.items():
         expected = np.percentile(values, [2.5, 97.5])
@@ -101,6 +108,7 @@ def test_differences_equal_an_independent_computation() -> None:
         assert pair[key]["low"] < pair[key]["difference"] < pair[key]["high"]
     assert pair["accuracy"]["first"] == accuracy_score(labels, first)
     assert pair["macro_f1"]["second"] == pytest.approx(f1_score(labels, second, average="macro"))
+    assert macro_f1(labels, second) == pytest.approx(f1_score(labels, second, average="macro"))
     recalls = [recall_score(labels, run, average=None) for run in (first, second)]
     changes = [pair["recall"][name]["difference"] for name in NAMES]
     assert changes == pytest.approx(recalls[1] - recalls[0])

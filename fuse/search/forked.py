@@ -1,0 +1,15 @@
+"""Imported once by the process that workers on the CPU are forked from.
+
+Several threads in each of several processes are far slower than one: the limits count when the
+libraries are loaded.
+"""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import sklearn.linear_model
+import sklearn.svm  # noqa: F401  (with the one above, what baselines need)
+import torch._dynamo  # noqa: F401  (what the first optimiser imports)
+
+from fuse.training import trainer  # noqa: F401
