@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -44,9 +43,14 @@ def start_process(pipe: Connection, device: str) -> BaseProcess:
     On the CPU it is forked from a process that has imported everything once; an import may touch a
     GPU, which no fork survives.
     """
-    context: BaseContext = multiprocessing.get_context("forkserver" if device == "cpu" else "spawn")
-    context.set_forkserver_preload([f"{__package__}.forked"])
-    process = context.Process(target=serve, args=(pipe, device), daemon=True)
+    process: BaseProcess
+    if device == "cpu":
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload([f"{__package__}.forked"])
+        process = server.Process(target=serve, args=(pipe, device), daemon=True)
+    else:
+        spawn = multiprocessing.get_context("spawn")
+        process = spawn.Process(target=serve, args=(pipe, device), daemon=True)
     # The child inherits the mask: only the coordinator answers Ctrl-C. (The tracker is started
     # first, since its start resets the mask.)
     resource_tracker.ensure_running()

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,22 @@ from typer.testing import CliRunner
 
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose import bench_store
-from mmsa_cache.compose.bench_store import COLUMNS, SHARD_ROWS, StoreGrowth, StoreSize
-from tests.support.command import COMMAND
+from mmsa_cache.compose.bench_store import COLUMNS, StoreGrowth, StoreSize
+
+SHARD_ROWS = 64
+WITH_SMALL_SHARDS = f"""
+import sys
+from mmsa_cache.cli.main import app
+from mmsa_cache.compose import bench_store
+bench_store.SHARD_ROWS = {SHARD_ROWS}
+app(sys.argv[1:])
+"""
 
 
 def test_a_store_of_more_shards_than_a_process_may_have_files(tmp_path: Path) -> None:
     rows = 65 * SHARD_ROWS
-    command = [*COMMAND, "bench", "store", "--rows", f"200,{rows}", "--json"]
+    command = [sys.executable, "-c", WITH_SMALL_SHARDS]
+    command += ["bench", "store", "--rows", f"{SHARD_ROWS},{rows}", "--json"]
     done = subprocess.run(
         ["bash", "-c", f"ulimit -n 64; exec {shlex.join(command)}"],
         cwd=tmp_path,
@@ -31,10 +41,10 @@ def test_a_store_of_more_shards_than_a_process_may_have_files(tmp_path: Path) ->
     found = StoreGrowth.model_validate_json(done.stdout)
     assert found.generated is True
     small, large = found.sizes
-    assert (small.rows, large.rows) == (200, rows)
+    assert (small.rows, large.rows) == (SHARD_ROWS, rows)
     # Of a row: 12 positions and 4 pools of 16 numbers, 2 keys, 2 places, 2 bytes of no operation.
     a_row = 2 * 16 * (8 + 4 + 2 + 2) + 2 * (16 + 8 + 1)
-    assert (large.bytes - small.bytes) / (rows - 200) == pytest.approx(a_row, rel=1e-3)
+    assert (large.bytes - small.bytes) / (rows - SHARD_ROWS) == pytest.approx(a_row, rel=1e-3)
     assert (small.files, large.files) == (2, 2)
     for size in found.sizes:
         assert (size.open.open_files, size.bank.open_files) == (0, 0)
@@ -42,7 +52,7 @@ def test_a_store_of_more_shards_than_a_process_may_have_files(tmp_path: Path) ->
         assert min(min(took.seconds, took.cpu_seconds) for took in parts) > 0
     assert large.bank.peak_bytes > 2 * 2 * 2 * 16 * rows  # the pools are in memory
     (growth,) = found.growth
-    assert growth["rows"] == rows / 200
+    assert growth["rows"] == 65
     assert growth["bank"]["seconds"] == large.bank.seconds / small.bank.seconds
     assert growth["open"]["open_files"] is None
     assert list(tmp_path.iterdir()) == []
