@@ -103,7 +103,13 @@ def bench_reading(source: BankSource, rounds: int) -> dict[str, Any]:
                 modality: ModalityFeatures.open(folder, source.rows[modality])
                 for (modality, _), folder in source.folders.items()
             }
-            FeatureBank(found["text"], found["image"], source.guids, source.labels)
+            FeatureBank(
+                found["text"],
+                found["image"],
+                source.guids,
+                source.labels,
+                partial=source.partial,
+            )
             kept.append(time.perf_counter() - started)
     started = time.perf_counter()
     for path in files:

@@ -27,7 +27,7 @@ class Textbook:
         items = bank.items(np.arange(len(bank)), variants=True)
         tensors = []
         for features, column in ((bank.text, 1), (bank.image, 2)):
-            values = features.vectors(items[:, column], "mean").float().cpu()
+            values = features.vectors(items[:, column].clamp_min(0), "mean").float().cpu()
             tensors.append((values - values.mean(0)) / values.std(0).clamp_min(1e-3))
         labels = bank.labels.cpu()[items[:, 0]]
         self._loader = DataLoader(TensorDataset(*tensors, labels), BATCH, shuffle=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict, replace
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -14,24 +17,39 @@ from mmsa_cache.shown import in_cell
 from .options import PLACES, Decide, Force
 from .verb import Call, verb
 
+PIPED = Path("-")
+"""Given as data: posts come from standard input."""
+SHOWN = 20
+OnBad = Annotated[
+    Literal["fail", "skip"],
+    typer.Option("--on-bad", help="Bad rows of --data: fail, or skip (left empty in their place)."),
+]
 
-@verb(*PLACES, "device")
+
+@verb(*PLACES, "encoding", "column", "device")
 def predict(
     call: Call,
     run: Annotated[str, typer.Option(help="Name or folder of a run.")],
     split: Annotated[str | None, typer.Option(help="train, val or test.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the guid,tag rows.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the rows; of --data: .csv or .jsonl.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="Text of one post.")] = None,
     image: Annotated[Path | None, typer.Option(help="Picture of one post.")] = None,
     decide: Decide = None,
+    on_bad: OnBad = "fail",
     force: Force = False,
 ) -> None:
-    """Predict a split, or one post: text, picture or both."""
+    """Predict a split, one post, or new posts: a file, a folder, or JSON lines (--data -)."""
+    given = call.given()
+    if given.data is not None and split is None and text is None and image is None:
+        _predict_new(call, run, out, decide, on_bad, force=force)
+        return
     from mmsa_cache.compose.predict import PredictRequest
     from mmsa_cache.compose.predict import predict as predict_rows
 
     claim(out, force=force)
-    found = predict_rows(PredictRequest(run, split, text, image, call.given(), decide))
+    found = predict_rows(PredictRequest(run, split, text, image, given, decide))
     if out is not None:
         write_result(out, found.as_csv())
         say(f"{len(found.rows)} rows written to {out}.")
@@ -48,3 +66,33 @@ def predict(
         print_result(f"{found.tags[0]} ({shown})")
     elif out is None:
         print_data(found.as_csv())
+
+
+def _predict_new(
+    call: Call, run: str, out: Path | None, decide: Decide, on_bad: OnBad, *, force: bool
+) -> None:
+    """Predicts posts that no model has seen, from ``--data``."""
+    from mmsa_cache.compose.bulk import BulkRequest, predict_file
+    from mmsa_cache.compose.piped import predict_lines
+    from mmsa_cache.compose.predictor import load_model
+    from mmsa_cache.errors import SettingsError
+
+    given = call.given()
+    posts, given = given.data, replace(given, data=None)
+    if posts == PIPED:
+        if out is not None:
+            raise SettingsError("Predictions of --data - go to standard output.", "Write > FILE.")
+        model = load_model(run, **asdict(given), decide=decide)
+        bad = predict_lines(model, cast(BufferedIOBase, sys.stdin.buffer), print_data, on_bad)
+        if bad:
+            say(f"{len(bad)} posts are bad: {', '.join(bad[:SHOWN])}.")
+        return
+    if posts is None or out is None:
+        raise SettingsError(
+            "There is no file to write the predictions to.", "Give --out PREDICTIONS.csv or .jsonl."
+        )
+    flags = {"encoding": call.flags["encoding"], "columns": call.flags["column"]}
+    reading = {key: value for key, value in flags.items() if value is not None}
+    found = predict_file(BulkRequest(run, posts, out, given, decide, on_bad, reading, force))
+    if not call.printed(found):
+        say(f"{found.rows} rows written to {out}, {len(found.bad)} of them empty.")

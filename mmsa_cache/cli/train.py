@@ -161,7 +161,7 @@ def _figures_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:
             str(score.rows),
             f"{score.accuracy:.4f}",
             f"{score.macro_f1:.4f}",
-            f"{-(score.neg_log_loss or 0.0):.4f}",
+            f"{0.0 - (score.neg_log_loss or 0.0):.4f}",
             f"{score.calibration_error or 0.0:.4f}",
         ]
         for title, score in scores.items()

@@ -7,6 +7,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ class Call:
         """What its flags say in the place of a run's settings."""
         from mmsa_cache.compose.outside import Given
 
-        return Given(**{name: value for name, value in self.flags.items() if value is not None})  # type: ignore[arg-type]
+        names = [field.name for field in fields(Given) if self.flags.get(field.name) is not None]
+        return Given(**{name: self.flags[name] for name in names})  # type: ignore[arg-type]
 
     def settings(self, **changes: object) -> Settings:
         """The settings that its flags, the environment and the config file lead to.

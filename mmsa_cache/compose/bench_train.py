@@ -61,7 +61,7 @@ def _encode_now(session: Session) -> Callable[[Sequence[int]], None]:
 
     def encode(indices: Sequence[int]) -> None:
         for encoder, reader, plan in parts:
-            rows = [plan[place] for place in plan.wanted.table[indices, 0].tolist()]
+            rows = [plan[place] for place in plan.wanted.table[indices, 0].tolist() if place >= 0]
             encoder.encode(read_rows(rows, reader, encoder).inputs)
 
     return encode

@@ -14,6 +14,8 @@ from mmsa_cache.shown import csv_text
 from .outside import AS_IN_THE_RUN, Given
 from .predictor import load_model
 
+WHOLE_PAIRS = "Note: this model was trained on whole pairs only (modality_dropout = 0)."
+
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
@@ -67,13 +69,14 @@ def predict(request: PredictRequest) -> PredictedRows:
     text, image = request.text, request.image
     if (text is None and image is None) == (request.split is None):
         raise SettingsError(
-            "Give either a split or one post to predict.", "--split test, or --text … --image …."
+            "Give either a split, one post, or a file of posts to predict.",
+            "--split test, --text … --image …, or --data FILE --out PREDICTIONS.csv.",
         )
     model = load_model(request.run, **asdict(request.given), decide=request.decide)
     if request.split is not None:
         rows = model.predict_split(request.split)
     else:
         if (text is None or image is None) and not model.knows_halves:
-            say("Note: this model was trained on whole pairs only (modality_dropout = 0).")
+            say(WHOLE_PAIRS)
         rows = [("pair", model.predict_pair(text, image))]
     return PredictedRows(model.classes, rows, model.decide([p for _, p in rows]))

@@ -194,9 +194,13 @@ class Predictor:
         """`predict`, in the order of `classes`."""
         if text is None and image is None:
             raise SettingsError("There is neither a text nor a picture to predict from.")
-        if text is not None:  # as the texts it learned from
+        return self.predict_posts([self.post(text, image)])[0]
+
+    def post(self, text: str | None, image: Path | None) -> Sample:
+        """A post as those that it learned from; see `single_sample`."""
+        if text is not None:
             text = strip_text(text)[: self.session.settings.data.max_chars]
-        return self.predict_posts([single_sample(text, image)])[0]
+        return single_sample(text, image)
 
     def predict_posts(self, posts: Sequence[Sample], *, reuse: bool = False) -> list[list[float]]:
         """Class probabilities of posts, encoded now; halves may be missing.
@@ -244,6 +248,8 @@ class Predictor:
     @property
     def knows_halves(self) -> bool:
         """Whether all its members learned from posts that lack a half, or read only one."""
+        if self.record.settings.data.missing == "allow":
+            return True
         return all(s.modality != "both" or s.modality_dropout for s in self._model_settings)
 
     @property

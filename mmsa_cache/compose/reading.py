@@ -53,8 +53,11 @@ def read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
         reading = {name: pool.submit(survey_known, settings, name, store) for name in wanted}
         _import_libraries()
     kept = keep_good(settings, {name: task.result for name, task in reading.items()})
-    for _, intake in kept.values():
+    for samples, intake in kept.values():
         say(intake.summary())
+        text, picture = (~samples.present).sum(0).tolist()
+        if text or picture:
+            say(f"{intake.split}: {picture} posts have no picture, {text} no text.")
     return [
         Split(_about(settings, name, samples, intake), samples)
         for name, (samples, intake) in kept.items()
