@@ -96,7 +96,9 @@ class Survey:
         return Intake(listing.layout, self.split, kept, *others, replaced, tuple(listing.notes))
 
 
-def survey(data: DataSettings, split: str, known: KnownFiles | None = None) -> Survey:
+def survey(
+    data: DataSettings, split: str, known: KnownFiles | None = None, *, labelled: bool = True
+) -> Survey:
     """Reads one split in the order of its label file (unlabelled pairs: by guid).
 
     Texts are read completely; pictures are hashed and their format is checked by content, but they
@@ -106,13 +108,14 @@ def survey(data: DataSettings, split: str, known: KnownFiles | None = None) -> S
         data: The data folder, in any layout of ``layouts``, and how its texts are read.
         split: One of `SPLITS`.
         known: Files that are not read again; gets to know those that are.
+        labelled: Whether labels are looked at.
 
     Raises:
         SettingsError: No data folder is set.
         DataError: Something is wrong with the label file, or a path leads out of the folder; every
             problem of the label file and of the pairs is named.
     """
-    listing = list_rows(data, split, classes_of(data))
+    listing = list_rows(data, split, classes_of(data), labelled=labelled)
     reader = PairReader(listing, data, known)
     builder, bad = TableBuilder(reader.root), []
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -13,7 +13,7 @@ from mmsa_cache.errors import DataError
 from .classes import LABELS as LABELS
 from .classes import UNKNOWN as UNKNOWN
 from .classes import UNLABELLED as UNLABELLED
-from .classes import ClassNames
+from .classes import ClassNames, is_unlabelled
 from .findings import Findings
 
 MEND = "Repair the files or remove their rows from the label file; nothing was changed."
@@ -72,6 +72,8 @@ class Listing:
     names: ClassNames = field(default_factory=lambda: ClassNames(LABELS))
     folder: Path = Path()
     """Where the paths of texts and pictures start."""
+    labelled: bool = True
+    """Whether labels are looked at."""
     read: Source = _nothing
     merged: int = 0
     """Rows whose label came from a neutral and a polar one."""
@@ -119,7 +121,7 @@ class Listing:
             seen.add(row.label)
             yield row
         absent = [name for code, name in enumerate(self.classes) if code not in seen]
-        if absent and self.split == "train" and not self.problems:
+        if absent and self.labelled and self.split == "train" and not self.problems:
             self.remark(f"classes without a row in {self.split}: {', '.join(absent)}")
         if not kept and not self.problems:
             self.note(0, "no rows after the header" if not self.dropped else "no row is left")
@@ -141,6 +143,10 @@ class Listing:
             line: Of its row.
             needed: Whether to be without one is wrong in any split.
         """
+        if not self.labelled:
+            if not is_unlabelled(tag):
+                self.remark("labels that are not looked at", tag[:80])
+            return None
         code, taken = self.names.code_of(tag)
         if code == UNKNOWN or (needed and code is None):
             valid = ", ".join(self.classes if needed else (*self.classes, UNLABELLED))

@@ -58,6 +58,9 @@ def _rows(listing: Listing, path: Path, data: DataSettings) -> Iterator[LabelRow
     for number, line in lines:
         guid, *tags = _cells(line)
         if len(tags) == 2 * annotators:
+            if not listing.labelled:
+                yield LabelRow(guid, listing.code_of(" ".join(tags), guid, number), number)
+                continue
             votes = _votes(listing, tags, guid, number)
             texts, images = votes[order.index("text") :: 2], votes[order.index("image") :: 2]
             label = _label(listing, texts, images, data) if votes else UNKNOWN

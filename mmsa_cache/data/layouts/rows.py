@@ -26,7 +26,12 @@ _MOST_LABELS = 1000
 
 
 def list_rows(
-    data: DataSettings, split: str, classes: tuple[str, ...], *, files: bool = True
+    data: DataSettings,
+    split: str,
+    classes: tuple[str, ...],
+    *,
+    files: bool = True,
+    labelled: bool = True,
 ) -> Listing:
     """Lists the rows of a split in the order of its label file; pairs without one by guid.
 
@@ -35,6 +40,7 @@ def list_rows(
         split: One of `SPLITS`.
         classes: Class names; a class's code is its place.
         files: Whether the texts and pictures are looked for.
+        labelled: Whether labels are looked at.
 
     Returns:
         The rows as a stream; once it has ended, ``problems`` are all that is wrong.
@@ -52,7 +58,7 @@ def list_rows(
             "Take rows out of [data].",
         )
     sources = files_of(root, layout, split)
-    listing = Listing(sources[0], layout.name, split, ClassNames(classes), root)
+    listing = Listing(sources[0], layout.name, split, ClassNames(classes), root, labelled)
     listing.read = _source(layout, sources, data)
     if layout.name == "pairs":
         listing.folder = sources[0]

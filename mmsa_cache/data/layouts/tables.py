@@ -122,7 +122,7 @@ class _Table:
         names = list(self._file.columns)
         wanted = ("text", "image") if listing.split else ("image",)  # guids can be made from it
         missing = [] if columns.guid else [r for r in wanted if not getattr(columns, r)]
-        if listing.split == "train" and columns.label is None:
+        if listing.labelled and listing.split == "train" and columns.label is None:
             missing.append("label")
         if listing.layout == "report" and not (columns.guid and columns.label):
             seen = repr(",".join(names)) if any(names) else "an empty file"
