@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 
 from extract.encoders.protocol import Encoder
 from mmsa_cache.errors import DataError
+from mmsa_cache.native.threads import one_thread
 from mmsa_cache.store.keys import as_keys
 from mmsa_cache.store.schema import Shard
 
 from .overflow import check_finite
-from .plan import Reader, Row, read_rows
+from .plan import Prepared, Reader, Row, read_rows
 from .streams import Batch, Halving, Streams, Timings, Workers
 
+_PIECE = 8
+"""Rows that one thread reads at a time."""
 _SAMPLE = 256
 """Rows whose lengths give the estimate of a ragged cache's size."""
 
@@ -85,10 +89,16 @@ def encode_rows(
         DataError: Rows could not be read; every one is named.
         DeviceError: As `assemble` says.
     """
-    ready = read_rows(rows, reader, encoder)
+    workers, ready = Workers.plan(device), Prepared()
+    pieces = [rows[first : first + _PIECE] for first in range(0, len(rows), _PIECE)]
+    with ThreadPoolExecutor(workers.readers, "read", one_thread) as pool:
+        for part in pool.map(lambda piece: read_rows(piece, reader, encoder), pieces):
+            ready.inputs += part.inputs
+            ready.operations += part.operations
+            ready.problems += part.problems
     if ready.problems:
         raise DataError(f"{len(ready.problems)} sample(s) cannot be read.", "", ready.problems)
-    streams = Streams(device, Workers.plan(device).streams)
+    streams = Streams(device, workers.streams)
     try:
         batches = streams.submit(Halving(encoder), ready.inputs, batch_size)
         return assemble(Queued(rows, ready.operations, batches, encoder), Timings())

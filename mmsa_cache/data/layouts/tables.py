@@ -102,7 +102,7 @@ class _Table:
             names = ", ".join(repr(name) for name in columns.left_out[:_SHOWN])
             more = ", …" if len(columns.left_out) > _SHOWN else ""
             listing.remark(f"columns of {self._path.name} that are not read: {names}{more}")
-        classes = self._file.names.get(columns.label or "", ())
+        classes = () if columns.label is None else self._file.names.get(columns.label, ())
         plain = columns.text is None and columns.image is None
         for line, cells in self._file.records():
             row = LabelRow("", None, line, table="" if plain else self._path.name)
@@ -112,7 +112,7 @@ class _Table:
             if columns.image and not self._place(row, cell_text(cells.get(columns.image))):
                 continue
             row.guid = self._guid(row, cells)
-            tag = _tag(cells.get(columns.label or ""), classes)
+            tag = "" if columns.label is None else _tag(cells.get(columns.label), classes)
             row.label = listing.code_of(tag, row.guid, line)
             yield row
 
