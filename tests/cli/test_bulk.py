@@ -57,10 +57,6 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def columns(*more: str) -> tuple[str, ...]:
-    return ("--column", "text=tweet", *more)
-
-
 @pytest.fixture(scope="module")
 def want(work: Path) -> list[dict[str, str]]:
     done = mmsa(work, *RUN, "new.csv", "--out", "want.csv")
@@ -121,11 +117,9 @@ def test_what_the_store_has_is_not_encoded(work: Path, monkeypatch: pytest.Monke
         raise AssertionError("an encoder was loaded")
 
     monkeypatch.setattr(Session, "loaded", loaded)
-    lines = [
-        f"{i},{(work / 'posts' / 'pairs' / f'{i}.txt').read_text()},posts/pairs/{i}.jpg\n"
-        for i in range(9)
-    ]
-    (work / "old.csv").write_text("guid,text,image\n" + "".join(lines))
+    pairs = work / "posts" / "pairs"
+    rows = [[(pairs / f"{i}.txt").read_text(), f"posts/pairs/{i}.jpg"] for i in range(9)]
+    write(work / "old.csv", [["text", "image"], *rows])
     mmsa(work, *RUN, "old.csv", "--out", "old.out.csv")
     by_split = json.loads(mmsa(work, "predict", "--run", "r", "--split", "train", "--json").stdout)
     for row, same in zip(read(work / "old.out.csv"), by_split[:9], strict=True):
@@ -173,8 +167,9 @@ def test_what_was_begun_of_something_else_is_refused(work: Path, tmp_path: Path)
     again = Partial(out, {"run": "a"}, 3, force=False)
     np.testing.assert_array_equal(again.rows, np.full((4, 3), 1 / 3))
     again.add(np.array([[0.5, 0.5, 0.5]]))  # no probabilities
+    with again.path.open("ab") as file:
+        file.write(b"x")
     with pytest.raises(SettingsError, match="Another process writes"):
-        first_size, again._size = again._size, 0
         again.add(np.full((1, 3), 1 / 3))
     again.close()
     again = Partial(out, {"run": "a"}, 3, force=False)
@@ -200,7 +195,6 @@ def test_what_was_begun_of_something_else_is_refused(work: Path, tmp_path: Path)
     ],
 )
 def test_requests_that_are_none(work: Path, arguments: tuple[str, ...], said: str) -> None:
-    result = CliRunner().invoke(app, [])  # imports
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
         result = CliRunner().invoke(app, [*RUN, *arguments])
