@@ -19,6 +19,7 @@ from .evaluate import evaluate
 from .export import export
 from .extract import extract
 from .group import VisibleGroup
+from .init import init
 from .predict import predict
 from .report import report
 from .search import search
@@ -35,7 +36,19 @@ app = typer.Typer(
 )
 for group, name in ((cache.app, "cache"), (ablate.app, "ablate"), (bench.app, "bench")):
     app.add_typer(group, name=name)
-for verb in (check, extract, search, train, predict, evaluate, compare, export, report, demo):
+for verb in (
+    init,
+    check,
+    extract,
+    search,
+    train,
+    predict,
+    evaluate,
+    compare,
+    export,
+    report,
+    demo,
+):
     app.command()(verb)
 
 

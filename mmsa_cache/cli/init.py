@@ -1,0 +1,55 @@
+"""``mmsa init``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmsa_cache.config.settings import CONFIG_NAME
+from mmsa_cache.console import print_result, say
+from mmsa_cache.disk import write_new, writing
+from mmsa_cache.errors import SettingsError
+
+from .verb import Call, verb
+
+
+@verb("encoding", "column", "missing")
+def init(
+    call: Call,
+    data: Annotated[
+        Path,
+        typer.Argument(help="Folder, table or hf://datasets/NAME; default: here.", metavar="DATA"),
+    ] = Path(),
+    yes: Annotated[bool, typer.Option("--yes", help="Write mmsa.toml without asking.")] = False,
+) -> None:
+    """Look at data, show how it would be read, and write an mmsa.toml for it."""
+    from mmsa_cache.compose.init.config import config_of
+    from mmsa_cache.compose.init.format import format_found
+    from mmsa_cache.compose.init.look import look
+
+    target = Path(CONFIG_NAME)
+    if target.exists() or target.is_symlink():
+        raise SettingsError(
+            f"{CONFIG_NAME} is here already; it is never overwritten.",
+            f"mmsa check DATA looks at other data. To begin anew: mv {CONFIG_NAME} old.toml",
+        )
+    settings = call.settings(data=data)
+    found = look(settings, declared=call.flags["encoding"] is not None)
+    config = config_of(found, settings.data)
+    if not call.as_json:
+        print_result(f"{format_found(found)}\n\n{CONFIG_NAME}:\n\n{config}")
+        asked = sys.stdin.isatty() and not yes
+        yes = yes or (asked and typer.confirm(f"Write {CONFIG_NAME}?", default=True, err=True))
+    if yes:
+        with writing(target):
+            write_new(target, config.encode())
+    if call.printed(asdict(found) | {"config": config, "written": yes}):
+        return
+    if yes:
+        say(f"Wrote {CONFIG_NAME}. Next: mmsa check, mmsa extract --split all, mmsa train.")
+    else:
+        say(f"Nothing was written; --yes writes {CONFIG_NAME} without asking.")
