@@ -139,11 +139,13 @@ def test_posts_cannot_steer_the_terminal(tmp_path: Path) -> None:
     shown = mmsa(tmp_path, "init", "posts")
     assert "\x1b" not in shown.stdout
     assert "\\x1b[31mred" in shown.stdout
-    label = made(tmp_path / "other", 'a,0.jpg,"x\x1b[2J"', 'b,1.jpg,y"""', name="train.csv")
-    written = mmsa(label, "init", "posts", "--yes")
-    assert "\x1b" not in written.stdout
-    classes = load_settings(folder=label, environ={}).data.classes
-    assert classes == ("x\x1b[2J", 'y"""')
+
+
+def test_class_names_are_written_as_toml_reads_them(tmp_path: Path) -> None:
+    made(tmp_path, "a,0.jpg,x\\n", 'b,1.jpg,"é, \'"""', 'c,2.jpg,"#"')
+    mmsa(tmp_path, "init", "posts", "--yes")
+    classes = load_settings(folder=tmp_path, environ={}).data.classes
+    assert classes == ("#", "x\\n", "é, '\"")
 
 
 def test_what_cannot_be_read_writes_nothing(tmp_path: Path) -> None:
