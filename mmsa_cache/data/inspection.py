@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -270,10 +271,14 @@ def _look_at_picture(
     post.look = look_of(picture.pixels)
 
 
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _unlisted(layout: Layout, listings: Sequence[Listing], posts: Sequence[Post]) -> list[str]:
     """Names of texts and pictures beside the listed ones, without dotfiles."""
     label_files = {path for files in layout.files.values() for path in files}
-    listed = {guid for listing in listings for guid in listing.first_line}
+    listed = {_nfc(guid) for listing in listings for guid in listing.first_line}
     pictures = {post.picture for post in posts if post.picture is not None}
     if layout.name == "classes":
         return []
@@ -291,6 +296,6 @@ def _unlisted(layout: Layout, listings: Sequence[Listing], posts: Sequence[Post]
         if path.suffix in suffixes
         and not path.name.startswith(".")
         and path not in resolved
-        and (path not in pictures if layout.name == "tables" else path.stem not in listed)
+        and (path not in pictures if layout.name == "tables" else _nfc(path.stem) not in listed)
     ]
     return sorted(os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in found)

@@ -54,7 +54,7 @@ class Findings:
             if found.count == 1:
                 lines.append(f"{file}:{line}: {detail or cause}" if line else f"{file}: {cause}")
                 continue
-            more = "" if found.count == len(found.first) else ", …"
+            more = "" if found.count == len(found.first) else "; …" if detail else ", …"
             if detail:
                 own = [detail.removeprefix(cause).lstrip(",: ") for _, detail in found.first]
                 places = [f"line {line}: " if line else "" for line, _ in found.first]

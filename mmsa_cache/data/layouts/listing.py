@@ -182,11 +182,11 @@ class Listing:
         """Whether a row's guid can be used; notes why not."""
         guid, line = row.guid, row.line
         if not _is_plain(guid):
-            cause = "the guid is not a plain file name"
+            cause = "guids that are not plain file names"
             self.note(line, cause, f"guid {guid!r} is not a plain file name")
             return False
         if guid in self.first_line:
-            cause = "a guid is there twice"
+            cause = "guids that are there twice"
             self.note(line, cause, f"guid {guid} is already in line {self.first_line[guid]}")
             return False
         self.first_line[guid] = line

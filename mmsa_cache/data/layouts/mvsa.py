@@ -46,12 +46,11 @@ def _rows(listing: Listing, path: Path, data: DataSettings) -> Iterator[LabelRow
     pairs = [("text", "image"), ("image", "text")]
     order = next((pair for pair in pairs if halves == [*pair] * annotators), None)
     if annotators not in _MVSA_LAYOUTS or order is None or id_ not in ("id", "guid"):
-        if header:
-            listing.note(
-                1,
-                "expected the header 'ID<TAB>text,image', with one text,image (MVSA-Single) or "
-                f"three (MVSA-Multiple), received {header!r}",
-            )
+        expected = (
+            "expected the header 'ID<TAB>text,image', with one text,image (MVSA-Single) or "
+            f"three (MVSA-Multiple), received {header!r}"
+        )
+        listing.note(int(bool(header)), expected if header else "empty file")
         return
     listing.layout, listing.agreeing = _MVSA_LAYOUTS[annotators], 0
     listing.found.file = path.name

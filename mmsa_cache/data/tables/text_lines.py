@@ -36,15 +36,14 @@ class TextLines:
         data: How it is decoded.
 
     Raises:
-        BadFileError: It is not inside, empty, no regular file, or there is none.
+        BadFileError: It is not inside, no regular file, or there is none.
     """
 
     def __init__(self, path: Path, root: Path, data: DataSettings) -> None:
         check_encoding(data.encoding)
         base = root.resolve()
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-        if not stat_inside(base, name, _MAX_BYTES, follow_links=data.follow_links).st_size:
-            raise BadFileError("empty file", f"{path.name}: empty file")
+        stat_inside(base, name, _MAX_BYTES, follow_links=data.follow_links)
         self._path = path
         self._data = data
 
