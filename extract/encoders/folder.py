@@ -8,7 +8,7 @@ that was read here, tensors of safetensors files, and tokenizer files by known n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,22 @@ _MAX_TOKENIZER = 256 << 20
 _MAX_NUMBER = 1 << 22
 """Of a configuration, rotary bases excepted; the largest vocabularies have a million words."""
 
-_TEXT = (
-    "albert bert bert-generation big_bird bloom camembert convbert data2vec-text deberta "
-    "deberta-v2 distilbert electra ernie esm eurobert flaubert fnet gemma gemma2 gemma3_text "
-    "gpt2 gpt_neox gptj granite ibert jina_embeddings_v3 layoutlm llama longformer luke "
-    "megatron-bert mistral mobilebert modernbert modernbert-decoder mpnet mra nomic_bert "
-    "nystromformer olmo2 opt phi phi3 qwen2 qwen3 rembert roberta roberta-prelayernorm roc_bert "
-    "roformer smollm3 splinter squeezebert xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso"
+_READ_BOTH_WAYS = (
+    "albert bert bert-generation big_bird camembert convbert data2vec-text deberta deberta-v2 "
+    "distilbert electra ernie esm eurobert flaubert fnet ibert jina_embeddings_v3 layoutlm "
+    "longformer luke megatron-bert mobilebert modernbert mpnet mra nomic_bert nystromformer "
+    "rembert roberta roberta-prelayernorm roc_bert roformer splinter squeezebert xlm xlm-roberta "
+    "xlm-roberta-xl xlnet xmod yoso"
 )
-TEXT_TYPES = frozenset(_TEXT.split())
+_READ_FORWARD = (
+    "biogpt bloom codegen cohere cohere2 falcon gemma gemma2 gemma3_text glm glm4 gpt2 "
+    "gpt_bigcode gpt_neo gpt_neox gptj granite helium llama ministral mistral modernbert-decoder "
+    "nemotron olmo olmo2 olmo3 openai-gpt opt phi phi3 qwen2 qwen3 smollm3 stablelm "
+    "starcoder2 xglm"
+)
+CAUSAL_TYPES = frozenset(_READ_FORWARD.split())
+"""Decoders: what they say of a token depends on those before it only."""
+TEXT_TYPES = frozenset(_READ_BOTH_WAYS.split()) | CAUSAL_TYPES
 JOINT_TYPES = frozenset(("altclip", "chinese_clip", "clip", "clipseg", "metaclip_2", "siglip"))
 _FOREIGN = frozenset(
     (
@@ -55,6 +62,14 @@ _FOREIGN = frozenset(
 """Of a configuration: code, and what changes how transformers builds and loads."""
 _SIDES = frozenset(f"{name}_{side}_model" for name in JOINT_TYPES for side in ("text", "vision"))
 """What the halves of joint models call themselves."""
+
+
+def is_causal(config: Mapping[str, Any]) -> bool:
+    """Whether a text model reads forward only, by its configuration."""
+    forward = config.get("model_type") in CAUSAL_TYPES
+    return bool(config.get("is_decoder")) or (
+        forward and not config.get("use_bidirectional_attention")
+    )
 
 
 def file_of(folder: Path, name: str) -> Path | None:
@@ -223,15 +238,16 @@ def tokenizer_settings(folder: Path, name: str) -> dict[str, Any] | None:
 
 _CLASSES = (
     "AlbertTokenizer BartTokenizer BarthezTokenizer BertGenerationTokenizer BertTokenizer "
-    "BertweetTokenizer BigBirdTokenizer BloomTokenizer CLIPTokenizer CamembertTokenizer "
-    "CodeGenTokenizer ConvBertTokenizer DebertaTokenizer DebertaV2Tokenizer DistilBertTokenizer "
-    "ElectraTokenizer EsmTokenizer FNetTokenizer FlaubertTokenizer GPT2Tokenizer "
-    "GPTNeoXTokenizer GemmaTokenizer HerbertTokenizer LayoutLMTokenizer LlamaTokenizer "
-    "LongformerTokenizer LukeTokenizer MBartTokenizer MPNetTokenizer MobileBertTokenizer "
-    "NystromformerTokenizer PhobertTokenizer PreTrainedTokenizer Qwen2Tokenizer "
-    "RemBertTokenizer RetriBertTokenizer RoCBertTokenizer RoFormerTokenizer RobertaTokenizer "
-    "SiglipTokenizer SplinterTokenizer SqueezeBertTokenizer T5Tokenizer TokenizersBackend "
-    "XGLMTokenizer XLMRobertaTokenizer XLMTokenizer XLNetTokenizer"
+    "BertweetTokenizer BigBirdTokenizer BioGptTokenizer BloomTokenizer CLIPTokenizer "
+    "CamembertTokenizer CodeGenTokenizer CohereTokenizer ConvBertTokenizer DebertaTokenizer "
+    "DebertaV2Tokenizer DistilBertTokenizer ElectraTokenizer EsmTokenizer FNetTokenizer "
+    "FlaubertTokenizer GPT2Tokenizer GPTNeoXTokenizer GemmaTokenizer HerbertTokenizer "
+    "LayoutLMTokenizer LlamaTokenizer LongformerTokenizer LukeTokenizer MBartTokenizer "
+    "MPNetTokenizer MobileBertTokenizer NystromformerTokenizer OpenAIGPTTokenizer "
+    "PhobertTokenizer PreTrainedTokenizer Qwen2Tokenizer RemBertTokenizer RetriBertTokenizer "
+    "RoCBertTokenizer RoFormerTokenizer RobertaTokenizer SiglipTokenizer SplinterTokenizer "
+    "SqueezeBertTokenizer T5Tokenizer TokenizersBackend XGLMTokenizer XLMRobertaTokenizer "
+    "XLMTokenizer XLNetTokenizer"
 )
 _TOKENIZERS = frozenset(_CLASSES.split())
 

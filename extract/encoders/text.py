@@ -17,7 +17,7 @@ from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .compute import cast_once, encoded, launched, precision, to_device
-from .folder import TOKENIZER_FILES
+from .folder import CONFIG, TOKENIZER_FILES, is_causal, read_json
 from .joint import JointTextTower, text_side
 from .layers import mean_pools, quarter_layers, read_states
 from .options import Options
@@ -103,6 +103,8 @@ def resolve_text(
         max_tokens = min(max_tokens, limit)
     else:
         depth = depth_of(folder)
+        if is_causal(read_json(folder, CONFIG)):
+            source["pool"] = "last"
     if quarters:
         options = replace(options, pool_layers=quarter_layers(depth))
     source["tokenizer"] = files_sha256(folder, TOKENIZER_FILES)
@@ -111,13 +113,18 @@ def resolve_text(
 
 
 class PlainTower:
-    """A text model of `transformers.AutoModel`; its pooled vector is the first position."""
+    """A text model of `transformers.AutoModel`.
+
+    Its pooled vector is the first position (``cls``); of a model that reads forward only the last
+    one (``last``), since there the first is the same for all texts that begin alike.
+    """
 
     full_length = False
 
     def __init__(self, model: Any, name: str) -> None:
         self._model, self._name = model, name
-        self.limit = _position_limit(model.config)
+        self._causal = is_causal(model.config.to_dict())
+        self.limit = _position_limit(model)
 
     def __call__(
         self, ids: Tensor, mask: Tensor, layer: str | int, inner: Sequence[int] = ()
@@ -128,19 +135,28 @@ class PlainTower:
             output_hidden_states=layer != "last" or bool(inner),
         )
         hidden, states = read_states(output, layer, inner, self._name)
+        if self._causal:
+            places = mask.sum(1)[:, None, None] - 1
+            last = hidden.take_along_dim(places, 1).squeeze(1)
+            return TextOutput(hidden, {"last": last}, None, states)
         return TextOutput(hidden, {"cls": hidden[:, 0]}, None, states)
 
     def to(self, device: torch.device) -> object:
         return self._model.to(device)
 
 
-def _position_limit(config: Any) -> int | None:
-    """Longest sequence a model takes. RoBERTa's family counts positions from pad_token_id + 1."""
-    limit = getattr(config, "max_position_embeddings", None)
+def _position_limit(model: torch.nn.Module) -> int | None:
+    """Longest sequence a model takes. RoBERTa's kin count positions from the padding's number
+    + 1, which is what their table of positions has a padding for."""
+    limit = getattr(model.config, "max_position_embeddings", None)
     if limit is None or limit < 1:  # DeBERTa writes −1 where only relative positions count
         return None
-    counts_from_padding = config.model_type in {"roberta", "xlm-roberta", "camembert", "xmod"}
-    return int(limit) - (config.pad_token_id + 1 if counts_from_padding else 0)
+    paddings = [
+        part.padding_idx
+        for name, part in model.named_modules()
+        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None
+    ]
+    return int(limit) - max((int(padding) + 1 for padding in paddings), default=0)
 
 
 class TextEncoder:
@@ -166,6 +182,9 @@ class TextEncoder:
         self.options = spec.options
         self._device = device
         self.tokenizer = load_tokenizer(spec.folder)
+        ends = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        self._nothing: int = next((one for one in ends if one is not None), 0)
+        """The token that stands for an empty text, where the tokenizer adds none."""
         self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
         model = load_model(spec.folder, spec.random_seed)
         self.max_tokens = spec.max_tokens
@@ -186,13 +205,13 @@ class TextEncoder:
         self.size = Size.of(probe, spec.max_tokens if keep else 0, ragged=keep)
 
     def prepare(self, values: Iterable[str]) -> list[Tensor]:
-        """Token ids of texts, (tokens,) int64 each, special tokens included."""
+        """Token ids of texts, (tokens,) int64 each, special tokens included; at least one each."""
         texts = list(values)
         if not texts:
             return []
         with self._lock:
             rows = tokenized(self.tokenizer, texts, truncation=True, max_length=self.max_tokens)
-        return [torch.tensor(ids) for ids in rows["input_ids"]]
+        return [torch.tensor(ids or [self._nothing]) for ids in rows["input_ids"]]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Runs the model on one batch.
@@ -202,8 +221,8 @@ class TextEncoder:
 
         Returns:
             Features of the real tokens, and pooled vectors: the model's own (``cls``, the first
-            position; ``pooled`` of a joint model), the mean over real tokens (``mean``), and that
-            of each inner layer asked for (``mean@N``).
+            position, or ``last``; ``pooled`` of a joint model), the mean over real tokens
+            (``mean``), and that of each inner layer asked for (``mean@N``).
         """
         lengths = torch.tensor([len(ids) for ids in batch])
         pad = self.tokenizer.pad_token_id or 0

@@ -86,5 +86,6 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
 def _first_positions(session: Session, pair: tuple[str, str]) -> tuple[str, str]:
     """Pools at the first position of either side, which is what the report's code reads."""
     bank = session.bank("train", [pair])
-    text, image = ("cls" if "cls" in side.pools else "first" for side in (bank.text, bank.image))
+    sides, names = (bank.text, bank.image), ("cls", "first", "last")
+    text, image = (next(name for name in names if name in side.pools) for side in sides)
     return text, image

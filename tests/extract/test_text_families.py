@@ -1,0 +1,153 @@
+"""Every kind of text model that is taken: its longest sequence, and which way it reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from extract.encoders.compat import prepare_torchvision
+from extract.encoders.folder import CAUSAL_TYPES, TEXT_TYPES, is_causal
+from extract.encoders.options import Options
+from extract.encoders.text import PlainTower, resolve_text
+from extract.encoders.transformer import load_model
+
+CPU = torch.device("cpu")
+POSITIONS = 24
+SIZES = {
+    **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40},
+    **{"intermediate_size": 32, "max_position_embeddings": POSITIONS, "embedding_size": 16},
+    **{"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "n_inner": 32},
+    **{"d_model": 16, "num_layers": 2, "ffn_dim": 32, "attention_heads": 4, "emb_dim": 16},
+    **{"word_embed_proj_dim": 16, "n_layers": 2, "n_heads": 4, "dim": 16, "hidden_dim": 32},
+    **{"num_key_value_heads": 4, "head_dim": 4, "rotary_dim": 4, "d_inner": 32, "d_head": 4},
+    **{"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "attention_window": 4},
+    **{"entity_vocab_size": 8, "entity_emb_size": 8, "true_hidden_size": 16, "num_heads": 4},
+    **{"input_embedding_size": 16, "output_embedding_size": 16, "intra_bottleneck_size": 16},
+    **{"num_landmarks": 4, "segment_means_seq_len": 4, "mask_token_id": 3, "n_special": 0},
+    **{"attention_types": [[["global"], 2]], "default_language": "en_XX", "ffn_hidden_size": 32},
+}
+LEFT_OUT = {"xlnet": {"max_position_embeddings"}, "falcon": {"head_dim"}}
+USUAL = (
+    "bert camembert data2vec-text deberta-v2 distilbert electra esm gemma gpt2 ibert llama "
+    "longformer luke mistral mpnet opt phi qwen2 qwen3 roberta xlm-roberta xlm-roberta-xl"
+)
+FAMILIES = [
+    pytest.param(name, marks=() if name in USUAL.split() else pytest.mark.faults)
+    for name in sorted(TEXT_TYPES)
+]
+OFFSET = (
+    "camembert data2vec-text esm ibert longformer luke mpnet roberta roberta-prelayernorm "
+    "xlm-roberta xlm-roberta-xl xmod"
+)
+"""Those that count positions from the padding's number + 1, here 2."""
+ROTARY = (
+    "bloom cohere cohere2 eurobert falcon gemma gemma2 gemma3_text glm glm4 gpt_neox granite "
+    "helium jina_embeddings_v3 llama ministral mistral modernbert modernbert-decoder nemotron "
+    "nomic_bert olmo olmo2 olmo3 phi phi3 qwen2 qwen3 smollm3 stablelm starcoder2 xglm xlnet"
+)
+"""Those without a table of positions: longer sequences run too."""
+
+
+def tower(name: str, folder: Path) -> PlainTower:
+    prepare_torchvision()
+    from transformers import AutoConfig
+
+    own = AutoConfig.for_model(name)
+    known = (own.to_dict().keys() | own.attribute_map.keys()) - LEFT_OUT.get(name, set())
+    config = AutoConfig.for_model(name, **{key: SIZES[key] for key in SIZES.keys() & known})
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    return PlainTower(load_model(folder, 3), name)
+
+
+def states(model: PlainTower, *rows: list[int]) -> Any:
+    ids = torch.tensor(rows)
+    with torch.inference_mode():
+        return model(ids, torch.ones_like(ids).bool(), "last")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_text_model_takes_its_longest_sequence(name: str, tmp_path: Path) -> None:
+    """One past what it takes is an assert on the device of a GPU, for all that follows."""
+    model = tower(name, tmp_path)
+    limit = model.limit
+    if name in ("bloom", "xlnet"):
+        assert limit is None
+    else:
+        assert limit == POSITIONS - (2 if name in OFFSET.split() else 0)
+    longest = limit or POSITIONS
+    assert states(model, [5] * longest).hidden.isfinite().all()
+    if name not in ROTARY.split():
+        with pytest.raises((RuntimeError, IndexError)):
+            states(model, [5] * (longest + 1))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_models_that_read_forward_pool_the_last_token(name: str, tmp_path: Path) -> None:
+    model = tower(name, tmp_path)
+    found = states(model, [5, 6, 7, 8], [5, 9, 10, 11])
+    same = torch.allclose(found.hidden[0, 0], found.hidden[1, 0], atol=1e-6)
+    if name != "mra":  # sees blocks of 32
+        assert same == (name in CAUSAL_TYPES)
+    pooled = found.vectors["last" if name in CAUSAL_TYPES else "cls"]
+    assert len(found.vectors) == 1
+    torch.testing.assert_close(pooled, found.hidden[:, -1 if name in CAUSAL_TYPES else 0])
+
+
+def test_configurations_say_which_way_a_model_reads() -> None:
+    assert is_causal({"model_type": "gemma3_text"})
+    assert not is_causal({"model_type": "gemma3_text", "use_bidirectional_attention": True})
+    assert is_causal({"model_type": "bert", "is_decoder": True})
+    assert not is_causal({"model_type": "bert", "is_decoder": False})
+
+
+def gpt2(folder: Path, **settings: Any) -> Path:
+    """A tokenizer of single letters that adds no token of its own, and has none to pad with."""
+    prepare_torchvision()
+    from transformers import GPT2Config, GPT2Tokenizer
+
+    letters = ["<|endoftext|>", *(chr(number) for number in range(ord("!"), ord("~") + 1)), "Ġ"]
+    vocabulary = {letter: number for number, letter in enumerate(letters)}
+    GPT2Tokenizer(vocabulary, [], **settings).save_pretrained(folder)
+    GPT2Config(
+        vocab_size=len(letters), n_embd=16, n_layer=2, n_head=2, n_positions=32
+    ).save_pretrained(folder)
+    return folder
+
+
+TEXTS = ["", "a", "good day", "\t \n", "a\0b\x07\ufffe", "x" * 100]
+
+
+def test_texts_without_a_token_have_features(tmp_path: Path) -> None:
+    """Before, the mean of no token: not a number."""
+    spec = resolve_text(str(gpt2(tmp_path)), "random", 32, 5)
+    assert spec.fields["pool"] == "last"
+    encoder = spec.load(CPU)
+    assert encoder.pools == ("last", "mean")
+    inputs = encoder.prepare(TEXTS)
+    assert inputs[0].tolist() == [0]  # <|endoftext|>
+    together = encoder.encode(inputs)
+    assert together.pooled.isfinite().all()
+    assert together.lengths[:3] == [1, 1, 8]
+    starts = torch.tensor(together.lengths).cumsum(0)
+    for row, own in enumerate(inputs):  # padding changes nothing
+        alone = encoder.encode([own])
+        torch.testing.assert_close(alone.pooled[0], together.pooled[row], atol=4e-3, rtol=4e-3)
+        last = together.tokens[starts[row] - 1]
+        torch.testing.assert_close(together.pooled[row, 0], last)
+    without = resolve_text(str(tmp_path), "random", 32, 5, Options(tokens="none")).load(CPU)
+    torch.testing.assert_close(without.encode(inputs).pooled, together.pooled)
+
+
+def test_a_tokenizer_that_pads_on_the_left_changes_nothing(tmp_path: Path) -> None:
+    right = resolve_text(str(gpt2(tmp_path / "r")), "random", 32, 5).load(CPU)
+    folder = gpt2(tmp_path / "l", padding_side="left", pad_token="<|endoftext|>")
+    left = resolve_text(str(folder), "random", 32, 5).load(CPU)
+    assert left.tokenizer.padding_side == "left"
+    for one, other in zip(right.prepare(TEXTS), left.prepare(TEXTS), strict=True):
+        assert one.tolist() == other.tolist()
+    found, expected = (encoder.encode(encoder.prepare(TEXTS)) for encoder in (left, right))
+    torch.testing.assert_close(found.pooled, expected.pooled)
