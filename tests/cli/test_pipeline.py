@@ -77,6 +77,7 @@ def test_changed_setting_is_named(
     assert "Data: " not in result.stderr  # said when the data was extracted
 
 
+@pytest.mark.faults
 def test_killed_extraction_resumes_to_the_same_rows(
     work: Path, extracted: list[dict[str, object]]
 ) -> None:

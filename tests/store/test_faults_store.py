@@ -173,7 +173,7 @@ def test_a_kill_at_every_step_loses_nothing(tmp_path: Path, name: str, tally: Ta
     ("code", "lasting"),
     [
         (errno.EIO, False),
-        (errno.EIO, True),
+        pytest.param(errno.EIO, True, marks=pytest.mark.faults),
         pytest.param(errno.ENOSPC, False, marks=pytest.mark.faults),
         (errno.ENOSPC, True),
     ],
