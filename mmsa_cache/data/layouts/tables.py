@@ -145,11 +145,9 @@ class _Table:
         place = self._pictures.find(cell)
         if place is None:
             cause = f"is not a path relative to the folder of {self._path.name}"
-            detail = f"image {cell!r} {cause}"
             if _URL.match(cell):
                 cause = f"is a URL: download the pictures beside {self._path.name} first"
-                detail = f"image {cell!r}, and no file of this name is there"
-            self._listing.note(row.line, f"the image {cause}", detail)
+            self._listing.note(row.line, f"the image {cause}", f"image {cell!r} {cause}")
             return False
         row.image, row.files = place
         return True
