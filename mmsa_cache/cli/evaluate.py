@@ -41,4 +41,8 @@ def evaluate(
     for of in found:
         title = f"{of.split}, " if of.split else ""
         print_result(f"\n{format_decisions(of.decisions, of.rule, title)}")
+        if of.halves:
+            print_result("")
+            apart = [{"rows of": f"{title}{k}"} | s.as_json() for k, s in of.halves.items()]
+            show_table(apart, ["rows of", "rows", "accuracy", "macro_f1"])
     say_notes(dict.fromkeys(note for of in found for note in of.notes))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.calibration import DECIDE, Decide
+from fuse.figures.halves import Presence, apart
 from fuse.figures.intervals import decisions, intervals
 from fuse.figures.metrics import probability_score
 from fuse.figures.records import Decision, ScoreIntervals, Scores, absent_notes
@@ -50,6 +51,8 @@ class Evaluation:
     intervals: ScoreIntervals
     without_duplicates: Scores | None
     """Of the other rows; None where there are none."""
+    halves: dict[Presence, Scores]
+    """Apart by what the rows have; none where all are whole posts."""
 
     def as_json(self) -> dict[str, Any]:
         """The scores beside the other values."""
@@ -65,6 +68,7 @@ class Evaluation:
             "decisions": {rule: of.as_json() for rule, of in self.decisions.items()},
             "intervals": self.intervals.as_json(),
             "without_duplicates": None if without is None else without.as_json(),
+            "halves": {kind: of.as_json() for kind, of in self.halves.items()},
         }
 
 
@@ -186,6 +190,7 @@ def _evaluated(
         decisions(truth, decided, len(classes), groups=groups),
         intervals(truth, probabilities, classes, predicted=predicted, groups=groups),
         None if known.all() else scored(~known),
+        {kind: scored(here) for kind, here in apart(_present(posts, rows)).items()},
     )
 
 
@@ -196,6 +201,15 @@ def _probabilities(model: Predictor, rows: Labelled, classes: int) -> NDArray[np
         of_split = rows.splits == number
         predicted = np.array([p for _, p in model.predict_split(SPLITS[number])])
         found[of_split] = predicted[rows.places[of_split]]
+    return found
+
+
+def _present(posts: Mapping[str, SampleTable], rows: Labelled) -> NDArray[np.bool_]:
+    """Whether each row has a text, and a picture, (rows, 2)."""
+    found = np.empty((len(rows.labels), 2), np.bool_)
+    for number in np.unique(rows.splits).tolist():
+        of_split = rows.splits == number
+        found[of_split] = posts[SPLITS[number]].present[rows.places[of_split]]
     return found
 
 

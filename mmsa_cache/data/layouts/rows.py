@@ -171,13 +171,13 @@ def _find_folder(listing: Listing, data: DataSettings) -> None:
     if texts == pictures and listing.layout != "tables":
         listing.folder = base / (texts or "")
     elif texts or pictures or base != data.folder:
-        listing.read = _placed(listing.read, base, data.folder, texts or "", pictures or "")
+        listing.read = _placed(listing.read, base, data, texts or "", pictures or "")
 
 
-def _placed(read: Source, base: Path, root: Path, texts: str, pictures: str) -> Source:
+def _placed(read: Source, base: Path, data: DataSettings, texts: str, pictures: str) -> Source:
     """The rows of a label file with the folders of their texts and pictures."""
-    start = base.relative_to(root)
-    names = Names(root.resolve())
+    start = base.relative_to(data.folder)
+    names = Names(data.folder.resolve())
 
     def placed(listing: Listing) -> Iterator[LabelRow]:
         for row in read(listing):
@@ -186,7 +186,8 @@ def _placed(read: Source, base: Path, root: Path, texts: str, pictures: str) -> 
             if row.text is None:
                 row.files = (start / texts / stem).as_posix()
                 if row.image is None and texts != pictures:
-                    row.image = names.first(pictures_of(picture)) or f"{picture}.jpg"
+                    absent = "" if data.missing == "allow" else f"{picture}.jpg"
+                    row.image = names.first(pictures_of(picture)) or absent
             elif row.image is None and not row.files:
                 row.files = picture
             yield row
