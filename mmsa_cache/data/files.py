@@ -227,4 +227,4 @@ def read_inside(
 
 def is_unicode(text: str) -> bool:
     """Whether a text is free of lone surrogates (a file name or JSON may hold them)."""
-    return not re.search(r"[\ud800-\udfff]", text)
+    return text.isascii() or not re.search(r"[\ud800-\udfff]", text)

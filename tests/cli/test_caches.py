@@ -355,7 +355,8 @@ def test_class_names_come_from_the_setting_or_the_table(tmp_path: Path) -> None:
         return classes_of(load_settings({"data.root": tmp_path, **flags}, environ={}))
 
     assert classes("spring autumn spring") == ("autumn", "spring")
-    assert classes("negative positive") == ("positive", "neutral", "negative")
+    assert classes("negative positive") == ("positive", "negative")  # those that occur
+    assert classes("negative Positive") == ("positive", "negative")
     # a mistyped sentiment stays a mistake, which reading names with its line
     assert classes("Positive neutral bad") == ("positive", "neutral", "negative")
     assert classes("spring spring", **{"data.classes": "b,a"}) == ("b", "a")

@@ -104,8 +104,9 @@ class _Table:
             listing.remark(f"columns of {self._path.name} that are not read: {names}{more}")
         classes = () if columns.label is None else self._file.names.get(columns.label, ())
         plain = columns.text is None and columns.image is None
+        table = "" if plain else self._path.name
         for line, cells in self._file.records():
-            row = LabelRow("", None, line, table="" if plain else self._path.name)
+            row = LabelRow("", None, line, table=table)
             if columns.text is not None:
                 row.text = strip_text(cell_text(cells.get(columns.text)))
                 row.flaw = _flaw(row.text)
@@ -163,7 +164,7 @@ class _Table:
             return whole
         if guid or (column is not None and row.image is None):
             return guid
-        stem = PurePosixPath(row.image).stem if row.image else PurePosixPath(row.files).name
+        stem = PurePosixPath(row.image).stem if row.image else row.files.rpartition("/")[2]
         return listing.new_guid(stem, self._path.stem if self._several else stem, row.line)
 
     def _texts(self, column: str | None) -> Iterator[str]:
@@ -235,10 +236,11 @@ class _Pictures:
             last = PurePosixPath(unquote(url[1])).name
             return last if last not in ("", "..") else None
         name = cell
-        for other in (cell.replace("\\", "/"), cell.strip()):
-            if other != cell and not self._there(self._start + name):
-                name = other
-        if PureWindowsPath(name).drive:
+        if "\\" in cell and not self._there(self._start + name):
+            name = cell.replace("\\", "/")
+        if name != name.strip() and not self._there(self._start + name):
+            name = name.strip()
+        if ":" in name and PureWindowsPath(name).drive:
             return None
         if name.startswith("/"):
             path = Path(name)
@@ -251,7 +253,7 @@ class _Pictures:
 
 def _endings(path: str) -> Sequence[str]:
     """Endings that a picture's path may lack."""
-    return () if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES else IMAGE_SUFFIXES
+    return () if path.lower().endswith(IMAGE_SUFFIXES) else IMAGE_SUFFIXES
 
 
 def _tag(cell: Cell, classes: Sequence[str]) -> str:
@@ -267,6 +269,6 @@ def _flaw(text: str) -> str:
         return EMPTY_TEXT
     if "\0" in text or not is_unicode(text):
         return "text holds a NUL or half a surrogate pair"
-    if len(text.encode()) > MAX_TEXT_BYTES:
+    if len(text) * 4 > MAX_TEXT_BYTES < len(text.encode()):
         return f"text is longer than {MAX_TEXT_BYTES} bytes"
     return ""
