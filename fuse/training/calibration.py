@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _OFFSETS = np.linspace(-2.0, 2.0, 81)
 _TEMPERATURES = (0.05, 20.0)
+_ERRORS = 2.0
+"""Standard errors of the log-loss that a calibration saves, below which it may be chance."""
 
 
 def calibrate(
@@ -106,8 +108,10 @@ def honest_likelihood(
 ) -> Calibration:
     """`fit_likelihood` of all folds together, or nothing where it does not carry over.
 
-    What is fitted on all folds but one is tried on that one; only if this gives a smaller log-loss
-    over all rows than no calibration is there one.
+    What is fitted on all folds but one is tried on that one; only if this saves more log-loss over
+    all rows than two standard errors of what it saves is there one. On outer rows, of 130 models, a
+    saving of any size made the log-loss worse in 22 of them and the calibration error in 26, such a
+    one in 1 and 8.
 
     Args:
         probabilities: A fold each, (rows, classes).
@@ -119,7 +123,8 @@ def honest_likelihood(
             probabilities, labels, lambda p, y: fit_likelihood(np.concatenate(p), np.concatenate(y))
         )
         carried = np.concatenate([of(p) for of, p in zip(fitted, probabilities, strict=True)])
-        if log_likelihoods(truth, carried).sum() <= log_likelihoods(truth, every).sum():
+        gained = log_likelihoods(truth, carried) - log_likelihoods(truth, every)
+        if gained.mean() <= _ERRORS * gained.std() / np.sqrt(len(gained)):
             return Calibration.none(every.shape[1])
     return fit_likelihood(every, truth)
 

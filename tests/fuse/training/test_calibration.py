@@ -153,6 +153,20 @@ def test_what_does_not_carry_over_from_fold_to_fold_is_left_out() -> None:
     assert honest_likelihood(loud, [labels[:200], labels[200:]]).temperature > 1.5
 
 
+def test_a_gain_within_chance_is_left_out() -> None:
+    """Of probabilities that are right, and of such that are too sure."""
+    kept = {1.0: 0, 0.5: 0}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        true = rng.dirichlet(np.ones(3), 400)
+        labels = np.split((rng.random((400, 1)) > true.cumsum(1)).sum(1), 4)
+        for power in kept:
+            found = honest_likelihood(np.split(tempered(true, power), 4), labels)
+            kept[power] += found != Calibration.none(3)
+    assert kept[1.0] <= 1  # 4 with a gain of any size
+    assert kept[0.5] == 20
+
+
 def test_cross_fitting_uses_the_other_folds_alone() -> None:
     labels, probabilities = balanced(120, 4)
     folds = [slice(0, 40), slice(40, 80), slice(80, 120)]
