@@ -138,8 +138,13 @@ def test_nothing_present_has_moments_of_zero(bank: FeatureBank) -> None:
     assert not found["text"][1].any()
 
 
-@pytest.mark.parametrize("level", ["pooled", "tokens"])
-@pytest.mark.parametrize("fusion", [*FUSIONS, "kernel", "linear kernel"])
+@pytest.mark.parametrize(
+    ("fusion", "level"),
+    [
+        *((fusion, "tokens") for fusion in (*FUSIONS, "kernel", "linear kernel")),
+        *((fusion, "pooled") for fusion in ("concat", "late")),
+    ],
+)
 def test_what_stands_in_for_an_absent_half_makes_no_difference(
     bank: FeatureBank, fusion: str, level: str
 ) -> None:
