@@ -14,9 +14,14 @@ def divided(session: Session, protocol: Protocol) -> Protocol:
     """A protocol that says how many rows of val judge, if they do: ``val-500``.
 
     Raises:
-        DataError: There is no split val, or one of its rows has no label.
+        DataError: There is no split val, or one of its rows has no label; or there is one class.
         SettingsError: The protocol is of a split val of another size.
     """
+    if len(session.classes) < 2:
+        raise DataError(
+            f"All labels are {session.classes[0]!r}: there is nothing to tell apart.",
+            "Give data of two classes, or list them: [data] classes.",
+        )
     rows = val_rows(protocol.outer)
     if rows is None:
         return protocol

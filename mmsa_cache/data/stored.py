@@ -66,8 +66,8 @@ class StoredSplit(Table):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         check_name("split", self.split, SPLITS)
-        if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
-            raise ValueError("the classes are not two or more distinct names")
+        if len(set(self.classes)) < len(self.classes) or not self.classes:
+            raise ValueError("the classes are not distinct names")
         if any(
             not (0 <= code < len(self.classes) and 0 <= n <= MOST_COPIES)
             for code, n in self.copies.items()

@@ -184,7 +184,7 @@ def test_another_schema_is_refused_by_number(tmp_path: Path, schema: int) -> Non
         (lambda w: w.update(more=1), "it does not say what a split's table says"),
         (lambda w: w.update(sha256="0" * 64), "its content is not what was written"),
         (lambda w: w["about"].update(note="other"), "its content is not what was written"),
-        (lambda w: w["about"].update(classes=["a", "a"]), "not two or more distinct names"),
+        (lambda w: w["about"].update(classes=["a", "a"]), "classes are not distinct names"),
         (lambda w: w["about"].update(copies={"3": 1}), "copies are not numbers of classes"),
         (
             lambda w: w["about"].update(split="../x"),

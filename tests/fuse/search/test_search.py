@@ -754,7 +754,7 @@ beta = { values = [0.5], when = { loss = ["abc"] } }
         read_study(path)
     problems = caught.value.problems
     assert problems == [
-        "protocol.outer: 'inner', valid: report, report-parity, grouped",
+        "protocol.outer: 'inner', valid: val, report, report-parity, grouped",
         "protocol.folds: 1, a number from 2 is expected",
         "protocol.metric: 'luck', valid: macro_f1, accuracy, neg_log_loss",
         "protocol.seed: unknown key (near: seeds)",
