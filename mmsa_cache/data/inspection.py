@@ -39,6 +39,7 @@ LABEL_FILE = "label file"
 CODECS = ("ascii", "utf-8", "gb18030")
 """Encodings that texts are tried in, for the summary; only the declared one is used."""
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+nfc = functools.partial(unicodedata.normalize, "NFC")
 _LOOK = 64
 """Pixels that a picture's short side keeps for its perceptual hash, at least."""
 _PIECE = 32
@@ -271,14 +272,10 @@ def _look_at_picture(
     post.look = look_of(picture.pixels)
 
 
-def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
 def _unlisted(layout: Layout, listings: Sequence[Listing], posts: Sequence[Post]) -> list[str]:
     """Names of texts and pictures beside the listed ones, without dotfiles."""
     label_files = {path for files in layout.files.values() for path in files}
-    listed = {_nfc(guid) for listing in listings for guid in listing.first_line}
+    listed = {nfc(guid) for listing in listings for guid in listing.first_line}
     pictures = {post.picture for post in posts if post.picture is not None}
     if layout.name == "classes":
         return []
@@ -296,6 +293,6 @@ def _unlisted(layout: Layout, listings: Sequence[Listing], posts: Sequence[Post]
         if path.suffix in suffixes
         and not path.name.startswith(".")
         and path not in resolved
-        and (path not in pictures if layout.name == "tables" else _nfc(path.stem) not in listed)
+        and (path not in pictures if layout.name == "tables" else nfc(path.stem) not in listed)
     ]
     return sorted(os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in found)
