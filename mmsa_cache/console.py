@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -146,13 +147,15 @@ def _print(text: str) -> None:
 def format_table(header: list[str], rows: list[list[str]]) -> str:
     """A plain aligned table: first column left, the others right."""
     cells = [[on_a_line(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    widths = [max(cell_len(row[i]) for row in cells) for i in range(len(header))]
+    lines = []
+    for row in cells:
+        pairs = zip(row, widths, strict=True)
+        first, *others = (
+            (cell, " " * (width - cell_len(cell)))  # a Chinese letter takes two places
+            for cell, width in pairs
+        )
+        line = ["".join(first), *(space + cell for cell, space in others)]
+        lines.append("  ".join(line).rstrip())
     lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join(lines)

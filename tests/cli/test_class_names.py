@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from mmsa_cache import load_model
 from mmsa_cache.config.sections import DataSettings
+from mmsa_cache.console import format_table
 from mmsa_cache.names import class_problem
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.tracking import scalars
@@ -107,6 +108,13 @@ def test_an_export_keeps_the_names(work: Path) -> None:
     assert json.loads(graph.get_modelmeta().custom_metadata_map["classes"]) == [*NAMES]
     assert load_model(work / "e").classes == [*NAMES]
     assert [*load_model(work / "e", device="cpu").predict(text="good day")] == [*NAMES]
+
+
+def test_columns_of_wide_letters_are_aligned() -> None:
+    lines = format_table(["", "负面", "ok"], [["😀", "0.5", "1"], ["plain", "0.25", "2"]]).split(
+        "\n"
+    )
+    assert lines == ["       负面  ok", "─────  ────  ──", "😀      0.5   1", "plain  0.25   2"]
 
 
 def test_numbers_of_a_class_keep_one_path() -> None:
