@@ -26,6 +26,14 @@ def tally(request: pytest.FixtureRequest) -> Tally:
     return note
 
 
+LONG = ("test_rehearsal.py", "test_records.py", "test_faults_store.py")
+"""Files that would come late, and leave a core idle while another runs them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     rows = [
         value
