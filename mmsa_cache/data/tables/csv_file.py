@@ -7,8 +7,8 @@ the text instead: the file is read the way that gives fewer rows with a wrong nu
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -94,4 +94,6 @@ class CsvFile:
 
 
 def _split(header: str, separator: str) -> Sequence[str]:
-    return next(csv.reader(io.StringIO(header), delimiter=separator), [])
+    with contextlib.suppress(csv.Error):  # reading it says what is wrong
+        return next(csv.reader([header], delimiter=separator), [])
+    return []

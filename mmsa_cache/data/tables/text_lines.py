@@ -64,6 +64,8 @@ class TextLines:
             raise self._undecodable() from None
         except UnicodeError as error:  # UTF-16 without a byte order mark
             raise BadFileError("bytes not valid in the encoding", f"{name}: {error}") from error
+        except BadFileError:
+            raise
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BadFileError("unreadable", f"{name}: {reason}") from error
