@@ -120,7 +120,7 @@ FATAL = (
     fatal(
         "20",
         labels(lambda old: f"{old}../x,neutral\n/etc/passwd,neutral\na\0b,neutral\n.x,neutral\n"),
-        "train.txt: 4 rows: the guid is not a plain file name (line 9: guid '../x' is",
+        "train.txt: 4 rows: guids that are not plain file names (line 9: guid '../x' is",
     ),
     fatal("20-text", link_out(".txt"), f"odd.txt: {OUT}"),
     fatal("20-picture", link_out(".jpg"), f"odd.jpg: {OUT}"),
@@ -140,7 +140,7 @@ FATAL = (
         labels(lambda old: old.replace("2,", "2;")),
         "train.txt:4: expected 2 columns, received 1",
     ),
-    fatal("23-empty", labels(lambda old: ""), "train.txt: empty file"),
+    fatal("23-empty", labels(lambda old: ""), "train.txt:1: expected the header 'guid,tag', received an empty file"),
     fatal("23-rows", labels(lambda old: "guid,tag\n"), "train.txt: no rows after the header"),
 )
 
