@@ -72,14 +72,17 @@ class RowPlan(Sequence[Row]):
 
 
 def plan_rows(
-    samples: Sequence[Sample], copies: dict[int, int], augmentation: str, modality: str
+    samples: Sequence[Sample],
+    copies: dict[int, int],
+    augmentation: str | Sequence[str],
+    modality: str,
 ) -> RowPlan:
     """The distinct rows of samples: originals in order, then the copies sample by sample.
 
     Args:
         samples: A split.
         copies: Class code → augmented copies a sample; missing classes get none.
-        augmentation: The policy and its seed.
+        augmentation: The policy and its seed, or those of each sample; see `wanted_rows`.
         modality: ``text`` or ``image``.
     """
     if isinstance(samples, SampleTable):

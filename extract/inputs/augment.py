@@ -1,5 +1,8 @@
 """The report's augmentation: one text and one image operation at random a variant.
 
+Texts without spaces between words have no synonyms here: of their words, or characters, some are
+dropped or two change places, and every variant differs from the text.
+
 Each variant draws from its own generator, seeded by (seed, content, variant, modality): neither
 order nor parallelism changes a byte, equal inputs have equal variants, and a row that is renamed
 keeps its own.
@@ -16,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
+from .segment import is_unspaced, is_word, segmenter, segments
 from .synonyms import synonyms
 
 POLICY = "report-v2"
 """Name of the policy in fingerprints; changes whenever an operation's outcome does."""
+_UNSPACED_POLICY = "unspaced-v1"
 
 Pixels = NDArray[np.uint8]
 
@@ -111,10 +116,59 @@ IMAGE_OPERATIONS: dict[str, Callable[[Pixels, random.Random], Pixels]] = {
 }
 
 
+def _places(pieces: list[str]) -> list[int]:
+    return [place for place, piece in enumerate(pieces) if is_word(piece)]
+
+
+def segment_deletion(pieces: list[str], rng: random.Random) -> list[str]:
+    """Drops each word with probability 0.1; at least one, and not all."""
+    places = _places(pieces)
+    dropped = {place for place in places if rng.random() < 0.1}
+    dropped = dropped or {rng.choice(places)}
+    if len(dropped) == len(places):
+        dropped.remove(rng.choice(places))
+    return [piece for place, piece in enumerate(pieces) if place not in dropped]
+
+
+def segment_swap(pieces: list[str], rng: random.Random) -> list[str]:
+    """Two different words change places; unchanged where all are the same."""
+    places = _places(pieces)
+    first = rng.choice(places)
+    others = [place for place in places if pieces[place] != pieces[first]]
+    if not others:
+        return pieces
+    second, found = rng.choice(others), list(pieces)
+    found[first], found[second] = pieces[second], pieces[first]
+    return found
+
+
+SEGMENT_OPERATIONS: dict[str, Callable[[list[str], random.Random], list[str]]] = {
+    "segment_deletion": segment_deletion,
+    "segment_swap": segment_swap,
+}
+
+
+def policy_of(text: str) -> str | None:
+    """The policy of a text's copies; None where no operation would change it."""
+    if not is_unspaced(text):
+        return POLICY
+    return f"{_UNSPACED_POLICY} {segmenter()}" if len(_places(segments(text))) > 1 else None
+
+
 def augment_text(text: str, rng: random.Random) -> tuple[str, str]:
     """Applies one text operation at random; returns the new text and the operation's name."""
-    name = rng.choice(list(TEXT_OPERATIONS))
-    return TEXT_OPERATIONS[name](text, rng), name
+    if not is_unspaced(text):
+        name = rng.choice(list(TEXT_OPERATIONS))
+        return TEXT_OPERATIONS[name](text, rng), name
+    pieces = segments(text)
+    if len(_places(pieces)) < 2:
+        return text, ""
+    name = rng.choice(list(SEGMENT_OPERATIONS))
+    found = SEGMENT_OPERATIONS[name](pieces, rng)
+    if found == pieces:
+        name = "segment_deletion"
+        found = segment_deletion(pieces, rng)
+    return "".join(found), name
 
 
 def augment_image(image: Pixels, rng: random.Random) -> tuple[Pixels, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.policies import augmentations
 from mmsa_cache.data.stored import path_of, read_split
 from mmsa_cache.errors import (
     CacheError,
@@ -86,7 +87,8 @@ def _wanted(store: Store, modality: str) -> dict[str, WantedRows]:
         if found is not None:
             about, samples = found
             copies = samples.copies(about.copies)
-            wanted[split] = wanted_rows(samples.digests(modality), copies, about.augmentation)
+            policies = augmentations(found, modality, samples)
+            wanted[split] = wanted_rows(samples.digests(modality), copies, policies)
     return wanted
 
 

@@ -7,13 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from extract.encoders.compat import prepare_torchvision
-from extract.inputs.augment import POLICY
+from extract.inputs.augment import POLICY, policy_of
+from extract.inputs.segment import UNSPACED
 from extract.plan import RowPlan, plan_rows
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
+from mmsa_cache.data.bits import packed
 from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts.layout import find_layout
+from mmsa_cache.data.policies import augmentations
 from mmsa_cache.data.splits import copies_of
 from mmsa_cache.data.stored import StoredSplit, path_of, write_split
 from mmsa_cache.data.table import SampleTable
@@ -35,9 +42,11 @@ class Split:
     @functools.cached_property
     def rows(self) -> dict[str, RowPlan]:
         """The rows that it needs, by modality."""
-        about = self.about
+        about, samples = self.about, self.samples
         return {
-            modality: plan_rows(self.samples, about.copies, about.augmentation, modality)
+            modality: plan_rows(
+                samples, about.copies, augmentations((about, samples), modality, samples), modality
+            )
             for modality in MODALITIES
         }
 
@@ -66,6 +75,15 @@ def read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
 
 def _about(settings: Settings, split: str, samples: SampleTable, intake: Intake) -> StoredSplit:
     copies = copies_of(settings.extract.variants, split, samples.labels)
+    own = other_policies(samples, settings.seed) if any(copies.values()) else {}
+    made = samples.copies(copies) > 0
+    counts = {name: int((rows & made).sum()) for name, rows in own.items()}
+    without = counts.pop("", 0)
+    for name, count in counts.items():
+        cutter = name.rpartition(":")[0]
+        say(f"{split}: {count} texts without spaces between words are copied by {cutter}.")
+    if without:
+        say(f"{split}: {without} texts of one word have no copies: nothing would change them.")
     return StoredSplit(
         split=split,
         layout=intake.layout,
@@ -75,9 +93,23 @@ def _about(settings: Settings, split: str, samples: SampleTable, intake: Intake)
         dropped=intake.dropped,
         aside=intake.aside,
         augmentation=f"{POLICY}:{settings.seed}" if any(copies.values()) else "none",
+        others={name: packed(rows) for name, rows in own.items()},
         copies=copies,
         told=told_of_data(settings, settings.cache.dir),
     )
+
+
+def other_policies(samples: SampleTable, seed: int) -> dict[str, NDArray[np.bool_]]:
+    """The texts whose copies are made in another way than `POLICY` has it, (samples,) each."""
+    texts = samples.table["text"]
+    marked = np.flatnonzero(pc.fill_null(pc.match_substring_regex(texts, UNSPACED), False))
+    found: dict[str, NDArray[np.bool_]] = {}
+    for row, text in zip(marked.tolist(), texts.take(marked).to_pylist(), strict=True):
+        policy = policy_of(text)
+        if policy != POLICY:
+            name = f"{policy}:{seed}" if policy else ""
+            found.setdefault(name, np.zeros(len(samples), bool))[row] = True
+    return found
 
 
 def _import_libraries() -> None:

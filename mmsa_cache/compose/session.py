@@ -14,6 +14,7 @@ from extract.encoders.protocol import Encoder
 from extract.encoders.text import TextSpec
 from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.policies import augmentations
 from mmsa_cache.data.protocol import JOINED
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable, concatenated
@@ -139,7 +140,7 @@ class Session:
             self._rows[split, modality] = wanted_rows(
                 samples.digests(modality),
                 np.pad(copies, (0, len(samples) - len(copies))),
-                stored[0].augmentation if stored else "none",
+                augmentations(stored, modality, samples) if stored else "none",
             )
         return self._rows[split, modality]
 

@@ -28,6 +28,7 @@ from mmsa_cache.paths import check_target, refuse_link
 from mmsa_cache.untrusted import open_plain, parse_json
 from mmsa_cache.validation import Table, validated
 
+from . import bits
 from .layouts.listing import NOT_PLAIN
 from .parquet import check_plain, metadata_of, read_footer, write_table
 from .table import COLUMNS, SampleTable, as_bytes
@@ -58,6 +59,9 @@ class StoredSplit(Table):
     aside: int = Field(default=0, ge=0)
     augmentation: str = "none"
     """``POLICY:SEED`` of the augmented copies, or ``none``."""
+    others: dict[str, str] = Field(default_factory=dict)
+    """The same of some texts → which rows they are, see `bits`; under the empty name those whose
+    copies are the text itself."""
     copies: dict[int, int] = Field(default_factory=dict)
     """Class code → augmented copies a sample."""
     told: dict[str, JsonValue] = Field(default_factory=dict)
@@ -140,6 +144,8 @@ def _parse(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
     check_plain(data, footer, COLUMNS, _ROW_BYTES)
     table = _decoded(data)
     _check_values(table, len(about.classes))
+    for mask in about.others.values():
+        bits.unpacked(mask, len(table))
     if whole["sha256"] != _digest(table, whole["about"]):
         raise ValueError("its content is not what was written")
     return about, SampleTable(table)

@@ -37,7 +37,9 @@ class WantedRows:
 
 
 def wanted_rows(
-    digests: NDArray[np.uint8], copies: Sequence[int] | NDArray[np.int64], augmentation: str
+    digests: NDArray[np.uint8],
+    copies: Sequence[int] | NDArray[np.int64],
+    augmentation: str | Sequence[str],
 ) -> WantedRows:
     """The rows that samples need: originals in order, then the copies sample by sample.
 
@@ -45,8 +47,10 @@ def wanted_rows(
         digests: sha256 of each sample's content, (samples, 32); zeros where it has none: such a
             sample needs no row.
         copies: Augmented copies of each sample, (samples,).
-        augmentation: The policy and its seed.
+        augmentation: The policy and its seed, or those of each sample; where they are empty, the
+            copies are the original once more.
     """
+    policies = [augmentation] * len(digests) if isinstance(augmentation, str) else augmentation
     there = digests.any(1)
     count = np.where(there, np.asarray(copies, np.int64), 0)
     table = np.full((len(digests), 1 + int(count.max(initial=0))), -1, np.int64)
@@ -54,10 +58,13 @@ def wanted_rows(
     table[there, 0] = np.arange(originals)
     augmented: list[bytes] = []
     for sample in np.flatnonzero(count).tolist():
+        if not policies[sample]:
+            table[sample, 1 : int(count[sample]) + 1] = table[sample, 0]
+            continue
         first = originals + len(augmented)
         content = digests[sample].tobytes().hex()
         numbers = range(1, int(count[sample]) + 1)
-        augmented += [variant_key(content, augmentation, number) for number in numbers]
+        augmented += [variant_key(content, policies[sample], number) for number in numbers]
         table[sample, 1 : len(numbers) + 1] = np.arange(first, first + len(numbers))
     every = np.concatenate([content_keys(digests[there]), as_keys(augmented)])
     _, first_place, inverse = np.unique(sortable(every), return_index=True, return_inverse=True)

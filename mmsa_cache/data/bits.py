@@ -1,0 +1,29 @@
+"""Rows of a table as one text: a bit each."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def packed(rows: NDArray[np.bool_]) -> str:
+    """One bit a row, as text."""
+    return base64.b64encode(np.packbits(rows).tobytes()).decode()
+
+
+def unpacked(text: str, rows: int) -> NDArray[np.bool_]:
+    """The inverse of `packed`.
+
+    Raises:
+        ValueError: It is not of so many rows.
+    """
+    try:
+        data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    except binascii.Error as error:
+        raise ValueError(f"it holds no bits: {error}") from error
+    if len(data) != -(-rows // 8):
+        raise ValueError(f"it holds {8 * len(data)} bits for {rows} rows")
+    return np.unpackbits(data, count=rows).astype(bool)
