@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +28,7 @@ from .files import (
     text_key,
 )
 from .pairs import MAX_IMAGE_BYTES, NOTHING, BadRow, Fault, Sample, picture_bytes
-from .places import stat_place
+from .places import INSIDE, stat_place
 from .stats import UNKNOWN, KnownFiles, KnownText, mark_of
 
 
@@ -54,6 +56,7 @@ class PairReader:
         """Where the paths of pictures start in a `SampleTable`."""
         self._pictures = self.root / listing.folder.relative_to(data.folder)
         self._known = known
+        self._in_turn = threading.Lock()
         self._halves = data.missing == "allow"
         self._may_be_empty = data.allow_empty_text or self._halves
         how = (data.encoding, data.encoding_errors, data.max_chars, data.allow_empty_text)
@@ -67,6 +70,14 @@ class PairReader:
         Files that are known are not opened; that they lie inside the folder is checked again.
         """
         names = [self._picture_name(row) for row in rows]
+        # Those inside one file are read one after the other, in its order.
+        inside = any(INSIDE in name for name in names if name)
+        with self._in_turn if inside else contextlib.nullcontext():
+            return self._read_all(rows, names)
+
+    def _read_all(
+        self, rows: Sequence[LabelRow], names: Sequence[str | None]
+    ) -> list[Sample | BadRow]:
         known = self._known
         if known is None:
             return [self._read(row, name) for row, name in zip(rows, names, strict=True)]

@@ -19,12 +19,16 @@ from .container import arrow_source, checked, column_and_row, sound
 _BUFFER = 1 << 20
 _MOST_HEADER = 1 << 16
 """Bytes of what stands before a page."""
+_DICTIONARY_PAGE = 2
+_MOST_REPEATED = 256 << 20
+"""Bytes of the rows of a batch that have one value in common."""
 _LARGE_PAGE, _MOST_RATIO = 64 << 20, 20
 """Bytes of a page that may be compressed at will, and how far a larger one may be."""
 _BATCH = 16
 """Rows that are decoded at once."""
-_MOST_CURSORS = 4
-_MOST_KEPT = 64 << 20
+_MOST_CURSORS, _MOST_PAGES = 4, 256 << 20
+"""Places where reading goes on, and bytes of all their pages; there is one at least."""
+_MOST_KEPT = 128 << 20
 """Bytes of pictures that were passed over, of one file."""
 
 
@@ -42,20 +46,12 @@ class ParquetReader:
     def __init__(self, path: Path) -> None:
         self._source = arrow_source(path)
         try:
-            self.about = pq.read_metadata(self._source)
-            columns = [self.about.schema.column(at) for at in range(self.about.num_columns)]
-            # As they stand in the file: of a value that rows share, one is made and not one each.
-            shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
-            self._file = pq.ParquetFile(
-                self._source,
-                metadata=self.about,
-                read_dictionary=shared,
-                pre_buffer=False,
-                buffer_size=_BUFFER,
-            )
-            self.schema: pa.Schema = self._file.schema_arrow
+            self._file = pq.ParquetFile(self._source, pre_buffer=False, buffer_size=_BUFFER)
         except pa.ArrowException as error:
             raise ValueError(f"it is no Parquet file, or damaged: {error}") from error
+        self.about = self._file.metadata
+        self.schema: pa.Schema = self._file.schema_arrow
+        self._pages: dict[tuple[int, str], tuple[int, int]] = {}
 
     def batches(self, group: int, columns: Sequence[str], rows: int) -> Iterator[Any]:
         """The rows of a row group.
@@ -63,15 +59,14 @@ class ParquetReader:
         Args:
             group: Its number.
             columns: Names of columns, or of leaves.
-            rows: Most of a batch.
+            rows: Most of a batch; fewer where rows may share large values.
 
         Raises:
             ValueError: It is damaged, or takes far more memory than the file.
         """
+        repeated, _ = self.pages(group, columns)
+        rows = max(1, min(rows, _MOST_REPEATED // max(1, repeated)))
         try:
-            for chunk in self.chunks(group):
-                if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
-                    self._check_pages(chunk)
             for batch in self._file.iter_batches(rows, row_groups=[group], columns=[*columns]):
                 if batch.num_columns != len(columns):
                     raise ValueError("it is damaged: a column is not where it says")
@@ -79,13 +74,30 @@ class ParquetReader:
         except pa.ArrowException as error:
             raise ValueError(f"it is damaged: {error}") from error
 
+    def pages(self, group: int, columns: Sequence[str]) -> tuple[int, int]:
+        """Bytes of the largest page of repeated values of some columns, and of any page.
+
+        Raises:
+            ValueError: A page takes far more memory than the file, or its place is damaged.
+        """
+        found = [(0, 0)]
+        for chunk in self.chunks(group):
+            path = chunk.path_in_schema
+            if any(f"{path}.".startswith(f"{name}.") for name in columns):
+                if (group, path) not in self._pages:
+                    self._pages[group, path] = self._measured(chunk)
+                found.append(self._pages[group, path])
+        repeated, largest = zip(*found, strict=True)
+        return max(repeated), max(largest)
+
     def chunks(self, group: int) -> list[Any]:
         """What the footer says of the columns of a row group."""
         about = self.about.row_group(group)
         return [about.column(place) for place in range(about.num_columns)]
 
-    def _check_pages(self, chunk: Any) -> None:
-        """Refuses pages that are small in the file and large in memory."""
+    def _measured(self, chunk: Any) -> tuple[int, int]:
+        """See `pages`."""
+        repeated = largest = 0
         at = chunk.data_page_offset
         if chunk.has_dictionary_page:
             at = min(at, chunk.dictionary_page_offset)
@@ -100,7 +112,10 @@ class ParquetReader:
                 raise ValueError("it is damaged: a page does not state its size")
             if large > max(_LARGE_PAGE, _MOST_RATIO * small):
                 raise ValueError(f"a page of {small} bytes would take {large} in memory")
+            repeated = max(repeated, large) if page.get(1) == _DICTIONARY_PAGE else repeated
+            largest = max(largest, large)
             at += reader.at + small
+        return repeated, largest
 
 
 def leaf_of(field: pa.Field) -> str:
@@ -150,14 +165,18 @@ class ParquetPictures:
 
     def _read(self, column: str, row: int) -> None:
         group = int(np.searchsorted(self._ends, row, "right"))
-        able = [c for c in self._cursors if (c.column, c.group) == (column, group) and c.row <= row]
+        leaf = leaf_of(self._file.schema.field(column))
+        able = [c for c in self._cursors if (c.leaf, c.group) == (leaf, group) and c.row <= row]
         if able:
             cursor = max(able, key=lambda found: found.row)
             self._cursors.remove(cursor)
         else:
+            _, largest = self._file.pages(group, [leaf])
+            most = max(1, min(_MOST_CURSORS, _MOST_PAGES // max(1, largest)))
+            del self._cursors[: max(0, len(self._cursors) + 1 - most)]
             first = int(self._ends[group - 1]) if group else 0
-            cursor = _Cursor(self._file, column, group, first)
-        self._cursors = [*self._cursors[1 - _MOST_CURSORS :], cursor]
+            cursor = _Cursor(self._file, leaf, group, first)
+        self._cursors.append(cursor)
         while cursor.row <= row:
             for at, data in cursor.following():
                 if (column, at) not in self._kept:
@@ -171,9 +190,9 @@ class ParquetPictures:
 class _Cursor:
     """Reads a column of a row group forwards."""
 
-    def __init__(self, file: ParquetReader, column: str, group: int, first: int) -> None:
-        self.column, self.group, self.row = column, group, first
-        self._batches = file.batches(group, [leaf_of(file.schema.field(column))], _BATCH)
+    def __init__(self, file: ParquetReader, leaf: str, group: int, first: int) -> None:
+        self.leaf, self.group, self.row = leaf, group, first
+        self._batches = file.batches(group, [leaf], _BATCH)
 
     def following(self) -> Iterator[tuple[int, bytes | None]]:
         batch = next(self._batches, None)

@@ -7,7 +7,6 @@ where a row has no bytes its path counts.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ from mmsa_cache.untrusted import parse_json, read_plain
 from .columns import Columns, find_columns
 
 Cell = str | int | float | bool | None
-_SHARED = re.compile(r"dictionary<values=(\w+)[^>]*>")
 _INFO = "dataset_info.json"
 _MAX_INFO = 16 << 20
 _CUT = MAX_TEXT_BYTES + 4
@@ -90,9 +88,8 @@ class ArrowTable:
         self._picture = next((n for n in fields if _is_pictures(fields[n], self._used)), None)
         for name, field in fields.items():
             if name != self._picture and not _is_plain(field.type):
-                kind = _SHARED.sub(r"\1", str(field.type))
                 raise DataError(
-                    f"{path.name}: the column {name!r} holds {kind}, which is no "
+                    f"{path.name}: the column {name!r} holds {field.type}, which is no "
                     "text, number or picture.",
                     "Name another one: --column text=NAME (image, label, guid), or [data.columns].",
                 )
