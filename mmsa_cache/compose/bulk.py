@@ -22,11 +22,13 @@ from mmsa_cache.data.layouts.listing import raise_problems
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.hashing import canonical, file_sha256
+from mmsa_cache.names import SPLITS
 from mmsa_cache.results import claim, write_result
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.shown import csv_text
 from mmsa_cache.validation import validated
 
+from .hub.data_set import fetched
 from .outside import AS_IN_THE_RUN, Given
 from .partial import Partial
 from .predict import WHOLE_PAIRS
@@ -45,7 +47,7 @@ class BulkRequest:
 
     run: str
     data: Path
-    """A table, or a folder of one split."""
+    """A table, a folder of one split, or ``hf://datasets/NAME``."""
     out: Path
     """``.csv`` or ``.jsonl``."""
     given: Given = AS_IN_THE_RUN
@@ -123,14 +125,17 @@ def _posts(request: BulkRequest, model: Predictor) -> tuple[SampleTable, list[st
         SettingsError: The data has several splits.
         DataError: It cannot be read, or some rows are bad and not to be skipped.
     """
-    data = _reading(request, model.session.settings.data)
+    settings = model.session.settings
+    own = _reading(request, settings.data)
+    data = fetched(settings.model_copy(update={"data": own})).data
     splits = find_layout(data).splits
     if len(splits) > 1:
         raise SettingsError(
             f"{request.data} has several splits: {', '.join(splits)}.",
             f"Give one with --split, or the file alone, as --data {request.data}/FILE.",
         )
-    found = survey(data, splits[0], labelled=False)
+    # Where there is no split, reading one says why.
+    found = survey(data, *(splits or SPLITS[-1:]), labelled=False)
     for note in found.listing.notes:
         say(f"Note: {note}")
     lines = found.listing.first_line
