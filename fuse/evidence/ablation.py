@@ -78,6 +78,7 @@ class Ablation:
             "classes": list(data.origin.classes),
             "data": data.origin.data,
             "labels": digest({"labels": data.labels.tolist()}),
+            **({"val": data.origin.val} if data.origin.val else {}),
             "device": workers.devices[0].partition(":")[0],
             "torch": torch.__version__,
         }

@@ -21,7 +21,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from mmsa_cache.config.sections import MOST_COPIES
 from mmsa_cache.disk import DISK, Disk, make_folders, write_atomically
-from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DataError, StaleCacheError
 from mmsa_cache.hashing import canonical
 from mmsa_cache.names import SPLITS, check_name
 from mmsa_cache.paths import check_target, refuse_link
@@ -89,8 +89,13 @@ def write_split(path: Path, about: StoredSplit, samples: SampleTable, disk: Disk
     """Writes the file of a split, in place of an earlier one.
 
     Raises:
-        DiskError: It stays as it was.
+        DataError: It could not be read again; it stays as it was, as with the next one.
+        DiskError: It cannot be written.
     """
+    try:
+        _check_values(samples.table, len(about.classes))
+    except (ValueError, pa.ArrowException) as error:
+        raise DataError(f"The split {about.split} cannot be stored: {error}.") from error
     make_folders(path.parent, disk)
     content = parse_json(about.model_dump_json())
     whole = {"schema": SCHEMA, "sha256": _digest(samples.table, content), "about": content}
