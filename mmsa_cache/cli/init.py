@@ -38,7 +38,7 @@ def init(
             f"mmsa check DATA looks at other data. To begin anew: mv {CONFIG_NAME} old.toml",
         )
     settings = call.settings(data=data)
-    found = look(settings, declared=call.flags["encoding"] is not None)
+    found = look(settings, data, declared=call.flags["encoding"] is not None)
     config = config_of(found, settings.data)
     if not call.as_json:
         print_result(f"{format_found(found)}\n\n{CONFIG_NAME}:\n\n{config}")

@@ -207,6 +207,9 @@ def test_a_data_set_of_the_hub_is_fetched_by_extract_alone(
     assert sum(record["rows_computed"] for record in records) == 0
     sha = hub.repositories["me/posts"].sha
     assert call_json(folder, "check", f"hf://datasets/me/posts@{sha}")["problems"] == []
+    shown = call(tmp_path, "init", f"hf://datasets/me/posts@{sha}", "--yes")
+    assert f"hf://datasets/me/posts@{sha}: layout tables" in shown
+    assert f'root = "hf://datasets/me/posts@{sha}"' in (tmp_path / "mmsa.toml").read_text()
     assert hub.requests == []  # what is here is not asked for
     assert "no data set me/none" in call(
         folder, "extract", "--data", "hf://datasets/me/none", code=4

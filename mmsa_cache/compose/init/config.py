@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 
 from extract.inputs.english import MOSTLY
+from mmsa_cache.config.hub_copy import PREFIX
 from mmsa_cache.config.sections import DataSettings, ImageSettings, TextSettings
 from mmsa_cache.data.layouts.classes import LABELS
 
@@ -40,7 +41,7 @@ def config_of(found: Found, data: DataSettings) -> str:
 
 
 def _data_keys(found: Found, data: DataSettings) -> list[str]:
-    keys = [_key("root", str(data.root).replace("hf:/datasets/", "hf://datasets/"))]
+    keys = [_key("root", found.data)]
     if found.encoding != DataSettings().encoding:
         others = f"; so they are in {' and '.join(found.encodings[1:])}: see the posts below" * (
             len(found.encodings) > 1
@@ -50,7 +51,7 @@ def _data_keys(found: Found, data: DataSettings) -> list[str]:
         keys.append(_key("classes", list(found.classes), "in the order of their codes"))
     if found.halves or data.missing == "allow":
         keys.append(_key("missing", "allow", f'{halves(found)}; "refuse": they are errors'))
-    if data.follow_links:
+    if data.follow_links and not found.data.startswith(PREFIX):  # the hub's copies are links
         keys.append("follow_links = true")
     if found.agreeing is not None:
         what = f"of {sum(s.rows for s in found.splits)} only the {found.agreeing} rows whose text"

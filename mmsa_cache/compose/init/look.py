@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from extract.inputs.english import english_share
+from mmsa_cache.config.hub_copy import PREFIX
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.containers.opening import SUFFIXES as CONTAINERS
 from mmsa_cache.data.files import Names
 from mmsa_cache.data.layouts.folders import pictures_of
 from mmsa_cache.data.layouts.layout import Layout, find_layout
@@ -25,6 +27,8 @@ from mmsa_cache.data.tables.encodings import fitting
 from mmsa_cache.errors import DataError
 from mmsa_cache.names import SPLITS
 from mmsa_cache.untrusted import open_plain
+
+from ..hub.data_set import fetched
 
 _SHOWN = 3
 """Posts that are shown, and pictures that are named."""
@@ -99,24 +103,26 @@ class Found:
         return any(split.without_text or split.without_picture for split in self.splits)
 
 
-def look(settings: Settings, *, declared: bool) -> Found:
-    """Looks at the data.
+def look(settings: Settings, named: Path, *, declared: bool) -> Found:
+    """Looks at the data; a data set of the hub is fetched if it is not here.
 
     Args:
-        settings: Name it.
+        settings: Say where it is, which of the hub's data is a copy.
+        named: What the user calls it.
         declared: Whether they name its encoding too; else evidence does.
 
     Raises:
-        SettingsError: No data folder is set.
+        SettingsError: The name of a data set of the hub is none.
+        CacheError: The hub cannot be reached, or has no such data set.
         DataError: Nothing there can be read.
     """
     # Bytes that are not valid are no reason to stop before the encoding is known.
-    data = settings.data.model_copy(update={"encoding_errors": "replace"})
+    data = fetched(settings).data.model_copy(update={"encoding_errors": "replace"})
     encodings = [data.encoding] if declared else _encodings(data)
     if encodings:
         data = data.model_copy(update={"encoding": encodings[0].removesuffix("-sig")})
     layout = find_layout(data)
-    found = Found(str(data.root), layout.name, encodings, data.encoding, classes_of(data))
+    found = Found(_address(named), layout.name, encodings, data.encoding, classes_of(data))
     for split in layout.splits or SPLITS[:1]:  # where there is no split, listing says why
         listing = list_rows(data, split, found.classes)
         found.splits.append(_count(listing, layout.files[split], data))
@@ -143,13 +149,18 @@ def look(settings: Settings, *, declared: bool) -> Found:
     return found
 
 
+def _address(named: Path) -> str:
+    hub_name = DataSettings(root=named).hub_name
+    return f"{PREFIX}{hub_name}" if hub_name else str(named)
+
+
 def _encodings(data: DataSettings) -> list[str]:
-    """The encodings that fit the tables or label files and the texts."""
+    """The encodings that fit the tables and texts; utf-8 where there are none."""
     layout = find_layout(data)
     files = [path for split in layout.splits for path in layout.files[split] if path.is_file()]
-    tables = [path for path in files if path.suffix.lower() in (".csv", ".tsv", ".txt")]
+    tables = [path for path in files if path.suffix.lower() not in CONTAINERS]
     found = fitting(_beginnings(tables))
-    if found and found[0] == "utf-16":
+    if found[:1] == ["utf-16"] or len(tables) < len(files):
         return found
     return fitting(itertools.chain(_beginnings(tables), _beginnings(_texts(layout, data))))
 
