@@ -8,6 +8,7 @@ that was read here, tensors of safetensors files, and tokenizer files by known n
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,10 +137,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [path]
     names = read_json(folder, WEIGHTS_INDEX).get("weight_map")
     if not isinstance(names, dict) or not names:
-        raise ModelError(
-            f"{folder} holds no {WEIGHTS}.",
-            "Convert the model to safetensors; pickled weights are never loaded.",
-        )
+        raise ModelError(f"{folder} holds no {WEIGHTS}.", _conversion(folder))
     found = []
     for name in sorted({str(name) for name in names.values()}):
         plain = re.fullmatch(r"[\w.-]+\.safetensors", name)
@@ -148,10 +146,31 @@ def weight_files(folder: Path) -> list[Path]:
             raise ModelError(
                 f"{folder / WEIGHTS_INDEX} names weights that are no safetensors file of the "
                 f"folder: {name[:80]}",
-                "Convert the model to safetensors; pickled weights are never loaded.",
+                _conversion(folder),
             )
         found.append(path)
     return found
+
+
+_CONVERT = (
+    "import glob, sys, torch; from safetensors.torch import save_file; "
+    "files = sorted(glob.glob(sys.argv[1] + '/pytorch_model*.bin')); "
+    "parts = [torch.load(f, map_location='cpu', weights_only=True) for f in files]; "
+    "save_file({n: t.contiguous().clone() for p in parts for n, t in p.items()}, "
+    "sys.argv[1] + '/model.safetensors', {'format': 'pt'})"
+)
+"""A program that makes safetensors of pickled weights, without running what they may hold."""
+
+
+def convert_command(folder: str) -> str:
+    """The command line that converts the pickled weights of a model folder."""
+    return f'python -c "{_CONVERT}" {shlex.quote(folder)}'
+
+
+def _conversion(folder: Path) -> str:
+    if any(folder.glob("pytorch_model*.bin")):
+        return f"Pickled weights are never loaded. Convert them: {convert_command(str(folder))}"
+    return "Convert the model to safetensors; pickled weights are never loaded."
 
 
 def read_config(folder: Path) -> dict[str, Any]:

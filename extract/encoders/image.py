@@ -21,9 +21,10 @@ from mmsa_cache.store.identity import EncoderIdentity
 from .budget import check_arguments, check_side
 from .compat import prepare_torchvision
 from .compute import cast_once, encoded, launched, precision, stacked, to_device
-from .joint import JointImageTower, input_settings
+from .joint import JointImageTower
 from .layers import average_grid, mean_pools
 from .options import Options
+from .preprocessing import input_settings
 from .protocol import Encoded, ImageTower, Size
 from .timm_tower import TimmTower
 from .transformer import load_model, resolve_folder
@@ -50,6 +51,8 @@ class ImageSpec:
     options: Options
     source: Fields
     """What identifies the model's weights."""
+    resample: str = "bicubic"
+    """How pictures are resized; or ``bilinear``."""
 
     @property
     def fields(self) -> Fields:
@@ -61,7 +64,7 @@ class ImageSpec:
             "crop": self.crop,
             "mean": list(self.mean),
             "std": list(self.std),
-            "resize": RESIZE,
+            "resize": RESIZE.format(self.resample),
             "decoder": DECODER,
             "decoder_versions": decoder_versions(),
             **self.options.fields("image"),
@@ -187,6 +190,7 @@ def resolve_joint_image(
         crop=own.crop,
         mean=own.mean,
         std=own.std,
+        resample=own.resample,
     )
 
 
@@ -212,7 +216,7 @@ class ImageEncoder:
 
     def __init__(self, spec: ImageSpec, device: torch.device) -> None:
         self.label = spec.label
-        self._device = device
+        self._device, self._resample = device, spec.resample
         self.options = spec.options
         self.side, self.crop = spec.size, spec.crop
         self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
@@ -240,7 +244,7 @@ class ImageEncoder:
 
     def prepare(self, values: Iterable[NDArray[np.uint8]]) -> list[Tensor]:
         """(height, width, 3) uint8 → (3, size, size) uint8 each."""
-        return [fit_square(image, self.side, self.crop) for image in values]
+        return [fit_square(image, self.side, self.crop, self._resample) for image in values]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Runs the model on one batch.

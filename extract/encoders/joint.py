@@ -17,15 +17,9 @@ from torch import Tensor
 
 from mmsa_cache.errors import ModelError
 
-from .budget import check_side
-from .folder import CONFIG, read_json
 from .layers import read_states
 from .protocol import ImageOutput, TextOutput
 from .transformer import load_config
-
-# CLIP's own values, which most of its kin share: openai/clip, preprocessor_config.json.
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def check_joint(model: Any, name: str) -> None:
@@ -132,49 +126,6 @@ class JointTextTower:
 
     def to(self, device: torch.device) -> object:
         return self._model.to(device)
-
-
-_PREPROCESSOR = "preprocessor_config.json"
-
-
-class InputSettings(NamedTuple):
-    """How pictures are brought to a model's square input."""
-
-    size: int
-    """Side in pixels."""
-    crop: float | None
-    """1.0: the short side fits and the middle is cut out; None: the whole picture is squashed."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def input_settings(folder: Path) -> InputSettings:
-    """What a joint model was trained on, by its ``preprocessor_config.json`` if there is one.
-
-    Args:
-        folder: The model's files.
-
-    Raises:
-        ModelError: The file is unreadable, or its values are none for pictures.
-    """
-    found = read_json(folder, _PREPROCESSOR)
-    try:
-        own = (read_json(folder, CONFIG).get("vision_config") or {}).get("image_size", 224)
-        size = found.get("crop_size") if found.get("do_center_crop") else found.get("size")
-        if isinstance(size, dict):
-            size = size.get("height") or size.get("shortest_edge")
-        mean, std = (
-            tuple(map(float, found.get(name) or default))
-            for name, default in (("image_mean", _CLIP_MEAN), ("image_std", _CLIP_STD))
-        )
-        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)):
-            raise ValueError("image_mean and image_std are not three numbers each")
-        crop = 1.0 if found.get("do_center_crop", not found) else None
-        return InputSettings(check_side(int(size or own), str(folder)), crop, mean, std)
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelError(
-            f"{folder / _PREPROCESSOR} cannot be read: {error}", "Give a Hugging Face model folder."
-        ) from error
 
 
 class JointImageTower:

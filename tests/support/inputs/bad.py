@@ -140,7 +140,11 @@ FATAL = (
         labels(lambda old: old.replace("2,", "2;")),
         "train.txt:4: expected 2 columns, received 1",
     ),
-    fatal("23-empty", labels(lambda old: ""), "train.txt:1: expected the header 'guid,tag', received an empty file"),
+    fatal(
+        "23-empty",
+        labels(lambda old: ""),
+        "train.txt:1: expected the header 'guid,tag', received an empty file",
+    ),
     fatal("23-rows", labels(lambda old: "guid,tag\n"), "train.txt: no rows after the header"),
 )
 
