@@ -135,7 +135,7 @@ def _posts(request: BulkRequest, model: Predictor) -> tuple[SampleTable, list[st
             f"Give one with --split, or the file alone, as --data {request.data}/FILE.",
         )
     # Where there is no split, reading one says why.
-    found = survey(data, *(splits or SPLITS[-1:]), labelled=False)
+    found = survey(data, (splits or SPLITS[-1:])[0], labelled=False)
     for note in found.listing.notes:
         say(f"Note: {note}")
     lines = found.listing.first_line
