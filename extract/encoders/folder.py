@@ -169,8 +169,9 @@ def convert_command(folder: str) -> str:
 
 def _conversion(folder: Path) -> str:
     if any(folder.glob("pytorch_model*.bin")):
-        return f"Pickled weights are never loaded. Convert them: {convert_command(str(folder))}"
-    return "Convert the model to safetensors; pickled weights are never loaded."
+        command = convert_command(str(folder))
+        return f"Convert it to safetensors (pickled weights are never loaded): {command}"
+    return "Convert it to safetensors (pickled weights are never loaded)."
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
         failure = FileNotFoundError(f"{found} lacks config.json or *.safetensors")
         if weights and (found / "config.json").is_file():
             hint = (
-                "Pickled weights are never loaded. If it has them: hf download "
+                "If it has pickled weights, which are never loaded: hf download "
                 f"{shlex.quote(model)} --local-dir DIR, then {convert_command('DIR')} and give DIR."
             )
     raise ModelError(

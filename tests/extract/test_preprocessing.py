@@ -177,8 +177,9 @@ def test_pickled_weights_are_converted_by_the_command_that_is_named(tmp_path: Pa
     with pytest.raises(ModelError) as caught:
         resolve_text(str(folder), "pretrained", 16, 1)
     hint = str(caught.value.hint)
-    assert hint.startswith("Pickled weights are never loaded. Convert them: python -c ")
-    _, *arguments = shlex.split(hint.partition("Convert them: ")[2])
+    start = "Convert it to safetensors (pickled weights are never loaded): "
+    assert hint.startswith(f"{start}python -c ")
+    _, *arguments = shlex.split(hint.removeprefix(start))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, *arguments], check=True, env=environment)
     assert [path.name for path in weight_files(folder)] == ["model.safetensors"]
