@@ -290,7 +290,7 @@ def _unlisted(layout: Layout, listings: Sequence[Listing], posts: Sequence[Post]
         path
         for folder in folders
         for path in folder.iterdir()
-        if path.suffix in suffixes
+        if path.suffix.lower() in suffixes
         and not path.name.startswith(".")
         and path not in resolved
         and (path not in pictures if layout.name == "tables" else nfc(path.stem) not in listed)
