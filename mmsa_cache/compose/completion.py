@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from mmsa_cache.config.sections import (
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.layouts.classes import LABELS
 from mmsa_cache.data.layouts.rows import classes_of
-from mmsa_cache.errors import DamagedCacheError, SettingsError
+from mmsa_cache.errors import DamagedCacheError, DataError, SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
@@ -167,8 +168,9 @@ def _classes(
     if not extracting:
         return {"classes": stored}
     there = settings.data.root is not None and settings.data.root.exists()
-    if stored == LABELS and there and {*classes_of(settings.data)} <= {*LABELS}:
-        return {"classes": stored}
+    with contextlib.suppress(DataError):  # reading the rows says what is wrong
+        if stored == LABELS and there and {*classes_of(settings.data)} <= {*LABELS}:
+            return {"classes": stored}
     return {}
 
 

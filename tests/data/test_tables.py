@@ -291,6 +291,35 @@ def test_pictures_in_a_folder_beside_the_table(tmp_path: Path) -> None:
     assert [(s.guid, s.picture_name) for s in samples] == [("1", "1.jpg"), ("2", "2.png")]
 
 
+def test_pictures_that_were_fetched_stand_under_their_names(tmp_path: Path) -> None:
+    put(tmp_path, "images/1.jpg")
+    write(tmp_path, "test.csv", "text,image\nt,https://example.org/media/1.jpg?size=large\n")
+    samples, _ = intake(tmp_path, "test")
+    assert [(s.guid, s.picture_name) for s in samples] == [("1", "1.jpg")]
+
+
+def test_label_files_may_be_separated_by_tabs_and_have_other_columns(tmp_path: Path) -> None:
+    put(tmp_path, "1.txt", "1.jpg", "2.txt", "2.jpg")
+    write(tmp_path, "train.txt", "\tguid\ttag\tlikes\n0\t1\tpositive\t3\n1\t2\tnegative\t4\n")
+    samples, report = intake(tmp_path, "train")
+    assert [(s.guid, s.label) for s in samples] == [("1", 0), ("2", 1)]
+    assert report.notes[-1] == "columns of train.txt that are not read: '', 'likes'"
+
+
+def test_label_files_are_inspected_without_their_texts_and_pictures(tmp_path: Path) -> None:
+    write(tmp_path, "train.csv", "text,image,label\nt,gone.jpg,nice\n,2.jpg,bad\nt,2.jpg,bad\n")
+    write(tmp_path, "val.csv", "text,image,label\nt,3.jpg,odd\n")
+    found = inspect(DataSettings(root=tmp_path), None)
+    assert found.labels == {"train": {0: 2, 1: 1}, "val": {None: 1}}
+    assert found.posts == []
+    assert [(p.split, p.message) for p in found.problems] == [
+        (
+            "val",
+            "val.csv:2: unknown label 'odd'; valid: bad, nice, null (or set [data] classes)",
+        )
+    ]
+
+
 def test_a_table_of_guids_and_labels_names_pairs(tmp_path: Path) -> None:
     put(tmp_path, "images/1.jpg", "texts/1.txt", "images/2.jpg", "texts/2.txt")
     write(tmp_path, "train.csv", "id;label\n1;a\n2;b\n")
