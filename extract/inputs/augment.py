@@ -155,11 +155,16 @@ def policy_of(text: str) -> str | None:
     return f"{_UNSPACED_POLICY} {segmenter()}" if len(_places(segments(text))) > 1 else None
 
 
+def augment_words(text: str, rng: random.Random) -> tuple[str, str]:
+    """`augment_text` for texts with spaces between words."""
+    name = rng.choice(list(TEXT_OPERATIONS))
+    return TEXT_OPERATIONS[name](text, rng), name
+
+
 def augment_text(text: str, rng: random.Random) -> tuple[str, str]:
     """Applies one text operation at random; returns the new text and the operation's name."""
     if not is_unspaced(text):
-        name = rng.choice(list(TEXT_OPERATIONS))
-        return TEXT_OPERATIONS[name](text, rng), name
+        return augment_words(text, rng)
     pieces = segments(text)
     if len(_places(pieces)) < 2:
         return text, ""

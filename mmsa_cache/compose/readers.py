@@ -6,10 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.encoders.image import ImageSpec
-from extract.inputs.augment import augment_image, augment_text, variant_rng
+from extract.inputs.augment import (
+    POLICY,
+    augment_image,
+    augment_text,
+    augment_words,
+    variant_rng,
+)
 from extract.inputs.decode import decode, needed_side
 from extract.plan import Reader, Row
 from mmsa_cache.data.pairs import picture_of, text_of
+from mmsa_cache.store.keys import variant_key
 
 from .encoders import EncoderSpec
 
@@ -26,7 +33,10 @@ def reader_of(spec: EncoderSpec, seed: int) -> Reader:
         text = text_of(row.sample)
         if not row.variant:
             return text, ""
-        return augment_text(text, variant_rng(seed, row.sample.text_sha256, row.variant, "text"))
+        digest = row.sample.text_sha256
+        usual = row.key == variant_key(digest, f"{POLICY}:{seed}", row.variant)
+        change = augment_words if usual else augment_text
+        return change(text, variant_rng(seed, digest, row.variant, "text"))
 
     def read_picture(row: Row) -> tuple[NDArray[np.uint8], str]:
         sample = row.sample

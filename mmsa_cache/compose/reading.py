@@ -68,14 +68,20 @@ def read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
         if text or picture:
             say(f"{intake.split}: {picture} posts have no picture, {text} no text.")
     return [
-        Split(_about(settings, name, samples, intake), samples)
+        Split(_about(settings, name, samples, intake, store.split(name)), samples)
         for name, (samples, intake) in kept.items()
     ]
 
 
-def _about(settings: Settings, split: str, samples: SampleTable, intake: Intake) -> StoredSplit:
+def _about(
+    settings: Settings,
+    split: str,
+    samples: SampleTable,
+    intake: Intake,
+    stored: tuple[StoredSplit, SampleTable] | None,
+) -> StoredSplit:
     copies = copies_of(settings.extract.variants, split, samples.labels)
-    own = other_policies(samples, settings.seed) if any(copies.values()) else {}
+    own = other_policies(samples, settings.seed, stored) if any(copies.values()) else {}
     made = samples.copies(copies) > 0
     counts = {name: int((rows & made).sum()) for name, rows in own.items()}
     without = counts.pop("", 0)
@@ -99,14 +105,26 @@ def _about(settings: Settings, split: str, samples: SampleTable, intake: Intake)
     )
 
 
-def other_policies(samples: SampleTable, seed: int) -> dict[str, NDArray[np.bool_]]:
-    """The texts whose copies are made in another way than `POLICY` has it, (samples,) each."""
+def other_policies(
+    samples: SampleTable, seed: int, stored: tuple[StoredSplit, SampleTable] | None
+) -> dict[str, NDArray[np.bool_]]:
+    """The texts whose copies are made in another way than `POLICY` has it, (samples,) each.
+
+    Texts whose copies a store has by `POLICY`, as all had once, keep them.
+    """
     texts = samples.table["text"]
     marked = np.flatnonzero(pc.fill_null(pc.match_substring_regex(texts, UNSPACED), False))
+    kept = set()
+    if stored is not None and len(marked):
+        policies, usual = augmentations(stored, "text", stored[1]), f"{POLICY}:{seed}"
+        whole = [policies] * len(stored[1]) if isinstance(policies, str) else policies
+        digests = zip(stored[1].digests("text"), whole, strict=True)
+        kept = {digest.tobytes() for digest, policy in digests if policy == usual}
     found: dict[str, NDArray[np.bool_]] = {}
-    for row, text in zip(marked.tolist(), texts.take(marked).to_pylist(), strict=True):
+    own = samples.digests("text")[marked]
+    for row, text, digest in zip(marked, texts.take(marked).to_pylist(), own, strict=True):
         policy = policy_of(text)
-        if policy != POLICY:
+        if policy != POLICY and digest.tobytes() not in kept:
             name = f"{policy}:{seed}" if policy else ""
             found.setdefault(name, np.zeros(len(samples), bool))[row] = True
     return found

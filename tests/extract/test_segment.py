@@ -6,13 +6,25 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from extract.inputs import segment
-from extract.inputs.augment import POLICY, augment_text, policy_of, variant_rng
+from extract.inputs.augment import (
+    POLICY,
+    augment_text,
+    augment_words,
+    policy_of,
+    variant_rng,
+)
+from extract.plan import Row
+from mmsa_cache.compose.readers import reader_of
+from mmsa_cache.compose.samples import load_samples
+from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.bits import packed, unpacked
+from mmsa_cache.store.keys import variant_key
 from tests.support.pairs import make_pairs
 from tests.support.small_work import call_json, mmsa
 
@@ -109,3 +121,27 @@ def test_a_store_of_some_chinese_posts(tmp_path: Path, monkeypatch: pytest.Monke
     listed = call_json(tmp_path, "cache", "ls")
     assert {entry["complete"]["train"] for entry in listed if "vader" in str(entry)} == {1.0}
     segment._jieba.cache_clear()
+
+
+def test_a_store_of_before_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of Chinese texts that it has by the policy of all texts stay; a new encoder's too."""
+    make_pairs(tmp_path / "posts", 40)
+    guid = (tmp_path / "posts/train.txt").read_text().splitlines()[1].split(",")[0]
+    (tmp_path / "posts/pairs" / f"{guid}.txt").write_text(CHINESE)
+    (tmp_path / "mmsa.toml").write_text(
+        '[data]\nroot = "posts"\n[text]\nmodel = "vader"\n[image]\nsize = 32\n'
+    )
+    flags = ("--variants", "2", "--image-model", "mobilenetv2_100", "--image-weights", "random")
+    with monkeypatch.context() as before:
+        before.setattr("mmsa_cache.compose.reading.UNSPACED", "\0")
+        call_json(tmp_path, "extract", *flags)
+    again = call_json(tmp_path, "extract", *flags)
+    assert {record["rows_computed"] for record in again} == {0}
+    samples = load_samples(load_settings({"data.root": tmp_path / "posts"}, environ={}), "train")
+    (place,) = [row for row, sample in enumerate(samples) if sample.guid == guid]
+    sample = samples[place]
+    read = reader_of(cast(Any, None), 47)
+    for policy, change in ((POLICY, augment_words), ("unspaced-v1 characters", augment_text)):
+        row = Row(sample, 1, variant_key(sample.text_sha256, f"{policy}:47", 1))
+        rng = variant_rng(47, sample.text_sha256, 1, "text")
+        assert read(row) == change(CHINESE, rng)
