@@ -13,6 +13,7 @@ from mmsa_cache.data.dataset import Survey, survey
 from mmsa_cache.data.pairs import picture_of
 from tests.support.data_folders import mmsa
 from tests.support.inputs import READ, REFUSED, Input
+from tests.support.inputs.bad import BAD, FATAL
 from tests.support.inputs.build import Row
 
 
@@ -54,9 +55,12 @@ def test_what_is_wrong_with_an_input_is_said(given: Input, source: str, tmp_path
     said = [problem["message"] for problem in seen["problems"]]
     assert len(said) == len(given.problems), said
     for part, message in zip(given.problems, said, strict=True):
-        assert part in message
-    bad = [problem["reason"] for problem in seen["problems"] if not problem["fatal"]]
-    assert ", ".join(bad) == given.reason
+        assert part in message if given not in FATAL else part == message
+    bad = [problem for problem in seen["problems"] if not problem["fatal"]]
+    assert ", ".join(problem["reason"] for problem in bad) == given.reason
+    if given in BAD:
+        assert [problem["guid"] for problem in bad] == ["odd"]
+        assert [(split["rows"], split["bad"]) for split in seen["splits"]] == [(7, 1)]
 
 
 def read(found: Survey) -> list[Row]:

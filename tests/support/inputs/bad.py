@@ -46,15 +46,20 @@ def without(suffix: str) -> Build:
     return around(lambda root: (root / f"pairs/odd{suffix}").unlink())
 
 
-def labels(change: Callable[[str], str | bytes]) -> Build:
-    """Rewrites the label file."""
+def relabelled(change: Callable[[str], str | bytes]) -> Build:
+    """Rewrites the label file of a folder that is there."""
 
     def build(root: Path) -> None:
         content = change((root / "train.txt").read_text())
         data = content if isinstance(content, bytes) else content.encode()
         (root / "train.txt").write_bytes(data)
 
-    return around(build)
+    return build
+
+
+def labels(change: Callable[[str], str | bytes]) -> Build:
+    """A folder with another label file."""
+    return around(relabelled(change))
 
 
 def link_out(suffix: str) -> Build:
@@ -103,7 +108,7 @@ BAD = (
     bad("24", without(".jpg"), "missing", "odd: no picture odd.jpg in"),
 )
 
-OUT = "leads out of the data folder"
+OUT = "leads out of the data folder by a link (allowed with follow_links = true under [data])"
 
 
 def fatal(number: str, build: Build, *messages: str) -> Input:
@@ -120,13 +125,21 @@ FATAL = (
     fatal(
         "20",
         labels(lambda old: f"{old}../x,neutral\n/etc/passwd,neutral\na\0b,neutral\n.x,neutral\n"),
-        "train.txt: 4 rows: guids that are not plain file names (line 9: guid '../x' is",
+        "train.txt: 4 rows: guids that are not plain file names (line 9: guid '../x' is not a "
+        "plain file name; line 10: guid '/etc/passwd' is not a plain file name; line 11: guid "
+        r"'a\x00b' is not a plain file name; …)",
     ),
     fatal("20-text", link_out(".txt"), f"odd.txt: {OUT}"),
     fatal("20-picture", link_out(".jpg"), f"odd.jpg: {OUT}"),
     fatal(
         "21",
-        labels(lambda old: old.replace("2,negative", "2,sad")),
+        labels(
+            lambda old: (
+                old.replace("0,positive", "0,Positive")
+                .replace("1,neutral", "1,neutral ")
+                .replace("2,negative", "2,sad")
+            )
+        ),
         "train.txt:4: unknown label 'sad'; valid: positive, neutral, negative, null (or set [data] "
         "classes)",
     ),
@@ -137,8 +150,9 @@ FATAL = (
     ),
     fatal(
         "23-columns",
-        labels(lambda old: old.replace("2,", "2;")),
-        "train.txt:4: expected 2 columns, received 1",
+        labels(lambda old: old.replace("1,neutral", "1,neutral,9").replace("2,", "2;")),
+        "train.txt: 2 rows: another number of columns than the header (line 3: expected 2 "
+        "columns, received 3; line 4: expected 2 columns, received 1)",
     ),
     fatal(
         "23-empty",
@@ -173,6 +187,10 @@ def animation() -> bytes:
 def converted(change: str, kind: str = "PNG") -> dict[str, Any]:
     formats = {"JPEG": 7} if kind == "JPEG" else {"JPEG": 6, kind: 1}
     return {"pictures": {"converted": {change: 1}, "formats": formats}}
+
+
+windows = relabelled(lambda old: b"\xef\xbb\xbf" + old.replace("\n", "\r\n").encode())
+"""CRLF and a byte order mark."""
 
 
 def dotfiles(root: Path) -> None:
@@ -259,10 +277,7 @@ FINE = (
         ),
         notes=("'Positive' as positive",),
     ),
-    fine(
-        "22",
-        labels(lambda old: b"\xef\xbb\xbf" + old.replace("\n", "\r\n").encode()),
-    ),
+    fine("22", around(windows)),
     fine("23-extra", around(extra_columns), notes=("likes",)),
     fine("24-stray", around(stray)),
     fine("25", around(dotfiles)),
