@@ -134,6 +134,8 @@ def test_what_is_incomplete_or_several_data_sets(tmp_path: Path) -> None:
     (tmp_path / "part/data/train-00001-of-00002.parquet").unlink()
     with pytest.raises(DataError, match="holds 1 of the 2 parts of train-00000"):
         survey(DataSettings(root=tmp_path / "part"), "train")
+    half = DataSettings(root=tmp_path / "part/data/train-00000-of-00002.parquet")
+    assert len(survey(half, "train").samples) == 9  # the file alone was asked for
     for name in ("one", "two"):
         SOURCES["parquet"](tmp_path / "several" / name)
         if name == "one":

@@ -19,7 +19,7 @@ from mmsa_cache.untrusted import open_plain
 from .class_folders import class_folders, stems
 from .classes import is_unlabelled
 from .folders import OWN, folders_of, inside, names_in
-from .split_files import are_parts, by_split, check_all_there, whole_name
+from .split_files import are_parts, by_split, whole_name
 from .tables import HEADER, tags_of
 
 _PLAIN = (".csv", ".tsv", ".jsonl")
@@ -253,7 +253,6 @@ def files_of(root: Path, layout: Layout, split: str) -> Sequence[Path]:
         DataError: There are none, or several that are not the parts of one table.
     """
     found = layout.files[split]
-    check_all_there(root, found)
     if len(found) == 1 or layout.name == "classes" or are_parts(found):
         return found
     if layout.name == "mvsa":

@@ -18,6 +18,7 @@ from .folders import folders_of, holding, inside, pictures_of
 from .layout import Layout, files_of, find_layout
 from .listing import LabelRow, Listing, Source, raise_problems
 from .mvsa import mvsa_rows
+from .split_files import check_all_there
 from .tables import table_rows, tags_of
 
 _LOOK = 100
@@ -58,6 +59,8 @@ def list_rows(
             "Take rows out of [data].",
         )
     sources = files_of(root, layout, split)
+    if data.root == root:  # no table was given by its name
+        check_all_there(root, sources)
     listing = Listing(sources[0], layout.name, split, ClassNames(classes), root, labelled)
     listing.read = _source(layout, sources, data)
     if layout.name == "pairs":
