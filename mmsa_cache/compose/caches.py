@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.policies import augmentations
 from mmsa_cache.data.stored import path_of, read_split
 from mmsa_cache.errors import (
     CacheError,
@@ -18,7 +17,7 @@ from mmsa_cache.errors import (
     MmsaError,
     SettingsError,
 )
-from mmsa_cache.features.rows import WantedRows, wanted_rows
+from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.names import MODALITIES, SPLITS
 from mmsa_cache.store.listing import (
     WOULD,
@@ -32,7 +31,7 @@ from mmsa_cache.store.reader import verify_features
 from mmsa_cache.store.writer import FeatureWriter
 
 from .session import Session
-from .store import Store
+from .store import Store, rows_wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +80,11 @@ def _existing(root: Path) -> list[StoredFeatures]:
 
 def _wanted(store: Store, modality: str) -> dict[str, WantedRows]:
     """The rows that each split needs."""
-    wanted = {}
-    for split in SPLITS:
-        found = store.split(split)
-        if found is not None:
-            about, samples = found
-            copies = samples.copies(about.copies)
-            policies = augmentations(found, modality, samples)
-            wanted[split] = wanted_rows(samples.digests(modality), copies, policies)
-    return wanted
+    return {
+        split: rows_wanted(found, found[1], modality)
+        for split in SPLITS
+        if (found := store.split(split)) is not None
+    }
 
 
 def _described(store: Store, found: StoredFeatures, wanted: dict[str, WantedRows]) -> CacheInfo:

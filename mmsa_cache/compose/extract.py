@@ -29,6 +29,7 @@ from .lexicon import with_lexicon
 from .outside import Reach
 from .readers import reader_of
 from .reading import read_splits
+from .samples import splits_of
 from .store import Store
 from .wanted import WantedFeatures, wanted_features
 
@@ -85,6 +86,8 @@ def extract_splits(
     settings = with_data(fetched(settings), store, reach, extracting=True)
     names = _chosen_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)
+    if split == "train" and not store.split("val") and "val" in splits_of(settings, store):
+        say("Note: the data has a split val, which is not extracted: --split val, or all.")
     names = with_lexicon(names, settings, store, splits)
     wanted = {name: list(wanted_features(settings, store, reach, name, splits)) for name in names}
     for found in splits:

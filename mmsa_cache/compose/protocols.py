@@ -7,6 +7,7 @@ from mmsa_cache.data.protocol import Protocol, val_rows
 from mmsa_cache.data.table import UNKNOWN_LABEL
 from mmsa_cache.errors import DataError, SettingsError
 
+from .samples import splits_of
 from .session import Session
 
 
@@ -48,9 +49,12 @@ def say_of_val(session: Session, outer: str | None, protocol: Protocol) -> None:
         outer: What the command was given.
         protocol: What follows from it.
     """
-    val = session.store.split("val")
-    if outer is None and protocol.judging != "val" and val is not None:
+    if (
+        outer is None
+        and protocol.judging != "val"
+        and "val" in splits_of(session.settings, session.store)
+    ):
         say(
-            f"Note: rows of train judge ({protocol.outer}); the data has a split val of "
-            f"{len(val[1])} rows, which judges with --outer val."
+            f"Note: rows of train judge ({protocol.outer}); the data has a split val, which judges "
+            "with --outer val."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from mmsa_cache.config.settings import Settings
@@ -11,13 +12,14 @@ from mmsa_cache.data.changes import differences
 from mmsa_cache.data.dataset import Survey, survey
 from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts import rows
+from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.stats import KnownFiles
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError, SettingsError, StaleCacheError
 from mmsa_cache.features.bank import BankChoice
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.names import check_split, class_problem
+from mmsa_cache.names import SPLITS, check_split, class_problem
 
 from .store import Store
 
@@ -36,6 +38,16 @@ def classes_of(settings: Settings) -> tuple[str, ...]:
             "Give them other names, or list the classes: [data] classes.",
             wrong,
         )
+    return found
+
+
+def splits_of(settings: Settings, store: Store) -> set[str]:
+    """The splits of a store and, where it is at hand, of the data."""
+    found = {split for split in SPLITS if store.split(split)}
+    root = settings.data.root
+    with contextlib.suppress(DataError, SettingsError):  # others say what is wrong with it
+        if root is not None and root.exists():
+            found |= {*find_layout(settings.data).splits}
     return found
 
 

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from extract.encoders.image import ImageSpec
@@ -14,14 +13,13 @@ from extract.encoders.protocol import Encoder
 from extract.encoders.text import TextSpec
 from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.data.policies import augmentations
 from mmsa_cache.data.protocol import JOINED
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable, concatenated
 from mmsa_cache.errors import CacheNotFoundError, ModelError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.features.rows import WantedRows, wanted_rows
+from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.names import (
     DEFAULT_ENCODER,
     MODALITIES,
@@ -40,7 +38,7 @@ from .encoders import EncoderSpec, compute_here, refuse_imported, resolve_encode
 from .outside import Reach
 from .samples import banks_of, classes_of, read_samples
 from .selection import is_named, is_same, missing, select
-from .store import Store
+from .store import Store, rows_wanted
 
 Identities = Mapping[str, Mapping[str, EncoderIdentity]]
 """By modality and name of the encoder in the settings."""
@@ -77,7 +75,6 @@ class Session:
             split: found if isinstance(found, SampleTable) else SampleTable.from_samples(found)
             for split, found in (samples or {}).items()
         }
-        self._groups: dict[str, IntArray] = {}
         self._rows: dict[tuple[str, str], WantedRows] = {}
         self.trained_on = trained_on or {}
         self._stored: dict[tuple[str, str, str], StoredEncoder | None] = {}
@@ -109,7 +106,7 @@ class Session:
         """The samples of a split, without the rows that its extraction set aside.
 
         Args:
-            split: One of `SPLITS`, or `JOINED`: those of two, with no picture at hand.
+            split: One of `SPLITS`, or `JOINED`, whose pictures are not at hand.
 
         Raises:
             SettingsError: Neither the store nor the settings lead to the split, or it is none.
@@ -126,22 +123,14 @@ class Session:
 
     def groups(self, split: str = "train") -> IntArray:
         """Duplicate groups of the samples of a split, (samples,)."""
-        if split not in self._groups:
-            self._groups[split] = self.samples(split).groups()
-        return self._groups[split]
+        return self.samples(split).groups()
 
     def rows(self, split: str, modality: str) -> WantedRows:
         """The rows of features that a split needs; with a model's encoders, of originals only."""
         if (split, modality) not in self._rows:
-            samples = self.samples(split)
-            first = "train" if split == JOINED else split  # rows of val have no copies
+            first = "train" if split == JOINED else split
             stored = self.store.split(first) if self._strict else None
-            copies = self.samples(first).copies(stored[0].copies if stored else {})
-            self._rows[split, modality] = wanted_rows(
-                samples.digests(modality),
-                np.pad(copies, (0, len(samples) - len(copies))),
-                augmentations(stored, modality, samples) if stored else "none",
-            )
+            self._rows[split, modality] = rows_wanted(stored, self.samples(split), modality)
         return self._rows[split, modality]
 
     def stored(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> StoredEncoder:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache.console import say
+from mmsa_cache.data.policies import augmentations
 from mmsa_cache.data.stored import StoredSplit, path_of, read_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.features.computed import COMPUTED
-from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.features.rows import WantedRows, wanted_rows
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.listing import StoredFeatures, list_features
@@ -123,3 +124,22 @@ class Store:
             except CacheNotFoundError:
                 self._opened[folder] = None  # nothing is sealed yet
         return self._opened[folder]
+
+
+def rows_wanted(
+    stored: tuple[StoredSplit, SampleTable] | None, samples: SampleTable, modality: str
+) -> WantedRows:
+    """The rows of features that samples need.
+
+    Args:
+        stored: Their split, whose copies count; None: originals only.
+        samples: Those of the split; others may follow, which have no copies.
+        modality: ``text`` or ``image``.
+    """
+    copies = np.zeros(len(samples), np.int64)
+    if stored is None:
+        return wanted_rows(samples.digests(modality), copies, "none")
+    about, own = stored
+    copies[: len(own)] = samples[: len(own)].copies(about.copies)
+    policies = augmentations(stored, modality, samples)
+    return wanted_rows(samples.digests(modality), copies, policies)

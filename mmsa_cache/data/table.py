@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -134,8 +135,12 @@ class SampleTable(Sequence[Sample]):
         one.
 
         Returns:
-            Group number a sample, (rows,), numbered by first appearance.
+            Group number a sample, (rows,), numbered by first appearance; made once.
         """
+        return self._groups
+
+    @functools.cached_property
+    def _groups(self) -> IntArray:
         from .duplicates import connected  # brings scipy and a library for pictures
 
         rows = np.arange(len(self))

@@ -528,7 +528,7 @@ def test_pieces_bound_the_memory(
 def test_requests_that_are_none_are_refused(cache: Path, tmp_path: Path) -> None:
     for values, said in (
         ({"modality": "sound"}, "Unknown modality 'sound'"),
-        ({"split": "dev"}, "Unknown split 'dev'"),
+        ({"split": "dev"}, "There is no split 'dev'"),
         ({"name": "../up"}, "is no name of an encoder"),
         ({"name": ""}, "is no name of an encoder"),
         ({"weights": "a b"}, "'a b' is no name of an encoder or of weights"),

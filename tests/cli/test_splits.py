@@ -69,7 +69,7 @@ def test_the_split_that_judges_is_part_of_what_a_run_is(work: Path) -> None:
     assert record.origin is not None
     assert record.origin.val
     shown = mmsa(work, "train", "--name", "t", *QUICK).output
-    assert "the data has a split val of 9 rows, which judges with --outer val" in shown
+    assert "the data has a split val, which judges with --outer val" in shown
     origin = RunFolder(work / "runs" / "t").record.origin
     assert origin is not None
     assert "val" not in origin.model_dump(), "identities of before stay as they were"
@@ -195,9 +195,13 @@ def test_a_split_that_is_not_there_is_refused(work: Path, tmp_path: Path) -> Non
     shutil.copytree(work / "posts", tmp_path / "posts")
     (tmp_path / "posts" / "dev.csv").unlink()
     shutil.copy(work / "mmsa.toml", tmp_path)
-    mmsa(tmp_path, "extract", "--split", "val", code=3)
-    mmsa(tmp_path, "extract", "--split", "train")
+    said = mmsa(tmp_path, "extract", "--split", "val", code=3).output
+    assert "it has no split val" in said
+    assert "Its splits: train, test." in said
+    assert "split val" not in mmsa(tmp_path, "extract").output
     mmsa(tmp_path, "train", "--outer", "val", *QUICK, code=3)
+    shutil.copy(work / "posts" / "dev.csv", tmp_path / "posts")
+    assert "the data has a split val, which is not extracted" in mmsa(tmp_path, "extract").output
 
 
 def test_outer_rows_of_val_by_hand() -> None:

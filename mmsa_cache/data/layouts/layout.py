@@ -269,8 +269,12 @@ def files_of(root: Path, layout: Layout, split: str) -> Sequence[Path]:
     if found:
         names = ", ".join(path.name for path in found)
         raise DataError(f"{root} holds several files {wanted}: {names}.", "Keep one of them there.")
-    if layout.name == "tables":
-        raise DataError(f"{root} holds no table {wanted}.", "Put it beside the other one.")
+    what = "table" if layout.name == "tables" else "label file"
+    if layout.splits:
+        raise DataError(
+            f"{root} holds no {what} {wanted}: it has no split {split}.",
+            f"Its splits: {', '.join(layout.splits)}.",
+        )
     raise DataError(
         f"{root} holds no label file {wanted}.",
         f"Expected a text file that begins with the line '{HEADER}', a table "
