@@ -11,6 +11,7 @@ Machines are shared and noisy, so the three ways take turns and the figures are 
 from __future__ import annotations
 
 import contextlib
+import io
 import resource
 import statistics
 import sys
@@ -26,7 +27,8 @@ from torch import Tensor
 
 from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
-from mmsa_cache.data.pairs import Sample, picture_of, text_of
+from mmsa_cache.data.pairs import MAX_IMAGE_BYTES, Sample, picture_of, text_of
+from mmsa_cache.data.places import read_picture
 from mmsa_cache.disk import scratch
 from mmsa_cache.native.memory import reused
 from mmsa_cache.store.encoder import StoredEncoder
@@ -196,7 +198,8 @@ def run_textbook(
             ids.append(torch.tensor(encoded["input_ids"]))
             masks.append(torch.tensor(encoded["attention_mask"]).bool())
             assert sample.image_path is not None
-            with Image.open(sample.image_path) as file:
+            picture = read_picture(sample.image_path, MAX_IMAGE_BYTES)
+            with Image.open(io.BytesIO(picture)) as file:
                 pictures.append(_pillow_square(file.convert("RGB"), image.side, image.crop))
         pixels = torch.stack(pictures).to(device)
         with torch.no_grad():

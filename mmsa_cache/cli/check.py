@@ -29,15 +29,20 @@ def check(
     no_files: Annotated[
         bool, typer.Option("--no-files", help="Read label files and tables only: open no picture.")
     ] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Fetch hf://datasets/NAME, if it is not here.")
+    ] = False,
 ) -> None:
     """List everything that is wrong with the data, and what it is like; 3 if something is bad."""
     from mmsa_cache.compose.check.check import check as check_data
     from mmsa_cache.compose.check.format import format_check
+    from mmsa_cache.compose.hub.data_set import fetched
 
     if folder is not None and call.flags["data"] is not None:
         raise SettingsError("The data folder is given twice.", "Leave --data out.")
     settings = call.settings() if folder is None else call.settings(data=folder)
     claim(html, force=force)
+    settings = fetched(settings) if online else settings
     found = check_data(settings, html, files=not no_files)
     if not call.printed(found.as_json()):
         print_result(format_check(found))

@@ -118,7 +118,8 @@ class DataSettings(Section):
         if self.hub_name is not None:
             raise SettingsError(
                 f"The data set hf://datasets/{self.hub_name} is not on this machine.",
-                f"Fetch it: mmsa extract --data hf://datasets/{self.hub_name}",
+                f"Fetch it: mmsa extract --data hf://datasets/{self.hub_name}, or mmsa check with "
+                "--online.",
             )
         return self.root.parent if self.root.is_file() else self.root
 

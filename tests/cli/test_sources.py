@@ -200,6 +200,9 @@ def test_a_data_set_of_the_hub_is_fetched_by_extract_alone(
     (folder / "mmsa.toml").write_text(settings)
     assert "mmsa extract --data hf://datasets/me/posts" in call(folder, "check", code=2)
     assert hub.requests == []
+    assert "no data set me/none" in call(
+        folder, "check", "--online", "hf://datasets/me/none", code=4
+    )
     hub.broken["data/test-00001-of-00002.parquet"] = 1  # goes on where it stopped
     records = call_json(folder, "extract", "--split", "all")
     assert sum(record["rows_computed"] for record in records) == 2 * 26
