@@ -16,7 +16,7 @@ from mmsa_cache.data.dataset import survey
 from mmsa_cache.data.pairs import NOTHING, Sample
 from mmsa_cache.data.stored import path_of, read_split, write_split
 from mmsa_cache.data.table import SampleTable
-from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.errors import DataError
 from tests.support.data_folders import mmsa
 from tests.support.pairs import make_pairs
 from tests.support.tiny import tiny_toml
@@ -155,16 +155,33 @@ def test_the_store_is_complete_and_keeps_the_key(trained: Path) -> None:
     mmsa(alone, "train", "--name", "s", *QUICK, "--set", "fusion=concat")
 
 
-def test_a_stored_row_without_either_half_is_damage(trained: Path, tmp_path: Path) -> None:
+def test_a_row_without_either_half_is_not_stored(trained: Path, tmp_path: Path) -> None:
     about, samples = read_split(path_of(trained / "cache", "test"))
-    row = samples[0]
     empty = Sample("x", None, "", None, NOTHING, NOTHING, None)
-    write_split(tmp_path / "data" / "test.parquet", about, SampleTable.from_samples([row, empty]))
-    with pytest.raises(DamagedCacheError, match="neither a text nor a picture"):
-        read_split(tmp_path / "data" / "test.parquet")
+    rows = SampleTable.from_samples([samples[0], empty])
+    with pytest.raises(DataError, match="neither a text nor a picture"):
+        write_split(tmp_path / "data" / "test.parquet", about, rows)
 
 
 def test_no_row_with_a_picture_is_said(work: Path, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("guid,text,image,label\n1,a,,neutral\n2,b,,positive\n")
     failed = mmsa(work, "extract", "--data", str(tmp_path), "--cache", "other", *ALLOW, code=3)
     assert "No row of train has a picture" in failed.stderr
+
+
+def test_imported_features_need_rows_of_what_is_there_alone(trained: Path) -> None:
+    _, samples = read_split(path_of(trained / "cache", "train"))
+    has = samples.present[:, 1]
+    guids = [guid for guid, there in zip(samples.guids, has, strict=True) if there]
+    values = np.random.default_rng(0).standard_normal((len(guids), 4)).astype(np.float32)
+    np.save(trained / "picture.npy", values)
+    (trained / "guids.txt").write_text("".join(f"{guid}\n" for guid in guids))
+    shutil.copytree(trained / "cache" / "data", trained / "imported" / "data")
+    asked = ("--modality", "image", "--name", "own", "--split", "train", "--guids", "guids.txt")
+    done = mmsa(trained, "cache", "import", "picture.npy", *asked, "--cache", "imported", "--json")
+    assert json.loads(done.stdout)[0]["rows"] == len(guids)
+    short = "".join(f"{guid}\n" for guid in guids[:-1])
+    (trained / "guids.txt").write_text(short)
+    np.save(trained / "picture.npy", values[:-1])
+    failed = mmsa(trained, "cache", "import", "picture.npy", *asked, "--cache", "imported", code=3)
+    assert f"guid {guids[-1]}: train has it, the files do not" in failed.stderr
