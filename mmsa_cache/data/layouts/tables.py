@@ -101,7 +101,8 @@ class _Table:
         if columns.left_out:
             names = ", ".join(repr(name) for name in columns.left_out[:_SHOWN])
             more = ", …" if len(columns.left_out) > _SHOWN else ""
-            listing.remark(f"columns of {self._path.name} that are not read: {names}{more}")
+            tables = f"{listing.source.name}{' and the others' * self._several}"
+            listing.remark(f"columns of {tables} that are not read: {names}{more}")
         classes = () if columns.label is None else self._file.names.get(columns.label, ())
         plain = columns.text is None and columns.image is None
         table = "" if plain else self._path.name
