@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -30,7 +31,7 @@ from mmsa_cache.validation import validated
 
 from .hub.data_set import fetched
 from .outside import AS_IN_THE_RUN, Given
-from .partial import Partial
+from .partial import Floats, Partial
 from .predict import WHOLE_PAIRS
 from .predictor import MODEL_FILE, Predictor, load_model
 
@@ -110,10 +111,8 @@ def predict_file(request: BulkRequest) -> BulkResult:
                 windows.append(np.array(model.predict_posts(window, reuse=True)))
                 part.add(windows[-1])
                 advance(len(window), "")
-    rows = dict(zip(samples.guids, np.concatenate(windows).tolist(), strict=True))
-    tags = dict(zip(rows, model.decide([*rows.values()]) if rows else [], strict=True))
-    every = [(guid, tags.get(guid), rows.get(guid)) for guid in guids]
-    write_result(request.out, written(model.classes, every))
+    rows = _rows(guids, bad, model, np.concatenate(windows))
+    write_result(request.out, written(model.classes, rows))
     part.remove()
     return BulkResult(request.out, len(guids), resumed, bad)
 
@@ -194,15 +193,25 @@ def json_row(classes: list[str], row: Row) -> dict[str, object]:
     return {"guid": guid, "tag": tag, "probabilities": named}
 
 
-def _as_json_lines(classes: list[str], rows: list[Row]) -> str:
+def _rows(guids: list[str], bad: list[str], model: Predictor, found: Floats) -> Iterator[Row]:
+    """A row each guid, in order; `found` are those that are not bad, (rows, classes)."""
+    tags = model.decide(found) if len(found) else []
+    good, empty = zip(tags, found, strict=True), set(bad)
+    for guid in guids:
+        tag, probabilities = (None, None) if guid in empty else next(good)
+        yield guid, tag, None if probabilities is None else probabilities.tolist()
+
+
+def _as_json_lines(classes: list[str], rows: Iterable[Row]) -> str:
     lines = (json.dumps(json_row(classes, row), ensure_ascii=False) for row in rows)
     return "".join(f"{line}\n" for line in lines)
 
 
-def _as_csv(classes: list[str], rows: list[Row]) -> str:
+def _as_csv(classes: list[str], rows: Iterable[Row]) -> str:
     header = ["guid", "tag", *(f"p_{name}" for name in classes)]
     empty = [""] * len(classes)
-    return csv_text([header, *([guid, tag or "", *(p or empty)] for guid, tag, p in rows)])
+    cells = ([guid, tag or "", *(p or empty)] for guid, tag, p in rows)
+    return csv_text(itertools.chain([header], cells))
 
 
 _FORMS = {".csv": _as_csv, ".jsonl": _as_json_lines, ".ndjson": _as_json_lines}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-from fuse.figures.calibration import Decide
+from fuse.figures.calibration import Decide, Probabilities
 from fuse.setting import Setting, restore
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
@@ -236,7 +236,7 @@ class Predictor:
         probabilities = self.ensemble.predict(bank.to(self.session.device), np.arange(len(bank)))
         return list(zip(bank.guids, probabilities.tolist(), strict=True))
 
-    def decide(self, probabilities: Sequence[Sequence[float]]) -> list[str]:
+    def decide(self, probabilities: Sequence[Sequence[float]] | Probabilities) -> list[str]:
         """The classes that are decided for.
 
         Args:
