@@ -15,6 +15,7 @@ import numpy as np
 
 from extract.inputs.sift import undecodable
 from fuse.figures.calibration import Decide
+from mmsa_cache.config.hub_copy import with_copy
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.dataset import survey
@@ -29,7 +30,6 @@ from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.shown import csv_text
 from mmsa_cache.validation import validated
 
-from .hub.data_set import fetched
 from .outside import AS_IN_THE_RUN, Given
 from .partial import Floats, Partial
 from .predict import WHOLE_PAIRS
@@ -126,7 +126,7 @@ def _posts(request: BulkRequest, model: Predictor) -> tuple[SampleTable, list[st
     """
     settings = model.session.settings
     own = _reading(request, settings.data)
-    data = fetched(settings.model_copy(update={"data": own})).data
+    data = with_copy(own)
     splits = find_layout(data).splits
     if len(splits) > 1:
         raise SettingsError(

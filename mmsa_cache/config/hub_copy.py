@@ -14,11 +14,9 @@ from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.untrusted import read_plain
 
-from .sections import DataSettings
+from .sections import HUB_NAME, DataSettings
 
 PREFIX = "hf://datasets/"
-_PART = r"[A-Za-z0-9][\w.-]{0,95}"
-_NAME = re.compile(rf"({_PART}(?:/{_PART})?)(?:@([\w./-]{{1,200}}))?")
 _SHA = re.compile(r"[0-9a-f]{40}")
 _NOTES = "mmsa"
 
@@ -37,8 +35,8 @@ class HubData:
         Raises:
             SettingsError: It is none.
         """
-        match = _NAME.fullmatch(name)
-        if match is None or ".." in name or "--" in match[1]:
+        match = HUB_NAME.fullmatch(name)
+        if match is None:
             raise SettingsError(
                 f"{PREFIX + name[:200]} names no data set.", f"Write {PREFIX}USER/NAME[@REVISION]."
             )

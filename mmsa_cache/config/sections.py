@@ -72,12 +72,23 @@ def _columns(value: object) -> object:
 
 _HUB = "hf:/datasets/"
 """How a path begins that was ``hf://datasets/NAME``."""
+_PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}"
+HUB_NAME = re.compile(rf"({_PART}(?:/{_PART})?)(?:@([\w./-]{{1,200}}))?")
+"""Name and revision of a data set of the hub."""
+
+
+def _root(value: object) -> object:
+    """A path, or the name of a data set of the hub."""
+    name = re.sub("^hf:/+", "hf:/", str(value))
+    if name.startswith("hf:/") and not HUB_NAME.fullmatch(name.removeprefix(_HUB)):
+        raise ValueError("write hf://datasets/USER/NAME[@REVISION]")
+    return value
 
 
 class DataSettings(Section):
     """Where the pairs are and how their texts are read."""
 
-    root: Path | None = None
+    root: Annotated[Path | None, BeforeValidator(_root)] = None
     """Folder of the data, one table, or ``hf://datasets/NAME[@REVISION]``."""
     columns: Annotated[ColumnSettings, BeforeValidator(_columns)] = ColumnSettings()
     """Columns of tables that have no usual name."""
