@@ -114,7 +114,7 @@ def test_scores_stand_apart(trained: Path) -> None:
     assert sum(rows.values()) == figures["outer"]["rows"]
     page = (trained / "runs" / "r" / "report.html").read_text()
     for kind in rows:
-        assert f"outer, {kind}" in page
+        assert f'<th scope="row">{kind}</th><td>{rows[kind]}</td>' in page
     labels = ("--labels", "posts/answers.csv", "--json")
     judged = json.loads(mmsa(trained, "evaluate", "--run", "r", *labels).stdout)
     assert {kind: of["rows"] for kind, of in judged["halves"].items()} == {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import jinja2
 
 from fuse.figures.confusion import confusion
 from fuse.figures.record import LEVEL, Interval
+from fuse.figures.records import Scores
 from fuse.figures.reliability import calibration
 from fuse.figures.resampling import RESAMPLES, SEED
 from fuse.figures.study import NestedGain
@@ -112,9 +113,8 @@ def render(
         command=run.command,
         metrics=figures,
         scores=scores,
-        compared=[
-            key for key in _CALIBRATED if all(getattr(row.score, key) is not None for row in scores)
-        ],
+        compared=_known(row.score for row in scores),
+        halves_shown=_known(figures.halves.values()),
         grouped=predictions.groups is not None,
         distinct=distinct(figures, predictions, record.classes),
         figures=FIGURES,
@@ -221,3 +221,9 @@ def _random_weights(record: RunRecord) -> list[str]:
         if any(identity.random_weights for identity in named.values())
     ]
     return [f"Random weights: {' and '.join(names)} not pretrained."] if names else []
+
+
+def _known(scores: Iterable[Scores]) -> list[str]:
+    """The figures of a table that all of its scores have."""
+    every = list(scores)
+    return [key for key in _CALIBRATED if all(getattr(of, key) is not None for of in every)]

@@ -106,7 +106,6 @@ def score_rows(figures: RunFigures) -> list[ScoreRow]:
         ("outer", "without", figures.outer_uncalibrated),
         ("inner", "with", figures.inner),
         ("inner", "without", figures.inner_uncalibrated),
-        *((f"outer, {kind}", "with", score) for kind, score in figures.halves.items()),
     ]
     rows = [ScoreRow(rows, how, score) for rows, how, score in scores if score is not None]
     return rows if len(rows) > 1 else []
