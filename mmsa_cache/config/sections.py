@@ -39,12 +39,11 @@ def _classes(value: object) -> object:
     if names is None:
         return None
     if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
-        wrong = [f"{name!r}: {why}" for name in names if (why := class_problem(name)) is not None]
-        if wrong:
-            raise ValueError(f"no name of a class is {'; '.join(wrong)}")
-        if len(set(names)) == len(names) >= 2:
+        wrong = [f"; {name!r}: {why}" for name in names if (why := class_problem(name)) is not None]
+        if not wrong and len(set(names)) == len(names) >= 2:
             return tuple(names)
-    raise ValueError("write a list of two or more distinct names; null is none")
+        raise ValueError(f"write a list of two or more distinct names{''.join(wrong)}")
+    raise ValueError("write a list of two or more distinct names")
 
 
 class ColumnSettings(Section):

@@ -360,7 +360,7 @@ def test_class_names_come_from_the_setting_or_the_table(tmp_path: Path) -> None:
     # a mistyped sentiment stays a mistake, which reading names with its line
     assert classes("Positive neutral bad") == ("positive", "neutral", "negative")
     assert classes("spring spring", **{"data.classes": "b,a"}) == ("b", "a")
-    for wrong in ("one", ["a", "a"], ["a", "null"], [" a", "b"], ["a,b", "c"], 3):
+    for wrong in ("one", ["a", "a"], ["a", "null"], [" a", "b"], ["a\tb", "c"], 3):
         with pytest.raises(SettingsError, match="cannot be used") as caught:
             classes("a b", **{"data.classes": wrong})
         assert "two or more distinct names" in caught.value.problems[0]
