@@ -59,9 +59,8 @@ class Setting:
     image_encoder: str = DEFAULT_ENCODER
     """The same of the image."""
     text_pool: Pools = "mean"
-    """Which cached vector of the text is read at the pooled level, or beside; several joined by
-    ``+`` are concatenated at the pooled level, and have a projection each beside. ``ENCODER.POOL``
-    is one of another cached text encoder; see `resolved` for ``ENCODER.POOL?``."""
+    """Cached vectors of the text that are read at the pooled level or beside, joined by ``+``: there
+    concatenated, here with a projection each. ``ENCODER.POOL`` is one of another text encoder."""
     image_pool: Pools = "mean"
     """The same of the image."""
     pooling: Pooling = "mean"
@@ -156,8 +155,7 @@ class Setting:
     """Decay a step of the averaged weights that are scored and kept; 0: the weights themselves."""
     precision: Literal["fast", "float32"] = "fast"
     """``fast``: matrix products may round their factors, to TF32 on a GPU and, at the pooled level,
-    to bf16 on a CPU with units for it; sums stay in float32. The ``kernel`` model always computes
-    in float32: it takes small differences of large products."""
+    to bf16 on a CPU with units for it; sums stay in float32. So does the ``kernel`` model, always."""
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     """Rows of a step; batch normalisation needs two."""
     epochs: Positive = 30
