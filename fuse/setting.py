@@ -59,8 +59,8 @@ class Setting:
     image_encoder: str = DEFAULT_ENCODER
     """The same of the image."""
     text_pool: Pools = "mean"
-    """Cached vectors of the text that are read at the pooled level or beside, joined by ``+``: there
-    concatenated, here with a projection each. ``ENCODER.POOL`` is one of another text encoder."""
+    """Cached vectors of the text that are read at the pooled level or beside, joined by ``+``:
+    there concatenated, here with a projection each. ``ENCODER.POOL``: one of another encoder."""
     image_pool: Pools = "mean"
     """The same of the image."""
     pooling: Pooling = "mean"
@@ -155,7 +155,7 @@ class Setting:
     """Decay a step of the averaged weights that are scored and kept; 0: the weights themselves."""
     precision: Literal["fast", "float32"] = "fast"
     """``fast``: matrix products may round their factors, to TF32 on a GPU and, at the pooled level,
-    to bf16 on a CPU with units for it; sums stay in float32. So does the ``kernel`` model, always."""
+    to bf16 on a CPU with units for it; sums stay in float32, as all of ``kernel`` does."""
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     """Rows of a step; batch normalisation needs two."""
     epochs: Positive = 30
