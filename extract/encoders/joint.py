@@ -51,13 +51,20 @@ def text_side(folder: Path) -> TextSide:
         ModelError: Its configuration is not a joint model's.
     """
     try:
-        side = load_config(folder).text_config  # a file may leave out what is its family's default
-        return TextSide(int(side.max_position_embeddings), int(side.num_hidden_layers))
+        config = load_config(folder)  # a file may leave out what is its family's default
+        return TextSide(_longest(config), int(config.text_config.num_hidden_layers))
     except Exception as error:  # transformers raises many kinds for a bad folder
         raise ModelError(
             f"{folder} is not the folder of a joint image-text model: {error}",
             "Use --text-model and --image-model for other models.",
         ) from error
+
+
+def _longest(config: Any) -> int:
+    """Longest token sequence; the texts of AltCLIP are read by XLM-R, see `text`."""
+    side = config.text_config
+    offset = side.pad_token_id + 1 if config.model_type == "altclip" else 0
+    return int(side.max_position_embeddings) - offset
 
 
 def _check_shared(mine: Tensor | None, theirs: Tensor, name: str) -> None:
@@ -83,11 +90,10 @@ class JointTextTower:
 
     def __init__(self, model: Any, name: str) -> None:
         check_joint(model, name)
-        config = model.config.text_config
         self._name = name
         self._model = model
         self._projection = getattr(model, "text_projection", None)
-        limit = int(config.max_position_embeddings)
+        limit = _longest(model.config)
         self.limit: int | None = limit
         # SigLIP reads 64 positions whatever the text, without a mask, and pools the last of them.
         self.full_length = model.config.model_type.startswith("siglip")

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from extract.encoders.compat import prepare_torchvision
-from extract.encoders.folder import CAUSAL_TYPES, TEXT_TYPES, is_causal
+from extract.encoders.folder import CAUSAL_TYPES, JOINT_TYPES, TEXT_TYPES, is_causal
+from extract.encoders.joint import text_side
 from extract.encoders.options import Options
 from extract.encoders.text import PlainTower, resolve_text
 from extract.encoders.transformer import load_model
@@ -83,6 +84,27 @@ def test_a_text_model_takes_its_longest_sequence(name: str, tmp_path: Path) -> N
     if name not in ROTARY.split():
         with pytest.raises((RuntimeError, IndexError)):
             states(model, [5] * (longest + 1))
+
+
+@pytest.mark.parametrize("name", sorted(JOINT_TYPES))
+def test_a_joint_model_takes_its_longest_text(name: str, tmp_path: Path) -> None:
+    prepare_torchvision()
+    from transformers import AutoConfig
+
+    narrow = {key: SIZES[key] for key in ("hidden_size", "num_hidden_layers", "intermediate_size")}
+    narrow["num_attention_heads"] = 2
+    text = narrow | {"vocab_size": 40, "max_position_embeddings": POSITIONS, "project_dim": 16}
+    text |= {"projection_size": 16, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    vision = narrow | {"image_size": 32, "patch_size": 8}
+    config = AutoConfig.for_model(name, text_config=text, vision_config=vision, projection_dim=16)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    limit = text_side(tmp_path).limit
+    assert limit == POSITIONS - (2 if name == "altclip" else 0)
+    model = load_model(tmp_path, 3)
+    with torch.inference_mode():
+        model.get_text_features(input_ids=torch.full((1, limit), 5))
+        with pytest.raises((RuntimeError, IndexError, ValueError)):
+            model.get_text_features(input_ids=torch.full((1, limit + 1), 5))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
