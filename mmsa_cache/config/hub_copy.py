@@ -19,6 +19,8 @@ from .sections import HUB_NAME, DataSettings
 PREFIX = "hf://datasets/"
 _SHA = re.compile(r"[0-9a-f]{40}")
 _NOTES = "mmsa"
+_SLASH = 2 * "-"
+"""Stands for a slash in the names of the client's folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class HubData:
 
     @property
     def _folder(self) -> Path:
-        return _cache() / f"datasets--{self.repository.replace('/', '--')}"
+        return _cache() / f"datasets--{self.repository.replace('/', _SLASH)}"
 
     def copy(self) -> Path | None:
         """The folder of its files, if all of them are here."""
@@ -68,7 +70,7 @@ class HubData:
             write_atomically(self._note(name), snapshot.name.encode())
 
     def _note(self, revision: str) -> Path:
-        return self._folder / _NOTES / revision.replace("/", "--")
+        return self._folder / _NOTES / revision.replace("/", _SLASH)
 
 
 def with_copy(data: DataSettings) -> DataSettings:
@@ -92,7 +94,7 @@ def address_of(root: Path) -> str | None:
     name = folder.name.removeprefix("datasets--")
     if kind.name != "snapshots" or name == folder.name or cache != _cache().resolve():
         return None
-    return f"{PREFIX}{name.replace('--', '/')}@{sha.name}"
+    return f"{PREFIX}{name.replace(_SLASH, '/')}@{sha.name}"
 
 
 def _cache() -> Path:
