@@ -125,12 +125,11 @@ def _vectors(bank: FeatureBank, rows: Codes, setting: Setting) -> Floats:
     parts = []
     for items in bank.items(rows, variants=False).split(_ROWS_AT_ONCE):
         batch = gather(bank, items, setting)
-        read = []
-        for name, vector in batch.vectors.items():
-            if setting.modality in ("both", modality_of(name)):
-                there = batch.present(modality_of(name))
-                values = vector.float()
-                read.append(values if there is None else values.where(there[:, None], torch.nan))
+        read = [
+            batch.filled(name, torch.nan).float()
+            for name in batch.vectors
+            if setting.modality in ("both", modality_of(name))
+        ]
         parts.append(torch.cat(read, 1).cpu().numpy())
     return np.concatenate(parts)
 

@@ -17,7 +17,6 @@ from fuse.figures.records import EpochRecord, MetricScores
 from fuse.losses.loss import Loss
 from fuse.losses.losses import build_loss
 from fuse.models.classifier import Classifier
-from fuse.models.modality import modality_of
 from fuse.models.noise import NoiseStream
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
@@ -124,9 +123,9 @@ class Runner:
         if not model.landmarks:
             return None
         batch = gather(self.bank, self._landmarks, self.setting)
-        return model.fit_landmarks(
-            {name: _or_mean(batch, name, of.mean) for name, of in model.standardisations.items()}
-        )
+        # What a row lacks is the mean there: 0 once standardised.
+        norms = model.standardisations.items()
+        return model.fit_landmarks({name: batch.filled(name, of.mean) for name, of in norms})
 
     def noise(self, number: int) -> NoiseStream:
         """What draws the noise of an epoch."""
@@ -267,12 +266,6 @@ class Runner:
             self.average.load_state_dict(saved["average"])
         history = [EpochRecord.model_validate(record) for record in saved["history"]]
         self.progress = Progress(history, saved["best"], saved["best_state"], saved["stopped"])
-
-
-def _or_mean(batch: Batch, name: str, mean: Tensor) -> Tensor:
-    """A vector of a batch, the mean where a row lacks its modality: 0 once standardised."""
-    vector, present = batch.vectors[name], batch.present(modality_of(name))
-    return vector if present is None else vector.where(present[:, None], mean.to(vector.dtype))
 
 
 def _derive(seed: int, epoch: int, stream: int) -> int:

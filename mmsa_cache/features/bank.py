@@ -64,7 +64,7 @@ class FeatureBank:
             modality: Side(modality, own, (beside or {}).get(modality, {}), self.guids, partial)
             for modality, own in zip(MODALITIES, (text, image), strict=True)
         }
-        self._text_rows, self._image_rows = (side.table for side in self._sides.values())
+        self._tables = [side.table for side in self._sides.values()]
 
     def __len__(self) -> int:
         return len(self.guids)
@@ -72,7 +72,7 @@ class FeatureBank:
     @property
     def present(self) -> NDArray[np.bool_]:
         """Whether each sample has a text, and a picture, (samples, 2)."""
-        return torch.stack([self._text_rows[:, 0], self._image_rows[:, 0]], 1).numpy() >= 0
+        return torch.stack([table[:, 0] for table in self._tables], 1).numpy() >= 0
 
     def to(self, device: torch.device) -> FeatureBank:
         """Moves the features to a device; on the CPU they stay mapped.
@@ -137,16 +137,13 @@ class FeatureBank:
             −1 where the sample lacks the modality.
         """
         chosen = torch.as_tensor(np.asarray(samples), dtype=torch.int64)
-        width = min(self._text_rows.shape[1], self._image_rows.shape[1]) if variants else 1
+        width = min(table.shape[1] for table in self._tables) if variants else 1
         parts: list[Tensor] = []
         for variant in range(width):
-            rows = torch.stack(
-                [chosen, self._text_rows[chosen, variant], self._image_rows[chosen, variant]], 1
-            )
+            rows = torch.stack([chosen, *(table[chosen, variant] for table in self._tables)], 1)
             if variant:  # one of each half that the sample has, and of one at least
                 there = rows[:, 1:] >= 0
-                fits = (there | (parts[0][:, 1:] < 0)).all(1) & there.any(1)
-                rows = rows[fits]
+                rows = rows[(there | (parts[0][:, 1:] < 0)).all(1) & there.any(1)]
             parts.append(rows)
         return torch.cat(parts)
 
@@ -167,10 +164,10 @@ class FeatureBank:
         Returns:
             Items of the same samples, (items, 3).
         """
-        originals = torch.stack([self._text_rows[:, 0], self._image_rows[:, 0]], 1)
-        copies = (items[:, 1:] != originals[items[:, 0]]).any(1)
+        originals = torch.stack([table[items[:, 0], 0] for table in self._tables], 1)
+        copies = (items[:, 1:] != originals).any(1)
         chosen = items.clone()
-        for column, table in ((1, self._text_rows), (2, self._image_rows)):
+        for column, table in enumerate(self._tables, start=1):
             rows = table[items[:, 0]]
             draw = torch.rand(len(items), generator=generator) * (rows >= 0).sum(1)
             drawn = rows.gather(1, draw.long()[:, None]).squeeze(1)
@@ -203,12 +200,9 @@ class FeatureBank:
         """
         sequences: list[tuple[Tensor, Tensor | None]] = []
         vectors: dict[str, Tensor] = {}
+        pooled, grids, places = (text_pool, image_pool), (0, grid), items[:, 1:].unbind(1)
         for (modality, side), rows, pools, cells in zip(
-            self._sides.items(),
-            (items[:, 1], items[:, 2]),
-            (text_pool, image_pool),
-            (0, grid),
-            strict=True,
+            self._sides.items(), places, pooled, grids, strict=True
         ):
             features, there = side.own, rows.clamp_min(0)
             own = {vector_name(modality, p): side.vector(there, p) for p in terms_of(pools)}
@@ -258,9 +252,7 @@ class BankChoice:
 
     Args:
         open_features: Opens what an encoder made, from a modality and the encoder's name.
-        guids: See `FeatureBank`.
-        labels: See `FeatureBank`.
-        partial: See `FeatureBank`.
+        guids, labels, partial: See `FeatureBank`.
     """
 
     def __init__(
@@ -280,8 +272,8 @@ class BankChoice:
 
     def open(self, pairs: Sequence[EncoderPair]) -> FeatureBank:
         """The bank of the first pair; the others are opened too."""
-        banks = [self.bank(*pair) for pair in pairs]
-        return banks[0]
+        first, *_ = [self.bank(*pair) for pair in pairs]
+        return first
 
     def bank(self, text: str, image: str) -> FeatureBank:
         """The bank of text and image encoders by their names, see `names.EncoderPair`."""
@@ -303,7 +295,6 @@ class BankChoice:
         return self._banks[text, image].to(self.device)
 
     def _opened(self, modality: str, name: str) -> ModalityFeatures:
-        key = (modality, name)
-        if key not in self._features:
-            self._features[key] = self._open(modality, name)
-        return self._features[key]
+        if (modality, name) not in self._features:
+            self._features[modality, name] = self._open(modality, name)
+        return self._features[modality, name]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -36,6 +37,14 @@ class Batch:
         """Whether each row has a modality, (batch,) bool; None: all do."""
         mask: Tensor | None = getattr(self, f"{modality}_mask")
         return None if mask is None else mask.any(1)
+
+    def filled(self, name: str, absent: Tensor | float) -> Tensor:
+        """A vector by its name, (batch, dim), with a value where a row lacks its modality."""
+        vector, present = self.vectors[name], self.present(name.partition("_")[0])
+        if present is None:
+            return vector
+        value = torch.as_tensor(absent, dtype=vector.dtype, device=vector.device)
+        return vector.where(present[:, None], value)
 
     def split(self, rows: int, *, trim: bool = False) -> Iterator[Batch]:
         """Smaller batches of so many rows, without copying.
