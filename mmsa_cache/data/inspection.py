@@ -265,7 +265,8 @@ def _look_at_picture(
     post.picture, post.picture_bytes = path, len(data)
     post.picture_sha256 = hashlib.sha256(data).hexdigest()
     post.kind = image_format(data) or ""
-    post.misnamed = PICTURE_SUFFIXES.get(path.suffix.lower()) != post.kind
+    named = path.suffix.lower()  # a picture in a table has no ending
+    post.misnamed = bool(named) and PICTURE_SUFFIXES.get(named) != post.kind
     picture = read_picture(data, path.name, _LOOK)
     post.decoded = True
     post.width, post.height, post.changes = picture.width, picture.height, picture.changes

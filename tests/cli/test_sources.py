@@ -46,6 +46,7 @@ def test_the_same_posts_in_any_form(
     """Check reads them, their features are known, and a second extraction opens no picture."""
     found = call_json(work, "check", source)
     assert found["problems"] == []
+    assert found["pictures"]["named_as_another_format"] == 0
     read = {split["split"]: split for split in found["splits"]}
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
         assert read[split]["rows"] == len(SPLITS[name])

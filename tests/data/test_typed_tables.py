@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmsa_cache.config.sections import ColumnSettings, DataSettings
+from mmsa_cache.data.places import read_place
 from mmsa_cache.data.tables import Cell, open_table
 from mmsa_cache.errors import DataError
 from tests.data.test_places import CELL, PICTURES, add
@@ -92,6 +93,26 @@ def test_plain_bytes_are_pictures(path: Path, kind: pa.DataType) -> None:
     records, _ = read(write(path, pa.table({"pic": pictures, "text": ["a"] * 3})), image="pic")
     places = [f"{path.name}!/pic/0", "", f"{path.name}!/pic/2"]
     assert [cells["pic"] for cells in records] == places
+
+
+def test_no_rows(path: Path) -> None:
+    assert read(write(path, pa.table({"text": ["a"], "image": ["a.jpg"]}).slice(1)))[0] == []
+
+
+def test_other_encodings_and_names_with_dots(tmp_path: Path) -> None:
+    table = pa.table({"a.text": ["a", "ab", "abc"], "a.pic": PICTURES[:3]})
+    pq.write_table(
+        table,
+        tmp_path / "t.parquet",
+        data_page_version="2.0",
+        use_dictionary=False,
+        column_encoding={"a.text": "DELTA_BYTE_ARRAY"},
+        compression="brotli",
+    )
+    records, _ = read(tmp_path / "t.parquet", text="a.text", image="a.pic")
+    assert [cells["a.text"] for cells in records] == ["a", "ab", "abc"]
+    for row, cells in enumerate(records):
+        assert read_place(tmp_path, str(cells["a.pic"]), 1 << 16) == PICTURES[row]
 
 
 def test_only_pictures_are_read_without_any_other_column(path: Path) -> None:

@@ -98,6 +98,8 @@ class ParquetReader:
     def _measured(self, chunk: Any) -> tuple[int, int]:
         """See `pages`."""
         repeated = largest = 0
+        if chunk.num_values == 0:
+            return 0, 0
         at = chunk.data_page_offset
         if chunk.has_dictionary_page:
             at = min(at, chunk.dictionary_page_offset)
