@@ -14,9 +14,9 @@ from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.untrusted import read_plain
 
-from .sections import HUB_NAME, DataSettings
+from .hub_name import HUB_NAME, PREFIX
+from .sections import DataSettings
 
-PREFIX = "hf://datasets/"
 _SHA = re.compile(r"[0-9a-f]{40}")
 _NOTES = "mmsa"
 _SLASH = 2 * "-"

@@ -21,6 +21,8 @@ from pydantic import (
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import class_problem
 
+from .hub_name import checked_root, hub_name
+
 QUARTERS: Literal["quarters"] = "quarters"
 """Stands for the inner layers at a quarter, half and three quarters of a model's depth."""
 
@@ -69,25 +71,10 @@ def _columns(value: object) -> object:
     return value
 
 
-_HUB = "hf:/datasets/"
-"""How a path begins that was ``hf://datasets/NAME``."""
-_PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}"
-HUB_NAME = re.compile(rf"({_PART}(?:/{_PART})?)(?:@([\w./-]{{1,200}}))?")
-"""Name and revision of a data set of the hub."""
-
-
-def _root(value: object) -> object:
-    """A path, or the name of a data set of the hub."""
-    name = re.sub("^hf:/+", "hf:/", str(value))
-    if name.startswith("hf:/") and not HUB_NAME.fullmatch(name.removeprefix(_HUB)):
-        raise ValueError("write hf://datasets/USER/NAME[@REVISION]")
-    return value
-
-
 class DataSettings(Section):
     """Where the pairs are and how their texts are read."""
 
-    root: Annotated[Path | None, BeforeValidator(_root)] = None
+    root: Annotated[Path | None, BeforeValidator(checked_root)] = None
     """Folder of the data, one table, or ``hf://datasets/NAME[@REVISION]``."""
     columns: Annotated[ColumnSettings, BeforeValidator(_columns)] = ColumnSettings()
     """Columns of tables that have no usual name."""
@@ -136,8 +123,7 @@ class DataSettings(Section):
     @property
     def hub_name(self) -> str | None:
         """``NAME[@REVISION]`` of a data set of the hub; None where `root` is a path."""
-        root = str(self.root or "")
-        return root.removeprefix(_HUB) if root.startswith(_HUB) else None
+        return hub_name(self.root)
 
 
 def _layer(value: object) -> object:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 
 from extract.inputs.english import MOSTLY
-from mmsa_cache.config.hub_copy import PREFIX
+from mmsa_cache.config.hub_name import PREFIX
 from mmsa_cache.config.sections import DataSettings, ImageSettings, TextSettings
 from mmsa_cache.data.layouts.classes import LABELS
 

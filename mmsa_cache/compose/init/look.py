@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from extract.inputs.english import english_share
-from mmsa_cache.config.hub_copy import PREFIX
+from mmsa_cache.config.hub_name import PREFIX
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.containers.opening import SUFFIXES as CONTAINERS
