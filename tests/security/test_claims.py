@@ -112,14 +112,17 @@ def test_problems_do_not_quote_a_whole_file(tmp_path: Path) -> None:
     data.mkdir()
     (data / "a.jpg").write_bytes(saved(noise(0)))
     for name, content in (
-        ("train.txt", "guid,tag" + ",positive" * 100_000),
-        ("train.csv", "text,image,label" + "".join(f",c{i}" for i in range(20_000))),
+        ("train.txt", "guid,mood" + ",positive" * 100_000),
+        ("train.csv", "text,shot,label" + "".join(f",c{i}" for i in range(20_000))),
+        ("train.csv", "text,image,label," + "c" * 100_000 + ",label"),
     ):
         (data / name).write_text(content + "\nx,a.jpg,positive\n")
         shown = mmsa(tmp_path, "check", "posts", code=3).output
         assert len(shown) < 10_000
         assert f"{name}:1: " in shown
         (data / name).unlink()
+    (data / "train.csv").write_text(f"text,image,label,{'c' * 100_000}\nx,a.jpg,positive,\n")
+    assert len(mmsa(tmp_path, "check", "posts").output) < 10_000
 
 
 class _PanicError(BaseException):

@@ -37,6 +37,7 @@ class Findings:
 
     def problem(self, line: int, cause: str, detail: str) -> None:
         """Adds a problem of a row; see `mmsa_cache.data.tables.Note`."""
+        cause, detail = _cut(cause), _cut(detail)
         key = (self.file, cause)
         if key not in self._problems and len(self._problems) >= _CAUSES:
             key, detail = (self.file, _OTHERS), detail or cause
@@ -44,7 +45,7 @@ class Findings:
 
     def remark(self, what: str, example: str) -> None:
         """Adds what is no problem; with an example it is counted."""
-        _count(self._remarks.setdefault(what, _Cause()), 0, example)
+        _count(self._remarks.setdefault(_cut(what), _Cause()), 0, _cut(example))
 
     def problems(self) -> list[str]:
         """A line a cause: the row's own problem where it is one, else a count and the first."""
@@ -77,9 +78,12 @@ class Findings:
 
 def _count(found: _Cause, line: int, detail: str) -> None:
     found.count += 1
-    shown = detail if len(detail) <= _LONGEST else f"{detail[:_LONGEST]}…"
-    if len(found.first) < _SHOWN and (line, shown) not in found.first:
-        found.first.append((line, shown))
+    if len(found.first) < _SHOWN and (line, detail) not in found.first:
+        found.first.append((line, detail))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _line(found: _Cause) -> int:
