@@ -169,7 +169,7 @@ def _classes(
         return {"classes": stored}
     there = settings.data.root is not None and settings.data.root.exists()
     with contextlib.suppress(DataError):  # reading the rows says what is wrong
-        if stored == LABELS and there and {*classes_of(settings.data)} <= {*LABELS}:
+        if stored == LABELS and there and {*classes_of(settings.data)} < {*LABELS}:
             return {"classes": stored}
     return {}
 
