@@ -26,7 +26,7 @@ from mmsa_cache.data.layouts.layout import Layout, find_layout
 from mmsa_cache.data.layouts.listing import LABELS, UNKNOWN, LabelRow, Listing
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import BadFileError, DataError
-from mmsa_cache.names import SPLITS
+from mmsa_cache.names import SPLITS, class_problem
 from mmsa_cache.native.cores import usable_cores
 
 from .duplicates import look_of
@@ -165,6 +165,10 @@ def inspect(
         return found
     with contextlib.suppress(DataError):  # listing the rows meets the same error and keeps it
         found.classes = classes_of(data)
+    for name in found.classes:
+        if (why := class_problem(name)) is not None:
+            message = f"the label {name[:100]!r} cannot be the name of a class: {why}"
+            found.problems.append(Problem("", "", LABEL_FILE, message, True))
     work: list[tuple[str, PairReader, LabelRow]] = []
     listings: list[Listing] = []
     for split in layout.splits or SPLITS[:1]:  # where there is no split, listing says why

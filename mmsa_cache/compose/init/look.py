@@ -16,8 +16,8 @@ from mmsa_cache.data.containers.opening import SUFFIXES as CONTAINERS
 from mmsa_cache.data.files import Names
 from mmsa_cache.data.layouts.folders import pictures_of
 from mmsa_cache.data.layouts.layout import Layout, find_layout
-from mmsa_cache.data.layouts.listing import UNLABELLED, LabelRow, Listing
-from mmsa_cache.data.layouts.rows import classes_of, list_rows
+from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED, LabelRow, Listing
+from mmsa_cache.data.layouts.rows import list_rows
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.places import INSIDE
 from mmsa_cache.data.reader import PairReader
@@ -29,6 +29,7 @@ from mmsa_cache.names import SPLITS
 from mmsa_cache.untrusted import open_plain
 
 from ..hub.data_set import fetched
+from ..samples import classes_of
 
 _SHOWN = 3
 """Posts that are shown, and pictures that are named."""
@@ -122,7 +123,8 @@ def look(settings: Settings, named: Path, *, declared: bool) -> Found:
     if encodings:
         data = data.model_copy(update={"encoding": encodings[0].removesuffix("-sig")})
     layout = find_layout(data)
-    found = Found(_address(named), layout.name, encodings, data.encoding, classes_of(data))
+    classes = classes_of(settings.model_copy(update={"data": data}))
+    found = Found(_address(named), layout.name, encodings, data.encoding, classes)
     for split in layout.splits or SPLITS[:1]:  # where there is no split, listing says why
         listing = list_rows(data, split, found.classes)
         found.splits.append(_count(listing, layout.files[split], data))
@@ -168,7 +170,7 @@ def _encodings(data: DataSettings) -> list[str]:
 def _texts(layout: Layout, data: DataSettings) -> Iterator[Path]:
     """The first text files."""
     for split in layout.splits:
-        listing = list_rows(data, split, classes_of(data))
+        listing = list_rows(data, split, LABELS)
         rows = (row for row in listing.rows() if row.text is None)
         for row in itertools.islice(rows, _TEXTS):
             yield listing.folder / f"{row.stem}.txt"

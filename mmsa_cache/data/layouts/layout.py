@@ -81,7 +81,7 @@ def find_layout(data: DataSettings) -> Layout:
             )
         if found:
             return found[0]
-    return Layout("report", _NONE)
+    return Layout("report", _NONE, finder.others())
 
 
 class _Finder:
@@ -107,7 +107,7 @@ class _Finder:
 
     def pairs(self) -> list[Layout]:
         """Folders of unlabelled pairs."""
-        beside = [path for path in self._files if is_table(path)]
+        beside = self.others()
         folders = [
             self._inside(self._root / name)
             for name in folders_of(self._root)
@@ -170,6 +170,10 @@ class _Finder:
                 f"Give one of them: --data {self._root / next(iter(found))}",
             )
         return list(found.values())
+
+    def others(self) -> list[Path]:
+        """Tables of names that say nothing of a split."""
+        return [path for path in self._files if is_table(path)]
 
     def _inside(self, path: Path) -> Path:
         return inside(self._root, path, follow_links=self._data.follow_links)
@@ -274,6 +278,12 @@ def files_of(root: Path, layout: Layout, split: str) -> Sequence[Path]:
         raise DataError(
             f"{root} holds no {what} {wanted}: it has no split {split}.",
             f"Its splits: {', '.join(layout.splits)}.",
+        )
+    if layout.beside:
+        names = ", ".join(path.name for path in layout.beside[:5])
+        raise DataError(
+            f"{root} holds no label file {wanted}, but tables of other names: {names}.",
+            f"Give one with --data, or name it {split}{layout.beside[0].suffix}.",
         )
     raise DataError(
         f"{root} holds no label file {wanted}.",

@@ -20,6 +20,8 @@ MEND = "Repair the files or remove their rows from the label file; nothing was c
 DROPPED = -1
 """Label of a row whose labels contradict each other: it is counted and left out."""
 
+_TOLD = 5
+"""Unknown labels that are told apart."""
 NOT_PLAIN = "^$|^[.]|[/\\\\\\x00\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 """A guid that cannot be a file name in one line; RE2 reads it alike."""
 
@@ -86,6 +88,8 @@ class Listing:
     found: Findings = field(default_factory=Findings)
     first_line: dict[str, int] = field(default_factory=dict)
     """The line of each guid."""
+    unknown: set[str] = field(default_factory=set)
+    """The first labels that are no class; each is a problem of its own, others are one."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,7 +114,7 @@ class Listing:
         self.merged, self.dropped, self.agreeing = 0, 0, None
         kept, seen = 0, set()
         self.found.clear(self.source.name)
-        self.first_line = {}
+        self.first_line, self.unknown = {}, set()
         for row in self.read(self):
             if not self._is_new(row):
                 continue
@@ -150,7 +154,13 @@ class Listing:
         code, taken = self.names.code_of(tag)
         if code == UNKNOWN or (needed and code is None):
             valid = ", ".join(self.classes if needed else (*self.classes, UNLABELLED))
-            self.note(line, f"unknown label {tag[:80]!r}; valid: {valid} (or set [data] classes)")
+            problem = f"unknown label {tag[:80]!r}"
+            if len(self.unknown) < _TOLD:
+                self.unknown.add(tag)
+            if tag in self.unknown:
+                self.note(line, f"{problem}; valid: {valid} (or set [data] classes)")
+            else:
+                self.note(line, "unknown label", problem)
             return UNKNOWN
         if taken:
             self.remark("labels that differ in case or spaces, taken", taken)

@@ -89,6 +89,7 @@ class _Table:
         self._file = open_table(path, data.folder, data, listing.note)
         self._again = open_table(path, data.folder, data, lambda *_: None)
         """For a look ahead, which notes nothing."""
+        self._chosen = data.columns
         self._columns = find_columns(self._file.columns, data.columns)
         self._pictures = _Pictures(data.folder.resolve(), path, self._texts(self._columns.image))
         self._trims = self._are_floats()
@@ -124,6 +125,7 @@ class _Table:
         names = list(self._file.columns)
         wanted = ("text", "image") if listing.split else ("image",)  # guids can be made from it
         missing = [] if columns.guid else [r for r in wanted if not getattr(columns, r)]
+        missing = [role for role in missing if getattr(self._chosen, role) is None]
         if listing.labelled and listing.split == "train" and columns.label is None:
             missing.append("label")
         if listing.layout == "report" and not (columns.guid and columns.label):

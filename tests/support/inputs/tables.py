@@ -46,6 +46,12 @@ COLUMNS = [
         flags=("--column", "text=tweet"),
     ),
     Input(
+        "a named column that is missing",
+        posts("text,image,label"),
+        problems=("train.csv:1: no column 'body' ([data.columns] text, --column text=NAME)",),
+        flags=("--column", "text=body"),
+    ),
+    Input(
         "no column of texts",
         posts("body,image,label"),
         problems=("--column text=",),
@@ -174,6 +180,11 @@ SPLITS = [
         files({"posts.csv": _TEXTS, "more.csv": _TEXTS}),
         TRAIN,
         at="posts.csv",
+    ),
+    Input(
+        "two tables of other names",
+        files({"posts.csv": _TEXTS, "more.csv": _TEXTS}),
+        problems=("but tables of other names: more.csv, posts.csv.",),
     ),
     Input("no such folder", files({}), problems=("There is no",), at="nowhere"),
     Input("an empty folder", files({}, 0), problems=("",)),

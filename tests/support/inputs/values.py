@@ -61,6 +61,21 @@ LABELS = [
         problems=("[data] classes",),
     ),
     Input(
+        "many unknown labels",
+        csv(
+            _HEADER, *(f"t,0.jpg,meh{n}" for n in range(40)), "a,1.jpg,positive", "b,2.jpg,negative"
+        ),
+        problems=(
+            *(f"train.csv:{line}: unknown label 'meh{line - 2}'; valid: " for line in range(2, 7)),
+            "train.csv: 35 rows: unknown label (line 7: 'meh5'; line 8: 'meh6'; line 9: 'meh7'; …)",
+        ),
+    ),
+    Input(
+        "a label of control characters",
+        csv(_HEADER, *_labels("x\x1b[2J", "y", "y")),
+        problems=("the label 'x\\x1b[2J' cannot be the name of a class",),
+    ),
+    Input(
         "classes that are listed",
         csv(_HEADER, *_labels("positive", "meh", "negative")),
         {"train": labelled("positive", "meh", "negative")},
