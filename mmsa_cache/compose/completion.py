@@ -54,8 +54,6 @@ def told_of_data(settings: Settings, store: Path) -> Fields:
     """
     values = settings.data.model_dump(mode="json")
     kept: Fields = {key: values[key] for key in _DATA}
-    if settings.data.classes == LABELS:  # the same as none, and taken from a store where they are
-        kept["classes"] = None
     if settings.data.root is not None:
         root = settings.data.root.resolve()
         kept["root"] = address_of(root) or _kept(str(root), store)
