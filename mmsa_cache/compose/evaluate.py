@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from mmsa_cache.runs.folder import RunFolder
 from .labelled import Labelled, match
 from .outside import AS_IN_THE_RUN, Given
 from .predictor import Predictor, load_model
+from .samples import splits_of
 
 _ORDER = ("val", "test", "train")
 """Of the splits that are scored: what was learned from comes last."""
@@ -97,7 +98,10 @@ def evaluate(
         check_split(split)
     run = RunFolder.find(name)
     model = load_model(name, **asdict(given), decide=decide)
-    posts = _posts(model, split)
+    needed = {split} if split is not None else set()
+    if not needed and labels is None:
+        needed = splits_of(model.session.settings, model.session.store)
+    posts = _posts(model, needed)
     if labels is not None:
         chosen = {key: of for key, of in posts.items() if split in (None, key)}
         rows = match(labels, run.record.classes, chosen, model.session.settings)
@@ -119,15 +123,15 @@ def evaluate(
     return found
 
 
-def _posts(model: Predictor, split: str | None) -> dict[str, SampleTable]:
-    """The splits that can be read; those that cannot are none, but the one that is asked for."""
+def _posts(model: Predictor, needed: Collection[str]) -> dict[str, SampleTable]:
+    """The splits that can be read; others are not there, unless they are needed."""
     found: dict[str, SampleTable] = {}
     problem: MmsaError | None = None
     for key in SPLITS:
         try:
             found[key] = model.session.samples(key)
         except (DataError, SettingsError) as error:
-            if key == split:
+            if key in needed:
                 raise
             problem = problem or error
     if not found and problem is not None:

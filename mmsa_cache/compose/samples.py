@@ -42,13 +42,12 @@ def classes_of(settings: Settings) -> tuple[str, ...]:
 
 
 def splits_of(settings: Settings, store: Store) -> set[str]:
-    """The splits of a store and, where it is at hand, of the data."""
-    found = {split for split in SPLITS if store.split(split)}
+    """The splits of the data where it is at hand, else those of a store."""
     root = settings.data.root
     with contextlib.suppress(DataError, SettingsError):  # others say what is wrong with it
         if root is not None and root.exists():
-            found |= {*find_layout(settings.data).splits}
-    return found
+            return {*find_layout(settings.data).splits}
+    return {split for split in SPLITS if store.split(split)}
 
 
 def load_samples(settings: Settings, split: str) -> SampleTable:

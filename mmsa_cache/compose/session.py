@@ -103,10 +103,7 @@ class Session:
         return next((split for split in SPLITS if self.store.split(split)), SPLITS[0])
 
     def samples(self, split: str) -> SampleTable:
-        """The samples of a split, without the rows that its extraction set aside.
-
-        Args:
-            split: One of `SPLITS`, or `JOINED`, whose pictures are not at hand.
+        """The samples of a split or of `JOINED`, without the rows that extraction set aside.
 
         Raises:
             SettingsError: Neither the store nor the settings lead to the split, or it is none.
@@ -116,8 +113,8 @@ class Session:
         if split not in self._samples and split == JOINED:
             self._samples[split] = concatenated([self.samples("train"), self.samples("val")])
         elif split not in self._samples:
-            found, checked = read_samples(self.settings, split, self.store, strict=self._strict)
-            self._samples[split] = found
+            found = read_samples(self.settings, split, self.store, strict=self._strict)
+            self._samples[split], checked = found
             self._checks.add("the data", done=checked or not self._strict)
         return self._samples[split]
 
@@ -233,6 +230,8 @@ class Session:
         }
 
     def _identity(self, modality: str, name: str) -> EncoderIdentity:
+        if name in self.trained_on.get(modality, {}):
+            return self.trained_on[modality][name]
         stored = self._in_store(self._split, modality, name) if self.store.features else None
         return self.encoder(modality, name).identity if stored is None else stored.identity
 

@@ -144,6 +144,20 @@ def test_every_split_with_labels_is_scored(work: Path) -> None:
     assert test == found[1]
 
 
+def test_a_split_that_cannot_be_read_is_not_left_out(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work / "posts", tmp_path / "posts")
+    with (tmp_path / "posts" / "test.csv").open("a") as table:
+        table.write("no,such picture,images/none.jpg,good\n")
+    asked = ("evaluate", "--run", "v", "--data", str(tmp_path / "posts"))
+    assert "images/none.jpg" in mmsa(work, *asked, code=3).output
+    assert "9 " in mmsa(work, *asked, "--split", "val").output
+    shutil.copy(work / "posts" / "test.csv", tmp_path / "posts")
+    (tmp_path / "posts" / "train.csv").unlink()
+    (tmp_path / "posts" / "dev.csv").unlink()
+    (alone,) = json.loads(mmsa(work, *asked, "--json").stdout)
+    assert (alone["split"], alone["rows_seen_in_training"]) == ("test", 0)
+
+
 def test_labels_may_be_any_table(work: Path) -> None:
     whole = json.loads(mmsa(work, "evaluate", "--run", "v", "--split", "test", "--json").stdout)[0]
     rows = posts(work / "posts", 6, CLASSES, 39)
