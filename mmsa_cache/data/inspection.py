@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.layouts.layout import Layout, find_layout
+from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import LABELS, UNKNOWN, LabelRow, Listing
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import BadFileError, DataError
@@ -30,16 +28,16 @@ from mmsa_cache.names import SPLITS, class_problem
 from mmsa_cache.native.cores import usable_cores
 
 from .duplicates import look_of
-from .files import IMAGE_SUFFIXES, LEADS_OUT, PICTURE_SUFFIXES
+from .files import LEADS_OUT, PICTURE_SUFFIXES
 from .pairs import Fault, image_format
 from .reader import PairReader, is_valid, neither
+from .unlisted import unlisted
 
 LABEL_FILE = "label file"
 """Reason of everything that is wrong with a label file."""
 CODECS = ("ascii", "utf-8", "gb18030")
 """Encodings that texts are tried in, for the summary; only the declared one is used."""
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-nfc = functools.partial(unicodedata.normalize, "NFC")
 _LOOK = 64
 """Pixels that a picture's short side keeps for its perceptual hash, at least."""
 _PIECE = 32
@@ -201,7 +199,8 @@ def inspect(
             found.problems.append(
                 Problem(post.split, post.guid, fault.reason, fault.message, fatal)
             )
-    found.unlisted = _unlisted(layout, listings, found.posts)
+    pictures = {post.picture for post in found.posts if post.picture is not None}
+    found.unlisted = unlisted(layout, listings, pictures)
     return found
 
 
@@ -275,29 +274,3 @@ def _look_at_picture(
     post.decoded = True
     post.width, post.height, post.changes = picture.width, picture.height, picture.changes
     post.look = look_of(picture.pixels)
-
-
-def _unlisted(layout: Layout, listings: Sequence[Listing], posts: Sequence[Post]) -> list[str]:
-    """Names of texts and pictures beside the listed ones, without dotfiles."""
-    label_files = {path for files in layout.files.values() for path in files}
-    listed = {nfc(guid) for listing in listings for guid in listing.first_line}
-    pictures = {post.picture for post in posts if post.picture is not None}
-    if layout.name == "classes":
-        return []
-    if layout.name == "tables":
-        folders = {path.parent for path in pictures if path.parent.is_dir()}
-        suffixes: tuple[str, ...] = IMAGE_SUFFIXES
-    else:
-        folders = {listing.folder.resolve() for listing in listings if listing.first_line}
-        suffixes = (".txt", *IMAGE_SUFFIXES)
-    resolved = {path.resolve() for path in label_files}
-    found = [
-        path
-        for folder in folders
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes
-        and not path.name.startswith(".")
-        and path not in resolved
-        and (path not in pictures if layout.name == "tables" else nfc(path.stem) not in listed)
-    ]
-    return sorted(os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in found)
