@@ -30,6 +30,7 @@ from mmsa_cache.native.cores import usable_cores
 from .duplicates import look_of
 from .files import LEADS_OUT, PICTURE_SUFFIXES
 from .pairs import Fault, image_format
+from .places import shown
 from .reader import PairReader, is_valid, neither
 from .unlisted import unlisted
 
@@ -270,7 +271,7 @@ def _look_at_picture(
     post.kind = image_format(data) or ""
     named = path.suffix.lower()  # a picture in a table has no ending
     post.misnamed = bool(named) and PICTURE_SUFFIXES.get(named) != post.kind
-    picture = read_picture(data, path.name, _LOOK)
+    picture = read_picture(data, shown(path), _LOOK)
     post.decoded = True
     post.width, post.height, post.changes = picture.width, picture.height, picture.changes
     post.look = look_of(picture.pixels)
