@@ -186,6 +186,11 @@ SPLITS = [
         files({"posts.csv": _TEXTS, "more.csv": _TEXTS}),
         problems=("but tables of other names: more.csv, posts.csv.",),
     ),
+    Input(
+        "a gzipped table",
+        files({"train.csv.gz": b"\x1f\x8b\x08" + bytes(60)}),
+        problems=("train.csv.gz is compressed. Unpack it: gunzip -c train.csv.gz > train.csv",),
+    ),
     Input("no such folder", files({}), problems=("There is no",), at="nowhere"),
     Input("an empty folder", files({}, 0), problems=("",)),
 ]

@@ -180,6 +180,16 @@ PATHS = [
         problems=("train.csv:2: ../0.jpg: leads out of the data folder",),
         at="data",
     ),
+    Input(
+        "a URL",
+        csv(_HEADER, "good day,https://example.org/x/9.jpg,positive"),
+        problems=("is a URL: download the pictures beside train.csv first",),
+    ),
+    Input(
+        "a URL whose picture lies beside",
+        csv(_HEADER, "good day,https://example.org/x/0.jpg,positive", "bad sea,2.jpg,negative"),
+        {"train": [ROWS[0], ROWS[2]]},
+    ),
     Input("an absolute path", csv(_HEADER, "good day,/0.jpg,positive"), problems=("'/0.jpg'",)),
 ]
 
