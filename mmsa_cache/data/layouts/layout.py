@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +99,7 @@ class _Finder:
             if any(files.values()):
                 whole = self._with_others(name, files)
                 taken = {path for paths in whole.values() for path in paths}
-                named = itertools.chain(*by_split(filter(is_table, self._files)).values())
-                beside = [] if name == "mvsa" else [path for path in named if path not in taken]
+                beside = [] if name == "mvsa" else self.others(taken)
                 found.append(Layout(name, whole, beside))
         return found
 
@@ -171,9 +169,9 @@ class _Finder:
             )
         return list(found.values())
 
-    def others(self) -> list[Path]:
-        """Tables of names that say nothing of a split."""
-        return [path for path in self._files if is_table(path)]
+    def others(self, taken: Collection[Path] = ()) -> list[Path]:
+        """The folder's tables that are not taken."""
+        return [path for path in self._files if is_table(path) and path not in taken]
 
     def _inside(self, path: Path) -> Path:
         return inside(self._root, path, follow_links=self._data.follow_links)

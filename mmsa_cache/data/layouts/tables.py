@@ -133,6 +133,8 @@ class _Table:
             listing.note(1, f"expected the header '{HEADER}', received {seen}")
             return False
         if not any(names):
+            for _ in self._file.records():  # notes what is wrong with each line
+                pass
             return False
         for problem in columns.problems:
             listing.note(1, f"{problem}: {names}")

@@ -2,13 +2,15 @@
 
 The separator is the one of ``,``, ``;`` and tab that finds most columns of usual names in the
 header. Cells are quoted as Python's ``csv`` writes them. Where tabs separate, quotes may be part of
-the text instead: the file is read the way that gives fewer rows with a wrong number of columns.
+the text instead: the file is read the way that gives fewer rows with a wrong number of columns, or
+more rows where both give as many.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -85,12 +87,13 @@ class CsvFile:
             return csv.QUOTE_MINIMAL
         return min((csv.QUOTE_MINIMAL, csv.QUOTE_NONE), key=self._count_wrong)
 
-    def _count_wrong(self, quoting: int) -> int:
-        """Rows that have not as many cells as the header."""
+    def _count_wrong(self, quoting: int) -> tuple[int, int]:
+        """Rows that have not as many cells as the header, and minus the rows that have."""
         problems: list[int] = []
         rows = self._cells(quoting, lambda line, *_: problems.append(line))
-        wrong = sum(len(cells) not in (0, len(self.columns)) for _, cells in rows)
-        return wrong + len(problems)
+        cells = Counter(len(cells) for _, cells in rows)
+        right = cells.pop(len(self.columns), 0)
+        return cells.total() - cells[0] + len(problems), -right
 
 
 def _split(header: str, separator: str) -> Sequence[str]:
