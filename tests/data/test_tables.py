@@ -193,7 +193,7 @@ def test_one_error_a_cause(tmp_path: Path) -> None:
 
 
 def test_quotes_of_two_tsv_lines_do_not_make_them_one(tmp_path: Path) -> None:
-    rows = ['1.jpg\t"hey\tpositive', '2.jpg\tho"\tnegative', '3.jpg\tq\tneutral']
+    rows = ['1.jpg\t"hey\tpositive', '2.jpg\tho"\tnegative', "3.jpg\tq\tneutral"]
     write(tmp_path, "train.tsv", "\n".join(["image\ttext\tlabel", *rows]))
     assert [row.text for row in listed(tmp_path)[1]] == ['"hey', 'ho"', "q"]
 
@@ -209,9 +209,7 @@ def test_tables_beside_a_split_are_named(tmp_path: Path) -> None:
     for name in ("train.csv", "train_old.csv", "more.csv"):
         write(tmp_path, name, "text,image,label\na,1.jpg,x\nb,2.jpg,y\n")
     notes = listed(tmp_path)[0].notes
-    assert (
-        "tables that are not read: more.csv, train_old.csv (give one with --data FILE)" in notes
-    )
+    assert "tables that are not read: more.csv, train_old.csv (give one with --data FILE)" in notes
 
 
 def test_a_table_without_a_header_says_what_is_expected(tmp_path: Path) -> None:
