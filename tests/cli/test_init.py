@@ -166,6 +166,15 @@ def test_pictures_that_are_not_there_are_counted(tmp_path: Path) -> None:
     made(tmp_path, "good,x/0.jpg,positive", "bad,x/1.jpg,negative")
     shown = mmsa(tmp_path, "init", "posts")
     assert "2 pictures of train are not there: x/0.jpg, x/1.jpg." in shown.stdout
+    assert "  0, positive, x/0.jpg\n    good\n" in shown.stdout
+
+
+def test_labels_that_are_no_class_are_counted_apart(tmp_path: Path) -> None:
+    made(tmp_path, "good,0.jpg,positive", "bad,1.jpg,negative", "meh,2.jpg,meh")
+    found = json.loads(mmsa(tmp_path, "init", "posts", "--json").stdout)
+    assert found["splits"][0]["labels"] == {"positive": 1, "negative": 1, "null": 1}
+    assert [post["label"] for post in found["posts"]] == ["positive", "negative", "null"]
+    assert found["problems"][0].startswith("train.csv:4: unknown label 'meh'; valid: ")
 
 
 def test_raw_mvsa_shows_how_many_rows_agree(tmp_path: Path) -> None:

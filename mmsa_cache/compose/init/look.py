@@ -16,7 +16,7 @@ from mmsa_cache.data.containers.opening import SUFFIXES as CONTAINERS
 from mmsa_cache.data.files import Names
 from mmsa_cache.data.layouts.folders import pictures_of
 from mmsa_cache.data.layouts.layout import Layout, find_layout
-from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED, LabelRow, Listing
+from mmsa_cache.data.layouts.listing import LABELS, UNKNOWN, UNLABELLED, LabelRow, Listing
 from mmsa_cache.data.layouts.rows import list_rows
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.places import INSIDE
@@ -171,7 +171,7 @@ def _texts(layout: Layout, data: DataSettings) -> Iterator[Path]:
     """The first text files."""
     for split in layout.splits:
         listing = list_rows(data, split, LABELS)
-        rows = (row for row in listing.rows() if row.text is None)
+        rows = itertools.takewhile(lambda row: row.text is None, listing.rows())
         for row in itertools.islice(rows, _TEXTS):
             yield listing.folder / f"{row.stem}.txt"
 
@@ -190,7 +190,7 @@ def _count(listing: Listing, files: Sequence[Path], data: DataSettings) -> Split
     names, labels = Names(listing.folder), Counter[str]()
     for row in listing.rows():
         found.rows += 1
-        labels[UNLABELLED if row.label is None else listing.classes[row.label]] += 1
+        labels[_tag(row, listing)] += 1
         has_text, picture = _halves(row, names)
         found.without_text += not has_text
         found.without_picture += picture is None
@@ -199,6 +199,11 @@ def _count(listing: Listing, files: Sequence[Path], data: DataSettings) -> Split
             found.first_absent += [str(row.image)] * (len(found.first_absent) < _SHOWN)
     found.labels = {t: labels[t] for t in (*listing.classes, UNLABELLED) if labels[t]}
     return found
+
+
+def _tag(row: LabelRow, listing: Listing) -> str:
+    """A row's label; of one whose label is no class, which is a problem, none."""
+    return UNLABELLED if row.label in (None, UNKNOWN) else listing.classes[row.label or 0]
 
 
 def _halves(row: LabelRow, names: Names) -> tuple[bool, str | None]:
@@ -214,16 +219,15 @@ def _halves(row: LabelRow, names: Names) -> tuple[bool, str | None]:
 def _first(listing: Listing, data: DataSettings) -> list[PostFound]:
     reader = PairReader(listing, data.model_copy(update={"missing": "allow"}))
     rows = list(itertools.islice(listing.rows(), _READ))
-    return [
-        PostFound(
-            listing.split,
-            row.guid,
-            UNLABELLED if row.label is None else listing.classes[row.label],
-            _short(read.text or "") if isinstance(read, Sample) else "; ".join(read.messages),
-            _picture(read.image_path, data) if isinstance(read, Sample) else "",
-        )
-        for row, read in zip(rows, reader.read(rows), strict=True)
-    ]
+    posts = []
+    for row, read in zip(rows, reader.read(rows), strict=True):
+        if isinstance(read, Sample):
+            text, picture = read.text, _picture(read.image_path, data)
+        else:
+            text, picture = row.text or "; ".join(read.messages), row.image or ""
+        tag = _tag(row, listing)
+        posts.append(PostFound(listing.split, row.guid, tag, _short(text or ""), picture))
+    return posts
 
 
 def _picture(path: Path | None, data: DataSettings) -> str:
