@@ -44,7 +44,7 @@ def start_process(pipe: Connection, device: str) -> BaseProcess:
     GPU, which no fork survives.
     """
     process: BaseProcess
-    if device == "cpu":
+    if device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
         server = multiprocessing.get_context("forkserver")
         server.set_forkserver_preload([f"{__package__}.forked"])
         process = server.Process(target=serve, args=(pipe, device), daemon=True)
