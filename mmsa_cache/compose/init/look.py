@@ -203,7 +203,8 @@ def _count(listing: Listing, files: Sequence[Path], data: DataSettings) -> Split
 
 def _tag(row: LabelRow, listing: Listing) -> str:
     """A row's label; of one whose label is no class, which is a problem, none."""
-    return UNLABELLED if row.label in (None, UNKNOWN) else listing.classes[row.label or 0]
+    code = row.label
+    return UNLABELLED if code is None or code == UNKNOWN else listing.classes[code]
 
 
 def _halves(row: LabelRow, names: Names) -> tuple[bool, str | None]:
