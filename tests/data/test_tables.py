@@ -205,6 +205,14 @@ def test_indented_json_says_what_is_wrong_with_its_lines(tmp_path: Path) -> None
     assert "5 rows: not JSON" in listing.problems[0]
 
 
+@pytest.mark.parametrize("folder", ["train", "train_images", "images/train"])
+def test_pictures_in_a_folder_called_as_the_table(tmp_path: Path, folder: str) -> None:
+    write(tmp_path, "train.csv", "text,image,label\na,1.jpg,x\nb,2.jpg,y\n")
+    write(tmp_path, f"{folder}/1.jpg", b"")
+    write(tmp_path, f"{folder.replace('train', 'test')}/2.jpg", b"")
+    assert [row.image for row in listed(tmp_path)[1]] == [f"{folder}/1.jpg", f"{folder}/2.jpg"]
+
+
 def test_tables_beside_a_split_are_named(tmp_path: Path) -> None:
     for name in ("train.csv", "train_old.csv", "more.csv"):
         write(tmp_path, name, "text,image,label\na,1.jpg,x\nb,2.jpg,y\n")

@@ -28,7 +28,7 @@ from mmsa_cache.data.tables.columns import find_columns
 
 from .folders import PICTURES, folders_of, holding
 from .listing import LabelRow, Listing, Source
-from .split_files import are_numbered
+from .split_files import are_numbered, whole_name
 
 HEADER = "guid,tag"
 """Of a label file."""
@@ -211,6 +211,8 @@ class _Pictures:
             if (plain := self._plain(cell))
         ]
         folders = folders_of(base, ("", *PICTURES, "pairs", "data"))
+        own = whole_name(table)
+        folders += [own, f"{own}_images", *(f"{name}/{own}" for name in folders if name)]
         folder = holding(base, folders, names) if names else None
         self._start += f"{folder}/" if folder else ""
 
