@@ -12,7 +12,7 @@ import typer
 
 from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.results import claim, write_result
-from mmsa_cache.shown import in_cell
+from mmsa_cache.shown import note_of_marks
 
 from .options import PLACES, Decide, Force
 from .verb import Call, verb
@@ -55,9 +55,8 @@ def predict(
         say(f"{len(found.rows)} rows written to {out}.")
     if call.printed(found.as_json()):
         return
-    marked = sum(in_cell(guid) != guid for guid, _ in found.rows)
-    if marked:
-        say(f"Note: {marked} guid(s) begin as a formula does: CSV has an apostrophe before them.")
+    if marks := note_of_marks(guid for guid, _ in found.rows):
+        say(marks)
     if split is None:
         ((_, probabilities),) = found.rows
         shown = ", ".join(

@@ -27,7 +27,7 @@ from mmsa_cache.hashing import canonical, file_sha256
 from mmsa_cache.names import SPLITS
 from mmsa_cache.results import claim, write_result
 from mmsa_cache.runs.folder import RunFolder
-from mmsa_cache.shown import csv_text
+from mmsa_cache.shown import csv_text, note_of_marks
 from mmsa_cache.validation import validated
 
 from .outside import AS_IN_THE_RUN, Given
@@ -113,6 +113,8 @@ def predict_file(request: BulkRequest) -> BulkResult:
                 advance(len(window), "")
     rows = _rows(guids, bad, model, np.concatenate(windows))
     write_result(request.out, written(model.classes, rows))
+    if written is _as_csv and (marks := note_of_marks(guids)):
+        say(marks)
     part.remove()
     return BulkResult(request.out, len(guids), resumed, bad)
 

@@ -83,6 +83,14 @@ def test_rows_come_in_order_with_probabilities(work: Path, want: list[dict[str, 
         assert float(want[0][f"p_{name}"]) == pytest.approx(alone[name], abs=2e-3)
 
 
+def test_guids_that_a_spreadsheet_would_compute_are_marked_and_counted(work: Path) -> None:
+    names = ["id", "text", "img"]
+    write(work / "formula.csv", [names, ["=a", "so", "posts/pairs/60.jpg"], ["b", "so", ""]])
+    done = mmsa(work, *RUN, "formula.csv", "--out", "formula_out.csv")
+    assert "1 guid(s) begin as a formula does" in done.stderr
+    assert [row["guid"] for row in read(work / "formula_out.csv")] == ["'=a", "b"]
+
+
 def test_bad_rows_are_named_before_anything_is_encoded(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
