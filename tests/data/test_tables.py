@@ -546,3 +546,13 @@ def test_labels_of_any_table(tmp_path: Path) -> None:
 )
 def test_encodings_that_fit(samples: list[bytes], names: list[str]) -> None:
     assert fitting(samples) == names
+
+
+def test_rows_without_any_cell_are_blank_lines(tmp_path: Path) -> None:
+    write(put(tmp_path, "1.jpg", "2.jpg"), "train.csv", "text,image,label\na,1.jpg,positive\n,,\n")
+    listing, rows = listed(tmp_path)
+    assert told(listing, rows) == [("1", "positive")]
+    write(tmp_path, "train.csv", "text,image,label\n , ,\nb,2.jpg,neutral\n,,\n,,\n")
+    listing, rows = listed(tmp_path)
+    assert told(listing, rows) == [("2", "neutral")]
+    assert rows[0].line == 3

@@ -14,7 +14,7 @@ import pytest
 
 from mmsa_cache.config.sections import ColumnSettings, DataSettings
 from mmsa_cache.data.places import read_place
-from mmsa_cache.data.tables import Cell, open_table
+from mmsa_cache.data.tables import Cell, arrow_table, open_table
 from mmsa_cache.errors import DataError
 from tests.data.test_places import CELL, PICTURES, add
 
@@ -245,3 +245,34 @@ def test_a_member_never_takes_more_room_than_it_has(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(file.getvalue())
     with pytest.raises(DataError, match=r"s.tar: it is no tar, or damaged"):
         read(tmp_path / "s.tar")
+
+
+def test_members_that_are_never_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "train.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, kind in (("a", tarfile.DIRTYPE), ("0.jpg", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        for name in ("../1.txt", "/2.txt", "3.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"x"))
+    records, noted = read(path)
+    assert [cells["text"] for cells in records] == ["x"]
+    assert {(cause, name) for _, cause, name in noted} == {
+        ("a member that is no plain file, or leads out of the shard", name)
+        for name in ("0.jpg", "../1.txt", "/2.txt")
+    }
+
+
+def test_texts_that_rows_share_do_not_take_more_than_the_file_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"text": ["many words " * 500] * 400, "image": ["0.jpg"] * 400})
+    path = write(tmp_path / "t.parquet", table)
+    pq.write_table(table, path)
+    assert len(read(path)[0]) == 400
+    monkeypatch.setattr(arrow_table, "_MANY_TEXTS", 1 << 20)
+    with pytest.raises(DataError, match="far more memory than the file"):
+        read(path)

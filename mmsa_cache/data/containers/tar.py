@@ -6,7 +6,7 @@ import hashlib
 import os
 import tarfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -36,10 +36,16 @@ class Member:
     size: int
 
 
-def members(file: BufferedReader, name: str) -> Iterator[Member]:
+def members(
+    file: BufferedReader, name: str, passed_over: Callable[[str], None] = lambda name: None
+) -> Iterator[Member]:
     """The regular files of an open tar, in order, one at a time.
 
-    Links, devices and folders are passed over, as are names that are absolute or go up.
+    Args:
+        file: The tar.
+        name: Its file name.
+        passed_over: Called with the name of each member that is never read: links, devices, sparse
+            files, and names that are absolute or go up. Folders are no members.
 
     Raises:
         ValueError: It is compressed, or no tar, or cut off.
@@ -56,7 +62,10 @@ def members(file: BufferedReader, name: str) -> Iterator[Member]:
             while (info := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
                 plain = os.path.normpath(info.name)
+                if info.isdir():
+                    continue
                 if not info.isreg() or info.issparse() or not _goes_down(info.name):
+                    passed_over(info.name)
                     continue
                 if info.offset_data + info.size > end:
                     raise ValueError(f"it is cut off within {plain!r}")

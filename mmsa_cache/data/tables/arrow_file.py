@@ -10,10 +10,9 @@ import pyarrow as pa
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.containers.arrow import arrow_batches
 from mmsa_cache.data.containers.container import sound
-from mmsa_cache.errors import DataError
 
 from . import Note
-from .arrow_table import ArrowTable, Piece, checked_path, piece_of
+from .arrow_table import ArrowTable, Piece, opened, piece_of
 
 _ROWS = 256
 """Rows that are Python objects at a time."""
@@ -21,13 +20,7 @@ _ROWS = 256
 
 def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> ArrowTable:
     """Opens an Arrow file; see `mmsa_cache.data.tables`."""
-    checked_path(path, root, data)
-    try:
-        return ArrowTable(path, root, _Source(path), data)
-    except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path.name}: {error}") from error
+    return opened(path, root, data, _Source)
 
 
 class _Source:

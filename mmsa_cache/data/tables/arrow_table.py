@@ -7,7 +7,7 @@ where a row has no bytes its path counts.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,9 @@ from .columns import Columns, find_columns
 Cell = str | int | float | bool | None
 _INFO = "dataset_info.json"
 _MAX_INFO = 16 << 20
+_MANY_TEXTS, _MOST_RATIO = 256 << 20, 20
+"""Characters of texts that a file may have at will, and how far more than it has bytes: of a text
+that rows share, each row has one in memory."""
 _CUT = MAX_TEXT_BYTES + 4
 """Bytes of a text that is cut, still being longer than a text may be."""
 
@@ -98,10 +101,14 @@ class ArrowTable:
     def records(self) -> Iterator[tuple[int, dict[str, Cell]]]:
         """Row, counted from 1, and the cells of the columns that are used."""
         plain = [name for name in self._fields if name != self._picture]
-        row = 0
+        row, left = 0, max(_MANY_TEXTS, _MOST_RATIO * self._path.stat().st_size)
         try:
             for piece in self._source.pieces(plain, self._picture):
                 cells = {name: self._cells(name, piece.columns[name]) for name in plain}
+                found = (cell for column in cells.values() for cell in column)
+                left -= sum(len(cell) for cell in found if isinstance(cell, str))
+                if left < 0:
+                    raise ValueError("its texts take far more memory than the file")
                 if self._picture is not None:
                     cells[self._picture] = self._places(row, piece)
                 names = tuple(cells)
@@ -122,6 +129,26 @@ class ArrowTable:
         if name in self.names:  # datasets writes −1 where there is no class
             return [None if cell == -1 else cell for cell in column.to_pylist()]
         return text_cells(column, self._errors)
+
+
+def opened(
+    path: Path, root: Path, data: DataSettings, source: Callable[[Path], Source]
+) -> ArrowTable:
+    """Opens a table; see `mmsa_cache.data.tables`.
+
+    Args:
+        path: As of `open_table`; so are the next two.
+        root: Data folder.
+        data: Names of columns.
+        source: Opens the file.
+    """
+    checked_path(path, root, data)
+    try:
+        return ArrowTable(path, root, source(path), data)
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path.name}: {error}") from error
 
 
 def piece_of(batch: pa.RecordBatch, columns: Sequence[str], pictures: str | None) -> Piece:

@@ -50,9 +50,10 @@ class CsvFile:
         next(rows, None)
         width = len(self.columns)
         for line, cells in rows:
-            if len(cells) == width:
+            blank = not any(cell.strip() for cell in cells)  # spreadsheets end files with them
+            if len(cells) == width and not blank:
                 yield line, dict(zip(self.columns, cells, strict=True))
-            elif len(cells) > 1 or any(cell.strip() for cell in cells):
+            elif not blank:
                 cause = "another number of columns than the header"
                 self._note(line, cause, f"expected {width} columns, received {len(cells)}")
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.containers.parquet import ParquetReader, leaf_of
-from mmsa_cache.errors import DataError
 
 from . import Note
-from .arrow_table import ArrowTable, Piece, checked_path, piece_of
+from .arrow_table import ArrowTable, Piece, opened, piece_of
 
 _ROWS, _ROWS_OF_PICTURES = 4096, 16
 """Rows that are decoded at a time."""
@@ -18,13 +17,7 @@ _ROWS, _ROWS_OF_PICTURES = 4096, 16
 
 def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> ArrowTable:
     """Opens a Parquet file; see `mmsa_cache.data.tables`."""
-    checked_path(path, root, data)
-    try:
-        return ArrowTable(path, root, _Source(path), data)
-    except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path.name}: {error}") from error
+    return opened(path, root, data, _Source)
 
 
 class _Source:

@@ -68,9 +68,13 @@ class TarTable:
 
     def _records(self, note: Note) -> Iterator[tuple[int, dict[str, Cell]]]:
         row, key, cells = 0, None, dict[str, Cell]()
+
+        def passed_over(name: str) -> None:
+            note(row + 1, "a member that is no plain file, or leads out of the shard", name)
+
         try:
             with open_plain(self._path) as file:
-                for member in members(file, self._path.name):
+                for member in members(file, self._path.name, passed_over):
                     if PurePosixPath(member.name).name.startswith("."):
                         continue
                     own, kind = self._split(member.name)
