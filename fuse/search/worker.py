@@ -139,9 +139,11 @@ class _PrunedError(Exception):
 def serve(pipe: Connection, device: str) -> None:
     """The process's main function."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if device == "cpu":
+        from . import forked  # noqa: F401  (limits libraries; a fork has it already)
     import torch
 
-    if device == "cpu":  # its libraries are limited by `forked`
+    if device == "cpu":
         torch.set_num_threads(1)
     try:
         job: Job = pipe.recv()
