@@ -53,9 +53,9 @@ def check_tiff(data: bytes, name: str) -> None:
         tag, kind, count = struct.unpack_from(f"{order}HHI", data, place)
         if count > _MOST_VALUES and kind not in _BYTES:
             raise BadFileError(
-                "too many pieces", f"{name}: its tag {tag} has {count} values, "
-                f"more than the limit of {_MOST_VALUES}"
-            )  # fmt: skip
+                "too many pieces",
+                f"{name}: its tag {tag} has {count} values, more than the limit of {_MOST_VALUES}",
+            )
         if tag in _TILE_SIDES and kind in _WIDTH:
             tile *= struct.unpack_from(f"{order}{_WIDTH[kind]}", data, place + 8)[0]
     if tile > _MOST_TILE:

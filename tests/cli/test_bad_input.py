@@ -47,8 +47,10 @@ def test_a_bad_row_can_be_set_aside(work: Path, tmp_path: Path, bad: Input) -> N
     skipped = mmsa(work, *data, str(cache), "--on-bad", "skip", "--json")
     assert [record["set_aside"] for record in json.loads(skipped.stdout)] == [1, 1]
     assert f"train: 1 of 7 rows set aside (1 {bad.reason}); see" in skipped.stderr
-    (named,) = [line for line in skipped.stderr.splitlines() if "- odd: " in line]
-    assert problem in named
+    seen = json.loads(mmsa(work, "check", str(root), "--json", code=3).stdout)
+    (whole,) = [found["message"] for found in seen["problems"]]
+    assert problem in whole
+    assert f"- odd: {whole}" in skipped.stderr
     assert sealed(cache) == sealed(work / "reference")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
