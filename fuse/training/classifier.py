@@ -24,6 +24,8 @@ from .programs import model_inputs
 
 _SCORED_ROWS = 128
 """Rows of a forward pass without gradients."""
+_SCORED_ROWS_KERNEL = 1024
+"""The same of a kernel model, which standardises its landmarks in every pass."""
 _SCORED_ROWS_CUDA = {"pooled": 4096, "tokens": 512}
 """The same on a GPU by level: a pass's launches take longer than its work."""
 
@@ -122,7 +124,8 @@ def predict(
     model.eval()
     if batch_size is None:
         cuda = bank.labels.device.type == "cuda"
-        batch_size = _SCORED_ROWS_CUDA[setting.level] if cuda else _SCORED_ROWS
+        own = _SCORED_ROWS_KERNEL if setting.fusion == KERNEL else _SCORED_ROWS
+        batch_size = _SCORED_ROWS_CUDA[setting.level] if cuda else own
     bank = bank.using(*setting.encoders)
     items = bank.items(samples, variants=False)
     order = torch.arange(len(items))
