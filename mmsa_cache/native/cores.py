@@ -1,19 +1,125 @@
-"""The cores that this process may use."""
+"""The cores that this process may use, and the part of them that one of several workers gets."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmsa_cache.untrusted import open_plain
 
+_PROC = Path("/proc/self")
+_CPUS = Path("/sys/devices/system/cpu")
+_MOST = 1 << 20
+"""Bytes of a file of the kernel that are looked at."""
+_GROUP = re.compile(r"^\d+:([^:\n]*):(.+)$", re.MULTILINE)
+"""Controllers, none for version 2, and the group's path."""
+_MOUNT = re.compile(r"^\d+ \d+ \S+ (\S+) (\S+) .* - (cgroup2?) \S+ (\S+)$", re.MULTILINE)
+"""The group that is mounted, where, by which version, and with which controllers."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoreShare:
+    """What one of several workers may use."""
+
+    count: int
+    """Threads to run, at least one."""
+    cpus: frozenset[int]
+    """Logical processors to stay on; none where the system cannot be told."""
+
+    def pin(self) -> None:
+        """Keeps the calling thread, and what it starts from now on, on these processors."""
+        if self.cpus:
+            with contextlib.suppress(OSError):  # a container may forbid it; it is only slower then
+                os.sched_setaffinity(0, self.cpus)
+
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and a container's share."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with contextlib.suppress(OSError, ValueError):
-        with open_plain(Path("/sys/fs/cgroup/cpu.max")) as file:
-            quota, period = file.read(100).split()
-        return max(1, min(cores or 1, int(quota) // int(period)))
-    return cores or 1
+    """Cores that this process may use: its affinity, and the quotas of its control groups."""
+    return max(1, min([_allowed(), *_quotas()]))
+
+
+def share_of_cores(number: int, of: int) -> CoreShare:
+    """The share of one of several workers on this machine.
+
+    Processors of one core, and cores of one socket, stay together. Where there are more workers
+    than cores, several are on one. A quota limits the threads, not the processors, which other
+    containers with a quota share.
+
+    Args:
+        number: The worker, from 0.
+        of: Workers in all.
+    """
+    cpus = sorted(_affinity(), key=_place)
+    first, end = (len(cpus) * n // of for n in (number, number + 1))
+    own = cpus[first:end] or cpus[first : first + 1]
+    cores, more = divmod(usable_cores(), of)
+    return CoreShare(max(1, cores + (number < more)), frozenset(own))
+
+
+def _affinity() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set()  # as on macOS and Windows
+
+
+def _allowed() -> int:
+    if hasattr(os, "process_cpu_count"):  # Python 3.13; it heeds PYTHON_CPU_COUNT as well
+        return int(os.process_cpu_count() or 1)
+    return len(_affinity()) or os.cpu_count() or 1
+
+
+def _place(cpu: int) -> tuple[int, int, int]:
+    """Socket, core and number of a logical processor."""
+    folder = _CPUS / f"cpu{cpu}/topology"
+    socket, core = (_read(folder / name) for name in ("physical_package_id", "core_id"))
+    return _number(socket), _number(core), cpu
+
+
+def _number(text: str) -> int:
+    return int(text) if text.strip().isdigit() else 0
+
+
+def _quotas() -> Iterator[int]:
+    """Cores that the control groups of this process, and those above them, grant.
+
+    Files and their meaning: the kernel's admin-guide/cgroup-v2.rst (``cpu.max``) and
+    scheduler/sched-bwc.rst (``cpu.cfs_quota_us``), cgroups(7), and proc(5) on mountinfo.
+    """
+    groups = _GROUP.findall(_read(_PROC / "cgroup"))
+    for root, point, kind, options in _MOUNT.findall(_read(_PROC / "mountinfo")):
+        for controllers, group in groups:
+            is_v1 = kind == "cgroup" and "cpu" in {*controllers.split(",")} & {*options.split(",")}
+            if is_v1 or (kind == "cgroup2" and not controllers):
+                for folder in _upward(Path(_unescaped(point)), _unescaped(root), group):
+                    yield from _quota(folder)
+
+
+def _unescaped(field: str) -> str:
+    return field.replace(r"\040", " ").replace(r"\134", "\\")
+
+
+def _upward(point: Path, root: str, group: str) -> Iterator[Path]:
+    """The folder of a group and those above it, up to where they are mounted."""
+    # A container may see its own group as the root, and the host's name of it in its own list.
+    inside = Path(group).relative_to(root) if Path(group).is_relative_to(root) else Path()
+    parts = [part for part in inside.parts if part not in ("/", "..")]
+    for end in range(len(parts), -1, -1):
+        yield point.joinpath(*parts[:end])
+
+
+def _quota(folder: Path) -> Iterator[int]:
+    v1 = (_read(folder / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    quota, period, *_ = (*(_read(folder / "cpu.max") or " ".join(v1)).split(), "", "")
+    if _number(quota) and _number(period):  # else it is "max", or -1
+        yield int(quota) // int(period)
+
+
+def _read(file: Path) -> str:
+    """A file of the kernel; empty where there is none."""
+    with contextlib.suppress(OSError, ValueError), open_plain(file) as content:
+        return content.read(_MOST).decode()
+    return ""
