@@ -88,8 +88,8 @@ def test_a_key_table_finds_the_first_of_each_key(monkeypatch: pytest.MonkeyPatch
     keys[:, 4:] = 0  # many are equal, and many are prefixes of others
     first = {key.tobytes(): place for place, key in reversed(list(enumerate(keys)))}
     absent = as_keys([bytes([9]) * 16, bytes(15) + b"\1"])
-    for most in (1, 50, 10_000):
-        monkeypatch.setattr(KeyTable, "_MOST_PENDING", most)
+    for ratio in (1, 4, 10_000):
+        monkeypatch.setattr(KeyTable, "_RATIO", ratio)
         table = KeyTable(KEY_BYTES)
         assert table.places(keys[:3]).tolist() == [-1, -1, -1]
         for part in np.array_split(keys, 40):
