@@ -144,16 +144,18 @@ def run_end_to_end(
 ) -> EndToEnd:
     """Extracts rows into a store that is removed; all is given by modality."""
     with scratch() as folder, contextlib.ExitStack() as claims:
-        jobs = []
+        jobs, writers = [], {}
         for name, encoder in encoders.items():
             identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})
-            writer = FeatureWriter(folder, StoredEncoder.of(identity))
+            writer = writers[name] = FeatureWriter(folder, StoredEncoder.of(identity))
             claims.enter_context(writer.claim(lambda: None))
-            jobs.append(Job(rows[name], readers[name], encoder, writer))
+            jobs.append(Job(rows[name], writer, reader=readers[name], encoder=encoder))
         started = time.perf_counter()
         timings = extract(jobs, device, shard_rows=shard_rows, batch_size=batch_size)
+        for writer in writers.values():
+            writer.finish()
         seconds = time.perf_counter() - started
-        sizes = {name: job.writer.bytes for name, job in zip(encoders, jobs, strict=True)}
+        sizes = {name: writer.bytes for name, writer in writers.items()}
     return EndToEnd(seconds, timings, sizes)
 
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -26,13 +25,11 @@ import torch
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import DataError
-from mmsa_cache.key_table import KeyTable
 from mmsa_cache.native.memory import reused, trim
 from mmsa_cache.native.threads import one_thread
-from mmsa_cache.store.keys import KEY_BYTES
 from mmsa_cache.store.schema import Shard
 
-from .plan import Job, Prepared, Row, read_rows
+from .plan import Job, Prepared, Row, missing_windows, read_rows
 from .publisher import Publisher
 from .shards import Queued, assemble
 from .streams import Batch, Halving, Streams, Timings, Workers
@@ -80,14 +77,10 @@ def extract(
     """
     workers = workers or Workers.plan(device)
     timings, encoded = Timings(), itertools.count(1)
-    planned: dict[Path, KeyTable] = defaultdict(lambda: KeyTable(KEY_BYTES))
     models = {id(job.encoder): Halving(job.encoder) for job in jobs}
     work = [
-        [
-            _Window(job, models[id(job.encoder)], places)
-            for places in job.missing(shard_rows, planned[job.writer.folder])
-        ]
-        for job in jobs
+        [_Window(job, models[id(job.encoder)], places) for places in windows]
+        for job, windows in zip(jobs, missing_windows(jobs, shard_rows), strict=True)
     ]
     every = list(itertools.chain(*work))
     shards = _encoded(every, device, workers, batch_size, shard_rows, timings)
@@ -105,7 +98,6 @@ def extract(
                     if next(encoded) % _TRIM_EVERY == 0:
                         trim()
                     advance(len(window.places))
-            job.writer.finish()
     return timings
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.rows import WantedRows, wanted_rows
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.store.keys import Keys
-from mmsa_cache.store.writer import FeatureWriter
+from mmsa_cache.store.keys import KEY_BYTES, Keys
+from mmsa_cache.store.schema import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +146,31 @@ def read_rows(rows: Sequence[Row], reader: Reader, encoder: Encoder) -> Prepared
     return result
 
 
+class HasRows(Protocol):
+    """Features that know which of their rows are sealed."""
+
+    def has(self, keys: Keys) -> NDArray[np.bool_]:
+        """Which rows are sealed by now, (rows,)."""
+
+
+class Seals(HasRows, Protocol):
+    """What the loop puts encoded rows into."""
+
+    def publish(self, *shards: Shard) -> int:
+        """Seals rows as one shard; how many were not there."""
+
+
+To = TypeVar("To", bound=HasRows, covariant=True)
+
+
 @dataclass(slots=True)
-class Job:
-    """Rows that are to be added to an encoder's features; the writer's part must be claimed."""
+class Share(Generic[To]):
+    """Rows that are to be added to an encoder's features; the part must be claimed."""
 
     rows: RowPlan
     """All that are wanted, in order."""
-    reader: Reader
-    encoder: Encoder
-    writer: FeatureWriter
+    writer: To
+    """Jobs of the same features have the same."""
     part: tuple[int, int] = (0, 1)
     """Number of the part to compute, from 0, and of parts: every so-manieth window is its."""
     watch: Callable[[], AbstractContextManager[Callable[[int], None]]] = lambda: nullcontext(
@@ -196,3 +213,19 @@ class Job:
         rows = every[own & ~sealed & ~twins]
         cuts = np.flatnonzero(np.diff(rows // shard_rows)) + 1
         return np.split(rows, cuts) if len(rows) else []
+
+
+@dataclass(slots=True, kw_only=True)
+class Job(Share[Seals]):
+    """Rows that this process encodes."""
+
+    reader: Reader
+    encoder: Encoder
+
+
+def missing_windows(
+    jobs: Sequence[Share[HasRows]], shard_rows: int
+) -> list[list[NDArray[np.int64]]]:
+    """The missing rows of each window of each job, (jobs, windows, rows)."""
+    planned: dict[int, KeyTable] = defaultdict(lambda: KeyTable(KEY_BYTES))
+    return [job.missing(shard_rows, planned[id(job.writer)]) for job in jobs]

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.store.writer import FeatureWriter
 
+from .plan import Seals
 from .streams import Timings
 
 GATHERED_BYTES = 64 << 20
@@ -26,7 +26,7 @@ class Publisher:
         beside: Whether a thread seals them while the caller goes on.
     """
 
-    def __init__(self, writer: FeatureWriter, timings: Timings, beside: bool = False) -> None:
+    def __init__(self, writer: Seals, timings: Timings, beside: bool = False) -> None:
         self._writer = writer
         self._timings = timings
         self._thread = ThreadPoolExecutor(1, "seal") if beside else None

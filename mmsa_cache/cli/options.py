@@ -14,6 +14,17 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; default: the cores, or 3 a GPU.")
 ]
+Engine = Annotated[
+    Literal["local", "ray"] | None,
+    typer.Option(help="What runs the workers: processes here (local), or a Ray cluster."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster, HOST:PORT; default (auto): RAY_ADDRESS, one that runs here, or a new "
+        "one for this command."
+    ),
+]
 Track = Annotated[
     list[str] | None, typer.Option(help="tensorboard, mlflow or wandb, beside JSON lines.")
 ]

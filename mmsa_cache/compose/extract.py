@@ -210,7 +210,13 @@ def _write_missing(settings: Settings, targets: list[_Target], part: tuple[int, 
             f"(padded float32: {decimal(padded)} a row)."
         )
         target.job = Job(
-            target.rows, reader, encoder, target.writer, part, target.watch, target.say
+            target.rows,
+            target.writer,
+            part,
+            target.watch,
+            target.say,
+            reader=reader,
+            encoder=encoder,
         )
         jobs.append(target.job)
     started = time.monotonic()
@@ -220,6 +226,8 @@ def _write_missing(settings: Settings, targets: list[_Target], part: tuple[int, 
         shard_rows=settings.cache.shard_rows,
         batch_size=rows_a_batch(settings.extract.batch_size, device),
     )
+    for target in targets if part == (0, 1) else ():
+        target.writer.finish()
     limit = reading_limit(timings, time.monotonic() - started, Workers.plan(device).readers)
     if limit:
         say(limit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +71,8 @@ class Index:
 
     folder: Path
     entries: dict[str, ShardEntry] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+    """Names of shards that were replaced or removed."""
     size: int = 0
     """Bytes of the complete lines that were read."""
     _seen: tuple[int, int, int] | None = None
@@ -120,13 +123,13 @@ class Index:
             return None
         return found.st_size, found.st_mtime_ns, found.st_ino
 
-    def append(self, change: Change, disk: Disk = DISK) -> None:
-        """Adds a line; the store's lock must be held and the index be the present one.
+    def append(self, changes: Sequence[Change], disk: Disk = DISK) -> None:
+        """Adds lines; the store's lock must be held and the index be the present one.
 
         Raises:
-            OSError: It was not added.
+            OSError: None counts.
         """
-        line = change.line()
+        line = b"".join(change.line() for change in changes)
         if not self.size:
             write_atomically(self.path, line, disk)
         else:
@@ -141,7 +144,8 @@ class Index:
                 raise
             finally:
                 os.close(descriptor)
-        self._apply(change, 0)
+        for change in changes:
+            self._apply(change, 0)
         self.size += len(line)
         self._seen = self._state()
 
@@ -150,6 +154,7 @@ class Index:
         for name in change.drop:
             if self.entries.pop(name, None) is None:
                 raise DamagedCacheError(f"{where}: drops an unknown shard.", again(self.folder))
+            self.dropped.add(name)
         added = change.add
         if added is not None:
             if added.name in self.entries:

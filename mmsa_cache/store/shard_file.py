@@ -23,6 +23,7 @@ from mmsa_cache.errors import DamagedCacheError
 from mmsa_cache.untrusted import open_plain
 
 from . import schema
+from .index import ShardEntry
 from .keys import KEY_BYTES
 from .problems import MISSING, REPAIR, exhausted, unreadable
 from .schema import Shard
@@ -116,6 +117,25 @@ def check_bytes(path: Path, size: int, sha256: str) -> None:
             f"(sha256 {found[:12]}…, sealed {sha256[:12]}…).",
             REPAIR,
         )
+
+
+def entry_of(path: Path) -> ShardEntry | None:
+    """What an index would say of a file; None where it is no shard that bears its own name.
+
+    Raises:
+        DeviceError: The system has no descriptor or memory left.
+    """
+    try:
+        digest = hashing.file_sha256(path)
+        with open_plain(path, links=False) as content, h5py.File(content, "r") as file:
+            keys = h5py.h5d.open(file.id, b"keys")
+            entry = ShardEntry(sha256=digest, rows=keys.shape[0], bytes=path.lstat().st_size)
+    except _UNREADABLE as error:
+        found = unreadable(path, error)
+        if not isinstance(found, DamagedCacheError):
+            raise found from error
+        return None
+    return entry if entry.file == path.name else None
 
 
 def map_shard(path: Path, rows: int, size: int, fingerprint: str) -> Shard:

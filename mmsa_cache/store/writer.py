@@ -2,13 +2,13 @@
 
 A shard is made in memory, hashed, written under a temporary name, fsynced, renamed, and entered in
 the index. What is not in the index does not count; what is in it is never written again. Writers
-share rows without talking: the first one to seal a row wins.
+share rows without talking: the first one to seal a row wins. Shards that others sealed, and did not
+live to enter, are adopted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +23,11 @@ from mmsa_cache.disk import (
     discard,
     make_folders,
     sync,
-    write_new,
     writing,
 )
 from mmsa_cache.errors import CacheError, DamagedCacheError, StaleCacheError
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.leftover import TEMPORARY, is_left_over, own_mark
+from mmsa_cache.leftover import TEMPORARY, is_left_over
 from mmsa_cache.locks import locked
 
 from . import shard_file
@@ -37,13 +36,13 @@ from .fingerprint import differences
 from .index import SHARD_FILES, Change, Index, ShardEntry
 from .keys import KEY_BYTES, Keys
 from .schema import Shard
+from .sealer import FolderSealer
 from .verified import check_bytes
 
 MERGED_BYTES = 512 << 20
 """Bytes that shards are merged to."""
 _MOST_SMALL = 8
 """Shards below half of that which may stand beside each other."""
-_marks = itertools.count()
 
 
 class FeatureWriter:
@@ -56,10 +55,12 @@ class FeatureWriter:
 
     Attributes:
         folder: Where they are.
+        sealer: Puts shards there for `adopt`.
     """
 
     def __init__(self, root: Path, encoder: StoredEncoder, disk: Disk = DISK) -> None:
         self.folder = encoder.folder(root)
+        self.sealer = FolderSealer(self.folder, encoder.fingerprint, disk)
         self._encoder = encoder
         self._fingerprint = encoder.fingerprint
         self._disk = disk
@@ -97,12 +98,11 @@ class FeatureWriter:
             else:
                 self._encoder.write(self.folder, self._disk)
             self._index = Index.read(self.folder)
-            self._sweep()
             missing = [e for e in self._index.entries.values() if not self._has_file(e)]
             if missing:  # deleted to be made again
                 change = Change(drop=tuple(entry.name for entry in missing))
-                self._index.append(change, self._disk)
-        self._refresh()
+                self._index.append([change], self._disk)
+            self._sweep()
 
     def _rename(self, there: StoredEncoder) -> None:
         """Notes how the encoder is asked for now."""
@@ -130,11 +130,17 @@ class FeatureWriter:
         return (self.folder / entry.file).exists()
 
     def _sweep(self) -> None:
-        """Removes files that no index names; the lock is held, so nobody is about to name them."""
-        named = {entry.file for entry in self._index.entries.values()}
-        for path in self.folder.glob(SHARD_FILES):
-            if path.name not in named:
+        """Adopts shards that no index names, removes other such files; the lock is held."""
+        found: list[ShardEntry] = []
+        for path in sorted(self.folder.glob(SHARD_FILES)):
+            if path.stem in self._index.entries:
+                continue
+            entry = None if path.stem in self._index.dropped else shard_file.entry_of(path)
+            if entry is None:
                 self._disk.remove(path)
+            else:
+                found.append(entry)
+        self._enter(found)
         for path in self.folder.glob(f"{TEMPORARY}*"):
             if is_left_over(path):
                 discard(path, self._disk)
@@ -201,7 +207,7 @@ class FeatureWriter:
         """
         with (
             writing(self.folder),
-            self._written(shards) as (temporary, entry),
+            self.sealer.written(shards) as (temporary, entry),
             self._lock(),
             self._one,
         ):
@@ -217,31 +223,62 @@ class FeatureWriter:
             ]
             if not rest:
                 return 0
-            with self._written(rest) as (smaller, fewer):
+            with self.sealer.written(rest) as (smaller, fewer):
                 self._seal(smaller, fewer)
             self._note(fewer.name, rest)
             return fewer.rows
 
-    @contextlib.contextmanager
-    def _written(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
-        """A temporary file of one shard; it goes unless it is sealed."""
-        content = shard_file.encode(shards, self._fingerprint)
-        digest = hashlib.sha256(content).hexdigest()
-        entry = ShardEntry(sha256=digest, rows=sum(map(len, shards)), bytes=len(content))
-        temporary = self.folder / f"{TEMPORARY}shard.{own_mark()}.{next(_marks)}"
-        write_new(temporary, content, self._disk)
-        try:
-            yield temporary, entry
-        finally:
-            if temporary.exists():
-                discard(temporary, self._disk)
+    def adopt(self, entries: Sequence[ShardEntry]) -> int:
+        """Enters shards in the index that others sealed, without rows that are there already.
+
+        Args:
+            entries: What they say of them; a shard that is not there, since another writer has
+                entered and merged it or the folder is another one, counts as nothing.
+
+        Returns:
+            Rows that are new.
+
+        Raises:
+            DiskError: Not all were entered.
+            CacheError: What another writer added cannot be read.
+        """
+        with writing(self.folder), self._lock(), self._one:
+            return self._enter([entry for entry in entries if self._has_file(entry)])
+
+    def _enter(self, entries: Sequence[ShardEntry]) -> int:
+        """Enters shards whose files are there; the lock is held."""
+        self._refresh()
+        before, needless = self._index.rows, []
+        changes: list[Change] = []
+        for entry in entries:
+            if entry.name in self._known:
+                continue
+            try:
+                shard = self._map(entry)
+            except DamagedCacheError:  # no shard of this encoder
+                needless.append(entry)
+                continue
+            own = self._keys.places(shard.keys) < 0
+            if not own.all():
+                needless.append(entry)
+                if not own.any():
+                    continue
+                shard = shard.take(np.flatnonzero(own))
+                entry = self.sealer.seal([shard])
+            self._note(entry.name, [shard])
+            changes.append(Change(add=entry))
+        if changes:
+            self._index.append(changes, self._disk)
+        for entry in needless:
+            self._disk.remove(self.folder / entry.file)
+        return self._index.rows - before
 
     def _seal(self, temporary: Path, entry: ShardEntry, drop: tuple[str, ...] = ()) -> None:
         """Gives a shard its name and enters it in the index; the lock is held."""
         self._disk.rename(temporary, self.folder / entry.file)
         try:
             sync(self.folder, self._disk)
-            self._index.append(Change(add=entry, drop=drop), self._disk)
+            self._index.append([Change(add=entry, drop=drop)], self._disk)
         except BaseException:
             with contextlib.suppress(CacheError):  # it may have been entered all the same
                 if entry.name not in Index.read(self.folder).entries:
@@ -292,9 +329,9 @@ class FeatureWriter:
         if shards:
             for old in entries:  # damage is not sealed again
                 check_bytes(self.folder, old)
-            with self._written(shards) as (temporary, entry):
+            with self.sealer.written(shards) as (temporary, entry):
                 self._seal(temporary, entry, names)
         else:
-            self._index.append(Change(drop=names), self._disk)
+            self._index.append([Change(drop=names)], self._disk)
         for old in entries:
             self._disk.remove(self.folder / old.file)

@@ -117,7 +117,7 @@ def run(
     sealed = [] if sealed is None else sealed
     with claimed(root) as writer:
         watch = lambda: nullcontext(sealed.append)  # noqa: E731
-        job = Job(rows, reader, encoder, writer, watch=watch, notice=notice)
+        job = Job(rows, writer, watch=watch, notice=notice, reader=reader, encoder=encoder)
         extract([job], device, **({"shard_rows": 8, "batch_size": 4} | changes))
     return sealed
 
@@ -285,7 +285,7 @@ def extract_two(root: Path, rows: RowPlan, readers: list[Any], **changes: Any) -
         jobs = []
         for name, reader in zip("ab", readers, strict=True):
             writer = claims.enter_context(claimed(root / name))
-            jobs.append(Job(rows, reader, changes.get(name) or Counting(), writer))
+            jobs.append(Job(rows, writer, reader=reader, encoder=changes.get(name) or Counting()))
         extract(jobs, CPU, shard_rows=8, batch_size=4)
 
 

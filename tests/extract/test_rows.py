@@ -79,7 +79,7 @@ def plan(samples: Sequence[Sample], copies: dict[int, int] | None = None) -> Row
 def run(root: Path, *plans: RowPlan, part: tuple[int, int] = (0, 1)) -> list[Job]:
     """Extracts into one store; windows have 8 rows, batches 4."""
     with claimed(root, part) as writer:
-        jobs = [Job(rows, read, InCompany(), writer, part) for rows in plans]
+        jobs = [Job(rows, writer, part, reader=read, encoder=InCompany()) for rows in plans]
         extract(jobs, CPU, shard_rows=8, batch_size=4)
     return jobs
 
@@ -234,7 +234,7 @@ def test_rows_that_another_writer_seals_meanwhile_are_not_computed(tmp_path: Pat
             return super().encode(batch)
 
     with claimed(tmp_path / "store") as writer:
-        job = Job(rows, read, Interrupted(), writer)
+        job = Job(rows, writer, reader=read, encoder=Interrupted())
         extract([job], CPU, shard_rows=8, batch_size=4)
     assert row_bytes(tmp_path / "store") == row_bytes(tmp_path / "one")
     assert job.computed + job.there == 80

@@ -75,7 +75,7 @@ def main() -> None:
         writer = FeatureWriter(folder, StoredEncoder.of(spec.identity))
         with writer.claim(lambda: None):
             watch = lambda a=advance: nullcontext(a)  # noqa: E731
-            job = Job(rows, read, spec.load(device), writer, watch=watch)
+            job = Job(rows, writer, watch=watch, reader=read, encoder=spec.load(device))
             extract([job], device, shard_rows=256, batch_size=64)
         assert writer.rows == job.computed == pairs
         record[modality] = looks

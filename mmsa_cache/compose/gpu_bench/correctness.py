@@ -222,7 +222,7 @@ def resumed_extraction(bench: Bench) -> bool:
             for name in MODALITIES:
                 writer = FeatureWriter(folder, generated_encoder(name))
                 claims.enter_context(writer.claim(lambda: None))
-                job = Job(rows[name], readers[name], encoders[name], writer)
+                job = Job(rows[name], writer, reader=readers[name], encoder=encoders[name])
                 if interrupted:
                     job.watch = broken
                 jobs.append(job)

@@ -1,0 +1,58 @@
+"""Sealing of a shard: written whole to a temporary name, hashed, and named by its content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmsa_cache.disk import DISK, Disk, discard, sync, write_new, writing
+from mmsa_cache.leftover import TEMPORARY, own_mark
+
+from . import shard_file
+from .index import ShardEntry
+from .schema import Shard
+
+_marks = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSealer:
+    """Puts shards into a feature folder that is there; others enter them in its index.
+
+    It can be sent to other processes, and to machines that see the folder under the same path.
+    """
+
+    folder: Path
+    fingerprint: str
+    """The encoder's."""
+    disk: Disk = DISK
+    """What is written to."""
+
+    @contextlib.contextmanager
+    def written(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
+        """A temporary file of shards as one; it goes unless it is renamed."""
+        content = shard_file.encode(shards, self.fingerprint)
+        digest = hashlib.sha256(content).hexdigest()
+        entry = ShardEntry(sha256=digest, rows=sum(map(len, shards)), bytes=len(content))
+        temporary = self.folder / f"{TEMPORARY}shard.{own_mark()}.{next(_marks)}"
+        write_new(temporary, content, self.disk)
+        try:
+            yield temporary, entry
+        finally:
+            if temporary.exists():
+                discard(temporary, self.disk)
+
+    def seal(self, shards: Sequence[Shard]) -> ShardEntry:
+        """Seals shards as one; it does not count before `FeatureWriter.adopt`.
+
+        Raises:
+            DiskError: It was not sealed.
+        """
+        with writing(self.folder), self.written(shards) as (temporary, entry):
+            self.disk.rename(temporary, self.folder / entry.file)
+            sync(self.folder, self.disk)
+        return entry
