@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from fuse.figures.study import Value
 from fuse.setting import FIELDS
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import near
 from mmsa_cache.validation import plain_problem
 
 
@@ -23,7 +24,7 @@ def parse(assignments: Sequence[str]) -> dict[str, Value]:
     for assignment in assignments:
         key, _, text = assignment.partition("=")
         if key not in FIELDS:
-            problems.append(f"{key}: unknown; known: {', '.join(sorted(FIELDS))}")
+            problems.append(f"{key}: unknown setting{near(key, FIELDS)}")
             continue
         try:
             values[key] = FIELDS[key].validate_strings(text)

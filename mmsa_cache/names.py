@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
-from .errors import SettingsError
-from .validation import near
+from .errors import MmsaError, SettingsError
 
 SPLITS = ("train", "val", "test")
 SPLIT_STEMS = {
@@ -31,12 +32,76 @@ OWN_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
 
 
 _LONGEST_CLASS = 200
+_LONGEST_NAME = 80
+"""Characters of a name that is not there which are compared and shown."""
+_COMPARED = 20_000
+"""Valid names that are looked through."""
+_LISTED = 16
+"""Names that are shown; of more the rest is counted."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> list[str]:
+    """Up to three valid names that are spelled alike, the likest first; case counts for nothing."""
+    names = {known.lower(): known for known in sorted(itertools.islice(valid, _COMPARED))}
+    close = difflib.get_close_matches(name[:_LONGEST_NAME].lower(), names, 3, 0.6)
+    return [names[found] for found in close]
+
+
+def near(name: str, valid: Iterable[str]) -> str:
+    """`` (near: …)`` where valid names are spelled alike, or all of a short list."""
+    names = sorted(valid)
+    return alike(name, names) or (f" (valid: {listed(names)})" if names else "")
+
+
+def alike(name: str, valid: Iterable[str]) -> str:
+    """`` (near: …)`` where valid names are spelled alike."""
+    close = nearest(name, valid)
+    return f" (near: {', '.join(close)})" if close else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """``a, b, c``; of many the first ones and how many more there are."""
+    every = list(names)
+    rest = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
+    return ", ".join(every[:_LISTED]) + rest
+
+
+def among(name: str, valid: Iterable[str]) -> str:
+    """`` (near: …), valid: …``: what follows a value that is none of the valid ones."""
+    names = list(valid)
+    return f"{alike(name, names)}, valid: {', '.join(names)}"
+
+
+def no_such(
+    what: str,
+    name: str,
+    valid: Iterable[str],
+    hint: str = "",
+    kind: type[MmsaError] = SettingsError,
+    known: str = "Known",
+) -> MmsaError:
+    """The error of a name that is not there: it says which ones are near, and which there are.
+
+    Args:
+        what: Up to the name, as "There is no run".
+        name: As it was given.
+        valid: The names there are.
+        hint: What else to do.
+        kind: Of the error.
+        known: Begins the list of names.
+    """
+    names = list(valid)
+    shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    close = alike(name, names)
+    there = "" if not names or (close and len(names) > _LISTED) else f"{known}: {listed(names)}."
+    return kind(f"{what} {shown!r}{close}.", " ".join(filter(None, (there, hint))))
 
 
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
     """Raises ValueError, with the valid names, where a name is not among them."""
-    if name not in valid:
-        raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(valid)}")
+    names = list(valid)
+    if name not in names:
+        raise ValueError(f"unknown {what} {name!r}{alike(name, names)}; valid: {', '.join(names)}")
 
 
 def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
@@ -53,8 +118,11 @@ def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
     if split in names:
         return
     other = next((name for name in names if split.lower() in SPLIT_STEMS.get(name, ())), None)
-    hint = f" (near: {other})" if other else near(split, names)
-    raise SettingsError(f"There is no split {split!r}{hint}.", f"Valid: {', '.join(names)}.")
+    if other:  # a name of other libraries, which is not spelled alike
+        raise SettingsError(
+            f"There is no split {split!r} (near: {other}).", f"Valid: {', '.join(names)}."
+        )
+    raise no_such("There is no split", split, names, known="Valid")
 
 
 def class_problem(name: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from .errors import MmsaError, SettingsError
+from .names import among, near
 
 M = TypeVar("M", bound=BaseModel)
 _LONGEST = 200
@@ -82,15 +82,6 @@ def _keys_at(model: type[BaseModel], where: tuple[int | str, ...]) -> Iterable[s
     return model.model_fields
 
 
-def near(key: str, valid: Iterable[str]) -> str:
-    """`` (near: …)`` where valid keys are spelled alike, or all of a short list."""
-    names = sorted(valid)
-    close = difflib.get_close_matches(key, names, 3, 0.6)
-    if close:
-        return f" (near: {', '.join(close)})"
-    return f" (valid: {', '.join(names)})" if 0 < len(names) < 8 else ""
-
-
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -112,7 +103,7 @@ def plain_problem(item: ErrorDetails) -> str:
     shown = received if len(received) <= _LONGEST else f"{received[:_LONGEST]}…"
     if kind == "literal_error":
         valid = context["expected"].replace("'", "").replace(" or ", ", ").removeprefix(", ")
-        return f"{shown}, valid: {valid}"
+        return shown + among(str(item["input"]), valid.split(", "))
     if kind in _BOUNDS:
         key, relation = _BOUNDS[kind]
         return f"{shown}, a number {relation} {context[key]:g} is expected"

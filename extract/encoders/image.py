@@ -14,6 +14,7 @@ from torch import Tensor
 
 from extract.inputs.decode import DECODER, RESIZE, decoder_versions, fit_square
 from mmsa_cache.errors import DeviceError, ModelError
+from mmsa_cache.names import no_such
 from mmsa_cache.native.device import needing_memory
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
@@ -127,8 +128,7 @@ def resolve_image(
     import timm
 
     if not re.fullmatch(r"\w+(\.\w+)?", model) or not timm.is_model(model.split(".")[0]):
-        near = ", ".join(timm.list_models(f"*{model.split('.')[0][:8]}*")[:6]) or "none"
-        raise ModelError(f"timm has no image model {model!r}.", f"Names that look alike: {near}.")
+        raise no_such("timm has no image model", model, timm.list_models(), kind=ModelError)
     own = timm.models.get_pretrained_cfg(model)
     own = own.to_dict() if own is not None else {}
     file: Path | None = None

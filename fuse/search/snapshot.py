@@ -7,7 +7,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from fuse.figures.study import EndedTrial, StudySnapshot
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import no_such
 
 from .address import Address, address_of
 from .database import DATABASE, read_studies
@@ -26,10 +26,11 @@ def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) ->
         SettingsError: There is no such study.
     """
     address = address_of(storage)
-    stored = next((stored for stored in read_studies(address) if stored.name == name), None)
+    known = {stored.name: stored for stored in read_studies(address)}
+    stored = known.get(name)
     identity = None if stored is None else stored.record.identity
     if stored is None or identity is None:
-        raise SettingsError(f"There is no study {name!r} in {address}.", "Run mmsa search first.")
+        raise no_such(f"{address} has no study", name, known, "Run mmsa search first.")
     ended = [t.frozen for t in stored.trials if t.frozen.state.is_finished()]
     by_fusion = by_value(stored.trials, "fusion")
     return StudySnapshot(

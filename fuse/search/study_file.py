@@ -15,7 +15,8 @@ from fuse.setting import DEFAULTS, value_problem
 from mmsa_cache.config.toml_file import read_toml
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.validation import Table, near, validated
+from mmsa_cache.names import near, no_such
+from mmsa_cache.validation import Table, validated
 
 from .pruning import Rule
 from .study import Choice, RangeChoice, Sampler, Study
@@ -98,7 +99,7 @@ def find_study(name: str) -> Path:
     """
     known = known_studies()
     if name not in known:
-        raise SettingsError(f"There is no study {name!r}.", f"Known: {', '.join(known)}.")
+        raise no_such("There is no study", name, known)
     return known[name]
 
 

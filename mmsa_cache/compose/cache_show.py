@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.rows import WantedRows
-from mmsa_cache.names import MODALITIES
+from mmsa_cache.names import MODALITIES, no_such
 from mmsa_cache.store.reader import Features, open_features
 from mmsa_cache.store.schema import SHARED
 
@@ -77,11 +76,7 @@ def show(settings: Settings, guid: str, split: str) -> Shown:
     samples = session.samples(split)
     guids = samples.guids
     if guid not in guids:
-        near = difflib.get_close_matches(guid, guids)
-        raise DataError(
-            f"The split {split} has no sample {guid!r}.",
-            f"Names that look alike: {', '.join(near) or 'none'}.",
-        )
+        raise no_such(f"The split {split} has no sample", guid, guids, kind=DataError)
     place = guids.index(guid)
     sample = samples[place]
     return Shown(

@@ -18,7 +18,7 @@ from mmsa_cache.errors import (
     SettingsError,
 )
 from mmsa_cache.features.rows import WantedRows
-from mmsa_cache.names import MODALITIES, SPLITS
+from mmsa_cache.names import MODALITIES, SPLITS, no_such
 from mmsa_cache.store.listing import (
     WOULD,
     Removal,
@@ -208,9 +208,12 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
     older = older_caches(root) if request.unused else []
     if older and not list_features(root):
         return [remove_older(folder, really=request.really) for folder in older]
+    caches = existing_caches(settings)
+    if encoder is not None and encoder not in (names := [info.encoder for info in caches]):
+        raise no_such(f"{root} has no features of", encoder, dict.fromkeys(names))
     chosen = {
         info.directory
-        for info in existing_caches(settings)
+        for info in caches
         if not (request.unfinished and any(share == 1.0 for share in info.complete.values()))
         and (encoder is None or info.encoder == encoder)
         and (days is None or info.age_days > days)

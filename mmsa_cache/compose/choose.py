@@ -25,6 +25,7 @@ from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.splits import outer_split, outer_splits
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import no_such
 
 from .origin import origin_of_all
 from .request import TrainRequest
@@ -243,8 +244,10 @@ def _fixed_study(session: Session, name: str) -> Study | None:
     """A study without a space, or None."""
     if name == "best" or ":" in name or "@" in name:  # the last is of one outer part
         return None
-    stored = read_studies(studies_database(session.settings))
-    if name not in known_studies() and name in (study.name for study in stored):
-        return None
+    stored = [study.name for study in read_studies(studies_database(session.settings))]
+    if name not in known_studies():
+        if name in stored:
+            return None
+        raise no_such("There is no study", name, [*known_studies(), *stored])
     study = study_of(session, name)
     return None if study.space else study

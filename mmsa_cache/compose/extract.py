@@ -19,7 +19,7 @@ from extract.streams import Timings, Workers, rows_a_batch
 from mmsa_cache.config.settings import ALL, CONFIG_NAME, Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, check_split
+from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, check_split, no_such
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.writer import FeatureWriter
 
@@ -127,10 +127,11 @@ def _chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
     wanted = every if names == ALL else list(dict.fromkeys(names.split(",")))
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise SettingsError(
-            f"{CONFIG_NAME} has no encoder {', '.join(map(repr, unknown))}.",
-            f"Known: {', '.join(known)}, {ALL}; others are described under [encoders.NAME.image] "
-            "or [encoders.NAME.text].",
+        raise no_such(
+            f"{CONFIG_NAME} has no encoder",
+            unknown[0],
+            [*known, ALL],
+            "Others are described under [encoders.NAME.image] or [encoders.NAME.text].",
         )
     return wanted
 

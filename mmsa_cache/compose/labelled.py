@@ -15,7 +15,7 @@ from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
-from mmsa_cache.names import SPLIT_STEMS, SPLITS
+from mmsa_cache.names import SPLIT_STEMS, SPLITS, alike
 from mmsa_cache.shown import from_cell
 
 
@@ -64,7 +64,8 @@ def match(
     where = _where(labels, {*wanted} - set_aside, posts)
     missing = sorted({*wanted} - where.keys() - set_aside)
     if missing:
-        raise DataError(f"{labels}: {len(missing)} guid(s) are not in the data.", "", missing[:10])
+        shown = [f"{guid}{alike(guid, where)}" for guid in missing[:10]]
+        raise DataError(f"{labels}: {len(missing)} guid(s) are not in the data.", "", shown)
     judged = [row for row in rows if row.guid in where]
     if not judged:
         raise DataError(f"{labels}: every row was set aside when features were extracted.")

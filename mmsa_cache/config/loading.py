@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import near
 from mmsa_cache.paths import declared
 
 from .hub_copy import with_copy
@@ -97,7 +98,7 @@ def _explain(item: Any, where: tuple[str, ...]) -> str:
         model = Settings
         for part in where[:-1]:
             model = model.model_fields[part].annotation
-    return f"unknown key; known: {', '.join(sorted(model.model_fields))}"
+    return f"unknown key{near(where[-1], model.model_fields)}"
 
 
 def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], object]]:
@@ -160,7 +161,7 @@ def _from_environment(
         if not name.startswith(ENV_PREFIX):
             continue
         if name not in known:
-            problems.append(f"{name}: unknown variable; known: {', '.join(sorted(known))}")
+            problems.append(f"{name}: unknown variable{near(name, known)}")
             continue
         value: object = text
         if name.endswith(("_KWARGS", "_MEAN", "_STD")):

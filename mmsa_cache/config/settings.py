@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, OF_RULES
+from mmsa_cache.names import DEFAULT_ENCODER, OF_RULES, no_such
 
 from .sections import (
     MAX_SEED,
@@ -79,10 +79,11 @@ class Settings(Section):
         if name == DEFAULT_ENCODER:
             return self
         if name not in self.encoder_names(modality):
-            raise SettingsError(
-                f"{CONFIG_NAME} has no {modality} encoder {name!r}.",
-                f"Known: {', '.join(self.encoder_names(modality))}; others are described under "
-                f"[encoders.{name}.{modality}].",
+            raise no_such(
+                f"{CONFIG_NAME} has no {modality} encoder",
+                name,
+                self.encoder_names(modality),
+                f"Others are described under [encoders.NAME.{modality}].",
             )
         found = self.named_encoders[name]
         own = getattr(found, modality) or type(getattr(self, modality))()

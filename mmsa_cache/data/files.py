@@ -10,9 +10,11 @@ import re
 import stat
 import unicodedata
 from collections.abc import Sequence
+from encodings.aliases import aliases
 from pathlib import Path, PurePath
 
 from mmsa_cache.errors import BadFileError, DataError
+from mmsa_cache.names import alike
 from mmsa_cache.untrusted import read_plain
 
 PICTURE_SUFFIXES = {
@@ -74,7 +76,8 @@ def check_encoding(encoding: str) -> None:
         known = "".encode(encoding) is not None and codecs.lookup(encoding).name not in _NO_TEXTS
     if not known:
         raise DataError(
-            f"Unknown text encoding {encoding[:80]!r}.", "Try utf-8 or gb18030 (--encoding)."
+            f"Unknown text encoding {encoding[:80]!r}{alike(encoding, {*aliases.values()})}.",
+            "Try utf-8 or gb18030 (--encoding).",
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import no_such
 
 from .pairs import Sample
 from .protocol import val_rows
@@ -70,6 +71,8 @@ def grouped_folds(
     ]
 
 
+_OUTER = ("val", "report", "report-parity", "grouped", "grouped-5", "stratified-5", "grouped-5/2")
+"""Outer splits, for messages."""
 _CROSS_VALIDATION = re.compile(r"(stratified|grouped)-([2-9]|1\d)(?:/([1-9]\d?))?")
 
 
@@ -128,11 +131,7 @@ def outer_splits(
         return [(np.sort(development), np.sort(outer))]
     match = _CROSS_VALIDATION.fullmatch("grouped-5/1" if kind == "grouped" else kind)
     if match is None or int(match[3] or 1) > int(match[2]):
-        raise SettingsError(
-            f"Unknown outer split {kind!r}.",
-            "Valid: val, report, report-parity, grouped, one part of a cross-validation as "
-            "stratified-5/2; to train also stratified-5, grouped-5.",
-        )
+        raise no_such("Unknown outer split", kind, _OUTER, "Or another number of parts.")
     folds = int(match[2])
     parts = (
         grouped_folds(labels, groups, folds, seed)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair, terms_of, vector_name
+from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair, no_such, terms_of, vector_name
 from mmsa_cache.native.device import needing_memory
 
 from .batch import Batch, Dims
@@ -217,7 +217,7 @@ class FeatureBank:
                     features.grid(there, cells) if cells else features.sequences(there, length)
                 )
             else:
-                raise SettingsError(f"Unknown level {level!r}.", "Valid: pooled, tokens.")
+                raise no_such("Unknown level", level, ("pooled", "tokens"))
             if self.partial:
                 has = (rows >= 0).to(sequence.device)[:, None]
                 mask = has.expand(sequence.shape[:2]) if mask is None else mask & has

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
+from mmsa_cache.names import no_such
 from mmsa_cache.store.keys import KEY_BYTES, as_keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
@@ -158,10 +159,13 @@ class ModalityFeatures:
                 self._made[name] = computed_pool(name, len(self.pooled), self.sequences)
             return self._made[name]
         names = [*self.pools, *([SHARED] if self.shared is not None else [])]
-        raise SettingsError(
-            f"{self.name} has no pool {name!r}.",
-            f"Valid: {', '.join(names)}; mean@N come from pool_layers = [N] in mmsa.toml, "
+        raise no_such(
+            f"{self.name} has no pool",
+            name,
+            names,
+            "mean@N come from pool_layers = [N] in mmsa.toml, "
             f"{', '.join(COMPUTED)} from tokens (mmsa extract --tokens keep).",
+            known="Valid",
         )
 
     def vector_dim(self, pool: str) -> int:

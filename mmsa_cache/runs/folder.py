@@ -18,6 +18,7 @@ from fuse.figures.records import EpochRecord, RunFigures
 from fuse.figures.study import StudySnapshot
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import ModelError
+from mmsa_cache.names import no_such
 from mmsa_cache.paths import declared
 from mmsa_cache.untrusted import parse_json, read_plain
 from mmsa_cache.validation import validated
@@ -65,8 +66,9 @@ class RunFolder:
         for path in (RUNS / name, declared(Path(name))):
             if (path / "config.json").is_file():
                 return cls(path)
-        known = ", ".join(sorted(run.name for run in cls.all())) or "none; run mmsa train first"
-        raise ModelError(f"There is no run {str(name)!r}.", f"Known: {known}.")
+        known = sorted(run.name for run in cls.all())
+        hint = "" if known else "Run mmsa train first."
+        raise no_such("There is no run", str(name), known, hint, ModelError)
 
     @classmethod
     def all(cls) -> list[RunFolder]:

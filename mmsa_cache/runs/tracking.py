@@ -8,6 +8,7 @@ from typing import Any
 
 from mmsa_cache.console import say
 from mmsa_cache.errors import MmsaError, SettingsError
+from mmsa_cache.names import no_such
 
 from .trackers import TRACKERS, Place, Tracker
 
@@ -80,7 +81,7 @@ def check_trackers(names: Iterable[str]) -> None:
 
     for name in names:
         if name not in TRACKERS:
-            raise SettingsError(f"Unknown --track {name!r}.", f"Valid: {', '.join(TRACKERS)}.")
+            raise no_such("Unknown --track", name, TRACKERS)
         package = TRACKERS[name][1]
         if find_spec(package) is None:
             raise SettingsError(

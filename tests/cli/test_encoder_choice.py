@@ -81,7 +81,7 @@ def test_a_missing_cache_is_named_with_the_command_that_makes_it(mmsa: Mmsa) -> 
     assert "→ Run mmsa extract --encoders wide." in said
     said = mmsa("train", "--set", "image_encoder=wied", code=2).stderr
     assert "mmsa.toml has no image encoder 'wied'" in said
-    assert "Known: default, wide;" in said
+    assert "Known: default, wide" in said
     assert "no encoder 'wied'" in mmsa("extract", "--encoders", "wide,wied", code=2).stderr
 
 
@@ -227,8 +227,8 @@ def test_mistakes_in_named_encoders_are_all_named(tmp_path: Path) -> None:
         load_settings(folder=tmp_path, environ={})
     said = "\n".join(caught.value.problems)
     assert "write a plain name other than default and all" in said
-    assert "encoders.one.image.modle: unknown key; known: fit, kwargs, " in said
-    assert "encoders.two.picture: unknown key; known: image, joint, text" in said
+    assert "encoders.one.image.modle: unknown key (near: model)" in said
+    assert "encoders.two.picture: unknown key (valid: image, joint, text)" in said
     assert "encoders.three: Value error, write a text, an image or a joint section" in said
     assert "encoders.four: Value error, joint: name its model" in said
     assert "encoders.five.text.max_tokens" in said

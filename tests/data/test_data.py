@@ -162,7 +162,7 @@ def test_settings_report_every_mistake(tmp_path: Path) -> None:
         load_settings(folder=tmp_path, environ={"MMSA_COLOUR": "red"})
     assert len(caught.value.problems) == 3
     for part in (
-        "data.rot: unknown key; known: allow_empty_text, classes, columns, encoding",
+        "data.rot: unknown key (near: root)",
         "text.max_tokens",
         "MMSA_COLOUR",
     ):

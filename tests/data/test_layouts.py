@@ -178,7 +178,8 @@ def test_mvsa_mistakes_and_pairs_in_one_pass(tmp_path: Path) -> None:
         "labelResultAll.txt: 3 rows: expected an ID and 2 labels (line 6: received "
         "'3\\tpositive'; line 9: received '6\\tneutral,neutral\\tneutral,neutral'; line 11: "
         "received '8 neutral,neutral')",
-        f"labelResultAll.txt:7: unknown label 'neutrl'; {valid} (or set [data] classes)",
+        f"labelResultAll.txt:7: unknown label 'neutrl' (near: neutral); {valid} (or set [data] "
+        "classes)",
         f"labelResultAll.txt:8: unknown label 'null'; {valid} (or set [data] classes)",
         "labelResultAll.txt:10: guid '../7' is not a plain file name",
         f"2.jpg: content is none of {KINDS} (begins with b'<html>')",
@@ -329,8 +330,8 @@ def test_csv_mistakes_in_one_pass(tmp_path: Path) -> None:
     )
     found = problems_of(root)
     assert found == [
-        "train.csv:4: unknown label 'posit'; valid: positive, neutral, negative, null "
-        "(or set [data] classes)",
+        "train.csv:4: unknown label 'posit' (near: positive); valid: positive, neutral, negative, "
+        "null (or set [data] classes)",
         "train.csv:5: guid 1 is already in line 2",
         "train.csv: 2 rows: another number of columns than the header (line 6: expected 4 columns, "
         "received 5; line 7: expected 4 columns, received 2)",

@@ -12,8 +12,8 @@ from fuse.figures.study import StudySource
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.disk import copy_new, write_new
-from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, terms_of
+from mmsa_cache.errors import ModelError
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, no_such, terms_of
 from mmsa_cache.paths import check_target
 from mmsa_cache.runs.folder import RunFolder, write_json
 from mmsa_cache.runs.record import RunRecord
@@ -76,7 +76,7 @@ def export(request: ExportRequest) -> Export:
             ONNX graph differs from PyTorch.
     """
     if request.form not in FORMATS:
-        raise SettingsError(f"Unknown --format {request.form!r}.", f"Valid: {', '.join(FORMATS)}.")
+        raise no_such("Unknown --format", request.form, FORMATS)
     run = RunFolder.find(request.run)
     model = load_model(
         request.run, **asdict(replace(request.given, device="cpu")), online=request.online

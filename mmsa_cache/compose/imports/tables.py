@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mmsa_cache.names import listed
 from mmsa_cache.untrusted import open_plain
 
 from .arrays import npy_source
@@ -164,7 +165,7 @@ def _names(file: pq.ParquetFile, column: str, path: Path) -> list[str]:
     """A column of names."""
     if column not in file.schema_arrow.names:
         raise RefusedError(
-            f"it has no column {column}, but {', '.join(file.schema_arrow.names[:20])}; "
+            f"it has no column {column}, but {listed(file.schema_arrow.names)}; "
             "name one with --guid-column"
         )
     kind = file.schema_arrow.field(column).type

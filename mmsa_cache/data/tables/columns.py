@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmsa_cache.config.sections import ColumnSettings
+from mmsa_cache.names import alike
 
 ROLES = ("text", "image", "label", "guid")
 USUAL = {
@@ -52,7 +53,10 @@ def find_columns(names: Sequence[str], chosen: ColumnSettings) -> Columns:
         wanted = getattr(chosen, role)
         at = _at(names, role) if wanted is None else _named(names, wanted)
         if wanted is not None and not at:
-            problems.append(f"no column {wanted!r} ([data.columns] {role}, --column {role}=NAME)")
+            problems.append(
+                f"no column {wanted!r}{alike(wanted, names)} ([data.columns] {role}, --column "
+                f"{role}=NAME)"
+            )
         if len({*at}) < len(at) or {*_SAME} <= {_plain(name) for name in at}:
             problems.append("a column is there twice (label and tag are the same column)")
         if at:

@@ -259,7 +259,7 @@ def test_a_kill_loses_only_what_is_in_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("axes", "flags", "said"),
     [
-        (["fuson=concat"], [], ["fuson: unknown; known: alpha, "]),
+        (["fuson=concat"], [], ["fuson: unknown setting (near: fusion)"]),
         (
             ["fusion=concat,bilinear", "epochs=x,2"],
             [],

@@ -777,7 +777,7 @@ beta = { values = [0.5], when = { loss = ["abc"] } }
     ]
     assert problems[8].startswith("fixed.loss: 'mse', valid: acb, ce")
     assert problems[15].startswith("space.batch_size: write a list")
-    assert problems[18].startswith("space.beta: when.loss: 'abc', valid: acb")
+    assert problems[18].startswith("space.beta: when.loss: 'abc' (near: acb), valid: acb")
 
 
 def test_a_fixed_value_holds_where_the_conditions_of_the_space_do_not(tmp_path: Path) -> None:
