@@ -12,6 +12,7 @@
     ├── ModelError                 4  encoders, runs, checkpoints
     └── DeviceError                5  device or memory
         └── DiskError                 a disk is full, failing or read-only (an OSError too)
+            └── LostLockError             a lock on a network disk went to another process
 
 A message says what is wrong and where; ``hint`` says what to do about it.
 """
@@ -121,3 +122,7 @@ class DeviceError(MmsaError):
 
 class DiskError(DeviceError, OSError):
     """Something cannot be written: the disk is full, failing or read-only."""
+
+
+class LostLockError(DiskError):
+    """A lock is not held any more, so what it guards was not changed."""

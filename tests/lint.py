@@ -34,7 +34,7 @@ MODULES = {
     "safetensors.torch": "load_file save_file load_model save_model",
     "safetensors.numpy": "load_file save_file",
     "h5py": "File",
-    "filelock": "FileLock SoftFileLock UnixFileLock",
+    "filelock": "FileLock SoftFileLease SoftFileLock UnixFileLock",
     "PIL.Image": "open",
 }
 """Functions by their module."""
@@ -66,7 +66,8 @@ EXCEPTIONS = {
     ("mmsa_cache/compose/imports/arrays.py", "zipfile.ZipFile"): "of a file that is open",
     ("mmsa_cache/data/containers/tar.py", "tarfile.TarFile"): "of a file that is open",
     ("mmsa_cache/locks.py", "filelock.FileLock"): "checks the path just before",
-    ("mmsa_cache/locks.py", "filelock.SoftFileLock"): "checks the path just before",
+    ("mmsa_cache/locks.py", "filelock.SoftFileLease"): "checks the path just before",
+    ("mmsa_cache/locks.py", "filelock.SoftFileLock"): "makes a new file",
     ("mmsa_cache/store/shard_file.py", "h5py.File"): "into bytes, and of a file that is open",
     ("mmsa_cache/features/source.py", "numpy.save"): "into a file of the disk",
     ("mmsa_cache/features/source.py", "numpy.load"): "maps what this process's parent wrote",

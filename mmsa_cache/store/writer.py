@@ -28,7 +28,7 @@ from mmsa_cache.disk import (
 from mmsa_cache.errors import CacheError, DamagedCacheError, StaleCacheError
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.leftover import TEMPORARY, is_left_over
-from mmsa_cache.locks import locked
+from mmsa_cache.locks import Check, locked
 
 from . import shard_file
 from .encoder import ENCODER, StoredEncoder, read_encoder
@@ -67,6 +67,7 @@ class FeatureWriter:
         self._index = Index(self.folder)
         self._keys = KeyTable(KEY_BYTES)
         self._known: set[str] = set()
+        self._check_lock: Check
         self._one = threading.RLock()  # a thread may publish while another one looks rows up
 
     @contextlib.contextmanager
@@ -101,7 +102,7 @@ class FeatureWriter:
             missing = [e for e in self._index.entries.values() if not self._has_file(e)]
             if missing:  # deleted to be made again
                 change = Change(drop=tuple(entry.name for entry in missing))
-                self._index.append([change], self._disk)
+                self._append(change)
             self._sweep()
 
     def _rename(self, there: StoredEncoder) -> None:
@@ -123,8 +124,13 @@ class FeatureWriter:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        with locked(self.folder.parent / f".{self.folder.name}.lock"):
+        with locked(self.folder.parent / f".{self.folder.name}.lock") as self._check_lock:
             yield
+
+    def _append(self, *changes: Change) -> None:
+        """Changes the index, if the lock is held indeed."""
+        self._check_lock()
+        self._index.append(changes, self._disk)
 
     def _has_file(self, entry: ShardEntry) -> bool:
         return (self.folder / entry.file).exists()
@@ -132,6 +138,7 @@ class FeatureWriter:
     def _sweep(self) -> None:
         """Adopts shards that no index names, removes other such files; the lock is held."""
         found: list[ShardEntry] = []
+        self._check_lock()  # lest what another one is about to enter is removed
         for path in sorted(self.folder.glob(SHARD_FILES)):
             if path.stem in self._index.entries:
                 continue
@@ -268,7 +275,7 @@ class FeatureWriter:
             self._note(entry.name, [shard])
             changes.append(Change(add=entry))
         if changes:
-            self._index.append(changes, self._disk)
+            self._append(*changes)
         for entry in needless:
             self._disk.remove(self.folder / entry.file)
         return self._index.rows - before
@@ -278,7 +285,7 @@ class FeatureWriter:
         self._disk.rename(temporary, self.folder / entry.file)
         try:
             sync(self.folder, self._disk)
-            self._index.append([Change(add=entry, drop=drop)], self._disk)
+            self._append(Change(add=entry, drop=drop))
         except BaseException:
             with contextlib.suppress(CacheError):  # it may have been entered all the same
                 if entry.name not in Index.read(self.folder).entries:
@@ -332,6 +339,6 @@ class FeatureWriter:
             with self.sealer.written(shards) as (temporary, entry):
                 self._seal(temporary, entry, names)
         else:
-            self._index.append([Change(drop=names)], self._disk)
+            self._append(Change(drop=names))
         for old in entries:
             self._disk.remove(self.folder / old.file)

@@ -1,4 +1,4 @@
-"""The cores that this process may use, by made-up files of the kernel, and the shares of workers."""
+"""The cores that a process may use, by made-up files of the kernel, and the shares of workers."""
 
 from __future__ import annotations
 
