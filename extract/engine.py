@@ -127,7 +127,7 @@ def _encoded(
         # Another writer may have sealed some since.
         missing = window.places[~job.writer.has(job.rows.keys[window.places])]
         job.there += len(window.places) - len(missing)
-        rows = [job.rows[place] for place in missing.tolist()]
+        rows = job.rows.at(missing)
         parts = [rows[i : i + _PIECE] for i in range(0, len(rows), _PIECE)]
         tasks = [pool.submit(read_rows, part, job.reader, job.encoder) for part in parts]
         return _Reading(window, rows, tasks)
@@ -156,7 +156,7 @@ def _encoded(
             for read in reading:
                 while read.tasks:
                     problems += read.tasks.pop(0).result().problems
-            raise _unreadable(problems)
+            raise unreadable(problems)
     finally:
         pool.shutdown(cancel_futures=True)
         streams.close()
@@ -232,7 +232,8 @@ def _submit(
     return whole, batches
 
 
-def _unreadable(problems: Sequence[str]) -> DataError:
+def unreadable(problems: Sequence[str]) -> DataError:
+    """The error of rows that cannot be read, a line each."""
     unique = list(dict.fromkeys(problems))
     return DataError(
         f"{len(unique)} sample(s) cannot be read; what was sealed before stays.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, overload
@@ -67,9 +67,23 @@ class RowPlan(Sequence[Row]):
     def __getitem__(self, places: slice) -> list[Row]: ...
     def __getitem__(self, places: int | slice) -> Row | list[Row]:
         if isinstance(places, slice):
-            return [self[place] for place in range(len(self))[places]]
-        sample = self._samples[int(self._sample[places])]
-        return Row(sample, int(self._variant[places]), self.keys[places].tobytes())
+            return self.at(np.arange(len(self))[places])
+        return self.at(np.array([range(len(self))[places]]))[0]
+
+    def at(self, places: NDArray[np.int64]) -> list[Row]:
+        """Some of the rows; many at once are made ten times as fast as one by one."""
+        numbers = self._sample[places]
+        samples: Iterable[Sample]
+        if isinstance(self._samples, SampleTable):
+            samples = self._samples.take(numbers)
+        else:
+            samples = (self._samples[number] for number in numbers.tolist())
+        variants = self._variant[places].tolist()
+        keys = self.keys[places]
+        return [
+            Row(sample, variant, key.tobytes())
+            for sample, variant, key in zip(samples, variants, keys, strict=True)
+        ]
 
 
 def plan_rows(
@@ -178,7 +192,9 @@ class Share(Generic[To]):
     )
     """Entered while this job is worked on; its value is called with rows just encoded."""
     notice: Callable[[str], None] = lambda text: None
-    """Called once if the batches had to be halved."""
+    """Called with what people should know meanwhile, as that the batches had to be halved."""
+    name: str = ""
+    """What messages call it."""
     wanted: int = 0
     """Rows of the part, without those that a job before wants."""
     computed: int = 0

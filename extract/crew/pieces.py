@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from extract.plan import Row
 
 SECONDS = 20.0
-"""What a piece should take: what the loss of a worker costs at most, beside the piece that it has
-in hand already."""
+"""What a piece should take: about what the loss of a worker costs."""
+
+Window = NDArray[np.int64]
+"""Numbers of the missing rows of one window, (rows,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +30,45 @@ class Piece:
     """Rows of each window; batches never cross them, so a row's bytes are those of a plain run."""
 
 
-def windows_to_take(left: Sequence[int], rate: float | None, workers: int) -> int:
-    """Windows of the next piece: one at first, then as many as take `SECONDS`, fewer at the end.
+class Backlog:
+    """The windows that were not handed out yet, job by job.
 
     Args:
-        left: Rows of the windows that are left, in order; at least one.
-        rate: Rows a second and worker; None until the first piece is done.
-        workers: Those that share what is left.
+        windows: Those with missing rows, (jobs, windows, rows).
     """
-    if rate is None:
-        return 1
-    fair = max(1, len(left) // (2 * max(1, workers)))
-    rows = 0
-    for count, more in enumerate(left[:fair], start=1):
-        rows += more
-        if rows >= rate * SECONDS:
-            return count
-    return fair
+
+    def __init__(self, windows: Sequence[Sequence[Window]]) -> None:
+        self._windows = windows
+        self._next = [0] * len(windows)
+        self._job = 0
+
+    @property
+    def job(self) -> int | None:
+        """The first job that has some; None where none has."""
+        while self._job < len(self._windows):
+            if self._next[self._job] < len(self._windows[self._job]):
+                return self._job
+            self._job += 1
+        return None
+
+    def take(self, rate: float | None, workers: int) -> list[Window]:
+        """Windows of `job` for one piece.
+
+        One at first, then as many as take `SECONDS`; fewer at the end, so that all end together.
+
+        Args:
+            rate: Rows a second and worker; None until a piece of this encoder is done.
+            workers: Those that share what is left.
+        """
+        job = self.job
+        assert job is not None
+        first, windows = self._next[job], self._windows[job]
+        end = first + 1
+        if rate is not None:
+            fair = first + (len(windows) - first) // (2 * max(1, workers))
+            rows = len(windows[first])
+            while end < fair and rows < rate * SECONDS:
+                rows += len(windows[end])
+                end += 1
+        self._next[job] = end
+        return list(windows[first:end])

@@ -1,0 +1,204 @@
+"""The driver: retries, listing, deadlines, stragglers, with workers that are told what to do."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extract.crew.driver import drive
+from extract.crew.pieces import Piece
+from extract.crew.protocol import Lost, Refused, Said, Sealed
+from extract.crew.watching import Tally
+from extract.plan import Row, Share, plan_rows
+from mmsa_cache.errors import DataError, DeviceError
+from mmsa_cache.store.keys import as_keys
+from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.sealer import FolderSealer
+from mmsa_cache.store.writer import FeatureWriter
+from tests.extract.test_engine import make_samples
+from tests.support.rows import claimed, row_bytes
+
+ROWS, WINDOW = 60, 4
+
+
+def encoded(rows: tuple[Row, ...]) -> Shard:
+    """Features that say which row they are of."""
+    numbers = np.array([[int(row.sample.guid)] for row in rows], np.float16)
+    count = len(rows)
+    return Shard(
+        as_keys(row.key for row in rows),
+        [""] * count,
+        np.arange(count + 1),
+        numbers,
+        numbers[:, None],
+        ("mean",),
+    )
+
+
+Answer = Callable[[Piece], list[Said]]
+
+
+class Told:
+    """Workers that answer at once, as a function says; the clock goes on with every wait.
+
+    Args:
+        answer: What is said of a piece; nothing for no answer.
+        workers: How many.
+    """
+
+    def __init__(self, answer: Answer, workers: int = 2) -> None:
+        self.answer, self.workers = answer, workers
+        self.hands: deque[Piece] = deque()
+        self.silent: dict[int, Piece] = {}
+        self.pieces: list[Piece] = []
+        self.now, self.closed = 0.0, False
+
+    @property
+    def idle(self) -> int:
+        return 2 * self.workers - len(self.hands) - len(self.silent)
+
+    def submit(self, piece: Piece) -> None:
+        assert self.idle > 0
+        assert sum(piece.windows) == len(piece.rows)
+        self.pieces.append(piece)
+        self.hands.append(piece)
+
+    def wait(self, timeout: float) -> list[Said]:
+        self.now += timeout
+        if not self.hands:
+            self.now += 60
+            return []
+        piece = self.hands.popleft()
+        said = self.answer(piece)
+        if not said:
+            self.silent[piece.number] = piece
+        return said
+
+    def forget(self, piece: int) -> None:
+        del self.silent[piece]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@contextmanager
+def share(root: Path, count: int = ROWS) -> Iterator[tuple[Share[FeatureWriter], list[int]]]:
+    """A job of a claimed store, and the rows that are shown of it."""
+    shown: list[int] = []
+    with claimed(root) as writer:
+        plan = plan_rows(make_samples(count), {}, "none", "text")
+        yield Share(plan, writer, watch=lambda: nullcontext(shown.append), name="train text"), shown
+
+
+def seal(job: Share[FeatureWriter]) -> Answer:
+    """Does pieces as they should be, a row a second."""
+
+    def answer(piece: Piece) -> list[Said]:
+        entry = job.writer.sealer.seal([encoded(piece.rows)])
+        rows = len(piece.rows)
+        return [Sealed(piece.number, (entry,), rows, float(rows), "here")]
+
+    return answer
+
+
+def guids(pieces: list[Piece]) -> list[int]:
+    return [int(row.sample.guid) for piece in pieces for row in piece.rows]
+
+
+def test_every_row_is_there_once_and_pieces_fit_their_time(tmp_path: Path) -> None:
+    with share(tmp_path, 400) as (job, shown):
+        crew = Told(seal(job))
+        tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+        assert crew.closed
+        assert len(row_bytes(tmp_path)) == 400
+        assert guids(crew.pieces) == list(range(400))
+        assert (sum(shown), job.computed, job.there, job.wanted) == (400, 400, 0, 400)
+        assert (tally.encoded, tally.wasted, tally.again) == (400, 0, 0)
+    windows = [len(piece.windows) for piece in crew.pieces]
+    assert windows[:4] == [1] * 4  # no rate is known
+    assert max(windows) == 5  # 20 seconds
+    assert windows[-1] == 1
+
+
+def test_what_fails_is_tried_again_and_in_the_end_listed(tmp_path: Path) -> None:
+    """Row 17 kills every worker that touches it, row 30 is refused once."""
+    refused: list[int] = []
+
+    with share(tmp_path) as (job, shown):
+
+        def answer(piece: Piece) -> list[Said]:
+            numbers = guids([piece])
+            if 17 in numbers:
+                return [Lost(piece.number, "killed by SIGKILL")]
+            if 30 in numbers and not refused:
+                refused.append(piece.number)
+                return [Refused(piece.number, "out of luck")]
+            return seal(job)(piece)
+
+        crew, tally = Told(answer), Tally()
+        with pytest.raises(DeviceError, match="1 piece") as caught:
+            drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now, tally=tally)
+        assert "train text, 4 rows from 16 to 19: killed by SIGKILL" in str(caught.value)
+        assert caught.value.problems
+        assert (sum(shown), tally.lost, job.computed) == (ROWS - 4, 3, ROWS - 4)
+        crew = Told(seal(job))
+        drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+        assert guids(crew.pieces) == [16, 17, 18, 19]
+    assert len(row_bytes(tmp_path)) == ROWS
+
+
+def test_unreadable_rows_are_named_and_the_rest_is_there(tmp_path: Path) -> None:
+    with share(tmp_path) as (job, _):
+
+        def answer(piece: Piece) -> list[Said]:
+            bad = [
+                f"{row.sample.guid}: unreadable"
+                for row in piece.rows
+                if row.sample.guid in ("5", "9")
+            ]
+            if not bad:
+                return seal(job)(piece)
+            return [Refused(piece.number, bad[0], tuple(bad), again=False)]
+
+        crew = Told(answer)
+        with pytest.raises(DataError, match="2 sample") as caught:
+            drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+        assert caught.value.problems == ["5: unreadable", "9: unreadable"]
+    assert len(row_bytes(tmp_path)) == ROWS - 2 * WINDOW
+
+
+def test_who_does_not_answer_is_forgotten(tmp_path: Path) -> None:
+    silent: list[int] = []
+
+    with share(tmp_path) as (job, _):
+
+        def answer(piece: Piece) -> list[Said]:
+            if 20 in guids([piece]) and len(silent) < 2:
+                silent.append(piece.number)
+                return []
+            return seal(job)(piece)
+
+        crew = Told(answer)
+        tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+    assert tally.again >= 2
+    assert len(row_bytes(tmp_path)) == ROWS
+
+
+def test_a_store_that_workers_do_not_see_is_told(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with share(tmp_path / "cache") as (job, _):
+
+        def answer(piece: Piece) -> list[Said]:
+            sealer = FolderSealer(elsewhere, job.writer.sealer.fingerprint)
+            entry = sealer.seal([encoded(piece.rows)])
+            return [Sealed(piece.number, (entry,), len(piece.rows), 1.0, "there")]
+
+        crew = Told(answer)
+        with pytest.raises(DeviceError, match="piece"):
+            drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
