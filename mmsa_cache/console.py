@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 import threading
 import time
@@ -11,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -26,9 +28,21 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from .shown import on_a_line, spoken, visible
+from .shown import PLAINLY, on_a_line, spoken, visible
 
-human = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+CLOSED = 141
+"""Exit code of a command whose output nobody reads any more: 128 + SIGPIPE."""
+
+
+class _Human(Console):
+    """Messages that nobody reads any more do not end the work that they tell of."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _write_nowhere(self.file)
+
+
+human = _Human(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -44,8 +58,15 @@ def say(message: str, style: str | None = None) -> None:
 def guard_terminal() -> None:
     """From here on, what libraries and Python itself print of data is made visible too.
 
-    For a process of its own: warnings, log records and tracebacks are those of all code.
+    For a process of its own: warnings, log records and tracebacks are those of all code. What the
+    terminal's code page lacks is written in ASCII; a stream that was closed is written nowhere.
     """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, _nowhere())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAINLY)
     written = warnings.formatwarning
     warnings.formatwarning = lambda *about, **more: spoken(written(*about, **more))
     logging.setLogRecordFactory(_VisibleRecord)
@@ -85,6 +106,11 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:.1f} {self._unit}/s" if speed else f"– {self._unit}/s")
 
 
+def is_live() -> bool:
+    """Whether messages go to a terminal that lines can be written over on."""
+    return human.is_terminal and not human.is_dumb_terminal
+
+
 @contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
     """Shows long work: a bar on a terminal, a line now and then elsewhere.
@@ -98,7 +124,7 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
     Yields:
         A function to call with the number of steps just finished and a note.
     """
-    if human.is_terminal:
+    if is_live():
         with Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -135,13 +161,40 @@ def print_result(text: str) -> None:
 
 
 def print_data(text: str) -> None:
-    """Writes a result for programs (JSON, CSV) to standard output: as it is, but on a terminal."""
-    _print(visible(text) if sys.stdout.isatty() else text)
+    """Writes a result for programs (JSON, CSV) to standard output: as it is and in UTF-8, whatever
+    the locale; on a terminal as `print_result` does."""
+    if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+        _print(visible(text))
+        return
+    with _until_closed():
+        sys.stdout.flush()
+        sys.stdout.buffer.write((text if text.endswith("\n") else text + "\n").encode())
+        sys.stdout.buffer.flush()
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    with _until_closed():
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _until_closed() -> Iterator[None]:
+    """Ends the command without a word where whoever read standard output is gone, as ``head``."""
+    try:
+        yield
+    except BrokenPipeError:
+        _write_nowhere(sys.stdout)
+        raise SystemExit(CLOSED) from None
+
+
+def _write_nowhere(stream: IO[str]) -> None:
+    """What is left in a stream's buffer would fail again when Python ends."""
+    os.dup2(_nowhere().fileno(), stream.fileno())
+
+
+def _nowhere() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8")
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -40,6 +41,22 @@ def _written(letter: str) -> str:
     if number > 0xFFFF:
         return f"\\U{number:08x}"
     return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+_ASCII = ["-", "|", "|", "|", "-", "-", "'", ".", "x", "->", "+/-", "...", ">=", "<=", "~"]
+_PLAIN = dict(zip("─│├└–−’·×→±…≥≤≈", _ASCII, strict=True))
+"""Letters of mmsa's own output that not every code page has."""
+PLAINLY = "mmsa.plainly"
+"""Error handler of codecs: what a code page lacks is written in ASCII, as ``-`` or ``\\u03b1``."""
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(letter) or _written(letter) for letter in lacking), error.end
+
+
+codecs.register_error(PLAINLY, _plainly)
 
 
 def in_markdown(value: object) -> str:

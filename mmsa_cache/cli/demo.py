@@ -12,7 +12,7 @@ from mmsa_cache.console import format_table, print_result
 from .verb import Call, verb
 
 
-@verb()
+@verb(in_project=False)
 def demo(
     call: Call,
     folder: Annotated[Path, typer.Option("--dir", help="Where everything goes.")] = Path(".demo"),

@@ -17,7 +17,7 @@ from mmsa_cache.errors import SettingsError
 from .verb import Call, verb
 
 
-@verb("encoding", "column", "missing")
+@verb("encoding", "column", "missing", in_project=False)
 def init(
     call: Call,
     data: Annotated[

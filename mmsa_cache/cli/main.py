@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from mmsa_cache.console import guard_terminal
+from mmsa_cache.console import guard_terminal, print_result
 from mmsa_cache.native.memory import share_heap
+from mmsa_cache.version import __version__
 
 from . import ablate, bench, cache
 from .check import check
@@ -30,7 +32,7 @@ app = typer.Typer(
     cls=VisibleGroup,
     help="Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help texts are shown as written: square brackets are no markup
 )
@@ -50,6 +52,24 @@ for verb in (
     demo,
 ):
     app.command()(verb)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print_result(f"mmsa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", is_eager=True, callback=_print_version, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic_core import to_jsonable_python
 
+from mmsa_cache.config.project import project_of
 from mmsa_cache.console import print_data, say
 from mmsa_cache.errors import DeviceError, MmsaError
 from mmsa_cache.native.signals import terminated_is_interrupted
@@ -24,6 +25,9 @@ from .output import show_table
 if TYPE_CHECKING:
     from mmsa_cache.compose.outside import Given
     from mmsa_cache.config.settings import Settings
+
+
+_Verb = Callable[..., None]
 
 
 class Call:
@@ -78,15 +82,16 @@ class Call:
             show_table(rows, ["figure", "value"])
 
 
-def verb(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
     """Makes a function that takes a `Call` first a verb: its errors become messages and exit codes.
 
     Args:
         shared: Names of `SETTINGS` that it has as options, beside its own parameters, ``--json``
             and ``--debug``.
+        in_project: Whether it works in the folder of the ``mmsa.toml`` that is nearest above.
     """
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+    def decorate(function: _Verb) -> _Verb:
         hints = typing.get_type_hints(function, include_extras=True)
         _, *own = inspect.signature(function).parameters.values()
         parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
@@ -100,10 +105,18 @@ def verb(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         ]
 
         def run(**values: Any) -> None:
-            call = Call({name: values.pop(name) for name in shared}, values.pop("as_json"))
-            with _ends_in_words(values.pop("debug")):
+            as_json, debug = values.pop("as_json"), values.pop("debug")
+            with _ends_in_words(debug):
                 _check_packages()
-                function(call, **values)
+                here = Path.cwd()
+                project = project_of(here) if in_project else here
+                with contextlib.chdir(project):
+                    if project != here:
+                        say(f"Project: {project}")
+                        start = here.relative_to(project)
+                        values = {name: _from(start, name, value) for name, value in values.items()}
+                    call = Call({name: values.pop(name) for name in shared}, as_json)
+                    function(call, **values)
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         # Typer reads a function's parameters from these.
@@ -112,6 +125,27 @@ def verb(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         return run
 
     return decorate
+
+
+_NAMES_OR_PATHS = ("run", "runs", "against", "text_model", "image_weights", "joint_model")
+"""Parameters of texts that may be paths: those of what is there."""
+
+
+def _from(start: Path, name: str, value: Any) -> Any:
+    """A parameter's value with its paths, which are relative to the folder of the command, relative
+    to the one of the project; ``-``, ``~`` and ``hf://`` begin no such path.
+
+    Args:
+        start: The folder of the command, relative to the project's.
+        name: Of the parameter.
+        value: Paths, texts, or a list of them; others are left.
+    """
+    if isinstance(value, list):
+        return [_from(start, name, each) for each in value]
+    if isinstance(value, Path) and not str(value).startswith(("~", "hf:")) and str(value) != "-":
+        return start / value
+    is_path = name in _NAMES_OR_PATHS and isinstance(value, str) and "/" in value
+    return str(start / value) if is_path and (start / value).exists() else value
 
 
 @contextlib.contextmanager

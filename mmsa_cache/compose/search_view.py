@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fuse.search.coordinator import Progress
 from fuse.search.selection import Scored, scored
-from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, say
+from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, is_live, say
 from mmsa_cache.shown import on_a_line
 
 _ROWS = 8
@@ -30,7 +30,7 @@ def watch(title: str) -> Iterator[Callable[[Progress], None]]:
     Yields:
         A function to call with each new `fuse.search.coordinator.Progress`.
     """
-    if human.is_terminal:
+    if is_live():
         with Live(console=human, auto_refresh=False, transient=True) as live:
             shown = 0.0
 

@@ -19,7 +19,15 @@ from mmsa_cache.names import near
 from mmsa_cache.paths import declared
 
 from .hub_copy import with_copy
-from .sections import EncoderSettings, ImageSettings, JointSettings, Section, TextSettings
+from .project import project_of
+from .sections import (
+    CacheSettings,
+    EncoderSettings,
+    ImageSettings,
+    JointSettings,
+    Section,
+    TextSettings,
+)
 from .settings import CONFIG_NAME, Settings
 from .toml_file import read_toml
 
@@ -40,13 +48,12 @@ def load_settings(
 
     Args:
         flags: ``"section.key"`` (or ``"key"``) → value; ``None`` values count as not given.
-        folder: Where ``mmsa.toml`` is looked for; default: the working folder.
+        folder: Where ``mmsa.toml`` is; default: see `project_of` the working folder.
         environ: Environment variables; default: the process's.
 
     Raises:
         SettingsError: With every unknown key and bad value at once.
     """
-    folder = folder or Path.cwd()
     environ = os.environ if environ is None else environ
     problems: list[str] = []
     merged: dict[str, Any] = {}
@@ -59,6 +66,10 @@ def load_settings(
         target[path[-1]] = value
         origin[path] = source
 
+    if folder is None:
+        folder = project_of(Path.cwd())
+        if folder != Path.cwd():
+            put(("cache", "dir"), folder / CacheSettings().dir, CONFIG_NAME)
     for path, value in _from_file(folder / CONFIG_NAME, problems):
         put(path, value, CONFIG_NAME)
     for path, value, name in _from_environment(environ, problems):

@@ -159,14 +159,9 @@ class ModalityFeatures:
                 self._made[name] = computed_pool(name, len(self.pooled), self.sequences)
             return self._made[name]
         names = [*self.pools, *([SHARED] if self.shared is not None else [])]
-        raise no_such(
-            f"{self.name} has no pool",
-            name,
-            names,
-            "mean@N come from pool_layers = [N] in mmsa.toml, "
-            f"{', '.join(COMPUTED)} from tokens (mmsa extract --tokens keep).",
-            known="Valid",
-        )
+        more = "mean@N come from pool_layers = [N] in mmsa.toml, "
+        more += f"{', '.join(COMPUTED)} from tokens (mmsa extract --tokens keep)."
+        raise no_such(f"{self.name} has no pool", name, names, more, known="Valid")
 
     def vector_dim(self, pool: str) -> int:
         """Features of a pooled vector."""

@@ -1,0 +1,34 @@
+"""The project that a folder belongs to: the nearest one from there up that holds ``mmsa.toml``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmsa_cache.console import say
+
+from .settings import CONFIG_NAME
+
+
+def project_of(folder: Path) -> Path:
+    """The nearest folder that holds ``mmsa.toml``; the folder itself where there is none.
+
+    A file above the folder counts if it is the user's own or the system's: anybody may write one
+    into a folder such as ``/tmp``, and have the data and models read that it names.
+
+    Args:
+        folder: An absolute path.
+    """
+    for place in (folder, *folder.parents):
+        path = place / CONFIG_NAME
+        if not path.is_file():
+            continue
+        if place == folder or _is_own(path):
+            return place
+        say(f"Note: {path} belongs to another user: it is not used.")
+    return folder
+
+
+def _is_own(path: Path) -> bool:
+    user = getattr(os, "getuid", None)  # not on every system
+    return user is None or path.stat().st_uid in (0, user())
