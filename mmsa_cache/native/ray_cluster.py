@@ -107,10 +107,12 @@ def _connect(ray: Any, address: str) -> bool:
             "The Ray cluster asks for a token.",
             "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that has it.",
         ) from error
-    except (RuntimeError, ValueError) as error:  # another version of Ray or Python; no address
-        raise DeviceError(
-            f"Ray cannot be used: {str(error).strip()}", "See --address; or --engine local."
+    except ValueError as error:
+        raise SettingsError(
+            f"--address {address} is none.", "Write HOST:PORT, auto or local."
         ) from error
+    except RuntimeError as error:  # another version of Ray or of Python
+        raise DeviceError(f"Ray cannot be used: {str(error).strip()}") from error
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         # It takes this command alone; Ray would write a token for everything to the user's home.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
