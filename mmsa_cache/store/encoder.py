@@ -61,10 +61,15 @@ class StoredEncoder(BaseModel):
         """Of the fields, hex."""
         return hashing.digest(self.identity.fields)
 
+    @property
+    def place(self) -> str:
+        """Its folder, from that of the store."""
+        name = cache_name(self.identity.name, self.identity.fields)
+        return f"{FEATURES}/{self.identity.modality}/{name}"
+
     def folder(self, root: Path) -> Path:
         """Its folder in a store."""
-        name = cache_name(self.identity.name, self.identity.fields)
-        return root / FEATURES / self.identity.modality / name
+        return root / self.place
 
     def write(self, folder: Path, disk: Disk = DISK) -> None:
         """Writes it; the folder must be there.

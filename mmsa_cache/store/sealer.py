@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,9 +34,7 @@ class FolderSealer:
     @contextlib.contextmanager
     def written(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
         """A temporary file of shards as one; it goes unless it is renamed."""
-        content = shard_file.encode(shards, self.fingerprint)
-        digest = hashlib.sha256(content).hexdigest()
-        entry = ShardEntry(sha256=digest, rows=sum(map(len, shards)), bytes=len(content))
+        content, entry = shard_file.sealed(shards, self.fingerprint)
         temporary = self.folder / f"{TEMPORARY}shard.{own_mark()}.{next(_marks)}"
         write_new(temporary, content, self.disk)
         try:

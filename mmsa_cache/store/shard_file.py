@@ -6,6 +6,7 @@ where it is exactly what this program writes: plain, contiguous, unfiltered data
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -24,7 +25,7 @@ from mmsa_cache.untrusted import open_plain
 
 from . import schema
 from .index import ShardEntry
-from .keys import KEY_BYTES
+from .keys import KEY_BYTES, Keys
 from .problems import MISSING, REPAIR, exhausted, unreadable
 from .schema import Shard
 
@@ -61,6 +62,13 @@ def encode(shards: Sequence[Shard], fingerprint: str) -> memoryview:
         if first.shared is not None:
             _store(file, schema.SHARED, [s.shared for s in shards if s.shared is not None])
     return content.getbuffer()
+
+
+def sealed(shards: Sequence[Shard], fingerprint: str) -> tuple[memoryview, ShardEntry]:
+    """`encode`, and what an index says of that file."""
+    content = encode(shards, fingerprint)
+    digest = hashlib.sha256(content).hexdigest()
+    return content, ShardEntry(sha256=digest, rows=sum(map(len, shards)), bytes=len(content))
 
 
 def _store(file: h5py.File, name: str, parts: Sequence[NDArray[np.float16]]) -> None:
@@ -130,12 +138,37 @@ def entry_of(path: Path) -> ShardEntry | None:
         with open_plain(path, links=False) as content, h5py.File(content, "r") as file:
             keys = h5py.h5d.open(file.id, b"keys")
             entry = ShardEntry(sha256=digest, rows=keys.shape[0], bytes=path.lstat().st_size)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         found = unreadable(path, error)
         if not isinstance(found, DamagedCacheError):
             raise found from error
         return None
     return entry if entry.file == path.name else None
+
+
+def read_keys(content: Any, size: int, fingerprint: str) -> Keys:
+    """The keys of a shard, of which only what they need is read; nothing else of it is checked.
+
+    Args:
+        content: The file, open for reading.
+        size: Its bytes.
+        fingerprint: Of the encoder that it must belong to.
+
+    Raises:
+        ValueError: It is no such shard.
+        Exception: As reading it raises.
+    """
+    with h5py.File(content, "r") as file:
+        group = h5py.h5g.open(file.id, b"/")
+        if _bytes_of(group, b"fingerprint").item().decode() != fingerprint:
+            raise ValueError("belongs to another encoder (fingerprint)")
+        keys = _dataset(group, "keys")
+        dtype, shape, offset = keys.dtype, keys.shape, keys.get_offset()
+    count = math.prod(shape)
+    if dtype != np.uint8 or shape[1:] != (KEY_BYTES,) or not 0 < count <= size or offset is None:
+        raise ValueError(f"keys are {shape} {dtype}")
+    content.seek(offset)
+    return np.frombuffer(content.read(count), np.uint8).reshape(-1, KEY_BYTES)
 
 
 def map_shard(path: Path, rows: int, size: int, fingerprint: str) -> Shard:
@@ -178,14 +211,14 @@ def map_shard(path: Path, rows: int, size: int, fingerprint: str) -> Shard:
         raise DamagedCacheError(f"{path}: {error}.", REPAIR) from error
     except MemoryError as error:
         raise unreadable(path, error) from error
-    except _UNREADABLE as error:  # also places beyond the end of the file
+    except UNREADABLE as error:  # also places beyond the end of the file
         found = unreadable(path, error)
         if isinstance(found, DamagedCacheError):
             found = DamagedCacheError(f"{path}: is not a readable shard ({error}).", REPAIR)
         raise found from error
 
 
-class _RefusedError(Exception):
+class _RefusedError(ValueError):
     """A shard is not what this program writes; the message says why."""
 
 
@@ -241,7 +274,7 @@ def _check_shapes(places: dict[str, _Place], rows: int, pools: int, size: int) -
 
 
 # What HDF5, its binding and NumPy raise of a file that was made or damaged by somebody else.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     LookupError,
     ValueError,

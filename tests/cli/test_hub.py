@@ -14,18 +14,13 @@ import pytest
 
 from mmsa_cache.compose.hub import pull as pull_module
 from mmsa_cache.compose.hub import push as push_module
+from mmsa_cache.compose.hub.host import Remote, RemoteFile, is_of_store, local_files
 from mmsa_cache.compose.hub.private import places_of, shared_encoder
-from mmsa_cache.compose.hub.repository import (
-    Remote,
-    RemoteFile,
-    asking,
-    is_of_store,
-    local_files,
-    repository_of,
-)
+from mmsa_cache.compose.hub.repository import asking, repository_of
 from mmsa_cache.data.stored import path_of, read_split, write_split
 from mmsa_cache.disk import Disk
 from mmsa_cache.errors import CacheError, SettingsError, StaleCacheError
+from mmsa_cache.hashing import file_sha256
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.index import Index
 from mmsa_cache.store.listing import list_features
@@ -358,7 +353,8 @@ def test_a_pull_that_dies_while_it_puts_files_in_place_resumes(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = local_files(work / "cache")
-    remote = Remote("0", False, {name: remote_file(path) for name, path in there.items()})
+    remote = Remote({name: remote_file(path) for name, path in there.items()})
+    hashes = {name: file_sha256(path) for name, path in there.items()}
     rename = Disk.rename
     for step in range(len(there)):
         root = tmp_path / str(step)
@@ -376,16 +372,16 @@ def test_a_pull_that_dies_while_it_puts_files_in_place_resumes(
         with monkeypatch.context() as patch:
             patch.setattr(Disk, "rename", dying)
             with pytest.raises(KeyboardInterrupt):
-                pull_module._put_in_place(root, NAME, remote, {}, set())
+                pull_module._put_in_place(root, NAME, hashes, {}, set(hashes))
         found = local_files(root)
         assert len(found) == step
         assert [f.problem for f in list_features(root) if f.rows and f.problem] == []
         known = pull_module._known(root, NAME)
-        assert pull_module._same(root, found, remote, known) == found.keys()
+        assert pull_module._same(root, found, remote, known, "the hub") == found.keys()
         # also where the repository was changed meanwhile
-        assert pull_module._same(root, found, Remote("1", False, {}), known) == set()
+        assert pull_module._same(root, found, Remote({}), known, "the hub") == set()
         with pytest.raises(CacheError, match="holds another store") as caught:
-            pull_module._same(root, there, Remote("1", False, {}), {})
+            pull_module._same(root, there, Remote({}), {}, "the hub")
         assert len(caught.value.problems) == len(there)
 
 

@@ -1,4 +1,4 @@
-"""``mmsa cache pull``: a repository as a store, checked before any of it is put in place."""
+"""``mmsa cache pull``: a shared store, checked before any of it is put in place."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.filesize import decimal
 
 from mmsa_cache.config.settings import Settings
@@ -33,15 +34,19 @@ from mmsa_cache.locks import locked
 from mmsa_cache.paths import check_target, check_tree
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
-from mmsa_cache.store.reader import open_features, verify_features
+from mmsa_cache.store.reader import Features, open_features, verify_features
+from mmsa_cache.store.writer import FeatureWriter
 from mmsa_cache.untrusted import open_plain, parse_json, read_plain
 
+from .host import Host, Remote, RemoteFile, local_files
+from .hosts import host_of
 from .private import places_of
-from .repository import DATASET, Remote, RemoteFile, asking, local_files, look, repository_of
 
 _STAGING, _NOTE, _LOCK = ".pull", ".pulled.json", ".pull.lock"
 _MAX_NOTE = 1 << 27
 _HINT = "Nothing was put in place. Try again after a push that may be going on, or tell its owner."
+Hashes = dict[str, str]
+"""File → sha256."""
 Known = dict[str, list[str]]
 """File → sha256 that pulls from this repository gave it."""
 
@@ -51,7 +56,9 @@ class Pulled:
     """What a store holds now."""
 
     repository: str
-    revision: str
+    """Or the address of an object store."""
+    revision: str | None
+    """The commit, at the hub."""
     cache: str
     files: int
     files_new: int
@@ -63,53 +70,64 @@ class Pulled:
 
 
 def pull(settings: Settings, url: str) -> Pulled:
-    """Takes a store from a repository, into a folder that is empty or holds the same store.
+    """Takes a shared store, into a folder that is empty or holds the same store.
 
     Args:
         settings: Name the folder.
-        url: ``hf://USER/REPO``.
+        url: ``hf://USER/REPO``, or that of an object store.
 
     Raises:
         SettingsError: The address is none.
-        CacheNotFoundError: There is no such repository.
+        CacheNotFoundError: There is no such repository, or no store.
         DamagedCacheError: It holds something else than a store.
-        CacheError: The hub cannot be reached, or the folder holds another store.
+        CacheError: The host cannot be reached, or the folder holds another store.
         DiskError: It cannot be written; the same command resumes.
     """
-    repository, root = repository_of(url), settings.cache.dir
-    with asking(repository):
-        from huggingface_hub import HfApi
-
-        remote = look(HfApi(), repository)
-    is_new = not root.exists()
+    host, root = host_of(url), settings.cache.dir
+    remote = host.look()
+    is_new, staging = not root.exists(), root / _STAGING
     with writing(root):
         make_folders(root)
         with locked(root / _LOCK, lambda: say("Another process is pulling; waiting.")):
             there = local_files(root)
-            known = _known(root, repository)
-            same = _same(root, there, remote, known)
+            known = _known(root, host.name)
+            same = _same(root, there, remote, known, host.teller)
             try:
-                _stage(repository, remote, root / _STAGING, {name: there[name] for name in same})
-                encoders, splits = _verify(root / _STAGING, remote)
+                _stage(host, remote, staging, {name: there[name] for name in same})
+                encoders, splits = _verify(staging, remote, host.teller)
             except DamagedCacheError:
                 _leave_nothing(root, is_new=is_new)
                 raise
-            _put_in_place(root, repository, remote, known, same)
-            for name in there.keys() - remote.files.keys():
+            files = _hashes(staging, remote)
+            new = _new(files, there, same)
+            size = sum((staging / name).lstat().st_size for name in new)
+            _put_in_place(root, host.name, files, known, new)
+            for name in there.keys() - files.keys():
                 DISK.remove(there[name])
-            _write_note(root, repository, {name: known[name][-1:] for name in remote.files})
-            remove_tree(root / _STAGING)
-    new = remote.files.keys() - same
-    return Pulled(
-        repository,
-        remote.revision,
-        str(root),
-        len(remote.files),
-        len(new),
-        sum(remote.files[name].size for name in new),
-        encoders,
-        splits,
-    )
+            _write_note(root, host.name, {name: [sha256] for name, sha256 in files.items()})
+            remove_tree(staging)
+    counts = len(files), len(new), size
+    return Pulled(host.name, remote.revision, str(root), *counts, encoders, splits)
+
+
+def _hashes(staging: Path, remote: Remote) -> Hashes:
+    """The files that are to be in place, as they were checked; some are not as they came."""
+    hashes = {}
+    for name, path in local_files(staging).items():
+        told = remote.files[name].sha256 if name in remote.files else None
+        is_sealed = name.endswith(".h5") and told is not None
+        hashes[name] = told if is_sealed and told else file_sha256(path)
+    return hashes
+
+
+def _new(files: Hashes, there: Mapping[str, Path], same: set[str]) -> set[str]:
+    """Those that are not in place."""
+    sealed = {name for name in same if name.endswith(".h5")}
+    return {
+        name
+        for name, sha256 in files.items()
+        if name not in there or (name not in sealed and file_sha256(there[name]) != sha256)
+    }
 
 
 def _leave_nothing(root: Path, *, is_new: bool) -> None:
@@ -129,15 +147,18 @@ def _known(root: Path, repository: str) -> Known:
         return {}
 
 
-def _same(root: Path, there: Mapping[str, Path], remote: Remote, known: Known) -> set[str]:
-    """Files that are as in the repository.
+def _same(
+    root: Path, there: Mapping[str, Path], remote: Remote, known: Known, teller: str
+) -> set[str]:
+    """Files that are as they are shared.
 
     Raises:
         CacheError: There are others, which no pull from it put there.
     """
     same, foreign = set(), []
     for name, path in sorted(there.items()):
-        if name in remote.files and not _difference(path, remote.files[name]):
+        wanted = remote.files.get(name)
+        if wanted and wanted.is_hashed and not _difference(path, wanted, teller):
             same.add(name)
         elif path.is_symlink() or file_sha256(path) not in known.get(name, []):
             foreign.append(f"{name} is not of this repository")
@@ -150,31 +171,33 @@ def _same(root: Path, there: Mapping[str, Path], remote: Remote, known: Known) -
     return same
 
 
-def _difference(path: Path, wanted: RemoteFile) -> str:
-    """How a file differs from what the hub says of it; empty where it does not."""
+def _difference(path: Path, wanted: RemoteFile, teller: str) -> str:
+    """How a file differs from what its host says of it; empty where it does not."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
         return "it is no regular file"
     if found.st_size != wanted.size:
-        return f"it has {found.st_size} bytes, the hub says {wanted.size}"
+        return f"it has {found.st_size} bytes, {teller} says {wanted.size}"
     if wanted.sha256 is not None:
         other = file_sha256(path) != wanted.sha256
+    elif wanted.blob is None:
+        return ""
     else:
         content = hashlib.sha1(b"blob %d\0" % found.st_size, usedforsecurity=False)
         with open_plain(path, links=False) as file:
             while piece := file.read(1 << 20):
                 content.update(piece)
         other = content.hexdigest() != wanted.blob
-    return "it has another hash than the hub says" if other else ""
+    return f"it has another hash than {teller} says" if other else ""
 
 
-def _stage(repository: str, remote: Remote, staging: Path, there: Mapping[str, Path]) -> None:
+def _stage(host: Host, remote: Remote, staging: Path, there: Mapping[str, Path]) -> None:
     """Downloads what is missing; what an interrupted pull downloaded is kept."""
     check_target(staging, folder=True)
     for name, path in local_files(staging).items():
         if name not in remote.files or name in there:
             DISK.remove(path)
-    check_tree(staging)  # the hub's library opens what is there by its name
+    check_tree(staging)  # the host's library opens what is there by its name
     make_folders(staging)
     for name, path in there.items():
         make_folders((staging / name).parent)
@@ -189,20 +212,11 @@ def _stage(repository: str, remote: Remote, staging: Path, there: Mapping[str, P
             f"{staging} has no room for {decimal(wanted)}.", "Free space, or give another --cache."
         )
     if missing:
-        say(f"Pulling {len(missing)} files, {decimal(wanted)}, from the data set {repository}.")
-        with asking(repository):
-            from huggingface_hub import snapshot_download
-
-            snapshot_download(
-                repository,
-                repo_type=DATASET,
-                revision=remote.revision,
-                local_dir=staging,
-                allow_patterns=missing,
-            )
+        say(f"Pulling {len(missing)} files, {decimal(wanted)}, from {host.title}.")
+        host.fetch(remote, missing, staging)
 
 
-def _verify(staging: Path, remote: Remote) -> tuple[list[str], dict[str, int]]:
+def _verify(staging: Path, remote: Remote, teller: str) -> tuple[list[str], dict[str, int]]:
     """Checks all files as a store; the encoders, and the rows of each split.
 
     Raises:
@@ -211,7 +225,7 @@ def _verify(staging: Path, remote: Remote) -> tuple[list[str], dict[str, int]]:
     problems = []
     for name, wanted in remote.files.items():
         path = staging / name
-        difference = _difference(path, wanted) if path.exists() else "it did not come"
+        difference = _difference(path, wanted, teller) if path.exists() else "it did not come"
         if difference:
             problems.append(f"{name}: {difference}")
     if not problems:
@@ -256,21 +270,28 @@ def _check_features(staging: Path, name: str, remote: Remote, encoders: list[str
     if not problems:
         problems = verify_features(folder)
     if not problems:
-        open_features(folder, verify=False)
+        if _has_twins(open_features(folder, verify=False)):
+            DISK.remove(folder / INDEX)
+            with FeatureWriter(staging, encoder).claim(lambda: None):
+                pass  # it adopts what no index names, each row once
         encoders.append(encoder.identity.label)
     return problems
 
 
-def _put_in_place(
-    root: Path, repository: str, remote: Remote, known: Known, same: set[str]
-) -> None:
+def _has_twins(features: Features) -> bool:
+    """Whether rows are there twice: sealed by two drivers."""
+    keys = np.concatenate([shard.keys for shard in features.shards])
+    return bool((features.places(keys) != np.arange(len(keys))).any())
+
+
+def _put_in_place(root: Path, repository: str, files: Hashes, known: Known, new: set[str]) -> None:
     """Moves what is new, an index after its shards and splits last; they are known by then."""
     staging = root / _STAGING
-    for name, found in remote.files.items():
-        known.setdefault(name, []).append(found.sha256 or file_sha256(staging / name))
+    for name, sha256 in files.items():
+        known.setdefault(name, []).append(sha256)
     _write_note(root, repository, known)
     for end in (".h5", ENCODER, INDEX, ".parquet"):
-        for name in sorted(remote.files.keys() - same):
+        for name in sorted(new):
             if name.endswith(end):
                 sync(staging / name)
                 make_folders((root / name).parent)

@@ -1,4 +1,4 @@
-"""``mmsa cache push``: what a store holds now, as a data set repository."""
+"""``mmsa cache push``: what a store holds now, to the hub or an object store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.stored import path_of, write_split
 from mmsa_cache.disk import DISK, link_new, make_folders, remove_tree, write_new
-from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.leftover import is_left, own_mark
 from mmsa_cache.names import SPLITS
 from mmsa_cache.store.encoder import FEATURES
@@ -23,18 +23,20 @@ from mmsa_cache.store.listing import StoredFeatures, list_features
 from mmsa_cache.store.reader import verify_features
 
 from .card import SharedFeatures, SharedSplit, card_of
+from .host import local_files
+from .hosts import host_of
 from .private import shared_encoder, shared_split
-from .repository import CARD, DATASET, asking, local_files, look, repository_of
 
 _STAGING = ".push-"
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a repository holds now."""
+    """What was put there."""
 
     repository: str
-    revision: str
+    revision: str | None
+    """The commit, at the hub."""
     files: int
     bytes: int
     encoders: list[str]
@@ -48,30 +50,31 @@ def push(
 ) -> Pushed:
     """Puts a store into a repository, in place of what another push put there.
 
+    In an object store it is added to what is there.
+
     Args:
         settings: Name the store.
-        url: ``hf://USER/REPO``.
+        url: ``hf://USER/REPO``, or that of an object store.
         without_text: Leave the texts out; training does not need them.
         private: A repository that is made now is private.
 
     Raises:
         SettingsError: The address is none, or the repository is public.
         CacheNotFoundError: There is no store, or no such repository.
-        DamagedCacheError: The store is damaged, or the repository holds other files.
-        CacheError: The hub cannot be reached, or refuses.
+        DamagedCacheError: The store is damaged, or other files are there.
+        CacheError: The host cannot be reached, or refuses.
     """
-    repository, root = repository_of(url), settings.cache.dir
+    host, root = host_of(url), settings.cache.dir
     with _staging(root) as place:
         features = _link_features(root, place)
         splits = _copy_splits(Store(root), place, without_text=without_text)
-        card = card_of(repository, features, splits, texts=not without_text)
-        write_new(place / CARD, card.encode())
+        card = card_of(host.name, features, splits, texts=not without_text)
         files = local_files(place)
         size = sum(path.stat().st_size for path in files.values())
-        say(f"Pushing {len(files)} files, {decimal(size)}, to the data set {repository}.")
+        say(f"Pushing {len(files)} files, {decimal(size)}, to {host.title}.")
         return Pushed(
-            repository,
-            _upload(repository, place, private=private),
+            host.name,
+            host.put(place, card, private=private),
             len(files),
             size,
             [found.encoder.identity.label for found in features],
@@ -154,28 +157,3 @@ def _copy_splits(store: Store, place: Path, *, without_text: bool) -> list[Share
     if not shared:
         raise CacheNotFoundError(f"{store.root} holds the rows of no split.", "Run mmsa extract.")
     return shared
-
-
-def _upload(repository: str, place: Path, *, private: bool) -> str:
-    """Uploads a folder as one state of a repository; its revision."""
-    with asking(repository):
-        from huggingface_hub import HfApi
-
-        api = HfApi()
-        api.create_repo(repository, repo_type=DATASET, private=private or None, exist_ok=True)
-        before = look(api, repository)
-        if private and not before.private:
-            raise SettingsError(
-                f"The data set {repository} is public; nothing was pushed.",
-                "Make it private on the hub, or name another one.",
-            )
-        done = api.upload_folder(
-            repo_id=repository,
-            repo_type=DATASET,
-            folder_path=place,
-            commit_message="mmsa cache push",
-            allow_patterns=[CARD, *local_files(place)],
-            delete_patterns=["features/*", "data/*"],
-            parent_commit=before.revision,
-        )
-        return str(done.oid)

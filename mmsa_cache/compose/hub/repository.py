@@ -1,14 +1,14 @@
-"""A data set repository that holds a store: its name, its files, and what the hub answers."""
+"""A data set repository of the hub that holds a store, and what the hub answers."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmsa_cache.disk import write_new
 from mmsa_cache.errors import (
     CacheError,
     CacheNotFoundError,
@@ -16,46 +16,14 @@ from mmsa_cache.errors import (
     MmsaError,
     SettingsError,
 )
-from mmsa_cache.names import SPLITS
-from mmsa_cache.store.index import MAX_INDEX_BYTES
+from mmsa_cache.objects import causes_of
+
+from .host import CARD, Remote, RemoteFile, files_of_store, local_files
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 DATASET = "dataset"
-CARD = "README.md"
-_OTHERS = {CARD, ".gitattributes"}
-"""Files of a repository that are not the store's."""
-_FEATURES = r"features/(?:text|image)/[A-Za-z0-9_][A-Za-z0-9._-]*-[0-9a-f]{8}"
-_LIMITS = (
-    (re.compile(rf"{_FEATURES}/encoder\.json"), 1 << 20),
-    (re.compile(rf"{_FEATURES}/index\.jsonl"), MAX_INDEX_BYTES),
-    (re.compile(rf"{_FEATURES}/[0-9a-f]{{16}}\.h5"), 16 << 30),
-    (re.compile(rf"data/(?:{'|'.join(SPLITS)})\.parquet"), 16 << 30),
-)
-"""The files of a store, and the most bytes of each."""
-_MAX_FILES = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """What the hub says of a file."""
-
-    size: int
-    sha256: str | None
-    """Of files in large-file storage."""
-    blob: str
-    """sha1 of git of the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """A repository at one commit."""
-
-    revision: str
-    private: bool
-    files: dict[str, RemoteFile]
-    """Those of a store."""
 
 
 def repository_of(url: str) -> str:
@@ -70,59 +38,81 @@ def repository_of(url: str) -> str:
     return match[1]
 
 
-def is_of_store(path: str) -> bool:
-    """Whether a file is a store's by its name."""
-    return any(pattern.fullmatch(path) for pattern, _ in _LIMITS)
+class Repository:
+    """A `Host` of the hub.
 
-
-def local_files(root: Path) -> dict[str, Path]:
-    """The files of a store in a folder, by their path in a repository."""
-    found = {}
-    for pattern in ("features/*/*/*", "data/*.parquet"):
-        for path in root.glob(pattern):
-            name = path.relative_to(root).as_posix()
-            if is_of_store(name):
-                found[name] = path
-    return found
-
-
-def look(api: HfApi, repository: str) -> Remote:
-    """What a repository holds at its newest commit.
+    Args:
+        url: ``hf://USER/REPO``.
 
     Raises:
-        DamagedCacheError: Files that are no store's, or too large ones.
+        SettingsError: It names none.
     """
-    from huggingface_hub.hf_api import RepoFile
 
-    info = api.dataset_info(repository)
-    if info.sha is None:
-        raise DamagedCacheError(f"{repository} has no commit.", "Push a store to it.")
-    files: dict[str, RemoteFile] = {}
-    problems: list[str] = []
-    listed = api.list_repo_tree(repository, recursive=True, revision=info.sha, repo_type=DATASET)
-    for found in listed:
-        if not isinstance(found, RepoFile) or found.path in _OTHERS:
-            continue
-        limit = next((n for pattern, n in _LIMITS if pattern.fullmatch(found.path)), None)
-        if limit is None:
-            problems.append(f"{found.path!r} is no file of a store")
-        elif not 0 < found.size <= limit:
-            problems.append(f"{found.path} has {found.size} bytes")
-        else:
-            sha256 = None if found.lfs is None else found.lfs.sha256
-            files[found.path] = RemoteFile(found.size, sha256, found.blob_id)
-        if len(files) + len(problems) > _MAX_FILES:
-            problems.append(f"it has more than {_MAX_FILES} files")
-            break
-    if len({path.casefold() for path in files}) < len(files):
-        problems.append("names differ in upper and lower case only")
-    if problems:
-        raise DamagedCacheError(
-            f"The repository {repository} is not that of a store.",
-            "Use a repository that mmsa cache push alone writes to.",
-            problems,
+    teller = "the hub"
+
+    def __init__(self, url: str) -> None:
+        self.name = repository_of(url)
+        self.title = f"the data set {self.name}"
+
+    def look(self) -> Remote:
+        """What it holds at its newest commit."""
+        with asking(self.name):
+            from huggingface_hub import HfApi
+
+            return self._look(HfApi())[0]
+
+    def _look(self, api: HfApi) -> tuple[Remote, bool]:
+        """What it holds, and whether it is private."""
+        from huggingface_hub.hf_api import RepoFile
+
+        info = api.dataset_info(self.name)
+        if info.sha is None:
+            raise DamagedCacheError(f"{self.name} has no commit.", "Push a store to it.")
+        tree = api.list_repo_tree(self.name, recursive=True, revision=info.sha, repo_type=DATASET)
+        listed = (
+            (f.path, RemoteFile(f.size, None if f.lfs is None else f.lfs.sha256, f.blob_id))
+            for f in tree
+            if isinstance(f, RepoFile)
         )
-    return Remote(info.sha, bool(info.private), files)
+        return Remote(files_of_store(self.title, listed), info.sha), bool(info.private)
+
+    def fetch(self, remote: Remote, names: Sequence[str], folder: Path) -> None:
+        """Downloads files; what an interrupted call downloaded is kept."""
+        with asking(self.name):
+            from huggingface_hub import snapshot_download
+
+            snapshot_download(
+                self.name,
+                repo_type=DATASET,
+                revision=remote.revision,
+                local_dir=folder,
+                allow_patterns=list(names),
+            )
+
+    def put(self, folder: Path, card: str, *, private: bool) -> str | None:
+        """Uploads a store as one state of the repository, in place of the one before."""
+        write_new(folder / CARD, card.encode())
+        with asking(self.name):
+            from huggingface_hub import HfApi
+
+            api = HfApi()
+            api.create_repo(self.name, repo_type=DATASET, private=private or None, exist_ok=True)
+            before, is_private = self._look(api)
+            if private and not is_private:
+                raise SettingsError(
+                    f"The data set {self.name} is public; nothing was pushed.",
+                    "Make it private on the hub, or name another one.",
+                )
+            done = api.upload_folder(
+                repo_id=self.name,
+                repo_type=DATASET,
+                folder_path=folder,
+                commit_message="mmsa cache push",
+                allow_patterns=[CARD, *local_files(folder)],
+                delete_patterns=["features/*", "data/*"],
+                parent_commit=before.revision,
+            )
+            return str(done.oid)
 
 
 @contextlib.contextmanager
@@ -139,13 +129,7 @@ def asking(repository: str) -> Iterator[None]:
     except Exception as error:  # the client raises many kinds: network, name, access
         if isinstance(error, OSError) and error.errno is not None:  # a disk
             raise
-        raise _told(repository, list(_causes(error))) from error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+        raise _told(repository, list(causes_of(error))) from error
 
 
 def _told(repository: str, causes: list[BaseException]) -> CacheError:

@@ -1,0 +1,118 @@
+"""A folder of an object store that holds a store: features of many drivers, an index each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmsa_cache.disk import make_folders, scratch, write_atomically
+from mmsa_cache.errors import CacheNotFoundError, SettingsError
+from mmsa_cache.objects import Objects
+from mmsa_cache.store.encoder import ENCODER, read_encoder
+from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
+from mmsa_cache.store.objects import ObjectWriter, sha256_of
+from mmsa_cache.untrusted import read_plain
+
+from .host import Remote, RemoteFile, files_of_store, local_files
+
+
+class ObjectStore:
+    """A `Host` of objects.
+
+    Args:
+        url: Its address.
+
+    Raises:
+        SettingsError: It is none, or holds a password.
+    """
+
+    teller = "the object store"
+
+    def __init__(self, url: str) -> None:
+        self._objects = Objects(url)
+        self.name = self.title = self._objects.url
+        self._small: dict[str, bytes] = {}
+        """Contents of indexes and of encoders' records, as they were looked at."""
+
+    def look(self) -> Remote:
+        """The features that have an index, with the shards that it names, and the splits."""
+        folders = [n.rpartition("/")[0] for n in self._listed() if n.endswith(INDEX)]
+        if not folders:
+            raise CacheNotFoundError(
+                f"There is no finished store at {self.name}.",
+                "Check the address, or run mmsa extract --target, or cache push, to its end.",
+            )
+        named = self._read_small(folders)
+        files = self._listed()  # again: what the indexes name was there before them
+        unfinished = [n for n in files if n.endswith(".h5") and n not in named]
+        for name in unfinished:
+            del files[name]
+        for name in [n for n in files if n.endswith(ENCODER) and n not in self._small]:
+            del files[name]  # of features that have no index yet
+        for name, content in self._small.items():
+            files[name] = RemoteFile(len(content), hashlib.sha256(content).hexdigest())
+        return Remote(files)
+
+    def _listed(self) -> dict[str, RemoteFile]:
+        return files_of_store(self.title, map(_as_file, self._objects.sizes().items()))
+
+    def _read_small(self, folders: Sequence[str]) -> set[str]:
+        """Reads indexes and records; the shards that they name."""
+        named = set()
+        with scratch() as place:
+            small = [f"{folder}/{file}" for folder in folders for file in (ENCODER, INDEX)]
+            for folder in folders:
+                make_folders(place / folder)
+            self._objects.fetch({name: place / name for name in small})
+            self._small = {name: read_plain(place / name, MAX_INDEX_BYTES) for name in small}
+            for folder in folders:
+                entries = Index.read(place / folder).entries.values()
+                named |= {f"{folder}/{entry.file}" for entry in entries}
+        return named
+
+    def fetch(self, remote: Remote, names: Sequence[str], folder: Path) -> None:
+        """Downloads files."""
+        wanted = {}
+        for name in names:
+            make_folders((folder / name).parent)
+            if name in self._small:
+                write_atomically(folder / name, self._small[name])
+            else:
+                wanted[_object_name(name, remote.files[name].sha256)] = folder / name
+        self._objects.fetch(wanted)
+
+    def put(self, folder: Path, card: str, *, private: bool) -> str | None:
+        """Adds a store to what is there: shards, then splits, then records and indexes."""
+        if private:
+            raise SettingsError(
+                "Who may read an object store is set there.", "Leave --private out."
+            )
+        there, files = self._listed(), local_files(folder)
+        records = [path.parent for name, path in files.items() if name.endswith(ENCODER)]
+        for place in records:
+            shards = {
+                f"{place.relative_to(folder).as_posix()}/{entry.file}": entry
+                for entry in Index.read(place).entries.values()
+            }
+            missing = {name: entry for name, entry in shards.items() if name not in there}
+            self._objects.put_files(
+                {_object_name(name, entry.sha256): folder / name for name, entry in missing.items()}
+            )
+        self._objects.put_files({n: p for n, p in files.items() if n.endswith(".parquet")})
+        for place in records:
+            ObjectWriter(self._objects, read_encoder(place)).finish()
+        return None
+
+
+def _as_file(listed: tuple[str, int]) -> tuple[str, RemoteFile]:
+    """What a listing says of an object, under the name of its file in a store."""
+    name, size = listed
+    folder, _, last = name.rpartition("/")
+    sha256 = sha256_of(last)
+    return (f"{folder}/{sha256[:16]}.h5" if sha256 else name), RemoteFile(size, sha256)
+
+
+def _object_name(name: str, sha256: str | None) -> str:
+    """Name of the object of a file in a store."""
+    return f"{name.rpartition('/')[0]}/{sha256}.h5" if name.endswith(".h5") else name

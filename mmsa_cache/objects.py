@@ -1,0 +1,156 @@
+"""A folder of an object store (``s3://BUCKET/PATH``, or another address that fsspec knows).
+
+Objects are put whole and under their final names. Credentials come from the environment alone, as
+the client of the store finds them there; an address that holds some is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import CacheError, CacheNotFoundError, MmsaError, SettingsError
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://[^\s?#*\[\]{}]+")
+_PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
+_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+_NETWORK = re.compile("Connect|Timeout|Endpoint|ServerDisconnected|DNS")
+"""Part of the names of errors of a server that does not answer."""
+_LOGIN = (
+    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the role of this machine, and "
+    "for a server of your own AWS_ENDPOINT_URL."
+)
+_AGAIN = "The same command goes on where it stopped."
+
+
+class Objects:
+    """The objects below an address; picklable, without credentials.
+
+    Args:
+        url: The address.
+
+    Raises:
+        SettingsError: It is none, or holds a password.
+    """
+
+    def __init__(self, url: str) -> None:
+        if _PASSWORD.search(url):
+            raise SettingsError(
+                "The address of an object store holds a password.",
+                f"Credentials come from the environment alone. {_LOGIN}",
+            )
+        match = _ADDRESS.fullmatch(url)
+        if match is None or match[1] == "hf" or "::" in url or ".." in url.split("/"):
+            raise SettingsError(
+                f"{url[:200]!r} is no address of an object store.", "Write s3://BUCKET/PATH."
+            )
+        self.url, self._is_local = url.rstrip("/"), match[1] in ("file", "local")
+
+    def __reduce__(self) -> tuple[type[Objects], tuple[str]]:
+        return Objects, (self.url,)
+
+    def below(self, folder: str) -> Objects:
+        """Those in one of its folders."""
+        return Objects(f"{self.url}/{folder}")
+
+    def sizes(self) -> dict[str, int]:
+        """Every object that is there now: its name below the address → bytes.
+
+        Raises:
+            CacheError: As all methods here: the store refuses, or does not answer.
+        """
+        with self._asking() as (client, root):
+            client.invalidate_cache()
+            found = client.find(root, detail=True)
+            return {
+                path.removeprefix(f"{root}/"): about["size"]
+                for path, about in found.items()
+                if about["type"] == "file" and path.startswith(f"{root}/")
+            }
+
+    def put(self, name: str, content: bytes | memoryview) -> None:
+        """Puts an object, in place of one of that name."""
+        with self._asking() as (client, root):
+            client.pipe_file(f"{root}/{name}", bytes(content))
+
+    def put_files(self, files: Mapping[str, Path]) -> None:
+        """Puts the contents of files, side by side, name → file."""
+        with self._asking() as (client, root):
+            client.put([os.fspath(p) for p in files.values()], [f"{root}/{name}" for name in files])
+
+    def ranges(self, names: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """Bytes of objects from a first to an end, side by side; None of one that is gone."""
+        with self._asking() as (client, root):
+            starts, ends = [first for first, _ in ranges], [end for _, end in ranges]
+            paths = [f"{root}/{name}" for name in names]
+            found = client.cat_ranges(paths, starts, ends, on_error="return")
+            for content in found:
+                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                    raise content
+            return [None if isinstance(content, Exception) else content for content in found]
+
+    def fetch(self, files: Mapping[str, Path]) -> None:
+        """Downloads objects, name → file; the folders must be there."""
+        with self._asking() as (client, root):
+            client.get([f"{root}/{name}" for name in files], [os.fspath(p) for p in files.values()])
+
+    @functools.cached_property
+    def _client(self) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs
+
+        try:
+            client, root = url_to_fs(self.url, **({"auto_mkdir": True} if self._is_local else {}))
+        except (ImportError, ValueError) as error:
+            raise SettingsError(
+                f"There is no client for the address {self.url}.",
+                "For s3:// install mmsa[s3]; others need the package that fsspec names for them.",
+            ) from error
+        return client, str(root)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[tuple[Any, str]]:
+        try:
+            yield self._client
+        except MmsaError:
+            raise
+        except Exception as error:  # clients raise many kinds: network, name, access
+            told = self._told(list(causes_of(error)))
+            if told is None:
+                raise
+            raise told from error
+
+    def _told(self, causes: Sequence[BaseException]) -> CacheError | None:
+        """The error of what a client raised; None where a disk of this machine failed."""
+        names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+        answers = [getattr(cause, "response", None) or {} for cause in causes]
+        codes = {str(a["Error"].get("Code")) for a in answers if "Error" in a}
+        reason = ", ".join(codes) or _blotted(str(causes[0]).partition("\n")[0])[:500]
+        if "NoSuchBucket" in codes:
+            return CacheNotFoundError(f"There is no bucket for {self.url}.", "Make it first.")
+        if names & {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}:
+            return CacheError(f"The environment has no credentials for {self.url}.", _LOGIN)
+        if any(map(_NETWORK.search, names)):
+            return CacheError(f"{self.url} does not answer.", f"Check the network. {_AGAIN}")
+        if "PermissionError" in names and not self._is_local:
+            return CacheError(f"The credentials may not use {self.url}: {reason}.", _LOGIN)
+        if isinstance(causes[0], OSError) and causes[0].errno is not None and not codes:
+            return None
+        return CacheError(f"{self.url} did not do what was asked of it: {reason}.", _AGAIN)
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _blotted(text: str) -> str:
+    for name in _SECRETS:
+        text = text.replace(os.environ.get(name) or "\0", "***")
+    return text

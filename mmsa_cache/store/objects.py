@@ -1,0 +1,252 @@
+"""The features of one encoder in an object store, sealed by many workers of many drivers.
+
+A shard is put whole, under the sha256 of its content: the listing alone says which shards there
+are, and which bytes each must have. The index is written last, from a listing, so that two drivers
+lose nothing of each other: the one that writes it last has seen all that the other one sealed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsa_cache.console import say
+from mmsa_cache.disk import make_folders, scratch
+from mmsa_cache.errors import StaleCacheError
+from mmsa_cache.key_table import KeyTable
+from mmsa_cache.objects import Objects
+
+from . import shard_file
+from .encoder import ENCODER, StoredEncoder, read_encoder
+from .fingerprint import differences
+from .index import INDEX, Change, ShardEntry
+from .keys import KEY_BYTES, Keys
+from .schema import Shard
+
+_SHARD = re.compile(r"([0-9a-f]{64})\.h5")
+_HEAD, _MORE = 1 << 16, 1 << 12
+"""Bytes of a shard that are read at first, and at least after that: the keys come first in it, its
+directory lies between the data."""
+_SIDE_BY_SIDE = 256
+"""Shards whose heads are in memory at a time."""
+
+
+def object_of(entry: ShardEntry) -> str:
+    """Name of a shard's object: all of its sha256, which the name of a file has the start of."""
+    return f"{entry.sha256}.h5"
+
+
+def sha256_of(name: str) -> str | None:
+    """The sha256 that an object's name gives a shard; None of other objects."""
+    match = _SHARD.fullmatch(name)
+    return match and match[1]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSealer:
+    """Puts shards into an object store; can be sent to other machines, without credentials."""
+
+    objects: Objects
+    """Of the encoder's features."""
+    fingerprint: str
+    """The encoder's."""
+
+    def seal(self, shards: Sequence[Shard]) -> ShardEntry:
+        """Seals shards as one.
+
+        Raises:
+            CacheError: It was not sealed.
+        """
+        content, entry = shard_file.sealed(shards, self.fingerprint)
+        self.objects.put(object_of(entry), content)
+        return entry
+
+
+class ObjectWriter:
+    """The features of one encoder in an object store, as a driver sees them.
+
+    Args:
+        target: The whole store there.
+        encoder: Whose features.
+
+    Attributes:
+        folder: Where they are, for people.
+        sealer: Puts shards there.
+    """
+
+    def __init__(self, target: Objects, encoder: StoredEncoder) -> None:
+        self._objects = target.below(encoder.place)
+        self.folder = self._objects.url
+        self.sealer = ObjectSealer(self._objects, encoder.fingerprint)
+        self._encoder = encoder
+        self._shards: dict[ShardEntry, Keys] = {}
+        self._seen: set[str] = set()
+        """Names of objects that were looked at: shards, and what is none."""
+        self._keys = KeyTable(KEY_BYTES)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the shards that were seen, twins counted each."""
+        return sum(entry.rows for entry in self._shards)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the shards that were seen."""
+        return sum(entry.bytes for entry in self._shards)
+
+    def has(self, keys: Keys) -> NDArray[np.bool_]:
+        """Which rows are sealed by now, by whomever, (rows,).
+
+        Raises:
+            CacheError: The object store refuses, or does not answer.
+        """
+        self._look(self._objects.sizes())
+        return self._keys.places(keys) >= 0
+
+    def adopt(self, entries: Sequence[ShardEntry]) -> int:
+        """Counts shards as sealed; they are in the listing already.
+
+        Returns:
+            Rows that are new.
+
+        Raises:
+            CacheError: As of `has`.
+        """
+        return self._look({object_of(entry): entry.bytes for entry in entries})
+
+    def finish(self) -> None:
+        """Writes the encoder's record, then the index of all shards that the listing has.
+
+        A shard whose rows others have too is left out.
+
+        Raises:
+            StaleCacheError: There are features of another encoder.
+            CacheError: As of `has`.
+        """
+        self._look(self._objects.sizes())
+        while self._shards:
+            self._write_encoder()
+            known, named = len(self._shards), KeyTable(KEY_BYTES)
+            lines = []
+            for entry, keys in sorted(self._shards.items(), key=_largest_first):
+                if (named.places(keys) < 0).any():
+                    named.add(keys)
+                    lines.append(Change(add=entry).line())
+            self._objects.put(INDEX, b"".join(lines))
+            self._look(self._objects.sizes())
+            if len(self._shards) == known:  # else another driver may have written before this one
+                return
+
+    def _write_encoder(self) -> None:
+        encoder = self._encoder
+        with scratch() as place:
+            folder = encoder.folder(place)
+            make_folders(folder)
+            if ENCODER in self._objects.sizes():
+                self._objects.fetch({ENCODER: folder / ENCODER})
+                there = read_encoder(folder)
+                if there.fingerprint != encoder.fingerprint:  # eight equal hexadecimal digits
+                    raise StaleCacheError(
+                        f"{self.folder} holds the features of another encoder.",
+                        "Extract into another --target.",
+                        differences(encoder.identity.fields, there.identity.fields),
+                    )
+                encoder = encoder.also_named(there)
+            encoder.write(folder)
+            self._objects.put_files({ENCODER: folder / ENCODER})
+
+    def _look(self, sizes: Mapping[str, int]) -> int:
+        """Reads the keys of shards that were not seen before; the rows that are new."""
+        sizes = {n: size for n, size in sizes.items() if n not in self._seen and sha256_of(n)}
+        names, new = sorted(sizes), 0
+        for first in range(0, len(names), _SIDE_BY_SIDE):
+            some = names[first : first + _SIDE_BY_SIDE]
+            for name, keys in self._read_keys({n: sizes[n] for n in some}).items():
+                entry = ShardEntry(sha256=name[:64], rows=len(keys), bytes=sizes[name])
+                new += len(keys) - int((self._keys.places(keys) >= 0).sum())
+                self._keys.add(keys)
+                self._shards[entry] = keys
+                self._seen.add(name)
+        return new
+
+    def _read_keys(self, sizes: Mapping[str, int]) -> dict[str, Keys]:
+        """The keys of shards, by ranges of all of them side by side."""
+        heads = {name: _Parts(size) for name, size in sizes.items()}
+        found: dict[str, Keys] = {}
+        while heads:
+            names = list(heads)
+            parts = self._objects.ranges(names, [heads[name].wanted for name in names])
+            for name, part in zip(names, parts, strict=True):
+                head = heads[name]
+                if part is None:  # gone
+                    del heads[name]
+                elif len(part) != head.wanted[1] - head.wanted[0]:
+                    self._refuse(heads, name, "it is shorter than its listing says")
+                else:
+                    head.add(part)
+                    try:
+                        found[name] = shard_file.read_keys(head, head.size, self.sealer.fingerprint)
+                        del heads[name]
+                    except _NotHereError:
+                        pass
+                    except shard_file.UNREADABLE as error:
+                        self._refuse(heads, name, str(error))
+        return {name: found[name] for name in sizes if name in found}
+
+    def _refuse(self, heads: dict[str, _Parts], name: str, reason: str) -> None:
+        say(f"Note: {self.folder}/{name} is no shard of this encoder ({reason}): left out.")
+        self._seen.add(name)
+        del heads[name]
+
+
+def _largest_first(item: tuple[ShardEntry, Keys]) -> tuple[int, str]:
+    return -item[0].rows, item[0].sha256
+
+
+class _NotHereError(Exception):
+    """A part of an object is to be read that was not fetched."""
+
+
+class _Parts(io.RawIOBase):
+    """An object of which some parts are here; says which one is wanted next.
+
+    Args:
+        size: Bytes of the object.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self._at = size, 0
+        self._parts: list[tuple[int, bytes]] = []
+        self.wanted = 0, min(size, _HEAD)
+
+    def add(self, content: bytes) -> None:
+        """Gives it the part that it wanted."""
+        self._parts.append((self.wanted[0], content))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self.size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self.size, self._at + len(buffer))
+        for first, content in self._parts:
+            if first <= self._at and end <= first + len(content):
+                count = max(0, end - self._at)
+                buffer[:count] = content[self._at - first : end - first]
+                self._at += count
+                return count
+        self.wanted = self._at, min(self.size, max(end, self._at + _MORE))
+        raise _NotHereError
