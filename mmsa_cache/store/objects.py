@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,8 @@ _HEAD, _MORE = 1 << 16, 1 << 12
 directory lies between the data."""
 _SIDE_BY_SIDE = 256
 """Shards whose heads are in memory at a time."""
+_PAUSE, _SHARE = 15.0, 20.0
+"""Seconds between two listings for `has`, at least, and times what the last one took."""
 
 
 def object_of(entry: ShardEntry) -> str:
@@ -89,6 +92,8 @@ class ObjectWriter:
         self._seen: set[str] = set()
         """Names of objects that were looked at: shards, and what is none."""
         self._keys = KeyTable(KEY_BYTES)
+        self._due = 0.0
+        """When `has` lists again."""
 
     @property
     def rows(self) -> int:
@@ -101,12 +106,15 @@ class ObjectWriter:
         return sum(entry.bytes for entry in self._shards)
 
     def has(self, keys: Keys) -> NDArray[np.bool_]:
-        """Which rows are sealed by now, by whomever, (rows,).
+        """Which rows are sealed, (rows,); those of other drivers as of the last listing.
 
         Raises:
             CacheError: The object store refuses, or does not answer.
         """
-        self._look(self._objects.sizes())
+        if time.monotonic() >= self._due:
+            started = time.monotonic()
+            self._look(self._objects.sizes())
+            self._due = time.monotonic() + max(_PAUSE, _SHARE * (time.monotonic() - started))
         return self._keys.places(keys) >= 0
 
     def adopt(self, entries: Sequence[ShardEntry]) -> int:
