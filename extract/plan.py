@@ -19,7 +19,7 @@ from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.rows import WantedRows, wanted_rows
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.store.keys import KEY_BYTES, Keys
+from mmsa_cache.store.keys import KEY_BYTES, Keys, as_keys
 from mmsa_cache.store.schema import Shard
 
 
@@ -52,6 +52,14 @@ class RowPlan(Sequence[Row]):
         self._samples = samples
         places, first = np.unique(wanted.table, return_index=True)
         self._sample, self._variant = np.divmod(first[places >= 0], wanted.table.shape[1])
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Row]) -> RowPlan:
+        """A plan of distinct rows as they are."""
+        table = np.full((len(rows), 1 + max(row.variant for row in rows)), -1)
+        for number, row in enumerate(rows):
+            table[number, row.variant] = number
+        return cls([row.sample for row in rows], WantedRows(as_keys(r.key for r in rows), table))
 
     @property
     def keys(self) -> Keys:

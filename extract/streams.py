@@ -41,9 +41,14 @@ class Workers:
     stream of its own."""
 
     @classmethod
-    def plan(cls, device: torch.device) -> Workers:
-        """A thread a core for both: on the CPU readers are mostly ahead and asleep."""
-        cores = min(usable_cores(), _MAX_THREADS)
+    def plan(cls, device: torch.device, cores: int | None = None) -> Workers:
+        """A thread a core for both: on the CPU readers are mostly ahead and asleep.
+
+        Args:
+            device: Where models run.
+            cores: Those to use; default: all that this process may.
+        """
+        cores = min(cores or usable_cores(), _MAX_THREADS)
         if device.type == "cpu":
             return cls(cores, cores)
         return cls(cores, _GPU_STREAMS)

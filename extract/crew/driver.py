@@ -230,7 +230,8 @@ class _Driver:
         unit.nodes += by_node
         unit.failed += not by_node
         self._failures += not by_node
-        if self._failures >= self.tries * self._most and not self.tally.adopted:
+        nothing = not self._heard and not any(job.computed for job in self.jobs)
+        if nothing and self._failures >= self.tries * self._most:
             raise DeviceError(f"No worker works: {reason}", "See what the first one says.")
         if unit.running:
             return  # another worker has it

@@ -200,5 +200,5 @@ def test_a_store_that_workers_do_not_see_is_told(tmp_path: Path) -> None:
             return [Sealed(piece.number, (entry,), len(piece.rows), 1.0, "there")]
 
         crew = Told(answer)
-        with pytest.raises(DeviceError, match="piece"):
+        with pytest.raises(DeviceError, match="No worker works: its shards are not where"):
             drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)

@@ -6,9 +6,7 @@ import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +14,7 @@ import torch
 from torch import Tensor
 
 from extract import publisher
-from extract.encoders.options import Options
-from extract.encoders.protocol import Encoded, Size
+from extract.encoders.protocol import Encoded
 from extract.engine import extract
 from extract.plan import Job, Row, RowPlan, plan_rows
 from extract.publisher import Publisher
@@ -29,43 +26,11 @@ from mmsa_cache.store.index import Index
 from mmsa_cache.store.keys import variant_key
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.writer import FeatureWriter
+from tests.support.crew import InCompany, content, posts
 from tests.support.rows import claimed, row_bytes, stored
 from tests.support.shards import ENCODER, SHARDS, make_shard
 
 CPU = torch.device("cpu")
-
-
-class InCompany:
-    """Features that say which rows were in the batch."""
-
-    label = "in company"
-    options = Options()
-    pools = ("mean",)
-    size = Size(1, False, 2, 2)
-    equal_inputs = False
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    def prepare(self, values: Any) -> list[Tensor]:
-        return [torch.full((1 + value % 5,), value) for value in values]
-
-    def encode(self, batch: Sequence[Tensor]) -> Encoded:
-        rows = [int(row[0]) for row in batch]
-        self.seen += rows
-        pooled = torch.tensor([[[row, sum(rows) % 2000]] for row in rows])
-        return Encoded(pooled[:, 0].half(), [1] * len(rows), pooled.half(), None)
-
-
-def content(number: int) -> str:
-    return sha256(str(number).encode()).hexdigest()
-
-
-def posts(numbers: Sequence[int], name: str = "p{}", label: int = 0) -> list[Sample]:
-    """Samples whose texts are numbers."""
-    return [
-        Sample(name.format(i), label, str(n), None, content(n), "") for i, n in enumerate(numbers)
-    ]
 
 
 def read(row: Row) -> tuple[int, str]:

@@ -1,0 +1,77 @@
+"""Worker processes: how they are started, and how they end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+_SECONDS_TO_END = 5.0
+
+
+def start_process(
+    target: Callable[..., None], arguments: tuple[Any, ...], device: str, preload: str
+) -> BaseProcess:
+    """Starts a worker process that does not hear Ctrl-C: whoever started it does.
+
+    On the CPU it is forked from a process that has imported everything once; an import may touch a
+    GPU, which no fork survives.
+
+    Args:
+        target: Its main function, of a module.
+        arguments: Of the function.
+        device: Where it will compute.
+        preload: Module that imports what it needs.
+    """
+    process: BaseProcess
+    if device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload([preload])
+        process = server.Process(target=target, args=arguments, daemon=True)
+    else:
+        spawn = multiprocessing.get_context("spawn")
+        process = spawn.Process(target=target, args=arguments, daemon=True)
+    # The child inherits the mask. (The tracker is started first: its start resets the mask.)
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return process
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, even within long work."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end(process: BaseProcess) -> None:
+    """Ends a process for certain."""
+    process.terminate()
+    process.join(_SECONDS_TO_END)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def how_it_ended(process: BaseProcess) -> str:
+    """In words, once it has ended or is about to."""
+    process.join(_SECONDS_TO_END)
+    code = process.exitcode
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"ended with code {code}"

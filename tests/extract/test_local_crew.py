@@ -1,0 +1,75 @@
+"""Processes on this machine: the bytes of a plain run, whatever happens to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from extract.crew.driver import drive
+from extract.crew.local import LocalCrew
+from extract.crew.watching import Tally as Counts
+from extract.plan import Share
+from mmsa_cache.errors import DataError, DeviceError
+from mmsa_cache.store.writer import FeatureWriter
+from tests.support.crew import CompanySource, plan_of
+from tests.support.rows import Rows, claimed, row_bytes
+
+ROWS, WINDOW, BATCH = 200, 8, 4
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """The rows of one process that nothing happens to."""
+    from extract.engine import extract
+    from extract.plan import Job
+    from tests.support.crew import CPU
+
+    root = tmp_path_factory.mktemp("plain")
+    encoder, reader = CompanySource().load(0, CPU)
+    with claimed(root) as writer:
+        job = Job(plan_of(ROWS), writer, reader=reader, encoder=encoder)
+        extract([job], CPU, shard_rows=WINDOW, batch_size=BATCH)
+    return row_bytes(root)
+
+
+def work(
+    root: Path, source: CompanySource, workers: int = 2, crew: type[LocalCrew] = LocalCrew
+) -> tuple[Share[FeatureWriter], Counts]:
+    """Extracts by a crew; the job and what was counted."""
+    with claimed(root) as writer:
+        job = Share(plan_of(ROWS), writer, name="train text")
+        made = crew(source, [writer.sealer], ["cpu"] * workers, BATCH)
+        return job, drive([job], made, shard_rows=WINDOW)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_crew_gives_the_bytes_of_one_process(tmp_path: Path, plain: Rows, workers: int) -> None:
+    (tmp_path / "notes").mkdir()
+    job, counts = work(tmp_path, CompanySource(seconds=0.005, notes=tmp_path / "notes"), workers)
+    assert row_bytes(tmp_path) == plain
+    assert (job.computed, job.there, counts.encoded) == (ROWS, 0, ROWS + counts.wasted)
+    assert len(list((tmp_path / "notes").iterdir())) == workers
+    # What is left forks the next crew's workers.
+    assert [child.children() for child in psutil.Process().children()] in ([], [[]], [[], []])
+
+
+def test_one_that_kills_its_worker_is_listed_and_the_rest_is_there(
+    tmp_path: Path, plain: Rows
+) -> None:
+    source = CompanySource(killing=(100,), bad=(50, 170))
+    with pytest.raises(DataError) as caught:
+        work(tmp_path, source)
+    assert caught.value.problems == ["p50: cannot be read", "p170: cannot be read"]
+    assert len(row_bytes(tmp_path)) == ROWS - 3 * WINDOW
+    with pytest.raises(DeviceError, match=r"from p96 to p103: killed by SIGKILL"):
+        work(tmp_path, CompanySource(killing=(100,)))
+    assert len(row_bytes(tmp_path)) == ROWS - WINDOW
+    work(tmp_path, CompanySource())
+    assert row_bytes(tmp_path) == plain
+
+
+def test_an_encoder_that_no_worker_can_load_ends_the_work(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"No worker works: .*it is another one"):
+        work(tmp_path, CompanySource(fails="it is another one"))
