@@ -8,7 +8,9 @@ import typer
 
 from .verb import Call, verb
 
-Address = Annotated[str, typer.Argument(help="hf://USER/REPO", metavar="HF-ADDRESS")]
+Address = Annotated[
+    str, typer.Argument(help="hf://USER/REPO, or s3://BUCKET/PATH.", metavar="ADDRESS")
+]
 
 
 @verb("cache")
@@ -22,7 +24,7 @@ def push(
         bool, typer.Option("--private", help="Make the repository a private one.")
     ] = False,
 ) -> None:
-    """Share the features and the rows of all splits as a data set of the Hugging Face hub."""
+    """Share the features and the rows of all splits: on the Hugging Face hub, or as objects."""
     from mmsa_cache.compose.hub.push import push as push_store
 
     done = push_store(call.settings(), address, without_text=without_text, private=private)

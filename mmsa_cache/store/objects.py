@@ -7,10 +7,11 @@ lose nothing of each other: the one that writes it last has seen all that the ot
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,9 +92,16 @@ class ObjectWriter:
         self._shards: dict[ShardEntry, Keys] = {}
         self._seen: set[str] = set()
         """Names of objects that were looked at: shards, and what is none."""
+        self._refused: set[str] = set()
+        """The latter."""
         self._keys = KeyTable(KEY_BYTES)
         self._due = 0.0
         """When `has` lists again."""
+
+    @contextlib.contextmanager
+    def claim(self, waiting: Callable[[], None], part: tuple[int, int] = (0, 1)) -> Iterator[None]:
+        """Keeps nobody away: an object store knows no locks, and first sealed wins."""
+        yield
 
     @property
     def rows(self) -> int:
@@ -126,7 +134,9 @@ class ObjectWriter:
         Raises:
             CacheError: As of `has`.
         """
-        return self._look({object_of(entry): entry.bytes for entry in entries})
+        sizes = {object_of(entry): entry.bytes for entry in entries}
+        self._seen -= self._refused & sizes.keys()  # sealed again, in place of what was none
+        return self._look(sizes)
 
     def finish(self) -> None:
         """Writes the encoder's record, then the index of all shards that the listing has.
@@ -210,6 +220,7 @@ class ObjectWriter:
     def _refuse(self, heads: dict[str, _Parts], name: str, reason: str) -> None:
         say(f"Note: {self.folder}/{name} is no shard of this encoder ({reason}): left out.")
         self._seen.add(name)
+        self._refused.add(name)
         del heads[name]
 
 

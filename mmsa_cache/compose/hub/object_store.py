@@ -54,6 +54,15 @@ class ObjectStore:
             files[name] = RemoteFile(len(content), hashlib.sha256(content).hexdigest())
         return Remote(files)
 
+    def check(self) -> None:
+        """Asks whether there is nothing but a store.
+
+        Raises:
+            DamagedCacheError: There are files that are no store's.
+            CacheError: The object store refuses, or does not answer.
+        """
+        self._listed()
+
     def _listed(self) -> dict[str, RemoteFile]:
         return files_of_store(self.title, map(_as_file, self._objects.sizes().items()))
 

@@ -1,0 +1,156 @@
+"""``mmsa cache push`` and ``pull`` with an object store, by the paths that a hub's take."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmsa_cache.compose.hub.host import local_files
+from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.objects import Objects
+from mmsa_cache.store.encoder import read_encoder
+from mmsa_cache.store.listing import list_features
+from mmsa_cache.store.objects import ObjectWriter
+from mmsa_cache.store.reader import open_features, verify_features
+from tests.support.object_server import BUCKET, KEY_ID, SECRET, object_server
+from tests.support.shards import rows_of
+from tests.support.small_work import call, call_json, make_work, mmsa
+
+PUSHED = f"{BUCKET}/pushed"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with object_server():
+        yield
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
+    """A working folder whose store is pushed."""
+    folder = make_work(tmp_path_factory.mktemp("objects"), text_model)
+    call(folder, "cache", "push", PUSHED)
+    return folder
+
+
+def every_row(root: Path) -> dict[str, object]:
+    return {found.folder.name: rows_of(found.folder) for found in list_features(root)}
+
+
+def copied(name: str, without: str = "/none/") -> Objects:
+    """What was pushed, at another address, without some of its folders."""
+    source, target = Objects(PUSHED), Objects(f"{BUCKET}/{name}")
+    sizes = {path: size for path, size in source.sizes().items() if without not in path}
+    for path, size in sizes.items():
+        content = source.ranges([path], [(0, size)])[0]
+        assert content is not None
+        target.put(path, content)
+    return target
+
+
+def test_what_is_pushed_comes_back(work: Path, tmp_path: Path) -> None:
+    pull = ("cache", "pull", PUSHED, "--cache", str(tmp_path / "cache"))
+    pulled = call_json(tmp_path, *pull)[0]
+    there = local_files(work / "cache")
+    assert pulled["repository"] == PUSHED
+    assert pulled["revision"] is None
+    assert pulled["files"] == pulled["files_new"] == len(there)
+    assert pulled["splits"] == {"train": 80}
+    found = local_files(tmp_path / "cache")
+    assert found.keys() == there.keys()
+    shards = [name for name in there if name.endswith(".h5")]
+    assert len(shards) >= 2
+    assert all(found[name].read_bytes() == there[name].read_bytes() for name in shards)
+    assert not any(str(work.parent).encode() in path.read_bytes() for path in found.values())
+    again = call_json(tmp_path, *pull)[0]
+    assert (again["files"], again["files_new"]) == (len(there), 0)
+    assert every_row(tmp_path / "cache") == every_row(work / "cache")
+
+
+def test_what_is_lost_here_alone_is_fetched(work: Path, tmp_path: Path) -> None:
+    pull = ("cache", "pull", PUSHED, "--cache", str(tmp_path / "cache"))
+    call(tmp_path, *pull)
+    shard = next(p for n, p in local_files(tmp_path / "cache").items() if n.endswith(".h5"))
+    shard.unlink()
+    assert call_json(tmp_path, *pull)[0]["files_new"] == 1
+    assert [verify_features(f.folder) for f in list_features(tmp_path / "cache")] == [[], []]
+
+
+def test_a_push_adds_and_takes_nothing_away(work: Path, tmp_path: Path) -> None:
+    address = f"{BUCKET}/added"
+    shutil.copytree(work / "cache", tmp_path / "cache")
+    resnet = ("--image-model", "resnet10t", "--image-weights", "random")
+    call(work, "extract", "--cache", str(tmp_path / "cache"), *resnet)
+    call(work, "cache", "push", address, "--cache", str(tmp_path / "cache"))
+    before = Objects(address).sizes()
+    call(work, "cache", "push", address)
+    assert Objects(address).sizes().keys() == before.keys()
+    pulled = call_json(tmp_path, "cache", "pull", address, "--cache", str(tmp_path / "pulled"))
+    assert len(pulled[0]["encoders"]) == 3
+    assert every_row(tmp_path / "pulled") == every_row(tmp_path / "cache")
+    said = call(work, "cache", "push", address, "--private", code=2)
+    assert "Leave --private out" in said
+
+
+def test_rows_that_two_drivers_sealed_are_taken_once(work: Path, tmp_path: Path) -> None:
+    folder = next(found.folder for found in list_features(work / "cache"))
+    target, shard = copied("twice", without=folder.name), open_features(folder).shards[0]
+    for first, end in ((0, 50), (30, len(shard))):
+        writer = ObjectWriter(target, read_encoder(folder))
+        writer.sealer.seal([shard.take(np.arange(first, end))])
+        writer.finish()
+    assert writer.rows == len(shard) + 20
+    pull = ("cache", "pull", target.url, "--cache", str(tmp_path / "cache"))
+    assert call_json(tmp_path, *pull)[0]["files_new"] == 7
+    assert every_row(tmp_path / "cache") == every_row(work / "cache")
+    assert call_json(tmp_path, *pull)[0]["files_new"] == 0
+
+
+def test_what_does_not_hold_together_is_refused(work: Path, tmp_path: Path) -> None:
+    def said(name: str, path: str, content: bytes) -> str:
+        copied(name).put(path, content)
+        target = tmp_path / "refused"
+        result = mmsa(tmp_path, "cache", "pull", f"{BUCKET}/{name}", "--cache", str(target), code=4)
+        assert not target.exists()
+        return result.stderr
+
+    sizes = Objects(PUSHED).sizes()
+    shard = next(path for path in sizes if path.endswith(".h5"))
+    content = bytearray(Objects(PUSHED).ranges([shard], [(0, sizes[shard])])[0] or b"")
+    content[-1] ^= 1
+    assert "it has another hash than the object store says" in said("flip", shard, bytes(content))
+    index = f"{shard.rpartition('/')[0]}/index.jsonl"
+    assert "not a line of an index" in said("line", index, b"{}\n")
+    assert "'model.pkl' is no file of a store" in said("alien", "model.pkl", b"x")
+    assert "train.parquet" in said("split", "data/train.parquet", b"PAR1 no PAR1")
+
+
+def test_what_is_not_finished_is_not_taken(work: Path, tmp_path: Path) -> None:
+    folder = next(found.folder for found in list_features(work / "cache"))
+    target = Objects(f"{BUCKET}/started")
+    writer = ObjectWriter(target, read_encoder(folder))
+    writer.sealer.seal([open_features(folder).shards[0]])
+    pull = ("cache", "pull", target.url, "--cache", str(tmp_path / "cache"))
+    assert f"no finished store at {target.url}" in call(tmp_path, *pull, code=4)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_credentials_are_shown_and_kept_nowhere(work: Path, tmp_path: Path) -> None:
+    shown = [mmsa(work, "cache", "push", PUSHED, "--json").output]
+    pull = ("cache", "pull", PUSHED, "--cache", str(tmp_path / "cache"))
+    shown.append(mmsa(tmp_path, *pull, "--json").output)
+    shown.append(mmsa(work, "cache", "push", f"s3://me:{SECRET}@bucket/x", code=2).output)
+    shown.append(mmsa(work, "cache", "push", "s3://nowhere/x", code=4).output)
+    assert "There is no bucket for s3://nowhere/x" in shown[-1]
+    kept = [p.read_bytes() for top in (work, tmp_path) for p in top.rglob("*") if p.is_file()]
+    sizes = Objects(PUSHED).sizes()
+    kept += [c for c in Objects(PUSHED).ranges(list(sizes), [(0, n) for n in sizes.values()]) if c]
+    for secret in (SECRET, KEY_ID):
+        assert secret not in json.dumps(shown)
+        assert not [content for content in kept if secret.encode() in content]
+    assert read_split(path_of(tmp_path / "cache", "train"))[0].split == "train"

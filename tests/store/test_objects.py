@@ -1,0 +1,237 @@
+"""Features in an object store: sealed by many, indexed from a listing, errors by name."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from mmsa_cache.errors import CacheError, CacheNotFoundError, SettingsError, StaleCacheError
+from mmsa_cache.objects import Objects
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.identity import EncoderIdentity
+from mmsa_cache.store.index import Index
+from mmsa_cache.store.objects import ObjectWriter, object_of
+from tests.support.object_server import BUCKET, KEY_ID, SECRET, object_server
+from tests.support.shards import ENCODER, FIELDS, SHARDS, make_keys, make_shard
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with object_server() as url:
+        yield url
+
+
+@pytest.fixture
+def target(server: str) -> Objects:
+    """An address at which there is nothing."""
+    return Objects(f"{server}/{uuid4().hex}")
+
+
+def index_of(target: Objects, folder: Path) -> Index:
+    """The index of the features of `ENCODER`."""
+    target.below(ENCODER.place).fetch({"index.jsonl": folder / "index.jsonl"})
+    return Index.read(folder)
+
+
+def test_shards_are_whole_objects_and_the_index_comes_last(target: Objects, tmp_path: Path) -> None:
+    writer = ObjectWriter(target, ENCODER)
+    entries = [writer.sealer.seal([shard]) for shard in SHARDS]
+    assert writer.adopt(entries) == writer.rows == 10
+    assert writer.adopt(entries) == 0
+    assert writer.has(make_keys(0, 12)).tolist() == [True] * 10 + [False] * 2
+    shards = {f"{ENCODER.place}/{object_of(entry)}": entry.bytes for entry in entries}
+    assert target.sizes() == shards
+    writer.finish()
+    assert target.sizes().keys() - shards.keys() == {
+        f"{ENCODER.place}/encoder.json",
+        f"{ENCODER.place}/index.jsonl",
+    }
+    found = index_of(target, tmp_path).entries
+    assert {entry.sha256 for entry in found.values()} == {entry.sha256 for entry in entries}
+    gone = entries[0].model_copy(update={"sha256": "0" * 64})
+    assert writer.adopt([gone]) == 0
+
+
+def test_a_driver_goes_on_from_the_listing_by_ranges(
+    target: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = make_shard(0, 300, 1, 700)  # its directory lies beyond the head
+    sealer = ObjectWriter(target, ENCODER).sealer
+    sealer.seal([large])
+    sealer.seal([make_shard(300, 3, 2, 700)])
+    read = []
+    real = Objects.ranges
+
+    def ranges(self: Objects, names: list[str], wanted: list[tuple[int, int]]) -> object:
+        read.extend(end - first for first, end in wanted)
+        return real(self, names, wanted)
+
+    monkeypatch.setattr(Objects, "ranges", ranges)
+    again = ObjectWriter(target, ENCODER)
+    assert again.has(make_keys(0, 310)).sum() == again.rows == 303
+    assert sum(read) < again.bytes / 8
+
+
+def test_two_drivers_lose_nothing_of_each_other(
+    target: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = ObjectWriter(target, ENCODER), ObjectWriter(target, ENCODER)
+    one.adopt([one.sealer.seal([SHARDS[0]])])
+    real, late = Objects.put, [SHARDS[1], SHARDS[2]]
+
+    def put(self: Objects, name: str, content: bytes) -> None:
+        if name == "index.jsonl" and late:  # the other one ends between a listing and its index
+            other.adopt([other.sealer.seal([late.pop()])])
+            other.finish()
+        real(self, name, content)
+
+    monkeypatch.setattr(Objects, "put", put)
+    one.finish()
+    assert index_of(target, tmp_path).rows == one.rows == 10
+
+
+def test_shards_whose_rows_others_have_are_not_named(target: Objects, tmp_path: Path) -> None:
+    writer = ObjectWriter(target, ENCODER)
+    for shard in (SHARDS[0], SHARDS[1], make_shard(6, 4, 5)):
+        writer.sealer.seal([shard])
+    merged = writer.sealer.seal(SHARDS[:2])
+    overlapping = writer.sealer.seal([make_shard(6, 4, 5)])
+    writer.finish()
+    assert set(index_of(target, tmp_path).entries) == {merged.name, overlapping.name}
+
+
+def test_what_is_no_shard_is_left_out_by_name(
+    target: Objects, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = ObjectWriter(target, ENCODER)
+    kept = writer.sealer.seal([SHARDS[0]])
+    whole = bytes(np.random.default_rng(0).bytes(3000))
+    folder = target.below(ENCODER.place)
+    folder.put(f"{'a' * 64}.h5", whole)
+    folder.put(f"{'b' * 64}.h5", b"")
+    stranger = StoredEncoder.of(EncoderIdentity.of_fields({**FIELDS, "size": 9}))
+    other = ObjectWriter(target, stranger).sealer
+    other.seal([SHARDS[1]])
+    copied = target.sizes()
+    name = next(n for n in copied if n.startswith(stranger.place))
+    content = target.ranges([name], [(0, copied[name])])[0]
+    assert content is not None
+    folder.put(name.rpartition("/")[2], content)
+    folder.put("notes.txt", b"mine")
+    assert writer.has(make_keys(0, 10)).sum() == 4
+    said = capsys.readouterr().err
+    assert said.count("is no shard of this encoder") == 3
+    assert "belongs to another encoder" in said
+    writer.finish()
+    assert set(index_of(target, tmp_path).entries) == {kept.name}
+
+
+def test_a_torn_shard_is_sealed_again(target: Objects) -> None:
+    writer = ObjectWriter(target, ENCODER)
+    entry = writer.sealer.seal([SHARDS[0]])
+    folder = target.below(ENCODER.place)
+    whole = folder.ranges([object_of(entry)], [(0, entry.bytes)])[0]
+    assert whole is not None
+    folder.put(object_of(entry), whole[:700])  # as of a store that does not put whole objects
+    again = ObjectWriter(target, ENCODER)
+    assert not again.has(SHARDS[0].keys).any()
+    assert again.adopt([again.sealer.seal([SHARDS[0]])]) == 4
+
+
+def test_features_of_another_encoder_are_refused(target: Objects, tmp_path: Path) -> None:
+    ObjectWriter(target, ENCODER).sealer.seal([SHARDS[0]])
+    stranger = StoredEncoder.of(EncoderIdentity.of_fields({**FIELDS, "size": 9}))
+    stranger.write(tmp_path)
+    target.below(ENCODER.place).put_files({"encoder.json": tmp_path / "encoder.json"})
+    with pytest.raises((StaleCacheError, CacheError), match="belongs into a folder"):
+        ObjectWriter(target, ENCODER).finish()
+
+
+def test_a_sealer_that_is_sent_has_no_credentials(target: Objects) -> None:
+    sealer = ObjectWriter(target, ENCODER).sealer
+    sealer.seal([SHARDS[0]])  # its client is open
+    sent = pickle.dumps(sealer)
+    assert SECRET.encode() not in sent
+    assert KEY_ID.encode() not in sent
+    assert pickle.loads(sent).seal([SHARDS[0]]).rows == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (f"s3://me:{SECRET}@bucket/x", "holds a password"),
+        ("bucket/x", "is no address"),
+        ("s3://", "is no address"),
+        ("hf://me/posts", "is no address"),
+        ("simplecache::s3://bucket/x", "is no address"),
+        ("s3://bucket/../x", "is no address"),
+        ("s3://bucket/x?versionId=1", "is no address"),
+        ("nosuch://bucket/x", "no client for"),
+    ],
+)
+def test_addresses(url: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        Objects(url).sizes()
+    assert SECRET not in str(caught.value)
+
+
+def test_errors_have_names(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto.core import responses
+    from s3fs import S3FileSystem
+
+    with pytest.raises(CacheNotFoundError, match=r"no bucket for s3://nowhere/x"):
+        Objects("s3://nowhere/x").sizes()
+    with pytest.raises(CacheNotFoundError, match=r"no bucket for s3://nowhere/x"):
+        Objects("s3://nowhere/x").put("a", b"x")
+    place = Objects(f"{BUCKET}/x")
+    with monkeypatch.context() as patch:  # the server looks at keys now, and knows none
+        patch.setattr(responses.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+        for ask in (place.sizes, lambda: place.put("a", b"x")):
+            with pytest.raises(CacheError, match="may not use s3://bucket/x: Invalid") as refused:
+                ask()
+            assert "AWS_PROFILE" in str(refused.value)
+    S3FileSystem.clear_instance_cache()
+    with monkeypatch.context() as patch:
+        patch.delenv("AWS_ACCESS_KEY_ID")
+        patch.delenv("AWS_SECRET_ACCESS_KEY")
+        with pytest.raises(CacheError, match="has no credentials for s3://bucket/y"):
+            Objects(f"{BUCKET}/y").sizes()
+    S3FileSystem.clear_instance_cache()
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(CacheError, match="does not answer"):
+            Objects(f"{BUCKET}/z").sizes()
+    S3FileSystem.clear_instance_cache()
+
+
+def test_what_a_client_says_is_told_without_secrets(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Objects(f"{BUCKET}/x")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(f"signed with {os.environ['AWS_SECRET_ACCESS_KEY']}")
+
+    monkeypatch.setattr(place._client[0], "pipe_file", fail)
+    with pytest.raises(CacheError, match=r"signed with \*\*\*"):
+        place.put("a", b"x")
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_other_stores_that_fsspec_knows(kind: str, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/store" if kind == "file" else f"memory://{uuid4().hex}"
+    writer = ObjectWriter(Objects(url), ENCODER)
+    assert not writer.has(make_keys(0, 1)).any()
+    writer.adopt([writer.sealer.seal([shard]) for shard in SHARDS])
+    writer.finish()
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    assert index_of(Objects(url), folder).rows == 10
+    assert ObjectWriter(Objects(url), ENCODER).has(make_keys(0, 10)).all()
