@@ -106,7 +106,7 @@ def test_rows_that_two_drivers_sealed_are_taken_once(work: Path, tmp_path: Path)
         writer.finish()
     assert writer.rows == len(shard) + 20
     pull = ("cache", "pull", target.url, "--cache", str(tmp_path / "cache"))
-    assert call_json(tmp_path, *pull)[0]["files_new"] == 7
+    assert call_json(tmp_path, *pull)[0]["files_new"] == 8
     assert every_row(tmp_path / "cache") == every_row(work / "cache")
     assert call_json(tmp_path, *pull)[0]["files_new"] == 0
 
