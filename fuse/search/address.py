@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import logging
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,14 @@ from .passwords import known_password
 
 _QUERY = {"application_name", "unix_sock"}
 """What may stand behind a question mark, beside the password."""
+_SECONDS_TO_CONNECT = 10.0
+_KEPT_ALIVE = {
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPINTVL": 10,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 60_000,
+}
+"""As the server is told of its side, see `fuse.search.locks`; the last one in milliseconds."""
 _HOW = "Write sqlite:///FILE or postgresql://USER@HOST/DATABASE."
 
 
@@ -43,29 +55,62 @@ class Address:
         password = known_password(self.url) if self.password is None else self.password
         return {} if password is None else {"password": password.get_secret_value()}
 
-    def engine(self, **options: Any) -> sqlalchemy.Engine:
-        """Connections to PostgreSQL.
+    def connector(self, **startup: str) -> Callable[[], Any]:
+        """Makes connections to PostgreSQL, whose other end may vanish without a word.
+
+        Args:
+            startup: Parameters of the session.
 
         Raises:
             SettingsError: The driver is not installed.
         """
         try:
-            return sqlalchemy.create_engine(
-                self.url, pool_pre_ping=True, connect_args={**self.secrets(), **options}
-            )
+            import pg8000
         except ImportError as error:
-            raise no_driver() from error
+            raise SettingsError(
+                "PostgreSQL needs the driver pg8000.", "Install it: pip install 'mmsa[postgres]'."
+            ) from error
+        # Of connections to a server that is gone, which cannot be closed properly any more.
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+        place = {"host": "localhost", "port": 5432, **self.url.translate_connect_args()}
+        user = place.pop("username")
+
+        def connect() -> Any:
+            options = {**place, **self.url.query, **self.secrets()}
+            with contextlib.ExitStack() as stack:
+                try:
+                    if "unix_sock" not in options:
+                        options["sock"] = stack.enter_context(_socket(place["host"], place["port"]))
+                    made = pg8000.Connection(user, startup_params=startup, **options)
+                except OSError as error:  # the driver lets some through as they are
+                    raise pg8000.InterfaceError(
+                        f"no connection to {place['host']}, port {place['port']}: {error}"
+                    ) from error
+                stack.pop_all()
+                return made
+
+        return connect
+
+    def engine(self, **startup: str) -> sqlalchemy.Engine:
+        """Connections to PostgreSQL, see `connector`."""
+        return sqlalchemy.create_engine(
+            self.url, pool_pre_ping=True, creator=self.connector(**startup)
+        )
 
     def __str__(self) -> str:
         hidden = self.url.set(password="***") if self.password is not None else self.url
         return hidden.render_as_string()
 
 
-def no_driver() -> SettingsError:
-    """PostgreSQL's driver is an extra."""
-    return SettingsError(
-        "PostgreSQL needs the driver pg8000.", "Install it: pip install 'mmsa[postgres]'."
-    )
+def _socket(host: str, port: int) -> socket.socket:
+    """A connection that ends a minute after the other end, or the way there, is gone."""
+    connected = socket.create_connection((host, port), timeout=_SECONDS_TO_CONNECT)
+    connected.settimeout(None)  # a lock may be waited for for long
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEPT_ALIVE.items():
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return connected
 
 
 def address_of(storage: str | Path | Address) -> Address:

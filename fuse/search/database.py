@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -17,8 +18,8 @@ from mmsa_cache.disk import make_folders
 from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.sqlite_file import Schema, check_sqlite, uri
 
-from .address import Address, address_of, no_driver
-from .locks import PATIENCE, AdvisoryLocks, FileLocks, Locks, patiently
+from .address import Address, address_of
+from .locks import LONG, AdvisoryLocks, FileLocks, Locks, patiently
 from .study_record import StudyRecord
 from .trial_record import Trial
 
@@ -43,17 +44,18 @@ def _open(address: Address, *, write: bool) -> RDBStorage:
     Raises:
         MmsaError: The driver is missing, or another Optuna has made the tables.
     """
-    url, options = address.url, address.secrets()
+    url = address.url
+    options: dict[str, Any] = {}
     if address.file is not None:
         query = {"mode": "rwc" if write else "ro", "uri": "true"}
         url = url.set(database=uri(address.file), query=query)
-        options = {"timeout": PATIENCE if write else 1.0}  # signals are heard between two tries
-    elif not write:
-        options["startup_params"] = {"default_transaction_read_only": "on"}
+        # Signals are heard between two tries.
+        options["connect_args"] = {"timeout": LONG / 2 if write else 1.0}
+    else:
+        readonly = {} if write else {"default_transaction_read_only": "on"}
+        options["creator"] = address.connector(**readonly)
     try:
-        return RDBStorage(url.render_as_string(), {"pool_pre_ping": True, "connect_args": options})
-    except ImportError as error:
-        raise no_driver() from error
+        return RDBStorage(url.render_as_string(), {"pool_pre_ping": True, **options})
     except (RuntimeError, CommandError) as error:
         raise ModelError(
             f"The database {address} is of another version of Optuna: {error}",

@@ -8,15 +8,13 @@ is requeued as it was drawn. One process at a time begins or ends trials, which 
 from __future__ import annotations
 
 import contextlib
-import functools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -24,7 +22,6 @@ from pydantic import TypeAdapter
 
 from fuse.figures.study import Look
 from fuse.setting import Setting
-from mmsa_cache.errors import MmsaError
 
 from .address import Address, address_of
 from .baseline_record import Baseline
@@ -36,6 +33,8 @@ from .study_record import Insight, Selection, StudyIdentity, StudyRecord
 from .trial_record import FINISHED, Trial, TrialRecord, TrialResult
 
 T = TypeVar("T")
+Part = StudyIdentity | Selection | Insight | list[Look] | list[Baseline]
+"""A part of a study's record."""
 
 
 class Ledger:
@@ -68,21 +67,6 @@ class Ledger:
         finally:
             self._database.close()
 
-    @contextlib.contextmanager
-    def exclusive(self, purpose: str) -> Iterator[None]:
-        """One coordinator of this study at a time, as long as the block lasts.
-
-        Raises:
-            MmsaError: The database went away meanwhile.
-        """
-        try:
-            with self._locks.exclusive(f"{self._name}:{purpose}"):
-                yield
-        except sqlalchemy.exc.DBAPIError as error:
-            raise MmsaError(
-                f"The database {self.place} went away.", "Run the same command when it is back."
-            ) from error
-
     def trials(self) -> list[Trial]:
         """Every trial, by number."""
         return self._try(self._all)
@@ -93,22 +77,44 @@ class Ledger:
 
     def record(self) -> StudyRecord:
         """What is stored with the study."""
+        return self._try(self._record)
 
-        def work() -> StudyRecord:
-            with made_by_mmsa(self.place):
-                attributes = self._storage.get_study_user_attrs(self._id)
-            return StudyRecord.of(self._name, attributes)
+    def _record(self) -> StudyRecord:
+        with made_by_mmsa(self.place):
+            attributes = self._storage.get_study_user_attrs(self._id)
+        return StudyRecord.of(self._name, attributes)
 
-        return self._try(work)
-
-    def store(
-        self, **parts: StudyIdentity | Selection | Insight | list[Look] | list[Baseline]
-    ) -> None:
+    def store(self, **parts: Part) -> None:
         """Stores parts of the study's record."""
+        self._try(lambda: self._store(parts))
+
+    def _store(self, parts: Mapping[str, Part]) -> None:
         for key, part in parts.items():
             value = TypeAdapter(type(part)).dump_python(part, mode="json")
-            store = functools.partial(self._storage.set_study_user_attr, self._id, key, value)
-            self._try(store)
+            self._storage.set_study_user_attr(self._id, key, value)
+
+    def change(
+        self, purpose: str, work: Callable[[StudyRecord], Mapping[str, Part]]
+    ) -> StudyRecord:
+        """Changes the study's record, one coordinator at a time.
+
+        Args:
+            purpose: Only those with the same one wait for each other.
+            work: Told the record, it gives the parts to store. It is called again if the database
+                goes away meanwhile: another coordinator may have changed the record since.
+
+        Returns:
+            The record as it is then.
+        """
+
+        def once() -> StudyRecord:
+            with self._locks.exclusive(f"{self._name}:{purpose}") as check:
+                parts = work(self._record())
+                check()
+                self._store(parts)
+                return self._record()
+
+        return self._try(once)
 
     def claim(
         self, limit: int, draw: Callable[[list[FrozenTrial]], Draw]
@@ -125,7 +131,7 @@ class Ledger:
 
         def work() -> tuple[int, Setting] | None:
             self._locks.keep()
-            with self._locks.exclusive(self._name):
+            with self._locks.exclusive(self._name) as check:
                 trials = self._all()
                 if self._requeue_orphans(trials):
                     trials = self._all()
@@ -135,7 +141,9 @@ class Ledger:
                     return None
                 if TrialState.WAITING in states:
                     return self._resume(trials[states.index(TrialState.WAITING)])
-                return self._begin(draw([trial.frozen for trial in trials]))
+                drawn = draw([trial.frozen for trial in trials])  # may take a while
+                check()
+                return self._begin(drawn)
 
         claimed = self._try(work)
         if claimed is not None:

@@ -19,22 +19,22 @@ import optuna
 import sqlalchemy
 
 from mmsa_cache.disk import discard
-from mmsa_cache.errors import MmsaError, ModelError
-from mmsa_cache.locks import held_if_free, locked
+from mmsa_cache.errors import LostLockError, MmsaError, ModelError
+from mmsa_cache.locks import Check, held_if_free, locked
 
 from .address import Address
 
 PATIENCE = 90.0
 """Seconds that a locked or absent database is waited for."""
+LONG = 20.0
+"""Seconds that a call takes only if the database answers; to reach it takes less."""
 T = TypeVar("T")
 
 # A machine that vanishes with its coordinator is noticed by the server within a minute.
 _POSTGRES = {
-    "startup_params": {
-        "tcp_keepalives_idle": "30",
-        "tcp_keepalives_interval": "10",
-        "tcp_keepalives_count": "3",
-    }
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
 }
 
 
@@ -58,9 +58,9 @@ class FileLocks:
         return self._database.with_name(f".{self._database.name}.owner-{digest}.lock")
 
     @contextlib.contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
-        with locked(self._path(name), waiting=lambda: None):  # a judgement takes its time
-            yield
+    def exclusive(self, name: str) -> Iterator[Check]:
+        with locked(self._path(name), waiting=lambda: None) as check:  # a judgement takes its time
+            yield check
 
     def hold(self, owner: str) -> None:
         with self.exclusive("owners"):
@@ -97,11 +97,11 @@ class AdvisoryLocks:
         self._owner = ""
 
     @contextlib.contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
-        """One process at a time, as long as the block lasts."""
+    def exclusive(self, name: str) -> Iterator[Check]:
+        """One process at a time, as long as the block lasts and the server does not go away."""
         with self._engine.begin() as connection:
             connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_key(name))))
-            yield
+            yield lambda: _ask(connection)
 
     def hold(self, owner: str) -> None:
         """Marks an owner as alive until this process ends or `release`."""
@@ -113,7 +113,7 @@ class AdvisoryLocks:
         """Marks it again if the mark was lost with a connection."""
         try:
             if self._session is not None:
-                self._session.execute(sqlalchemy.text("select 1"))
+                _ask(self._session)
                 return
         except sqlalchemy.exc.DBAPIError:
             self._drop()
@@ -137,6 +137,11 @@ class AdvisoryLocks:
         self._engine.dispose()
 
 
+def _ask(connection: sqlalchemy.Connection) -> None:
+    """Raises where a connection, and the locks that it holds, are gone."""
+    connection.execute(sqlalchemy.text("select 1"))
+
+
 def _key(name: str) -> int:
     """A signed 64-bit number, as advisory locks want it."""
     digest = hashlib.sha256(f"mmsa:{name}".encode()).digest()
@@ -147,26 +152,33 @@ def patiently(call: Callable[[], T], place: str) -> T:
     """Calls until a locked or absent database answers; the call must be repeatable.
 
     Args:
-        call: The work.
+        call: The work; of what takes long in it, it should keep the result for the next time.
         place: The database's address, for the message.
 
     Raises:
         ModelError: It is no database, or a damaged one.
         MmsaError: It did not answer for `PATIENCE` seconds.
     """
-    deadline = time.monotonic() + PATIENCE
-    pause = 0.05
+    answered, pause = time.monotonic(), 0.05
     while True:
+        began = time.monotonic()
         try:
             return call()
-        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+        except (
+            optuna.exceptions.StorageInternalError,
+            sqlalchemy.exc.DBAPIError,
+            LostLockError,
+        ) as error:
             cause = error.__cause__ or error
             if _is_damage(getattr(error, "orig", None) or getattr(cause, "orig", None)):
                 raise ModelError(
                     f"{place} is no database, or a damaged one: {str(cause).splitlines()[0]}",
                     "Restore it, or begin anew in another file (--storage sqlite:///FILE).",
                 ) from error
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now - began > LONG:  # it went away in the middle of that
+                answered, pause = now, 0.05
+            if now - answered > PATIENCE:
                 raise MmsaError(
                     f"The database {place} does not answer: {str(cause).splitlines()[0]}",
                     "What was finished is kept; run the same command when it is back.",

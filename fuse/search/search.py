@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -27,7 +28,7 @@ from .ledger import Ledger
 from .pool import TrainingData, Workers
 from .selection import Scored, optimism, scored, select, ties
 from .study import Study
-from .study_record import Insight, Selection, StudyIdentity
+from .study_record import Insight, Selection, StudyIdentity, StudyRecord
 from .trial_record import Trial
 from .worker import Unit
 
@@ -108,6 +109,7 @@ def search(
             setting = next(t for t in progress.trials if t.number == choice.number).setting()
             ledger.store(selection=Selection(how=how, trial=choice.number))
 
+            @functools.cache  # once, also if the database goes away meanwhile
             def judge() -> Look:
                 judgements = coordinator.judge(setting)
                 gap = optimism(
@@ -176,12 +178,14 @@ def _absent(data: TrainingData, outer: NDArray[np.int64]) -> list[str]:
 
 def _identify(ledger: Ledger, identity: StudyIdentity) -> None:
     """Refuses to continue a study that was begun as another one."""
-    with ledger.exclusive("identity"):  # of two that begin it at once, one is refused
-        known = ledger.record().identity
-        if known is None:
-            ledger.store(identity=identity)
-        else:
-            identity.check(known)
+
+    def work(record: StudyRecord) -> dict[str, StudyIdentity]:
+        if record.identity is None:
+            return {"identity": identity}
+        identity.check(record.identity)
+        return {}
+
+    ledger.change("identity", work)  # of two that begin it at once, one is refused
 
 
 def _looks(ledger: Ledger, trial: int, judge: Callable[[], Look]) -> list[Look]:
@@ -189,13 +193,14 @@ def _looks(ledger: Ledger, trial: int, judge: Callable[[], Look]) -> list[Look]:
 
     One that has not been compared with the baselines, by an earlier version, is repeated.
     """
-    with ledger.exclusive("judge"):
-        record = ledger.record()
-        looks = [look for look in record.looks if look.baselines or not record.baselines]
-        if trial not in (look.trial for look in looks):
-            looks = [*(look for look in record.looks if look.trial != trial), judge()]
-            ledger.store(looks=looks)
-    return looks
+
+    def work(record: StudyRecord) -> dict[str, list[Look]]:
+        for look in record.looks:
+            if look.trial == trial and (look.baselines or not record.baselines):
+                return {}
+        return {"looks": [*(look for look in record.looks if look.trial != trial), judge()]}
+
+    return ledger.change("judge", work).looks
 
 
 def _insight(trials: Sequence[Trial], study: Study, choice: Scored) -> Insight:

@@ -6,15 +6,11 @@ import contextlib
 import gzip
 import json
 import os
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -301,6 +297,7 @@ def read_lines(folder: Path) -> list[str]:
 
 
 def two_coordinators(storage: str | Path, folder: Path) -> None:
+    """Both find what one would, and nothing is trained twice."""
     log, records = folder / "log.txt", [folder / name for name in ("one.json", "two.json")]
 
     def search(record: Path) -> None:
@@ -322,68 +319,6 @@ def two_coordinators(storage: str | Path, folder: Path) -> None:
 
 def test_two_coordinators_share_a_fresh_sqlite_file(tmp_path: Path) -> None:
     two_coordinators(tmp_path / "new" / "s.db", tmp_path)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, list[str]]]:
-    """A throw-away PostgreSQL on loopback: its address, and the start of a pg_ctl command."""
-    pytest.importorskip("pg8000", reason="the extra 'postgres' is not installed")
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    found = shutil.which("initdb") or (str(places[-1]) if places else None)
-    if found is None:
-        pytest.skip("Debian's postgresql is not installed")
-    programs = Path(found).resolve().parent
-    # Not one of pytest's folders: those are closed to the user that the server runs as.
-    folder = Path(tempfile.mkdtemp(prefix="mmsa-postgres-"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        shutil.chown(folder, "postgres", "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = folder / "data"
-    setup = {"check": True, "capture_output": True, "cwd": folder}
-    subprocess.run(
-        [*as_user, programs / "initdb", "-D", data, "-U", "mmsa", "-A", "trust", "-N"],
-        **setup,
-    )
-    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off"
-    control = [*as_user, str(programs / "pg_ctl"), "-D", str(data), "-w", "-o", options]
-    log = ["-l", str(folder / "log")]
-    subprocess.run([*control, *log, "start"], **setup)
-    try:
-        yield f"postgresql://mmsa@127.0.0.1:{port}/postgres", [*control, *log]
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **setup)
-        shutil.rmtree(folder)
-
-
-def test_two_coordinators_share_a_fresh_postgresql(
-    tmp_path: Path, server: tuple[str, list[str]]
-) -> None:
-    two_coordinators(server[0], tmp_path)
-
-
-@pytest.mark.faults
-def test_a_server_that_restarts_and_a_killed_coordinator_lose_nothing(
-    tmp_path: Path, server: tuple[str, list[str]]
-) -> None:
-    address, control = server
-    storage = address.replace("/postgres", "/restarted")
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(address_of(address).url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sqlalchemy.text("create database restarted"))
-    engine.dispose()
-    first, second = (start(storage, tmp_path, 20, workers=1, seconds=0.05) for _ in range(2))
-    wait_for_trainings(tmp_path, 12)
-    subprocess.run([*control, "-m", "immediate", "restart"], check=True, capture_output=True)
-    wait_for_trainings(tmp_path, 24)
-    kill(first)
-    assert result(second)["trials"]["complete"] == 20
-    assert states(storage) == {"COMPLETE": 20}
 
 
 def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
