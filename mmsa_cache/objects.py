@@ -6,21 +6,26 @@ the client of the store finds them there; an address that holds some is refused.
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from .console import say
 from .errors import CacheError, CacheNotFoundError, MmsaError, SettingsError
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://[^\s?#*\[\]{}]+")
 _PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
-_NETWORK = re.compile("Connect|Timeout|Endpoint|ServerDisconnected|DNS")
-"""Part of the names of errors of a server that does not answer."""
+_AWAY = re.compile("Connect|Timeout|Endpoint|ServerDisconnected|DNS|Unavailable|SlowDown|Internal")
+"""Part of the names of errors of a server that does not answer, or cannot now."""
+PATIENCE = 180.0
+"""Seconds that a store which answered before is waited for, beside what its client waits."""
+T = TypeVar("T")
 _LOGIN = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the role of this machine, and "
     "for a server of your own AWS_ENDPOINT_URL."
@@ -50,6 +55,7 @@ class Objects:
                 f"{url[:200]!r} is no address of an object store.", "Write s3://BUCKET/PATH."
             )
         self.url, self._is_local = url.rstrip("/"), match[1] in ("file", "local")
+        self._answered = False
 
     def __reduce__(self) -> tuple[type[Objects], tuple[str]]:
         return Objects, (self.url,)
@@ -64,29 +70,31 @@ class Objects:
         Raises:
             CacheError: As all methods here: the store refuses, or does not answer.
         """
-        with self._asking() as (client, root):
+
+        def sizes(client: Any, root: str) -> dict[str, int]:
             client.invalidate_cache()
-            found = client.find(root, detail=True)
             return {
                 path.removeprefix(f"{root}/"): about["size"]
-                for path, about in found.items()
+                for path, about in client.find(root, detail=True).items()
                 if about["type"] == "file" and path.startswith(f"{root}/")
             }
 
+        return self._ask(sizes)
+
     def put(self, name: str, content: bytes | memoryview) -> None:
         """Puts an object, in place of one of that name."""
-        with self._asking() as (client, root):
-            client.pipe_file(f"{root}/{name}", bytes(content))
+        self._ask(lambda client, root: client.pipe_file(f"{root}/{name}", bytes(content)))
 
     def put_files(self, files: Mapping[str, Path]) -> None:
         """Puts the contents of files, side by side, name → file."""
-        with self._asking() as (client, root):
-            client.put([os.fspath(p) for p in files.values()], [f"{root}/{name}" for name in files])
+        paths = [os.fspath(path) for path in files.values()]
+        self._ask(lambda client, root: client.put(paths, [f"{root}/{name}" for name in files]))
 
     def ranges(self, names: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """Bytes of objects from a first to an end, side by side; None of one that is gone."""
-        with self._asking() as (client, root):
-            starts, ends = [first for first, _ in ranges], [end for _, end in ranges]
+        starts, ends = [first for first, _ in ranges], [end for _, end in ranges]
+
+        def read(client: Any, root: str) -> list[bytes | None]:
             paths = [f"{root}/{name}" for name in names]
             found = client.cat_ranges(paths, starts, ends, on_error="return")
             for content in found:
@@ -94,10 +102,12 @@ class Objects:
                     raise content
             return [None if isinstance(content, Exception) else content for content in found]
 
+        return self._ask(read)
+
     def fetch(self, files: Mapping[str, Path]) -> None:
         """Downloads objects, name → file; the folders must be there."""
-        with self._asking() as (client, root):
-            client.get([f"{root}/{name}" for name in files], [os.fspath(p) for p in files.values()])
+        paths = [os.fspath(path) for path in files.values()]
+        self._ask(lambda client, root: client.get([f"{root}/{name}" for name in files], paths))
 
     @functools.cached_property
     def _client(self) -> tuple[Any, str]:
@@ -112,17 +122,26 @@ class Objects:
             ) from error
         return client, str(root)
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[tuple[Any, str]]:
-        try:
-            yield self._client
-        except MmsaError:
-            raise
-        except Exception as error:  # clients raise many kinds: network, name, access
-            told = self._told(list(causes_of(error)))
-            if told is None:
+    def _ask(self, question: Callable[[Any, str], T]) -> T:
+        """Asks the client; waits for a store that answered before and does not now."""
+        until = time.monotonic() + PATIENCE if self._answered else 0.0
+        pauses = (min(2.0**number, 15.0) for number in itertools.count())
+        while True:
+            try:
+                found = question(*self._client)
+            except MmsaError:
                 raise
-            raise told from error
+            except Exception as error:  # clients raise many kinds: network, name, access
+                told = self._told(list(causes_of(error)))
+                if told is None:
+                    raise
+                if not isinstance(told, _AwayError) or time.monotonic() > until:
+                    raise told from error
+                say(f"{told.message} It is asked again.")
+                time.sleep(next(pauses))
+            else:
+                self._answered = True
+                return found
 
     def _told(self, causes: Sequence[BaseException]) -> CacheError | None:
         """The error of what a client raised; None where a disk of this machine failed."""
@@ -134,13 +153,17 @@ class Objects:
             return CacheNotFoundError(f"There is no bucket for {self.url}.", "Make it first.")
         if names & {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}:
             return CacheError(f"The environment has no credentials for {self.url}.", _LOGIN)
-        if any(map(_NETWORK.search, names)):
-            return CacheError(f"{self.url} does not answer.", f"Check the network. {_AGAIN}")
+        if any(map(_AWAY.search, names | codes)):
+            return _AwayError(f"{self.url} does not answer.", f"Check the network. {_AGAIN}")
         if "PermissionError" in names and not self._is_local:
             return CacheError(f"The credentials may not use {self.url}: {reason}.", _LOGIN)
         if isinstance(causes[0], OSError) and causes[0].errno is not None and not codes:
             return None
         return CacheError(f"{self.url} did not do what was asked of it: {reason}.", _AGAIN)
+
+
+class _AwayError(CacheError):
+    """A store does not answer."""
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:

@@ -211,6 +211,31 @@ def test_errors_have_names(server: str, monkeypatch: pytest.MonkeyPatch) -> None
     S3FileSystem.clear_instance_cache()
 
 
+def test_a_store_that_goes_away_is_waited_for(
+    target: Objects, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target.put("a", b"1")
+    client, failures = target._client[0], [ConnectionError("reset"), TimeoutError()]
+    real = client.pipe_file
+
+    def sometimes(path: str, content: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        real(path, content)
+
+    monkeypatch.setattr(client, "pipe_file", sometimes)
+    monkeypatch.setattr("mmsa_cache.objects.time.sleep", lambda seconds: None)
+    target.put("b", b"22")
+    assert target.sizes() == {"a": 1, "b": 2}
+    assert capsys.readouterr().err.count("does not answer. It is asked again") == 2
+    failures += [ConnectionError("reset")] * 2
+    with pytest.raises(CacheError, match="does not answer"):
+        Objects(target.url).put("c", b"3")  # never answered: not waited for
+    monkeypatch.setattr("mmsa_cache.objects.PATIENCE", -1.0)
+    with pytest.raises(CacheError, match="does not answer"):
+        target.put("c", b"3")
+
+
 def test_what_a_client_says_is_told_without_secrets(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
