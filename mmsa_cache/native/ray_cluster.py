@@ -48,7 +48,7 @@ def import_ray() -> Any:
 
 @contextlib.contextmanager
 def ray_cluster(address: str = AUTO) -> Iterator[Any]:
-    """Connects to a cluster; on leaving, whatever this command runs there ends, the cluster does not.
+    """Connects to a cluster; on leaving, what this command runs there ends, the cluster does not.
 
     Args:
         address: ``HOST:PORT``, `AUTO`, or ``local``. Where this process is connected, it stays so.
@@ -64,6 +64,8 @@ def ray_cluster(address: str = AUTO) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    # It prints what its machines report to standard output, where results go, whatever it is asked.
+    ray._private.worker.print_to_stdstream = lambda *data, **more: None
     with _own_signals():
         started = _connect(ray, address)
     try:
@@ -92,14 +94,16 @@ def _connect(ray: Any, address: str) -> bool:
         )
     try:
         if address not in (AUTO, _LOCAL):
-            _knock(address)
+            host, _, port = address.rpartition(":")
+            if not answers(host, int(port)):
+                raise ConnectionError
         if address != _LOCAL:
             ray.init(address, **_QUIET)
             return False
-    except OSError as error:  # a ConnectionError of Ray's is one too
+    except ConnectionError as error:
         if address != AUTO:
             raise DeviceError(
-                f"There is no Ray cluster at {address}: {error}.",
+                f"There is no Ray cluster at {address}.",
                 "Start one (ray start --head), or give --address local.",
             ) from error
     except ray.exceptions.AuthenticationError as error:
@@ -121,15 +125,13 @@ def _connect(ray: Any, address: str) -> bool:
     return True
 
 
-def _knock(address: str) -> None:
-    """Ray itself tries an address that nobody answers for many minutes.
-
-    Raises:
-        OSError: Nobody answers.
-        ValueError: It is no address.
-    """
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
+def answers(host: str, port: int) -> bool:
+    """Whether anybody listens there. Ray itself tries again for many minutes."""
+    try:
+        socket.create_connection((host, port), _SECONDS_TO_ANSWER).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -1,0 +1,265 @@
+"""Workers that are Ray actors, on the machines of a cluster.
+
+Ray starts them, starts them again where they die or their machine goes, and carries pieces and
+answers. It does not repeat pieces: with ``max_task_retries=-1`` it would run one that kills its
+worker for ever, so the driver does, and counts. An actor that cannot be made is never tried again,
+so nothing happens in its ``__init__``; the encoder is loaded in the first call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mmsa_cache.errors import DeviceError
+from mmsa_cache.native.ray_cluster import answers, ray_cluster
+from mmsa_cache.version import __version__
+
+from .pieces import Piece
+from .protocol import Lost, Refused, Said, Sealer, Source
+from .worker import CrewWorker
+
+_HELD = 2
+"""Pieces that a worker has: one runs, one waits."""
+_SECONDS_TO_START = 300.0
+"""Of all workers; a cluster may have other work to end, but a worker that dies at once is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a worker is."""
+
+    node: str
+    """Ray's number of its machine."""
+    address: str
+    version: str
+    """Of mmsa, there."""
+
+
+class RayWorker:
+    """The actor: a worker's first call tells where it is, all others do pieces."""
+
+    def __init__(
+        self, source: Source, sealers: Sequence[Sealer], gpu: bool, cores: int, batch_size: int
+    ) -> None:
+        self._made_of = (source, sealers, gpu, cores, batch_size)
+        self._worker: CrewWorker | None = None
+
+    def hello(self) -> Hello:
+        """Where it runs, and what."""
+        import ray
+
+        context = ray.get_runtime_context()
+        return Hello(context.get_node_id(), ray.util.get_node_ip_address(), __version__)
+
+    def run(self, piece: Piece) -> Said:
+        """Does a piece."""
+        if self._worker is None:
+            source, sealers, gpu, cores, batch_size = self._made_of
+            # Ray shows a process the card that it was given, and no other.
+            device = torch.device("cuda:0" if gpu else "cpu")
+            self._worker = CrewWorker(source, sealers, device, cores, batch_size)
+        return self._worker.run(piece)
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    piece: Piece
+    answer: Any
+    """Ray's reference to what is said of it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    actor: Any
+    hello: Any
+    """Ray's reference to the answer that is waited for; None once it is there."""
+    node: str = ""
+    """Its machine; "" while it is starting."""
+    held: deque[_Held] = field(default_factory=deque)
+    """The first one runs."""
+
+
+class RayCrew:
+    """Actors on a Ray cluster, on a GPU each or on some cores.
+
+    Args:
+        source: Opens the encoders.
+        sealers: Where the shards of each job go.
+        address: See `ray_cluster`.
+        workers: Actors; default: one a GPU of the cluster, on the CPU one a core.
+        gpu: Whether they run on GPUs.
+        batch_size: Rows a forward pass.
+
+    Raises:
+        SettingsError: Ray is missing, or the address is none.
+        DeviceError: There is no cluster, or it has no GPU.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sealers: Sequence[Sealer],
+        address: str,
+        workers: int | None,
+        *,
+        gpu: bool,
+        batch_size: int,
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            self._ray = stack.enter_context(ray_cluster(address))
+            nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            kind = "GPU" if gpu else "CPU"
+            count = workers or int(sum(node.get(kind, 0) for node in nodes))
+            if not count:
+                raise DeviceError(
+                    f"No machine of the Ray cluster has a {kind}.",
+                    "Give --device cpu, or --workers N to wait for machines that have one.",
+                )
+            # A worker's threads share the machine with those of its other cards.
+            shares = [int(n.get("CPU", 1) // n["GPU"]) for n in nodes if n.get("GPU")]
+            cores = max(1, min(shares, default=1)) if gpu else 1
+            self._arguments = (source, sealers, gpu, cores, batch_size)
+            self._actor = self._ray.remote(RayWorker).options(
+                num_cpus=1,
+                num_gpus=1 if gpu else 0,
+                max_restarts=-1,
+                scheduling_strategy="SPREAD",
+            )
+            self._workers = [self._start() for _ in range(count)]
+            self._again: deque[Piece] = deque()
+            """Pieces that waited behind one that ended their worker."""
+            self._since = time.monotonic()
+            self._stack = stack.pop_all()
+
+    def _start(self) -> _Worker:
+        actor = self._actor.remote(*self._arguments)
+        return _Worker(actor, actor.hello.remote())
+
+    @property
+    def workers(self) -> int:
+        """Those that work now."""
+        return sum(bool(worker.node) for worker in self._workers)
+
+    @property
+    def idle(self) -> int:
+        """Pieces that can be submitted now."""
+        free = sum(_HELD - len(worker.held) for worker in self._workers if worker.node)
+        return max(0, free - len(self._again))
+
+    def submit(self, piece: Piece) -> None:
+        """Hands out a piece."""
+        worker = min((w for w in self._workers if w.node), key=lambda worker: len(worker.held))
+        worker.held.append(_Held(piece, worker.actor.run.remote(piece)))
+
+    def wait(self, timeout: float) -> list[Said]:
+        """What workers said of pieces.
+
+        Raises:
+            DeviceError: Workers do not start, or are of another version of mmsa.
+        """
+        # Of each worker what comes next: answers of dead ones come at once, the last one first.
+        first = {
+            (worker.hello or worker.held[0].answer): worker
+            for worker in self._workers
+            if worker.hello or worker.held
+        }
+        if not first:
+            return []
+        self._ray.wait(list(first), num_returns=1, timeout=timeout)
+        ready, _ = self._ray.wait(list(first), num_returns=len(first), timeout=0)
+        said = [self._look(first[answer], answer) for answer in ready]
+        while self._again and any(len(w.held) < _HELD for w in self._workers if w.node):
+            self.submit(self._again.popleft())
+        return [one for one in said if one is not None]
+
+    def _look(self, worker: _Worker, answer: Any) -> Said | None:
+        """What a worker said, of a piece or of itself."""
+        errors = self._ray.exceptions
+        greeting = answer is worker.hello
+        piece = None if greeting else worker.held[0].piece.number
+        try:
+            said = self._ray.get(answer)
+        except errors.RayActorError as error:
+            return self._died(worker, error)
+        except errors.RayError as error:  # what it was sent or said did not arrive
+            if piece is None:
+                raise _not_started(error) from error
+            worker.held.popleft()
+            return Refused(piece, _last_line(error))
+        if not greeting:
+            worker.held.popleft()
+            return said
+        if said.version != __version__:
+            raise DeviceError(
+                f"The machine {said.address} has mmsa {said.version}, this one {__version__}.",
+                _SAME,
+            )
+        worker.hello, worker.node = None, said.node
+        return None
+
+    def _died(self, worker: _Worker, error: Any) -> Lost | None:
+        """Waits for a worker to be there again; says what it was doing."""
+        if error.actor_init_failed:
+            raise _not_started(error) from error
+        if not self.workers and time.monotonic() - self._since > _SECONDS_TO_START:
+            raise _not_started(error) from error
+        gone = bool(worker.node) and not self._is_there(worker.node)
+        running = worker.held.popleft() if worker.held else None
+        self._again += [held.piece for held in worker.held]
+        worker.held.clear()
+        if isinstance(error, self._ray.exceptions.ActorDiedError):  # for good
+            self._workers[self._workers.index(worker)] = self._start()
+        else:
+            worker.node, worker.hello = "", worker.actor.hello.remote()
+        if running is None:
+            return None
+        why = "its machine went" if gone else "its worker died (out of memory?)"
+        return Lost(running.piece.number, why, by_node=gone)
+
+    def _is_there(self, number: str) -> bool:
+        """Whether a machine answers; Ray itself knows only after half a minute."""
+        node = next((node for node in self._ray.nodes() if node["NodeID"] == number), None)
+        return (
+            node is not None
+            and node["Alive"]
+            and answers(node["NodeManagerAddress"], node["NodeManagerPort"])
+        )
+
+    def forget(self, piece: int) -> None:
+        """Ends the worker of a piece; what it says is not waited for any more."""
+        self._again = deque(waiting for waiting in self._again if waiting.number != piece)
+        for place, worker in enumerate(self._workers):
+            numbers = [held.piece.number for held in worker.held]
+            if piece not in numbers:
+                continue
+            if numbers[0] != piece:
+                self._ray.cancel(worker.held.pop().answer)
+                return
+            self._again += [held.piece for held in worker.held if held.piece.number != piece]
+            self._ray.kill(worker.actor)
+            self._workers[place] = self._start()
+
+    def close(self) -> None:
+        """Ends all workers, not the cluster."""
+        with self._stack:
+            for worker in self._workers:
+                self._ray.kill(worker.actor)
+
+
+_SAME = f"Install mmsa {__version__} on all machines, with the same Python and Ray."
+
+
+def _not_started(error: Exception) -> DeviceError:
+    return DeviceError(f"Workers do not start: {_last_line(error)}.", _SAME)
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()
