@@ -2,71 +2,33 @@
 
 Ray starts them, starts them again where they die or their machine goes, and carries pieces and
 answers. It does not repeat pieces: with ``max_task_retries=-1`` it would run one that kills its
-worker for ever, so the driver does, and counts. An actor that cannot be made is never tried again,
-so nothing happens in its ``__init__``; the encoder is loaded in the first call.
+worker for ever, so the driver does, and counts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
+from mmsa_cache.console import say
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.native.ray_cluster import answers, ray_cluster
 from mmsa_cache.version import __version__
 
 from .pieces import Piece
 from .protocol import Lost, Refused, Said, Sealer, Source
-from .worker import CrewWorker
+from .ray_worker import Orders, RayWorker
 
 _HELD = 2
 """Pieces that a worker has: one runs, one waits."""
-_SECONDS_TO_START = 300.0
-"""Of all workers; a cluster may have other work to end, but a worker that dies at once is seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """What a worker is."""
-
-    node: str
-    """Ray's number of its machine."""
-    address: str
-    version: str
-    """Of mmsa, there."""
-
-
-class RayWorker:
-    """The actor: a worker's first call tells where it is, all others do pieces."""
-
-    def __init__(
-        self, source: Source, sealers: Sequence[Sealer], gpu: bool, cores: int, batch_size: int
-    ) -> None:
-        self._made_of = (source, sealers, gpu, cores, batch_size)
-        self._worker: CrewWorker | None = None
-
-    def hello(self) -> Hello:
-        """Where it runs, and what."""
-        import ray
-
-        context = ray.get_runtime_context()
-        return Hello(context.get_node_id(), ray.util.get_node_ip_address(), __version__)
-
-    def run(self, piece: Piece) -> Said:
-        """Does a piece."""
-        if self._worker is None:
-            source, sealers, gpu, cores, batch_size = self._made_of
-            # Ray shows a process the card that it was given, and no other.
-            device = torch.device("cuda:0" if gpu else "cpu")
-            self._worker = CrewWorker(source, sealers, device, cores, batch_size)
-        return self._worker.run(piece)
+_SECONDS_TO_START = 120.0
+"""In which some worker must be there, if those that start die."""
+_SECONDS_TO_SAY = 30.0
+"""Without a worker, before people are told: a cluster may have other work to end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +58,7 @@ class RayCrew:
         address: See `ray_cluster`.
         workers: Actors; default: one a GPU of the cluster, on the CPU one a core.
         gpu: Whether they run on GPUs.
-        batch_size: Rows a forward pass.
+        batch_size: Rows a forward pass; None: what suits the device.
 
     Raises:
         SettingsError: Ray is missing, or the address is none.
@@ -111,7 +73,7 @@ class RayCrew:
         workers: int | None,
         *,
         gpu: bool,
-        batch_size: int,
+        batch_size: int | None,
     ) -> None:
         with contextlib.ExitStack() as stack:
             self._ray = stack.enter_context(ray_cluster(address))
@@ -126,7 +88,7 @@ class RayCrew:
             # A worker's threads share the machine with those of its other cards.
             shares = [int(n.get("CPU", 1) // n["GPU"]) for n in nodes if n.get("GPU")]
             cores = max(1, min(shares, default=1)) if gpu else 1
-            self._arguments = (source, sealers, gpu, cores, batch_size)
+            self._orders = Orders(source, sealers, gpu, cores, batch_size)
             self._actor = self._ray.remote(RayWorker).options(
                 num_cpus=1,
                 num_gpus=1 if gpu else 0,
@@ -136,11 +98,13 @@ class RayCrew:
             self._workers = [self._start() for _ in range(count)]
             self._again: deque[Piece] = deque()
             """Pieces that waited behind one that ended their worker."""
-            self._since = time.monotonic()
+            self._alone_since = time.monotonic()
+            """When the last worker went, or all were started."""
+            self._told = False
             self._stack = stack.pop_all()
 
     def _start(self) -> _Worker:
-        actor = self._actor.remote(*self._arguments)
+        actor = self._actor.remote(self._orders)
         return _Worker(actor, actor.hello.remote())
 
     @property
@@ -165,7 +129,10 @@ class RayCrew:
         Raises:
             DeviceError: Workers do not start, or are of another version of mmsa.
         """
-        # Of each worker what comes next: answers of dead ones come at once, the last one first.
+        if not self.workers and not self._told and self._alone > _SECONDS_TO_SAY:
+            self._told = True
+            say("Ray: waiting for a worker; the cluster's CPUs or GPUs may be taken by other work.")
+        # Of each worker what it does first: when it dies, the answers to all of it come at once.
         first = {
             (worker.hello or worker.held[0].answer): worker
             for worker in self._workers
@@ -199,7 +166,7 @@ class RayCrew:
             return said
         if said.version != __version__:
             raise DeviceError(
-                f"The machine {said.address} has mmsa {said.version}, this one {__version__}.",
+                f"{said.name} has mmsa {said.version}, this machine {__version__}.",
                 _SAME,
             )
         worker.hello, worker.node = None, said.node
@@ -207,10 +174,10 @@ class RayCrew:
 
     def _died(self, worker: _Worker, error: Any) -> Lost | None:
         """Waits for a worker to be there again; says what it was doing."""
-        if error.actor_init_failed:
+        if error.actor_init_failed or (not self.workers and self._alone > _SECONDS_TO_START):
             raise _not_started(error) from error
-        if not self.workers and time.monotonic() - self._since > _SECONDS_TO_START:
-            raise _not_started(error) from error
+        if self.workers == 1 and worker.node:
+            self._alone_since = time.monotonic()
         gone = bool(worker.node) and not self._is_there(worker.node)
         running = worker.held.popleft() if worker.held else None
         self._again += [held.piece for held in worker.held]
@@ -221,8 +188,13 @@ class RayCrew:
             worker.node, worker.hello = "", worker.actor.hello.remote()
         if running is None:
             return None
-        why = "its machine went" if gone else "its worker died (out of memory?)"
+        why = "its machine went" if gone else "its process died (out of memory?)"
         return Lost(running.piece.number, why, by_node=gone)
+
+    @property
+    def _alone(self) -> float:
+        """Seconds without a worker, if there is none."""
+        return time.monotonic() - self._alone_since
 
     def _is_there(self, number: str) -> bool:
         """Whether a machine answers; Ray itself knows only after half a minute."""
