@@ -32,7 +32,7 @@ from .keys import KEY_BYTES, Keys
 from .schema import Shard
 
 _SHARD = re.compile(r"([0-9a-f]{64})\.h5")
-_HEAD, _MORE = 1 << 16, 1 << 12
+_HEAD, _MORE = 1 << 14, 1 << 12
 """Bytes of a shard that are read at first, and at least after that: the keys come first in it, its
 directory lies between the data."""
 _SIDE_BY_SIDE = 256

@@ -23,7 +23,8 @@ _LIMITS = (
     (re.compile(rf"data/(?:{'|'.join(SPLITS)})\.parquet"), 16 << 30),
 )
 """The files of a store, and the most bytes of each."""
-_MAX_FILES = 100_000
+_MAX_FILES = 1_000_000
+"""Of one store: an entry takes 200 bytes here, and as many in an index."""
 
 
 @dataclass(frozen=True, slots=True)
