@@ -64,6 +64,7 @@ EXCEPTIONS = {
     ("mmsa_cache/compose/gpu_bench/posts.py", ".save_pretrained"): "into a temporary folder",
     ("mmsa_cache/compose/pages/thumbnails.py", ".save"): "into bytes",
     ("mmsa_cache/compose/imports/arrays.py", "zipfile.ZipFile"): "of a file that is open",
+    ("mmsa_cache/console.py", "io.FileIO"): "the null device",
     ("mmsa_cache/data/containers/tar.py", "tarfile.TarFile"): "of a file that is open",
     ("mmsa_cache/locks.py", "filelock.FileLock"): "checks the path just before",
     ("mmsa_cache/locks.py", "filelock.SoftFileLease"): "checks the path just before",

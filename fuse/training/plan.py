@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.data.splits import grouped_folds, outer_splits
+from mmsa_cache.data.splits import grouped_folds, most_folds, outer_splits
 
 from .task import Task
 
@@ -40,14 +40,14 @@ def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protoco
     Args:
         labels: Class codes, (rows,).
         groups: Duplicate groups, (rows,).
-        protocol: With one fold a member stops on an eighth of the rows.
+        protocol: With one fold a member stops on an eighth of the rows, or more of few rows.
     """
     folds, seed = protocol.folds, protocol.seed
     parts = []
     for development, judged in outer_splits(protocol.outer, labels, groups, seed):
-        cuts = grouped_folds(
-            labels[development], groups[development], folds if folds > 1 else _STOPPING_FOLDS, seed
-        )[:folds]
+        known = labels[development], groups[development]
+        cut = folds if folds > 1 else max(2, min(_STOPPING_FOLDS, most_folds(*known)))
+        cuts = grouped_folds(*known, cut, seed)[:folds]
         tasks = [
             Task(development[inside], development[outside], seed + turn * folds + number)
             for turn in range(protocol.seeds)

@@ -12,7 +12,7 @@ from mmsa_cache.console import print_result, say
 
 from .cache_hub import pull, push
 from .cache_import import import_files
-from .output import show_table
+from .output import age, show_table
 from .verb import Call, verb
 
 app = typer.Typer(help="Look after feature caches.", no_args_is_help=True)
@@ -37,7 +37,7 @@ def cache_ls(call: Call) -> None:
             asdict(r)
             | {
                 "size": decimal(r.bytes),
-                "age": f"{r.age_days:.1f} d",
+                "age": age(86400 * r.age_days),
                 "state": r.problem or ", ".join(parts) or "no split needs it",
             }
         )

@@ -8,7 +8,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result
 
-from .options import PLACES
+from .options import PLACES, complete_run
 from .output import say_notes
 from .verb import Call, verb
 
@@ -29,7 +29,10 @@ FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 @verb(*PLACES)
 def compare(
     call: Call,
-    runs: Annotated[list[str], typer.Argument(help="Names or folders of two or more runs.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Names or folders of two or more runs.", autocompletion=complete_run),
+    ],
     grouped: Annotated[
         bool,
         typer.Option(

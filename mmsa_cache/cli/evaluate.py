@@ -9,7 +9,7 @@ import typer
 
 from mmsa_cache.console import print_result
 
-from .options import PLACES, Decide
+from .options import PLACES, RUN_HELP, Decide, complete_run
 from .output import format_decisions, say_notes, show_table
 from .verb import Call, verb
 
@@ -17,7 +17,7 @@ from .verb import Call, verb
 @verb(*PLACES, "device")
 def evaluate(
     call: Call,
-    run: Annotated[str, typer.Option(help="Name or folder of a run.")],
+    run: Annotated[str, typer.Option(help=RUN_HELP, autocompletion=complete_run)],
     labels: Annotated[
         Path | None,
         typer.Option(

@@ -10,7 +10,7 @@ from rich.filesize import decimal
 
 from mmsa_cache.console import say
 
-from .options import PLACES
+from .options import PLACES, RUN_HELP, complete_run
 from .output import say_notes, show_table
 from .verb import Call, verb
 
@@ -18,7 +18,7 @@ from .verb import Call, verb
 @verb(*PLACES)
 def export(
     call: Call,
-    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    run: Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=complete_run)],
     to: Annotated[Path, typer.Option(help="Folder to make.")],
     form: Annotated[
         str, typer.Option("--format", help="safetensors, or onnx: a checked graph besides.")

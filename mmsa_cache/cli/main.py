@@ -13,7 +13,7 @@ from mmsa_cache.console import guard_terminal, print_result
 from mmsa_cache.native.memory import share_heap
 from mmsa_cache.version import __version__
 
-from . import ablate, bench, cache
+from . import ablate, bench, cache, runs
 from .check import check
 from .compare import compare
 from .demo import demo
@@ -36,7 +36,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help texts are shown as written: square brackets are no markup
 )
-for group, name in ((cache.app, "cache"), (ablate.app, "ablate"), (bench.app, "bench")):
+for group, name in (
+    (cache.app, "cache"),
+    (runs.app, "runs"),
+    (ablate.app, "ablate"),
+    (bench.app, "bench"),
+):
     app.add_typer(group, name=name)
 for verb in (
     init,

@@ -39,6 +39,28 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on s
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
+RUN_HELP = "Name or folder of a run; latest, or best by its inner rows."
+
+
+def complete_run(start: str) -> list[str]:
+    """Names of runs, for the shell's completion."""
+    found = (path.parent.name for path in (_project() / "runs").glob("[!.]*/config.json"))
+    return [name for name in ("latest", "best", *sorted(found)) if name.startswith(start)]
+
+
+def complete_study(start: str) -> list[str]:
+    """Names of study files here, and of those that come with mmsa."""
+    shipped = Path(__file__).resolve().parents[2] / "studies"
+    found = {path.stem for at in (_project() / "studies", shipped) for path in at.glob("*.toml")}
+    return [name for name in ("best", *sorted(found)) if name.startswith(start)]
+
+
+def _project() -> Path:
+    from mmsa_cache.config.project import project_of
+
+    return project_of(Path.cwd())
+
+
 def _text(help: str, metavar: str | None = None) -> Any:
     return Annotated[str | None, typer.Option(help=help, metavar=metavar)]
 

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 def say_notes(notes: Iterable[str]) -> None:
     """Says what a reader of figures must know."""
     for note in notes:
-        say(on_a_line(f"Note: {note}."))
+        say(on_a_line(f"Note: {note.removesuffix('.')}."))
+
+
+def age(seconds: float | None) -> str:
+    """``40 s``, ``12 min``, ``5.2 h`` or ``3.1 d``."""
+    if seconds is None:
+        return "–"
+    if seconds < 3600:
+        return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 86400 else f"{seconds / 86400:.1f} d"
 
 
 def show_table(records: Sequence[Mapping[str, object]], columns: list[str]) -> None:

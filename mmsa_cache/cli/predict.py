@@ -14,7 +14,7 @@ from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.results import claim, write_result
 from mmsa_cache.shown import note_of_marks
 
-from .options import PLACES, Decide, Force
+from .options import PLACES, RUN_HELP, Decide, Force, complete_run
 from .verb import Call, verb
 
 PIPED = Path("-")
@@ -29,7 +29,7 @@ OnBad = Annotated[
 @verb(*PLACES, "encoding", "column", "device")
 def predict(
     call: Call,
-    run: Annotated[str, typer.Option(help="Name or folder of a run.")],
+    run: Annotated[str, typer.Option(help=RUN_HELP, autocompletion=complete_run)],
     split: Annotated[str | None, typer.Option(help="train, val or test.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the rows; of --data: .csv or .jsonl.")

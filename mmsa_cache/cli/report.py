@@ -10,7 +10,7 @@ import typer
 
 from mmsa_cache.results import claim
 
-from .options import PLACES, Force
+from .options import PLACES, RUN_HELP, Force, complete_run
 from .output import say_notes, show_table
 from .verb import Call, verb
 
@@ -18,7 +18,7 @@ from .verb import Call, verb
 @verb(*PLACES, "device")
 def report(
     call: Call,
-    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    run: Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=complete_run)],
     against: Annotated[
         str | None,
         typer.Option(

@@ -9,7 +9,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result, say
 
-from .options import ENCODERS, Decide, Track, Workers
+from .options import ENCODERS, Decide, Track, Workers, complete_study
 from .output import format_decisions, say_notes, show_table
 from .verb import Call, verb
 
@@ -22,7 +22,10 @@ def train(
     call: Call,
     study: Annotated[
         list[str] | None,
-        typer.Option(help="best, NAME or NAME:TRIAL; repeated: of all of them."),
+        typer.Option(
+            help="best, NAME or NAME:TRIAL; repeated: of all of them.",
+            autocompletion=complete_study,
+        ),
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the setting; repeatable.")

@@ -82,7 +82,7 @@ def ablate(session: Session, request: AblationRequest) -> AblationRecord:
     _check_suffixes(request.out)
     study = _study_of(request, session.settings.seed).resolved(session.pools)
     table = cells(study, list(study.space))
-    protocol = divided(session, study.protocol)
+    protocol = divided(session, study.protocol, folds_given=request.folds is not None)
     say_of_val(session, request.outer, protocol)
     record = train_cells(session, table, protocol, study.metric, request.workers).record
     for path in request.out:

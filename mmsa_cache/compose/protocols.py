@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol, val_rows
+from mmsa_cache.data.splits import most_folds, outer_splits
 from mmsa_cache.data.table import UNKNOWN_LABEL
 from mmsa_cache.errors import DataError, SettingsError
 
 from .samples import splits_of
 from .session import Session
 
+_MANY = 20
+"""Independent rows of the rarest class, a fold, above which no outer split leaves too few."""
 
-def divided(session: Session, protocol: Protocol) -> Protocol:
-    """A protocol that says how many rows of val judge, if they do: ``val-500``.
+
+def divided(session: Session, protocol: Protocol, *, folds_given: bool = False) -> Protocol:
+    """A protocol that the data allows.
+
+    It says how many rows of val judge, if they do: ``val-500``. It has fewer folds where the rarest
+    class has too few rows for them, unless their number was asked for.
 
     Raises:
         DataError: There is no split val, or one of its rows has no label; or there is one class.
@@ -24,8 +31,27 @@ def divided(session: Session, protocol: Protocol) -> Protocol:
             "Give data of two classes, or list them: [data] classes.",
         )
     rows = val_rows(protocol.outer)
-    if rows is None:
+    if rows is not None:
+        protocol = _judged_by_val(session, protocol, rows)
+    return protocol if folds_given else _with_fewer_folds(session, protocol)
+
+
+def _with_fewer_folds(session: Session, protocol: Protocol) -> Protocol:
+    labels, groups = session.samples(protocol.split).labels, session.groups(protocol.split)
+    if most_folds(labels, groups) >= _MANY * protocol.folds:
         return protocol
+    parts = outer_splits(protocol.outer, labels, groups, protocol.seed)
+    folds = max(2, min(most_folds(labels[rows], groups[rows]) for rows, _ in parts))
+    if folds >= protocol.folds:
+        return protocol
+    say(
+        f"Note: {folds} folds in place of {protocol.folds}: the rarest class has no more "
+        "independent rows to learn from."
+    )
+    return protocol.model_copy(update={"folds": folds})
+
+
+def _judged_by_val(session: Session, protocol: Protocol, rows: int) -> Protocol:
     labels = session.samples("val").labels
     unlabelled = int((labels == UNKNOWN_LABEL).sum())
     if unlabelled:

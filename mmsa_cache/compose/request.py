@@ -68,4 +68,4 @@ class TrainRequest:
             seeds=self.seeds or known.seeds,
             seed=settings.seed if "seed" in settings.model_fields_set else known.seed,
         )
-        return divided(session, protocol)
+        return divided(session, protocol, folds_given=self.folds is not None)

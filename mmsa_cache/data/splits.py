@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -36,6 +35,12 @@ def report_split(rows: int) -> tuple[IntArray, IntArray]:
     return order[:cut].copy(), order[cut:].copy()
 
 
+def most_folds(labels: IntArray, groups: IntArray) -> int:
+    """Folds that every class can be in: duplicate groups of the rarest class that there is."""
+    found = np.unique(np.stack([labels, groups], axis=1), axis=0)[:, 0]
+    return int(np.unique(found, return_counts=True)[1].min()) if len(found) else 0
+
+
 def grouped_folds(
     labels: IntArray, groups: IntArray, folds: int, seed: int
 ) -> list[tuple[IntArray, IntArray]]:
@@ -55,20 +60,21 @@ def grouped_folds(
     """
     from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
 
-    members: dict[int, set[int]] = defaultdict(set)
-    for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
-        members[label].add(group)
-    rarest = min((len(found) for found in members.values()), default=0)
-    if rarest < folds:
-        raise SettingsError(
-            f"The rarest class has {rarest} independent samples, fewer than {folds} folds.",
-            "Lower the number of folds in the study's [protocol].",
-        )
+    _check_folds(most_folds(labels, groups), folds, "--folds {}")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return [
         (np.asarray(train, np.int64), np.asarray(val, np.int64))
         for train, val in splitter.split(labels, labels, groups)
     ]
+
+
+def _check_folds(rarest: int, folds: int, flag: str) -> None:
+    """Refuses more folds than the rarest class has independent samples."""
+    if rarest < folds:
+        hint = f"Give {flag.format(rarest)}." if rarest > 1 else "Add posts of it."
+        raise SettingsError(
+            f"The rarest class has {rarest} independent samples, fewer than {folds} folds.", hint
+        )
 
 
 _OUTER = ("val", "report", "report-parity", "grouped", "grouped-5", "stratified-5", "grouped-5/2")
@@ -133,6 +139,8 @@ def outer_splits(
     if match is None or int(match[3] or 1) > int(match[2]):
         raise no_such("Unknown outer split", kind, _OUTER, "Or another number of parts.")
     folds = int(match[2])
+    rarest = most_folds(labels, groups if match[1] == "grouped" else np.arange(len(labels)))
+    _check_folds(rarest, folds, f"--outer {match[1]}-{{}}{'/1' * bool(match[3])}")
     parts = (
         grouped_folds(labels, groups, folds, seed)
         if match[1] == "grouped"
@@ -150,8 +158,6 @@ def _val_split(judging: int, rows: int) -> tuple[IntArray, IntArray]:
 def _stratified_folds(labels: IntArray, folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
     from sklearn.model_selection import StratifiedKFold
 
-    if np.unique(labels, return_counts=True)[1].min() < folds:
-        raise SettingsError(f"The rarest class has fewer rows than {folds} folds.")
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     return [
         (np.asarray(train, np.int64), np.asarray(judged, np.int64))

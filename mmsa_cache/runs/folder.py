@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shlex
@@ -16,6 +17,7 @@ from pydantic import BaseModel, RootModel
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
 from fuse.figures.study import StudySnapshot
+from mmsa_cache.console import say
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import ModelError
 from mmsa_cache.names import no_such
@@ -29,7 +31,9 @@ from .record import VERSION, Environment, RunRecord
 
 _MOST_BYTES = 64 << 20
 """Of one file."""
-_HINT = "Train the run again."
+REMAKE = "Train the run again; of an export: mmsa export the run again, with --force."
+LATEST, BEST = "latest", "best"
+"""Stand for a run, where none has that name."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -60,13 +64,21 @@ class RunFolder:
     def find(cls, name: str | Path) -> RunFolder:
         """A run by name below ``runs``, or any folder of a run or an export by path.
 
+        Args:
+            name: ``latest`` is the one that was trained last, ``best`` see `RunFolder.best`.
+
         Raises:
             ModelError: There is none; lists those there are.
         """
         for path in (RUNS / name, declared(Path(name))):
             if (path / "config.json").is_file():
                 return cls(path)
-        known = sorted(run.name for run in cls.all())
+        runs = cls.all()
+        if runs and str(name) in (LATEST, BEST):
+            found = max(runs, key=cls.trained_at) if str(name) == LATEST else cls.best()[0]
+            say(f"The {name} run: {found.name}.")
+            return found
+        known = [*sorted(run.name for run in runs), *([LATEST, BEST] if runs else [])]
         hint = "" if known else "Run mmsa train first."
         raise no_such("There is no run", str(name), known, hint, ModelError)
 
@@ -74,6 +86,43 @@ class RunFolder:
     def all(cls) -> list[RunFolder]:
         """The runs below ``runs``."""
         return [cls(path.parent) for path in RUNS.glob("[!.]*/config.json")]
+
+    @classmethod
+    def best(cls) -> tuple[RunFolder, list[RunFolder]]:
+        """The run of the highest macro-F1 on its inner rows, and all that it was chosen from.
+
+        Those are the last trained run that can be read and all others whose inner rows are the
+        same. The rows that judge have no part in the choice.
+
+        Raises:
+            ModelError: No run has inner rows.
+        """
+        found = []
+        for run in sorted(cls.all(), key=cls.trained_at, reverse=True):
+            with contextlib.suppress(ModelError):  # damaged, or of another version
+                if run.figures.inner is not None:
+                    found.append(run)
+        if not found:
+            raise ModelError(f"No run below {RUNS} can be compared with others.", "Name one.")
+        equal = [run for run in found if run._inner_rows() == found[0]._inner_rows()]
+        return max(equal, key=lambda run: run.inner_score or 0.0), equal
+
+    @property
+    def inner_score(self) -> float | None:
+        """Macro-F1 of the inner rows; None where none were held out."""
+        return self.figures.inner.macro_f1 if self.figures.inner else None
+
+    def _inner_rows(self) -> object:
+        """The same for runs whose inner rows are the same."""
+        record, inner = self.record, self.figures.inner
+        data = None if record.origin is None else (record.origin.data, record.origin.val)
+        protocol = record.protocol
+        rows = inner.rows if inner else 0
+        return record.classes, data, protocol.outer, protocol.seed, protocol.folds > 1, rows
+
+    def trained_at(self) -> float:
+        """When it was trained, in seconds of the system's clock."""
+        return (self.path / "config.json").stat().st_mtime
 
     @property
     def name(self) -> str:
@@ -108,7 +157,7 @@ class RunFolder:
                 raise ModelError(
                     f"{self.path / 'metrics.json'} is malformed: it has the classes "
                     f"{', '.join(scores.per_class)}, config.json has {', '.join(classes)}.",
-                    _HINT,
+                    REMAKE,
                 )
         return found
 
@@ -157,7 +206,7 @@ class RunFolder:
         path = self.path / name
         found = path.resolve()
         if not any(found.is_relative_to(home) for home in (Path.cwd(), self.path.resolve())):
-            raise ModelError(f"{path} is a link that leads out of the working folder.", _HINT)
+            raise ModelError(f"{path} is a link that leads out of the working folder.", REMAKE)
         return path
 
     def _json(self, name: str) -> Any:
@@ -165,7 +214,7 @@ class RunFolder:
             return parse_json(data)
 
     def _validated(self, model: type[M], content: object, what: str) -> M:
-        return validated(model, content, f"{self.path / what} is malformed:", _HINT, ModelError)
+        return validated(model, content, f"{self.path / what} is malformed:", REMAKE, ModelError)
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[bytes]:
@@ -174,9 +223,11 @@ class RunFolder:
         try:
             yield read_plain(path, _MOST_BYTES)
         except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error.strerror or error}.", _HINT) from error
+            raise ModelError(
+                f"{path} cannot be read: {error.strerror or error}.", REMAKE
+            ) from error
         except (ValueError, OverflowError) as error:
-            raise ModelError(f"{path} is malformed: {error}.", _HINT) from error
+            raise ModelError(f"{path} is malformed: {error}.", REMAKE) from error
 
     def write(
         self,

@@ -23,7 +23,7 @@ from fuse.figures.resampling import RESAMPLES, SEED
 from fuse.figures.study import NestedGain
 from fuse.setting import Setting
 from mmsa_cache.errors import ModelError
-from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.runs.folder import REMAKE, RunFolder
 from mmsa_cache.runs.record import RunRecord
 
 from ..pages.shell import page_templates, printable
@@ -155,7 +155,7 @@ def _check_agreement(run: RunFolder) -> None:
             f"{run.path / 'predictions.csv'} does not give the confusion matrix of "
             f"{run.path / 'metrics.json'}: expected {run.figures.outer.confusion}, received "
             f"{counted.tolist()}.",
-            "Train the run again.",
+            REMAKE,
         )
 
 

@@ -71,7 +71,7 @@ def latest_rival(run: RunFolder) -> RunFolder | None:
                 rivals.append(other)
         except ModelError:  # damaged, or of another version: not a rival
             continue
-    return max(rivals, key=lambda other: (other.path / "config.json").stat().st_mtime, default=None)
+    return max(rivals, key=RunFolder.trained_at, default=None)
 
 
 def against(run: RunFolder, name: str, rival: RunFolder | None) -> Against:

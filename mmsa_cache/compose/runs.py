@@ -1,0 +1,135 @@
+"""``mmsa runs``: what was trained here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fuse.setting import DEFAULTS
+from mmsa_cache.disk import remove_tree
+from mmsa_cache.errors import MmsaError, ModelError, SettingsError
+from mmsa_cache.locks import held_if_free
+from mmsa_cache.names import no_such
+from mmsa_cache.runs.directory import RUNS
+from mmsa_cache.runs.folder import RunFolder
+
+UNFINISHED = ".unfinished-*[!k]"
+"""Folders of trainings that were interrupted; their locks end in ``lock``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """A run as a list shows it; figures are None where it cannot be read."""
+
+    run: str
+    study: str = ""
+    """That its setting is of, with the trial; empty where none was searched."""
+    fusion: str = ""
+    rows: int | None = None
+    """Outer rows."""
+    accuracy: float | None = None
+    """Of the outer rows, which took part in no choice."""
+    macro_f1: float | None = None
+    inner_macro_f1: float | None = None
+    """Of the inner rows, by which ``best`` is chosen."""
+    age_seconds: float = 0.0
+    bytes: int = 0
+    problem: str = ""
+
+
+def list_runs() -> list[ListedRun]:
+    """The runs of the working folder, the last trained first."""
+    return [_listed(run) for run in sorted(RunFolder.all(), key=RunFolder.trained_at)[::-1]]
+
+
+def _listed(run: RunFolder) -> ListedRun:
+    age, size = time.time() - run.trained_at(), _bytes(run.path)
+    try:
+        record, figures = run.record, run.figures
+    except MmsaError as error:
+        return ListedRun(run.name, age_seconds=age, bytes=size, problem=error.message)
+    fusions = dict.fromkeys(str(model.setting.get("fusion", "")) for model in record.models)
+    sources = [f"{s.name}:{s.trial}" if s.trial is not None else s.name for s in record.studies]
+    return ListedRun(
+        run.name,
+        "+".join(dict.fromkeys(sources)),
+        "+".join(fusions),
+        figures.outer.rows,
+        figures.outer.accuracy,
+        figures.outer.macro_f1,
+        run.inner_score,
+        age,
+        size,
+    )
+
+
+def show_run(name: str) -> dict[str, Any]:
+    """All that is recorded of a run but its epochs and predictions.
+
+    Raises:
+        ModelError: There is none, or a file of it cannot be read.
+    """
+    run = RunFolder.find(name)
+    return {
+        "run": run.name,
+        "directory": str(run.path),
+        "command": run.command if (run.path / "command.txt").is_file() else "",
+        "changed": {k: v for k, v in run.record.models[0].setting.items() if DEFAULTS.get(k) != v},
+        "config": run.record.as_json(),
+        "metrics": run.figures.as_json(),
+        "environment": run.environment.as_json(),
+        "files": {path.name: path.stat().st_size for path in sorted(run.path.glob("*.*"))},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedRun:
+    """The outcome for one folder."""
+
+    run: str
+    bytes: int
+    state: str
+    """``removed``, ``would be removed`` or ``in use``."""
+
+
+def remove_runs(names: Sequence[str], *, unfinished: bool, really: bool) -> list[RemovedRun]:
+    """Removes runs by their names, and what interrupted trainings left.
+
+    Args:
+        names: Of runs; ``latest`` and ``best`` are none here.
+        unfinished: Whether trainings are removed that were interrupted, and could go on.
+        really: Else nothing is removed.
+
+    Raises:
+        SettingsError: Nothing is named.
+        ModelError: There is no such run.
+    """
+    known = {run.path.name: run.path for run in RunFolder.all()}
+    if not names and not unfinished:
+        raise SettingsError("runs rm does not know what to remove.", "Name runs, or --unfinished.")
+    for name in names:
+        if name not in known:
+            raise no_such("There is no run", name, known, kind=ModelError)
+    folders = [known[name] for name in dict.fromkeys(names)]
+    left = [path for path in sorted(RUNS.glob(UNFINISHED)) if path.is_dir()] if unfinished else []
+    return [_remove(path, really=really) for path in [*folders, *left]]
+
+
+def _remove(folder: Path, *, really: bool) -> RemovedRun:
+    size = _bytes(folder)
+    if not really:
+        return RemovedRun(folder.name, size, "would be removed")
+    if not folder.name.startswith("."):
+        remove_tree(folder)
+        return RemovedRun(folder.name, size, "removed")
+    with held_if_free(folder.with_suffix(".lock")) as free:
+        if free:
+            remove_tree(folder)
+    return RemovedRun(folder.name, size, "removed" if free else "in use")
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
