@@ -139,15 +139,14 @@ class _Driver:
 
     def _slowest(self) -> Unit | None:
         """The one that is expected for longest, for a second worker: who is first wins."""
-        now = self.clock()
-        late = {
-            now - handed.since - _STRAGGLING * handed.expected: unit
-            for handed in self._handed.values()
-            if handed.expected is not None
-            and (unit := handed.unit).windows
-            and unit.running == 1
-            and not unit.failed  # else it would never be seen to have failed
-        }
+        if len(self._handed) >= self.crew.workers:
+            return None  # it would only wait behind another one
+        now, late = self.clock(), {}
+        for handed in self._handed.values():
+            unit, rate = handed.unit, self._rate(handed.unit.job).value
+            # One that has failed is left alone: it would never be seen to have failed.
+            if rate is not None and unit.windows and unit.running == 1 and not unit.failed:
+                late[now - handed.since - _STRAGGLING * len(unit.places) / rate] = unit
         longest = max(late, default=-1.0)
         if longest <= 0:
             return None
@@ -160,7 +159,7 @@ class _Driver:
         rate = self._rate(unit.job).value
         expected = None if rate is None else len(rows) / rate
         limit = _FIRST_DEADLINE if expected is None else max(_DEADLINE, _SLOW * expected)
-        self._handed[number] = Handed(unit, now, expected, now + limit * (1 + unit.failed))
+        self._handed[number] = Handed(unit, now, now + limit * (1 + unit.failed))
         unit.running += 1
         self.tally.pieces += 1
         self.crew.submit(Piece(number, unit.job, rows, tuple(map(len, unit.windows))))

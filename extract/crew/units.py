@@ -42,8 +42,6 @@ class Handed:
 
     unit: Unit
     since: float
-    expected: float | None
-    """How long it should take; None while no rate is known."""
     limit: float
     """When it is given to another one."""
 

@@ -81,6 +81,26 @@ def bench_store(
     show_table(store.store_table(found), list(store.COLUMNS))
 
 
+@app.command("engine")
+@verb()
+def bench_engine(
+    call: Call,
+    rows: Annotated[
+        str, typer.Option(help="Rows of each extraction, as N,N,…", metavar="N,N,…")
+    ] = "10000,100000,1000000",
+    workers: Annotated[int, typer.Option(min=1, help="Workers that sleep.")] = 64,
+) -> None:
+    """How the driver and the store bear many workers that die and lag; no encoder runs."""
+    from mmsa_cache.compose import bench_engine as engine
+
+    found = engine.bench_engine(_counts(rows), workers)
+    if call.printed(found):
+        return
+    say("Note: simulated. Encoders sleep, on a clock that skips the time.")
+    lines = engine.engine_table(found)
+    show_table(lines, list(lines[0]))
+
+
 def _counts(text: str) -> list[int]:
     """``"200,400"`` → ``[200, 400]``"""
     counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]

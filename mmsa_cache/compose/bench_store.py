@@ -7,17 +7,12 @@ fresh process each time, so that nothing is warm but the system's cache of files
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import psutil
 from pydantic import BaseModel
 
 from fuse.figures.records import EpochRecord
@@ -28,11 +23,9 @@ from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, Shard
 from mmsa_cache.store.writer import FeatureWriter
-from mmsa_cache.untrusted import open_plain
 
 from .generated import generated_encoder, numbered_keys, numbered_rows
-
-T = TypeVar("T")
+from .measured import Read, Took, Watch, alone
 
 SHARD_ROWS = 256
 TRAINED_ROWS = 10_000
@@ -48,23 +41,6 @@ _EPOCHS = 3
 """Of which the median is taken; one before them sets things up."""
 _SETTLED = 0.1
 """Seconds after which a file counts as untouched."""
-
-
-class Took(BaseModel):
-    """What a piece of work took."""
-
-    seconds: float
-    cpu_seconds: float
-    """On a machine that others use too, this says what the work itself took."""
-
-
-class Read(Took):
-    """What reading took in a process of its own."""
-
-    peak_bytes: int
-    """By which the process grew."""
-    open_files: int
-    """Descriptors that it kept."""
 
 
 class StoreSize(BaseModel):
@@ -145,7 +121,7 @@ def _cell(record: Any, name: str, sign: str) -> str:
 
 def _measured(root: Path, rows: int) -> StoreSize:
     keys = numbered_keys(rows)
-    write, merge = _Watch(), _Watch()
+    write, merge = Watch(), Watch()
     files = size = 0
     for modality in MODALITIES:
         writer = FeatureWriter(root, generated_encoder(modality))
@@ -158,8 +134,8 @@ def _measured(root: Path, rows: int) -> StoreSize:
         files += len(list(writer.folder.glob("*.h5")))
         size += writer.bytes
     time.sleep(_SETTLED)
-    first, opened = (_alone(_open, root, rows) for _ in range(2))
-    bank, epoch = _alone(_train, root, rows)
+    first, opened = (alone(_open, root, rows) for _ in range(2))
+    bank, epoch = alone(_train, root, rows)
     return StoreSize(
         rows=rows,
         write=write.took(),
@@ -189,56 +165,9 @@ def _shards(modality: str, keys: Keys) -> Iterator[Shard]:
         )
 
 
-def _alone(work: Callable[[Path, int], T], root: Path, rows: int) -> T:
-    """Runs one of the functions below in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(work, root, rows).result()
-
-
-class _Watch:
-    """Adds up what this process takes while it is entered."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._before = self._process.num_fds(), self._process.memory_info().rss
-        self._seconds = self._cpu_seconds = 0.0
-
-    def __enter__(self) -> None:
-        self._seconds -= time.perf_counter()
-        self._cpu_seconds -= time.process_time()
-
-    def __exit__(self, *error: object) -> None:
-        self._seconds += time.perf_counter()
-        self._cpu_seconds += time.process_time()
-
-    def took(self) -> Took:
-        return Took(seconds=self._seconds, cpu_seconds=self._cpu_seconds)
-
-    def read(self) -> Read:
-        """The same, with how the process has grown since the watch was made."""
-        files, memory = self._before
-        return Read(
-            **self.took().model_dump(),
-            peak_bytes=max(0, _peak_bytes() - memory),
-            open_files=self._process.num_fds() - files,
-        )
-
-
-def _peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # what the system tells otherwise may be of the process that started it
-        with open_plain(status) as file:
-            (line,) = (x for x in file.read(1 << 16).splitlines() if x.startswith(b"VmHWM:"))
-        return int(line.split()[1]) << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-
-
 def _open(root: Path, rows: int) -> Read:
     """Opens both modalities."""
-    watch = _Watch()
+    watch = Watch()
     with watch:
         found = [open_features(generated_encoder(name).folder(root)) for name in MODALITIES]
     assert [features.starts[-1] for features in found] == [rows, rows]
@@ -256,7 +185,7 @@ def _train(root: Path, rows: int) -> tuple[Read, Took]:
 
     wanted = numbered_rows(range(rows), [0] * rows)
     guids, labels = [str(row) for row in range(rows)], [row % len(LABELS) for row in range(rows)]
-    watch = _Watch()
+    watch = Watch()
     with watch:
         text, image = (
             ModalityFeatures.open(generated_encoder(name).folder(root), wanted)
