@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from .errors import ModelError
 from .paths import check_target
+from .table_owners import check_owner
 from .untrusted import open_plain
 
 Schema = frozenset[tuple[str, str, str, str | None]]
@@ -60,7 +61,8 @@ def check_sqlite(file: Path, known: Schema | None = None, *, write: bool) -> dic
 
     Args:
         file: The file.
-        known: All that it may hold; None: any tables and indexes, and triggers that only refuse.
+        known: All that it may hold, of Optuna's; None: it is MLflow's, any tables and indexes, and
+            triggers that only refuse.
         write: Whether it will be written to; only then what a killed process of its left is undone.
 
     Returns:
@@ -152,6 +154,8 @@ def _look(file: Path, mode: str, known: Schema | None, deadline: float) -> dict[
 
 def _check_schema(file: Path, rows: list[Any], known: Schema | None) -> None:
     """Refuses what computes more than a comparison or a difference, and what is not known."""
+    tables = {row[1] for row in rows if row[0] == "table"}
+    check_owner(str(file), tables, "MLflow" if known is None else "Optuna")
     for row in rows:
         kind, name, _, made = row
         if known is not None:

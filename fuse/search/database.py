@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from mmsa_cache.disk import make_folders
 from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.sqlite_file import Schema, check_sqlite, uri
+from mmsa_cache.table_owners import check_owner
 
 from .address import Address, address_of
 from .locks import LONG, AdvisoryLocks, FileLocks, Locks, patiently
@@ -88,9 +89,15 @@ class Database:
             with self.locks.exclusive("schema"):
                 if file is not None:
                     check_sqlite(file, _schema(), write=True)
+                else:
+                    _tables(address)
                 return _open(address, write=True)
 
-        self._backend = patiently(connect, str(address))
+        try:
+            self._backend = patiently(connect, str(address))
+        except BaseException:
+            self.locks.release()
+            raise
         self.storage: BaseStorage = optuna.storages.get_storage(self._backend)
 
     def close(self) -> None:
@@ -104,11 +111,18 @@ def _has_tables(address: Address) -> bool:
     if address.file is not None:
         rows = check_sqlite(address.file, _schema(), write=False)
         return bool(rows.get("alembic_version") and rows.get("version_info"))
+    return "alembic_version" in _tables(address)
+
+
+def _tables(address: Address) -> list[str]:
+    """The tables of a PostgreSQL database, which are not of another program."""
     engine = address.engine()
     try:
-        return sqlalchemy.inspect(engine).has_table("alembic_version")
+        names = sqlalchemy.inspect(engine).get_table_names()
     finally:
         engine.dispose()
+    check_owner(str(address), names, "Optuna")
+    return names
 
 
 # What Optuna raises of rows that it did not write.

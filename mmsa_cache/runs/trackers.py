@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from mmsa_cache.disk import make_folders, remove_tree
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.sqlite_file import check_sqlite
+from mmsa_cache.sqlite_file import check_sqlite, uri
+from mmsa_cache.table_owners import check_owner
 
 from .directory import RUNS
 
@@ -92,7 +93,9 @@ class Mlflow:
         from mlflow.tracking import MlflowClient
 
         server = os.environ.get("MLFLOW_TRACKING_URI")
-        if not server:
+        if server:
+            _check_database(server)
+        else:
             check_sqlite(RUNS / "mlflow.db", write=True)
             server = f"sqlite:///{(RUNS / 'mlflow.db').absolute()}"
         self._client = MlflowClient(server)
@@ -131,6 +134,24 @@ class Mlflow:
             part, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
             self._client.log_batch(self._run, metrics=part)
         self._written = time.monotonic()
+
+
+def _check_database(server: str) -> None:
+    """Looks whether a database is another program's; servers and folders are left to MLflow."""
+    import sqlalchemy
+
+    try:
+        url = sqlalchemy.make_url(server)
+        place, dialect = str(url.set(query={})), url.get_dialect().name
+    except sqlalchemy.exc.ArgumentError:
+        return
+    if dialect == "sqlite":
+        if not (url.database and Path(url.database).exists()):
+            return
+        query = {"mode": "ro", "uri": "true"}  # else a look at it would undo what is being written
+        url = url.set(database=uri(Path(url.database)), query=query)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    check_owner(place, sqlalchemy.inspect(engine).get_table_names(), "MLflow")
 
 
 def _plain(name: str) -> str:
