@@ -17,6 +17,7 @@ from . import ablate, bench, cache, runs
 from .check import check
 from .compare import compare
 from .demo import demo
+from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
 from .extract import extract
@@ -55,6 +56,7 @@ for verb in (
     export,
     report,
     demo,
+    doctor,
 ):
     app.command()(verb)
 
