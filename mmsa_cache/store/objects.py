@@ -24,7 +24,7 @@ from mmsa_cache.errors import StaleCacheError
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.objects import Objects
 
-from . import shard_file
+from . import shard_bytes, shard_file
 from .encoder import ENCODER, StoredEncoder, read_encoder
 from .fingerprint import differences
 from .index import INDEX, Change, ShardEntry
@@ -67,7 +67,7 @@ class ObjectSealer:
         Raises:
             CacheError: It was not sealed.
         """
-        content, entry = shard_file.sealed(shards, self.fingerprint)
+        content, entry = shard_bytes.sealed(shards, self.fingerprint)
         self.objects.put(object_of(entry), content)
         return entry
 

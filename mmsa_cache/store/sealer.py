@@ -11,7 +11,7 @@ from pathlib import Path
 from mmsa_cache.disk import DISK, Disk, discard, sync, write_new, writing
 from mmsa_cache.leftover import TEMPORARY, own_mark
 
-from . import shard_file
+from . import shard_bytes
 from .index import ShardEntry
 from .schema import Shard
 
@@ -34,7 +34,7 @@ class FolderSealer:
     @contextlib.contextmanager
     def written(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
         """A temporary file of shards as one; it goes unless it is renamed."""
-        content, entry = shard_file.sealed(shards, self.fingerprint)
+        content, entry = shard_bytes.sealed(shards, self.fingerprint)
         temporary = self.folder / f"{TEMPORARY}shard.{own_mark()}.{next(_marks)}"
         write_new(temporary, content, self.disk)
         try:

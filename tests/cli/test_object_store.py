@@ -81,6 +81,29 @@ def test_what_is_lost_here_alone_is_fetched(work: Path, tmp_path: Path) -> None:
     assert [verify_features(f.folder) for f in list_features(tmp_path / "cache")] == [[], []]
 
 
+def test_an_interrupted_pull_goes_on(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull = ("cache", "pull", PUSHED, "--cache", str(tmp_path / "cache"))
+    real, came = Objects.fetch, []
+
+    def fetch(self: Objects, files: dict[str, Path]) -> None:
+        shards = [name for name in files if name.endswith(".h5")]
+        came.append(len(shards))
+        if len(came) == 2:  # the first call reads the indexes
+            real(self, {shards[0]: files[shards[0]]})
+            raise KeyboardInterrupt
+        real(self, files)
+
+    monkeypatch.setattr(Objects, "fetch", fetch)
+    mmsa(tmp_path, *pull, code=130)
+    assert local_files(tmp_path / "cache") == {}
+    call(tmp_path, *pull)
+    assert came == [0, 2, 0, 1]
+    assert every_row(tmp_path / "cache") == every_row(work / "cache")
+    assert not (tmp_path / "cache/.pull").exists()
+
+
 def test_a_push_adds_and_takes_nothing_away(work: Path, tmp_path: Path) -> None:
     address = f"{BUCKET}/added"
     shutil.copytree(work / "cache", tmp_path / "cache")

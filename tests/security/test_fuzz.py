@@ -25,7 +25,8 @@ from mmsa_cache.hashing import digest
 from mmsa_cache.store.encoder import ENCODER as RECORD
 from mmsa_cache.store.index import INDEX, Change
 from mmsa_cache.store.reader import open_features
-from mmsa_cache.store.shard_file import encode, map_shard
+from mmsa_cache.store.shard_bytes import encode
+from mmsa_cache.store.shard_file import map_shard
 from tests.support.faulty import forked
 from tests.support.reading import read_split
 from tests.support.shards import ENCODER, SHARDS, write

@@ -46,7 +46,8 @@ from mmsa_cache.store.encoder import read_encoder
 from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
 from mmsa_cache.store.listing import list_features, remove_features
 from mmsa_cache.store.reader import open_features, verify_features
-from mmsa_cache.store.shard_file import encode, map_shard
+from mmsa_cache.store.shard_bytes import encode
+from mmsa_cache.store.shard_file import map_shard
 from tests.support import offline_predict
 from tests.support.fake_search import ORIGIN, run, start_thread
 from tests.support.made_up_run import config_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.disk import DISK, Disk
-from mmsa_cache.store import shard_file
+from mmsa_cache.store import shard_bytes
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.index import INDEX, Change, ShardEntry
@@ -86,7 +86,7 @@ def write_many(root: Path, keys: Keys) -> Path:
     """A shard for each key, without the time that sealing takes."""
     folder = write(root, 0)
     one = make_shard(0, 1, 1)
-    source = bytes(shard_file.encode([one], ENCODER.fingerprint))
+    source = bytes(shard_bytes.encode([one], ENCODER.fingerprint))
     with (folder / INDEX).open("wb") as index:
         for key in keys:
             content = source.replace(one.keys.tobytes(), key.tobytes())

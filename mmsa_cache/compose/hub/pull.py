@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.filesize import decimal
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.stored import read_split
 from mmsa_cache.disk import (
     DISK,
     copy_new,
@@ -28,23 +24,20 @@ from mmsa_cache.disk import (
     write_atomically,
     writing,
 )
-from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError, MmsaError
+from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError
 from mmsa_cache.hashing import file_sha256
 from mmsa_cache.locks import locked
 from mmsa_cache.paths import check_target, check_tree
-from mmsa_cache.store.encoder import ENCODER, read_encoder
-from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
-from mmsa_cache.store.reader import Features, open_features, verify_features
-from mmsa_cache.store.writer import FeatureWriter
-from mmsa_cache.untrusted import open_plain, parse_json, read_plain
+from mmsa_cache.store.encoder import ENCODER
+from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES
+from mmsa_cache.untrusted import parse_json, read_plain
 
-from .host import Host, Remote, RemoteFile, local_files
+from .host import Host, Remote, local_files
 from .hosts import host_of
-from .private import places_of
+from .verification import is_same, verify
 
 _STAGING, _NOTE, _LOCK = ".pull", ".pulled.json", ".pull.lock"
 _MAX_NOTE = 1 << 27
-_HINT = "Nothing was put in place. Try again after a push that may be going on, or tell its owner."
 Hashes = dict[str, str]
 """File → sha256."""
 Known = dict[str, list[str]]
@@ -94,7 +87,7 @@ def pull(settings: Settings, url: str) -> Pulled:
             same = _same(root, there, remote, known, host.teller)
             try:
                 _stage(host, remote, staging, {name: there[name] for name in same})
-                encoders, splits = _verify(staging, remote, host.teller)
+                encoders, splits = verify(staging, remote, host.teller)
             except DamagedCacheError:
                 _leave_nothing(root, is_new=is_new)
                 raise
@@ -157,8 +150,7 @@ def _same(
     """
     same, foreign = set(), []
     for name, path in sorted(there.items()):
-        wanted = remote.files.get(name)
-        if wanted and wanted.is_hashed and not _difference(path, wanted, teller):
+        if name in remote.files and is_same(path, remote.files[name], teller):
             same.add(name)
         elif path.is_symlink() or file_sha256(path) not in known.get(name, []):
             foreign.append(f"{name} is not of this repository")
@@ -169,26 +161,6 @@ def _same(
             foreign,
         )
     return same
-
-
-def _difference(path: Path, wanted: RemoteFile, teller: str) -> str:
-    """How a file differs from what its host says of it; empty where it does not."""
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode):
-        return "it is no regular file"
-    if found.st_size != wanted.size:
-        return f"it has {found.st_size} bytes, {teller} says {wanted.size}"
-    if wanted.sha256 is not None:
-        other = file_sha256(path) != wanted.sha256
-    elif wanted.blob is None:
-        return ""
-    else:
-        content = hashlib.sha1(b"blob %d\0" % found.st_size, usedforsecurity=False)
-        with open_plain(path, links=False) as file:
-            while piece := file.read(1 << 20):
-                content.update(piece)
-        other = content.hexdigest() != wanted.blob
-    return f"it has another hash than {teller} says" if other else ""
 
 
 def _stage(host: Host, remote: Remote, staging: Path, there: Mapping[str, Path]) -> None:
@@ -205,83 +177,16 @@ def _stage(host: Host, remote: Remote, staging: Path, there: Mapping[str, Path])
             copy_new(path, staging / name, MAX_INDEX_BYTES)
         else:
             link_new(path, staging / name)
-    missing = sorted(remote.files.keys() - there.keys())
-    wanted = sum(remote.files[name].size for name in missing)
-    if wanted > shutil.disk_usage(staging).free:
+    wanted = {name: remote.files[name] for name in sorted(remote.files.keys() - there.keys())}
+    missing = [n for n, file in wanted.items() if not is_same(staging / n, file, host.teller)]
+    size = sum(wanted[name].size for name in missing)
+    if size > shutil.disk_usage(staging).free:
         raise DiskError(
-            f"{staging} has no room for {decimal(wanted)}.", "Free space, or give another --cache."
+            f"{staging} has no room for {decimal(size)}.", "Free space, or give another --cache."
         )
     if missing:
-        say(f"Pulling {len(missing)} files, {decimal(wanted)}, from {host.title}.")
+        say(f"Pulling {len(missing)} files, {decimal(size)}, from {host.title}.")
         host.fetch(remote, missing, staging)
-
-
-def _verify(staging: Path, remote: Remote, teller: str) -> tuple[list[str], dict[str, int]]:
-    """Checks all files as a store; the encoders, and the rows of each split.
-
-    Raises:
-        DamagedCacheError: With everything that is wrong.
-    """
-    problems = []
-    for name, wanted in remote.files.items():
-        path = staging / name
-        difference = _difference(path, wanted, teller) if path.exists() else "it did not come"
-        if difference:
-            problems.append(f"{name}: {difference}")
-    if not problems:
-        encoders, splits, problems = _read_all(staging, remote)
-    if problems:
-        raise DamagedCacheError("What was pulled is no store.", _HINT, problems)
-    return encoders, splits
-
-
-def _read_all(staging: Path, remote: Remote) -> tuple[list[str], dict[str, int], list[str]]:
-    encoders: list[str] = []
-    splits: dict[str, int] = {}
-    problems: list[str] = []
-    for name in sorted({name.rpartition("/")[0] for name in remote.files}):
-        try:
-            if name == "data":
-                for path in sorted((staging / name).glob("*.parquet")):
-                    about, samples = read_split(path)
-                    splits[about.split] = len(samples)
-                    problems += [f"{path.name}: {place}" for place in places_of(about.told)]
-                    if about.split != path.stem:
-                        problems.append(f"{path.name} holds the split {about.split!r}")
-            else:
-                problems += _check_features(staging, name, remote, encoders)
-        except DiskError:
-            raise
-        except MmsaError as error:
-            problems.append(error.message)
-    if not splits or not encoders:
-        problems.append("it has no split, or no features")
-    return encoders, splits, problems
-
-
-def _check_features(staging: Path, name: str, remote: Remote, encoders: list[str]) -> list[str]:
-    folder = staging / name
-    encoder, index = read_encoder(folder), Index.read(folder)
-    named = {ENCODER, INDEX, *(entry.file for entry in index.entries.values())}
-    have = {file.rpartition("/")[2] for file in remote.files if file.startswith(f"{name}/")}
-    problems = [f"{name}/{file}: its index does not name it" for file in sorted(have - named)]
-    problems += [f"{name}/{file}: it is missing" for file in sorted(named - have)]
-    problems += [f"{name}: it names {place}" for place in places_of(encoder.told)]
-    if not problems:
-        problems = verify_features(folder)
-    if not problems:
-        if _has_twins(open_features(folder, verify=False)):
-            DISK.remove(folder / INDEX)
-            with FeatureWriter(staging, encoder).claim(lambda: None):
-                pass  # it adopts what no index names, each row once
-        encoders.append(encoder.identity.label)
-    return problems
-
-
-def _has_twins(features: Features) -> bool:
-    """Whether rows are there twice: sealed by two drivers."""
-    keys = np.concatenate([shard.keys for shard in features.shards])
-    return bool((features.places(keys) != np.arange(len(keys))).any())
 
 
 def _put_in_place(root: Path, repository: str, files: Hashes, known: Known, new: set[str]) -> None:
