@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from mmsa_cache.version import __version__
 
-from .pieces import Piece
-from .protocol import Said, Sealer, Source
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what a worker needs is imported by its first call
+    from .pieces import Piece
+    from .protocol import Said, Sealer, Source
     from .worker import CrewWorker
 
 

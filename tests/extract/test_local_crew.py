@@ -13,7 +13,7 @@ from extract.crew.watching import Tally as Counts
 from extract.plan import Share
 from mmsa_cache.errors import DataError, DeviceError
 from mmsa_cache.store.writer import FeatureWriter
-from tests.support.crew import CompanySource, plan_of
+from tests.support.crew import CompanySource, plain_rows, plan_of
 from tests.support.rows import Rows, claimed, row_bytes
 
 ROWS, WINDOW, BATCH = 200, 8, 4
@@ -21,17 +21,7 @@ ROWS, WINDOW, BATCH = 200, 8, 4
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """The rows of one process that nothing happens to."""
-    from extract.engine import extract
-    from extract.plan import Job
-    from tests.support.crew import CPU
-
-    root = tmp_path_factory.mktemp("plain")
-    encoder, reader = CompanySource().load(0, CPU)
-    with claimed(root) as writer:
-        job = Job(plan_of(ROWS), writer, reader=reader, encoder=encoder)
-        extract([job], CPU, shard_rows=WINDOW, batch_size=BATCH)
-    return row_bytes(root)
+    return plain_rows(tmp_path_factory.mktemp("plain"), ROWS, WINDOW, BATCH)
 
 
 def work(
