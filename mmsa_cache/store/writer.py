@@ -67,6 +67,8 @@ class FeatureWriter:
         self._index = Index(self.folder)
         self._keys = KeyTable(KEY_BYTES)
         self._known: set[str] = set()
+        self._noted = -1
+        """Bytes of the index whose shards are known; −1: it has to be looked at."""
         self._check_lock: Check
         self._one = threading.RLock()  # a thread may publish while another one looks rows up
 
@@ -98,7 +100,7 @@ class FeatureWriter:
                 self._rename(read_encoder(self.folder))
             else:
                 self._encoder.write(self.folder, self._disk)
-            self._index = Index.read(self.folder)
+            self._index, self._noted = Index.read(self.folder), -1
             missing = [e for e in self._index.entries.values() if not self._has_file(e)]
             if missing:  # deleted to be made again
                 change = Change(drop=tuple(entry.name for entry in missing))
@@ -157,6 +159,8 @@ class FeatureWriter:
         while True:
             if self._index.changed():
                 self._index = Index.read(self.folder)
+            elif self._noted == self._index.size:
+                return
             if not self._known <= self._index.entries.keys():
                 self._keys, self._known = (
                     KeyTable(KEY_BYTES),
@@ -169,6 +173,7 @@ class FeatureWriter:
                 if not self._index.changed():  # else it was merged just now
                     raise
             else:
+                self._noted = self._index.size
                 return
 
     def _note(self, name: str, shards: Sequence[Shard]) -> None:
@@ -255,8 +260,9 @@ class FeatureWriter:
     def _enter(self, entries: Sequence[ShardEntry]) -> int:
         """Enters shards whose files are there; the lock is held."""
         self._refresh()
-        before, needless = self._index.rows, []
-        changes: list[Change] = []
+        self._noted = -1  # what is noted below may not come to be entered
+        needless: list[ShardEntry] = []
+        new: list[ShardEntry] = []
         for entry in entries:
             if entry.name in self._known:
                 continue
@@ -273,12 +279,13 @@ class FeatureWriter:
                 shard = shard.take(np.flatnonzero(own))
                 entry = self.sealer.seal([shard])
             self._note(entry.name, [shard])
-            changes.append(Change(add=entry))
-        if changes:
-            self._append(*changes)
+            new.append(entry)
+        if new:
+            self._append(*(Change(add=entry) for entry in new))
+        self._noted = self._index.size
         for entry in needless:
             self._disk.remove(self.folder / entry.file)
-        return self._index.rows - before
+        return sum(entry.rows for entry in new)
 
     def _seal(self, temporary: Path, entry: ShardEntry, drop: tuple[str, ...] = ()) -> None:
         """Gives a shard its name and enters it in the index; the lock is held."""
