@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mmsa_cache.console import say
 from mmsa_cache.disk import make_folders, scratch
 from mmsa_cache.errors import StaleCacheError
-from mmsa_cache.key_table import KeyTable
+from mmsa_cache.key_table import KeyTable, sortable
 from mmsa_cache.objects import Objects
 
 from . import shard_bytes, shard_file
@@ -95,6 +95,8 @@ class ObjectWriter:
         self._refused: set[str] = set()
         """The latter."""
         self._keys = KeyTable(KEY_BYTES)
+        self._distinct = 0
+        """Rows of the shards that were seen, twins counted once."""
         self._due = 0.0
         """When `has` lists again."""
 
@@ -150,16 +152,22 @@ class ObjectWriter:
         self._look(self._objects.sizes())
         while self._shards:
             self._write_encoder()
-            known, named = len(self._shards), KeyTable(KEY_BYTES)
-            lines = []
-            for entry, keys in sorted(self._shards.items(), key=_largest_first):
-                if (named.places(keys) < 0).any():
-                    named.add(keys)
-                    lines.append(Change(add=entry).line())
+            known = len(self._shards)
+            lines = [Change(add=entry).line() for entry in self._needed()]
             self._objects.put(INDEX, b"".join(lines))
             self._look(self._objects.sizes())
             if len(self._shards) == known:  # else another driver may have written before this one
                 return
+
+    def _needed(self) -> list[ShardEntry]:
+        """The shards that have a row which no larger one has."""
+        entries = sorted(self._shards, key=lambda entry: (-entry.rows, entry.sha256))
+        if self._distinct == self.rows:
+            return entries
+        keys = sortable(np.concatenate([self._shards[entry] for entry in entries]))
+        _, first = np.unique(keys, return_index=True)
+        ends = np.cumsum([entry.rows for entry in entries])
+        return [entries[at] for at in np.unique(np.searchsorted(ends, first, side="right"))]
 
     def _write_encoder(self) -> None:
         encoder = self._encoder
@@ -182,16 +190,19 @@ class ObjectWriter:
     def _look(self, sizes: Mapping[str, int]) -> int:
         """Reads the keys of shards that were not seen before; the rows that are new."""
         sizes = {n: size for n, size in sizes.items() if n not in self._seen and sha256_of(n)}
-        names, new = sorted(sizes), 0
+        names, before = sorted(sizes), self._distinct
         for first in range(0, len(names), _SIDE_BY_SIDE):
             some = names[first : first + _SIDE_BY_SIDE]
-            for name, keys in self._read_keys({n: sizes[n] for n in some}).items():
+            found = self._read_keys({name: sizes[name] for name in some})
+            for name, keys in found.items():
                 entry = ShardEntry(sha256=name[:64], rows=len(keys), bytes=sizes[name])
-                new += len(keys) - int((self._keys.places(keys) >= 0).sum())
-                self._keys.add(keys)
                 self._shards[entry] = keys
                 self._seen.add(name)
-        return new
+            if found:
+                every = np.concatenate(list(found.values()))
+                self._distinct += len(np.unique(sortable(every)[self._keys.places(every) < 0]))
+                self._keys.add(every)
+        return self._distinct - before
 
     def _read_keys(self, sizes: Mapping[str, int]) -> dict[str, Keys]:
         """The keys of shards, by ranges of all of them side by side."""
@@ -222,10 +233,6 @@ class ObjectWriter:
         self._seen.add(name)
         self._refused.add(name)
         del heads[name]
-
-
-def _largest_first(item: tuple[ShardEntry, Keys]) -> tuple[int, str]:
-    return -item[0].rows, item[0].sha256
 
 
 class _NotHereError(Exception):
