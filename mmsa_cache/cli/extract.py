@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import ENCODERS
+from .options import ENCODERS, DryRun
 from .verb import Call, verb
 
 
@@ -20,8 +20,14 @@ def extract(
     shards: Annotated[
         str, typer.Option(help="Part I of N of the rows, for N processes.", metavar="I/N")
     ] = "1/1",
+    dry_run: DryRun = False,
 ) -> None:
     """Run the frozen encoders once and write their features."""
+    if dry_run:
+        from .dry_run import show_extraction
+
+        show_extraction(call, split, encoders)
+        return
     from mmsa_cache.compose.extract import extract_splits, part_of
 
     records = extract_splits(call.settings(), split, encoders, part_of(shards))

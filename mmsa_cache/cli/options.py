@@ -35,6 +35,9 @@ Decide = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and what it takes; do nothing.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 

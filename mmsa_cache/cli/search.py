@@ -8,7 +8,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result, say
 
-from .options import ENCODERS, Track, Workers
+from .options import ENCODERS, DryRun, Track, Workers
 from .output import say_notes
 from .verb import Call, verb
 
@@ -41,6 +41,7 @@ def search(
         bool, typer.Option("--list", help="Show the studies: trials, best score, age.")
     ] = False,
     track: Track = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Search a study's space on the cached features."""
     from mmsa_cache.compose.search import SearchRequest, list_studies
@@ -58,6 +59,11 @@ def search(
     request = SearchRequest(
         study, trials, workers, select, name=name, track=track or [], outer=outer
     )
+    if dry_run:
+        from .dry_run import show_search
+
+        show_search(call, request)
+        return
     result = run_study(Session(call.settings()), request)
     if call.printed(result.model_dump(mode="json")):
         return

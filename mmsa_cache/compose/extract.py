@@ -84,7 +84,7 @@ def extract_splits(
     store = Store(settings.cache.dir, renewing=True)
     reach = Reach(settings, store.root)
     settings = with_data(fetched(settings), store, reach, extracting=True)
-    names = _chosen_encoders(settings, store, encoders)
+    names = chosen_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)
     if split == "train" and not store.split("val") and "val" in splits_of(settings, store):
         say("Note: the data has a split val, which is not extracted: --split val, or all.")
@@ -120,7 +120,12 @@ def part_of(shards: str) -> tuple[int, int]:
     return int(match[1]) - 1, int(match[2])
 
 
-def _chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
+def chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
+    """The encoders that ``--encoders`` names.
+
+    Raises:
+        SettingsError: Neither the settings nor the store have one of them.
+    """
     stored = [name for found in store.features if found.encoder for name in found.encoder.names]
     every = list(dict.fromkeys([DEFAULT_ENCODER, *settings.encoders, *stored]))
     known = list(dict.fromkeys([*every, *settings.named_encoders]))

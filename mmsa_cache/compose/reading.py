@@ -18,6 +18,7 @@ from extract.plan import RowPlan, plan_rows
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.bits import packed
+from mmsa_cache.data.dataset import survey
 from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.policies import augmentations
@@ -71,6 +72,19 @@ def read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
         Split(_about(settings, name, samples, intake, store.split(name)), samples)
         for name, (samples, intake) in kept.items()
     ]
+
+
+def seen_splits(settings: Settings, store: Store, split: str) -> list[Split]:
+    """Splits as `read_splits` has them, as far as can be seen: no picture is decoded, so none that
+    is broken is left out, and nothing is written."""
+    found = []
+    for name in _splits_of(settings) if split == "all" else (split,):
+        known = store.root.is_dir()
+        seen = survey_known(settings, name, store) if known else survey(settings.data, name)
+        samples = seen.samples.without([row.guid for row in seen.bad])
+        about = _about(settings, name, samples, seen.intake(samples), store.split(name))
+        found.append(Split(about, samples))
+    return found
 
 
 def _about(

@@ -54,12 +54,11 @@ class SearchRequest:
     """Rows that judge the choice, see `Study.of_part`; None: as the file says."""
 
 
-def search(session: Session, request: SearchRequest) -> SearchResult:
-    """Runs a study; returns its choice, what it is worth outside, and what mattered.
+def checked_study(session: Session, request: SearchRequest) -> Study:
+    """The study that is asked for, under its name in the database.
 
     Raises:
-        SettingsError: The study or a flag is wrong, or the study was begun with something else.
-        DeviceError: Nearly all trials fail.
+        SettingsError: The study or a flag is wrong.
     """
     how, name = request.how, request.name
     if name and not _NAME.fullmatch(name):
@@ -72,8 +71,6 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
             f"Name one of them: {request.outer}/1; or search each: mmsa train --nested.",
         )
     study = study_of(session, request.study, request.outer)
-    name = name or study.name
-    study = study.model_copy(update={"name": name})
     if not study.space:
         raise SettingsError(
             f"The study {request.study!r} has no space: it is one setting.",
@@ -81,6 +78,18 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
         )
     say_of_val(session, request.outer, study.protocol)
     check_trackers(request.track)
+    return study.model_copy(update={"name": name or study.name})
+
+
+def search(session: Session, request: SearchRequest) -> SearchResult:
+    """Runs a study; returns its choice, what it is worth outside, and what mattered.
+
+    Raises:
+        SettingsError: The study or a flag is wrong, or the study was begun with something else.
+        DeviceError: Nearly all trials fail.
+    """
+    study = checked_study(session, request)
+    how, name = request.how, study.name
     storage = studies_database(session.settings)
     devices = worker_devices(session.device, request.workers)
     pairs = study.encoder_pairs()

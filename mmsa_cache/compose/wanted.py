@@ -33,22 +33,38 @@ class WantedFeatures:
 
 
 def wanted_features(
-    settings: Settings, store: Store, reach: Reach, name: str, splits: Sequence[Split]
+    settings: Settings,
+    store: Store,
+    reach: Reach,
+    name: str,
+    splits: Sequence[Split],
+    modalities: Sequence[str] = MODALITIES,
+    *,
+    online: bool = True,
 ) -> Iterator[WantedFeatures]:
     """What is to be extracted under a name, split by split.
+
+    Args:
+        settings: The command's settings.
+        store: Where it goes.
+        reach: Where the paths may lead that the settings hold.
+        name: Of encoders in the settings.
+        splits: Their rows.
+        modalities: Of which encoders are wanted.
+        online: Whether encoders are fetched that are not on this machine.
 
     Raises:
         ModelError: An encoder is not found, or not within reach.
     """
     there: dict[str, tuple[Settings, EncoderSpec]] = {}
-    for split, modality in itertools.product(splits, MODALITIES):
+    for split, modality in itertools.product(splits, modalities):
         stored = store.encoders(modality)
         rows = split.rows[modality].wanted
         if modality not in there:
             own = _settings_of(settings, store, modality, name, rows)
             if own is None:
                 continue
-            spec = resolve_encoder(own, modality, compute_here(own), reach, online=True)
+            spec = resolve_encoder(own, modality, compute_here(own), reach, online=online)
             there[modality] = own, spec
         own, spec = there[modality]
         asked = StoredEncoder.of(
