@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.testing
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mmsa_cache.console import format_table
@@ -14,6 +17,10 @@ from tests.support.pairs import WORDS
 from tests.support.tally import Tally
 
 os.environ.setdefault("MMSA_TEXT_LEXICON", "none")  # tests count the encoders that they set up
+# What the libraries keep, a million objects, is looked through for garbage more seldom.
+gc.set_threshold(20_000, 10, 10)
+# The tree of commands is made once, as in a process of its own, and not for every call.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +120,7 @@ class TimmTower:
 
 
 def _build(name: str, arguments: Fields, file: Path | None, side: int, seed: int) -> Any:
-    """Builds a timm model, first without memory to learn its size and its weights' names.
+    """Builds a timm model.
 
     Raises:
         ModelError: It takes too much memory, or pictures of another size.
@@ -130,8 +132,36 @@ def _build(name: str, arguments: Fields, file: Path | None, side: int, seed: int
     state = {} if file is None else load_file(file)
     paid = 8 * sum(tensor.numel() for tensor in state.values()) + (64 << 20)
     limit = MAX_RANDOM if file is None else paid
+    own = _weight_names(name, json.dumps(arguments), limit, side)
+    if file is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return timm.create_model(name, **arguments)
+    if state.keys() >= set(own):  # a classifier is not needed, and timm takes no more than it has
+        state = {key: state[key] for key in own}
+    overlay = {"state_dict": state, "num_classes": arguments["num_classes"], "source": ""}
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    del model.pretrained_cfg["state_dict"]
+    return model
+
+
+@cache
+def _weight_names(name: str, arguments: str, limit: int, side: int) -> tuple[str, ...]:
+    """Names of a model's weights. It is built without memory and shown a picture, once a process:
+    that takes ten times as long as a small model itself.
+
+    Args:
+        arguments: JSON.
+        limit: Bytes that it may take.
+
+    Raises:
+        ModelError: It takes more, or pictures of another size.
+        Exception: timm cannot build it.
+    """
+    import timm
+
     with Budget(name, limit, limit), torch.device("meta"):
-        shape = timm.create_model(name, **arguments).eval()
+        shape = timm.create_model(name, **json.loads(arguments)).eval()
     try:
         with Budget(name, MAX_TENSOR), torch.inference_mode():
             shape.forward_features(torch.zeros(1, 3, side, side, device="meta"))
@@ -140,17 +170,7 @@ def _build(name: str, arguments: Fields, file: Path | None, side: int, seed: int
             f"{name} does not take pictures of {side}×{side}: {error}",
             "Set size in [image] (and img_size in kwargs) to what the model takes.",
         ) from error
-    if file is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return timm.create_model(name, **arguments)
-    own = shape.state_dict().keys()
-    if own <= state.keys():  # a classifier is not needed, and timm takes no more than it has
-        state = {key: state[key] for key in own}
-    overlay = {"state_dict": state, "num_classes": arguments["num_classes"], "source": ""}
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
-    del model.pretrained_cfg["state_dict"]
-    return model
+    return tuple(shape.state_dict())
 
 
 def _pick(states: dict[int, Tensor], layer: str | int, name: str) -> Tensor:

@@ -76,6 +76,7 @@ def read_on(root: Path, expected: dict[bytes, tuple[str, bytes, bytes, bytes]]) 
         if opened % 4 == 3:
             assert verify_features(folder) == []
         opened, before = opened + 1, len(found)
+        time.sleep(0.01)  # the writers need the processor
     (root / f"read-{os.getpid()}").write_text(str(opened))
 
 
