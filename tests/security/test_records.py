@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from fuse.setting import Setting
+from fuse.training.ensemble import Ensemble
 from mmsa_cache.compose.predictor import load_model
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data import aside
@@ -39,15 +39,29 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 def with_value(content: Any, place: tuple[Any, ...], value: Any) -> str:
     """JSON with another value at a place."""
-    if not place:
-        changed = value
-    else:
-        changed = copy.deepcopy(content)
-        target = changed
-        for key in place[:-1]:
-            target = target[key]
-        target[place[-1]] = value
-    return json.dumps(changed).replace(f'"{HUGE}"', HUGE)
+    whole = [content]
+    inside: Any = whole
+    *way, last = (0, *place)
+    for key in way:
+        inside = inside[key]
+    before, inside[last] = inside[last], value
+    changed = json.dumps(whole[0])
+    inside[last] = before
+    return changed.replace(f'"{HUGE}"', HUGE)
+
+
+@pytest.fixture
+def restored_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members are made once for what a record says of them: most of it says nothing of them."""
+    real, made = Ensemble.restore, {}
+
+    def restore(settings: Any, tensors: Any, *others: Any) -> Ensemble:
+        said = repr((settings, others))
+        if said not in made:
+            made[said] = real(settings, tensors, *others)
+        return made[said]
+
+    monkeypatch.setattr(Ensemble, "restore", restore)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +73,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("restored_once")
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json")])
 def test_any_value_of_a_record(
     work: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

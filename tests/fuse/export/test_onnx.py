@@ -66,6 +66,8 @@ def setting_of(fusion: str, level: str, **more: object) -> Setting:
     return Setting(**chosen)  # type: ignore[arg-type]
 
 
+ELSEWHERE = ("concat", "combine", "attention", "attention_concat")
+"""Fusions whose operations others have too; by themselves they are in `OTHERS`."""
 ALL = {
     "pooled": [
         *(setting_of(fusion, "pooled") for fusion in ("attention_concat", "encoder", "late")),
@@ -73,14 +75,15 @@ ALL = {
         setting_of(KERNEL, "pooled", text_pool="cls+mean", image_pool="mean"),
     ],
     "tokens": [
-        *(setting_of(fusion, "tokens") for fusion in FUSIONS),
+        *(setting_of(fusion, "tokens") for fusion in FUSIONS if fusion not in ELSEWHERE),
         setting_of("concat", "tokens", grid=2, pooling="attention", beside=True),
         setting_of(KERNEL, "tokens", modality="text"),
     ],
 }
-"""Every fusion on sequences, some on single vectors: tracing takes a second each."""
+"""Every operation of a fusion on sequences and on single vectors: tracing takes a second each."""
 OTHERS = [
     *(setting_of(fusion, "pooled") for fusion in FUSIONS),
+    *(setting_of(fusion, "tokens") for fusion in ELSEWHERE),
     setting_of("late", "tokens", grid=3, pooling="first", beside=True, directions="both"),
     setting_of("attention_concat", "tokens", directions="both", beside=True),
     setting_of("concat", "pooled", modality="image", norm="none"),
