@@ -18,12 +18,20 @@ from mmsa_cache.compose.bench_store import COLUMNS, StoreGrowth, StoreSize
 
 SHARD_ROWS = 64
 WITH_SMALL_SHARDS = f"""
-import sys
+import multiprocessing, sys
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose import bench_store
+
+def imported(way, real=multiprocessing.get_context):
+    context = real("forkserver")
+    context.set_forkserver_preload(["fuse.training.trainer", "mmsa_cache.features.bank"])
+    return context
+
+multiprocessing.get_context = imported
 bench_store.SHARD_ROWS = {SHARD_ROWS}
 app(sys.argv[1:])
 """
+"""The six processes that read are forks of one that has imported torch."""
 
 
 def test_a_store_of_more_shards_than_a_process_may_have_files(tmp_path: Path) -> None:
