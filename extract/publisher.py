@@ -8,13 +8,16 @@ from types import TracebackType
 from typing import Self
 
 from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.writer import MERGED_BYTES
 
 from .plan import Seals
 from .streams import Timings
 
-GATHERED_BYTES = 64 << 20
+GATHERED_BYTES = MERGED_BYTES // 2
+"""Shards of that size are not merged: a GPU writes as much in some seconds, and to read and write
+it all again takes longer than to encode it where one process does so for many."""
 GATHERED_SECONDS = 20.0
-"""What a kill may lose, beside the windows that are being encoded."""
+"""What a kill may lose at most, beside the windows that are being encoded."""
 
 
 class Publisher:

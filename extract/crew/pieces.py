@@ -12,6 +12,8 @@ from extract.plan import Row
 
 SECONDS = 20.0
 """What a piece should take: about what the loss of a worker costs."""
+MOST_ROWS = 1 << 13
+"""Of a piece: each row of one that is handed out takes the driver about 1 kB."""
 
 Window = NDArray[np.int64]
 """Numbers of the missing rows of one window, (rows,)."""
@@ -54,7 +56,8 @@ class Backlog:
     def take(self, rate: float | None, workers: int) -> list[Window]:
         """Windows of `job` for one piece.
 
-        One at first, then as many as take `SECONDS`; fewer at the end, so that all end together.
+        One at first, then as many as take `SECONDS` or have `MOST_ROWS`; fewer at the end, so that
+        all end together.
 
         Args:
             rate: Rows a second and worker; None until a piece of this encoder is done.
@@ -67,7 +70,8 @@ class Backlog:
         if rate is not None:
             fair = first + (len(windows) - first) // (2 * max(1, workers))
             rows = len(windows[first])
-            while end < fair and rows < rate * SECONDS:
+            most = min(rate * SECONDS, MOST_ROWS)
+            while end < fair and rows < most:
                 rows += len(windows[end])
                 end += 1
         self._next[job] = end

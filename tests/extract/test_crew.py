@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from extract.crew.driver import drive
-from extract.crew.pieces import Piece
+from extract.crew.pieces import MOST_ROWS, Backlog, Piece
 from extract.crew.protocol import Lost, Refused, Said, Sealed
 from extract.crew.watching import Tally
 from extract.plan import Row, Share, plan_rows
@@ -202,3 +202,14 @@ def test_a_store_that_workers_do_not_see_is_told(tmp_path: Path) -> None:
         crew = Told(answer)
         with pytest.raises(DeviceError, match="No worker works: its shards are not where"):
             drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+
+
+def test_pieces_are_bounded_however_quick_workers_are() -> None:
+    windows = np.split(np.arange(1 << 20), 4096)
+    backlog = Backlog([windows])
+    sizes = []
+    while backlog.job is not None:
+        sizes.append(sum(map(len, backlog.take(1e6, 8))))
+    assert sum(sizes) == 1 << 20
+    assert max(sizes) == MOST_ROWS
+    assert sizes[-1] == len(windows[0])
