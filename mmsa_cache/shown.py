@@ -13,8 +13,8 @@ _UNSEEN = re.compile(
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 """Control characters, marks that turn the direction of the text or take no room, surrogates."""
-_PASSWORD = re.compile(r"(://[^\s/@:]*:)[^\s/]+(?=@)")
-"""The password of an address, after its user."""
+_PASSWORD = re.compile(r"(://[^\s/@:]*:)[^\s/]+(?=@)|([?&]password=)[^\s&'\"]+")
+"""The password of an address, after its user or behind a question mark."""
 _MARKUP = re.compile(r"[\\`|*\[\]<>&~]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 """What Markdown and HTML take as their own, and what makes an address a link."""
 _FORMULA = re.compile("'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
@@ -28,7 +28,7 @@ def visible(text: str) -> str:
 
 def spoken(text: str) -> str:
     """`visible`, without the password of an address that a library's message repeats."""
-    return _PASSWORD.sub(r"\1***", visible(text))
+    return _PASSWORD.sub(r"\1\2***", visible(text))
 
 
 def on_a_line(text: str) -> str:

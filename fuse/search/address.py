@@ -48,6 +48,11 @@ class Address:
             return None
         return declared(Path(str(self.url.database)))
 
+    def __reduce__(self) -> Any:
+        if self.password is not None:
+            raise TypeError("An address with a password stays in its process.")
+        return Address, (self.url,)
+
     def secrets(self) -> dict[str, Any]:
         """What PostgreSQL's driver is told beside the address."""
         if self.file is not None:

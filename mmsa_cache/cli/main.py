@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from mmsa_cache.console import guard_terminal, print_result
+from mmsa_cache.console import guard_terminal, print_result, say
+from mmsa_cache.errors import SettingsError
 from mmsa_cache.native.memory import share_heap
 from mmsa_cache.version import __version__
 
@@ -26,9 +26,9 @@ from .init import init
 from .predict import predict
 from .report import report
 from .search import search
+from .title import hide_passwords
 from .train import train
 
-HIDDEN = "***"
 app = typer.Typer(
     cls=VisibleGroup,
     help="Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.",
@@ -85,18 +85,9 @@ def main() -> None:
     guard_terminal()
     share_heap()  # before anything starts a thread
     arguments = sys.argv[1:]
-    sys.argv[1:] = without_addresses(arguments)  # runs and trackers keep it
+    try:
+        sys.argv[1:] = hide_passwords(arguments)  # runs and trackers keep it
+    except SettingsError as error:
+        say(f"error: {error}", style="red")
+        sys.exit(error.exit_code)
     sys.exit(app(arguments))
-
-
-def without_addresses(arguments: Sequence[str]) -> list[str]:
-    """Arguments that may be kept: the address of a database may hold a password."""
-    kept: list[str] = []
-    for argument in arguments:
-        if kept[-1:] == ["--storage"]:
-            kept.append(argument if argument.startswith("sqlite:") else HIDDEN)
-        else:
-            name, sign, value = argument.partition("=")
-            hide = name == "--storage" and not value.startswith("sqlite:")
-            kept.append(f"{name}={HIDDEN}" if hide and sign else argument)
-    return kept

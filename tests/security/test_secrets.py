@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
+import socket
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from fuse.search import passwords
@@ -13,6 +18,7 @@ from fuse.search.address import Address, address_of
 from fuse.search.ledger import Ledger
 from fuse.search.snapshot import snapshot
 from mmsa_cache.cli import main as command_line
+from mmsa_cache.cli.title import without_addresses
 from mmsa_cache.console import say
 from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.runs.trackers import TRACKERS, Place, Tracker
@@ -101,6 +107,8 @@ def test_the_variable_is_a_way_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_is_kept_of_a_command_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs, ablations and W&B keep sys.argv."""
     given: list[list[str]] = []
+    titles: list[str] = []
+    monkeypatch.setitem(sys.modules, "setproctitle", SimpleNamespace(setproctitle=titles.append))
     monkeypatch.setattr(command_line, "app", lambda arguments: given.append(arguments))
     arguments = ["train", "--storage", ADDRESSES[0], f"--storage={MALFORMED[1]}", "--name=x=y"]
     monkeypatch.setattr(sys, "argv", ["mmsa", *arguments, "--storage", "sqlite:///s.db"])
@@ -109,6 +117,57 @@ def test_what_is_kept_of_a_command_has_no_address(monkeypatch: pytest.MonkeyPatc
     assert given == [[*arguments, "--storage", "sqlite:///s.db"]]
     kept = ["train", "--storage", "***", "--storage=***", "--name=x=y"]
     assert sys.argv == ["mmsa", *kept, "--storage", "sqlite:///s.db"]
+    assert titles == [
+        "mmsa train --storage '***' '--storage=***' --name=x=y --storage sqlite:///s.db"
+    ]
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
+def test_an_address_in_any_argument_is_hidden(text: str) -> None:
+    assert without_addresses(["report", text, f"--run={text}"]) == ["report", "***", "--run=***"]
+    plain = ["--note=a:b@c", "http://host:80/x", "--storage", "sqlite:///s.db", "--storage"]
+    assert without_addresses(plain) == plain
+
+
+def test_a_password_is_taken_out_of_the_list_of_processes() -> None:
+    """A server that never answers keeps the search waiting."""
+    pytest.importorskip("setproctitle")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"postgresql://me:{SECRET}@127.0.0.1:{server.getsockname()[1]}/db"
+        command = [sys.executable, "-m", "mmsa_cache", "search", "--list", "--storage", place]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as search:
+            try:
+                server.settimeout(60)
+                with server.accept()[0]:
+                    shown = psutil.Process(search.pid).cmdline()
+            finally:
+                search.kill()
+    assert SECRET not in " ".join(shown)
+    assert " ".join(shown).strip() == "mmsa search --list --storage '***'"
+
+
+def test_where_it_cannot_be_taken_out_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "setproctitle", None)
+    monkeypatch.setattr(command_line, "app", lambda arguments: 0)
+    for text, code in [(text, 2) for text in ADDRESSES] + [("postgresql://me@host/db", 0)]:
+        monkeypatch.setattr(sys, "argv", ["mmsa", "search", "--storage", text])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        assert ended.value.code == code
+        said = " ".join(capsys.readouterr().err.split())
+        assert SECRET not in said
+        assert ("Leave it out and set PGPASSWORD" in said) == (code == 2)
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
+def test_an_address_is_sent_to_no_other_process(text: str) -> None:
+    """Not as an argument of an actor, nor in what a pool gives its workers."""
+    with pytest.raises(TypeError, match="stays in its process"):
+        pickle.dumps(address_of(text))
+    plain = address_of("postgresql://me@host/db")
+    assert pickle.loads(pickle.dumps(plain)) == plain
 
 
 def pgpass(folder: Path, *lines: str, mode: int = 0o600) -> None:
@@ -173,7 +232,7 @@ def test_weights_and_biases_keeps_no_password(
     monkeypatch.setenv("WANDB_MODE", "offline")
 
     def track(arguments: list[str]) -> None:
-        monkeypatch.setattr(sys, "argv", ["mmsa", *command_line.without_addresses(arguments)])
+        monkeypatch.setattr(sys, "argv", ["mmsa", *without_addresses(arguments)])
         TRACKERS["wandb"][0](Place("r", Path("runs/r"), {})).close({})
 
     track(["search", "--storage", ADDRESSES[0]])
@@ -191,6 +250,7 @@ def test_what_a_tracker_says_of_its_server_has_no_password(
     def fail(place: Place) -> Tracker:
         raise RuntimeError(
             f"http://me:{SECRET}@host:1/api and postgresql://me:p@{SECRET}@host/db refuse, "
+            f"so does postgresql://host/db?user=me&password={SECRET}&x=y; "
             "http://host:8080/@me does not"
         )
 
@@ -203,6 +263,7 @@ def test_what_a_tracker_says_of_its_server_has_no_password(
     say(str(said.value))
     shown = " ".join(capsys.readouterr().err.split())
     assert "http://me:***@host:1/api and postgresql://me:***@host/db refuse" in shown
+    assert "so does postgresql://host/db?user=me&password=***&x=y; " in shown
     assert "http://host:8080/@me does not → See to that, or leave out --track mlflow" in shown
 
 
