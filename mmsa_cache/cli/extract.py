@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import ENCODERS, DryRun
+from .options import ENCODERS, Address, DryRun, Engine
 from .verb import Call, verb
 
 
@@ -20,6 +20,22 @@ def extract(
     shards: Annotated[
         str, typer.Option(help="Part I of N of the rows, for N processes.", metavar="I/N")
     ] = "1/1",
+    finish: Annotated[
+        bool,
+        typer.Option(
+            "--finish", help="With --shards: wait for the other parts, do what they left, merge."
+        ),
+    ] = False,
+    engine: Engine = None,
+    address: Address = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers; default: a GPU each, or on the CPU 8 cores each."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Object store for the features, in place of --cache.", metavar="URL"),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run the frozen encoders once and write their features."""
@@ -28,9 +44,13 @@ def extract(
 
         show_extraction(call, split, encoders)
         return
-    from mmsa_cache.compose.extract import extract_splits, part_of
+    from mmsa_cache.compose.crew import EngineRequest
+    from mmsa_cache.compose.extract import extract_splits
+    from mmsa_cache.compose.parts import Part
 
-    records = extract_splits(call.settings(), split, encoders, part_of(shards))
+    request = EngineRequest(engine, workers, address, target)
+    part = Part.of(shards, finish)
+    records = extract_splits(call.settings(), split, encoders, part, request)
     columns = ["split", "modality", "encoder", "rows", "rows_computed", "rows_already_there"]
     columns += ["rows_shared", "set_aside"]
     call.table(records, columns)

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 
-from rich.filesize import decimal
-
-from extract.encoders.protocol import Encoder
-from extract.engine import extract
-from extract.plan import Job
-from extract.shards import estimate_bytes
-from extract.streams import Timings, Workers, rows_a_batch
 from mmsa_cache.config.settings import ALL, CONFIG_NAME, Settings
-from mmsa_cache.console import progress, say
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.console import say
 from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, check_split, no_such
-from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.writer import FeatureWriter
 
 from .completion import with_data
+from .crew import EngineRequest
+from .extraction import Extraction, Work
 from .hub.data_set import fetched
 from .lexicon import with_lexicon
 from .outside import Reach
-from .readers import reader_of
+from .parts import WHOLE, Part
 from .reading import read_splits
 from .samples import splits_of
 from .store import Store
-from .wanted import WantedFeatures, wanted_features
+from .target import Target
+from .wanted import wanted_features
+
+_HERE = EngineRequest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +50,38 @@ class Extracted:
     set_aside: int
     """Rows of the split that are left out because of a bad text or picture."""
 
+    @classmethod
+    def of(cls, work: Work, part: Part) -> Extracted:
+        """What became of some features."""
+        jobs, wanted = work.jobs, work.wanted
+        computed = sum(job.computed for job in jobs)
+        shared = jobs[0].shared if jobs else work.rows.wanted.shared
+        there = sum(job.there for job in jobs)
+        if part.merges or not jobs:  # parts that had nothing to do count too
+            there = len(work.rows) - (shared - work.rows.wanted.shared) - computed
+        return cls(
+            name=wanted.name,
+            split=work.split,
+            modality=wanted.encoder.identity.modality,
+            encoder=wanted.encoder.identity.label,
+            directory=str(work.writer.folder),
+            samples=len(wanted.split.samples),
+            rows=len(work.rows),
+            rows_computed=computed,
+            rows_already_there=there,
+            rows_shared=shared,
+            bytes=work.writer.bytes,
+            seconds=round(work.seconds, 2),
+            set_aside=wanted.split.about.aside,
+        )
+
 
 def extract_splits(
     settings: Settings,
     split: str,
     encoders: str = DEFAULT_ENCODER,
-    part: tuple[int, int] = (0, 1),
+    part: Part = WHOLE,
+    engine: EngineRequest = _HERE,
 ) -> list[Extracted]:
     """Extracts what is missing of one split or of all.
 
@@ -71,7 +90,8 @@ def extract_splits(
         split: One of `SPLITS`, or ``all``.
         encoders: Names joined by commas, or ``all``; a name may have an encoder of one modality
             only. What two names have in common is extracted once.
-        part: Number of the part of the rows to extract, from 0, and of parts.
+        part: The part of the rows to extract.
+        engine: The workers; default: this process.
 
     Returns:
         One record an encoder and split.
@@ -89,35 +109,32 @@ def extract_splits(
     if split == "train" and not store.split("val") and "val" in splits_of(settings, store):
         say("Note: the data has a split val, which is not extracted: --split val, or all.")
     names = with_lexicon(names, settings, store, splits)
-    wanted = {name: list(wanted_features(settings, store, reach, name, splits)) for name in names}
-    for found in splits:
-        found.write(store.root)
-    records = []
-    for features in wanted.values():
-        # The features of a name are written in one run, so that none waits for those before it.
-        # Every process takes their claims in this order.
-        with contextlib.ExitStack() as claims:
-            writers: dict[str, FeatureWriter] = {}
-            targets = [_Target(store.root, found, writers) for found in features]
-            for target in {id(target.writer): target for target in targets}.values():
-                claims.enter_context(target.writer.claim(target.say_waiting, part))
-            _write_missing(settings, targets, part)
-            records += [target.record() for target in targets]
+    target = Target(store.root, engine.target)
+    wanted = {
+        name: list(wanted_features(settings, store, reach, name, splits, here=not engine.target))
+        for name in names
+    }
+    target.write(splits)
+    records: list[Extracted] = []
+    # The features of a name are written in one run, so that none waits for those before it; those
+    # of all names where workers have to be started. Every process takes claims in this order.
+    groups = wanted.values() if engine.chosen is None else [list(chain(*wanted.values()))]
+    for features in groups:
+        works = [Work(each, target.writer(each.encoder)) for each in features]
+        writers = {work.writer: work for work in works}
+        extraction = Extraction(settings, works, engine)
+        for number, count in part.in_turn():
+            with contextlib.ExitStack() as claims:
+                for writer, work in writers.items():
+                    if isinstance(writer, FeatureWriter):
+                        claim = writer.claim(work.say_waiting, (number, count))
+                        claims.enter_context(claim)
+                extraction.write((number, count))
+                if part.merges:
+                    for writer in writers:
+                        writer.finish()
+        records += [Extracted.of(work, part) for work in works]
     return records
-
-
-def part_of(shards: str) -> tuple[int, int]:
-    """``I/N`` → the number of the part from 0, and of parts.
-
-    Raises:
-        SettingsError: It is none.
-    """
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", shards)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise SettingsError(
-            f"--shards {shards!r} is no part of the rows.", "Write I/N, as 2/8: part 2 of 8."
-        )
-    return int(match[1]) - 1, int(match[2])
 
 
 def chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
@@ -139,122 +156,3 @@ def chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
             "Others are described under [encoders.NAME.image] or [encoders.NAME.text].",
         )
     return wanted
-
-
-class _Target:
-    """Features of a split, to be made or to be completed."""
-
-    def __init__(
-        self, root: Path, wanted: WantedFeatures, writers: dict[str, FeatureWriter]
-    ) -> None:
-        self.wanted, self.seconds = wanted, 0.0
-        self.job: Job | None = None
-        """What was to be done; None where all rows were there."""
-        self.rows = wanted.split.rows[wanted.encoder.identity.modality]
-        self.split = wanted.split.about.split
-        label = wanted.encoder.identity.label
-        self.title = f"{self.split} {wanted.encoder.identity.modality} · {label}"
-        self.writer = writers.setdefault(
-            wanted.encoder.fingerprint, FeatureWriter(root, wanted.encoder)
-        )
-
-    def say(self, text: str) -> None:
-        say(f"{self.title}: {text}")
-
-    def say_waiting(self) -> None:
-        self.say("another extraction is writing it; waiting.")
-
-    @contextlib.contextmanager
-    def watch(self) -> Iterator[Callable[[int], None]]:
-        """Shows progress; measures from the end of the features before to its own."""
-        started = time.monotonic()
-        total, there = (self.job.wanted, self.job.there) if self.job else (0, 0)
-        with progress(self.title, total, "rows", there) as advance:
-            yield lambda count: advance(count, "")
-        self.seconds = time.monotonic() - started
-
-    def record(self) -> Extracted:
-        job = self.job
-        return Extracted(
-            name=self.wanted.name,
-            split=self.split,
-            modality=self.wanted.encoder.identity.modality,
-            encoder=self.wanted.encoder.identity.label,
-            directory=str(self.writer.folder),
-            samples=len(self.wanted.split.samples),
-            rows=len(self.rows),
-            rows_computed=job.computed if job else 0,
-            rows_already_there=job.there if job else len(self.rows),
-            rows_shared=job.shared if job else self.rows.wanted.shared,
-            bytes=self.writer.bytes,
-            seconds=round(self.seconds, 2),
-            set_aside=self.wanted.split.about.aside,
-        )
-
-
-def _write_missing(settings: Settings, targets: list[_Target], part: tuple[int, int]) -> None:
-    """Writes what is missing; the claims of all features are held."""
-    device = pick_device(settings.device)
-    loaded: dict[str, Encoder] = {}
-    jobs = []
-    for target in targets:
-        spec, total = target.wanted.spec, len(target.rows)
-        there = int(target.writer.has(target.rows.keys).sum())
-        if there == total:
-            target.say(f"complete, {total} rows; nothing to do.")
-            continue
-        if there:
-            target.say(f"{there} of {total} rows are there.")
-        key = target.wanted.encoder.fingerprint
-        if key not in loaded:
-            loaded[key] = spec.load(device)
-        encoder, reader = loaded[key], reader_of(spec, settings.seed)
-        each = estimate_bytes(target.rows, reader, encoder)
-        padded = encoder.size.padded_float32_bytes
-        target.say(
-            f"about {decimal(round(each * (total - there)))}, {decimal(round(each))} a row "
-            f"(padded float32: {decimal(padded)} a row)."
-        )
-        target.job = Job(
-            target.rows,
-            target.writer,
-            part,
-            target.watch,
-            target.say,
-            reader=reader,
-            encoder=encoder,
-        )
-        jobs.append(target.job)
-    started = time.monotonic()
-    timings = extract(
-        jobs,
-        device,
-        shard_rows=settings.cache.shard_rows,
-        batch_size=rows_a_batch(settings.extract.batch_size, device),
-    )
-    for target in targets if part == (0, 1) else ():
-        target.writer.finish()
-    limit = reading_limit(timings, time.monotonic() - started, Workers.plan(device).readers)
-    if limit:
-        say(limit)
-
-
-def reading_limit(timings: Timings, seconds: float, readers: int) -> str:
-    """A line for people where the models waited for rows to be read; "" where they hardly did.
-
-    Args:
-        timings: Of an extraction.
-        seconds: That it took.
-        readers: Threads that read.
-    """
-    if seconds < _WORTH_SAYING or timings.starved < seconds / 4:
-        return ""
-    return (
-        f"Reading was the limit: of {seconds:.0f} s the models had nothing to do for "
-        f"{timings.starved:.0f} s, while {readers} thread(s) read and decoded "
-        f"({timings.read:.0f} s of their time). More cores, or smaller pictures, would help."
-    )
-
-
-_WORTH_SAYING = 10.0
-"""Seconds of an extraction below which its limit is not."""

@@ -26,6 +26,8 @@ class WantedFeatures:
 
     split: Split
     name: str
+    settings: Settings
+    """They lead to the encoder."""
     spec: EncoderSpec
     """In the precision of this machine, or that of features that were started."""
     encoder: StoredEncoder
@@ -41,6 +43,7 @@ def wanted_features(
     modalities: Sequence[str] = MODALITIES,
     *,
     online: bool = True,
+    here: bool = True,
 ) -> Iterator[WantedFeatures]:
     """What is to be extracted under a name, split by split.
 
@@ -52,6 +55,8 @@ def wanted_features(
         splits: Their rows.
         modalities: Of which encoders are wanted.
         online: Whether encoders are fetched that are not on this machine.
+        here: Whether they go to that store: features of another device that are complete there
+            are wanted as they are.
 
     Raises:
         ModelError: An encoder is not found, or not within reach.
@@ -73,13 +78,13 @@ def wanted_features(
         computes = computes_of(own)
         same = [e for e in stored if is_same(e, asked) and e.identity.fields["compute"] in computes]
         complete = next((e for e in same if store.share(e, rows) == 1.0), None)
-        if complete is not None:
-            yield WantedFeatures(split, name, spec, complete.also_named(asked))
+        if here and complete is not None:
+            yield WantedFeatures(split, name, own, spec, complete.also_named(asked))
             continue
         started = next((c for c in computes if _is_started(spec.computed_in(c), same)), computes[0])
         spec = spec.computed_in(started)
         encoder = StoredEncoder.of(spec.identity, (name,), asked.told, asked.versions)
-        yield WantedFeatures(split, name, spec, encoder)
+        yield WantedFeatures(split, name, own, spec, encoder)
 
 
 def _is_started(spec: EncoderSpec, stored: Sequence[StoredEncoder]) -> bool:

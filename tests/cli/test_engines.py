@@ -1,0 +1,118 @@
+"""``mmsa extract`` by parts and by workers: the row bytes of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmsa_cache.store.index import INDEX
+from tests.support.data_folders import mmsa
+from tests.support.pairs import make_pairs
+from tests.support.shards import Row, rows_of
+from tests.support.small_work import call_json
+from tests.support.tiny import tiny_toml
+
+Rows = dict[tuple[str, bytes], Row]
+"""By the name of the encoder's folder and the row's key."""
+
+
+def rows_in(root: Path) -> Rows:
+    return {
+        (index.parent.name, key): row
+        for index in root.glob(f"features/*/*/{INDEX}")
+        for key, row in rows_of(index.parent).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("engines")
+    make_pairs(folder / "posts", 60)
+    more = "[cache]\nshard_rows = 4\n[extract]\nbatch_size = 4\n"
+    (folder / "mmsa.toml").write_text(tiny_toml(text_model, "vit_tiny_patch16_224", more))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(work: Path) -> Rows:
+    mmsa(work, "extract", "--split", "all", "--cache", "plain")
+    return rows_in(work / "plain")
+
+
+def test_workers_here_give_the_rows_of_one_process(work: Path, plain: Rows) -> None:
+    told = ("extract", "--split", "all", "--workers", "2", "--cache", "local")
+    records = call_json(work, *told)
+    assert rows_in(work / "local") == plain
+    assert sum(record["rows_computed"] for record in records) == len(plain)
+    assert sum(record["rows_computed"] for record in call_json(work, *told)) == 0
+
+
+def test_parts_are_finished_by_one_of_them(work: Path, plain: Rows) -> None:
+    told = ("extract", "--split", "all", "--cache", "parts", "--shards")
+    for part in ("1/4", "3/4"):  # the second one was never started
+        mmsa(work, *told, part)
+    before = rows_in(work / "parts")
+    assert before.items() <= plain.items()
+    records = call_json(work, *told, "4/4", "--finish")
+    assert rows_in(work / "parts") == plain
+    done = sum(record["rows_computed"] for record in records)
+    assert done == len(plain) - len(before)
+    assert sum(record["rows_already_there"] for record in records) == len(before)
+
+
+def test_parts_merge_only_when_they_are_finished(
+    work: Path, plain: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from extract import publisher
+    from mmsa_cache.store import writer
+
+    monkeypatch.setattr(publisher, "GATHERED_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "_MOST_SMALL", 1)
+
+    def shards() -> int:
+        return len(list((work / "merged").glob("features/*/*/*.h5")))
+
+    for part in ("1/2", "2/2"):
+        mmsa(work, "extract", "--split", "all", "--cache", "merged", "--shards", part)
+    assert shards() > 10
+    mmsa(work, "extract", "--split", "all", "--cache", "merged")
+    assert shards() == 2
+    assert rows_in(work / "merged") == plain
+
+
+def test_what_does_not_go_together_is_said(work: Path) -> None:
+    out = mmsa(work, "extract", "--address", "localhost:1", code=2).output
+    assert "--address is of a Ray cluster" in out
+    assert "Give --engine ray" in out
+    assert "is no part" in mmsa(work, "extract", "--shards", "3/2", code=2).output
+
+
+def test_a_worker_refuses_another_encoder_than_the_drivers(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that has other weights under the same name."""
+    import torch
+
+    from mmsa_cache.compose.crew import EncoderSource
+    from mmsa_cache.compose.outside import Reach
+    from mmsa_cache.compose.reading import read_splits
+    from mmsa_cache.compose.store import Store
+    from mmsa_cache.compose.wanted import wanted_features
+    from mmsa_cache.config.loading import load_settings
+    from mmsa_cache.errors import ModelError
+
+    monkeypatch.chdir(work)
+    settings = load_settings()
+    store = Store(work / "none", renewing=True)
+    splits = read_splits(settings, store, "test")
+    wanted = list(wanted_features(settings, store, Reach(settings, work), "default", splits))
+    source = EncoderSource.of(wanted, settings.seed)
+    source.load(0, torch.device("cpu"))
+    changed = wanted[0].settings.model_copy(
+        update={"text": wanted[0].settings.text.model_copy(update={"max_tokens": 8})}
+    )
+    named = source.jobs[0]
+    other = EncoderSource((type(named)(changed, named.identity),), 0, work)
+    with pytest.raises(ModelError, match=r"is another encoder on .*max_tokens"):
+        other.load(0, torch.device("cpu"))
