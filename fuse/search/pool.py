@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,24 @@ _SECONDS_TO_END = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """The end of a task whose worker died."""
+    """The end of a task whose worker died; the last message of one that is no process here."""
 
     reason: str
+
+
+class Started(Protocol):
+    """A worker that was started: a process, or what speaks for one elsewhere."""
+
+    @property
+    def exitcode(self) -> int | None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    def is_alive(self) -> bool: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+Start = Callable[[Connection, str], Started]
+"""Starts a worker on a device; it speaks with the pool by the pipe, as `worker.serve` does."""
 
 
 def start_process(pipe: Connection, device: str) -> BaseProcess:
@@ -87,8 +102,7 @@ class Workers:
     """Trains one model."""
     predict: Callable[..., Any] = classifier.predict
     """Gives a model's class probabilities."""
-    start: Callable[[Connection, str], BaseProcess] = start_process
-    """Starts a worker."""
+    start: Start = start_process
     baseline: Callable[..., Baseline] = fit_baseline
     """Fits a classical model."""
 
@@ -110,7 +124,7 @@ class Workers:
 
 @dataclass(slots=True)
 class _Worker:
-    process: BaseProcess
+    process: Started
     pipe: Connection
     device: str
     ready: bool = False
@@ -126,9 +140,7 @@ class Pool:
         start: Starts a worker, see `start_process`.
     """
 
-    def __init__(
-        self, job: Job, devices: Sequence[str], start: Callable[[Connection, str], BaseProcess]
-    ) -> None:
+    def __init__(self, job: Job, devices: Sequence[str], start: Start) -> None:
         self._job, self._devices, self._start_one = job, devices, start
         self._failed_starts = 0
         self._workers: list[_Worker] = []
@@ -178,10 +190,12 @@ class Pool:
             try:
                 said = worker.pipe.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
-                if event := self._replace(place):
-                    events.append(event)
-                continue
-            if said is None:
+                worker.process.join(_SECONDS_TO_END)
+                said = Death(_how_it_ended(worker.process.exitcode))
+            if isinstance(said, Death):
+                if task := self._replace(place, said.reason):
+                    events.append((task, said))
+            elif said is None:
                 worker.ready, self._failed_starts = True, 0
             elif worker.task is None:
                 raise MmsaError(f"A worker cannot work: {said.reason}")
@@ -191,11 +205,9 @@ class Pool:
                     worker.task = None
         return events
 
-    def _replace(self, place: int) -> tuple[Task, Death] | None:
+    def _replace(self, place: int, reason: str) -> Task | None:
         """Replaces a dead worker; returns its task, if it had one."""
         dead = self._workers[place]
-        dead.process.join(_SECONDS_TO_END)
-        reason = _how_it_ended(dead.process.exitcode)
         if not dead.ready:
             self._failed_starts += 1
             if self._failed_starts >= _STARTS:
@@ -204,7 +216,7 @@ class Pool:
                 )
         dead.pipe.close()
         self._workers[place] = self._start(dead.device)
-        return (dead.task, Death(reason)) if dead.task is not None else None
+        return dead.task
 
     def close(self) -> None:
         """Terminates every worker."""
