@@ -25,6 +25,8 @@ from .baseline_record import Baseline
 from .baselines import fit as fit_baseline
 from .worker import Failure, Job, Report, Result, Source, Task, Unit, serve
 
+A_GPU = 3
+"""Workers that share a GPU: one's models are made and scored while another's are trained."""
 _STARTS = 3
 """Tries to start a worker before the search ends."""
 _SECONDS_TO_END = 5.0
@@ -105,12 +107,14 @@ class Workers:
     start: Start = start_process
     baseline: Callable[..., Baseline] = fit_baseline
     """Fits a classical model."""
+    reach: Callable[[Source], Source] = lambda source: source
+    """Makes the source of workers on other machines of one that opens here."""
 
     def pool(self, data: TrainingData, units: Sequence[Unit], metric: Metric, most: int) -> Pool:
         """At most so many of the workers, for some trainings."""
         names = data.origin.classes
         job = Job(
-            data.source,
+            self.reach(data.source),
             units,
             names,
             metric,

@@ -19,22 +19,21 @@ from fuse.evidence.tabulate import RESAMPLES, tabulate
 from fuse.evidence.trainings import Codes, Trainings
 from fuse.figures.records import Metric, absent_notes
 from fuse.figures.study import Value
-from fuse.search.pool import Workers
 from fuse.search.study import Choice, ListChoice, Study
 from fuse.search.study_file import find_study, read_study
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.native.cores import usable_cores
 from mmsa_cache.results import write_result
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.shelf import Shelf
 from mmsa_cache.validation import validated
 
 from .ablation_table import WRITERS, format_ablation
+from .crew import EngineRequest
 from .protocols import divided, say_of_val
 from .session import Session
-from .workers import training_data, worker_devices
+from .workers import device_label, search_workers, training_data
 
 SHELF = RUNS / ".ablation"
 """Where finished trainings lie; the same training is never run twice."""
@@ -55,8 +54,8 @@ class AblationRequest:
     folds: int | None = None
     seeds: int | None = None
     stop: str = "held-out"
-    workers: int | None = None
-    """Worker processes; None takes one a usable core, or 3 a GPU."""
+    engine: EngineRequest = EngineRequest()
+    """Its workers; None takes one a usable core, or 3 a GPU."""
     out: Sequence[Path] = ()
     """Files for the table, ``.csv``, ``.md`` or ``.json``."""
 
@@ -84,7 +83,7 @@ def ablate(session: Session, request: AblationRequest) -> AblationRecord:
     table = cells(study, list(study.space))
     protocol = divided(session, study.protocol, folds_given=request.folds is not None)
     say_of_val(session, request.outer, protocol)
-    record = train_cells(session, table, protocol, study.metric, request.workers).record
+    record = train_cells(session, table, protocol, study.metric, request.engine).record
     for path in request.out:
         write_result(path, WRITERS[path.suffix](record))
     return record
@@ -148,7 +147,7 @@ def train_cells(
     table: Sequence[Cell],
     protocol: Protocol,
     metric: Metric,
-    workers: int | None,
+    engine: EngineRequest,
 ) -> TrainedCells:
     """Trains what is missing of some cells.
 
@@ -158,15 +157,15 @@ def train_cells(
     settings = list(dict.fromkeys(cell.setting for cell in table))
     pairs = list(dict.fromkeys(setting.encoders for setting in settings))
     grids = {setting.grid for setting in settings}
-    devices = worker_devices(session.device, workers)
     shelf = Shelf(SHELF)
     started = time.monotonic()
     with (
+        search_workers(session, engine) as workers,
         training_data(session, protocol.split, pairs, grids, RUNS) as data,
         shelf.exclusive(),
     ):
         how = Trainings.of(protocol, data.labels, data.groups)
-        trainings = Ablation(settings, how, data, shelf, metric, Workers(devices))
+        trainings = Ablation(settings, how, data, shelf, metric, workers)
         wanted, done_before = len(trainings.wanted), len(trainings.done)
         say(
             f"{len(table)} cells of {len(settings)} settings, {len(how.units)} trainings each: "
@@ -189,8 +188,8 @@ def train_cells(
         resamples=RESAMPLES,
         encoders=session.labels(pairs),
         command=shlex.join(["mmsa", *sys.argv[1:]]),
-        workers=len(devices),
-        device=f"{usable_cores()} CPU cores" if devices[0] == "cpu" else devices[0],
+        workers=len(workers.devices),
+        device=device_label(workers, engine),
         trainings=wanted,
         done_before=done_before,
         seconds=round(time.monotonic() - started, 1),

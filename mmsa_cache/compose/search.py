@@ -11,7 +11,6 @@ from fuse.figures.study import Value
 from fuse.search import search as engine
 from fuse.search.choice import Summary, summaries
 from fuse.search.coordinator import Progress
-from fuse.search.pool import Workers
 from fuse.search.search import SearchResult
 from fuse.search.selection import SELECT
 from fuse.search.study import Study
@@ -24,11 +23,12 @@ from mmsa_cache.runs.json_lines import JsonLines, TrialLines, log_run
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 
+from .crew import EngineRequest
 from .protocols import say_of_val
 from .search_view import watch
 from .session import Session
 from .studies import studies_database, study_of
-from .workers import training_data, worker_devices
+from .workers import search_workers, training_data
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 STUDIES = Path("studies")
@@ -42,8 +42,8 @@ class SearchRequest:
     study: str
     trials: int
     """Finished trials in all."""
-    workers: int | None = None
-    """Worker processes; None takes one a usable core, or 3 a GPU."""
+    engine: EngineRequest = EngineRequest()
+    """Its workers; None takes one a usable core, or 3 a GPU."""
     how: str = "best"
     """Rule of the choice, see `fuse.search.selection.select`."""
     name: str | None = None
@@ -91,13 +91,13 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
     study = checked_study(session, request)
     how, name = request.how, study.name
     storage = studies_database(session.settings)
-    devices = worker_devices(session.device, request.workers)
     pairs = study.encoder_pairs()
     place = Place(name, STUDIES / "tensorboard" / name, _described(study))
     with (
+        search_workers(session, request.engine) as workers,
         training_data(session, study.protocol.split, pairs, study.grid_sides(), STUDIES) as data,
         tracking(request.track, place) as tracked,
-        watch(f"study {name}, {len(devices)} worker(s)") as show,
+        watch(f"study {name}, {len(workers.devices)} worker(s)") as show,
     ):
         lines = TrialLines(JsonLines(STUDIES / f"{name}.jsonl"), tracked)
 
@@ -111,7 +111,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
             request.trials,
             storage=storage,
             how=how,
-            workers=Workers(devices),
+            workers=workers,
             on_change=on_change,
         )
         tracked.final = scalars(result.model_dump())

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import torch
 
-from fuse.search.pool import TrainingData
+from fuse.search.pool import A_GPU, TrainingData, Workers
+from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.source import shared_grids
 from mmsa_cache.names import MODALITIES, EncoderPair
 from mmsa_cache.native.cores import usable_cores
+from mmsa_cache.native.ray_cluster import AUTO, ray_cluster
 
+from .crew import EngineRequest
 from .origin import origin_of
 from .session import Session
 
@@ -44,8 +47,30 @@ def training_data(
         yield TrainingData(source, labels, session.groups(split), origin)
 
 
-_A_GPU = 3
-"""Workers that share a GPU: one's models are made and scored while another's are trained."""
+@contextlib.contextmanager
+def search_workers(session: Session, request: EngineRequest) -> Iterator[Workers]:
+    """The workers that a command asked for; those of a cluster as long as the block lasts.
+
+    Raises:
+        SettingsError: Ray is missing.
+        DeviceError: The device, or the cluster, is not there.
+    """
+    if request.engine != "ray":
+        yield Workers(worker_devices(session.device, request.workers))
+        return
+    with ray_cluster(request.address or AUTO) as ray:
+        from fuse.search.ray_pool import RaySource, RayWorker
+
+        there = ray.cluster_resources()
+        gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+        device = session.settings.device
+        if device.startswith("cuda") and not gpus:
+            raise DeviceError("No machine of the cluster has a GPU.", "Use --device cpu or auto.")
+        on_gpus = gpus and device != "cpu"
+        most = min(A_GPU * gpus, cpus) if on_gpus else cpus
+        # An actor sees the GPU that Ray gives it as the first one.
+        devices = ["cuda:0" if on_gpus else "cpu"] * (request.workers or max(1, most))
+        yield Workers(devices, start=RayWorker, reach=RaySource.of)
 
 
 def worker_devices(kind: torch.device, workers: int | None) -> list[str]:
@@ -54,5 +79,14 @@ def worker_devices(kind: torch.device, workers: int | None) -> list[str]:
         return ["cpu"] * (workers or usable_cores())
     gpus = [str(kind)] if kind.index is not None else []
     gpus = gpus or [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    each = min(_A_GPU, max(1, usable_cores() // len(gpus)))
+    each = min(A_GPU, max(1, usable_cores() // len(gpus)))
     return [gpus[i % len(gpus)] for i in range(workers or each * len(gpus))]
+
+
+def device_label(workers: Workers, request: EngineRequest) -> str:
+    """What they run on, for people."""
+    where = " of a Ray cluster" if request.engine == "ray" else ""
+    if workers.devices[0] != "cpu":
+        return f"GPUs{where}" if where else workers.devices[0]
+    cores = len(workers.devices) if where else usable_cores()
+    return f"{cores} CPU cores{where}"

@@ -22,16 +22,23 @@ _SIDE_BY_SIDE = 32 << 20
 """Bytes from which threads are worth their start."""
 
 
-def verify_touched(folder: Path, entries: Sequence[ShardEntry]) -> None:
+def verify_touched(
+    folder: Path, entries: Sequence[ShardEntry], note: Path | None = None
+) -> None:
     """Hashes the shards whose size or times changed since they were last verified.
 
     The change time, which no program can set, moves with every write; so what another program did
     to a file is seen at the next open, and an untouched store opens without being read through.
 
+    Args:
+        folder: The features.
+        entries: The shards.
+        note: Where this machine keeps the times; default: in the folder.
+
     Raises:
         DamagedCacheError: Names the first file that is not what was sealed.
     """
-    note = folder / NOTE
+    note = note or folder / NOTE
     known: dict[str, list[Any]] = {}
     with contextlib.suppress(OSError, ValueError):
         raw = parse_json(read_plain(note, MAX_INDEX_BYTES, links=False))
