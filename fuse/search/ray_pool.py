@@ -41,7 +41,9 @@ class Actor:
     def exchange(self, message: Any) -> Any:
         """Tells the worker something; returns what it says to that."""
         if self._version != __version__:
-            return Failure(f"{platform.node()} has mmsa {__version__}, this machine {self._version}")
+            return Failure(
+                f"{platform.node()} has mmsa {__version__}, this machine {self._version}"
+            )
         if self._pipe is None:
             self._pipe, theirs = multiprocessing.Pipe()
             threading.Thread(target=_serve, args=(theirs, self._device), daemon=True).start()

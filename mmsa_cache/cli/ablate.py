@@ -10,7 +10,7 @@ import typer
 from mmsa_cache.console import print_result
 from mmsa_cache.results import claim
 
-from .options import Force, Workers
+from .options import Address, Engine, Force, Workers
 from .output import say_notes
 from .verb import Call, verb
 
@@ -54,6 +54,8 @@ def ablate(
     ] = None,
     stop: Stop = "held-out",
     workers: Workers = None,
+    engine: Engine = None,
+    address: Address = None,
     out: Annotated[
         list[Path] | None, typer.Option(help="FILE.csv, .md or .json; repeatable.")
     ] = None,
@@ -65,6 +67,7 @@ def ablate(
     from mmsa_cache.compose.ablate import AblationRequest
     from mmsa_cache.compose.ablate import ablate as ablate_axes
     from mmsa_cache.compose.ablation_table import format_ablation
+    from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.session import Session
 
     request = AblationRequest(
@@ -75,7 +78,7 @@ def ablate(
         folds=folds,
         seeds=seeds,
         stop=stop,
-        workers=workers,
+        engine=EngineRequest(engine, workers, address),
         out=out or [],
     )
     claim(*request.out, force=force)
@@ -98,6 +101,8 @@ def ablate_report(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings a fold.")] = 3,
     stop: Stop = "held-out",
     workers: Workers = None,
+    engine: Engine = None,
+    address: Address = None,
     out: Annotated[
         Path | None, typer.Option(help="FILE.md for the page; figure 3 goes beside it.")
     ] = None,
@@ -105,9 +110,11 @@ def ablate_report(
 ) -> None:
     """The report's tables 1 and 2 and figure 3, its figures beside those of these encoders."""
     from mmsa_cache.compose.ablate_report import ParityRequest, report
+    from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.session import Session
 
-    request = ParityRequest(assignments or [], outer, folds, seeds, stop, workers, out)
+    crew = EngineRequest(engine, workers, address)
+    request = ParityRequest(assignments or [], outer, folds, seeds, stop, crew, out)
     claim(out, out.with_suffix(".svg") if out and out.suffix else None, force=force)
     record = report(Session(call.settings()), request)
     if not call.printed(record.as_json()):

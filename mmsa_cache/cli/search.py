@@ -8,7 +8,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result, say
 
-from .options import ENCODERS, DryRun, Track, Workers
+from .options import ENCODERS, Address, DryRun, Engine, Track, Workers
 from .output import say_notes
 from .verb import Call, verb
 
@@ -34,6 +34,8 @@ def search(
         ),
     ] = None,
     workers: Workers = None,
+    engine: Engine = None,
+    address: Address = None,
     select: Annotated[
         str, typer.Option(help="best, or one-se: the simplest within one standard error of it.")
     ] = "best",
@@ -44,6 +46,7 @@ def search(
     dry_run: DryRun = False,
 ) -> None:
     """Search a study's space on the cached features."""
+    from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.search import SearchRequest, list_studies
     from mmsa_cache.compose.search import search as run_study
     from mmsa_cache.compose.session import Session
@@ -56,9 +59,8 @@ def search(
             row["best"] = "–" if row["best"] is None else row["best"]
         call.table(rows, _LISTED)
         return
-    request = SearchRequest(
-        study, trials, workers, select, name=name, track=track or [], outer=outer
-    )
+    crew = EngineRequest(engine, workers, address)
+    request = SearchRequest(study, trials, crew, select, name=name, track=track or [], outer=outer)
     if dry_run:
         from .dry_run import show_search
 

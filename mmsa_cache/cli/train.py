@@ -9,7 +9,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result, say
 
-from .options import ENCODERS, Decide, Track, Workers, complete_study
+from .options import ENCODERS, Address, Decide, Engine, Track, Workers, complete_study
 from .output import format_decisions, say_notes, show_table
 from .verb import Call, verb
 
@@ -82,6 +82,8 @@ def train(
         int, typer.Option(min=1, help="With --nested: finished trials of each search.")
     ] = 200,
     workers: Workers = None,
+    engine: Engine = None,
+    address: Address = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Show the model's parts and sizes; train nothing.")
     ] = False,
@@ -89,6 +91,7 @@ def train(
     track: Track = None,
 ) -> None:
     """Train a setting, or an ensemble of a study's trials, and write a run directory."""
+    from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.request import TrainRequest
     from mmsa_cache.compose.session import Session
     from mmsa_cache.compose.train import train as train_run
@@ -107,7 +110,7 @@ def train(
         max_mb=max_mb,
         nested=nested,
         trials=trials,
-        workers=workers,
+        engine=EngineRequest(engine, workers, address),
         decide=decide or "accuracy",
         track=track or [],
     )

@@ -54,7 +54,7 @@ class AblationRequest:
     folds: int | None = None
     seeds: int | None = None
     stop: str = "held-out"
-    engine: EngineRequest = EngineRequest()
+    engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
     """Its workers; None takes one a usable core, or 3 a GPU."""
     out: Sequence[Path] = ()
     """Files for the table, ``.csv``, ``.md`` or ``.json``."""

@@ -20,6 +20,7 @@ from mmsa_cache.results import write_result
 from mmsa_cache.validation import validated
 
 from .ablate import train_cells
+from .crew import EngineRequest
 from .protocols import divided
 from .session import Session
 
@@ -35,8 +36,8 @@ class ParityRequest:
     folds: int = 1
     seeds: int = 3
     stop: str = "held-out"
-    workers: int | None = None
-    """Worker processes; None takes one a usable core, or 3 a GPU."""
+    engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
+    """Its workers; None takes one a usable core, or 3 a GPU."""
     out: Path | None = None
     """A Markdown file for the page; figure 3 is written beside it."""
 
@@ -58,7 +59,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     protocol = divided(session, protocol)
     pair = complete(values).encoders
     table = parity.cells(values, *_first_positions(session, pair))
-    trained = train_cells(session, table, protocol, "accuracy", request.workers)
+    trained = train_cells(session, table, protocol, "accuracy", request.engine)
     ablation = trained.record
     if tuple(sorted(ablation.judged.values())) != JUDGED_ROWS:
         note = "these are not the report's rows: its figures are of others"

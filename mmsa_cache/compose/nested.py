@@ -51,7 +51,7 @@ def choose_nested(request: TrainRequest, session: Session) -> Choice:
         say(f"Outer part {part} of {outer}:")
         inside = f"{outer}/{part}"
         for name in names:
-            search(session, SearchRequest(name, request.trials, request.workers, outer=inside))
+            search(session, SearchRequest(name, request.trials, request.engine, outer=inside))
         studies = [study_of(session, name, inside).name for name in names]
         parts.append(choose_settings(replace(request, studies=studies, outer=None), session))
     return Choice(

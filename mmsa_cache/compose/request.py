@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fuse.figures.calibration import Decide
 from mmsa_cache.data.protocol import Protocol
 
+from .crew import EngineRequest
 from .protocols import divided
 from .session import Session
 
@@ -47,8 +48,8 @@ class TrainRequest:
     """Whether each outer part has a choice of its own, from a search on its development rows."""
     trials: int = 200
     """Finished trials of each search of a nested choice."""
-    workers: int | None = None
-    """Worker processes of these searches; None takes one a usable core, or 3 a GPU."""
+    engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
+    """Workers of these searches; None takes one a usable core, or 3 a GPU."""
     decide: Decide = "accuracy"
     """Decision rule of the run."""
     track: Sequence[str] = ()

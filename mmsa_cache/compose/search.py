@@ -42,7 +42,7 @@ class SearchRequest:
     study: str
     trials: int
     """Finished trials in all."""
-    engine: EngineRequest = EngineRequest()
+    engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
     """Its workers; None takes one a usable core, or 3 a GPU."""
     how: str = "best"
     """Rule of the choice, see `fuse.search.selection.select`."""

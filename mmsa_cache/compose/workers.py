@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fuse.search.pool import A_GPU, TrainingData, Workers
-from mmsa_cache.errors import DeviceError
+from mmsa_cache.errors import DeviceError, SettingsError
 from mmsa_cache.features.source import shared_grids
 from mmsa_cache.names import MODALITIES, EncoderPair
 from mmsa_cache.native.cores import usable_cores
@@ -56,6 +56,8 @@ def search_workers(session: Session, request: EngineRequest) -> Iterator[Workers
         DeviceError: The device, or the cluster, is not there.
     """
     if request.engine != "ray":
+        if request.address is not None:
+            raise SettingsError("--address is that of a Ray cluster.", "Give --engine ray too.")
         yield Workers(worker_devices(session.device, request.workers))
         return
     with ray_cluster(request.address or AUTO) as ray:

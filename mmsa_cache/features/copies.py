@@ -30,6 +30,7 @@ Read = Callable[[Path, int, int], bytes]
 """Bytes of a file on the machine that has it: path, first byte, how many at most."""
 _PIECE = 32 << 20
 """Bytes fetched at a time."""
+_AGAIN = "Run the same command again; if it repeats: mmsa cache verify."
 _MAX_ENCODER_BYTES = 1 << 20
 
 
@@ -62,7 +63,7 @@ class _Features:
         """
         shards = [entry.sha256 for entry in self.entries]
         name = digest({"encoder": self.encoder.decode(), "shards": shards})[:16]
-        place = keep / name
+        place = keep.joinpath(name, *self.folder.parts[-2:])  # named as a store names it
         with writing(keep):
             make_folders(keep)
         with locked(keep / f".{name}.lock", _wait):
@@ -175,14 +176,22 @@ def _fetched(source: Path, place: Path, size: int, sha256: str, read: Read) -> N
     found, offset = hashlib.sha256(), 0
     with writing(place):
         with new_file(temporary) as file:
-            while offset < size and (piece := read(source, offset, min(_PIECE, size - offset))):
+            while offset < size:
+                piece = _asked(read, source, offset, min(_PIECE, size - offset))
                 found.update(piece)
                 file.write(piece)
                 offset += len(piece)
         if found.hexdigest() != sha256:
             discard(temporary)
-            raise DamagedCacheError(
-                f"{source} is not what was sealed: {offset} of {size} bytes came, or others.",
-                "Run the same command again; if it repeats: mmsa cache verify.",
-            )
+            raise DamagedCacheError(f"{source} is not what was sealed.", _AGAIN)
         DISK.rename(temporary, place)
+
+
+def _asked(read: Read, source: Path, offset: int, count: int) -> bytes:
+    try:
+        piece = read(source, offset, count)
+    except OSError as error:  # of the other machine, not of this one's disk
+        raise CacheError(f"{source} cannot be fetched: {error}.", _AGAIN) from error
+    if not piece:
+        raise DamagedCacheError(f"{source} ends after {offset} bytes.", _AGAIN)
+    return piece

@@ -22,9 +22,7 @@ _SIDE_BY_SIDE = 32 << 20
 """Bytes from which threads are worth their start."""
 
 
-def verify_touched(
-    folder: Path, entries: Sequence[ShardEntry], note: Path | None = None
-) -> None:
+def verify_touched(folder: Path, entries: Sequence[ShardEntry], note: Path | None = None) -> None:
     """Hashes the shards whose size or times changed since they were last verified.
 
     The change time, which no program can set, moves with every write; so what another program did
