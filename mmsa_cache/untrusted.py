@@ -62,6 +62,18 @@ def read_plain(path: Path, limit: int, *, links: bool = True) -> bytes:
     return data
 
 
+def read_part(path: Path, offset: int, count: int) -> bytes:
+    """Bytes of a regular file, as many as there are up to a count.
+
+    Raises:
+        OSError: It cannot be opened or read.
+        ValueError: It is no regular file.
+    """
+    with open_plain(path) as file:
+        file.seek(offset)
+        return file.read(count)
+
+
 @contextlib.contextmanager
 def open_tensors(path: Path, *, links: bool = True) -> Iterator[Any]:
     """Opens a safetensors file; a tensor is mapped when it is asked for.

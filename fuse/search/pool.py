@@ -107,7 +107,7 @@ class Workers:
     start: Start = start_process
     baseline: Callable[..., Baseline] = fit_baseline
     """Fits a classical model."""
-    reach: Callable[[Source], Source] = lambda source: source
+    reach: Callable[[Any], Source] = lambda source: source
     """Makes the source of workers on other machines of one that opens here."""
 
     def pool(self, data: TrainingData, units: Sequence[Unit], metric: Metric, most: int) -> Pool:

@@ -19,7 +19,7 @@ from typing import Any
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.copies import CopiedSource, node_folder
 from mmsa_cache.features.source import BankSource
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.untrusted import read_part
 from mmsa_cache.version import __version__
 
 from .pool import A_GPU, Death
@@ -142,12 +142,6 @@ class RaySource:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(self.node, soft=False)
-        reading = ray.remote(_read).options(num_cpus=0, scheduling_strategy=there)
+        reading = ray.remote(read_part).options(num_cpus=0, scheduling_strategy=there)
         found: bytes = ray.get(reading.remote(path, offset, count))
         return found
-
-
-def _read(path: Path, offset: int, count: int) -> bytes:
-    with open_plain(path) as file:
-        file.seek(offset)
-        return file.read(count)

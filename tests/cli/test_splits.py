@@ -104,8 +104,7 @@ text_dim = [8, 16]
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches without processes of their own."""
     workers = functools.partial(Workers, start=start_thread)
-    for module in ("search", "ablate"):
-        monkeypatch.setattr(f"mmsa_cache.compose.{module}.Workers", workers)
+    monkeypatch.setattr("mmsa_cache.compose.workers.Workers", workers)
 
 
 @pytest.mark.usefixtures("in_threads")

@@ -32,6 +32,7 @@ from fuse.setting import Setting
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose import ablate as verb_ablate
 from mmsa_cache.compose import ablate_report
+from mmsa_cache.compose import workers as workers_module
 from mmsa_cache.compose.ablate import AblationRequest
 from mmsa_cache.compose.session import Session
 from mmsa_cache.data.protocol import Protocol
@@ -355,7 +356,7 @@ def mmsa(posts: Path, monkeypatch: pytest.MonkeyPatch) -> Mmsa:
     def training_data(*arguments: Any) -> Iterator[TrainingData]:
         yield TrainingData(BankSource.of(bank, rows), labels, np.arange(90), ORIGIN)
 
-    monkeypatch.setattr(verb_ablate, "Workers", partial(Workers, start=start_thread))
+    monkeypatch.setattr(workers_module, "Workers", partial(Workers, start=start_thread))
     monkeypatch.setattr(verb_ablate, "training_data", training_data)
     monkeypatch.setattr(Session, "labels", lambda *a: {"text": "T", "image": "I"})
     monkeypatch.setattr(Session, "notes", lambda session, pairs: [session.settings.data.note])

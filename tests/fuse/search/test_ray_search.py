@@ -1,0 +1,212 @@
+"""Searches on a Ray cluster: exact counts under kills, the same choice, features fetched once."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuse.search.coordinator import Progress
+from fuse.search.pool import Workers
+from fuse.search.study import Study
+from mmsa_cache.compose import workers as workers_module
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.source import BankSource
+from mmsa_cache.native.ray_cluster import ray_cluster
+from mmsa_cache.version import __version__
+from tests.features.test_source import WANTED, bank  # noqa: F401  (a fixture)
+from tests.support.fake_search import make_study, run, start_thread
+from tests.support.small_work import QUICK, call, call_json, make_work
+from tests.support.study_records import assert_gone, figures, states
+from tests.support.tally import Tally
+
+pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from fuse.search.ray_pool import Actor, RaySource, RayWorker
+
+NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without workers, where the searches run, and three machines of a core each."""
+    made = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0})
+    for _ in range(3):
+        made.add_node(wait=False, **NODE)
+    made.wait_for_nodes()
+    try:
+        with ray_cluster(made.address):
+            yield made
+    finally:
+        made.shutdown()
+
+
+def queue_of(length: int) -> Study:
+    """A study that has a trial in its queue for every one that is run."""
+    chance = random.Random(0)
+    queue = [
+        {
+            "learning_rate": 10 ** chance.uniform(-4, -1),
+            "fusion": chance.choice(["concat", "encoder"]),
+        }
+        for _ in range(length)
+    ]
+    return make_study(queue=queue, fixed={"epochs": 2, "keep": "last"})
+
+
+def on_ray(
+    folder: Path, trials: int, study: Study, on_change: Callable[[Progress], None]
+) -> dict[str, Any]:
+    options = {"study": study, "start": RayWorker, "devices": ["cpu"] * 3, "on_change": on_change}
+    return run(folder / "ray.db", folder, trials, **options)
+
+
+def workers_of(folder: Path) -> set[int]:
+    path = folder / "trainings.txt"
+    return (
+        {int(line.split()[0]) for line in path.read_text().splitlines()} if path.exists() else set()
+    )
+
+
+def alive(pids: set[int]) -> list[int]:
+    return [pid for pid in sorted(pids) if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize("trials", [24, pytest.param(200, marks=pytest.mark.faults)])
+def test_trials_on_three_machines_under_kills_are_those_of_one_worker(
+    cluster: Cluster, tmp_path: Path, trials: int, tally: Tally
+) -> None:
+    study = queue_of(trials)
+    chance = random.Random(1)
+    kills = {"worker": 0, "machine": 0}
+    next_at = 6
+
+    def kill(progress: Progress) -> None:
+        """After every sixth trial a worker, of ten times once its machine, which comes back."""
+        nonlocal next_at
+        if progress.finished < next_at:
+            return
+        if sum(kills.values()) % 10 == 2:
+            node = min(cluster.worker_nodes, key=lambda node: node.node_id)
+            cluster.remove_node(node, allow_graceful=False)
+            cluster.add_node(wait=False, **NODE)
+            kills["machine"] += 1
+        elif found := alive(workers_of(tmp_path)):
+            os.kill(chance.choice(found), signal.SIGKILL)
+            kills["worker"] += 1
+        next_at = progress.finished + 6
+
+    record = on_ray(tmp_path, trials, study, kill)
+    one = run(tmp_path / "one.db", tmp_path, trials, study=study, start=start_thread)
+    assert states(tmp_path / "ray.db") == {"COMPLETE": trials}, "not exactly as many as wanted"
+    assert figures(tmp_path / "ray.db") == figures(tmp_path / "one.db")
+    for key in ("trial", "inner_score", "outer_score", "cannot_be_told_apart"):
+        assert record[key] == one[key]
+    assert min(kills.values()) > 0
+    assert_gone(workers_of(tmp_path) - {os.getpid()})
+    tally(
+        "kill -9 in a search on Ray",
+        sum(kills.values()),
+        f"{kills['worker']} workers, {kills['machine']} machines; {trials} of {trials} finished, "
+        "none running, the choice of one worker",
+    )
+
+
+def opened(source: RaySource, keep: Path) -> tuple[str, set[str], set[int], float]:
+    """A task: opens a source on its machine, whose cache folder is named after the machine."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    os.environ["XDG_CACHE_HOME"] = str(keep / node)
+    found = source.open("cpu")
+    files = {path.stat().st_ino for path in (keep / node).rglob("*.h5")}
+    return node, {found.text.name, found.image.name}, files, float(found.text.pooled.sum())
+
+
+def test_features_are_fetched_once_by_every_machine_that_does_not_have_them(
+    cluster: Cluster,
+    bank: FeatureBank,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    import ray
+
+    source = RaySource.of(BankSource.of(bank, WANTED))
+    folders = {Path(bank.text.name), Path(bank.image.name)}
+
+    def everywhere() -> dict[str, Any]:
+        nodes = [node.node_id for node in cluster.worker_nodes] * 2
+        tasks = [
+            ray.remote(opened)
+            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+            .remote(source, tmp_path / "keep")
+            for node in nodes
+        ]
+        found = ray.get(tasks)
+        assert found[: len(nodes) // 2] == found[len(nodes) // 2 :], "it was fetched again"
+        assert {total for *_, total in found} == {float(bank.text.pooled.sum())}
+        return {node: (names, files) for node, names, files, _ in found}
+
+    for names, files in everywhere().values():
+        assert names == {str(folder) for folder in folders}, "the same folder is seen everywhere"
+        assert not files
+    for folder in folders:  # another store lies at the same place now
+        encoder = folder / "encoder.json"
+        encoder.write_bytes(encoder.read_bytes() + b"\\n")
+    there = everywhere()
+    assert len(there) == 3
+    for node, (names, files) in there.items():
+        assert all(name.startswith(str(tmp_path / "keep" / node)) for name in names)
+        assert len(files) == 2
+
+
+def test_a_worker_with_another_mmsa_is_refused_by_name() -> None:
+    said = Actor("cpu", "0.0.0").exchange(None)
+    assert f"has mmsa {__version__}, this machine 0.0.0" in said.reason
+
+
+STUDY = """[protocol]
+outer = "grouped"
+folds = 2
+[fixed]
+epochs = 2
+fusion = "concat"
+image_dim = 16
+[space]
+text_dim = [8, 16, 32]
+"""
+
+
+@pytest.mark.usefixtures("cluster")
+def test_search_and_ablate_give_on_ray_what_they_give_here(
+    tmp_path: Path, text_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = make_work(tmp_path, text_model)
+    (work / "studies").mkdir()
+    (work / "studies" / "tiny.toml").write_text(STUDY)
+    ray = ("--engine", "ray", "--workers", "2")
+    search = ("search", "--study", "tiny", "--trials", "3")
+    axes = ("ablate", "--axis", "text_dim=8,16", *QUICK[:6], *QUICK[8:])
+    far = call_json(work, *search, *ray, "--name", "far")
+    table = call_json(work, *axes, *ray)
+    assert (far["workers"], table["workers"]) == (2, 2)
+    assert table["device"] == "2 CPU cores of a Ray cluster"
+    refused = call(work, *search, "--address", "127.0.0.1:1", code=2)
+    assert "--engine ray" in refused
+    monkeypatch.setattr(workers_module, "Workers", partial(Workers, start=start_thread))
+    near = call_json(work, *search, "--workers", "1")
+    assert far["trial"] == near["trial"]
+    assert far["inner_units"] == pytest.approx(near["inner_units"], abs=1e-6)
+    shutil.rmtree(work / "runs" / ".ablation")
+    again = call_json(work, *axes, "--workers", "1")
+    for one, other in zip(table["cells"], again["cells"], strict=True):
+        assert one | {"seconds": 0} == other | {"seconds": 0}
