@@ -20,7 +20,7 @@ from mmsa_cache.features.bank import FeatureBank
 from .search import SearchRequest, checked_study
 from .session import Session
 from .studies import studies_database
-from .workers import worker_devices
+from .workers import search_workers
 
 _EPOCHS = 3
 """That are timed where nothing was searched yet."""
@@ -75,7 +75,8 @@ def plan_search(session: Session, request: SearchRequest) -> PlannedSearch:
         seconds, measured = _tried(study, bank, part.tasks[0], session.classes)
         seconds *= len(part.tasks)
     finished = sum(trial.is_finished for trial in there)
-    workers = len(worker_devices(session.device, request.workers))
+    with search_workers(session, request.engine) as found:
+        workers = len(found.devices)
     left = max(0, request.trials - finished)
     sizes = [len(choice.candidates()) for choice in study.space.values()]
     ranges = any(hasattr(choice, "low") for choice in study.space.values())
