@@ -73,14 +73,18 @@ class Index:
     entries: dict[str, ShardEntry] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
     """Names of shards that were replaced or removed."""
-    size: int = 0
-    """Bytes of the complete lines that were read."""
+    _lines: bytearray = field(default_factory=bytearray)
+    """The complete lines."""
     _seen: tuple[int, int, int] | None = None
     """What the system said of the file when it was read."""
 
     @classmethod
-    def read(cls, folder: Path) -> Index:
+    def read(cls, folder: Path, earlier: Index | None = None) -> Index:
         """Reads an index; an empty one where there is none.
+
+        Args:
+            folder: Whose.
+            earlier: What was read of it before: lines that it has are not parsed again.
 
         Raises:
             DamagedCacheError: It is not what was written.
@@ -94,11 +98,20 @@ class Index:
             return index
         except (OSError, ValueError) as error:
             raise unreadable(index.path, error, again(folder)) from error
-        *lines, torn = content.split(b"\n")
-        for number, line in enumerate(lines, start=1):
+        whole, known = content.rfind(b"\n") + 1, 0
+        if earlier is not None and content.startswith(bytes(earlier._lines)):
+            index.entries, index.dropped = dict(earlier.entries), set(earlier.dropped)
+            known = earlier.size
+        lines = content[known:whole].split(b"\n")[:-1]
+        for number, line in enumerate(lines, start=1 + content.count(b"\n", 0, known)):
             index._apply(_parsed(line, f"{index.path}:{number}", folder), number)
-        index.size = len(content) - len(torn)
+        index._lines += content[:whole]
         return index
+
+    @property
+    def size(self) -> int:
+        """Bytes of the complete lines that were read."""
+        return len(self._lines)
 
     @property
     def path(self) -> Path:
@@ -146,7 +159,7 @@ class Index:
                 os.close(descriptor)
         for change in changes:
             self._apply(change, 0)
-        self.size += len(line)
+        self._lines += line
         self._seen = self._state()
 
     def _apply(self, change: Change, line: int) -> None:

@@ -158,7 +158,7 @@ class FeatureWriter:
         """Looks at what other writers added since."""
         while True:
             if self._index.changed():
-                self._index = Index.read(self.folder)
+                self._index = Index.read(self.folder, self._index)
             elif self._noted == self._index.size:
                 return
             if not self._known <= self._index.entries.keys():

@@ -17,10 +17,11 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.key_table import KeyTable
+from mmsa_cache.store import index as index_module
 from mmsa_cache.store import verified
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.encoder import StoredEncoder, read_encoder
-from mmsa_cache.store.index import INDEX, Index
+from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
 from mmsa_cache.store.keys import KEY_BYTES, as_keys, content_keys, variant_key
 from mmsa_cache.store.older import older_caches, refuse_older, remove_older
 from mmsa_cache.store.reader import open_features, verify_features
@@ -344,3 +345,34 @@ def test_rows_of_one_length_are_copied_whole_and_need_no_mask(
         assert batch.text_mask.tolist() == [[index < 10] * 3 for index in chosen]
     else:
         assert batch.text_mask is None
+
+
+def test_an_index_that_grew_is_read_on_from_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it were read whole; lines that were read before are not parsed again."""
+    entries = [
+        ShardEntry(sha256=hashlib.sha256(bytes([i])).hexdigest(), rows=1, bytes=1) for i in range(9)
+    ]
+    index = Index.read(tmp_path)
+    index.append([Change(add=entry) for entry in entries[:4]])
+    earlier = Index.read(tmp_path, Index(tmp_path))
+    index.append([Change(add=entries[4], drop=(entries[0].name,)), Change(add=entries[5])])
+    parsed: list[bytes] = []
+    parse = index_module._parsed
+
+    def counting(line: bytes, where: str, folder: Path) -> Change:
+        parsed.append(line)
+        return parse(line, where, folder)
+
+    monkeypatch.setattr(index_module, "_parsed", counting)
+    with index.path.open("ab") as file:
+        file.write(b'{"change": ')  # another writer is about to add one
+    found = Index.read(tmp_path, earlier)
+    assert len(parsed) == 2
+    assert (found.size, found.dropped) == (index.size, index.dropped)
+    assert list(found.entries.items()) == list(Index.read(tmp_path).entries.items())
+    assert list(found.entries.values()) == entries[1:6]
+    assert list(earlier.entries.values()) == entries[:4]
+    index.path.write_bytes(Change(add=entries[8]).line())  # another index in its place
+    assert list(Index.read(tmp_path, found).entries.values()) == entries[8:]
