@@ -11,7 +11,7 @@ from mmsa_cache.console import print_result, say
 from mmsa_cache.errors import DeviceError, SettingsError
 from mmsa_cache.results import claim
 
-from .options import ENCODERS, MODELS, Force, Workers
+from .options import ENCODERS, MODELS, Address, Engine, Force, Workers
 from .output import show_table
 from .verb import Call, verb
 
@@ -27,10 +27,19 @@ def bench_extract(
     precision_effect: Annotated[
         bool, typer.Option("--precision-effect", help="Compare half precision's features too.")
     ] = False,
+    engine: Engine = None,
+    address: Address = None,
 ) -> None:
-    """Stage one against its models alone and against a textbook loop."""
+    """Stage one against its models alone and a textbook loop; or an engine against stage one."""
     from mmsa_cache.compose.bench_extract import bench_extract as measure
 
+    if engine is not None or address is not None:
+        from mmsa_cache.compose.bench_crew import bench_crew
+        from mmsa_cache.compose.crew import EngineRequest
+
+        request = EngineRequest(engine, None, address)
+        call.figures(bench_crew(call.settings(), pairs, rounds, request))
+        return
     figures = measure(call.settings(), pairs, rounds, precision_effect=precision_effect)
     call.figures(figures)
 

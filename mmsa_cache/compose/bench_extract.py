@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import JsonValue
 
 from extract import precision
@@ -9,6 +11,7 @@ from extract.bench import bench
 from extract.plan import plan_rows
 from extract.streams import rows_a_batch
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError
 from mmsa_cache.native.device import device_name
 
@@ -32,11 +35,7 @@ def bench_extract(
         DataError: There are no pairs.
     """
     session = Session(settings)
-    samples, device = session.samples("train"), session.device
-    if not samples:
-        raise DataError("The training split is empty: there is nothing to measure.")
-    count = min(pairs, len(samples))
-    chosen = [samples[i * len(samples) // count] for i in range(count)]
+    chosen, device = evenly(session.samples("train"), pairs), session.device
     text, image = session.text_encoder(), session.image_encoder()
     readers = {"text": reader_of(text, settings.seed), "image": reader_of(image, settings.seed)}
     batch_size = rows_a_batch(settings.extract.batch_size, device)
@@ -68,3 +67,15 @@ def bench_extract(
         "compute": text.options.compute,
         "device": device_name(device),
     }
+
+
+def evenly(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """Samples evenly spread over all; all where there are fewer.
+
+    Raises:
+        DataError: There are none.
+    """
+    if not samples:
+        raise DataError("The training split is empty: there is nothing to measure.")
+    count = min(most, len(samples))
+    return [samples[i * len(samples) // count] for i in range(count)]
