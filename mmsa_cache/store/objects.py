@@ -7,11 +7,10 @@ lose nothing of each other: the one that writes it last has seen all that the ot
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,11 +98,6 @@ class ObjectWriter:
         """Rows of the shards that were seen, twins counted once."""
         self._due = 0.0
         """When `has` lists again."""
-
-    @contextlib.contextmanager
-    def claim(self, waiting: Callable[[], None], part: tuple[int, int] = (0, 1)) -> Iterator[None]:
-        """Keeps nobody away: an object store knows no locks, and first sealed wins."""
-        yield
 
     @property
     def rows(self) -> int:

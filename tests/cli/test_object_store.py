@@ -1,15 +1,21 @@
-"""``mmsa cache push`` and ``pull`` with an object store, by the paths that a hub's take."""
+"""``mmsa extract --target``, ``cache push`` and ``pull`` with an object store."""
 
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from extract.crew.pieces import Piece
+from extract.crew.protocol import Said, Sealer, Source
+from extract.crew.worker import CrewWorker
+from mmsa_cache.compose.crew import EngineRequest
 from mmsa_cache.compose.hub.host import local_files
 from mmsa_cache.data.stored import path_of, read_split
 from mmsa_cache.objects import Objects
@@ -18,8 +24,10 @@ from mmsa_cache.store.listing import list_features
 from mmsa_cache.store.objects import ObjectWriter
 from mmsa_cache.store.reader import open_features, verify_features
 from tests.support.object_server import BUCKET, KEY_ID, SECRET, object_server
+from tests.support.pairs import make_pairs
 from tests.support.shards import rows_of
-from tests.support.small_work import call, call_json, make_work, mmsa
+from tests.support.small_work import call, call_json, mmsa
+from tests.support.tiny import tiny_toml
 
 PUSHED = f"{BUCKET}/pushed"
 
@@ -33,9 +41,63 @@ def server() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     """A working folder whose store is pushed."""
-    folder = make_work(tmp_path_factory.mktemp("objects"), text_model)
+    folder = tmp_path_factory.mktemp("objects")
+    make_pairs(folder / "posts", 92)
+    more = "[cache]\nshard_rows = 8\n[extract]\nbatch_size = 4\n"
+    (folder / "mmsa.toml").write_text(tiny_toml(text_model, "mobilenetv2_035", more))
+    call(folder, "extract")
     call(folder, "cache", "push", PUSHED)
     return folder
+
+
+class Here:
+    """A crew of one worker, in this process; its driver may be killed.
+
+    Args:
+        worker: It.
+        pieces: That are answered before the driver is killed; −1: it is not.
+    """
+
+    workers = 1
+
+    def __init__(self, worker: CrewWorker, pieces: int) -> None:
+        self._worker, self._left = worker, pieces
+        self._hands: list[Piece] = []
+
+    @property
+    def idle(self) -> int:
+        return 2 - len(self._hands)
+
+    def submit(self, piece: Piece) -> None:
+        self._hands.append(piece)
+
+    def wait(self, timeout: float) -> list[Said]:
+        said = [self._worker.run(self._hands.pop(0))]
+        self._left -= 1
+        if not self._left:
+            raise KeyboardInterrupt  # what was sealed just now is never said
+        return said
+
+    def forget(self, piece: int) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def workers_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Workers are in this process; takes the numbers of pieces after which drivers are killed."""
+    killed: list[int] = []
+
+    def crew(
+        self: EngineRequest, source: Source, sealers: list[Sealer], device: torch.device, size: int
+    ) -> Here:
+        sent = pickle.loads(pickle.dumps((source, sealers)))
+        return Here(CrewWorker(*sent, device, 1, size), killed.pop() if killed else -1)
+
+    monkeypatch.setattr(EngineRequest, "crew", crew)
+    return killed
 
 
 def every_row(root: Path) -> dict[str, object]:
@@ -69,6 +131,37 @@ def test_what_is_pushed_comes_back(work: Path, tmp_path: Path) -> None:
     assert not any(str(work.parent).encode() in path.read_bytes() for path in found.values())
     again = call_json(tmp_path, *pull)[0]
     assert (again["files"], again["files_new"]) == (len(there), 0)
+    assert every_row(tmp_path / "cache") == every_row(work / "cache")
+
+
+def test_extraction_into_objects_goes_on_after_kills(
+    work: Path, tmp_path: Path, workers_here: list[int]
+) -> None:
+    target = Objects(f"{BUCKET}/extracted")
+    told = ("extract", "--target", target.url, "--cache", str(tmp_path / "unused"))
+    workers_here += [4, 3]
+    for times in (1, 2):
+        mmsa(work, *told, code=130)
+        assert len(target.sizes()) > 2 * times
+        assert not [name for name in target.sizes() if name.endswith("index.jsonl")]
+    there = len([name for name in target.sizes() if name.endswith(".h5")])
+    records = call_json(work, *told)
+    rows = sum(record["rows"] for record in records)
+    assert 0 < sum(record["rows_already_there"] for record in records) < rows
+    assert sum(r["rows_computed"] + r["rows_already_there"] for r in records) == rows
+    assert len([name for name in target.sizes() if name.endswith(".h5")]) > there
+    assert sum(record["rows_computed"] for record in call_json(work, *told)) == 0
+    assert local_files(tmp_path / "unused") == {}
+    call(tmp_path, "cache", "pull", target.url, "--cache", str(tmp_path / "cache"))
+    assert every_row(tmp_path / "cache") == every_row(work / "cache")
+
+
+@pytest.mark.faults  # processes take seconds to start; above, they are in this one
+def test_processes_put_their_shards_themselves(work: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/objects"
+    records = call_json(work, "extract", "--workers", "2", "--target", url)
+    assert records[0]["directory"].startswith(url)
+    call(tmp_path, "cache", "pull", url, "--cache", str(tmp_path / "cache"))
     assert every_row(tmp_path / "cache") == every_row(work / "cache")
 
 
