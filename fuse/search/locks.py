@@ -48,6 +48,8 @@ class FileLocks:
     def __init__(self, database: Path) -> None:
         self._database = database
         self._own = contextlib.ExitStack()
+        self._check: Check = lambda: None
+        self._owner = ""
 
     def _path(self, name: str) -> Path:
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -67,11 +69,17 @@ class FileLocks:
             name = glob.escape(self._database.name)
             for path in self._database.parent.glob(f".{name}.owner-*.lock"):
                 _clear(path)  # killed before it owned a trial
-            self._own.enter_context(locked(self._owner_path(owner)))
+            self._check = self._own.enter_context(locked(self._owner_path(owner)))
             self._own.callback(discard, self._owner_path(owner))
+        self._owner = owner
 
     def keep(self) -> None:
-        """A file lock lasts as long as its process."""
+        """Marks it again if the mark was lost, as it can be on a disk without ``flock``."""
+        try:
+            self._check()
+        except LostLockError:
+            self._own.close()
+            self.hold(self._owner)
 
     def is_held(self, owner: str) -> bool:
         return not _clear(self._owner_path(owner))

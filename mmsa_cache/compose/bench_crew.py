@@ -59,7 +59,9 @@ def bench_crew(
             {name: plan_rows(chosen, {}, "none", name) for name in specs},
             {name: reader_of(spec, settings.seed) for name, spec in specs.items()},
             {name: spec.load(cpu) for name, spec in specs.items()},
-            lambda sealers, workers: replace(engine, workers=workers).crew(source, sealers, cpu, batch_size),
+            lambda sealers, workers: replace(engine, workers=workers).crew(
+                source, sealers, cpu, batch_size
+            ),
             batch_size=batch_size,
             shard_rows=settings.cache.shard_rows,
             rounds=rounds,

@@ -12,6 +12,7 @@ from pathlib import Path
 import filelock._util
 import pytest
 
+from fuse.search.locks import FileLocks
 from mmsa_cache import locks
 from mmsa_cache.disk import Disk
 from mmsa_cache.errors import LostLockError
@@ -125,6 +126,19 @@ def test_a_lost_lock_is_noticed_before_the_index_is_changed(tmp_path: Path) -> N
         writer.publish(SHARDS[1])
     assert (folder / "index.jsonl").read_bytes() == index
     assert rows_of(write(tmp_path)) == rows_in(SHARDS)
+
+
+def test_a_search_that_stood_still_marks_itself_again(tmp_path: Path) -> None:
+    one, other = (FileLocks(tmp_path / "s.db") for _ in range(2))
+    one.hold("one")
+    (lease,) = tmp_path.glob("*.soft")
+    lease.unlink()
+    assert not other.is_held("one")
+    for _ in range(2):
+        one.keep()
+        assert other.is_held("one")
+    one.release()
+    assert not other.is_held("one")
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.faults)])

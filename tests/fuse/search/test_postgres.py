@@ -60,9 +60,9 @@ def test_a_server_that_is_away_is_waited_for(
     assert figures(storage) == figures(tmp_path / "s.db")
     trainings = (tmp_path / "with/trainings.txt").read_text().splitlines()
     assert len(trainings) == 3 * 3 + 3, "something was trained twice"
-    server.away(seconds)
+    server.away(1.0)
     assert [summary.complete for summary in summaries(storage)] == [3]
-    server.away(seconds)
+    server.away(1.0)
     Ledger(storage, "fake").close()
 
 
