@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -9,12 +14,14 @@ import pytest
 
 from extract.crew.driver import drive
 from extract.crew.local import LocalCrew
+from extract.crew.protocol import Said
 from extract.crew.watching import Tally as Counts
 from extract.plan import Share
 from mmsa_cache.errors import DataError, DeviceError
 from mmsa_cache.store.writer import FeatureWriter
 from tests.support.crew import CompanySource, plain_rows, plan_of
 from tests.support.rows import Rows, claimed, row_bytes
+from tests.support.tally import Tally
 
 ROWS, WINDOW, BATCH = 200, 8, 4
 
@@ -63,3 +70,39 @@ def test_one_that_kills_its_worker_is_listed_and_the_rest_is_there(
 def test_an_encoder_that_no_worker_can_load_ends_the_work(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"No worker works: .*it is another one"):
         work(tmp_path, CompanySource(fails="it is another one"))
+
+
+class Hunted(LocalCrew):
+    """Whose workers are killed at random moments."""
+
+    chance: random.Random
+    kills = 0
+
+    def wait(self, timeout: float) -> list[Said]:
+        ready = [worker for worker in self._workers if worker.ready]
+        if ready and self.chance.random() < 0.1:
+            victim = self.chance.choice(ready)
+            time.sleep(self.chance.uniform(0, 0.01))
+            if victim.process.is_alive():
+                os.kill(victim.process.pid or 0, signal.SIGKILL)
+                type(self).kills += 1
+        return super().wait(timeout)
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.faults)])
+def test_workers_killed_at_random_lose_nothing(
+    tmp_path: Path, plain: Rows, kills: int, tally: Tally
+) -> None:
+    Hunted.chance, Hunted.kills = random.Random(kills), 0
+    stores = 0
+    while Hunted.kills < kills:
+        root = tmp_path / str(stores)
+        for _ in range(5):  # some windows may have been given up
+            with suppress(DeviceError):
+                work(root, CompanySource(seconds=0.001), 2, Hunted)
+        work(root, CompanySource())
+        assert row_bytes(root) == plain
+        stores += 1
+    tally(
+        "kill -9 of a crew's worker at a random moment", Hunted.kills, f"same rows, {stores} stores"
+    )

@@ -47,7 +47,7 @@ FIRSTS = range(0, ROWS, STEP)
 
 
 def write_all(root: Path, seed: int, kill_at: int = 0) -> None:
-    """Seals every window, in an order of its own; merges now and then."""
+    """Seals every window, in an order and a way of its own; merges now and then."""
     rng = np.random.default_rng(seed)
     disk = Deadly(kill_at) if kill_at else None
     writer = writer_of(root) if disk is None else writer_of(root, disk=disk)
@@ -55,7 +55,10 @@ def write_all(root: Path, seed: int, kill_at: int = 0) -> None:
         for number, first in enumerate(rng.permutation(np.array(FIRSTS)).tolist()):
             shard = window(first)
             if not writer.has(shard.keys).all():
-                writer.publish(shard)
+                if seed % 2:
+                    writer.publish(shard)
+                else:  # as by a worker and its driver
+                    writer.adopt([writer.sealer.seal([shard])])
             if number % 7 == 6:
                 writer.finish()
         writer.finish()
