@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from extract.crew.local import LocalCrew
-from extract.crew.protocol import Crew, Sealer
+from extract.crew.protocol import Crew, Sealer, Source
 from extract.encoders.protocol import Encoder
 from extract.plan import Reader
 from mmsa_cache.config.settings import Settings
@@ -60,7 +60,7 @@ class EngineRequest:
 
     def crew(
         self,
-        source: EncoderSource,
+        source: Source,
         sealers: Sequence[Sealer],
         device: torch.device,
         batch_size: int | None,
