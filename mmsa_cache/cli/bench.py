@@ -98,11 +98,14 @@ def bench_engine(
         str, typer.Option(help="Rows of each extraction, as N,N,…", metavar="N,N,…")
     ] = "10000,100000,1000000",
     workers: Annotated[int, typer.Option(min=1, help="Workers that sleep.")] = 64,
+    faults: Annotated[
+        bool, typer.Option(help="Whether workers die and lag, and nodes are lost.")
+    ] = True,
 ) -> None:
     """How the driver and the store bear many workers that die and lag; no encoder runs."""
     from mmsa_cache.compose import bench_engine as engine
 
-    found = engine.bench_engine(_counts(rows), workers)
+    found = engine.bench_engine(_counts(rows), workers, faults=faults)
     if call.printed(found):
         return
     say("Note: simulated. Encoders sleep, on a clock that skips the time.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ class EngineRun(BaseModel):
     """Of the driver and its store."""
     driver_cpu_seconds: float
     driver_share: float
-    """Of `seconds`."""
+    """Of `seconds`, in which it used the processor."""
     peak_bytes: int
     """By which the process of the driver grew, its table of samples included."""
     bytes_a_row: float
@@ -103,18 +103,23 @@ class EngineGrowth(BaseModel):
     runs: list[EngineRun]
 
 
-def bench_engine(sizes: Sequence[int], workers: int, seed: int = 0) -> EngineGrowth:
+def bench_engine(
+    sizes: Sequence[int], workers: int, *, faults: bool = True, seed: int = 0
+) -> EngineGrowth:
     """Simulates extractions, one after another.
 
     Args:
         sizes: Rows of each.
         workers: Of the fleet.
+        faults: Whether it is `FAULTY`.
         seed: Of what goes wrong.
 
     Raises:
         DiskError: There is no room for one.
     """
-    fleet = Fleet(**(asdict(FAULTY) | {"workers": workers}))
+    fleet = Fleet(rows_a_second=FAULTY.rows_a_second, workers=workers)
+    if faults:
+        fleet = replace(FAULTY, workers=workers)
     runs = []
     for rows in sizes:
         with scratch("mmsa-engine-") as folder:
@@ -166,7 +171,7 @@ def simulated(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
         found = open_features(writer.folder)
         assert found.starts[-1] == len(plan), "a row is there twice, or is none"
         assert (found.places(plan.keys) >= 0).all(), "a row is missing"
-    seen, busy = crew.seen, driver.seconds - clock.left_out
+    seen = crew.seen
     return EngineRun(
         rows=rows,
         workers=fleet.workers,
@@ -180,9 +185,9 @@ def simulated(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
         pieces=tally.pieces,
         again=tally.again,
         wasted=1 - rows / seen.rows,
-        driver_seconds=busy,
+        driver_seconds=driver.seconds - clock.left_out,
         driver_cpu_seconds=driver.cpu_seconds - clock.cpu_left_out,
-        driver_share=busy / seconds,
+        driver_share=(driver.cpu_seconds - clock.cpu_left_out) / seconds,
         peak_bytes=driver.peak_bytes,
         bytes_a_row=driver.peak_bytes / rows,
         store_operations=tally.store_operations,
