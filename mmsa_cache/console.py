@@ -190,7 +190,8 @@ def _until_closed() -> Iterator[None]:
 
 def _write_nowhere(stream: IO[str]) -> None:
     """What is left in a stream's buffer would fail again when Python ends."""
-    os.dup2(_nowhere().fileno(), stream.fileno())
+    with _nowhere() as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _nowhere() -> io.TextIOWrapper:

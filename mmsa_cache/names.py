@@ -41,10 +41,14 @@ _LISTED = 16
 
 
 def nearest(name: str, valid: Iterable[str]) -> list[str]:
-    """Up to three valid names that are spelled alike, the likest first; case counts for nothing."""
+    """Up to three valid names that are spelled alike, the likest first, else those that it is part
+    of; case counts for nothing."""
     names = {known.lower(): known for known in sorted(itertools.islice(valid, _COMPARED))}
-    close = difflib.get_close_matches(name[:_LONGEST_NAME].lower(), names, 3, 0.6)
-    return [names[found] for found in close]
+    given = name[:_LONGEST_NAME].lower()
+    close = difflib.get_close_matches(given, names, 3, 0.6)
+    return [
+        names[found] for found in close or [n for n in names if len(given) > 2 and given in n][:3]
+    ]
 
 
 def near(name: str, valid: Iterable[str]) -> str:

@@ -71,8 +71,15 @@ def text_folder(model: str, *, weights: bool, download: bool = True) -> tuple[Pa
                 f"{shlex.quote(model)} --local-dir DIR, then {convert_command('DIR')} and give DIR."
             )
     raise ModelError(
-        f"The text model {model!r} is neither a folder nor available from the hub: {failure}", hint
+        f"The text model {model!r} is neither a folder nor available from the hub: "
+        f"{_first_line(failure)}",
+        hint,
     ) from failure
+
+
+def _first_line(error: Exception) -> str:
+    """What the hub's client says on its first line; the others tell of its own flags."""
+    return str(error).partition("\n")[0]
 
 
 @contextlib.contextmanager
@@ -132,7 +139,9 @@ def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
             failure = FileNotFoundError(_NOT_HERE) if local else error
         else:
             return found, f"hub:{hub_id}@{found.parent.name}"
-    raise ModelError(f"The weights of {model!r} are not available: {failure}", hint) from failure
+    raise ModelError(
+        f"The weights of {model!r} are not available: {_first_line(failure)}", hint
+    ) from failure
 
 
 def weights_sha256(path: Path) -> str:

@@ -24,7 +24,7 @@ class VisibleGroup(TyperGroup):
         except _USAGE_ERROR as error:
             message = io.StringIO()
             error.show(message)  # type: ignore[attr-defined]
-            say(message.getvalue().rstrip())
+            say(message.getvalue().rstrip().replace(": Value error, ", ": "))
             code = error.exit_code  # type: ignore[attr-defined]
         except typer.Abort:  # Ctrl-C before or after a verb
             code = 130

@@ -33,6 +33,9 @@ def runs_ls(call: Call) -> None:
         | {"age": age(run.age_seconds), "size": decimal(run.bytes)}
         for run in runs
     ]
+    if not runs:
+        say("No run was trained here yet: mmsa train, or mmsa demo.")
+        return
     show_table(rows, [*_COLUMNS, "size"])
     for run in runs:
         if run.problem:

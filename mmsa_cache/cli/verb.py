@@ -58,7 +58,10 @@ class Call:
         from mmsa_cache.config.loading import load_settings
 
         flags = self.flags | changes
-        return load_settings({SETTINGS[name][0]: value for name, value in flags.items()})
+        return load_settings(
+            {SETTINGS[name][0]: value for name, value in flags.items()},
+            named={SETTINGS[name][0]: f"--{name.replace('_', '-')}" for name in flags},
+        )
 
     def printed(self, record: object) -> bool:
         """Prints a result as JSON, if that is asked for; tells whether it was.

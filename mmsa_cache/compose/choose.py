@@ -248,6 +248,6 @@ def _fixed_study(session: Session, name: str) -> Study | None:
     if name not in known_studies():
         if name in stored:
             return None
-        raise no_such("There is no study", name, [*known_studies(), *stored])
+        raise no_such("There is no study", name, ["best", *known_studies(), *stored])
     study = study_of(session, name)
     return None if study.space else study

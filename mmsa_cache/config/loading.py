@@ -41,6 +41,7 @@ _PATHS_IF_THERE = {("text", "model"), ("image", "weights"), ("joint", "model")}
 def load_settings(
     flags: Mapping[str, object] | None = None,
     *,
+    named: Mapping[str, str] | None = None,
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
@@ -48,6 +49,7 @@ def load_settings(
 
     Args:
         flags: ``"section.key"`` (or ``"key"``) → value; ``None`` values count as not given.
+        named: What messages call a flag, by its key.
         folder: Where ``mmsa.toml`` is; default: see `project_of` the working folder.
         environ: Environment variables; default: the process's.
 
@@ -76,7 +78,7 @@ def load_settings(
         put(path, value, name)
     for key, value in (flags or {}).items():
         if value is not None:
-            put(tuple(key.split(".")), value, "flag")
+            put(tuple(key.split(".")), value, (named or {}).get(key, "flag"))
 
     settings = Settings()
     try:
@@ -101,7 +103,7 @@ def _explain(item: Any, where: tuple[str, ...]) -> str:
     if where == ("storage",):
         return str(item["msg"])
     if item["type"] != "extra_forbidden":
-        return f"{item['msg']} (received {item['input']!r})"
+        return f"{item['msg'].removeprefix('Value error, ')} (received {item['input']!r})"
     if where[0] == "encoders":  # encoders.NAME, then a section as those without a name
         section = {"text": TextSettings, "image": ImageSettings, "joint": JointSettings}
         model: Any = section[where[2]] if len(where) > 3 else EncoderSettings
@@ -122,7 +124,7 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], o
         return []
     found: list[tuple[tuple[str, ...], object]] = []
     for section, content in table.items():
-        if isinstance(content, dict):
+        if isinstance(content, dict) and content:
             found += [((section, key), value) for key, value in content.items()]
         else:
             found.append(((section,), content))

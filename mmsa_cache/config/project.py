@@ -9,6 +9,9 @@ from mmsa_cache.console import say
 
 from .settings import CONFIG_NAME
 
+_SYSTEM = 0
+"""The user whose files are the system's."""
+
 
 def project_of(folder: Path) -> Path:
     """The nearest folder that holds ``mmsa.toml``; the folder itself where there is none.
@@ -31,4 +34,4 @@ def project_of(folder: Path) -> Path:
 
 def _is_own(path: Path) -> bool:
     user = getattr(os, "getuid", None)  # not on every system
-    return user is None or path.stat().st_uid in (0, user())
+    return user is None or path.stat().st_uid in (_SYSTEM, user())

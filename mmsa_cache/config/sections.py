@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -33,6 +34,17 @@ MOST_COPIES = 1000
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def matching(form: str, pattern: str) -> AfterValidator:
+    """Takes texts of a pattern, which a message gives in words."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"write {form}")
+        return value
+
+    return AfterValidator(check)
 
 
 def _classes(value: object) -> object:
@@ -280,7 +292,9 @@ class ExtractSettings(Section):
     rows), a number for every row, or ``none``."""
     batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
     """Rows a forward pass; default: 32 on the CPU, 256 on a GPU."""
-    tokens: str = Field(default="keep", pattern=r"^(keep|none|pool:[1-9]\d{0,2}x[1-9]\d{0,2})$")
+    tokens: Annotated[
+        str, matching("keep, none or pool:GxG", r"keep|none|pool:[1-9]\d{0,2}x[1-9]\d{0,2}")
+    ] = "keep"
     """Positions kept: all, ``pool:GxG`` (patches averaged to a grid), or none but the pools."""
     compute: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the forward pass (autocast). ``auto``: that of a cache which is there, else

@@ -20,6 +20,7 @@ from .sections import (
     JointSettings,
     Section,
     TextSettings,
+    matching,
 )
 
 CONFIG_NAME = "mmsa.toml"
@@ -46,7 +47,9 @@ class Settings(Section):
     """Further encoders by name; ``default`` are those of the sections above."""
     cache: CacheSettings = CacheSettings()
     extract: ExtractSettings = ExtractSettings()
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Annotated[str, matching("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]+)?")] = (
+        "auto"
+    )
     """Where models run: ``auto`` takes CUDA when there is one."""
     seed: int = Field(default=47, ge=0, le=MAX_SEED)
     """Seed of augmentation, random weights, splits, search and training."""

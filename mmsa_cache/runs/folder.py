@@ -103,7 +103,8 @@ class RunFolder:
                 if run.figures.inner is not None:
                     found.append(run)
         if not found:
-            raise ModelError(f"No run below {RUNS} can be compared with others.", "Name one.")
+            hint = "Name one." if cls.all() else "Run mmsa train first."
+            raise ModelError(f"No run below {RUNS} can be compared with others.", hint)
         equal = [run for run in found if run._inner_rows() == found[0]._inner_rows()]
         return max(equal, key=lambda run: run.inner_score or 0.0), equal
 

@@ -229,8 +229,8 @@ def test_mistakes_in_named_encoders_are_all_named(tmp_path: Path) -> None:
     assert "write a plain name other than default and all" in said
     assert "encoders.one.image.modle: unknown key (near: model)" in said
     assert "encoders.two.picture: unknown key (valid: image, joint, text)" in said
-    assert "encoders.three: Value error, write a text, an image or a joint section" in said
-    assert "encoders.four: Value error, joint: name its model" in said
+    assert "encoders.three: write a text, an image or a joint section" in said
+    assert "encoders.four: joint: name its model" in said
     assert "encoders.five.text.max_tokens" in said
 
 

@@ -233,6 +233,6 @@ def test_mistakes_in_layers_and_tokens_are_told_together() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(flags, environ={})
     shown = "\n".join(caught.value.problems)
-    assert "text.layer: Value error, write last, a layer's number from 0, or average:K" in shown
+    assert "text.layer: write last, a layer's number from 0, or average:K" in shown
     assert "image.layer" in shown
     assert "extract.tokens" in shown

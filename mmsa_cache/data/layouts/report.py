@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.tables.text_lines import utf_8
+from mmsa_cache.errors import DataError
 
 from .classes import LABELS, ClassNames
 from .listing import LabelRow, Listing, raise_problems
@@ -26,6 +27,8 @@ def read_labels(
     Raises:
         DataError: Everything that is wrong, a line a cause.
     """
+    if not path.is_file():
+        raise DataError(f"There is no label file {path}.", "Give an existing one with --labels.")
     found = (data or DataSettings()).model_copy(update={"root": path})
     plain = path.suffix.lower() == ".txt"
     listing = Listing(path, "report" if plain else "tables", "", ClassNames(classes))
