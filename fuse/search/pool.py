@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import pickle
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +16,8 @@ from numpy.typing import NDArray
 from fuse.figures.records import Metric
 from fuse.training import classifier, trainer
 from mmsa_cache.errors import DeviceError, MmsaError
+from mmsa_cache.native import processes
+from mmsa_cache.native.processes import Started, end, how_it_ended
 from mmsa_cache.store.identity import Origin
 
 from .baseline_record import Baseline
@@ -29,7 +28,6 @@ A_GPU = 3
 """Workers that share a GPU: one's models are made and scored while another's are trained."""
 _STARTS = 3
 """Tries to start a worker before the search ends."""
-_SECONDS_TO_END = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,43 +37,13 @@ class Death:
     reason: str
 
 
-class Started(Protocol):
-    """A worker that was started: a process, or what speaks for one elsewhere."""
-
-    @property
-    def exitcode(self) -> int | None: ...
-    def join(self, timeout: float | None = None) -> None: ...
-    def is_alive(self) -> bool: ...
-    def terminate(self) -> None: ...
-    def kill(self) -> None: ...
-
-
 Start = Callable[[Connection, str], Started]
 """Starts a worker on a device; it speaks with the pool by the pipe, as `worker.serve` does."""
 
 
-def start_process(pipe: Connection, device: str) -> BaseProcess:
-    """Starts a worker process on one end of a pipe.
-
-    On the CPU it is forked from a process that has imported everything once; an import may touch a
-    GPU, which no fork survives.
-    """
-    process: BaseProcess
-    if device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
-        server = multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload([f"{__package__}.forked"])
-        process = server.Process(target=serve, args=(pipe, device), daemon=True)
-    else:
-        spawn = multiprocessing.get_context("spawn")
-        process = spawn.Process(target=serve, args=(pipe, device), daemon=True)
-    # The child inherits the mask: only the coordinator answers Ctrl-C. (The tracker is started
-    # first, since its start resets the mask.)
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+def start_process(pipe: Connection, device: str) -> Started:
+    """Starts a worker process on one end of a pipe."""
+    process = processes.start_process(serve, (pipe, device), device, f"{__package__}.forked")
     pipe.close()
     return process
 
@@ -194,8 +162,7 @@ class Pool:
             try:
                 said = worker.pipe.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
-                worker.process.join(_SECONDS_TO_END)
-                said = Death(_how_it_ended(worker.process.exitcode))
+                said = Death(how_it_ended(worker.process))
             if isinstance(said, Death):
                 if task := self._replace(place, said.reason):
                     events.append((task, said))
@@ -228,20 +195,10 @@ class Pool:
             worker.pipe.close()
             worker.process.terminate()
         for worker in self._workers:
-            worker.process.join(_SECONDS_TO_END)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            end(worker.process)
 
 
 def _send(worker: _Worker, message: Any) -> None:
     # If it has died, the next `Pool.wait` reports it.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         worker.pipe.send(message)
-
-
-def _how_it_ended(code: int | None) -> str:
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"ended with code {code}"

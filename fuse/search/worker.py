@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import gc
 import math
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +20,7 @@ from numpy.typing import NDArray
 from fuse.figures.records import EpochRecord, Metric
 from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.native.memory import release
+from mmsa_cache.native.processes import end_with_parent
 
 from .baseline_record import Baseline
 
@@ -138,7 +136,7 @@ class _PrunedError(Exception):
 
 def serve(pipe: Connection, device: str) -> None:
     """The process's main function."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if device == "cpu":
         from . import forked  # noqa: F401  (limits libraries; a fork has it already)
     import torch
@@ -168,14 +166,6 @@ def _is_lost(error: Exception) -> bool:
     from mmsa_cache.native.device import is_lost
 
     return is_lost(error)
-
-
-def _end_with_parent() -> None:
-    """Ends the process when the coordinator is killed, even within an epoch."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _fit(task: Task, job: Job, bank: Any) -> Result | Failure:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fuse.search.pool import A_GPU, TrainingData, Workers
-from mmsa_cache.errors import DeviceError, SettingsError
+from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.source import shared_grids
 from mmsa_cache.names import MODALITIES, EncoderPair
 from mmsa_cache.native.cores import usable_cores
@@ -56,12 +56,11 @@ def search_workers(session: Session, request: EngineRequest) -> Iterator[Workers
         DeviceError: The device, or the cluster, is not there.
     """
     if request.engine != "ray":
-        if request.address is not None:
-            raise SettingsError("--address is that of a Ray cluster.", "Give --engine ray too.")
         yield Workers(worker_devices(session.device, request.workers))
         return
     with ray_cluster(request.address or AUTO) as ray:
-        from fuse.search.ray_pool import RaySource, RayWorker
+        from fuse.search.ray_pool import RayProcess
+        from fuse.search.ray_source import RaySource
 
         there = ray.cluster_resources()
         gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
@@ -72,7 +71,7 @@ def search_workers(session: Session, request: EngineRequest) -> Iterator[Workers
         most = min(A_GPU * gpus, cpus) if on_gpus else cpus
         # An actor sees the GPU that Ray gives it as the first one.
         devices = ["cuda:0" if on_gpus else "cpu"] * (request.workers or max(1, most))
-        yield Workers(devices, start=RayWorker, reach=RaySource.of)
+        yield Workers(devices, start=RayProcess, reach=RaySource.of)
 
 
 def worker_devices(kind: torch.device, workers: int | None) -> list[str]:

@@ -9,9 +9,20 @@ import threading
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 _SECONDS_TO_END = 5.0
+
+
+class Started(Protocol):
+    """A worker that was started: a process, or what speaks for one elsewhere."""
+
+    @property
+    def exitcode(self) -> int | None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    def is_alive(self) -> bool: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 def start_process(
@@ -58,7 +69,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def end(process: BaseProcess) -> None:
+def end(process: Started) -> None:
     """Ends a process for certain."""
     process.terminate()
     process.join(_SECONDS_TO_END)
@@ -67,7 +78,7 @@ def end(process: BaseProcess) -> None:
         process.join()
 
 
-def how_it_ended(process: BaseProcess) -> str:
+def how_it_ended(process: Started) -> str:
     """In words, once it has ended or is about to."""
     process.join(_SECONDS_TO_END)
     code = process.exitcode

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,32 +21,26 @@ from mmsa_cache.native.ray_cluster import ray_cluster
 from mmsa_cache.version import __version__
 from tests.features.test_source import WANTED, bank  # noqa: F401  (a fixture)
 from tests.support.fake_search import make_study, run, start_thread
+from tests.support.opened import opened
+from tests.support.ray_machines import RayMachines, kill, wait_until
 from tests.support.small_work import QUICK, call, call_json, make_work
-from tests.support.study_records import assert_gone, figures, states
+from tests.support.study_records import figures, states
 from tests.support.tally import Tally
 
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
-from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fuse.search.ray_pool import Actor, RaySource, RayWorker
-
-NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
+from fuse.search.ray_pool import RayProcess
+from fuse.search.ray_source import RaySource
+from fuse.search.ray_worker import SearchWorker
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def machines() -> Iterator[RayMachines]:
     """A head without workers, where the searches run, and three machines of a core each."""
-    made = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0})
-    for _ in range(3):
-        made.add_node(wait=False, **NODE)
-    made.wait_for_nodes()
-    try:
-        with ray_cluster(made.address):
-            yield made
-    finally:
-        made.shutdown()
+    with RayMachines(3, cpus=1) as machines, ray_cluster(machines.address):
+        yield machines
 
 
 def queue_of(length: int) -> Study:
@@ -67,53 +59,40 @@ def queue_of(length: int) -> Study:
 def on_ray(
     folder: Path, trials: int, study: Study, on_change: Callable[[Progress], None]
 ) -> dict[str, Any]:
-    options = {"study": study, "start": RayWorker, "devices": ["cpu"] * 3, "on_change": on_change}
+    options = {"study": study, "start": RayProcess, "devices": ["cpu"] * 3, "on_change": on_change}
     return run(folder / "ray.db", folder, trials, **options)
-
-
-def workers_of(folder: Path) -> set[int]:
-    path = folder / "trainings.txt"
-    return (
-        {int(line.split()[0]) for line in path.read_text().splitlines()} if path.exists() else set()
-    )
-
-
-def alive(pids: set[int]) -> list[int]:
-    return [pid for pid in sorted(pids) if Path(f"/proc/{pid}").exists()]
 
 
 @pytest.mark.parametrize("trials", [24, pytest.param(200, marks=pytest.mark.faults)])
 def test_trials_on_three_machines_under_kills_are_those_of_one_worker(
-    cluster: Cluster, tmp_path: Path, trials: int, tally: Tally
+    machines: RayMachines, tmp_path: Path, trials: int, tally: Tally
 ) -> None:
     study = queue_of(trials)
     chance = random.Random(1)
     kills = {"worker": 0, "machine": 0}
     next_at = 6
 
-    def kill(progress: Progress) -> None:
+    def on_change(progress: Progress) -> None:
         """After every sixth trial a worker, of ten times once its machine, which comes back."""
         nonlocal next_at
         if progress.finished < next_at:
             return
         if sum(kills.values()) % 10 == 2:
-            node = min(cluster.worker_nodes, key=lambda node: node.node_id)
-            cluster.remove_node(node, allow_graceful=False)
-            cluster.add_node(wait=False, **NODE)
+            machines.replace(0)
             kills["machine"] += 1
-        elif found := alive(workers_of(tmp_path)):
-            os.kill(chance.choice(found), signal.SIGKILL)
+        elif found := machines.workers("SearchWorker"):
+            kill(chance.choice(found))
             kills["worker"] += 1
         next_at = progress.finished + 6
 
-    record = on_ray(tmp_path, trials, study, kill)
+    record = on_ray(tmp_path, trials, study, on_change)
     one = run(tmp_path / "one.db", tmp_path, trials, study=study, start=start_thread)
     assert states(tmp_path / "ray.db") == {"COMPLETE": trials}, "not exactly as many as wanted"
     assert figures(tmp_path / "ray.db") == figures(tmp_path / "one.db")
     for key in ("trial", "inner_score", "outer_score", "cannot_be_told_apart"):
         assert record[key] == one[key]
     assert min(kills.values()) > 0
-    assert_gone(workers_of(tmp_path) - {os.getpid()})
+    wait_until(lambda: not machines.workers("SearchWorker"))
     tally(
         "kill -9 in a search on Ray",
         sum(kills.values()),
@@ -122,19 +101,8 @@ def test_trials_on_three_machines_under_kills_are_those_of_one_worker(
     )
 
 
-def opened(source: RaySource, keep: Path) -> tuple[str, set[str], set[int], float]:
-    """A task: opens a source on its machine, whose cache folder is named after the machine."""
-    import ray
-
-    node = ray.get_runtime_context().get_node_id()
-    os.environ["XDG_CACHE_HOME"] = str(keep / node)
-    found = source.open("cpu")
-    files = {path.stat().st_ino for path in (keep / node).rglob("*.h5")}
-    return node, {found.text.name, found.image.name}, files, float(found.text.pooled.sum())
-
-
 def test_features_are_fetched_once_by_every_machine_that_does_not_have_them(
-    cluster: Cluster,
+    machines: RayMachines,
     bank: FeatureBank,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -144,7 +112,7 @@ def test_features_are_fetched_once_by_every_machine_that_does_not_have_them(
     folders = {Path(bank.text.name), Path(bank.image.name)}
 
     def everywhere() -> dict[str, Any]:
-        nodes = [node.node_id for node in cluster.worker_nodes] * 2
+        nodes = [node.node_id for node in machines.nodes[:2]] * 2
         tasks = [
             ray.remote(opened)
             .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
@@ -163,14 +131,14 @@ def test_features_are_fetched_once_by_every_machine_that_does_not_have_them(
         encoder = folder / "encoder.json"
         encoder.write_bytes(encoder.read_bytes() + b"\\n")
     there = everywhere()
-    assert len(there) == 3
+    assert len(there) == 2
     for node, (names, files) in there.items():
         assert all(name.startswith(str(tmp_path / "keep" / node)) for name in names)
         assert len(files) == 2
 
 
 def test_a_worker_with_another_mmsa_is_refused_by_name() -> None:
-    said = Actor("cpu", "0.0.0").exchange(None)
+    said = SearchWorker("cpu", "0.0.0").exchange(None)
     assert f"has mmsa {__version__}, this machine 0.0.0" in said.reason
 
 
@@ -186,7 +154,7 @@ text_dim = [8, 16, 32]
 """
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("machines")
 def test_search_and_ablate_give_on_ray_what_they_give_here(
     tmp_path: Path, text_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

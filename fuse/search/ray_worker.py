@@ -1,0 +1,48 @@
+"""A worker of a search on a machine of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import platform
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+from mmsa_cache.version import __version__
+
+from .worker import Failure, serve
+
+
+class SearchWorker:
+    """An actor: `serve` in a thread of the process, at a pipe within it.
+
+    Args:
+        device: As `serve` takes it; a GPU is the one that Ray gave to the process, ``cuda:0``.
+        version: Of mmsa, where the search runs.
+    """
+
+    def __init__(self, device: str, version: str) -> None:
+        self._device, self._version = device, version
+        self._pipe: Connection | None = None
+
+    def exchange(self, message: Any) -> Any:
+        """Tells the worker something; returns what it says to that."""
+        if self._version != __version__:
+            return Failure(
+                f"{platform.node()} has mmsa {__version__}, this machine {self._version}"
+            )
+        if self._pipe is None:
+            self._pipe, theirs = multiprocessing.Pipe()
+            threading.Thread(target=_serve, args=(theirs, self._device), daemon=True).start()
+        try:
+            self._pipe.send(message)
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            os._exit(1)  # a worker that lost its device: a process that begins anew has it again
+
+
+def _serve(pipe: Connection, device: str) -> None:
+    with contextlib.closing(pipe):
+        serve(pipe, device)
