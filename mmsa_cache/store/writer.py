@@ -170,7 +170,10 @@ class FeatureWriter(EnteredRows):
                     return
                 sizes = itertools.accumulate(entry.bytes for entry in small)
                 first = [e for e, end in zip(small, sizes, strict=True) if end <= MERGED_BYTES]
-                self._replace(first, [self._map(entry) for entry in first])
+                merged = self._replace(first, [self._map(entry) for entry in first])
+                self._known.difference_update(entry.name for entry in first)  # the rows are there
+                self._known |= merged
+                self._noted = self._index.size
 
     def keep_only(self, keys: Keys) -> int:
         """Drops all rows but some.
@@ -193,15 +196,18 @@ class FeatureWriter(EnteredRows):
                     self._replace([entry], [shard.take(kept)] if len(kept) else [])
         return before - self._index.bytes
 
-    def _replace(self, entries: Sequence[ShardEntry], shards: Sequence[Shard]) -> None:
-        """Puts one shard in the place of some; the lock is held."""
+    def _replace(self, entries: Sequence[ShardEntry], shards: Sequence[Shard]) -> set[str]:
+        """Puts one shard in the place of some, or none; its name, if any. The lock is held."""
         names = tuple(entry.name for entry in entries)
+        new: set[str] = set()
         if shards:
             for old in entries:  # damage is not sealed again
                 check_bytes(self.folder, old)
             with self.sealer.written(shards) as (temporary, entry):
                 self._seal(temporary, entry, names)
+                new.add(entry.name)
         else:
             self._append(Change(drop=names))
         for old in entries:
             self._disk.remove(self.folder / old.file)
+        return new

@@ -144,7 +144,14 @@ def test_small_shards_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             writer.publish(shard)
         size = next(iter(Index.read(writer.folder).entries.values())).bytes
         monkeypatch.setattr(writer_module, "MERGED_BYTES", 5 * size)
+        mapped: list[str] = []
+        see = writer._map
+        monkeypatch.setattr(writer, "_map", lambda entry: mapped.append(entry.name) or see(entry))
         writer.finish()
+        assert len(mapped) == len(set(mapped)), "what was merged was read again"
+        assert writer.has(np.concatenate([shard.keys for shard in shards])).all()
+        assert not writer.has(make_keys(100, 3)).any()
+        assert len(mapped) == len(set(mapped))
     features = open_features(writer.folder)
     assert len(features.shards) < 6
     assert rows_in(features.shards) == rows_in(shards)
