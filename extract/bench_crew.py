@@ -67,7 +67,9 @@ def bench_crew(
         DeviceError: Workers do not work.
     """
     count, cpu = sum(map(len, rows.values())), torch.device("cpu")
-    plain, one, every = [], [], []
+    plain: list[float] = []
+    one: list[_Turn] = []
+    every: list[_Turn] = []
     for _ in range(rounds):
         whole = run_end_to_end(
             rows, readers, encoders, cpu, shard_rows=shard_rows, batch_size=batch_size

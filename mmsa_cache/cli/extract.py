@@ -30,7 +30,7 @@ def extract(
     address: Address = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Workers; default: a GPU each, or on the CPU 8 cores each."),
+        typer.Option(min=1, help="Workers; default: a GPU each, else 8 cores each (Ray: one)."),
     ] = None,
     target: Annotated[
         str | None,

@@ -49,7 +49,8 @@ def bench_crew(
     """
     session, cpu = Session(settings), torch.device("cpu")
     chosen = evenly(session.samples("train"), pairs)
-    specs = {"text": session.text_encoder(), "image": session.image_encoder()}
+    text, image = session.text_encoder(), session.image_encoder()
+    specs: dict[str, EncoderSpec] = {"text": text, "image": image}
     source = _Resolved(tuple(specs.values()), settings.seed)
     batch_size = rows_a_batch(settings.extract.batch_size, cpu)
     with contextlib.ExitStack() as stack:
@@ -58,7 +59,7 @@ def bench_crew(
         figures = bench(
             {name: plan_rows(chosen, {}, "none", name) for name in specs},
             {name: reader_of(spec, settings.seed) for name, spec in specs.items()},
-            {name: spec.load(cpu) for name, spec in specs.items()},
+            {"text": text.load(cpu), "image": image.load(cpu)},
             lambda sealers, workers: replace(engine, workers=workers).crew(
                 source, sealers, cpu, batch_size
             ),

@@ -116,3 +116,20 @@ def test_a_worker_refuses_another_encoder_than_the_drivers(
     other = EncoderSource((type(named)(changed, named.identity),), 0, work)
     with pytest.raises(ModelError, match=r"is another encoder on .*max_tokens"):
         other.load(0, torch.device("cpu"))
+
+
+def test_what_an_engine_costs_is_measured_beside_plain_extraction(work: Path) -> None:
+    from mmsa_cache.native.cores import usable_cores
+
+    figures = call_json(
+        work, "bench", "extract", "--engine", "local", "--pairs", "20", "--rounds", "1"
+    )
+    rate = figures["engine_rows_per_s"]
+    assert figures["overhead"] == pytest.approx(1 - rate / figures["plain_rows_per_s"])
+    assert figures["gain"] == pytest.approx(rate / figures["one_worker_rows_per_s"])
+    assert (figures["workers"], figures["overhead_rounds"]) == (
+        usable_cores(),
+        [figures["overhead"]],
+    )
+    assert 20 < figures["rows"] <= 40  # equal texts are one row
+    assert figures["start_seconds"] > 0
