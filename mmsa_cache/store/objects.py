@@ -96,6 +96,8 @@ class ObjectWriter:
         self._keys = KeyTable(KEY_BYTES)
         self._distinct = 0
         """Rows of the shards that were seen, twins counted once."""
+        self._unsaid: dict[str, int] = {}
+        """New rows of shards that a listing had before anybody said that they are sealed."""
         self._due = 0.0
         """When `has` lists again."""
 
@@ -117,7 +119,9 @@ class ObjectWriter:
         """
         if time.monotonic() >= self._due:
             started = time.monotonic()
-            self._look(self._objects.sizes())
+            new = self._look(self._objects.sizes())
+            if self._due:  # else they were there before anything was sealed for this driver
+                self._unsaid |= new
             self._due = time.monotonic() + max(_PAUSE, _SHARE * (time.monotonic() - started))
         return self._keys.places(keys) >= 0
 
@@ -132,7 +136,8 @@ class ObjectWriter:
         """
         sizes = {object_of(entry): entry.bytes for entry in entries}
         self._seen -= self._refused & sizes.keys()  # sealed again, in place of what was none
-        return self._look(sizes)
+        self._unsaid |= self._look(sizes)
+        return sum(self._unsaid.pop(name, 0) for name in sizes)
 
     def finish(self) -> None:
         """Writes the encoder's record, then the index of all shards that the listing has.
@@ -181,22 +186,28 @@ class ObjectWriter:
             encoder.write(folder)
             self._objects.put_files({ENCODER: folder / ENCODER})
 
-    def _look(self, sizes: Mapping[str, int]) -> int:
-        """Reads the keys of shards that were not seen before; the rows that are new."""
+    def _look(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Reads the keys of shards that were not seen before; how many rows of each are new."""
         sizes = {n: size for n, size in sizes.items() if n not in self._seen and sha256_of(n)}
-        names, before = sorted(sizes), self._distinct
-        for first in range(0, len(names), _SIDE_BY_SIDE):
-            some = names[first : first + _SIDE_BY_SIDE]
-            found = self._read_keys({name: sizes[name] for name in some})
+        names = sorted(sizes)
+        new: dict[str, int] = {}
+        for at in range(0, len(names), _SIDE_BY_SIDE):
+            found = self._read_keys({name: sizes[name] for name in names[at : at + _SIDE_BY_SIDE]})
+            if not found:
+                continue
             for name, keys in found.items():
                 entry = ShardEntry(sha256=name[:64], rows=len(keys), bytes=sizes[name])
                 self._shards[entry] = keys
                 self._seen.add(name)
-            if found:
-                every = np.concatenate(list(found.values()))
-                self._distinct += len(np.unique(sortable(every)[self._keys.places(every) < 0]))
-                self._keys.add(every)
-        return self._distinct - before
+            every = np.concatenate(list(found.values()))
+            _, first = np.unique(sortable(every), return_index=True)
+            first = first[self._keys.places(every[first]) < 0]
+            ends = np.cumsum([len(keys) for keys in found.values()])
+            counts = np.bincount(np.searchsorted(ends, first, "right"), minlength=len(found))
+            new |= dict(zip(found, counts.tolist(), strict=True))
+            self._keys.add(every)
+            self._distinct += len(first)
+        return new
 
     def _read_keys(self, sizes: Mapping[str, int]) -> dict[str, Keys]:
         """The keys of shards, by ranges of all of them side by side."""

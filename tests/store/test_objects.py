@@ -78,6 +78,20 @@ def test_a_driver_goes_on_from_the_listing_by_ranges(
     assert sum(read) < again.bytes / 8
 
 
+def test_rows_count_as_new_when_they_are_said_to_be_sealed(
+    target: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmsa_cache.store.objects._PAUSE", 0.0)
+    monkeypatch.setattr("mmsa_cache.store.objects._SHARE", 0.0)
+    writer = ObjectWriter(target, ENCODER)
+    before = writer.sealer.seal([SHARDS[0]])
+    assert writer.has(make_keys(0, 10)).sum() == 4
+    entries = [writer.sealer.seal([shard]) for shard in (SHARDS[1], make_shard(6, 4, 5))]
+    assert writer.has(make_keys(0, 10)).all()  # a listing has them before their worker answers
+    assert writer.adopt([before]) == 0
+    assert [writer.adopt(entries), writer.adopt(entries)] == [6, 0]
+
+
 def test_two_drivers_lose_nothing_of_each_other(
     target: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
