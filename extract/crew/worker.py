@@ -28,7 +28,7 @@ from .protocol import Refused, Said, Sealed, Sealer, Source
 
 LOST_DEVICE = 75
 """Exit code of a process whose device can do nothing more."""
-_PAUSE = 2.0
+_PAUSE = 1.0
 """Seconds before a worker that cannot load its encoder says so: others take the pieces."""
 
 

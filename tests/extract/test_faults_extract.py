@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mmsa_cache.store.index import INDEX, Index
@@ -160,13 +162,69 @@ def test_an_interruption_is_clean(
     tally(f"{number.name} of extraction", times, "exit 130, resumed, no temporary files")
 
 
+ENGINE = ("extract", "--split", "all", "--workers", "2", "--cache")
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.faults)])
+def test_kills_of_a_driver_and_its_workers_lose_nothing(
+    server: ForkServer, whole: tuple[Rows, float], kills: int, tally: Tally
+) -> None:
+    wanted, seconds = whole
+    target = server._folder / "driven"
+    chance = random.Random(kills)
+    done = 0
+    while done < kills:
+        shutil.rmtree(target, ignore_errors=True)
+        before: Rows = {}
+        for _ in range(3):  # each goes on where the one before was killed
+            pid = server.start(*ENGINE, target.name)
+            time.sleep(chance.uniform(0.3 * seconds, 2 * seconds))
+            driver = psutil.Process(pid)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                processes = [driver, *driver.children()]
+                for process in chance.sample(processes, min(2, len(processes))):
+                    process.kill()
+                    done += 1
+            code = server.wait(pid)
+            assert code in (0, -signal.SIGKILL), server.log.read_text()[-3000:]
+            now = sealed(target)
+            assert before.items() <= now.items() <= wanted.items(), "a row was lost or changed"
+            before = now
+        # The next one may have any engine; what workers sealed and no driver entered is adopted.
+        assert server.run("extract", "--split", "all", "--cache", target.name) == 0
+        check_whole(target, wanted)
+    tally("kill -9 of a crew's driver and of its workers", done, "same rows, gone on by any engine")
+
+
+def test_an_interrupted_crew_leaves_no_process(
+    server: ForkServer, whole: tuple[Rows, float]
+) -> None:
+    target, said = server._folder / "stopped", server.log.stat().st_size
+    pid = server.start(*ENGINE, target.name)
+    deadline = time.monotonic() + 60
+    while changes(target) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    workers = psutil.Process(pid).children()
+    assert len(workers) == 2
+    os.kill(pid, signal.SIGINT)
+    assert server.wait(pid) == 130
+    assert not any(worker.is_running() for worker in workers)
+    text = server.said(said)
+    assert "Stopped. Finished work is kept" in text
+    assert "Traceback" not in text
+    assert sealed(target).items() <= whole[0].items()
+    assert server.run(*ENGINE, target.name) == 0
+    check_whole(target, whole[0])
+
+
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.faults)])
 def test_two_extractions_at_once_make_each_row_once(
     server: ForkServer, whole: tuple[Rows, float], times: int, tally: Tally
 ) -> None:
     for number in range(times):
         name = f"two-{number}"
-        pids = [server.start("extract", "--split", "all", "--cache", name) for _ in range(2)]
+        pids = [server.start(*start, name) for start in ((*ENGINE[:3], "--cache"), ENGINE)]
         assert [server.wait(pid) for pid in pids] == [0, 0], server.log.read_text()[-3000:]
         check_whole(server._folder / name, whole[0])
         shutil.rmtree(server._folder / name)

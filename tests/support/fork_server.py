@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.crew import start_forked
 from tests.support.faulty import fork
 
 
@@ -21,12 +22,14 @@ def main() -> None:
     import torch
 
     from extract import publisher
+    from extract.crew import local
     from extract.encoders.compat import prepare_torchvision
     from mmsa_cache.cli import main as cli
     from mmsa_cache.compose import extract, reading  # noqa: F401  (what the verb needs)
 
     torch.set_num_threads(1)
     publisher.GATHERED_SECONDS = 0.0  # windows are sealed one by one, as of a slow encoder
+    local.start_process = start_forked
     prepare_torchvision()
     reading._import_libraries()
     import transformers
