@@ -24,7 +24,10 @@ app.command()(pull)
 @app.command("ls")
 @verb("cache")
 def cache_ls(call: Call) -> None:
-    """List the features: of which encoder, how many rows, size, age, complete for which split."""
+    """List the features: encoder, rows, size, age and state.
+
+    The state says for which splits they are complete.
+    """
     from mmsa_cache.compose.caches import existing_caches
 
     records = existing_caches(call.settings())

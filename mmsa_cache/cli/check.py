@@ -33,7 +33,10 @@ def check(
         bool, typer.Option("--online", help="Fetch hf://datasets/NAME, if it is not here.")
     ] = False,
 ) -> None:
-    """List everything that is wrong with the data, and what it is like; 3 if something is bad."""
+    """List everything that is wrong with the data.
+
+    It also says what the data is like; the exit code is 3 if something is bad.
+    """
     from mmsa_cache.compose.check.check import check as check_data
     from mmsa_cache.compose.check.format import format_check
     from mmsa_cache.compose.hub.data_set import fetched

@@ -44,7 +44,7 @@ def compare(
         int, typer.Option("--list", min=0, help="Posts to show of each kind of difference.")
     ] = 0,
 ) -> None:
-    """Say whether runs differ on the rows that all of them judged, and where."""
+    """Say whether and where runs differ, on rows that all judged."""
     from mmsa_cache.compose.compare import compare as compare_runs
 
     found = compare_runs(runs, grouped=grouped, given=call.given())

@@ -19,7 +19,10 @@ def demo(
     pairs: Annotated[int, typer.Option(min=60, help="Synthetic pairs to make.")] = 360,
     trials: Annotated[int, typer.Option(min=1, help="Trials of the search.")] = 8,
 ) -> None:
-    """Run everything on generated pairs, MiniLM and a small random-weight SwinV2."""
+    """Run everything on generated pairs, with small encoders.
+
+    They are MiniLM and a small SwinV2 of random weights.
+    """
     from mmsa_cache.compose.demo import run
 
     found = run(folder, pairs, trials)

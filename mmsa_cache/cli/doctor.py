@@ -12,8 +12,9 @@ from .verb import Call, verb
 
 @verb(*ENCODERS)
 def doctor(call: Call) -> None:
-    """Look at versions, device, memory, hub, encoders, data, store and extras.
+    """Say what is here and what is missing, and what to do about it.
 
+    Versions, device, memory, disk, hub, data, store, encoders and extras are looked at.
     What is missing is named with what to do about it; nothing is downloaded or changed.
     """
     from mmsa_cache.compose.doctor import diagnose

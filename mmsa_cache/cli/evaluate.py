@@ -29,7 +29,7 @@ def evaluate(
     ] = None,
     decide: Decide = None,
 ) -> None:
-    """Score a run on every split with labels, or on the rows of a label file."""
+    """Score a run on every labelled split, or on a file of labels."""
     from mmsa_cache.compose.evaluate import evaluate as evaluate_run
 
     found = evaluate_run(run, labels, call.given(), decide, split)

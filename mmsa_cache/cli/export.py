@@ -29,7 +29,7 @@ def export(
         typer.Option("--online", help="Fetch encoders by their hub names, to check them."),
     ] = False,
 ) -> None:
-    """Write a run as a folder with a model card that predicts anywhere."""
+    """Write a run as a folder with a model card, to use anywhere."""
     from mmsa_cache.compose.export.export import ExportRequest
     from mmsa_cache.compose.export.export import export as export_run
 

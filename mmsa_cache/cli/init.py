@@ -26,7 +26,7 @@ def init(
     ] = Path(),
     yes: Annotated[bool, typer.Option("--yes", help="Write mmsa.toml without asking.")] = False,
 ) -> None:
-    """Look at data, show how it would be read, and write an mmsa.toml for it."""
+    """Show how data would be read, and write an mmsa.toml for it."""
     from mmsa_cache.compose.init.config import config_of
     from mmsa_cache.compose.init.format import format_found
     from mmsa_cache.compose.init.look import look

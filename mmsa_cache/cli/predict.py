@@ -40,7 +40,10 @@ def predict(
     on_bad: OnBad = "fail",
     force: Force = False,
 ) -> None:
-    """Predict a split, one post, or new posts: a file, a folder, or JSON lines (--data -)."""
+    """Predict a split, one post, or new posts.
+
+    New posts are a file, a folder, or JSON lines on standard input (--data -).
+    """
     given = call.given()
     if given.data is not None and split is None and text is None and image is None:
         _predict_new(call, run, out, decide, on_bad, force=force)

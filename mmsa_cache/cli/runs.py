@@ -22,7 +22,7 @@ _COLUMNS = ["run", "study", "fusion", "rows", "accuracy", "macro_f1", "inner_mac
 @app.command("ls")
 @verb()
 def runs_ls(call: Call) -> None:
-    """List the runs: of which study, how they score, size, age; the last trained first."""
+    """List the runs: study, scores, age and size; the latest first."""
     from mmsa_cache.compose.runs import list_runs
 
     runs = list_runs()
@@ -75,7 +75,10 @@ def runs_show(call: Call, run: Run = "latest") -> None:
 @app.command("best")
 @verb()
 def runs_best(call: Call) -> None:
-    """Name the run of the best inner macro-F1; only runs with the same inner rows are compared."""
+    """Name the run of the best inner macro-F1.
+
+    Runs are compared whose inner rows are those of the latest; rows that judge have no part in it.
+    """
     from mmsa_cache.runs.folder import RunFolder
 
     best, among = RunFolder.best()

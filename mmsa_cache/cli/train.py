@@ -90,7 +90,7 @@ def train(
     decide: Decide = None,
     track: Track = None,
 ) -> None:
-    """Train a setting, or an ensemble of a study's trials, and write a run directory."""
+    """Train a setting, or an ensemble of a study's trials, as a run."""
     from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.request import TrainRequest
     from mmsa_cache.compose.session import Session

@@ -17,6 +17,7 @@ from mmsa_cache.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(p for name in ("mmsa_cache", "extract", "fuse") for p in (ROOT / name).rglob("*"))
+PAGES = [ROOT / "README.md", *ROOT.glob("[!.]*/README.md")]
 OTHER_PROGRAMS = {"--force-reinstall", "--local-dir", "--query-gpu"}
 """Flags of pip, of hf and of nvidia-smi."""
 
@@ -70,7 +71,7 @@ def test_every_flag_that_is_named_exists() -> None:
 def test_every_section_that_is_named_exists() -> None:
     headings = {
         line.lstrip("# ").strip()
-        for page in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"))
+        for page in PAGES
         for line in page.read_text(encoding="utf-8").splitlines()
         if line.startswith("#")
     }
@@ -89,3 +90,51 @@ def test_ctrl_c_outside_a_verb_ends_with_130(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(VisibleGroup, "invoke", interrupted)
     assert CliRunner().invoke(app, ["predict"]).exit_code == 130
+
+
+def test_a_line_a_verb_is_enough() -> None:
+    for words in ([], ["runs"]):
+        shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).output
+        assert "..." not in shown.partition("Commands:")[2]
+
+
+def commands_named(text: str) -> Iterator[tuple[list[str], list[str]]]:
+    """Commands in a text: words that may be verbs, and flags up to the end of the sentence, of the
+    line, or to the next command. Words after mmsa are verbs where it is told to run, or quoted."""
+    told = r"(?:(?:[Rr]un|→|:|`|\$) ?|^)mmsa((?: [a-z][a-z-]*)+)"
+    for found in re.finditer(told + r"(?=((?:(?!\bmmsa\b)[^.;|`\n)])*))", text, re.MULTILINE):
+        yield found[1].split(), re.findall(r"(?<![\w(-])--[a-z][a-z0-9-]*\b", found[2])
+
+
+def unknown_in(text: str) -> list[str]:
+    """Verbs and flags of verbs that a text names and that do not exist."""
+    wrong = []
+    for words, flags in commands_named(text):
+        named = tuple(words[:1])
+        if named == ("classes",):  # the example of how to add a verb
+            continue
+        if named not in COMMANDS:
+            wrong.append(f"mmsa {' '.join(words)}")
+            continue
+        if tuple(words[:2]) in COMMANDS:
+            named = tuple(words[:2])
+        known = {flag for param in COMMANDS[named].params for flag in param.opts}
+        wrong += [
+            f"mmsa {' '.join(named)} {flag}"
+            for flag in flags
+            if flag not in known | {"--help"} and not flag.startswith("--no-")
+        ]
+    return wrong
+
+
+def test_verbs_in_messages_have_the_flags_that_are_named_with_them() -> None:
+    assert unknown_in("Run mmsa serach --all, or run mmsa extract --trials 3.") == [
+        "mmsa serach",
+        "mmsa extract --trials",
+    ]
+    texts = [(path, text) for path in SOURCES for text in strings(path)]
+    texts += [(page, page.read_text(encoding="utf-8")) for page in PAGES]
+    wrong = {
+        f"{path.relative_to(ROOT)}: {found}" for path, text in texts for found in unknown_in(text)
+    }
+    assert wrong == set()
