@@ -120,7 +120,7 @@ def test_what_is_pushed_comes_back(work: Path, tmp_path: Path) -> None:
     pulled = call_json(tmp_path, *pull)[0]
     there = local_files(work / "cache")
     assert pulled["repository"] == PUSHED
-    assert pulled["revision"] is None
+    assert pulled["revision"] == ""
     assert pulled["files"] == pulled["files_new"] == len(there)
     assert pulled["splits"] == {"train": 80}
     found = local_files(tmp_path / "cache")

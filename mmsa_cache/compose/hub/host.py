@@ -48,7 +48,7 @@ class Remote:
 
     files: dict[str, RemoteFile]
     """By their names in a store."""
-    revision: str | None = None
+    revision: str = ""
     """The commit, at a hub."""
 
 
@@ -83,7 +83,7 @@ class Host(Protocol):
             CacheError: As of `look`; the next call goes on.
         """
 
-    def put(self, folder: Path, card: str, *, private: bool) -> str | None:
+    def put(self, folder: Path, card: str, *, private: bool) -> str:
         """Uploads a store.
 
         Args:
@@ -92,7 +92,7 @@ class Host(Protocol):
             private: Nobody else may see it.
 
         Returns:
-            The revision, at a hub.
+            The revision, at a hub; else empty.
 
         Raises:
             SettingsError: It cannot be private.

@@ -91,7 +91,7 @@ class ObjectStore:
                 wanted[_object_name(name, remote.files[name].sha256)] = folder / name
         self._objects.fetch(wanted)
 
-    def put(self, folder: Path, card: str, *, private: bool) -> str | None:
+    def put(self, folder: Path, card: str, *, private: bool) -> str:
         """Adds a store to what is there: shards, then splits, then records and indexes."""
         if private:
             raise SettingsError(
@@ -111,7 +111,7 @@ class ObjectStore:
         self._objects.put_files({n: p for n, p in files.items() if n.endswith(".parquet")})
         for place in records:
             ObjectWriter(self._objects, read_encoder(place)).finish()
-        return None
+        return ""
 
 
 def _as_file(listed: tuple[str, int]) -> tuple[str, RemoteFile]:

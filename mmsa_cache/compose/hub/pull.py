@@ -50,8 +50,8 @@ class Pulled:
 
     repository: str
     """Or the address of an object store."""
-    revision: str | None
-    """The commit, at the hub."""
+    revision: str
+    """The commit, at the hub; else empty."""
     cache: str
     files: int
     files_new: int

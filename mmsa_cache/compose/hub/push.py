@@ -35,8 +35,8 @@ class Pushed:
     """What was put there."""
 
     repository: str
-    revision: str | None
-    """The commit, at the hub."""
+    revision: str
+    """The commit, at the hub; else empty."""
     files: int
     bytes: int
     encoders: list[str]

@@ -89,7 +89,7 @@ class Repository:
                 allow_patterns=list(names),
             )
 
-    def put(self, folder: Path, card: str, *, private: bool) -> str | None:
+    def put(self, folder: Path, card: str, *, private: bool) -> str:
         """Uploads a store as one state of the repository, in place of the one before."""
         write_new(folder / CARD, card.encode())
         with asking(self.name):
