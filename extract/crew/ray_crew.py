@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,16 +78,7 @@ class RayCrew:
         with contextlib.ExitStack() as stack:
             self._ray = stack.enter_context(ray_cluster(address))
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-            kind = "GPU" if gpu else "CPU"
-            count = workers or int(sum(node.get(kind, 0) for node in nodes))
-            if not count:
-                raise DeviceError(
-                    f"No machine of the Ray cluster has a {kind}.",
-                    "Give --device cpu, or --workers N to wait for machines that have one.",
-                )
-            # A worker's threads share the machine with those of its other cards.
-            shares = [int(n.get("CPU", 1) // n["GPU"]) for n in nodes if n.get("GPU")]
-            cores = max(1, min(shares, default=1)) if gpu else 1
+            count, cores = share_out(nodes, workers, gpu=gpu)
             self._orders = Orders(source, sealers, gpu, cores, batch_size)
             self._actor = self._ray.remote(RayWorker).options(
                 num_cpus=1,
@@ -235,3 +226,30 @@ def _not_started(error: Exception) -> DeviceError:
 
 def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].strip()
+
+
+def share_out(
+    machines: Sequence[Mapping[str, float]], workers: int | None, *, gpu: bool
+) -> tuple[int, int]:
+    """Workers, and the threads of each.
+
+    Args:
+        machines: What each has, as ``CPU`` and ``GPU``.
+        workers: As asked for; default: one a GPU, on the CPU one a core.
+        gpu: Whether they run on GPUs.
+
+    Raises:
+        DeviceError: No machine has what they run on.
+    """
+    kind = "GPU" if gpu else "CPU"
+    count = workers or int(sum(machine.get(kind, 0) for machine in machines))
+    if not count:
+        raise DeviceError(
+            f"No machine of the Ray cluster has a {kind}.",
+            "Give --device cpu, or --workers N to wait for machines that have one.",
+        )
+    if not gpu:
+        return count, 1
+    # A worker's threads share the machine with those of its other cards.
+    shares = [int(m.get("CPU", 1) // m["GPU"]) for m in machines if m.get("GPU", 0) >= 1]
+    return count, max(1, min(shares, default=1))

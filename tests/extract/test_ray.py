@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -198,6 +200,16 @@ def test_workers_of_another_version_and_those_that_cannot_be_made_are_named(
         RayCrew(CompanySource(), [], machines.address, None, gpu=True, batch_size=None)
 
 
+def test_workers_are_one_a_gpu_with_its_share_of_the_cores_or_one_a_core() -> None:
+    machines = [{"CPU": 64.0, "GPU": 8.0}, {"CPU": 48.0, "GPU": 4.0}, {"CPU": 16.0}, {}]
+    assert ray_crew.share_out(machines, None, gpu=True) == (12, 8)
+    assert ray_crew.share_out(machines, 5, gpu=True) == (5, 8)
+    assert ray_crew.share_out([], 5, gpu=True) == (5, 1)  # they may come later
+    assert ray_crew.share_out(machines, None, gpu=False) == (128, 1)
+    with pytest.raises(DeviceError, match="No machine of the Ray cluster has a GPU"):
+        ray_crew.share_out(machines[2:], None, gpu=True)
+
+
 def test_the_command_ends_its_work_and_not_the_cluster_and_goes_on_where_it_was(
     machines: RayMachines, tmp_path: Path, text_model: Path
 ) -> None:
@@ -220,6 +232,33 @@ def test_the_command_ends_its_work_and_not_the_cluster_and_goes_on_where_it_was(
     assert {record["modality"] for record in json.loads(result.stdout)} == {"text", "image"}
     mmsa(tmp_path, "extract", "--cache", "plain")
     assert rows_in(tmp_path / "cache") == rows_in(tmp_path / "plain") != {}
+
+
+def test_a_cluster_that_is_started_for_a_command_needs_no_home_and_prints_no_results() -> None:
+    command = """
+from mmsa_cache.native.ray_cluster import ray_cluster
+with ray_cluster("local") as ray:
+    @ray.remote(max_restarts=0)
+    class Dying:
+        def die(self):
+            import os
+            print("to nobody")
+            os._exit(1)
+    try:
+        ray.get(Dying.remote().die.remote())
+    except ray.exceptions.RayActorError:
+        print(len(ray.nodes()))
+"""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", command],
+        env=environ | {"HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "1\n"), ended.stderr
+    assert re.fullmatch(r"Ray: started here for this command, \d+ CPUs, \d+ GPUs\.\n", ended.stderr)
 
 
 def test_addresses_that_lead_nowhere_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
