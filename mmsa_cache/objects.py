@@ -21,7 +21,9 @@ from .errors import CacheError, CacheNotFoundError, MmsaError, SettingsError
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://[^\s?#*\[\]{}]+")
 _PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
-_AWAY = re.compile("Connect|Timeout|Endpoint|ServerDisconnected|DNS|Unavailable|SlowDown|Internal")
+_AWAY = re.compile(
+    "Connect|Timeout|Endpoint|Disconnected|Payload|IncompleteRead|DNS|Unavailable|SlowDown|Internal"
+)
 """Part of the names of errors of a server that does not answer, or cannot now."""
 PATIENCE = 180.0
 """Seconds that a store which answered before is waited for, beside what its client waits."""

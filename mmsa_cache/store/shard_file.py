@@ -27,6 +27,8 @@ from .problems import MISSING, REPAIR, exhausted, unreadable
 from .schema import Shard
 
 _MAX_ATTRIBUTE_BYTES = 1 << 16
+_MAX_KEYS_BYTES = 1 << 28
+"""Of shards that are not here; merged ones of the smallest features have half of that."""
 
 
 def check_size(path: Path, size: int) -> os.stat_result:
@@ -106,7 +108,8 @@ def read_keys(content: Any, size: int, fingerprint: str) -> Keys:
         keys = _dataset(group, "keys")
         dtype, shape, offset = keys.dtype, keys.shape, keys.get_offset()
     count = math.prod(shape)
-    if dtype != np.uint8 or shape[1:] != (KEY_BYTES,) or not 0 < count <= size or offset is None:
+    most = min(size, _MAX_KEYS_BYTES)
+    if dtype != np.uint8 or shape[1:] != (KEY_BYTES,) or not 0 < count <= most or offset is None:
         raise ValueError(f"keys are {shape} {dtype}")
     content.seek(offset)
     return np.frombuffer(content.read(count), np.uint8).reshape(-1, KEY_BYTES)

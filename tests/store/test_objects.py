@@ -146,6 +146,17 @@ def test_what_is_no_shard_is_left_out_by_name(
     assert set(index_of(target, tmp_path).entries) == {kept.name}
 
 
+def test_a_shard_that_claims_many_keys_is_not_read(
+    target: Objects, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mmsa_cache.store.shard_file._MAX_KEYS_BYTES", 16 * 4)
+    writer = ObjectWriter(target, ENCODER)
+    writer.sealer.seal([SHARDS[0]])
+    writer.sealer.seal([make_shard(4, 5, 2)])
+    assert writer.has(make_keys(0, 9)).sum() == 4
+    assert "keys are (5, 16) uint8" in capsys.readouterr().err
+
+
 def test_a_torn_shard_is_sealed_again(target: Objects) -> None:
     writer = ObjectWriter(target, ENCODER)
     entry = writer.sealer.seal([SHARDS[0]])
