@@ -92,6 +92,7 @@ class _Driver:
     _listed: list[str] = field(default_factory=list)
     """Pieces that were given up."""
     _failures: int = 0
+    """In a row, as where a disk is full: nothing was entered since."""
     _most: int = 1
     """Workers at a time."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -207,6 +208,7 @@ class _Driver:
             with self._store():
                 rows = self.jobs[job].writer.adopt(sealed)
             self.jobs[job].computed += rows
+            self._failures *= not rows
             self.tally.adopted += len(sealed)
             self.tally.wasted += sum(entry.rows for entry in sealed) - rows
         return heard
@@ -229,9 +231,8 @@ class _Driver:
         unit.nodes += by_node
         unit.failed += not by_node
         self._failures += not by_node
-        nothing = not self._heard and not any(job.computed for job in self.jobs)
-        if nothing and self._failures >= self.tries * self._most:
-            raise DeviceError(f"No worker works: {reason}", "See what the first one says.")
+        if self._failures >= self.tries * (self._most + 1) and not self._heard:
+            raise DeviceError(f"No worker works: {reason}", "The same command goes on.")
         if unit.running:
             return  # another worker has it
         if unit.failed >= self.tries or unit.nodes >= _NODES:

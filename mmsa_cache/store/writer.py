@@ -162,6 +162,8 @@ class FeatureWriter(EnteredRows):
             DiskError: Some were not merged; nothing is lost.
             DamagedCacheError: A shard is not what was sealed.
         """
+        with writing(self.folder), self._lock():
+            self._sweep()  # of workers that were ended while they sealed what others had
         while True:
             with writing(self.folder), self._lock():
                 self._refresh()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,13 +17,16 @@ from extract.crew.pieces import MOST_ROWS, Backlog, Piece
 from extract.crew.protocol import Lost, Refused, Said, Sealed
 from extract.crew.watching import Tally
 from extract.plan import Row, Share, plan_rows
+from mmsa_cache.disk import DISK, Disk
 from mmsa_cache.errors import DataError, DeviceError
 from mmsa_cache.store.keys import as_keys
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.sealer import FolderSealer
 from mmsa_cache.store.writer import FeatureWriter
 from tests.extract.test_engine import make_samples
+from tests.support.faulty import Counting, Deadly, forked
 from tests.support.rows import claimed, row_bytes
+from tests.support.shards import writer_of
 
 ROWS, WINDOW = 60, 4
 
@@ -213,3 +218,79 @@ def test_pieces_are_bounded_however_quick_workers_are() -> None:
     assert sum(sizes) == 1 << 20
     assert max(sizes) == MOST_ROWS
     assert sizes[-1] == len(windows[0])
+
+
+def test_a_straggler_is_overtaken(tmp_path: Path) -> None:
+    """One worker takes for ever with a piece: the other one does it too, when all else is done."""
+    slow: list[Piece] = []
+
+    with share(tmp_path) as (job, _):
+
+        def answer(piece: Piece) -> list[Said]:
+            if 20 in guids([piece]) and not slow:
+                slow.append(piece)
+                return []
+            return seal(job)(piece)
+
+        crew = Told(answer)
+        tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+    assert crew.silent == {slow[0].number: slow[0]}  # nobody waited for it
+    assert (tally.again, tally.lost, tally.wasted) == (1, 0, 0)
+    assert sorted(guids(crew.pieces)) == sorted([*range(ROWS), *guids(slow)])
+    assert len(row_bytes(tmp_path)) == ROWS
+
+
+def test_a_disk_that_is_full_ends_the_work_soon(tmp_path: Path) -> None:
+    with share(tmp_path, 400) as (job, _):
+
+        def answer(piece: Piece) -> list[Said]:
+            if int(piece.rows[0].sample.guid) < 100:
+                return seal(job)(piece)
+            return [Refused(piece.number, "cannot be written: No space left on device")]
+
+        crew = Told(answer)
+        with pytest.raises(DeviceError, match=r"No worker works: .* No space left"):
+            drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+    assert 100 <= len(row_bytes(tmp_path)) == sum(len(piece.rows) for piece in crew.pieces[:9])
+
+
+def test_two_drivers_share_a_store(tmp_path: Path) -> None:
+    def work(drivers: list[Tally]) -> None:
+        writer = writer_of(tmp_path)
+        with writer.claim(lambda: None, (len(drivers), 2)):  # each of its own part, in name
+            drivers.append(Tally())
+            plan = plan_rows(make_samples(400), {}, "none", "text")
+            job = Share(plan, writer)
+            crew = Told(seal(job))
+            drive([job], crew, shard_rows=WINDOW, tally=drivers[-1], clock=lambda: crew.now)
+
+    drivers: list[Tally] = []
+    threads = [threading.Thread(target=work, args=(drivers,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(row_bytes(tmp_path)) == 400
+    assert sum(tally.encoded - tally.wasted for tally in drivers) == 400
+
+
+def test_a_driver_killed_at_any_step_loses_nothing(tmp_path: Path) -> None:
+    """What its workers had sealed is adopted, not done again."""
+    plan = plan_rows(make_samples(24), {}, "none", "text")
+
+    def work(root: Path, disk: Disk = DISK) -> int:
+        writer = writer_of(root, disk=disk)
+        with writer.claim(lambda: None):
+            job = Share(plan, writer)
+            crew = Told(seal(job))
+            return drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now).encoded
+
+    counting = Counting()
+    work(tmp_path / "whole", counting)
+    for at in range(1, len(counting.steps) + 1, 3):
+        root = tmp_path / str(at)
+        assert forked(lambda r=root, k=at: work(r, Deadly(k)) and None) == -signal.SIGKILL  # type: ignore[misc]
+        files = len(list(root.glob("features/*/*/*.h5")))
+        assert work(root) == 24 - WINDOW * files
+        assert row_bytes(root) == row_bytes(tmp_path / "whole")
+        assert not list(root.rglob(".tmp-*"))
