@@ -45,6 +45,8 @@ class _Human(Console):
 human = _Human(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 SECONDS_BETWEEN_LINES = 15.0
+_SHORTEST = 0.1
+"""Seconds that tell a rate; steps may all be done when they are first shown."""
 
 # Called with the number of steps done since the last call and a short note.
 Advance = Callable[[int, str], None]
@@ -148,9 +150,12 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
         if finished < total and now - last_line < SECONDS_BETWEEN_LINES:
             return
         last_line = now
-        rate = (finished - done) / max(now - started, 1e-9)
-        left = (total - finished) / rate if rate else float("inf")
-        say(f"{title}: {finished}/{total} {unit}, {rate:.1f}/s, {left:.0f} s left {note}".rstrip())
+        pace = ""
+        if now - started >= _SHORTEST:
+            rate = (finished - done) / (now - started)
+            left = (total - finished) / rate if rate else float("inf")
+            pace = f", {rate:.1f}/s, {left:.0f} s left"
+        say(f"{title}: {finished}/{total} {unit}{pace} {note}".rstrip())
 
     yield advance
 
