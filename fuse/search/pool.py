@@ -27,7 +27,7 @@ from .worker import Failure, Job, Report, Result, Source, Task, Unit, serve
 A_GPU = 3
 """Workers that share a GPU: one's models are made and scored while another's are trained."""
 _STARTS = 3
-"""Tries to start a worker before the search ends."""
+"""Tries to start a worker before the search ends, where no other works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Pool:
         dead = self._workers[place]
         if not dead.ready:
             self._failed_starts += 1
-            if self._failed_starts >= _STARTS:
+            if self._failed_starts >= _STARTS and not any(w.ready for w in self._workers):
                 raise DeviceError(
                     f"Workers do not start: {reason}.", "Try --workers 1; look at the memory."
                 )

@@ -63,17 +63,19 @@ def on_ray(
     return run(folder / "ray.db", folder, trials, **options)
 
 
-@pytest.mark.parametrize("trials", [24, pytest.param(200, marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    ("trials", "apart"), [(24, 6), pytest.param(200, 12, marks=pytest.mark.faults)]
+)
 def test_trials_on_three_machines_under_kills_are_those_of_one_worker(
-    machines: RayMachines, tmp_path: Path, trials: int, tally: Tally
+    machines: RayMachines, tmp_path: Path, trials: int, apart: int, tally: Tally
 ) -> None:
     study = queue_of(trials)
     chance = random.Random(1)
     kills = {"worker": 0, "machine": 0}
-    next_at = 6
+    next_at = apart
 
     def on_change(progress: Progress) -> None:
-        """After every sixth trial a worker, of ten times once its machine, which comes back."""
+        """Kills a worker now and then, of ten times once a machine, which comes back."""
         nonlocal next_at
         if progress.finished < next_at:
             return
@@ -83,7 +85,7 @@ def test_trials_on_three_machines_under_kills_are_those_of_one_worker(
         elif found := machines.workers("SearchWorker"):
             kill(chance.choice(found))
             kills["worker"] += 1
-        next_at = progress.finished + 6
+        next_at = progress.finished + apart
 
     record = on_ray(tmp_path, trials, study, on_change)
     one = run(tmp_path / "one.db", tmp_path, trials, study=study, start=start_thread)
