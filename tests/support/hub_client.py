@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -78,10 +79,13 @@ def client(folder: Path, hub: str, token: str | None) -> Iterator[Client]:
 
 
 def main() -> None:
+    from huggingface_hub import file_download
     from typer.testing import CliRunner
 
     from mmsa_cache.cli.main import app
 
+    # The client waits a second before each of five tries; nothing gets better here.
+    file_download.time = SimpleNamespace(sleep=lambda seconds: None)  # type: ignore[attr-defined]
     for line in sys.stdin:
         arguments, environment = json.loads(line)
         result = CliRunner().invoke(app, arguments, env=environment)
