@@ -43,10 +43,15 @@ class RayMachines:
         """One more machine."""
         return self._cluster.add_node(num_cpus=self._cpus)
 
+    def lose(self) -> None:
+        """Kills a machine with all that runs there."""
+        self._cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+
     def replace(self, place: int) -> None:
-        """Kills a machine with all that runs there; another one comes."""
-        self._cluster.remove_node(self.nodes[place], allow_graceful=False)
-        self.nodes[place] = self.add()
+        """The same, and another one comes."""
+        self.nodes.append(self.nodes.pop(place))
+        self.lose()
+        self.nodes.append(self.add())
 
     def workers(self, name: str = "RayWorker") -> list[int]:
         """Processes of actors, on all machines."""
