@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from .errors import MmsaError, SettingsError
@@ -20,6 +21,17 @@ class Table(BaseModel):
     """A table of a file: frozen, and unknown keys are mistakes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def matching(form: str, pattern: str) -> AfterValidator:
+    """Takes texts of a pattern, which a message gives in words."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"write {form}")
+        return value
+
+    return AfterValidator(check)
 
 
 def validated(

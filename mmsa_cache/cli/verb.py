@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 _Verb = Callable[..., None]
+_DASHES = 2 * "-"
+"""Begin the name of a flag."""
 
 
 class Call:
@@ -60,7 +62,7 @@ class Call:
         flags = self.flags | changes
         return load_settings(
             {SETTINGS[name][0]: value for name, value in flags.items()},
-            named={SETTINGS[name][0]: f"--{name.replace('_', '-')}" for name in flags},
+            named={SETTINGS[name][0]: _DASHES + name.replace("_", "-") for name in flags},
         )
 
     def printed(self, record: object) -> bool:

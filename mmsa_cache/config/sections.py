@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +20,7 @@ from pydantic import (
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import class_problem
+from mmsa_cache.validation import matching
 
 from .hub_name import checked_root, hub_name
 
@@ -34,17 +34,6 @@ MOST_COPIES = 1000
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def matching(form: str, pattern: str) -> AfterValidator:
-    """Takes texts of a pattern, which a message gives in words."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"write {form}")
-        return value
-
-    return AfterValidator(check)
 
 
 def _classes(value: object) -> object:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, OF_RULES, no_such
+from mmsa_cache.validation import matching
 
 from .sections import (
     MAX_SEED,
@@ -20,7 +21,6 @@ from .sections import (
     JointSettings,
     Section,
     TextSettings,
-    matching,
 )
 
 CONFIG_NAME = "mmsa.toml"

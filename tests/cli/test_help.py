@@ -18,8 +18,8 @@ from mmsa_cache.cli.main import app
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(p for name in ("mmsa_cache", "extract", "fuse") for p in (ROOT / name).rglob("*"))
 PAGES = [ROOT / "README.md", *ROOT.glob("[!.]*/README.md")]
-OTHER_PROGRAMS = {"--force-reinstall", "--local-dir", "--query-gpu"}
-"""Flags of pip, of hf and of nvidia-smi."""
+OTHER_PROGRAMS = {"--force-reinstall", "--local-dir", "--query-gpu", "--head"}
+"""Flags of pip, of hf, of nvidia-smi and of ray."""
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
