@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mmsa_cache.console import guard_terminal, print_result, say
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.console import guard_terminal, print_result
 from mmsa_cache.native.memory import share_heap
 from mmsa_cache.version import __version__
 
@@ -26,7 +25,7 @@ from .init import init
 from .predict import predict
 from .report import report
 from .search import search
-from .title import hide_passwords
+from .title import given_arguments, without_addresses
 from .train import train
 
 app = typer.Typer(
@@ -84,10 +83,6 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     guard_terminal()
     share_heap()  # before anything starts a thread
-    arguments = sys.argv[1:]
-    try:
-        sys.argv[1:] = hide_passwords(arguments)  # runs and trackers keep it
-    except SettingsError as error:
-        say(f"error: {error}", style="red")
-        sys.exit(error.exit_code)
+    arguments = given_arguments()
+    sys.argv[1:] = without_addresses(arguments)  # runs and trackers keep it
     sys.exit(app(arguments))

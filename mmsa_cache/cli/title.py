@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
-import shlex
+import sys
 from collections.abc import Sequence
-
-from mmsa_cache.errors import SettingsError
 
 _HIDDEN = "***"
 _PASSWORD = re.compile(r"//[^/@]*:.*@|[?&]password=")
+_GIVEN = "_MMSA_ARGUMENTS"
 
 
 def without_addresses(arguments: Sequence[str]) -> list[str]:
@@ -17,7 +18,7 @@ def without_addresses(arguments: Sequence[str]) -> list[str]:
     kept: list[str] = []
     for argument in arguments:
         name, sign, value = argument.partition("=")
-        flag, given = (f"{name}=", value) if sign and name.startswith("-") else ("", argument)
+        flag, given = (f"{name}=", value) if sign and name.startswith("--") else ("", argument)
         if kept[-1:] == ["--storage"] or flag == "--storage=":
             hide = not given.startswith("sqlite:")
         else:
@@ -26,22 +27,19 @@ def without_addresses(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def hide_passwords(arguments: Sequence[str]) -> list[str]:
-    """Takes addresses with a password out of the list of processes; the arguments without them.
+def hide_passwords() -> None:
+    """Takes passwords out of the list of processes: the program starts again without them.
 
-    Raises:
-        SettingsError: That is not possible here.
+    It is told the rest by a variable, which nobody else can read and no process of its own gets.
     """
-    kept = without_addresses(arguments)
-    if any(_PASSWORD.search(argument) for argument in arguments):
-        try:
-            from setproctitle import setproctitle
-        except ImportError:
-            raise SettingsError(
-                "An address has a password, which every user of this machine can read in the list "
-                "of processes.",
-                "Leave it out and set PGPASSWORD, or write it to ~/.pgpass. With pip install "
-                "'mmsa[postgres]' it is blotted out there.",
-            ) from None
-        setproctitle(shlex.join(["mmsa", *kept]))
-    return kept
+    own = sys.argv[1:]
+    head, shown = sys.orig_argv[: -len(own)], sys.orig_argv[-len(own) :]
+    if _GIVEN not in os.environ and shown == own and any(map(_PASSWORD.search, own)):
+        os.environ[_GIVEN] = json.dumps(own)
+        os.execv(sys.executable, [*head, *without_addresses(own)])
+
+
+def given_arguments() -> list[str]:
+    """The arguments that this process was started with; `hide_passwords` may have been there."""
+    given = os.environ.pop(_GIVEN, None)
+    return sys.argv[1:] if given is None else list(json.loads(given))

@@ -8,15 +8,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy
 
-from fuse.search import address
+from fuse.search import address, locks
 from fuse.search.choice import summaries
 from fuse.search.ledger import Ledger
 from fuse.search.study_record import Selection, StudyRecord
+from mmsa_cache.errors import MmsaError
 from tests.fuse.search.test_search import kill, result, run_here, start, wait_for_trainings
 from tests.fuse.search.test_search import two_coordinators as share
 from tests.support.fake_search import FakeFit
@@ -34,13 +36,13 @@ class _Outage(FakeFit):
     """The server goes away as the 5th training and the first judgement begin."""
 
     server: Server
-    seconds: float
+    length: float
     at = (5, 10)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         fitted = super().__call__(*arguments, **options)
         if len((self.folder / "trainings.txt").read_text().splitlines()) in self.at:
-            self.server.away(self.seconds)
+            self.server.away(self.length)
         return fitted
 
 
@@ -52,7 +54,7 @@ def test_a_server_that_is_away_is_waited_for(
     for folder in ("with", "without"):
         (tmp_path / folder).mkdir()
     without = run_here(tmp_path / "s.db", tmp_path / "without", 3)
-    _Outage.server, _Outage.seconds = server, seconds
+    _Outage.server, _Outage.length = server, seconds
     found = run_here(storage, tmp_path / "with", 3, fit=_Outage(tmp_path / "with"))
     for changing in ("seconds", "overhead_share", "storage"):
         del found[changing], without[changing]
@@ -86,6 +88,34 @@ def test_a_lock_that_went_with_the_server_may_be_another_ones(server: Server) ->
 
         assert one.change("judge", work) == other.record()
         assert known == [None, Selection(how="best", trial=7)]
+
+
+@pytest.mark.parametrize(("away", "is_back"), [(60, True), (120, False)])
+@pytest.mark.parametrize("worked", [0, 3600])
+def test_what_counts_is_how_long_it_is_away_and_not_what_was_done_before(
+    monkeypatch: pytest.MonkeyPatch, worked: float, away: float, is_back: bool
+) -> None:
+    """An hour's judgement may be the moment before."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def call() -> str:
+        if not now[0]:
+            sleep(worked)
+        sleep(5)  # until the connection is refused
+        if now[0] < worked + away:
+            raise sqlalchemy.exc.InterfaceError("select", {}, Exception("network error"))
+        return "done"
+
+    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    if is_back:
+        assert locks.patiently(call, "db") == "done"
+    else:
+        with pytest.raises(MmsaError, match=r"db does not answer.*network error"):
+            locks.patiently(call, "db")
+    assert now[0] < worked + away + 15
 
 
 def test_two_coordinators_share_a_fresh_database(tmp_path: Path, server: Server) -> None:
