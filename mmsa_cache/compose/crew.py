@@ -20,6 +20,7 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.hashing import digest
 from mmsa_cache.native.cores import usable_cores
+from mmsa_cache.native.device import device_kind, pick_device
 from mmsa_cache.store.fingerprint import differences
 from mmsa_cache.store.identity import EncoderIdentity
 
@@ -58,6 +59,16 @@ class EngineRequest:
         asked = self.workers is not None or self.target is not None
         return self.engine or ("local" if asked else None)
 
+    def device(self, settings: Settings) -> torch.device:
+        """Where models run; that of a cluster's workers need not be on this machine.
+
+        Raises:
+            DeviceError: There is none.
+        """
+        if self.engine == "ray":
+            return torch.device(device_kind(settings.device))
+        return pick_device(settings.device)
+
     def crew(
         self,
         source: Source,
@@ -70,7 +81,7 @@ class EngineRequest:
         Args:
             source: Where they find the encoder of each job.
             sealers: Where the shards of each job go.
-            device: Of this machine; its kind is that of all workers.
+            device: See `device`; its kind is that of all workers.
             batch_size: Rows a forward pass; None: what suits the device.
         """
         if self.engine == "ray":

@@ -18,7 +18,7 @@ from extract.encoders.weights import offline
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import ModelError
 from mmsa_cache.names import NGRAMS, VADER
-from mmsa_cache.native.device import pick_device
+from mmsa_cache.native.device import device_kind
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .outside import PATHS, Reach
@@ -140,7 +140,7 @@ def _resolve_image(settings: Settings, compute: str) -> ImageSpec:
 def _options(
     settings: Settings, layer: str | int, pool_layers: tuple[int, ...], compute: str
 ) -> Options:
-    device = pick_device(settings.device).type
+    device = device_kind(settings.device)
     return Options(layer, settings.extract.tokens, compute, pool_layers, device)
 
 
@@ -148,7 +148,7 @@ def computes_of(settings: Settings) -> tuple[str, ...]:
     """Precisions that a cache may have, the device's own first."""
     if settings.extract.compute != "auto":
         return (settings.extract.compute,)
-    on_cpu = pick_device(settings.device).type == "cpu"
+    on_cpu = device_kind(settings.device) == "cpu"
     own = "float32" if on_cpu else "float16"
     return (own, *(name for name in ("float32", "float16", "bfloat16") if name != own))
 

@@ -18,7 +18,6 @@ from extract.shards import estimate_bytes
 from extract.streams import Timings, Workers, rows_a_batch
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
-from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.objects import ObjectWriter
 from mmsa_cache.store.writer import FeatureWriter
 
@@ -78,11 +77,14 @@ class Extraction:
         settings: The command's.
         works: The features.
         engine: Who does the work.
+
+    Raises:
+        DeviceError: There is no such device.
     """
 
     def __init__(self, settings: Settings, works: Sequence[Work], engine: EngineRequest) -> None:
         self._settings, self._works, self._engine = settings, works, engine
-        self._device = pick_device(settings.device)
+        self._device = engine.device(settings)
         self._loaded: dict[str, Encoder] = {}
 
     def write(self, part: tuple[int, int]) -> None:

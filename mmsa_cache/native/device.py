@@ -11,16 +11,22 @@ import torch
 from mmsa_cache.errors import DeviceError
 
 
+def device_kind(name: str) -> str:
+    """``cpu`` or ``cuda``, as a setting names it; the device may be another machine's."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name).type
+
+
 def pick_device(name: str) -> torch.device:
     """``auto`` → CUDA where there is one.
 
     Raises:
         DeviceError: CUDA is asked for and there is none, or none of that number.
     """
-    available = torch.cuda.is_available()
-    if name.startswith("cuda") and not available:
+    if name.startswith("cuda") and not torch.cuda.is_available():
         raise DeviceError("There is no CUDA device.", "Use --device cpu or auto.")
-    device = torch.device(("cuda" if available else "cpu") if name == "auto" else name)
+    device = torch.device(device_kind(name) if name == "auto" else name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise DeviceError(

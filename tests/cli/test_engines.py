@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from mmsa_cache.compose.crew import EncoderSource, EngineRequest
+from mmsa_cache.compose.encoders import resolve_encoder
+from mmsa_cache.compose.outside import Reach
+from mmsa_cache.compose.reading import read_splits
+from mmsa_cache.compose.store import Store
+from mmsa_cache.compose.wanted import wanted_features
+from mmsa_cache.config.loading import load_settings
+from mmsa_cache.errors import DeviceError, ModelError
 from mmsa_cache.store.index import INDEX
 from tests.support.data_folders import mmsa
 from tests.support.pairs import make_pairs
@@ -88,20 +97,24 @@ def test_what_does_not_go_together_is_said(work: Path) -> None:
     assert "is no part" in mmsa(work, "extract", "--shards", "3/2", code=2).output
 
 
+def test_a_driver_of_a_cluster_needs_no_gpu_of_its_own(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = load_settings({"device": "cuda"})
+    assert EngineRequest("ray").device(settings) == torch.device("cuda")
+    assert resolve_encoder(settings, "image").identity.fields["device"] == "cuda"
+    assert EngineRequest("ray").device(load_settings()) == torch.device("cpu")
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        EngineRequest("local").device(settings)
+    mmsa(work, "extract", "--device", "cuda", code=5)
+
+
 def test_a_worker_refuses_another_encoder_than_the_drivers(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine that has other weights under the same name."""
-    import torch
-
-    from mmsa_cache.compose.crew import EncoderSource
-    from mmsa_cache.compose.outside import Reach
-    from mmsa_cache.compose.reading import read_splits
-    from mmsa_cache.compose.store import Store
-    from mmsa_cache.compose.wanted import wanted_features
-    from mmsa_cache.config.loading import load_settings
-    from mmsa_cache.errors import ModelError
-
     monkeypatch.chdir(work)
     settings = load_settings()
     store = Store(work / "none", renewing=True)
