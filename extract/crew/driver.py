@@ -125,15 +125,14 @@ class _Driver:
     def _next(self) -> Unit | None:
         """What to hand out now."""
         while self._again or self._backlog.job is not None:
-            if self._again:
-                unit = self._again.popleft()
-                self.tally.again += 1
-            else:
-                job = self._backlog.job
-                assert job is not None
+            job = self._backlog.job
+            if job is not None:
                 windows = self._backlog.take(self._rate(job).value, self.crew.workers)
                 unit = Unit(job, windows)
                 self._open += 1
+            else:  # what has failed comes last: it must not keep the rest waiting
+                unit = self._again.popleft()
+                self.tally.again += 1
             if self._settle(unit):
                 return unit
         return self._slowest()
@@ -231,7 +230,9 @@ class _Driver:
         unit.nodes += by_node
         unit.failed += not by_node
         self._failures += not by_node
-        if self._failures >= self.tries * (self._most + 1) and not self._heard:
+        # With nothing else to do, what fails is tried as often as it may, and listed.
+        more = self._backlog.job is not None or not any(job.computed for job in self.jobs)
+        if more and not self._heard and self._failures >= self.tries * (self._most + 1):
             raise DeviceError(f"No worker works: {reason}", "The same command goes on.")
         if unit.running:
             return  # another worker has it

@@ -157,6 +157,21 @@ def test_what_fails_is_tried_again_and_in_the_end_listed(tmp_path: Path) -> None
     assert len(row_bytes(tmp_path)) == ROWS
 
 
+def test_several_that_fail_side_by_side_do_not_keep_the_rest_waiting(tmp_path: Path) -> None:
+    with share(tmp_path) as (job, _):
+
+        def answer(piece: Piece) -> list[Said]:
+            if min(guids([piece])) < 3 * WINDOW:
+                return [Lost(piece.number, "killed by SIGKILL")]
+            return seal(job)(piece)
+
+        crew = Told(answer, workers=1)
+        with pytest.raises(DeviceError, match="3 piece") as caught:
+            drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+    assert "train text, 4 rows from 4 to 7: killed by SIGKILL" in str(caught.value)
+    assert len(row_bytes(tmp_path)) == ROWS - 3 * WINDOW
+
+
 def test_unreadable_rows_are_named_and_the_rest_is_there(tmp_path: Path) -> None:
     with share(tmp_path) as (job, _):
 
