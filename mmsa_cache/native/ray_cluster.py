@@ -28,7 +28,7 @@ _LOCAL = "local"
 _STORE_BYTES = 200_000_000
 """Of the object store of a cluster that is started here: messages alone go through it."""
 _SECONDS_TO_ANSWER = 5.0
-_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+_QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL, "include_dashboard": False}
 
 
 def import_ray() -> Any:

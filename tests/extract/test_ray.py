@@ -99,6 +99,8 @@ def test_ten_kills_at_random_moments_lose_nothing(
     machines: RayMachines, plain: Rows, tmp_path: Path, tally: Tally, seed: int
 ) -> None:
     chance = random.Random(seed)
+    plan = ["worker"] * 5 + ["driver"] * 3 + ["machine"] * 2
+    chance.shuffle(plan)
     kills: list[str] = []
     for number in itertools.count():
         root = tmp_path / str(number)
@@ -110,7 +112,7 @@ def test_ten_kills_at_random_moments_lose_nothing(
             while len(kills) < 10 and not over():
                 wait_until(lambda root=root: over() or (sealed(root) and machines.workers()))
                 time.sleep(chance.uniform(0.0, 2.0))
-                kills.append(chance.choice(["worker", "worker", "machine", "driver"]))
+                kills.append(plan[len(kills)])
                 if kills[-1] == "machine":
                     machines.replace(chance.randrange(2))
                 elif kills[-1] == "driver":
