@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.lint import ROOT
 from tests.support.postgres import running_server
 from tests.support.small_work import make_work
 
@@ -88,3 +89,31 @@ def test_no_file_output_or_process_has_it(tmp_path: Path, text_model: Path) -> N
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
     assert len(titles) > 1
     assert not [title for title in titles if SECRET in title]
+
+
+RAY = """
+from mmsa_cache.cli.title import given_arguments, hide_passwords
+hide_passwords()
+assert given_arguments()[-1].endswith("@host/db")
+from mmsa_cache.native.ray_cluster import ray_cluster
+with ray_cluster("local") as ray:
+    print(ray._private.state.jobs())
+    print(ray._private.worker._global_node.get_session_dir_path())
+"""
+
+
+@pytest.mark.faults
+def test_ray_keeps_none(tmp_path: Path) -> None:
+    """It notes how each of its jobs was started, by what the list of processes shows."""
+    pytest.importorskip("ray")
+    (tmp_path / "job.py").write_text(RAY)
+    command = [sys.executable, "job.py", "--storage", f"postgresql://me:{SECRET}@host/db"]
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "PGPASSWORD": SECRET}
+    said = subprocess.run(
+        command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True
+    ).stdout
+    assert "job.py --storage ***" in said
+    assert SECRET not in said
+    session = [path for path in Path(said.split()[-1]).rglob("*") if path.is_file()]
+    assert session
+    assert not [path for path in session if SECRET.encode() in path.read_bytes()]
