@@ -44,7 +44,10 @@ class Target:
                 if self._url is None
                 else ObjectWriter(Objects(self._url), shared_encoder(encoder))
             )
-        return self._writers[encoder.fingerprint]
+        found = self._writers[encoder.fingerprint]
+        if isinstance(found, FeatureWriter):
+            found.also_named(encoder)
+        return found
 
     def write(self, splits: Sequence[Split]) -> None:
         """States which rows splits have; at an address, without places of this machine.

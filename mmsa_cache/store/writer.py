@@ -108,6 +108,10 @@ class FeatureWriter(EnteredRows):
         if encoder != there:
             encoder.write(self.folder, self._disk)
 
+    def also_named(self, encoder: StoredEncoder) -> None:
+        """Takes the names too that the same encoder has elsewhere in the settings."""
+        self._encoder = encoder.also_named(self._encoder)
+
     def publish(self, *shards: Shard) -> int:
         """Seals rows as one shard, without those that another writer sealed meanwhile.
 
