@@ -49,14 +49,13 @@ class RayProcess(threading.Thread):
 
         with contextlib.closing(self._pipe), contextlib.suppress(EOFError, OSError):
             while True:
-                message = self._pipe.recv()
+                message = self._pipe.recv_bytes()
                 try:
                     said = ray.get(self._actor.exchange.remote(message))
                 except ray.exceptions.RayError as error:
-                    said = Death(_how_it_ended(error))
-                self._pipe.send(said)
-                if isinstance(said, Death):
+                    self._pipe.send(Death(_how_it_ended(error)))
                     return
+                self._pipe.send_bytes(said)
         self.terminate()
 
     def terminate(self) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import platform
 import threading
 from multiprocessing.connection import Connection
-from typing import Any
 
 from mmsa_cache.version import __version__
 
@@ -27,18 +27,17 @@ class SearchWorker:
         self._device, self._version = device, version
         self._pipe: Connection | None = None
 
-    def exchange(self, message: Any) -> Any:
-        """Tells the worker something; returns what it says to that."""
+    def exchange(self, message: bytes) -> bytes:
+        """Tells the worker something, pickled; returns what it says to that."""
         if self._version != __version__:
-            return Failure(
-                f"{platform.node()} has mmsa {__version__}, this machine {self._version}"
-            )
+            other = f"{platform.node()} has mmsa {__version__}, this machine {self._version}"
+            return pickle.dumps(Failure(other))
         if self._pipe is None:
             self._pipe, theirs = multiprocessing.Pipe()
             threading.Thread(target=_serve, args=(theirs, self._device), daemon=True).start()
         try:
-            self._pipe.send(message)
-            return self._pipe.recv()
+            self._pipe.send_bytes(message)
+            return self._pipe.recv_bytes()
         except (EOFError, OSError):
             os._exit(1)  # a worker that lost its device: a process that begins anew has it again
 

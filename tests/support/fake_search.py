@@ -5,6 +5,7 @@ Scores follow from the setting and the fold alone, so that tests know them befor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -209,15 +210,23 @@ def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[
 
 
 def main() -> None:
-    """``STORAGE FOLDER TRIALS WORKERS SECONDS``; prints the record."""
+    """``STORAGE FOLDER TRIALS WORKERS SECONDS [ADDRESS]`` (of a Ray cluster); prints the record."""
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # ignored where tests run behind a shell
-    storage, folder, trials, workers, seconds = sys.argv[1:]
+    storage, folder, trials, workers, seconds, *address = sys.argv[1:]
     place: str | Path = storage if "://" in storage else Path(storage)
     fit = FakeFit(Path(folder), float(seconds))
+    options: dict[str, Any] = {"devices": ["cpu"] * int(workers), "fit": fit}
     try:
-        record = run(place, Path(folder), int(trials), devices=["cpu"] * int(workers), fit=fit)
+        with contextlib.ExitStack() as stack:
+            if address:
+                from fuse.search.ray_pool import RayProcess
+                from mmsa_cache.native.ray_cluster import ray_cluster
+
+                stack.enter_context(ray_cluster(*address))
+                options["start"] = RayProcess
+            record = run(place, Path(folder), int(trials), **options)
     except KeyboardInterrupt:
         sys.exit(130)
     print(json.dumps(record))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import random
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -57,10 +62,14 @@ def queue_of(length: int) -> Study:
 
 
 def on_ray(
-    folder: Path, trials: int, study: Study, on_change: Callable[[Progress], None]
+    folder: Path,
+    trials: int,
+    study: Study,
+    on_change: Callable[[Progress], None],
+    database: str = "ray.db",
 ) -> dict[str, Any]:
     options = {"study": study, "start": RayProcess, "devices": ["cpu"] * 3, "on_change": on_change}
-    return run(folder / "ray.db", folder, trials, **options)
+    return run(folder / database, folder, trials, **options)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +149,7 @@ def test_features_are_fetched_once_by_every_machine_that_does_not_have_them(
 
 
 def test_a_worker_with_another_mmsa_is_refused_by_name() -> None:
-    said = SearchWorker("cpu", "0.0.0").exchange(None)
+    said = pickle.loads(SearchWorker("cpu", "0.0.0").exchange(b""))
     assert f"has mmsa {__version__}, this machine 0.0.0" in said.reason
 
 
@@ -154,6 +163,36 @@ image_dim = 16
 [space]
 text_dim = [8, 16, 32]
 """
+
+
+PROGRAM = "from tests.support.fake_search import main; main()"
+
+
+@pytest.mark.faults
+def test_a_search_that_ends_ends_its_workers_and_not_the_cluster(
+    machines: RayMachines, tmp_path: Path, tally: Tally
+) -> None:
+    numbers = {signal.SIGINT: 130, signal.SIGTERM: -signal.SIGTERM, signal.SIGKILL: -signal.SIGKILL}
+    for number, code in numbers.items():
+        folder = tmp_path / str(code)
+        folder.mkdir()
+        arguments = [folder / "s.db", folder, 8, 2, 0.2, machines.address]
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        wait_until(lambda f=folder: (f / "trainings.txt").exists())  # type: ignore[misc]
+        os.killpg(process.pid, number)
+        out, said = process.communicate(timeout=60)
+        assert process.returncode == code, said.decode()
+        assert not out
+        assert b"Traceback" not in said
+        wait_until(lambda: not machines.workers("SearchWorker"))
+        on_ray(folder, 8, make_study(), lambda progress: None, "s.db")
+        assert states(folder / "s.db") == {"COMPLETE": 8}
+    tally("Ctrl-C, SIGTERM, SIGKILL of a search on Ray", 3, "no worker left, the cluster stays")
 
 
 @pytest.mark.usefixtures("machines")
