@@ -274,3 +274,6 @@ def test_addresses_that_lead_nowhere_are_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(DeviceError, match=r"no Ray cluster at 127\.0\.0\.1:1"), ray_cluster():
         pass
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingsError, match=r"needs the package ray"), ray_cluster("local"):
+        pass
