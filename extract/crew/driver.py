@@ -144,8 +144,8 @@ class _Driver:
         now, late = self.clock(), {}
         for handed in self._handed.values():
             unit, rate = handed.unit, self._rate(handed.unit.job).value
-            # One that has failed is left alone: it would never be seen to have failed.
-            if rate is not None and unit.windows and unit.running == 1 and not unit.failed:
+            last = unit.failed >= self.tries - 1  # else it would never be seen to have failed
+            if rate is not None and unit.windows and unit.running == 1 and not last:
                 late[now - handed.since - _STRAGGLING * len(unit.places) / rate] = unit
         longest = max(late, default=-1.0)
         if longest <= 0:
