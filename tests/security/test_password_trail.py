@@ -57,7 +57,7 @@ def test_no_file_output_or_process_has_it(tmp_path: Path, text_model: Path) -> N
         said = ""
         try:
             for command in (
-                ("search", "--study", "quick", "--trials", "2", "--workers", "2", "--json"),
+                ("search", "--study", "quick", "--trials", "1", "--workers", "1", "--json"),
                 ("train", "--study", "quick", "--name", "r", "--track", "mlflow", "--json"),
                 ("report", "r", "--json"),
                 ("doctor", "--json"),

@@ -35,19 +35,22 @@ def _network_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(
             filelock._util, "_rename_call", lambda: (lambda source, target, how: errno.EINVAL, 2)
         )
-    monkeypatch.setattr(locks, "_LEASE", 0.4)
+    monkeypatch.setattr(locks, "_LEASE", 0.8)
     monkeypatch.setattr(locks, "_LOOK", 0.1)
 
 
-def left_by_another_machine(path: Path, token: str = "abc") -> Path:
+ALIKE = pytest.mark.parametrize("_network_disk", ["no exchange"], indirect=True)
+
+
+def left_by_another_machine(path: Path, token: str = "abc", seconds: float = 0.8) -> Path:
     lease = path.with_name(f"{path.name}.soft")
     lease.write_text(
-        f"filelock/2\npid=1\nhost=another-machine\nmode=lease\ntoken={token}\nduration=0.4\n"
+        f"filelock/2\npid=1\nhost=another-machine\nmode=lease\ntoken={token}\nduration={seconds}\n"
     )
     return lease
 
 
-@pytest.mark.parametrize("age", [-1e6, 0, 1e6])
+@pytest.mark.parametrize("age", [-1e6, 1e6])
 def test_what_a_dead_machine_holds_expires_whatever_its_clock_said(
     tmp_path: Path, age: float
 ) -> None:
@@ -63,6 +66,7 @@ def test_what_a_dead_machine_holds_expires_whatever_its_clock_said(
     assert [path.name for path in tmp_path.iterdir()] == ["lock"], "a lease stays"
 
 
+@ALIKE
 def test_who_only_looks_now_and_then_sees_it_expire(tmp_path: Path) -> None:
     """As a search does, for the owners of trials."""
     left_by_another_machine(tmp_path / "lock")
@@ -70,13 +74,14 @@ def test_who_only_looks_now_and_then_sees_it_expire(tmp_path: Path) -> None:
     for _ in range(2):
         with held_if_free(tmp_path / "lock") as free:
             seen.append(free)
-        time.sleep(0.5)
+        time.sleep(0.9)
     left_by_another_machine(tmp_path / "lock", "def")  # somebody took it meanwhile
     with held_if_free(tmp_path / "lock") as free:
         seen.append(free)
     assert seen == [False, True, False]
 
 
+@ALIKE
 def test_a_store_whose_writer_is_gone_is_written_by_the_next_one(tmp_path: Path) -> None:
     folder = write(tmp_path, 1)
     for name in (f".{folder.name}.lock", f".{folder.name}.1-of-1.claim"):
@@ -84,6 +89,7 @@ def test_a_store_whose_writer_is_gone_is_written_by_the_next_one(tmp_path: Path)
     assert rows_of(write(tmp_path)) == rows_in(SHARDS)
 
 
+@ALIKE
 def test_a_living_holder_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_LEASE", 1.0)
     held = []
@@ -115,6 +121,7 @@ class _Pauses(Disk):
             left_by_another_machine(self._lock)
 
 
+@ALIKE
 def test_a_lost_lock_is_noticed_before_the_index_is_changed(tmp_path: Path) -> None:
     folder = write(tmp_path, 1)
     index = (folder / "index.jsonl").read_bytes()
@@ -128,6 +135,7 @@ def test_a_lost_lock_is_noticed_before_the_index_is_changed(tmp_path: Path) -> N
     assert rows_of(write(tmp_path)) == rows_in(SHARDS)
 
 
+@ALIKE
 def test_a_search_that_stood_still_marks_itself_again(tmp_path: Path) -> None:
     one, other = (FileLocks(tmp_path / "s.db") for _ in range(2))
     one.hold("one")
@@ -143,8 +151,10 @@ def test_a_search_that_stood_still_marks_itself_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.faults)])
 def test_of_many_that_wait_for_a_dead_machine_one_at_a_time_goes_on(
-    tmp_path: Path, times: int, tally: Tally
+    tmp_path: Path, times: int, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(locks, "_LEASE", 1.0)  # a busy machine may halt one of them for long
+
     def alone() -> None:
         with locked(tmp_path / "lock", lambda: None) as check:
             (tmp_path / "inside").touch(exist_ok=False)
@@ -153,7 +163,7 @@ def test_of_many_that_wait_for_a_dead_machine_one_at_a_time_goes_on(
             (tmp_path / "inside").unlink()
 
     for number in range(times):
-        left_by_another_machine(tmp_path / "lock", f"number-{number}")
+        left_by_another_machine(tmp_path / "lock", f"number-{number}", 1.0)
         pids = [fork(alone) for _ in range(6)]
         assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 6
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
