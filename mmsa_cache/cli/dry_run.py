@@ -60,4 +60,4 @@ def show_search(call: Call, request: SearchRequest) -> None:
     }
     lines = [f"{k.replace('_', ' ')}: {v}" for k, v in shown.items() if v is not None]
     print_result("\n".join(lines))
-    say("Nothing was trained or written.")
+    say("Nothing was searched.")

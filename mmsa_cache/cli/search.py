@@ -8,7 +8,7 @@ import typer
 
 from mmsa_cache.console import format_table, print_result, say
 
-from .options import ENCODERS, Address, DryRun, Engine, Track, Workers
+from .options import ENCODERS, Address, DryRun, Engine, Track, Workers, complete_study
 from .output import say_notes
 from .verb import Call, verb
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def search(
     call: Call,
     trials: Annotated[int, typer.Option(min=1, help="Finished trials in all.")] = 200,
-    study: Annotated[str, typer.Option(help="Name of a study file.")] = "default",
+    study: Annotated[
+        str, typer.Option(help="Name of a study file.", autocompletion=complete_study)
+    ] = "default",
     name: Annotated[
         str | None,
         typer.Option(help="Name of the study in the database; default: that of its file."),

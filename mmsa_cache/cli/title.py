@@ -18,7 +18,7 @@ def without_addresses(arguments: Sequence[str]) -> list[str]:
     kept: list[str] = []
     for argument in arguments:
         name, sign, value = argument.partition("=")
-        flag, given = (f"{name}=", value) if sign and name.startswith("--") else ("", argument)
+        flag, given = (f"{name}=", value) if sign and name.startswith("-") else ("", argument)
         if kept[-1:] == ["--storage"] or flag == "--storage=":
             hide = not given.startswith("sqlite:")
         else:
