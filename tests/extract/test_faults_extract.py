@@ -165,7 +165,7 @@ def test_an_interruption_is_clean(
 ENGINE = ("extract", "--split", "all", "--workers", "2", "--cache")
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.faults)])
 def test_kills_of_a_driver_and_its_workers_lose_nothing(
     server: ForkServer, whole: tuple[Rows, float], kills: int, tally: Tally
 ) -> None:
