@@ -56,7 +56,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     keys = ("outer", "folds", "seeds", "stop")
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
     protocol = validated(Protocol, flags, "This protocol cannot be followed.")
-    protocol = divided(session, protocol)
+    protocol = divided(session, protocol, folds_given=True)
     pair = complete(values).encoders
     table = parity.cells(values, *_first_positions(session, pair))
     trained = train_cells(session, table, protocol, "accuracy", request.engine)
