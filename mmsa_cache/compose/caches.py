@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
 from mmsa_cache.data.stored import path_of, read_split
 from mmsa_cache.errors import (
     CacheError,
@@ -18,7 +19,7 @@ from mmsa_cache.errors import (
     SettingsError,
 )
 from mmsa_cache.features.rows import WantedRows
-from mmsa_cache.names import MODALITIES, SPLITS, no_such
+from mmsa_cache.names import MODALITIES, SPLITS, near
 from mmsa_cache.store.listing import (
     WOULD,
     Removal,
@@ -210,7 +211,7 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
         return [remove_older(folder, really=request.really) for folder in older]
     caches = existing_caches(settings)
     if encoder is not None and encoder not in (names := [info.encoder for info in caches]):
-        raise no_such(f"{root} has no features of", encoder, dict.fromkeys(names))
+        say(f"Note: {root} has no features of {encoder!r}{near(encoder, {*names})}.")
     chosen = {
         info.directory
         for info in caches

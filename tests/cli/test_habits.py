@@ -203,7 +203,6 @@ WRONG = [
     (["evaluate", "--run", "one", "--decide", "acuracy"], 2, "'--decide': 'acuracy' is not one"),
     (["export", "one", "--to", "x", "--format", "onx"], 2, "'onx' (near: onnx)"),
     (["cache", "show", "1x"], 3, "no sample '1x' (near: 1)"),
-    (["cache", "prune", "--encoder", "tiny-bert"], 2, "(near: tiny-bert"),
     (["ablate", "--axis", "fusion=concta"], 2, "'concta' (near: concat)"),
     (["runs", "rm", "latest"], 4, "no run 'latest'"),
     (["runs", "show", "on"], 4, "no run 'on' (near: one)"),
@@ -223,6 +222,11 @@ def test_wrong_turns(work: Path, arguments: list[str], code: int, said: str) -> 
     message = output[start.start() :].rstrip()
     assert message.count("\n") < 5
     assert len(message) < 700
+
+
+def test_features_that_are_not_there_get_the_nearest(work: Path) -> None:
+    said = mmsa(work, "cache", "prune", "--encoder", "tiny-bert").stderr
+    assert "has no features of 'tiny-bert' (near: tiny-bert" in said
 
 
 def test_wrong_variables_and_keys_get_the_nearest(tmp_path: Path) -> None:
