@@ -152,7 +152,7 @@ def test_studies_are_compared_and_pooled_where_they_can_be(work: Path) -> None:
     assert "rows that chose neither: log-likelihood" in said
     wrong = call(work, *both, "--study", "other", code=2)
     assert "other folds or outer rows" in wrong
-    assert "No study 'other'" in call(work, "train", "--study", "other", code=2)
+    assert "There is no study 'other'" in call(work, "train", "--study", "other", code=2)
 
 
 def test_a_nested_choice_is_made_in_every_part_and_goes_on(work: Path) -> None:

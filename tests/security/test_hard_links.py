@@ -10,7 +10,8 @@ import pytest
 
 from mmsa_cache.compose import demo
 from mmsa_cache.compose.hub import pull
-from mmsa_cache.compose.hub.repository import Remote, RemoteFile, local_files
+from mmsa_cache.compose.hub.host import Remote, RemoteFile, local_files
+from mmsa_cache.compose.hub.repository import Repository
 from mmsa_cache.errors import LinkError, SettingsError
 from mmsa_cache.locks import locked
 from mmsa_cache.results import claim, write_result
@@ -89,15 +90,15 @@ def test_a_pull_that_is_resumed_gives_no_index_a_second_name(victim: Path) -> No
     root, staging = Path("cache"), Path("cache/.pull")
     write(root, 2)
     there = local_files(root)
-    remote = Remote("0", False, dict.fromkeys(there, RemoteFile(1, None, "")))
+    remote = Remote(dict.fromkeys(there, RemoteFile(1)))
     for _ in range(2):
-        pull._stage("me/posts", remote, staging, there)
+        pull._stage(Repository("hf://me/posts"), remote, staging, there)
     assert {path.stat().st_nlink for path in root.rglob("*.h5")} == {2}
     write(root)
     (staging / ".cache").mkdir()
     os.link(victim, staging / ".cache/a.incomplete")
     with pytest.raises(LinkError, match=r"a\.incomplete has another name"):
-        pull._stage("me/posts", remote, staging, there)
+        pull._stage(Repository("hf://me/posts"), remote, staging, there)
 
 
 def test_the_demo_makes_no_posts_among_somebodys(victim: Path) -> None:

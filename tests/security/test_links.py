@@ -13,7 +13,8 @@ import pytest
 from fuse.training.checkpoints import FolderCheckpoint
 from mmsa_cache.compose import demo
 from mmsa_cache.compose.hub import pull, push
-from mmsa_cache.compose.hub.repository import Remote
+from mmsa_cache.compose.hub.host import Remote
+from mmsa_cache.compose.hub.repository import Repository
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data import aside
 from mmsa_cache.disk import make_folders, write_atomically
@@ -84,7 +85,7 @@ def shelve() -> None:
 
 
 def stage_a_pull() -> None:
-    pull._stage("me/posts", Remote("0", False, {}), Path("cache/.pull"), {})
+    pull._stage(Repository("hf://me/posts"), Remote({}), Path("cache/.pull"), {})
 
 
 def stage_a_push() -> None:
