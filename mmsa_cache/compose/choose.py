@@ -30,7 +30,7 @@ from mmsa_cache.names import no_such
 from .origin import origin_of_all
 from .request import TrainRequest
 from .session import Session
-from .studies import studies_database, study_of
+from .studies import studies_database, study_of_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,5 +249,5 @@ def _fixed_study(session: Session, name: str) -> Study | None:
         if name in stored:
             return None
         raise no_such("There is no study", name, ["best", *known_studies(), *stored])
-    study = study_of(session, name)
+    study = study_of_file(session, name)
     return None if study.space else study

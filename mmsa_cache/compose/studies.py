@@ -22,6 +22,15 @@ def studies_database(settings: Settings) -> Address:
     return address_of(DATABASE if storage is None else storage.get_secret_value())
 
 
+def study_of_file(session: Session, name: str) -> Study:
+    """The study of a file, for the features and the seed of a session.
+
+    Raises:
+        SettingsError: There is none of this name, or it is wrong.
+    """
+    return read_study(find_study(name), session.settings.seed).resolved(session.pools)
+
+
 def study_of(session: Session, name: str, outer: str | None = None) -> Study:
     """The study of a file, for the rows, the features and the seed of a session.
 
@@ -34,7 +43,7 @@ def study_of(session: Session, name: str, outer: str | None = None) -> Study:
         SettingsError: There is none of this name, or it is wrong.
         DataError: The split val judges, and cannot.
     """
-    study = read_study(find_study(name), session.settings.seed).resolved(session.pools)
+    study = study_of_file(session, name)
     if outer not in (None, study.protocol.outer):
         study = study.of_part(outer)
     return study.model_copy(update={"protocol": divided(session, study.protocol)})

@@ -45,8 +45,7 @@ def by_fixed_study(values: dict[str, Value]) -> Setting:
     lines = [f"{k} = {v!r}" for k, v in values.items() if k != "alpha"]
     Path("studies").mkdir(exist_ok=True)
     Path("studies/fixed.toml").write_text("[fixed]\n" + "\n".join(lines), encoding="utf-8")
-    # With a number of folds no rows are looked at.
-    request = TrainRequest(studies=["fixed"], assignments=[f"alpha={values['alpha']}"], folds=5)
+    request = TrainRequest(studies=["fixed"], assignments=[f"alpha={values['alpha']}"])
     return choose_settings(request, NOWHERE).settings[0]
 
 
