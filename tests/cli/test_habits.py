@@ -66,7 +66,8 @@ def test_completion_names_verbs_flags_runs_and_studies(
     assert completed("mmsa predict --run ", 3) == ["latest", "best", "one"]
     assert complete_run("o") == ["one"]
     assert complete_study("po") == ["pooled"]
-    shown = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="mmsa").stdout
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+    shown = CliRunner().invoke(app, ["--show-completion"], prog_name="mmsa").stdout
     assert "_MMSA_COMPLETE=complete_bash" in shown
 
 
