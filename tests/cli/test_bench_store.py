@@ -34,6 +34,7 @@ app(sys.argv[1:])
 """The six processes that read are forks of one that has imported torch."""
 
 
+@pytest.mark.faults
 def test_a_store_of_more_shards_than_a_process_may_have_files(tmp_path: Path) -> None:
     rows = 65 * SHARD_ROWS
     command = [sys.executable, "-c", WITH_SMALL_SHARDS]

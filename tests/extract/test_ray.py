@@ -212,6 +212,7 @@ def test_workers_are_one_a_gpu_with_its_share_of_the_cores_or_one_a_core() -> No
         ray_crew.share_out(machines[2:], None, gpu=True)
 
 
+@pytest.mark.faults
 def test_the_command_ends_its_work_and_not_the_cluster_and_goes_on_where_it_was(
     machines: RayMachines, tmp_path: Path, text_model: Path
 ) -> None:

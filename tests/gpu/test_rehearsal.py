@@ -117,6 +117,7 @@ def _hangs(bench: Bench) -> None:
     time.sleep(600)
 
 
+@pytest.mark.faults
 def test_a_failure_or_a_hang_costs_one_step(tmp_path: Path) -> None:
     steps = {"fails": Step(_fails, 60), "hangs": Step(_hangs, 2), "good": Step(_good, 60)}
     out = tmp_path / "out.json"

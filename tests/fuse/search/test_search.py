@@ -250,6 +250,7 @@ def wait_for_trainings(folder: Path, lines: int) -> set[int]:
     return {int(line.split()[0]) for line in found}
 
 
+@pytest.mark.faults
 def test_a_killed_coordinator_takes_its_workers_along_and_resumes(tmp_path: Path) -> None:
     process = start(tmp_path / "s.db", tmp_path, 8, seconds=0.05)
     pids = wait_for_trainings(tmp_path, 8)
