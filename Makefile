@@ -32,9 +32,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv
 	$(BIN)/mmsa demo
 
-# A process a core, one thread in each: test files share nothing.
+# A process a core and one more, since some wait for other processes; one thread in each. Test files
+# share nothing.
+JOBS = $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
+
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The longer series of kills, failing disks, damage, fuzzing and memory; ends with a table of them.
 test-faults: venv

@@ -20,6 +20,13 @@ import psutil
 WINDOW, BATCH = 8, 4
 SECONDS = 0.02
 """That a row takes."""
+_LOOKING = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 3000,
+    "health_check_failure_threshold": 3,
+}
+"""How Ray looks whether a machine is there; by its own rules it takes half a minute to see it go."""
 
 
 class RayMachines:
@@ -35,7 +42,7 @@ class RayMachines:
 
         self._cluster: Any = Cluster()
         self._cpus = cpus
-        self._cluster.add_node(num_cpus=0, include_dashboard=False)
+        self._cluster.add_node(num_cpus=0, include_dashboard=False, _system_config=_LOOKING)
         self.nodes = [self.add() for _ in range(machines)]
         self.address: str = self._cluster.address
 
