@@ -26,7 +26,7 @@ _LOOKING = {
     "health_check_timeout_ms": 3000,
     "health_check_failure_threshold": 3,
 }
-"""How Ray looks whether a machine is there; by its own rules it takes half a minute to see it go."""
+"""How Ray looks whether a machine is there; by itself it takes half a minute to see it go."""
 
 
 class RayMachines:
