@@ -15,7 +15,14 @@ from multiprocessing.process import BaseProcess
 
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.native.cores import CoreShare, share_of_cores
-from mmsa_cache.native.processes import end, end_with_parent, how_it_ended, start_process
+from mmsa_cache.native.processes import (
+    end,
+    end_all,
+    end_with_parent,
+    how_it_ended,
+    start_process,
+    tell,
+)
 
 from .pieces import Piece
 from .protocol import Lost, Said, Sealer, Source
@@ -112,7 +119,7 @@ class LocalCrew:
         ready = (worker for worker in self._workers if worker.ready)
         worker = min(ready, key=lambda worker: len(worker.hands))
         worker.hands.append(piece)
-        _send(worker, piece)
+        tell(worker.pipe, piece)
 
     def wait(self, timeout: float) -> list[Said]:
         said: list[Said] = []
@@ -128,7 +135,7 @@ class LocalCrew:
             if message is None:
                 worker.ready, self._failed_starts = True, 0
                 for piece in worker.hands:
-                    _send(worker, piece)
+                    tell(worker.pipe, piece)
             else:
                 worker.hands.popleft()
                 said.append(message)
@@ -164,11 +171,7 @@ class LocalCrew:
                 self._start_again(place)
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.pipe.close()
-            worker.process.terminate()
-        for worker in self._workers:
-            end(worker.process)
+        end_all([(worker.process, worker.pipe) for worker in self._workers])
 
 
 def _start(orders: _Orders) -> _Worker:
@@ -176,11 +179,5 @@ def _start(orders: _Orders) -> _Worker:
     process = start_process(serve, (theirs,), orders.device, f"{__package__}.forked")
     theirs.close()
     worker = _Worker(orders, process, ours)
-    _send(worker, orders)
+    tell(worker.pipe, orders)
     return worker
-
-
-def _send(worker: _Worker, message: object) -> None:
-    # If it has died, the next `wait` reports it.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        worker.pipe.send(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import pickle
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from fuse.figures.records import Metric
 from fuse.training import classifier, trainer
 from mmsa_cache.errors import DeviceError, MmsaError
 from mmsa_cache.native import processes
-from mmsa_cache.native.processes import Started, end, how_it_ended
+from mmsa_cache.native.processes import Started, end_all, how_it_ended, tell
 from mmsa_cache.store.identity import Origin
 
 from .baseline_record import Baseline
@@ -125,7 +124,7 @@ class Pool:
     def _start(self, device: str) -> _Worker:
         ours, theirs = multiprocessing.Pipe()
         worker = _Worker(self._start_one(theirs, device), ours, device)
-        _send(worker, self._job)
+        tell(worker.pipe, self._job)
         return worker
 
     @property
@@ -142,11 +141,11 @@ class Pool:
         """Gives a task to an idle worker."""
         worker = next(w for w in self._workers if w.ready and w.task is None)
         worker.task = task
-        _send(worker, task)
+        tell(worker.pipe, task)
 
     def answer(self, task: Task, go: bool) -> None:
         """Tells the worker that reported on a task whether to continue."""
-        _send(next(w for w in self._workers if w.task is task), go)
+        tell(next(w for w in self._workers if w.task is task).pipe, go)
 
     def wait(self, timeout: float) -> list[tuple[Task, Report | Result | Failure | Death]]:
         """Messages of workers with their tasks, at the latest after a timeout in seconds.
@@ -191,14 +190,4 @@ class Pool:
 
     def close(self) -> None:
         """Terminates every worker."""
-        for worker in self._workers:
-            worker.pipe.close()
-            worker.process.terminate()
-        for worker in self._workers:
-            end(worker.process)
-
-
-def _send(worker: _Worker, message: Any) -> None:
-    # If it has died, the next `Pool.wait` reports it.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        worker.pipe.send(message)
+        end_all([(worker.process, worker.pipe) for worker in self._workers])

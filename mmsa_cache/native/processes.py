@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
@@ -76,6 +78,21 @@ def end(process: Started) -> None:
     if process.is_alive():
         process.kill()
         process.join()
+
+
+def end_all(workers: Sequence[tuple[Started, Connection]]) -> None:
+    """Ends processes side by side, and the pipes to them."""
+    for process, pipe in workers:
+        pipe.close()
+        process.terminate()
+    for process, _ in workers:
+        end(process)
+
+
+def tell(pipe: Connection, message: Any) -> None:
+    """Sends something to a process; that it has died is seen where its answer is waited for."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        pipe.send(message)
 
 
 def how_it_ended(process: Started) -> str:
