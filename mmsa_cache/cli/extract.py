@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mmsa_cache.errors import SettingsError
+
 from .options import ENCODERS, Address, DryRun, Engine
 from .verb import Call, verb
 
@@ -39,17 +41,22 @@ def extract(
     dry_run: DryRun = False,
 ) -> None:
     """Run the frozen encoders once and write their features."""
-    if dry_run:
-        from .dry_run import show_extraction
-
-        show_extraction(call, split, encoders)
-        return
     from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.extract import extract_splits
     from mmsa_cache.compose.parts import Part
 
     request = EngineRequest(engine, workers, address, target)
     part = Part.of(shards, finish)
+    if dry_run:
+        if target is not None:
+            raise SettingsError(
+                "--dry-run looks into the --cache folder, not into an object store.",
+                "Leave out --target: it then says what all rows would take.",
+            )
+        from .dry_run import show_extraction
+
+        show_extraction(call, split, encoders)
+        return
     records = extract_splits(call.settings(), split, encoders, part, request)
     columns = ["split", "modality", "encoder", "rows", "rows_computed", "rows_already_there"]
     columns += ["rows_shared", "set_aside"]

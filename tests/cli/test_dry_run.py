@@ -65,6 +65,20 @@ def test_an_encoder_that_is_not_here_is_a_download(
     assert "without what is to be downloaded" in shown.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--target", "memory://x"), "looks into the --cache folder"),
+        (("--shards", "3/2"), "is no part of the rows"),
+        (("--address", "here:1"), "--engine ray"),
+    ],
+)
+def test_flags_that_it_cannot_follow_are_refused(
+    work: Path, flags: tuple[str, str], said: str
+) -> None:
+    assert said in call(work, "extract", "--dry-run", *flags, code=2)
+
+
 def test_search(work: Path) -> None:
     call(work, "extract")
     before = files(work)
