@@ -13,12 +13,19 @@ from .lazy import public
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .api.opening import extract as extract
+    from .api.opening import open as open
+    from .api.run import Run as Run
+    from .api.searching import search as search
+    from .api.study import Study as Study
+    from .api.training import train as train
     from .compose.banks import live_bank as live_bank
     from .compose.banks import open_bank as open_bank
     from .compose.predictor import Predictor as Predictor
     from .compose.predictor import load_model as load_model
     from .compose.samples import classes_of as classes_of
     from .compose.samples import load_samples as load_samples
+    from .compose.session import Session as Session
     from .config.loading import load_settings as load_settings
     from .config.settings import Settings as Settings
     from .data.pairs import Sample as Sample
@@ -41,12 +48,19 @@ if TYPE_CHECKING:
 __getattr__, __all__ = public(
     __name__,
     {
+        "open": "api.opening",
+        "extract": "api.opening",
+        "Run": "api.run",
+        "search": "api.searching",
+        "Study": "api.study",
+        "train": "api.training",
         "open_bank": "compose.banks",
         "live_bank": "compose.banks",
         "load_model": "compose.predictor",
         "Predictor": "compose.predictor",
         "classes_of": "compose.samples",
         "load_samples": "compose.samples",
+        "Session": "compose.session",
         "load_settings": "config.loading",
         "Settings": "config.settings",
         "Sample": "data.pairs",

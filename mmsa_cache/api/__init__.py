@@ -1,0 +1,1 @@
+"""What Python users call; ``import mmsa_cache as mmsa`` has its names."""

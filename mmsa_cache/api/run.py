@@ -1,0 +1,117 @@
+"""A run, as Python users read it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuse.figures.predictions import Predictions
+from fuse.figures.records import EpochRecord, RunFigures
+from mmsa_cache.runs.folder import LATEST, RunFolder
+from mmsa_cache.runs.record import RunRecord
+
+from .calls import from_here, in_project
+
+if TYPE_CHECKING:
+    from mmsa_cache.compose.predictor import Predictor
+
+
+class Run:
+    """A trained run or an exported model; its files are read when first asked for.
+
+    A run is a path too: `load_model` and `Path` take it.
+
+    Args:
+        run: Name of a run below ``runs``, ``latest`` or ``best``, or the folder of a run or an
+            export.
+
+    Raises:
+        ModelError: There is none; of all properties: their file is missing or malformed.
+    """
+
+    def __init__(self, run: str | os.PathLike[str] = LATEST) -> None:
+        wanted = from_here(run)
+        with in_project():
+            self.folder = RunFolder(RunFolder.find(Path(wanted)).path.resolve())
+
+    @classmethod
+    def all(cls) -> list[Run]:
+        """The runs of this project, the last trained first."""
+        with in_project():
+            found = sorted(RunFolder.all(), key=RunFolder.trained_at, reverse=True)
+            return [cls(run.path) for run in found]
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.folder.name
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.folder.path
+
+    @property
+    def record(self) -> RunRecord:
+        """How it was made."""
+        return self.folder.record
+
+    @property
+    def figures(self) -> RunFigures:
+        """What it is worth: ``run.figures.outer.macro_f1``."""
+        return self.folder.figures
+
+    @property
+    def predictions(self) -> Predictions:
+        """What it predicts of the rows that judge."""
+        return self.folder.predictions
+
+    @property
+    def history(self) -> list[EpochRecord]:
+        """The epochs of its members."""
+        return self.folder.history
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of their codes."""
+        return self.record.classes
+
+    @property
+    def notes(self) -> list[str]:
+        """What readers of its figures must know: synthetic data, random weights."""
+        return self.record.notes
+
+    @functools.cached_property
+    def model(self) -> Predictor:
+        """The model with its encoders, loaded once; see `load_model` for other devices."""
+        from mmsa_cache.compose.predictor import load_model
+
+        with in_project():
+            return load_model(self.path)
+
+    def predict(self, text: str | None = None, image: str | Path | None = None) -> str:
+        """The class that it decides for; see `predict_proba`."""
+        found = self.predict_proba(text, image)
+        return self.model.decide([[*found.values()]])[0]
+
+    def predict_proba(
+        self, text: str | None = None, image: str | Path | None = None
+    ) -> dict[str, float]:
+        """Class probabilities of one post, by class name; one of text and picture may be missing.
+
+        Args:
+            text: Its text.
+            image: File of its picture.
+
+        Raises:
+            MmsaError: See `Predictor.predict`.
+        """
+        return self.model.predict(text, image)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r})"

@@ -1,0 +1,43 @@
+"""``mmsa.search``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmsa_cache.compose.crew import EngineName
+from mmsa_cache.compose.session import Session
+
+from .study import Study
+
+
+def search(
+    session: Session | None = None,
+    study: str = "default",
+    trials: int = 200,
+    *,
+    workers: int | None = None,
+    name: str | None = None,
+    select: str = "best",
+    outer: str | None = None,
+    engine: EngineName | None = None,
+    address: str | None = None,
+    track: Sequence[str] = (),
+) -> Study:
+    """Searches a study's space on cached features, until it has so many finished trials.
+
+    Args:
+        session: Of `open`; default: that of this folder.
+        study: Name of a study file.
+        trials: Finished trials in all: those of an earlier search of the study count.
+        workers: Worker processes; default: the cores, or 3 a GPU.
+        name: Of the study in the database; default: that of its file.
+        select: ``best``, or ``one-se``: the simplest within one standard error of it.
+        outer: Rows that judge the choice; default: the study file's.
+        engine: What runs the workers: processes here (``local``), or a cluster (``ray``).
+        address: Of a Ray cluster.
+        track: ``tensorboard``, ``mlflow`` or ``wandb``, beside JSON lines.
+
+    Raises:
+        MmsaError: The study or an argument is wrong, or nearly all trials fail.
+    """
+    raise NotImplementedError

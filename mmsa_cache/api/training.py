@@ -1,0 +1,67 @@
+"""``mmsa.train``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fuse.figures.calibration import Decide
+from fuse.figures.study import Value
+from mmsa_cache.compose.crew import EngineName
+from mmsa_cache.compose.request import MEGABYTES
+from mmsa_cache.compose.session import Session
+
+from .run import Run
+from .study import Study
+
+
+def train(
+    session: Session | None = None,
+    study: str | Study | Sequence[str | Study] | None = None,
+    *,
+    name: str | None = None,
+    folds: int | None = None,
+    seeds: int | None = None,
+    outer: str | None = None,
+    ensemble: int | None = None,
+    single: bool = False,
+    max_mb: int = MEGABYTES,
+    average: bool = True,
+    refit: bool | None = None,
+    nested: bool = False,
+    trials: int = 200,
+    workers: int | None = None,
+    engine: EngineName | None = None,
+    address: str | None = None,
+    decide: Decide = "accuracy",
+    track: Sequence[str] = (),
+    **setting: Value,
+) -> Run:
+    """Trains a setting, or an ensemble of a study's trials: ``train(fusion="gated", alpha=0.3)``.
+
+    Args:
+        session: Of `open`; default: that of this folder.
+        study: ``"best"``, a study or its name (``"NAME:TRIAL"`` for a trial), or several;
+            default: the default setting.
+        name: Of the run; default: the date and time.
+        folds: A member each, stopped on its own fold; default: the study's, or 5.
+        seeds: Members a fold; default: the study's, or 1.
+        outer: Rows that judge; default: the study's.
+        ensemble: Averages so many of the study's trials at most; default: 8, if that is better on
+            rows that picked nothing.
+        single: One setting a study, no ensemble of its trials.
+        max_mb: Megabytes of an ensemble.
+        average: Whether the members are averaged; else the best one is the model.
+        refit: Whether the model learns from all rows of the folds; default: an ensemble of trials.
+        nested: Whether each part of a cross-validation searches and chooses anew.
+        trials: Finished trials of each such search.
+        workers: Worker processes of such a search.
+        engine: What runs them: processes here (``local``), or a cluster (``ray``).
+        address: Of a Ray cluster.
+        decide: Decision rule: ``accuracy`` or ``macro_f1``.
+        track: ``tensorboard``, ``mlflow`` or ``wandb``, beside JSON lines.
+        setting: Fields of `fuse.Setting`, over what the study says.
+
+    Raises:
+        MmsaError: An argument is wrong, or the features are not there.
+    """
+    raise NotImplementedError

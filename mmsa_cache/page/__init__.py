@@ -1,0 +1,1 @@
+"""The page of ``mmsa serve``: a trained model to try in a browser."""
