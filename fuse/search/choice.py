@@ -71,7 +71,7 @@ def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) 
             continue
         if study_name == "best" and "/" in identity.study.protocol.outer:
             continue
-        trial = _named(stored, int(number)) if number else _selected(stored)
+        trial = _named(stored, int(number)) if number else selected(stored)
         if trial is not None:
             usable.append((stored, identity.study, trial))
     if not usable:
@@ -124,7 +124,7 @@ def _last_end(stored: StoredStudy) -> float:
     return max((end.timestamp() for end in ends), default=0.0)
 
 
-def _selected(stored: StoredStudy) -> Trial | None:
+def selected(stored: StoredStudy) -> Trial | None:
     """The trial that the study's rule chooses now; the rule is that of its last search."""
     candidates = scored(stored.trials)
     if not candidates:
@@ -187,7 +187,7 @@ def summaries(storage: str | Path | Address = DATABASE) -> list[Summary]:
     for stored in read_studies(storage):
         states = [trial.frozen.state.name for trial in stored.trials]
         last = _last_end(stored)
-        selected = _selected(stored)
+        chosen = selected(stored)
         complete, pruned = states.count("COMPLETE"), states.count("PRUNED")
         rows.append(
             Summary(
@@ -196,7 +196,7 @@ def summaries(storage: str | Path | Address = DATABASE) -> list[Summary]:
                 complete=complete,
                 pruned=pruned,
                 failed=states.count("FAIL"),
-                best=None if selected is None else selected.score,
+                best=None if chosen is None else chosen.score,
                 age_seconds=time.time() - last if last else None,
             )
         )

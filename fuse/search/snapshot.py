@@ -10,8 +10,9 @@ from fuse.figures.study import EndedTrial, StudySnapshot
 from mmsa_cache.names import no_such
 
 from .address import Address, address_of
-from .database import DATABASE, read_studies
+from .database import DATABASE, StoredStudy, read_studies
 from .importance import alpha_beta, by_value, importances
+from .study import Study
 
 
 def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) -> StudySnapshot:
@@ -31,11 +32,22 @@ def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) ->
     identity = None if stored is None else stored.record.identity
     if stored is None or identity is None:
         raise no_such(f"{address} has no study", name, known, "Run mmsa search first.")
+    return snapshot_of(stored, identity.study, trial)
+
+
+def snapshot_of(stored: StoredStudy, study: Study, trial: int) -> StudySnapshot:
+    """See `snapshot`.
+
+    Args:
+        stored: As its database has it.
+        study: What it searches.
+        trial: As above.
+    """
     ended = [t.frozen for t in stored.trials if t.frozen.state.is_finished()]
     by_fusion = by_value(stored.trials, "fusion")
     return StudySnapshot(
-        name=name,
-        metric=identity.study.metric,
+        name=stored.name,
+        metric=study.metric,
         trial=trial,
         trials=[
             EndedTrial.model_validate(
@@ -47,7 +59,7 @@ def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) ->
             )
             for t in ended
         ],
-        importance=importances(stored.trials, identity.study.protocol.seed),
+        importance=importances(stored.trials, study.protocol.seed),
         by_fusion=[row.model_copy(update={"setting": None}) for row in by_fusion],
         alpha_beta=alpha_beta(stored.trials),
         judged=stored.record.look_at(trial),

@@ -1,28 +1,87 @@
-"""What all functions of the Python API do as the verbs of the command line do it."""
+"""What all functions of the Python API do, as the verbs of the command line do it."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from mmsa_cache.config.project import project_of
+from mmsa_cache.errors import MmsaError, SettingsError
+from mmsa_cache.names import no_such
 
-T = TypeVar("T")
+from .terms import in_python
 
 
 @contextlib.contextmanager
-def in_project() -> Iterator[None]:
-    """Works in the folder of the nearest ``mmsa.toml`` from the working folder up."""
-    with contextlib.chdir(project_of(Path.cwd())):
-        yield
+def in_project() -> Iterator[Path]:
+    """Works in the folder of the nearest ``mmsa.toml`` from the working folder up.
+
+    Errors name arguments in place of flags.
+
+    Yields:
+        The folder before, which paths that were given are relative to.
+    """
+    here = Path.cwd()
+    try:
+        with contextlib.chdir(project_of(here)):
+            yield here
+    except MmsaError as error:
+        error.message, error.hint = in_python(error.message), in_python(error.hint)
+        raise
 
 
-def from_here(value: T) -> T | Path:
-    """A path as it is typed, relative to the working folder, made absolute; names stay names."""
+def placed(here: Path, value: object) -> object:
+    """A value, made absolute if it is a path of something that is there; names stay names.
+
+    Args:
+        here: What the path is relative to.
+        value: What was given.
+    """
     if isinstance(value, os.PathLike) or (isinstance(value, str) and "/" in value):
-        path = Path(value).expanduser()
-        return path.absolute() if path.exists() else value
+        path = here / Path(value).expanduser()
+        return path if path.exists() else value
     return value
+
+
+def at_least_one(**counts: int | None) -> None:
+    """Refuses arguments that are no whole numbers from 1; None is as by default.
+
+    Raises:
+        SettingsError: Names them all.
+    """
+    wrong = [
+        f"{name}={count!r}"
+        for name, count in counts.items()
+        if count is not None and not (isinstance(count, int) and count >= 1)
+    ]
+    if wrong:
+        raise SettingsError(f"{', '.join(wrong)}: a whole number from 1 is expected.")
+
+
+def one_of(name: str, value: str | None, valid: Iterable[str]) -> None:
+    """Refuses an argument that is none of some names; None is as by default.
+
+    Raises:
+        SettingsError: It names those that are valid.
+    """
+    if value is not None and value not in (names := list(valid)):
+        raise no_such(f"{name} cannot be", str(value), names, known="Valid")
+
+
+def as_typed(function: Callable[..., object], given: Mapping[str, object]) -> str:
+    """A call as a person writes it: ``mmsa.train(study='best', folds=3)``.
+
+    Args:
+        function: What was called.
+        given: Its arguments by name; those that are as by default are left out.
+    """
+    known = inspect.signature(function).parameters
+    shown = [
+        f"{name}={value!r}"
+        for name, value in given.items()
+        if name not in known or value != known[name].default
+    ]
+    return f"mmsa.{function.__name__}({', '.join(shown)})"

@@ -1,28 +1,51 @@
-"""``mmsa.open``: all that stage two works on."""
+"""``mmsa.open``: all that stage two works on; ``mmsa.extract``: what makes it."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
+from mmsa_cache.compose.crew import EngineName, EngineRequest
+from mmsa_cache.compose.extract import extract_splits
 from mmsa_cache.compose.session import Session
+from mmsa_cache.config.loading import keys_by_name, load_settings
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.stored import path_of
+from mmsa_cache.errors import CacheNotFoundError, SettingsError
+from mmsa_cache.names import SPLITS, near, no_such
+
+from .calls import at_least_one, in_project, one_of, placed
 
 
 def open(
     cache: str | Path | None = None, *, data: str | Path | None = None, **settings: object
 ) -> Session:
-    """Opens the data, the encoders and the features of a folder.
+    """Opens the data, the encoders and the features of a folder: ``open("cache").bank("train")``.
+
+    An argument beats a variable ``MMSA_*``, which beats ``mmsa.toml`` of the working folder or of
+    one above, which beats what the store was told.
 
     Args:
-        cache: The store that ``mmsa extract`` wrote; default: that of ``mmsa.toml``, or ``cache``.
-        data: Folder or table of the posts; default: as ``mmsa.toml`` or the store says.
-        settings: Other settings by the names of the ``MMSA_*`` variables, in lower case:
-            ``text_model``, ``image_model``, ``data_encoding``, ``device``, ``seed``, ``storage``.
+        cache: The store that ``mmsa extract`` wrote; default: ``cache``.
+        data: Folder or table of the posts.
+        settings: Others by the names of the variables, in lower case: ``text_model``,
+            ``image_model``, ``data_encoding``, ``device``, ``seed``, ``storage``.
 
     Raises:
-        SettingsError: With every setting that cannot be used.
-        CacheNotFoundError: Nothing was extracted there.
+        SettingsError: Names every setting that cannot be used.
+        CacheNotFoundError: There is no such store; names those there are.
     """
-    raise NotImplementedError
+    with in_project() as here:
+        session = Session(_settings(here, cache, data, settings))
+        root = session.settings.cache.dir
+        if not any(map(session.store.split, SPLITS)):
+            near_by = [*_stores_in(root.parent), *_stores_in(root)]
+            name, *known = (os.path.relpath(path, here) for path in (root, *near_by))
+            hint = "Write one with mmsa extract."
+            raise no_such("There is no store", name, known, hint, CacheNotFoundError)
+    return session
 
 
 def extract(
@@ -32,19 +55,79 @@ def extract(
     split: str = "all",
     encoders: str = "default",
     workers: int | None = None,
+    engine: EngineName | None = None,
+    address: str | None = None,
     **settings: object,
 ) -> Session:
-    """Runs the frozen encoders over what is not in the store yet, and opens it.
+    """Runs the frozen encoders over what the store has not yet, and opens it.
 
     Args:
-        cache: See `open`; it need not exist.
+        cache: See `open`; it need not be there.
         data: See `open`.
         split: ``train``, ``val``, ``test`` or ``all``.
         encoders: Names of ``[encoders]`` in ``mmsa.toml``, joined by commas, or ``all``.
-        workers: Worker processes; default: this process does the work.
+        workers: Worker processes; default: none but this one.
+        engine: What runs them: processes here (``local``), or a cluster (``ray``).
+        address: Of a Ray cluster.
         settings: See `open`.
 
     Raises:
         MmsaError: As the data, the encoders and the store raise.
     """
-    raise NotImplementedError
+    with in_project() as here:
+        at_least_one(workers=workers)
+        one_of("engine", engine, get_args(EngineName))
+        found = _settings(here, cache, data, settings)
+        extract_splits(found, split, encoders, engine=EngineRequest(engine, workers, address))
+        return Session(found)
+
+
+def opened(session: Session | None) -> Session:
+    """The session that a function was given, else that of the working folder.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    if session is None:
+        return open()
+    if not isinstance(session, Session):
+        raise SettingsError(
+            f"A session is expected, received {session!r}.", "Give mmsa.open(…) first."
+        )
+    return session
+
+
+def _settings(
+    here: Path, cache: str | Path | None, data: str | Path | None, given: Mapping[str, object]
+) -> Settings:
+    """The settings of a call.
+
+    Args:
+        here: What its paths are relative to.
+        cache: As it was given.
+        data: As it was given.
+        given: The other settings.
+    """
+    keys = keys_by_name()
+    unknown = [f"{name}{near(name, keys)}" for name in given if name not in keys]
+    if unknown:
+        raise SettingsError("There are no such settings.", "Correct them all.", unknown)
+    values = {".".join(keys[name]): placed(here, value) for name, value in given.items()}
+    if cache is not None:
+        values["cache.dir"] = here / Path(cache).expanduser()
+    if data is not None:
+        values["data.root"] = data if "://" in str(data) else here / Path(data).expanduser()
+    named = {"cache.dir": "cache=", "data.root": "data="}
+    named |= {".".join(keys[name]): f"{name}=" for name in given}
+    found = load_settings(values, named=named)
+    whole = found.cache.model_copy(update={"dir": found.cache.dir.absolute()})
+    return found.model_copy(update={"cache": whole})
+
+
+def _stores_in(folder: Path) -> list[Path]:
+    """The stores in a folder."""
+    return [
+        path
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if any(path_of(path, split).is_file() for split in SPLITS)
+    ]

@@ -12,7 +12,7 @@ from fuse.figures.records import EpochRecord, RunFigures
 from mmsa_cache.runs.folder import LATEST, RunFolder
 from mmsa_cache.runs.record import RunRecord
 
-from .calls import from_here, in_project
+from .calls import in_project, placed
 
 if TYPE_CHECKING:
     from mmsa_cache.compose.predictor import Predictor
@@ -32,9 +32,9 @@ class Run:
     """
 
     def __init__(self, run: str | os.PathLike[str] = LATEST) -> None:
-        wanted = from_here(run)
-        with in_project():
-            self.folder = RunFolder(RunFolder.find(Path(wanted)).path.resolve())
+        with in_project() as here:
+            found = RunFolder.find(str(placed(here, run)))
+            self.folder = RunFolder(found.path.resolve())
 
     @classmethod
     def all(cls) -> list[Run]:

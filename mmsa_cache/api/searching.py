@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
-from mmsa_cache.compose.crew import EngineName
+from mmsa_cache.compose.crew import EngineName, EngineRequest
+from mmsa_cache.compose.search import SearchRequest
+from mmsa_cache.compose.search import search as run_study
 from mmsa_cache.compose.session import Session
 
+from .calls import at_least_one, in_project, one_of
+from .opening import opened
 from .study import Study
 
 
@@ -23,12 +28,14 @@ def search(
     address: str | None = None,
     track: Sequence[str] = (),
 ) -> Study:
-    """Searches a study's space on cached features, until it has so many finished trials.
+    """Searches a study's space on cached features: ``search(trials=50).best``.
+
+    It may be interrupted: the same call goes on.
 
     Args:
-        session: Of `open`; default: that of this folder.
+        session: Of `open`; default: that of the working folder.
         study: Name of a study file.
-        trials: Finished trials in all: those of an earlier search of the study count.
+        trials: Finished trials in all; those of an earlier search of the study count.
         workers: Worker processes; default: the cores, or 3 a GPU.
         name: Of the study in the database; default: that of its file.
         select: ``best``, or ``one-se``: the simplest within one standard error of it.
@@ -40,4 +47,11 @@ def search(
     Raises:
         MmsaError: The study or an argument is wrong, or nearly all trials fail.
     """
-    raise NotImplementedError
+    session = opened(session)
+    with in_project():
+        at_least_one(trials=trials, workers=workers)
+        one_of("engine", engine, get_args(EngineName))
+        crew = EngineRequest(engine, workers, address)
+        request = SearchRequest(study, trials, crew, select, name=name, track=track, outer=outer)
+        result = run_study(session, request)
+        return Study(result.study, session, notes=result.notes)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
+from fuse.figures.records import Metric
 from fuse.figures.study import Look, ParameterImportance, StudySnapshot, Value
+from fuse.search.choice import selected
+from fuse.search.database import StoredStudy, read_studies
+from fuse.search.snapshot import snapshot_of
+from fuse.search.study import Study as Space
+from fuse.search.trial_record import Trial
 from mmsa_cache.compose.session import Session
+from mmsa_cache.compose.studies import studies_database
+from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import no_such
 
-if TYPE_CHECKING:
-    import pandas
+from .calls import in_project
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +45,28 @@ class StudyTrial:
     failure: str
     """Why it failed."""
 
+    @classmethod
+    def of(cls, trial: Trial) -> Self:
+        """A trial of the database."""
+        result = trial.record.result
+        return cls(
+            number=trial.number,
+            state=trial.frozen.state.name.lower(),
+            score=trial.score if trial.is_finished else None,
+            values=dict(trial.frozen.params),
+            setting=dict(trial.record.setting),
+            seconds=result.seconds if result else None,
+            parameters=result.parameters if result else None,
+            failure=trial.record.failure,
+        )
+
 
 class Study:
-    """A study of the database, as it is now: ``Study("default").best``.
+    """A study of the database, as it is when it is opened: ``Study("default").best``.
 
     Args:
         name: Of the study.
-        session: Of `open`; default: that of this folder.
+        session: Of `open`, where its settings name another database; default: this project's.
         notes: What readers of its figures must know.
 
     Raises:
@@ -52,32 +76,37 @@ class Study:
     def __init__(
         self, name: str, session: Session | None = None, *, notes: Sequence[str] = ()
     ) -> None:
-        raise NotImplementedError
+        known = _studies(session)
+        if name not in known:
+            raise no_such("There is no study", name, known, "Search one: mmsa.search().")
+        self._stored, self._study = known[name]
+        self.notes = list(notes)
+        """What readers of its figures must know, where it was searched just now."""
 
     @classmethod
     def all(cls, session: Session | None = None) -> list[Study]:
         """The studies of the database."""
-        raise NotImplementedError
+        return [cls(name, session) for name in _studies(session)]
 
     @property
     def name(self) -> str:
         """Its name."""
-        raise NotImplementedError
+        return self._stored.name
 
     @property
-    def metric(self) -> str:
-        """What its trials are scored by."""
-        raise NotImplementedError
+    def metric(self) -> Metric:
+        """What its trials are scored by; higher is better."""
+        return self._study.metric
 
     @property
     def protocol(self) -> Protocol:
         """Which rows its trials learn from and which judge."""
-        raise NotImplementedError
+        return self._study.protocol
 
     @functools.cached_property
     def trials(self) -> list[StudyTrial]:
-        """Every trial."""
-        raise NotImplementedError
+        """All trials, in the order of their numbers."""
+        return [StudyTrial.of(trial) for trial in self._stored.trials]
 
     @property
     def best(self) -> StudyTrial:
@@ -86,35 +115,53 @@ class Study:
         Raises:
             SettingsError: None is complete.
         """
-        raise NotImplementedError
+        found = selected(self._stored)
+        if found is None:
+            raise SettingsError(
+                f"No trial of the study {self.name!r} is complete.", "Search on: mmsa.search()."
+            )
+        return StudyTrial.of(found)
 
     @functools.cached_property
     def snapshot(self) -> StudySnapshot:
-        """What a report shows of it: trials, importance, the best of each fusion, α and β."""
-        raise NotImplementedError
+        """What a report shows of it: trials, importance, the best of each fusion, α and β.
+
+        Raises:
+            SettingsError: See `best`.
+        """
+        return snapshot_of(self._stored, self._study, self.best.number)
 
     @property
     def importance(self) -> list[ParameterImportance]:
-        """Share of each parameter in the variance of the scores, the largest first."""
+        """How much each parameter sets good trials apart, the first most; none of few trials."""
         return self.snapshot.importance
 
     @property
     def judged(self) -> Look | None:
-        """What the choice is worth on the outer rows; None where they were not looked at."""
+        """What the choice is worth on the rows that judge; None where they did not yet."""
         return self.snapshot.judged
 
-    @property
-    def notes(self) -> list[str]:
-        """What readers of its figures must know."""
-        raise NotImplementedError
-
-    def frame(self) -> pandas.DataFrame:
-        """The trials as a pandas DataFrame, a column a parameter.
+    def frame(self) -> Any:
+        """The trials as a pandas DataFrame: a row a trial, a column a parameter.
 
         Raises:
             SettingsError: pandas is not installed.
         """
-        raise NotImplementedError
+        try:
+            from pandas import DataFrame
+        except ImportError:
+            raise SettingsError("pandas is not installed.", "pip install pandas") from None
+        columns = ("number", "state", "score", "seconds", "parameters")
+        rows = [{key: getattr(of, key) for key in columns} | of.values for of in self.trials]
+        return DataFrame(rows).set_index("number")
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, {len(self.trials)} trials)"
+
+
+def _studies(session: Session | None) -> dict[str, tuple[StoredStudy, Space]]:
+    """The studies of the database by name, and what they search."""
+    with in_project():
+        settings = load_settings() if session is None else session.settings
+        stored = read_studies(studies_database(settings))
+    return {of.name: (of, of.record.identity.study) for of in stored if of.record.identity}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
-from fuse.figures.calibration import Decide
+from fuse.figures.calibration import DECIDE, Decide
 from fuse.figures.study import Value
-from mmsa_cache.compose.crew import EngineName
-from mmsa_cache.compose.request import MEGABYTES
+from fuse.setting import FIELDS
+from mmsa_cache.compose.crew import EngineName, EngineRequest
+from mmsa_cache.compose.request import MEGABYTES, TrainRequest
 from mmsa_cache.compose.session import Session
+from mmsa_cache.compose.train import train as train_run
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import near
 
+from .calls import as_typed, at_least_one, in_project, one_of
+from .opening import opened
 from .run import Run
 from .study import Study
 
@@ -64,4 +72,46 @@ def train(
     Raises:
         MmsaError: An argument is wrong, or the features are not there.
     """
-    raise NotImplementedError
+    given = {key: value for key, value in locals().items() if key not in ("session", "setting")}
+    session = opened(session)
+    with in_project():
+        at_least_one(folds=folds, seeds=seeds, ensemble=ensemble, max_mb=max_mb)
+        at_least_one(trials=trials, workers=workers)
+        one_of("decide", decide, DECIDE)
+        one_of("engine", engine, get_args(EngineName))
+        _check_names(setting)
+        studies = [study] if isinstance(study, str | Study) else study or []
+        names = [of if isinstance(of, str) else of.name for of in studies]
+        given["study"] = names[0] if len(names) == 1 else names or None
+        request = TrainRequest(
+            studies=names,
+            changes=setting,
+            name=name,
+            outer=outer,
+            folds=folds,
+            seeds=seeds,
+            averaged=average,
+            refit=refit,
+            ensemble=ensemble,
+            single=single or not average,
+            max_mb=max_mb,
+            nested=nested,
+            trials=trials,
+            engine=EngineRequest(engine, workers, address),
+            decide=decide,
+            track=track,
+            command=as_typed(train, given | setting),
+        )
+        return Run(train_run(session, request).directory)
+
+
+def _check_names(setting: Mapping[str, Value]) -> None:
+    """Refuses what is neither an argument nor a field of a setting.
+
+    Raises:
+        SettingsError: Names what is near.
+    """
+    known = {*FIELDS, *inspect.signature(train).parameters} - {"setting"}
+    unknown = [f"{name}{near(name, known)}" for name in setting if name not in FIELDS]
+    if unknown:
+        raise SettingsError("train() takes no such arguments.", "Correct them all.", unknown)

@@ -91,6 +91,7 @@ def train(
     track: Track = None,
 ) -> None:
     """Train a setting, or an ensemble of a study's trials, as a run."""
+    from fuse.assignments import parse
     from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.request import TrainRequest
     from mmsa_cache.compose.session import Session
@@ -98,7 +99,7 @@ def train(
 
     request = TrainRequest(
         studies=study or [],
-        assignments=assignments or [],
+        changes=parse(assignments or []),
         name=name,
         outer=outer,
         folds=folds,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.results import write_result
 from mmsa_cache.runs.directory import RUNS
+from mmsa_cache.runs.folder import command_line
 from mmsa_cache.shelf import Shelf
 from mmsa_cache.validation import validated
 
@@ -187,7 +186,7 @@ def train_cells(
         metric=metric,
         resamples=RESAMPLES,
         encoders=session.labels(pairs),
-        command=shlex.join(["mmsa", *sys.argv[1:]]),
+        command=command_line(),
         workers=len(workers.devices),
         device=device_label(workers, engine),
         trainings=wanted,

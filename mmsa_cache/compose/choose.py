@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.assignments import parse
 from fuse.figures.study import ENSEMBLE, PickedEnsemble, StudySource, Value
 from fuse.search.choice import Chosen, choose, source_of
 from fuse.search.database import read_studies
@@ -88,7 +87,7 @@ def choose_settings(request: TrainRequest, session: Session) -> Choice:
     Raises:
         SettingsError: There is no such study or trial, or an assignment is wrong.
     """
-    changes = parse(list(request.assignments))
+    changes = request.changes
     if not request.studies:
         return Choice([Recipe.single(complete(changes).resolved(session.pools))])
     known = {name: _fixed_study(session, name) for name in request.studies}

@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 import psutil
 from pydantic import BaseModel
 
+from mmsa_cache.native.processes import without_main
 from mmsa_cache.untrusted import open_plain
 
 P = ParamSpec("P")
@@ -41,7 +42,9 @@ class Read(Took):
 def alone(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
     """Runs a module's function in a fresh process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(work, *args, **named).result()
+        with without_main():
+            done = process.submit(work, *args, **named)
+        return done.result()
 
 
 class Watch:

@@ -34,7 +34,7 @@ MODEL_FILE = "model.safetensors"
 
 
 def load_model(
-    run: str | Path,
+    run: str | os.PathLike[str],
     *,
     device: str | None = None,
     data: str | Path | None = None,
@@ -46,7 +46,7 @@ def load_model(
     """Loads a trained model: ``load_model("runs/NAME").predict("what a day", "picture.jpg")``.
 
     Args:
-        run: Name of a run below ``runs``, or the folder of a run or an export.
+        run: A `Run`, the name of one below ``runs``, or the folder of a run or an export.
         device: ``auto``, ``cpu`` or ``cuda``; default: as the model was trained with.
         data: Folder of the pairs that `Predictor.predict_split` reads; default: the run's.
         cache: Root folder of their features; default: the run's.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fuse.figures.calibration import Decide
+from fuse.figures.study import Value
 from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.runs.folder import command_line
 
 from .crew import EngineRequest
 from .protocols import divided
@@ -22,8 +24,8 @@ class TrainRequest:
     studies: Sequence[str] = ()
     """Each a study (``NAME`` or ``NAME:TRIAL``) or ``best`` of all that can be compared; none: the
     default setting. A study file without a space is one setting and needs no search."""
-    assignments: Sequence[str] = ()
-    """``key=value``, over what the studies say."""
+    changes: Mapping[str, Value] = field(default_factory=dict)
+    """Fields of the setting, over what the studies say."""
     name: str | None = None
     """Of the run; default: the date and time."""
     outer: str | None = None
@@ -54,6 +56,8 @@ class TrainRequest:
     """Decision rule of the run."""
     track: Sequence[str] = ()
     """Trackers besides JSON lines, see `trackers.TRACKERS`."""
+    command: str = field(default_factory=command_line)
+    """What the run is made by, as a person typed it."""
 
     def protocol(self, known: Protocol, session: Session) -> Protocol:
         """Which rows train and judge: what is asked for, else as known.

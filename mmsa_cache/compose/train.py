@@ -114,7 +114,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
             decide=request.decide,
             studies=choice.sources,
         )
-        _write(RunFolder(path), name, record, final, session, bank)
+        _write(RunFolder(path), name, record, final, session, bank, request.command)
     log_run("train", name, round(time.monotonic() - started, 1), scalars(final.figures.as_json()))
     notes += absent_notes(final.figures.outer.absent)  # figures tell it, the record need not
     return TrainedRun(name, RUNS / name, notes, final.figures)
@@ -133,7 +133,7 @@ def _beside_trial(
     if source.score is not None and abs(inner - source.score) < 1e-6:
         say(f"{said}.")
         return []
-    reasons = [f"--set {' '.join(request.assignments)}"] if request.assignments else []
+    reasons = [f"{key} {value}" for key, value in request.changes.items()]
     reasons += [
         f"{key} {getattr(protocol, key)} in place of {getattr(study.protocol, key)}"
         for key in ("outer", "folds", "seeds", "seed")
@@ -223,6 +223,7 @@ def _write(
     final: Trained,
     session: Session,
     bank: FeatureBank,
+    command: str,
 ) -> None:
     """Writes every file of the run."""
     # Written anew in the order of members, which a stack or a resumed run did not keep.
@@ -250,6 +251,7 @@ def _write(
             session.groups(record.protocol.split)[final.outer],
             final.predicted,
         ),
+        command,
     )
     page = compose_page(run, name, session, final.ensemble, bank, latest_rival(run))
     write_atomically(run.path / PAGE, page.encode())

@@ -159,16 +159,22 @@ def _from_home(path: str) -> Path:
     return Path(path)
 
 
-def _from_environment(
-    environ: Mapping[str, str], problems: list[str]
-) -> list[tuple[tuple[str, ...], object, str]]:
+def keys_by_name() -> dict[str, tuple[str, ...]]:
+    """``{"text_model": ("text", "model"), "seed": ("seed",), …}``: keys by their names on one
+    level, as variables and arguments have them."""
     known: dict[str, tuple[str, ...]] = {}
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            for key in field.annotation.model_fields:
-                known[f"{ENV_PREFIX}{name}_{key}".upper()] = (name, key)
+            known |= {f"{name}_{key}": (name, key) for key in field.annotation.model_fields}
         elif name != "encoders":
-            known[f"{ENV_PREFIX}{name}".upper()] = (name,)
+            known[name] = (name,)
+    return known
+
+
+def _from_environment(
+    environ: Mapping[str, str], problems: list[str]
+) -> list[tuple[tuple[str, ...], object, str]]:
+    known = {f"{ENV_PREFIX}{name}".upper(): path for name, path in keys_by_name().items()}
     found: list[tuple[tuple[str, ...], object, str]] = []
     for name, text in sorted(environ.items()):
         if not name.startswith(ENV_PREFIX):

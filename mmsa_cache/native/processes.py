@@ -6,11 +6,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, Protocol
 
 _SECONDS_TO_END = 5.0
@@ -25,6 +27,22 @@ class Started(Protocol):
     def is_alive(self) -> bool: ...
     def terminate(self) -> None: ...
     def kill(self) -> None: ...
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Processes that are started meanwhile do not run the caller's script.
+
+    Python runs the file of ``__main__`` again in what it starts, to find what is defined there: a
+    script without a guard would do all its work anew, and that of standard input is no file at all.
+    Targets and arguments are therefore of modules.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def start_process(
@@ -53,7 +71,8 @@ def start_process(
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process.start()
+        with without_main():
+            process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return process

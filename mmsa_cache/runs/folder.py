@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def find(cls, name: str | Path) -> RunFolder:
+    def find(cls, name: str | os.PathLike[str]) -> RunFolder:
         """A run by name below ``runs``, or any folder of a run or an export by path.
 
         Args:
@@ -237,6 +238,7 @@ class RunFolder:
         environment: Environment,
         snapshots: Sequence[StudySnapshot],
         predictions: Predictions,
+        command: str,
     ) -> None:
         """Writes every file but the model, the epochs and the report."""
         write_json(self.path / "config.json", record.as_json())
@@ -244,10 +246,14 @@ class RunFolder:
         write_json(self.path / "env.json", environment.as_json())
         if snapshots:
             write_json(self.path / "studies.json", [s.as_json() for s in snapshots])
-        command = shlex.join(["mmsa", *sys.argv[1:]])
         write_atomically(self.path / "command.txt", f"{command}\n".encode())
         table = format_predictions(predictions, record.classes)
         write_atomically(self.path / "predictions.csv", table.encode())
+
+
+def command_line() -> str:
+    """The command of this process, as it was typed."""
+    return shlex.join(["mmsa", *sys.argv[1:]])
 
 
 def write_json(path: Path, content: object) -> None:

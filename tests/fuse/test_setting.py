@@ -36,7 +36,7 @@ NOWHERE = Session(Settings())
 
 def by_flags(values: dict[str, Value]) -> Setting:
     """``mmsa train --set …``"""
-    request = TrainRequest(assignments=[f"{k}={v}" for k, v in values.items()])
+    request = TrainRequest(changes=parse([f"{k}={v}" for k, v in values.items()]))
     return choose_settings(request, NOWHERE).settings[0]
 
 
@@ -45,7 +45,7 @@ def by_fixed_study(values: dict[str, Value]) -> Setting:
     lines = [f"{k} = {v!r}" for k, v in values.items() if k != "alpha"]
     Path("studies").mkdir(exist_ok=True)
     Path("studies/fixed.toml").write_text("[fixed]\n" + "\n".join(lines), encoding="utf-8")
-    request = TrainRequest(studies=["fixed"], assignments=[f"alpha={values['alpha']}"])
+    request = TrainRequest(studies=["fixed"], changes={"alpha": values["alpha"]})
     return choose_settings(request, NOWHERE).settings[0]
 
 

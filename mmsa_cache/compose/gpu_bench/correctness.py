@@ -18,6 +18,7 @@ from extract.precision import difference
 from extract.shards import encode_rows
 from fuse.fields import Level
 from fuse.figures.records import EpochRecord
+from fuse.figures.study import Value
 from fuse.losses.acb import STATISTICS
 from fuse.losses.losses import LOSSES
 from fuse.models.fusions import FUSIONS
@@ -252,8 +253,8 @@ def commands(bench: Bench) -> None:
     """``extract``, ``train`` and ``predict`` on the device, then ``predict`` on the CPU."""
     with contextlib.chdir(bench.few):
         extract_splits(bench.settings(bench.few), "all")
-        assignments = ["precision=float32", "epochs=3", "keep=last"]
-        request = TrainRequest(assignments=assignments, name="gpu", outer="grouped", folds=2)
+        changes: dict[str, Value] = {"precision": "float32", "epochs": 3, "keep": "last"}
+        request = TrainRequest(changes=changes, name="gpu", outer="grouped", folds=2)
         train_run(Session(bench.settings(bench.few)), request)
         found, exact = (
             load_model("gpu", device=str(device)).predict_split("test")

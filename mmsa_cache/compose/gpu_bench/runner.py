@@ -15,6 +15,7 @@ from typing import Literal
 
 from mmsa_cache.disk import scratch, write_atomically
 from mmsa_cache.errors import DeviceError
+from mmsa_cache.native.processes import without_main
 from mmsa_cache.paths import declared
 from mmsa_cache.untrusted import read_plain
 
@@ -93,7 +94,8 @@ def _run_step(
     log = surroundings.folder / f"{name}.log"
     started = time.monotonic()
     process = context.Process(target=main, args=(work, surroundings, figures, log))
-    process.start()
+    with without_main():
+        process.start()
     try:
         process.join(limit)
         status: Literal["done", "failed", "timed out"] = "timed out"

@@ -1,0 +1,56 @@
+"""Messages of the command line in the terms of Python: ``folds=`` for ``--folds``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Mapping
+
+from mmsa_cache.config.loading import keys_by_name
+
+_VALUE = r"[\w./:-]*\w"
+_PAIR = re.compile(rf"--([a-z-]+)(?: ({_VALUE}))?")
+_COMMAND = re.compile(rf"\bmmsa (extract|search|train)((?: --[a-z-]+(?: {_VALUE})?)*)")
+_FLAG = re.compile(r"--([a-z-]+)(?: ([A-Z][A-Z./:_]*\b|\d+|ray|local|auto|cpu|cuda|val)(?!\w))?")
+_ASSIGNMENT = re.compile(r"--set (?=\w+=)")
+
+
+@functools.cache
+def _arguments() -> Mapping[str, frozenset[str]]:
+    """Names of the arguments of each function."""
+    from .opening import extract
+    from .searching import search
+    from .training import train
+
+    settings = frozenset(keys_by_name())
+    own = {f.__name__: frozenset(inspect.signature(f).parameters) for f in (extract, search, train)}
+    return own | {"extract": own["extract"] | settings, "": settings.union(*own.values())}
+
+
+def in_python(text: str) -> str:
+    """A message with arguments in place of flags, and calls in place of commands.
+
+    What has no argument of that name stays as it is.
+    """
+
+    def call(found: re.Match[str]) -> str:
+        given = {name.replace("-", "_"): value for name, value in _PAIR.findall(found[2])}
+        if not given.keys() <= _arguments()[found[1]]:
+            return found[0]
+        return f"mmsa.{found[1]}({', '.join(f'{k}={_literal(v)}' for k, v in given.items())})"
+
+    def argument(found: re.Match[str]) -> str:
+        name, value = found[1].replace("-", "_"), found[2]
+        if name not in _arguments()[""]:
+            return found[0]
+        return f"{name}={_literal(value) if value else ''}"
+
+    return _FLAG.sub(argument, _ASSIGNMENT.sub("", _COMMAND.sub(call, text)))
+
+
+def _literal(value: str) -> str:
+    """A value as Python writes it; capitals stand for what the user writes there."""
+    if not value:
+        return "True"
+    return value if value.isupper() or value.isdecimal() else repr(value)
