@@ -25,6 +25,7 @@ from .init import init
 from .predict import predict
 from .report import report
 from .search import search
+from .serve import serve
 from .title import given_arguments, without_addresses
 from .train import train
 
@@ -54,6 +55,7 @@ for verb in (
     compare,
     export,
     report,
+    serve,
     demo,
     doctor,
 ):

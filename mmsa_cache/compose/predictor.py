@@ -209,10 +209,14 @@ class Predictor:
             posts: What to predict.
             reuse: Read the features that the store has.
         """
+        bank = self.encoded(posts, reuse=reuse)
+        return [probabilities for _, probabilities in self.predict_bank(bank)]
+
+    def encoded(self, posts: Sequence[Sample], *, reuse: bool = False) -> FeatureBank:
+        """What the models read of posts, encoded now; see `predict_posts`."""
         dims = [model.dims for model in self.record.models]
         cells = max(1, *(setting.grid**2 for setting in self._model_settings))
-        bank = live_bank(self.session, posts, self.pairs, dims, cells, reuse)
-        return [probabilities for _, probabilities in self.predict_bank(bank)]
+        return live_bank(self.session, posts, self.pairs, dims, cells, reuse)
 
     def predict_split(self, split: str) -> list[tuple[str, list[float]]]:
         """(guid, class probabilities) of a split of the data, in the order of its label file.

@@ -15,10 +15,10 @@ _SHELL = Path(__file__).parent
 _UNPRINTABLE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 
 
-def page_templates(folder: Path) -> jinja2.Environment:
-    """Templates of HTML pages: those in a folder, and the shell that they extend."""
+def page_templates(*folders: Path) -> jinja2.Environment:
+    """Templates of HTML pages: those in some folders, and the shell that they extend."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, _SHELL], encoding="utf-8"),
+        loader=jinja2.FileSystemLoader([*folders, _SHELL], encoding="utf-8"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

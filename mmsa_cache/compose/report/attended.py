@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from extract.encoders.image import ImageSpec
 from extract.encoders.words import words_of
 from extract.inputs.decode import decode, fit_square, needed_side
 from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
+from fuse.setting import Setting
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.data.pairs import Sample, picture_of
 from mmsa_cache.data.splits import is_cross_validation, outer_splits
@@ -67,8 +69,7 @@ def explainer(
         try:
             return _explained(session, record, ensemble, chosen, posts, bank)
         except (MmsaError, OSError) as error:
-            reason = error.message if isinstance(error, MmsaError) else str(error)
-            return Maps(f"The attention of words over patches cannot be shown: {reason}")
+            return _cannot(error)
 
     return explain
 
@@ -101,22 +102,78 @@ def _explained(
     for post, own in zip(posts, words, strict=True):
         part = of_part[post.guid]
         judging = members[part * each : (part + 1) * each]
-        weights = word_to_patch(judging, blend.setting, bank, index[post.guid])
-        grid = _grid(blend.setting.grid, image, weights.shape[1])
-        if not own or grid is None or max(own[-1][1]) >= len(weights):
-            continue
-        found[post.guid] = Attended(
-            _seen(post, image),
-            [word for word, _ in own],
-            by_word(weights, own).reshape(len(own), *grid),
-        )
-    of = f"{each} members and their heads" if each > 1 else "the heads"
-    layers = " and layers" if blend.setting.fusion == "encoder" else ""
-    which = f" Setting {chosen + 1} of {len(ensemble.blends)}." if len(ensemble.blends) > 1 else ""
+        seen = _attended(post, own, judging, blend.setting, bank, index[post.guid], image)
+        if seen is not None:
+            found[post.guid] = seen
+    return _maps(ensemble, chosen, each, found)
+
+
+def attention_of(session: Session, ensemble: Ensemble, bank: FeatureBank, post: Sample) -> Maps:
+    """The attention of a post's words in the mean of all members of a model.
+
+    Args:
+        session: The encoders.
+        ensemble: The model.
+        bank: What `live_bank` gave for this post alone.
+        post: The post.
+    """
+    chosen = mapped_setting(ensemble)
+    if chosen is None:
+        return Maps(_NONE[_why(ensemble)])
+    if not post.text or post.image_path is None:
+        return Maps("Attention goes from words to the patches of a picture: this needs both.")
+    blend = ensemble.blends[chosen]
+    try:
+        own = bank.using(*blend.setting.encoders)
+        text = session.text_encoder(blend.setting.text_encoder)
+        image = session.image_encoder(blend.setting.image_encoder)
+        (words,) = words_of(text, [post.text])
+        seen = _attended(post, words, blend.members, blend.setting, own, 0, image)
+    except (MmsaError, OSError) as error:
+        return _cannot(error)
+    found = {} if seen is None else {post.guid: seen}
+    return _maps(ensemble, chosen, len(blend.members), found)
+
+
+def _cannot(error: MmsaError | OSError) -> Maps:
+    reason = error.message if isinstance(error, MmsaError) else str(error)
+    return Maps(f"The attention of words over patches cannot be shown: {reason}")
+
+
+def _attended(
+    post: Sample,
+    words: list[tuple[str, list[int]]],
+    members: Sequence[torch.nn.Module],
+    setting: Setting,
+    bank: FeatureBank,
+    row: int,
+    image: ImageSpec,
+) -> Attended | None:
+    """A post with the attention of its words; None where the patches form no grid."""
+    weights = word_to_patch(members, setting, bank, row)
+    grid = _grid(setting.grid, image, weights.shape[1])
+    if not words or grid is None or max(words[-1][1]) >= len(weights):
+        return None
+    of_words = by_word(weights, words).reshape(len(words), *grid)
+    return Attended(_seen(post, image), [word for word, _ in words], of_words)
+
+
+def _maps(ensemble: Ensemble, chosen: int, members: int, found: dict[str, Attended]) -> Maps:
+    """What is said of the attention of posts.
+
+    Args:
+        ensemble: The model.
+        chosen: Place of the setting whose attention it is.
+        members: How many of its members each post's weights are the mean of.
+        found: The posts.
+    """
     if not found:
         return Maps("The patches of this encoder form no square grid, so no attention is drawn.")
+    of = f"{members} members and their heads" if members > 1 else "the heads"
+    layers = " and layers" if ensemble.blends[chosen].setting.fusion == "encoder" else ""
+    which = f" Setting {chosen + 1} of {len(ensemble.blends)}." if len(ensemble.blends) > 1 else ""
     return Maps(
-        f"Beside each post: how much attention its words pay to the patches of its picture, mean "
+        f"How much attention the words of each post pay to the patches of its picture, mean "
         f"over {of}{layers}, as the model’s forward pass gives it.{which}",
         found,
     )

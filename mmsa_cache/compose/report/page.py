@@ -101,47 +101,51 @@ def render(
     maps = explain(shown)
     scores = score_rows(figures)
     of_val = record.protocol.judging == "val"
-    page = _template().render(
-        run=title,
-        record=record,
-        source=next(iter(record.searched), None),
-        defaults=asdict(Setting()),
-        always=("fusion", "level", "modality", "loss"),
-        caveats=[*record.notes, *_random_weights(record)],
-        colours=class_colours(record.classes),
-        env=run.environment.as_json(),
-        command=run.command,
-        metrics=figures,
-        scores=scores,
-        compared=_known(row.score for row in scores),
-        halves_shown=_known(figures.halves.values()),
-        grouped=predictions.groups is not None,
-        distinct=distinct(figures, predictions, record.classes),
-        figures=FIGURES,
-        intervals=intervals,
-        figure_dots=figure_dots(figures.outer, intervals),
-        charts=learning_curves(run.history, figures.members),
-        against=against or Against("No other run was given to compare with."),
-        against_dots=against_dots(against.compared if against else None),
-        bins=bins,
-        calibration_error=error,
-        largest_bin=max(b.rows for b in bins),
-        studies=[study_section(study) for study in run.snapshots],
-        outer_said=_OUTER.get("val" if of_val else record.protocol.outer, ""),
-        search_said=(
-            "What the study found was not kept with this run; train it again to see it here."
-            if record.searched
-            else "This run’s setting was given, not searched, so there is no study to show."
-        ),
-        maps_said=maps.said,
-        mapped=bool(maps.posts),
-        least_scale=LEAST_SCALE,
-        errors=cards(wrong, predictions, posts, maps),
-        uncertain=cards(close, predictions, posts, maps),
-        wrong=int((predictions.labels != predictions.predicted).sum()),
-        resamples=RESAMPLES,
-        seed=SEED,
-        level=f"{LEVEL:.0%}",
+    page = (
+        report_templates()
+        .get_template("report.html.j2")
+        .render(
+            run=title,
+            record=record,
+            source=next(iter(record.searched), None),
+            defaults=asdict(Setting()),
+            always=("fusion", "level", "modality", "loss"),
+            caveats=[*record.notes, *_random_weights(record)],
+            colours=class_colours(record.classes),
+            env=run.environment.as_json(),
+            command=run.command,
+            metrics=figures,
+            scores=scores,
+            compared=_known(row.score for row in scores),
+            halves_shown=_known(figures.halves.values()),
+            grouped=predictions.groups is not None,
+            distinct=distinct(figures, predictions, record.classes),
+            figures=FIGURES,
+            intervals=intervals,
+            figure_dots=figure_dots(figures.outer, intervals),
+            charts=learning_curves(run.history, figures.members),
+            against=against or Against("No other run was given to compare with."),
+            against_dots=against_dots(against.compared if against else None),
+            bins=bins,
+            calibration_error=error,
+            largest_bin=max(b.rows for b in bins),
+            studies=[study_section(study) for study in run.snapshots],
+            outer_said=_OUTER.get("val" if of_val else record.protocol.outer, ""),
+            search_said=(
+                "What the study found was not kept with this run; train it again to see it here."
+                if record.searched
+                else "This run’s setting was given, not searched, so there is no study to show."
+            ),
+            maps_said=maps.said,
+            mapped=bool(maps.posts),
+            least_scale=LEAST_SCALE,
+            errors=cards(wrong, predictions, posts, maps),
+            uncertain=cards(close, predictions, posts, maps),
+            wrong=int((predictions.labels != predictions.predicted).sum()),
+            resamples=RESAMPLES,
+            seed=SEED,
+            level=f"{LEVEL:.0%}",
+        )
     )
     return printable(page)
 
@@ -160,8 +164,13 @@ def _check_agreement(run: RunFolder) -> None:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
-    templates = page_templates(Path(__file__).parent)
+def report_templates(*folders: Path) -> jinja2.Environment:
+    """The templates of the report, with the filters that its parts need.
+
+    Args:
+        folders: Have templates that use them.
+    """
+    templates = page_templates(*folders, Path(__file__).parent)
     templates.filters |= {
         "plain": _plain,
         "labels": tick_labels,
@@ -171,7 +180,7 @@ def _template() -> jinja2.Template:
         "signed_gain": _signed_gain,
         "span": _span,
     }
-    return templates.get_template("report.html.j2")
+    return templates
 
 
 def _figure(value: float | None, key: str = "") -> str:

@@ -1,0 +1,56 @@
+"""``mmsa serve``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmsa_cache.console import print_result, say
+
+from .options import PLACES, RUN_HELP, Decide, complete_run
+from .verb import Call, verb
+
+_MB = 1 << 20
+
+
+@verb(*PLACES, "device")
+def serve(
+    call: Call,
+    run: Annotated[str, typer.Option(help=RUN_HELP, autocompletion=complete_run)],
+    host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 7860,
+    max_mb: Annotated[float, typer.Option(min=0.01, max=64, help="Largest picture, in MB.")] = 10,
+    queue: Annotated[int, typer.Option(min=1, max=10_000, help="Most posts that wait.")] = 64,
+    decide: Decide = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Try a run or an export in a browser, and ask it over HTTP.
+
+    Only this machine reaches it, unless --host says otherwise. Ctrl-C ends it.
+    """
+    from mmsa_cache.errors import SettingsError
+
+    try:
+        from mmsa_cache.page.guard import Limits
+        from mmsa_cache.page.serve import Served, ServeRequest
+        from mmsa_cache.page.serve import serve as serve_run
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"The page needs {error.name}, which is not installed.", "pip install 'mmsa[page]'."
+        ) from error
+
+    def ready(served: Served) -> None:
+        if not call.printed(served):
+            print_result(f"{served.run}: {served.url}")
+            say("Ctrl-C ends it.")
+        if open_page:
+            import webbrowser
+
+            webbrowser.open(served.url)
+
+    limits = Limits(picture=int(max_mb * _MB), waiting=queue)
+    try:
+        serve_run(ServeRequest(run, host, port, limits, call.given(), decide), ready)
+    except KeyboardInterrupt:
+        say("Ended.")

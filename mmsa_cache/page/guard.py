@@ -1,0 +1,173 @@
+"""What stands before the page: whom it answers, how much it reads, what a browser may do with it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SECONDS_LATER = 2
+"""After which whoever was turned away may ask again."""
+SECONDS_SILENT = 30
+"""Of whoever sends a post, after which it counts as gone."""
+_SMALL = 64 << 10
+"""Bytes of a request beside its picture."""
+_LARGEST = 8
+"""Pictures of the largest size that may come at a time; of smaller ones more."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+"""What the page may load: what this server has, and pictures in it. Other responses say less."""
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes."""
+
+    picture: int
+    """Bytes of a picture."""
+    waiting: int
+    """Posts that are answered or wait."""
+
+    @property
+    def body(self) -> int:
+        """Bytes of a request: base64 makes a third more of a picture."""
+        return _SMALL + self.picture * 4 // 3
+
+
+class Guard:
+    """Middleware that turns away strangers, and what is too large or too much.
+
+    Args:
+        app: The application.
+        host: The name or address that the server listens on.
+        limits: What it takes.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, limits: Limits) -> None:
+        self._app, self._host, self._limits = app, host, limits
+        self._posts = self._bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":  # no page of it opens a websocket
+            return
+        headers = Headers(scope=scope)
+        marked = _Marked(send)
+        refused = self._stranger(headers)
+        if refused is None and scope["method"] == "POST":
+            await self._post(scope, headers.get("content-length", ""), receive, marked)
+        else:
+            await (refused or self._app)(scope, receive, marked)
+
+    def _stranger(self, headers: Headers) -> Response | None:
+        """What a request hears that another site may have sent."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not is_own_host(host, self._host):
+            return said(403, "The Host of this request is not this server.")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return said(403, "Another site sent this request.")
+        return None
+
+    async def _post(self, scope: Scope, length: str, receive: Receive, send: Send) -> None:
+        most = self._limits.body
+        size = int(length) if length.isdecimal() else most
+        busy = self._bytes and self._bytes + size > _LARGEST * most
+        if size > most:
+            await self._too_large()(scope, receive, send)
+        elif busy or self._posts >= self._limits.waiting:
+            later = f"Too many posts wait; ask again in {SECONDS_LATER} s."
+            await said(503, later)(scope, receive, send)
+        else:
+            self._posts, self._bytes = self._posts + 1, self._bytes + size
+            try:
+                await self._app(scope, _Counted(receive, most), send)
+            except TooLargeError:
+                await self._too_large()(scope, receive, send)
+            except TimeoutError:
+                await said(408, "The rest of the post did not come.")(scope, receive, send)
+            finally:
+                self._posts, self._bytes = self._posts - 1, self._bytes - size
+
+    def _too_large(self) -> Response:
+        most = self._limits.picture / (1 << 20)
+        return said(413, f"The picture is larger than the limit of {most:g} MB.")
+
+
+def said(status: int, message: str) -> Response:
+    """An error as JSON."""
+    return JSONResponse({"error": message}, status)
+
+
+def is_own_host(host: str, bound: str) -> bool:
+    """Whether a Host header names this server: names of other sites may be made to lead here.
+
+    Ports are not compared, since tunnels have their own.
+
+    Args:
+        host: The header.
+        bound: The name or address that the server listens on.
+    """
+    name = (urlsplit(f"//{host}").hostname or "").lower()
+    if name in ("localhost", bound.lower()):
+        return True
+    address, own = _address(name), _address(bound)
+    if bound == "localhost" or (own is not None and own.is_loopback):
+        return address is not None and address.is_loopback
+    return address is not None or name == socket.gethostname().lower()
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+class TooLargeError(Exception):
+    """More came than was said."""
+
+
+class _Counted:
+    """Receives a body up to a size, from somebody who sends it."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._left = receive, most
+
+    async def __call__(self) -> Message:
+        message = await asyncio.wait_for(self._receive(), SECONDS_SILENT)
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise TooLargeError
+        return message
+
+
+class _Marked:
+    """Sends responses with the headers of this server."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.update(_HEADERS)
+            headers.setdefault("Content-Security-Policy", "default-src 'none'")
+            if message["status"] == 503:
+                headers["Retry-After"] = str(SECONDS_LATER)
+        await self._send(message)

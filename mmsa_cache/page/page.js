@@ -1,0 +1,89 @@
+"use strict";
+// Without this file the form sends the page anew; with it the picture stays chosen and shown.
+const [form, image, preview, drop, state, answer] = ["post", "image", "preview", "drop", "state", "answer"].map(
+  (name) => document.getElementById(name));
+const submit = form.querySelector("[type=submit]");
+const most = Number(form.dataset.most);
+document.documentElement.classList.add("js");
+
+function complain(message) {
+  const line = document.createElement("p");
+  line.className = "error";
+  line.textContent = message;
+  answer.replaceChildren(line);
+}
+
+function showPicture() {
+  URL.revokeObjectURL(preview.src);
+  const [file] = image.files;
+  preview.hidden = !file;
+  if (file) preview.src = URL.createObjectURL(file);
+}
+
+function choose(files) {
+  const [picture] = [...files].filter((file) => file.type.startsWith("image/"));
+  if (!picture) return false;
+  const chosen = new DataTransfer();
+  chosen.items.add(picture);
+  image.files = chosen.files;
+  showPicture();
+  return true;
+}
+
+// The server says when to come again where too many wait.
+async function ask(post) {
+  for (;;) {
+    const response = await fetch("/", { method: "POST", body: post });
+    if (response.status !== 503) return response;
+    state.textContent = "Others are before this post …";
+    await new Promise((done) => setTimeout(done, 1000 * Number(response.headers.get("Retry-After") ?? 2)));
+  }
+}
+
+async function predict(event) {
+  event.preventDefault();
+  const [file] = image.files;
+  if (file && file.size > most) return complain(`The picture is larger than the limit of ${most / 2 ** 20} MB.`);
+  submit.disabled = true;
+  answer.classList.add("old");
+  state.textContent = "Reading the post …";
+  try {
+    const response = await ask(new FormData(form));
+    if (response.headers.get("Content-Type").startsWith("application/json")) {
+      complain((await response.json()).error);
+    } else {
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      answer.replaceChildren(...page.getElementById("answer").childNodes);
+    }
+  } catch {
+    complain("The server does not answer. Is mmsa serve still running?");
+  }
+  submit.disabled = false;
+  answer.classList.remove("old");
+  state.textContent = "";
+  if (answer.getBoundingClientRect().top > innerHeight * 0.7) answer.scrollIntoView({ behavior: "smooth" });
+}
+
+function markTab() {
+  const tabs = [...document.querySelectorAll(".tabs a")];
+  const current = tabs.find((tab) => tab.hash === location.hash) ?? tabs[0];
+  for (const tab of tabs) tab.toggleAttribute("aria-current", tab === current);
+}
+
+form.addEventListener("submit", predict);
+form.addEventListener("reset", () => {
+  answer.replaceChildren();
+  setTimeout(showPicture);
+});
+form.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+});
+image.addEventListener("change", showPicture);
+for (const kind of ["dragenter", "dragover"]) {
+  drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
+}
+for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => { event.preventDefault(); choose(event.dataTransfer.files); });
+document.addEventListener("paste", (event) => { if (choose(event.clipboardData.files)) event.preventDefault(); });
+window.addEventListener("hashchange", markTab);
+markTab();

@@ -1,0 +1,94 @@
+"""``mmsa serve``: a run or an export in a browser, on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import uvicorn
+
+from fuse.figures.calibration import Decide
+from mmsa_cache.compose.outside import AS_IN_THE_RUN, Given
+from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.runs.folder import RunFolder
+
+from .answers import Answers
+from .guard import Limits
+from .service import make_app
+from .view import View
+
+_SECONDS_TO_END = 3
+"""Given to requests that are answered when the server ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeRequest:
+    """What to serve, and to whom."""
+
+    run: str
+    """Name or folder of a run or an export."""
+    host: str
+    """Name or address to listen on."""
+    port: int
+    """0: one that is free."""
+    limits: Limits
+    given: Given = AS_IN_THE_RUN
+    decide: Decide | None = None
+    """Decision rule; default: the run's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is served, and where."""
+
+    run: str
+    url: str
+
+
+def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
+    """Answers until the process is interrupted.
+
+    Args:
+        request: What to serve.
+        ready: Called when the model is loaded and requests are taken.
+
+    Raises:
+        SettingsError: The address cannot be listened on.
+        ModelError: The run or an encoder cannot be loaded.
+    """
+    run = RunFolder.find(request.run)
+    with _listening(request.host, request.port) as listener:
+        url = _url(request.host, listener.getsockname()[1])
+        model = load_model(run.path, **asdict(request.given), decide=request.decide)
+        answers = Answers(model)
+        view = View(run, model, request.limits, url)
+        config = uvicorn.Config(
+            make_app(answers, view, request.host, request.limits),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=_SECONDS_TO_END,
+        )
+        ready(Served(run.name, url))
+        asyncio.run(uvicorn.Server(config).serve([listener]))
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise SettingsError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}.",
+            "Give another --port (0: one that is free), or another --host.",
+        ) from error
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

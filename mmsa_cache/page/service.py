@@ -1,0 +1,171 @@
+"""The pages and the endpoint of ``mmsa serve``."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from mmsa_cache.disk import scratch, write_new
+from mmsa_cache.errors import DataError, MmsaError, SettingsError
+from mmsa_cache.untrusted import parse_json
+from mmsa_cache.version import __version__
+
+from .answers import Answers
+from .guard import POLICY, Guard, Limits, said
+from .view import View
+
+_SANDBOX = "sandbox{}; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""Of pages in a frame; ``form-action`` of none is what ``sandbox`` says."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What somebody asks about."""
+
+    text: str | None
+    picture: bytes | None
+
+
+def make_app(answers: Answers, view: View, host: str, limits: Limits) -> Starlette:
+    """The application.
+
+    Args:
+        answers: The model.
+        view: Writes its pages.
+        host: The name or address that the server listens on.
+        limits: What it takes.
+    """
+    turn = anyio.CapacityLimiter(1)
+
+    async def ask(post: Post, function: Callable[[str | None, Path | None], T]) -> T:
+        def work() -> T:
+            with _on_disk(post.picture) as path:
+                return function(post.text, path)
+
+        return await anyio.to_thread.run_sync(work, limiter=turn)
+
+    async def predict(request: Request) -> Response:
+        return JSONResponse(asdict(await ask(await _post_of(request), answers.answer)))
+
+    async def page(request: Request) -> Response:
+        return _html(view.page())
+
+    async def explain(request: Request) -> Response:
+        post = await _post_of(request)
+        try:
+            answer, explanation = await ask(post, answers.explained)
+        except (DataError, SettingsError) as error:
+            return _html(view.page(post.text, error=error), status=400)
+        return _html(view.page(post.text, answer, explanation))
+
+    async def errors(request: Request) -> Response:
+        chosen = request.query_params
+        found = await anyio.to_thread.run_sync(
+            view.errors, chosen.get("true", ""), chosen.get("predicted", ""), limiter=turn
+        )
+        return _html(found, _SANDBOX.format(" allow-forms") + "; form-action 'self'")
+
+    async def report(request: Request) -> Response:
+        return _html(view.report(), _SANDBOX.format(""))
+
+    async def health(request: Request) -> Response:
+        about = {"status": "ok", "run": view.name, "classes": answers.model.classes}
+        return JSONResponse(about | {"version": __version__})
+
+    def part(content: str, kind: str) -> Callable[[Request], Response]:
+        return lambda request: Response(content, media_type=kind)
+
+    routes = [
+        Route("/", page),
+        Route("/", explain, methods=["POST"]),
+        Route("/predict", predict, methods=["POST"]),
+        Route("/errors", errors),
+        Route("/report", report),
+        Route("/health", health),
+        Route("/page.css", part(view.style, "text/css")),
+        Route("/page.js", part(view.script, "text/javascript")),
+        Route("/icon.svg", part(view.icon, "image/svg+xml")),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, host=host, limits=limits)],
+        exception_handlers={MmsaError: _failed, HTTPException: _not_served},
+    )
+
+
+async def _post_of(request: Request) -> Post:
+    """The post of a request: a form with ``text`` and ``image``, or JSON with the picture in base64.
+
+    Raises:
+        HTTPException: It is neither.
+        DataError: The JSON is not that of a post.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return _from_json(await request.body())
+    if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        raise HTTPException(415, "Send a form with text and image, or JSON.")
+    async with request.form(max_files=1, max_fields=1) as form:
+        text, image = form.get("text"), form.get("image")
+        picture = await image.read() if isinstance(image, UploadFile) else None
+    return Post(text if isinstance(text, str) else None, picture or None)
+
+
+def _from_json(body: bytes) -> Post:
+    try:
+        content = parse_json(body)
+        if not isinstance(content, Mapping):
+            raise ValueError("no JSON object")
+        text, image = content.get("text"), content.get("image")
+        if not all(value is None or isinstance(value, str) for value in (text, image)):
+            raise ValueError("text and image must be strings")
+        return Post(text, base64.b64decode(image, validate=True) if image else None)
+    except ValueError as error:
+        raise DataError(
+            f"The post cannot be read: {error}.", 'Send {"text": …, "image": BASE64}.'
+        ) from error
+
+
+@contextlib.contextmanager
+def _on_disk(picture: bytes | None) -> Iterator[Path | None]:
+    """A picture as a file, which is what the decoder reads; messages call it ``picture``."""
+    if picture is None:
+        yield None
+        return
+    with scratch() as folder:
+        path = folder / "picture"
+        write_new(path, picture)
+        try:
+            yield path
+        except MmsaError as error:
+            error.message = error.message.replace(f"{folder}/", "")
+            raise
+
+
+def _html(page: str, policy: str = POLICY, status: int = 200) -> Response:
+    return HTMLResponse(page, status, {"Content-Security-Policy": policy})
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MmsaError)
+    mistaken = isinstance(error, DataError | SettingsError)
+    return said(400 if mistaken else 500, f"{error.message} {error.hint}".strip())
+
+
+def _not_served(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return said(error.status_code, error.detail)

@@ -1,0 +1,146 @@
+"""What ``mmsa serve`` shows, as HTML. Data gets into it through jinja2's autoescape alone."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsa_cache.compose.pages.shell import printable
+from mmsa_cache.compose.pages.thumbnails import Thumbnail, thumbnail
+from mmsa_cache.compose.predictor import Predictor
+from mmsa_cache.compose.report.attention import LEAST_SCALE, Maps
+from mmsa_cache.compose.report.charts import class_colours
+from mmsa_cache.compose.report.gallery import Post, cards, confident_errors
+from mmsa_cache.compose.report.page import report_templates
+from mmsa_cache.compose.report.report import PAGE
+from mmsa_cache.errors import BadFileError, DataError, MmsaError, SettingsError
+from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.untrusted import read_plain
+
+from .answers import Answer, Explanation
+from .guard import Limits
+from .nearest import Neighbour
+
+_HERE = Path(__file__).parent
+_STYLES = ("shell.css", "report.css", "page.css")
+_ERRORS = 24
+"""Wrong predictions that are shown."""
+_THUMBNAIL = 160
+"""Longest side of a neighbour's picture, in pixels."""
+_MOST_CHARS = 300
+"""Characters of a neighbour's text that are shown."""
+_MOST_BYTES = 64 << 20
+"""Of a report."""
+
+
+class View:
+    """The pages of a run or an export.
+
+    Args:
+        run: Its folder.
+        model: Its model.
+        limits: What the server takes.
+        url: Of the server.
+    """
+
+    def __init__(self, run: RunFolder, model: Predictor, limits: Limits, url: str) -> None:
+        self.name, self._run, self._model = run.name, run, model
+        self._templates = report_templates(_HERE)
+        self.style = "\n".join(self._plain(name) for name in _STYLES)
+        self.script, self.icon = self._plain("page.js"), self._plain("icon.svg")
+        self._common: dict[str, Any] = {
+            "run": run.name,
+            "url": url,
+            "record": run.record,
+            "colours": class_colours(model.classes),
+            "caveats": model.notes,
+            "metrics": run.figures,
+            "most_bytes": limits.picture,
+            "least_scale": LEAST_SCALE,
+        }
+
+    def _plain(self, name: str) -> str:
+        return self._templates.get_template(name).render()
+
+    def _render(self, template: str, **values: object) -> str:
+        return printable(self._templates.get_template(template).render(self._common | values))
+
+    def page(
+        self,
+        text: str | None = None,
+        answer: Answer | None = None,
+        explanation: Explanation | None = None,
+        error: MmsaError | None = None,
+    ) -> str:
+        """The page, with what is said of a post where one was sent.
+
+        Args:
+            text: Of the post.
+            answer: What is predicted.
+            explanation: What it was read as.
+            error: Why there is no answer.
+        """
+        nearest = [] if explanation is None else explanation.nearest
+        return self._render(
+            "index.html.j2",
+            text=text or "",
+            answer=answer,
+            explanation=explanation,
+            nearest=[(found, _picture(found)) for found in nearest],
+            most_chars=_MOST_CHARS,
+            error=error,
+        )
+
+    def report(self) -> str:
+        """The run's report, or a page that says why there is none."""
+        try:
+            return read_plain(self._run.place(PAGE), _MOST_BYTES).decode()
+        except FileNotFoundError:
+            said = "There is no report here. A run has one; an export of it has none."
+        except (MmsaError, OSError, ValueError) as error:
+            said = f"The report cannot be read: {error}"
+        return self._render("frame.html.j2", title="Report", said=said)
+
+    def errors(self, true: str, predicted: str) -> str:
+        """The most confident wrong predictions on the rows that judged the run.
+
+        Args:
+            true: Only posts of this class; others than the classes' names: of all.
+            predicted: The same of the class that is predicted.
+        """
+        try:
+            found = self._run.predictions
+        except MmsaError as error:
+            said = f"The predictions on the outer rows are not here: {error.message}"
+            return self._render("frame.html.j2", title="Errors", said=said)
+        codes = {name: code for code, name in enumerate(self._model.classes)}
+        wrong = confident_errors(found, len(found.guids))
+        for of, name in ((found.labels, true), (found.predicted, predicted)):
+            if name in codes:
+                wrong = wrong[of[wrong] == codes[name]]
+        return self._render(
+            "frame.html.j2",
+            title="Errors",
+            said=f"{min(len(wrong), _ERRORS)} of {len(wrong)} wrong predictions on the "
+            f"{len(found.guids)} rows that judged the run, the most confident first.",
+            chosen={"true": true, "predicted": predicted},
+            errors=cards(wrong[:_ERRORS].astype(np.int64), found, self._posts, Maps("")),
+        )
+
+    @functools.cached_property
+    def _posts(self) -> dict[str, Post]:
+        try:
+            samples = self._model.session.samples(self._run.record.protocol.judging)
+        except (DataError, SettingsError):
+            return {}
+        return {post.guid: Post(post.text or "", post.image_path) for post in samples}
+
+
+def _picture(post: Neighbour) -> Thumbnail | None:
+    try:
+        return None if post.image is None else thumbnail(post.image, _THUMBNAIL)
+    except (OSError, ValueError, BadFileError):
+        return None
