@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
+from mmsa_cache.compose.report.sections import figure_intervals
 from mmsa_cache.runs.folder import LATEST, RunFolder
 from mmsa_cache.runs.record import RunRecord
 
+from . import plots
 from .calls import in_project, placed
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from mmsa_cache.compose.predictor import Predictor
 
 
@@ -109,6 +113,23 @@ class Run:
             MmsaError: See `Predictor.predict`.
         """
         return self.model.predict(text, image)
+
+    def plot_confusion(self, ax: Axes | None = None) -> Axes:
+        """Its confusion matrix, see `plots.plot_confusion`."""
+        return plots.plot_confusion(self.figures.outer, ax)
+
+    def plot_classes(self, ax: Axes | None = None) -> Axes:
+        """F1 of every class with its interval, see `plots.plot_classes`."""
+        intervals = self.figures.intervals or figure_intervals(self.predictions, self.classes)
+        return plots.plot_classes(self.figures.outer, intervals, ax)
+
+    def plot_reliability(self, ax: Axes | None = None) -> Axes:
+        """Share of right predictions by confidence, see `plots.plot_reliability`."""
+        return plots.plot_reliability(self.predictions, ax)
+
+    def plot_curves(self, ax: Axes | None = None, *, curve: plots.Curve = "macro_f1") -> Axes:
+        """A learning curve of its members, see `plots.plot_curves`."""
+        return plots.plot_curves(self.history, self.figures.members, ax, curve=curve)
 
     def __fspath__(self) -> str:
         return str(self.path)

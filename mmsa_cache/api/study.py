@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fuse.figures.records import Metric
 from fuse.figures.study import Look, ParameterImportance, StudySnapshot, Value
@@ -21,7 +21,11 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import no_such
 
+from . import plots
 from .calls import in_project
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,18 @@ class Study:
         columns = ("number", "state", "score", "seconds", "parameters")
         rows = [{key: getattr(of, key) for key in columns} | of.values for of in self.trials]
         return DataFrame(rows).set_index("number")
+
+    def plot_history(self, ax: Axes | None = None) -> Axes:
+        """Its trials and the best score so far, see `plots.plot_history`."""
+        return plots.plot_history(self.snapshot, ax)
+
+    def plot_importance(self, ax: Axes | None = None) -> Axes:
+        """What matters, of ten complete trials or more, see `plots.plot_importance`."""
+        return plots.plot_importance(self.importance, ax)
+
+    def plot_alpha_beta(self, ax: Axes | None = None) -> Axes:
+        """Scores over the weights of the adaptive loss, see `plots.plot_alpha_beta`."""
+        return plots.plot_alpha_beta(self.snapshot.alpha_beta, ax)
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, {len(self.trials)} trials)"

@@ -5,7 +5,6 @@ No DataLoader, no HDF5 reads, no Python per sample: a batch is a handful of gath
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,11 +19,9 @@ from mmsa_cache.native.device import needing_memory
 
 from .batch import Batch, Dims
 from .modality import ModalityFeatures
-from .moments import moments_of
+from .moments import KeptMoments, Moments, moments_of
+from .shown import bank_html
 from .side import Side
-
-_MOMENTS_KEPT = 64
-"""Sets of items whose moments a bank keeps: those of the folds of a search, by what is read."""
 
 
 class FeatureBank:
@@ -59,7 +56,7 @@ class FeatureBank:
         self.guids = list(guids)
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.partial = partial
-        self._moments: dict[Any, dict[str, tuple[Tensor, Tensor]]] = {}
+        self._moments = KeptMoments()
         self._sides = {
             modality: Side(modality, own, (beside or {}).get(modality, {}), self.guids, partial)
             for modality, own in zip(MODALITIES, (text, image), strict=True)
@@ -225,7 +222,7 @@ class FeatureBank:
         labels = self.labels[items[:, 0].to(self.labels.device)]
         return Batch(*sequences[0], *sequences[1], vectors, labels)
 
-    def moments(self, items: Tensor, **read: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    def moments(self, items: Tensor, **read: Any) -> Moments:
         """Means and standard deviations of all features over the real positions of items.
 
         They are kept for the next model that is trained on the same items.
@@ -233,18 +230,16 @@ class FeatureBank:
         Args:
             items: Rows of ``items()``, (items, 3).
             read: What `batch` takes beside the items.
-
-        Returns:
-            (dim,) float32 each, of ``text``, ``image`` and every vector by its name.
         """
-        key = (tuple(sorted(read.items())), hashlib.blake2b(items.numpy().tobytes()).digest())
-        if key not in self._moments:
-            while len(self._moments) >= _MOMENTS_KEPT:
-                del self._moments[next(iter(self._moments))]
-            self._moments[key] = moments_of(
-                self.batch(items[chosen], **read) for chosen in self.text_order(items).split(512)
-            )
-        return self._moments[key]
+
+        def compute() -> Moments:
+            parts = self.text_order(items).split(512)
+            return moments_of(self.batch(items[chosen], **read) for chosen in parts)
+
+        return self._moments.of(items, read, compute)
+
+    def _repr_html_(self) -> str:
+        return bank_html(self._sides, self.labels)
 
 
 class BankChoice:

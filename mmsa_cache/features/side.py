@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmsa_cache.errors import DamagedCacheError, SettingsError
-from mmsa_cache.names import terms_of
+from mmsa_cache.names import DEFAULT_ENCODER, terms_of
 
 from .modality import ModalityFeatures
 
@@ -52,6 +52,11 @@ class Side:
             places[self.table[:, :width][there]] = table[:, :width][there]
             self._places[name] = places
             self.table = torch.where(there, self.table[:, :width], -1)
+
+    @property
+    def encoders(self) -> dict[str, ModalityFeatures]:
+        """The features by the name of their encoder."""
+        return self._named or {DEFAULT_ENCODER: self.own}
 
     def to(self, device: torch.device) -> None:
         """Moves the features to a device where they fit."""

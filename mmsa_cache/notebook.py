@@ -1,0 +1,53 @@
+"""Objects as notebooks show them: small tables in the colours of the notebook's own theme."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from .shown import visible
+
+_MOST_ROWS = 24
+_LONGEST = 300
+"""Characters of a cell."""
+
+
+def as_html(
+    title: str,
+    facts: Mapping[str, object],
+    header: Sequence[str] = (),
+    rows: Sequence[Sequence[object]] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """HTML for ``_repr_html_``; everything is escaped, what is long or long-winded is cut.
+
+    Args:
+        title: What the object is, and its name.
+        facts: Names and values, a row each; what is empty is left out.
+        header: Of a second table.
+        rows: Of a second table; floats are shown with three digits, None as a dash.
+        notes: What readers must know, beneath.
+    """
+    known = [fact for fact in facts.items() if fact[1] not in (None, "", [], ())]
+    said = "".join(f"<p>Note: {_text(note)}</p>" for note in notes[:_MOST_ROWS])
+    return f"<div><b>{_text(title)}</b>{_table((), known)}{_table(header, rows)}{said}</div>"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{_text(name)}</th>" for name in header)
+    lines = [f"<thead><tr>{head}</tr></thead>" if header else "", "<tbody>"]
+    for first, *others in rows[:_MOST_ROWS]:
+        cells = "".join(f'<td style="text-align: left">{_text(cell)}</td>' for cell in others)
+        lines.append(f'<tr><th style="text-align: left">{_text(first)}</th>{cells}</tr>')
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"<tr><th>… and {len(rows) - _MOST_ROWS} more</th></tr>")
+    return f"<table>{''.join(lines)}</tbody></table>"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "–"
+    text = f"{value:.3f}" if isinstance(value, float) else visible(str(value))
+    return escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
