@@ -7,6 +7,7 @@ from html import escape
 
 from .shown import visible
 
+_LEFT = ' style="text-align: left"'
 _MOST_ROWS = 24
 _LONGEST = 300
 """Characters of a cell."""
@@ -36,11 +37,11 @@ def as_html(
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     if not rows:
         return ""
-    head = "".join(f"<th>{_text(name)}</th>" for name in header)
+    head = "".join(f"<th{_LEFT}>{_text(name)}</th>" for name in header)
     lines = [f"<thead><tr>{head}</tr></thead>" if header else "", "<tbody>"]
     for first, *others in rows[:_MOST_ROWS]:
-        cells = "".join(f'<td style="text-align: left">{_text(cell)}</td>' for cell in others)
-        lines.append(f'<tr><th style="text-align: left">{_text(first)}</th>{cells}</tr>')
+        cells = "".join(f"<td{_LEFT}>{_text(cell)}</td>" for cell in others)
+        lines.append(f"<tr><th{_LEFT}>{_text(first)}</th>{cells}</tr>")
     if len(rows) > _MOST_ROWS:
         lines.append(f"<tr><th>… and {len(rows) - _MOST_ROWS} more</th></tr>")
     return f"<table>{''.join(lines)}</tbody></table>"

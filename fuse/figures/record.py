@@ -42,3 +42,6 @@ class Interval:
         """The central `LEVEL` of resampled figures, (resamples,); NaN ones do not count."""
         low, high = np.nanquantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return cls(float(low), float(high))
+
+    def __str__(self) -> str:
+        return f"{self.low:.3f} … {self.high:.3f}"

@@ -10,10 +10,12 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from mmsa_cache.notebook import as_html
+
 from .calibration import Calibration, Decide
 from .halves import Presence
+from .record import LEVEL, Count, Interval, Number, Record, Whole
 from .record import METRICS as METRICS  # where others find them
-from .record import Count, Interval, Number, Record, Whole
 from .record import Metric as Metric
 from .study import BesideBaseline, PickedEnsemble
 
@@ -235,3 +237,21 @@ class RunFigures(Record):
         if self.calibration is not None and len(self.calibration.biases) != count:
             raise ValueError(f"expected {count} entries in 'biases' of the calibration")
         return self
+
+    def table(self) -> tuple[list[str], list[list[object]]]:
+        """Header and rows of the outer figures with their intervals, under the fields' names."""
+        found = self.intervals
+        rows: list[list[object]] = [
+            [name, value, getattr(found, name, None)]
+            for name, value in self.outer
+            if isinstance(value, float)
+        ]
+        rows += [
+            [f"f1 of {name}", of.f1, found and found.per_class[name].f1]
+            for name, of in self.outer.per_class.items()
+            if of.support
+        ]
+        return ["outer", f"{self.outer.rows} rows", f"{LEVEL:.0%} interval"], rows
+
+    def _repr_html_(self) -> str:
+        return as_html("RunFigures", {}, *self.table())

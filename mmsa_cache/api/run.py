@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
 from mmsa_cache.compose.report.sections import figure_intervals
+from mmsa_cache.notebook import as_html
 from mmsa_cache.runs.folder import LATEST, RunFolder
 from mmsa_cache.runs.record import RunRecord
 
@@ -136,3 +137,10 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.name!r})"
+
+    def _repr_html_(self) -> str:
+        record = self.record
+        searched = [f"{source.name}, trial {source.trial}" for source in record.searched]
+        facts = record.labels | {"study": "; ".join(searched), "folder": self.path}
+        table = self.figures.table() if (self.path / "metrics.json").is_file() else ((), ())
+        return as_html(f"Run {self.name}", facts, *table, self.notes)

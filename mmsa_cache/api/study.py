@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +21,7 @@ from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import no_such
+from mmsa_cache.notebook import as_html
 
 from . import plots
 from .calls import in_project
@@ -173,6 +175,21 @@ class Study:
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, {len(self.trials)} trials)"
+
+    def _repr_html_(self) -> str:
+        states = Counter(trial.state for trial in self.trials)
+        facts: dict[str, object] = {
+            "trials": ", ".join(f"{count} {state}" for state, count in states.items()),
+        }
+        values: list[list[object]] = []
+        if states["complete"]:
+            best, judged = self.best, self.judged
+            facts[f"trial {best.number}"] = f"{self.metric} {best.score:.3f}"
+            if judged:
+                facts["outer rows"] = f"{self.metric} {judged.outer_score:.3f}"
+            values = [[name, value] for name, value in best.values.items()]
+        header = ["parameter", "of the best trial"]
+        return as_html(f"Study {self.name}", facts, header, values, self.notes)
 
 
 def _studies(session: Session | None) -> dict[str, tuple[StoredStudy, Space]]:

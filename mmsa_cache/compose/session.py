@@ -30,7 +30,7 @@ from mmsa_cache.names import (
 )
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.encoder import StoredEncoder
-from mmsa_cache.store.identity import EncoderIdentity
+from mmsa_cache.store.identity import EncoderIdentity, Identities
 
 from .checks import Checks
 from .completion import with_data, with_encoder_of, with_encoders
@@ -39,9 +39,6 @@ from .outside import Reach
 from .samples import banks_of, classes_of, read_samples
 from .selection import is_named, is_same, missing, select
 from .store import Store, rows_wanted
-
-Identities = Mapping[str, Mapping[str, EncoderIdentity]]
-"""By modality and name of the encoder in the settings."""
 
 
 class Session:
@@ -297,3 +294,6 @@ class Session:
         bank = banks_of(open_features, self.samples(split)).open(pairs)
         self._checks.say()
         return bank
+
+    def _repr_html_(self) -> str:
+        return self.store.as_html(self.settings.data.root)

@@ -16,6 +16,8 @@ from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.features.computed import COMPUTED
 from mmsa_cache.features.rows import WantedRows, wanted_rows
+from mmsa_cache.names import SPLITS
+from mmsa_cache.notebook import as_html
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.listing import StoredFeatures, list_features
@@ -116,6 +118,21 @@ class Store:
         shard = found.shards[0]
         return (*shard.pools, *(COMPUTED if len(shard.tokens) else ()))
 
+    def as_html(self, data: str | Path | None) -> str:
+        """What is here, for notebooks.
+
+        Args:
+            data: Where the posts are.
+        """
+        splits = [found for name in SPLITS if (found := self.split(name))]
+        facts = {"store": self.root, "posts": data} | {
+            about.split: f"{len(rows)} rows{_by_class(about, rows)}" for about, rows in splits
+        }
+        header = ["features of", "encoder", "rows"]
+        encoders = [[of.modality, of.label, of.rows] for of in self.features]
+        notes = dict.fromkeys(about.note for about, _ in splits if about.note)
+        return as_html("Session", facts, header, encoders, [*notes])
+
     def _open(self, encoder: StoredEncoder) -> Features | None:
         folder = encoder.folder(self.root)
         if folder not in self._opened:
@@ -124,6 +141,13 @@ class Store:
             except CacheNotFoundError:
                 self._opened[folder] = None  # nothing is sealed yet
         return self._opened[folder]
+
+
+def _by_class(about: StoredSplit, rows: SampleTable) -> str:
+    """``: positive 100, negative 30``; empty where no row has a label."""
+    counts = [int((rows.labels == code).sum()) for code in range(len(about.classes))]
+    named = [f"{name} {count}" for name, count in zip(about.classes, counts, strict=True)]
+    return f": {', '.join(named)}" if any(counts) else ""
 
 
 def rows_wanted(

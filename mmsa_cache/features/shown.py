@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor
 
@@ -20,9 +21,9 @@ def bank_html(sides: Mapping[str, Side], labels: Tensor) -> str:
     """
     codes, counts = labels.unique(return_counts=True)
     rows = [
-        [f"{modality}, {name}", len(of.pooled), of.dim, ", ".join(of.pools), of.longest or None]
-        for modality, side in sides.items()
-        for name, of in side.encoders.items()
+        [m, Path(of.name).name, len(of.pooled), of.dim, ", ".join(of.pools), of.longest or None]
+        for m, side in sides.items()
+        for of in side.encoders
     ]
     facts = {
         "samples": len(labels),
@@ -31,4 +32,6 @@ def bank_html(sides: Mapping[str, Side], labels: Tensor) -> str:
         ),
         "device": sides["text"].own.device,
     }
-    return as_html("FeatureBank", facts, ["features", "rows", "dim", "pools", "most tokens"], rows)
+    return as_html(
+        "FeatureBank", facts, ["modality", "features", "rows", "dim", "pools", "most tokens"], rows
+    )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmsa_cache.errors import DamagedCacheError, SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, terms_of
+from mmsa_cache.names import terms_of
 
 from .modality import ModalityFeatures
 
@@ -54,9 +54,9 @@ class Side:
             self.table = torch.where(there, self.table[:, :width], -1)
 
     @property
-    def encoders(self) -> dict[str, ModalityFeatures]:
-        """The features by the name of their encoder."""
-        return self._named or {DEFAULT_ENCODER: self.own}
+    def encoders(self) -> list[ModalityFeatures]:
+        """The features of every encoder, the own first."""
+        return [self.own, *(of for of in self._named.values() if of is not self.own)]
 
     def to(self, device: torch.device) -> None:
         """Moves the features to a device where they fit."""

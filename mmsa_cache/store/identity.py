@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -73,6 +74,10 @@ class EncoderIdentity(BaseModel):
         return differences(
             here, theirs, found_has="the model was trained with", expected_is="here is"
         )
+
+
+Identities = Mapping[str, Mapping[str, EncoderIdentity]]
+"""By modality and name of the encoder in the settings."""
 
 
 class Origin(BaseModel):
