@@ -26,6 +26,11 @@ class IntervalDifference(Difference):
     low: Number
     high: Number
 
+    @property
+    def interval(self) -> Interval:
+        """That of the difference."""
+        return Interval(self.low, self.high)
+
 
 class RecallDifference(Difference):
     """Recall of a class; its intervals are only drawn."""

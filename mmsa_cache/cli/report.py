@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mmsa_cache.errors import SettingsError
 from mmsa_cache.results import claim
 
 from .options import PLACES, RUN_HELP, Force, complete_run
@@ -18,7 +19,10 @@ from .verb import Call, verb
 @verb(*PLACES, "device")
 def report(
     call: Call,
-    run: Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=complete_run)],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help=f"{RUN_HELP} Several are compared.", autocompletion=complete_run),
+    ],
     against: Annotated[
         str | None,
         typer.Option(
@@ -28,18 +32,43 @@ def report(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File for the page; default: report.html of the run.")
+        Path | None,
+        typer.Option(
+            help="File for the page; default: report.html of the run, of several "
+            "runs/comparison.html."
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the numbers of all tables and charts there."),
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a run's report again: one page that opens offline."""
+    """Write a run's report again, or one that compares runs: a page that opens offline."""
+    claim(out, force=force)
+    if len(runs) > 1:
+        if against is not None:
+            raise SettingsError(
+                "--against is of the report of one run.", "Name one run, or leave it out."
+            )
+        _compare(call, runs, out, csv, force)
+        return
     from mmsa_cache.compose.report.report import ReportRequest
     from mmsa_cache.compose.report.report import report as write_report
 
-    claim(out, force=force)
-    written = write_report(ReportRequest(run, against, out, call.given()))
+    written = write_report(ReportRequest(runs[0], against, out, call.given(), csv, force))
     if call.printed(written):
         return
     shown = asdict(written) | {"against": written.against or "–"}
     show_table([shown], ["run", "against", "bytes", "report"])
+    say_notes(written.notes)
+
+
+def _compare(call: Call, runs: list[str], out: Path | None, csv: Path | None, force: bool) -> None:
+    from mmsa_cache.compose.report.comparison import ComparisonRequest, report_comparison
+
+    written = report_comparison(ComparisonRequest(runs, out, call.given(), csv, force))
+    if call.printed(written):
+        return
+    show_table([asdict(written)], ["runs", "rows", "bytes", "report"])
     say_notes(written.notes)

@@ -49,9 +49,30 @@ def compare(
         ModelError: A run is missing or damaged, or the runs do not go together.
         DataError: ``grouped``, and the first run's data cannot be read or lacks rows.
     """
+    return compare_runs(names, find_runs(names), grouped=grouped, given=given)
+
+
+def find_runs(names: Sequence[str]) -> list[RunFolder]:
+    """Runs that may be compared: two or more different ones, judged on rows of one split.
+
+    Raises:
+        SettingsError: Fewer than two runs, or one of them twice.
+        ModelError: A run is missing or damaged, or they were judged on different splits.
+    """
     runs = [RunFolder.find(name) for name in names]
     _check_different(names, runs)
     check_same_split(names, runs)
+    return runs
+
+
+def compare_runs(
+    names: Sequence[str],
+    runs: Sequence[RunFolder],
+    *,
+    grouped: bool = False,
+    given: Given = AS_IN_THE_RUN,
+) -> ComparedRuns:
+    """See `compare`; of runs that were found."""
     shared = share(
         [
             Judged(name, run.record.classes, run.predictions)

@@ -254,7 +254,7 @@ def _write(
         command,
     )
     page = compose_page(run, name, session, final.ensemble, bank, latest_rival(run))
-    write_atomically(run.path / PAGE, page.encode())
+    write_atomically(run.path / PAGE, page.html.encode())
 
 
 def _append(lines: JsonLines, record: EpochRecord, is_of_folds: bool) -> None:

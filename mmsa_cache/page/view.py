@@ -14,8 +14,8 @@ from mmsa_cache.compose.predictor import Predictor
 from mmsa_cache.compose.report.attention import LEAST_SCALE, Maps
 from mmsa_cache.compose.report.charts import class_colours
 from mmsa_cache.compose.report.gallery import Post, cards, confident_errors
-from mmsa_cache.compose.report.page import report_templates
 from mmsa_cache.compose.report.report import PAGE
+from mmsa_cache.compose.report.templates import report_templates
 from mmsa_cache.errors import BadFileError, DataError, MmsaError, SettingsError
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.untrusted import read_plain
@@ -55,6 +55,7 @@ class View:
             "run": run.name,
             "url": url,
             "record": run.record,
+            "classes": run.record.classes,
             "colours": class_colours(model.classes),
             "caveats": model.notes,
             "metrics": run.figures,

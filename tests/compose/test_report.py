@@ -169,13 +169,13 @@ def test_every_table_scrolls_in_a_box_of_its_own(run: Path) -> None:
     change(run / "metrics.json", duplicates=duplicates, outer_without_duplicates=outer_of(2))
     page = Page(whole(run, {}))
     boxes = [a for a in page.named("div") if a.get("class") == "scroll"]
-    assert len(boxes) == len(page.named("table")) == 11
+    assert len(boxes) == len(page.named("table")) == 14
     assert all(a["tabindex"] == "0" and a["role"] == "region" for a in boxes)
 
 
 def test_light_and_dark_are_both_there(run: Path) -> None:
     html = whole(run, {})
-    assert "@media (prefers-color-scheme: dark)" in html
+    assert "@media screen and (prefers-color-scheme: dark)" in html
     light, dark = re.findall(r":root \{(.*?)\}", html, re.DOTALL)
     names = [set(re.findall(r"(--[\w-]+):", part)) for part in (light, dark)]
     assert names[0] == names[1]

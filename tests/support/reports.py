@@ -13,4 +13,5 @@ from mmsa_cache.runs.folder import RunFolder
 
 def render(folder: Path, posts: Mapping[str, Post], title: str = "", **options: Any) -> str:
     """The report of a run directory."""
-    return page.render(RunFolder(folder), posts, title or folder.resolve().name, **options)
+    title = title or folder.resolve().name
+    return page.render(RunFolder(folder), posts, title, **options).html

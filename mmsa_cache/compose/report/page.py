@@ -1,57 +1,41 @@
 """The report of a run: one HTML file that opens offline, without scripts or requests.
 
-Everything that is a number is computed in `sections`, `gallery` or `charts`; ``report*.j2`` lay it
-out. What comes from data (texts, guids, class names, the command) reaches the page only through
-jinja2's autoescape.
+Everything that is a number is computed in `sections`, `gallery`, `charts` and the tables;
+``report*.j2`` lay it out. What comes from data (texts, guids, class names, the command) reaches the
+page only through jinja2's autoescape.
 """
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
-from pathlib import Path
-
-import jinja2
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
 from fuse.figures.confusion import confusion
-from fuse.figures.record import LEVEL, Interval
-from fuse.figures.records import Scores
+from fuse.figures.record import LEVEL
 from fuse.figures.reliability import calibration
 from fuse.figures.resampling import RESAMPLES, SEED
-from fuse.figures.study import NestedGain
 from fuse.setting import Setting
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import REMAKE, RunFolder
 from mmsa_cache.runs.record import RunRecord
 
-from ..pages.shell import page_templates, printable
+from ..pages.shell import printable
 from .attention import LEAST_SCALE, Maps
-from .charts import class_colours, learning_curves, tick_labels
+from .charts import class_colours, learning_curves
 from .gallery import Post, cards, confident_errors, least_certain
+from .run_tables import bin_table, curve_tables, recall_table, result_tables
 from .sections import (
-    FIGURES,
     Against,
     against_dots,
     distinct,
     figure_dots,
     figure_intervals,
-    score_rows,
     study_section,
 )
+from .study_tables import ensemble_tables, study_tables
+from .tables import Table
+from .templates import report_templates
 
-_CALIBRATED = (
-    "accuracy",
-    "macro_f1",
-    "macro_recall",
-    "neg_log_loss",
-    "brier",
-    "calibration_error",
-)
-"""Figures that calibration changes."""
-_LOSSES = ("neg_log_loss",)
-"""Figures that are shown with their sign turned."""
 _OUTER = {
     "report": "the report’s 20 %; training rows that show one of its posts are left out",
     "report-parity": "the report’s 20 %, with duplicates of its posts left in training",
@@ -61,6 +45,15 @@ _OUTER = {
 """Outer splits in words."""
 Explain = Callable[[list[str]], Maps]
 """Guids → attention of their words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page, and what its tables hold."""
+
+    html: str
+    """To be saved as UTF-8."""
+    tables: list[Table]
 
 
 def no_maps(guids: list[str]) -> Maps:
@@ -75,8 +68,8 @@ def render(
     *,
     against: Against | None = None,
     explain: Explain = no_maps,
-) -> str:
-    """Writes the report of a run as the text of one HTML file.
+) -> Page:
+    """Writes the report of a run as one HTML file.
 
     Args:
         run: The run.
@@ -85,21 +78,29 @@ def render(
         against: Another run, for what the loss does.
         explain: Gives the attention of words for posts of the gallery.
 
-    Returns:
-        HTML, to be saved as UTF-8.
-
     Raises:
         ModelError: A file is missing or malformed, or two of them contradict each other.
     """
     record, figures, predictions = run.record, run.figures, run.predictions
-    _check_agreement(run)
+    check_agreement(run)
     likeliest = predictions.probabilities.argmax(1)
     bins, error = calibration(predictions.probabilities.max(1), predictions.labels == likeliest)
     intervals = figure_intervals(predictions, record.classes)
     wrong, close = confident_errors(predictions), least_certain(predictions)
     shown = [predictions.guids[place] for place in dict.fromkeys([*wrong, *close])]
     maps = explain(shown)
-    scores = score_rows(figures)
+    apart = distinct(figures, predictions, record.classes)
+    charts = learning_curves(run.history, figures.members)
+    studies = [study_section(study) for study in run.snapshots]
+    compared = against.compared if against else None
+    tables = [
+        *result_tables(record, figures, intervals, apart),
+        *curve_tables(charts, figures),
+        *([recall_table(compared)] if compared else []),
+        bin_table(bins),
+        *study_tables(studies),
+        *ensemble_tables(figures.ensembles),
+    ]
     of_val = record.protocol.judging == "val"
     page = (
         report_templates()
@@ -107,29 +108,27 @@ def render(
         .render(
             run=title,
             record=record,
+            classes=record.classes,
             source=next(iter(record.searched), None),
             defaults=asdict(Setting()),
             always=("fusion", "level", "modality", "loss"),
-            caveats=[*record.notes, *_random_weights(record)],
+            caveats=[*record.notes, *random_weights(record)],
             colours=class_colours(record.classes),
             env=run.environment.as_json(),
             command=run.command,
             metrics=figures,
-            scores=scores,
-            compared=_known(row.score for row in scores),
-            halves_shown=_known(figures.halves.values()),
+            tables={table.name: table for table in tables},
             grouped=predictions.groups is not None,
-            distinct=distinct(figures, predictions, record.classes),
-            figures=FIGURES,
+            distinct=apart,
             intervals=intervals,
             figure_dots=figure_dots(figures.outer, intervals),
-            charts=learning_curves(run.history, figures.members),
+            charts=charts,
             against=against or Against("No other run was given to compare with."),
-            against_dots=against_dots(against.compared if against else None),
+            against_dots=against_dots(compared),
             bins=bins,
             calibration_error=error,
             largest_bin=max(b.rows for b in bins),
-            studies=[study_section(study) for study in run.snapshots],
+            studies=studies,
             outer_said=_OUTER.get("val" if of_val else record.protocol.outer, ""),
             search_said=(
                 "What the study found was not kept with this run; train it again to see it here."
@@ -147,10 +146,10 @@ def render(
             level=f"{LEVEL:.0%}",
         )
     )
-    return printable(page)
+    return Page(printable(page), tables)
 
 
-def _check_agreement(run: RunFolder) -> None:
+def check_agreement(run: RunFolder) -> None:
     """The intervals are those of the figures only if both come from the same predictions."""
     predictions = run.predictions
     counted = confusion(predictions.labels, predictions.predicted, len(run.record.classes))
@@ -163,66 +162,7 @@ def _check_agreement(run: RunFolder) -> None:
         )
 
 
-@functools.cache
-def report_templates(*folders: Path) -> jinja2.Environment:
-    """The templates of the report, with the filters that its parts need.
-
-    Args:
-        folders: Have templates that use them.
-    """
-    templates = page_templates(*folders, Path(__file__).parent)
-    templates.filters |= {
-        "plain": _plain,
-        "labels": tick_labels,
-        "signed": lambda value: f"{value:+.3f}".replace("-", "−"),
-        "signed_span": lambda interval: _signed(interval.low, interval.high),
-        "figure": _figure,
-        "signed_gain": _signed_gain,
-        "span": _span,
-    }
-    return templates
-
-
-def _figure(value: float | None, key: str = "") -> str:
-    """A figure by its key, as it is shown."""
-    if value is None:
-        return "–"
-    return f"{-value if key in _LOSSES else value:.3f}"
-
-
-def _span(interval: Interval | None, key: str = "") -> str:
-    if interval is None:
-        return "–"
-    low, high = interval.low, interval.high
-    if key in _LOSSES:
-        low, high = -high, -low
-    return _signed(low, high) if low < 0 else f"{low:.3f}–{high:.3f}"
-
-
-def _signed_gain(gain: NestedGain, key: str) -> str:
-    """The interval of a difference of two figures."""
-    low, high = gain.interval.low, gain.interval.high
-    return _signed(-high, -low) if key in _LOSSES else _signed(low, high)
-
-
-def _signed(low: float, high: float) -> str:
-    return f"{low:+.3f} … {high:+.3f}".replace("-", "−")
-
-
-def _plain(value: object) -> str:
-    """A setting's value in words."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, str):
-        return value or "–"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _random_weights(record: RunRecord) -> list[str]:
+def random_weights(record: RunRecord) -> list[str]:
     """The sentence that names encoders without trained weights, if there are any."""
     names = [
         f"{modality} encoder"
@@ -230,9 +170,3 @@ def _random_weights(record: RunRecord) -> list[str]:
         if any(identity.random_weights for identity in named.values())
     ]
     return [f"Random weights: {' and '.join(names)} not pretrained."] if names else []
-
-
-def _known(scores: Iterable[Scores]) -> list[str]:
-    """The figures of a table that all of its scores have."""
-    every = list(scores)
-    return [key for key in _CALIBRATED if all(getattr(of, key) is not None for of in every)]

@@ -9,7 +9,7 @@ from fuse.training.ensemble import Ensemble
 from mmsa_cache.console import say
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.results import write_result
+from mmsa_cache.results import claim, write_result
 from mmsa_cache.runs.folder import RunFolder
 
 from ..outside import AS_IN_THE_RUN, Given, Reach
@@ -17,7 +17,7 @@ from ..predictor import load_model, settings_of
 from ..session import Session
 from .attended import explainer
 from .gallery import Post
-from .page import render
+from .page import Page, render
 from .rivals import against, latest_rival
 
 PAGE = "report.html"
@@ -35,6 +35,10 @@ class ReportRequest:
     out: Path | None = None
     """File for the page; default: ``report.html`` of the run."""
     given: Given = AS_IN_THE_RUN
+    csv: Path | None = None
+    """Folder for the page's tables."""
+    force: bool = False
+    """Whether CSV files that are there are replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class WrittenReport:
     bytes: int
     against: str | None
     notes: list[str]
+    csv: list[str]
+    """Paths of the page's tables, where they are wanted."""
 
 
 def report(request: ReportRequest) -> WrittenReport:
@@ -65,19 +71,48 @@ def report(request: ReportRequest) -> WrittenReport:
         reach = Reach.of_run(run.path, request.given)
         ensemble = None
         session = Session(settings_of(run, reach, request.given), reach=reach)
-    split = run.record.protocol.judging
+    session = with_posts(session, run.record.protocol.judging)
+    rival = latest_rival(run) if request.against is None else _named(run, request.against)
+    page = compose_page(run, run.name, session, ensemble, None, rival)
+    target = request.out or run.path / PAGE
+    tables = write_page(page, target, request.csv, force=request.force)
+    return WrittenReport(
+        run.name,
+        str(target),
+        len(page.html.encode()),
+        rival.name if rival else None,
+        run.record.notes,
+        tables,
+    )
+
+
+def with_posts(session: Session, split: str) -> Session:
+    """The session, or one without the posts of a split that are not at hand, which is said."""
     try:
         session.samples(split)
     except (DataError, SettingsError) as error:
         say(f"Note: the posts are not at hand: {error.message}")
-        session = Session(session.settings, samples={split: []}, reach=session.reach)
-    rival = latest_rival(run) if request.against is None else _named(run, request.against)
-    page = compose_page(run, run.name, session, ensemble, None, rival)
-    target = request.out or run.path / PAGE
-    write_result(target, page)
-    return WrittenReport(
-        run.name, str(target), len(page.encode()), rival.name if rival else None, run.record.notes
-    )
+        return Session(session.settings, samples={split: []}, reach=session.reach)
+    return session
+
+
+def posts_of(session: Session, split: str) -> dict[str, Post]:
+    """What a gallery shows of the posts of a split, by guid."""
+    return {post.guid: Post(post.text or "", post.image_path) for post in session.samples(split)}
+
+
+def write_page(page: Page, target: Path, csv: Path | None, *, force: bool) -> list[str]:
+    """Writes a page, and its tables into a folder where one is given; returns their paths.
+
+    Raises:
+        SettingsError: A table is there already, and ``force`` is not given; nothing is written.
+    """
+    files = {csv / f"{table.name}.csv": table.csv() for table in page.tables} if csv else {}
+    claim(*files, force=force)
+    write_result(target, page.html)
+    for path, content in files.items():
+        write_result(path, content)
+    return [str(path) for path in files]
 
 
 def compose_page(
@@ -87,7 +122,7 @@ def compose_page(
     ensemble: Ensemble | None,
     bank: FeatureBank | None,
     rival: RunFolder | None,
-) -> str:
+) -> Page:
     """The page of a run.
 
     Args:
@@ -98,11 +133,9 @@ def compose_page(
         bank: Features of the rows that its protocol divides, where they are open.
         rival: A run to compare with.
     """
-    samples = session.samples(run.record.protocol.judging)
-    posts = {post.guid: Post(post.text or "", post.image_path) for post in samples}
     return render(
         run,
-        posts,
+        posts_of(session, run.record.protocol.judging),
         name,
         against=against(run, name, rival),
         explain=explainer(session, run.record, ensemble, bank),

@@ -1,0 +1,300 @@
+"""The tables of a run's page, by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fuse.evidence.comparison import Comparison
+from fuse.figures.record import LEVEL, Interval
+from fuse.figures.records import RunFigures, ScoreIntervals, Scores
+from fuse.figures.reliability import Bin
+from mmsa_cache.runs.record import RunRecord
+
+from .charts import Chart
+from .sections import FIGURES, Distinct, score_rows
+from .tables import SIGNED, Cell, Table
+
+INTERVAL = f"{LEVEL:.0%} interval"
+CLASS_COLUMNS = ["Rows", "Precision", "Recall", "F1", INTERVAL]
+_NEGATED = ("neg_log_loss",)
+"""Figures that are shown with their sign turned: log-loss for log-likelihood."""
+_CALIBRATED = (
+    "accuracy",
+    "macro_f1",
+    "macro_recall",
+    "neg_log_loss",
+    "brier",
+    "calibration_error",
+)
+"""Figures that calibration changes."""
+
+
+def figure(scores: Scores, key: str) -> float | None:
+    """A figure by its key in ``metrics.json``, as it is shown."""
+    return facing(getattr(scores, key), key)
+
+
+def facing(value: float | None, key: str) -> float | None:
+    """A value of a figure, as it is shown."""
+    return -value if value is not None and key in _NEGATED else value
+
+
+def span(intervals: ScoreIntervals | None, key: str) -> Interval | None:
+    """The interval of a figure, as it is shown."""
+    return turned(getattr(intervals, key), key) if intervals else None
+
+
+def turned(interval: Interval | None, key: str) -> Interval | None:
+    """An interval of a figure or of a difference of two, as it is shown."""
+    if interval is None or key not in _NEGATED:
+        return interval
+    return Interval(-interval.high, -interval.low)
+
+
+def confusion_table(name: str, caption: str, scores: Scores) -> Table:
+    """Rows by true and predicted class; the template adds the shares."""
+    classes = [*scores.per_class]
+    rows: list[list[Cell]] = [
+        [of, *counts] for of, counts in zip(classes, scores.confusion, strict=True)
+    ]
+    return Table(name, caption, ["true \\ predicted", *classes], rows, of_classes=True)
+
+
+def class_table(scores: Scores, intervals: ScoreIntervals) -> Table:
+    """Figures of each class."""
+    rows: list[list[Cell]] = []
+    for name, of in scores.per_class.items():
+        found = intervals.per_class[name]
+        own = [of.precision, of.recall, of.f1, found.f1] if of.support else [None] * 4
+        rows.append([name, of.support, *own, of.average_precision, found.average_precision])
+    return Table(
+        "results-classes",
+        f"Each class on the outer rows, with {LEVEL:.0%} intervals.",
+        ["Class", *CLASS_COLUMNS, "Average precision", f"Average precision, {INTERVAL}"],
+        rows,
+        of_classes=True,
+    )
+
+
+def result_tables(
+    record: RunRecord, figures: RunFigures, intervals: ScoreIntervals, apart: Distinct | None
+) -> list[Table]:
+    """What a run reaches on its outer rows.
+
+    Args:
+        record: Of the run.
+        figures: Of the run.
+        intervals: Of its outer figures.
+        apart: Without duplicates of learned posts.
+    """
+    outer = figures.outer
+    found = [
+        Table(
+            "results-figures",
+            f"Figures on the {outer.rows} outer rows, with {LEVEL:.0%} bootstrap percentile "
+            "intervals.",
+            ["Figure", "Value", INTERVAL],
+            [[name, figure(outer, key), span(intervals, key)] for key, name in FIGURES.items()],
+        ),
+        class_table(outer, intervals),
+        confusion_table(
+            "confusion-figures",
+            "Rows: true class. Columns: predicted class. Count, and its share of the true class, "
+            "which is also the shade.",
+            outer,
+        ),
+    ]
+    if figures.decisions:
+        found.append(_decisions(record, figures))
+    if apart and apart.score:
+        found.append(_without_duplicates(outer, intervals, apart, apart.score))
+    if figures.halves:
+        keys = _known(figures.halves.values())
+        found.append(
+            Table(
+                "results-halves",
+                "Outer rows apart by what they have.",
+                ["Rows", "Count", *(FIGURES[key] for key in keys)],
+                [
+                    [kind, of.rows, *(figure(of, key) for key in keys)]
+                    for kind, of in figures.halves.items()
+                ],
+            )
+        )
+    return found + _calibration(record, figures)
+
+
+def _decisions(record: RunRecord, figures: RunFigures) -> Table:
+    return Table(
+        "results-decisions",
+        f"What each decision rule is worth on the outer rows, with {LEVEL:.0%} intervals. This run "
+        f"decides for {record.decide}; mmsa predict --decide takes the other one.",
+        ["Decided for", "Accuracy", f"Accuracy, {INTERVAL}", "Macro F1", f"Macro F1, {INTERVAL}"],
+        [
+            [
+                rule,
+                of.accuracy,
+                of.intervals.get("accuracy"),
+                of.macro_f1,
+                of.intervals.get("macro_f1"),
+            ]
+            for rule, of in figures.decisions.items()
+        ],
+    )
+
+
+def _without_duplicates(
+    outer: Scores, intervals: ScoreIntervals, apart: Distinct, score: Scores
+) -> Table:
+    every, without = f"All {outer.rows} rows", f"Without, {score.rows} rows"
+    return Table(
+        "results-duplicates",
+        "Figures on all outer rows and without those that have a duplicate in training.",
+        ["Figure", every, f"{every}, {INTERVAL}", without, f"{without}, {INTERVAL}"],
+        [
+            [
+                name,
+                figure(outer, key),
+                span(intervals, key),
+                figure(score, key),
+                span(apart.intervals, key),
+            ]
+            for key, name in FIGURES.items()
+            if getattr(score, key) is not None
+        ],
+    )
+
+
+def _calibration(record: RunRecord, figures: RunFigures) -> list[Table]:
+    found, scores = [], score_rows(figures)
+    if scores:
+        keys = _known(row.score for row in scores)
+        found.append(
+            Table(
+                "results-calibration",
+                "Figures with and without calibration.",
+                ["Rows", "Calibration", "Count", *(FIGURES[key] for key in keys)],
+                [
+                    [
+                        row.rows_of,
+                        row.calibration,
+                        row.score.rows,
+                        *(figure(row.score, key) for key in keys),
+                    ]
+                    for row in scores
+                ],
+            )
+        )
+    fitted = figures.calibration
+    if fitted:
+        found.append(
+            Table(
+                "results-offset-values",
+                "The bias of each class, and its offset in decisions for macro-F1.",
+                ["Class", "Bias", "Offset"],
+                [
+                    [name, bias, offset]
+                    for name, bias, offset in zip(
+                        record.classes, fitted.biases, fitted.offsets, strict=True
+                    )
+                ],
+                {"Bias": SIGNED, "Offset": SIGNED},
+                of_classes=True,
+            )
+        )
+    return found
+
+
+def _known(scores: Iterable[Scores]) -> list[str]:
+    """The figures that all scores have."""
+    every = list(scores)
+    return [key for key in _CALIBRATED if all(getattr(of, key) is not None for of in every)]
+
+
+def curve_tables(charts: Sequence[Chart], figures: RunFigures) -> list[Table]:
+    """The learning curves by epoch, and the members."""
+    found = []
+    if charts:
+        columns = [f"{chart.title}{what}" for chart in charts for what in ("", ", range")]
+        found.append(
+            Table(
+                "epochs",
+                "Mean and range over the members that reached the epoch. metrics.jsonl has every "
+                "epoch of every member.",
+                ["Epoch", "Members", *columns],
+                [_of_epoch(epoch, charts) for epoch in range(1, _last_epoch(charts) + 1)],
+            )
+        )
+    if figures.members:
+        found.append(
+            Table(
+                "members",
+                "Each member on its own stopping rows, at the epoch that it kept.",
+                ["Member", "Best epoch", "Training rows", "Stopping rows", "Macro F1", "Accuracy"],
+                [
+                    [
+                        m.member,
+                        m.best_epoch,
+                        m.training_rows,
+                        m.stopping_rows,
+                        m.macro_f1,
+                        m.accuracy,
+                    ]
+                    for m in figures.members
+                ],
+            )
+        )
+    return found
+
+
+def _last_epoch(charts: Sequence[Chart]) -> int:
+    return max(epoch for chart in charts for line in chart.lines for epoch, _ in line)
+
+
+def _of_epoch(epoch: int, charts: Sequence[Chart]) -> list[Cell]:
+    values = [
+        [value for line in chart.lines for number, value in line if number == epoch]
+        for chart in charts
+    ]
+    cells: list[Cell] = [epoch, len(values[0])]
+    for reached in values:
+        if reached:
+            cells += [sum(reached) / len(reached), Interval(min(reached), max(reached))]
+        else:
+            cells += [None, None]
+    return cells
+
+
+def recall_table(compared: Comparison) -> Table:
+    """The recalls of two runs and their differences."""
+    (pair,) = compared.pairs
+    return Table(
+        "recall-figures",
+        f"Recall of each class on the {compared.rows} rows that both runs judged.",
+        ["Class", "Rows", pair.first, pair.second, "Difference", INTERVAL],
+        [
+            [name, of.rows, of.first, of.second, of.difference, of.difference_interval]
+            for name, of in pair.recall.items()
+            if of.rows
+        ],
+        {"Difference": SIGNED, INTERVAL: SIGNED},
+        of_classes=True,
+    )
+
+
+def bin_table(bins: Sequence[Bin]) -> Table:
+    """The reliability diagram."""
+    return Table(
+        "bins",
+        "Bins of the reliability diagram.",
+        ["Confidence", "Rows", "Mean confidence", "Accuracy"],
+        [
+            [
+                f"{b.low:.1f}–{b.high:.1f}",
+                b.rows,
+                b.confidence if b.rows else None,
+                b.accuracy if b.rows else None,
+            ]
+            for b in bins
+        ],
+    )

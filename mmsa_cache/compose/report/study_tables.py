@@ -1,0 +1,111 @@
+"""The tables of the studies on a run's page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fuse.figures.study import PickedEnsemble
+
+from .run_tables import INTERVAL, facing, turned
+from .sections import FIGURES, StudySection
+from .tables import SIGNED, Cell, Table
+
+
+def ensemble_tables(ensembles: Sequence[PickedEnsemble]) -> list[Table]:
+    """The members of ensembles, and what these are worth beside the best single trials."""
+    return [
+        table
+        for number, picked in enumerate(ensembles, start=1)
+        for table in _of_ensemble(f"ensemble-{number}", picked)
+    ]
+
+
+def _of_ensemble(name: str, picked: PickedEnsemble) -> list[Table]:
+    part = f" of outer part {picked.part}" if picked.part else ""
+    return [
+        Table(
+            name,
+            f"Members{part}.",
+            ["Trial", "Weight", "Inner score"],
+            [[f"{m.study}:{m.trial}", m.weight, m.score] for m in picked.members],
+            {"Weight": ".2f"},
+        ),
+        Table(
+            f"{name}-gain",
+            f"The ensemble and the best single trial{part}, each picked and calibrated on four "
+            "fifths of the rows and scored on the others; the interval resamples duplicate posts "
+            "together.",
+            ["Figure", "Single", "Ensemble", f"{INTERVAL} of the difference"],
+            [
+                [
+                    FIGURES[metric],
+                    facing(gain.single, metric),
+                    facing(gain.ensemble, metric),
+                    turned(gain.interval, metric),
+                ]
+                for metric, gain in picked.gain.items()
+            ],
+            {f"{INTERVAL} of the difference": SIGNED},
+        ),
+    ]
+
+
+def study_tables(sections: Sequence[StudySection]) -> list[Table]:
+    """The numbers of the charts of studies."""
+    return [
+        table
+        for number, section in enumerate(sections, start=1)
+        for table in _of_study(f"study-{number}", section)
+    ]
+
+
+def _of_study(name: str, section: StudySection) -> list[Table]:
+    study = section.study
+    found = [
+        Table(
+            f"{name}-trials",
+            f"Trials of the study {study.name}; the score of one that was given up is its last.",
+            ["Trial", "State", "Score"],
+            [[trial.number, trial.state, trial.score] for trial in study.trials],
+        )
+    ]
+    if study.importance:
+        found.append(
+            Table(
+                f"{name}-importances",
+                "Importance of the parameters over resampled trials.",
+                ["Parameter", "Median", "5 %", "95 %", "Trials", "Given up"],
+                [
+                    [row.parameter, row.median, row.low, row.high, row.trials, row.pruned]
+                    for row in study.importance
+                ],
+            )
+        )
+    if study.by_fusion:
+        found.append(
+            Table(
+                f"{name}-fusions",
+                "The best complete trial of each fusion.",
+                ["Fusion", "Score", "Trial", "Complete", "Finished"],
+                [
+                    [str(row.value), row.score, row.trial, row.complete, row.trials]
+                    for row in study.by_fusion
+                ],
+            )
+        )
+    if section.surface:
+        cells: list[list[Cell]] = [
+            [alpha, beta, cell.mean, cell.best, cell.trials]
+            for beta, row in zip(section.surface.betas, section.surface.cells, strict=True)
+            for alpha, cell in zip(section.surface.alphas, row, strict=True)
+            if cell
+        ]
+        found.append(
+            Table(
+                f"{name}-surface",
+                "Complete trials by the weights of the adaptive loss.",
+                ["α", "β", "Mean score", "Best score", "Trials"],
+                cells,
+            )
+        )
+    return found
