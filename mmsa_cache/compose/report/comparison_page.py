@@ -66,13 +66,13 @@ def render_comparison(
     for run in runs.values():
         check_agreement(run)
     classes = compared.classes
-    figures = {name: run.figures for name, run in runs.items()}
+    scores = {name: run.figures.outer for name, run in runs.items()}
     intervals = {
         name: figure_intervals(run.predictions, run.record.classes) for name, run in runs.items()
     }
     tables = [
         settings_table({name: run.record for name, run in runs.items()}),
-        *comparison_tables(compared, figures, intervals),
+        *comparison_tables(compared, scores, intervals),
     ]
     aligned = {name: align(run, classes) for name, run in runs.items()}
     places = contested([*aligned.values()])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from fuse.evidence.comparison import Comparison
-from fuse.figures.record import LEVEL
-from fuse.figures.records import RunFigures, ScoreIntervals
+from fuse.figures.record import LEVEL, Interval
+from fuse.figures.records import ScoreIntervals, Scores
 from mmsa_cache.runs.record import RunRecord
 
-from .run_tables import INTERVAL, confusion_table, figure, span
+from .run_tables import BOTH, INTERVAL, confusion_table, decision_cells, figure, span
 from .sections import FIGURES
-from .tables import SIGNED, Cell, Table
+from .tables import SIGNED, Table
 from .templates import plain
 
 _VALUES = 4
@@ -59,44 +59,46 @@ def _described(record: RunRecord) -> dict[str, str]:
 
 
 def comparison_tables(
-    found: Comparison,
-    figures: Mapping[str, RunFigures],
-    intervals: Mapping[str, ScoreIntervals],
+    found: Comparison, scores: Mapping[str, Scores], intervals: Mapping[str, ScoreIntervals]
 ) -> list[Table]:
     """What the runs reach and how they differ.
 
     Args:
         found: The comparison.
-        figures: Of each run, by name.
+        scores: Of each run, by name.
         intervals: Of these.
     """
     names = [run.run for run in found.runs]
-    beside = [f"{name}{what}" for name in names for what in ("", f", {INTERVAL}")]
-    tables = [
+    columns = [f"{name}{what}" for name in names for what in ("", f", {INTERVAL}")]
+    beside = [(scores[name], intervals[name]) for name in names]
+    return [
         Table(
             "figures",
             f"Figures on the {found.rows} rows that every run judged, with {LEVEL:.0%} bootstrap "
             "percentile intervals.",
-            ["Figure", *beside],
+            ["Figure", *columns],
             [
-                [
-                    title,
-                    *(
-                        cell
-                        for name in names
-                        for cell in (figure(figures[name].outer, key), span(intervals[name], key))
-                    ),
-                ]
+                [title, *(c for of, own in beside for c in (figure(of, key), span(own, key)))]
                 for key, title in FIGURES.items()
+            ],
+        ),
+        Table(
+            "decisions",
+            "What each decision rule is worth; the figures above are by each run’s own.",
+            ["Run", "Decided for", *BOTH],
+            [
+                [run.run, rule, *decision_cells(of)]
+                for run in found.runs
+                for rule, of in run.decisions.items()
             ],
         ),
         _differences(found),
         Table(
             "classes",
             f"F1 of each class, with {LEVEL:.0%} intervals.",
-            ["Class", "Rows", *beside],
+            ["Class", "Rows", *columns],
             [
-                [name, of.support, *_f1(name, names, figures, intervals)]
+                [name, of.support, *(c for pair in beside for c in _f1(*pair, name))]
                 for name, of in found.runs[0].scores.per_class.items()
                 if of.support
             ],
@@ -106,48 +108,22 @@ def comparison_tables(
             confusion_table(f"confusion-{number}", f"Run {run.run}.", run.scores)
             for number, run in enumerate(found.runs, start=1)
         ),
-        Table(
-            "disagreements",
-            f"Of {found.rows} rows, those on which two runs differ.",
-            ["First", "Second", "Only first right", "Only second right", "Both wrong"],
-            [
-                [
-                    pair.first,
-                    pair.second,
-                    len(pair.differing.only_first_right),
-                    len(pair.differing.only_second_right),
-                    len(pair.differing.both_wrong),
-                ]
-                for pair in found.pairs
-            ],
-        ),
+        _disagreements(found),
     ]
-    return tables + _decisions(found)
 
 
-def _f1(
-    of_class: str,
-    names: Sequence[str],
-    figures: Mapping[str, RunFigures],
-    intervals: Mapping[str, ScoreIntervals],
-) -> list[Cell]:
-    cells: list[Cell] = []
-    for name in names:
-        cells += [
-            figures[name].outer.per_class[of_class].f1,
-            intervals[name].per_class[of_class].f1,
-        ]
-    return cells
+def _f1(scores: Scores, intervals: ScoreIntervals, name: str) -> tuple[float, Interval]:
+    """F1 of a class, and its interval."""
+    return scores.per_class[name].f1, intervals.per_class[name].f1
 
 
 def _differences(found: Comparison) -> Table:
-    spans = [f"Accuracy, {INTERVAL}", f"Macro F1, {INTERVAL}"]
     p_values = ["McNemar p", "p, Holm"]
     several = len(found.pairs) > 1
     return Table(
         "differences",
         f"Paired differences, second − first, with {LEVEL:.0%} intervals.",
-        ["First", "Second", "Accuracy", spans[0], "Macro F1", spans[1]] + p_values[: 1 + several],
+        ["First", "Second", *BOTH, *p_values[: 1 + several]],
         [
             [
                 pair.first,
@@ -160,30 +136,17 @@ def _differences(found: Comparison) -> Table:
             ]
             for pair in found.pairs
         ],
-        dict.fromkeys(["Accuracy", "Macro F1", *spans], SIGNED) | dict.fromkeys(p_values, ".3g"),
+        dict.fromkeys(BOTH, SIGNED) | dict.fromkeys(p_values, ".3g"),
     )
 
 
-def _decisions(found: Comparison) -> list[Table]:
-    if not any(run.decisions for run in found.runs):
-        return []
-    return [
-        Table(
-            "decisions",
-            "What each decision rule is worth; the figures above are by each run’s own.",
-            ["Run", "Decided for", "Accuracy", f"Accuracy, {INTERVAL}"]
-            + ["Macro F1", f"Macro F1, {INTERVAL}"],
-            [
-                [
-                    run.run,
-                    rule,
-                    of.accuracy,
-                    of.intervals.get("accuracy"),
-                    of.macro_f1,
-                    of.intervals.get("macro_f1"),
-                ]
-                for run in found.runs
-                for rule, of in run.decisions.items()
-            ],
-        )
-    ]
+def _disagreements(found: Comparison) -> Table:
+    return Table(
+        "disagreements",
+        f"How many of {found.rows} rows two runs differ on.",
+        ["First", "Second", "Only first right", "Only second right", "Both wrong"],
+        [
+            [pair.first, pair.second, *(len(rows) for _, rows in pair.differing)]
+            for pair in found.pairs
+        ],
+    )

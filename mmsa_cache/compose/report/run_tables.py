@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from fuse.evidence.comparison import Comparison
 from fuse.figures.record import LEVEL, Interval
-from fuse.figures.records import RunFigures, ScoreIntervals, Scores
+from fuse.figures.records import Decision, RunFigures, ScoreIntervals, Scores
 from fuse.figures.reliability import Bin
 from mmsa_cache.runs.record import RunRecord
 
@@ -15,7 +15,8 @@ from .sections import FIGURES, Distinct, score_rows
 from .tables import SIGNED, Cell, Table
 
 INTERVAL = f"{LEVEL:.0%} interval"
-CLASS_COLUMNS = ["Rows", "Precision", "Recall", "F1", INTERVAL]
+BOTH = ["Accuracy", f"Accuracy, {INTERVAL}", "Macro F1", f"Macro F1, {INTERVAL}"]
+"""Columns of the two figures that choices are made by."""
 _NEGATED = ("neg_log_loss",)
 """Figures that are shown with their sign turned: log-loss for log-likelihood."""
 _CALIBRATED = (
@@ -62,6 +63,7 @@ def confusion_table(name: str, caption: str, scores: Scores) -> Table:
 
 def class_table(scores: Scores, intervals: ScoreIntervals) -> Table:
     """Figures of each class."""
+    average = ["Average precision", f"Average precision, {INTERVAL}"]
     rows: list[list[Cell]] = []
     for name, of in scores.per_class.items():
         found = intervals.per_class[name]
@@ -70,7 +72,7 @@ def class_table(scores: Scores, intervals: ScoreIntervals) -> Table:
     return Table(
         "results-classes",
         f"Each class on the outer rows, with {LEVEL:.0%} intervals.",
-        ["Class", *CLASS_COLUMNS, "Average precision", f"Average precision, {INTERVAL}"],
+        ["Class", "Rows", "Precision", "Recall", "F1", f"F1, {INTERVAL}", *average],
         rows,
         of_classes=True,
     )
@@ -129,18 +131,15 @@ def _decisions(record: RunRecord, figures: RunFigures) -> Table:
         "results-decisions",
         f"What each decision rule is worth on the outer rows, with {LEVEL:.0%} intervals. This run "
         f"decides for {record.decide}; mmsa predict --decide takes the other one.",
-        ["Decided for", "Accuracy", f"Accuracy, {INTERVAL}", "Macro F1", f"Macro F1, {INTERVAL}"],
-        [
-            [
-                rule,
-                of.accuracy,
-                of.intervals.get("accuracy"),
-                of.macro_f1,
-                of.intervals.get("macro_f1"),
-            ]
-            for rule, of in figures.decisions.items()
-        ],
+        ["Decided for", *BOTH],
+        [[rule, *decision_cells(of)] for rule, of in figures.decisions.items()],
     )
+
+
+def decision_cells(of: Decision) -> list[Cell]:
+    """Under `BOTH`."""
+    spans = of.intervals
+    return [of.accuracy, spans.get("accuracy"), of.macro_f1, spans.get("macro_f1")]
 
 
 def _without_duplicates(
