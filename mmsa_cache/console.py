@@ -57,6 +57,16 @@ def say(message: str, style: str | None = None) -> None:
     human.print(spoken(message), style=style)
 
 
+@contextmanager
+def quietly(asked: bool) -> Iterator[None]:
+    """Shows no messages and no progress meanwhile, if that is asked for."""
+    before, human.quiet = human.quiet, human.quiet or asked
+    try:
+        yield
+    finally:
+        human.quiet = before
+
+
 def guard_terminal() -> None:
     """From here on, what libraries and Python itself print of data is made visible too.
 

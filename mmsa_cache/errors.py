@@ -20,6 +20,7 @@ A message says what is wrong and where; ``hint`` says what to do about it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 MOST_SHOWN = 50
 """Findings that a message lists; the rest of them are counted."""
@@ -45,13 +46,34 @@ class MmsaError(Exception):
         self.problems = list(problems)
 
     def __str__(self) -> str:
-        shown = [_cut(problem) for problem in self.problems[:MOST_SHOWN]]
-        lines = [_cut(self.message), *(f"  - {problem}" for problem in shown)]
-        if len(self.problems) > MOST_SHOWN:
-            lines.append(f"  … and {len(self.problems) - MOST_SHOWN} more")
+        return self.in_lines(MOST_SHOWN)
+
+    def in_lines(self, most: int, rest: str = "") -> str:
+        """Message, findings and hint.
+
+        Args:
+            most: Findings that are shown; of one more, that one too.
+            rest: Where all of them are, said where some are left out.
+        """
+        left = len(self.problems) - most
+        if left <= 1:
+            most, left = len(self.problems), 0
+        lines = [_cut(self.message), *(f"  - {_cut(each)}" for each in self.problems[:most])]
+        if left:
+            lines.append(f"  … and {left} more{rest}")
         if self.hint:
             lines.append(f"  → {self.hint}")
         return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, with every finding."""
+        return {
+            "error": type(self).__name__,
+            "exit_code": self.exit_code,
+            "message": self.message,
+            "hint": self.hint,
+            "problems": self.problems,
+        }
 
 
 def _cut(text: str) -> str:

@@ -43,7 +43,7 @@ for group, name in (
     (ablate.app, "ablate"),
     (bench.app, "bench"),
 ):
-    app.add_typer(group, name=name)
+    app.add_typer(group, name=name, cls=VisibleGroup)
 for verb in (
     init,
     check,

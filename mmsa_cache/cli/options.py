@@ -39,6 +39,9 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and what it takes; do nothing.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show results and errors only: no notes, no progress.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic_core import to_jsonable_python
 
-from mmsa_cache.config.project import project_of
-from mmsa_cache.console import print_data, say
-from mmsa_cache.errors import DeviceError, MmsaError
+from mmsa_cache.config.project import entered, project_of
+from mmsa_cache.console import is_live, print_data, quietly, say
+from mmsa_cache.errors import MOST_SHOWN, DeviceError, MmsaError
 from mmsa_cache.native.signals import terminated_is_interrupted
+from mmsa_cache.shown import spoken
 
-from .options import SETTINGS, Debug, Json
+from .options import SETTINGS, Debug, Json, Quiet
 from .output import show_table
 
 if TYPE_CHECKING:
@@ -30,19 +31,23 @@ if TYPE_CHECKING:
 _Verb = Callable[..., None]
 _DASHES = 2 * "-"
 """Begin the name of a flag."""
+_FINDINGS = 2
+"""Findings of an error that a terminal shows: it takes five lines with them."""
 
 
 class Call:
     """One call of a verb.
 
     Args:
-        flags: The values of its options in `SETTINGS`, None where not given.
-        as_json: Whether ``--json`` was.
+        as_json: Whether ``--json`` was given.
     """
 
-    def __init__(self, flags: dict[str, object], as_json: bool) -> None:
-        self.flags = flags
+    flags: dict[str, object]
+    """The values of its options in `SETTINGS`, None where not given."""
+
+    def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
+        self._is_printed = False
 
     def given(self) -> Given:
         """What its flags say in the place of a run's settings."""
@@ -72,8 +77,16 @@ class Call:
             record: Dataclasses, pydantic models or plain values.
         """
         if self.as_json:
+            self._is_printed = True
             print_data(json.dumps(to_jsonable_python(record), indent=1))
         return self.as_json
+
+    def failed(self, error: MmsaError) -> None:
+        """Says what ended the verb; as JSON too, if that is asked for and no result was printed."""
+        most = _FINDINGS if is_live() else MOST_SHOWN
+        say(f"error: {error.in_lines(most, '; --json has them all')}", style="red")
+        if self.as_json and not self._is_printed:
+            print_data(spoken(json.dumps(error.as_json(), indent=1)))
 
     def table(self, records: Sequence[object], columns: list[str]) -> None:
         """Shows records, as JSON or as a table of some of their columns."""
@@ -91,8 +104,8 @@ def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
     """Makes a function that takes a `Call` first a verb: its errors become messages and exit codes.
 
     Args:
-        shared: Names of `SETTINGS` that it has as options, beside its own parameters, ``--json``
-            and ``--debug``.
+        shared: Names of `SETTINGS` that it has as options, beside its own parameters, ``--json``,
+            ``--quiet`` and ``--debug``.
         in_project: Whether it works in the folder of the ``mmsa.toml`` that is nearest above.
     """
 
@@ -101,7 +114,7 @@ def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
         _, *own = inspect.signature(function).parameters.values()
         parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
         options: list[tuple[str, Any, Any]] = [(name, None, SETTINGS[name][1]) for name in shared]
-        options += [("as_json", False, Json), ("debug", False, Debug)]
+        options += [("as_json", False, Json), ("quiet", False, Quiet), ("debug", False, Debug)]
         parameters += [
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
@@ -110,17 +123,18 @@ def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
         ]
 
         def run(**values: Any) -> None:
-            as_json, debug = values.pop("as_json"), values.pop("debug")
-            with _ends_in_words(debug):
+            call = Call(values.pop("as_json"))
+            debug, quiet = values.pop("debug"), values.pop("quiet")
+            with _ends_in_words(call, debug), quietly(quiet):
                 _check_packages()
                 here = Path.cwd()
                 project = project_of(here) if in_project else here
-                with contextlib.chdir(project):
+                with entered(project):
                     if project != here:
                         say(f"Project: {project}")
                         start = here.relative_to(project)
                         values = {name: _from(start, name, value) for name, value in values.items()}
-                    call = Call({name: values.pop(name) for name in shared}, as_json)
+                    call.flags = {name: values.pop(name) for name in shared}
                     function(call, **values)
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
@@ -154,7 +168,7 @@ def _from(start: Path, name: str, value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _ends_in_words(debug: bool) -> Iterator[None]:
+def _ends_in_words(call: Call, debug: bool) -> Iterator[None]:
     """Turns mmsa's own errors and system errors into a message and an exit code."""
     try:
         with terminated_is_interrupted():
@@ -163,7 +177,7 @@ def _ends_in_words(debug: bool) -> Iterator[None]:
         if debug:
             raise
         known = error if isinstance(error, MmsaError) else DeviceError(*_refused(error))
-        say(f"error: {known}", style="red")
+        call.failed(known)
         raise typer.Exit(known.exit_code) from None
     except KeyboardInterrupt:
         say("Stopped. Finished work is kept; the same command resumes.")

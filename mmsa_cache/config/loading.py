@@ -19,7 +19,7 @@ from mmsa_cache.names import near
 from mmsa_cache.paths import declared
 
 from .hub_copy import with_copy
-from .project import project_of
+from .project import called_from, project_of
 from .sections import (
     CacheSettings,
     EncoderSettings,
@@ -33,7 +33,7 @@ from .toml_file import read_toml
 
 ENV_PREFIX = "MMSA_"
 _PATHS = {("data", "root"), ("cache", "dir")}
-"""Keys of paths; they are relative to the file that sets them."""
+"""Keys of paths; they are relative to the file that sets them, or to where a variable is read."""
 _PATHS_IF_THERE = {("text", "model"), ("image", "weights"), ("joint", "model")}
 """Keys of paths or names; what does not exist is a name."""
 
@@ -133,17 +133,15 @@ def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], o
 
 def _resolved(folder: Path, section: str, table: dict[str, object]) -> dict[str, object]:
     """A table whose paths, on all levels, are those of files relative to a folder."""
-    found: dict[str, object] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            found[key] = _resolved(folder, key, value)
-        elif (section, key) in _PATHS and isinstance(value, str):
-            found[key] = value if value.startswith("hf://") else folder / _from_home(value)
-        elif (section, key) in _PATHS_IF_THERE:
-            found[key] = _path_if_there(folder, value)
-        else:
-            found[key] = value
-    return found
+    return {key: _placed(folder, section, key, value) for key, value in table.items()}
+
+
+def _placed(folder: Path, section: str, key: str, value: object) -> object:
+    if isinstance(value, dict):
+        return _resolved(folder, key, value)
+    if (section, key) in _PATHS and isinstance(value, str):
+        return value if value.startswith("hf://") else folder / _from_home(value)
+    return _path_if_there(folder, value) if (section, key) in _PATHS_IF_THERE else value
 
 
 def _path_if_there(folder: Path, value: object) -> object:
@@ -189,5 +187,6 @@ def _from_environment(
             except (ValueError, RecursionError):
                 problems.append(f"{name}: write the value as in TOML, received {text!r}")
                 continue
-        found.append((known[name], value, name))
+        *section, key = known[name]
+        found.append((known[name], _placed(called_from(), ".".join(section), key, value), name))
     return found

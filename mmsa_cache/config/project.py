@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from mmsa_cache.console import say
@@ -11,6 +14,7 @@ from .settings import CONFIG_NAME
 
 _SYSTEM = 0
 """The user whose files are the system's."""
+_called_from: ContextVar[Path | None] = ContextVar("called_from", default=None)
 
 
 def project_of(folder: Path) -> Path:
@@ -30,6 +34,22 @@ def project_of(folder: Path) -> Path:
             return place
         say(f"Note: {path} belongs to another user: it is not used.")
     return folder
+
+
+@contextlib.contextmanager
+def entered(project: Path) -> Iterator[None]:
+    """Works in the folder of a project; relative paths of the user stay those of `called_from`."""
+    before = _called_from.set(called_from())
+    try:
+        with contextlib.chdir(project):
+            yield
+    finally:
+        _called_from.reset(before)
+
+
+def called_from() -> Path:
+    """The folder that the command was called in."""
+    return _called_from.get() or Path.cwd()
 
 
 def _is_own(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from mmsa_cache.cli.main import app
 from mmsa_cache.cli.options import complete_run, complete_study
 from mmsa_cache.config import project
 from mmsa_cache.config.loading import load_settings
+from mmsa_cache.errors import SettingsError
 from mmsa_cache.shown import PLAINLY
 from mmsa_cache.version import __version__
 from tests.support.command import COMMAND
@@ -109,8 +111,11 @@ def closed() -> Iterator[int]:
     os.close(writing)
 
 
-def test_a_closed_pipe_ends_results_without_a_word(tmp_path: Path, closed: int) -> None:
-    found = run(tmp_path, "--version", stdout=closed, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("arguments", [("--version",), ("cache", "--help")], ids=" ".join)
+def test_a_closed_pipe_ends_results_without_a_word(
+    tmp_path: Path, closed: int, arguments: tuple[str, ...]
+) -> None:
+    found = run(tmp_path, *arguments, stdout=closed, stderr=subprocess.PIPE)
     assert (found.returncode, found.stderr) == (console.CLOSED, b"")
 
 
@@ -128,13 +133,24 @@ def test_a_stream_that_is_not_there(tmp_path: Path) -> None:
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False).returncode == 0
 
 
+def terminal(monkeypatch: pytest.MonkeyPatch, **environ: str) -> io.StringIO:
+    """What a terminal is shown from here on."""
+    page = io.StringIO()
+    human = Console(
+        file=page,
+        force_terminal=True,
+        _environ=environ,
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    monkeypatch.setattr(console, "human", human)
+    return page
+
+
 def test_dumb_terminals_get_lines_and_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     def shown(**environ: str) -> str:
-        page = io.StringIO()
-        human = Console(
-            file=page, force_terminal=True, _environ=environ, markup=False, soft_wrap=True
-        )
-        monkeypatch.setattr(console, "human", human)
+        page = terminal(monkeypatch, **environ)
         console.say("error: no", style="red")
         with console.progress("rows", 2, "rows") as advance:
             advance(2, "")
@@ -146,6 +162,41 @@ def test_dumb_terminals_get_lines_and_no_colours(monkeypatch: pytest.MonkeyPatch
     assert plain.splitlines()[1].startswith("rows: 2/2 rows")
     assert "\x1b[31m" in shown(TERM="xterm")
     assert "\x1b[31m" not in shown(TERM="xterm", NO_COLOR="1")
+
+
+MANY = [word for number in range(5) for word in ("--set", f"key{number}=1")]
+
+
+def test_an_error_takes_five_lines_of_a_terminal_and_is_whole_elsewhere(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = terminal(monkeypatch, TERM="xterm", NO_COLOR="1")
+    found = json.loads(mmsa(work, "train", *MANY, "--json", code=2).stdout)
+    assert (found["error"], found["exit_code"], len(found["problems"])) == ("SettingsError", 2, 5)
+    lines = page.getvalue().splitlines()
+    assert [line[:9] for line in lines[1:3]] == ["  - key0:", "  - key1:"]
+    assert lines[3] == "  … and 3 more; --json has them all"
+    assert len(lines) == 5
+
+
+def test_of_one_finding_too_many_the_finding_is_shown() -> None:
+    error = SettingsError("No.", "Mend.", ["one", "two", "three"])
+    assert error.in_lines(2) == str(error) == "No.\n  - one\n  - two\n  - three\n  → Mend."
+
+
+def test_json_is_one_document_where_a_verb_has_a_result_and_fails(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,image,label\ngood,1.jpg,positive\n")
+    found = mmsa(tmp_path, "check", ".", "--json", code=3)
+    assert json.loads(found.stdout)["ok"] is False
+    assert "error: 1 problem(s)" in found.stderr
+
+
+def test_quiet_leaves_results_and_errors(work: Path) -> None:
+    assert "Project:" in mmsa(work / "below", "runs", "ls").stderr
+    found = mmsa(work / "below", "runs", "ls", "-q")
+    assert (found.stderr, found.stdout.split()[0]) == ("", "run")
+    assert mmsa(work, "runs", "show", "on", "--quiet", code=4).stderr.startswith("error: ")
+    assert "Figures are" in mmsa(work, "runs", "ls").stderr
 
 
 def test_a_project_is_found_from_a_folder_below(work: Path) -> None:
@@ -162,6 +213,15 @@ def test_a_project_is_found_from_a_folder_below(work: Path) -> None:
         settings = load_settings(environ={})
         assert (settings.cache.dir, settings.data.root) == (work / "cache", work / "posts")
     assert Path.cwd() != work
+
+
+def test_paths_of_variables_are_relative_to_where_one_is(work: Path) -> None:
+    variables = {"MMSA_CACHE_DIR": "../../cache", "MMSA_DATA_ROOT": "../nil"}
+    with contextlib.chdir(work / "below" / "deep"):
+        found = CliRunner().invoke(app, ["cache", "ls", "--json"], env=variables)
+        assert json.loads(found.stdout)
+        said = CliRunner().invoke(app, ["extract"], env=variables).stderr
+    assert f"There is no data folder {work / 'below'}/" in said
 
 
 def test_a_file_above_that_is_of_somebody_else_is_not_used(

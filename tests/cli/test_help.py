@@ -92,9 +92,9 @@ def test_ctrl_c_outside_a_verb_ends_with_130(monkeypatch: pytest.MonkeyPatch) ->
     assert CliRunner().invoke(app, ["predict"]).exit_code == 130
 
 
-def test_a_line_a_verb_is_enough() -> None:
-    for words in ([], ["runs"]):
-        shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).output
+def test_no_line_of_a_verb_is_cut() -> None:
+    for words in ([], ["runs"], ["cache"], ["bench"], ["ablate"]):
+        shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "40"}).output
         assert "..." not in shown.partition("Commands:")[2]
 
 
