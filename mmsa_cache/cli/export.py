@@ -10,7 +10,7 @@ from rich.filesize import decimal
 
 from mmsa_cache.console import say
 
-from .options import PLACES, RUN_HELP, complete_run
+from .options import PLACES, RUN_HELP, Online, complete_run
 from .output import say_notes, show_table
 from .verb import Call, verb
 
@@ -19,24 +19,46 @@ from .verb import Call, verb
 def export(
     call: Call,
     run: Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=complete_run)],
-    to: Annotated[Path, typer.Option(help="Folder to make.")],
+    to: Annotated[Path | None, typer.Option(help="Folder to make.")] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Model repository of the hub.", metavar="USER/REPO")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository a private one.")
+    ] = False,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="The model's, for its card, as mit.")
+    ] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Of its texts, for its card, as en; repeated.")
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", help="safetensors, or onnx: a checked graph besides.")
     ] = "safetensors",
     force: Annotated[bool, typer.Option("--force", help="Replace an export there.")] = False,
-    online: Annotated[
-        bool,
-        typer.Option("--online", help="Fetch encoders by their hub names, to check them."),
-    ] = False,
+    online: Online = False,
 ) -> None:
-    """Write a run as a folder with a model card, to use anywhere."""
+    """Write a run with a model card, to use anywhere: as a folder, or to the Hugging Face hub."""
     from mmsa_cache.compose.export.export import ExportRequest
     from mmsa_cache.compose.export.export import export as export_run
 
-    written = export_run(ExportRequest(run, to, form, force, call.given(), online))
+    written = export_run(
+        ExportRequest(
+            run=run,
+            to=to,
+            push=push,
+            private=private,
+            form=form,
+            force=force,
+            license=licence,
+            languages=language or (),
+            given=call.given(online=online),
+        )
+    )
     if call.printed(written):
         return
     rows = [{"file": name, "size": decimal(size)} for name, size in written.files.items()]
     show_table(rows, ["file", "size"])
     say_notes(written.notes)
-    say(f"Try it: mmsa predict --run {to} --text …")
+    where = f"hf://{written.repository} --online" if written.repository else f"{to}"
+    say(f"Try it: mmsa predict --run {where} --text …")

@@ -35,6 +35,9 @@ Decide = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+Online = Annotated[
+    bool, typer.Option("--online", help="Fetch the model and encoders by their hub names.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and what it takes; do nothing.")
 ]

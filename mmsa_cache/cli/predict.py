@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, replace
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -14,8 +14,11 @@ from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.results import claim, write_result
 from mmsa_cache.shown import note_of_marks
 
-from .options import PLACES, RUN_HELP, Decide, Force, complete_run
+from .options import PLACES, RUN_HELP, Decide, Force, Online, complete_run
 from .verb import Call, verb
+
+if TYPE_CHECKING:
+    from mmsa_cache.compose.outside import Given
 
 PIPED = Path("-")
 """Given as data: posts come from standard input."""
@@ -29,7 +32,9 @@ OnBad = Annotated[
 @verb(*PLACES, "encoding", "column", "device")
 def predict(
     call: Call,
-    run: Annotated[str, typer.Option(help=RUN_HELP, autocompletion=complete_run)],
+    run: Annotated[
+        str, typer.Option(help=f"{RUN_HELP} Or hf://USER/REPO.", autocompletion=complete_run)
+    ],
     split: Annotated[str | None, typer.Option(help="train, val or test.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the rows; of --data: .csv or .jsonl.")
@@ -39,14 +44,15 @@ def predict(
     decide: Decide = None,
     on_bad: OnBad = "fail",
     force: Force = False,
+    online: Online = False,
 ) -> None:
     """Predict a split, one post, or new posts.
 
     New posts are a file, a folder, or JSON lines on standard input (--data -).
     """
-    given = call.given()
+    given = call.given(online=online)
     if given.data is not None and split is None and text is None and image is None:
-        _predict_new(call, run, out, decide, on_bad, force=force)
+        _predict_new(call, run, given, out, decide, on_bad, force=force)
         return
     from mmsa_cache.compose.predict import PredictRequest
     from mmsa_cache.compose.predict import predict as predict_rows
@@ -71,7 +77,14 @@ def predict(
 
 
 def _predict_new(
-    call: Call, run: str, out: Path | None, decide: Decide, on_bad: OnBad, *, force: bool
+    call: Call,
+    run: str,
+    given: Given,
+    out: Path | None,
+    decide: Decide,
+    on_bad: OnBad,
+    *,
+    force: bool,
 ) -> None:
     """Predicts posts that no model has seen, from ``--data``."""
     from mmsa_cache.compose.bulk import BulkRequest, predict_file
@@ -79,7 +92,6 @@ def _predict_new(
     from mmsa_cache.compose.predictor import load_model
     from mmsa_cache.errors import SettingsError
 
-    given = call.given()
     posts, given = given.data, replace(given, data=None)
     if posts == PIPED:
         if out is not None:

@@ -49,12 +49,13 @@ class Call:
         self.as_json = as_json
         self._is_printed = False
 
-    def given(self) -> Given:
-        """What its flags say in the place of a run's settings."""
+    def given(self, *, online: bool = False) -> Given:
+        """What its flags say in the place of a run's settings; see `Given` for ``online``."""
         from mmsa_cache.compose.outside import Given
 
         names = [field.name for field in fields(Given) if self.flags.get(field.name) is not None]
-        return Given(**{name: self.flags[name] for name in names})  # type: ignore[arg-type]
+        given: Any = {name: self.flags[name] for name in names}
+        return Given(**given, online=online)
 
     def settings(self, **changes: object) -> Settings:
         """The settings that its flags, the environment and the config file lead to.

@@ -26,14 +26,14 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.hashing import canonical, file_sha256
 from mmsa_cache.names import SPLITS
 from mmsa_cache.results import claim, write_result
-from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.shown import csv_text, note_of_marks
 from mmsa_cache.validation import validated
 
 from .outside import AS_IN_THE_RUN, Given
 from .partial import Floats, Partial
 from .predict import WHOLE_PAIRS
-from .predictor import MODEL_FILE, Predictor, load_model
+from .predictor import Predictor, found_run, load_model
 
 OnBad = Literal["fail", "skip"]
 _WINDOW = 512
@@ -91,12 +91,13 @@ def predict_file(request: BulkRequest) -> BulkResult:
             f"Valid: {', '.join(_FORMS)}.",
         )
     claim(request.out, force=request.force)
-    model = load_model(request.run, **asdict(request.given), decide=request.decide)
+    run = found_run(request.run, online=request.given.online)
+    model = load_model(run.path, **asdict(request.given), decide=request.decide)
     samples, guids, bad = _posts(request, model)
     _say_halves(model, samples)
     header = {
         "mmsa": "predictions",
-        "run": _digest_of_run(RunFolder.find(request.run)),
+        "run": _digest_of_run(run),
         "data": _digest_of(samples, guids, bad),
         "rule": model.rule,
     }

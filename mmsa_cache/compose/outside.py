@@ -36,6 +36,8 @@ class Given:
     """Where the model runs; default: as it was trained."""
     allow_outside: bool = False
     """Whether folders that the run names are used wherever they are."""
+    online: bool = False
+    """Whether a model and encoders that are not here are fetched from the hub."""
 
 
 AS_IN_THE_RUN = Given()

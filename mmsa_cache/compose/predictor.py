@@ -21,7 +21,7 @@ from mmsa_cache.errors import CacheNotFoundError, ModelError, SettingsError, Sta
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
 from mmsa_cache.paths import declared
-from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.untrusted import open_tensors
 from mmsa_cache.validation import validated
@@ -29,8 +29,6 @@ from mmsa_cache.validation import validated
 from .live import live_bank
 from .outside import GIVE_DATA, GIVE_STORE, Given, Reach, encoder_paths
 from .session import Session
-
-MODEL_FILE = "model.safetensors"
 
 
 def load_model(
@@ -46,24 +44,25 @@ def load_model(
     """Loads a trained model: ``load_model("runs/NAME").predict("what a day", "picture.jpg")``.
 
     Args:
-        run: A `Run`, the name of one below ``runs``, or the folder of a run or an export.
+        run: A `Run`, the name of one below ``runs``, the folder of a run or an export, or
+            ``hf://USER/REPO``, to which one was pushed.
         device: ``auto``, ``cpu`` or ``cuda``; default: as the model was trained with.
         data: Folder of the pairs that `Predictor.predict_split` reads; default: the run's.
         cache: Root folder of their features; default: the run's.
         allow_outside: Whether folders that the run names are used wherever they are; else they must
             lie in the working folder or in the run's own, or be those of ``mmsa.toml``.
-        online: Whether encoders that are not on this machine may be fetched by the hub names that
-            the run has for them; else no socket is opened.
+        online: Whether the model of ``hf://``, and encoders that are not on this machine, are
+            fetched by their names at the hub; else no socket is opened.
         decide: Decision rule of `Predictor.decide`; default: the run's.
 
     Raises:
         ModelError: There is no such model, or its files are not those of one.
         DeviceError: The device is not there.
     """
-    folder = RunFolder.find(run)
+    folder = found_run(run, online=online)
     record = folder.record
     places = [None if place is None else Path(place) for place in (data, cache)]
-    given = Given(places[0], places[1], device, allow_outside)
+    given = Given(places[0], places[1], device, allow_outside, online)
     reach = Reach.of_run(folder.path, given)
     settings = settings_of(folder, reach, given)
     try:
@@ -83,6 +82,16 @@ def load_model(
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     session = Session(settings, trained_on=record.encoders, reach=reach, online=online)
     return Predictor(ensemble, record, session, decide)
+
+
+def found_run(run: str | os.PathLike[str], *, online: bool = False) -> RunFolder:
+    """A run or an export, see `load_model`."""
+    name = os.fspath(run)
+    if name.startswith("hf://"):
+        from .hub.model import fetched_model
+
+        return RunFolder(fetched_model(name, online=online))
+    return RunFolder.find(name)
 
 
 def settings_of(folder: RunFolder, reach: Reach, given: Given) -> Settings:

@@ -27,7 +27,7 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.disk import write_atomically
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.runs.directory import CHECKPOINT, RUNS, new_run
-from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.json_lines import JsonLines, log_run
 from mmsa_cache.runs.record import Environment, RunIdentity, RunRecord, TrainedModel
 from mmsa_cache.runs.trackers import Place
@@ -38,7 +38,7 @@ from .choose import Choice, choose_settings
 from .nested import beside_baselines, choose_nested
 from .origin import origin_of
 from .outside import PATHS
-from .predictor import MODEL_FILE, kept_path
+from .predictor import kept_path
 from .protocols import say_of_val
 from .report.report import PAGE, compose_page
 from .report.rivals import latest_rival

@@ -32,6 +32,7 @@ from .record import VERSION, Environment, RunRecord
 
 _MOST_BYTES = 64 << 20
 """Of one file."""
+MODEL_FILE = "model.safetensors"
 REMAKE = "Train the run again; of an export: mmsa export the run again, with --force."
 LATEST, BEST = "latest", "best"
 """Stand for a run, where none has that name."""

@@ -1,4 +1,4 @@
-"""``mmsa cache push`` and ``pull``: a store goes to a hub and comes back whole, or not at all."""
+"""A store, or an export, goes to a hub and comes back whole, or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ import pytest
 
 from mmsa_cache.compose.hub import pull as pull_module
 from mmsa_cache.compose.hub import push as push_module
+from mmsa_cache.compose.hub.at_hub import asking
 from mmsa_cache.compose.hub.host import Remote, RemoteFile, is_of_store, local_files
 from mmsa_cache.compose.hub.private import places_of, shared_encoder
-from mmsa_cache.compose.hub.repository import asking, repository_of
+from mmsa_cache.compose.hub.repository import repository_of
 from mmsa_cache.data.stored import path_of, read_split, write_split
 from mmsa_cache.disk import Disk
 from mmsa_cache.errors import CacheError, SettingsError, StaleCacheError
 from mmsa_cache.hashing import file_sha256
+from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.index import Index
 from mmsa_cache.store.listing import list_features
@@ -457,3 +460,155 @@ def test_a_push_takes_what_was_sealed_when_it_began(
     assert index.rows == shared[0].rows == 38
     assert {path.name for path in folder.glob("*.h5")} == {e.file for e in index.entries.values()}
     assert verify_features(folder) == []
+
+
+MODEL, MODEL_KEY = "hf://me/model", "models/me/model"
+POST = ("--text", "good day sun", "--image", "posts/pairs/85.jpg", "--json")
+
+
+@pytest.fixture(scope="module")
+def exported(work: Path, server: Hub, mmsa: Client) -> dict[str, bytes]:
+    """The files of a repository to which a run was exported."""
+    mmsa("train", "--name", "run", *QUICK)
+    done = mmsa("export", "run", "--push", "me/model", "--license", "mit", "--language", "en")
+    assert "mmsa predict --run hf://me/model --online --text" in done.stderr
+    return server.repositories[MODEL_KEY].files
+
+
+@pytest.fixture
+def model_hub(server: Hub, exported: dict[str, bytes]) -> Hub:
+    """A hub that has the export."""
+    server.repositories[MODEL_KEY] = Repository(files=dict(exported), commits=1)
+    server.requests.clear()
+    return server
+
+
+def test_an_export_is_pushed_and_predicts_elsewhere(
+    work: Path, model_hub: Hub, mmsa: Client
+) -> None:
+    files = model_hub.repositories[MODEL_KEY].files
+    want = mmsa("predict", "--run", "run", *POST).json
+    command = ("predict", "--run", MODEL, *POST)
+    said = mmsa(*command, code=4).stderr
+    assert f"The model {MODEL} is not on this machine." in said
+    assert "give --online" in said
+    assert model_hub.requests == []
+    assert mmsa(*command, "--online").json == want
+    assert {*model_hub.downloads()} == files.keys() - {".gitattributes"}
+    model_hub.requests.clear()
+    assert mmsa(*command).json == want
+    assert model_hub.requests == []
+    (copy,) = (work / "hf-home/assets/mmsa/models").iterdir()
+    assert not any(path.is_symlink() for path in copy.rglob("*"))
+    # It is looked at again, and is as the hub has it; a byte of the copy changes: it is replaced.
+    mmsa(*command, "--online")
+    assert model_hub.downloads() == []
+    (copy / "metrics.json").unlink()
+    (copy / "metrics.json").write_text("{}")
+    mmsa(*command, "--online")
+    assert (copy / "metrics.json").read_bytes() == files["metrics.json"]
+
+
+def test_an_export_tells_nothing_of_the_machine_and_no_post(
+    work: Path, exported: dict[str, bytes]
+) -> None:
+    everything = b"".join(exported.values())
+    for place in (work, Path.home(), Path.cwd(), Path(tempfile.gettempdir())):
+        assert str(place).encode() not in everything
+    texts = [sample.text for sample in read_split(path_of(work / "cache", "train"))[1]]
+    assert not any(text.encode() in everything for text in texts if text)
+    assert {path.rpartition(".")[2] for path in exported} <= {
+        *("json", "md", "safetensors", "gitattributes")
+    }
+
+
+def test_the_hub_takes_the_card(
+    work: Path, server: Hub, exported: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(exported["README.md"].decode())
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+    card.validate()
+    found, figures = card.data, RunFolder(work / "runs/run").figures
+    assert (found.license, found.language, found.library_name) == ("mit", ["en"], "mmsa")
+    assert found.pipeline_tag == "text-classification"
+    accuracy, f1, log_loss = found.eval_results
+    assert accuracy.metric_value == figures.outer.accuracy
+    assert (f1.metric_type, f1.metric_args["average"]) == ("f1", "macro")
+    assert f1.metric_value == figures.outer.macro_f1
+    assert log_loss.metric_value == -figures.outer.neg_log_loss
+    for result in found.eval_results:
+        low, high = result.metric_args["ci95"]
+        assert low < result.metric_value < high
+        assert (result.dataset_name, result.dataset_split) == ("posts", "grouped")
+        assert result.verified is False
+    assert 'load_model("hf://me/model", online=True)' in card.text
+
+
+def test_an_export_replaces_an_older_one_and_nothing_else(
+    work: Path, model_hub: Hub, mmsa: Client
+) -> None:
+    repository = model_hub.repositories[MODEL_KEY]
+    repository.files |= {"encoders/text/old/config.json": b"{}", "LICENSE": b"mine"}
+    folder = work / "exports/mine"
+    done = mmsa("export", "run", "--push", MODEL, "--to", str(folder), "--json").json
+    assert (done["repository"], done["revision"]) == ("me/model", repository.sha)
+    there = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+    assert repository.files == {p: b for p, b in there.items() if (folder / p).is_file()} | {
+        "LICENSE": b"mine",
+        ".gitattributes": repository.files[".gitattributes"],
+    }
+    done = mmsa("export", "run", "--push", "me/own", "--private", "--json").json
+    assert (done["directory"], model_hub.repositories["models/me/own"].private) == (None, True)
+    for content in (b"{}", b"[", b'{"model_type": "bert"}'):
+        other = Repository(files={"config.json": content, "weights.bin": b"precious"})
+        model_hub.repositories["models/me/other"] = other
+        said = mmsa("export", "run", "--push", "me/other", code=2).stderr
+        assert "me/other holds what mmsa export did not write: nothing was pushed." in said
+        assert other.commits == 0
+
+
+def test_pushes_that_cannot_be(work: Path, model_hub: Hub, mmsa: Client) -> None:
+    said = mmsa("export", "run", code=2).stderr
+    assert "Give --to FOLDER, or --push USER/REPO." in said
+    said = mmsa("export", "run", "--push", "https://hf.co/me/model", code=2).stderr
+    assert "Write hf://USER/REPO" in said
+    said = mmsa("export", "run", "--push", "me/model", "--private", code=2).stderr
+    assert "The model me/model is public; nothing was pushed." in said
+    said = mmsa("export", "run", "--push", "others/model", code=4).stderr
+    assert "Your token may not use the model others/model." in said
+    said = mmsa("export", "run", "--push", "me/model", "--license", "MIT-ish", code=4).stderr
+    assert "The hub takes no card with this metadata" in said
+    assert "Give another --license" in said
+    assert model_hub.repositories[MODEL_KEY].commits == 1
+
+
+def test_models_that_are_none_are_refused(work: Path, model_hub: Hub, mmsa: Client) -> None:
+    repository = model_hub.repositories[MODEL_KEY]
+    files = dict(repository.files)
+    copy = work / "hf-home/assets/mmsa/models/me--bad"
+
+    def said(**other: bytes | None) -> str:
+        changed = {path: content for path, content in (files | other).items() if content}
+        before = model_hub.repositories.get("models/me/bad", Repository())
+        bad = Repository(files=changed, commits=before.commits + 1)
+        model_hub.repositories["models/me/bad"] = bad
+        return mmsa("predict", "--run", "hf://me/bad", "--online", *POST, code=4).stderr
+
+    assert "it has no config.json" in said(**{"config.json": None})
+    assert "holds is no export of mmsa" in said(**{"config.json": b'{"model_type": "bert"}'})
+    assert not copy.exists()
+    assert "cannot be loaded" in said(**{"model.safetensors": b"\x08" + bytes(15)})
+    nothing = mmsa("predict", "--run", "hf://me/nothing", "--online", *POST, code=4).stderr
+    assert "The hub has no model me/nothing" in nothing
+    evil = ["../evil.safetensors", "encoders/text/../../evil.json", "run.py", ".git/config"]
+    bad = model_hub.repositories["models/me/bad"] = Repository(files=dict(files), commits=9)
+    bad.listed = [{"type": "file", "path": p, "size": 9, "oid": "0" * 40} for p in evil]
+    mmsa("predict", "--run", "hf://me/bad", "--online", *POST)
+    assert {p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()} == (
+        files.keys() - {".gitattributes"}
+    )
+    bad.claims, bad.commits = {"model.safetensors": "0" * 64}, 10
+    said_of_it = mmsa("predict", "--run", "hf://me/bad", "--online", *POST, code=4).stderr
+    assert "model.safetensors: it has another hash than the hub says" in said_of_it

@@ -1,4 +1,4 @@
-"""A hub of data sets on this machine: the parts of its HTTP interface that push and pull need."""
+"""A hub on this machine: the parts of its HTTP interface that pushing and fetching need."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 TOKEN = "hf_good"
+LICENCES = ("mit", "apache-2.0", "other")
+"""Some of https://huggingface.co/docs/hub/repositories-licenses."""
 
 
 @dataclass
 class Repository:
-    """One data set, at its newest commit alone."""
+    """One data set or model, at its newest commit alone."""
 
     private: bool = False
     files: dict[str, bytes] = field(default_factory=lambda: {".gitattributes": b"*.h5 lfs\n"})
@@ -45,7 +49,7 @@ class Repository:
 
 
 def is_large(path: str) -> bool:
-    return path.endswith((".h5", ".parquet"))
+    return path.endswith((".h5", ".parquet", ".safetensors"))
 
 
 def git_sha1(content: bytes) -> str:
@@ -56,6 +60,7 @@ class Hub:
     """The state of a hub.
 
     Attributes:
+        repositories: By their names, those of models behind ``models/``.
         requests: ``METHOD /path`` of all that was asked.
         broken: Paths in a repository whose download ends half-way, as often as stated.
     """
@@ -112,20 +117,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _route(self, path: str, body: bytes) -> None:
         if path == "/api/validate-yaml":
-            return self._json({"errors": [], "warnings": []})
+            errors = metadata_errors(json.loads(body)["content"])
+            answer = {"errors": [{"message": error} for error in errors], "warnings": []}
+            return self._json(answer, 400 if errors else 200)
         if path == "/api/repos/create":
             return self._create(json.loads(body))
         if match := re.fullmatch(r"/lfs/(\w+)", path):
             self.hub.objects[match[1]] = body
             return self._json({})
-        match = re.fullmatch(r"/(?:api/)?datasets/([^/]+/[^/]+?)((?:\.git)?/.*)?", path)
+        path = path.removeprefix("/api")
+        match = re.fullmatch(r"/(?:(datasets|models)/)?([^/]+/[^/]+?)((?:\.git)?/.*)?", path)
         if match is None:
             raise _AnswerError(404)
-        repository, rest = self._repository(match[1]), match[2] or ""
+        name = _key("dataset" if match[1] == "datasets" else "model", match[2])
+        repository, rest = self._repository(name), match[3] or ""
         if rest == "" or rest.startswith("/revision/"):
             return self._json(
                 {
-                    "id": match[1],
+                    "id": match[2],
                     "sha": repository.sha,
                     "private": repository.private,
                     "tags": [],
@@ -145,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._must_be_known()
             return self._json({"objects": [self._upload(o) for o in json.loads(body)["objects"]]})
         if rest.startswith("/commit/"):
-            return self._commit(match[1], repository, body)
+            return self._commit(name, repository, body)
         if found := re.fullmatch(r"/resolve/([^/]+)/(.*)", rest):
             return self._resolve(repository, found[2])
         raise _AnswerError(404)
@@ -166,15 +175,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, asked: dict[str, Any]) -> None:
         self._must_be_known()
-        name = f"{asked['organization']}/{asked['name']}"
+        name = _key(asked.get("type") or "model", f"{asked['organization']}/{asked['name']}")
         if asked["organization"] == "others":
             raise _AnswerError(403)
         if name in self.hub.repositories:
-            url = json.dumps({"url": f"{self.hub.url}/datasets/{name}"})
+            url = json.dumps({"url": self._url(name)})
             return self._send(url.encode(), 409, {"Content-Type": "application/json"})
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
         self.hub.repositories[name] = Repository(private)
-        return self._json({"url": f"{self.hub.url}/datasets/{name}"})
+        return self._json({"url": self._url(name)})
+
+    def _url(self, name: str) -> str:
+        """Of a repository's page."""
+        is_model = name.startswith("models/")
+        return f"{self.hub.url}/{name.removeprefix('models/') if is_model else f'datasets/{name}'}"
 
     def _upload(self, asked: dict[str, Any]) -> dict[str, Any]:
         if asked["oid"] in self.hub.objects:
@@ -196,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 repository.files[value["path"]] = base64.b64decode(value["content"])
         repository.commits += 1
-        url = f"{self.hub.url}/datasets/{name}/commit/{repository.sha}"
+        url = f"{self._url(name)}/commit/{repository.sha}"
         self._json({"commitUrl": url, "commitOid": repository.sha, "success": True})
 
     def _resolve(self, repository: Repository, path: str) -> None:
@@ -217,8 +231,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(content, code, headers)
 
-    def _json(self, value: Any) -> None:
-        self._send(json.dumps(value).encode(), 200, {"Content-Type": "application/json"})
+    def _json(self, value: Any, code: int = 200) -> None:
+        self._send(json.dumps(value).encode(), code, {"Content-Type": "application/json"})
 
     def _send(
         self, content: bytes, code: int, headers: dict[str, str], cut: int | None = None
@@ -229,6 +243,42 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content[:cut])
+
+
+def _key(kind: str, name: str) -> str:
+    return name if kind == "dataset" else f"models/{name}"
+
+
+def metadata_errors(card: str) -> list[str]:
+    """What the hub has against a card's metadata, by its documented rules.
+
+    Those of https://github.com/huggingface/hub-docs/blob/main/modelcard.md.
+    """
+    match = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+    if match is None:
+        return ["there is no metadata"]
+    found = yaml.safe_load(match[1])
+    errors = []
+    if found.get("license") not in (None, *LICENCES):
+        errors.append(f'"license" must be one of [{", ".join(LICENCES)}]')
+    for code in found.get("language") or []:
+        if not re.fullmatch(r"[a-z]{2,3}|code|multilingual", code):
+            errors.append(f'"language" must only contain lowercase characters: {code}')
+    for model in found.get("model-index", []):
+        if not isinstance(model["name"], str):
+            errors.append('"model-index[0].name" must be a string')
+        for number, result in enumerate(model["results"]):
+            where = f"model-index[0].results[{number}]"
+            kind = str(result["dataset"].get("type"))
+            if not re.fullmatch(r"(?:[\w-]+/)?[\w.-]+", kind, re.ASCII):
+                errors.append(f'"{where}.dataset.type" fails to match the required pattern')
+            required = {"task": {"type"}, "dataset": {"type", "name"}}
+            for part, keys in required.items():
+                errors += [f'"{where}.{part}.{k}" is required' for k in keys - result[part].keys()]
+            for metric in result["metrics"]:
+                if not {"type", "value"} <= metric.keys():
+                    errors.append(f'"{where}.metrics" needs a type and a value')
+    return errors
 
 
 def _mode(asked: dict[str, Any], repository: Repository) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import jinja2
 from fuse.figures.record import Interval
 from fuse.figures.records import RunFigures
 from fuse.setting import Setting
+from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.splits import is_cross_validation
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.shown import in_markdown
@@ -25,6 +27,12 @@ _FIGURES = {
     "calibration_error": "expected calibration error",
 }
 """Figures of the card's table, by their key."""
+_RESULTS: list[tuple[str, str, str, dict[str, object]]] = [
+    ("accuracy", "accuracy", "accuracy", {}),
+    ("macro_f1", "f1", "macro F1", {"average": "macro"}),
+    ("neg_log_loss", "log_loss", "log-loss", {}),
+]
+"""Figures of the metadata: key, metric of the hub, title, arguments of the metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +43,23 @@ class Card:
     record: RunRecord
     """Of the export."""
     figures: RunFigures
-    data: str
-    """Name of the data folder."""
+    data: DataSettings
+    """That it learned from."""
     packages: Mapping[str, str]
     """Versions by name."""
     onnx_inputs: Mapping[str, Sequence[str | int]]
     """Shapes by name; none without an ONNX graph."""
     onnx_difference: float | None
+    repository: str | None
+    """Of the hub, where it goes there."""
+    license: str | None
+    languages: Sequence[str]
+
+    @property
+    def data_name(self) -> str:
+        """Of the data set of the hub, or of the folder without those above it."""
+        root = self.data.root
+        return self.data.hub_name or (root.name if root else "unnamed data")
 
 
 def render_card(card: Card) -> str:
@@ -87,36 +105,53 @@ def render_card(card: Card) -> str:
 
 
 def _metadata(card: Card, random: bool) -> str:
+    """The fields of https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = in_markdown(card.data)
+    name, hub_name = card.data_name, card.data.hub_name
     outer, intervals = card.figures.outer, card.figures.intervals
-    found: list[tuple[str, str, float, Interval | None]] = [
-        ("accuracy", "accuracy", outer.accuracy, intervals.accuracy if intervals else None),
-        ("f1", "macro F1", outer.macro_f1, intervals.macro_f1 if intervals else None),
-    ]
+    task = _task(card.record)
     results = [
         EvalResult(
-            task_type="image-text-classification",
+            task_type=task,
             task_name="Sentiment of image-text posts",
-            dataset_type=data,
-            dataset_name=data,
+            # A name of the hub or like one: letters, digits, -, _ and .
+            dataset_type=re.sub(r"[^\w./-]+", "-", name, flags=re.ASCII),
+            dataset_name=in_markdown(name),
             dataset_split=in_markdown(card.record.protocol.outer),
             metric_type=kind,
-            metric_name=name,
-            metric_value=value,
-            metric_args=None if interval is None else {"ci95": [interval.low, interval.high]},
+            metric_name=title,
+            metric_value=abs(value),  # the log-loss is stored negated
+            metric_args=args | _ci95(getattr(intervals, key, None)),
+            verified=False,
         )
-        for kind, name, value, interval in found
+        for key, kind, title, args in _RESULTS
+        if (value := getattr(outer, key)) is not None
     ]
     tags = ["multimodal", "image-text", "sentiment-analysis"]
     metadata = ModelCardData(
+        license=card.license,
+        language=[*card.languages] or None,
         library_name="mmsa",
+        pipeline_tag=task,
         tags=[*tags, "random-weights"] if random else tags,
+        datasets=None if hub_name is None else [hub_name.partition("@")[0]],
         model_name=in_markdown(card.name),
         eval_results=results,
     )
     return metadata.to_yaml().strip()
+
+
+def _task(record: RunRecord) -> str:
+    """The hub has no task of its own for the class of a text and a picture together."""
+    only_images = all(model.setting.get("modality") == "image" for model in record.models)
+    return "image-classification" if only_images else "text-classification"
+
+
+def _ci95(interval: Interval | None) -> dict[str, list[float]]:
+    if interval is None:
+        return {}
+    return {"ci95": sorted((abs(interval.low), abs(interval.high)))}
 
 
 def _rows(figures: RunFigures) -> list[tuple[str, str, str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from extract.encoders.folder import (
-    CONFIG,
     TOKENIZER_FILES,
     WEIGHTS,
     WEIGHTS_INDEX,
@@ -13,25 +12,15 @@ from extract.encoders.folder import (
     read_config,
     weight_files,
 )
-from extract.encoders.preprocessing import PREPROCESSOR, PROCESSOR
 from mmsa_cache.disk import DISK, copy_new, make_folders
 from mmsa_cache.errors import ModelError
 
-_NAMES = {
-    *(CONFIG, WEIGHTS, WEIGHTS_INDEX, PREPROCESSOR, PROCESSOR),
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
-    *("special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "vocab.bpe", "merges.txt", "bpe.codes", "dict.txt"),
-    *("sentencepiece.bpe.model", "sentencepiece.model", "spiece.model", "spm.model"),
-}
-_SUFFIX = ".safetensors"
-_MOST_TEXT, _MOST_WEIGHTS = 64 << 20, 64 << 30
-"""Bytes of one file."""
+from ..export_folder import ENCODER_FILES, TENSORS, most_bytes
 
 
 def is_encoder_file(name: str) -> bool:
     """Whether a file of this name belongs to a model's folder."""
-    return name in _NAMES or name.endswith(_SUFFIX)
+    return name in ENCODER_FILES or name.endswith(TENSORS)
 
 
 def copy_encoder(source: Path, target: Path) -> Path:
@@ -48,7 +37,7 @@ def copy_encoder(source: Path, target: Path) -> Path:
         ModelError: It is neither, or one of its files is a link. Nothing was copied then.
     """
     if not source.is_dir():
-        if source.suffix != _SUFFIX or source.is_symlink():
+        if source.suffix != TENSORS or source.is_symlink():
             raise ModelError(
                 f"{source} is no file of weights (*.safetensors), or a link: it is not copied.",
                 "Give a file of its own.",
@@ -60,9 +49,8 @@ def copy_encoder(source: Path, target: Path) -> Path:
     for folder in (target, copy):
         DISK.make_folder(folder)
     for name in names:
-        limit = _MOST_WEIGHTS if name.endswith(_SUFFIX) else _MOST_TEXT
         try:
-            copy_new(source / name, copy / name, limit)
+            copy_new(source / name, copy / name, most_bytes(name))
         except ValueError as error:
             raise ModelError(f"{source / name} cannot be copied: {error}.") from error
     return copy if copy != target else target / names[0]
@@ -76,14 +64,14 @@ def _names(folder: Path) -> list[str]:
     """
     try:
         read_config(folder)
-        wanted = _NAMES & {path.name for path in folder.iterdir()}
+        wanted = ENCODER_FILES & {path.name for path in folder.iterdir()}
         if wanted & {WEIGHTS, WEIGHTS_INDEX}:
             wanted |= {path.name for path in weight_files(folder)}
         links = sorted(name for name in wanted if (folder / name).is_symlink())
         if links:
             raise ValueError(f"no link is copied ({', '.join(links)})")
         # They are part of what identifies the encoder.
-        hashed = {path.name for path in files_of(folder, (*TOKENIZER_FILES, f"*{_SUFFIX}"))}
+        hashed = {path.name for path in files_of(folder, (*TOKENIZER_FILES, f"*{TENSORS}"))}
         if hashed - wanted:
             names = ", ".join(sorted(hashed - wanted))
             raise ValueError(f"it holds files of unknown names ({names})")

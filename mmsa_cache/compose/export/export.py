@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,30 +13,38 @@ from fuse.export.onnx_export import describe_inputs, export_onnx
 from fuse.figures.study import StudySource
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.disk import copy_new, write_new
-from mmsa_cache.errors import ModelError
+from mmsa_cache.disk import copy_new, scratch, write_new
+from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, no_such, terms_of
 from mmsa_cache.paths import check_target
-from mmsa_cache.runs.folder import RunFolder, write_json
+from mmsa_cache.runs.folder import MODEL_FILE, RunFolder, write_json
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.version import __version__
 
 from ..encoders import resolve_at_hand
+from ..export_folder import (
+    CARD,
+    CONFIG,
+    ENCODERS,
+    METRICS,
+    MODEL_TYPE,
+    MOST_WEIGHTS,
+    ONNX_FILE,
+    whole_folder,
+)
+from ..hub.at_hub import AtHub
+from ..hub.model import model_of, push_model
 from ..outside import AS_IN_THE_RUN, PATHS, Given, Reach
-from ..predictor import MODEL_FILE, Predictor, load_model
+from ..predictor import Predictor, load_model
 from ..session import Session
 from .card import Card, render_card
 from .encoder_files import copy_encoder
-from .place import CARD, CONFIG, ENCODERS, METRICS, MODEL_TYPE, ONNX_FILE, whole_folder
 
 FORMATS = ("safetensors", "onnx")
 _OWN = {f"{modality}_encoder": DEFAULT_ENCODER for modality in MODALITIES}
-_OWN_FILES = (CONFIG, METRICS, CARD, ONNX_FILE, MODEL_FILE)
 _WEIGHTS = ("pretrained", "random")
 """Values of ``image.weights`` that name no file."""
-_MOST_BYTES = 64 << 30
-"""Of a run's model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +53,35 @@ class ExportRequest:
 
     run: str
     """Name or folder of a run."""
-    to: Path
+    to: Path | None = None
     """The folder to make; it appears complete or not at all."""
+    push: str | None = None
+    """The repository of the hub that it goes to, ``USER/REPO``."""
+    private: bool = False
+    """Nobody else may see that repository."""
     form: str = "safetensors"
     """``safetensors``; ``onnx`` adds stage two as one graph, checked against PyTorch."""
     force: bool = False
     """Replace an existing export."""
+    license: str | None = None
+    """Of the model, as the hub names licences."""
+    languages: Sequence[str] = ()
+    """Of the texts that it learned from, by their ISO 639 codes."""
     given: Given = AS_IN_THE_RUN
-    online: bool = False
-    """Whether encoders that are not on this machine are fetched by hub names, to be checked."""
+    """``online``: encoders that are not on this machine are fetched by hub names, to be checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A folder that was written."""
+    """What was written."""
 
     run: str
-    directory: str
+    directory: str | None
+    """None where it went to the hub alone."""
+    repository: str | None
+    """Of the hub."""
+    revision: str | None
+    """Its commit."""
     files: dict[str, int]
     """Bytes by name."""
     onnx_difference: float | None
@@ -71,49 +93,73 @@ def export(request: ExportRequest) -> Export:
     """Writes a folder that `load_model` and ``mmsa predict --run`` take, wherever it is moved.
 
     Raises:
-        SettingsError: The folder exists, or the packages for ONNX are missing.
+        SettingsError: Nothing says where to, the folder exists, the repository holds something
+            else, or the packages for ONNX are missing.
         ModelError: The run cannot be loaded, its encoders are not those it was trained on, or the
             ONNX graph differs from PyTorch.
+        CacheError: The hub cannot be reached, or refuses; a folder was written all the same.
     """
     if request.form not in FORMATS:
         raise no_such("Unknown --format", request.form, FORMATS)
-    run = RunFolder.find(request.run)
-    model = load_model(
-        request.run, **asdict(replace(request.given, device="cpu")), online=request.online
-    )
-    difference: float | None = None
-    with whole_folder(request.to, _OWN_FILES, request.force) as folder:
-        copy_new(run.path / MODEL_FILE, folder / MODEL_FILE, _MOST_BYTES)
-        record = _portable(run.record, model, folder)
-        write_json(folder / CONFIG, {**_for_the_hub(record, model), **record.as_json()})
-        write_json(folder / METRICS, run.figures.as_json())
-        inputs: dict[str, list[str | int]] = {}
-        if request.form == "onnx":
-            check_target(folder / ONNX_FILE)
-            dims = [kept.dims for kept in record.models]
-            difference = export_onnx(
-                model.ensemble, dims, folder / ONNX_FILE, _onnx_metadata(record)
-            )
-            inputs = describe_inputs(folder / ONNX_FILE)
-            say(f"ONNX: largest difference of a probability from PyTorch {difference:.1e}.")
-        root = run.record.settings.data.root
-        said = Card(
-            run.name,
-            record,
-            run.figures,
-            root.name if root else "unnamed data",
-            run.environment.packages,
-            inputs,
-            difference,
+    if request.to is None and request.push is None:
+        raise SettingsError(
+            "Nothing says where the export goes.", "Give --to FOLDER, or --push USER/REPO."
         )
-        write_new(folder / CARD, render_card(said).encode())
-        _check(folder)
-        sizes = {
-            str(path.relative_to(folder)): path.stat().st_size
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-    return Export(request.run, str(request.to), sizes, difference, model.notes)
+    hub = None if request.push is None else model_of(request.push)
+    run = RunFolder.find(request.run)
+    model = load_model(request.run, **asdict(replace(request.given, device="cpu")))
+    with ExitStack() as until_pushed:
+        to = request.to or until_pushed.enter_context(scratch()) / run.name
+        with whole_folder(to, request.force) as folder:
+            difference = _write(request, hub, run, model, folder)
+            sizes = {
+                path.relative_to(folder).as_posix(): path.stat().st_size
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
+        revision = None if hub is None else push_model(hub, to, sizes, private=request.private)
+    return Export(
+        request.run,
+        None if request.to is None else str(request.to),
+        None if hub is None else hub.name,
+        revision,
+        sizes,
+        difference,
+        model.notes,
+    )
+
+
+def _write(
+    request: ExportRequest, hub: AtHub | None, run: RunFolder, model: Predictor, folder: Path
+) -> float | None:
+    """Fills an export's folder and checks it; the ONNX graph's difference from PyTorch."""
+    copy_new(run.path / MODEL_FILE, folder / MODEL_FILE, MOST_WEIGHTS)
+    record = _portable(run.record, model, folder)
+    write_json(folder / CONFIG, {**_for_the_hub(record, model), **record.as_json()})
+    write_json(folder / METRICS, run.figures.as_json())
+    difference: float | None = None
+    inputs: dict[str, list[str | int]] = {}
+    if request.form == "onnx":
+        check_target(folder / ONNX_FILE)
+        dims = [kept.dims for kept in record.models]
+        difference = export_onnx(model.ensemble, dims, folder / ONNX_FILE, _onnx_metadata(record))
+        inputs = describe_inputs(folder / ONNX_FILE)
+        say(f"ONNX: largest difference of a probability from PyTorch {difference:.1e}.")
+    said = Card(
+        name=run.name,
+        record=record,
+        figures=run.figures,
+        data=run.record.settings.data,
+        packages=run.environment.packages,
+        onnx_inputs=inputs,
+        onnx_difference=difference,
+        repository=hub.name if hub else None,
+        license=request.license,
+        languages=request.languages,
+    )
+    write_new(folder / CARD, render_card(said).encode())
+    _check(folder)
+    return difference
 
 
 def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:

@@ -10,7 +10,7 @@ from mmsa_cache.console import say
 from mmsa_cache.data.files import IMAGE_SUFFIXES
 from mmsa_cache.data.tables import SUFFIXES
 
-from .repository import DATASET, asking
+from .at_hub import asking
 
 _NAMES = ("dataset_dict.json", "dataset_info.json", "state.json", "README.md")
 _ENDINGS = (*SUFFIXES, *IMAGE_SUFFIXES, ".txt")
@@ -36,7 +36,7 @@ def fetched(settings: Settings) -> Settings:
             found = HfApi().dataset_info(wanted.repository, revision=wanted.revision)
             snapshot = snapshot_download(
                 wanted.repository,
-                repo_type=DATASET,
+                repo_type="dataset",
                 revision=found.sha,
                 allow_patterns=[*_NAMES, *(f"*{e}" for s in _ENDINGS for e in (s, s.upper()))],
             )

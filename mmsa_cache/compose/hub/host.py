@@ -23,7 +23,7 @@ _LIMITS = (
     (re.compile(rf"data/(?:{'|'.join(SPLITS)})\.parquet"), 16 << 30),
 )
 """The files of a store, and the most bytes of each."""
-_MAX_FILES = 1_000_000
+MAX_FILES = 1_000_000
 """Of one store: an entry takes 200 bytes here, and as many in an index."""
 
 
@@ -134,8 +134,8 @@ def files_of_store(title: str, listed: Iterable[tuple[str, RemoteFile]]) -> dict
             problems.append(f"{path} has {found.size} bytes")
         else:
             files[path] = found
-        if len(files) + len(problems) > _MAX_FILES:
-            problems.append(f"it has more than {_MAX_FILES} files")
+        if len(files) + len(problems) > MAX_FILES:
+            problems.append(f"it has more than {MAX_FILES} files")
             break
     if len({path.casefold() for path in files}) < len(files):
         problems.append("names differ in upper and lower case only")

@@ -1,35 +1,76 @@
-"""Where an export goes: a folder that appears complete, in place of an older export alone."""
+"""The folder of an export: which files it has, and how one appears complete, in place of an older
+export alone."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from extract.encoders.folder import CONFIG as ENCODER_CONFIG
+from extract.encoders.folder import WEIGHTS, WEIGHTS_INDEX
+from extract.encoders.preprocessing import PREPROCESSOR, PROCESSOR
 from mmsa_cache.disk import DISK, discard, make_folders, remove_tree
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.locks import held_if_free
 from mmsa_cache.paths import declared, refuse_link
+from mmsa_cache.runs.folder import MODEL_FILE
 from mmsa_cache.untrusted import parse_json, read_plain
-
-from .encoder_files import is_encoder_file
 
 MODEL_TYPE = "mmsa"
 CONFIG, METRICS, CARD, ONNX_FILE = "config.json", "metrics.json", "README.md", "model.onnx"
+OWN_FILES = (CONFIG, METRICS, CARD, ONNX_FILE, MODEL_FILE)
+"""Beside its encoders."""
 ENCODERS = "encoders"
 PARTS = ("text", "image", "joint")
-_MOST_BYTES = 64 << 20
-"""Of ``config.json``."""
+ENCODER_FILES = {
+    *(ENCODER_CONFIG, WEIGHTS, WEIGHTS_INDEX, PREPROCESSOR, PROCESSOR),
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
+    *("special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "vocab.bpe", "merges.txt", "bpe.codes", "dict.txt"),
+    *("sentencepiece.bpe.model", "sentencepiece.model", "spiece.model", "spm.model"),
+}
+"""Of a model's folder, beside its weights."""
+TENSORS = ".safetensors"
+MOST_TEXT, MOST_WEIGHTS = 64 << 20, 64 << 30
+"""Bytes of one file."""
+_PLAIN_NAME = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*")
+"""Of a folder or file from elsewhere."""
+
+
+def most_bytes(name: str) -> int:
+    """Limit of a file of an export."""
+    return MOST_WEIGHTS if name.endswith((TENSORS, ".onnx")) else MOST_TEXT
+
+
+def is_of_export(path: str) -> bool:
+    """Whether a file is one of an export by its path in it."""
+    parts = tuple(path.split("/"))
+    folders = (parts[:end] for end in range(1, len(parts)))
+    return (
+        all(map(_PLAIN_NAME.fullmatch, parts))
+        and all(map(_is_own_folder, folders))
+        and _is_own(parts)
+    )
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds the record of an export."""
+    try:
+        config = parse_json(read_plain(folder / CONFIG, MOST_TEXT, links=False))
+        return bool(config["model_type"] == MODEL_TYPE)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 @contextmanager
-def whole_folder(target: Path, own: tuple[str, ...], force: bool) -> Iterator[Path]:
+def whole_folder(target: Path, force: bool) -> Iterator[Path]:
     """Makes a folder under a temporary name and renames it when it is complete.
 
     Args:
         target: The folder.
-        own: Names of the files of an export beside its encoders.
         force: Whether an older export is replaced.
 
     Raises:
@@ -49,7 +90,7 @@ def whole_folder(target: Path, own: tuple[str, ...], force: bool) -> Iterator[Pa
                 DISK.rename(replaced, target)
             remove_tree(unfinished)
             remove_tree(replaced)
-            _check_free(target, own, force)
+            _check_free(target, force)
             DISK.make_folder(unfinished, fresh=True)
             yield unfinished
             if target.exists():
@@ -61,23 +102,18 @@ def whole_folder(target: Path, own: tuple[str, ...], force: bool) -> Iterator[Pa
             discard(lock)
 
 
-def _check_free(target: Path, own: tuple[str, ...], force: bool) -> None:
+def _check_free(target: Path, force: bool) -> None:
     refuse_link(target)
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not force:
         raise SettingsError(f"{target} exists already.", "Give another --to, or add --force.")
-    try:
-        config = parse_json(read_plain(target / CONFIG, _MOST_BYTES, links=False))
-        ours = config["model_type"] == MODEL_TYPE
-    except (OSError, ValueError, LookupError, TypeError):
-        ours = False
-    if not ours:
+    if not is_export(target):
         raise SettingsError(
             f"{target} is not a folder that mmsa export made, so it is not replaced.",
             "Give another --to.",
         )
-    found = sorted(_foreign(target, own))
+    found = sorted(_foreign(target))
     if found:
         raise SettingsError(
             f"{target} holds what mmsa export did not write: nothing was replaced.",
@@ -86,12 +122,12 @@ def _check_free(target: Path, own: tuple[str, ...], force: bool) -> None:
         )
 
 
-def _foreign(target: Path, own: tuple[str, ...]) -> Iterator[str]:
+def _foreign(target: Path) -> Iterator[str]:
     """What lies in an export and is none of its files; of a foreign folder its name alone."""
     for above, folders, files in os.walk(target):
         inside = Path(above).relative_to(target).parts
         for name in files:
-            if Path(above, name).is_symlink() or not _is_own((*inside, name), own):
+            if Path(above, name).is_symlink() or not _is_own((*inside, name)):
                 yield "/".join((*inside, name))
         for name in list(folders):
             if Path(above, name).is_symlink() or not _is_own_folder((*inside, name)):
@@ -99,12 +135,12 @@ def _foreign(target: Path, own: tuple[str, ...]) -> Iterator[str]:
                 yield "/".join((*inside, name, ""))
 
 
-def _is_own(parts: tuple[str, ...], own: tuple[str, ...]) -> bool:
+def _is_own(parts: tuple[str, ...]) -> bool:
     if len(parts) == 1:
-        return parts[0] in own
+        return parts[0] in OWN_FILES
     if len(parts) == 3:
-        return parts[2].endswith(".safetensors")
-    return len(parts) == 4 and is_encoder_file(parts[3])
+        return parts[2].endswith(TENSORS)
+    return len(parts) == 4 and (parts[3] in ENCODER_FILES or parts[3].endswith(TENSORS))
 
 
 def _is_own_folder(parts: tuple[str, ...]) -> bool:
