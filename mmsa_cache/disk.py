@@ -8,6 +8,7 @@ remove them.
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import os
 import shutil
@@ -272,7 +273,7 @@ def write_atomically(path: Path, content: bytes | memoryview, disk: Disk = DISK)
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{own_mark()}.{next(_count)}")
     with writing(path):
-        for left in path.parent.glob(f"{TEMPORARY}{glob_escaped(path.name)}.*"):
+        for left in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}.*"):
             if is_left(left.name.removeprefix(f"{TEMPORARY}{path.name}.")):
                 discard(left, disk)
         write_new(temporary, content, disk)
@@ -282,8 +283,3 @@ def write_atomically(path: Path, content: bytes | memoryview, disk: Disk = DISK)
             discard(temporary, disk)
             raise
         sync(path.parent, disk)
-
-
-def glob_escaped(name: str) -> str:
-    """A pattern that only this name fits."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from .untrusted import open_plain
@@ -19,11 +19,6 @@ def canonical(value: object) -> bytes:
 def digest(fields: Mapping[str, object]) -> str:
     """sha256 over the canonical form of all fields (hex)."""
     return hashlib.sha256(canonical(fields)).hexdigest()
-
-
-def rows_digest(rows: Iterable[tuple[str, int, str]]) -> str:
-    """sha256 over the ordered (guid, variant, content hash) list (hex)."""
-    return hashlib.sha256(canonical([list(row) for row in rows])).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from fuse.figures.calibration import SMALLEST, Calibration, Probabilities, shifted
 from fuse.figures.confusion import figures, macro_f1
 from fuse.figures.metrics import log_likelihoods
+from mmsa_cache.names import check_name
 
 Labels = NDArray[np.int64]
 T = TypeVar("T")
@@ -40,7 +41,11 @@ def calibrate(
             shares (post-hoc logit adjustment: Menon et al. 2021, "Long-Tail Learning via Logit
             Adjustment").
         prior: Weight of the log shares.
+
+    Raises:
+        ValueError: Unknown offsets.
     """
+    check_name("offsets", offsets, ("fitted", "prior", "none"))
     truth, classes = np.concatenate(labels), probabilities[0].shape[1]
     likely = honest_likelihood(probabilities, labels)
     found = np.zeros(classes)

@@ -15,6 +15,7 @@ from extract.encoders.timm_tower import to_patches
 from extract.inputs.decode import decode, fit_square
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.aside import pictures_digest
 from mmsa_cache.data.files import text_key
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.pairs import Sample
@@ -28,6 +29,7 @@ from mmsa_cache.data.splits import (
     report_split,
 )
 from mmsa_cache.errors import DataError, ModelError, SettingsError
+from mmsa_cache.hashing import canonical, digest
 from tests.support.reading import read_split
 from tests.support.real_data import REAL, needs_real
 
@@ -86,6 +88,13 @@ def test_report_copies() -> None:
     assert report_copies([0] * 60 + [1] * 10 + [2] * 30) == {0: 0, 1: 5, 2: 1}
 
 
+def test_the_reports_split_cuts_four_fifths_off() -> None:
+    for rows, training in ((97, 77), (99, 79), (100, 80), (4000, 3200)):
+        assert [len(part) for part in report_split(rows)] == [training, rows - training]
+    order = torch.randperm(97, generator=torch.Generator().manual_seed(47))
+    assert np.concatenate(report_split(97)).tolist() == order.tolist()
+
+
 def sample(text: str, image: str) -> Sample:
     sha256 = hashlib.sha256(image.encode()).hexdigest()
     return Sample("g", 0, text, None, sha256, sha256, text_key(text))
@@ -101,6 +110,22 @@ def test_duplicates_chain_through_text_and_picture() -> None:
         sample("http://t.co/4", "i4"),
     ]
     assert duplicate_groups(posts).tolist() == [0, 0, 0, 1, 2, 3]
+
+
+def test_another_decoder_or_order_is_another_attempt_to_decode() -> None:
+    posts = [sample("a", "i0"), sample("b", "i1")]
+    found = [pictures_digest(posts, "one"), pictures_digest(posts, "another")]
+    found += [pictures_digest(posts[::-1], "one"), pictures_digest(posts[:1], "one")]
+    assert len(set(found)) == 4
+    assert pictures_digest(iter(posts), "one") == found[0]
+
+
+def test_equal_values_have_equal_bytes() -> None:
+    plain = {"b": 1, "a": [{"d": "é", "c": None}]}
+    turned = {"a": [{"c": None, "d": "é"}], "b": 1}
+    assert canonical(plain) == canonical(turned) == b'{"a":[{"c":null,"d":"\\u00e9"}],"b":1}'
+    assert digest(plain) == digest(turned) == hashlib.sha256(canonical(plain)).hexdigest()
+    assert canonical([1, 2]) != canonical([2, 1])
 
 
 def test_folds_keep_groups_together_and_cover_everything() -> None:
@@ -208,6 +233,16 @@ def test_fit_square_crops_the_centre() -> None:
     squashed = fit_square(image, 60, None)
     assert (squashed[:, :, 5] == 0).all()
     assert (squashed[:, :, 30] == 200).all()
+
+
+def test_a_smaller_picture_is_smoothed() -> None:
+    """Of lines a pixel wide, eight apart, an eighth of the white is left everywhere."""
+    image = np.zeros((512, 512, 3), np.uint8)
+    image[:, ::8] = 255
+    for crop in (None, 1.0):
+        for resample in ("bicubic", "bilinear"):
+            inner = fit_square(image, 64, crop, resample)[:, :, 4:-4]
+            assert (inner.float() - 255 / 8).abs().max() <= 1
 
 
 def test_every_layout_becomes_patches() -> None:

@@ -21,14 +21,14 @@ IMAGE = np.random.default_rng(0).integers(60, 180, (40, 50, 3)).astype(np.uint8)
 
 
 class Fixed(random.Random):
-    """Draws the given number from every uniform()."""
+    """Draws the given number from every uniform(), whose range must be the given one."""
 
-    def __init__(self, value: float) -> None:
+    def __init__(self, value: float, low: float, high: float) -> None:
         super().__init__(0)
-        self.value = value
+        self.value, self.range = value, (low, high)
 
     def uniform(self, a: float, b: float) -> float:
-        assert a <= self.value <= b
+        assert (a, b) == self.range
         return self.value
 
 
@@ -74,10 +74,10 @@ def test_deletion_drops_a_tenth() -> None:
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
 def test_brightness_and_contrast(factor: float) -> None:
-    bright = IMAGE_OPERATIONS["brightness"](IMAGE, Fixed(factor)).astype(float)
+    bright = IMAGE_OPERATIONS["brightness"](IMAGE, Fixed(factor, 0.8, 1.2)).astype(float)
     assert np.abs(bright - np.clip(IMAGE * factor, 0, 255)).max() <= 1
     grey = np.floor((IMAGE @ np.array([299, 587, 114]) / 1000).mean() + 0.5)
-    contrast = IMAGE_OPERATIONS["contrast"](IMAGE, Fixed(factor)).astype(float)
+    contrast = IMAGE_OPERATIONS["contrast"](IMAGE, Fixed(factor, 0.8, 1.2)).astype(float)
     assert np.abs(contrast - np.clip(grey + (IMAGE - grey) * factor, 0, 255)).max() <= 2
 
 
@@ -91,7 +91,7 @@ def test_autocontrast_and_equalize_use_the_whole_range() -> None:
 def test_rotation_moves_a_point_by_the_angle() -> None:
     image = np.zeros((101, 101, 3), np.uint8)
     image[48:53, 83:88] = 255
-    turned = IMAGE_OPERATIONS["rotation"](image, Fixed(15.0))[..., 0].astype(float)
+    turned = IMAGE_OPERATIONS["rotation"](image, Fixed(15.0, -15, 15))[..., 0].astype(float)
     y, x = (np.indices(turned.shape) * turned).sum((1, 2)) / turned.sum()
     angle = np.degrees(np.arctan2(50 - y, x - 50))
     assert angle == pytest.approx(15.0, abs=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from extract.encoders.options import Options
 from extract.encoders.text import resolve_text
 from extract.precision import difference
 from mmsa_cache.errors import ModelError
+from mmsa_cache.hashing import digest
 from mmsa_cache.store.schema import Shard
 from tests.support.clip import clip_tokenizer
 from tests.support.shards import make_keys
@@ -263,17 +265,73 @@ def test_pools_at_the_quarters_of_the_depth(tmp_path: Path) -> None:
         resolve_text(str(folder), "random", 64, 5)
 
 
+PLAIN: dict[str, Any] = {"mean": None, "std": None, "size": 32, "fit": "crop", "seed": 5}
+
+
 def test_what_changes_features_is_in_the_identity(tmp_path: Path) -> None:
     folder = save(tmp_path, minilm)
     spec = resolve_text(str(folder), "random", 64, 5, Options(device="cuda"))
     assert (spec.fields["device"], spec.fields["compute"]) == ("cuda", "float32")
     assert spec.computed_in("float16").fields == spec.fields | {"compute": "float16"}
-    values = {"mean": None, "std": None, "size": 32, "fit": "crop", "seed": 5}
-    picture = resolve_image("test_vit", "random", {}, **values).fields
+    picture = resolve_image("test_vit", "random", {}, **PLAIN).fields
     assert picture["device"] == "cpu"
     jpeg, pillow = simplejpeg.__version__.split("."), PIL.__version__.split(".")
     libraries = f"simplejpeg {jpeg[0]}.{jpeg[1]}, pillow {pillow[0]}.{pillow[1]}"
     assert picture["decoder_versions"] == libraries
+
+
+OTHERS: dict[str, Any] = {
+    "source": {"weights": "others"},
+    "size": 64,
+    "crop": None,
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1.0, 1.0, 1.0),
+    "resample": "bilinear",
+    "max_tokens": 32,
+    "layer": 1,
+    "tokens": "none",
+    "compute": "float16",
+    "pool_layers": (1,),
+    "device": "cuda",
+}
+"""Another value of every field that is in an identity by itself."""
+IN_SOURCE = {"name", "kwargs", "file", "folder", "random_seed", "joint", "options"}
+"""What `source` stands for (`test_what_the_source_of_an_encoder_stands_for`), and the options."""
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_every_field_of_an_encoder_is_in_its_identity(modality: str, tmp_path: Path) -> None:
+    if modality == "text":
+        spec = resolve_text(str(save(tmp_path, minilm)), "random", 64, 5)
+    else:
+        spec = resolve_image("test_vit", "random", {}, **PLAIN)
+    for name in {field.name for field in fields(spec)} - IN_SOURCE:
+        assert replace(spec, **{name: OTHERS[name]}).fields != spec.fields, name
+    for name in (field.name for field in fields(Options)):
+        options = replace(spec.options, **{name: OTHERS[name]})
+        assert replace(spec, options=options).fields != spec.fields, name
+
+
+def test_what_the_source_of_an_encoder_stands_for(tmp_path: Path) -> None:
+    found = [
+        resolve_image(*of, **PLAIN | changes).fields
+        for of, changes in (
+            (("test_vit", "random", {}), {}),
+            (("test_vit2", "random", {}), {}),
+            (("test_vit", "random", {"depth": 2}), {}),
+            (("test_vit", "random", {}), {"seed": 6}),
+        )
+    ]
+    folder = save(tmp_path, minilm)
+    found += [resolve_text(str(folder), "random", 64, seed).fields for seed in (5, 6)]
+    for name in (
+        *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+        *("added_tokens.json", "vocab.txt", "merges.txt", "bpe.codes", "spiece.model"),
+    ):
+        path = folder / name
+        path.write_text((path.read_text() if path.exists() else "{}") + "\n")
+        found.append(resolve_text(str(folder), "random", 64, 5).fields)
+    assert len(set(map(digest, found))) == len(found)
 
 
 def test_half_precision_is_near_float32_and_named(tmp_path: Path) -> None:

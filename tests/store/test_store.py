@@ -317,6 +317,20 @@ def test_bank_gathers_ragged_rows(bank: FeatureBank) -> None:
         assert not batch.text[row, len(want) :].any()
 
 
+def test_rows_of_a_modality_that_is_missing_are_masked_out_beside_the_padding() -> None:
+    table = np.arange(11)[:, None]
+    table[10] = -1
+    text, image = (ModalityFeatures(SHARDS, "tiny", table=table) for _ in range(2))
+    guids = [f"p{i}" for i in range(11)]
+    bank = FeatureBank(text, image, guids, list(range(11)), partial=True)
+    chosen = [7, 10, *range(7)]
+    items = bank.items(chosen, variants=False)
+    batch = bank.batch(items, level="tokens", text_pool="cls", image_pool="mean")
+    lengths = [*np.concatenate([np.diff(shard.offsets) for shard in SHARDS]), 0]
+    for mask in (batch.text_mask, batch.image_mask):
+        assert mask.sum(1).tolist() == [lengths[row] for row in chosen]
+
+
 def test_bank_pooled_is_a_sequence_of_one(bank: FeatureBank) -> None:
     items = bank.items([9, 1], variants=False)
     batch = bank.batch(items, level="pooled", text_pool="cls", image_pool="mean")

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 
-from fuse.figures.metrics import probability_score, score, selection_score
+from fuse.figures.metrics import log_likelihoods, probability_score, score, selection_score
 from fuse.figures.records import METRICS
 
 NAMES = ("positive", "neutral", "negative")
@@ -40,6 +40,15 @@ def test_calibration_error_by_hand() -> None:
     found = probability_score(np.array([0, 1, 1, 1]), probabilities, ("yes", "no"))
     # half of the rows at 0.85, of which 1/2 are right; half at 0.65, all right
     assert found.calibration_error == pytest.approx((0.35 + 0.35) / 2)
+
+
+def test_a_class_held_impossible_costs_as_much_as_scikit_learn_says() -> None:
+    labels = np.array([0, 1])
+    for kind in (np.float64, np.float32):
+        probabilities = np.array([[0, 1], [0, 1]], kind)
+        found = log_likelihoods(labels, probabilities)
+        np.testing.assert_allclose(found, [np.log(np.finfo(kind).eps), 0])
+        assert -found.mean() == pytest.approx(log_loss(labels, probabilities))
 
 
 def test_perfect_and_reversed_ranking() -> None:

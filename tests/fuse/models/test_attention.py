@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fuse.models.attention import EncoderStack, MultiHeadAttention
+from fuse.models.attention import EncoderLayer, EncoderStack, MultiHeadAttention
 from fuse.models.noise import drawn_from
 
 DIM, HEADS, FFN, LAYERS = 8, 2, 12, 3
@@ -111,3 +111,26 @@ def test_dropout_acts_on_the_weights_of_each_head() -> None:
     out = attention.out_proj
     expected = found @ out.weight.detach().numpy().T + out.bias.detach().numpy()
     np.testing.assert_allclose(received.detach(), expected, rtol=0, atol=1e-12)
+
+
+def test_dropout_of_an_encoder_layer_acts_on_both_branches_and_the_hidden_units() -> None:
+    layer = EncoderLayer(DIM, HEADS, FFN, 0.25).double()
+    shake(layer)
+    _, x, mask = sequences()
+    sizes = {"weights": (4, HEADS, 7, 7), "attended": x.shape, "hidden": (4, 7, FFN)}
+    sizes |= {"forward": x.shape}
+    noise = {
+        name: torch.randint(-32768, 32768, size, dtype=torch.int16) for name, size in sizes.items()
+    }
+    with drawn_from(torch.cat([values.flatten() for values in noise.values()])):
+        received, _ = layer(x, mask)
+
+    def dropped(name: str, values: Tensor) -> Tensor:
+        return values * (noise[name] >= -32768 + 16384) / 0.75
+
+    with drawn_from(noise["weights"].flatten()):
+        attended, _ = layer.self_attn(x, x, mask)
+    x = layer.norm1(x + dropped("attended", attended))
+    hidden = dropped("hidden", layer.linear1(x).relu())
+    expected = layer.norm2(x + dropped("forward", layer.linear2(hidden)))
+    torch.testing.assert_close(received, expected, rtol=0, atol=1e-12)

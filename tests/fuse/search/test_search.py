@@ -31,7 +31,7 @@ from fuse.search.importance import alpha_beta, by_value, importances
 from fuse.search.ledger import Ledger
 from fuse.search.pruning import Rule, step_of
 from fuse.search.sampling import draw
-from fuse.search.selection import Scored, optimism, select, ties
+from fuse.search.selection import SELECT, Scored, optimism, select, ties
 from fuse.search.snapshot import snapshot
 from fuse.search.study import Study
 from fuse.search.study_file import find_study, known_studies, read_study
@@ -42,6 +42,7 @@ from mmsa_cache.data.splits import outer_split
 from mmsa_cache.errors import DeviceError, MmsaError, ModelError, SettingsError
 from tests.support import fake_search
 from tests.support.fake_search import (
+    EPOCHS,
     GROUPS,
     LABELS,
     ORIGIN,
@@ -378,6 +379,27 @@ def test_only_what_is_weak_among_all_finished_trials_is_pruned() -> None:
     assert not Rule(kind="none").prunes(4, 0.0, finished * 10)
 
 
+def test_the_share_that_is_kept_is_the_upper_one() -> None:
+    finished = [{4: value / 10} for value in range(11)]
+    for keep, limit in ((0.8, 0.2), (0.3, 0.7)):
+        rule = Rule(kind="percentile", keep=keep, startup=4, warmup=1)
+        assert rule.prunes(4, limit - 0.01, finished)
+        assert not rule.prunes(4, limit + 0.01, finished)
+
+
+def test_a_step_is_the_mean_of_the_folds_done_and_the_present_one(tmp_path: Path) -> None:
+    run_here(tmp_path / "s.db", tmp_path, 1)
+    (trial,) = trials_of(tmp_path / "s.db")
+    result = trial.user_attrs["result"]
+    one, two, three = result["units"]
+    at = [0.5 + 0.5 * epoch / EPOCHS for epoch in range(1, EPOCHS)]  # shares of the last score
+    wanted = [*(share * one for share in at), one]
+    wanted += [*((one + share * two) / 2 for share in at), (one + two) / 2]
+    wanted += [*((one + two + share * three) / 3 for share in at), (one + two + three) / 3]
+    assert list(result["steps"].values()) == pytest.approx(wanted)
+    assert list(map(int, result["steps"])) == list(range(1, 13))
+
+
 def test_halving_judges_at_growing_steps_among_those_that_came_so_far() -> None:
     rule = Rule(kind="halving", keep=0.5, startup=2, warmup=0)
     finished = [{1: 0.1}, {1: 0.2, 2: 0.3}, {1: 0.3, 2: 0.4, 4: 0.5}]
@@ -423,6 +445,8 @@ def test_one_standard_error_takes_the_simplest_near_the_best() -> None:
     assert select(every, "best").number == 0
     assert select(every, "one-se").number == 1, "of two equally simple ones the faster"
     assert select([best, far], "one-se").number == 0
+    equal = [trial_of(number, 0.6, 0.7) for number in (2, 1, 3)]
+    assert [select(equal, how).number for how in SELECT] == [1, 1], "of equal ones the first"
     with pytest.raises(SettingsError, match=r"'worst'.*\n.*best, one-se"):
         select(every, "worst")
     with pytest.raises(SettingsError, match="No trial was trained to the end"):
@@ -476,21 +500,18 @@ def test_the_optimism_gap_is_that_of_counted_rows() -> None:
 def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
     """Of n rows, p right: the standard error of the gap is √(p(1−p)(1/n_in + 1/n_out))."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 1200)
-    right = rng.random(1200) < 0.7
+    labels = np.repeat(rng.integers(0, 2, 1200), 2)
+    right = np.repeat(rng.random(1200) < 0.7, 2)
     predicted = np.eye(2)[np.where(right, labels, 1 - labels)]
-    inside, outer = np.arange(400), np.arange(400, 1200)
+    rows = np.arange(2400)
+    inside, outer = rows[:1200], rows[1200:]
     results = [Judgement(predicted[inside], predicted[outer])]
-    kwargs: Any = {"metric": "accuracy", "seed": 0}
-    gap = optimism(results, [inside], outer, labels, np.arange(1200), **kwargs)
-    error = (0.21 * (1 / 400 + 1 / 800)) ** 0.5
-    width = gap.optimism_interval[1] - gap.optimism_interval[0]
-    assert width == pytest.approx(2 * 1.96 * error, rel=0.1)
-    # Rows in pairs of twins are half as many posts: √2 wider.
-    paired = optimism(results, [inside], outer, labels, np.arange(1200) // 2, **kwargs)
-    assert paired.optimism_interval[1] - paired.optimism_interval[0] == pytest.approx(
-        width, rel=0.15
-    )
+    error = (0.21 * 2 / 1200) ** 0.5
+    # The rows are twins. Each for itself they would seem twice as many posts as they are.
+    for groups, times in ((rows, 1.0), (rows // 2, 2**0.5)):
+        gap = optimism(results, [inside], outer, labels, groups, metric="accuracy", seed=0)
+        low, high = gap.optimism_interval
+        assert high - low == pytest.approx(2 * 1.96 * error * times, rel=0.06)
 
 
 def test_train_finds_the_choice_and_where_it_came_from(tmp_path: Path) -> None:

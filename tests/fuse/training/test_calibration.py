@@ -94,6 +94,27 @@ def test_offsets_that_do_not_carry_over_are_left_out() -> None:
     assert honest_offsets(timid, skewed)[1] > np.log(1.5)
 
 
+def test_offsets_that_gain_nothing_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets that change no decision give the same macro-F1 as none."""
+    idle = np.array([0.0, 1e-3])
+    monkeypatch.setattr("fuse.training.calibration.fit_offsets", lambda p, truth: idle)
+    labels = [np.array([0, 1])] * 2
+    assert not honest_offsets([np.array([[0.9, 0.1], [0.2, 0.8]])] * 2, labels).any()
+
+
+def test_offsets_are_fitted_to_calibrated_probabilities() -> None:
+    folds = [balanced(300, seed) for seed in range(4)]
+    labels, probabilities = [y for y, _ in folds], [p for _, p in folds]
+    found = calibrate(probabilities, labels, offsets="fitted")
+    calibrated = [found(p) for p in probabilities]
+    assert found.temperature > 1.5
+    assert found.offsets == tuple(honest_offsets(calibrated, labels))
+    assert found.offsets != tuple(honest_offsets(probabilities, labels))
+    assert any(found.offsets)
+    with pytest.raises(ValueError, match="unknown offsets 'fited' \\(near: fitted\\)"):
+        calibrate(probabilities, labels, offsets="fited")
+
+
 # --- temperature and biases -----------------------------------------------------------------------
 
 
