@@ -166,21 +166,40 @@ def read_studies(storage: str | Path | Address) -> list[StoredStudy]:
     place = str(address)
     if not patiently(lambda: _has_tables(address), place):
         return []
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    backend = patiently(lambda: _open(address, write=False), place)
-    opened = optuna.storages.get_storage(backend)
+    with opened_to_read(address) as opened:
 
-    def work() -> list[StoredStudy]:
-        found = []
-        with made_by_mmsa(place):
-            for study in opened.get_all_studies():
-                number = opened.get_study_id_from_name(study.study_name)
-                trials = opened.get_all_trials(number, deepcopy=False)
-                record = StudyRecord.of(study.study_name, study.user_attrs)
-                found.append(StoredStudy(study.study_name, record, [*map(Trial.of, trials)]))
-        return found
+        def work() -> list[StoredStudy]:
+            found = []
+            with made_by_mmsa(place):
+                for study in opened.get_all_studies():
+                    number = opened.get_study_id_from_name(study.study_name)
+                    trials = opened.get_all_trials(number, deepcopy=False)
+                    record = StudyRecord.of(study.study_name, study.user_attrs)
+                    found.append(StoredStudy(study.study_name, record, [*map(Trial.of, trials)]))
+            return found
 
-    try:
         return patiently(work, place)
+
+
+@contextlib.contextmanager
+def opened_to_read(address: Address) -> Iterator[BaseStorage]:
+    """A database that has tables; its connections cannot write.
+
+    Raises:
+        MmsaError: It cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    backend = patiently(lambda: _open(address, write=False), str(address))
+    try:
+        yield optuna.storages.get_storage(backend)
     finally:
         _close(backend)
+
+
+def make_tables(address: Address) -> None:
+    """Makes the tables of a database where they are not there.
+
+    Raises:
+        MmsaError: See `Database`.
+    """
+    Database(address).close()

@@ -45,6 +45,10 @@ def search(
         bool, typer.Option("--list", help="Show the studies: trials, best score, age.")
     ] = False,
     track: Track = None,
+    dashboard: Annotated[
+        bool,
+        typer.Option("--dashboard", help="Show the study in a browser meanwhile; says where."),
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Search a study's space on the cached features."""
@@ -62,7 +66,9 @@ def search(
         call.table(rows, _LISTED)
         return
     crew = EngineRequest(engine, workers, address)
-    request = SearchRequest(study, trials, crew, select, name=name, track=track or [], outer=outer)
+    request = SearchRequest(
+        study, trials, crew, select, name, track=track or [], outer=outer, dashboard=dashboard
+    )
     if dry_run:
         from .dry_run import show_search
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmsa_cache.console import format_table, print_result, say
+from mmsa_cache.console import format_table, human, print_result, say
 
 from .options import ENCODERS, Address, Decide, Engine, Track, Workers, complete_study
 from .output import format_decisions, say_notes, show_table
@@ -15,6 +15,7 @@ from .verb import Call, verb
 
 if TYPE_CHECKING:
     from fuse.figures.records import Metric, RunFigures
+    from mmsa_cache.compose.train import TrainedRun
 
 
 @verb(*ENCODERS, "seed", "storage")
@@ -133,8 +134,20 @@ def train(
         say(f"A calibrated model has an ECE of {null.low:.4f} … {null.high:.4f} on so many rows.")
     if run.figures.baselines:
         print_result(f"\n{format_table(*_baselines_table(run.figures))}")
+    _say_curves(run)
     say_notes(run.notes)
     say(f"Report: {run.directory}/report.html")
+
+
+def _say_curves(run: TrainedRun) -> None:
+    from mmsa_cache.compose.report.charts import learning_curves
+    from mmsa_cache.runs.folder import RunFolder
+
+    from .curves import curve_line
+
+    line = curve_line(learning_curves(RunFolder(run.directory).history), human.encoding)
+    if line:
+        say(line)
 
 
 def _baselines_table(figures: RunFigures) -> tuple[list[str], list[list[str]]]:

@@ -42,6 +42,7 @@ PURPOSE = {
     "chinese": "words in Chinese texts for augmentation",
     "ray": "--engine ray: extraction and searches on a cluster",
     "s3": "stores on S3 and other object stores",
+    "dashboard": "mmsa search --dashboard",
     "plots": "run.plot_confusion() and other plots in Python",
 }
 """What each extra is for."""

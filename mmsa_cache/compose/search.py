@@ -24,6 +24,7 @@ from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 
 from .crew import EngineRequest
+from .dashboard import shown_in_browser
 from .protocols import say_of_val
 from .search_view import watch
 from .session import Session
@@ -52,6 +53,8 @@ class SearchRequest:
     """Trackers in addition to JSON lines, see `trackers.TRACKERS`."""
     outer: str | None = None
     """Rows that judge the choice, see `Study.of_part`; None: as the file says."""
+    dashboard: bool = False
+    """Whether Optuna's dashboard shows the study meanwhile."""
 
 
 def checked_study(session: Session, request: SearchRequest) -> Study:
@@ -94,6 +97,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
     pairs = study.encoder_pairs()
     place = Place(name, STUDIES / "tensorboard" / name, _described(study))
     with (
+        shown_in_browser(storage, request.dashboard),
         search_workers(session, request.engine) as workers,
         training_data(session, study.protocol.split, pairs, study.grid_sides(), STUDIES) as data,
         tracking(request.track, place) as tracked,
