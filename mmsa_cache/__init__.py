@@ -13,6 +13,7 @@ from .lazy import public
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .api.classifier import FusionClassifier as FusionClassifier
     from .api.opening import extract as extract
     from .api.opening import open as open
     from .api.run import Run as Run
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = public(
     __name__,
     {
+        "FusionClassifier": "api.classifier",
         "open": "api.opening",
         "extract": "api.opening",
         "Run": "api.run",

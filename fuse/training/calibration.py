@@ -134,6 +134,18 @@ def honest_likelihood(
     return fit_likelihood(every, truth)
 
 
+def mean_calibration(found: Sequence[Calibration]) -> Calibration:
+    """One for the members of all parts: geometric mean of temperatures, means of the others."""
+    if len(found) == 1:
+        return found[0]
+    temperature = float(np.exp(np.mean([np.log(c.temperature) for c in found])))
+    biases, offsets = (
+        tuple(np.mean(of, axis=0).tolist())
+        for of in ([c.biases for c in found], [c.offsets for c in found])
+    )
+    return Calibration(temperature, biases, offsets)
+
+
 def fit_offsets(probabilities: Probabilities, truth: Probabilities) -> Probabilities:
     """Log-probability offsets that raise macro-F1, by coordinate ascent on a grid.
 

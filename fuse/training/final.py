@@ -16,9 +16,10 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 
+from .calibration import calibrate
 from .ensemble import Blend, Ensemble
-from .judging import JudgedPart, PartFits, judge, member_records
-from .plan import Part, plan
+from .judging import JudgedPart, PartFits, judge, member_records, predict_held_out
+from .plan import Part, part_of, plan
 from .recipe import Recipe, shares
 from .task import Checkpoint, Fit, Task
 from .trainer import fit_group
@@ -84,6 +85,99 @@ def train(
         raise SettingsError("refit trains no member that could be the best of its folds.")
     labels = bank.labels.cpu().numpy()
     parts = plan(labels, groups, protocol)
+    members = _members(
+        recipes,
+        bank,
+        parts,
+        protocol,
+        names=names,
+        averaged=averaged,
+        refit=refit,
+        held_out=held_out,
+        on_epoch=on_epoch,
+        stacked=stacked,
+        checkpoint=checkpoint,
+    )
+    trained = members.parts
+    judged = [
+        JudgedPart.of(part, trained[at], recipes[at % len(recipes)].settings[0], bank, labels)
+        for at, part in enumerate(parts)
+    ]
+    records = member_records(parts, trained, bank)
+    judgement = judge(judged, records, bank, groups, names, decide)
+    return Trained(
+        Ensemble(members.blends, judgement.calibration),
+        members.fits,
+        judgement.rows,
+        judgement.probabilities,
+        judgement.predicted,
+        judgement.figures,
+    )
+
+
+def learn(
+    setting: Setting,
+    bank: FeatureBank,
+    groups: NDArray[np.int64],
+    protocol: Protocol,
+    *,
+    names: Sequence[str],
+    refit: bool = False,
+) -> Ensemble:
+    """Trains a model of one setting on all rows of a bank; none are left to judge it.
+
+    It is calibrated on the held-out rows of the folds, as that of `train`, which it equals on the
+    same development rows.
+
+    Args:
+        setting: What to train.
+        bank: Features of the labelled rows.
+        groups: Duplicate groups, (samples,).
+        protocol: Its folds, seeds and seed count.
+        names: Class names.
+        refit: See `train`.
+
+    Raises:
+        SettingsError: The setting makes no model, or a class has fewer groups than folds.
+        TrainingError: The loss is not finite.
+    """
+    labels = bank.labels.cpu().numpy()
+    none = np.empty(0, np.int64)
+    part = part_of(np.arange(len(labels)), none, labels, groups, protocol)
+    members = _members([Recipe.single(setting)], bank, [part], protocol, names=names, refit=refit)
+    probabilities, rows = predict_held_out(part, members.parts[0], bank)
+    truth = [labels[fold] for fold in rows]
+    calibration = calibrate(probabilities, truth, offsets=setting.offsets, prior=setting.prior)
+    return Ensemble(members.blends, calibration)
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """Everything that was trained."""
+
+    fits: list[Fit]
+    """In the order of their numbers."""
+    parts: list[list[PartFits]]
+    """By outer part and setting."""
+    blends: list[Blend]
+    """Those of the final model."""
+
+
+def _members(
+    recipes: Sequence[Recipe],
+    bank: FeatureBank,
+    parts: Sequence[Part],
+    protocol: Protocol,
+    *,
+    names: Sequence[str],
+    averaged: bool = True,
+    refit: bool = False,
+    held_out: HeldOutOf = MappingProxyType({}),
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    stacked: bool | None = None,
+    checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
+) -> _Members:
+    """Trains the members of all outer parts; arguments as of `train`."""
     fits: list[Fit] = []
 
     def fit_all(setting: Setting, tasks: list[Task]) -> list[Fit]:
@@ -122,20 +216,7 @@ def train(
                 PartFits(number, setting, weight, members, neighbours, final, known.get(at))
             )
             blends[-1].members.extend(fit.model for fit in final)
-    judged = [
-        JudgedPart.of(part, trained[at], recipes[at % len(recipes)].settings[0], bank, labels)
-        for at, part in enumerate(parts)
-    ]
-    records = member_records(parts, trained, bank)
-    judgement = judge(judged, records, bank, groups, names, decide)
-    return Trained(
-        Ensemble(blends, judgement.calibration),
-        fits,
-        judgement.rows,
-        judgement.probabilities,
-        judgement.predicted,
-        judgement.figures,
-    )
+    return _Members(fits, trained, blends)
 
 
 def member_counts(

@@ -27,7 +27,7 @@ from fuse.figures.records import (
 from fuse.setting import Setting
 from mmsa_cache.features.bank import FeatureBank
 
-from .calibration import calibrate, cross_fitted
+from .calibration import calibrate, cross_fitted, mean_calibration
 from .classifier import predict
 from .ensemble import Blend, weighted_mean
 from .plan import Part
@@ -103,6 +103,24 @@ class Predicted:
         return Predicted(self.plain[rows], self.calibrated[rows], decided)
 
 
+def predict_held_out(
+    part: Part, fits: Sequence[PartFits], bank: FeatureBank
+) -> tuple[list[Probabilities], list[NDArray[np.int64]]]:
+    """What members that did not learn from them predict of development rows, fold after fold.
+
+    Returns:
+        Uncalibrated probabilities of each fold, (rows, classes), and its rows.
+    """
+    probabilities, rows = [], []
+    for fold, task in enumerate(part.tasks[: part.folds]):
+        found = weighted_mean([of.held_out(fold, part, bank) for of in fits])
+        # One fold's rows are cut for the calibration alone, no member learned from any.
+        pieces = 1 if part.folds > 1 else min(_PIECES, len(found))
+        probabilities += [found[piece::pieces] for piece in range(pieces)]
+        rows += [task.validation[piece::pieces] for piece in range(pieces)]
+    return probabilities, rows
+
+
 @dataclass(frozen=True, slots=True)
 class JudgedPart:
     """What the members of one outer part predict."""
@@ -126,13 +144,7 @@ class JudgedPart:
         labels: NDArray[np.int64],
     ) -> JudgedPart:
         """Predicts with the fits of every setting, and calibrates as one setting says."""
-        inner, rows = [], []
-        for fold, task in enumerate(part.tasks[: part.folds]):
-            found = weighted_mean([of.held_out(fold, part, bank) for of in fits])
-            # One fold's rows are cut for the calibration alone, no member learned from any.
-            pieces = 1 if part.folds > 1 else min(_PIECES, len(found))
-            inner += [found[piece::pieces] for piece in range(pieces)]
-            rows += [task.validation[piece::pieces] for piece in range(pieces)]
+        inner, rows = predict_held_out(part, fits, bank)
         truth = [labels[fold] for fold in rows]
         fitted = partial(calibrate, offsets=setting.offsets, prior=setting.prior)
         calibration = fitted(inner, truth)
@@ -273,18 +285,6 @@ def member_records(
                     )
                 )
     return sorted(records, key=lambda record: (record.setting, record.part, record.member))
-
-
-def mean_calibration(found: Sequence[Calibration]) -> Calibration:
-    """One for the members of all parts: geometric mean of temperatures, means of the others."""
-    if len(found) == 1:
-        return found[0]
-    temperature = float(np.exp(np.mean([np.log(c.temperature) for c in found])))
-    biases, offsets = (
-        tuple(np.mean(of, axis=0).tolist())
-        for of in ([c.biases for c in found], [c.offsets for c in found])
-    )
-    return Calibration(temperature, biases, offsets)
 
 
 def _spreads(scores: Sequence[MetricScores]) -> dict[Metric, Spread]:

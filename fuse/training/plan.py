@@ -42,21 +42,30 @@ def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protoco
         groups: Duplicate groups, (rows,).
         protocol: With one fold a member stops on an eighth of the rows, or more of few rows.
     """
+    return [
+        part_of(development, judged, labels, groups, protocol)
+        for development, judged in outer_splits(protocol.outer, labels, groups, protocol.seed)
+    ]
+
+
+def part_of(
+    development: NDArray[np.int64],
+    judged: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    protocol: Protocol,
+) -> Part:
+    """One part of `plan`, of rows that are set apart already."""
     folds, seed = protocol.folds, protocol.seed
-    parts = []
-    for development, judged in outer_splits(protocol.outer, labels, groups, seed):
-        known = labels[development], groups[development]
-        cut = folds if folds > 1 else max(2, min(_STOPPING_FOLDS, most_folds(*known)))
-        cuts = grouped_folds(*known, cut, seed)[:folds]
-        tasks = [
-            Task(development[inside], development[outside], seed + turn * folds + number)
-            for turn in range(protocol.seeds)
-            for number, (inside, outside) in enumerate(cuts)
-        ]
-        parts.append(
-            Part(development, judged, tasks, folds, _neighbours(tasks, development, folds))
-        )
-    return parts
+    known = labels[development], groups[development]
+    cut = folds if folds > 1 else max(2, min(_STOPPING_FOLDS, most_folds(*known)))
+    cuts = grouped_folds(*known, cut, seed)[:folds]
+    tasks = [
+        Task(development[inside], development[outside], seed + turn * folds + number)
+        for turn in range(protocol.seeds)
+        for number, (inside, outside) in enumerate(cuts)
+    ]
+    return Part(development, judged, tasks, folds, _neighbours(tasks, development, folds))
 
 
 def _neighbours(tasks: list[Task], development: NDArray[np.int64], folds: int) -> list[Task]:

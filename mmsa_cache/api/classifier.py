@@ -1,0 +1,289 @@
+"""A classifier of posts with the interface of scikit-learn."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils import (
+    check_consistent_length,
+    check_random_state,
+)
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fuse.setting import DEFAULTS, Setting, complete
+from fuse.training.classifier import input_dims
+from fuse.training.final import learn
+from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.data.splits import most_folds
+from mmsa_cache.errors import DataError, SettingsError
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.batch import Dims, pools_read
+from mmsa_cache.features.computed import COMPUTED
+from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, alike, listed, terms_of
+from mmsa_cache.native.device import pick_device
+
+from .frozen import frozen_encoder
+from .halves import DTYPES, entries_of, features_of, holds_posts
+from .labels import coded
+
+_OF_A_STORE = {"text_encoder", "image_encoder", "variants", "copies", "pairing"}
+"""Fields of a setting that mean something only where `mmsa extract` was."""
+_SETTING = {key: value for key, value in DEFAULTS.items() if key not in _OF_A_STORE}
+_SETTING["beta"] = None
+_TRAINING: dict[str, Any] = {
+    "folds": 5,
+    "seeds": 1,
+    "refit": False,
+    "decide": "accuracy",
+    "random_state": 47,
+    "device": "auto",
+    "text_features": None,
+    "text_model": None,
+    "image_model": None,
+    "online": False,
+}
+_PARAMETERS = _SETTING | _TRAINING
+
+
+class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # it has no types
+    """Classifies posts by their text and picture, as scikit-learn's classifiers do.
+
+    ``fit(X_text, X_image, y)``, then ``predict(X_text, X_image)``. Each half is
+
+    - an array of vectors, (posts, features);
+    - arrays (positions, features), one a post: of the tokens of a text or the patches of a picture,
+      which ``level = "tokens"`` reads one by one;
+    - texts; paths of pictures, or pictures of Pillow. `text_model` and `image_model` encode them,
+      each distinct one once in a process;
+    - None where it is not used. An entry that is None or a blank text is masked out.
+
+    Where scikit-learn knows a single X, as in ``cross_val_score(classifier, X, y)``, it holds both
+    halves: an array whose first `text_features` columns are the text's, or a table of two columns,
+    text and picture, whose cells are any of the above.
+
+    The parameters are the fields of `fuse.Setting` and these:
+
+    Args:
+        beta: Of the ACB loss; None: 1 − `alpha`.
+        folds: Folds of the posts, a member each; fewer where a class has fewer groups. 1: a single
+            member, which stops on an eighth of the posts.
+        seeds: Members a fold.
+        refit: Whether the model has members that learned from all posts, one a seed, in place of
+            those of the folds, which only calibrate it then.
+        decide: What `predict` decides by: ``accuracy`` or ``macro_f1``.
+        random_state: Seed of folds and trainings: a number, a RandomState, or None for another one
+            in each `fit`.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        text_features: Columns of a single X that are the text's, from the first; None: all.
+        text_model: Frozen encoder of texts, a name as in ``[text] model`` of ``mmsa.toml``; or a
+            dictionary with keys of that section.
+        image_model: The same of pictures.
+        online: Whether encoders that are not on this machine may be fetched.
+
+    Attributes:
+        classes_: The labels, sorted.
+        setting_: The setting that was trained.
+        model_: The trained `fuse.Ensemble`.
+        folds_: Number of folds.
+        n_features_in_: Columns of a single X of numbers.
+    """
+
+    def __init__(self, **parameters: Any) -> None:
+        for name in parameters.keys() - _PARAMETERS.keys():
+            close = alike(name, _PARAMETERS)
+            raise TypeError(f"FusionClassifier has no parameter {name!r}{close}")
+        self.__dict__.update(_PARAMETERS | parameters)
+
+    __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        + [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in _PARAMETERS.items()
+        ]
+    )
+
+    def fit(self, X_text: Any, X_image: Any = None, y: Any = None, *, groups: Any = None) -> Self:
+        """Learns from posts; ``fit(X, y)`` too.
+
+        Args:
+            X_text: The texts' half, see above.
+            X_image: The pictures' half.
+            y: Labels, (posts,).
+            groups: Posts of the same value stay in one fold, as duplicates must, (posts,).
+
+        Raises:
+            DataError: A half or the labels cannot be used.
+            SettingsError: The parameters make no model.
+            TrainingError: The loss is not finite.
+        """
+        X_text, X_image, y = _as_called(X_text, X_image, y)
+        halves = self._halves(X_text, X_image, self.modality, reset=True)
+        self.classes_, codes = coded(y)
+        groups = np.arange(len(codes)) if groups is None else column_or_1d(groups)
+        check_consistent_length(*_tables(halves), codes, groups)
+        groups = np.unique(groups, return_inverse=True)[1]
+        self.setting_ = self._setting(halves)
+        self.folds_ = min(self.folds, max(2, most_folds(codes, groups)))
+        protocol = Protocol(folds=self.folds_, seeds=self.seeds, seed=_seed(self.random_state))
+        bank = self._bank(halves, Dims(1, 1, {"text_mean": 1, "image_mean": 1}), codes)
+        self._dims = input_dims(bank, self.setting_)
+        names = [str(name) for name in self.classes_]
+        self.model_ = learn(self.setting_, bank, groups, protocol, names=names, refit=self.refit)
+        return self
+
+    def predict_proba(self, X_text: Any, X_image: Any = None) -> NDArray[np.float64]:
+        """Calibrated probabilities, (posts, classes) in the order of `classes_`.
+
+        Args:
+            X_text: As of `fit`; None: the other half decides alone.
+            X_image: The same of the pictures.
+
+        Raises:
+            DataError: A half cannot be used, or its vectors have other lengths than those of `fit`.
+        """
+        check_is_fitted(self)
+        halves = self._halves(X_text, X_image, self.setting_.modality, reset=False)
+        check_consistent_length(*_tables(halves))
+        wrong = [
+            f"X_{modality} has vectors of {found.dim} features, {expected} are expected."
+            for modality, found in halves.items()
+            if found.dim != (expected := getattr(self._dims, modality))
+        ]
+        if wrong:
+            raise DataError(" ".join(wrong))
+        bank = self._bank(halves, self._dims)
+        return self.model_.predict(bank, np.arange(len(bank)))
+
+    def predict(self, X_text: Any, X_image: Any = None) -> NDArray[Any]:
+        """The classes that are decided for, (posts,); see `predict_proba`."""
+        probabilities = self.predict_proba(X_text, X_image)
+        return self.classes_[self.model_.calibration.decide(probabilities, self.decide)]
+
+    def score(
+        self, X_text: Any, X_image: Any = None, y: Any = None, *, sample_weight: Any = None
+    ) -> float:
+        """Accuracy; ``score(X, y)`` too."""
+        X_text, X_image, y = _as_called(X_text, X_image, y)
+        predicted = self.predict(X_text, X_image)
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+
+    def _halves(
+        self, X_text: Any, X_image: Any, modality: str, *, reset: bool
+    ) -> dict[str, ModalityFeatures]:
+        """Features of the halves that are read and given, by modality."""
+        if X_image is None and X_text is not None:
+            X_text, X_image = self._parted(X_text, reset)
+        given = {"text": X_text, "image": X_image}
+        read = MODALITIES if modality == "both" else (modality,)
+        found = {
+            name: features
+            for name in read
+            if (features := features_of(given[name], name, self._encode)) is not None
+        }
+        if not found:
+            raise DataError(f"There is no X_{' and no X_'.join(read)}.")
+        return found
+
+    def _parted(self, X: Any, reset: bool) -> tuple[Any, Any]:
+        """The two halves of one X."""
+        table = entries_of(X)
+        if isinstance(table, list) or table.ndim == 3:
+            return X, None
+        if holds_posts(table):
+            if table.shape[1] > 2:
+                raise DataError(
+                    f"X has {table.shape[1]} columns; of posts two are expected, text and picture."
+                )
+            text, *image = (list(column) for column in table.T)
+            return text, image[0] if image else None
+        with np.errstate(over="ignore"):  # said as an error: too large for float32
+            columns = validate_data(self, X, reset=reset, dtype=DTYPES)
+        every, own = columns.shape[1], self.text_features
+        own = every if own is None else own
+        if not 0 <= own <= every:
+            raise SettingsError(f"text_features is {own}, but X has {every} columns.")
+        return columns[:, :own] if own else None, columns[:, own:] if own < every else None
+
+    def _encode(self, modality: str, posts: Sequence[Any]) -> ModalityFeatures:
+        """Features of texts or pictures."""
+        model = getattr(self, f"{modality}_model")
+        if model is None:
+            raise SettingsError(
+                f"{modality}_model is not given, which encodes X_{modality}.",
+                f"Give a name as of [{modality}] model in mmsa.toml, or arrays of features.",
+            )
+        pools = terms_of(getattr(self, f"{modality}_pool"))
+        tokens = self.level == "tokens" or not COMPUTED.keys().isdisjoint(pools)
+        encoder = frozen_encoder(
+            modality, model, tokens=tokens, device=self.device, online=self.online
+        )
+        return encoder.features(posts)
+
+    def _setting(self, halves: Mapping[str, ModalityFeatures]) -> Setting:
+        """What is trained on these halves."""
+        values = {key: getattr(self, key) for key in _SETTING}
+        values = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+        if values["beta"] is None:
+            del values["beta"]
+        if len(halves) == 1:
+            values["modality"] = next(iter(halves))
+        absent = {f"{name}_pool": "mean" for name in MODALITIES if name not in halves}
+        setting = complete({**values, **absent})
+        return setting.resolved(lambda name, _: halves[name].pools if name in halves else ("mean",))
+
+    def _bank(
+        self, halves: Mapping[str, ModalityFeatures], dims: Dims, codes: Any = None
+    ) -> FeatureBank:
+        """The posts on the device; a half that all of them lack has these sizes.
+
+        Raises:
+            DataError: Posts have nothing that is read.
+        """
+        tables = _tables(halves)
+        nothing = np.flatnonzero(np.all([table < 0 for table in tables], axis=0)).tolist()
+        if nothing:
+            raise DataError(
+                f"{len(nothing)} posts have neither half, rows {listed(map(str, nothing))}."
+            )
+        rows, cells = len(tables[0]), max(1, self.grid**2)
+        text, image = (
+            halves[name]
+            if name in halves
+            else ModalityFeatures.absent(
+                getattr(dims, name),
+                pools_read([(OWN_PAIR, dims)], name, DEFAULT_ENCODER),
+                cells,
+                rows,
+            )
+            for name in MODALITIES
+        )
+        whole = len(halves) == 2 and all((table >= 0).all() for table in tables)
+        labels = [-1] * rows if codes is None else codes.tolist()
+        guids = [str(row) for row in range(rows)]
+        bank = FeatureBank(text, image, guids, labels, partial=not whole)
+        return bank.to(pick_device(self.device))
+
+
+def _as_called(X_text: Any, X_image: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Halves and labels; of two arguments, as scikit-learn calls, the second is y."""
+    return (X_text, None, X_image) if y is None else (X_text, X_image, y)
+
+
+def _tables(halves: Mapping[str, ModalityFeatures]) -> list[NDArray[np.int64]]:
+    """Row of each post in each half, −1 where it has none, (posts,)."""
+    return [found.table[:, 0].numpy() for found in halves.values()]
+
+
+def _seed(random_state: Any) -> int:
+    """A seed as it is; of a generator, or of None, the next one."""
+    if isinstance(random_state, numbers.Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))

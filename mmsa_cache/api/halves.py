@@ -1,0 +1,144 @@
+"""One half of the posts, as Python users have it, as features."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.utils import check_array
+
+from mmsa_cache.errors import DataError
+from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.store.keys import KEY_BYTES
+from mmsa_cache.store.schema import Shard
+
+POST = (str, os.PathLike, Image.Image)
+"""What an encoder reads: a text, the path of a picture, a picture."""
+DTYPES = [np.float32, np.float16]
+"""Of vectors: others become the first one."""
+Encode = Callable[[str, Sequence[Any]], ModalityFeatures]
+"""From a modality and its texts or pictures, None where a post has none."""
+
+
+def entries_of(values: Any) -> Any:
+    """A list of entries, one a post; an array where they are numbers, or several a post."""
+    if hasattr(values, "to_numpy"):  # of pandas or Polars
+        values = values.to_numpy()
+    if isinstance(values, list | tuple):
+        if any(isinstance(value, (*POST, np.ndarray)) for value in values):
+            return list(values)
+        try:
+            values = np.asarray(values)
+        except ValueError:  # of unequal lengths
+            return list(values)
+    elif not hasattr(values, "dtype"):
+        values = np.asarray(values)
+    return list(values) if values.ndim == 1 and values.dtype.kind in "OU" else values
+
+
+def holds_posts(table: Any) -> bool:
+    """Whether cells of an array are texts, pictures or arrays of numbers, not numbers."""
+    return (
+        isinstance(table, np.ndarray)
+        and table.ndim == 2
+        and table.dtype.kind in "OU"
+        and any(isinstance(c, (*POST, np.ndarray, list)) or _is_missing(c) for c in table.flat)
+    )
+
+
+def features_of(values: Any, modality: str, encode: Encode) -> ModalityFeatures | None:
+    """Features of one half of some posts; None where no post has it.
+
+    Args:
+        values: None; an array of vectors (posts, features); an array (posts, positions, features) or a
+            sequence of arrays (positions, features); or a sequence of texts or pictures.
+        modality: ``text`` or ``image``.
+        encode: Encodes texts or pictures.
+
+    Raises:
+        DataError: They are none of these.
+        ValueError: A number is not finite.
+    """
+    name = f"X_{modality}"
+    if values is None:
+        return None
+    if isinstance(values, POST):
+        raise DataError(f"{name} is a single {type(values).__name__}.", "Give a list, one a post.")
+    entries = entries_of(values)
+    if not isinstance(entries, list) and entries.ndim != 3:
+        return _in_memory(_checked(entries, name), name)
+    there = [place for place, entry in enumerate(entries) if not _is_missing(entry)]
+    if not there:
+        return None
+    present = [entries[place] for place in there]
+    kinds = {-1 if isinstance(entry, POST) else np.ndim(entry) for entry in present}
+    table = np.full((len(entries), 1), -1)
+    table[there, 0] = np.arange(len(there))
+    if kinds == {-1}:
+        chosen = dict(zip(there, present, strict=True))
+        return encode(modality, [chosen.get(place) for place in range(len(entries))])
+    if kinds == {1}:
+        _check_lengths({len(entry) for entry in present}, name)
+        return _in_memory(_checked(np.stack(present), name), name, table=table)
+    if kinds == {2}:
+        tokens = [_checked(e, f"{name}[{i}]") for i, e in zip(there, present, strict=True)]
+        _check_lengths({sequence.shape[1] for sequence in tokens}, name)
+        lengths = [len(sequence) for sequence in tokens]
+        return _in_memory(np.concatenate(tokens), name, np.array(lengths), table)
+    raise DataError(
+        f"The entries of {name} are not all texts or pictures, nor all vectors, nor all arrays "
+        "(positions, features)."
+    )
+
+
+def _checked(values: Any, name: str) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # said as an error: too large for float32
+        found: NDArray[Any] = check_array(values, dtype=DTYPES, input_name=name)
+    return found
+
+
+def _check_lengths(lengths: set[int], name: str) -> None:
+    if len(lengths) > 1:
+        raise DataError(f"{name} has vectors of {min(lengths)} to {max(lengths)} features.")
+
+
+def _is_missing(entry: Any) -> bool:
+    """Whether it is None, NaN, pandas' NA or a blank text."""
+    if isinstance(entry, str):
+        return not entry.strip()
+    is_nan = isinstance(entry, float) and math.isnan(entry)
+    return entry is None or is_nan or type(entry).__name__ == "NAType"
+
+
+def _in_memory(
+    tokens: NDArray[Any],
+    name: str,
+    lengths: NDArray[np.int64] | None = None,
+    table: NDArray[np.int64] | None = None,
+) -> ModalityFeatures:
+    """Features of arrays.
+
+    Args:
+        tokens: Vectors of all rows, one after the other, (positions, dim).
+        name: What to call them in errors.
+        lengths: Positions of each row; default: one.
+        table: See `ModalityFeatures`.
+    """
+    pools: tuple[str, ...] = ("mean",)
+    pooled = tokens[:, None]
+    offsets = np.arange(len(tokens) + 1)
+    if lengths is not None:
+        offsets = np.concatenate([[0], lengths.cumsum()])
+        first = tokens[offsets[:-1]]
+        mean = np.add.reduceat(tokens, offsets[:-1], dtype=np.float32) / lengths[:, None]
+        pools = ("mean", "first")
+        pooled = np.stack([mean.astype(tokens.dtype), first], 1)
+    rows = len(offsets) - 1
+    keys = np.zeros((rows, KEY_BYTES), np.uint8)
+    shard = Shard(keys, [""] * rows, offsets, tokens, pooled, pools)
+    return ModalityFeatures([shard], name, table=table)
