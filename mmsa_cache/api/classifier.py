@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import (
     check_consistent_length,
     check_random_state,
+    column_or_1d,
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -127,9 +128,9 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         X_text, X_image, y = _as_called(X_text, X_image, y)
         halves = self._halves(X_text, X_image, self.modality, reset=True)
         self.classes_, codes = coded(y)
-        groups = np.arange(len(codes)) if groups is None else column_or_1d(groups)
+        groups = np.arange(len(codes)) if groups is None else groups
         check_consistent_length(*_tables(halves), codes, groups)
-        groups = np.unique(groups, return_inverse=True)[1]
+        groups = np.unique(column_or_1d(groups), return_inverse=True)[1]
         self.setting_ = self._setting(halves)
         self.folds_ = min(self.folds, max(2, most_folds(codes, groups)))
         protocol = Protocol(folds=self.folds_, seeds=self.seeds, seed=_seed(self.random_state))

@@ -55,8 +55,8 @@ def features_of(values: Any, modality: str, encode: Encode) -> ModalityFeatures 
     """Features of one half of some posts; None where no post has it.
 
     Args:
-        values: None; an array of vectors (posts, features); an array (posts, positions, features) or a
-            sequence of arrays (positions, features); or a sequence of texts or pictures.
+        values: An array of vectors (posts, features); an array (posts, positions, features) or a
+            sequence of arrays (positions, features); a sequence of texts or pictures; or None.
         modality: ``text`` or ``image``.
         encode: Encodes texts or pictures.
 
