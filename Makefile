@@ -10,7 +10,7 @@ GPU_PYTHON ?= python3
 OUT ?= gpu-bench.json
 FEATURES ?=
 
-.PHONY: venv demo test test-faults gpu lint types style audit clean
+.PHONY: venv demo test test-faults gpu lint types style audit package clean
 
 venv: $(STAMP)
 
@@ -67,5 +67,11 @@ style: venv
 audit: venv
 	@$(BIN)/python -m tests.audit
 
+# dist/: an sdist and the wheel that is built of it. The tests install one and run its demo.
+package: venv
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "faults or not faults" tests/test_package.py
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

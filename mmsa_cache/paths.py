@@ -24,6 +24,12 @@ def flags(*names: str) -> int:
 _WALK = os.O_RDONLY | flags("O_PATH", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
 
 
+def shipped_studies() -> Path:
+    """The studies that come with mmsa: beside its packages in a clone, in one when installed."""
+    inside = Path(__file__).resolve().parent / "studies"
+    return inside if inside.is_dir() else inside.parents[1] / "studies"
+
+
 def declared(path: Path) -> Path:
     """A folder or file that the user names, without the links outside the working folder.
 

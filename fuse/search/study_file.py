@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from graphlib import CycleError
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from mmsa_cache.config.toml_file import read_toml
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import near, no_such
+from mmsa_cache.paths import shipped_studies
 from mmsa_cache.validation import Table, validated
 
 from .pruning import Rule
@@ -73,19 +73,10 @@ class _StudyFile(Table):
     ] = Field(default_factory=list, max_length=100)
 
 
-def folders() -> list[Path]:
-    """Where studies are looked for, the first that has a name wins."""
-    return [
-        Path("studies"),
-        Path(__file__).resolve().parents[2] / "studies",
-        Path(sys.prefix) / "share/mmsa/studies",
-    ]
-
-
 def known_studies() -> dict[str, Path]:
-    """Every study there is a file of, by name."""
+    """Every study there is a file of, by name: those of ``./studies`` come before the shipped."""
     found: dict[str, Path] = {}
-    for folder in folders():
+    for folder in (Path("studies"), shipped_studies()):
         for path in sorted(folder.glob("*.toml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))

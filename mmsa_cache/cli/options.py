@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mmsa_cache.paths import shipped_studies
+
 Data = Annotated[
     Path | None, typer.Option("--data", help="Data folder, one table, or hf://datasets/NAME.")
 ]
@@ -59,8 +61,8 @@ def complete_run(start: str) -> list[str]:
 
 def complete_study(start: str) -> list[str]:
     """Names of study files here, and of those that come with mmsa."""
-    shipped = Path(__file__).resolve().parents[2] / "studies"
-    found = {path.stem for at in (_project() / "studies", shipped) for path in at.glob("*.toml")}
+    folders = (_project() / "studies", shipped_studies())
+    found = {path.stem for folder in folders for path in folder.glob("*.toml")}
     return [name for name in ("best", *sorted(found)) if name.startswith(start)]
 
 
