@@ -33,15 +33,16 @@ def in_project() -> Iterator[Path]:
         raise
 
 
-def placed(here: Path, value: object) -> object:
-    """A value, made absolute if it is a path of something that is there; names stay names.
+def absolute(here: Path, path: str | os.PathLike[str]) -> Path:
+    """A path that was given in a folder."""
+    return Path(os.path.normpath(here / Path(path).expanduser()))
 
-    Args:
-        here: What the path is relative to.
-        value: What was given.
-    """
+
+def placed(here: Path, value: object) -> object:
+    """A value that was given in a folder, made absolute if it is a path of something that is there;
+    names stay names."""
     if isinstance(value, os.PathLike) or (isinstance(value, str) and "/" in value):
-        path = here / Path(value).expanduser()
+        path = absolute(here, value)
         return path if path.exists() else value
     return value
 

@@ -16,7 +16,7 @@ from mmsa_cache.data.stored import path_of
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
 from mmsa_cache.names import SPLITS, near, no_such
 
-from .calls import at_least_one, in_project, one_of, placed
+from .calls import absolute, at_least_one, in_project, one_of, placed
 
 
 def open(
@@ -114,9 +114,9 @@ def _settings(
         raise SettingsError("There are no such settings.", "Correct them all.", unknown)
     values = {".".join(keys[name]): placed(here, value) for name, value in given.items()}
     if cache is not None:
-        values["cache.dir"] = here / Path(cache).expanduser()
+        values["cache.dir"] = absolute(here, cache)
     if data is not None:
-        values["data.root"] = data if "://" in str(data) else here / Path(data).expanduser()
+        values["data.root"] = data if "://" in str(data) else absolute(here, data)
     named = {"cache.dir": "cache=", "data.root": "data="}
     named |= {".".join(keys[name]): f"{name}=" for name in given}
     found = load_settings(values, named=named)

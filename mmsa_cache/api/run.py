@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
+from mmsa_cache.compose.report.report import PAGE
 from mmsa_cache.compose.report.sections import figure_intervals
 from mmsa_cache.notebook import as_html
 from mmsa_cache.runs.folder import LATEST, RunFolder
@@ -16,6 +17,7 @@ from mmsa_cache.runs.record import RunRecord
 
 from . import plots
 from .calls import in_project, placed
+from .report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,6 +116,10 @@ class Run:
             MmsaError: See `Predictor.predict`.
         """
         return self.model.predict(text, image)
+
+    def report(self) -> Report:
+        """Its report, which shows itself in a notebook."""
+        return Report(self.path / PAGE)
 
     def plot_confusion(self, ax: Axes | None = None) -> Axes:
         """Its confusion matrix, see `plots.plot_confusion`."""

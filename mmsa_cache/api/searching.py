@@ -13,6 +13,7 @@ from mmsa_cache.compose.session import Session
 from .calls import at_least_one, in_project, one_of
 from .opening import opened
 from .study import Study
+from .terms import in_python
 
 
 def search(
@@ -54,4 +55,4 @@ def search(
         crew = EngineRequest(engine, workers, address)
         request = SearchRequest(study, trials, crew, select, name=name, track=track, outer=outer)
         result = run_study(session, request)
-        return Study(result.study, session, notes=result.notes)
+        return Study(result.study, session, notes=[*map(in_python, result.notes)])
