@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mmsa_cache.disk import glob_escaped
 from mmsa_cache.errors import (
     CacheError,
     CacheNotFoundError,
@@ -98,7 +98,7 @@ class AtHub:
                 repo_type=self.kind,
                 revision=revision,
                 local_dir=folder,
-                allow_patterns=[glob_escaped(name) for name in names],
+                allow_patterns=[glob.escape(name) for name in names],
             )
             return Path(str(found))
 
@@ -152,7 +152,7 @@ class AtHub:
                 repo_type=self.kind,
                 folder_path=folder,
                 commit_message=said,
-                allow_patterns=[glob_escaped(name) for name in names],
+                allow_patterns=[glob.escape(name) for name in names],
                 delete_patterns=list(replaced),
                 parent_commit=before.revision,
             )
