@@ -122,4 +122,4 @@ def _nearest_of(model: Predictor) -> tuple[Nearest | None, str]:
         return Nearest(bank, samples, model.classes, model.ensemble), ""
     except (MmsaError, OSError) as error:
         reason = error.message if isinstance(error, MmsaError) else str(error)
-        return None, f"The posts that the model learned from are not at hand: {reason}"
+        return None, f"Training posts are not at hand: {reason}"

@@ -1,4 +1,4 @@
-"""What stands before the page: whom it answers, how much it reads, what a browser may do with it."""
+"""What stands before the page: whom it answers, how much it reads, what browsers may do with it."""
 
 from __future__ import annotations
 

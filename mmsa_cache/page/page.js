@@ -67,7 +67,7 @@ async function predict(event) {
 function markTab() {
   const tabs = [...document.querySelectorAll(".tabs a")];
   const current = tabs.find((tab) => tab.hash === location.hash) ?? tabs[0];
-  for (const tab of tabs) tab.toggleAttribute("aria-current", tab === current);
+  for (const tab of tabs) tab.ariaCurrent = tab === current ? "page" : null;
 }
 
 form.addEventListener("submit", predict);

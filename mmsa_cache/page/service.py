@@ -108,7 +108,7 @@ def make_app(answers: Answers, view: View, host: str, limits: Limits) -> Starlet
 
 
 async def _post_of(request: Request) -> Post:
-    """The post of a request: a form with ``text`` and ``image``, or JSON with the picture in base64.
+    """The post of a request: a form, or JSON with the picture in base64; ``text`` and ``image``.
 
     Raises:
         HTTPException: It is neither.
@@ -151,9 +151,9 @@ def _on_disk(picture: bytes | None) -> Iterator[Path | None]:
         write_new(path, picture)
         try:
             yield path
-        except MmsaError as error:
-            error.message = error.message.replace(f"{folder}/", "")
-            raise
+        except DataError as error:
+            found = "; ".join(dict.fromkeys(error.problems)) or error.message
+            raise DataError(found.replace(f"{folder}/", "") + ".", error.hint) from error
 
 
 def _html(page: str, policy: str = POLICY, status: int = 200) -> Response:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mmsa_cache.compose.pages.shell import printable
 from mmsa_cache.compose.pages.thumbnails import Thumbnail, thumbnail
 from mmsa_cache.compose.predictor import Predictor
 from mmsa_cache.compose.report.attention import LEAST_SCALE, Maps
 from mmsa_cache.compose.report.charts import class_colours
-from mmsa_cache.compose.report.gallery import Post, cards, confident_errors
+from mmsa_cache.compose.report.gallery import Card, Post, cards, confident_errors
 from mmsa_cache.compose.report.report import PAGE
 from mmsa_cache.compose.report.templates import report_templates
 from mmsa_cache.errors import BadFileError, DataError, MmsaError, SettingsError
@@ -103,7 +102,7 @@ class View:
             said = "There is no report here. A run has one; an export of it has none."
         except (MmsaError, OSError, ValueError) as error:
             said = f"The report cannot be read: {error}"
-        return self._render("frame.html.j2", title="Report", said=said)
+        return self._frame("Report", said)
 
     def errors(self, true: str, predicted: str) -> str:
         """The most confident wrong predictions on the rows that judged the run.
@@ -116,20 +115,27 @@ class View:
             found = self._run.predictions
         except MmsaError as error:
             said = f"The predictions on the outer rows are not here: {error.message}"
-            return self._render("frame.html.j2", title="Errors", said=said)
+            return self._frame("Errors", said)
         codes = {name: code for code, name in enumerate(self._model.classes)}
         wrong = confident_errors(found, len(found.guids))
         for of, name in ((found.labels, true), (found.predicted, predicted)):
             if name in codes:
                 wrong = wrong[of[wrong] == codes[name]]
-        return self._render(
-            "frame.html.j2",
-            title="Errors",
-            said=f"{min(len(wrong), _ERRORS)} of {len(wrong)} wrong predictions on the "
-            f"{len(found.guids)} rows that judged the run, the most confident first.",
-            chosen={"true": true, "predicted": predicted},
-            errors=cards(wrong[:_ERRORS].astype(np.int64), found, self._posts, Maps("")),
+        said = (
+            f"{min(len(wrong), _ERRORS)} of {len(wrong)} wrong predictions on the "
+            f"{len(found.guids)} rows that judged the run, the most confident first."
         )
+        shown = cards(wrong[:_ERRORS], found, self._posts, Maps(""))
+        return self._frame("Errors", said, {"true": true, "predicted": predicted}, shown)
+
+    def _frame(
+        self,
+        title: str,
+        said: str,
+        chosen: Mapping[str, str] | None = None,
+        errors: Sequence[Card] = (),
+    ) -> str:
+        return self._render("frame.html.j2", title=title, said=said, chosen=chosen, errors=errors)
 
     @functools.cached_property
     def _posts(self) -> dict[str, Post]:

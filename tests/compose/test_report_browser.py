@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mmsa_cache.compose.report.gallery import Post
+from tests.support.browser import opened_browser
 from tests.support.made_up_run import (
     HOSTILE,
     ROWS,
@@ -28,11 +28,6 @@ from tests.support.made_up_run import (
 )
 from tests.support.reports import render
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="no Chromium here: apt-get install chromium chromium-driver",
-)
 WIDE, NARROW = (1100, 900), (360, 740)
 ATTACKS = (
     "<script>document.title = 'broken'</script>",
@@ -89,20 +84,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser(page: Path) -> Iterator[Any]:
     """A browser that has opened the report and logs its console and every request."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    try:
+    with opened_browser() as driver:
         driver.get(page.as_uri())
         yield driver
-    finally:
-        driver.quit()
 
 
 def look(browser: Any, size: tuple[int, int], scheme: str = "light") -> None:
