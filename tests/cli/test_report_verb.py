@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -25,6 +26,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import RunRecord
 from tests.support import made_up_run
+from tests.support.pages import cells
 
 SMALL = ("--folds", "2", "--set", "epochs=2", "--set", "text_dim=16", "--set", "image_dim=16")
 SMALL += ("--set", "head=8", "--set", "heads=2", "--set", "layers=2", "--set", "ffn=16")
@@ -130,6 +132,58 @@ def test_without_data_model_or_cache_the_page_says_what_it_lacks(here: Path) -> 
     text = Path("lacking.html").read_text()
     assert "The model could not be loaded" in text
     assert "Picture of post" in text
+
+
+# --- several runs --------------------------------------------------------------------------------
+
+
+def test_several_runs_are_compared_on_one_page(here: Path) -> None:
+    found = json.loads(call("report", "acb", "runs/ce", "--json").stdout)
+    assert found["runs"] == ["acb", "ce"]
+    assert found["report"] == "runs/comparison.html"
+    html = Path("runs/comparison.html").read_text("utf-8")
+    assert found["bytes"] == len(html.encode()) < 1_000_000
+    predictions = RunFolder(Path("runs/acb")).predictions
+    assert found["rows"] == len(predictions.guids)
+    settings = {row[0]: row[1:] for row in cells(html, "settings")}
+    assert settings == {"Setting": ["acb", "ce"], "loss": ["acb", "ce"], "alpha": ["0.25", "0.5"]}
+    metrics = json.loads(Path("runs/acb/metrics.json").read_text())
+    assert cells(html, "figures")[1][:2] == ["Accuracy", f"{metrics['outer']['accuracy']:.3f}"]
+    shown = call("report", "acb", "ce").stdout
+    assert "acb, ce" in shown
+    assert "runs/comparison.html" in shown
+
+
+def test_tables_are_written_as_csv_and_replaced_with_force_only(here: Path) -> None:
+    found = json.loads(call("report", "acb", "--csv", "tables", "--json").stdout)
+    files = {Path(path).stem: Path(path) for path in found["csv"]}
+    assert {"results-figures", "results-classes", "confusion-figures", "epochs"} <= files.keys()
+    assert {"bins", "members", "recall-figures"} <= files.keys()
+    metrics = json.loads(Path("runs/acb/metrics.json").read_text())
+    rows = [*csv.reader(files["results-figures"].read_text().splitlines())]
+    assert rows[0] == ["Figure", "Value", "95% interval, low", "95% interval, high"]
+    assert float(rows[1][1]) == metrics["outer"]["accuracy"]
+    epochs = [*csv.DictReader(files["epochs"].read_text().splitlines())]
+    losses = [of.loss for of in RunFolder(Path("runs/acb")).history if of.epoch == 1]
+    assert float(epochs[0]["Training loss"]) == pytest.approx(np.mean(losses))
+    assert float(epochs[0]["Training loss, range, high"]) == max(losses)
+    before = Path("runs/acb/report.html").stat().st_mtime_ns
+    assert "exists already" in call("report", "acb", "--csv", "tables", code=2).output
+    assert Path("runs/acb/report.html").stat().st_mtime_ns == before
+    call("report", "acb", "--csv", "tables", "--force")
+    found = json.loads(call("report", "acb", "ce", "--csv", "both", "--json").stdout)
+    assert {Path(path).name for path in found["csv"]} == {p.name for p in Path("both").iterdir()}
+
+
+def test_runs_that_cannot_be_compared_are_named(here: Path) -> None:
+    said = call("report", "acb", "ce", "every", code=4).output
+    assert "These runs were not judged on the rows of acb:" in said
+    assert "  - every: 120 rows, " in said
+    assert "  - ce" not in said
+    assert "mmsa compare acb ce every" in said
+    assert "A run is named twice." in call("report", "acb", "runs/acb", code=2).output
+    said = call("report", "acb", "ce", "--against", "every", code=2).output
+    assert "--against is of the report of one run." in said
 
 
 # --- rows with a duplicate in training -----------------------------------------------------------

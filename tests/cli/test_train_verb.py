@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import time
@@ -24,7 +25,9 @@ QUICK = ("--set", "epochs=2", "--set", "text_dim=16", "--set", "image_dim=16", "
 
 def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: object) -> None:
     flags = ("--folds", "2", "--seeds", "2", "--outer", "grouped", "--name", "group", *QUICK)
-    record = json.loads(mmsa(work, "train", *flags, "--json").stdout)
+    result = mmsa(work, "train", *flags, "--json")
+    assert "Curves" not in result.output
+    record = json.loads(result.stdout)
     assert [m["member"] for m in record["members"]] == [1, 2, 3, 4]
     values = [m["outer"]["accuracy"] for m in record["members"]]
     assert record["spread"]["accuracy"]["mean"] == pytest.approx(np.mean(values))
@@ -52,8 +55,9 @@ def test_a_group_reports_its_spread_and_the_calibration(work: Path, extracted: o
 
 def test_a_decision_rule_is_kept_and_may_be_changed(work: Path, extracted: object) -> None:
     flags = ("--folds", "3", "--outer", "grouped", "--name", "rule", "--decide", "macro_f1", *QUICK)
-    shown = mmsa(work, "train", *flags, "--set", "loss=ce").stdout
-    assert "macro_f1 (used)" in shown
+    shown = mmsa(work, "train", *flags, "--set", "loss=ce")
+    assert "macro_f1 (used)" in shown.stdout
+    assert re.search(r"Curves: loss \d.* macro-F1 .*\(mean of 3 members, 2 epochs\)", shown.stderr)
     metrics = json.loads((work / "runs/rule/metrics.json").read_text())
     config = json.loads((work / "runs/rule/config.json").read_text())
     assert config["decide"] == "macro_f1"
@@ -199,7 +203,9 @@ def test_solved_kernels_are_searched_and_refitted(work: Path, extracted: object)
         "ridge = { low = 0.3, high = 3.0, log = true }\nbandwidth = [0.25, 0.5]\n"
     )
     search = ("search", "--study", "solved", "--trials", "1", "--workers", "1")
-    found = json.loads(mmsa(work, *search, "--json").stdout)
+    result = mmsa(work, *search, "--json", "--dashboard")
+    assert "on this machine alone: http://127.0.0.1:" in result.stderr
+    found = json.loads(result.stdout)
     assert found["setting"]["epochs"] == 1
     flags = ("--study", "solved", "--single", "--refit", "--name", "solved", "--json")
     record = json.loads(mmsa(work, "train", *flags).stdout)

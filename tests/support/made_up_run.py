@@ -119,6 +119,31 @@ def write_run(folder: Path, classes: list[str] = CLASSES, guids: list[str] | Non
     return folder
 
 
+def write_other_run(folder: Path, classes: list[str] = CLASSES, rows: int = ROWS) -> Path:
+    """A second run of rows of the first one: guids and classes in another order, and every third
+    row another class than the first run's."""
+    labels, _, probabilities = outcome()
+    probabilities[::3] = np.roll(probabilities[::3], 1, axis=1)
+    write_run(folder, classes)
+    outer = probability_score(labels[:rows], shares(probabilities[:rows]), CLASSES).as_json()
+    change(folder / "config.json", models=[model_of(fusion="gated", dropout=0.25)], seed=48)
+    turned = classes[::-1]
+    outer["per_class"] = {name: outer["per_class"][name] for name in turned}
+    outer["confusion"] = np.array(outer["confusion"])[::-1, ::-1].tolist()
+    change(folder / "config.json", classes=turned)
+    calibration = {"temperature": 1.0, "offsets": [0.0] * len(classes)}
+    inner = dict.fromkeys(["inner", "inner_uncalibrated", "outer_uncalibrated"], ...)
+    change(folder / "metrics.json", outer=outer, calibration=calibration, **inner)
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["guid", "tag", "predicted", *(f"p_{name}" for name in turned)])
+        for row in reversed(range(rows)):
+            of = probabilities[row]
+            names = [classes[labels[row]], classes[int(of.argmax())]]
+            writer.writerow([row, *names, *of[::-1]])
+    return folder
+
+
 def invented_study(name: str = "quick") -> dict[str, Any]:
     """What a run keeps of its study."""
     scores = [0.5, 0.4, 0.55, None, 0.52, 0.6, 0.58]
