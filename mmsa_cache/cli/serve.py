@@ -12,6 +12,10 @@ from .options import PLACES, RUN_HELP, Decide, complete_run
 from .verb import Call, verb
 
 _MB = 1 << 20
+OPEN_TO_ALL = (
+    "Note: whoever reaches this address can ask the model and read the report, the errors and the "
+    "labelled posts; there is no password."
+)
 
 
 @verb(*PLACES, "device")
@@ -44,6 +48,8 @@ def serve(
         if not call.printed(served):
             print_result(f"{served.run}: {served.url}")
             say("Ctrl-C ends it.")
+        if not served.only_here:
+            say(OPEN_TO_ALL)
         if open_page:
             import webbrowser
 

@@ -43,6 +43,7 @@ PURPOSE = {
     "ray": "--engine ray: extraction and searches on a cluster",
     "s3": "stores on S3 and other object stores",
     "dashboard": "mmsa search --dashboard",
+    "page": "mmsa serve",
     "plots": "run.plot_confusion() and other plots in Python",
 }
 """What each extra is for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +48,7 @@ class Explanation:
 
 
 class Answers:
-    """A trained model that answers one post at a time, whoever asks.
-
-    Its encoders are loaded at once.
+    """A trained model that answers posts, for one thread. Its encoders are loaded at once.
 
     Args:
         model: The model.
@@ -66,7 +63,6 @@ class Answers:
             for modality, names in zip(MODALITIES, pair, strict=True):
                 for name in terms_of(names):
                     model.session.loaded(modality, name)
-        self._one_at_a_time = threading.Lock()
         self._nearest, self._nearest_said = _nearest_of(model)
 
     def answer(self, text: str | None, image: Path | None) -> Answer:
@@ -78,17 +74,15 @@ class Answers:
             ModelError: An encoder is not at hand.
         """
         post = self._post(text, image)
-        with self._one_at_a_time:
-            return self._answer(text, post, self.model.encoded([post]))
+        return self._answer(text, post, self.model.encoded([post]))
 
     def explained(self, text: str | None, image: Path | None) -> tuple[Answer, Explanation]:
         """`answer`, with what it was read as."""
         post = self._post(text, image)
-        with self._one_at_a_time:
-            bank = self.model.encoded([post])
-            answer = self._answer(text, post, bank)
-            maps = attention_of(self.model.session, self.model.ensemble, bank, post)
-            nearest = self._nearest.of(bank) if self._nearest else []
+        bank = self.model.encoded([post])
+        answer = self._answer(text, post, bank)
+        maps = attention_of(self.model.session, self.model.ensemble, bank, post)
+        nearest = self._nearest.of(bank) if self._nearest else []
         seen = maps.posts.get(post.guid)
         attention = None if seen is None else word_maps(seen)
         return answer, Explanation(attention, maps.said, nearest, self._nearest_said)

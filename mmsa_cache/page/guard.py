@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
@@ -26,6 +26,8 @@ POLICY = (
     "frame-ancestors 'none'"
 )
 """What the page may load: what this server has, and pictures in it. Other responses say less."""
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d+)?")
+"""A Host header: an IPv6 address, or another name."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -79,8 +81,8 @@ class Guard:
         """What a request hears that another site may have sent."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if not is_own_host(host, self._host):
-            return said(403, "The Host of this request is not this server.")
-        if origin is not None and urlsplit(origin).netloc != host:
+            return said(403, "This name is not the server's own: use the address that it printed.")
+        if origin not in (None, f"http://{host}", f"https://{host}"):
             return said(403, "Another site sent this request.")
         return None
 
@@ -123,13 +125,19 @@ def is_own_host(host: str, bound: str) -> bool:
         host: The header.
         bound: The name or address that the server listens on.
     """
-    name = (urlsplit(f"//{host}").hostname or "").lower()
+    found = _HOST.fullmatch(host.lower())
+    name = (found[1] or found[2]) if found else ""
     if name in ("localhost", bound.lower()):
         return True
-    address, own = _address(name), _address(bound)
-    if bound == "localhost" or (own is not None and own.is_loopback):
-        return address is not None and address.is_loopback
-    return address is not None or name == socket.gethostname().lower()
+    if is_loopback(bound):
+        return is_loopback(name)
+    return _address(name) is not None or name == socket.gethostname().lower()
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or an address is one that only this machine reaches."""
+    address = _address(name)
+    return name == "localhost" or (address is not None and address.is_loopback)
 
 
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -167,7 +175,9 @@ class _Marked:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers.update(_HEADERS)
-            headers.setdefault("Content-Security-Policy", "default-src 'none'")
+            headers.setdefault(
+                "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
+            )
             if message["status"] == 503:
                 headers["Retry-After"] = str(SECONDS_LATER)
         await self._send(message)

@@ -21,7 +21,7 @@ function showPicture() {
 }
 
 function choose(files) {
-  const [picture] = [...files].filter((file) => file.type.startsWith("image/"));
+  const picture = [...files].find((file) => file.type.startsWith("image/"));
   if (!picture) return false;
   const chosen = new DataTransfer();
   chosen.items.add(picture);
@@ -79,11 +79,18 @@ form.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 image.addEventListener("change", showPicture);
-for (const kind of ["dragenter", "dragover"]) {
-  drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
+// Wherever it is dropped: else the browser would leave the page for the picture.
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  window.addEventListener(kind, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    drop.classList.toggle("over", kind === "dragover");
+    if (kind === "drop") choose(event.dataTransfer.files);
+  });
 }
-for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => { event.preventDefault(); choose(event.dataTransfer.files); });
-document.addEventListener("paste", (event) => { if (choose(event.clipboardData.files)) event.preventDefault(); });
+document.addEventListener("paste", (event) => {
+  const { files, types } = event.clipboardData;
+  if (!types.includes("text/plain") && choose(files)) event.preventDefault(); // some programs copy both
+});
 window.addEventListener("hashchange", markTab);
 markTab();

@@ -16,7 +16,7 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.runs.folder import RunFolder
 
 from .answers import Answers
-from .guard import Limits
+from .guard import Limits, is_loopback
 from .service import make_app
 from .view import View
 
@@ -46,6 +46,8 @@ class Served:
 
     run: str
     url: str
+    only_here: bool
+    """Whether other machines cannot reach it."""
 
 
 def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
@@ -75,7 +77,7 @@ def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
             lifespan="off",
             timeout_graceful_shutdown=_SECONDS_TO_END,
         )
-        ready(Served(run.name, url))
+        ready(Served(run.name, url, is_loopback(request.host)))
         asyncio.run(uvicorn.Server(config).serve([listener]))
 
 

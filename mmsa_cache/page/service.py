@@ -27,8 +27,11 @@ from .answers import Answers
 from .guard import POLICY, Guard, Limits, said
 from .view import View
 
-_SANDBOX = "sandbox{}; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Of pages in a frame; ``form-action`` of none is what ``sandbox`` says."""
+_FRAMED = (
+    "sandbox allow-forms; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "form-action 'self'; frame-ancestors 'self'"
+)
+"""What a report and a list of errors may do: be looked at, inside the page or alone."""
 T = TypeVar("T")
 
 
@@ -77,10 +80,10 @@ def make_app(answers: Answers, view: View, host: str, limits: Limits) -> Starlet
         found = await anyio.to_thread.run_sync(
             view.errors, chosen.get("true", ""), chosen.get("predicted", ""), limiter=turn
         )
-        return _html(found, _SANDBOX.format(" allow-forms") + "; form-action 'self'")
+        return _html(found, _FRAMED)
 
     async def report(request: Request) -> Response:
-        return _html(view.report(), _SANDBOX.format(""))
+        return _html(view.report(), _FRAMED)
 
     async def health(request: Request) -> Response:
         about = {"status": "ok", "run": view.name, "classes": answers.model.classes}

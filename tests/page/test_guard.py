@@ -6,7 +6,16 @@ import pytest
 
 from mmsa_cache.page.guard import is_own_host
 
-STRANGE = ("", "evil.example", "evil.example:7860", "localhost.evil.example", "127.0.0.1.nip.io")
+STRANGE = (
+    "",
+    "[::1",
+    "[x]:1",
+    "localhost@evil.example",
+    "evil.example",
+    "evil.example:7860",
+    "localhost.evil.example",
+    "127.0.0.1.nip.io",
+)
 
 
 @pytest.mark.parametrize(

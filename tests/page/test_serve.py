@@ -113,10 +113,12 @@ def test_strangers_are_turned_away(server: Server) -> None:
 
 
 def test_every_response_says_what_a_browser_may_do(server: Server) -> None:
+    frames = "frame-ancestors 'none'", "frame-ancestors 'self'"
     for path in ("/", "/page.css", "/page.js", "/health", "/report", "/errors", "/nothing"):
         headers = server.ask("GET", path).headers
         policy = headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy, path
+        assert frames[path in ("/report", "/errors")] in policy, path
         assert "unsafe-inline" not in policy or policy.startswith("sandbox"), path
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -65,8 +66,8 @@ def serving(folder: Path, *flags: str) -> Iterator[Server]:
     )
     assert process.stdout is not None
     try:
-        said = "".join(iter(process.stdout.readline, "}\n"))
-        yield Server(folder, process, int(said.rpartition(":")[2].split("/")[0]))
+        served = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+        yield Server(folder, process, urlsplit(served["url"]).port or 80)
     finally:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
