@@ -146,7 +146,8 @@ def test_several_runs_are_compared_on_one_page(here: Path) -> None:
     predictions = RunFolder(Path("runs/acb")).predictions
     assert found["rows"] == len(predictions.guids)
     settings = {row[0]: row[1:] for row in cells(html, "settings")}
-    assert settings == {"Setting": ["acb", "ce"], "loss": ["acb", "ce"], "alpha": ["0.25", "0.5"]}
+    del settings["Setting"]
+    assert settings == {"loss": ["acb", "ce"], "alpha": ["0.25", "0.5"], "beta": ["0.75", "0.5"]}
     metrics = json.loads(Path("runs/acb/metrics.json").read_text())
     assert cells(html, "figures")[1][:2] == ["Accuracy", f"{metrics['outer']['accuracy']:.3f}"]
     shown = call("report", "acb", "ce").stdout
