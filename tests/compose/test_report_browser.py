@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmsa_cache.compose.compare import compare_runs
+from mmsa_cache.compose.report.comparison_page import render_comparison
 from mmsa_cache.compose.report.gallery import Post
+from mmsa_cache.runs.folder import RunFolder
 from tests.support.browser import opened_browser
 from tests.support.made_up_run import (
     HOSTILE,
@@ -24,6 +27,7 @@ from tests.support.made_up_run import (
     invented_study,
     model_of,
     outer_of,
+    write_other_run,
     write_run,
 )
 from tests.support.reports import render
@@ -38,6 +42,14 @@ ATTACKS = (
     "{{ 7 * 7 }} &lt;b&gt;",
     "x" * 300,
 )
+# With every fold open; what scrolls or ends with an ellipsis in a box counts as that box.
+OUTSIDE = """document.querySelectorAll('details').forEach(d => d.open = true);
+    const width = window.innerWidth;
+    const out = [...document.body.querySelectorAll('*')].filter(e => !e.closest('.scroll *')
+        && !e.closest('svg *') && !e.closest('.word *')
+        && e.getBoundingClientRect().right > width + 0.5);
+    return [document.documentElement.scrollWidth, width, out.slice(0, 5).map(
+        e => e.outerHTML.slice(0, 80))]"""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +90,23 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = folder / "report.html"
     path.write_text(html, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two runs with long names, and a post of hostile text."""
+    folder = tmp_path_factory.mktemp("comparison")
+    names = [f"{'long' * 12}-{end}" for end in "ab"]
+    write_run(folder / names[0])
+    write_other_run(folder / names[1])
+    runs = {name: RunFolder(folder / name) for name in names}
+    picture = folder / "picture.png"
+    Image.new("RGB", (300, 40), "red").save(picture)
+    posts = {str(row): Post(" ".join(ATTACKS), picture) for row in range(ROWS)}
+    compared = compare_runs(names, [*runs.values()]).comparison
+    path = folder / "comparison.html"
+    path.write_text(render_comparison(runs, compared, posts, ATTACKS).html, encoding="utf-8")
     return path
 
 
@@ -141,15 +170,7 @@ def test_every_section_is_seen(browser: Any) -> None:
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 def test_nothing_stands_out_of_the_window(browser: Any, size: tuple[int, int], scheme: str) -> None:
     look(browser, size, scheme)
-    # With every fold open; what scrolls or ends with an ellipsis in a box counts as that box.
-    wider = """document.querySelectorAll('details').forEach(d => d.open = true);
-        const width = window.innerWidth;
-        const out = [...document.body.querySelectorAll('*')].filter(e => !e.closest('.scroll *')
-            && !e.closest('svg *') && !e.closest('.word *')
-            && e.getBoundingClientRect().right > width + 0.5);
-        return [document.documentElement.scrollWidth, width, out.slice(0, 5).map(
-            e => e.outerHTML.slice(0, 80))]"""
-    scrolled, width, out = browser.execute_script(wider)
+    scrolled, width, out = browser.execute_script(OUTSIDE)
     assert out == []
     assert scrolled <= width == size[0]
 
@@ -178,3 +199,39 @@ def test_text_stands_out_from_its_ground_in_light_and_dark(browser: Any) -> None
             assert (max(ground, text) + 0.05) / (min(ground, text) + 0.05) > 4.5, scheme
     assert grounds[0] > 0.8
     assert grounds[1] < 0.1
+
+
+def test_on_paper_everything_is_light_and_open(browser: Any) -> None:
+    look(browser, WIDE, "dark")
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = false)")
+    feature = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": [feature]})
+    try:
+        ink, hidden, folded, cut = browser.execute_script(
+            """const all = s => [...document.querySelectorAll(s)];
+            return [getComputedStyle(document.body).color, all('nav').map(e => e.offsetHeight),
+                all('details table').filter(e => !e.checkVisibility({contentVisibilityAuto: true})
+                    || e.offsetHeight < 20).length,
+                all('.scroll').filter(e => getComputedStyle(e).overflowX != 'visible').length]"""
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert ink == "rgb(29, 32, 36)"
+    assert hidden == [0]
+    assert folded == cut == 0
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_the_page_of_several_runs_stays_in_the_window(
+    browser: Any, comparison: Path, size: tuple[int, int]
+) -> None:
+    look(browser, size)
+    browser.get(comparison.as_uri())
+    try:
+        scrolled, width, out = browser.execute_script(OUTSIDE)
+        assert out == []
+        assert scrolled <= width == size[0]
+        assert len(browser.execute_script("return document.images")) == 12
+        assert browser.get_log("browser") == []
+    finally:
+        browser.back()
