@@ -64,7 +64,7 @@ def report(request: ReportRequest) -> WrittenReport:
     """
     run = RunFolder.find(request.run)
     try:
-        model = load_model(request.run, **asdict(request.given))
+        model = load_model(run.path, **asdict(request.given))
         ensemble, session = model.ensemble, model.session
     except ModelError as error:
         say(f"Note: {error.message}")
