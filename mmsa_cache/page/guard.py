@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,9 +52,14 @@ class Limits:
         """Bytes of a request: base64 makes a third more of a picture."""
         return _SMALL + self.picture * 4 // 3
 
+    @property
+    def too_large(self) -> str:
+        """What is said of a request that is larger."""
+        return f"The picture is larger than the limit of {self.picture / (1 << 20):g} MB."
+
 
 class Guard:
-    """Middleware that turns away strangers, and what is too large or too much.
+    """Turns away strangers, and what is too large or too much; the rest is the application's.
 
     Args:
         app: The application.
@@ -91,24 +97,16 @@ class Guard:
         size = int(length) if length.isdecimal() else most
         busy = self._bytes and self._bytes + size > _LARGEST * most
         if size > most:
-            await self._too_large()(scope, receive, send)
+            await said(413, self._limits.too_large)(scope, receive, send)
         elif busy or self._posts >= self._limits.waiting:
             later = f"Too many posts wait; ask again in {SECONDS_LATER} s."
             await said(503, later)(scope, receive, send)
         else:
             self._posts, self._bytes = self._posts + 1, self._bytes + size
             try:
-                await self._app(scope, _Counted(receive, most), send)
-            except TooLargeError:
-                await self._too_large()(scope, receive, send)
-            except TimeoutError:
-                await said(408, "The rest of the post did not come.")(scope, receive, send)
+                await self._app(scope, _Counted(receive, self._limits), send)
             finally:
                 self._posts, self._bytes = self._posts - 1, self._bytes - size
-
-    def _too_large(self) -> Response:
-        most = self._limits.picture / (1 << 20)
-        return said(413, f"The picture is larger than the limit of {most:g} MB.")
 
 
 def said(status: int, message: str) -> Response:
@@ -147,21 +145,20 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-class TooLargeError(Exception):
-    """More came than was said."""
-
-
 class _Counted:
-    """Receives a body up to a size, from somebody who sends it."""
+    """Receives a body up to a size, as long as it keeps coming."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._left = receive, most
+    def __init__(self, receive: Receive, limits: Limits) -> None:
+        self._receive, self._limits, self._bytes = receive, limits, 0
 
     async def __call__(self) -> Message:
-        message = await asyncio.wait_for(self._receive(), SECONDS_SILENT)
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
-            raise TooLargeError
+        try:
+            message = await asyncio.wait_for(self._receive(), SECONDS_SILENT)
+        except TimeoutError as error:
+            raise HTTPException(408, "The rest of the post did not come.") from error
+        self._bytes += len(message.get("body", b""))
+        if self._bytes > self._limits.body:
+            raise HTTPException(413, self._limits.too_large)
         return message
 
 

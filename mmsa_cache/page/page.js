@@ -9,6 +9,7 @@ document.documentElement.classList.add("js");
 function complain(message) {
   const line = document.createElement("p");
   line.className = "error";
+  line.role = "alert";
   line.textContent = message;
   answer.replaceChildren(line);
 }
@@ -60,7 +61,8 @@ async function predict(event) {
   }
   submit.disabled = false;
   answer.classList.remove("old");
-  state.textContent = "";
+  const tag = answer.querySelector("h2");
+  state.textContent = tag ? `Answered: ${tag.textContent}.` : "";
   if (answer.getBoundingClientRect().top > innerHeight * 0.7) answer.scrollIntoView({ behavior: "smooth" });
 }
 
@@ -73,6 +75,7 @@ function markTab() {
 form.addEventListener("submit", predict);
 form.addEventListener("reset", () => {
   answer.replaceChildren();
+  state.textContent = "";
   setTimeout(showPicture);
 });
 form.addEventListener("keydown", (event) => {

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
+import python_multipart  # noqa: F401  (forms need it)
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from mmsa_cache.disk import scratch, write_new
 from mmsa_cache.errors import DataError, MmsaError, SettingsError
@@ -43,7 +44,7 @@ class Post:
     picture: bytes | None
 
 
-def make_app(answers: Answers, view: View, host: str, limits: Limits) -> Starlette:
+def make_app(answers: Answers, view: View, host: str, limits: Limits) -> ASGIApp:
     """The application.
 
     Args:
@@ -103,11 +104,8 @@ def make_app(answers: Answers, view: View, host: str, limits: Limits) -> Starlet
         Route("/page.js", part(view.script, "text/javascript")),
         Route("/icon.svg", part(view.icon, "image/svg+xml")),
     ]
-    return Starlette(
-        routes=routes,
-        middleware=[Middleware(Guard, host=host, limits=limits)],
-        exception_handlers={MmsaError: _failed, HTTPException: _not_served},
-    )
+    handlers = {MmsaError: _failed, HTTPException: _not_served, Exception: _broken}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), host, limits)
 
 
 async def _post_of(request: Request) -> Post:
@@ -172,3 +170,7 @@ def _failed(request: Request, error: Exception) -> Response:
 def _not_served(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return said(error.status_code, error.detail)
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    return said(500, "The server failed; its terminal says why.")

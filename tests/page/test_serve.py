@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,6 +94,24 @@ def test_fifty_megabytes_are_not_read(server: Server, length: str) -> None:
         response.begin()
         assert response.status == 413
         assert b"larger than the limit of 1 MB" in response.read()
+
+
+@pytest.mark.parametrize("missing", ["uvicorn", "python_multipart"])
+def test_what_is_not_installed_is_named(
+    server: Server, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [name for name in sys.modules if name.startswith("mmsa_cache.page")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, missing, None)
+    said = call(server.folder, "serve", "--run", "run", code=2)
+    assert f"The page needs {missing}" in said
+    assert "pip install 'mmsa[page]'" in said
+
+
+def test_a_port_that_is_taken_is_named(server: Server) -> None:
+    said = call(server.folder, "serve", "--run", "run", "--port", str(server.port), code=2)
+    assert f"127.0.0.1:{server.port} cannot be listened on" in said
+    assert "--port" in said
 
 
 def test_strangers_are_turned_away(server: Server) -> None:
