@@ -111,6 +111,9 @@ class Answers:
 def _nearest_of(model: Predictor) -> tuple[Nearest | None, str]:
     """The labelled posts of the model's store, or why there are none."""
     try:
+        stored = model.session.store.split(SPLIT)
+        if stored is not None and [*stored[0].classes] != model.classes:
+            return None, f"The store’s posts have other classes: {', '.join(stored[0].classes)}."
         samples = model.session.samples(SPLIT)
         bank = model.session.bank(SPLIT, model.pairs)
         return Nearest(bank, samples, model.classes, model.ensemble), ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ import pytest
 from mmsa_cache import DataError, SettingsError, load_model
 from mmsa_cache.page.answers import Answers
 from mmsa_cache.page.guard import Limits
-from mmsa_cache.page.nearest import NEAREST, own_pools
+from mmsa_cache.page.nearest import NEAREST, Neighbour, own_pools
 from mmsa_cache.page.view import View
 from mmsa_cache.runs.folder import RunFolder
 from tests.support.small_work import QUICK, call, make_work
 
 TOKENS = ("--set", "level=tokens", "--set", "fusion=attention_concat")
+HOSTILE = "<script>alert(1)</script>"
 TEXT, PICTURE = "good day sun", "posts/pairs/3.jpg"
 
 
@@ -99,10 +101,25 @@ def test_an_export_alone_answers_and_says_what_it_lacks(
         assert "an export of it has none" in view.report()
         assert "are not here" in view.errors("", "")
         assert "Training posts are not at hand" in view.page("", answer, explanation)
+        hostile = Neighbour(HOSTILE, "positive", HOSTILE, None, 1.0)
+        shown = replace(explanation, nearest=[hostile], nearest_said="")
+        page = view.page(HOSTILE, answer, shown)
+        assert HOSTILE not in page
+        assert page.count(f"&lt;script&gt;{HOSTILE[8:-9]}&lt;/script&gt;") == 3
     same = answers.answer(TEXT, work / PICTURE)
     assert answer.probabilities == pytest.approx(same.probabilities)
     assert explanation.nearest == []
     assert explanation.attention is not None
+
+
+def test_labels_of_other_classes_are_not_shown(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {"classes": ["negative", "neutral", "positive"]}
+    monkeypatch.setattr(answers.model, "record", answers.model.record.model_copy(update=other))
+    explanation = Answers(answers.model).explained(TEXT, None)[1]
+    assert explanation.nearest == []
+    assert "other classes: positive, neutral, negative" in explanation.nearest_said
 
 
 def test_pools_of_inner_layers_and_lexicons_are_not_compared() -> None:
