@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.features.computed import COMPUTED
 from mmsa_cache.names import terms_of
 
 NEAREST = 6
@@ -38,8 +39,8 @@ class Neighbour:
 class Nearest:
     """The labelled rows of a split, by the cosine of their pooled vectors.
 
-    Compared are the pooled vectors of the main encoders of the setting that has the most weight;
-    those of inner layers and of lexicons are left out.
+    Compared are the pooled vectors of the main encoders of the setting that has the most weight, see
+    `own_pools`.
 
     Args:
         bank: Features of the split.
@@ -106,6 +107,11 @@ class Nearest:
 
 
 def own_pools(pools: str) -> str:
-    """Of joined pools those of the last layer of the main encoder; of none such the first."""
+    """Of joined pools those of the last layer of the main encoder; of none such the first.
+
+    Inner layers, lexicons and the extremes and spreads of tokens are left out: with the latter, the
+    six nearest posts of MVSA-Single share a post's label in 55 % of cases, without in 60 %.
+    """
     terms = terms_of(pools)
-    return "+".join(term for term in terms if not {".", "@"} & set(term)) or terms[0]
+    own = (term for term in terms if not {".", "@"} & set(term) and term not in COMPUTED)
+    return "+".join(own) or terms[0]
