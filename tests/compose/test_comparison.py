@@ -14,9 +14,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
 
 from fuse.evidence.comparison import Comparison
+from fuse.figures.predictions import Predictions
 from fuse.figures.record import Interval
 from mmsa_cache.compose.compare import compare_runs
-from mmsa_cache.compose.report.comparison_page import POSTS, render_comparison
+from mmsa_cache.compose.report.comparison_page import POSTS, contested, render_comparison
 from mmsa_cache.compose.report.gallery import Post
 from mmsa_cache.compose.report.page import Page as Rendered
 from mmsa_cache.compose.report.tables import MOST_ROWS, SIGNED, Table, shown
@@ -139,6 +140,15 @@ def test_posts_on_which_all_runs_are_sure_come_first(
     assert "positive {:.3f} neutral {:.3f} negative {:.3f}".format(*OTHER_SHARES[top]) in re.sub(
         "\xa0", " ", card
     )
+
+
+def test_the_least_sure_run_counts() -> None:
+    shares = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.8, 0.2]])
+    others = np.array([[0.45, 0.55], [0.2, 0.8], [0.3, 0.7], [0.9, 0.1]])
+    zeros = np.zeros(4, np.int64)
+    runs = [Predictions([*"abcd"], zeros, of.argmax(1), of) for of in (shares, others)]
+    assert contested(runs).tolist() == [2, 1, 0]
+    assert contested([runs[0], runs[0]]).tolist() == []
 
 
 def test_hostile_names_texts_and_settings_are_shown_as_text(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 
 from fuse.search.address import address_of
+from fuse.search.database import opened_to_read
 from mmsa_cache.compose.dashboard import dashboard
 from mmsa_cache.errors import SettingsError
 
@@ -67,6 +69,8 @@ def test_nothing_is_written(place: str, database: Path) -> None:
         ("POST", "/api/trials/1/tell"),
     ):
         assert ask(place, path, method)[0] == 405
+    with opened_to_read(address_of(database)) as storage, pytest.raises(StorageInternalError):
+        storage.delete_study(1)
     assert database.read_bytes() == before
 
 
