@@ -118,5 +118,5 @@ def _nearest_of(model: Predictor) -> tuple[Nearest | None, str]:
         bank = model.session.bank(SPLIT, model.pairs)
         return Nearest(bank, samples, model.classes, model.ensemble), ""
     except (MmsaError, OSError) as error:
-        reason = error.message if isinstance(error, MmsaError) else str(error)
+        reason = f"{error.message} {error.hint}" if isinstance(error, MmsaError) else str(error)
         return None, f"Training posts are not at hand: {reason}"
