@@ -39,8 +39,7 @@ class Neighbour:
 class Nearest:
     """The labelled rows of a split, by the cosine of their pooled vectors.
 
-    Compared are the pooled vectors of the main encoders of the setting that has the most weight, see
-    `own_pools`.
+    Compared are vectors of the main encoders of the setting with the most weight, see `own_pools`.
 
     Args:
         bank: Features of the split.

@@ -58,6 +58,7 @@ def test_a_program_gets_what_predict_says(server: Server, monkeypatch: pytest.Mo
         ({}, 400, "neither a text nor a picture"),
         ({"text": " "}, 400, "neither a text nor a picture"),
         ({"text": ["a"]}, 400, "must be strings"),
+        ({"text": "\ud800"}, 400, "surrogates"),
         ([1], 400, "no JSON object"),
         ({"image": "***"}, 400, "cannot be read"),
         ({"image": coded(b"<svg/>")}, 400, "picture: content is none of JPEG"),
@@ -153,11 +154,9 @@ def test_two_hundred_posts_at_once_are_answered_or_told_to_come_again(server: Se
     posts = [{"text": TEXT} if n % 2 else {"text": TEXT, "image": bad} for n in range(200)]
     with ThreadPoolExecutor(200) as pool:
         replies = list(pool.map(lambda post: server.ask("POST", "/predict", post), posts))
-    assert {reply.status for reply in replies} <= {200, 400, 503}
-    answered = [reply for reply in replies if reply.status == 200]
-    assert answered
+    statuses = {reply.status for reply in replies}
+    assert {200, 503} <= statuses <= {200, 400, 503}
     turned_away = [reply for reply in replies if reply.status == 503]
-    assert turned_away
     assert all(int(reply.headers["Retry-After"]) > 0 for reply in turned_away)
     assert server.ask("POST", "/predict", {"text": TEXT}).status == 200
     assert process.memory_info().rss - before < 64 << 20

@@ -14,6 +14,7 @@ import pytest
 
 from extract.encoders.image import resolve_image
 from mmsa_cache import ModelError, load_model
+from mmsa_cache.page.answers import Answers
 from tests.support.made_up_run import change
 from tests.support.small_work import QUICK, call, call_json, make_work
 
@@ -81,7 +82,9 @@ def test_every_verb_of_a_run(work: Path) -> None:
         call(work, "train", "--name", "other", *QUICK, "--set", "loss=ce")
         call(work, "compare", "run", "other")
         for name in ("runs/run", "model"):
-            assert load_model(work / name, allow_outside=True).predict("a", work / picture)
+            model = load_model(work / name, allow_outside=True)
+            assert model.predict("a", work / picture)
+            assert Answers(model).explained("a", work / picture)
 
 
 def test_a_run_that_names_a_model_of_the_hub(work: Path) -> None:
