@@ -162,7 +162,7 @@ def single_sample(text: str | None, image_path: Path | None) -> Sample:
     """Makes a sample of one text and one picture file, for prediction; one may be missing.
 
     Raises:
-        DataError: The picture is missing or not an allowed format, or the text is empty.
+        DataError: The picture is missing or not an allowed format; the text is empty or no Unicode.
     """
     if text is not None and not strip_text(text):
         raise DataError("The text is empty.", "Leave --text out to predict from a picture alone.")
@@ -174,6 +174,9 @@ def single_sample(text: str | None, image_path: Path | None) -> Sample:
             )
         data = picture_bytes(image_path.parent.resolve(), image_path.name)
         picture = hashlib.sha256(data).hexdigest()
-    digest = NOTHING if text is None else hashlib.sha256(strip_text(text).encode()).hexdigest()
+    try:
+        digest = NOTHING if text is None else hashlib.sha256(strip_text(text).encode()).hexdigest()
+    except UnicodeEncodeError as error:  # bytes of a command line, or JSON with half a character
+        raise DataError(f"The text is no Unicode text: {error}.", "Write it in UTF-8.") from error
     text = strip_text(text or "")
     return Sample("pair", None, text, image_path, digest, picture, text_key(text))

@@ -134,7 +134,6 @@ def _from_json(body: bytes) -> Post:
         text, image = content.get("text"), content.get("image")
         if not all(value is None or isinstance(value, str) for value in (text, image)):
             raise ValueError("text and image must be strings")
-        (text or "").encode()  # JSON may hold halves of characters
         return Post(text, base64.b64decode(image, validate=True) if image else None)
     except ValueError as error:
         raise DataError(

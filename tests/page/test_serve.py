@@ -58,7 +58,7 @@ def test_a_program_gets_what_predict_says(server: Server, monkeypatch: pytest.Mo
         ({}, 400, "neither a text nor a picture"),
         ({"text": " "}, 400, "neither a text nor a picture"),
         ({"text": ["a"]}, 400, "must be strings"),
-        ({"text": "\ud800"}, 400, "surrogates"),
+        ({"text": "\ud800"}, 400, "no Unicode text"),
         ([1], 400, "no JSON object"),
         ({"image": "***"}, 400, "cannot be read"),
         ({"image": coded(b"<svg/>")}, 400, "picture: content is none of JPEG"),
