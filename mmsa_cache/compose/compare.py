@@ -17,6 +17,7 @@ from mmsa_cache.data.splits import IntArray
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.runs.folder import RunFolder
 
+from .export_folder import is_export
 from .outside import AS_IN_THE_RUN, Given, Reach
 from .predictor import settings_of
 from .session import Session
@@ -59,10 +60,25 @@ def find_runs(names: Sequence[str]) -> list[RunFolder]:
         SettingsError: Fewer than two runs, or one of them twice.
         ModelError: A run is missing or damaged, or they were judged on different splits.
     """
-    runs = [RunFolder.find(name) for name in names]
+    runs = [find_judged(name) for name in names]
     _check_different(names, runs)
     check_same_split(names, runs)
     return runs
+
+
+def find_judged(name: str) -> RunFolder:
+    """A run, and no export: that has figures, and not the predictions that they are of.
+
+    Raises:
+        ModelError: There is none of this name, or it is an export.
+    """
+    run = RunFolder.find(name)
+    if is_export(run.path):
+        raise ModelError(
+            f"{run.path} is an export: it has no predictions of rows that judge.",
+            "Name the run that it was made from.",
+        )
+    return run
 
 
 def compare_runs(

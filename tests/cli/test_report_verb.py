@@ -183,6 +183,10 @@ def test_runs_that_cannot_be_compared_are_named(here: Path) -> None:
     assert "  - ce" not in said
     assert "mmsa compare acb ce every" in said
     assert "A run is named twice." in call("report", "acb", "runs/acb", code=2).output
+    call("export", "acb", "--to", "out")
+    for names in (["out"], ["acb", "out"], ["acb", "--against", "out"]):
+        said = call("report", *names, code=4).output
+        assert "out is an export: it has no predictions of rows that judge." in said
     said = call("report", "acb", "ce", "--against", "every", code=2).output
     assert "--against is of the report of one run." in said
 

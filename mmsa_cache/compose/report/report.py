@@ -12,6 +12,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.results import claim, write_result
 from mmsa_cache.runs.folder import RunFolder
 
+from ..compare import find_judged
 from ..outside import AS_IN_THE_RUN, Given, Reach
 from ..predictor import load_model, settings_of
 from ..session import Session
@@ -62,7 +63,7 @@ def report(request: ReportRequest) -> WrittenReport:
         ModelError: A run is missing or damaged, or the two do not go together.
         SettingsError: ``against`` is the run itself.
     """
-    run = RunFolder.find(request.run)
+    run = find_judged(request.run)
     try:
         model = load_model(run.path, **asdict(request.given))
         ensemble, session = model.ensemble, model.session
@@ -143,7 +144,7 @@ def compose_page(
 
 
 def _named(run: RunFolder, name: str) -> RunFolder:
-    rival = RunFolder.find(name)
+    rival = find_judged(name)
     if rival.path.resolve() == run.path.resolve():
         raise SettingsError("A run cannot be compared with itself.", "Name another --against.")
     return rival
