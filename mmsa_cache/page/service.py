@@ -68,13 +68,15 @@ def make_app(answers: Answers, view: View, host: str, limits: Limits) -> ASGIApp
     async def page(request: Request) -> Response:
         return _html(view.page())
 
+    def explained(text: str | None, image: Path | None) -> str:
+        return view.page(text, *answers.explained(text, image))
+
     async def explain(request: Request) -> Response:
         post = await _post_of(request)
         try:
-            answer, explanation = await ask(post, answers.explained)
+            return _html(await ask(post, explained))
         except (DataError, SettingsError) as error:
             return _html(view.page(post.text, error=error), status=400)
-        return _html(view.page(post.text, answer, explanation))
 
     async def errors(request: Request) -> Response:
         chosen = request.query_params

@@ -10,7 +10,7 @@ from typing import Any
 from mmsa_cache.compose.pages.shell import printable
 from mmsa_cache.compose.pages.thumbnails import Thumbnail, thumbnail
 from mmsa_cache.compose.predictor import Predictor
-from mmsa_cache.compose.report.attention import LEAST_SCALE, Maps
+from mmsa_cache.compose.report.attention import Maps
 from mmsa_cache.compose.report.charts import class_colours
 from mmsa_cache.compose.report.gallery import Card, Post, cards, confident_errors
 from mmsa_cache.compose.report.report import PAGE
@@ -59,7 +59,6 @@ class View:
             "caveats": model.notes,
             "metrics": run.figures,
             "most_bytes": limits.picture,
-            "least_scale": LEAST_SCALE,
         }
 
     def _plain(self, name: str) -> str:
