@@ -87,7 +87,7 @@ class KernelClassifier(Classifier):
         self._modalities = list(dict.fromkeys(map(modality_of, vectors)))
         self.landmarks = landmarks if kernel == "rbf" else 0
         self.bandwidth, self.scale = bandwidth, SCALE if self.landmarks else 1.0
-        for name, dim in vectors.items() if self.landmarks else ():  # as cached, in float16
+        for name, dim in vectors.items() if self.landmarks else ():  # as in a store, float16
             self.register_buffer(
                 f"landmarks_{name}", torch.zeros(landmarks, dim, dtype=torch.float16)
             )
@@ -108,7 +108,7 @@ class KernelClassifier(Classifier):
     @torch.no_grad()
     def fit_landmarks(self, vectors: Mapping[str, Tensor]) -> Tensor:
         for name in self.norms:
-            getattr(self, f"landmarks_{name}").copy_(vectors[name])
+            setattr(self, f"landmarks_{name}", vectors[name].clone())
         read = len(self._modalities)
         whole = torch.ones(self.landmarks, read, dtype=torch.bool, device=self.whitening.device)
         kernel = self._kernel(vectors, whole)

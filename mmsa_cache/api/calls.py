@@ -16,21 +16,25 @@ from .terms import in_python
 
 
 @contextlib.contextmanager
-def in_project() -> Iterator[Path]:
-    """Works in the folder of the nearest ``mmsa.toml`` from the working folder up.
+def in_terms() -> Iterator[None]:
+    """Errors name arguments in place of flags."""
+    try:
+        yield
+    except MmsaError as error:
+        error.message, error.hint = in_python(error.message), in_python(error.hint)
+        raise
 
-    Errors name arguments in place of flags.
+
+@contextlib.contextmanager
+def in_project() -> Iterator[Path]:
+    """Works `in_terms`, in the folder of the nearest ``mmsa.toml`` from the working folder up.
 
     Yields:
         The folder before, which paths that were given are relative to.
     """
     here = Path.cwd()
-    try:
-        with contextlib.chdir(project_of(here)):
-            yield here
-    except MmsaError as error:
-        error.message, error.hint = in_python(error.message), in_python(error.hint)
-        raise
+    with in_terms(), contextlib.chdir(project_of(here)):
+        yield here
 
 
 def absolute(here: Path, path: str | os.PathLike[str]) -> Path:

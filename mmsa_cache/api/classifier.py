@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -11,18 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils import (
-    check_consistent_length,
-    check_random_state,
-    column_or_1d,
-)
+from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fuse.setting import DEFAULTS, Setting, complete
 from fuse.training.classifier import input_dims
 from fuse.training.final import learn
-from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.data.splits import most_folds
 from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims, pools_read
@@ -31,27 +22,11 @@ from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, alike, listed, terms_of
 from mmsa_cache.native.device import pick_device
 
+from .calls import in_terms
 from .frozen import frozen_encoder
 from .halves import DTYPES, entries_of, features_of, holds_posts
 from .labels import coded
-
-_OF_A_STORE = {"text_encoder", "image_encoder", "variants", "copies", "pairing"}
-"""Fields of a setting that mean something only where `mmsa extract` was."""
-_SETTING = {key: value for key, value in DEFAULTS.items() if key not in _OF_A_STORE}
-_SETTING["beta"] = None
-_TRAINING: dict[str, Any] = {
-    "folds": 5,
-    "seeds": 1,
-    "refit": False,
-    "decide": "accuracy",
-    "random_state": 47,
-    "device": "auto",
-    "text_features": None,
-    "text_model": None,
-    "image_model": None,
-    "online": False,
-}
-_PARAMETERS = _SETTING | _TRAINING
+from .parameters import PARAMETERS, SIGNATURE, setting_of, training_of
 
 
 class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # it has no types
@@ -98,19 +73,14 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     """
 
     def __init__(self, **parameters: Any) -> None:
-        for name in parameters.keys() - _PARAMETERS.keys():
-            close = alike(name, _PARAMETERS)
-            raise TypeError(f"FusionClassifier has no parameter {name!r}{close}")
-        self.__dict__.update(_PARAMETERS | parameters)
+        for name in parameters.keys() - PARAMETERS.keys():
+            near = alike(name, PARAMETERS)
+            raise TypeError(f"FusionClassifier has no parameter {name!r}{near}")
+        self.__dict__.update(PARAMETERS | parameters)
 
-    __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-        + [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-            for name, default in _PARAMETERS.items()
-        ]
-    )
+    __init__.__signature__ = SIGNATURE  # type: ignore[attr-defined]
 
+    @in_terms()
     def fit(self, X_text: Any, X_image: Any = None, y: Any = None, *, groups: Any = None) -> Self:
         """Learns from posts; ``fit(X, y)`` too.
 
@@ -121,25 +91,30 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             groups: Posts of the same value stay in one fold, as duplicates must, (posts,).
 
         Raises:
-            DataError: A half or the labels cannot be used.
             SettingsError: The parameters make no model.
+            DataError: A half or the labels cannot be used.
             TrainingError: The loss is not finite.
         """
+        given = vars(self)
+        training, read = training_of(given), setting_of(given).modality
         X_text, X_image, y = _as_called(X_text, X_image, y)
-        halves = self._halves(X_text, X_image, self.modality, reset=True)
+        halves = self._halves(X_text, X_image, read, reset=True)
         self.classes_, codes = coded(y)
-        groups = np.arange(len(codes)) if groups is None else groups
+        groups = np.arange(len(codes)) if groups is None else column_or_1d(groups)
         check_consistent_length(*_tables(halves), codes, groups)
-        groups = np.unique(column_or_1d(groups), return_inverse=True)[1]
-        self.setting_ = self._setting(halves)
-        self.folds_ = min(self.folds, max(2, most_folds(codes, groups)))
-        protocol = Protocol(folds=self.folds_, seeds=self.seeds, seed=_seed(self.random_state))
+        groups = np.unique(groups, return_inverse=True)[1]
+        pools = {name: found.pools for name, found in halves.items()}
+        self.setting_ = setting = setting_of(given, pools)
+        protocol = training.protocol(codes, groups)
+        self.folds_ = protocol.folds
         bank = self._bank(halves, Dims(1, 1, {"text_mean": 1, "image_mean": 1}), codes)
-        self._dims = input_dims(bank, self.setting_)
+        self._dims = input_dims(bank, setting)
+        self._widths = {name: found.dim for name, found in halves.items()}
         names = [str(name) for name in self.classes_]
-        self.model_ = learn(self.setting_, bank, groups, protocol, names=names, refit=self.refit)
+        self.model_ = learn(setting, bank, groups, protocol, names=names, refit=training.refit)
         return self
 
+    @in_terms()
     def predict_proba(self, X_text: Any, X_image: Any = None) -> NDArray[np.float64]:
         """Calibrated probabilities, (posts, classes) in the order of `classes_`.
 
@@ -154,9 +129,9 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         halves = self._halves(X_text, X_image, self.setting_.modality, reset=False)
         check_consistent_length(*_tables(halves))
         wrong = [
-            f"X_{modality} has vectors of {found.dim} features, {expected} are expected."
-            for modality, found in halves.items()
-            if found.dim != (expected := getattr(self._dims, modality))
+            f"X_{name} has vectors of {found.dim} features, {self._widths[name]} are expected."
+            for name, found in halves.items()
+            if found.dim != self._widths[name]
         ]
         if wrong:
             raise DataError(" ".join(wrong))
@@ -205,12 +180,12 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
                 )
             text, *image = (list(column) for column in table.T)
             return text, image[0] if image else None
-        with np.errstate(over="ignore"):  # said as an error: too large for float32
+        with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is an error
             columns = validate_data(self, X, reset=reset, dtype=DTYPES)
         every, own = columns.shape[1], self.text_features
         own = every if own is None else own
-        if not 0 <= own <= every:
-            raise SettingsError(f"text_features is {own}, but X has {every} columns.")
+        if own > every:
+            raise SettingsError(f"text_features={own}, but X has {every} columns.")
         return columns[:, :own] if own else None, columns[:, own:] if own < every else None
 
     def _encode(self, modality: str, posts: Sequence[Any]) -> ModalityFeatures:
@@ -218,8 +193,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         model = getattr(self, f"{modality}_model")
         if model is None:
             raise SettingsError(
-                f"{modality}_model is not given, which encodes X_{modality}.",
-                f"Give a name as of [{modality}] model in mmsa.toml, or arrays of features.",
+                f"X_{modality} has to be encoded, but {modality}_model is not given.",
+                f"Give {modality}_model=NAME, as [{modality}] model in mmsa.toml, or features.",
             )
         pools = terms_of(getattr(self, f"{modality}_pool"))
         tokens = self.level == "tokens" or not COMPUTED.keys().isdisjoint(pools)
@@ -227,18 +202,6 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             modality, model, tokens=tokens, device=self.device, online=self.online
         )
         return encoder.features(posts)
-
-    def _setting(self, halves: Mapping[str, ModalityFeatures]) -> Setting:
-        """What is trained on these halves."""
-        values = {key: getattr(self, key) for key in _SETTING}
-        values = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
-        if values["beta"] is None:
-            del values["beta"]
-        if len(halves) == 1:
-            values["modality"] = next(iter(halves))
-        absent = {f"{name}_pool": "mean" for name in MODALITIES if name not in halves}
-        setting = complete({**values, **absent})
-        return setting.resolved(lambda name, _: halves[name].pools if name in halves else ("mean",))
 
     def _bank(
         self, halves: Mapping[str, ModalityFeatures], dims: Dims, codes: Any = None
@@ -251,10 +214,9 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         tables = _tables(halves)
         nothing = np.flatnonzero(np.all([table < 0 for table in tables], axis=0)).tolist()
         if nothing:
-            raise DataError(
-                f"{len(nothing)} posts have neither half, rows {listed(map(str, nothing))}."
-            )
-        rows, cells = len(tables[0]), max(1, self.grid**2)
+            which = listed(map(str, nothing))
+            raise DataError(f"{len(nothing)} post(s) have no half that is read: rows {which}.")
+        rows, cells = len(tables[0]), max(1, self.setting_.grid**2)
         text, image = (
             halves[name]
             if name in halves
@@ -281,10 +243,3 @@ def _as_called(X_text: Any, X_image: Any, y: Any) -> tuple[Any, Any, Any]:
 def _tables(halves: Mapping[str, ModalityFeatures]) -> list[NDArray[np.int64]]:
     """Row of each post in each half, −1 where it has none, (posts,)."""
     return [found.table[:, 0].numpy() for found in halves.values()]
-
-
-def _seed(random_state: Any) -> int:
-    """A seed as it is; of a generator, or of None, the next one."""
-    if isinstance(random_state, numbers.Integral):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31))

@@ -27,6 +27,8 @@ Encode = Callable[[str, Sequence[Any]], ModalityFeatures]
 
 def entries_of(values: Any) -> Any:
     """A list of entries, one a post; an array where they are numbers, or several a post."""
+    if isinstance(values, POST):
+        raise DataError(f"X is a single {type(values).__name__}.", "Give a list, an entry a post.")
     if hasattr(values, "to_numpy"):  # of pandas or Polars
         values = values.to_numpy()
     if isinstance(values, list | tuple):
@@ -47,7 +49,7 @@ def holds_posts(table: Any) -> bool:
         isinstance(table, np.ndarray)
         and table.ndim == 2
         and table.dtype.kind in "OU"
-        and any(isinstance(c, (*POST, np.ndarray, list)) or _is_missing(c) for c in table.flat)
+        and any(isinstance(cell, (*POST, np.ndarray, list)) for cell in table.flat)
     )
 
 
@@ -67,8 +69,6 @@ def features_of(values: Any, modality: str, encode: Encode) -> ModalityFeatures 
     name = f"X_{modality}"
     if values is None:
         return None
-    if isinstance(values, POST):
-        raise DataError(f"{name} is a single {type(values).__name__}.", "Give a list, one a post.")
     entries = entries_of(values)
     if not isinstance(entries, list) and entries.ndim != 3:
         return _in_memory(_checked(entries, name), name)
@@ -97,7 +97,7 @@ def features_of(values: Any, modality: str, encode: Encode) -> ModalityFeatures 
 
 
 def _checked(values: Any, name: str) -> NDArray[Any]:
-    with np.errstate(over="ignore"):  # said as an error: too large for float32
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is an error
         found: NDArray[Any] = check_array(values, dtype=DTYPES, input_name=name)
     return found
 

@@ -25,5 +25,5 @@ def coded(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
-        raise DataError(f"y has one class, {classes[0]!r}; two or more are expected.")
+        raise DataError(f"y has one class, {classes[0]}; two or more are expected.")
     return classes, codes

@@ -28,6 +28,9 @@ ALL = "all"
 """Stands for every encoder, the default ones included."""
 
 
+Device = Annotated[str, matching("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]+)?")]
+
+
 def _encoder_name(name: str) -> str:
     if name in (DEFAULT_ENCODER, ALL) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"write a plain name other than {DEFAULT_ENCODER} and {ALL}")
@@ -47,9 +50,7 @@ class Settings(Section):
     """Further encoders by name; ``default`` are those of the sections above."""
     cache: CacheSettings = CacheSettings()
     extract: ExtractSettings = ExtractSettings()
-    device: Annotated[str, matching("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]+)?")] = (
-        "auto"
-    )
+    device: Device = "auto"
     """Where models run: ``auto`` takes CUDA when there is one."""
     seed: int = Field(default=47, ge=0, le=MAX_SEED)
     """Seed of augmentation, random weights, splits, search and training."""

@@ -37,10 +37,10 @@ one less) over the real positions, by name: from (batch, tokens, dim) float32 an
 
 
 def computed_pool(name: str, rows: int, read: Read) -> Tensor:
-    """One of `COMPUTED` for rows 0 … `rows` − 1, (rows, dim) float16."""
+    """One of `COMPUTED` for rows 0 … `rows` − 1, (rows, dim) of the tokens' type."""
     parts = []
     for part in torch.arange(rows).split(_ROWS):
         tokens, mask = read(part)
         real = mask if mask is not None else tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
-        parts.append(COMPUTED[name](tokens.float(), real[..., None]).half())
+        parts.append(COMPUTED[name](tokens.float(), real[..., None]).to(tokens.dtype))
     return torch.cat(parts)

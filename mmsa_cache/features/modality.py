@@ -213,7 +213,7 @@ class ModalityFeatures:
                 patches, _ = self.sequences(part)
                 square = patches.float().transpose(1, 2).unflatten(2, (whole, whole))
                 cells = torch.nn.functional.adaptive_avg_pool2d(square, side)
-                parts.append(cells.flatten(2).transpose(1, 2).half())
+                parts.append(cells.flatten(2).transpose(1, 2).to(patches.dtype))
             self._made[side] = torch.cat(parts)
         return self._made[side]
 

@@ -1,0 +1,109 @@
+"""The parameters of `FusionClassifier`: fields of a setting, and what is none."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from sklearn.utils import check_random_state
+
+from fuse.figures.calibration import Decide
+from fuse.setting import DEFAULTS, Setting, complete
+from mmsa_cache.config.settings import Device
+from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.data.splits import most_folds
+from mmsa_cache.names import MODALITIES
+from mmsa_cache.validation import Table, validated
+
+_OF_A_STORE = {"text_encoder", "image_encoder", "variants", "copies", "pairing"}
+"""Fields of a setting that mean something where there is a store alone."""
+_MISTAKES = "These parameters cannot be used."
+
+
+class Training(Table):
+    """What is no field of a setting; `FusionClassifier` describes it."""
+
+    model_config = ConfigDict(strict=True)
+
+    folds: int = Field(default=5, ge=1)
+    seeds: int = 1
+    refit: bool = False
+    decide: Decide = "accuracy"
+    random_state: Any = 47
+    device: Device = "auto"
+    text_features: int | None = Field(default=None, ge=0)
+    text_model: Any = None
+    image_model: Any = None
+    online: bool = False
+
+    def protocol(self, codes: NDArray[np.int64], groups: NDArray[np.int64]) -> Protocol:
+        """Which posts train: as many folds as every class can be in, at most.
+
+        Raises:
+            SettingsError: A number is out of range.
+        """
+        seed = self.random_state
+        if not isinstance(seed, numbers.Integral):  # a generator, or None
+            seed = check_random_state(seed).randint(2**31)
+        folds = min(self.folds, max(2, most_folds(codes, groups)))
+        values = {"folds": folds, "seeds": self.seeds, "seed": int(seed)}
+        return validated(Protocol, values, _MISTAKES)
+
+
+_SETTING = {key: value for key, value in DEFAULTS.items() if key not in _OF_A_STORE}
+PARAMETERS: dict[str, Any] = {
+    **_SETTING,
+    "beta": None,
+    **{name: field.default for name, field in Training.model_fields.items()},
+}
+"""Names and defaults."""
+SIGNATURE = inspect.Signature(
+    [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    + [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in PARAMETERS.items()
+    ]
+)
+
+
+def training_of(given: Mapping[str, Any]) -> Training:
+    """What of the parameters is no field of a setting.
+
+    Raises:
+        SettingsError: With every one that cannot be used.
+    """
+    values = {name: _plain(given[name]) for name in Training.model_fields}
+    return validated(Training, values, _MISTAKES)
+
+
+def setting_of(
+    given: Mapping[str, Any], pools: Mapping[str, Sequence[str]] | None = None
+) -> Setting:
+    """The setting of the parameters.
+
+    Args:
+        given: The parameters.
+        pools: Those that there are of each half that is at hand, by modality; default: not known.
+
+    Raises:
+        SettingsError: With every one that cannot be used.
+    """
+    values = {name: _plain(given[name]) for name in _SETTING}
+    if values["beta"] is None:
+        del values["beta"]
+    if pools is None:
+        return complete(values)
+    if len(pools) == 1:
+        values["modality"] = next(iter(pools))
+    values |= {f"{name}_pool": "mean" for name in MODALITIES if name not in pools}
+    return complete(values).resolved(lambda name, encoder: pools.get(name, ("mean",)))
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy, as a search over parameters gives it, as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
