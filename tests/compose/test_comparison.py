@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,12 @@ from fuse.evidence.comparison import Comparison
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import Interval
 from mmsa_cache.compose.compare import compare_runs
-from mmsa_cache.compose.report.comparison_page import POSTS, contested, render_comparison
+from mmsa_cache.compose.report.comparison_page import (
+    POSTS,
+    contested,
+    first_of_groups,
+    render_comparison,
+)
 from mmsa_cache.compose.report.gallery import Post
 from mmsa_cache.compose.report.page import Page as Rendered
 from mmsa_cache.compose.report.tables import MOST_ROWS, SIGNED, Table, shown
@@ -130,7 +136,10 @@ def test_posts_on_which_all_runs_are_sure_come_first(
     guids = re.findall(r'<p class="guid"><bdi>(\d+)</bdi>', html)
     assert guids == [str(row) for row in expected[:POSTS]]
     page = Page(html)
-    assert f"{POSTS} of {len(expected)} posts on which not all runs say the same" in page.text
+    assert (
+        f"{len(expected)} rows on which not all runs say the same; here the {POSTS} posts"
+        in page.text
+    )
     assert len(page.named("img")) == POSTS
     top = expected[0]
     card = page.text[page.text.index(f"post {top}") :][:400]
@@ -149,6 +158,13 @@ def test_the_least_sure_run_counts() -> None:
     runs = [Predictions([*"abcd"], zeros, of.argmax(1), of) for of in (shares, others)]
     assert contested(runs).tolist() == [2, 1, 0]
     assert contested([runs[0], runs[0]]).tolist() == []
+
+
+def test_a_repeated_post_is_shown_once() -> None:
+    zeros, places = np.zeros(5, np.int64), np.array([4, 2, 0, 3])
+    run = Predictions([*"abcde"], zeros, zeros, np.ones((5, 1)), np.array([7, 1, 3, 3, 7]))
+    assert first_of_groups(places, run).tolist() == [4, 2]
+    assert first_of_groups(places, replace(run, groups=None)).tolist() == places.tolist()
 
 
 def test_hostile_names_texts_and_settings_are_shown_as_text(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def render_comparison(
             difference_dots=_difference_dots(compared),
             class_dots=_class_dots(compared, intervals),
             contested=len(places),
-            posts=_posts(places[:POSTS], aligned, posts),
+            posts=_posts(places, aligned, posts),
             resamples=RESAMPLES,
             level=f"{LEVEL:.0%}",
         )
@@ -109,6 +109,7 @@ def align(run: RunFolder, classes: Sequence[str]) -> Predictions:
         code[found.labels[rows]],
         code[found.predicted[rows]],
         found.probabilities[rows][:, [own.index(name) for name in classes]],
+        None if found.groups is None else found.groups[rows],
     )
 
 
@@ -124,10 +125,19 @@ def contested(runs: Sequence[Predictions]) -> NDArray[np.int64]:
     return differing[np.argsort(-sureness, kind="stable")]
 
 
+def first_of_groups(places: NDArray[np.int64], run: Predictions) -> NDArray[np.int64]:
+    """Of rows that show one post the first; all where the run does not tell them."""
+    if run.groups is None:
+        return places
+    return places[np.sort(np.unique(run.groups[places], return_index=True)[1])]
+
+
 def _posts(
     places: NDArray[np.int64], runs: Mapping[str, Predictions], posts: Mapping[str, Post]
 ) -> list[Contested]:
-    shown = cards(places, next(iter(runs.values())), posts, Maps(""))
+    first = next(iter(runs.values()))
+    places = first_of_groups(places, first)[:POSTS]
+    shown = cards(places, first, posts, Maps(""))
     return [
         Contested(
             card,
