@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from mmsa_cache.compose import bulk
 from mmsa_cache.compose.partial import Partial
 from mmsa_cache.compose.predictor import Predictor
 from mmsa_cache.errors import SettingsError
-from tests.support.command import COMMAND
+from tests.support.command import kill_when
 from tests.support.data_folders import mmsa
 from tests.support.pairs import make_pairs
 from tests.support.tiny import tiny_toml
@@ -248,14 +246,7 @@ def test_a_killed_process_is_resumed(work: Path) -> None:
     write(work / "many.csv", [header, *many])
     command = (*RUN, "many.csv", "--out", "many.out.csv")
     part = work / "many.out.csv.part"
-    process = subprocess.Popen([*COMMAND, *command], cwd=work, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not part.exists() or part.stat().st_size < 1000:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    kill_when(lambda: part.exists() and part.stat().st_size >= 1000, work, *command)
     assert not (work / "many.out.csv").exists()
     done = mmsa(work, *command)
     assert "of 660 posts were predicted before" in done.stderr

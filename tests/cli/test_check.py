@@ -154,6 +154,7 @@ def test_what_repeats_is_counted(repeating: Path, tmp_path: Path) -> None:
     assert re.search(r"train +6 +0 +4 \(66.7%\)", shown)
 
 
+@pytest.mark.faults
 @needs_real
 def test_the_figures_of_the_real_data() -> None:
     settings = load_settings(

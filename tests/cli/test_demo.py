@@ -32,7 +32,7 @@ def test_sample_set_is_readable_and_repeats(tmp_path: Path) -> None:
 
 
 def test_demo_runs_twice_and_says_what_is_synthetic(tmp_path: Path) -> None:
-    command = ("demo", "--dir", "d", "--pairs", "80", "--trials", "2")
+    command = ("demo", "--dir", "d", "--pairs", "60", "--trials", "1")
     shown = mmsa(tmp_path, *command)
     assert "synthetic data" in shown.stdout
     assert "random weights" in shown.stdout
@@ -50,4 +50,4 @@ def test_demo_runs_twice_and_says_what_is_synthetic(tmp_path: Path) -> None:
     assert len(record["predictions"]) == 3
     assert all(p["true"] in LABELS and p["predicted"] in LABELS for p in record["predictions"])
     rows = (tmp_path / "d" / "predictions.csv").read_text().splitlines()
-    assert len(rows) == 1 + 12
+    assert len(rows) == 1 + 9

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ from sklearn.metrics import log_loss
 from fuse.figures.predictions import Predictions
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.predictions import format_predictions, parse_predictions
-from tests.support.command import COMMAND
+from tests.support.command import kill_when
 from tests.support.small_work import mmsa
 
 QUICK = ("--set", "epochs=2", "--set", "text_dim=16", "--set", "image_dim=16", "--set", "head=12")
@@ -163,20 +160,15 @@ def test_half_a_post_is_predicted(work: Path, extracted: object, level: str) -> 
 
 
 def test_a_killed_training_goes_on_and_ends_the_same(work: Path, extracted: object) -> None:
-    flags = ("--folds", "2", "--outer", "grouped", "--set", "text_dim=32", "--set", "epochs=16")
-    flags += ("--set", "patience=16", "--set", "batch_size=8")
+    flags = ("--folds", "2", "--outer", "grouped", "--set", "text_dim=32", "--set", "epochs=8")
+    flags += ("--set", "patience=8", "--set", "batch_size=8")
     mmsa(work, "train", *flags, "--name", "unbroken")
     # Members are kept when they are done; the kill comes during the second one.
-    process = subprocess.Popen([*COMMAND, "train", *flags, "--name", "broken"], cwd=work)
-    deadline = time.monotonic() + 120
-    while not list((work / "runs").glob(".unfinished-*/checkpoint/member-0000*")):
-        assert process.poll() is None, "it ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kept = ".unfinished-*/checkpoint/member-0000*"
+    begun = ("train", *flags, "--name", "broken")
+    kill_when(lambda: any((work / "runs").glob(kept)), work, *begun)
     assert not (work / "runs/broken").exists()
-    again = mmsa(work, "train", *flags, "--name", "broken").stderr
+    again = mmsa(work, *begun).stderr
     assert "Going on from what an interrupted run of the same left." in again
     for name in ("model.safetensors", "metrics.jsonl", "metrics.json", "predictions.csv"):
         one, two = ((work / "runs" / run / name).read_bytes() for run in ("unbroken", "broken"))

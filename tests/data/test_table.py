@@ -158,7 +158,7 @@ def test_plain_guids_are_the_same_for_both_libraries() -> None:
     assert python == by_hand
 
 
-ROWS = 40_000
+ROWS = 20_000
 
 
 def test_a_survey_keeps_few_bytes_a_row(tmp_path: Path) -> None:

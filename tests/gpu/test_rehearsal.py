@@ -76,6 +76,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[st
     return shown
 
 
+@pytest.mark.faults
 def test_every_step_runs_without_an_error(rehearsed: dict[str, Any]) -> None:
     assert [(step["name"], step["status"]) for step in rehearsed["steps"]] == [
         (name, "done") for name in STEPS
@@ -87,6 +88,7 @@ def test_every_step_runs_without_an_error(rehearsed: dict[str, Any]) -> None:
     assert rehearsed["machine"]["device"] == "cpu"
 
 
+@pytest.mark.faults
 def test_the_cpu_agrees_with_itself(rehearsed: dict[str, Any]) -> None:
     (correctness,) = (s for s in rehearsed["steps"] if s["name"] == "correctness")
     missed = [figure for figure in correctness["figures"] if figure["holds"] is False]

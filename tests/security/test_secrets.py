@@ -125,7 +125,9 @@ def test_an_address_in_any_argument_is_hidden(text: str) -> None:
     assert without_addresses(plain) == plain
 
 
-@pytest.mark.parametrize("way", [["-m", "mmsa_cache"], None])
+@pytest.mark.parametrize(
+    "way", [None, pytest.param(["-m", "mmsa_cache"], marks=pytest.mark.faults)]
+)
 def test_a_password_is_taken_out_of_the_list_of_processes(
     tmp_path: Path, way: list[str] | None
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import signal
@@ -143,10 +144,15 @@ def whole_of(job: Job, root: Path) -> dict[str, bytes]:
     return contents(folder_in(root))
 
 
-def at_every_step(job: Job, folder: Path) -> Iterator[tuple[int, str, Path]]:
+SOME, EACH = 3, 1
+"""Of the steps every third, all kinds among them; the longer series goes through each."""
+
+
+def at_steps(job: Job, folder: Path, every: int) -> Iterator[tuple[int, str, Path]]:
     """Number and name of each step, and a store for it to go wrong in, which is checked after."""
     whole = whole_of(job, folder / "whole")
-    for at, step in enumerate(steps_of(job, folder / "counted"), start=1):
+    steps = enumerate(steps_of(job, folder / "counted"), start=1)
+    for at, step in itertools.islice(steps, 0, None, every):
         root = folder / f"at-{at}"
         job.before(root)
         yield at, step, root
@@ -166,31 +172,35 @@ def test_the_seam_sees_every_step(tmp_path: Path) -> None:
     assert steps_of(JOBS["keep"], tmp_path / "keep") == keep
 
 
-@pytest.mark.counted
 @EVERY_JOB
-def test_a_kill_at_every_step_loses_nothing(tmp_path: Path, name: str, tally: Tally) -> None:
+@pytest.mark.parametrize("every", [SOME, pytest.param(EACH, marks=pytest.mark.faults)])
+def test_a_kill_at_every_step_loses_nothing(
+    tmp_path: Path, name: str, every: int, tally: Tally
+) -> None:
     job = JOBS[name]
-    for at, _, root in at_every_step(job, tmp_path):
+    for at, _, root in at_steps(job, tmp_path, every):
         assert forked(lambda r=root, k=at: job.run(r, Deadly(k))) == -signal.SIGKILL  # type: ignore[misc]
     tally(f"{name}: kill at every step", at, "same bytes, no shard redone")
 
 
-@pytest.mark.counted
 @EVERY_JOB
 @pytest.mark.parametrize(
-    ("code", "lasting"),
+    ("code", "lasting", "every"),
     [
-        (errno.EIO, False),
-        pytest.param(errno.EIO, True, marks=pytest.mark.faults),
-        pytest.param(errno.ENOSPC, False, marks=pytest.mark.faults),
-        (errno.ENOSPC, True),
+        (errno.EIO, False, SOME),
+        (errno.ENOSPC, True, SOME),
+        *(
+            pytest.param(code, lasting, EACH, marks=pytest.mark.faults)
+            for code in (errno.EIO, errno.ENOSPC)
+            for lasting in (False, True)
+        ),
     ],
 )
 def test_an_error_at_every_step_publishes_nothing_partial(
-    tmp_path: Path, name: str, code: int, lasting: bool, tally: Tally
+    tmp_path: Path, name: str, code: int, lasting: bool, every: int, tally: Tally
 ) -> None:
     job = JOBS[name]
-    for at, step, root in at_every_step(job, tmp_path):
+    for at, step, root in at_steps(job, tmp_path, every):
         with pytest.raises(DiskError, match=f"cannot be written: {os.strerror(code)}") as caught:
             job.run(root, Failing(at, code, lasting=lasting))
         assert caught.value.exit_code == 5
@@ -205,14 +215,16 @@ def test_an_error_at_every_step_publishes_nothing_partial(
     tally(f"{name}: {kind} at every step", at, "refused, nothing partial, next completes")
 
 
-@pytest.mark.counted
 @EVERY_JOB
-@pytest.mark.parametrize("torn", [True, pytest.param(False, marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    ("torn", "every"),
+    [(True, SOME), *(pytest.param(t, EACH, marks=pytest.mark.faults) for t in (True, False))],
+)
 def test_lost_power_takes_nothing_that_was_sealed(
-    tmp_path: Path, name: str, torn: bool, tally: Tally
+    tmp_path: Path, name: str, torn: bool, every: int, tally: Tally
 ) -> None:
     job = JOBS[name]
-    for at, _, root in at_every_step(job, tmp_path):
+    for at, _, root in at_steps(job, tmp_path, every):
 
         def work(root: Path = root, at: int = at) -> None:
             disk = Forgetful(at, torn=torn)

@@ -66,24 +66,21 @@ def setting_of(fusion: str, level: str, **more: object) -> Setting:
     return Setting(**chosen)  # type: ignore[arg-type]
 
 
-ELSEWHERE = ("concat", "combine", "attention", "attention_concat")
-"""Fusions whose operations others have too; by themselves they are in `OTHERS`."""
 ALL = {
     "pooled": [
-        *(setting_of(fusion, "pooled") for fusion in ("attention_concat", "encoder", "late")),
+        setting_of("late", "pooled"),
         setting_of("concat", "pooled", text_pool="cls+mean@1", norm="layer", beside=True, head="8"),
         setting_of(KERNEL, "pooled", text_pool="cls+mean", image_pool="mean"),
     ],
     "tokens": [
-        *(setting_of(fusion, "tokens") for fusion in FUSIONS if fusion not in ELSEWHERE),
+        setting_of("encoder", "tokens"),
         setting_of("concat", "tokens", grid=2, pooling="attention", beside=True),
         setting_of(KERNEL, "tokens", modality="text"),
     ],
 }
-"""Every operation of a fusion on sequences and on single vectors: tracing takes a second each."""
+"""Attention, kernels, two heads, masks, grids, vectors beside: tracing takes a second each."""
 OTHERS = [
-    *(setting_of(fusion, "pooled") for fusion in FUSIONS),
-    *(setting_of(fusion, "tokens") for fusion in ELSEWHERE),
+    *(setting_of(fusion, level) for fusion in FUSIONS for level in ALL),
     setting_of("late", "tokens", grid=3, pooling="first", beside=True, directions="both"),
     setting_of("attention_concat", "tokens", directions="both", beside=True),
     setting_of("concat", "pooled", modality="image", norm="none"),

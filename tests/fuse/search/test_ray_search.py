@@ -195,6 +195,7 @@ def test_a_search_that_ends_ends_its_workers_and_not_the_cluster(
     tally("Ctrl-C, SIGTERM, SIGKILL of a search on Ray", 3, "no worker left, the cluster stays")
 
 
+@pytest.mark.faults
 @pytest.mark.usefixtures("machines")
 def test_search_and_ablate_give_on_ray_what_they_give_here(
     tmp_path: Path, text_model: Path, monkeypatch: pytest.MonkeyPatch

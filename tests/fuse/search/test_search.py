@@ -108,7 +108,7 @@ def figures_of_seed(folder: Path, seed: int, study: Study) -> list[Any]:
 
 
 def test_no_point_of_the_random_phase_is_drawn_twice(tmp_path: Path) -> None:
-    for trials in range(1, 9):
+    for trials in (1, 2, 5, 8):
         run_here(tmp_path / "s.db", tmp_path, trials)
     rates = [params["learning_rate"] for _, _, params, _ in figures(tmp_path / "s.db")]
     assert len(set(rates)) == 8
