@@ -33,7 +33,7 @@ def tally(request: pytest.FixtureRequest) -> Tally:
     return note
 
 
-LONG = ("test_ray.py", "test_ray_search.py", "test_rehearsal.py", "test_faults_store.py")
+LONG = ("test_ray.py", "test_ray_search.py")
 """Files that would come late, and leave a core idle while another runs them."""
 
 
