@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .api.training import train as train
     from .compose.banks import live_bank as live_bank
     from .compose.banks import open_bank as open_bank
+    from .compose.demo import make_demo as make_demo
     from .compose.predictor import Predictor as Predictor
     from .compose.predictor import load_model as load_model
     from .compose.samples import classes_of as classes_of
@@ -58,6 +59,7 @@ __getattr__, __all__ = public(
         "train": "api.training",
         "open_bank": "compose.banks",
         "live_bank": "compose.banks",
+        "make_demo": "compose.demo",
         "load_model": "compose.predictor",
         "Predictor": "compose.predictor",
         "classes_of": "compose.samples",

@@ -148,5 +148,6 @@ class Run:
         record = self.record
         searched = [f"{source.name}, trial {source.trial}" for source in record.searched]
         facts = record.labels | {"study": "; ".join(searched), "folder": self.path}
-        table = self.figures.table() if (self.path / "metrics.json").is_file() else ((), ())
-        return as_html(f"Run {self.name}", facts, *table, self.notes)
+        has_figures = (self.path / "metrics.json").is_file()  # an export may have none
+        header, rows = self.figures.table() if has_figures else ([], [])
+        return as_html(f"Run {self.name}", facts, header, rows, self.notes)

@@ -186,6 +186,27 @@ class Demonstration:
     seconds: float
 
 
+def make_demo(folder: str | Path, pairs: int = 360) -> Path:
+    """Makes a project of generated posts: an ``mmsa.toml`` of small encoders, and ``posts``.
+
+    Args:
+        folder: Where it goes; posts that are there stay.
+        pairs: Pairs to generate.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SettingsError: Something else is there.
+    """
+    folder = declared(Path(folder))
+    make_folders(folder)
+    _write_config(folder / "mmsa.toml")
+    if not (folder / "posts" / "train.txt").is_file():
+        make_posts(folder / "posts", pairs, seed=47)
+    return folder
+
+
 def run(folder: Path, pairs: int, trials: int) -> Demonstration:
     """Makes the sample set and runs extract, search, train and predict over it.
 
@@ -195,11 +216,7 @@ def run(folder: Path, pairs: int, trials: int) -> Demonstration:
         trials: Trials of the search.
     """
     started = time.monotonic()
-    folder = declared(folder)
-    make_folders(folder)
-    _write_config(folder / "mmsa.toml")
-    if not (folder / "posts" / "train.txt").is_file():
-        make_posts(folder / "posts", pairs, seed=47)
+    folder = make_demo(folder, pairs)
     with contextlib.chdir(folder):
         settings = load_settings({})
         say(f"Sample set: {folder / 'posts'}. Note: {NOTE}; the image encoder has random weights.")
