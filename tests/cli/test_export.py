@@ -238,7 +238,8 @@ PUBLIC = {
     "mmsa_cache": "Batch CacheError CacheNotFoundError DamagedCacheError DataError DeviceError "
     "Dims FeatureBank FusionClassifier MmsaError ModelError Predictor Run Sample Session Settings "
     "SettingsError StaleCacheError Study classes_of duplicate_groups extract grouped_folds "
-    "live_bank load_model load_samples load_settings open open_bank outer_split search train",
+    "live_bank load_model load_samples load_settings make_demo open open_bank outer_split search "
+    "train",
     "fuse": "Blend Calibration Ensemble FUSIONS Fit LOSSES MultimodalClassifier Setting Task "
     "Trained bootstrap build build_loss build_model calibrate export_onnx fit fit_group "
     "onnx_inputs predict probability_score summarise train",
