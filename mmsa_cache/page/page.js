@@ -76,7 +76,7 @@ form.addEventListener("submit", predict);
 form.addEventListener("reset", () => {
   answer.replaceChildren();
   state.textContent = "";
-  setTimeout(showPicture);
+  preview.hidden = true;
 });
 form.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();

@@ -17,7 +17,7 @@ import pytest
 
 from mmsa_cache import load_model
 from mmsa_cache.page.nearest import NEAREST
-from tests.support.browser import opened_browser
+from tests.support.browser import opened_browser, seen
 from tests.support.served import Server, coded, form, png, serving
 from tests.support.small_work import QUICK, call, make_work
 
@@ -198,15 +198,11 @@ def browser(server: Server) -> Iterator[Any]:
 
 def send(browser: Any, text: str, picture: Path | None) -> str:
     """Types a text, chooses a picture and presses the button; what the page says then."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
     browser.find_element("id", "text").send_keys(text)
     if picture is not None:
         browser.find_element("id", "image").send_keys(str(picture))
     browser.find_element("css selector", "[type=submit]").click()
-    said = "#answer h2, #answer .error"
-    WebDriverWait(browser, 20).until(lambda _: browser.find_elements("css selector", said))
-    return str(browser.find_element("css selector", said).text)
+    return str(seen(browser, "#answer h2, #answer .error").text)
 
 
 def test_somebody_types_chooses_and_sees_the_label(server: Server, browser: Any) -> None:
@@ -245,25 +241,26 @@ def test_html_of_a_post_is_text(server: Server, browser: Any) -> None:
     assert browser.title == "run · mmsa"
 
 
-@pytest.mark.parametrize("part", ["try", "report", "errors"])
-def test_a_phone_scrolls_down_only(server: Server, browser: Any, part: str) -> None:
+def test_a_phone_scrolls_down_only(server: Server, browser: Any) -> None:
     metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    browser.get(server.url)
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(server.url)
     send(browser, TEXT, server.folder / PICTURE)
-    browser.find_element("css selector", f"[href='#{part}']").click()
     widths = "return [document.documentElement.scrollWidth, innerWidth]"
-    assert browser.execute_script(widths) == [390, 390]
-    sections = browser.find_elements("css selector", "main > section")
-    assert [s.get_attribute("id") for s in sections if s.is_displayed()] == [part]
-    current = browser.find_elements("css selector", "[aria-current=page]")
-    assert [tab.get_attribute("hash") for tab in current] == [f"#{part}"]
-    if part != "try":
-        browser.switch_to.frame(browser.find_element("css selector", f"#{part} iframe"))
-        scrolled, width = browser.execute_script(widths)
-        assert scrolled <= width == 390
-        assert browser.find_elements("css selector", ".gallery, section")
-        browser.switch_to.default_content()
+    for part in ("report", "errors", "try"):
+        browser.find_element("css selector", f"[href='#{part}']").click()
+        assert browser.execute_script(widths) == [390, 390]
+        sections = browser.find_elements("css selector", "main > section")
+        assert [s.get_attribute("id") for s in sections if s.is_displayed()] == [part]
+        (current,) = browser.find_elements("css selector", "[aria-current=page]")
+        assert current.get_attribute("hash") == f"#{part}"
+        for frame in browser.find_elements("css selector", f"#{part} iframe"):
+            browser.switch_to.frame(frame)
+            seen(browser, ".gallery, section")
+            scrolled, width = browser.execute_script(widths)
+            assert scrolled <= width == 390
+            browser.switch_to.default_content()
+    assert browser.find_element("css selector", "#answer h2").is_displayed()  # it is still there
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

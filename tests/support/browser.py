@@ -30,3 +30,11 @@ def opened_browser() -> Iterator[Any]:
         yield driver
     finally:
         driver.quit()
+
+
+def seen(browser: Any, selector: str) -> Any:
+    """An element, as soon as there is one."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    wait = WebDriverWait(browser, 20)
+    return wait.until(lambda _: browser.find_elements("css selector", selector))[0]
