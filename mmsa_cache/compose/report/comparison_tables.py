@@ -9,7 +9,7 @@ from fuse.figures.record import LEVEL, Interval
 from fuse.figures.records import ScoreIntervals, Scores
 from mmsa_cache.runs.record import RunRecord
 
-from .run_tables import BOTH, INTERVAL, confusion_table, decision_cells, figure, span
+from .cells import BOTH, INTERVAL, confusion_table, decision_cells, figure_cells
 from .sections import FIGURES
 from .tables import SIGNED, Table
 from .templates import plain
@@ -78,7 +78,7 @@ def comparison_tables(
             "percentile intervals.",
             ["Figure", *columns],
             [
-                [title, *(c for of, own in beside for c in (figure(of, key), span(own, key)))]
+                [title, *(c for pair in beside for c in figure_cells(*pair, key))]
                 for key, title in FIGURES.items()
             ],
         ),

@@ -6,19 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from fuse.evidence.comparison import Comparison
 from fuse.figures.record import LEVEL, Interval
-from fuse.figures.records import Decision, RunFigures, ScoreIntervals, Scores
+from fuse.figures.records import RunFigures, ScoreIntervals, Scores
 from fuse.figures.reliability import Bin
 from mmsa_cache.runs.record import RunRecord
 
+from .cells import BOTH, INTERVAL, confusion_table, decision_cells, figure_cell, figure_cells
 from .charts import Chart
 from .sections import FIGURES, Distinct, score_rows
 from .tables import SIGNED, Cell, Table
 
-INTERVAL = f"{LEVEL:.0%} interval"
-BOTH = ["Accuracy", f"Accuracy, {INTERVAL}", "Macro F1", f"Macro F1, {INTERVAL}"]
-"""Columns of the two figures that choices are made by."""
-_NEGATED = ("neg_log_loss",)
-"""Figures that are shown with their sign turned: log-loss for log-likelihood."""
 _CALIBRATED = (
     "accuracy",
     "macro_f1",
@@ -28,37 +24,6 @@ _CALIBRATED = (
     "calibration_error",
 )
 """Figures that calibration changes."""
-
-
-def figure(scores: Scores, key: str) -> float | None:
-    """A figure by its key in ``metrics.json``, as it is shown."""
-    return facing(getattr(scores, key), key)
-
-
-def facing(value: float | None, key: str) -> float | None:
-    """A value of a figure, as it is shown."""
-    return -value if value is not None and key in _NEGATED else value
-
-
-def span(intervals: ScoreIntervals | None, key: str) -> Interval | None:
-    """The interval of a figure, as it is shown."""
-    return turned(getattr(intervals, key), key) if intervals else None
-
-
-def turned(interval: Interval | None, key: str) -> Interval | None:
-    """An interval of a figure or of a difference of two, as it is shown."""
-    if interval is None or key not in _NEGATED:
-        return interval
-    return Interval(-interval.high, -interval.low)
-
-
-def confusion_table(name: str, caption: str, scores: Scores) -> Table:
-    """Rows by true and predicted class; the template adds the shares."""
-    classes = [*scores.per_class]
-    rows: list[list[Cell]] = [
-        [of, *counts] for of, counts in zip(classes, scores.confusion, strict=True)
-    ]
-    return Table(name, caption, ["true \\ predicted", *classes], rows, of_classes=True)
 
 
 def class_table(scores: Scores, intervals: ScoreIntervals) -> Table:
@@ -96,7 +61,7 @@ def result_tables(
             f"Figures on the {outer.rows} outer rows, with {LEVEL:.0%} bootstrap percentile "
             "intervals.",
             ["Figure", "Value", INTERVAL],
-            [[name, figure(outer, key), span(intervals, key)] for key, name in FIGURES.items()],
+            [[name, *figure_cells(outer, intervals, key)] for key, name in FIGURES.items()],
         ),
         class_table(outer, intervals),
         confusion_table(
@@ -118,7 +83,7 @@ def result_tables(
                 "Outer rows apart by what they have.",
                 ["Rows", "Count", *(FIGURES[key] for key in keys)],
                 [
-                    [kind, of.rows, *(figure(of, key) for key in keys)]
+                    [kind, of.rows, *(figure_cell(of, key) for key in keys)]
                     for kind, of in figures.halves.items()
                 ],
             )
@@ -136,12 +101,6 @@ def _decisions(record: RunRecord, figures: RunFigures) -> Table:
     )
 
 
-def decision_cells(of: Decision) -> list[Cell]:
-    """Under `BOTH`."""
-    spans = of.intervals
-    return [of.accuracy, spans.get("accuracy"), of.macro_f1, spans.get("macro_f1")]
-
-
 def _without_duplicates(
     outer: Scores, intervals: ScoreIntervals, apart: Distinct, score: Scores
 ) -> Table:
@@ -153,10 +112,8 @@ def _without_duplicates(
         [
             [
                 name,
-                figure(outer, key),
-                span(intervals, key),
-                figure(score, key),
-                span(apart.intervals, key),
+                *figure_cells(outer, intervals, key),
+                *figure_cells(score, apart.intervals, key),
             ]
             for key, name in FIGURES.items()
             if getattr(score, key) is not None
@@ -178,7 +135,7 @@ def _calibration(record: RunRecord, figures: RunFigures) -> list[Table]:
                         row.rows_of,
                         row.calibration,
                         row.score.rows,
-                        *(figure(row.score, key) for key in keys),
+                        *(figure_cell(row.score, key) for key in keys),
                     ]
                     for row in scores
                 ],
@@ -221,7 +178,7 @@ def curve_tables(charts: Sequence[Chart], figures: RunFigures) -> list[Table]:
                 "Mean and range over the members that reached the epoch. metrics.jsonl has every "
                 "epoch of every member.",
                 ["Epoch", "Members", *columns],
-                [_of_epoch(epoch, charts) for epoch in range(1, _last_epoch(charts) + 1)],
+                _by_epoch(charts),
             )
         )
     if figures.members:
@@ -246,22 +203,20 @@ def curve_tables(charts: Sequence[Chart], figures: RunFigures) -> list[Table]:
     return found
 
 
-def _last_epoch(charts: Sequence[Chart]) -> int:
-    return max(epoch for chart in charts for line in chart.lines for epoch, _ in line)
-
-
-def _of_epoch(epoch: int, charts: Sequence[Chart]) -> list[Cell]:
-    values = [
-        [value for line in chart.lines for number, value in line if number == epoch]
-        for chart in charts
+def _by_epoch(charts: Sequence[Chart]) -> list[list[Cell]]:
+    reached: dict[int, list[list[float]]] = {}
+    for place, chart in enumerate(charts):
+        for line in chart.lines:
+            for epoch, value in line:
+                reached.setdefault(epoch, [[] for _ in charts])[place].append(value)
+    return [
+        [epoch, len(curves[0]), *(cell for values in curves for cell in _mean_and_range(values))]
+        for epoch, curves in sorted(reached.items())
     ]
-    cells: list[Cell] = [epoch, len(values[0])]
-    for reached in values:
-        if reached:
-            cells += [sum(reached) / len(reached), Interval(min(reached), max(reached))]
-        else:
-            cells += [None, None]
-    return cells
+
+
+def _mean_and_range(values: list[float]) -> list[Cell]:
+    return [sum(values) / len(values), Interval(min(values), max(values))] if values else [None] * 2
 
 
 def recall_table(compared: Comparison) -> Table:

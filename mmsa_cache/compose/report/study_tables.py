@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fuse.figures.study import PickedEnsemble
 
-from .run_tables import INTERVAL, facing, turned
+from .cells import INTERVAL, facing
 from .sections import FIGURES, StudySection
 from .tables import SIGNED, Cell, Table
 
@@ -41,7 +41,7 @@ def _of_ensemble(name: str, picked: PickedEnsemble) -> list[Table]:
                     FIGURES[metric],
                     facing(gain.single, metric),
                     facing(gain.ensemble, metric),
-                    turned(gain.interval, metric),
+                    facing(gain.interval, metric),
                 ]
                 for metric, gain in picked.gain.items()
             ],
