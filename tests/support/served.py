@@ -70,7 +70,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Server]:
         yield Server(folder, process, urlsplit(served["url"]).port or 80)
     finally:
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert "Traceback" not in said
 
