@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import shutil
@@ -18,11 +19,14 @@ import pytest
 import extract
 import fuse
 import mmsa_cache
+from fuse.search.pool import Workers
 from mmsa_cache import ModelError, load_model
+from mmsa_cache.compose import workers
 from mmsa_cache.compose.export import export as verb_export
 from mmsa_cache.runs.json_lines import JsonLines
 from mmsa_cache.runs.trackers import TRACKERS
 from mmsa_cache.shown import in_markdown
+from tests.support.fake_search import start_thread
 from tests.support.small_work import QUICK, call, call_json, make_work
 from tests.support.tracker_files import read_events, read_mlflow, read_wandb
 
@@ -208,18 +212,38 @@ def test_a_failed_export_leaves_what_was_there(
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+def block_of(page: Path) -> str:
+    """The Python of a page's section about Python."""
+    section = page.read_text(encoding="utf-8").partition("## In Python\n")[2]
+    found = re.search(r"```python\n(.*?)```", section, re.S)
+    assert found
+    return found[1]
 
 
 def test_the_readmes_python_runs_as_it_stands(
-    work: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    work: Path, exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training, using = blocks("python")
-    assert len(training.split("\n\n")[1].splitlines()) <= 10
-    assert len([line for line in using.splitlines() if line]) == 3
+    block = block_of(README)
+    assert len(block.split("\n\n")[1].splitlines()) == 5
+    monkeypatch.setattr(workers, "Workers", functools.partial(Workers, start=start_thread))
+    monkeypatch.chdir(work)
+    shutil.copy("posts/pairs/85.jpg", "picture.jpg")
+    shutil.copytree(exported, "exports/mine")
+    exec(block.replace("trials=50", "trials=2"), found := {})
+    first, second = capsys.readouterr().out.splitlines()
+    run, study = found["run"], found["study"]
+    assert first == f"{run.figures.outer.macro_f1} {study.best.values}"
+    assert second in run.classes
+    assert [trial.number for trial in mmsa_cache.Study("default").trials] == [0, 1]
+    for name in ("best", "exports/mine"):
+        assert mmsa_cache.Run(name).predict("what a day", "picture.jpg") in run.classes
+
+
+def test_fuses_python_runs_as_it_stands(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    block = block_of(README.parent / "fuse/README.md")
+    assert len(block.split("\n\n")[1].splitlines()) <= 10
     with contextlib.chdir(work):
-        exec(training, found := {})
+        exec(block, found := {})
     printed = float(capsys.readouterr().out)
     rows, judged = found["probabilities"], found["judged"]
     labels = found["bank"].labels.numpy()[judged]
@@ -227,11 +251,6 @@ def test_the_readmes_python_runs_as_it_stands(
     want = fuse.probability_score(labels, rows, ["a", "b", "c"]).macro_f1
     assert printed == want
     assert np.allclose(rows.sum(1), 1)
-    shutil.copytree(exported, tmp_path / "exports/mine")
-    shutil.copy(work / "posts/pairs/85.jpg", tmp_path / "picture.jpg")
-    with contextlib.chdir(tmp_path):
-        exec(using, {})
-    assert "'positive': 0." in capsys.readouterr().out
 
 
 PUBLIC = {
