@@ -25,6 +25,7 @@ _NOT_HERE = (
     "it is not on this machine, and nothing is fetched here (mmsa extract, mmsa export --online "
     "and load_model(…, online=True) fetch, unless HF_HUB_OFFLINE is set)"
 )
+_WEIGHTS = "model.safetensors"
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -130,15 +131,18 @@ def timm_file(model: str, hub_id: str | None) -> tuple[Path, str]:
     hint = "Give --image-weights FILE.safetensors, or --image-weights random for a dry run."
     if not hub_id:
         raise ModelError(f"timm has no pretrained weights for {model!r}.", hint)
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import snapshot_download  # hf_hub_download waits 23 s for no network
 
     for local in _tries():
         try:
-            found = Path(hf_hub_download(hub_id, "model.safetensors", local_files_only=local))
+            folder = snapshot_download(hub_id, allow_patterns=[_WEIGHTS], local_files_only=local)
         except Exception as error:  # the hub client raises many kinds: network, name, access
             failure = FileNotFoundError(_NOT_HERE) if local else error
-        else:
+            continue
+        found = Path(folder, _WEIGHTS)
+        if found.is_file():
             return found, f"hub:{hub_id}@{found.parent.name}"
+        failure = FileNotFoundError(f"{folder} lacks {_WEIGHTS}")
     raise ModelError(
         f"The weights of {model!r} are not available: {_first_line(failure)}", hint
     ) from failure

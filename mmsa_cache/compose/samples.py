@@ -78,7 +78,7 @@ def read_samples(
     if root is None:
         raise SettingsError(
             f"Neither a data folder is set nor does {store.root} hold the split {split}.",
-            "Give --data DIR or the --cache of an extraction, or set them in mmsa.toml.",
+            "Run mmsa init DIR and mmsa extract; or give --data DIR, or the --cache of another.",
         )
     found, report = take_in(settings, split, store)
     if report.aside:

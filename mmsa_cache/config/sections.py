@@ -111,7 +111,8 @@ class DataSettings(Section):
         """
         if self.root is None:
             raise SettingsError(
-                "No data folder is set.", "Give --data DIR, or root under [data] in mmsa.toml."
+                "No data folder is set.",
+                "mmsa init DIR sets it in an mmsa.toml; or give --data DIR.",
             )
         if self.hub_name is not None:
             raise SettingsError(

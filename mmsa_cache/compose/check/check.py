@@ -30,7 +30,9 @@ def check(settings: Settings, page: Path | None = None, *, files: bool = True) -
         SettingsError: No data folder is set, or the page cannot be written.
     """
     if settings.data.root is None:
-        raise SettingsError("No data folder is set.", "mmsa check DIR, or root under [data].")
+        raise SettingsError(
+            "No data folder is set.", "Run mmsa check DIR; mmsa init DIR sets it in an mmsa.toml."
+        )
     if page is not None and not page.resolve().parent.is_dir():
         raise SettingsError(f"There is no folder {page.resolve().parent}.", "Make it first.")
     started = time.monotonic()

@@ -12,7 +12,7 @@ from mmsa_cache.data.files import IMAGE_SUFFIXES
 from mmsa_cache.data.tables import SUFFIXES, is_table
 from mmsa_cache.data.tables.saved import STATE, saved_tables
 from mmsa_cache.errors import DataError
-from mmsa_cache.names import SPLIT_STEMS, SPLITS
+from mmsa_cache.names import SPLIT_STEMS, SPLITS, alike
 from mmsa_cache.untrusted import open_plain
 
 from .class_folders import class_folders, stems
@@ -58,8 +58,10 @@ def find_layout(data: DataSettings) -> Layout:
     if root.is_file():
         return _one_table([root], data)
     if not root.is_dir():
+        beside = (path.name for path in root.parent.glob("*"))
         raise DataError(
-            f"There is no data folder {root}.", "Give an existing one, or a table, with --data."
+            f"There is no data folder {root}{alike(root.name, beside)}.",
+            "Give an existing one, or a table.",
         )
     finder = _Finder(data)
     for find in (
