@@ -13,6 +13,7 @@ from .lazy import public
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .api.checking import check as check
     from .api.classifier import FusionClassifier as FusionClassifier
     from .api.opening import extract as extract
     from .api.opening import open as open
@@ -51,6 +52,7 @@ __getattr__, __all__ = public(
     __name__,
     {
         "FusionClassifier": "api.classifier",
+        "check": "api.checking",
         "open": "api.opening",
         "extract": "api.opening",
         "Run": "api.run",

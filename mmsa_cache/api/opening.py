@@ -38,7 +38,7 @@ def open(
         CacheNotFoundError: There is no such store; names those there are.
     """
     with in_project() as here:
-        session = Session(_settings(here, cache, data, settings))
+        session = Session(settings_of(here, cache, data, settings))
         root = session.settings.cache.dir
         if not any(map(session.store.split, SPLITS)):
             near_by = [*_stores_in(root.parent), *_stores_in(root)]
@@ -77,7 +77,7 @@ def extract(
     with in_project() as here:
         at_least_one(workers=workers)
         one_of("engine", engine, get_args(EngineName))
-        found = _settings(here, cache, data, settings)
+        found = settings_of(here, cache, data, settings)
         extract_splits(found, split, encoders, engine=EngineRequest(engine, workers, address))
         return Session(found)
 
@@ -97,7 +97,7 @@ def opened(session: Session | None) -> Session:
     return session
 
 
-def _settings(
+def settings_of(
     here: Path, cache: str | Path | None, data: str | Path | None, given: Mapping[str, object]
 ) -> Settings:
     """The settings of a call.

@@ -256,7 +256,7 @@ def test_fuses_python_runs_as_it_stands(work: Path, capsys: pytest.CaptureFixtur
 PUBLIC = {
     "mmsa_cache": "Batch CacheError CacheNotFoundError DamagedCacheError DataError DeviceError "
     "Dims FeatureBank FusionClassifier MmsaError ModelError Predictor Run Sample Session Settings "
-    "SettingsError StaleCacheError Study classes_of duplicate_groups extract grouped_folds "
+    "SettingsError StaleCacheError Study check classes_of duplicate_groups extract grouped_folds "
     "live_bank load_model load_samples load_settings make_demo open open_bank outer_split search "
     "train",
     "fuse": "Blend Calibration Ensemble FUSIONS Fit LOSSES MultimodalClassifier Setting Task "

@@ -1,0 +1,52 @@
+"""``mmsa.check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmsa_cache.compose.check.check import check as look_at
+from mmsa_cache.compose.check.format import format_check
+from mmsa_cache.compose.check.summary import Summary
+from mmsa_cache.shown import visible
+
+from .calls import in_project
+from .opening import settings_of
+
+
+class DataCheck:
+    """What data is like, and all that is wrong with it; it shows itself as ``mmsa check`` does.
+
+    Args:
+        summary: All counts.
+    """
+
+    def __init__(self, summary: Summary) -> None:
+        self.summary = summary
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is bad."""
+        return self.summary.ok
+
+    @property
+    def problems(self) -> list[str]:
+        """What is bad, one a file or a cause."""
+        return self.summary.problems
+
+    def __repr__(self) -> str:
+        return visible(format_check(self.summary))
+
+
+def check(data: str | Path | None = None, *, files: bool = True, **settings: object) -> DataCheck:
+    """Looks at every file of the data and never stops at the first fault: ``check("posts").ok``.
+
+    Args:
+        data: Folder or table of the posts; default: that of ``mmsa.toml``.
+        files: Whether texts and pictures are opened; else only label files and tables are read.
+        settings: See `open`.
+
+    Raises:
+        SettingsError: There is no such data, or a setting cannot be used.
+    """
+    with in_project() as here:
+        return DataCheck(look_at(settings_of(here, None, data, settings), files=files))
