@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -161,27 +160,19 @@ def test_names_of_anybody_are_drawn_as_they_are_and_not_as_formulas(tmp_path: Pa
     assert labels(run.plot_classes(ax)) == ["$x_{", "a\\x1b[31m\\nb", f"{'long ' * 5}"[:24] + "…"]
 
 
-def test_pyplot_is_left_alone_where_axes_are_given(run: mmsa.Run) -> None:
-    script = f"""
-import sys, mmsa_cache as mmsa
-from matplotlib.figure import Figure
-run = mmsa.Run({str(run.path)!r})
-for name in {PLOTS!r}:
-    getattr(run, name)(Figure().subplots())
-assert "matplotlib.pyplot" not in sys.modules
-import matplotlib; matplotlib.use("agg")
-figure = run.plot_confusion().get_figure()
-from matplotlib import pyplot
-assert pyplot.gcf() is figure
-sys.modules["matplotlib"] = sys.modules["matplotlib.pyplot"] = None
-try:
-    run.plot_confusion()
-except mmsa.SettingsError as error:
-    print(error)
-"""
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "pip install 'mmsa[plots]'" in ended.stdout
+def test_pyplot_is_used_only_where_no_axes_are_given(
+    run: mmsa.Run, ax: Axes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib import pyplot
+
+    monkeypatch.setattr(pyplot, "subplots", lambda **how: (None, ax))
+    assert run.plot_confusion() is ax
+    monkeypatch.delattr(matplotlib, "pyplot")
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    for name in PLOTS:
+        assert getattr(run, name)(ax) is ax
+    with pytest.raises(mmsa.SettingsError, match=r"pip install 'mmsa\[plots\]'"):
+        run.plot_confusion()
 
 
 def test_a_run_and_its_figures_are_tables_in_a_notebook(run: mmsa.Run, tmp_path: Path) -> None:
