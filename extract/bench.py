@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ from extract.encoders.text import TextEncoder
 from mmsa_cache.data.pairs import MAX_IMAGE_BYTES, Sample, picture_of, text_of
 from mmsa_cache.data.places import read_picture
 from mmsa_cache.disk import scratch
-from mmsa_cache.native.memory import reused
+from mmsa_cache.native.memory import peak_bytes, reused
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.writer import FeatureWriter
@@ -87,8 +85,7 @@ def bench(
         timings.append(whole.timings)
         end_to_end.append(len(samples) / whole.seconds)
         if not turn:
-            unit = 1 if sys.platform == "darwin" else 1024
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+            peak = peak_bytes()
         with reused():  # as `engine.extract` does
             seconds = sum(
                 _model_only(rows[n], readers[n], encoder, device, workers, batch_size, shard_rows)

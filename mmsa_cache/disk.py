@@ -16,16 +16,16 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import DiskError
 from .leftover import TEMPORARY, is_left, own_mark
-from .paths import check_target, declared, flags, folder_of, refuse_link
+from .paths import OPENS_FOLDERS, check_target, declared, flags, folder_of, refuse_link
 from .untrusted import open_plain
 
 CLOCK_TICK = 0.05
 """Seconds in which two writes may get the same time from the system's clock."""
-_WRITE = os.O_WRONLY | flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")
+_WRITE = os.O_WRONLY | flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 _PIECE = 8 << 20
 """Bytes of one write."""
 _count = itertools.count()
@@ -183,7 +183,11 @@ def discard(path: Path, disk: Disk = DISK) -> None:
 
 def sync(path: Path, disk: Disk = DISK) -> None:
     """Waits until a file's content, or the names in a folder, are on the medium."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not OPENS_FOLDERS and path.is_dir():
+        return  # Windows asks for nothing of the kind
+    # Windows flushes a file for whoever may write to it.
+    how = (os.O_RDONLY if OPENS_FOLDERS else os.O_RDWR) | flags("O_NOFOLLOW", "O_NONBLOCK")
+    descriptor = os.open(path, how)
     try:
         disk.fsync(descriptor)
     finally:
@@ -256,9 +260,10 @@ def link_new(old: Path, new: Path) -> None:
         OSError: A step failed.
         ValueError: It is no regular file.
     """
+    links: Any = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
     with folder_of(old) as (source, name), folder_of(new) as (target, new_name):
         try:
-            os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+            os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, **links)
         except (FileNotFoundError, FileExistsError):
             raise
         except OSError:

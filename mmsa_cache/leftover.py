@@ -29,13 +29,12 @@ def is_left(mark: str) -> bool:
         return False
     if int(number) == os.getpid():  # in a container every run may have the same number
         return life != _LIFE
+    import psutil  # os.kill would end a process of Windows
+
     try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        pass
-    return False
+        return not psutil.pid_exists(int(number))
+    except OverflowError:
+        return False
 
 
 def is_left_over(path: Path) -> bool:

@@ -13,11 +13,20 @@ import errno
 import functools
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, OwnerRecord, SoftFileLease, SoftFileLock, Timeout
+from filelock import (
+    BaseFileLock,
+    OwnerRecord,
+    SoftFileLease,
+    SoftFileLock,
+    Timeout,
+    UnixFileLock,
+    WindowsFileLock,
+)
 
 from .errors import LostLockError
 from .paths import check_target
@@ -25,8 +34,10 @@ from .untrusted import open_plain
 
 Check = Callable[[], None]
 """Raises `LostLockError` where a lock is not held any more; for just before what needs it."""
+# filelock's own choice is, for a Python without fcntl, a lock that outlives its holder.
+_Lock: type[BaseFileLock] = WindowsFileLock if sys.platform == "win32" else UnixFileLock
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""What network disks answer."""
+"""What network disks answer, and a Python without fcntl."""
 _LONGEST = 900.0
 """Seconds to wait for a lock that is held for moments only, or for a merge."""
 _LEASE = 120.0
@@ -51,7 +62,7 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[Ch
         OSError: The file cannot be made, or another process does not let go.
     """
     check_target(path)
-    lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
+    lock: BaseFileLock = _Lock(path, fallback_to_soft=False)
     check: Check = lambda: None  # noqa: E731  (the system keeps a lock while its process lives)
     try:
         _acquire(lock, waiting)

@@ -20,6 +20,8 @@ def flags(*names: str) -> int:
     return sum(getattr(os, name, 0) for name in names)
 
 
+OPENS_FOLDERS = os.open in os.supports_dir_fd
+"""Whether a folder can be opened, to be a path's first step: not on Windows."""
 # O_PATH, of Linux, asks for no right to read the folders on the way.
 _WALK = os.O_RDONLY | flags("O_PATH", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
 
@@ -52,11 +54,12 @@ def _steps(path: Path) -> tuple[Path, tuple[str, ...]]:
 
 
 @contextlib.contextmanager
-def folder_of(path: Path) -> Iterator[tuple[int, str]]:
+def folder_of(path: Path) -> Iterator[tuple[int | None, str]]:
     """Opens the folder that holds a path, step by step and over no link.
 
     Yields:
-        Its descriptor and the path's last name, for the ``dir_fd`` of the calls of `os`.
+        Its descriptor and the path's last name, for the ``dir_fd`` of the calls of `os`; none and
+        the path where no folder can be opened.
 
     Raises:
         LinkError: A step is a link.
@@ -64,6 +67,11 @@ def folder_of(path: Path) -> Iterator[tuple[int, str]]:
     """
     start, names = _steps(path)
     *above, name = names or (".",)
+    if not OPENS_FOLDERS:
+        for number in range(1, len(names)):
+            refuse_link(start.joinpath(*names[:number]))
+        yield None, str(start.joinpath(*names))
+        return
     folder = os.open(start, _WALK & ~flags("O_NOFOLLOW"))
     try:
         for number, step in enumerate(above, start=1):

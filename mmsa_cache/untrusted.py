@@ -8,6 +8,7 @@ import json
 import math
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -15,6 +16,11 @@ from typing import Any
 
 from safetensors import safe_open
 
+from .paths import flags
+
+_OPEN = Path("/dev/fd")
+"""Where open files have names: not on Windows."""
+_READS = threading.Lock()
 _MAX_HEADER = 16 << 20
 """Bytes; the library takes 100 MB, of which it makes gigabytes."""
 
@@ -30,8 +36,10 @@ def open_plain(path: Path, *, links: bool = True) -> BufferedReader:
         OSError: It cannot be opened.
         ValueError: It is no regular file.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags)
+    how = os.O_RDONLY | flags("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+    if not links and not flags("O_NOFOLLOW") and path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    descriptor = os.open(path, how if links else how | flags("O_NOFOLLOW"))
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -39,6 +47,23 @@ def open_plain(path: Path, *, links: bool = True) -> BufferedReader:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise ValueError("it is no regular file")
     return os.fdopen(descriptor, "rb")
+
+
+def name_of(file: BufferedReader, path: Path) -> str:
+    """What a library opens, to read an open file: by its descriptor, where that has a name.
+
+    What has been looked at is what is opened then.
+    """
+    return str(_OPEN / str(file.fileno()) if _OPEN.exists() else path)
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """`os.pread`, which Windows lacks."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    with _READS:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
 
 
 def read_plain(path: Path, limit: int, *, links: bool = True) -> bytes:
@@ -91,8 +116,7 @@ def open_tensors(path: Path, *, links: bool = True) -> Iterator[Any]:
         header = int.from_bytes(file.read(8), "little")
         if header > _MAX_HEADER:
             raise ValueError(f"its header has {header} bytes")
-        # By its descriptor: what has been looked at is what is opened.
-        with safe_open(f"/dev/fd/{file.fileno()}", "pt") as tensors:
+        with safe_open(name_of(file, path), "pt") as tensors:
             yield tensors
 
 

@@ -34,7 +34,7 @@ MODULES = {
     "safetensors.torch": "load_file save_file load_model save_model",
     "safetensors.numpy": "load_file save_file",
     "h5py": "File",
-    "filelock": "FileLock SoftFileLease SoftFileLock UnixFileLock",
+    "filelock": "FileLock SoftFileLease SoftFileLock UnixFileLock WindowsFileLock",
     "PIL.Image": "open",
 }
 """Functions by their module."""
@@ -66,7 +66,6 @@ EXCEPTIONS = {
     ("mmsa_cache/compose/imports/arrays.py", "zipfile.ZipFile"): "of a file that is open",
     ("mmsa_cache/console.py", "io.FileIO"): "the null device",
     ("mmsa_cache/data/containers/tar.py", "tarfile.TarFile"): "of a file that is open",
-    ("mmsa_cache/locks.py", "filelock.FileLock"): "checks the path just before",
     ("mmsa_cache/locks.py", "filelock.SoftFileLease"): "checks the path just before",
     ("mmsa_cache/locks.py", "filelock.SoftFileLock"): "makes a new file",
     ("mmsa_cache/store/shard_bytes.py", "h5py.File"): "into bytes",

@@ -100,7 +100,7 @@ def bench_search(
         "cpu_seconds_one_worker": one.cpu_seconds,
         "ratio_workers": one.seconds / many.seconds,
         "cores": usable_cores(),
-        "load": os.getloadavg()[0],
+        "load": psutil.getloadavg()[0],
         "device": torch.cuda.get_device_name(0) if on_gpu else platform.processor() or "cpu",
         "torch": torch.__version__,
     }

@@ -4,19 +4,16 @@ own."""
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import psutil
 from pydantic import BaseModel
 
+from mmsa_cache.native.memory import peak_bytes
 from mmsa_cache.native.processes import without_main
-from mmsa_cache.untrusted import open_plain
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,18 +68,6 @@ class Watch:
         files, memory = self._before
         return Read(
             **self.took().model_dump(),
-            peak_bytes=max(0, _peak_bytes() - memory),
+            peak_bytes=max(0, peak_bytes() - memory),
             open_files=self._process.num_fds() - files,
         )
-
-
-def _peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # what the system tells otherwise may be of the process that started it
-        with open_plain(status) as file:
-            (line,) = (x for x in file.read(1 << 16).splitlines() if x.startswith(b"VmHWM:"))
-        return int(line.split()[1]) << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from mmsa_cache.untrusted import open_plain
 
 # Of glibc's <malloc.h>, parameters of mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
@@ -55,6 +59,22 @@ def reused() -> Iterator[None]:
         for option in _AFTER:
             _glibc("mallopt", *option)
         trim()
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    with contextlib.suppress(OSError), open_plain(Path("/proc/self/status")) as file:
+        (line,) = (x for x in file.read(1 << 16).splitlines() if x.startswith(b"VmHWM:"))
+        return int(line.split()[1]) << 10
+    try:  # may be of the process that started this one
+        import resource
+    except ImportError:  # on Windows
+        import psutil
+
+        taken = psutil.Process().memory_info()
+        return int(getattr(taken, "peak_wset", taken.rss))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _glibc(name: str, *values: int) -> None:

@@ -67,15 +67,24 @@ def start_process(
     else:
         spawn = multiprocessing.get_context("spawn")
         process = spawn.Process(target=target, args=arguments, daemon=True)
-    # The child inherits the mask. (The tracker is started first: its start resets the mask.)
-    resource_tracker.ensure_running()
+    with without_main(), _without_interrupts():
+        process.start()
+    return process
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that are started meanwhile do not hear Ctrl-C; on Windows, which knows no mask of
+    signals, they do."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its start resets the mask, which a child inherits
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with without_main():
-            process.start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    return process
 
 
 def end_with_parent() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from mmsa_cache.errors import BadFileError
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.untrusted import name_of, open_plain
 
 MAX_CONTAINER_BYTES = 1 << 44
 """Of a file that is never read as a whole."""
@@ -39,8 +39,8 @@ def arrow_source(path: Path, *, mapped: bool = False) -> Any:
         OSError: It cannot be opened.
         ValueError: It is no regular file.
     """
-    with open_plain(path) as file:  # by its descriptor: what has been looked at is what is opened
-        name = f"/dev/fd/{file.fileno()}"
+    with open_plain(path) as file:
+        name = name_of(file, path)
         return pa.memory_map(name) if mapped else pa.OSFile(name)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmsa_cache.errors import BadFileError
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.untrusted import open_plain, read_at
 
 from .container import checked, too_large
 
@@ -127,7 +127,7 @@ class TarPictures:
         offset, size = self._extents[row].tolist()
         if size > limit:
             raise too_large(size, limit)
-        return checked(os.pread(self._descriptor, size, offset), limit)
+        return checked(read_at(self._descriptor, size, offset), limit)
 
 
 def _key(name: str) -> bytes:

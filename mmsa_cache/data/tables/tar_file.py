@@ -7,7 +7,6 @@ pictures under one key, the keys have dots themselves and end before the last on
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from io import BufferedReader
 from itertools import islice
@@ -113,7 +112,8 @@ class TarTable:
             if member.size > MAX_TEXT_BYTES:
                 note(f"a text of more than {MAX_TEXT_BYTES} bytes", member.name)
                 return
-            data = os.pread(file.fileno(), member.size, member.offset)
+            file.seek(member.offset)
+            data = file.read(member.size)
             try:
                 if kind == ".json":
                     self._add_json(cells, data)
