@@ -67,11 +67,12 @@ style: venv
 audit: venv
 	@$(BIN)/python -m tests.audit
 
-# dist/: an sdist and the wheel that is built of it. The tests install one and run its demo.
+# dist/: an sdist and the wheel that is built of it. The tests install the wheel and run its demo,
+# there and where Python lacks what macOS and Windows have not.
 package: venv
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "faults or not faults" tests/test_package.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "faults or not faults" tests/test_package.py tests/test_elsewhere.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -49,7 +49,6 @@ _OPEN_KEYWORDS = {"mode", "buffering", "encoding", "errors", "newline"}
 EXCEPTIONS = {
     ("extract/bench.py", "PIL.Image.open"): "the loop that is measured against",
     ("extract/encoders/timm_tower.py", "safetensors.torch.load_file"): "maps a checked file",
-    ("extract/encoders/tokenizer.py", ".symlink_to"): "in a folder of its own",
     ("extract/encoders/transformer.py", "safetensors.torch.load_file"): "maps checked files",
     ("extract/inputs/build_synonyms.py", ".read_text"): "a tool of whoever maintains the words",
     ("extract/inputs/build_synonyms.py", ".write_bytes"): "a tool of whoever maintains the words",

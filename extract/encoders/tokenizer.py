@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsa_cache.disk import scratch, write_new
+from mmsa_cache.disk import copy_new, scratch, write_new
 from mmsa_cache.errors import ModelError
 
 from .folder import tokenizer_files, tokenizer_settings
@@ -32,7 +32,7 @@ def load_tokenizer(folder: Path) -> Any:
         with scratch() as own:
             for path in tokenizer_files(folder):
                 if path.name not in _SETTINGS:
-                    (own / path.name).symlink_to(path.resolve())
+                    copy_new(path.resolve(), own / path.name, path.stat().st_size)
             for name in _SETTINGS:
                 settings = tokenizer_settings(folder, name)
                 if settings is not None:
