@@ -402,7 +402,7 @@ def test_what_the_system_refuses_is_a_message(
         raise error
 
     with pytest.raises(typer.Exit) as ended:
-        refused(as_json=False, debug=False)
+        refused(as_json=False, debug=False, quiet=False)
     assert ended.value.exit_code == 5
     shown = capsys.readouterr().err
     assert said in shown
@@ -424,7 +424,7 @@ def test_an_interrupt_within_a_finalizer_is_not_lost(capsys: pytest.CaptureFixtu
 
     hook, started = sys.unraisablehook, time.monotonic()
     with pytest.raises(typer.Exit) as ended:
-        dies(as_json=False, debug=False)
+        dies(as_json=False, debug=False, quiet=False)
     assert ended.value.exit_code == 130
     assert time.monotonic() - started < 15
     assert sys.unraisablehook is hook
