@@ -43,6 +43,7 @@ class _Human(Console):
 
 
 human = _Human(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+human.soft_wrap = not human.is_jupyter  # a cell of a notebook does not wrap lines
 
 SECONDS_BETWEEN_LINES = 15.0
 _SHORTEST = 0.1
