@@ -408,7 +408,7 @@ def test_what_the_system_refuses_is_a_message(
     assert said in shown
     assert "Traceback" not in shown
     with pytest.raises(type(error)):
-        refused(as_json=False, debug=True)
+        refused(as_json=False, debug=True, quiet=False)
 
 
 def test_an_interrupt_within_a_finalizer_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
