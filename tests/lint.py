@@ -58,6 +58,7 @@ EXCEPTIONS = {
     ("fuse/export/onnx_export.py", ".save"): "into a folder made just before",
     ("fuse/search/dispatch.py", ".open"): "of workers",
     ("fuse/training/runner.py", ".save"): "of a checkpoint, which writes through the disk",
+    ("mmsa_cache/api/opening.py", "open"): "its own, of a session",
     ("mmsa_cache/compose/demo.py", ".save"): "into bytes",
     ("mmsa_cache/compose/gpu_bench/posts.py", ".save"): "into bytes",
     ("mmsa_cache/compose/gpu_bench/posts.py", ".save_pretrained"): "into a temporary folder",

@@ -19,12 +19,11 @@ _ASSIGNMENT = re.compile(r"--set (?=\w+=)")
 @functools.cache
 def _arguments() -> Mapping[str, frozenset[str]]:
     """Names of the arguments of each function."""
-    from .opening import extract
-    from .searching import search
-    from .training import train
+    import mmsa_cache as mmsa
 
     settings = frozenset(keys_by_name())
-    own = {f.__name__: frozenset(inspect.signature(f).parameters) for f in (extract, search, train)}
+    functions = (mmsa.extract, mmsa.search, mmsa.train)
+    own = {of.__name__: frozenset(inspect.signature(of).parameters) for of in functions}
     return own | {"extract": own["extract"] | settings, "": settings.union(*own.values())}
 
 
