@@ -89,7 +89,7 @@ def plot_reliability(predictions: Predictions, ax: Axes | None = None) -> Axes:
     centres = [(b.low + b.high) / 2 for b in found]
     accuracies = [b.accuracy for b in found]
     ax.bar(centres, accuracies, found[0].high - found[0].low, color=colour, alpha=0.22)
-    ax.axline((0, 0), (1, 1), color=_ink(ax), alpha=_FAINT, linestyle="--", linewidth=1)
+    ax.axline((0, 0), (1, 1), color=_ink(ax), alpha=_FAINT, linestyle="dashed", linewidth=1)
     ax.plot([b.confidence for b in found], accuracies, "o", color=colour, clip_on=False)
     for centre, b in zip(centres, found, strict=True):
         ax.text(centre, 0.01, str(b.rows), ha="center", va="bottom", size="small")

@@ -36,6 +36,10 @@ def check(
     """List everything that is wrong with the data.
 
     It also says what the data is like; the exit code is 3 if something is bad.
+
+    \b
+    $ mmsa check
+    $ mmsa check posts --html check.html
     """
     from mmsa_cache.compose.check.check import check as check_data
     from mmsa_cache.compose.check.format import format_check

@@ -31,7 +31,11 @@ def compare(
     call: Call,
     runs: Annotated[
         list[str],
-        typer.Argument(help="Names or folders of two or more runs.", autocompletion=complete_run),
+        typer.Argument(
+            help="Two or more runs: names or folders; latest, best.",
+            metavar="RUN",
+            autocompletion=complete_run,
+        ),
     ],
     grouped: Annotated[
         bool,
@@ -44,7 +48,11 @@ def compare(
         int, typer.Option("--list", min=0, help="Posts to show of each kind of difference.")
     ] = 0,
 ) -> None:
-    """Say whether and where runs differ, on rows that all judged."""
+    """Say whether and where runs differ, on rows that all judged.
+
+    \b
+    $ mmsa compare latest best
+    """
     from mmsa_cache.compose.compare import compare as compare_runs
 
     found = compare_runs(runs, grouped=grouped, given=call.given())

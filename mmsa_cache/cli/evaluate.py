@@ -29,7 +29,12 @@ def evaluate(
     ] = None,
     decide: Decide = None,
 ) -> None:
-    """Score a run on every labelled split, or on a file of labels."""
+    """Score a run on every labelled split, or on a file of labels.
+
+    \b
+    $ mmsa evaluate --run latest
+    $ mmsa evaluate --run latest --labels answers.csv
+    """
     from mmsa_cache.compose.evaluate import evaluate as evaluate_run
 
     found = evaluate_run(run, labels, call.given(), decide, split)

@@ -18,7 +18,7 @@ from .verb import Call, verb
 @verb(*PLACES)
 def export(
     call: Call,
-    run: Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=complete_run)],
+    run: Annotated[str, typer.Argument(help=RUN_HELP, metavar="RUN", autocompletion=complete_run)],
     to: Annotated[Path | None, typer.Option(help="Folder to make.")] = None,
     push: Annotated[
         str | None, typer.Option(help="Model repository of the hub.", metavar="USER/REPO")
@@ -38,7 +38,11 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an export there.")] = False,
     online: Online = False,
 ) -> None:
-    """Write a run with a model card, to use anywhere: as a folder, or to the Hugging Face hub."""
+    """Write a run with a model card, to use anywhere: as a folder, or to the Hugging Face hub.
+
+    \b
+    $ mmsa export best --to exports/mine
+    """
     from mmsa_cache.compose.export.export import ExportRequest
     from mmsa_cache.compose.export.export import export as export_run
 

@@ -40,7 +40,12 @@ def extract(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Run the frozen encoders once and write their features."""
+    """Run the frozen encoders once and write their features.
+
+    \b
+    $ mmsa extract --split all --dry-run
+    $ mmsa extract --split all
+    """
     from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.extract import extract_splits
     from mmsa_cache.compose.parts import Part

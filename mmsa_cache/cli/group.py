@@ -32,6 +32,12 @@ class VisibleGroup(TyperGroup):
             code = CLOSED if isinstance(end.__context__, BrokenPipeError) else end.code
         sys.exit(code or 0)
 
+    def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
+        """``help VERB`` is ``VERB --help``."""
+        if arguments[:1] == ["help"]:
+            arguments = [*arguments[1:], "--help"]
+        return super().parse_args(context, arguments)
+
     def format_commands(self, context: Any, formatter: Any) -> None:
         """A line that is too long for a verb's sentence is broken; typer cuts the sentence."""
         rows = [

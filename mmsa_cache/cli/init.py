@@ -26,7 +26,12 @@ def init(
     ] = Path(),
     yes: Annotated[bool, typer.Option("--yes", help="Write mmsa.toml without asking.")] = False,
 ) -> None:
-    """Show how data would be read, and write an mmsa.toml for it."""
+    """Show how data would be read, and write an mmsa.toml for it.
+
+    \b
+    $ mmsa init posts
+    $ mmsa init posts.csv --column text=body --yes
+    """
     from mmsa_cache.compose.init.config import config_of
     from mmsa_cache.compose.init.format import format_found
     from mmsa_cache.compose.init.look import look

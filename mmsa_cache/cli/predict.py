@@ -49,6 +49,10 @@ def predict(
     """Predict a split, one post, or new posts.
 
     New posts are a file, a folder, or JSON lines on standard input (--data -).
+
+    \b
+    $ mmsa predict --run best --split test --out predictions.csv
+    $ mmsa predict --run latest --text "what a day" --image picture.jpg
     """
     given = call.given(online=online)
     if given.data is not None and split is None and text is None and image is None:

@@ -21,7 +21,9 @@ def report(
     call: Call,
     runs: Annotated[
         list[str],
-        typer.Argument(help=f"{RUN_HELP} Several are compared.", autocompletion=complete_run),
+        typer.Argument(
+            help=f"{RUN_HELP} Several are compared.", metavar="RUN", autocompletion=complete_run
+        ),
     ],
     against: Annotated[
         str | None,
@@ -44,7 +46,12 @@ def report(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a run's report again, or one that compares runs: a page that opens offline."""
+    """Write a run's report again, or one that compares runs: a page that opens offline.
+
+    \b
+    $ mmsa report latest
+    $ mmsa report latest best --out comparison.html
+    """
     claim(out, force=force)
     if len(runs) > 1:
         if against is not None:

@@ -51,7 +51,12 @@ def search(
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Search a study's space on the cached features."""
+    """Search a study's space on the cached features.
+
+    \b
+    $ mmsa search --trials 200
+    $ mmsa search --study pooled --trials 50 --dry-run
+    """
     from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.search import SearchRequest, list_studies
     from mmsa_cache.compose.search import search as run_study

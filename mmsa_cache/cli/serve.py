@@ -32,6 +32,9 @@ def serve(
     """Try a run or an export in a browser, and ask it over HTTP.
 
     Only this machine reaches it, unless --host says otherwise. Ctrl-C ends it.
+
+    \b
+    $ mmsa serve --run best --open
     """
     from mmsa_cache.errors import SettingsError
 

@@ -91,7 +91,12 @@ def train(
     decide: Decide = None,
     track: Track = None,
 ) -> None:
-    """Train a setting, or an ensemble of a study's trials, as a run."""
+    """Train a setting, or an ensemble of a study's trials, as a run.
+
+    \b
+    $ mmsa train --study best
+    $ mmsa train --set fusion=gated --set epochs=20 --name gated
+    """
     from fuse.assignments import parse
     from mmsa_cache.compose.crew import EngineRequest
     from mmsa_cache.compose.request import TrainRequest

@@ -53,6 +53,7 @@ def test_version_and_short_help() -> None:
         short = CliRunner().invoke(app, [*words, "-h"])
         assert short.exit_code == 0
         assert short.stdout == CliRunner().invoke(app, [*words, "--help"]).stdout
+        assert short.stdout == CliRunner().invoke(app, ["help", *words]).stdout
 
 
 def test_completion_names_verbs_flags_runs_and_studies(

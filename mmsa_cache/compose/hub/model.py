@@ -98,7 +98,7 @@ def fetched_model(address: str, *, online: bool) -> Path:
     from huggingface_hub.constants import HF_ASSETS_CACHE
 
     hub = model_of(address)
-    folder = Path(HF_ASSETS_CACHE) / "mmsa/models" / hub.name.replace("/", "--")
+    folder = Path(HF_ASSETS_CACHE) / "mmsa/models" / hub.name.replace("/", 2 * "-")
     if online:
         _fetch(hub, folder)
     elif not is_export(folder):
