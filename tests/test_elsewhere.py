@@ -108,6 +108,8 @@ def test_memory_without_proc_and_resource(monkeypatch: pytest.MonkeyPatch) -> No
     def missing(path: Path) -> None:
         raise FileNotFoundError(path)
 
+    import psutil  # noqa: F401  (its part for this system needs resource)
+
     usual = peak_bytes()
     monkeypatch.setattr(memory, "open_plain", missing)
     assert 0.5 * usual < peak_bytes() < 2 * usual

@@ -132,7 +132,7 @@ def test_the_card_is_what_the_hub_reads(work: Path, exported: Path) -> None:
     assert found.data.library_name == "mmsa"
     assert "random-weights" in found.data.tags
     figures = json.loads((work / "runs/run/metrics.json").read_text())["outer"]
-    accuracy, f1 = found.data.eval_results
+    accuracy, f1, _ = found.data.eval_results
     assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", figures["accuracy"])
     assert f1.metric_value == figures["macro_f1"]
     low, high = accuracy.metric_args["ci95"]
