@@ -12,7 +12,9 @@ from mmsa_cache.config.loading import keys_by_name
 _VALUE = r"(?!-)[\w./:-]*\w"
 _PAIR = re.compile(rf"--([a-z-]+)(?: ({_VALUE}))?")
 _COMMAND = re.compile(rf"\bmmsa (extract|search|train)((?: --[a-z-]+(?: {_VALUE})?)*)")
-_FLAG = re.compile(r"--([a-z-]+)(?: ([A-Z][A-Z./:_]*\b|\d+|ray|local|auto|cpu|cuda|val|one-se)(?!\w))?")
+_FLAG = re.compile(
+    r"--([a-z-]+)(?: ([A-Z][A-Z./:_]*\b|\d+|ray|local|auto|cpu|cuda|val|one-se)(?!\w))?"
+)
 _ASSIGNMENT = re.compile(r"--set (?=\w+=)")
 
 

@@ -111,6 +111,34 @@ def test_a_study_is_what_its_database_has(
     assert repr([again]) == repr(mmsa.Study.all(session)) == "[Study('mine', 3 trials)]"
 
 
+def test_a_notebook_shows_objects_as_tables(session: mmsa.Session, study: mmsa.Study) -> None:
+    page = session._repr_html_()
+    assert "48 rows: positive " in page
+    assert "mobilenetv2_035 (random weights)" in page
+    assert "Note: drawn by a test" in page
+    page = session.bank("train")._repr_html_()
+    assert re.search(r"samples</th><td[^>]*>48<", page)
+    assert re.search(r">text</th><td[^>]*>tiny-bert[^<]*</td><td[^>]*>\d+</td><td[^>]*>16<", page)
+    page = study._repr_html_()
+    assert f"trial {study.best.number}</th>" in page
+    assert f"macro_f1 {study.best.score:.3f}" in page
+    assert f">{study.best.values['dropout']:.3f}<" in page
+    assert "Note: drawn by a test" in page
+
+
+def test_data_are_checked_as_the_command_line_does(project: Path, tmp_path: Path) -> None:
+    found = mmsa.check()
+    assert (found.ok, found.problems) == (True, [])
+    assert "Nothing is bad." in repr(found)
+    assert mmsa.check("../posts", files=False).ok
+    make_pairs(tmp_path / "posts", 8)
+    (tmp_path / "posts/pairs/3.jpg").write_bytes(b"")
+    bad = mmsa.check(tmp_path / "posts")
+    assert not bad.ok
+    assert "3.jpg" in bad.problems[0]
+    assert bad.problems[0] in repr(bad)
+
+
 def test_the_trials_are_a_frame(study: mmsa.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(mmsa.SettingsError, match="pandas is not installed"):
