@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmsa_cache.compose.check.check import check as look_at
 from mmsa_cache.compose.check.format import format_check
 from mmsa_cache.compose.check.summary import Summary
+from mmsa_cache.data.inspection import Problem
 from mmsa_cache.shown import visible
 
 from .calls import in_project
@@ -29,8 +31,8 @@ class DataCheck:
         return self.summary.ok
 
     @property
-    def problems(self) -> list[str]:
-        """What is bad, one a file or a cause."""
+    def problems(self) -> Sequence[Problem]:
+        """What is bad, and where."""
         return self.summary.problems
 
     def __repr__(self) -> str:

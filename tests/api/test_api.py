@@ -128,15 +128,16 @@ def test_a_notebook_shows_objects_as_tables(session: mmsa.Session, study: mmsa.S
 
 def test_data_are_checked_as_the_command_line_does(project: Path, tmp_path: Path) -> None:
     found = mmsa.check()
-    assert (found.ok, found.problems) == (True, [])
+    assert found.ok
+    assert not found.problems
     assert "Nothing is bad." in repr(found)
     assert mmsa.check("../posts", files=False).ok
     make_pairs(tmp_path / "posts", 8)
     (tmp_path / "posts/pairs/3.jpg").write_bytes(b"")
     bad = mmsa.check(tmp_path / "posts")
     assert not bad.ok
-    assert "3.jpg" in bad.problems[0]
-    assert bad.problems[0] in repr(bad)
+    assert (bad.problems[0].split, bad.problems[0].guid) == ("train", "3")
+    assert bad.problems[0].message in repr(bad)
 
 
 def test_the_trials_are_a_frame(study: mmsa.Study, monkeypatch: pytest.MonkeyPatch) -> None:
