@@ -11,17 +11,20 @@ from pathlib import Path
 from mmsa_cache.config.project import project_of
 from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.names import no_such
+from mmsa_cache.shown import spoken
 
 from .terms import in_python
 
 
 @contextlib.contextmanager
 def in_terms() -> Iterator[None]:
-    """Errors name arguments in place of flags."""
+    """Errors name arguments in place of flags, and are safe to show on a terminal."""
     try:
         yield
     except MmsaError as error:
-        error.message, error.hint = in_python(error.message), in_python(error.hint)
+        error.message = spoken(in_python(error.message))
+        error.hint = spoken(in_python(error.hint))
+        error.problems = [*map(spoken, error.problems)]
         raise
 
 
