@@ -9,7 +9,8 @@ from typing import Any
 
 
 def public(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
-    """Makes a package's ``__getattr__`` (PEP 562) and ``__all__``.
+    """Makes a package's ``__getattr__`` (PEP 562) and ``__all__``; its ``dir``, by which names are
+    completed, has them before they are loaded.
 
     Args:
         package: Name of the package.
@@ -23,4 +24,6 @@ def public(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any],
         setattr(sys.modules[package], name, value)
         return value
 
+    module = sys.modules[package]
+    setattr(module, "__dir__", lambda: sorted({*vars(module), *home}))  # noqa: B010  (for mypy)
     return load, sorted(home)

@@ -278,9 +278,12 @@ def test_public_names_are_these_and_documented(package: object) -> None:
             assert not value.__doc__.startswith(f"{public}("), f"{public}: made by dataclass"
     with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nil'"):
         package.nil  # type: ignore[attr-defined]  # noqa: B018
-    code = f"import {name}, sys; print({{'torch', 'numpy', 'pydantic'}} & set(sys.modules))"
+    code = (
+        f"import {name} as m, sys; print({{'torch', 'numpy', 'pydantic'}} & set(sys.modules)); "
+        "print(set(m.__all__) - set(dir(m)))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
+    assert found.stdout.split() == ["set()", "set()"]
 
 
 @pytest.mark.faults
