@@ -24,6 +24,8 @@ def test_every_source_file_is_short() -> None:
 def test_every_package_is_listed_for_the_wheel() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         setuptools = tomllib.load(file)["tool"]["setuptools"]
+    setuptools["packages"].remove("mmsa_cache.studies")  # no code: the folder `studies`
+    assert setuptools["package-data"].pop("mmsa_cache.studies") == ["*.toml"]
     folders = {path.parent.relative_to(ROOT) for path in SOURCES}
     assert sorted(setuptools["packages"]) == sorted(".".join(f.parts) for f in folders)
     data = {
