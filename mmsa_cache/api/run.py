@@ -16,7 +16,7 @@ from mmsa_cache.runs.folder import LATEST, RunFolder
 from mmsa_cache.runs.record import RunRecord
 
 from . import plots
-from .calls import in_project, placed
+from .calls import in_project, in_terms, placed
 from .report import Report
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ class Run:
         Raises:
             MmsaError: See `Predictor.predict`.
         """
-        return self.model.predict(text, image)
+        with in_terms():
+            return self.model.predict(text, image)
 
     def report(self) -> Report:
         """Its report, which shows itself in a notebook."""

@@ -24,7 +24,7 @@ def _arguments() -> Mapping[str, frozenset[str]]:
     import mmsa_cache as mmsa
 
     settings = frozenset(keys_by_name())
-    functions = (mmsa.extract, mmsa.search, mmsa.train)
+    functions = (mmsa.extract, mmsa.search, mmsa.train, mmsa.load_model, mmsa.Run.predict)
     own = {of.__name__: frozenset(inspect.signature(of).parameters) for of in functions}
     return own | {"extract": own["extract"] | settings, "": settings.union(*own.values())}
 

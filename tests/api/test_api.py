@@ -213,6 +213,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: mmsa.train(decide="f1"), r"decide cannot be 'f1'.*Valid: accuracy, macro_f1"),
     (lambda: mmsa.train(nested=True, study="best"), "nested= searches anew.*Give study=NAME"),
     (lambda: mmsa.Study("mein"), r"no study 'mein' \(near: mine\)"),
+    (lambda: mmsa.Run("one").predict("a", "7.jpg"), r"Give an existing file with image=\."),
     (lambda: mmsa.Run("oen"), r"no run 'oen' \(near: one\)"),
 ]
 
