@@ -23,6 +23,8 @@ from fuse.search.pool import Workers
 from mmsa_cache import ModelError, load_model
 from mmsa_cache.compose import workers
 from mmsa_cache.compose.export import export as verb_export
+from mmsa_cache.compose.export.card import Card, render_card
+from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
 from mmsa_cache.runs.trackers import TRACKERS
 from mmsa_cache.shown import in_markdown
@@ -149,6 +151,24 @@ def test_the_card_is_what_the_hub_reads(work: Path, exported: Path) -> None:
         "`text_mean` | (batch, 16)",
     ):
         assert said in found.text, said
+
+
+@pytest.mark.parametrize("is_copy", [True, False])
+def test_the_card_names_a_data_set_of_the_hub(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_copy: bool
+) -> None:
+    from huggingface_hub import ModelCard
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    sha, run = "0" * 40, RunFolder(work / "runs/run")
+    copy = tmp_path / "datasets--me--posts/snapshots" / sha
+    root = copy if is_copy else Path(f"hf://datasets/me/posts@{sha}")
+    data = run.record.settings.data.model_copy(update={"root": root})
+    card = Card("run", run.record, run.figures, data, {}, {}, None, None, None, ())
+    found = ModelCard(render_card(card)).data
+    assert found.datasets == ["me/posts"]
+    result = found.eval_results[0]
+    assert (result.dataset_type, result.dataset_revision) == ("me/posts", sha)
 
 
 def test_text_from_data_stays_text_in_the_card() -> None:

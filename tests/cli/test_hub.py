@@ -491,7 +491,7 @@ def test_an_export_is_pushed_and_predicts_elsewhere(
     command = ("predict", "--run", MODEL, *POST)
     said = mmsa(*command, code=4).stderr
     assert f"The model {MODEL} is not on this machine." in said
-    assert "give --online" in said
+    assert "mmsa predict --run hf://me/model --online" in said
     assert model_hub.requests == []
     assert mmsa(*command, "--online").json == want
     assert {*model_hub.downloads()} == files.keys() - {".gitattributes"}

@@ -12,6 +12,8 @@ import jinja2
 from fuse.figures.record import Interval
 from fuse.figures.records import RunFigures
 from fuse.setting import Setting
+from mmsa_cache.config.hub_copy import HubData, address_of
+from mmsa_cache.config.hub_name import PREFIX
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.splits import is_cross_validation
 from mmsa_cache.runs.record import RunRecord
@@ -56,10 +58,19 @@ class Card:
     languages: Sequence[str]
 
     @property
+    def hub_data(self) -> HubData | None:
+        """The data set of the hub that it learned from."""
+        root = self.data.root
+        address = None if root is None else address_of(root.resolve())
+        name = address.removeprefix(PREFIX) if address else self.data.hub_name
+        return HubData.of(name) if name else None
+
+    @property
     def data_name(self) -> str:
         """Of the data set of the hub, or of the folder without those above it."""
-        root = self.data.root
-        return self.data.hub_name or (root.name if root else "unnamed data")
+        if self.hub_data is not None:
+            return self.hub_data.repository
+        return self.data.root.name if self.data.root else "unnamed data"
 
 
 def render_card(card: Card) -> str:
@@ -108,7 +119,7 @@ def _metadata(card: Card, random: bool) -> str:
     """The fields of https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    name, hub_name = card.data_name, card.data.hub_name
+    name, data = card.data_name, card.hub_data
     outer, intervals = card.figures.outer, card.figures.intervals
     task = _task(card.record)
     results = [
@@ -118,6 +129,7 @@ def _metadata(card: Card, random: bool) -> str:
             # A name of the hub or like one: letters, digits, -, _ and .
             dataset_type=re.sub(r"[^\w./-]+", "-", name, flags=re.ASCII),
             dataset_name=in_markdown(name),
+            dataset_revision=data.revision if data else None,
             dataset_split=in_markdown(card.record.protocol.outer),
             metric_type=kind,
             metric_name=title,
@@ -135,7 +147,7 @@ def _metadata(card: Card, random: bool) -> str:
         library_name="mmsa",
         pipeline_tag=task,
         tags=[*tags, "random-weights"] if random else tags,
-        datasets=None if hub_name is None else [hub_name.partition("@")[0]],
+        datasets=[data.repository] if data else None,
         model_name=in_markdown(card.name),
         eval_results=results,
     )

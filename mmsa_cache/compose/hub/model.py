@@ -104,7 +104,8 @@ def fetched_model(address: str, *, online: bool) -> Path:
     elif not is_export(folder):
         raise ModelError(
             f"The model {address} is not on this machine.",
-            "Fetch it: give --online, or in Python online=True.",
+            f"Fetch it: mmsa predict --run {address} --online --text …, or in Python "
+            f"load_model({address!r}, online=True).",
         )
     return folder
 
