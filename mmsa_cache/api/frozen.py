@@ -97,7 +97,10 @@ class FrozenEncoder:
                 continue
             samples.append(replace(sample, guid=f"row {number} of X_{self._modality}"))
         if problems:
-            raise DataError(f"{len(problems)} of {len(posts)} cannot be read.", "", problems)
+            message = (
+                f"{len(problems)} of {len(posts)} entries of X_{self._modality} cannot be read."
+            )
+            raise DataError(message, "", problems)
         return samples
 
     def _sample(self, post: Any) -> Sample:

@@ -34,6 +34,8 @@ def entries_of(values: Any) -> Any:
     if isinstance(values, list | tuple):
         if any(isinstance(value, (*POST, np.ndarray)) for value in values):
             return list(values)
+        if any(isinstance(value, list | tuple) and _has_post(value) for value in values):
+            return _table_of(values)
         try:
             values = np.asarray(values)
         except ValueError:  # of unequal lengths
@@ -41,6 +43,22 @@ def entries_of(values: Any) -> Any:
     elif not hasattr(values, "dtype"):
         values = np.asarray(values)
     return list(values) if values.ndim == 1 and values.dtype.kind in "OU" else values
+
+
+def _has_post(cells: Sequence[Any]) -> bool:
+    return any(isinstance(cell, POST) for cell in cells)
+
+
+def _table_of(rows: Sequence[Sequence[Any]]) -> NDArray[np.object_]:
+    """Rows of cells that NumPy would look into: a picture is an array to it."""
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        raise DataError(f"X has rows of {min(widths)} to {max(widths)} cells.")
+    table = np.empty((len(rows), *widths), object)
+    for place, row in enumerate(rows):
+        for column, cell in enumerate(row):
+            table[place, column] = cell
+    return table
 
 
 def holds_posts(table: Any) -> bool:
