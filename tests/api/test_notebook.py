@@ -9,6 +9,8 @@ import nbformat
 import pytest
 
 NOTEBOOK = Path(__file__).parents[2] / "studies" / "quickstart.ipynb"
+WIDEST = 115
+"""Letters on a line of a message, as rich has it in notebooks."""
 
 
 @pytest.fixture
@@ -43,6 +45,8 @@ def test_it_runs_top_to_bottom(
     for cell in code_cells(notebook):
         for output in cell.outputs:
             assert output.get("name") != "stderr", output.text
+            if output.output_type == "display_data":  # messages, and figures
+                assert max(map(len, output.data["text/plain"].splitlines())) <= WIDEST
             shown.setdefault(cell.source.splitlines()[-1], {}).update(output.get("data", {}))
     assert "Nothing is bad." in shown["mmsa.check()"]["text/plain"]
     for last, title in (("session", "Session"), ("study", "Study demo"), ("run", "Run run-")):
