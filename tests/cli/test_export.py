@@ -28,6 +28,7 @@ from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
 from mmsa_cache.runs.trackers import TRACKERS
 from mmsa_cache.shown import in_markdown
+from mmsa_cache.store.identity import EncoderIdentity
 from tests.support.fake_search import start_thread
 from tests.support.small_work import QUICK, call, call_json, make_work
 from tests.support.tracker_files import read_events, read_mlflow, read_wandb
@@ -169,6 +170,18 @@ def test_the_card_names_a_data_set_of_the_hub(
     assert found.datasets == ["me/posts"]
     result = found.eval_results[0]
     assert (result.dataset_type, result.dataset_revision) == ("me/posts", sha)
+
+
+def test_the_card_lists_encoders_without_weights(work: Path) -> None:
+    run = RunFolder(work / "runs/run")
+    fields = run.record.encoders["text"]["default"].fields
+    kept = {key: fields[key] for key in ("compute", "device", "modality", "storage", "tokens")}
+    ngrams = EncoderIdentity.of_fields({**kept, "encoder": "ngrams", "definition": 1})
+    text = run.record.encoders["text"] | {"ngrams": ngrams}
+    encoders = run.record.encoders | {"text": text}
+    record = run.record.model_copy(update={"encoders": encoders})
+    card = Card("run", record, run.figures, record.settings.data, {}, {}, None, None, None, ())
+    assert "| text | ngrams | `none` | definition 1 |" in render_card(card)
 
 
 def test_text_from_data_stays_text_in_the_card() -> None:

@@ -83,7 +83,7 @@ def card_of(
     lines += ["", "| modality | encoder | weights | rows | size |", "|---|---|---|---|---|"]
     for found in features:
         identity = found.encoder.identity
-        weights = _plain(str(identity.fields.get("weights"))[:60])
+        weights = _plain(str(identity.fields.get("weights", "none"))[:60])
         lines.append(
             f"| {identity.modality} | {_plain(identity.label)} | {weights} | {found.rows} | "
             f"{decimal(found.bytes)} |"
