@@ -17,7 +17,7 @@ from mmsa_cache.api import frozen
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 
 ROWS = 16
-GUIDE = Path(__file__).parents[2] / "fuse/README.md"
+ROOT = Path(__file__).parents[2]
 PARAMETERS: dict[str, Any] = {
     "text_model": "vader",
     "text_pool": "all",
@@ -134,13 +134,22 @@ def test_encoders_are_named_as_in_the_settings(posts: Posts) -> None:
         FusionClassifier(text_model="vader").fit(posts.texts, None, posts.y)
 
 
-def test_the_guides_block_runs_as_it_stands(
+def block_of(page: str, start: str) -> str:
+    """The Python of a page that begins with some lines."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S)
+    found: str = next(block for block in blocks if block.startswith(start))
+    return found
+
+
+def test_the_blocks_of_the_guides_run_as_they_stand(
     posts: Posts, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = re.search(r"## In scikit-learn\n.*?```python\n(.*?)```", GUIDE.read_text("utf-8"), re.S)
-    assert found is not None
-    given = {"texts": posts.texts, "pictures": posts.paths, "labels": posts.y}
-    block = found[1].replace('"deit_tiny_patch16_224"', repr(PARAMETERS["image_model"]))
+    start = "from mmsa_cache import FusionClassifier\n"
+    block = block_of("fuse/README.md", start)
+    block = block.replace('"deit_tiny_patch16_224"', repr(PARAMETERS["image_model"]))
     block = block.replace('"all-MiniLM-L6-v2"', '"vader", text_pool="all"')
-    exec(block, given)
-    assert capsys.readouterr().out
+    exec(block, {"texts": posts.texts, "pictures": posts.paths, "labels": posts.y})
+    assert "{'alpha': 0." in capsys.readouterr().out
+    X = np.random.default_rng(0).standard_normal((ROWS, 400))  # noqa: N806
+    exec(block_of("README.md", start), {"X": X, "y": posts.y})
+    assert capsys.readouterr().out.startswith("[")
