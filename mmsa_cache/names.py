@@ -94,7 +94,7 @@ def no_such(
         kind: Of the error.
         known: Begins the list of names.
     """
-    names = list(valid)
+    names = list(dict.fromkeys(valid))
     shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
     close = alike(name, names)
     there = "" if not names or (close and len(names) > _LISTED) else f"{known}: {listed(names)}."

@@ -31,7 +31,13 @@ from .train import train
 
 app = typer.Typer(
     cls=VisibleGroup,
-    help="Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.",
+    help="""Sentiment of image-text posts: frozen encoders cached once, fusion searched cheaply.
+
+    \b
+    $ mmsa demo          everything once, on generated posts
+    $ mmsa init posts    your own: then check, extract, search, train, predict
+    $ mmsa doctor        what is here, what is missing, what to do about it
+    """,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
