@@ -51,6 +51,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when some
 
 
 RUN_HELP = "Name or folder of a run; latest, or best by its inner rows."
+RUN_OR_HUB_HELP = f"{RUN_HELP} Or hf://USER/REPO."
 
 
 def complete_run(start: str) -> list[str]:

@@ -14,7 +14,7 @@ from mmsa_cache.console import print_data, print_result, say
 from mmsa_cache.results import claim, write_result
 from mmsa_cache.shown import note_of_marks
 
-from .options import PLACES, RUN_HELP, Decide, Force, Online, complete_run
+from .options import PLACES, RUN_OR_HUB_HELP, Decide, Force, Online, complete_run
 from .verb import Call, verb
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ OnBad = Annotated[
 @verb(*PLACES, "encoding", "column", "device")
 def predict(
     call: Call,
-    run: Annotated[
-        str, typer.Option(help=f"{RUN_HELP} Or hf://USER/REPO.", autocompletion=complete_run)
-    ],
+    run: Annotated[str, typer.Option(help=RUN_OR_HUB_HELP, autocompletion=complete_run)],
     split: Annotated[str | None, typer.Option(help="train, val or test.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the rows; of --data: .csv or .jsonl.")

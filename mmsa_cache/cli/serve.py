@@ -8,7 +8,7 @@ import typer
 
 from mmsa_cache.console import print_result, say
 
-from .options import PLACES, RUN_HELP, Decide, complete_run
+from .options import PLACES, RUN_OR_HUB_HELP, Decide, Online, complete_run
 from .verb import Call, verb
 
 _MB = 1 << 20
@@ -21,12 +21,13 @@ OPEN_TO_ALL = (
 @verb(*PLACES, "device")
 def serve(
     call: Call,
-    run: Annotated[str, typer.Option(help=RUN_HELP, autocompletion=complete_run)],
+    run: Annotated[str, typer.Option(help=RUN_OR_HUB_HELP, autocompletion=complete_run)],
     host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 7860,
     max_mb: Annotated[float, typer.Option(min=0.01, max=64, help="Largest picture, in MB.")] = 10,
     queue: Annotated[int, typer.Option(min=1, max=10_000, help="Most posts that wait.")] = 64,
     decide: Decide = None,
+    online: Online = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Try a run or an export in a browser, and ask it over HTTP.
@@ -60,6 +61,6 @@ def serve(
 
     limits = Limits(picture=int(max_mb * _MB), waiting=queue)
     try:
-        serve_run(ServeRequest(run, host, port, limits, call.given(), decide), ready)
+        serve_run(ServeRequest(run, host, port, limits, call.given(online=online), decide), ready)
     except KeyboardInterrupt:
         say("Ended.")

@@ -111,7 +111,7 @@ def _check_free(target: Path, force: bool) -> None:
     if not is_export(target):
         raise SettingsError(
             f"{target} is not a folder that mmsa export made, so it is not replaced.",
-            "Give another --to.",
+            "Give another --to, or remove it.",
         )
     found = sorted(_foreign(target))
     if found:

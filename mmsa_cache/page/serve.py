@@ -11,9 +11,8 @@ import uvicorn
 
 from fuse.figures.calibration import Decide
 from mmsa_cache.compose.outside import AS_IN_THE_RUN, Given
-from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.compose.predictor import found_run, load_model
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.runs.folder import RunFolder
 
 from .answers import Answers
 from .guard import Limits, is_loopback
@@ -61,7 +60,7 @@ def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
         SettingsError: The address cannot be listened on.
         ModelError: The run or an encoder cannot be loaded.
     """
-    run = RunFolder.find(request.run)
+    run = found_run(request.run, online=request.given.online)
     with _listening(request.host, request.port) as listener:
         url = _url(request.host, listener.getsockname()[1])
         model = load_model(run.path, **asdict(request.given), decide=request.decide)
