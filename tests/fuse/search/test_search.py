@@ -40,7 +40,6 @@ from fuse.search.worker import Judgement
 from fuse.setting import Setting, restore
 from mmsa_cache.data.splits import outer_split
 from mmsa_cache.errors import DeviceError, MmsaError, ModelError, SettingsError
-from tests.support import fake_search
 from tests.support.fake_search import (
     EPOCHS,
     GROUPS,
@@ -217,11 +216,14 @@ def test_retries_are_capped_and_the_reason_is_kept(tmp_path: Path) -> None:
     )
 
 
+PROGRAM = "from tests.support.fake_search import main; main()"  # workers know no __main__
+
+
 def start(database: str | Path, folder: Path, trials: int, **options: Any) -> subprocess.Popen[str]:
     """The fake search as a program of its own."""
     arguments = [database, folder, trials, options.get("workers", 2), options.get("seconds", 0.02)]
     return subprocess.Popen(
-        [sys.executable, fake_search.__file__, *map(str, arguments)],
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
