@@ -92,7 +92,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(built: dict[str, Path]) -
 def test_the_sdist_builds_the_same_wheel(source: Path, built: dict[str, Path]) -> None:
     with tarfile.open(built[".gz"]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert {*LICENCES, "README.md", "pyproject.toml", "studies/demo.toml"} <= names
+    guides = {f"{package}/README.md" for package in (*PACKAGES, "studies")}
+    assert {*LICENCES, *guides, "README.md", "pyproject.toml", "studies/demo.toml"} <= names
     assert not {name.partition("/")[0] for name in names} & {"tests", "runs", "mmsa.toml"}
     assert "studies/studies.db" not in names
     of_tree = build(source, source.parent / "of-tree", "--wheel")[".whl"]
