@@ -17,7 +17,13 @@ from torch.nn import functional as F
 
 from fuse.losses.acb import MARGINS, STATISTICS, AdaptiveClassBalancedLoss
 from fuse.losses.loss import Loss
-from fuse.losses.losses import LOSSES, build_loss
+from fuse.losses.losses import (
+    LOSSES,
+    CrossEntropyLoss,
+    FocalLoss,
+    LogitAdjustedLoss,
+    build_loss,
+)
 from fuse.textbook import ReportLoss
 
 CLASSES = 3
@@ -497,6 +503,21 @@ def test_no_nan_or_infinity_in_bfloat16(rows: list[tuple[list[float], int]]) -> 
 @given(finite_logits(torch.float32))
 def test_no_nan_or_infinity_in_float32(rows: list[tuple[list[float], int]]) -> None:
     check_finite(rows, torch.float32)
+
+
+def test_defaults_are_those_of_the_papers() -> None:
+    z, y = tensors(*random_batch(0, 5))
+    priors = {"class_priors": [0.5, 0.3, 0.2]}
+    for made, wanted in (
+        ((build_loss("focal"), FocalLoss()), build_loss("focal", gamma=2.0)),
+        ((build_loss("ce"), CrossEntropyLoss()), build_loss("ce", label_smoothing=0.0)),
+        (
+            (build_loss("logit_adjusted", **priors), LogitAdjustedLoss(**priors)),
+            build_loss("logit_adjusted", **priors, tau=1.0),
+        ),
+    ):
+        for loss in made:
+            assert torch.equal(loss(z, y), wanted(z, y)), loss
 
 
 @settings(max_examples=60, deadline=None)

@@ -411,6 +411,21 @@ def test_halving_judges_at_growing_steps_among_those_that_came_so_far() -> None:
     assert not rule.prunes(4, 0.0, finished), "only one trial came so far"
 
 
+@pytest.mark.parametrize(
+    ("keep", "warmup", "rungs"),
+    [
+        (0.5, 0, [1, 2, 4, 8, 16]),
+        (0.5, 3, [4, 8, 16]),
+        (1 / 3, 0, [1, 3, 9, 27]),
+        (0.9, 0, [1, 2, 3, 5, 8, 11, 17, 26]),  # 1.5 at least
+    ],
+)
+def test_halving_judges_at_powers_of_its_factor(keep: float, warmup: int, rungs: list[int]) -> None:
+    rule = Rule(kind="halving", keep=keep, startup=1, warmup=warmup)
+    finished = [dict.fromkeys(range(1, 30), 1.0)]
+    assert [step for step in range(1, 30) if rule.prunes(step, 0.0, finished)] == rungs
+
+
 def test_trials_side_by_side_are_compared_with_finished_ones_only(tmp_path: Path) -> None:
     rule = {"kind": "percentile", "keep": 0.5, "startup": 5, "warmup": 1}
     study = make_study(pruner=rule)

@@ -54,6 +54,13 @@ def test_extreme_probabilities_stay_finite() -> None:
 def test_nothing_to_calibrate_changes_nothing() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(4), 20)
     np.testing.assert_allclose(Calibration.none(4)(p), p)
+    assert Calibration.none(2) == Calibration(1.0, (0.0, 0.0), (0.0, 0.0))
+
+
+def test_a_temperature_near_0_keeps_every_row_finite() -> None:
+    rows = np.array([[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.2, 0.4, 0.4]])
+    expected = [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0, 0.5, 0.5]]
+    np.testing.assert_allclose(tempered(rows, 1e-3), expected, atol=1e-12)
 
 
 def test_macro_f1_is_that_of_scikit_learn() -> None:
