@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fuse.training.classifier import input_dims
@@ -27,6 +28,9 @@ from .frozen import frozen_encoder
 from .halves import DTYPES, entries_of, features_of, holds_posts
 from .labels import coded
 from .parameters import PARAMETERS, SIGNATURE, setting_of, training_of
+
+_NOT_ROUTED = {"X_text": UNUSED, "X_image": UNUSED}
+"""Halves are X, not metadata of scikit-learn."""
 
 
 class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # it has no types
@@ -71,6 +75,9 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         folds_: Number of folds.
         n_features_in_: Columns of a single X of numbers.
     """
+
+    __metadata_request__fit = __metadata_request__score = _NOT_ROUTED
+    __metadata_request__predict = __metadata_request__predict_proba = _NOT_ROUTED
 
     def __init__(self, **parameters: Any) -> None:
         for name in parameters.keys() - PARAMETERS.keys():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from sklearn import clone, config_context
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -163,9 +164,10 @@ def test_it_works_where_scikit_learn_takes_an_estimator(posts: Posts) -> None:
     model = FusionClassifier(**SMALL, text_features=5)
     assert cross_val_score(model, posts.joined, posts.y, cv=2).min() > 0.9
     groups = np.repeat(np.arange(ROWS // 2), 2)
-    scores = cross_val_score(
-        model, table(posts.tokens, posts.patches), posts.y, groups=groups, cv=GroupKFold(2)
-    )
+    X = table(posts.tokens, posts.patches)  # noqa: N806
+    with config_context(enable_metadata_routing=True):
+        grouped = clone(model).set_fit_request(groups=True)
+        scores = cross_val_score(grouped, X, posts.y, cv=GroupKFold(2), params={"groups": groups})
     assert scores.min() > 0.9
     grid = {"alpha": np.array([0.2]), "text_dim": np.array([4, 8]), "fusion": ["gated"]}
     search = GridSearchCV(
