@@ -23,6 +23,7 @@ from mmsa_cache.cli.options import complete_run, complete_study
 from mmsa_cache.config import project
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import no_such
 from mmsa_cache.shown import PLAINLY
 from mmsa_cache.version import __version__
 from tests.support.command import COMMAND
@@ -185,6 +186,10 @@ def test_of_one_finding_too_many_the_finding_is_shown() -> None:
     assert error.in_lines(2) == str(error) == "No.\n  - one\n  - two\n  - three\n  → Mend."
 
 
+def test_a_name_that_two_places_have_is_listed_once() -> None:
+    assert no_such("No", "x", ["one", "two", "one"]).hint == "Known: one, two."
+
+
 def test_json_is_one_document_where_a_verb_has_a_result_and_fails(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,image,label\ngood,1.jpg,positive\n")
     found = mmsa(tmp_path, "check", ".", "--json", code=3)
@@ -269,6 +274,8 @@ WRONG = [
     (["runs", "rm", "latest"], 4, "no run 'latest'"),
     (["runs", "show", "on"], 4, "no run 'on' (near: one)"),
     (["extract", "--data", "nil"], 3, "There is no data folder nil."),
+    (["extract", "--data", "post"], 3, "There is no data folder post (near: posts)."),
+    (["hlep", "search"], 2, "No such command 'hlep'"),
 ]
 
 

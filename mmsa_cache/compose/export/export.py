@@ -107,7 +107,7 @@ def export(request: ExportRequest) -> Export:
         )
     hub = None if request.push is None else model_of(request.push)
     run = RunFolder.find(request.run)
-    model = load_model(request.run, **asdict(replace(request.given, device="cpu")))
+    model = load_model(run.path, **asdict(replace(request.given, device="cpu")))
     with ExitStack() as until_pushed:
         to = request.to or until_pushed.enter_context(scratch()) / run.name
         with whole_folder(to, request.force) as folder:
