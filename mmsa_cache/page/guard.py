@@ -15,10 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS_LATER = 2
 """After which whoever was turned away may ask again."""
-SECONDS_SILENT = 30
-"""Of whoever sends a post, after which it counts as gone."""
-_SMALL = 64 << 10
-"""Bytes of a request beside its picture."""
+SECONDS_TO_COME = 60
+"""In which all of a post has to come."""
+MOST_TEXT = 64 << 10
+"""Characters of a text; bytes of a request beside its picture."""
 _LARGEST = 8
 """Pictures of the largest size that may come at a time; of smaller ones more."""
 POLICY = (
@@ -50,7 +50,7 @@ class Limits:
     @property
     def body(self) -> int:
         """Bytes of a request: base64 makes a third more of a picture."""
-        return _SMALL + self.picture * 4 // 3
+        return MOST_TEXT + self.picture * 4 // 3
 
     @property
     def too_large(self) -> str:
@@ -89,6 +89,10 @@ class Guard:
         if not is_own_host(host, self._host):
             return said(403, "This name is not the server's own: use the address that it printed.")
         if origin not in (None, f"http://{host}", f"https://{host}"):
+            return said(403, "Another site sent this request.")
+        # Of what a page loads from elsewhere, browsers tell no origin; links may lead here.
+        foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if foreign and headers.get("sec-fetch-mode") != "navigate":
             return said(403, "Another site sent this request.")
         return None
 
@@ -146,14 +150,16 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 class _Counted:
-    """Receives a body up to a size, as long as it keeps coming."""
+    """Receives a body up to a size and in a time."""
 
     def __init__(self, receive: Receive, limits: Limits) -> None:
         self._receive, self._limits, self._bytes = receive, limits, 0
+        self._end = asyncio.get_running_loop().time() + SECONDS_TO_COME
 
     async def __call__(self) -> Message:
         try:
-            message = await asyncio.wait_for(self._receive(), SECONDS_SILENT)
+            async with asyncio.timeout_at(self._end):
+                message = await self._receive()
         except TimeoutError as error:
             raise HTTPException(408, "The rest of the post did not come.") from error
         self._bytes += len(message.get("body", b""))

@@ -15,6 +15,7 @@ from mmsa_cache.compose.predictor import found_run, load_model
 from mmsa_cache.errors import SettingsError
 
 from .answers import Answers
+from .connections import WAITING, Connection
 from .guard import Limits, is_loopback
 from .service import make_app
 from .view import View
@@ -68,7 +69,10 @@ def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
         view = View(run, model, request.limits, url)
         config = uvicorn.Config(
             make_app(answers, view, request.host, request.limits),
+            http=Connection,
+            backlog=WAITING,
             log_config=None,
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -14,7 +14,7 @@ import python_multipart  # noqa: F401  (forms need it)
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -25,7 +25,7 @@ from mmsa_cache.untrusted import parse_json
 from mmsa_cache.version import __version__
 
 from .answers import Answers
-from .guard import POLICY, Guard, Limits, said
+from .guard import MOST_TEXT, POLICY, Guard, Limits, said
 from .view import View
 
 _FRAMED = (
@@ -106,7 +106,12 @@ def make_app(answers: Answers, view: View, host: str, limits: Limits) -> ASGIApp
         Route("/page.js", part(view.script, "text/javascript")),
         Route("/icon.svg", part(view.icon, "image/svg+xml")),
     ]
-    handlers = {MmsaError: _failed, HTTPException: _not_served, Exception: _broken}
+    handlers = {
+        MmsaError: _failed,
+        HTTPException: _not_served,
+        ClientDisconnect: _gone,
+        Exception: _broken,
+    }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), host, limits)
 
 
@@ -122,7 +127,9 @@ async def _post_of(request: Request) -> Post:
         return _from_json(await request.body())
     if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         raise HTTPException(415, "Send a form with text and image, or JSON.")
-    async with request.form(max_files=1, max_fields=1) as form:
+    if "charset" in request.headers.get("content-type", "").lower():  # of Python's odd ones too
+        raise HTTPException(415, "Send the form in UTF-8, with no charset named.")
+    async with request.form(max_files=1, max_fields=1, max_part_size=MOST_TEXT) as form:
         text, image = form.get("text"), form.get("image")
         picture = await image.read() if isinstance(image, UploadFile) else None
     return Post(text if isinstance(text, str) else None, picture or None)
@@ -130,12 +137,16 @@ async def _post_of(request: Request) -> Post:
 
 def _from_json(body: bytes) -> Post:
     try:
+        if sum(map(body.count, (b",", b"[", b"{"))) > MOST_TEXT:  # base64 has none
+            raise ValueError("it holds more than a text and a picture")
         content = parse_json(body)
         if not isinstance(content, Mapping):
             raise ValueError("no JSON object")
         text, image = content.get("text"), content.get("image")
         if not all(value is None or isinstance(value, str) for value in (text, image)):
             raise ValueError("text and image must be strings")
+        if len(text or "") > MOST_TEXT:
+            raise ValueError(f"its text is longer than {MOST_TEXT} characters")
         return Post(text, base64.b64decode(image, validate=True) if image else None)
     except ValueError as error:
         raise DataError(
@@ -172,6 +183,10 @@ def _failed(request: Request, error: Exception) -> Response:
 def _not_served(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return said(error.status_code, error.detail)
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    return said(400, "The rest of the post did not come.")
 
 
 def _broken(request: Request, error: Exception) -> Response:

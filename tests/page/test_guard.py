@@ -95,7 +95,7 @@ def test_a_body_ends_where_it_is_too_large_or_stops(monkeypatch: pytest.MonkeyPa
         assert await asked.post(limits.body) == 200
 
     asyncio.run(ask(bytes(limits.body + 1)))
-    monkeypatch.setattr("mmsa_cache.page.guard.SECONDS_SILENT", 0.01)
+    monkeypatch.setattr("mmsa_cache.page.guard.SECONDS_TO_COME", 0.01)
 
     async def silent() -> None:
         with pytest.raises(HTTPException) as raised:
