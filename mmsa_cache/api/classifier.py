@@ -15,13 +15,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fuse.training.classifier import input_dims
 from fuse.training.final import learn
-from mmsa_cache.errors import DataError, SettingsError
+from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims, pools_read
 from mmsa_cache.features.computed import COMPUTED
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, alike, listed, terms_of
 from mmsa_cache.native.device import pick_device
+from mmsa_cache.store.identity import EncoderIdentity
 
 from .calls import in_terms
 from .frozen import frozen_encoder
@@ -105,6 +106,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         given = vars(self)
         training, read = training_of(given), setting_of(given).modality
         X_text, X_image, y = _as_called(X_text, X_image, y)
+        self._encoders: dict[str, EncoderIdentity] = {}
         halves = self._halves(X_text, X_image, read, reset=True)
         self.classes_, codes = coded(y)
         groups = np.arange(len(codes)) if groups is None else column_or_1d(groups)
@@ -131,6 +133,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
         Raises:
             DataError: A half cannot be used, or its vectors have other lengths than those of `fit`.
+            ModelError: An encoder is another one than in `fit`.
         """
         check_is_fitted(self)
         halves = self._halves(X_text, X_image, self.setting_.modality, reset=False)
@@ -208,6 +211,13 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         encoder = frozen_encoder(
             modality, model, tokens=tokens, device=self.device, online=self.online
         )
+        learned_from = self._encoders.setdefault(modality, encoder.identity)
+        if changed := encoder.identity.changes_since(learned_from):
+            raise ModelError(
+                f"The {modality} encoder here is not the one that the model was trained on.",
+                f"Give {modality}_model as it was, or fit again.",
+                changed,
+            )
         return encoder.features(posts)
 
     def _bank(

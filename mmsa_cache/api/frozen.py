@@ -50,6 +50,7 @@ class FrozenEncoder:
         self._device = pick_device(settings.device)
         self._spec = resolve_encoder(settings, modality, compute_here(settings), online=online)
         self._encoder = self._spec.load(self._device)
+        self.identity = self._spec.identity
         self._read_file = reader_of(self._spec, settings.seed)
         self._shards: list[Shard] = []
         self._places: dict[bytes, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_posts_are_learned_from_and_pictures_are_the_same_open_or_not(
     posts: Posts, model: FusionClassifier
 ) -> None:
     want = model.predict_proba(posts.texts, posts.paths)
+    model = pickle.loads(pickle.dumps(model))
     assert model.score(posts.texts, posts.paths, posts.y) == 1
     for pictures in (posts.pictures, [str(path) for path in posts.paths]):
         np.testing.assert_array_equal(model.predict_proba(posts.texts, pictures), want)
@@ -130,6 +132,11 @@ def test_encoders_are_named_as_in_the_settings(posts: Posts) -> None:
     ):
         with pytest.raises(kind, match=message):
             FusionClassifier(text_model=model).fit(posts.texts, None, posts.y)
+    seen = FusionClassifier(**PARAMETERS).fit(None, posts.paths, posts.y)
+    seen.set_params(image_model={**PARAMETERS["image_model"], "fit": "squash"})
+    with pytest.raises(ModelError, match=r"image encoder here is not the one.*trained on") as found:
+        seen.predict(None, posts.paths)
+    assert found.value.problems
     with pytest.raises(SettingsError, match="X_text has no pool 'mean'"):
         FusionClassifier(text_model="vader").fit(posts.texts, None, posts.y)
 
