@@ -1,9 +1,8 @@
-"""`FusionClassifier`: scikit-learn's own checks, and what the checks do not know of."""
+"""`FusionClassifier` on arrays: what scikit-learn's checks do not know of."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from sklearn import clone, config_context
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fuse.setting import Setting, complete
 from fuse.training.final import train
@@ -29,32 +27,6 @@ from mmsa_cache.features.bank import FeatureBank
 ROWS, CLASSES = 60, np.array(["bad", "good"])
 SMALL: dict[str, Any] = {"epochs": 3, "text_dim": 8, "image_dim": 8, "head": "", "folds": 2}
 SMALL |= {"learning_rate": 0.03, "batch_size": 16, "loss": "ce", "dropout": 0.0}
-SOLVED: dict[str, Any] = {"fusion": "kernel", "kernel": "linear", "loss": "ce"}
-SOLVED |= {"optimiser": "lbfgs", "folds": 2}
-
-
-def _unfit(_: FusionClassifier) -> dict[str, str]:
-    reason = "two arguments are X and y, but of three the second is the half of the pictures"
-    return {"check_fit_score_takes_y": reason}
-
-
-@parametrize_with_checks(  # type: ignore[untyped-decorator]
-    [FusionClassifier(**SOLVED, text_features=1)], expected_failed_checks=_unfit, xfail_strict=True
-)
-def test_scikit_learns_checks_hold(estimator: Any, check: Callable[[Any], None]) -> None:
-    check(estimator)
-
-
-@pytest.mark.faults
-@parametrize_with_checks(  # type: ignore[untyped-decorator]
-    [FusionClassifier(**SMALL), FusionClassifier(**SMALL, text_features=1)],
-    expected_failed_checks=_unfit,
-    xfail_strict=True,
-)
-def test_scikit_learns_checks_hold_of_networks(
-    estimator: Any, check: Callable[[Any], None]
-) -> None:
-    check(estimator)
 
 
 class Posts:
