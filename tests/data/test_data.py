@@ -86,6 +86,7 @@ def test_the_reports_numbers_on_the_real_data() -> None:
 
 def test_report_copies() -> None:
     assert report_copies([0] * 60 + [1] * 10 + [2] * 30) == {0: 0, 1: 5, 2: 1}
+    assert report_copies([0, 0, 1, 1, 2]) == {0: 0, 1: 0, 2: 2}  # of a target of 2
 
 
 def test_the_reports_split_cuts_four_fifths_off() -> None:
@@ -153,6 +154,7 @@ def test_a_part_of_a_cross_validation_is_a_split_of_its_own() -> None:
     for kind in ("stratified-4", "grouped-4"):
         parts = outer_splits(kind, labels, groups, 47)
         assert sorted(np.concatenate([judged for _, judged in parts])) == list(range(200))
+        assert all(sorted(np.concatenate(part)) == list(range(200)) for part in parts)
         for number, part in enumerate(parts, start=1):
             alone = outer_split(f"{kind}/{number}", labels, groups, 47)
             assert [rows.tolist() for rows in alone] == [rows.tolist() for rows in part]

@@ -40,6 +40,8 @@ def test_calibration_error_by_hand() -> None:
     found = probability_score(np.array([0, 1, 1, 1]), probabilities, ("yes", "no"))
     # half of the rows at 0.85, of which 1/2 are right; half at 0.65, all right
     assert found.calibration_error == pytest.approx((0.35 + 0.35) / 2)
+    squares = [0.15**2, 0.85**2, 0.35**2, 0.35**2]
+    assert found.brier == pytest.approx(2 * np.mean(squares)), "of both classes"
 
 
 def test_a_class_held_impossible_costs_as_much_as_scikit_learn_says() -> None:
@@ -66,6 +68,15 @@ def test_what_a_class_without_rows_has_no_value_for_is_none() -> None:
     alone = probability_score(labels[:2], probabilities[:2], NAMES)
     assert alone.roc_auc is None
     json.dumps(alone.as_json(), allow_nan=False)
+
+
+def test_other_decisions_change_what_is_counted_and_not_how_good_probabilities_are() -> None:
+    labels, probabilities = outcome()
+    decided = (probabilities * [1, 3, 1]).argmax(1)
+    plain, chosen = (selection_score(labels, probabilities, predicted=p) for p in (None, decided))
+    found = probability_score(labels, probabilities, NAMES, predicted=decided)
+    assert found.accuracy == chosen.accuracy == (decided == labels).mean() != plain.accuracy
+    assert found.neg_log_loss == chosen.neg_log_loss == plain.neg_log_loss
 
 
 def test_what_chooses_a_model_is_what_is_reported() -> None:
