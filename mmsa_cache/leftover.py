@@ -23,16 +23,16 @@ def own_mark() -> str:
 
 def is_left(mark: str) -> bool:
     """Whether a mark (up to a dot) names an ended process of this machine."""
-    own = mark.removeprefix(f"{platform.node()}-").partition(".")[0]
-    number, _, life = own.partition("-")
-    if not mark.startswith(f"{platform.node()}-") or not number.isdecimal():
+    own = re.match(rf"{re.escape(platform.node())}-(\d+)-([0-9a-f]+)(\.|$)", mark)
+    if own is None:  # of another machine, whose name may begin like this one's
         return False
-    if int(number) == os.getpid():  # in a container every run may have the same number
+    number, life = int(own[1]), own[2]
+    if number == os.getpid():  # in a container every run may have the same number
         return life != _LIFE
     import psutil  # os.kill would end a process of Windows
 
     try:
-        return not psutil.pid_exists(int(number))
+        return not psutil.pid_exists(number)
     except OverflowError:
         return False
 

@@ -85,7 +85,7 @@ def whole(server: ForkServer) -> tuple[Rows, float]:
     """The rows of an uninterrupted extraction, and its seconds."""
     started = time.monotonic()
     assert server.run("extract", "--split", "all", "--cache", "whole") == 0, server.log.read_text()
-    return sealed(server._folder / "whole"), time.monotonic() - started
+    return sealed(server.folder / "whole"), time.monotonic() - started
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.faults)])
@@ -93,7 +93,7 @@ def test_kills_at_random_moments_lose_nothing(
     server: ForkServer, whole: tuple[Rows, float], kills: int, tally: Tally
 ) -> None:
     wanted, seconds = whole
-    target = server._folder / "killed"
+    target = server.folder / "killed"
     shutil.rmtree(target, ignore_errors=True)
     chance = random.Random(0)
     done = finished = most = 0
@@ -132,9 +132,9 @@ def test_an_interruption_is_clean(
     tally: Tally,
 ) -> None:
     wanted, _ = whole
-    target = server._folder / f"interrupted-{number}"
+    target = server.folder / f"interrupted-{number}"
     chance = random.Random(number)
-    half = changes(server._folder / "whole") // 2
+    half = changes(server.folder / "whole") // 2
     done = late = 0
     while done < times:
         shutil.rmtree(target, ignore_errors=True)
@@ -170,7 +170,7 @@ def test_kills_of_a_driver_and_its_workers_lose_nothing(
     server: ForkServer, whole: tuple[Rows, float], kills: int, tally: Tally
 ) -> None:
     wanted, seconds = whole
-    target = server._folder / "driven"
+    target = server.folder / "driven"
     chance = random.Random(kills)
     done = 0
     while done < kills:
@@ -199,7 +199,7 @@ def test_kills_of_a_driver_and_its_workers_lose_nothing(
 def test_an_interrupted_crew_leaves_no_process(
     server: ForkServer, whole: tuple[Rows, float]
 ) -> None:
-    target, said = server._folder / "stopped", server.log.stat().st_size
+    target, said = server.folder / "stopped", server.log.stat().st_size
     pid = server.start(*ENGINE, target.name)
     deadline = time.monotonic() + 60
     while changes(target) < 3:
@@ -226,8 +226,8 @@ def test_two_extractions_at_once_make_each_row_once(
         name = f"two-{number}"
         pids = [server.start(*start, name) for start in ((*ENGINE[:3], "--cache"), ENGINE)]
         assert [server.wait(pid) for pid in pids] == [0, 0], server.log.read_text()[-3000:]
-        check_whole(server._folder / name, whole[0])
-        shutil.rmtree(server._folder / name)
+        check_whole(server.folder / name, whole[0])
+        shutil.rmtree(server.folder / name)
     tally("two extractions of one output at once", times, "both exit 0, same rows")
 
 
@@ -235,7 +235,7 @@ def test_two_extractions_at_once_make_each_row_once(
 def test_a_full_disk_ends_extraction_with_a_message(
     server: ForkServer, whole: tuple[Rows, float], tally: Tally
 ) -> None:
-    folder = server._folder / "small"
+    folder = server.folder / "small"
     with small_disk(folder, "100k"):
         said = server.log.stat().st_size
         assert server.run("extract", "--split", "all", "--cache", "small") == 5
@@ -262,7 +262,7 @@ def test_a_picture_that_changes_meanwhile_is_refused(server: ForkServer, tmp_pat
 
     make_pairs(tmp_path / "posts", 20)
     sample = read_split(tmp_path / "posts", "train")[0]
-    settings = load_settings(folder=server._folder, environ={})
+    settings = load_settings(folder=server.folder, environ={})
     reader = reader_of(resolve_encoder(settings, "image"), 0)
     row = Row(sample, 0, bytes(16))
     reader(row)
@@ -280,7 +280,7 @@ def test_fifty_thousand_pairs_hold_memory_and_files_flat(
     pairs = 50_000
     out = subprocess.run(
         [sys.executable, many_pairs.__file__, tmp_path, str(pairs)],
-        cwd=server._folder,
+        cwd=server.folder,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -19,7 +19,7 @@ from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DiskError
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.index import SHARD_FILES, Index
 from mmsa_cache.store.reader import verify_features
-from mmsa_cache.store.schema import Shard
+from mmsa_cache.store.sealer import FolderSealer
 from mmsa_cache.store.writer import FeatureWriter
 from tests.support.faulty import (
     Counting,
@@ -68,6 +68,32 @@ def _adopt(root: Path, disk: Disk = DISK) -> None:
         writer.adopt([writer.sealer.seal([shard]) for shard in missing])
 
 
+def _adopt_partly(root: Path, disk: Disk = DISK) -> None:
+    """The rest of a shard of which some rows are there is sealed by the driver."""
+    writer = writer_of(root, disk=disk)
+    with writer.claim(lambda: None):
+        if not writer.has(SHARDS[1].keys).all():
+            twins = SHARDS[0].take(np.array([1, 3]))
+            writer.adopt([writer.sealer.seal([twins, SHARDS[1]])])
+        if not writer.has(SHARDS[2].keys).all():
+            writer.adopt([writer.sealer.seal([SHARDS[2]])])
+
+
+def _sweep(root: Path, disk: Disk = DISK) -> None:
+    writer = writer_of(root, disk=disk)
+    with writer.claim(lambda: None):
+        writer.finish()
+
+
+def _leave_sealed(folder: Path) -> None:
+    """What workers sealed whose driver was killed, and what is no shard."""
+    sealer = FolderSealer(folder, ENCODER.fingerprint)
+    for shard in SHARDS[1:]:
+        sealer.seal([shard])
+    sealer.seal([SHARDS[0].take(np.array([0, 2]))])
+    (folder / "0123456789abcdef.h5").write_bytes(b"half a shard")
+
+
 @dataclass(frozen=True)
 class Job:
     """One way to change a store."""
@@ -79,12 +105,14 @@ class Job:
     """Keys of the rows that are there whatever happens."""
     after: frozenset[bytes]
     """Keys of the rows at the end."""
+    ready: Callable[[Path], None] = lambda folder: None
+    """What else is done before, to the features' folder."""
 
     def before(self, root: Path) -> None:
         """The store before the job; a copy of one that is written once."""
         source = root.parent / "before"
         if self.shards and not source.exists():
-            write(source, self.shards)
+            self.ready(write(source, self.shards))
         if self.shards:
             shutil.copytree(source, root)
 
@@ -92,9 +120,12 @@ class Job:
 JOBS = {
     "publish": Job(lambda root, disk: write(root, disk=disk), 0, frozenset(), frozenset(ROWS)),
     "adopt": Job(_adopt, 1, frozenset(rows_in(SHARDS[:1])), frozenset(ROWS)),
+    "adopt in part": Job(_adopt_partly, 1, frozenset(rows_in(SHARDS[:1])), frozenset(ROWS)),
+    "sweep": Job(_sweep, 1, frozenset(rows_in(SHARDS[:1])), frozenset(ROWS), _leave_sealed),
     "merge": Job(_merge, 3, frozenset(ROWS), frozenset(ROWS)),
     "keep": Job(_keep, 3, frozenset(KEPT), frozenset(KEPT)),
 }
+ADOPTING = ("adopt", "adopt in part", "sweep")
 EVERY_JOB = pytest.mark.parametrize("name", JOBS)
 
 
@@ -209,7 +240,7 @@ def test_an_error_at_every_step_publishes_nothing_partial(
         files = {path.name for path in folder_in(root).glob(SHARD_FILES)}
         # Only where the disk no longer obeys, files stay that the next run removes. What waits to
         # be adopted stays, and is.
-        stays = lasting or step == "remove" or name == "adopt"
+        stays = lasting or step == "remove" or name in ADOPTING
         assert entered <= files if stays else entered == files
     kind = errno.errorcode[code] + (" and from then on" if lasting else "")
     tally(f"{name}: {kind} at every step", at, "refused, nothing partial, next completes")
@@ -228,19 +259,22 @@ def test_lost_power_takes_nothing_that_was_sealed(
 
         def work(root: Path = root, at: int = at) -> None:
             disk = Forgetful(at, torn=torn)
-            promised: list[Shard] = []
-            real = FeatureWriter.publish
+            promised: dict[bytes, Row] = {}
 
-            def noting(writer: FeatureWriter, shard: Shard) -> int:
-                rows = real(writer, shard)
-                promised.append(shard)
-                return rows
+            def noting(real: Callable[..., int]) -> Callable[..., int]:
+                def call(*arguments: object) -> int:
+                    rows = real(*arguments)
+                    promised.update(rows_there(root))
+                    return rows
 
-            FeatureWriter.publish = noting  # type: ignore[method-assign]
+                return call
+
+            FeatureWriter.publish = noting(FeatureWriter.publish)  # type: ignore[method-assign]
+            FeatureWriter.adopt = noting(FeatureWriter.adopt)  # type: ignore[method-assign]
             with pytest.raises(PowerLossError):
                 job.run(root, disk)
             disk.crash()
-            assert rows_in(promised).items() <= rows_there(root).items()
+            assert promised.items() <= rows_there(root).items()
 
         assert forked(work) == 0
     kind = "torn" if torn else "gone"

@@ -87,7 +87,7 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.parametrize("kills", [16, pytest.param(200, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("kills", [16, pytest.param(500, marks=pytest.mark.faults)])
 def test_killed_writers_and_readers_share_a_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int, tally: Tally
 ) -> None:

@@ -1,7 +1,7 @@
 """Runs the command line in forked children of one process that has imported everything.
 
 A start of Python with torch and transformers takes seconds; a fork takes hundredths. One JSON line
-a request: ``{"start": [argument, …], "cwd": …, "log": …}`` answers the process number,
+a request: ``{"start": [argument, …], "cwd": …, "log": …, "under": …}`` answers the process number,
 ``{"wait": number}`` its exit code (−signal where one ended it).
 """
 
@@ -11,9 +11,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tests.support.conditions import Conditions
 from tests.support.crew import start_forked
 from tests.support.faulty import fork
 
@@ -47,6 +50,7 @@ def main() -> None:
 
         def work(request: dict[str, Any] = request) -> None:
             os.chdir(request["cwd"])
+            Conditions(**request["under"]).enter()
             sys.argv = ["mmsa", *request["start"]]
             cli.main()
 
@@ -58,16 +62,23 @@ class ForkServer:
 
     Args:
         folder: Where commands run, and where their output goes, ``log.txt``.
+        environ: Variables beside those of this process; None removes one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, environ: Mapping[str, str | None] | None = None) -> None:
+        self.folder = folder
         self.log = folder / "log.txt"
+        variables: dict[str, str | None] = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            **(environ or {}),
+        }
         self._process = subprocess.Popen(
             [sys.executable, __file__],
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-            | {"TOKENIZERS_PARALLELISM": "false"},
+            cwd=folder,
+            env={name: value for name, value in variables.items() if value is not None},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -86,18 +97,18 @@ class ForkServer:
         self._process.stdin.flush()
         return self._answer()
 
-    def start(self, *arguments: str) -> int:
+    def start(self, *arguments: str, under: Conditions | None = None) -> int:
         """Starts ``mmsa ARGUMENTS``; its process number."""
-        request = {"start": arguments, "cwd": str(self._folder), "log": str(self.log)}
-        return int(self._ask(request))
+        request = {"start": arguments, "cwd": str(self.folder), "log": str(self.log)}
+        return int(self._ask({**request, "under": asdict(under or Conditions())}))
 
     def wait(self, pid: int) -> int:
         """Its exit code."""
         return int(self._ask({"wait": pid}))
 
-    def run(self, *arguments: str) -> int:
+    def run(self, *arguments: str, under: Conditions | None = None) -> int:
         """Runs ``mmsa ARGUMENTS``; its exit code."""
-        return self.wait(self.start(*arguments))
+        return self.wait(self.start(*arguments, under=under))
 
     def said(self, after: int = 0) -> str:
         """What commands printed, from a byte on."""
