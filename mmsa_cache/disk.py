@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -133,8 +133,8 @@ def writing(place: Path) -> Iterator[None]:
     except OSError as error:
         raise DiskError(
             f"{place} cannot be written: {error.strerror or error}.",
-            "Nothing partial was published. Repair the disk or free space; the same command "
-            "resumes.",
+            "Nothing partial was published. Repair the disk, free space or change the permissions; "
+            "the same command resumes.",
         ) from error
 
 
@@ -230,6 +230,18 @@ def append_line(path: Path, line: str) -> None:
         os.write(descriptor, ("\n" * unfinished + line + "\n").encode())
     finally:
         os.close(descriptor)
+
+
+def date_after(path: Path, others: Iterable[Path]) -> None:
+    """Dates a file after others, of which some may be of a time when the clock was ahead."""
+    with folder_of(path) as (folder, name):
+        newest = 0
+        for other in others:
+            with contextlib.suppress(OSError):  # it was removed meanwhile
+                newest = max(newest, other.stat().st_mtime_ns)
+        if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns <= newest:
+            later = newest + 1_000_000  # file systems keep at least so much of a second
+            os.utime(name, ns=(later, later), dir_fd=folder, follow_symlinks=False)
 
 
 def copy_new(source: Path, target: Path, limit: int) -> None:

@@ -62,6 +62,8 @@ class CrewWorker:
         try:
             loaded = self._load(piece.job)
         except Exception as error:
+            if is_lost(error):
+                os._exit(LOST_DEVICE)
             time.sleep(_PAUSE)
             return Refused(piece.number, self._reason(error))
         to = _Entries(self._sealers[piece.job])

@@ -21,9 +21,10 @@ def say_notes(notes: Iterable[str]) -> None:
 
 
 def age(seconds: float | None) -> str:
-    """``40 s``, ``12 min``, ``5.2 h`` or ``3.1 d``."""
+    """``40 s``, ``12 min``, ``5.2 h`` or ``3.1 d``; ``0 s`` of what a clock was ahead."""
     if seconds is None:
         return "–"
+    seconds = max(0.0, seconds)
     if seconds < 3600:
         return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 86400 else f"{seconds / 86400:.1f} d"

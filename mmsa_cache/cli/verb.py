@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -174,8 +175,8 @@ def _ends_in_words(call: Call, debug: bool) -> Iterator[None]:
     try:
         with terminated_is_interrupted():
             yield
-    except (MmsaError, OSError, MemoryError) as error:
-        if debug:
+    except (MmsaError, OSError, MemoryError, RuntimeError) as error:
+        if debug or (isinstance(error, RuntimeError) and not _of_the_device(error)):
             raise
         known = error if isinstance(error, MmsaError) else DeviceError(*_refused(error))
         call.failed(known)
@@ -185,8 +186,23 @@ def _ends_in_words(call: Call, debug: bool) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _refused(error: OSError | MemoryError) -> tuple[str, str]:
-    """Message and hint of a system error."""
+def _of_the_device(error: RuntimeError) -> bool:
+    """Whether a device has no memory, or does nothing more in this process."""
+    if "torch" not in sys.modules:
+        return False
+    from mmsa_cache.native.device import is_lost, is_out_of_memory
+
+    return is_out_of_memory(error) or is_lost(error)
+
+
+def _refused(error: OSError | MemoryError | RuntimeError) -> tuple[str, str]:
+    """Message and hint of an error of the system, or of a device."""
+    if isinstance(error, RuntimeError):
+        return (
+            str(error).splitlines()[0][:200],
+            "End what else runs there, take a smaller model, or --device cpu; the same command "
+            "resumes.",
+        )
     if isinstance(error, MemoryError):
         return (
             "There is not enough memory.",

@@ -10,7 +10,7 @@ import numpy as np
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.disk import make_folders, write_atomically
-from mmsa_cache.errors import DataError
+from mmsa_cache.errors import DataError, DiskError
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.names import MODALITIES, no_such
 from mmsa_cache.store.reader import Features, open_features
@@ -135,6 +135,10 @@ def _thumbnail(settings: Settings, sample: Sample, split: str) -> str | None:
     if not path.is_file():
         if sample.image_path is None:
             return None
-        make_folders(path.parent)
-        write_atomically(path, thumbnail(sample.image_path, THUMBNAIL_SIDE).jpeg)
+        small = thumbnail(sample.image_path, THUMBNAIL_SIDE).jpeg
+        try:
+            make_folders(path.parent)
+            write_atomically(path, small)
+        except (OSError, DiskError):  # a store that is only read has none
+            return None
     return str(path)

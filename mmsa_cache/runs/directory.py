@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmsa_cache.disk import DISK, discard, make_folders, remove_tree, sync
+from mmsa_cache.disk import DISK, date_after, discard, make_folders, remove_tree, sync
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.hashing import digest
 from mmsa_cache.locks import held_if_free
@@ -70,6 +70,8 @@ def _publish(folder: Path, target: Path) -> None:
     Raises:
         SettingsError: Another run has taken the name meanwhile.
     """
+    if (folder / "config.json").is_file():  # the time of the run
+        date_after(folder / "config.json", RUNS.glob("[!.]*/config.json"))
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)

@@ -20,6 +20,7 @@ import torch
 import typer
 from PIL import Image
 
+from mmsa_cache.cli.output import age
 from mmsa_cache.cli.verb import Call, verb
 from mmsa_cache.compose.cache_show import show
 from mmsa_cache.compose.caches import CacheInfo, existing_caches, raise_damaged, verify
@@ -35,6 +36,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import wanted_rows
 from mmsa_cache.runs.directory import CHECKPOINT, new_run
+from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.store.index import INDEX
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.schema import Shard
@@ -429,6 +431,43 @@ def test_an_interrupt_within_a_finalizer_is_not_lost(capsys: pytest.CaptureFixtu
     assert time.monotonic() - started < 15
     assert sys.unraisablehook is hook
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_no_memory_on_a_device_ends_a_verb_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    errors = (
+        (torch.OutOfMemoryError("CUDA out of memory. Tried 2.00 GiB."), "CUDA out of memory."),
+        (torch.AcceleratorError("CUDA error: illegal access\nCompile with"), "illegal access\n"),
+    )
+    for error, said in errors:
+
+        @verb()
+        def fails(call: Call, error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(typer.Exit) as ended:
+            fails(as_json=False, debug=False, quiet=False, error=error)
+        assert ended.value.exit_code == 5
+        assert said in capsys.readouterr().err
+
+    @verb()
+    def wrong(call: Call) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        wrong(as_json=False, debug=False, quiet=False)
+
+
+def test_the_latest_run_is_the_last_trained_when_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate("bac"):
+        with new_run(name, {"what": number}) as (_, folder):
+            (folder / "config.json").write_text("{}")
+        assert RunFolder.find("latest").name == name
+        ahead = time.time() + 90_000 * (number + 1)
+        os.utime(f"runs/{name}/config.json", (ahead, ahead))
+    assert age(time.time() - RunFolder.find("c").trained_at()) == "0 s"
 
 
 def test_a_run_is_whole_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

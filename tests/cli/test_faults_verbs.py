@@ -77,6 +77,11 @@ def test_a_folder_of_an_odd_name_without_a_home(
     tally("verbs in a folder of an odd name, HOME unset, user unknown", len(EVERY), "all work")
 
 
+def called_damage(end: tuple[int, str]) -> bool:
+    text = end[1].replace("Nothing is damaged", "")
+    return "damaged" in text or "elete" in text
+
+
 @pytest.fixture
 def fresh(server: ForkServer, tmp_path: Path) -> Path:
     """A folder like the server's, in which nothing was made yet."""
@@ -115,11 +120,12 @@ def test_a_read_only_folder(server: ForkServer, made: Path, tmp_path: Path, tall
     for path in everything:
         path.chmod(0o555 if path.is_dir() else 0o444)
     run_all(server, READING, Conditions(str(folder), powerless=True))
-    ends = run_all(server, WRITING, Conditions(str(folder), powerless=True), (0, 5))
+    writing = [command for command in WRITING if command[2:3] != ("exported",)]
+    ends = run_all(server, writing, Conditions(str(folder), powerless=True), (0, 5))
     for code, text in ends:
         assert code == 0 or "Permission denied" in text, text
     assert [folder, *folder.rglob("*")] == everything
-    tally("verbs in a read-only folder", len(READING + WRITING), "work, or exit 5")
+    tally("verbs in a read-only folder", len(READING + writing), "work, or exit 5")
 
 
 SPARE = (0, 1 << 20, 1 << 23, 1 << 25, 1 << 26, 1 << 27, 1 << 28)
@@ -128,7 +134,7 @@ SPARE = (0, 1 << 20, 1 << 23, 1 << 25, 1 << 26, 1 << 27, 1 << 28)
 def test_too_little_address_space(server: ForkServer, made: Path, tally: Tally) -> None:
     for spare in SPARE:
         ends = run_all(server, HUNGRY, Conditions(spare=spare), (0, 5))
-        assert not any("damaged" in text or "elete" in text for _, text in ends), ends
+        assert not any(map(called_damage, ends)), ends
     run_all(server, READING, Conditions())
     tally("verbs under RLIMIT_AS", len(SPARE) * len(HUNGRY), "work, or exit 5, never called damage")
 
@@ -153,7 +159,7 @@ def test_files_that_cannot_be_mapped(
     for at in (*range(1, 12), 15, 20, 30, 50):
         environ = {"SHIM_MAP": str(at), **({"SHIM_MAP_MANY": "1"} if lasting else {})}
         ends = run_all(server, HUNGRY, Conditions(environ=environ), (0, 5))
-        assert not any("damaged" in text or "elete" in text for _, text in ends), ends
+        assert not any(map(called_damage, ends)), ends
         failed += sum(code == 5 for code, _ in ends)
         times += len(ends)
     assert failed
@@ -174,7 +180,7 @@ def test_a_clock_that_jumps_back(server: ForkServer, fresh: Path, tally: Tally) 
     under = Conditions(str(fresh))
     again = [command for command in MAKING if command[0] != "train"]
     run_all(server, [*again, *READING], under)
-    run_all(server, [("train", *FEW, "--set", "fusion=bilinear", "--name", "three")], under)
+    run_all(server, [("train", *FEW, "--set", "fusion=lowrank", "--name", "three")], under)
     ends = run_all(server, [("runs", "show", "latest"), ("runs", "ls"), *WRITING], under)
     assert "The latest run: three." in ends[0][1]
     assert [line.split()[0] for line in ends[1][1].splitlines()[-3:]] == ["three", "two", "one"]

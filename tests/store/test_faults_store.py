@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import platform
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from mmsa_cache.disk import DISK, Disk, write_atomically
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DiskError
+from mmsa_cache.leftover import is_left, is_left_over
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.index import SHARD_FILES, Index
 from mmsa_cache.store.reader import verify_features
@@ -309,6 +311,18 @@ def test_what_another_process_of_the_same_number_left_is_removed(tmp_path: Path)
         (folder / name).write_bytes(b"half a shard")
     write(tmp_path)
     assert {path.name for path in folder.glob(".tmp-*")} == {mine}
+
+
+def test_what_a_machine_writes_whose_name_begins_the_same_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``node`` must not take process 31 of ``node-999999`` for its own process 999999."""
+    monkeypatch.setattr(platform, "node", lambda: "node")
+    gone = forked(lambda: None) or 999_999
+    assert is_left(f"node-{gone}-0badcafe.0")
+    for name in ("node-999999-31-0badcafe", "nodes-999999-0badcafe", "node.b-999999-0badcafe"):
+        assert not is_left(f"{name}.0"), name
+        assert not is_left_over(tmp_path / f".tmp-shard.{name}.0"), name
 
 
 def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:

@@ -27,7 +27,17 @@ MAKING: list[tuple[str, ...]] = [
     ("search", "--study", "quick", "--trials", "3", "--workers", "1"),
     ("train", "--study", "best", "--name", "one", "--single"),
     ("train", *FEW, "--set", "fusion=gated", "--name", "two"),
-    ("ablate", "--axis", "fusion=concat,gated", *FEW, "--workers", "1", "--out", "table.csv"),
+    (
+        "ablate",
+        "--axis",
+        "fusion=concat,gated",
+        *FEW,
+        "--workers",
+        "1",
+        "--out",
+        "table.csv",
+        "--force",
+    ),
 ]
 """Verbs that write into the folder, in an order in which each has what it needs."""
 READING: list[tuple[str, ...]] = [
@@ -43,10 +53,10 @@ READING: list[tuple[str, ...]] = [
     ("cache", "verify"),
     ("cache", "show", "1"),
     ("cache", "prune", "--unused"),
-    ("extract", "--split", "all"),
 ]
 """Verbs that need not write anything."""
 WRITING: list[tuple[str, ...]] = [
+    ("extract", "--split", "all"),
     ("predict", "--run", "one", "--data", "posts/pairs", "--out", "new.csv", "--force"),
     ("report", "one"),
     ("report", "one", "two", "--csv", "numbers", "--force"),
