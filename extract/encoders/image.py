@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extract.inputs.decode import DECODER, RESIZE, decoder_versions, fit_square
-from mmsa_cache.errors import DeviceError, ModelError
+from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.names import no_such
-from mmsa_cache.native.device import needing_memory
+from mmsa_cache.native.device import is_of_the_device, needing_memory
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
@@ -92,7 +92,8 @@ class ImageSpec:
 
     def load(self, device: torch.device) -> ImageEncoder:
         """Loads the model."""
-        return ImageEncoder(self, device)
+        with needing_memory(f"to load {self.name}"):
+            return ImageEncoder(self, device)
 
 
 def resolve_image(
@@ -230,12 +231,11 @@ class ImageEncoder:
                 if model is None
                 else JointImageTower(model, spec.name)
             )
-            with needing_memory(f"to load {spec.name}"):
-                cast_once(self.tower.to(device), spec.options.compute)
-                probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
-        except (ModelError, DeviceError, MemoryError):
-            raise
+            cast_once(self.tower.to(device), spec.options.compute)
+            probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
         except Exception as error:  # models raise many kinds for settings that do not fit
+            if isinstance(error, MmsaError) or is_of_the_device(error):
+                raise
             raise ModelError(
                 f"{spec.name} does not take pictures of {spec.size}×{spec.size}: {error}",
                 "Set size in [image] (and img_size in kwargs) to what the model takes.",

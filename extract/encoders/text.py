@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmsa_cache.errors import DeviceError, ModelError
-from mmsa_cache.native.device import needing_memory
+from mmsa_cache.errors import MmsaError, ModelError
+from mmsa_cache.native.device import is_of_the_device, needing_memory
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
@@ -69,7 +69,8 @@ class TextSpec:
 
     def load(self, device: torch.device) -> TextEncoder:
         """Loads the model."""
-        return TextEncoder(self, device)
+        with needing_memory(f"to load {self.name}"):
+            return TextEncoder(self, device)
 
 
 def resolve_text(
@@ -191,12 +192,11 @@ class TextEncoder:
         self.pools: tuple[str, ...] = ()
         try:
             self.tower = _tower(model, spec)
-            with needing_memory(f"to load {spec.name}"):
-                cast_once(self.tower.to(device), spec.options.compute)
-                probe = self.encode(self.prepare(["a"]))
-        except (ModelError, DeviceError, MemoryError):
-            raise
+            cast_once(self.tower.to(device), spec.options.compute)
+            probe = self.encode(self.prepare(["a"]))
         except Exception as error:  # models raise many kinds for settings that do not fit
+            if isinstance(error, MmsaError) or is_of_the_device(error):
+                raise
             raise ModelError(
                 f"{spec.name} does not run on token ids and a mask alone: {error}",
                 "Give the encoder of a text model, or --joint-model for an image-text one.",

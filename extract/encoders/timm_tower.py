@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmsa_cache.errors import ModelError
+from mmsa_cache.native.device import is_out_of_memory
 from mmsa_cache.store.fingerprint import Fields
 
 from .budget import MAX_RANDOM, MAX_TENSOR, Budget
@@ -46,6 +47,8 @@ class TimmTower:
         except ModelError:
             raise
         except Exception as error:  # timm raises many kinds for wrong kwargs or weights
+            if is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"The image model {name} cannot be built: {error}",
                 "Check [image] kwargs and that the weights belong to this model.",

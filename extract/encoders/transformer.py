@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmsa_cache.errors import ModelError
 from mmsa_cache.hashing import digest
+from mmsa_cache.native.device import is_out_of_memory
 from mmsa_cache.store.fingerprint import Fields
 
 from .budget import MAX_RANDOM, MAX_TENSOR, Budget, check_side
@@ -126,6 +127,8 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
     except ModelError:
         raise
     except Exception as error:  # transformers raises many kinds for a bad folder
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"The model in {folder} cannot be loaded: {error}",
             "Give the folder of a text model or of a CLIP-like one, with all of its weights.",

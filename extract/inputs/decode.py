@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmsa_cache.data.pairs import image_format
-from mmsa_cache.errors import BadFileError
+from mmsa_cache.errors import BadFileError, DeviceError
 
 from .metadata import check_heif, check_scans, check_tiff, has_frames, orientation, prepare_tiff
 from .strict import STRICT
@@ -150,6 +150,11 @@ def read_picture(data: bytes, name: str, needed: int | None = None) -> Picture:
             return Picture(pixels, width, height, changes)
     except BadFileError:
         raise
+    except MemoryError as error:  # sizes are limited: nothing is wrong with the file
+        raise DeviceError(
+            f"{name}: there is not enough memory to decode it.",
+            "Lower --workers, or close other programs; the same command resumes.",
+        ) from error
     except Exception as error:  # Pillow's plugins raise many kinds; all mean the file is bad
         raise BadFileError("cannot be decoded", f"{name}: cannot be decoded ({error})") from error
 

@@ -29,5 +29,7 @@ def opened_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
         with STRICT:
             image.load()
             return to_rgb(image, orientation(image) or 1)
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's plugins raise many kinds; all mean the file is bad
         raise BadFileError("cannot be decoded", f"{name}: cannot be decoded ({error})") from error

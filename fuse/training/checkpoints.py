@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from fuse.figures.records import EpochRecord
 from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import MmsaError, ModelError
+from mmsa_cache.native.device import is_of_the_device
 from mmsa_cache.untrusted import open_tensors
 
 from .task import Checkpoint, State
@@ -27,7 +27,6 @@ SECONDS_BETWEEN = 10.0
 Pooled models take a fraction of a second an epoch: writing each would cost more than training."""
 
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
-_NOT_OF_A_CHECKPOINT = (MmsaError, OSError, torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 class FolderCheckpoint(Checkpoint):
@@ -68,7 +67,8 @@ class FolderCheckpoint(Checkpoint):
         try:
             yield
         except (AttributeError, *_UNREADABLE) as error:
-            if not self._was_read or isinstance(error, _NOT_OF_A_CHECKPOINT):
+            of_another = isinstance(error, MmsaError | OSError) or is_of_the_device(error)
+            if not self._was_read or of_another:
                 raise
             raise _refused(self._folder, self._folder, error) from error
 
@@ -102,6 +102,8 @@ def _reading(path: Path, folder: Path) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
+        if is_of_the_device(error):
+            raise
         raise _refused(path, folder, error) from error
 
 

@@ -190,9 +190,9 @@ def _of_the_device(error: RuntimeError) -> bool:
     """Whether a device has no memory, or does nothing more in this process."""
     if "torch" not in sys.modules:
         return False
-    from mmsa_cache.native.device import is_lost, is_out_of_memory
+    from mmsa_cache.native.device import is_of_the_device
 
-    return is_out_of_memory(error) or is_lost(error)
+    return is_of_the_device(error)
 
 
 def _refused(error: OSError | MemoryError | RuntimeError) -> tuple[str, str]:

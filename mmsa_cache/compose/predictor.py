@@ -20,6 +20,7 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import CacheNotFoundError, ModelError, SettingsError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
+from mmsa_cache.native.device import is_of_the_device
 from mmsa_cache.paths import declared
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.record import RunRecord
@@ -77,6 +78,8 @@ def load_model(
     except ModelError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        if is_of_the_device(error):
+            raise
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     except (OSError, SafetensorError) as error:
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error

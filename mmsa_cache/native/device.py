@@ -86,6 +86,11 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
 
 
+def is_of_the_device(error: BaseException) -> bool:
+    """Whether a device has no memory or is lost: nothing is wrong with what was read."""
+    return is_out_of_memory(error) or is_lost(error)
+
+
 def device_name(device: torch.device) -> str:
     """What the maker calls a GPU or the processor."""
     if device.type == "cuda":

@@ -25,7 +25,8 @@ POST = ("--text", "good day", "--image", "posts/pairs/1.jpg")
 VERBS: dict[str, Callable[[str], tuple[str, ...]]] = {
     "train": lambda name: ("train", *FEW, "--set", "fusion=gated", "--name", name),
     "train by L-BFGS": lambda name: (
-        *("train", *FEW, "--set", "fusion=gated", "--set", "optimiser=lbfgs", "--name", name),
+        *("train", *FEW, "--set", "fusion=kernel", "--set", "loss=ce"),
+        *("--set", "optimiser=lbfgs", "--name", name),
     ),
     "evaluate": lambda name: ("evaluate", "--run", "whole"),
     "predict a post": lambda name: ("predict", "--run", "whole", *POST),
@@ -55,7 +56,9 @@ def places(count: int, many: int) -> Iterator[int]:
 def test_the_nth_operation_has_no_memory(
     work: Path, name: str, error: Exception, tally: Tally
 ) -> None:
-    runs = (f"run-{number}" for number in itertools.count())
+    runs = (
+        f"{name[-4:]}-{error.__class__.__name__}-{number}".strip() for number in itertools.count()
+    )
     verb = VERBS[name]
     counting = Scarce()
     whole = attempt(work, verb(next(runs)), counting)
