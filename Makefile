@@ -62,6 +62,7 @@ style: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.lint
+	$(BIN)/python -m tests.audit --check
 
 # Licences of the pinned versions, as in tests/README.md.
 audit: venv

@@ -1,4 +1,5 @@
-"""Prints the licences of the pinned versions, by their installed metadata: ``make audit``.
+"""Prints the licences of the pinned versions, by their installed metadata: ``make audit``; with
+``--check`` only those that are not permissive, and fails: ``make lint``.
 
 Known problems of the versions are not in the metadata: ``pip-audit -r constraints.txt --no-deps
 --disable-pip`` lists them, where its advisory service can be reached.
@@ -7,6 +8,7 @@ Known problems of the versions are not in the metadata: ``pip-audit -r constrain
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,6 +16,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[\w.-]+")
+_PERMISSIVE = re.compile(
+    r"(The )?(0BSD|(2-clause |3-Clause )?BSD([ -]\d-Clause)?( License)?|MIT(-0|-CMU)?( License)?"
+    r"|Apache(-2\.0| 2\.0| Software License| License 2\.0)?( License)?( WITH LLVM-exception)?"
+    r"|BSL-1\.0|ISC( License \(ISCL\))?|Zlib|CC0-1\.0|CNRI-Python|PSF-2\.0|Unlicense"
+    r"|Python Software Foundation License|HPND)",
+    re.IGNORECASE,
+)
+"""One licence, as metadata writes it."""
+_FILE_WIDE = re.compile(r"MPL-2\.0|Mozilla Public License 2\.0 \(MPL 2\.0\)")
+"""Asks for its own files to stay open; taken where a package is used as it is."""
+MISSING = "(not installed)"
+"""Of packages of other systems, and of what was not asked for."""
+USED_AS_THEY_ARE = {"certifi", "hypothesis", "pathspec", "tqdm"}
 
 
 def direct() -> set[str]:
@@ -35,7 +50,7 @@ def licence(name: str) -> str:
     try:
         found = distribution(name).metadata
     except PackageNotFoundError:
-        return "(not installed)"
+        return MISSING
     classified = [
         line.rpartition(" :: ")[2]
         for line in found.get_all("Classifier", [])
@@ -47,6 +62,32 @@ def licence(name: str) -> str:
         or ", ".join(classified)
         or (text[0][:60] if text else "(not stated)")
     )
+
+
+def is_permissive(said: str, *, file_wide: bool = False) -> bool:
+    """Whether all that a package says of its licence leaves its user free; of alternatives one.
+
+    Args:
+        said: What `licence` gives.
+        file_wide: Whether the Mozilla licence is taken as well.
+    """
+    return all(
+        any(
+            _PERMISSIVE.fullmatch(one) or (file_wide and _FILE_WIDE.fullmatch(one))
+            for one in part.split(" OR ")
+        )
+        for part in re.split(" AND |, ", said)
+    )
+
+
+def refused() -> list[str]:
+    """Pinned packages whose licence is not permissive, or is not known."""
+    found = ((name, licence(name)) for name in sorted(pinned()))
+    return [
+        f"{name}: {said}"
+        for name, said in found
+        if said != MISSING and not is_permissive(said, file_wide=name in USED_AS_THEY_ARE)
+    ]
 
 
 def _canonical(name: str) -> str:
@@ -68,4 +109,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        sys.exit("\n".join(f"not permissive: {line}" for line in refused()) or None)
     main()

@@ -102,7 +102,12 @@ def _post(model: Predictor, number: int, line: bytes) -> Sample | _Bad:
         record = parse_json(line)
         if not isinstance(record, dict):
             raise DataError("it is no JSON object")
-        guid = str(record.get("guid", guid))
+        own = record.get("guid")
+        if not isinstance(own, str | int | float | None):
+            raise DataError("guid is neither a string nor a number")
+        if own is not None:
+            str(own).encode()  # halves of characters are no text
+            guid = str(own)
         text, image = record.get("text") or None, record.get("image") or None
         if not all(value is None or isinstance(value, str) for value in (text, image)):
             raise DataError("text and image are no strings")
@@ -116,4 +121,4 @@ def _post(model: Predictor, number: int, line: bytes) -> Sample | _Bad:
     except DataError as error:
         return _Bad(guid, f"line {number}: {error.message}")
     except ValueError as error:
-        return _Bad(guid, f"line {number}: not JSON ({error})")
+        return _Bad(guid, f"line {number}: not JSON of Unicode text ({error})")

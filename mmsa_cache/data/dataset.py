@@ -8,6 +8,7 @@ wrong with a label file, or a path that leads out of the folder, ends everything
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -168,7 +169,7 @@ def single_sample(text: str | None, image_path: Path | None) -> Sample:
         raise DataError("The text is empty.", "Leave --text out to predict from a picture alone.")
     picture = NOTHING
     if image_path is not None:
-        if not image_path.is_file():
+        if not os.path.isfile(image_path):  # noqa: PTH113  (names that no file can have too)
             raise DataError(
                 f"There is no picture {image_path}.", "Give an existing file with --image."
             )

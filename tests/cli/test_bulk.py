@@ -238,6 +238,27 @@ def test_posts_of_a_pipe_come_out_as_they_come(work: Path, want: list[dict[str, 
     assert "line 4" in failed.stderr
 
 
+def test_hostile_lines_of_a_pipe_are_bad_posts(work: Path) -> None:
+    """One that ended the command would take the thousands after it along."""
+    lines = [
+        r'{"text": "good", "guid": "\ud800"}',
+        '{"text": "good", "guid": {"a": []}}',
+        r'{"text": "\ud800"}',
+        *(
+            json.dumps({"image": name})
+            for name in ("a" * 5000, "a\0b", "/dev/zero", "..", "new.csv")
+        ),
+        json.dumps({"text": "good", "guid": None}),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(work)
+        result = CliRunner().invoke(app, [*RUN, "-", "--on-bad", "skip"], input="\n".join(lines))
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["guid"] for row in rows] == [str(number) for number in range(1, len(lines) + 1)]
+    assert [row["tag"] is None for row in rows] == [True] * (len(lines) - 1) + [False]
+
+
 def test_a_killed_process_is_resumed(work: Path) -> None:
     header, *rows = csv.reader((work / "new.csv").read_text().splitlines())
     many = [
