@@ -25,6 +25,7 @@ from mmsa_cache.compose import search_view
 from mmsa_cache.compose.export.card import Card, render_card
 from mmsa_cache.compose.pages.shell import printable
 from mmsa_cache.compose.predict import PredictedRows
+from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.console import format_table, guard_terminal, print_data, print_result, progress, say
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.predictions import format_predictions, parse_predictions
@@ -193,7 +194,9 @@ def test_the_card_escapes_every_value(tmp_path: Path) -> None:
     folder = RunFolder(run)
     packages = folder.environment.packages
     inputs: dict[str, list[str | int]] = {MARKUP: [MARKUP, 4]}
-    text = render_card(Card(MARKUP, folder.record, folder.figures, MARKUP, packages, inputs, 0.0))
+    data = DataSettings(root=Path(MARKUP.replace("/", "")))
+    made = (MARKUP, folder.record, folder.figures, data, packages, inputs, 0.0)
+    text = render_card(Card(*made, MARKUP, None, ()))
     _, metadata, *body = text.split("\n---\n")[0], *text[4:].split("\n---\n")
     assert len(body) == 1, "a value ends the metadata"
     found = yaml.safe_load(metadata)
