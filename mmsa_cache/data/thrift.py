@@ -5,12 +5,14 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 Struct = dict[int, Any]
 """Field number → value."""
 
-_TRUE, _FALSE, _BYTE, _INTEGERS, _BINARY, _LISTS, _STRUCT = 1, 2, 3, (4, 5, 6), 8, (9, 10), 12
+_TRUE, _FALSE, _BYTE, _INTEGERS, _DOUBLE = 1, 2, 3, (4, 5, 6), 7
+_BINARY, _LISTS, _STRUCT = 8, (9, 10), 12
 _DEEPEST = 16
 
 
@@ -50,6 +52,8 @@ class Reader:
             return self._byte()
         if kind in _INTEGERS:
             return self._integer()
+        if kind == _DOUBLE:
+            return struct.unpack("<d", self._bytes(8))[0]
         if kind == _BINARY:
             return self._bytes(self._varint())
         if kind == _STRUCT:

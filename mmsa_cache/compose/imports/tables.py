@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mmsa_cache.data.containers.chunks import Chunk, chunks
 from mmsa_cache.names import listed
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.untrusted import open_plain, read_at
 
 from .arrays import npy_source
 from .source import (
@@ -45,8 +46,8 @@ _NAMES = ("image_path", "key")
 
 
 @contextlib.contextmanager
-def _table(path: Path, limit: int, *names: str) -> Iterator[pq.ParquetFile]:
-    """Opens a Parquet file of at most so many rows, none of it being read yet.
+def _table(path: Path, limit: int, *names: str) -> Iterator[tuple[pq.ParquetFile, list[Chunk]]]:
+    """Opens a Parquet file of at most so many rows, none of it being read yet; and its chunks.
 
     Args:
         path: The file.
@@ -58,7 +59,7 @@ def _table(path: Path, limit: int, *names: str) -> Iterator[pq.ParquetFile]:
             raise RefusedError("it cannot be read: there is no such file")
         with contextlib.ExitStack() as stack:
             plain = stack.enter_context(open_plain(path))
-            about = _description(plain)
+            about, parts = _description(plain)
             columns = {about.schema.column(i).path for i in range(about.num_columns)}
             file = stack.enter_context(
                 pq.ParquetFile(
@@ -73,19 +74,22 @@ def _table(path: Path, limit: int, *names: str) -> Iterator[pq.ParquetFile]:
                 raise RefusedError(
                     f"it has {file.metadata.num_rows} rows, the store's splits have {limit}"
                 )
-            yield file
+            yield file, parts
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
         reason = str(error).partition("\n")[0][:300]
         raise RefusedError(f"it cannot be read: {reason}") from error
 
 
-def _description(file: BufferedReader) -> pq.FileMetaData:
+def _description(file: BufferedReader) -> tuple[pq.FileMetaData, list[Chunk]]:
     """How a file describes itself, no longer than descriptions are."""
-    file.seek(-min(8, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(-min(8, size), os.SEEK_END)
     length = int.from_bytes(file.read(4), "little")
     if length > _MAX_FOOTER:
         raise ValueError(f"its footer claims {length} bytes")
-    return pq.read_metadata(file)
+    about = pq.read_metadata(file)
+    groups = chunks(lambda count, at: read_at(file.fileno(), count, at), size, about)
+    return about, [chunk for group in groups for chunk in group]
 
 
 def _check_claim(column: str, claimed: int, path: Path) -> None:
@@ -107,7 +111,7 @@ def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
         RefusedError: It has other columns.
     """
     column = column or GUID
-    with _table(path, limit, column) as file:
+    with _table(path, limit, column) as (file, parts):
         schema, rows = file.schema_arrow, file.metadata.num_rows
         values = TOKENS if TOKENS in schema.names else EMBEDDING
         if values not in schema.names:
@@ -120,10 +124,10 @@ def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
             raise RefusedError(
                 f"{values} is {schema.field(values).type}, expected are {kind} of floats"
             )
-        count = sum(chunk.num_values for chunk in _chunks(file, values))
+        count = sum(chunk.values for chunk in _of(parts, values))
         _check_claim(values, count * dtype.itemsize, path)
         each = max(1, -(-count // rows))
-        guids = _names(file, column, path)
+        guids = _names(file, parts, column, path)
         dim = _dim(file, values)
     check_form((rows, dim), dtype)
     if values == EMBEDDING and count > 2 * rows * dim:  # of which few bytes could claim many
@@ -133,7 +137,7 @@ def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
     step = rows_at_once(each * dtype.itemsize)
 
     def pieces() -> Iterator[Rows]:
-        with _table(path, limit, column) as file:
+        with _table(path, limit, column) as (file, _):
             for batch in file.iter_batches(step, columns=[values], use_threads=False):
                 yield _rows_of(batch.column(0), dim, tokens=values == TOKENS)
 
@@ -154,14 +158,12 @@ def _is_list(kind: pa.DataType) -> bool:
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _chunks(file: pq.ParquetFile, name: str) -> list[Any]:
-    """The parts of a column, as the file describes them."""
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    return [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] == name]
+def _of(parts: Sequence[Chunk], name: str) -> list[Chunk]:
+    """The chunks of a column, as the file describes them."""
+    return [chunk for chunk in parts if chunk.path.partition(".")[0] == name]
 
 
-def _names(file: pq.ParquetFile, column: str, path: Path) -> list[str]:
+def _names(file: pq.ParquetFile, parts: Sequence[Chunk], column: str, path: Path) -> list[str]:
     """A column of names."""
     if column not in file.schema_arrow.names:
         raise RefusedError(
@@ -174,7 +176,7 @@ def _names(file: pq.ParquetFile, column: str, path: Path) -> list[str]:
         kind = kind.value_type
     if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
         raise RefusedError(f"{column} is {kind}, expected are names")
-    claimed = sum(chunk.total_uncompressed_size for chunk in _chunks(file, column))
+    claimed = sum(chunk.unpacked for chunk in _of(parts, column))
     _check_claim(column, claimed, path)
     found: list[str] = []
     for batch in file.iter_batches(4096, columns=[column], use_threads=False):
@@ -277,7 +279,7 @@ def _numbered(folder: Path, start: str, end: str) -> dict[str, Path]:
 
 def _metadata_names(path: Path, limit: int, column: str | None) -> list[str]:
     chosen: Sequence[str] = (column,) if column else _NAMES
-    with _table(path, limit, *chosen) as file:
+    with _table(path, limit, *chosen) as (file, parts):
         found = next((name for name in chosen if name in file.schema_arrow.names), chosen[0])
-        names = _names(file, found, path)
+        names = _names(file, parts, found, path)
     return [PurePosixPath(name).stem for name in names] if found == "image_path" else names

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from mmsa_cache.data.thrift import Reader
 
+from .chunks import Chunk, chunks
 from .container import arrow_source, checked, column_and_row, sound
 
 _BUFFER = 1 << 20
@@ -50,6 +51,7 @@ class ParquetReader:
         except pa.ArrowException as error:
             raise ValueError(f"it is no Parquet file, or damaged: {error}") from error
         self.about = self._file.metadata
+        self.chunks = chunks(self._source.read_at, self._source.size(), self.about)
         self.schema: pa.Schema = self._file.schema_arrow
         self._pages: dict[tuple[int, str], tuple[int, int]] = {}
 
@@ -81,8 +83,8 @@ class ParquetReader:
             ValueError: A page takes far more memory than the file, or its place is damaged.
         """
         found = [(0, 0)]
-        for chunk in self.chunks(group):
-            path = chunk.path_in_schema
+        for chunk in self.chunks[group]:
+            path = chunk.path
             if any(f"{path}.".startswith(f"{name}.") for name in columns):
                 if (group, path) not in self._pages:
                     self._pages[group, path] = self._measured(chunk)
@@ -90,20 +92,12 @@ class ParquetReader:
         repeated, largest = zip(*found, strict=True)
         return max(repeated), max(largest)
 
-    def chunks(self, group: int) -> list[Any]:
-        """What the footer says of the columns of a row group."""
-        about = self.about.row_group(group)
-        return [about.column(place) for place in range(about.num_columns)]
-
-    def _measured(self, chunk: Any) -> tuple[int, int]:
+    def _measured(self, chunk: Chunk) -> tuple[int, int]:
         """See `pages`."""
         repeated = largest = 0
-        if chunk.num_values == 0:
+        if chunk.values == 0:
             return 0, 0
-        at = chunk.data_page_offset
-        if chunk.has_dictionary_page:
-            at = min(at, chunk.dictionary_page_offset)
-        end = at + chunk.total_compressed_size
+        at, end = chunk.start, chunk.start + chunk.size
         if not 0 < at <= end <= self._source.size():
             raise ValueError("it is damaged: a column does not lie in the file")
         while at < end:

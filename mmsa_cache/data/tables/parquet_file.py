@@ -41,6 +41,4 @@ class _Source:
     def _has_all(self, group: int, pictures: str) -> bool:
         """Whether a row group states that no row is without a picture."""
         leaf = leaf_of(self.schema.field(pictures))
-        found = [chunk for chunk in self._file.chunks(group) if chunk.path_in_schema == leaf]
-        statistics = found[0].statistics if found and found[0].is_stats_set else None
-        return bool(statistics and statistics.has_null_count and statistics.null_count == 0)
+        return any(c.path == leaf and c.nulls == 0 for c in self._file.chunks[group])

@@ -1,0 +1,226 @@
+"""Records of runs, exports and studies with everything in them changed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import sqlite3
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuse.search.choice import choose, selected, summaries
+from fuse.search.database import read_studies
+from fuse.search.snapshot import snapshot_of
+from mmsa_cache.api.study import StudyTrial
+from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
+from tests.support.fake_search import ORIGIN
+from tests.support.fuzzing import EXAMPLES, ODD, Random, altered, json_bytes, mutated, series
+from tests.support.made_up_run import write_run
+from tests.support.small_work import QUICK, call, make_work
+from tests.support.tally import Tally
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained, and what of its folder invented runs have more."""
+    return write_run(tmp_path_factory.mktemp("invented") / "run")
+
+
+def everything_of(path: Path) -> None:
+    """Reads all that a report or a comparison reads."""
+    folder = RunFolder(path)
+    record = folder.record
+    folder.figures.table()
+    assert len(folder.predictions.probabilities) == len(folder.predictions.labels)
+    assert folder.predictions.probabilities.shape[1] == len(record.classes)
+    for epoch in folder.history:
+        assert epoch.epoch >= 0
+    for of in folder.snapshots:
+        assert of.name
+    assert folder.command is not None
+    dict(record.labels)
+    dict(folder.environment)
+
+
+@EXAMPLES
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "studies.json", "env.json"])
+def test_json_of_runs(run: Path, tmp_path: Path, name: str, examples: int, tally: Tally) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    whole = json.loads((run / name).read_text())
+
+    def work(content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        everything_of(folder)
+
+    held = series(examples, lambda chosen: json_bytes(chosen, whole), work)
+    tally(f"fuzzed {name} of runs", examples, held)
+
+
+def _predictions(chosen: Random, text: str) -> bytes:
+    """Rows of ``predictions.csv`` with other cells."""
+    rows = list(csv.reader(io.StringIO(text)))
+    for _ in range(chosen.choice((1, 1, 2, 4))):
+        row = chosen.choice(rows)
+        if row and chosen.random() < 0.8:
+            row[chosen.randrange(len(row))] = (
+                str(chosen.choice(ODD)).encode("utf-8", "replace").decode()
+            )
+        else:
+            rows.append(list(row))
+    out = io.StringIO()
+    csv.writer(out).writerows(rows)
+    data = out.getvalue().encode()
+    return mutated(chosen, [data]) if chosen.random() < 0.5 else data
+
+
+@EXAMPLES
+def test_predictions_and_epochs_of_runs(
+    run: Path, tmp_path: Path, examples: int, tally: Tally
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    table, lines = (run / "predictions.csv").read_text(), (run / "metrics.jsonl").read_text()
+    epochs = [json.loads(line) for line in lines.splitlines()]
+
+    def make(chosen: Random) -> tuple[bytes, bytes]:
+        if chosen.random() < 0.5:
+            return _predictions(chosen, table), lines.encode()
+        changed = [json.dumps(altered(chosen, epoch)) for epoch in epochs]
+        data = "\n".join(changed[: chosen.randrange(1, 9)]).encode()
+        return table.encode(), mutated(chosen, [data]) if chosen.random() < 0.3 else data
+
+    def work(content: tuple[bytes, bytes]) -> None:
+        (folder / "predictions.csv").write_bytes(content[0])
+        (folder / "metrics.jsonl").write_bytes(content[1])
+        everything_of(folder)
+
+    tally("fuzzed predictions and epochs", examples, series(examples, make, work))
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
+    """The export of a trained model."""
+    folder = make_work(tmp_path_factory.mktemp("work"), text_model)
+    call(folder, "train", "--name", "run", *QUICK)
+    call(folder, "export", "run", "--to", "model")
+    return folder / "model"
+
+
+def weights(chosen: Random, data: bytes) -> bytes:
+    """A safetensors file with another header: its JSON changed, its length, or its bytes."""
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    if chosen.random() < 0.3:
+        return mutated(chosen, [data[: 8 + length]]) + body
+    changed = altered(chosen, header)
+    if chosen.random() < 0.4 and isinstance(changed, dict):
+        of = chosen.choice([*header])
+        if isinstance(changed.get(of), dict):
+            changed[of]["shape"] = chosen.choice(
+                ([], [0], [1 << 62, 4], [2, 3], [16], [1, 1, 1, 64])
+            )
+            changed[of]["dtype"] = chosen.choice(
+                ("F32", "F16", "BF16", "I64", "U8", "BOOL", "F4", "x")
+            )
+    text = json.dumps(changed).encode()
+    size = chosen.choice((len(text), len(text), len(text), len(text) + 8, 0, 1 << 40))
+    return (
+        struct.pack("<Q", size)
+        + text
+        + body[: chosen.choice((len(body), len(body), len(body) - 4, 0))]
+    )
+
+
+@EXAMPLES
+@pytest.mark.parametrize("name", ["config.json", MODEL_FILE])
+def test_exports(export: Path, tmp_path: Path, name: str, examples: int, tally: Tally) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(export, folder)
+    data = (export / name).read_bytes()
+
+    def make(chosen: Random) -> bytes:
+        if name == MODEL_FILE:
+            return weights(chosen, data)
+        return json_bytes(chosen, json.loads(data))
+
+    def work(content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        with contextlib.chdir(tmp_path):
+            model = load_model(folder)
+            assert model.classes
+
+    tally(f"fuzzed {name} of exports", examples, series(examples, make, work))
+
+
+@EXAMPLES
+def test_databases_edited_by_hand(
+    searched: Path, tmp_path: Path, examples: int, tally: Tally
+) -> None:
+    """Cells of any table have other values, rows are gone or there twice, or the bytes differ."""
+    database = tmp_path / "s.db"
+    with contextlib.closing(sqlite3.connect(searched)) as connection:
+        tables = {
+            name: [row[1] for row in connection.execute(f"pragma table_info({name})")]
+            for (name,) in connection.execute("select name from sqlite_master where type = 'table'")
+            if connection.execute(f"select count(*) from {name}").fetchone()[0]
+        }
+        known = [
+            json.loads(value)
+            for table in (
+                "trial_user_attributes",
+                "study_user_attributes",
+                "study_system_attributes",
+            )
+            for (value,) in connection.execute(f"select value_json from {table}")
+        ]
+    whole = searched.read_bytes()
+
+    def value(chosen: Random, column: str) -> Any:
+        if column.endswith("_json") and chosen.random() < 0.9:
+            return json.dumps(altered(chosen, chosen.choice(known)))
+        odd = chosen.choice(
+            (*ODD, b"\xff\0", "COMPLETE", "RUNNING", "2026-01-01 00:00:00.000000", "{}")
+        )
+        if isinstance(odd, list | dict):
+            return json.dumps(odd)
+        if isinstance(odd, str):
+            return odd.encode("utf-8", "replace").decode()
+        return odd if not isinstance(odd, int) or abs(odd) < 1 << 63 else str(odd)
+
+    def edit(chosen: Random) -> bytes:
+        if chosen.random() < 0.2:
+            return mutated(chosen, [whole])
+        database.write_bytes(whole)
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            for _ in range(chosen.choice((1, 1, 2, 4))):
+                table = chosen.choice([*tables])
+                column = chosen.choice(tables[table])
+                row = f"rowid = (select max(rowid) - {chosen.randrange(3)} from {table})"
+                with contextlib.suppress(sqlite3.Error):
+                    if chosen.random() < 0.8:
+                        command = f"update {table} set {column} = ? where {row}"
+                        connection.execute(command, (value(chosen, column),))
+                    else:
+                        connection.execute(f"delete from {table} where {row}")
+            connection.commit()
+        return database.read_bytes()
+
+    def work(content: bytes) -> None:
+        database.write_bytes(content)
+        summaries(database)
+        choose("best", ORIGIN, database)
+        for stored in read_studies(database):
+            [StudyTrial.of(trial) for trial in stored.trials]
+            found, identity = selected(stored), stored.record.identity
+            if found is not None and identity is not None:
+                snapshot_of(stored, identity.study, found.number)
+
+    tally("fuzzed study databases", examples, series(examples, edit, work))
