@@ -17,6 +17,8 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 """Metrics that stop training and choose models; higher is better."""
 Whole = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]
+Place = Annotated[int, Strict(), Field(ge=1, le=1 << 31)]
+"""From 1."""
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 
 

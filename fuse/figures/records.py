@@ -14,7 +14,7 @@ from mmsa_cache.notebook import as_html
 
 from .calibration import Calibration, Decide
 from .halves import Presence
-from .record import LEVEL, Count, Interval, Number, Record, Whole
+from .record import LEVEL, Count, Interval, Number, Place, Record, Whole
 from .record import METRICS as METRICS  # where others find them
 from .record import Metric as Metric
 from .study import BesideBaseline, PickedEnsemble
@@ -114,10 +114,8 @@ class PartScores(MetricScores):
 class EpochRecord(Record):
     """One epoch of one member: a line of ``metrics.jsonl``."""
 
-    member: Whole = 1
-    """From 1."""
-    epoch: Whole
-    """From 1."""
+    member: Place = 1
+    epoch: Place
     loss: Number
     """Mean training loss."""
     learning_rate: Number

@@ -7,6 +7,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from textwrap import shorten
 
 from mmsa_cache.config.project import project_of
 from mmsa_cache.errors import MmsaError, SettingsError
@@ -42,7 +43,10 @@ def in_project() -> Iterator[Path]:
 
 def absolute(here: Path, path: str | os.PathLike[str]) -> Path:
     """A path that was given in a folder."""
-    return Path(os.path.normpath(here / Path(path).expanduser()))
+    found = Path(path)
+    with contextlib.suppress(RuntimeError):  # ~NAME of a user there is not
+        found = found.expanduser()
+    return Path(os.path.normpath(here / found))
 
 
 def placed(here: Path, value: object) -> object:
@@ -67,6 +71,21 @@ def at_least_one(**counts: int | None) -> None:
     ]
     if wrong:
         raise SettingsError(f"{', '.join(wrong)}: a whole number from 1 is expected.")
+
+
+def texts(**values: object) -> None:
+    """Refuses arguments that are no texts; None is as by default.
+
+    Raises:
+        SettingsError: Names them all.
+    """
+    wrong = [
+        f"{name}={shorten(repr(value), 100)}"
+        for name, value in values.items()
+        if not isinstance(value, str | None)
+    ]
+    if wrong:
+        raise SettingsError(f"{', '.join(wrong)}: a text is expected.")
 
 
 def one_of(name: str, value: str | None, valid: Iterable[str]) -> None:

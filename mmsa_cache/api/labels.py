@@ -24,6 +24,8 @@ def coded(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
+    if not len(classes):
+        raise DataError("y has no labels.")
     if len(classes) < 2:
         raise DataError(f"y has one class, {classes[0]}; two or more are expected.")
     return classes, codes

@@ -16,7 +16,7 @@ from mmsa_cache.data.stored import path_of
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
 from mmsa_cache.names import SPLITS, near, no_such
 
-from .calls import absolute, at_least_one, in_project, one_of, placed
+from .calls import absolute, at_least_one, in_project, one_of, placed, texts
 
 
 def open(
@@ -76,6 +76,7 @@ def extract(
     """
     with in_project() as here:
         at_least_one(workers=workers)
+        texts(split=split, encoders=encoders, address=address)
         one_of("engine", engine, get_args(EngineName))
         found = settings_of(here, cache, data, settings)
         extract_splits(found, split, encoders, engine=EngineRequest(engine, workers, address))

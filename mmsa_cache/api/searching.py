@@ -10,7 +10,7 @@ from mmsa_cache.compose.search import SearchRequest
 from mmsa_cache.compose.search import search as run_study
 from mmsa_cache.compose.session import Session
 
-from .calls import at_least_one, in_project, one_of
+from .calls import at_least_one, in_project, one_of, texts
 from .opening import opened
 from .study import Study
 from .terms import in_python
@@ -51,6 +51,7 @@ def search(
     session = opened(session)
     with in_project():
         at_least_one(trials=trials, workers=workers)
+        texts(study=study, name=name, select=select, outer=outer, address=address)
         one_of("engine", engine, get_args(EngineName))
         crew = EngineRequest(engine, workers, address)
         request = SearchRequest(study, trials, crew, select, name=name, track=track, outer=outer)

@@ -24,7 +24,8 @@ from mmsa_cache.names import no_such
 from mmsa_cache.notebook import as_html
 
 from . import plots
-from .calls import in_project
+from .calls import in_project, texts
+from .opening import opened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,6 +83,7 @@ class Study:
     def __init__(
         self, name: str, session: Session | None = None, *, notes: Sequence[str] = ()
     ) -> None:
+        texts(name=name)
         known = _studies(session)
         if name not in known:
             raise no_such("There is no study", name, known, "Search one: mmsa.search().")
@@ -195,6 +197,6 @@ class Study:
 def _studies(session: Session | None) -> dict[str, tuple[StoredStudy, Space]]:
     """The studies of the database by name, and what they search."""
     with in_project():
-        settings = load_settings() if session is None else session.settings
+        settings = load_settings() if session is None else opened(session).settings
         stored = read_studies(studies_database(settings))
     return {of.name: (of, of.record.identity.study) for of in stored if of.record.identity}

@@ -16,7 +16,7 @@ from mmsa_cache.compose.train import train as train_run
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import near
 
-from .calls import as_typed, at_least_one, in_project, one_of
+from .calls import as_typed, at_least_one, in_project, one_of, texts
 from .opening import opened
 from .run import Run
 from .study import Study
@@ -77,6 +77,7 @@ def train(
     with in_project():
         at_least_one(folds=folds, seeds=seeds, ensemble=ensemble, max_mb=max_mb)
         at_least_one(trials=trials, workers=workers)
+        texts(name=name, outer=outer, address=address)
         one_of("decide", decide, DECIDE)
         one_of("engine", engine, get_args(EngineName))
         _check_names(setting)

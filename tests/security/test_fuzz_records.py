@@ -8,22 +8,19 @@ import io
 import json
 import shutil
 import sqlite3
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.script import ScriptDirectory
 
-from fuse.search.choice import choose, selected, summaries
+from fuse.search.choice import selected
 from fuse.search.database import read_studies
 from fuse.search.snapshot import snapshot_of
 from mmsa_cache.api.study import StudyTrial
-from mmsa_cache.compose.predictor import load_model
-from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
-from tests.support.fake_search import ORIGIN
+from mmsa_cache.runs.folder import RunFolder
 from tests.support.fuzzing import EXAMPLES, ODD, Random, altered, json_bytes, mutated, series
 from tests.support.made_up_run import write_run
-from tests.support.small_work import QUICK, call, make_work
 from tests.support.tally import Tally
 
 
@@ -40,8 +37,7 @@ def everything_of(path: Path) -> None:
     folder.figures.table()
     assert len(folder.predictions.probabilities) == len(folder.predictions.labels)
     assert folder.predictions.probabilities.shape[1] == len(record.classes)
-    for epoch in folder.history:
-        assert epoch.epoch >= 0
+    assert all(epoch.epoch > 0 for epoch in folder.history)
     for of in folder.snapshots:
         assert of.name
     assert folder.command is not None
@@ -105,66 +101,23 @@ def test_predictions_and_epochs_of_runs(
     tally("fuzzed predictions and epochs", examples, series(examples, make, work))
 
 
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
-    """The export of a trained model."""
-    folder = make_work(tmp_path_factory.mktemp("work"), text_model)
-    call(folder, "train", "--name", "run", *QUICK)
-    call(folder, "export", "run", "--to", "model")
-    return folder / "model"
-
-
-def weights(chosen: Random, data: bytes) -> bytes:
-    """A safetensors file with another header: its JSON changed, its length, or its bytes."""
-    length = int.from_bytes(data[:8], "little")
-    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
-    if chosen.random() < 0.3:
-        return mutated(chosen, [data[: 8 + length]]) + body
-    changed = altered(chosen, header)
-    if chosen.random() < 0.4 and isinstance(changed, dict):
-        of = chosen.choice([*header])
-        if isinstance(changed.get(of), dict):
-            changed[of]["shape"] = chosen.choice(
-                ([], [0], [1 << 62, 4], [2, 3], [16], [1, 1, 1, 64])
-            )
-            changed[of]["dtype"] = chosen.choice(
-                ("F32", "F16", "BF16", "I64", "U8", "BOOL", "F4", "x")
-            )
-    text = json.dumps(changed).encode()
-    size = chosen.choice((len(text), len(text), len(text), len(text) + 8, 0, 1 << 40))
-    return (
-        struct.pack("<Q", size)
-        + text
-        + body[: chosen.choice((len(body), len(body), len(body) - 4, 0))]
-    )
-
-
-@EXAMPLES
-@pytest.mark.parametrize("name", ["config.json", MODEL_FILE])
-def test_exports(export: Path, tmp_path: Path, name: str, examples: int, tally: Tally) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(export, folder)
-    data = (export / name).read_bytes()
-
-    def make(chosen: Random) -> bytes:
-        if name == MODEL_FILE:
-            return weights(chosen, data)
-        return json_bytes(chosen, json.loads(data))
-
-    def work(content: bytes) -> None:
-        (folder / name).write_bytes(content)
-        with contextlib.chdir(tmp_path):
-            model = load_model(folder)
-            assert model.classes
-
-    tally(f"fuzzed {name} of exports", examples, series(examples, make, work))
-
-
 @EXAMPLES
 def test_databases_edited_by_hand(
-    searched: Path, tmp_path: Path, examples: int, tally: Tally
+    searched: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    examples: int,
+    tally: Tally,
 ) -> None:
-    """Cells of any table have other values, rows are gone or there twice, or the bytes differ."""
+    """Cells of any table have other values, rows are gone, or the bytes differ."""
+    # Alembic loads its own files for each database: half of the time.
+    heads: dict[str, Any] = {}
+    known_head = ScriptDirectory.get_current_head
+    monkeypatch.setattr(
+        ScriptDirectory,
+        "get_current_head",
+        lambda of: heads.get(of.dir) or heads.setdefault(of.dir, known_head(of)),
+    )
     database = tmp_path / "s.db"
     with contextlib.closing(sqlite3.connect(searched)) as connection:
         tables = {
@@ -215,8 +168,6 @@ def test_databases_edited_by_hand(
 
     def work(content: bytes) -> None:
         database.write_bytes(content)
-        summaries(database)
-        choose("best", ORIGIN, database)
         for stored in read_studies(database):
             [StudyTrial.of(trial) for trial in stored.trials]
             found, identity = selected(stored), stored.record.identity

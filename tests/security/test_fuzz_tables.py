@@ -342,7 +342,8 @@ WAYS: tuple[Callable[[Random], Any], ...] = (
 
 @EXAMPLES
 def test_column_maps(root: Path, examples: int, tally: Tally) -> None:
-    content = 'text,image,label,tweet,"a=b","a,b",é\ngood,0.jpg,positive,x,y,z,w\nb,0.jpg,neutral,,1,2,3\n'
+    content = 'text,image,label,tweet,"a=b","a,b",é\n'
+    content += "good,0.jpg,positive,x,y,z,w\nb,0.jpg,neutral,,1,2,3\n"
     (root / "train.csv").write_text(content)
     (root / "0.jpg").write_bytes(BYTES[0])
 

@@ -91,8 +91,8 @@ def series(
 def _tried(
     content: Any, work: Callable[[Any], object], own: tuple[type[Exception], ...]
 ) -> tuple[str, str]:
-    """What one example broke: a name that is the same for the same fault, and the words; else whether
-    it was taken."""
+    """What one example broke: a name that is the same for the same fault, and the words; of one
+    that broke nothing, whether it was taken."""
     signal.setitimer(signal.ITIMER_PROF, _KILLED)
     start = time.process_time()
     key, shown = TAKEN, ""
