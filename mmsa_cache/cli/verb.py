@@ -198,8 +198,11 @@ def _of_the_device(error: RuntimeError) -> bool:
 def _refused(error: OSError | MemoryError | RuntimeError) -> tuple[str, str]:
     """Message and hint of an error of the system, or of a device."""
     if isinstance(error, RuntimeError):
+        from mmsa_cache.native.device import is_lost
+
+        what = "The device does nothing more in this process" if is_lost(error) else "No memory"
         return (
-            str(error).splitlines()[0][:200],
+            f"{what}: {str(error).splitlines()[0][:200]}",
             "End what else runs there, take a smaller model, or --device cpu; the same command "
             "resumes.",
         )
