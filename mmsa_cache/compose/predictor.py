@@ -17,7 +17,13 @@ from mmsa_cache.console import say
 from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.files import strip_text
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.errors import CacheNotFoundError, ModelError, SettingsError, StaleCacheError
+from mmsa_cache.errors import (
+    CacheNotFoundError,
+    DataError,
+    ModelError,
+    SettingsError,
+    StaleCacheError,
+)
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
 from mmsa_cache.native.device import is_of_the_device
@@ -210,6 +216,8 @@ class Predictor:
 
     def post(self, text: str | None, image: Path | None) -> Sample:
         """A post as those that it learned from; see `single_sample`."""
+        if not isinstance(text, str | None):  # NaN stands for nothing in tables of others
+            raise DataError(f"The text is no string: {str(text)[:40]}.", "Give a string, or None.")
         if text is not None:
             text = strip_text(text)[: self.session.settings.data.max_chars]
         return single_sample(text, image)

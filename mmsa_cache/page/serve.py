@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -62,6 +63,7 @@ def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
         ModelError: The run or an encoder cannot be loaded.
     """
     run = found_run(request.run, online=request.given.online)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every odd form
     with _listening(request.host, request.port) as listener:
         url = _url(request.host, listener.getsockname()[1])
         model = load_model(run.path, **asdict(request.given), decide=request.decide)

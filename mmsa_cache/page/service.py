@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from mmsa_cache.console import say
 from mmsa_cache.disk import scratch, write_new
 from mmsa_cache.errors import DataError, MmsaError, SettingsError
 from mmsa_cache.untrusted import parse_json
@@ -110,6 +111,7 @@ def make_app(answers: Answers, view: View, host: str, limits: Limits) -> ASGIApp
         MmsaError: _failed,
         HTTPException: _not_served,
         ClientDisconnect: _gone,
+        OSError: _unable,
         Exception: _broken,
     }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), host, limits)
@@ -187,6 +189,13 @@ def _not_served(request: Request, error: Exception) -> Response:
 
 def _gone(request: Request, error: Exception) -> Response:
     return said(400, "The rest of the post did not come.")
+
+
+def _unable(request: Request, error: Exception) -> Response:
+    """The disk of temporary files is full, or descriptors are few."""
+    assert isinstance(error, OSError)
+    say(f"A post was not answered: {error.strerror or error}.")
+    return said(503, "The server has no room for this post now.")
 
 
 def _broken(request: Request, error: Exception) -> Response:

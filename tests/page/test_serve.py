@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,8 @@ def test_a_program_gets_what_predict_says(server: Server, monkeypatch: pytest.Mo
         (b"text=a", 415, "Send a form"),
         ({"image": "http://127.0.0.1/a.png"}, 400, "cannot be read"),
         ({"image": "/etc/passwd+"}, 400, "picture: content is none of"),
+        ({"text": "a" * 65_537}, 400, "longer than 65536 characters"),
+        ({"text": "a", "more": [[]] * 65_537}, 400, "more than a text and a picture"),
     ],
 )
 def test_what_is_no_post_is_refused_in_words(
@@ -97,6 +100,29 @@ def test_fifty_megabytes_are_not_read(server: Server, length: str) -> None:
         assert b"larger than the limit of 1 MB" in response.read()
 
 
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16"])
+def test_forms_are_in_utf8(server: Server, charset: str) -> None:
+    content = form(("text", "", b"a"))
+    content["Content-Type"] += f"; charset={charset}"
+    reply = server.ask("POST", "/predict", **content)
+    assert (reply.status, "UTF-8" in reply.json["error"]) == (415, True)
+    assert server.ask("POST", "/predict", **form(("text", "", b"a" * 65_537))).status == 400
+
+
+def test_who_leaves_in_the_middle_of_a_post_leaves_no_traceback(server: Server) -> None:
+    """`serving` looks at what the server has said."""
+    for kind in ("application/json", "multipart/form-data; boundary=x"):
+        lines = "POST / HTTP/1.1", "Host: localhost", f"Content-Type: {kind}", "Content-Length: 9"
+        for reset in (b"", struct.pack("ii", 1, 0)):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+                connection.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode())
+                connection.sendall(b"--x")
+                assert server.ask("GET", "/health").status == 200  # it has begun to read
+                if reset:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    assert server.ask("GET", "/health").status == 200
+
+
 @pytest.mark.parametrize("missing", ["uvicorn", "python_multipart"])
 def test_what_is_not_installed_is_named(
     server: Server, missing: str, monkeypatch: pytest.MonkeyPatch
@@ -122,6 +148,14 @@ def test_strangers_are_turned_away(server: Server) -> None:
     assert server.ask("POST", "/predict", post, Origin="null").status == 403
     own = f"127.0.0.1:{server.port}"
     assert server.ask("POST", "/predict", post, Origin=f"http://{own}").status == 200
+    for site, mode, status in (
+        ("cross-site", "no-cors", 403),
+        ("same-site", "no-cors", 403),
+        ("same-origin", "cors", 200),
+        ("cross-site", "navigate", 200),
+    ):
+        fetched = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+        assert server.ask("GET", "/errors", **fetched).status == status
     for path in (
         "/mmsa.toml",
         "/runs/run/config.json",
@@ -161,6 +195,22 @@ def test_two_hundred_posts_at_once_are_answered_or_told_to_come_again(server: Se
     assert server.ask("POST", "/predict", {"text": TEXT}).status == 200
     assert process.memory_info().rss - before < 64 << 20
     assert all(found.laddr.ip == "127.0.0.1" for found in process.net_connections())
+
+
+def test_a_full_disk_is_said_without_a_traceback(server: Server) -> None:
+    """Of the temporary files, which a limit of file size stands for."""
+    picture = (server.folder / PICTURE).read_bytes() + bytes(900_000)
+    pid = server.process.pid
+    before = psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE)
+    psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        for path in ("/predict", "/"):
+            reply = server.ask("POST", path, **form(("image", "a.jpg", picture)))
+            assert reply.status == 503
+            assert "no room" in reply.json["error"]
+    finally:
+        psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, before)
+    assert server.ask("POST", "/predict", {"text": TEXT}).status == 200
 
 
 def test_texts_stay_text_in_the_page_without_scripts(server: Server) -> None:
