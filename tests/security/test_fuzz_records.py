@@ -38,8 +38,7 @@ def everything_of(path: Path) -> None:
     assert len(folder.predictions.probabilities) == len(folder.predictions.labels)
     assert folder.predictions.probabilities.shape[1] == len(record.classes)
     assert all(epoch.epoch > 0 for epoch in folder.history)
-    for of in folder.snapshots:
-        assert of.name
+    assert all(isinstance(of.name, str) for of in folder.snapshots)
     assert folder.command is not None
     dict(record.labels)
     dict(folder.environment)

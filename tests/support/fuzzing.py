@@ -6,12 +6,14 @@ reach is C: a crash or a hang is a failure like any other.
 
 from __future__ import annotations
 
+import copy
 import json
 import mmap
 import os
 import random
 import resource
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -64,11 +66,13 @@ def series(
     with tempfile.NamedTemporaryFile("r") as said, tempfile.NamedTemporaryFile("r") as printed:
 
         def all_of_them() -> None:
+            sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  (pytest has another)
             used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
             resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, resource.RLIM_INFINITY))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
-            before, broken, taken = _peak(), {}, 0
+            before, taken = _peak(), 0
+            broken: dict[str, str] = {}
             for number in range(examples):
                 place[:] = number.to_bytes(8, "little")
                 key, shown = _tried(make(Random(number)), work, own)
@@ -195,19 +199,19 @@ def altered(chosen: Random, document: Any) -> Any:
 
 
 def _alter(chosen: Random, inside: Any, key: Any, whole: list[Any]) -> None:
-    what = chosen.randrange(8)
+    what, copied = chosen.randrange(8), copy.deepcopy(inside[key])
     if what < 4:
-        inside[key] = chosen.choice(ODD)
+        inside[key] = copy.deepcopy(chosen.choice(ODD))
     elif what == 4 and isinstance(inside[key], int | float):
         inside[key] = inside[key] * chosen.choice((-1, 2, 0.5, 1000)) + chosen.choice((0, 1))
     elif what == 5:
         del inside[key]
     elif what == 6 and isinstance(inside, dict):
-        inside[chosen.choice(("x", "", "a\0b", f"{key}2", str(key).upper()))] = inside[key]
+        inside[chosen.choice(("x", "", "a\0b", f"{key}2", str(key).upper()))] = copied
     elif isinstance(inside, list) and inside is not whole:
-        inside.insert(chosen.randrange(len(inside) + 1), inside[key])
+        inside.insert(chosen.randrange(len(inside) + 1), copied)
     else:
-        inside[key] = chosen.choice(([inside[key]], {"x": inside[key]}, str(inside[key])))
+        inside[key] = chosen.choice(([copied], {"x": copied}, str(copied)))
 
 
 def json_bytes(chosen: Random, document: Any) -> bytes:
