@@ -281,3 +281,10 @@ def test_pickled_objects_are_refused_in_words(tmp_path: Path, name: str) -> None
     np.savez(tmp_path / "x.npz", **parts)
     with pytest.raises(DataError, match=f"{name}: it holds Python objects, which are never loaded"):
         rows_of(tmp_path / "x.npz")
+
+
+def test_a_header_of_python_2_is_read_without_a_warning(tmp_path: Path) -> None:
+    said = b"{'descr': '<f4', 'fortran_order': False, 'shape': (6L, 4L)}"
+    header = b"\x93NUMPY\x01\0" + struct.pack("<H", len(said)) + said
+    (tmp_path / "x.npy").write_bytes(header + FEATURES.tobytes())
+    rows_of(tmp_path / "x.npy")

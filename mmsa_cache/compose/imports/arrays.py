@@ -11,6 +11,7 @@ import io
 import math
 import os
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -85,7 +86,9 @@ class ArrayStream:
             version = np.lib.format.read_magic(file)
             if version not in _HEADERS:
                 raise ValueError(f"version {version} of its format is none of numbers and texts")
-            shape, fortran, self.dtype = _HEADERS[version](file, max_header_size=_MAX_HEADER)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+                shape, fortran, self.dtype = _HEADERS[version](file, max_header_size=_MAX_HEADER)
             start = file.tell()
         self._file = file
         self.shape: tuple[int, ...] = shape
