@@ -19,7 +19,9 @@ A message says what is wrong and where; ``hint`` says what to do about it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 MOST_SHOWN = 50
@@ -148,3 +150,16 @@ class DiskError(DeviceError, OSError):
 
 class LostLockError(DiskError):
     """A lock is not held any more, so what it guards was not changed."""
+
+
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
+"""Errors that a limit of the system gives."""
+
+
+def exhausted(path: Path, reason: str) -> DeviceError:
+    """A limit of the system, which says nothing of the file."""
+    return DeviceError(
+        f"{path} cannot be opened now: {reason}.",
+        "Nothing is damaged. Raise the limit (ulimit -n for files, ulimit -v and vm.max_map_count "
+        "for maps), or close other programs.",
+    )

@@ -39,6 +39,7 @@ def pick_device(name: str) -> torch.device:
 _NO_MEMORY = (
     "out of memory",
     "can't allocate memory",
+    "Cannot allocate memory",  # of a map
     "ALLOC_FAILED",  # of cuBLAS and cuDNN
     "CUBLAS_STATUS_NOT_INITIALIZED",  # a handle that there was no memory for
     "CUDNN_STATUS_NOT_INITIALIZED",

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache import hashing
-from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.errors import DamagedCacheError, exhausted
 from mmsa_cache.untrusted import open_plain
 
 from . import schema
 from .index import ShardEntry
 from .keys import KEY_BYTES, Keys
-from .problems import MISSING, REPAIR, exhausted, unreadable
+from .problems import MISSING, REPAIR, unreadable
 from .schema import Shard
 
 _MAX_ATTRIBUTE_BYTES = 1 << 16
