@@ -10,7 +10,7 @@ GPU_PYTHON ?= python3
 OUT ?= gpu-bench.json
 FEATURES ?=
 
-.PHONY: venv demo test test-faults test-mutants gpu lint types style audit package clean
+.PHONY: venv demo test test-faults test-soak test-mutants gpu lint types style audit package clean
 
 venv: $(STAMP)
 
@@ -49,6 +49,11 @@ FILES ?=
 SHARE ?= 1
 test-mutants: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(FILES) --share $(SHARE)
+
+# A random mixture of commands on one folder, many of them killed; SEED=N draws the same one again.
+MINUTES ?= 60
+test-soak: venv
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # On a machine with a GPU; see tests/gpu/README.md. What fails in the tests is measured all the same.
 gpu:

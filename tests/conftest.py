@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import typer.testing
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mmsa_cache.console import format_table
-from tests.support.pairs import WORDS
 from tests.support.tally import Tally
+from tests.support.tiny import make_text_model
 
 os.environ.setdefault("MMSA_TEXT_LEXICON", "none")  # tests count the encoders that they set up
 # What the libraries keep, a million objects, is looked through for garbage more seldom.
@@ -56,26 +55,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 @pytest.fixture(scope="module")
 def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-layer BERT's configuration and a word-level tokenizer; its weights are random."""
-    from extract.encoders.compat import prepare_torchvision
-
-    prepare_torchvision()
-    from transformers import BertConfig, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]"
-    ).save_pretrained(folder)
-    BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    ).save_pretrained(folder)
-    return folder
+    return make_text_model(tmp_path_factory.mktemp("tiny-bert"))

@@ -7,6 +7,7 @@ a request: ``{"start": [argument, …], "cwd": …, "log": …, "under": …}`` 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -27,16 +28,19 @@ def main() -> None:
     from extract import publisher
     from extract.crew import local
     from extract.encoders.compat import prepare_torchvision
+    from fuse.search import pool
     from mmsa_cache.cli import main as cli
-    from mmsa_cache.compose import extract, reading  # noqa: F401  (what the verb needs)
+    from mmsa_cache.compose import extract, predict, reading, search, train  # noqa: F401
 
     torch.set_num_threads(1)
     publisher.GATHERED_SECONDS = 0.0  # windows are sealed one by one, as of a slow encoder
-    local.start_process = start_forked
+    local.start_process = pool.processes.start_process = start_forked
     prepare_torchvision()
     reading._import_libraries()
     import transformers
 
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     for name in ("AutoConfig", "AutoModel", "AutoTokenizer", "BertModel"):
         getattr(transformers, name)
 
@@ -62,10 +66,13 @@ class ForkServer:
 
     Args:
         folder: Where commands run, and where their output goes, ``log.txt``.
+        modules: What is imported beforehand, beside what extraction needs.
         environ: Variables beside those of this process; None removes one.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str | None] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *modules: str, environ: Mapping[str, str | None] | None = None
+    ) -> None:
         self.folder = folder
         self.log = folder / "log.txt"
         variables: dict[str, str | None] = {
@@ -76,7 +83,7 @@ class ForkServer:
             **(environ or {}),
         }
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *modules],
             cwd=folder,
             env={name: value for name, value in variables.items() if value is not None},
             stdin=subprocess.PIPE,
@@ -84,6 +91,11 @@ class ForkServer:
             text=True,
         )
         self._answer()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that commands are forked off."""
+        return self._process.pid
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from tests.support.pairs import WORDS
+
 IMAGE_MODELS = {
     "resnet10t": "size = 32\nkwargs = { channels = [8, 8, 8, 8] }",
     "vit_tiny_patch16_224": (
@@ -40,3 +44,29 @@ model = "{image_model}"
 weights = "random"
 {IMAGE_MODELS[image_model]}
 {more}"""
+
+
+def make_text_model(folder: Path) -> Path:
+    """Writes a one-layer BERT's configuration and a word-level tokenizer; weights are random."""
+    from extract.encoders.compat import prepare_torchvision
+
+    prepare_torchvision()
+    from transformers import BertConfig, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]"
+    ).save_pretrained(folder)
+    BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    ).save_pretrained(folder)
+    return folder

@@ -1,0 +1,1 @@
+"""A long random mixture of commands on one working folder: ``python -m tests.soak``."""
