@@ -32,7 +32,7 @@ def server(
     """Commands in a folder with posts, under whatever conditions."""
     folder = tmp_path_factory.mktemp("verbs")
     make_folder(folder, text_model)
-    server = ForkServer(folder, shim)
+    server = ForkServer(folder, environ=shim)
     yield server
     server.close()
 
@@ -63,7 +63,7 @@ def test_a_folder_of_an_odd_name_without_a_home(
     folder.mkdir()
     make_folder(folder, shutil.copytree(text_model, folder / "ein Modell ü"))
     nowhere = {name: None for name in os.environ if name.startswith(("XDG_", "HF_"))}
-    server = ForkServer(folder, {**nowhere, "HOME": None, "USER": None, "LOGNAME": None})
+    server = ForkServer(folder, environ=nowhere | {"HOME": None, "USER": None, "LOGNAME": None})
     settings = (folder / "mmsa.toml").read_text()
     (folder / "mmsa.toml").unlink()
     try:
