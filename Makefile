@@ -10,7 +10,7 @@ GPU_PYTHON ?= python3
 OUT ?= gpu-bench.json
 FEATURES ?=
 
-.PHONY: venv demo test test-faults test-soak test-mutants gpu lint types style audit package clean
+.PHONY: venv demo test test-faults test-soak gpu lint types style audit package clean
 
 venv: $(STAMP)
 
@@ -42,13 +42,6 @@ test: venv
 # The longer series of kills, failing disks, damage, fuzzing and memory; ends with a table of them.
 test-faults: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or counted" -n auto --dist loadfile --no-loadscope-reorder
-
-# Single faults are put into the core, a file at a time; the tests have to see nine of ten. Hours for
-# all: FILES and SHARE (of the faults, drawn) make it shorter.
-FILES ?=
-SHARE ?= 1
-test-mutants: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(FILES) --share $(SHARE)
 
 # A random mixture of commands on one folder, many of them killed; SEED=N draws the same one again.
 MINUTES ?= 60
