@@ -52,7 +52,9 @@ def main() -> int:
     with object_store() as address:
         (folder / "work").mkdir()
         say = lambda text: print(text, flush=True)  # noqa: E731
-        soak = Soak(folder / "work", options.seed, address=address, say=say)
+        soak = Soak(
+            folder / "work", options.seed, address=address, temporary=folder / "tmp", say=say
+        )
         if not soak.run(60 * options.minutes):
             return 1
     shutil.rmtree(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
@@ -30,6 +29,7 @@ class Soak:
         posts: That there are.
         forks: Whether commands are processes, of which some are killed; else all run in this one.
         address: Of an object store; "": nothing is pushed.
+        temporary: The system's folder of temporary files, if nobody else uses it.
         say: Takes a line a step.
     """
 
@@ -41,6 +41,7 @@ class Soak:
         posts: int = 150,
         forks: bool = True,
         address: str = "",
+        temporary: Path | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self._say, self._chance = say, random.Random(seed)
@@ -54,7 +55,7 @@ class Soak:
         self._usage = Usage(os.getpid(), *([self.commands.pid] if self.commands else []))
         self.kinds: Counter[str] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._temporary: set[str] = set()
+        self._tmp, self._temporary = temporary, set[str]()
         self.count = 0
 
     def run(self, seconds: float) -> bool:
@@ -96,7 +97,7 @@ class Soak:
 
     def _look_for_temporary(self, *, is_killed: bool) -> None:
         """Only what was killed leaves something in the system's folder of temporary files."""
-        now = {path.name for path in Path(tempfile.gettempdir()).iterdir() if not _of_wandb(path)}
+        now = {p.name for p in self._tmp.iterdir() if not _of_wandb(p)} if self._tmp else set()
         new = now - self._temporary
         assert is_killed or not new, f"temporary files are left: {new}"
         self._temporary |= now
