@@ -13,14 +13,13 @@ import itertools
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import DiskError
 from .leftover import TEMPORARY, is_left, own_mark
-from .paths import OPENS_FOLDERS, check_target, declared, flags, folder_of, refuse_link
+from .paths import OPENS_FOLDERS, check_target, flags, folder_of, refuse_link
 from .untrusted import open_plain
 
 CLOCK_TICK = 0.05
@@ -201,13 +200,6 @@ def make_folders(path: Path, disk: Disk = DISK) -> None:
         disk.make_folder(folder)
         sync(folder.parent, disk)
     check_target(path, folder=True)
-
-
-@contextlib.contextmanager
-def scratch(prefix: str = "mmsa-") -> Iterator[Path]:
-    """A folder among the system's temporary ones, of this user alone; it goes at the end."""
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
-        yield declared(Path(name))
 
 
 def remove_tree(path: Path) -> None:

@@ -23,8 +23,8 @@ from extract.crew.watching import Tally
 from extract.plan import Share, plan_rows
 from mmsa_cache.data.table import COLUMNS as TABLE
 from mmsa_cache.data.table import SampleTable
-from mmsa_cache.disk import scratch
 from mmsa_cache.names import MODALITIES
+from mmsa_cache.scratch import scratch
 from mmsa_cache.store.index import INDEX, SHARD_FILES
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.writer import FeatureWriter
@@ -122,7 +122,7 @@ def bench_engine(
         fleet = replace(FAULTY, workers=workers)
     runs = []
     for rows in sizes:
-        with scratch("mmsa-engine-") as folder:
+        with scratch() as folder:
             runs.append(alone(simulated, folder, rows, fleet, seed))
     return EngineGrowth(fleet=asdict(fleet), runs=runs)
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from fuse.figures.records import EpochRecord
 from mmsa_cache.data.layouts.listing import LABELS
-from mmsa_cache.disk import scratch
 from mmsa_cache.names import MODALITIES
+from mmsa_cache.scratch import scratch
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, Shard
@@ -83,7 +83,7 @@ def bench_store(sizes: Sequence[int]) -> StoreGrowth:
     """
     found = []
     for rows in sizes:
-        with scratch("mmsa-store-") as folder:
+        with scratch() as folder:
             found.append(_measured(folder, rows))
     growth = [
         _multiples(now.model_dump(), last.model_dump()) for last, now in itertools.pairwise(found)

@@ -74,9 +74,9 @@ def test_grids_of_killed_processes_are_swept_those_of_living_ones_stay(
     bank: FeatureBank, tmp_path: Path
 ) -> None:
     dead, alive = (
-        tmp_path / f".grids-{platform.node()}-{pid}" for pid in (2**22 + 1, os.getppid())
+        tmp_path / f".grids-{platform.node()}-{pid}-0a" for pid in (2**22 + 1, os.getppid())
     )
-    elsewhere = tmp_path / ".grids-elsewhere-4194305"
+    elsewhere = tmp_path / ".grids-elsewhere-4194305-0a"
     for folder in (dead, alive, elsewhere):
         folder.mkdir()
     with shared_grids(bank, WANTED, [], tmp_path) as source:

@@ -13,10 +13,11 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Literal
 
-from mmsa_cache.disk import scratch, write_atomically
+from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.native.processes import without_main
 from mmsa_cache.paths import declared
+from mmsa_cache.scratch import scratch
 from mmsa_cache.untrusted import read_plain
 
 from . import plan
@@ -57,7 +58,7 @@ def run(
     context = multiprocessing.get_context("forkserver")
     # Imported once: every step is forked from a process that has never touched the GPU.
     context.set_forkserver_preload([f"{__package__}.libraries", plan.__name__])
-    with scratch("mmsa-gpu-") as folder:
+    with scratch() as folder:
         surroundings = (
             Surroundings(REHEARSAL, "cpu", folder, features)
             if rehearsal

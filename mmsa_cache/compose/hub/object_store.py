@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmsa_cache.disk import make_folders, scratch, write_atomically
+from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
 from mmsa_cache.objects import Objects
+from mmsa_cache.scratch import scratch
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
 from mmsa_cache.store.objects import ObjectWriter, sha256_of

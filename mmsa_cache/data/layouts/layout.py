@@ -61,7 +61,7 @@ def find_layout(data: DataSettings) -> Layout:
         beside = (path.name for path in root.parent.glob("*"))
         raise DataError(
             f"There is no data folder {root}{alike(root.name, beside)}.",
-            "Give an existing one, or a table.",
+            "Give an existing one, or a table: --data, or root of [data] in mmsa.toml.",
         )
     finder = _Finder(data)
     for find in (
