@@ -38,7 +38,7 @@ _KILLED = 30
 """Seconds of processor time of one example after which the process is killed."""
 _MOST_SHOWN = 8
 TAKEN = "taken"
-EXAMPLES = pytest.mark.parametrize("examples", [50, pytest.param(5000, marks=pytest.mark.faults)])
+EXAMPLES = pytest.mark.parametrize("examples", [10, pytest.param(5000, marks=pytest.mark.faults)])
 HELD = "own errors only, bounded memory and time"
 
 
