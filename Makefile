@@ -78,7 +78,7 @@ audit: venv
 package: venv
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "faults or not faults" tests/test_package.py tests/test_elsewhere.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "faults or not faults" tests/project
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

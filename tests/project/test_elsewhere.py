@@ -18,7 +18,7 @@ from mmsa_cache.native import memory
 from mmsa_cache.native.memory import peak_bytes
 from mmsa_cache.version import __version__
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {
     "PYTHONPATH": os.pathsep.join([str(ROOT / "tests/support/elsewhere"), str(ROOT)]),
     "PYTHONIOENCODING": "cp1252",

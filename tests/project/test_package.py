@@ -17,7 +17,7 @@ import pytest
 from mmsa_cache.version import __version__
 
 pytest.importorskip("build", reason="the extra [dev] is not installed")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("extract", "fuse", "mmsa_cache")
 LICENCES = ("LICENSE", "extract/inputs/WORDNET-LICENSE")
 
@@ -51,9 +51,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seldom = shutil.ignore_patterns("__pycache__")
     for name in (*PACKAGES, "studies"):
         shutil.copytree(ROOT / name, folder / name, ignore=seldom)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    for name in ("tests/test_a.py", "studies/studies.db", "runs/r/model.safetensors", "mmsa.toml"):
+    for name in (
+        "tests/project/test_a.py",
+        "studies/studies.db",
+        "runs/r/model.safetensors",
+        "mmsa.toml",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
@@ -66,15 +71,16 @@ def built(source: Path) -> dict[str, Path]:
 
 
 def shipped() -> set[str]:
-    """The files of the packages as a clone has them, without guides."""
+    """The files of the packages as a clone has them, with their guides."""
     found = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".md"
     }
-    studies = {f"mmsa_cache/studies/{path.name}" for path in (ROOT / "studies").glob("*.toml")}
-    return found | studies
+    studies = [*(ROOT / "studies").glob("*.toml"), ROOT / "studies/README.md"]
+    found |= {f"mmsa_cache/studies/{path.name}" for path in studies}
+    return found | {f"{package}/README.md" for package in PACKAGES}
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(built: dict[str, Path]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("mmsa_cache", "extract", "fuse")
 SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 PAGES = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "build"} & set(p.parts))
@@ -25,7 +25,7 @@ def test_every_package_is_listed_for_the_wheel() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         setuptools = tomllib.load(file)["tool"]["setuptools"]
     setuptools["packages"].remove("mmsa_cache.studies")  # no code: the folder `studies`
-    assert setuptools["package-data"].pop("mmsa_cache.studies") == ["*.toml"]
+    assert setuptools["package-data"].pop("mmsa_cache.studies") == ["*.toml", "README.md"]
     folders = {path.parent.relative_to(ROOT) for path in SOURCES}
     assert sorted(setuptools["packages"]) == sorted(".".join(f.parts) for f in folders)
     data = {
@@ -37,7 +37,7 @@ def test_every_package_is_listed_for_the_wheel() -> None:
         path
         for name in PACKAGES
         for path in (ROOT / name).rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
     }
     assert data == others
 
@@ -51,3 +51,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_no_test_lies_where_an_sdist_takes_it() -> None:
+    assert not list((ROOT / "tests").glob("test*.py"))  # setuptools ships these unasked
