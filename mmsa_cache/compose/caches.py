@@ -15,6 +15,7 @@ from mmsa_cache.errors import (
     CacheError,
     CacheNotFoundError,
     DamagedCacheError,
+    DeviceError,
     MmsaError,
     SettingsError,
 )
@@ -136,6 +137,7 @@ def verify(settings: Settings) -> list[Verified]:
 
     Raises:
         CacheNotFoundError: There is no cache.
+        DeviceError: A file cannot be opened now.
     """
     root = settings.cache.dir
     found = [Verified(str(info.folder), _problems(info)) for info in _existing(root)]
@@ -144,6 +146,8 @@ def verify(settings: Settings) -> list[Verified]:
         if path.exists():
             try:
                 read_split(path)
+            except DeviceError:  # a limit of the system says nothing of the file
+                raise
             except MmsaError as error:
                 problems.append(error.message)
             found.append(Verified(str(path), problems))

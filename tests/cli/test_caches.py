@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -31,7 +32,7 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import copies_of
 from mmsa_cache.data.stored import StoredSplit, path_of, read_split, write_split
 from mmsa_cache.data.table import SampleTable
-from mmsa_cache.errors import DamagedCacheError, DataError, SettingsError
+from mmsa_cache.errors import DamagedCacheError, DataError, DeviceError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import wanted_rows
@@ -528,3 +529,16 @@ def test_verify_rehashes_every_shard_and_every_split(tmp_path: Path) -> None:
     assert len(problems) == 3
     for path in (*folder.glob("*.h5"), path_of(root, "train")):
         assert sum(str(path) in line for line in problems) == 1
+
+
+def test_a_split_that_no_memory_is_left_for_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path / "cache", keys_of(table()))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmsa_cache.data.stored.open_plain", refuse)
+    with pytest.raises(DeviceError, match="Cannot allocate memory"):
+        verify(settings_of(tmp_path / "cache"))
