@@ -16,6 +16,8 @@ import pytest
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.dataset import survey
 from mmsa_cache.data.pairs import picture_of
+from mmsa_cache.errors import MmsaError
+from tests.support.faulty import forked
 from tests.support.fuzzing import EXAMPLES, ODD, Random, altered, mutated, series
 from tests.support.inputs.build import jpeg
 from tests.support.inputs.containers import saved, table
@@ -72,6 +74,23 @@ def test_parquet(root: Path, examples: int, tally: Tally) -> None:
 
     held = series(examples, lambda chosen: mutated(chosen, PARQUET), work)
     tally("fuzzed Parquet tables", examples, held)
+
+
+@pytest.mark.parametrize("column", ["text", "label", "bytes"])
+def test_a_column_that_a_footer_calls_required_does_not_end_the_process(
+    root: Path, column: str
+) -> None:
+    """Nothing may ask pyarrow for a chunk of it: its library raises where nothing catches."""
+    optional = b"\x25\x02\x18" + bytes([len(column)]) + column.encode()
+    assert PARQUET[0].count(optional) == 1
+    required = PARQUET[0].replace(optional, optional.replace(b"\x25\x02", b"\x25\x00"))
+    (root / "train.parquet").write_bytes(required)
+
+    def read() -> None:
+        with pytest.raises(MmsaError, match=r"train\.parquet"):
+            read_all(root)
+
+    assert forked(read) == 0
 
 
 CELLS: tuple[Any, ...] = (

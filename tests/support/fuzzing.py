@@ -49,6 +49,7 @@ def series(
     *,
     own: tuple[type[Exception], ...] = (MmsaError,),
     growth: int = GROWTH,
+    room: int = ROOM,
 ) -> str:
     """Tries ``work`` on contents; fails with the numbers of those that broke it.
 
@@ -58,6 +59,7 @@ def series(
         work: May raise an error of ``own``.
         own: Errors that are answers.
         growth: Most bytes of memory that all of them add.
+        room: See `ROOM`.
 
     Returns:
         What held, and how many were taken.
@@ -68,7 +70,7 @@ def series(
         def all_of_them() -> None:
             sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  (pytest has another)
             used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
-            resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
             before, taken = _peak(), 0
