@@ -13,6 +13,15 @@ from .lazy import public
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from mmsa_cache.compose.demo import make_demo as make_demo
+    from mmsa_cache.compose.predict.banks import live_bank as live_bank
+    from mmsa_cache.compose.predict.banks import open_bank as open_bank
+    from mmsa_cache.compose.predict.predictor import Predictor as Predictor
+    from mmsa_cache.compose.predict.predictor import load_model as load_model
+    from mmsa_cache.compose.session.samples import classes_of as classes_of
+    from mmsa_cache.compose.session.samples import load_samples as load_samples
+    from mmsa_cache.compose.session.session import Session as Session
+
     from .api.checking import check as check
     from .api.classifier import FusionClassifier as FusionClassifier
     from .api.opening import extract as extract
@@ -21,14 +30,6 @@ if TYPE_CHECKING:
     from .api.searching import search as search
     from .api.study import Study as Study
     from .api.training import train as train
-    from .compose.banks import live_bank as live_bank
-    from .compose.banks import open_bank as open_bank
-    from .compose.demo import make_demo as make_demo
-    from .compose.predictor import Predictor as Predictor
-    from .compose.predictor import load_model as load_model
-    from .compose.samples import classes_of as classes_of
-    from .compose.samples import load_samples as load_samples
-    from .compose.session import Session as Session
     from .config.loading import load_settings as load_settings
     from .config.settings import Settings as Settings
     from .data.pairs import Sample as Sample
@@ -59,14 +60,14 @@ __getattr__, __all__ = public(
         "search": "api.searching",
         "Study": "api.study",
         "train": "api.training",
-        "open_bank": "compose.banks",
-        "live_bank": "compose.banks",
+        "open_bank": "compose.predict.banks",
+        "live_bank": "compose.predict.banks",
         "make_demo": "compose.demo",
-        "load_model": "compose.predictor",
-        "Predictor": "compose.predictor",
-        "classes_of": "compose.samples",
-        "load_samples": "compose.samples",
-        "Session": "compose.session",
+        "load_model": "compose.predict.predictor",
+        "Predictor": "compose.predict.predictor",
+        "classes_of": "compose.session.samples",
+        "load_samples": "compose.session.samples",
+        "Session": "compose.session.session",
         "load_settings": "config.loading",
         "Settings": "config.settings",
         "Sample": "data.pairs",

@@ -60,8 +60,8 @@ EXCEPTIONS = {
     ("fuse/training/runner.py", ".save"): "of a checkpoint, which writes through the disk",
     ("mmsa_cache/api/opening.py", "open"): "its own, of a session",
     ("mmsa_cache/compose/demo.py", ".save"): "into bytes",
-    ("mmsa_cache/compose/gpu_bench/posts.py", ".save"): "into bytes",
-    ("mmsa_cache/compose/gpu_bench/posts.py", ".save_pretrained"): "into a temporary folder",
+    ("mmsa_cache/compose/bench/gpu/posts.py", ".save"): "into bytes",
+    ("mmsa_cache/compose/bench/gpu/posts.py", ".save_pretrained"): "into a temporary folder",
     ("mmsa_cache/compose/pages/thumbnails.py", ".save"): "into bytes",
     ("mmsa_cache/compose/imports/arrays.py", "zipfile.ZipFile"): "of a file that is open",
     ("mmsa_cache/console.py", "io.FileIO"): "the null device",
@@ -72,8 +72,8 @@ EXCEPTIONS = {
     ("mmsa_cache/store/shard_file.py", "h5py.File"): "of a file that is open",
     ("mmsa_cache/features/source.py", "numpy.save"): "into a file of the disk",
     ("mmsa_cache/features/source.py", "numpy.load"): "maps what this process's parent wrote",
-    ("mmsa_cache/compose/gpu_bench/stores.py", "numpy.savez"): "into a file of the disk",
-    ("mmsa_cache/compose/gpu_bench/stores.py", "numpy.load"): "of a file that is open",
+    ("mmsa_cache/compose/bench/gpu/stores.py", "numpy.savez"): "into a file of the disk",
+    ("mmsa_cache/compose/bench/gpu/stores.py", "numpy.load"): "of a file that is open",
 }
 """File and call → why."""
 

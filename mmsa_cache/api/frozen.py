@@ -18,8 +18,8 @@ from extract.inputs.opened import opened_pixels
 from extract.plan import Row, plan_rows
 from extract.shards import encode_rows
 from extract.streams import rows_a_batch
-from mmsa_cache.compose.encoders import compute_here, resolve_encoder
-from mmsa_cache.compose.readers import reader_of
+from mmsa_cache.compose.extraction.readers import reader_of
+from mmsa_cache.compose.session.encoders import compute_here, resolve_encoder
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.pairs import NOTHING, Sample

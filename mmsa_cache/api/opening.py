@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from mmsa_cache.compose.crew import EngineName, EngineRequest
-from mmsa_cache.compose.extract import extract_splits
-from mmsa_cache.compose.session import Session
+from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
+from mmsa_cache.compose.extraction.extract import extract_splits
+from mmsa_cache.compose.session.session import Session
 from mmsa_cache.config.loading import keys_by_name, load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.stored import path_of

@@ -22,7 +22,7 @@ from .report import Report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from mmsa_cache.compose.predictor import Predictor
+    from mmsa_cache.compose.predict.predictor import Predictor
 
 
 class Run:
@@ -93,7 +93,7 @@ class Run:
     @functools.cached_property
     def model(self) -> Predictor:
         """The model with its encoders, loaded once; see `load_model` for other devices."""
-        from mmsa_cache.compose.predictor import load_model
+        from mmsa_cache.compose.predict.predictor import load_model
 
         with in_project():
             return load_model(self.path)

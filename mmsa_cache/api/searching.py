@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-from mmsa_cache.compose.crew import EngineName, EngineRequest
-from mmsa_cache.compose.search import SearchRequest
-from mmsa_cache.compose.search import search as run_study
-from mmsa_cache.compose.session import Session
+from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
+from mmsa_cache.compose.search.search import SearchRequest
+from mmsa_cache.compose.search.search import search as run_study
+from mmsa_cache.compose.session.session import Session
 
 from .calls import at_least_one, in_project, one_of, texts
 from .opening import opened

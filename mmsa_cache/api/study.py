@@ -15,8 +15,8 @@ from fuse.search.database import StoredStudy, read_studies
 from fuse.search.snapshot import snapshot_of
 from fuse.search.study import Study as Space
 from fuse.search.trial_record import Trial
-from mmsa_cache.compose.session import Session
-from mmsa_cache.compose.studies import studies_database
+from mmsa_cache.compose.search.studies import studies_database
+from mmsa_cache.compose.session.session import Session
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError

@@ -9,10 +9,10 @@ from typing import get_args
 from fuse.figures.calibration import DECIDE, Decide
 from fuse.figures.study import Value
 from fuse.setting import FIELDS
-from mmsa_cache.compose.crew import EngineName, EngineRequest
-from mmsa_cache.compose.request import MEGABYTES, TrainRequest
-from mmsa_cache.compose.session import Session
-from mmsa_cache.compose.train import train as train_run
+from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
+from mmsa_cache.compose.session.session import Session
+from mmsa_cache.compose.train.request import MEGABYTES, TrainRequest
+from mmsa_cache.compose.train.train import train as train_run
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import near
 

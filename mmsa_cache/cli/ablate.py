@@ -64,11 +64,11 @@ def ablate(
     """Train every combination of some axes, and say what each is worth."""
     if context.invoked_subcommand is not None:
         return
-    from mmsa_cache.compose.ablate import AblationRequest
-    from mmsa_cache.compose.ablate import ablate as ablate_axes
-    from mmsa_cache.compose.ablation_table import format_ablation
-    from mmsa_cache.compose.crew import EngineRequest
-    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.ablate.ablate import AblationRequest
+    from mmsa_cache.compose.ablate.ablate import ablate as ablate_axes
+    from mmsa_cache.compose.ablate.table import format_ablation
+    from mmsa_cache.compose.extraction.crew import EngineRequest
+    from mmsa_cache.compose.session.session import Session
 
     request = AblationRequest(
         axes=axis or [],
@@ -109,9 +109,9 @@ def ablate_report(
     force: Force = False,
 ) -> None:
     """The report's tables 1 and 2 and figure 3, its figures beside those of these encoders."""
-    from mmsa_cache.compose.ablate_report import ParityRequest, report
-    from mmsa_cache.compose.crew import EngineRequest
-    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.ablate.report import ParityRequest, report
+    from mmsa_cache.compose.extraction.crew import EngineRequest
+    from mmsa_cache.compose.session.session import Session
 
     crew = EngineRequest(engine, workers, address)
     request = ParityRequest(assignments or [], outer, folds, seeds, stop, crew, out)

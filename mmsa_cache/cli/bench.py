@@ -31,11 +31,11 @@ def bench_extract(
     address: Address = None,
 ) -> None:
     """Stage one against its models alone and a textbook loop; or an engine against stage one."""
-    from mmsa_cache.compose.bench_extract import bench_extract as measure
+    from mmsa_cache.compose.bench.extract import bench_extract as measure
 
     if engine is not None or address is not None:
-        from mmsa_cache.compose.bench_crew import bench_crew
-        from mmsa_cache.compose.crew import EngineRequest
+        from mmsa_cache.compose.bench.crew import bench_crew
+        from mmsa_cache.compose.extraction.crew import EngineRequest
 
         request = EngineRequest(engine, None, address)
         call.figures(bench_crew(call.settings(), pairs, rounds, request))
@@ -52,7 +52,7 @@ def bench_train(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training loops.")] = 1,
 ) -> None:
     """Stage two against a textbook loop, encoders in the loop, and single HDF5 reads."""
-    from mmsa_cache.compose.bench_train import bench_train as measure
+    from mmsa_cache.compose.bench.train import bench_train as measure
 
     call.figures(measure(call.settings(), rounds, threads))
 
@@ -66,8 +66,8 @@ def bench_search(
     workers: Workers = None,
 ) -> None:
     """A search by N workers against the same trials by one."""
-    from mmsa_cache.compose.bench_search import bench_search as measure
-    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.bench.search import bench_search as measure
+    from mmsa_cache.compose.session.session import Session
 
     call.figures(measure(Session(call.settings()), study, trials, workers))
 
@@ -81,7 +81,7 @@ def bench_store(
     ] = "10000,100000,1000000",
 ) -> None:
     """How opening, memory and training grow with a store's rows; on generated features."""
-    from mmsa_cache.compose import bench_store as store
+    from mmsa_cache.compose.bench import store
 
     found = store.bench_store(_counts(rows))
     if call.printed(found):
@@ -103,7 +103,7 @@ def bench_engine(
     ] = True,
 ) -> None:
     """How the driver and the store bear many workers that die and lag; no encoder runs."""
-    from mmsa_cache.compose import bench_engine as engine
+    from mmsa_cache.compose.bench import engine
 
     found = engine.bench_engine(_counts(rows), workers, faults=faults)
     if call.printed(found):
@@ -142,10 +142,10 @@ def bench_gpu(
     force: Force = False,
 ) -> None:
     """Whether everything works on a GPU and how fast; needs no data, no weights and no hub."""
-    from mmsa_cache.compose import bench_gpu as gpu
-    from mmsa_cache.compose.gpu_bench.results import format_record
-    from mmsa_cache.compose.gpu_bench.stores import PACKED
-    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.bench.gpu import verb as gpu
+    from mmsa_cache.compose.bench.gpu.results import format_record
+    from mmsa_cache.compose.bench.gpu.stores import PACKED
+    from mmsa_cache.compose.session.session import Session
 
     claim(out if pack is None else pack / PACKED, force=force)
     if pack is not None:

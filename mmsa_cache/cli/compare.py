@@ -53,7 +53,7 @@ def compare(
     \b
     $ mmsa compare latest best
     """
-    from mmsa_cache.compose.compare import compare as compare_runs
+    from mmsa_cache.compose.predict.compare import compare as compare_runs
 
     found = compare_runs(runs, grouped=grouped, given=call.given())
     if call.printed(found.as_json()):

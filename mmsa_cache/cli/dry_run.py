@@ -13,12 +13,12 @@ from .output import age, show_table
 from .verb import Call
 
 if TYPE_CHECKING:
-    from mmsa_cache.compose.search import SearchRequest
+    from mmsa_cache.compose.search.search import SearchRequest
 
 
 def show_extraction(call: Call, split: str, encoders: str) -> None:
     """Shows what an extraction would do."""
-    from mmsa_cache.compose.dry_extract import plan_extraction
+    from mmsa_cache.compose.extraction.dry_run import plan_extraction
 
     planned = plan_extraction(call.settings(), split, encoders)
     if call.printed(planned):
@@ -48,8 +48,8 @@ def _download(here: bool, size: int | None) -> str:
 
 def show_search(call: Call, request: SearchRequest) -> None:
     """Shows what a search would do."""
-    from mmsa_cache.compose.dry_search import plan_search
-    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.search.dry_run import plan_search
+    from mmsa_cache.compose.session.session import Session
 
     planned = plan_search(Session(call.settings()), request)
     if call.printed(planned):

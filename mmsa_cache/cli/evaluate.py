@@ -35,7 +35,7 @@ def evaluate(
     $ mmsa evaluate --run latest
     $ mmsa evaluate --run latest --labels answers.csv
     """
-    from mmsa_cache.compose.evaluate import evaluate as evaluate_run
+    from mmsa_cache.compose.predict.evaluate import evaluate as evaluate_run
 
     found = evaluate_run(run, labels, call.given(), decide, split)
     records = [of.as_json() for of in found]

@@ -46,9 +46,9 @@ def extract(
     $ mmsa extract --split all --dry-run
     $ mmsa extract --split all
     """
-    from mmsa_cache.compose.crew import EngineRequest
-    from mmsa_cache.compose.extract import extract_splits
-    from mmsa_cache.compose.parts import Part
+    from mmsa_cache.compose.extraction.crew import EngineRequest
+    from mmsa_cache.compose.extraction.extract import extract_splits
+    from mmsa_cache.compose.extraction.parts import Part
 
     request = EngineRequest(engine, workers, address, target)
     part = Part.of(shards, finish)

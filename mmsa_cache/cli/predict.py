@@ -18,7 +18,7 @@ from .options import PLACES, RUN_OR_HUB_HELP, Decide, Force, Online, complete_ru
 from .verb import Call, verb
 
 if TYPE_CHECKING:
-    from mmsa_cache.compose.outside import Given
+    from mmsa_cache.compose.session.outside import Given
 
 PIPED = Path("-")
 """Given as data: posts come from standard input."""
@@ -56,8 +56,8 @@ def predict(
     if given.data is not None and split is None and text is None and image is None:
         _predict_new(call, run, given, out, decide, on_bad, force=force)
         return
-    from mmsa_cache.compose.predict import PredictRequest
-    from mmsa_cache.compose.predict import predict as predict_rows
+    from mmsa_cache.compose.predict.predict import PredictRequest
+    from mmsa_cache.compose.predict.predict import predict as predict_rows
 
     claim(out, force=force)
     found = predict_rows(PredictRequest(run, split, text, image, given, decide))
@@ -89,9 +89,9 @@ def _predict_new(
     force: bool,
 ) -> None:
     """Predicts posts that no model has seen, from ``--data``."""
-    from mmsa_cache.compose.bulk import BulkRequest, predict_file
-    from mmsa_cache.compose.piped import predict_lines
-    from mmsa_cache.compose.predictor import load_model
+    from mmsa_cache.compose.predict.bulk import BulkRequest, predict_file
+    from mmsa_cache.compose.predict.piped import predict_lines
+    from mmsa_cache.compose.predict.predictor import load_model
     from mmsa_cache.errors import SettingsError
 
     posts, given = given.data, replace(given, data=None)

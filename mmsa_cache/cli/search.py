@@ -57,10 +57,10 @@ def search(
     $ mmsa search --trials 200
     $ mmsa search --study pooled --trials 50 --dry-run
     """
-    from mmsa_cache.compose.crew import EngineRequest
-    from mmsa_cache.compose.search import SearchRequest, list_studies
-    from mmsa_cache.compose.search import search as run_study
-    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.extraction.crew import EngineRequest
+    from mmsa_cache.compose.search.search import SearchRequest, list_studies
+    from mmsa_cache.compose.search.search import search as run_study
+    from mmsa_cache.compose.session.session import Session
 
     if list_:
         rows = [listed.model_dump() for listed in list_studies(call.settings())]

@@ -15,7 +15,7 @@ from .verb import Call, verb
 
 if TYPE_CHECKING:
     from fuse.figures.records import Metric, RunFigures
-    from mmsa_cache.compose.train import TrainedRun
+    from mmsa_cache.compose.train.train import TrainedRun
 
 
 @verb(*ENCODERS, "seed", "storage")
@@ -98,10 +98,10 @@ def train(
     $ mmsa train --set fusion=gated --set epochs=20 --name gated
     """
     from fuse.assignments import parse
-    from mmsa_cache.compose.crew import EngineRequest
-    from mmsa_cache.compose.request import TrainRequest
-    from mmsa_cache.compose.session import Session
-    from mmsa_cache.compose.train import train as train_run
+    from mmsa_cache.compose.extraction.crew import EngineRequest
+    from mmsa_cache.compose.session.session import Session
+    from mmsa_cache.compose.train.request import TrainRequest
+    from mmsa_cache.compose.train.train import train as train_run
 
     request = TrainRequest(
         studies=study or [],
@@ -123,7 +123,7 @@ def train(
     )
     session = Session(call.settings())
     if summary:
-        from mmsa_cache.compose.model_summary import summary as summarise_models
+        from mmsa_cache.compose.train.summary import summary as summarise_models
 
         parts = [asdict(part) for part in summarise_models(session, request)]
         if not call.printed(parts):

@@ -25,7 +25,7 @@ from .options import SETTINGS, Debug, Json, Quiet
 from .output import show_table
 
 if TYPE_CHECKING:
-    from mmsa_cache.compose.outside import Given
+    from mmsa_cache.compose.session.outside import Given
     from mmsa_cache.config.settings import Settings
 
 
@@ -52,7 +52,7 @@ class Call:
 
     def given(self, *, online: bool = False) -> Given:
         """What its flags say in the place of a run's settings; see `Given` for ``online``."""
-        from mmsa_cache.compose.outside import Given
+        from mmsa_cache.compose.session.outside import Given
 
         names = [field.name for field in fields(Given) if self.flags.get(field.name) is not None]
         given: Any = {name: self.flags[name] for name in names}

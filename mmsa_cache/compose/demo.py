@@ -26,13 +26,13 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.paths import declared
 from mmsa_cache.untrusted import read_plain
 
-from .evaluate import evaluate
-from .extract import extract_splits
-from .predict import PredictRequest, predict
-from .request import TrainRequest
-from .search import SearchRequest, search
-from .session import Session
-from .train import train
+from .extraction.extract import extract_splits
+from .predict.evaluate import evaluate
+from .predict.predict import PredictRequest, predict
+from .search.search import SearchRequest, search
+from .session.session import Session
+from .train.request import TrainRequest
+from .train.train import train
 
 NOTE = "synthetic data: texts from templates, pictures drawn by mmsa demo"
 TEST_SHARE = 0.15

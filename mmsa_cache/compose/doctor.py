@@ -25,10 +25,10 @@ from mmsa_cache.native.cores import usable_cores
 from mmsa_cache.native.device import device_name, pick_device
 from mmsa_cache.runs.folder import RunFolder
 
-from .caches import existing_caches
-from .encoders import resolve_at_hand
-from .outside import Reach
-from .search import list_studies
+from .cache.caches import existing_caches
+from .search.search import list_studies
+from .session.encoders import resolve_at_hand
+from .session.outside import Reach
 
 State = Literal["ok", "note", "bad"]
 PURPOSE = {

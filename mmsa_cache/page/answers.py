@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsa_cache.compose.predict import WHOLE_PAIRS
-from mmsa_cache.compose.predictor import Predictor
+from mmsa_cache.compose.predict.predict import WHOLE_PAIRS
+from mmsa_cache.compose.predict.predictor import Predictor
 from mmsa_cache.compose.report.attended import attention_of
 from mmsa_cache.compose.report.attention import PostMaps, word_maps
 from mmsa_cache.data.files import strip_text

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 import uvicorn
 
 from fuse.figures.calibration import Decide
-from mmsa_cache.compose.outside import AS_IN_THE_RUN, Given
-from mmsa_cache.compose.predictor import found_run, load_model
+from mmsa_cache.compose.predict.predictor import found_run, load_model
+from mmsa_cache.compose.session.outside import AS_IN_THE_RUN, Given
 from mmsa_cache.errors import SettingsError
 
 from .answers import Answers

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmsa_cache.compose.pages.shell import printable
 from mmsa_cache.compose.pages.thumbnails import Thumbnail, thumbnail
-from mmsa_cache.compose.predictor import Predictor
+from mmsa_cache.compose.predict.predictor import Predictor
 from mmsa_cache.compose.report.attention import Maps
 from mmsa_cache.compose.report.charts import class_colours
 from mmsa_cache.compose.report.gallery import Card, Post, cards, confident_errors

@@ -18,7 +18,7 @@ import mmsa_cache as mmsa
 from fuse.search.pool import Workers
 from mmsa_cache.api.calls import in_terms
 from mmsa_cache.api.terms import in_python
-from mmsa_cache.compose import workers
+from mmsa_cache.compose.search import workers
 from tests.support.fake_search import start_thread
 from tests.support.pairs import make_pairs
 from tests.support.tiny import tiny_toml

@@ -18,8 +18,8 @@ from extract.crew.simulated import DIM, POSITIONS, Clock, Fleet, SimulatedCrew
 from extract.crew.watching import Tally
 from extract.plan import Share, plan_rows
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose import bench_engine
-from mmsa_cache.compose.bench_engine import FAULTY, EngineGrowth
+from mmsa_cache.compose.bench import engine as bench_engine
+from mmsa_cache.compose.bench.engine import FAULTY, EngineGrowth
 from mmsa_cache.store.index import Index
 from tests.extract.test_engine import make_samples
 from tests.support.rows import claimed, row_bytes

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose import bench_store
-from mmsa_cache.compose.bench_store import COLUMNS, StoreGrowth, StoreSize
+from mmsa_cache.compose.bench import store as bench_store
+from mmsa_cache.compose.bench.store import COLUMNS, StoreGrowth, StoreSize
 
 SHARD_ROWS = 64
 WITH_SMALL_SHARDS = f"""

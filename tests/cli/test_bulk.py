@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose import bulk
-from mmsa_cache.compose.partial import Partial
-from mmsa_cache.compose.predictor import Predictor
+from mmsa_cache.compose.predict import bulk
+from mmsa_cache.compose.predict.partial import Partial
+from mmsa_cache.compose.predict.predictor import Predictor
 from mmsa_cache.errors import SettingsError
 from tests.support.command import kill_when
 from tests.support.data_folders import mmsa
@@ -117,7 +117,7 @@ def test_bad_rows_are_named_before_anything_is_encoded(
 
 
 def test_what_the_store_has_is_not_encoded(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.session.session import Session
 
     def loaded(*_: object) -> None:
         raise AssertionError("an encoder was loaded")

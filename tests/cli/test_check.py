@@ -17,12 +17,12 @@ import pytest
 from extract import publisher
 from extract.inputs import decode as decoding
 from extract.inputs.strict import Strict
-from mmsa_cache.compose import sieve
 from mmsa_cache.compose.check import check as verb_check
 from mmsa_cache.compose.check.format import format_check
-from mmsa_cache.compose.samples import take_in
-from mmsa_cache.compose.sieve import SHOWN_ASIDE
-from mmsa_cache.compose.store import Store
+from mmsa_cache.compose.extraction import sieve
+from mmsa_cache.compose.extraction.sieve import SHOWN_ASIDE
+from mmsa_cache.compose.session.samples import take_in
+from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data import aside

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmsa_cache.compose.crew import EncoderSource, EngineRequest
-from mmsa_cache.compose.encoders import resolve_encoder
-from mmsa_cache.compose.outside import Reach
-from mmsa_cache.compose.reading import read_splits
-from mmsa_cache.compose.store import Store
-from mmsa_cache.compose.wanted import wanted_features
+from mmsa_cache.compose.extraction.crew import EncoderSource, EngineRequest
+from mmsa_cache.compose.extraction.reading import read_splits
+from mmsa_cache.compose.extraction.wanted import wanted_features
+from mmsa_cache.compose.session.encoders import resolve_encoder
+from mmsa_cache.compose.session.outside import Reach
+from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.errors import DeviceError, ModelError
 from mmsa_cache.store.index import INDEX

@@ -21,9 +21,9 @@ import fuse
 import mmsa_cache
 from fuse.search.pool import Workers
 from mmsa_cache import ModelError, load_model
-from mmsa_cache.compose import workers
 from mmsa_cache.compose.export import export as verb_export
 from mmsa_cache.compose.export.card import Card, render_card
+from mmsa_cache.compose.search import workers
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
 from mmsa_cache.runs.trackers import TRACKERS

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.dataset import survey
 from mmsa_cache.data.pairs import NOTHING, Sample

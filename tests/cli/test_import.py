@@ -134,7 +134,7 @@ def test_npy_in_the_order_of_the_split_is_selected_and_trained_on(
 def test_it_is_the_one_that_is_meant_where_it_is_the_only_one(
     cache: Path, vectors: np.ndarray, tmp_path: Path
 ) -> None:
-    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.session.session import Session
 
     taken(cache, save(tmp_path / "ours.npy", vectors))
     session = Session(settings_of(cache))
@@ -166,7 +166,7 @@ def test_copies_are_left_out_and_that_is_said(
     how = ("--modality", "text", "--name", "ours", str(file))
     said = mmsa(work, "cache", "import", *how, *flags).stderr
     assert "imported features are of originals only; train has augmented copies" in said
-    from mmsa_cache.compose.session import Session
+    from mmsa_cache.compose.session.session import Session
 
     session = Session(settings_of(tmp_path / "cache", **{"text.model": "ours"}))
     bank = session.bank("train")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsa_cache.compose.lexicon import with_lexicon
+from mmsa_cache.compose.extraction.lexicon import with_lexicon
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.errors import SettingsError
 from tests.support.data_folders import mmsa

@@ -15,7 +15,7 @@ import torch
 from extract.crew.pieces import Piece
 from extract.crew.protocol import Said, Sealer, Source
 from extract.crew.worker import CrewWorker
-from mmsa_cache.compose.crew import EngineRequest
+from mmsa_cache.compose.extraction.crew import EngineRequest
 from mmsa_cache.compose.hub.host import local_files
 from mmsa_cache.data.stored import path_of, read_split
 from mmsa_cache.objects import Objects

@@ -18,7 +18,7 @@ from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
 from fuse.figures.metrics import probability_score
 from mmsa_cache import load_model
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose.predictor import Predictor
+from mmsa_cache.compose.predict.predictor import Predictor
 from mmsa_cache.compose.report.attended import explainer
 from mmsa_cache.compose.report.rivals import command_for, is_rival, other_differences
 from mmsa_cache.data.splits import learned_rows

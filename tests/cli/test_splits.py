@@ -104,7 +104,7 @@ text_dim = [8, 16]
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches without processes of their own."""
     workers = functools.partial(Workers, start=start_thread)
-    monkeypatch.setattr("mmsa_cache.compose.workers.Workers", workers)
+    monkeypatch.setattr("mmsa_cache.compose.search.workers.Workers", workers)
 
 
 @pytest.mark.usefixtures("in_threads")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.compose.predict.predictor import load_model
 from tests.support.pairs import make_pairs
 from tests.support.small_work import QUICK, call, call_json, mmsa
 from tests.support.tiny import tiny_toml

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from fuse.search.database import read_studies
 from fuse.search.pool import Workers
-from mmsa_cache.compose import workers as workers_module
+from mmsa_cache.compose.search import workers as workers_module
 from tests.support.fake_search import start_thread
 from tests.support.small_work import call, call_json, make_work, mmsa
 

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from fuse.evidence.comparison import Comparison
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import Interval
-from mmsa_cache.compose.compare import compare_runs
+from mmsa_cache.compose.predict.compare import compare_runs
 from mmsa_cache.compose.report.comparison_page import (
     POSTS,
     contested,

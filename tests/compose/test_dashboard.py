@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 
 from fuse.search.address import address_of
 from fuse.search.database import opened_to_read
-from mmsa_cache.compose.dashboard import dashboard
+from mmsa_cache.compose.search.dashboard import dashboard
 from mmsa_cache.errors import SettingsError
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import VERSION

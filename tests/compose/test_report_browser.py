@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsa_cache.compose.compare import compare_runs
+from mmsa_cache.compose.predict.compare import compare_runs
 from mmsa_cache.compose.report.comparison_page import render_comparison
 from mmsa_cache.compose.report.gallery import Post
 from mmsa_cache.runs.folder import RunFolder

@@ -12,7 +12,7 @@ from rich.console import Console
 from fuse.search.coordinator import Progress, Running
 from fuse.search.trial_record import Trial, TrialRecord, TrialResult
 from fuse.setting import Setting
-from mmsa_cache.compose import search_view as live
+from mmsa_cache.compose.search import view as live
 
 
 def make_progress() -> Progress:

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from extract.encoders import weights
 from extract.encoders.compat import prepare_torchvision
-from mmsa_cache.compose import encoders
-from mmsa_cache.compose import session as session_module
-from mmsa_cache.compose.live import live_bank
-from mmsa_cache.compose.origin import origin_of, origin_of_all
-from mmsa_cache.compose.session import Session
+from mmsa_cache.compose.predict.live import live_bank
+from mmsa_cache.compose.session import encoders
+from mmsa_cache.compose.session import session as session_module
+from mmsa_cache.compose.session.origin import origin_of, origin_of_all
+from mmsa_cache.compose.session.session import Session
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import ModelError

@@ -26,7 +26,7 @@ from extract.encoders.text import resolve_text
 from extract.plan import plan_batches
 from extract.publisher import Publisher
 from extract.streams import Timings, rows_a_batch
-from mmsa_cache.compose.extraction import reading_limit
+from mmsa_cache.compose.extraction.extraction import reading_limit
 from mmsa_cache.errors import DeviceError, DiskError
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.writer import FeatureWriter

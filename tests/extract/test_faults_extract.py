@@ -254,8 +254,8 @@ def test_a_full_disk_ends_extraction_with_a_message(
 
 def test_a_picture_that_changes_meanwhile_is_refused(server: ForkServer, tmp_path: Path) -> None:
     from extract.plan import Row
-    from mmsa_cache.compose.encoders import resolve_encoder
-    from mmsa_cache.compose.readers import reader_of
+    from mmsa_cache.compose.extraction.readers import reader_of
+    from mmsa_cache.compose.session.encoders import resolve_encoder
     from mmsa_cache.config.loading import load_settings
     from mmsa_cache.errors import DataError
     from tests.support.reading import read_split

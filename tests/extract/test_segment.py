@@ -20,8 +20,8 @@ from extract.inputs.augment import (
     variant_rng,
 )
 from extract.plan import Row
-from mmsa_cache.compose.readers import reader_of
-from mmsa_cache.compose.samples import load_samples
+from mmsa_cache.compose.extraction.readers import reader_of
+from mmsa_cache.compose.session.samples import load_samples
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.bits import packed, unpacked
 from mmsa_cache.store.keys import variant_key
@@ -133,7 +133,7 @@ def test_a_store_of_before_is_complete(tmp_path: Path, monkeypatch: pytest.Monke
     )
     flags = ("--variants", "2", "--image-model", "mobilenetv2_100", "--image-weights", "random")
     with monkeypatch.context() as before:
-        before.setattr("mmsa_cache.compose.reading.UNSPACED", "\0")
+        before.setattr("mmsa_cache.compose.extraction.reading.UNSPACED", "\0")
         call_json(tmp_path, "extract", *flags)
     again = call_json(tmp_path, "extract", *flags)
     assert {record["rows_computed"] for record in again} == {0}

@@ -8,7 +8,7 @@ import torch
 
 from fuse.setting import Setting
 from fuse.training.classifier import build, gather, input_dims
-from mmsa_cache.compose.generated import numbered_keys
+from mmsa_cache.compose.bench.generated import numbered_keys
 from mmsa_cache.errors import DamagedCacheError, DeviceError, SettingsError
 from mmsa_cache.features.bank import BankChoice
 from mmsa_cache.features.modality import ModalityFeatures

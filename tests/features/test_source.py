@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmsa_cache.compose.generated import numbered_keys, numbered_rows, write_generated
+from mmsa_cache.compose.bench.generated import numbered_keys, numbered_rows, write_generated
 from mmsa_cache.errors import DamagedCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures

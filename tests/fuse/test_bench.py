@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fuse import bench
-from mmsa_cache.compose.gpu_bench.sizes import REHEARSAL
-from mmsa_cache.compose.gpu_bench.stores import Store, generate
+from mmsa_cache.compose.bench.gpu.sizes import REHEARSAL
+from mmsa_cache.compose.bench.gpu.stores import Store, generate
 from mmsa_cache.store import verified
 from mmsa_cache.store.index import ShardEntry
 

@@ -16,9 +16,9 @@ from fuse.losses.losses import LOSSES
 from fuse.models.fusions import FUSIONS
 from fuse.search.study import ListChoice, Study
 from fuse.setting import FIELDS, Setting, change, complete, restore, value_problem
-from mmsa_cache.compose.choose import choose_settings
-from mmsa_cache.compose.request import TrainRequest
-from mmsa_cache.compose.session import Session
+from mmsa_cache.compose.session.session import Session
+from mmsa_cache.compose.train.choose import choose_settings
+from mmsa_cache.compose.train.request import TrainRequest
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import SettingsError
 

@@ -15,12 +15,12 @@ from fuse.training.runner import Runner
 from fuse.training.stack import Stack
 from fuse.training.task import Checkpoint, Task
 from fuse.training.trainer import fit_group
-from mmsa_cache.compose.gpu_bench.bench import CLASSES
-from mmsa_cache.compose.gpu_bench.plan import STEPS
-from mmsa_cache.compose.gpu_bench.process import Surroundings, measure, prepare
-from mmsa_cache.compose.gpu_bench.results import Figures
-from mmsa_cache.compose.gpu_bench.sizes import REHEARSAL
-from mmsa_cache.compose.gpu_bench.stores import Store
+from mmsa_cache.compose.bench.gpu.bench import CLASSES
+from mmsa_cache.compose.bench.gpu.plan import STEPS
+from mmsa_cache.compose.bench.gpu.process import Surroundings, measure, prepare
+from mmsa_cache.compose.bench.gpu.results import Figures
+from mmsa_cache.compose.bench.gpu.sizes import REHEARSAL
+from mmsa_cache.compose.bench.gpu.stores import Store
 from mmsa_cache.features.bank import FeatureBank
 
 pytestmark = [

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmsa_cache.compose.gpu_bench import stores
-from mmsa_cache.compose.gpu_bench.bench import Bench
-from mmsa_cache.compose.gpu_bench.plan import PREPARATION, STEPS, Step
-from mmsa_cache.compose.gpu_bench.posts import make_posts
-from mmsa_cache.compose.gpu_bench.results import Figure, Record, StepResult, format_record
-from mmsa_cache.compose.gpu_bench.runner import run
-from mmsa_cache.compose.gpu_bench.sizes import FULL, REHEARSAL
+from mmsa_cache.compose.bench.gpu import stores
+from mmsa_cache.compose.bench.gpu.bench import Bench
+from mmsa_cache.compose.bench.gpu.plan import PREPARATION, STEPS, Step
+from mmsa_cache.compose.bench.gpu.posts import make_posts
+from mmsa_cache.compose.bench.gpu.results import Figure, Record, StepResult, format_record
+from mmsa_cache.compose.bench.gpu.runner import run
+from mmsa_cache.compose.bench.gpu.sizes import FULL, REHEARSAL
 from mmsa_cache.errors import DataError
 
 MEASURED = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmsa_cache.compose.export.encoder_files import copy_encoder, is_encoder_file
-from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import MODEL_FILE
 from tests.support.fuzzing import EXAMPLES, Random, altered, json_bytes, mutated, series

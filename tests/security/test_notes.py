@@ -16,7 +16,7 @@ from fuse.search.pool import TrainingData, Workers
 from fuse.setting import Setting
 from mmsa_cache.compose import demo
 from mmsa_cache.compose.hub import pull
-from mmsa_cache.compose.store import Store
+from mmsa_cache.compose.session.store import Store
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.stored import path_of, read_split
 from mmsa_cache.errors import LinkError, ModelError, SettingsError

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from mmsa_cache.compose.completion import with_data, with_encoder_of
-from mmsa_cache.compose.encoders import resolve_at_hand, resolve_encoder
-from mmsa_cache.compose.outside import Reach
-from mmsa_cache.compose.predictor import load_model
-from mmsa_cache.compose.store import Store
+from mmsa_cache.compose.predict.predictor import load_model
+from mmsa_cache.compose.session.completion import with_data, with_encoder_of
+from mmsa_cache.compose.session.encoders import resolve_at_hand, resolve_encoder
+from mmsa_cache.compose.session.outside import Reach
+from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.stored import StoredSplit, path_of, write_split
 from mmsa_cache.data.table import SampleTable

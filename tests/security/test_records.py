@@ -14,7 +14,7 @@ import pytest
 
 from fuse.setting import Setting
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.compose.predictor import load_model
+from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data import aside
 from mmsa_cache.data.pairs import BadRow, Fault

@@ -550,7 +550,7 @@ def test_a_stored_model_takes_no_more_memory_than_its_file(tmp_path: Path) -> No
 
 def test_hostile_runs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    from mmsa_cache.compose.predict import PredictRequest, predict
+    from mmsa_cache.compose.predict.predict import PredictRequest, predict
 
     run_folder = tmp_path / "runs" / "r"
     run_folder.mkdir(parents=True)

@@ -21,10 +21,10 @@ from rich.console import Console
 
 from fuse.evidence.parity import markdown
 from mmsa_cache import console
-from mmsa_cache.compose import search_view
 from mmsa_cache.compose.export.card import Card, render_card
 from mmsa_cache.compose.pages.shell import printable
-from mmsa_cache.compose.predict import PredictedRows
+from mmsa_cache.compose.predict.predict import PredictedRows
+from mmsa_cache.compose.search import view as search_view
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.console import format_table, guard_terminal, print_data, print_result, progress, say
 from mmsa_cache.runs.folder import RunFolder

@@ -15,7 +15,15 @@ import psutil
 
 from tests.support.fork_server import ForkServer
 
-VERBS = ("extract", "search", "train", "predict", "caches", "hub.push", "hub.pull")
+MODULES = (
+    "extraction.extract",
+    "search.search",
+    "train.train",
+    "predict.predict",
+    "cache.caches",
+    "hub.push",
+    "hub.pull",
+)
 _SECONDS = 300.0
 """Of any command at most."""
 _ENDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -32,7 +40,7 @@ class Commands:
     def __init__(self, folder: Path, chance: random.Random) -> None:
         self.folder = folder
         self._chance = chance
-        self._server = ForkServer(folder, *(f"mmsa_cache.compose.{verb}" for verb in VERBS))
+        self._server = ForkServer(folder, *(f"mmsa_cache.compose.{module}" for module in MODULES))
         self._usual: dict[str, float] = {}
         """Verb → seconds that it took undisturbed."""
         self.done: Counter[str] = Counter()

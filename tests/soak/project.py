@@ -10,8 +10,8 @@ import torch
 
 from extract.inputs.augment import POLICY
 from extract.plan import RowPlan, plan_rows
-from mmsa_cache.compose.encoders import resolve_encoder
-from mmsa_cache.compose.readers import reader_of
+from mmsa_cache.compose.extraction.readers import reader_of
+from mmsa_cache.compose.session.encoders import resolve_encoder
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.table import SampleTable

@@ -30,7 +30,8 @@ def main() -> None:
     from extract.encoders.compat import prepare_torchvision
     from fuse.search import pool
     from mmsa_cache.cli import main as cli
-    from mmsa_cache.compose import extract, predict, reading, search, train  # noqa: F401
+    from mmsa_cache.compose.extraction import reading
+    from mmsa_cache.compose.train import train  # noqa: F401
 
     torch.set_num_threads(1)
     publisher.GATHERED_SECONDS = 0.0  # windows are sealed one by one, as of a slow encoder

@@ -21,7 +21,7 @@ from PIL import Image
 from extract.engine import extract
 from extract.inputs.decode import decode
 from extract.plan import Job, Row, plan_rows
-from mmsa_cache.compose.encoders import resolve_encoder
+from mmsa_cache.compose.session.encoders import resolve_encoder
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.store.encoder import StoredEncoder

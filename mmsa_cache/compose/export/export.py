@@ -23,7 +23,6 @@ from mmsa_cache.scratch import scratch
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.version import __version__
 
-from ..encoders import resolve_at_hand
 from ..export_folder import (
     CARD,
     CONFIG,
@@ -36,9 +35,10 @@ from ..export_folder import (
 )
 from ..hub.at_hub import AtHub
 from ..hub.model import model_of, push_model
-from ..outside import AS_IN_THE_RUN, PATHS, Given, Reach
-from ..predictor import Predictor, load_model
-from ..session import Session
+from ..predict.predictor import Predictor, load_model
+from ..session.encoders import resolve_at_hand
+from ..session.outside import AS_IN_THE_RUN, PATHS, Given, Reach
+from ..session.session import Session
 from .card import Card, render_card
 from .encoder_files import copy_encoder
 

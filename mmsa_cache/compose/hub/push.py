@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from mmsa_cache.compose.store import Store
+from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.stored import path_of, write_split

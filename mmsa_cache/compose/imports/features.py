@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mmsa_cache.compose.completion import with_data
-from mmsa_cache.compose.outside import Reach
-from mmsa_cache.compose.reading import Split, read_splits
-from mmsa_cache.compose.store import Store
+from mmsa_cache.compose.extraction.reading import Split, read_splits
+from mmsa_cache.compose.session.completion import with_data
+from mmsa_cache.compose.session.outside import Reach
+from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.errors import DataError, SettingsError

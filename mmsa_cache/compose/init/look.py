@@ -29,7 +29,7 @@ from mmsa_cache.names import SPLITS
 from mmsa_cache.untrusted import open_plain
 
 from ..hub.data_set import fetched
-from ..samples import classes_of
+from ..session.samples import classes_of
 
 _SHOWN = 3
 """Posts that are shown, and pictures that are named."""

@@ -22,8 +22,8 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
 from mmsa_cache.runs.record import RunRecord
 
-from ..live import live_bank
-from ..session import Session
+from ..predict.live import live_bank
+from ..session.session import Session
 from .attention import Attended, Maps
 
 _NONE = {

@@ -11,10 +11,10 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.runs.folder import RunFolder
 
-from ..compare import compare_runs, find_runs
-from ..outside import AS_IN_THE_RUN, Given, Reach
-from ..predictor import settings_of
-from ..session import Session
+from ..predict.compare import compare_runs, find_runs
+from ..predict.predictor import settings_of
+from ..session.outside import AS_IN_THE_RUN, Given, Reach
+from ..session.session import Session
 from .comparison_page import render_comparison
 from .report import posts_of, with_posts, write_page
 

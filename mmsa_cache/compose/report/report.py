@@ -12,10 +12,10 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.results import claim, write_result
 from mmsa_cache.runs.folder import RunFolder
 
-from ..compare import find_judged
-from ..outside import AS_IN_THE_RUN, Given, Reach
-from ..predictor import load_model, settings_of
-from ..session import Session
+from ..predict.compare import find_judged
+from ..predict.predictor import load_model, settings_of
+from ..session.outside import AS_IN_THE_RUN, Given, Reach
+from ..session.session import Session
 from .attended import explainer
 from .gallery import Post
 from .page import Page, render

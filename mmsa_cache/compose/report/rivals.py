@@ -11,7 +11,7 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import RunRecord
 
-from ..compare import check_same_split
+from ..predict.compare import check_same_split
 from .sections import Against
 
 LOSS_FIELDS = frozenset(

@@ -30,11 +30,11 @@ from fuse.search.study import Study
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose import ablate as verb_ablate
-from mmsa_cache.compose import ablate_report
-from mmsa_cache.compose import workers as workers_module
-from mmsa_cache.compose.ablate import AblationRequest
-from mmsa_cache.compose.session import Session
+from mmsa_cache.compose.ablate import ablate as verb_ablate
+from mmsa_cache.compose.ablate import report as ablate_report
+from mmsa_cache.compose.ablate.ablate import AblationRequest
+from mmsa_cache.compose.search import workers as workers_module
+from mmsa_cache.compose.session.session import Session
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank

@@ -19,7 +19,7 @@ import pytest
 from fuse.search.coordinator import Progress
 from fuse.search.pool import Workers
 from fuse.search.study import Study
-from mmsa_cache.compose import workers as workers_module
+from mmsa_cache.compose.search import workers as workers_module
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.native.ray_cluster import ray_cluster

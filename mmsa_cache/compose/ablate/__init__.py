@@ -1,0 +1,1 @@
+"""Ablations: parts left out, each trained alike."""

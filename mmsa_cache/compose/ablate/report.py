@@ -1,0 +1,92 @@
+"""``mmsa ablate report``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuse.assignments import parse
+from fuse.evidence import parity
+from fuse.evidence.parity_picture import picture
+from fuse.evidence.records import ParityRecord
+from fuse.evidence.report_figures import JUDGED_ROWS
+from fuse.pools import resolve_value
+from fuse.setting import complete
+from mmsa_cache.console import say
+from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.results import write_result
+from mmsa_cache.validation import validated
+
+from ..extraction.crew import EngineRequest
+from ..session.protocols import divided
+from ..session.session import Session
+from .ablate import train_cells
+
+
+@dataclass(frozen=True, slots=True)
+class ParityRequest:
+    """What ``mmsa ablate report`` is asked for."""
+
+    assignments: Sequence[str] = ()
+    """``key=value`` over the report's own settings."""
+    outer: str = "report-parity"
+    """As the next three, see `mmsa_cache.data.protocol.Protocol`."""
+    folds: int = 1
+    seeds: int = 3
+    stop: str = "held-out"
+    engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
+    """Its workers; None takes one a usable core, or 3 a GPU."""
+    out: Path | None = None
+    """A Markdown file for the page; figure 3 is written beside it."""
+
+
+def report(session: Session, request: ParityRequest) -> ParityRecord:
+    """Trains the cells of the report's tables 1 and 2 and figure 3.
+
+    Raises:
+        SettingsError: A flag is wrong.
+    """
+    out = request.out
+    if out is not None and out.suffix != ".md":
+        raise SettingsError(f"{out}: the page is Markdown.", "Give --out FILE.md.")
+    given = parse(list(request.assignments)).items()
+    values = {key: resolve_value(key, value, session.pools) for key, value in given}
+    keys = ("outer", "folds", "seeds", "stop")
+    flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
+    protocol = validated(Protocol, flags, "This protocol cannot be followed.")
+    protocol = divided(session, protocol, folds_given=True)
+    pair = complete(values).encoders
+    table = parity.cells(values, *_first_positions(session, pair))
+    trained = train_cells(session, table, protocol, "accuracy", request.engine)
+    ablation = trained.record
+    if tuple(sorted(ablation.judged.values())) != JUDGED_ROWS:
+        note = "these are not the report's rows: its figures are of others"
+        ablation = ablation.model_copy(update={"notes": [*ablation.notes, note]})
+    setting = table[0].setting
+    record = ParityRecord(
+        ablation=ablation,
+        changes=parity.pairs(
+            table, trained.outcome, trained.labels, list(ablation.judged), trained.groups
+        ),
+        pools={"text": setting.text_pool, "image": setting.image_pool},
+        level=setting.level,
+        assignments=list(request.assignments),
+    )
+    name = "figure-3.svg" if out is None else out.with_suffix(".svg").name
+    shown = {"page": parity.page(record, name), "picture": picture(record)}
+    record = record.model_copy(update=shown)
+    if out is not None:
+        write_result(out.with_suffix(".svg"), record.picture)
+        write_result(out, record.page)
+        say(f"Written: {out} and {name} beside it.")
+    return record
+
+
+def _first_positions(session: Session, pair: tuple[str, str]) -> tuple[str, str]:
+    """Pools at the first position of either side, which is what the report's code reads."""
+    bank = session.bank("train", [pair])
+    sides, names = (bank.text, bank.image), ("cls", "first", "last")
+    text, image = (next(name for name in names if name in side.pools) for side in sides)
+    return text, image

@@ -1,0 +1,1 @@
+"""Stage one: rows are read, checked, encoded and stored."""

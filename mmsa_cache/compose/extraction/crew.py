@@ -1,0 +1,159 @@
+"""Which workers a command is run by, and where they find encoders."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from extract.crew.local import LocalCrew
+from extract.crew.protocol import Crew, Sealer, Source
+from extract.encoders.protocol import Encoder
+from extract.plan import Reader
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.errors import ModelError, SettingsError
+from mmsa_cache.hashing import digest
+from mmsa_cache.native.cores import usable_cores
+from mmsa_cache.native.device import device_kind, pick_device
+from mmsa_cache.store.fingerprint import differences
+from mmsa_cache.store.identity import EncoderIdentity
+
+from ..session.encoders import resolve_encoder
+from .readers import reader_of
+from .wanted import WantedFeatures
+
+EngineName = Literal["local", "ray"]
+_CORES = 8
+"""Of a worker on the CPU, unless their number is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What a command asked for; nothing at all is this process.
+
+    Raises:
+        SettingsError: It contradicts itself.
+    """
+
+    engine: EngineName | None = None
+    """None with `workers` or `target` is local."""
+    workers: int | None = None
+    address: str | None = None
+    """Of a Ray cluster; None: RAY_ADDRESS or one that runs here, else one is started."""
+    target: str | None = None
+    """URL of an object store that takes the features."""
+
+    def __post_init__(self) -> None:
+        if self.address is not None and self.engine != "ray":
+            raise SettingsError("--address is of a Ray cluster.", "Give --engine ray with it.")
+
+    @property
+    def chosen(self) -> EngineName | None:
+        """What runs the workers; None: this process does the work."""
+        asked = self.workers is not None or self.target is not None
+        return self.engine or ("local" if asked else None)
+
+    def device(self, settings: Settings) -> torch.device:
+        """Where models run; that of a cluster's workers need not be on this machine.
+
+        Raises:
+            DeviceError: There is none.
+        """
+        if self.engine == "ray":
+            return torch.device(device_kind(settings.device))
+        return pick_device(settings.device)
+
+    def crew(
+        self,
+        source: Source,
+        sealers: Sequence[Sealer],
+        device: torch.device,
+        batch_size: int | None,
+    ) -> Crew:
+        """Starts the workers.
+
+        Args:
+            source: Where they find the encoder of each job.
+            sealers: Where the shards of each job go.
+            device: See `device`; its kind is that of all workers.
+            batch_size: Rows a forward pass; None: what suits the device.
+        """
+        if self.engine == "ray":
+            from extract.crew.ray_crew import RayCrew
+
+            gpu = device.type != "cpu"
+            address = self.address or "auto"
+            return RayCrew(source, sealers, address, self.workers, gpu=gpu, batch_size=batch_size)
+        alone = 1 if self.engine is None and self.workers is None else self.workers
+        return LocalCrew(source, sealers, devices_of(device, alone), batch_size)
+
+
+def devices_of(kind: torch.device, workers: int | None) -> list[str]:
+    """A device a worker on this machine; by default one a GPU, on the CPU one for some cores."""
+    if kind.type == "cpu":
+        return ["cpu"] * (workers or max(1, usable_cores() // _CORES))
+    cards = [str(kind)] if kind.index is not None else []
+    cards = cards or [f"{kind.type}:{i}" for i in range(torch.cuda.device_count())]
+    return [cards[i % len(cards)] for i in range(workers or len(cards))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """An encoder by the settings that lead to it, and what it must be."""
+
+    settings: Settings
+    identity: EncoderIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSource:
+    """Opens the encoders of jobs on a worker's machine; can be pickled.
+
+    Files are found as the driver found them: by hub names, or by paths in its working folder.
+    """
+
+    jobs: tuple[_Named, ...]
+    seed: int
+    """Of augmentation."""
+    folder: Path
+    _loaded: dict[str, tuple[Encoder, Reader]] = field(default_factory=dict)
+    """By fingerprint: jobs of several splits share an encoder."""
+
+    @classmethod
+    def of(cls, wanted: Sequence[WantedFeatures], seed: int) -> EncoderSource:
+        """Those of some features, a job each."""
+        # The address of a database may hold a password, and is of no use there.
+        named = [
+            _Named(each.settings.model_copy(update={"storage": None}), each.encoder.identity)
+            for each in wanted
+        ]
+        return cls(tuple(named), seed, Path.cwd())
+
+    def load(self, job: int, device: torch.device) -> tuple[Encoder, Reader]:
+        """The encoder of a job, and how its rows are read.
+
+        Raises:
+            ModelError: It is not found here, or is another one than the driver's.
+        """
+        named = self.jobs[job]
+        wanted, key = named.identity, digest(named.identity.fields)
+        if key not in self._loaded:
+            with contextlib.suppress(OSError):  # where there are no files, they are not needed
+                os.chdir(self.folder)
+            own = named.settings.model_copy(update={"device": device.type})
+            compute = str(wanted.fields["compute"])
+            spec = resolve_encoder(own, wanted.modality, compute, online=True)
+            if spec.identity != wanted:
+                found = "; ".join(differences(wanted.fields, spec.identity.fields))
+                raise ModelError(
+                    f"{wanted.label} is another encoder on {platform.node()}: {found}",
+                    "Have the same versions, models and kind of device on all machines.",
+                )
+            self._loaded[key] = spec.load(device), reader_of(spec, self.seed)
+        return self._loaded[key]

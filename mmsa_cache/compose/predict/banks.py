@@ -1,0 +1,46 @@
+"""Feature banks as Python users open them; commands use a `Session`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.pairs import Sample
+from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.names import OWN_PAIR, EncoderPair
+
+from ..session.session import Session
+from . import live
+
+
+def open_bank(
+    settings: Settings,
+    split: str,
+    samples: Sequence[Sample],
+    pairs: Sequence[EncoderPair] = (OWN_PAIR,),
+) -> FeatureBank:
+    """Opens the caches of a split; see `Session.bank`.
+
+    Args:
+        settings: Name the data, the encoders and the caches.
+        split: One of `SPLITS`.
+        samples: All of the split.
+        pairs: Encoders whose features are wanted.
+
+    Raises:
+        MmsaError: As `Session.bank` raises.
+    """
+    return Session(settings, samples={split: samples}).bank(split, pairs)
+
+
+def live_bank(
+    settings: Settings, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (OWN_PAIR,)
+) -> FeatureBank:
+    """Encodes samples now, without a cache; see `compose.predict.live.live_bank`.
+
+    Args:
+        settings: Name the encoders.
+        samples: What to encode.
+        pairs: Encoders whose features are wanted.
+    """
+    return live.live_bank(Session(settings), samples, pairs)

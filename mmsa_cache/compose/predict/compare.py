@@ -1,0 +1,150 @@
+"""``mmsa compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fuse.evidence.compare import Judged, share
+from fuse.evidence.compare import compare as compare_shared
+from fuse.evidence.comparison import Comparison
+from fuse.figures.records import absent_notes
+from mmsa_cache.console import say
+from mmsa_cache.data.splits import IntArray
+from mmsa_cache.errors import DataError, ModelError, SettingsError
+from mmsa_cache.runs.folder import RunFolder
+
+from ..export_folder import is_export
+from ..session.outside import AS_IN_THE_RUN, Given, Reach
+from ..session.session import Session
+from .predictor import settings_of
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRuns:
+    """A comparison, and what readers of its figures must know."""
+
+    comparison: Comparison
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The notes beside the comparison."""
+        return {**self.comparison.as_json(), "notes": self.notes}
+
+
+def compare(
+    names: Sequence[str], *, grouped: bool = False, given: Given = AS_IN_THE_RUN
+) -> ComparedRuns:
+    """Compares runs on the rows that all of them judged.
+
+    Args:
+        names: Names or folders of two or more runs.
+        grouped: Duplicate posts are resampled together, as the first run's data shows them.
+        given: What is said in the place of the first run's settings.
+
+    Raises:
+        SettingsError: Fewer than two runs, or one of them twice.
+        ModelError: A run is missing or damaged, or the runs do not go together.
+        DataError: ``grouped``, and the first run's data cannot be read or lacks rows.
+    """
+    return compare_runs(names, find_runs(names), grouped=grouped, given=given)
+
+
+def find_runs(names: Sequence[str]) -> list[RunFolder]:
+    """Runs that may be compared: two or more different ones, judged on rows of one split.
+
+    Raises:
+        SettingsError: Fewer than two runs, or one of them twice.
+        ModelError: A run is missing or damaged, or they were judged on different splits.
+    """
+    runs = [find_judged(name) for name in names]
+    _check_different(names, runs)
+    check_same_split(names, runs)
+    return runs
+
+
+def find_judged(name: str) -> RunFolder:
+    """A run, and no export: that has figures, and not the predictions that they are of.
+
+    Raises:
+        ModelError: There is none of this name, or it is an export.
+    """
+    run = RunFolder.find(name)
+    if is_export(run.path):
+        raise ModelError(
+            f"{run.path} is an export: it has no predictions of rows that judge.",
+            "Name the run that it was made from.",
+        )
+    return run
+
+
+def compare_runs(
+    names: Sequence[str],
+    runs: Sequence[RunFolder],
+    *,
+    grouped: bool = False,
+    given: Given = AS_IN_THE_RUN,
+) -> ComparedRuns:
+    """See `compare`; of runs that were found."""
+    shared = share(
+        [
+            Judged(name, run.record.classes, run.predictions)
+            for name, run in zip(names, runs, strict=True)
+        ]
+    )
+    for name, rows in zip(names, shared.left_out, strict=True):
+        if rows:
+            say(f"Note: {rows} row(s) of {name} are left out: not every run judged them.")
+    groups = _groups(runs[0], shared.guids, given) if grouped else None
+    compared = compare_shared(shared, groups=groups)
+    notes = [note for run in runs for note in run.record.notes]
+    notes += absent_notes(compared.runs[0].scores.absent)
+    return ComparedRuns(compared, list(dict.fromkeys(notes)))
+
+
+def _check_different(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
+    if len(names) < 2:
+        raise SettingsError("One run cannot be compared.", "Name two or more.")
+    same = [
+        f"{name} is {earlier}"
+        for place, name in enumerate(names)
+        for at, earlier in enumerate(names[:place])
+        if runs[at].path.resolve() == runs[place].path.resolve()
+    ]
+    if same:
+        raise SettingsError("A run is named twice.", "Name different ones.", same)
+
+
+def check_same_split(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
+    """Refuses runs that were judged on rows of different splits, which may have the same guids.
+
+    Raises:
+        ModelError: They were.
+    """
+    splits = [run.record.protocol.judging for run in runs]
+    if len(set(splits)) > 1:
+        judged = [f"{name}: rows of {split}" for name, split in zip(names, splits, strict=True)]
+        raise ModelError(
+            "The runs were judged on rows of different splits.",
+            "Train them with one --outer.",
+            judged,
+        )
+
+
+def _groups(run: RunFolder, guids: Sequence[str], given: Given) -> IntArray:
+    """Numbers from 0 of the duplicate groups that rows belong to, (rows,)."""
+    reach = Reach.of_run(run.path, given)
+    session = Session(settings_of(run, reach, given), trained_on=run.record.encoders, reach=reach)
+    split = run.record.protocol.judging
+    group = dict(zip(session.samples(split).guids, session.groups(split).tolist(), strict=True))
+    missing = [guid for guid in guids if guid not in group]
+    if missing:
+        raise DataError(
+            f"{len(missing)} judged guid(s) of {run.name} are not in the data.",
+            "Compare without --grouped.",
+            missing[:10],
+        )
+    return np.unique([group[guid] for guid in guids], return_inverse=True)[1]

@@ -1,0 +1,82 @@
+"""``mmsa predict``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fuse.figures.calibration import Decide
+from mmsa_cache.console import say
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.shown import csv_text
+
+from ..session.outside import AS_IN_THE_RUN, Given
+from .predictor import load_model
+
+WHOLE_PAIRS = "Note: this model was trained on whole pairs only (modality_dropout = 0)."
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """What to predict: a split, or one post of which a part may be missing."""
+
+    run: str
+    """Name or folder of a run or an export."""
+    split: str | None = None
+    text: str | None = None
+    image: Path | None = None
+    given: Given = AS_IN_THE_RUN
+    decide: Decide | None = None
+    """Decision rule; default: the run's."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedRows:
+    """Class probabilities of posts."""
+
+    classes: list[str]
+    rows: list[tuple[str, list[float]]]
+    """Guid, probabilities in the order of the classes."""
+    tags: list[str]
+    """The class that is decided for, of each row."""
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Of each row ``guid``, ``tag`` and ``probabilities`` by class."""
+        return [
+            {
+                "guid": guid,
+                "tag": tag,
+                "probabilities": dict(zip(self.classes, probabilities, strict=True)),
+            }
+            for (guid, probabilities), tag in zip(self.rows, self.tags, strict=True)
+        ]
+
+    def as_csv(self) -> str:
+        """``guid,tag`` lines, as the label files have them; see `mmsa_cache.shown.csv_text`."""
+        rows = ((guid, tag) for (guid, _), tag in zip(self.rows, self.tags, strict=True))
+        return csv_text([("guid", "tag"), *rows])
+
+
+def predict(request: PredictRequest) -> PredictedRows:
+    """Predicts the rows of a split in the order of its label file, or one post, named ``pair``.
+
+    Raises:
+        SettingsError: Neither a split nor a post is given, or both.
+        ModelError: The run cannot be loaded.
+        DataError: The posts cannot be read.
+    """
+    text, image = request.text, request.image
+    if (text is None and image is None) == (request.split is None):
+        raise SettingsError(
+            "Give either a split, one post, or a file of posts to predict.",
+            "--split test, --text … --image …, or --data FILE --out PREDICTIONS.csv.",
+        )
+    model = load_model(request.run, **asdict(request.given), decide=request.decide)
+    if request.split is not None:
+        rows = model.predict_split(request.split)
+    else:
+        if (text is None or image is None) and not model.knows_halves:
+            say(WHOLE_PAIRS)
+        rows = [("pair", model.predict_pair(text, image))]
+    return PredictedRows(model.classes, rows, model.decide([p for _, p in rows]))

@@ -1,0 +1,1 @@
+"""Searches for settings, and the studies that hold them."""

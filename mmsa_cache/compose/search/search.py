@@ -1,0 +1,161 @@
+"""``mmsa search``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuse.figures.study import Value
+from fuse.search import search as engine
+from fuse.search.choice import Summary, summaries
+from fuse.search.coordinator import Progress
+from fuse.search.search import SearchResult
+from fuse.search.selection import SELECT
+from fuse.search.study import Study
+from fuse.search.study_file import known_studies
+from mmsa_cache.config.settings import Settings
+from mmsa_cache.data.splits import is_cross_validation
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.names import no_such
+from mmsa_cache.runs.json_lines import JsonLines, TrialLines, log_run
+from mmsa_cache.runs.trackers import Place
+from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
+
+from ..extraction.crew import EngineRequest
+from ..session.protocols import say_of_val
+from ..session.session import Session
+from .dashboard import shown_in_browser
+from .studies import studies_database, study_of
+from .view import watch
+from .workers import search_workers, training_data
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+STUDIES = Path("studies")
+"""Folder of study files, the database and JSON lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What ``mmsa search`` is asked for."""
+
+    study: str
+    trials: int
+    """Finished trials in all."""
+    engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
+    """Its workers; None takes one a usable core, or 3 a GPU."""
+    how: str = "best"
+    """Rule of the choice, see `fuse.search.selection.select`."""
+    name: str | None = None
+    """Of the study in the database; None: that of its file."""
+    track: Sequence[str] = ()
+    """Trackers in addition to JSON lines, see `trackers.TRACKERS`."""
+    outer: str | None = None
+    """Rows that judge the choice, see `Study.of_part`; None: as the file says."""
+    dashboard: bool = False
+    """Whether Optuna's dashboard shows the study meanwhile."""
+
+
+def checked_study(session: Session, request: SearchRequest) -> Study:
+    """The study that is asked for, under its name in the database.
+
+    Raises:
+        SettingsError: The study or a flag is wrong.
+    """
+    how, name = request.how, request.name
+    if name and not _NAME.fullmatch(name):
+        raise SettingsError(f"{name!r} is no name of a study.", "Use letters, digits, . _ and -.")
+    if how not in SELECT:
+        raise no_such("Unknown --select", how, SELECT)
+    if request.outer is not None and is_cross_validation(request.outer):
+        raise SettingsError(
+            f"{request.outer} has several outer parts.",
+            f"Name one of them: {request.outer}/1; or search each: mmsa train --nested.",
+        )
+    study = study_of(session, request.study, request.outer)
+    if not study.space:
+        raise SettingsError(
+            f"The study {request.study!r} has no space: it is one setting.",
+            f"Train it: mmsa train --study {request.study}.",
+        )
+    say_of_val(session, request.outer, study.protocol)
+    check_trackers(request.track)
+    return study.model_copy(update={"name": name or study.name})
+
+
+def search(session: Session, request: SearchRequest) -> SearchResult:
+    """Runs a study; returns its choice, what it is worth outside, and what mattered.
+
+    Raises:
+        SettingsError: The study or a flag is wrong, or the study was begun with something else.
+        DeviceError: Nearly all trials fail.
+    """
+    study = checked_study(session, request)
+    how, name = request.how, study.name
+    storage = studies_database(session.settings)
+    pairs = study.encoder_pairs()
+    place = Place(name, STUDIES / "tensorboard" / name, _described(study))
+    with (
+        shown_in_browser(storage, request.dashboard),
+        search_workers(session, request.engine) as workers,
+        training_data(session, study.protocol.split, pairs, study.grid_sides(), STUDIES) as data,
+        tracking(request.track, place) as tracked,
+        watch(f"study {name}, {len(workers.devices)} worker(s)") as show,
+    ):
+        lines = TrialLines(JsonLines(STUDIES / f"{name}.jsonl"), tracked)
+
+        def on_change(progress: Progress) -> None:
+            lines.add(trial.frozen for trial in progress.trials)
+            show(progress)
+
+        result = engine.search(
+            study,
+            data,
+            request.trials,
+            storage=storage,
+            how=how,
+            workers=workers,
+            on_change=on_change,
+        )
+        tracked.final = scalars(result.model_dump())
+    lines.end(tracked.final)
+    log_run("search", name, result.seconds, tracked.final)
+    notes = session.notes(pairs) + _warnings(result) + result.notes
+    return result.model_copy(update={"notes": notes})
+
+
+def _described(study: Study) -> dict[str, Value]:
+    """What trackers show of a study: the protocol and what is fixed."""
+    protocol = study.protocol.model_dump(include={"outer", "folds", "seeds"})
+    return {"study": study.name, **protocol, "metric": study.metric, **study.fixed}
+
+
+def _warnings(result: SearchResult) -> list[str]:
+    """What a reader of the figures must know."""
+    notes = []
+    alike = len(result.cannot_be_told_apart)
+    if alike > 1:
+        notes.append(
+            f"{alike} of {result.complete_trials} complete trials cannot be told apart from the "
+            "best one (paired over folds, 95 %)"
+            + ("; --select one-se takes the simplest near it" if result.select == "best" else "")
+        )
+    if result.looks_at_outer_rows > 1:
+        notes.append(
+            f"the outer rows have judged {result.looks_at_outer_rows} choices of this study: "
+            "what they say is no longer quite unseen"
+        )
+    return notes
+
+
+def list_studies(settings: Settings) -> list[Summary]:
+    """Studies there is a file of, and studies in the database."""
+    files = known_studies()
+    found = {summary.study: summary for summary in summaries(studies_database(settings))}
+    return [
+        found.get(name, Summary(study=name)).model_copy(
+            update={"file": str(files[name]) if name in files else None}
+        )
+        for name in sorted(files.keys() | found.keys())
+    ]

@@ -1,0 +1,93 @@
+"""What worker processes need: features and devices."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from fuse.search.pool import A_GPU, TrainingData, Workers
+from mmsa_cache.errors import DeviceError
+from mmsa_cache.features.source import shared_grids
+from mmsa_cache.names import MODALITIES, EncoderPair
+from mmsa_cache.native.cores import usable_cores
+from mmsa_cache.native.ray_cluster import AUTO, ray_cluster
+
+from ..extraction.crew import EngineRequest
+from ..session.origin import origin_of
+from ..session.session import Session
+
+
+@contextlib.contextmanager
+def training_data(
+    session: Session,
+    split: str,
+    pairs: Sequence[EncoderPair],
+    sides: Iterable[int],
+    folder: Path,
+) -> Iterator[TrainingData]:
+    """The rows that a protocol divides, verified once, as worker processes open them.
+
+    Args:
+        session: The command's.
+        split: See `mmsa_cache.data.protocol.Protocol.split`.
+        pairs: Encoders whose features are read.
+        sides: See `source.shared_grids`.
+        folder: See `source.shared_grids`.
+    """
+    bank = session.bank(split, pairs)
+    labels = bank.labels.numpy()
+    rows = {modality: session.rows(split, modality) for modality in MODALITIES}
+    making = shared_grids(bank, rows, sides, folder, pairs)
+    del bank  # once its grids are made, only the workers map the features
+    with making as source:
+        origin = origin_of(session, pairs, split)
+        yield TrainingData(source, labels, session.groups(split), origin)
+
+
+@contextlib.contextmanager
+def search_workers(session: Session, request: EngineRequest) -> Iterator[Workers]:
+    """The workers that a command asked for; those of a cluster as long as the block lasts.
+
+    Raises:
+        SettingsError: Ray is missing.
+        DeviceError: The device, or the cluster, is not there.
+    """
+    if request.engine != "ray":
+        yield Workers(worker_devices(session.device, request.workers))
+        return
+    with ray_cluster(request.address or AUTO) as ray:
+        from fuse.search.ray_pool import RayProcess
+        from fuse.search.ray_source import RaySource
+
+        there = ray.cluster_resources()
+        gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+        device = session.settings.device
+        if device.startswith("cuda") and not gpus:
+            raise DeviceError("No machine of the cluster has a GPU.", "Use --device cpu or auto.")
+        on_gpus = gpus and device != "cpu"
+        most = min(A_GPU * gpus, cpus) if on_gpus else cpus
+        # An actor sees the GPU that Ray gives it as the first one.
+        devices = ["cuda:0" if on_gpus else "cpu"] * (request.workers or max(1, most))
+        yield Workers(devices, start=RayProcess, reach=RaySource.of)
+
+
+def worker_devices(kind: torch.device, workers: int | None) -> list[str]:
+    """A device a worker: the CPU for each, or the GPUs in turn, several workers each."""
+    if kind.type == "cpu":
+        return ["cpu"] * (workers or usable_cores())
+    gpus = [str(kind)] if kind.index is not None else []
+    gpus = gpus or [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    each = min(A_GPU, max(1, usable_cores() // len(gpus)))
+    return [gpus[i % len(gpus)] for i in range(workers or each * len(gpus))]
+
+
+def device_label(workers: Workers, request: EngineRequest) -> str:
+    """What they run on, for people."""
+    where = " of a Ray cluster" if request.engine == "ray" else ""
+    if workers.devices[0] != "cpu":
+        return f"GPUs{where}" if where else workers.devices[0]
+    cores = len(workers.devices) if where else usable_cores()
+    return f"{cores} CPU cores{where}"

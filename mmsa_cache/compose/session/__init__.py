@@ -1,0 +1,1 @@
+"""What one command works on: data, encoders and features, each resolved once."""

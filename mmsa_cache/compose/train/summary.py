@@ -1,0 +1,23 @@
+"""``mmsa train --summary``."""
+
+from __future__ import annotations
+
+from fuse.models.parts import Part
+from fuse.models.summary import summarise
+from fuse.training.classifier import input_dims, make_model
+
+from ..session.session import Session
+from .choose import choose_settings
+from .request import TrainRequest
+
+
+def summary(session: Session, request: TrainRequest) -> list[Part]:
+    """The parts of the models that a request would train: shapes and parameters."""
+    choice = choose_settings(request, session)
+    chosen, split = choice.settings, request.protocol(choice.protocol, session).split
+    bank = session.bank(split, [setting.encoders for setting in chosen])
+    return [
+        row
+        for setting in chosen
+        for row in summarise(make_model(setting, input_dims(bank, setting), len(session.classes)))
+    ]
