@@ -10,7 +10,7 @@ GPU_PYTHON ?= python3
 OUT ?= gpu-bench.json
 FEATURES ?=
 
-.PHONY: venv demo test test-faults test-soak gpu lint types style audit package clean
+.PHONY: venv demo test test-faults test-soak test-mutants gpu lint types style audit package clean
 
 venv: $(STAMP)
 
@@ -47,6 +47,13 @@ test-faults: venv
 MINUTES ?= 60
 test-soak: venv
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# Which changes of FILES the tests in TESTS do not see; EVERY=K tries every K-th, MISSED=1 only those
+# that the last run missed.
+FILES ?= fuse/losses/*.py
+test-mutants: venv
+	$(PIP) -e '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(FILES) $(if $(TESTS),--tests $(TESTS)) $(if $(EVERY),--every $(EVERY)) $(if $(MISSED),--missed)
 
 # On a machine with a GPU; see tests/gpu/README.md. What fails in the tests is measured all the same.
 gpu:
