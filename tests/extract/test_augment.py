@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from extract.inputs.augment import (
     IMAGE_OPERATIONS,
+    POLICY,
     TEXT_OPERATIONS,
     augment_image,
     augment_text,
@@ -108,3 +110,17 @@ def test_variants_depend_on_their_own_key_only() -> None:
     assert names == set(IMAGE_OPERATIONS)
     for key in keys[:10]:
         assert augment_image(IMAGE, variant_rng(*key))[0].shape == IMAGE.shape
+
+
+def test_copies_that_a_store_has_are_made_again_alike() -> None:
+    """They are found by the name of their policy alone: whatever changes one renames the policy."""
+    texts = [TEXT, "happy", "(good) 'bad' #sad @glad it's o-k", "no synonym: qqqq wwww", "a b"]
+    drawn = [
+        augment_text(text, variant_rng(47, f"{key:064x}", variant, "text"))
+        for text in texts
+        for key in range(20)
+        for variant in (1, 2)
+    ]
+    names = [augment_image(IMAGE, variant_rng(47, f"{k:064x}", 1, "image"))[1] for k in range(20)]
+    found = hashlib.sha256(repr((drawn, names)).encode()).hexdigest()
+    assert {POLICY: found[:16]} == {"report-v2": "9df2a71f771ca1c4"}

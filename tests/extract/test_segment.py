@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,19 @@ def test_every_copy_differs_from_its_text(text: str, cutter: str) -> None:
         if name == "segment_swap":
             assert sorted(new) == sorted(text)
     assert names >= {"segment_deletion"}
+
+
+def test_copies_that_a_store_has_are_made_again_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in test_augment; jieba's words are those of its version, which the policy names."""
+    monkeypatch.setattr(segment, "_jieba", lambda: None)
+    texts = [CHINESE, THAI, "我好", "哈 哈 我", "我 http://t.co/x 好", "よろしく。お願い"]
+    drawn = [
+        augment_text(text, variant_rng(47, f"{key:064x}", 1, "text"))
+        for text in texts
+        for key in range(30)
+    ]
+    found = hashlib.sha256(repr(drawn).encode()).hexdigest()
+    assert {policy_of(CHINESE): found[:16]} == {"unspaced-v1 characters": "37c3ef306607906a"}
 
 
 def test_bits_of_rows() -> None:

@@ -1,0 +1,87 @@
+"""Names, fields and differences of encoders, as people and other programs see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.fingerprint import cache_name, differences
+from mmsa_cache.store.identity import EncoderIdentity, Origin
+from mmsa_cache.store.index import Change, ShardEntry
+from tests.support.shards import ENCODER, FIELDS
+
+ENTRY = ShardEntry(sha256="ab" * 32, rows=1, bytes=1)
+FROZEN: list[tuple[BaseModel, str]] = [
+    (ENCODER, "names"),
+    (ENCODER.identity, "name"),
+    (Origin(text="t", image="i", classes=("a",)), "data"),
+    (ENTRY, "rows"),
+    (Change(add=ENTRY), "drop"),
+]
+
+
+@pytest.mark.parametrize(("record", "field"), FROZEN, ids=lambda value: type(value).__name__)
+def test_what_identifies_features_cannot_be_changed(record: BaseModel, field: str) -> None:
+    """A fingerprint that was made of it would be of something else."""
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(record, field, getattr(record, field))
+
+
+@pytest.mark.parametrize(
+    ("weights", "imported", "label"),
+    [
+        ("random:47", None, "tiny (random weights)"),
+        ("0123", True, "tiny"),
+        ("not random:47", "true", "tiny"),
+        (None, 1, "tiny"),
+    ],
+)
+def test_an_encoder_is_called_what_it_is(weights: str | None, imported: Any, label: str) -> None:
+    own = {"weights": weights, "imported": imported}
+    fields = FIELDS | {key: value for key, value in own.items() if value is not None}
+    found = EncoderIdentity.of_fields(fields)
+    assert (found.modality, found.name, found.label) == ("text", "tiny", label)
+    assert found.imported == (imported is True)
+    assert found.random_weights == label.endswith("weights)")
+
+
+def test_fields_are_equal_whichever_way_they_came() -> None:
+    """Tuples come back from a file as lists."""
+    one, two = (EncoderIdentity.of_fields(FIELDS | {"mean": mean}) for mean in ((1, 2), [1, 2]))  # type: ignore[dict-item]
+    assert one == two
+    assert StoredEncoder.of(one).fingerprint == StoredEncoder.of(two).fingerprint
+
+
+def test_differences_name_what_is_there_and_what_is_wanted() -> None:
+    long = "0123456789abcdef" * 4
+    wanted = {"b": 1, "weights": long, "same": [1], "gone": None, "size": "0" * 39}
+    have = {"weights": "1" + long[1:], "same": [1], "a": {"x": True}, "gone": "x", "b": 1.5}
+    assert differences(wanted, have) == [
+        'a: the cache has {"x": true}, wanted is (absent)',
+        "b: the cache has 1.5, wanted is 1",
+        "gone: the cache has x, wanted is null",
+        f"size: the cache has (absent), wanted is {'0' * 39}",
+        "weights: the cache has 1123456789ab…, wanted is 0123456789ab…",
+    ]
+    assert differences({"a": 1}, {"a": 2}, found_has="it has", expected_is="I want") == [
+        "a: it has 2, I want 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "slug"),
+    [
+        ("org/model-v1.5_x", "model-v1.5_x"),
+        ("a: b  ü/ç", "encoder"),
+        ("C:\\x y", "C-x-y"),
+        ("-.x.-", "x"),
+        ("a/..", "encoder"),
+    ],
+)
+def test_names_of_folders_are_plain(encoder: str, slug: str) -> None:
+    name, _, digits = cache_name(encoder, {"a": 1}).rpartition("-")
+    assert name == slug
+    assert digits == "015abd7f"  # of sha256 of {"a":1}
