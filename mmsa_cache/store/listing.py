@@ -117,9 +117,10 @@ def _remove(folder: Path) -> str:
                 return "in use"
         own = [*sorted(folder.glob(SHARD_FILES)), *folder.glob(f"{TEMPORARY}*")]
         for path in (folder / INDEX, *own, folder / NOTE, folder / ENCODER):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 DISK.remove(path)  # a link is removed, never followed
-        if next(folder.iterdir(), None) is not None:
-            return FOREIGN_FILES
-        DISK.remove_folder(folder)
+        with contextlib.suppress(FileNotFoundError):  # another one has removed it
+            if next(folder.iterdir(), None) is not None:
+                return FOREIGN_FILES
+            DISK.remove_folder(folder)
     return "removed"

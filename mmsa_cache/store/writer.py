@@ -181,26 +181,30 @@ class FeatureWriter(EnteredRows):
                 self._known |= merged
                 self._noted = self._index.size
 
-    def keep_only(self, keys: Keys) -> int:
+    def keep_only(self, keys: Callable[[], Keys]) -> tuple[int, int]:
         """Drops all rows but some.
 
+        Args:
+            keys: Says which stay. It is asked while nobody can add any, so that rows that were
+                wanted before they were added stay.
+
         Returns:
-            Bytes that were freed.
+            Rows that went, and bytes that were freed.
 
         Raises:
             DiskError: Some stay.
         """
         wanted = KeyTable(KEY_BYTES)
-        wanted.add(keys)
         with writing(self.folder), self._lock():
+            wanted.add(keys())
             self._refresh()
-            before = self._index.bytes
+            before = self.rows, self.bytes
             for entry in list(self._index.entries.values()):
                 shard = self._map(entry)
                 kept = np.flatnonzero(wanted.places(shard.keys) >= 0)
                 if len(kept) < len(shard):
                     self._replace([entry], [shard.take(kept)] if len(kept) else [])
-        return before - self._index.bytes
+        return before[0] - self.rows, before[1] - self.bytes
 
     def _replace(self, entries: Sequence[ShardEntry], shards: Sequence[Shard]) -> set[str]:
         """Puts one shard in the place of some, or none; its name, if any. The lock is held."""

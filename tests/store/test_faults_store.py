@@ -60,7 +60,8 @@ def _merge(root: Path, disk: Disk = DISK) -> None:
 def _keep(root: Path, disk: Disk = DISK) -> None:
     writer = writer_of(root, disk=disk)
     with writer.claim(lambda: None):
-        writer.keep_only(np.frombuffer(b"".join(KEPT), np.uint8).reshape(-1, 16))
+        kept = np.frombuffer(b"".join(KEPT), np.uint8).reshape(-1, 16)
+        writer.keep_only(lambda: kept)
 
 
 def _adopt(root: Path, disk: Disk = DISK) -> None:

@@ -167,12 +167,13 @@ def test_only_wanted_rows_are_kept(tmp_path: Path) -> None:
     keep = np.concatenate([SHARDS[0].keys[[2]], SHARDS[2].keys, make_keys(50, 3)])
     writer = writer_of(tmp_path)
     with writer.claim(lambda: None):
-        freed = writer.keep_only(keep)
+        rows, freed = writer.keep_only(lambda: keep)
     assert rows_of(folder) == {key.tobytes(): ROWS[key.tobytes()] for key in keep[:3]}
     assert freed == before - Index.read(folder).bytes > 0
+    assert rows == len(ROWS) - 3
     with writer.claim(lambda: None):
-        assert writer.keep_only(keep) == 0
-        writer.keep_only(keep[:0])
+        assert writer.keep_only(lambda: keep) == (0, 0)
+        writer.keep_only(lambda: keep[:0])
     with pytest.raises(CacheNotFoundError, match="Nothing is sealed"):
         open_features(folder)
     assert rows_of(write(tmp_path)) == ROWS

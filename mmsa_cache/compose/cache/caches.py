@@ -21,6 +21,8 @@ from mmsa_cache.errors import (
 )
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.names import MODALITIES, SPLITS, near
+from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.listing import (
     WOULD,
     Removal,
@@ -228,12 +230,7 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
     found = [features for features in list_features(root) if features.folder in chosen]
     if not request.unused:
         return remove_features(found, really=request.really)
-    store = Store(root)
-    if not any(store.split(split) for split in SPLITS):
-        raise CacheNotFoundError(
-            f"{root} does not say which rows its splits need.",
-            "Run mmsa extract, or copy the folder data of the store too.",
-        )
+    store = _store_with_splits(root)
     return [
         *(remove_older(folder, really=request.really) for folder in older),
         *_remove_unused(store, found, really=request.really),
@@ -254,13 +251,37 @@ def _remove_unused(store: Store, found: Iterable[StoredFeatures], *, really: boo
         freed = features.bytes * unused // max(1, features.rows)
         state = WOULD
         if really:
-            keys = np.concatenate([np.empty((0, 16), np.uint8), *(r.keys for r in wanted.values())])
-            writer = FeatureWriter(store.root, encoder)
-            with writer.claim(lambda: None):
-                freed = writer.keep_only(keys)
+            unused, freed = _keep_needed(store.root, encoder)
             state = "removed"
         removals.append(Removal(features.folder, freed, f"{unused} rows {state}"))
     return removals
+
+
+def _keep_needed(root: Path, encoder: StoredEncoder) -> tuple[int, int]:
+    """Removes all other rows of an encoder; how many, and their bytes."""
+    writer, modality = FeatureWriter(root, encoder), encoder.identity.modality
+
+    def needed() -> Keys:  # by now: an extraction may have added a split, then rows of it
+        wanted = _wanted(_store_with_splits(root), modality).values()
+        return np.concatenate([rows.keys for rows in wanted])
+
+    with writer.claim(lambda: say(f"Another process is writing {writer.folder}; waiting.")):
+        return writer.keep_only(needed)
+
+
+def _store_with_splits(root: Path) -> Store:
+    """A store that says which rows are needed.
+
+    Raises:
+        CacheNotFoundError: It does not.
+    """
+    store = Store(root)
+    if not any(store.split(split) for split in SPLITS):
+        raise CacheNotFoundError(
+            f"{root} does not say which rows its splits need.",
+            "Run mmsa extract, or copy the folder data of the store too.",
+        )
+    return store
 
 
 def _meant(session: Session) -> set[Path]:
