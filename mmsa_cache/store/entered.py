@@ -27,6 +27,11 @@ from .schema import Shard
 from .sealer import FolderSealer
 
 
+def lock_of(folder: Path) -> Path:
+    """The lock that whoever changes the features in a folder holds."""
+    return folder.parent / f".{folder.name}.lock"
+
+
 class EnteredRows:
     """Knows which rows are sealed, and enters shards in the index.
 
@@ -55,7 +60,7 @@ class EnteredRows:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        with locked(self.folder.parent / f".{self.folder.name}.lock") as self._check_lock:
+        with locked(lock_of(self.folder)) as self._check_lock:
             yield
 
     def _append(self, *changes: Change) -> None:
@@ -71,7 +76,7 @@ class EnteredRows:
         found: list[ShardEntry] = []
         self._check_lock()  # lest what another one is about to enter is removed
         for path in sorted(self.folder.glob(SHARD_FILES)):
-            if path.stem in self._index.entries:
+            if path.stem in self._index.entries or path.is_dir():
                 continue
             entry = None if path.stem in self._index.dropped else shard_file.entry_of(path)
             if entry is None:

@@ -17,6 +17,7 @@ from mmsa_cache.locks import held_if_free
 from mmsa_cache.names import MODALITIES
 
 from .encoder import ENCODER, FEATURES, StoredEncoder, read_encoder
+from .entered import lock_of
 from .index import INDEX, SHARD_FILES, Index
 from .verified import NOTE
 
@@ -67,7 +68,7 @@ def _describe(folder: Path) -> StoredFeatures:
     except MmsaError as error:
         problem = error.message
     files: list[os.stat_result] = []
-    for path in folder.iterdir():
+    for path in folder.glob("*"):  # none of one that was removed just now
         with contextlib.suppress(FileNotFoundError):  # a writer's, finished just now
             files.append(path.lstat())
     newest = max((stat.st_mtime for stat in files), default=0.0)
@@ -112,7 +113,7 @@ def _remove(folder: Path) -> str:
     claims = sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*.claim"))
     claims = claims or [folder.parent / f".{folder.name}.1-of-1.claim"]
     with contextlib.ExitStack() as stack:
-        for lock in (*claims, folder.parent / f".{folder.name}.lock"):
+        for lock in (*claims, lock_of(folder)):
             if not stack.enter_context(held_if_free(lock)):
                 return "in use"
         own = [*sorted(folder.glob(SHARD_FILES)), *folder.glob(f"{TEMPORARY}*")]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mmsa_cache.compose import caches
+from mmsa_cache.compose.cache import caches
+from mmsa_cache.compose.hub import pull as pull_module
+from mmsa_cache.compose.hub import push as push_module
 from mmsa_cache.store.listing import list_features, remove_features
 from tests.cli.test_caches import keys_of, make_store, only, shard, table, write_table
 from tests.support.shards import make_keys, writer_of
@@ -18,25 +20,21 @@ from tests.support.small_work import mmsa
 def test_rows_of_a_split_that_comes_meanwhile_are_not_pruned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An extraction states its split, then waits for nobody: prune has looked at the splits."""
+    """Prune has looked at the splits, and waits for an extraction, which states another one."""
     store = tmp_path / "cache"
     make_store(store, make_keys(0, 3))
-    whole, looked = table([None] * 6), threading.Event()
-    unused = caches._unused
-
-    def look(*arguments: object) -> int:
-        looked.set()
-        return unused(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(caches, "_unused", look)
+    whole, waits = table([None] * 6), threading.Event()
+    monkeypatch.setattr(caches, "say", lambda text: waits.set())
     writer = writer_of(store)
     with writer.claim(lambda: None):
         said: list[str] = []
         prune = threading.Thread(
-            target=lambda: said.append(mmsa(tmp_path, "cache", "prune", "--unused", "--yes", "--json").stdout)
+            target=lambda: said.append(
+                mmsa(tmp_path, "cache", "prune", "--unused", "--yes", "--json").stdout
+            )
         )
         prune.start()
-        assert looked.wait(20)
+        assert waits.wait(20)
         write_table(store, whole, "test")
         writer.publish(shard(keys_of(table())))
         writer.publish(shard(whole.digests("text")[3:, :16]))
@@ -63,3 +61,41 @@ def test_a_folder_in_the_place_of_a_file_stays(tmp_path: Path, name: str) -> Non
     (done,) = json.loads(prune.stdout)
     assert done["state"] == "removed but for files that are no cache's"
     assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_what_is_extracted_while_files_are_pulled_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, pull = f"file://{tmp_path}/shared", ("cache", "pull", f"file://{tmp_path}/shared")
+    make_store(tmp_path / "cache")
+    mmsa(tmp_path, "cache", "push", address)
+    mmsa(tmp_path, *pull, "--cache", "mine")
+    writers = [writer_of(tmp_path / "cache"), writer_of(tmp_path / "mine")]
+    with writers[0].claim(lambda: None):
+        writers[0].publish(shard(make_keys(0, 3)))
+    mmsa(tmp_path, "cache", "push", address)
+
+    def verify(*arguments: object) -> object:
+        with writers[1].claim(lambda: None):
+            writers[1].publish(shard(make_keys(10, 3)))
+        return real(*arguments)  # type: ignore[arg-type]
+
+    real = pull_module.verify
+    with monkeypatch.context() as patch:
+        patch.setattr(pull_module, "verify", verify)
+        said = mmsa(tmp_path, *pull, "--cache", "mine", code=4).stderr
+    assert "was changed while files were pulled; nothing of them was put in place" in said
+    assert only(tmp_path / "mine").rows == 8
+    assert "holds another store" in mmsa(tmp_path, *pull, "--cache", "mine", code=4).stderr
+
+
+def test_a_push_leaves_features_out_that_go_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path / "cache")
+    found = list_features(tmp_path / "cache")
+    remove_features(found, really=True)
+    monkeypatch.setattr(push_module, "list_features", lambda root: found)
+    said = mmsa(tmp_path, "cache", "push", f"file://{tmp_path}/shared", code=4).stderr
+    assert "Nothing is sealed in" in said
+    assert not (tmp_path / "shared").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError
 from mmsa_cache.hashing import file_sha256
 from mmsa_cache.locks import locked
 from mmsa_cache.paths import check_target, check_tree
-from mmsa_cache.store.encoder import ENCODER
+from mmsa_cache.store.encoder import ENCODER, FEATURES
+from mmsa_cache.store.entered import lock_of
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES
 from mmsa_cache.untrusted import parse_json, read_plain
 
@@ -40,6 +41,8 @@ _STAGING, _NOTE, _LOCK = ".pull", ".pulled.json", ".pull.lock"
 _MAX_NOTE = 1 << 27
 Hashes = dict[str, str]
 """File → sha256."""
+State = dict[str, tuple[int, int, int]]
+"""File → inode, bytes and time of the last change."""
 Known = dict[str, list[str]]
 """File → sha256 that pulls from this repository gave it."""
 
@@ -83,6 +86,7 @@ def pull(settings: Settings, url: str) -> Pulled:
         make_folders(root)
         with locked(root / _LOCK, lambda: say("Another process is pulling; waiting.")):
             there = local_files(root)
+            before = _state(root)
             known = _known(root, host.name)
             same = _same(root, there, remote, known, host.teller)
             try:
@@ -94,13 +98,43 @@ def pull(settings: Settings, url: str) -> Pulled:
             files = _hashes(staging, remote)
             new = _new(files, there, same)
             size = sum((staging / name).lstat().st_size for name in new)
-            _put_in_place(root, host.name, files, known, new)
-            for name in there.keys() - files.keys():
-                DISK.remove(there[name])
+            with _unchanged(root, {*files, *there}, before):
+                _put_in_place(root, host.name, files, known, new)
+                for name in there.keys() - files.keys():
+                    DISK.remove(there[name])
             _write_note(root, host.name, {name: [sha256] for name, sha256 in files.items()})
             remove_tree(staging)
     counts = len(files), len(new), size
     return Pulled(host.name, remote.revision, str(root), *counts, encoders, splits)
+
+
+def _state(root: Path) -> State:
+    found = {}
+    for name, path in local_files(root).items():
+        with contextlib.suppress(FileNotFoundError):
+            about = path.lstat()
+            found[name] = about.st_ino, about.st_size, about.st_mtime_ns
+    return found
+
+
+@contextlib.contextmanager
+def _unchanged(root: Path, names: Iterable[str], before: State) -> Iterator[None]:
+    """Keeps writers from features into which files are put, which took a while to come.
+
+    Raises:
+        CacheError: The store was changed meanwhile, as by an extraction.
+    """
+    folders = {(root / name).parent for name in names if name.startswith(f"{FEATURES}/")}
+    with contextlib.ExitStack() as stack:
+        for folder in sorted(folders):
+            make_folders(folder.parent)
+            stack.enter_context(locked(lock_of(folder)))()
+        if _state(root) != before:
+            raise CacheError(
+                f"{root} was changed while files were pulled; nothing of them was put in place.",
+                "The same command looks at it again; let extractions end before.",
+            )
+        yield
 
 
 def _hashes(staging: Path, remote: Remote) -> Hashes:

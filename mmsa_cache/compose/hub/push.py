@@ -21,6 +21,7 @@ from mmsa_cache.store.encoder import FEATURES
 from mmsa_cache.store.index import INDEX, Change, Index
 from mmsa_cache.store.listing import StoredFeatures, list_features
 from mmsa_cache.store.reader import verify_features
+from mmsa_cache.store.shard_file import check_size
 
 from .card import SharedFeatures, SharedSplit, card_of
 from .host import local_files
@@ -112,8 +113,11 @@ def _link_features(root: Path, place: Path) -> list[SharedFeatures]:
         encoder = shared_encoder(found.encoder)
         folder = place / FEATURES / found.modality / found.folder.name
         make_folders(folder)
-        encoder.write(folder)
         index = _link_shards(found, folder)
+        if not index.entries:  # removed just now
+            DISK.remove_folder(folder)
+            continue
+        encoder.write(folder)
         lines = [Change(add=entry).line() for entry in index.entries.values()]
         write_new(folder / INDEX, b"".join(lines))
         problems = verify_features(folder)
@@ -124,6 +128,8 @@ def _link_features(root: Path, place: Path) -> list[SharedFeatures]:
                 problems,
             )
         shared.append(SharedFeatures(encoder, index.rows, index.bytes))
+    if not shared:
+        raise CacheNotFoundError(f"Nothing is sealed in {root}.", "Run mmsa extract.")
     return shared
 
 
@@ -133,8 +139,9 @@ def _link_shards(found: StoredFeatures, folder: Path) -> Index:
         try:
             for entry in index.entries.values():
                 if not (folder / entry.file).exists():
+                    check_size(found.folder / entry.file, entry.bytes)
                     link_new(found.folder / entry.file, folder / entry.file)
-        except FileNotFoundError:
+        except (DamagedCacheError, FileNotFoundError):
             if not index.changed():  # else it was merged just now
                 raise
         else:
