@@ -60,10 +60,10 @@ class AdaptiveClassBalancedLoss(Loss):
     def __init__(
         self,
         classes: int,
-        alpha: float = 0.25,
-        beta: float = 0.75,
-        statistics: str = "running",
-        margin: str = "batch",
+        alpha: float,
+        beta: float,
+        statistics: str,
+        margin: str,
     ) -> None:
         super().__init__()
         if classes < 2:
@@ -138,7 +138,7 @@ class AdaptiveClassBalancedLoss(Loss):
         focal = -weighted.dot(log_pt)
         of_log_pt = weighted * (gamma * log_pt.exp() * log_pt / wrong - 1.0)
 
-        top, places = p.topk(2, dim=1)
+        top, places = p.topk(2)
         margins = top[:, 0] - top[:, 1]
         if self.margin == "batch":
             boundary = edge = torch.exp(-2.0 * margins.mean())

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fuse.losses.acb import MARGINS, STATISTICS, AdaptiveClassBalancedLoss
+from fuse.losses.acb import MARGINS, STATISTICS
 from fuse.losses.loss import Loss
 from fuse.losses.losses import (
     LOSSES,
@@ -327,7 +327,7 @@ def test_perfect_uniform_and_hopeless_predictions(statistics: str, margin: str) 
 @pytest.mark.parametrize("statistics", STATISTICS)
 def test_difficulty_weights_and_gammas(statistics: str) -> None:
     batches = batches_of(70)
-    loss = AdaptiveClassBalancedLoss(CLASSES, statistics=statistics)
+    loss = build_loss("acb", statistics=statistics)
     for untrained, initial in zip(loss.weights_and_gammas(), (1.0, 1.5), strict=True):
         assert untrained.tolist() == [initial] * CLASSES
     train_on(loss, batches)
@@ -380,6 +380,21 @@ def test_a_resumed_loss_continues_identically(statistics: str) -> None:
         torch.equal(a, b)
         for a, b in zip(unbroken.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
+
+
+def test_of_acb_only_the_statistics_are_saved() -> None:
+    assert set(build_loss("acb").state_dict()) == {"difficulty_sum", "sample_count"}
+
+
+@pytest.mark.parametrize("margin", MARGINS)
+def test_acb_of_two_classes(margin: str) -> None:
+    z, y = random_batch(95, 5, [0, 1, 1, 0, 1])
+    z, p_t = z[:, :2], true_class(z[:, :2], y)
+    d = np.array([(1.0 - p_t[y == c]).mean() for c in range(2)])
+    w, gamma = 1.0 + 5.0 * np.log1p(d), 1.5 + 3.0 * np.log1p(d)
+    loss = build_loss("acb", classes=2, alpha=0.25, beta=0.75, margin=margin)
+    value = float(loss(*tensors(z, y)))
+    assert value == pytest.approx(acb(z, y, w, gamma, 0.25, 0.75, margin), rel=1e-12)
 
 
 def test_statistics_do_not_hold_the_graph() -> None:
@@ -604,3 +619,8 @@ def test_wrong_shapes(logits: tuple[int, ...], labels: tuple[int, ...], received
         loss = build_loss(name, class_weights=[1.0, 1.0, 1.0], class_priors=[1.0, 1.0, 1.0])
         with pytest.raises(ValueError, match=received):
             loss(torch.zeros(logits), torch.zeros(labels, dtype=torch.int64))
+
+
+def test_acb_refuses_other_classes_than_it_was_built_for() -> None:
+    with pytest.raises(ValueError, match="built for 3 classes, received 4"):
+        build_loss("acb")(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))
