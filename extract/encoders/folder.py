@@ -67,7 +67,7 @@ _SIDES = frozenset(f"{name}_{side}_model" for name in JOINT_TYPES for side in ("
 
 def is_causal(config: Mapping[str, Any]) -> bool:
     """Whether a text model reads forward only, by its configuration."""
-    forward = config.get("model_type") in CAUSAL_TYPES
+    forward = str(config.get("model_type")) in CAUSAL_TYPES
     return bool(config.get("is_decoder")) or (
         forward and not config.get("use_bidirectional_attention")
     )
@@ -186,15 +186,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         for name, value in read_json(folder, CONFIG).items()
         if name not in ("num_labels", "id2label", "label2id", "torch_dtype", "dtype")
     }
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in TEXT_TYPES | JOINT_TYPES:
         raise ValueError(
-            f"its model_type is {str(kind)[:80]!r}; supported are "
+            f"its model_type is {kind[:80]!r}; supported are "
             f"{', '.join(sorted(TEXT_TYPES | JOINT_TYPES))}"
         )
     _check_class(config)
     for place, name, value in _items(config):
-        if name == "model_type" and place and value not in _SIDES | TEXT_TYPES:
+        if name == "model_type" and place and str(value) not in _SIDES | TEXT_TYPES:
             raise ValueError(f"its {place} asks for a {str(value)[:80]!r}")
         if name in _FOREIGN and value:
             raise ValueError(f"it asks for {name}, which is not supported")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import struct
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from mmsa_cache.compose.export.encoder_files import copy_encoder, is_encoder_fil
 from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import MODEL_FILE
-from tests.support.fuzzing import EXAMPLES, Random, altered, json_bytes, mutated, series
+from tests.support.fuzzing import EXAMPLES, Random, json_bytes, series, tensors
 from tests.support.made_up_run import change
 from tests.support.small_work import QUICK, call, make_work
 from tests.support.tally import Tally
@@ -181,31 +180,6 @@ def test_nothing_is_exported_through_a_link(work: Path, target: Path, outside: P
     assert sorted(path.name for path in outside.iterdir()) == ["config.json", "token.txt"]
 
 
-def weights(chosen: Random, data: bytes) -> bytes:
-    """A safetensors file with another header: its JSON changed, its length, or its bytes."""
-    length = int.from_bytes(data[:8], "little")
-    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
-    if chosen.random() < 0.3:
-        return mutated(chosen, [data[: 8 + length]]) + body
-    changed = altered(chosen, header)
-    if chosen.random() < 0.4 and isinstance(changed, dict):
-        of = chosen.choice([*header])
-        if isinstance(changed.get(of), dict):
-            changed[of]["shape"] = chosen.choice(
-                ([], [0], [1 << 62, 4], [2, 3], [16], [1, 1, 1, 64])
-            )
-            changed[of]["dtype"] = chosen.choice(
-                ("F32", "F16", "BF16", "I64", "U8", "BOOL", "F4", "x")
-            )
-    text = json.dumps(changed).encode()
-    size = chosen.choice((len(text), len(text), len(text), len(text) + 8, 0, 1 << 40))
-    return (
-        struct.pack("<Q", size)
-        + text
-        + body[: chosen.choice((len(body), len(body), len(body) - 4, 0))]
-    )
-
-
 @EXAMPLES
 @pytest.mark.parametrize("name", ["config.json", MODEL_FILE])
 def test_fuzzed_exports(work: Path, tmp_path: Path, name: str, examples: int, tally: Tally) -> None:
@@ -215,7 +189,7 @@ def test_fuzzed_exports(work: Path, tmp_path: Path, name: str, examples: int, ta
 
     def make(chosen: Random) -> bytes:
         if name == MODEL_FILE:
-            return weights(chosen, data)
+            return tensors(chosen, data)
         return json_bytes(chosen, json.loads(data))
 
     def load(content: bytes) -> None:

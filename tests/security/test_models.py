@@ -63,6 +63,7 @@ def test_a_whole_model_is_loaded(folder: Path) -> None:
         ({"model_type": "timm_wrapper", "architecture": "x"}, "its model_type is 'timm_wrapper'"),
         ({"model_type": "vision-text-dual-encoder"}, "its model_type is 'vision-text"),
         ({"model_type": None}, "its model_type is 'None'"),
+        ({"model_type": ["bert"]}, r"its model_type is \"\['bert'\]\""),
         (
             {"model_type": "clip", "vision_config": {"model_type": "timm_wrapper"}},
             "its vision_config asks for a 'timm_wrapper'",
@@ -91,6 +92,8 @@ def test_what_is_no_plain_model_is_refused(
     change(folder, "config.json", config)
     with pytest.raises(ModelError, match=said):
         load_model(folder, seed)
+    with pytest.raises(ModelError, match=said):
+        resolve_text(str(folder), "pretrained", 16, 0).load(CPU)
 
 
 def test_adapters_and_other_files_are_not_looked_at(folder: Path, tmp_path: Path) -> None:

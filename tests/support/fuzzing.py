@@ -13,6 +13,7 @@ import os
 import random
 import resource
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -220,3 +221,28 @@ def json_bytes(chosen: Random, document: Any) -> bytes:
     """An altered document, now and then with its bytes changed too."""
     data = json.dumps(altered(chosen, document)).encode()
     return mutated(chosen, [data]) if chosen.random() < 0.2 else data
+
+
+def tensors(chosen: Random, data: bytes) -> bytes:
+    """A safetensors file with another header: its JSON changed, its length, or its bytes."""
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    if chosen.random() < 0.3:
+        return mutated(chosen, [data[: 8 + length]]) + body
+    changed = altered(chosen, header)
+    if chosen.random() < 0.4 and isinstance(changed, dict):
+        of = chosen.choice([*header])
+        if isinstance(changed.get(of), dict):
+            changed[of]["shape"] = chosen.choice(
+                ([], [0], [1 << 62, 4], [2, 3], [16], [1, 1, 1, 64])
+            )
+            changed[of]["dtype"] = chosen.choice(
+                ("F32", "F16", "BF16", "I64", "U8", "BOOL", "F4", "x")
+            )
+    text = json.dumps(changed).encode()
+    size = chosen.choice((len(text), len(text), len(text), len(text) + 8, 0, 1 << 40))
+    return (
+        struct.pack("<Q", size)
+        + text
+        + body[: chosen.choice((len(body), len(body), len(body) - 4, 0))]
+    )
