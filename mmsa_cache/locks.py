@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import (
     BaseFileLock,
+    LeaseSettingsMismatch,
     OwnerRecord,
     SoftFileLease,
     SoftFileLock,
@@ -105,11 +106,13 @@ def _acquire(lock: BaseFileLock, waiting: Callable[[], None] | None) -> None:
     while True:
         try:
             lock.acquire(timeout=patience)
-        except Timeout:
+        except (Timeout, LeaseSettingsMismatch) as error:
             if isinstance(lock, SoftFileLease) and _has_expired(lock):
                 continue
             if time.monotonic() >= end:
-                raise
+                raise error if isinstance(error, OSError) else OSError(errno.ENOLCK, str(error))
+            if isinstance(error, LeaseSettingsMismatch):  # it is not waited for
+                time.sleep(patience)
         else:
             return
         if waiting:
@@ -121,7 +124,8 @@ def _has_expired(lease: SoftFileLease) -> bool:
     """Removes a lease that has expired; whether it did.
 
     filelock takes it over where two names can be exchanged in one step; on NFS and SMB they cannot,
-    and there it lets it be.
+    and there it lets it be, as everywhere one of another duration, and an empty file, which a loss
+    of power may leave.
     """
     path, owner = Path(lease.lock_file), lease.owner
     try:
@@ -135,7 +139,7 @@ def _has_expired(lease: SoftFileLease) -> bool:
         _seen[path] = state, time.monotonic()
         return False
     turn = int((time.monotonic() - since) / _LEASE)
-    if owner is None or owner.mode != "lease" or turn < 1:
+    if turn < 1 or not (now.st_size == 0 or (owner is not None and owner.mode == "lease")):
         return False
     # One of those who watch removes it, lest a second one removes what a third has made since; if
     # that one dies over it, it is another one's turn later.

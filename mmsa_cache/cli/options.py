@@ -23,7 +23,7 @@ Engine = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Ray cluster, HOST:PORT; default (auto): RAY_ADDRESS, one that runs here, or a new "
+        help="Ray cluster, HOST:PORT; default (auto): RAY_ADDRESS, one of yours here, or a new "
         "one for this command."
     ),
 ]

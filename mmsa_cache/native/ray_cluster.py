@@ -22,7 +22,10 @@ from mmsa_cache.errors import DeviceError, SettingsError
 from .cores import usable_cores
 
 AUTO = "auto"
-"""Address: that of ``RAY_ADDRESS`` or of a cluster on this machine, else one is started here."""
+"""Address: that of ``RAY_ADDRESS``, or of a cluster that this user or root runs on this machine;
+else one is started here."""
+_GCS = "--gcs-address="
+"""What a process of a cluster is told its address with."""
 _LOCAL = "local"
 """Address: one is started here."""
 _STORE_BYTES = 200_000_000
@@ -86,32 +89,32 @@ def ray_cluster(address: str = AUTO) -> Iterator[Any]:
 def _connect(ray: Any, address: str) -> bool:
     """Whether a cluster was started for it."""
     if address == AUTO:
-        address = os.environ.get("RAY_ADDRESS", AUTO)
+        address = os.environ.get("RAY_ADDRESS") or AUTO
+    if address == AUTO:
+        address = _own_cluster() or _LOCAL
     if "://" in address:
         raise SettingsError(
             f"--address {address} is of Ray's client.",
             "Give the command on a machine of the cluster, with --address HOST:PORT or auto.",
         )
     try:
-        if address not in (AUTO, _LOCAL):
+        if address != _LOCAL:
             host, _, port = address.rpartition(":")
             if not answers(host, int(port)):
                 raise ConnectionError
-        if address != _LOCAL:
             ray.init(address, **_QUIET)
             return False
     except ConnectionError as error:
-        if address != AUTO:
-            raise DeviceError(
-                f"There is no Ray cluster at {address}.",
-                "Start one (ray start --head), or give --address local.",
-            ) from error
+        raise DeviceError(
+            f"There is no Ray cluster at {address}.",
+            "Start one (ray start --head), or give --address local.",
+        ) from error
     except ray.exceptions.AuthenticationError as error:
         raise SettingsError(
             "The Ray cluster asks for a token.",
             "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that has it.",
         ) from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise SettingsError(
             f"--address {address} is none.", "Write HOST:PORT, auto or local."
         ) from error
@@ -123,6 +126,31 @@ def _connect(ray: Any, address: str) -> bool:
     cores = usable_cores()
     ray.init(_LOCAL, num_cpus=cores, object_store_memory=_STORE_BYTES, **_QUIET)
     return True
+
+
+def _own_cluster() -> str | None:
+    """The address of the cluster that was started last on this machine, by this user or by root.
+
+    Ray itself takes what any user's process claims, or any user wrote into ``/tmp/ray``; and what
+    a cluster answers is unpickled, so that it runs code here.
+    """
+    import psutil
+
+    found: list[tuple[float, str]] = []
+    foreign = False
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            name, *arguments = process.cmdline() or [""]
+            given = [word.removeprefix(_GCS) for word in arguments if word.startswith(_GCS)]
+            if os.path.basename(name) != "raylet" or not given:  # noqa: PTH119
+                continue
+            if process.uids().effective in (0, os.geteuid()):
+                found.append((process.create_time(), given[0]))
+            else:
+                foreign = True
+    if foreign and not found:
+        say("Ray: a cluster of another user is not taken unless --address HOST:PORT names it.")
+    return max(found)[1] if found else None
 
 
 def answers(host: str, port: int) -> bool:

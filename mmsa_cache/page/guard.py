@@ -19,6 +19,8 @@ SECONDS_TO_COME = 60
 """In which all of a post has to come."""
 MOST_TEXT = 64 << 10
 """Characters of a text; bytes of a request beside its picture."""
+AT_WORK = ("/errors",)
+"""What is made when it is asked for, and counts as a post."""
 _LARGEST = 8
 """Pictures of the largest size that may come at a time; of smaller ones more."""
 POLICY = (
@@ -45,7 +47,7 @@ class Limits:
     picture: int
     """Bytes of a picture."""
     waiting: int
-    """Posts that are answered or wait."""
+    """Posts, and lists of errors, that are made or wait."""
 
     @property
     def body(self) -> int:
@@ -78,8 +80,8 @@ class Guard:
         headers = Headers(scope=scope)
         marked = _Marked(send)
         refused = self._stranger(headers)
-        if refused is None and scope["method"] == "POST":
-            await self._post(scope, headers.get("content-length", ""), receive, marked)
+        if refused is None and (scope["method"] == "POST" or scope["path"] in AT_WORK):
+            await self._in_turn(scope, headers.get("content-length", ""), receive, marked)
         else:
             await (refused or self._app)(scope, receive, marked)
 
@@ -96,9 +98,10 @@ class Guard:
             return said(403, "Another site sent this request.")
         return None
 
-    async def _post(self, scope: Scope, length: str, receive: Receive, send: Send) -> None:
+    async def _in_turn(self, scope: Scope, length: str, receive: Receive, send: Send) -> None:
         most = self._limits.body
-        size = int(length) if length.isdecimal() else most
+        unknown = most if scope["method"] == "POST" else 0
+        size = int(length) if length.isdecimal() else unknown
         busy = self._bytes and self._bytes + size > _LARGEST * most
         if size > most:
             await said(413, self._limits.too_large)(scope, receive, send)

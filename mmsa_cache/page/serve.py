@@ -90,9 +90,10 @@ def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise SettingsError(
-            f"{host}:{port} cannot be listened on: {error.strerror or error}.",
+            f"{host[:200]}:{port} cannot be listened on: {reason}.",
             "Give another --port (0: one that is free), or another --host.",
         ) from error
 

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -35,6 +35,7 @@ _FRAMED = (
     "form-action 'self'; frame-ancestors 'self'"
 )
 """What a report and a list of errors may do: be looked at, inside the page or alone."""
+_POLICY = "Content-Security-Policy"
 T = TypeVar("T")
 
 
@@ -88,7 +89,7 @@ def make_app(answers: Answers, view: View, host: str, limits: Limits) -> ASGIApp
         return _html(found, _FRAMED)
 
     async def report(request: Request) -> Response:
-        return _html(view.report(), _FRAMED)
+        return StreamingResponse(view.report(), media_type="text/html", headers={_POLICY: _FRAMED})
 
     async def health(request: Request) -> Response:
         about = {"status": "ok", "run": view.name, "classes": answers.model.classes}
@@ -174,7 +175,7 @@ def _on_disk(picture: bytes | None) -> Iterator[Path | None]:
 
 
 def _html(page: str, policy: str = POLICY, status: int = 200) -> Response:
-    return HTMLResponse(page, status, {"Content-Security-Policy": policy})
+    return HTMLResponse(page, status, {_POLICY: policy})
 
 
 def _failed(request: Request, error: Exception) -> Response:

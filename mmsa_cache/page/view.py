@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mmsa_cache.compose.report.report import PAGE
 from mmsa_cache.compose.report.templates import report_templates
 from mmsa_cache.errors import BadFileError, DataError, MmsaError, SettingsError
 from mmsa_cache.runs.folder import RunFolder
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.untrusted import open_plain
 
 from .answers import Answer, Explanation
 from .guard import Limits
@@ -31,8 +31,8 @@ _THUMBNAIL = 160
 """Longest side of a neighbour's picture, in pixels."""
 _MOST_CHARS = 300
 """Characters of a neighbour's text that are shown."""
-_MOST_BYTES = 64 << 20
-"""Of a report."""
+_PIECE = 1 << 16
+"""Bytes of a report that are in memory for each who reads it."""
 
 
 class View:
@@ -93,15 +93,18 @@ class View:
             error=error,
         )
 
-    def report(self) -> str:
-        """The run's report, or a page that says why there is none."""
+    def report(self) -> Iterator[bytes]:
+        """The run's report piece by piece, or a page that says why there is none."""
         try:
-            return read_plain(self._run.place(PAGE), _MOST_BYTES).decode()
+            with open_plain(self._run.place(PAGE)) as file:
+                while piece := file.read(_PIECE):
+                    yield piece
+            return
         except FileNotFoundError:
             said = "There is no report here. A run has one; an export of it has none."
         except (MmsaError, OSError, ValueError) as error:
             said = f"The report cannot be read: {error}"
-        return self._frame("Report", said)
+        yield self._frame("Report", said).encode()
 
     def errors(self, true: str, predicted: str) -> str:
         """The most confident wrong predictions on the rows that judged the run.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import sys
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from optuna.exceptions import StorageInternalError
 
 from fuse.search.address import address_of
 from fuse.search.database import opened_to_read
+from mmsa_cache.compose.search import dashboard as dashboard_module
 from mmsa_cache.compose.search.dashboard import dashboard
 from mmsa_cache.errors import SettingsError
 
@@ -79,6 +82,24 @@ def test_a_page_that_was_led_here_by_another_name_gets_nothing(place: str) -> No
     assert ask(place, "/api/studies", host=f"localhost:{port}")[0] == 200
     for host in (f"evil.example:{port}", "evil.example", "localhost", f"127.0.0.1.evil:{port}"):
         assert ask(place, "/api/studies", host=host)[0] == 403
+
+
+def test_connections_have_a_number_and_a_time(
+    database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dashboard_module, "_MOST", 3)
+    monkeypatch.setattr(dashboard_module._Handler, "timeout", 0.5)
+    with dashboard(address_of(database)) as url, contextlib.ExitStack() as stack:
+        place = urlsplit(url).netloc
+        host, _, port = place.partition(":")
+        silent = [
+            stack.enter_context(socket.create_connection((host, int(port)), 10)) for _ in range(3)
+        ]
+        with pytest.raises((RemoteDisconnected, ConnectionResetError)):
+            ask(place, "/api/studies")
+        assert [one.recv(1) for one in silent] == [b""] * 3
+        assert ask(place, "/api/studies")[0] == 200
+    assert capsys.readouterr().err == ""
 
 
 def test_it_ends_with_the_search(database: Path) -> None:

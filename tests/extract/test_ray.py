@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,6 +25,7 @@ from extract.crew.driver import drive
 from extract.crew.ray_crew import RayCrew
 from extract.plan import Share
 from mmsa_cache.errors import DataError, DeviceError, SettingsError
+from mmsa_cache.native import ray_cluster as ray_cluster_module
 from mmsa_cache.native.ray_cluster import ray_cluster
 from mmsa_cache.version import __version__
 from tests.cli.test_engines import rows_in
@@ -264,11 +266,51 @@ with ray_cluster("local") as ray:
     assert re.fullmatch(r"Ray: started here for this command, \d+ CPUs, \d+ GPUs\.\n", ended.stderr)
 
 
+def test_a_cluster_that_this_user_runs_is_found(machines: RayMachines) -> None:
+    assert ray_cluster_module._own_cluster() == machines.address
+
+
+class Process:
+    """What psutil tells of a process that says it is one of a cluster."""
+
+    def __init__(self, started: float, user: int, *command: str) -> None:
+        self.started, self.user, self.command = started, user, command
+
+    def cmdline(self) -> list[str]:
+        return [*self.command]
+
+    def uids(self) -> Any:
+        return SimpleNamespace(effective=self.user)
+
+    def create_time(self) -> float:
+        return self.started
+
+
+def test_a_cluster_of_another_user_is_not_taken_unasked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its answers are unpickled: whoever can start a process here could run code."""
+    me = os.geteuid()
+    processes = [
+        Process(9, me + 1, "/home/them/raylet", "--gcs-address=10.0.0.1:1"),
+        Process(8, me, "grep", "raylet --gcs-address=10.0.0.2:1"),
+        Process(7, me, "raylet"),
+        Process(7, me),
+    ]
+    monkeypatch.setattr("psutil.process_iter", lambda: processes)
+    assert ray_cluster_module._own_cluster() is None
+    assert "a cluster of another user is not taken unless --address" in capsys.readouterr().err
+    processes.append(Process(1, me, "/opt/raylet", "--port=1", "--gcs-address=10.0.0.3:1"))
+    processes.append(Process(2, me, "/opt/raylet", "--gcs-address=10.0.0.4:1"))
+    assert ray_cluster_module._own_cluster() == "10.0.0.4:1"
+
+
 def test_addresses_that_lead_nowhere_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for address, error, words in (
         ("127.0.0.1:1", DeviceError, r"There is no Ray cluster at 127\.0\.0\.1:1"),
         ("ray://127.0.0.1:10001", SettingsError, "is of Ray's client"),
         ("here", SettingsError, "--address here is none"),
+        ("here:99999", SettingsError, "--address here:99999 is none"),
     ):
         with pytest.raises(error, match=words), ray_cluster(address):
             pass

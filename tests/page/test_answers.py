@@ -98,7 +98,7 @@ def test_an_export_alone_answers_and_says_what_it_lacks(
         alone = Answers(load_model("model"))
         answer, explanation = alone.explained(TEXT, work / PICTURE)
         view = View(RunFolder.find("model"), alone.model, Limits(1, 1), "http://x/")
-        assert "an export of it has none" in view.report()
+        assert "an export of it has none" in b"".join(view.report()).decode()
         assert "are not here" in view.errors("", "")
         assert "Training posts are not at hand" in view.page("", answer, explanation)
         hostile = Neighbour(HOSTILE, "positive", HOSTILE, None, 1.0)

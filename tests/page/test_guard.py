@@ -52,7 +52,9 @@ class Asked:
         await receive()
         await PlainTextResponse("read")(scope, receive, send)
 
-    async def post(self, size: int, body: bytes = b"") -> int:
+    async def post(
+        self, size: int, body: bytes = b"", method: str = "POST", path: str = "/"
+    ) -> int:
         """The status of a post that says how large it is, 0 where it is of no size."""
         statuses: list[int] = []
 
@@ -64,7 +66,8 @@ class Asked:
 
         length = [(b"content-length", str(size).encode())] if size else []
         headers = [(b"host", b"localhost"), *length]
-        await self.guard({"type": "http", "method": "POST", "headers": headers}, receive, send)
+        scope = {"type": "http", "method": method, "path": path, "headers": headers}
+        await self.guard(scope, receive, send)
         return statuses[0]
 
 
@@ -77,6 +80,22 @@ def test_so_many_posts_and_so_many_bytes_wait(size: int, fit: int) -> None:
         asked.let.set()
         assert sorted(await asyncio.gather(*first)) == [200] * fit + [503] * (30 - fit)
         assert [await asked.post(size) for _ in range(30)] == [200] * 30
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_lists_of_errors_wait_as_posts_do(method: str) -> None:
+    """Each is made when it is asked for, by the thread that answers posts."""
+
+    async def ask() -> None:
+        asked = Asked(Limits(picture=1 << 20, waiting=20))
+        lists = [asyncio.create_task(asked.post(0, b"", method, "/errors")) for _ in range(30)]
+        await asyncio.sleep(0.01)
+        page = asyncio.create_task(asked.post(0, b"", method, "/"))
+        asked.let.set()
+        assert sorted(await asyncio.gather(*lists)) == [200] * 20 + [503] * 10
+        assert await page == 200
 
     asyncio.run(ask())
 

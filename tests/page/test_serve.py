@@ -197,6 +197,25 @@ def test_two_hundred_posts_at_once_are_answered_or_told_to_come_again(server: Se
     assert all(found.laddr.ip == "127.0.0.1" for found in process.net_connections())
 
 
+def test_a_large_report_is_not_in_memory_for_each_who_reads_it(server: Server) -> None:
+    page = server.folder / "runs/run/report.html"
+    before = page.read_bytes()
+    page.write_bytes(before + bytes(64 << 20))
+    process = psutil.Process(server.process.pid)
+    rss = process.memory_info().rss
+    readers = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=60) for _ in range(8)]
+    try:
+        for reader in readers:
+            reader.request("GET", "/report")
+            assert reader.getresponse().read(len(before)) == before
+        assert process.memory_info().rss - rss < 64 << 20
+    finally:
+        for reader in readers:
+            reader.close()
+        page.write_bytes(before)
+    assert server.ask("GET", "/report").body == before
+
+
 def test_a_full_disk_is_said_without_a_traceback(server: Server) -> None:
     """Of the temporary files, which a limit of file size stands for."""
     picture = (server.folder / PICTURE).read_bytes() + bytes(900_000)

@@ -67,6 +67,29 @@ def test_what_a_dead_machine_holds_expires_whatever_its_clock_said(
 
 
 @ALIKE
+@pytest.mark.parametrize("content", ["", "duration"])
+def test_what_is_no_lease_of_this_version_expires_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """An empty file is what a loss of power leaves of one."""
+    path, told = tmp_path / "lock", []
+    lease = left_by_another_machine(path, seconds=60)
+    if not content:
+        lease.write_bytes(b"")
+    with locked(path, lambda: told.append("waits")):
+        assert not held_beside(path)
+    assert told == ["waits"]
+    left_by_another_machine(path, token="again", seconds=60)
+    monkeypatch.setattr(locks, "_LONGEST", 0.3)
+    with pytest.raises(OSError, match="holds a lease of"), locked(path):
+        pass
+
+
+def held_beside(path: Path) -> bool:
+    with held_if_free(path) as held:
+        return held
+
+
 def test_who_only_looks_now_and_then_sees_it_expire(tmp_path: Path) -> None:
     """As a search does, for the owners of trials."""
     left_by_another_machine(tmp_path / "lock")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from fuse.search.address import Address
@@ -18,14 +19,49 @@ from mmsa_cache.errors import SettingsError
 
 _HOST = "127.0.0.1"
 _SECONDS_TO_END = 0.1
+_SECONDS_TO_ASK = 30
+"""In which a connection must ask for something, and take each part of the answer."""
+_MOST = 32
+"""Connections at a time, a thread each; a browser opens six."""
 _App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._free = threading.BoundedSemaphore(_MOST)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Closes a connection that there is no thread for."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread can be started
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answers a connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: who left midway, or sent nothing for long, is not told to the searcher."""
+
 
 class _Handler(WSGIRequestHandler):
+    timeout = _SECONDS_TO_ASK
+
+    def get_stderr(self) -> TextIO:
+        """Nowhere: the search is shown there."""
+        return io.StringIO()
+
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the search is shown there."""
 
