@@ -60,7 +60,7 @@ class CrossEntropyLoss(Loss):
         log_p = log_probabilities(logits, labels)
         weights = torch.ones_like(log_p[0])
         if self.class_weights is not None:
-            weights = self.class_weights.to(log_p.dtype)
+            weights = self.class_weights
         weighted = log_p * weights
         total = weights.gather(0, labels).sum()
         value = -true_class(weighted, labels).sum() / total

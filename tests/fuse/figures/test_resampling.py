@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from fuse.figures.confusion import figures, macro_f1
+from fuse.figures.intervals import intervals
 from fuse.figures.metrics import score
 from fuse.figures.resampling import bootstrap, resampled_confusions
 from tests.support.made_up_run import CLASSES, ROWS, outcome
@@ -32,6 +33,16 @@ def test_bootstrap_equals_an_independent_computation() -> None:
     assert [per_class[1].low, per_class[1].high] == pytest.approx(
         np.percentile(neutral, [2.5, 97.5])
     )
+
+
+def test_intervals_of_a_report_are_of_a_thousand_resamples_that_never_change() -> None:
+    labels, predicted, probabilities = outcome()
+    found = bootstrap(labels, predicted, 3)
+    assert found == bootstrap(labels, predicted, 3, resamples=1000, seed=0)
+    assert found != bootstrap(labels, predicted, 3, resamples=1000, seed=1)
+    assert found != bootstrap(labels, predicted, 3, resamples=999, seed=0)
+    every = intervals(labels, probabilities, CLASSES)
+    assert every == intervals(labels, probabilities, CLASSES, resamples=1000, seed=0)
 
 
 def test_intervals_contain_the_point_estimates() -> None:

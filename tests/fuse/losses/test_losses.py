@@ -442,6 +442,15 @@ def test_class_weights_and_priors_belong_to_the_state_dict(name: str, flag: str)
     assert float(saved(z, y)) == float(loaded(z, y))
 
 
+@pytest.mark.parametrize(
+    ("name", "flag"), [("weighted_ce", "class_weights"), ("logit_adjusted", "class_priors")]
+)
+def test_float64_weights_and_priors_leave_a_float32_loss(name: str, flag: str) -> None:
+    given = {flag: torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)}
+    z, y = tensors(*random_batch(102, 4))
+    assert build_loss(name, **given)(z.float(), y).dtype is torch.float32
+
+
 def all_losses() -> list[Loss]:
     return [
         *(

@@ -481,6 +481,23 @@ def test_ties_are_paired_over_the_folds() -> None:
     assert ties([a], folds=3) == [0]
 
 
+@pytest.mark.parametrize(
+    ("spread", "folds", "limit"),
+    [
+        ((-1, 0, 1), 3, 3.9278),  # t₂ = 4.3027, s² = 1: 4.3027 · √(1/3 + 1/2)
+        ((-1, -1, 1, 1), 2, 4.1085),  # two seeds of two folds: 3.1824 · √((1/4 + 1) · 4/3)
+    ],
+)
+def test_ties_end_at_students_t(spread: tuple[int, ...], folds: int, limit: float) -> None:
+    best = trial_of(0, *(0.8 for _ in spread))
+    for mean, numbers in ((limit - 0.001, [0, 1]), (limit + 0.001, [0])):
+        other = trial_of(1, *(0.8 - 0.01 * (mean + step) for step in spread))
+        assert ties([other, best], folds) == numbers
+    alike = [trial_of(number, 0.8, 0.8) for number in (1, 0)]
+    assert ties(alike, 2) == [0, 1], "no difference, no doubt"
+    assert ties([trial_of(1, 0.5), trial_of(0, 0.6)], 2) == [0, 1], "one unit tells nothing"
+
+
 def test_the_optimism_gap_is_that_of_counted_rows() -> None:
     labels = np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 1])
     groups = np.arange(10)
