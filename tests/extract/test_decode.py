@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 
 from extract.inputs import metadata
-from extract.inputs.decode import Picture, read_picture
+from extract.inputs.decode import Picture, PictureLimits, read_picture
 from mmsa_cache.errors import BadFileError
 from tests.security.test_pictures import png
 
@@ -197,3 +197,33 @@ def test_large_jpegs_are_decoded_at_a_fraction(turn: int | None, progressive: bo
     assert sorted(found.pixels.shape[:2]) == [120, 180]
     whole = large.rotate(-90, expand=True) if turn else large
     close(found, whole.resize(found.pixels.shape[1::-1], Image.Resampling.BOX), 2)
+
+
+@pytest.mark.parametrize(("short", "expected"), [
+    (960, 120), (959, 240), (480, 120), (477, 239), (240, 120), (239, 239),
+])  # fmt: skip
+def test_a_fraction_is_never_below_twice_the_need(short: int, expected: int) -> None:
+    """Of 1/8, 1/4, 1/2 the smallest that is enough, odd sides rounded up; by both decoders."""
+    for size in ((short, short + 1), (short + 1, short)):
+        for told in (None, exif(1)):
+            found = read_picture(saved(Image.new("L", size), "JPEG", told), "large", 60)
+            assert min(found.pixels.shape[:2]) == expected
+            assert (found.width, found.height) == size
+    assert read_picture(saved(Image.new("L", size), "JPEG"), "large").pixels.shape[1::-1] == size
+
+
+def test_sizes_are_taken_up_to_their_limits() -> None:
+    limits = PictureLimits(max_pixels=1024, min_side=8, max_aspect=4.0)
+    for width, height, part in ((32, 32, 1), (16, 32, 2), (8, 32, 1), (32, 8, 1), (8, 8, 16)):
+        limits.check(width, height, "x", part)
+    for width, height, part, reason, message in (
+        (32, 33, 1, "too many pixels", "x: 32×33 pixels, more than the limit of 1024"),
+        (16, 33, 2, "too many pixels", "x: 16×33 pixels, more than the limit of 512"),
+        (7, 20, 1, "too small", "x: 7×20 pixels, a side is shorter than 8"),
+        (20, 7, 1, "too small", "x: 20×7 pixels, a side is shorter than 8"),
+        (8, 33, 1, "too narrow", "x: 8×33 pixels, longer than 4 : 1"),
+        (33, 8, 1, "too narrow", "x: 33×8 pixels, longer than 4 : 1"),
+    ):
+        with pytest.raises(BadFileError) as caught:
+            limits.check(width, height, "x", part)
+        assert (caught.value.reason, caught.value.message) == (reason, message)
