@@ -36,6 +36,7 @@ def test_what_identifies_features_cannot_be_changed(record: BaseModel, field: st
         ("random:47", None, "tiny (random weights)"),
         ("0123", True, "tiny"),
         ("not random:47", "true", "tiny"),
+        ("randomised", False, "tiny"),
         (None, 1, "tiny"),
     ],
 )
@@ -53,6 +54,25 @@ def test_fields_are_equal_whichever_way_they_came() -> None:
     one, two = (EncoderIdentity.of_fields(FIELDS | {"mean": mean}) for mean in ((1, 2), [1, 2]))  # type: ignore[dict-item]
     assert one == two
     assert StoredEncoder.of(one).fingerprint == StoredEncoder.of(two).fingerprint
+
+
+def test_precision_device_and_decoder_may_differ_from_those_of_training() -> None:
+    numbers = ("compute", "device", "decoder_versions")
+    trained_on, here = (
+        EncoderIdentity.of_fields(FIELDS | dict.fromkeys(numbers, of) | {"size": size})
+        for of, size in (("one", 8), ("another", 9))
+    )
+    assert here.changes_since(trained_on) == ["size: the model was trained with 8, here is 9"]
+
+
+def test_an_origin_is_written_as_before_where_no_val_judges() -> None:
+    """Studies and runs of before are gone on with: their digests have no such key."""
+    origin = Origin(text="t", image={"a": "i"}, classes=("x", "y"))
+    plain = {"text": "t", "image": {"a": "i"}, "classes": ["x", "y"], "data": ""}
+    assert origin.model_dump(mode="json") == plain
+    judged = origin.model_copy(update={"val": "ab", "data": "cd"})
+    assert judged.model_dump(mode="json") == {**plain, "val": "ab", "data": "cd"}
+    assert [Origin.model_validate(of.model_dump()) for of in (origin, judged)] == [origin, judged]
 
 
 def test_differences_name_what_is_there_and_what_is_wanted() -> None:
