@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mmsa_cache import hashing
 from mmsa_cache.disk import DISK, Disk, write_atomically
@@ -39,7 +39,7 @@ class StoredEncoder(BaseModel):
     identity: Annotated[EncoderIdentity, BeforeValidator(_of_fields)] = Field(alias="fields")
     names: tuple[str, ...] = (DEFAULT_ENCODER,)
     """Its names in the settings."""
-    told: Annotated[Fields, Strict()] = Field(default_factory=dict)
+    told: Fields = Field(default_factory=dict)
     """The sections of the settings that led to it."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of the libraries that it was first computed with."""

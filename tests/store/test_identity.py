@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +49,14 @@ def test_an_encoder_is_called_what_it_is(weights: str | None, imported: Any, lab
     assert (found.modality, found.name, found.label) == ("text", "tiny", label)
     assert found.imported == (imported is True)
     assert found.random_weights == label.endswith("weights)")
+
+
+def test_features_are_found_where_a_store_has_them() -> None:
+    """Of before, too: another way to hash would find none of them."""
+    fields = b'{"encoder":"tiny","modality":"text","size":8}'
+    assert ENCODER.fingerprint == hashlib.sha256(fields).hexdigest()
+    assert ENCODER.place == f"features/text/tiny-{ENCODER.fingerprint[:8]}"
+    assert ENCODER.folder(Path("store")) == Path("store", ENCODER.place)
 
 
 def test_fields_are_equal_whichever_way_they_came() -> None:
