@@ -6,8 +6,16 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
+from fuse.figures.confusion import figures, macro_f1
 from fuse.figures.metrics import log_likelihoods, probability_score, score, selection_score
 from fuse.figures.records import METRICS
 
@@ -33,6 +41,29 @@ def test_figures_of_probabilities() -> None:
     )
     expected = average_precision_score(np.eye(3)[labels], probabilities, average=None)
     assert [found.per_class[n].average_precision for n in NAMES] == pytest.approx(expected)
+
+
+def test_figures_of_classes_are_those_of_scikit_learn() -> None:
+    labels, probabilities = outcome()
+    predicted = probabilities.argmax(1)
+    found = score(labels, predicted, NAMES)
+    per_class = precision_recall_fscore_support(labels, predicted)
+    for key, values in zip(("precision", "recall", "f1", "support"), per_class, strict=True):
+        assert [getattr(found.per_class[n], key) for n in NAMES] == pytest.approx(values), key
+    assert found.confusion == confusion_matrix(labels, predicted).tolist()
+    macro = precision_recall_fscore_support(labels, predicted, average="macro")[:3]
+    assert (found.macro_precision, found.macro_recall, found.macro_f1) == pytest.approx(macro)
+    assert macro_f1(labels, predicted, 3) == found.macro_f1
+    assert (found.rows, found.accuracy) == (200, pytest.approx((labels == predicted).mean()))
+
+
+def test_figures_of_many_confusions_are_those_of_each() -> None:
+    many = np.random.default_rng(4).integers(0, 5, (2, 3, 3, 3))
+    many[0, 0, 1] = 0  # a class without rows
+    many[1, 2, 1] = [0, 1, 0]  # and one with one
+    for name, values in figures(many).items():
+        each = [[figures(one)[name] for one in row] for row in many]
+        np.testing.assert_allclose(values, each, err_msg=name)
 
 
 def test_calibration_error_by_hand() -> None:

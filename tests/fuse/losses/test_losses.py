@@ -594,7 +594,7 @@ def test_acb_does_not_depend_on_the_order_of_rows_or_the_names_of_classes(
             {"name": "ce", "label_smoothing": 1.5},
             r"label_smoothing: expected a number in \[0, 1\], received 1.5",
         ),
-        ({"name": "weighted_ce"}, "needs class_weights: expected 3, received none"),
+        ({"name": "weighted_ce"}, "'weighted_ce' needs class_weights: expected 3, received none"),
         (
             {"name": "weighted_ce", "class_weights": [1.0, 2.0]},
             "needs class_weights: expected 3, received 2",

@@ -84,8 +84,9 @@ def test_bytes_bound_the_members() -> None:
     sizes = np.array([60, 50, 40, 30])
     weights = greedy(probabilities, labels, Budget(8, 100), sizes)
     assert 0 < sizes[weights > 0].sum() <= 100
-    only = greedy(probabilities, labels, Budget(8, 35), sizes)
-    assert only.tolist() == [0, 0, 0, 1]
+    for limit in (35, 30):
+        only = greedy(probabilities, labels, Budget(8, limit), sizes)
+        assert only.tolist() == [0, 0, 0, 1], "what the budget is just enough for fits"
     with pytest.raises(SettingsError, match="--max-mb"):
         greedy(probabilities, labels, Budget(8, 5), sizes)
 
@@ -112,6 +113,19 @@ def test_the_gain_is_that_of_weights_picked_on_other_rows() -> None:
         )
     gain = found["neg_log_loss"]
     assert gain.interval.low < gain.gain < gain.interval.high
+    # The intervals, again: a thousand draws of the groups, of the same rows for both.
+    draws, every = np.random.default_rng(0), np.arange(300)
+    saved = {
+        "accuracy": mixed[4].argmax(1) == labels,
+        "neg_log_loss": np.log(mixed[4][every, labels] / mixed[1][every, labels]),
+    }
+    saved["accuracy"] = saved["accuracy"] - 1.0 * (mixed[1].argmax(1) == labels)
+    twins = draws.integers(0, 150, (1000, 150))
+    for metric, of in saved.items():
+        drawn = of.reshape(150, 2).sum(1)[twins].sum(1) / 300
+        interval = found[metric].interval
+        wanted = pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+        assert [interval.low, interval.high] == wanted
 
 
 def test_trials_that_differ_by_noise_alone_show_no_gain() -> None:
