@@ -161,6 +161,28 @@ def test_small_shards_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
+def test_shards_below_half_of_a_merged_one_are_merged_up_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as may stand beside each other stay; a merge takes the first that fit together."""
+    writer = writer_of(tmp_path)
+    with writer.claim(lambda: None):
+        for number in range(4):
+            writer.publish(replace(SHARDS[0], keys=make_keys(4 * number, 4)))
+        (size,) = {entry.bytes for entry in Index.read(writer.folder).entries.values()}
+
+        def rows(most: int, merged_bytes: int) -> list[int]:
+            monkeypatch.setattr(writer_module, "_MOST_SMALL", most)
+            monkeypatch.setattr(writer_module, "MERGED_BYTES", merged_bytes)
+            writer.finish()
+            return [len(shard) for shard in open_features(writer.folder).shards]
+
+        assert rows(4, 10 * size) == [4, 4, 4, 4]
+        assert rows(3, 2 * size) == [4, 4, 4, 4]  # none is below half
+        assert rows(3, 3 * size) == [4, 12]
+        assert rows(1, 10 * size) == [16]
+
+
 def test_only_wanted_rows_are_kept(tmp_path: Path) -> None:
     folder = write(tmp_path)
     before = Index.read(folder).bytes
