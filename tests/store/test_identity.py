@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def test_features_are_found_where_a_store_has_them() -> None:
     assert ENCODER.fingerprint == hashlib.sha256(fields).hexdigest()
     assert ENCODER.place == f"features/text/tiny-{ENCODER.fingerprint[:8]}"
     assert ENCODER.folder(Path("store")) == Path("store", ENCODER.place)
+
+
+def test_an_index_is_written_as_before() -> None:
+    """Shards are named by the first sixteen digits of their content's hash."""
+    sha256 = hashlib.sha256(b"a shard").hexdigest()
+    entry = ShardEntry(sha256=sha256, rows=3, bytes=700)
+    assert (entry.name, entry.file) == (sha256[:16], f"{sha256[:16]}.h5")
+    content = f'{{"add":{{"sha256":"{sha256}","rows":3,"bytes":700}},"drop":["{"ab" * 8}"]}}'
+    line = f'{{"change": {content}, "crc32": {zlib.crc32(content.encode())}}}\n'
+    assert Change(add=entry, drop=("ab" * 8,)).line().decode() == line
 
 
 def test_fields_are_equal_whichever_way_they_came() -> None:
