@@ -100,7 +100,7 @@ def _connect(ray: Any, address: str) -> bool:
     try:
         if address != _LOCAL:
             host, _, port = address.rpartition(":")
-            if not answers(host, int(port)):
+            if not answers(host.strip("[]"), int(port)):
                 raise ConnectionError
             ray.init(address, **_QUIET)
             return False

@@ -310,7 +310,7 @@ def test_addresses_that_lead_nowhere_are_named(monkeypatch: pytest.MonkeyPatch) 
         ("127.0.0.1:1", DeviceError, r"There is no Ray cluster at 127\.0\.0\.1:1"),
         ("ray://127.0.0.1:10001", SettingsError, "is of Ray's client"),
         ("here", SettingsError, "--address here is none"),
-        ("127.0.0.1:99999", SettingsError, "--address 127.0.0.1:99999 is none"),
+        ("127.0.0.1:99999999999999999999", SettingsError, r"--address 127\.0\.0\.1:9+ is none"),
     ):
         with pytest.raises(error, match=words), ray_cluster(address):
             pass
