@@ -471,6 +471,13 @@ def test_archives_that_lie_are_refused(cache: Path, vectors: np.ndarray, tmp_pat
         assert "offsets: " in found
     wrapping = np.array([2**63, 2**63, 80], np.uint64)
     assert "lengths: they leave the 80 positions" in refused(features=vectors, lengths=wrapping)
+    for number in (0xD800, 0xFFFFFFFF):  # half of a character, and none at all
+        names = np.array([number], "<u4").view("<U1").repeat(80)
+        assert "guids: it cannot be read: 'utf-32-le'" in refused(features=vectors, guids=names)
+    zipped(path, features=vectors, guids=guids)
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
+        file.writestr("guids.npy", b"")
+    assert "it holds two arrays of one name" in problems(cache, path)
     zipped(path, features=vectors, guids=guids)
     data = bytearray(path.read_bytes())
     data[60] ^= 0xFF
@@ -499,6 +506,12 @@ def test_parquet_that_lies_is_refused(cache: Path, tmp_path: Path) -> None:
     # a dictionary and a run length give a million numbers in a few bytes
     many = [[1.0]] * (ROWS - 1) + [[1.0] * (1 << 20)]
     assert "claims 1048655 numbers in 80 rows of 1" in refused(guid=guids, embedding=many)
+    large = pa.table([["0" * 300_000] * ROWS, one], ["a.b", "embedding"])
+    pq.write_table(large, path, compression="zstd", use_dictionary=False)
+    assert "a.b claims" in problems(cache, path, guid_column="a.b")
+    for name in ("guid", "embedding"):
+        pq.write_table(pa.table([guids, one, guids], ["guid", "embedding", name]), path)
+        assert f"several columns are called {name}" in problems(cache, path)
     path.write_bytes(b"PAR1 no PAR1")
     assert "it cannot be read" in problems(cache, path)
     os.mkfifo(tmp_path / "b.parquet")

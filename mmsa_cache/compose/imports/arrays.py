@@ -165,6 +165,8 @@ def npz_source(path: Path, limit: int) -> Source:
     """
     with _zip(path) as file:
         names = set(file.namelist())
+        if len(names) < len(file.infolist()):
+            raise RefusedError("it holds two arrays of one name")
         if "features.npy" not in names:
             raise RefusedError(f"it holds {sorted(names)[:10]}, expected features and guids")
         with _member(file, "features") as stream:
@@ -240,11 +242,10 @@ def _guids(file: zipfile.ZipFile, limit: int) -> list[str]:
         if stream.dtype.itemsize > 4 * MAX_GUID_BYTES:
             raise RefusedError("its names are too long")
         with refused():
-            return [_text(value) for value in stream.take(stream.shape[0]).tolist()]
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+            found = stream.take(stream.shape[0])
+            if found.dtype.kind == "U":  # NumPy takes any numbers for characters
+                found.astype(found.dtype.newbyteorder("<")).tobytes().decode("utf-32-le")
+            return [v.decode() if isinstance(v, bytes) else str(v) for v in found.tolist()]
 
 
 def _offsets(

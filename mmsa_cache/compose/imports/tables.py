@@ -118,11 +118,11 @@ def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
             raise RefusedError(
                 f"its columns are {', '.join(schema.names[:20])}; expected is {EMBEDDING}"
             )
-        dtype, depth = _leaf(schema.field(values).type)
+        dtype, depth = _leaf(_type(schema, values))
         if dtype is None or depth != (2 if values == TOKENS else 1):
             kind = "lists of lists" if values == TOKENS else "lists"
             raise RefusedError(
-                f"{values} is {schema.field(values).type}, expected are {kind} of floats"
+                f"{values} is {_type(schema, values)}, expected are {kind} of floats"
             )
         count = sum(chunk.values for chunk in _of(parts, values))
         _check_claim(values, count * dtype.itemsize, path)
@@ -144,6 +144,13 @@ def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
     return Source(path, rows, dim, values == TOKENS, dtype, guids, pieces)
 
 
+def _type(schema: pa.Schema, name: str) -> pa.DataType:
+    """Type of a column."""
+    if schema.names.count(name) > 1:
+        raise RefusedError(f"several columns are called {name}")
+    return schema.field(name).type
+
+
 def _leaf(kind: pa.DataType) -> tuple[np.dtype[Any] | None, int]:
     """Type of the numbers within lists, None where there are none, and depth of the lists."""
     depth = 0
@@ -160,7 +167,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _of(parts: Sequence[Chunk], name: str) -> list[Chunk]:
     """The chunks of a column, as the file describes them."""
-    return [chunk for chunk in parts if chunk.path.partition(".")[0] == name]
+    return [chunk for chunk in parts if f"{chunk.path}.".startswith(f"{name}.")]
 
 
 def _names(file: pq.ParquetFile, parts: Sequence[Chunk], column: str, path: Path) -> list[str]:
@@ -170,7 +177,7 @@ def _names(file: pq.ParquetFile, parts: Sequence[Chunk], column: str, path: Path
             f"it has no column {column}, but {listed(file.schema_arrow.names)}; "
             "name one with --guid-column"
         )
-    kind = file.schema_arrow.field(column).type
+    kind = _type(file.schema_arrow, column)
     types = pa.types
     if types.is_dictionary(kind):
         kind = kind.value_type
