@@ -108,4 +108,14 @@ def test_rows_of_a_group_are_drawn_together() -> None:
         seed=2,
     )
     np.testing.assert_array_equal(copies, 4 * once)
+    alone, _ = bootstrap(labels, predicted, 3, resamples=50)
+    of_copies, _ = bootstrap(
+        *(np.repeat(codes, 4) for codes in (labels, predicted)),
+        3,
+        groups=np.repeat(np.arange(ROWS), 4),
+        resamples=50,
+    )
+    for name, interval in alone.items():
+        found = of_copies[name]
+        assert (found.low, found.high) == pytest.approx((interval.low, interval.high)), name
     np.testing.assert_allclose(figures(copies)["macro_f1"], figures(once)["macro_f1"])

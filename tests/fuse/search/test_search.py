@@ -387,6 +387,8 @@ def test_the_share_that_is_kept_is_the_upper_one() -> None:
         rule = Rule(kind="percentile", keep=keep, startup=4, warmup=1)
         assert rule.prunes(4, limit - 0.01, finished)
         assert not rule.prunes(4, limit + 0.01, finished)
+    median = Rule(kind="percentile", keep=0.5, startup=3, warmup=1)
+    assert not median.prunes(4, 0.5, [{4: 0.25}, {4: 0.5}, {4: 0.75}]), "as good as the median"
 
 
 def test_a_step_is_the_mean_of_the_folds_done_and_the_present_one(tmp_path: Path) -> None:

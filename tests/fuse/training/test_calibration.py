@@ -18,6 +18,7 @@ from fuse.training.calibration import (
     fit_offsets,
     honest_likelihood,
     honest_offsets,
+    mean_calibration,
 )
 
 
@@ -120,6 +121,30 @@ def test_offsets_are_fitted_to_calibrated_probabilities() -> None:
     assert any(found.offsets)
     with pytest.raises(ValueError, match="unknown offsets 'fited' \\(near: fitted\\)"):
         calibrate(probabilities, labels, offsets="fited")
+
+
+def test_offsets_of_the_prior_are_those_of_logit_adjustment() -> None:
+    rng = np.random.default_rng(0)
+    labels = [np.array([0, 0, 0, 1]), np.array([0, 0, 0, 1])]
+    folds = [rng.dirichlet(np.ones(3), 4) for _ in labels]
+    found = calibrate(folds, labels, offsets="prior", prior=0.5)
+    # Shares 6/8, 2/8 and none, which counts as one row.
+    assert found.offsets == pytest.approx(-0.5 * np.log([3 / 4, 1 / 4, 1 / 8]))
+    plain = calibrate(folds, labels, offsets="none", prior=0.5)
+    assert plain.offsets == calibrate(folds, labels, offsets="prior").offsets == (0, 0, 0)
+    assert (plain.temperature, plain.biases) == (found.temperature, found.biases)
+
+
+def test_the_calibration_of_all_parts_is_a_mean() -> None:
+    parts = [
+        Calibration(2.0, (0.2, -0.2), (0.0, 1.0)),
+        Calibration(8.0, (0.6, -0.6), (0.0, 0.5)),
+    ]
+    found = mean_calibration(parts)
+    assert found.temperature == pytest.approx(4)
+    assert found.biases == pytest.approx((0.4, -0.4))
+    assert found.offsets == pytest.approx((0, 0.75))
+    assert mean_calibration(parts[:1]) == parts[0]
 
 
 # --- temperature and biases -----------------------------------------------------------------------
