@@ -188,6 +188,9 @@ class TextEncoder:
         """The token that stands for an empty text, where the tokenizer adds none."""
         self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
         model = load_model(spec.folder, spec.random_seed)
+        self._vocabulary: int = model.config.get_text_config().vocab_size
+        pad: int = self.tokenizer.pad_token_id or 0
+        self._pad = pad if pad < self._vocabulary else 0  # it is masked
         self.max_tokens = spec.max_tokens
         self.pools: tuple[str, ...] = ()
         try:
@@ -205,12 +208,23 @@ class TextEncoder:
         self.size = Size.of(probe, spec.max_tokens if keep else 0, ragged=keep)
 
     def prepare(self, values: Iterable[str]) -> list[Tensor]:
-        """Token ids of texts, (tokens,) int64 each, special tokens included; at least one each."""
+        """Token ids of texts, (tokens,) int64 each, special tokens included; at least one each.
+
+        Raises:
+            ModelError: The model has no such token.
+        """
         texts = list(values)
         if not texts:
             return []
         with self._lock:
             rows = tokenized(self.tokenizer, texts, truncation=True, max_length=self.max_tokens)
+        last = max(max(ids, default=self._nothing) for ids in rows["input_ids"])
+        if last >= self._vocabulary:  # on a GPU it would end the process's use of it
+            raise ModelError(
+                f"{self.label}: its tokenizer gives token {last}, its model knows "
+                f"{self._vocabulary}.",
+                "Give the folder of a model with its own tokenizer.",
+            )
         return [torch.tensor(ids or [self._nothing]) for ids in rows["input_ids"]]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
@@ -225,10 +239,13 @@ class TextEncoder:
             (``mean``), and that of each inner layer asked for (``mean@N``).
         """
         lengths = torch.tensor([len(ids) for ids in batch])
-        pad = self.tokenizer.pad_token_id or 0
-        ids = torch.nn.utils.rnn.pad_sequence(list(batch), batch_first=True, padding_value=pad)
+        ids = torch.nn.utils.rnn.pad_sequence(
+            list(batch), batch_first=True, padding_value=self._pad
+        )
         if self.tower.full_length and self.tower.limit is not None:
-            ids = torch.nn.functional.pad(ids, (0, self.tower.limit - ids.shape[1]), value=pad)
+            ids = torch.nn.functional.pad(
+                ids, (0, self.tower.limit - ids.shape[1]), value=self._pad
+            )
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         # Places of the real tokens, found here: on a GPU to count them would wait for it.
         places = mask.flatten().nonzero().squeeze(1)

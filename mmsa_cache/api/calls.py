@@ -94,7 +94,8 @@ def one_of(name: str, value: str | None, valid: Iterable[str]) -> None:
     Raises:
         SettingsError: It names those that are valid.
     """
-    if value is not None and value not in (names := list(valid)):
+    names = list(valid)
+    if value is not None and not (isinstance(value, str) and value in names):
         raise no_such(f"{name} cannot be", str(value), names, known="Valid")
 
 

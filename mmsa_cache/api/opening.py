@@ -11,10 +11,10 @@ from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
 from mmsa_cache.compose.extraction.extract import extract_splits
 from mmsa_cache.compose.session.session import Session
 from mmsa_cache.config.loading import keys_by_name, load_settings
-from mmsa_cache.config.settings import Settings
+from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.stored import path_of
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
-from mmsa_cache.names import SPLITS, near, no_such
+from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, near, no_such
 
 from .calls import absolute, at_least_one, in_project, one_of, placed, texts
 
@@ -79,6 +79,8 @@ def extract(
         texts(split=split, encoders=encoders, address=address)
         one_of("engine", engine, get_args(EngineName))
         found = settings_of(here, cache, data, settings)
+        split = ALL if split is None else split
+        encoders = DEFAULT_ENCODER if encoders is None else encoders
         extract_splits(found, split, encoders, engine=EngineRequest(engine, workers, address))
         return Session(found)
 

@@ -146,6 +146,24 @@ def test_classifiers(project: Path, examples: int, tally: Tally) -> None:
     tally("fuzzed FusionClassifier.fit", examples, held)
 
 
+@EXAMPLES
+def test_predictions_of_classifiers(project: Path, examples: int, tally: Tally) -> None:
+    """Of any halves: probabilities, or an answer."""
+    fitted = mmsa.FusionClassifier(epochs=1, folds=2, text_dim=4, image_dim=4, head="")
+    fitted.fit(VECTORS, VECTORS[::-1], LABELS)
+
+    def make(chosen: Random) -> tuple[Any, Any]:
+        return half(chosen), VECTORS if chosen.random() < 0.5 else half(chosen)
+
+    def work(content: tuple[Any, Any]) -> None:
+        found = fitted.predict_proba(*content)
+        assert found.shape == (len(found), 2)
+        assert np.allclose(found.sum(axis=1), 1)
+
+    held = series(examples, make, work, own=(*OWN, ValueError))
+    tally("fuzzed posts of a FusionClassifier", examples, held)
+
+
 def test_what_is_no_text_and_no_session_is_refused_in_words(project: Path) -> None:
     with pytest.raises(mmsa.SettingsError, match=r"name=range\(0, 3\): a text is expected"):
         mmsa.Study(range(3))  # type: ignore[arg-type]
@@ -153,6 +171,10 @@ def test_what_is_no_text_and_no_session_is_refused_in_words(project: Path) -> No
         mmsa.Study("best", "x")  # type: ignore[arg-type]
     with pytest.raises(mmsa.SettingsError, match=r"encoders=slice\(None, 1, None\): a text"):
         mmsa.extract(encoders=slice(1))  # type: ignore[arg-type]
+    with pytest.raises(mmsa.SettingsError, match=r"engine cannot be .*'local' 'ray'"):
+        mmsa.extract(engine=np.array(["local", "ray"]))  # type: ignore[arg-type]
+    with pytest.raises(mmsa.SettingsError, match="No data folder"):
+        mmsa.extract(split=None, encoders=None)  # type: ignore[arg-type]
     with pytest.raises(mmsa.MmsaError, match="There is no run 'xxx"):
         mmsa.Run("x" * 3000)
     with pytest.raises(mmsa.MmsaError, match="There is no store"):

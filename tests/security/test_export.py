@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,8 @@ from mmsa_cache.compose.export.encoder_files import copy_encoder, is_encoder_fil
 from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import MODEL_FILE
-from tests.support.fuzzing import EXAMPLES, Random, json_bytes, series, tensors
+from tests.support.data_folders import noise, saved
+from tests.support.fuzzing import EXAMPLES, ODD, Random, json_bytes, mutated, series, tensors
 from tests.support.made_up_run import change
 from tests.support.small_work import QUICK, call, make_work
 from tests.support.tally import Tally
@@ -199,3 +202,26 @@ def test_fuzzed_exports(work: Path, tmp_path: Path, name: str, examples: int, ta
             assert model.classes
 
     tally(f"fuzzed {name} of exports", examples, series(examples, make, load))
+
+
+@EXAMPLES
+def test_fuzzed_posts(work: Path, tmp_path: Path, examples: int, tally: Tally) -> None:
+    """Texts of any characters beside damaged pictures, encoded and predicted by an export."""
+    picture = tmp_path / "odd.jpg"
+    pictures = [saved(noise(0)), saved(noise(1), "PNG"), saved(noise(2), "WEBP")]
+    with contextlib.chdir(work):
+        model = load_model("model")
+
+    def make(chosen: Random) -> tuple[Any, Any, bytes]:
+        letters = [chr(chosen.randrange(0x110000)) for _ in range(chosen.choice((0, 1, 9, 300)))]
+        text = "".join(letters) if chosen.random() < 0.7 else chosen.choice(ODD)
+        path = picture if chosen.random() < 0.8 else chosen.choice((None, "odd.jpg", tmp_path))
+        data = chosen.choice(pictures)
+        return text, path, mutated(chosen, [data]) if chosen.random() < 0.5 else data
+
+    def predict(content: tuple[Any, Any, bytes]) -> None:
+        picture.write_bytes(content[2])
+        found = model.predict(*content[:2])
+        assert math.isclose(sum(found.values()), 1, abs_tol=1e-6)
+
+    tally("fuzzed posts of an export", examples, series(examples, make, predict))

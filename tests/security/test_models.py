@@ -267,6 +267,27 @@ def test_paths_in_a_tokenizers_settings_are_not_followed(folder: Path, settings:
     assert load_tokenizer(folder)("a good day")["input_ids"] == plain
 
 
+@pytest.mark.parametrize("token", ["sea", "[PAD]"])
+def test_tokens_that_a_model_has_not(folder: Path, token: str) -> None:
+    """On a GPU such a number would end all use of it; that of the padding is never looked at."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    tokenizer["added_tokens"] = [
+        of | {"id": size if of["content"] == token else of["id"]}
+        for of in tokenizer["added_tokens"]
+    ]
+    vocabulary[token] = size
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    encoder = resolve_text(str(folder), "pretrained", 16, 0).load(CPU)
+    texts = ["a day", "the sea of good days"]
+    if token == "[PAD]":
+        assert encoder.encode(encoder.prepare(texts)).tokens.isfinite().all()
+        return
+    with pytest.raises(ModelError, match=f"its tokenizer gives token {size}, its model knows"):
+        encoder.prepare(texts)
+
+
 def test_tokenizers_of_other_kinds_are_refused(folder: Path) -> None:
     change(folder, "tokenizer_config.json", {"tokenizer_class": "MistralCommonBackend"})
     with pytest.raises(ModelError, match="its tokenizer_class is 'MistralCommonBackend'"):
