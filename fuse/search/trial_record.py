@@ -69,6 +69,8 @@ class Trial:
         except ValidationError as error:
             problems = "; ".join(problems_of(error, TrialRecord))
             raise ValueError(f"trial {frozen.number}: {problems}") from None
+        if type(frozen.number) is not int:  # SQLite keeps a column's values of any type
+            raise ValueError(f"a trial has the number {frozen.number!r}")
         ended = frozen.state in FINISHED
         if ended and (record.result is None or frozen.value is None):
             raise ValueError(f"trial {frozen.number} has no result")

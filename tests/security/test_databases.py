@@ -225,6 +225,7 @@ def test_what_mmsa_did_not_write_is_refused_untouched(
         "update alembic_version set version_num = 'x'",
         "update study_user_attributes set value_json = cast(x'ff' as text)",
         "update trial_user_attributes set value_json = cast(x'ff' as text)",
+        "update trials set number = number + 0.5",
     ],
 )
 @pytest.mark.parametrize("way", ["choose", "read"])
