@@ -152,8 +152,14 @@ class LostLockError(DiskError):
     """A lock is not held any more, so what it guards was not changed."""
 
 
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
-"""Errors that a limit of the system gives."""
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether a limit of the system gave the error, be it of memory, files or maps."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno in _EXHAUSTED
+    )
 
 
 def exhausted(path: Path, reason: str) -> DeviceError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -188,8 +187,6 @@ def _ends_in_words(call: Call, debug: bool) -> Iterator[None]:
 
 def _of_the_device(error: RuntimeError) -> bool:
     """Whether a device has no memory, or does nothing more in this process."""
-    if "torch" not in sys.modules:
-        return False
     from mmsa_cache.native.device import is_of_the_device
 
     return is_of_the_device(error)

@@ -22,12 +22,12 @@ from pydantic import Field, JsonValue, model_validator
 from mmsa_cache.config.sections import MOST_COPIES
 from mmsa_cache.disk import DISK, Disk, make_folders, write_atomically
 from mmsa_cache.errors import (
-    EXHAUSTED,
     CacheNotFoundError,
     DamagedCacheError,
     DataError,
     StaleCacheError,
     exhausted,
+    is_exhausted,
 )
 from mmsa_cache.hashing import canonical
 from mmsa_cache.names import SPLITS, check_name
@@ -135,8 +135,8 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
     except FileNotFoundError as error:
         raise CacheNotFoundError(f"There is no {path}.", "Run mmsa extract.") from error
     except (OSError, ValueError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno in EXHAUSTED:
-            raise exhausted(path, str(error.strerror or error)) from error
+        if is_exhausted(error):
+            raise exhausted(path, str(getattr(error, "strerror", error))) from error
         raise DamagedCacheError(f"{path}: {error}", _HINT) from error
 
 

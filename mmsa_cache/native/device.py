@@ -43,8 +43,14 @@ _NO_MEMORY = (
     "ALLOC_FAILED",  # of cuBLAS and cuDNN
     "CUBLAS_STATUS_NOT_INITIALIZED",  # a handle that there was no memory for
     "CUDNN_STATUS_NOT_INITIALIZED",
+    "could not create a memory object",  # of oneDNN
+    "bad_alloc",
+    "can't start new thread",  # whose stack there was no memory for
 )
 """What messages of torch, CUDA and its libraries have in common where memory is short."""
+_NO_KERNEL = "could not create a primitive"
+"""What oneDNN says, and nothing more, where there was no memory for the code of a kernel; of shapes
+that it does not take it says "could not create a primitive descriptor for …"."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -55,7 +61,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _NO_MEMORY)
+    said = str(error)
+    return isinstance(error, RuntimeError) and (
+        said == _NO_KERNEL or any(word in said for word in _NO_MEMORY)
+    )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmsa_cache.errors import EXHAUSTED, CacheError, DamagedCacheError, MmsaError, exhausted
+from mmsa_cache.errors import CacheError, DamagedCacheError, MmsaError, exhausted, is_exhausted
 
 REPAIR = "Delete the file and run mmsa extract: it computes the rows again."
 MISSING = "Run mmsa extract: it computes the rows of missing shards again."
@@ -18,7 +18,7 @@ def again(folder: Path) -> str:
 def unreadable(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
     """The error of a file that could not be read: damage, a limit or a permission."""
     reason = str(getattr(error, "strerror", None) or error)
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED):
+    if is_exhausted(error):
         return exhausted(path, reason or "no memory")
     message = f"{path} cannot be read: {reason}."
     if isinstance(error, PermissionError):

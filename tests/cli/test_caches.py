@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -14,8 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import typer
@@ -438,6 +441,7 @@ def test_no_memory_on_a_device_ends_a_verb_in_words(capsys: pytest.CaptureFixtur
     errors = (
         (torch.OutOfMemoryError("CUDA out of memory. Tried 2.00 GiB."), "CUDA out of memory."),
         (torch.AcceleratorError("CUDA error: illegal access\nCompile with"), "illegal access\n"),
+        (RuntimeError("can't start new thread"), "No memory: can't start new thread"),
     )
     for error, said in errors:
 
@@ -531,14 +535,19 @@ def test_verify_rehashes_every_shard_and_every_split(tmp_path: Path) -> None:
         assert sum(str(path) in line for line in problems) == 1
 
 
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("open_plain", OSError(errno.ENOMEM, "Cannot allocate memory")),
+        ("_decoded", pa.ArrowMemoryError("malloc of size 64 failed")),
+    ],
+)
 def test_a_split_that_no_memory_is_left_for_is_not_called_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, place: str, error: Exception
 ) -> None:
     make_store(tmp_path / "cache", keys_of(table()))
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOMEM, "Cannot allocate memory")
-
-    monkeypatch.setattr("mmsa_cache.data.stored.open_plain", refuse)
-    with pytest.raises(DeviceError, match="Cannot allocate memory"):
+    with (
+        mock.patch(f"mmsa_cache.data.stored.{place}", side_effect=error),
+        pytest.raises(DeviceError, match=re.escape(str(error.args[-1]))),
+    ):
         verify(settings_of(tmp_path / "cache"))

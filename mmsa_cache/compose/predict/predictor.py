@@ -18,13 +18,13 @@ from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.files import strip_text
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import (
-    EXHAUSTED,
     CacheNotFoundError,
     DataError,
     ModelError,
     SettingsError,
     StaleCacheError,
     exhausted,
+    is_exhausted,
 )
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import EncoderPair
@@ -90,8 +90,8 @@ def load_model(
             raise
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno in EXHAUSTED:
-            raise exhausted(folder.path, str(error.strerror or error)) from error
+        if is_exhausted(error):
+            raise exhausted(folder.path, str(getattr(error, "strerror", error))) from error
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     session = Session(settings, trained_on=record.encoders, reach=reach, online=online)
     return Predictor(ensemble, record, session, decide)
