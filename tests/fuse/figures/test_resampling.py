@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 from fuse.figures.confusion import figures, macro_f1
 from fuse.figures.intervals import intervals
 from fuse.figures.metrics import score
-from fuse.figures.resampling import bootstrap, resampled_confusions
+from fuse.figures.resampling import bootstrap, resampled_confusions, where_present
 from tests.support.made_up_run import CLASSES, ROWS, outcome
 
 
@@ -83,6 +83,16 @@ def test_an_absent_class_has_no_part_in_macro_figures_of_resamples_like_the_scor
         )
     found = bootstrap(labels, predicted, 3, resamples=60, seed=0)[0]["macro_f1"]
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])))
+
+
+def test_a_class_that_was_not_drawn_has_no_figure_there() -> None:
+    both, first = [[2, 1], [0, 1]], [[2, 1], [0, 0]]  # the second class with one row, with none
+    confusions = np.array([[both, first, both], [first, first, first]], float)
+    values = np.arange(12.0).reshape(2, 3, 2)
+    expected = values.copy()
+    expected[0, 1, 1] = np.nan  # predicted there, but not drawn
+    found = where_present(values, confusions)
+    np.testing.assert_array_equal(found, expected, "a class that no resample has keeps its values")
 
 
 def test_runs_are_resampled_together() -> None:

@@ -71,6 +71,28 @@ def test_the_kernel_is_a_product_of_gaussian_ones(model: KernelClassifier) -> No
     )
 
 
+def test_the_kernel_of_weighted_vectors_by_hand() -> None:
+    dims = {"text_mean": 4, "text_ngrams:all": 6, "image_cls": 3, "image_other:cls": 5}
+    weights = {"text_mean": 1, "text_ngrams:all": 3, "image_cls": 2, "image_other:cls": 6}
+    model = KernelClassifier(
+        dims, 3, 6, 0.0, bandwidth=0.7, image_weight=2.0, other_weight=3.0
+    ).double()
+    torch.manual_seed(0)
+    own = {name: torch.randn(6, dim).half().double() for name, dim in dims.items()}
+    rows = {name: torch.randn(3, dim).half().double() for name, dim in dims.items()}
+    features = model.fit_landmarks(own)
+    torch.testing.assert_close(features, model(vectors=own)[1]["fused"])
+    model.fold()  # the features are the kernel's values then
+    there = {"text": [True, True, False], "image": [True, False, True]}
+    masks = (torch.tensor(there[name])[:, None] for name in ("text", "image"))
+    found = model(None, next(masks), None, next(masks), rows)[1]["fused"]
+    for row in range(3):
+        read = [name for name in dims if there[name.partition("_")[0]][row]]
+        total = sum(weights[name] * (rows[name][row] - own[name]).square().mean(1) for name in read)
+        expected = torch.exp(-0.7 * total / sum(weights[name] for name in read))
+        torch.testing.assert_close(found[row], expected)
+
+
 def test_trained_to_the_end_it_is_kernel_logistic_regression(model: KernelClassifier) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, ROWS)
