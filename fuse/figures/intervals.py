@@ -109,10 +109,10 @@ class _Curve:
 
     @classmethod
     def of(cls, positive: NDArray[np.bool_], scores: Floats) -> _Curve:
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-scores)
         ordered = scores[order]
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        return cls(order, starts, positive[order].astype(np.float64))
+        return cls(order, starts, positive[order].astype(float))
 
     def areas(self, times: Floats) -> tuple[Floats, Floats]:
         """ROC-AUC and average precision of each resample, NaN where a side has no rows."""

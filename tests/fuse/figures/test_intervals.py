@@ -8,6 +8,8 @@ from sklearn.metrics import f1_score
 
 from fuse.figures.intervals import decisions, intervals
 from fuse.figures.metrics import probability_score
+from fuse.figures.record import Interval
+from fuse.figures.reliability import null_errors
 from fuse.figures.resampling import bootstrap
 
 NAMES = ["a", "b", "c"]
@@ -69,6 +71,29 @@ def test_every_figure_of_a_score_has_an_interval_around_it() -> None:
         assert found[key]["low"] <= score[key] <= found[key]["high"], key
     for name in NAMES:
         assert found["per_class"][name].keys() == {"f1", "average_precision"}
+
+
+def test_a_ranking_that_is_always_wrong() -> None:
+    labels = np.repeat([0, 1], 6)
+    likely = np.where(labels == 0, 0.2, 0.8)
+    found = intervals(labels, np.stack([likely, 1 - likely], 1), NAMES[:2], resamples=40)
+    assert found.roc_auc.low == found.roc_auc.high == 0
+    assert found.per_class["b"].average_precision.high < 1
+
+
+def test_decisions_that_are_given_change_what_is_counted_alone() -> None:
+    labels, probabilities = invented()
+    decided = (probabilities * [1, 2, 4]).argmax(1)
+    plain = intervals(labels, probabilities, NAMES, resamples=60, seed=5)
+    found = intervals(labels, probabilities, NAMES, predicted=decided, resamples=60, seed=5)
+    counted, per_class = bootstrap(labels, decided, 3, resamples=60, seed=5)
+    for name, interval in counted.items():
+        assert getattr(found, name) == interval != getattr(plain, name)
+    assert [found.per_class[name].f1 for name in NAMES] == per_class
+    for name in RANKED:
+        assert getattr(found, name) == getattr(plain, name)
+    null = null_errors(probabilities.max(1), np.arange(70), resamples=60, seed=5)
+    assert found.calibration_error_null == Interval.of(null)
 
 
 def test_rows_of_a_group_are_drawn_together() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from fuse.models.builder import build_model
 from fuse.models.fusions import FUSIONS
+from fuse.models.kernel import KernelClassifier
 from fuse.models.summary import summarise
 
 SIZES = {"batch": 4, "text_tokens": 5, "patches": 7}
@@ -102,6 +103,22 @@ def test_what_a_summary_says() -> None:
             head,
         ),
     ]
+
+
+def test_what_a_summary_says_of_a_kernel() -> None:
+    dims = {"text_mean": 5, "image_mean": 4}
+    for kernel, computes, features in (
+        ("rbf", "exp(−0.5 · mean of |x − y|² / dim) of text_mean, image_mean, whitened", 10),
+        ("linear", "standardised text_mean + image_mean", 9),
+    ):
+        model = KernelClassifier(dims, 3, 10, 0.0, kernel)
+        weights = features * 3 + 3
+        rows = [(row.part, row.computes, row.shape, row.parameters) for row in summarise(model)]
+        assert rows == [
+            ("kernel", computes, ("batch", features), 0),
+            ("weight", f"linear {features} → 3", ("batch", 3), weights),
+            ("total", "logits", ("batch", 3), weights),
+        ]
 
 
 @pytest.mark.parametrize(
