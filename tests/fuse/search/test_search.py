@@ -531,6 +531,31 @@ def test_the_optimism_gap_is_that_of_counted_rows() -> None:
     loss = optimism(soft, validation, outer, labels, groups, metric="neg_log_loss", **common)
     want = [-log_loss(labels[outer], r.outer) for r in soft]
     assert loss.outer_score == pytest.approx(np.mean(want))
+    want = [
+        -log_loss(labels[v], r.held_out, labels=[0, 1])
+        for v, r in zip(validation, soft, strict=True)
+    ]
+    assert loss.inner_score == pytest.approx(np.mean(want))
+    # Their intervals again, from 2,000 draws of each set of rows, a hundred at a time.
+    draws = np.random.default_rng(0)
+    drawn = [
+        rows
+        for _ in range(20)
+        for rows in zip(
+            *([draws.integers(0, n, n) for _ in range(100)] for n in (2, 2, 6)), strict=True
+        )
+    ]
+    for found, of, value in (
+        (gap, results, lambda y, p: p.argmax(1) == y),
+        (loss, soft, lambda y, p: np.log(p[np.arange(len(y)), y])),
+    ):
+        inside = [value(labels[v], r.held_out) for v, r in zip(validation, of, strict=True)]
+        outside = np.mean([value(labels[outer], r.outer) for r in of], axis=0)
+        gaps = [
+            (inside[0][one].mean() + inside[1][two].mean()) / 2 - outside[out].mean()
+            for one, two, out in drawn
+        ]
+        assert found.optimism_interval == pytest.approx(tuple(np.quantile(gaps, [0.025, 0.975])))
 
 
 def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
