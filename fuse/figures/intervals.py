@@ -127,10 +127,8 @@ class _Curve:
             # half where both have the same (Mann and Whitney 1947).
             lost = (inside * (misses - outside / 2)).sum(1)
             area = 1 - lost / (hits[:, -1] * misses[:, -1])
-            precision = np.where(reached > 0, hits / np.maximum(reached, 1), 0.0)
-            average = (inside * precision).sum(1) / hits[:, -1]
-        mixed = (hits[:, -1] > 0) & (misses[:, -1] > 0)
-        return np.where(mixed, area, np.nan), np.where(mixed, average, np.nan)
+            average = (inside * hits / np.maximum(reached, 1)).sum(1) / hits[:, -1]
+        return area, np.where(misses[:, -1] > 0, average, np.nan)  # 0 / 0 of a side without rows
 
 
 def _ranked(times: Floats, curves: Sequence[_Curve]) -> dict[str, Floats]:

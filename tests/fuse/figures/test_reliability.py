@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fuse.figures.reliability import calibration, null_errors
+from fuse.figures.reliability import Bin, calibration, null_errors
 
 
 def test_calibration_by_hand() -> None:
@@ -18,6 +18,8 @@ def test_calibration_by_hand() -> None:
     assert [b.rows for b in bins] == [0, 0, 0, 1, 0, 0, 3, 0, 0, 2]
     assert bins[9].accuracy == 0.5
     assert bins[9].confidence == pytest.approx(0.93)
+    assert [(b.low, b.high) for b in bins] == [(n / 10, (n + 1) / 10) for n in range(10)]
+    assert bins[0] == Bin(0, 0.1, 0, 0, 0), "a bin without rows"
 
 
 def test_a_confidence_on_an_edge_counts_in_the_bin_below() -> None:
