@@ -14,7 +14,7 @@ from mmsa_cache.compose.session.encoders import resolve_encoder
 from mmsa_cache.compose.session.outside import Reach
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.errors import DeviceError, ModelError
+from mmsa_cache.errors import DeviceError, ModelError, SettingsError
 from mmsa_cache.store.index import INDEX
 from tests.support.data_folders import mmsa
 from tests.support.pairs import make_pairs
@@ -93,6 +93,10 @@ def test_parts_merge_only_when_they_are_finished(
 def test_what_does_not_go_together_is_said(work: Path) -> None:
     out = mmsa(work, "extract", "--address", "localhost:1", code=2).output
     assert "--address is of a Ray cluster" in out
+    for engine in (None, "local"):
+        with pytest.raises(SettingsError, match="would start so many processes at once"):
+            EngineRequest(engine, workers=5000)
+    assert EngineRequest("ray", workers=5000).workers == 5000
     assert "Give --engine ray" in out
     assert "is no part" in mmsa(work, "extract", "--shards", "3/2", code=2).output
 

@@ -29,6 +29,8 @@ from .readers import reader_of
 from .wanted import WantedFeatures
 
 EngineName = Literal["local", "ray"]
+_MOST_A_CORE = 32
+"""Workers on this machine."""
 _CORES = 8
 """Of a worker on the CPU, unless their number is given."""
 
@@ -52,6 +54,12 @@ class EngineRequest:
     def __post_init__(self) -> None:
         if self.address is not None and self.engine != "ray":
             raise SettingsError("--address is of a Ray cluster.", "Give --engine ray with it.")
+        most = _MOST_A_CORE * usable_cores()
+        if self.engine != "ray" and (self.workers or 0) > most:
+            raise SettingsError(
+                f"--workers {self.workers}: this machine would start so many processes at once.",
+                f"Give {most} at most; on the CPU more than one a core are no faster.",
+            )
 
     @property
     def chosen(self) -> EngineName | None:
