@@ -78,7 +78,7 @@ def among(name: str, valid: Iterable[str]) -> str:
 
 def no_such(
     what: str,
-    name: str,
+    name: object,
     valid: Iterable[str],
     hint: str = "",
     kind: type[MmsaError] = SettingsError,
@@ -88,17 +88,29 @@ def no_such(
 
     Args:
         what: Up to the name, as "There is no run".
-        name: As it was given.
+        name: As it was given, which may be no text.
         valid: The names there are.
         hint: What else to do.
         kind: Of the error.
         known: Begins the list of names.
     """
     names = list(dict.fromkeys(valid))
+    name = name if isinstance(name, str) else repr(name)
     shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
     close = alike(name, names)
     there = "" if not names or (close and len(names) > _LISTED) else f"{known}: {listed(names)}."
     return kind(f"{what} {shown!r}{close}.", " ".join(filter(None, (there, hint))))
+
+
+def one_of(name: str, value: object, valid: Iterable[str]) -> None:
+    """Refuses an argument that is none of some names; None is as by default.
+
+    Raises:
+        SettingsError: It names those that are valid.
+    """
+    names = list(valid)
+    if value is not None and not (isinstance(value, str) and value in names):
+        raise no_such(f"{name} cannot be", value, names, known="Valid")
 
 
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
@@ -119,6 +131,8 @@ def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
         SettingsError: Names the nearest one, and all there are.
     """
     names = tuple(valid)
+    if not isinstance(split, str):
+        raise no_such("There is no split", split, names, known="Valid")
     if split in names:
         return
     other = next((name for name in names if split.lower() in SPLIT_STEMS.get(name, ())), None)

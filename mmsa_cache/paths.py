@@ -7,12 +7,14 @@ resolves it once, outside the working folder. From there on no step of a path ma
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 
-from .errors import LinkError
+from .errors import LinkError, SettingsError
 
 
 def flags(*names: str) -> int:
@@ -30,6 +32,39 @@ def shipped_studies() -> Path:
     """The studies that come with mmsa: beside its packages in a clone, in one when installed."""
     inside = Path(__file__).resolve().parent / "studies"
     return inside if inside.is_dir() else inside.parents[1] / "studies"
+
+
+def is_path(value: object) -> bool:
+    """Whether a value may be the name of a file: no NUL is in it, and no half of a character."""
+    if not isinstance(value, str | os.PathLike):
+        return False
+    try:
+        return b"\0" not in os.fsencode(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def check_paths(**values: object) -> None:
+    """Refuses arguments that are no paths of files; None is as by default.
+
+    Raises:
+        SettingsError: Names them all.
+    """
+    wrong = [
+        f"{name}={shorten(repr(value), 100)}"
+        for name, value in values.items()
+        if value is not None and not (is_path(value) and _is_short(str(value)))
+    ]
+    if wrong:
+        raise SettingsError(f"{', '.join(wrong)}: the path of a file or folder is expected.")
+
+
+def _is_short(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
 
 
 def declared(path: Path) -> Path:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from .errors import MmsaError, SettingsError
 from .names import among, near
+from .paths import is_path
 
 M = TypeVar("M", bound=BaseModel)
 _LONGEST = 200
@@ -21,6 +23,16 @@ class Table(BaseModel):
     """A table of a file: frozen, and unknown keys are mistakes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _possible(path: Path) -> Path:
+    if not is_path(path):
+        raise ValueError("no file can have this name")
+    return path
+
+
+AnyPath = Annotated[Path, AfterValidator(_possible)]
+"""There may be nothing, but there could be."""
 
 
 def matching(form: str, pattern: str) -> AfterValidator:

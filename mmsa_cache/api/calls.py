@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
 
 from mmsa_cache.config.project import project_of
-from mmsa_cache.errors import MmsaError, SettingsError
-from mmsa_cache.names import no_such
+from mmsa_cache.errors import SettingsError
+from mmsa_cache.refusals import told
 from mmsa_cache.shown import spoken
 
 from .terms import in_python
@@ -19,14 +19,22 @@ from .terms import in_python
 
 @contextlib.contextmanager
 def in_terms() -> Iterator[None]:
-    """Errors name arguments in place of flags, and are safe to show on a terminal."""
+    """Errors name arguments in place of flags, and are safe to show on a terminal.
+
+    What the system or a device refuses is one of them.
+    """
     try:
         yield
-    except MmsaError as error:
-        error.message = spoken(in_python(error.message))
-        error.hint = spoken(in_python(error.hint))
-        error.problems = [*map(spoken, error.problems)]
-        raise
+    except Exception as error:
+        known = told(error)
+        if known is None:
+            raise
+        known.message = spoken(in_python(known.message))
+        known.hint = spoken(in_python(known.hint))
+        known.problems = [*map(spoken, known.problems)]
+        if known is error:
+            raise
+        raise known from error
 
 
 @contextlib.contextmanager
@@ -54,7 +62,8 @@ def placed(here: Path, value: object) -> object:
     names stay names."""
     if isinstance(value, os.PathLike) or (isinstance(value, str) and "/" in value):
         path = absolute(here, value)
-        return path if path.exists() else value
+        # Path.exists raises for names that are too long.
+        return path if os.path.exists(path) else value  # noqa: PTH110
     return value
 
 
@@ -86,17 +95,6 @@ def texts(**values: object) -> None:
     ]
     if wrong:
         raise SettingsError(f"{', '.join(wrong)}: a text is expected.")
-
-
-def one_of(name: str, value: str | None, valid: Iterable[str]) -> None:
-    """Refuses an argument that is none of some names; None is as by default.
-
-    Raises:
-        SettingsError: It names those that are valid.
-    """
-    names = list(valid)
-    if value is not None and not (isinstance(value, str) and value in names):
-        raise no_such(f"{name} cannot be", str(value), names, known="Valid")
 
 
 def as_typed(function: Callable[..., object], given: Mapping[str, object]) -> str:

@@ -14,9 +14,10 @@ from mmsa_cache.config.loading import keys_by_name, load_settings
 from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.stored import path_of
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, near, no_such
+from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, near, no_such, one_of
+from mmsa_cache.paths import check_paths
 
-from .calls import absolute, at_least_one, in_project, one_of, placed, texts
+from .calls import absolute, at_least_one, in_project, placed, texts
 
 
 def open(
@@ -111,6 +112,7 @@ def settings_of(
         data: As it was given.
         given: The other settings.
     """
+    check_paths(cache=cache, data=data)
     keys = keys_by_name()
     unknown = [f"{name}{near(name, keys)}" for name in given if name not in keys]
     if unknown:

@@ -116,7 +116,7 @@ def plot_curves(
     Raises:
         SettingsError: There is no such curve.
     """
-    if curve not in CURVES:
+    if not isinstance(curve, str) or curve not in CURVES:
         raise no_such("There is no curve", curve, CURVES)
     chart = next((c for c in learning_curves(history, members) if c.key == curve), None)
     if chart is None:

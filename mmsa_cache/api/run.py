@@ -12,6 +12,7 @@ from fuse.figures.records import EpochRecord, RunFigures
 from mmsa_cache.compose.report.report import PAGE
 from mmsa_cache.compose.report.sections import figure_intervals
 from mmsa_cache.notebook import as_html
+from mmsa_cache.paths import check_paths
 from mmsa_cache.runs.folder import LATEST, RunFolder
 from mmsa_cache.runs.record import RunRecord
 
@@ -40,6 +41,7 @@ class Run:
 
     def __init__(self, run: str | os.PathLike[str] = LATEST) -> None:
         with in_project() as here:
+            check_paths(run=run if not isinstance(run, str) else None)
             found = RunFolder.find(str(placed(here, run)))
             self.folder = RunFolder(found.path.resolve())
 

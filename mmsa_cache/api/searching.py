@@ -9,8 +9,9 @@ from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
 from mmsa_cache.compose.search.search import SearchRequest
 from mmsa_cache.compose.search.search import search as run_study
 from mmsa_cache.compose.session.session import Session
+from mmsa_cache.names import one_of
 
-from .calls import at_least_one, in_project, one_of, texts
+from .calls import at_least_one, in_project, texts
 from .opening import opened
 from .study import Study
 from .terms import in_python

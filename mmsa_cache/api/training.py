@@ -14,9 +14,9 @@ from mmsa_cache.compose.session.session import Session
 from mmsa_cache.compose.train.request import MEGABYTES, TrainRequest
 from mmsa_cache.compose.train.train import train as train_run
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import near
+from mmsa_cache.names import near, one_of
 
-from .calls import as_typed, at_least_one, in_project, one_of, texts
+from .calls import as_typed, at_least_one, in_project, texts
 from .opening import opened
 from .run import Run
 from .study import Study

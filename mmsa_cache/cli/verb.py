@@ -16,8 +16,9 @@ from pydantic_core import to_jsonable_python
 
 from mmsa_cache.config.project import entered, project_of
 from mmsa_cache.console import is_live, print_data, quietly, say
-from mmsa_cache.errors import MOST_SHOWN, DeviceError, MmsaError
+from mmsa_cache.errors import MOST_SHOWN, MmsaError
 from mmsa_cache.native.signals import terminated_is_interrupted
+from mmsa_cache.refusals import told
 from mmsa_cache.shown import spoken
 
 from .options import SETTINGS, Debug, Json, Quiet
@@ -175,44 +176,14 @@ def _ends_in_words(call: Call, debug: bool) -> Iterator[None]:
         with terminated_is_interrupted():
             yield
     except (MmsaError, OSError, MemoryError, RuntimeError) as error:
-        if debug or (isinstance(error, RuntimeError) and not _of_the_device(error)):
+        known = told(error)
+        if debug or known is None:
             raise
-        known = error if isinstance(error, MmsaError) else DeviceError(*_refused(error))
         call.failed(known)
         raise typer.Exit(known.exit_code) from None
     except KeyboardInterrupt:
         say("Stopped. Finished work is kept; the same command resumes.")
         raise typer.Exit(130) from None
-
-
-def _of_the_device(error: RuntimeError) -> bool:
-    """Whether a device has no memory, or does nothing more in this process."""
-    from mmsa_cache.native.device import is_of_the_device
-
-    return is_of_the_device(error)
-
-
-def _refused(error: OSError | MemoryError | RuntimeError) -> tuple[str, str]:
-    """Message and hint of an error of the system, or of a device."""
-    if isinstance(error, RuntimeError):
-        from mmsa_cache.native.device import is_lost
-
-        what = "The device does nothing more in this process" if is_lost(error) else "No memory"
-        return (
-            f"{what}: {str(error).splitlines()[0][:200]}",
-            "End what else runs there, take a smaller model, or --device cpu; the same command "
-            "resumes.",
-        )
-    if isinstance(error, MemoryError):
-        return (
-            "There is not enough memory.",
-            "Lower batch_size, --workers, or close other programs.",
-        )
-    where = f"{error.filename}: " if error.filename else ""
-    return (
-        f"{where}{error.strerror or error}",
-        "Repair the disk, free space or change the permissions; the same command resumes.",
-    )
 
 
 def _check_packages() -> None:

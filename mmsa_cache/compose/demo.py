@@ -23,7 +23,7 @@ from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
 from mmsa_cache.data.layouts.report import HEADER, read_labels
 from mmsa_cache.disk import QUICK, discard, make_folders, write_atomically, write_new
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.paths import declared
+from mmsa_cache.paths import check_paths, declared
 from mmsa_cache.untrusted import read_plain
 
 from .extraction.extract import extract_splits
@@ -39,6 +39,8 @@ TEST_SHARE = 0.15
 _LABEL_NOISE = 0.1
 _MOST_BYTES = 1 << 20
 """Of a text, and of the settings."""
+FEWEST = 60
+"""Pairs that there may be."""
 _SHARES = (0.5, 0.2, 0.3)
 
 _OPENINGS = ("Just got to", "Here we are at", "One hour in", "Finally saw", "Back from", "Look at")
@@ -197,8 +199,11 @@ def make_demo(folder: str | Path, pairs: int = 360) -> Path:
         The folder.
 
     Raises:
-        SettingsError: Something else is there.
+        SettingsError: Something else is there, or an argument cannot be used.
     """
+    check_paths(folder=folder)
+    if not (isinstance(pairs, int) and pairs >= FEWEST):
+        raise SettingsError(f"pairs={pairs!r}: a whole number from {FEWEST} is expected.")
     folder = declared(Path(folder))
     make_folders(folder)
     _write_config(folder / "mmsa.toml")

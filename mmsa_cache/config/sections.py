@@ -20,7 +20,7 @@ from pydantic import (
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import class_problem
-from mmsa_cache.validation import matching
+from mmsa_cache.validation import AnyPath, matching
 
 from .hub_name import checked_root, hub_name
 
@@ -75,7 +75,7 @@ def _columns(value: object) -> object:
 class DataSettings(Section):
     """Where the pairs are and how their texts are read."""
 
-    root: Annotated[Path | None, BeforeValidator(checked_root)] = None
+    root: Annotated[AnyPath | None, BeforeValidator(checked_root)] = None
     """Folder of the data, one table, or ``hf://datasets/NAME[@REVISION]``."""
     columns: Annotated[ColumnSettings, BeforeValidator(_columns)] = ColumnSettings()
     """Columns of tables that have no usual name."""
@@ -268,7 +268,7 @@ class EncoderSettings(Section):
 class CacheSettings(Section):
     """Where features are kept."""
 
-    dir: Path = Path("cache")
+    dir: AnyPath = Path("cache")
     """Root folder of the caches."""
     shard_rows: int = Field(default=256, ge=1, le=1_000_000)
     """Rows a shard; also the unit of resuming."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmsa_cache.api.parameters import PARAMETERS
 from mmsa_cache.errors import MmsaError
 from tests.support.fuzzing import EXAMPLES, ODD, Random, series
 from tests.support.made_up_run import write_run
+from tests.support.small_work import mmsa as mmsa_command
 from tests.support.tally import Tally
 
 VALUES: tuple[Any, ...] = (
@@ -181,3 +183,45 @@ def test_what_is_no_text_and_no_session_is_refused_in_words(project: Path) -> No
         mmsa.open("~nobody-at-all/x")
     with pytest.raises(mmsa.DataError, match="y has no labels"):
         mmsa.FusionClassifier().fit(VECTORS, None, [])
+
+
+NO_PATHS = ("a\0b", "x" * 5000, Path("x" * 300), "\ud800", 5, b"x", ["x"], np.nan)
+
+
+@pytest.mark.parametrize("path", NO_PATHS, ids=range(len(NO_PATHS)))
+def test_paths_that_no_file_can_have_are_refused_in_words(project: Path, path: Any) -> None:
+    for function, name in (
+        (mmsa.open, "cache"),
+        (mmsa.open, "data"),
+        (mmsa.check, "data"),
+        (mmsa.make_demo, "folder"),
+    ):
+        with pytest.raises(mmsa.SettingsError, match=rf"^{name}=.*the path of a file"):
+            function(**{name: path})
+    with pytest.raises(mmsa.SettingsError, match=r"^cache=.*the path of a file"):
+        mmsa.load_model("run", cache=path)
+    for find in (mmsa.Run, mmsa.load_model):
+        with pytest.raises(mmsa.MmsaError, match=r"^(run=.*the path of a file|There is no run)"):
+            find(path)  # a text may be a name too
+    # A path that is a setting, and none that can be, is a name like others.
+    with contextlib.suppress(mmsa.MmsaError):
+        mmsa.open(text_model=path)
+
+
+def test_what_the_system_refuses_is_an_error_of_mmsa(project: Path) -> None:
+    (project / "circle").symlink_to("circle")
+    (project / "mmsa.toml").write_text('[cache]\ndir = "a\\u0000b"\n')
+    with pytest.raises(mmsa.SettingsError, match=r"cache.dir: no file can have this name"):
+        mmsa.open()
+    (project / "mmsa.toml").write_text(f'[cache]\ndir = "{"x" * 300}"\n')
+    with pytest.raises(mmsa.SettingsError, match=r"x{100}…: File name too long"):
+        mmsa.open()
+    assert "Name another" in mmsa_command(project, "train", code=2).output
+    (project / "mmsa.toml").write_text('[cache]\ndir = "circle"\n')
+    with pytest.raises(mmsa.MmsaError, match=r"links in a circle|There is no store"):
+        mmsa.open()
+    with pytest.raises(mmsa.SettingsError, match=r"pairs=nan: a whole number from 60"):
+        mmsa.make_demo("demo", pairs=np.nan)  # type: ignore[arg-type]
+    with pytest.raises(mmsa.SettingsError, match=r"decide cannot be .5"):
+        mmsa.load_model("run", decide=5)  # type: ignore[arg-type]
+    assert not (project / "demo").exists()

@@ -122,7 +122,10 @@ def test_a_read_only_folder(server: ForkServer, made: Path, tmp_path: Path, tall
     run_all(server, READING, Conditions(str(folder), powerless=True))
     writing = [command for command in WRITING if command[2:3] != ("exported",)]
     ends = run_all(server, writing, Conditions(str(folder), powerless=True), (0, 5))
-    said = ("Permission denied", "cannot be written to")  # the latter by doctor, which tries nothing
+    said = (
+        "Permission denied",
+        "cannot be written to",
+    )  # the latter by doctor, which tries nothing
     for code, text in ends:
         assert code == 0 or any(words in text for words in said), text
     code, text = ends[writing.index(("doctor",))]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-from fuse.figures.calibration import Decide, Probabilities
+from fuse.figures.calibration import DECIDE, Decide, Probabilities
 from fuse.setting import Setting, restore
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
@@ -27,9 +27,9 @@ from mmsa_cache.errors import (
     is_exhausted,
 )
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.names import EncoderPair
+from mmsa_cache.names import EncoderPair, one_of
 from mmsa_cache.native.device import is_of_the_device
-from mmsa_cache.paths import declared
+from mmsa_cache.paths import check_paths, declared
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.untrusted import open_tensors
@@ -65,9 +65,12 @@ def load_model(
         decide: Decision rule of `Predictor.decide`; default: the run's.
 
     Raises:
+        SettingsError: An argument cannot be used.
         ModelError: There is no such model, or its files are not those of one.
         DeviceError: The device is not there.
     """
+    check_paths(run=run if not isinstance(run, str) else None, data=data, cache=cache)
+    one_of("decide", decide, DECIDE)
     folder = found_run(run, online=online)
     record = folder.record
     places = [None if place is None else Path(place) for place in (data, cache)]
@@ -209,6 +212,7 @@ class Predictor:
             ModelError: An encoder cannot be found, or is not the one that the model was trained on.
             SettingsError: Neither is given.
         """
+        check_paths(image=image)
         probabilities = self.predict_pair(text, None if image is None else Path(image))
         return dict(zip(self.classes, probabilities, strict=True))
 
