@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from .errors import EXHAUSTED, DeviceError, DiskError, MmsaError, SettingsError, exhausted
+from .errors import DeviceError, DiskError, MmsaError, SettingsError, exhausted, is_exhausted
 
 _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 """What a name alone is to blame for."""
@@ -34,7 +34,7 @@ def _of_the_system(error: OSError) -> MmsaError:
     message = f"{where}{error.strerror or error}"
     if error.errno in _NO_PATH:
         return _no_path(message)
-    if error.errno in EXHAUSTED:
+    if is_exhausted(error):
         return exhausted(Path(name), str(error.strerror or error))
     hint = "Repair the disk, free space or change the permissions; the same command resumes."
     return DiskError(message, hint)
