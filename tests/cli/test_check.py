@@ -79,6 +79,15 @@ def test_near_hashes_are_those_of_a_full_comparison(distance: int) -> None:
     assert near_groups([], distance) == near_groups([None, 5], distance) == []
 
 
+def test_pictures_look_alike_up_to_six_bits_and_flat_ones_like_nothing() -> None:
+    assert near_groups([0, 0b111111, 0b111111 << 58]) == [[0, 1, 2]]
+    assert near_groups([0, 0b1111111, 0b1111111 << 57]) == []
+    for contrast, flat in ((7, True), (8, False)):  # deviations of 3.5 and 4 grey values
+        halves = np.full((32, 32, 3), 100, np.uint8)
+        halves[:, 16:] += np.uint8(contrast)
+        assert (look_of(halves) is None) == flat
+
+
 def test_a_picture_looks_like_itself_recompressed_and_unlike_others() -> None:
     def look(image: Any, **how: Any) -> int:
         found = look_of(decoding.decode(saved(image, **how), "x"))

@@ -240,7 +240,8 @@ def test_hostile_shards_are_refused_by_name(
     resealed(folder, *paths)
     name = next(iter(Index.read(folder).entries))
     opened = outside.stat().st_atime_ns
-    with pytest.raises(DamagedCacheError, match=rf"{name}\.h5"):
+    why = "attribute pools is" if change is _large_attribute else ""  # seen before it is read
+    with pytest.raises(DamagedCacheError, match=rf"{name}\.h5.*{why}"):
         open_features(folder)
     assert len(verify_features(folder)) == 1
     assert outside.stat().st_atime_ns == opened, "a file outside was read"

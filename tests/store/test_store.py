@@ -54,7 +54,13 @@ def test_round_trip(tmp_path: Path) -> None:
             assert [writer.publish(shard) for shard in shards] == [len(shard) for shard in shards]
             assert writer.rows == sum(map(len, shards))
             assert writer.bytes == sum(p.stat().st_size for p in writer.folder.glob("*.h5"))
-        for want, have in zip(shards, open_features(writer.folder).shards, strict=True):
+        features = open_features(writer.folder)
+        assert features.starts.tolist() == ([0, 4], [0, 4, 8, 10])[shards is SHARDS]
+        keys = np.concatenate([shard.keys for shard in shards])
+        assert features.places(keys).tolist() == list(range(len(keys)))
+        for want, have in zip(shards, features.shards, strict=True):
+            arrays = (want.tokens, want.pooled, *([] if want.shared is None else [want.shared]))
+            assert have.nbytes == want.nbytes == sum(array.nbytes for array in arrays)
             assert list(have.operations) == list(want.operations)
             assert have.pools == want.pools
             for name in ("keys", "offsets", "tokens", "pooled", "shared"):
