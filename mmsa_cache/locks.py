@@ -110,7 +110,9 @@ def _acquire(lock: BaseFileLock, waiting: Callable[[], None] | None) -> None:
             if isinstance(lock, SoftFileLease) and _has_expired(lock):
                 continue
             if time.monotonic() >= end:
-                raise error if isinstance(error, OSError) else OSError(errno.ENOLCK, str(error))
+                if isinstance(error, OSError):
+                    raise
+                raise OSError(errno.ENOLCK, str(error)) from error
             if isinstance(error, LeaseSettingsMismatch):  # it is not waited for
                 time.sleep(patience)
         else:

@@ -47,7 +47,7 @@ class EngineRequest:
     """None with `workers` or `target` is local."""
     workers: int | None = None
     address: str | None = None
-    """Of a Ray cluster; None: RAY_ADDRESS or one of this user that runs here, else one is started."""
+    """Of a Ray cluster; None: RAY_ADDRESS or one of this user's here, else one is started."""
     target: str | None = None
     """URL of an object store that takes the features."""
 
