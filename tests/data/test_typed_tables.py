@@ -247,6 +247,16 @@ def test_a_member_never_takes_more_room_than_it_has(tmp_path: Path) -> None:
         read(tmp_path / "s.tar")
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_of_headers_of_headers_are_no_tar(tmp_path: Path, kind: bytes) -> None:
+    entry = tarfile.TarInfo("x")
+    entry.type, entry.size = kind, 10
+    one = entry.tobuf(tarfile.GNU_FORMAT) + b"10 path=a\n".ljust(512, b"\0")
+    (tmp_path / "s.tar").write_bytes(3000 * one)
+    with pytest.raises(DataError, match=r"s.tar: it is no tar, or damaged"):
+        read(tmp_path / "s.tar")
+
+
 def test_members_that_are_never_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "train.tar"
     with tarfile.open(path, "w") as tar:

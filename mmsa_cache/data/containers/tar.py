@@ -70,7 +70,7 @@ def members(
                 if info.offset_data + info.size > end:
                     raise ValueError(f"it is cut off within {plain!r}")
                 yield Member(plain, info.offset_data, info.size)
-    except (tarfile.TarError, OverflowError, MemoryError) as error:
+    except (tarfile.TarError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError(f"it is no tar, or damaged: {error}") from error
 
 
