@@ -77,7 +77,7 @@ class StoredEncoder(BaseModel):
         Raises:
             DiskError: It stays as it was.
         """
-        content = self.model_dump(mode="json", by_alias=True)
+        content = self.model_dump(by_alias=True)
         content["fields"] = self.identity.fields
         content["sha256"] = hashing.digest(content)
         text = json.dumps(content, indent=1, sort_keys=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from mmsa_cache.store.encoder import StoredEncoder
+from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.hashing import digest
+from mmsa_cache.store.encoder import ENCODER as RECORD_FILE
+from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.fingerprint import cache_name, differences
 from mmsa_cache.store.identity import EncoderIdentity, Origin
 from mmsa_cache.store.index import Change, ShardEntry
+from tests.support.faulty import Counting
 from tests.support.shards import ENCODER, FIELDS
 
 ENTRY = ShardEntry(sha256="ab" * 32, rows=1, bytes=1)
@@ -58,6 +63,55 @@ def test_features_are_found_where_a_store_has_them() -> None:
     assert ENCODER.fingerprint == hashlib.sha256(fields).hexdigest()
     assert ENCODER.place == f"features/text/tiny-{ENCODER.fingerprint[:8]}"
     assert ENCODER.folder(Path("store")) == Path("store", ENCODER.place)
+
+
+RECORD = """{
+ "fields": {
+  "encoder": "tiny",
+  "modality": "text",
+  "size": 8
+ },
+ "names": [
+  "default"
+ ],
+ "schema": 2,
+ "sha256": "?",
+ "told": {
+  "text": {
+   "model": "tiny"
+  }
+ },
+ "versions": {
+  "torch": "1"
+ }
+}
+"""
+
+
+def test_a_record_is_written_as_before_and_read_where_it_lies(tmp_path: Path) -> None:
+    """Its hash is of all but itself; a link to a record elsewhere is not followed."""
+    encoder = StoredEncoder.of(
+        ENCODER.identity, told={"text": {"model": "tiny"}}, versions={"torch": "1"}
+    )
+    folder = encoder.folder(tmp_path)
+    folder.mkdir(parents=True)
+    disk = Counting()
+    encoder.write(folder, disk)
+    assert disk.steps, "written past the disk that was given"
+    content = {key: value for key, value in json.loads(RECORD).items() if key != "sha256"}
+    assert (folder / RECORD_FILE).read_text() == RECORD.replace("?", digest(content))
+    assert read_encoder(folder) == encoder
+    for wrong in ({"names": "x"}, {"more": 1}, {"fields": {}}):
+        other = content | wrong
+        (folder / RECORD_FILE).write_text(json.dumps(other | {"sha256": digest(other)}))
+        with pytest.raises(DamagedCacheError, match="is not the record of an encoder") as raised:
+            read_encoder(folder)
+        assert raised.value.hint == f"Delete the folder {folder} and run mmsa extract again."
+    encoder.write(folder)
+    (folder / RECORD_FILE).rename(tmp_path / "elsewhere")
+    (folder / RECORD_FILE).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedCacheError, match="cannot be read"):
+        read_encoder(folder)
 
 
 def test_an_index_is_written_as_before() -> None:
@@ -119,6 +173,7 @@ def test_differences_name_what_is_there_and_what_is_wanted() -> None:
         ("a: b  ü/ç", "encoder"),
         ("C:\\x y", "C-x-y"),
         ("-.x.-", "x"),
+        ("timm/XceptionX", "XceptionX"),
         ("a/..", "encoder"),
     ],
 )
