@@ -58,10 +58,9 @@ class Rule(Table):
     def _judges(self, step: int) -> bool:
         if self.kind != "halving":
             return True
-        rung, first = step, self.warmup + 1
-        factor = max(1 / self.keep, 1.5)
-        power = round(math.log(rung / first, factor)) if rung >= first else 0
-        return rung == round(first * factor**power)
+        first, factor = self.warmup + 1, max(1 / self.keep, 1.5)
+        power = round(math.log(step / first, factor))
+        return step == round(first * factor**power)
 
 
 def _at(steps: Mapping[int, float], step: int) -> float | None:

@@ -31,7 +31,7 @@ from fuse.search.importance import alpha_beta, by_value, importances
 from fuse.search.ledger import Ledger
 from fuse.search.pruning import Rule, step_of
 from fuse.search.sampling import draw
-from fuse.search.selection import SELECT, Scored, optimism, select, ties
+from fuse.search.selection import SELECT, Scored, optimism, scored, select, ties
 from fuse.search.snapshot import snapshot
 from fuse.search.study import Study
 from fuse.search.study_file import find_study, known_studies, read_study
@@ -366,12 +366,17 @@ def test_steps_are_quarters_whatever_the_number_of_epochs() -> None:
     ]
     assert [step_of(2, epoch, 3) for epoch in (1, 2, 3)] == [9, 10, None]
     assert [step_of(0, epoch, 1) for epoch in (1,)] == [None]
+    ends = {epoch: step_of(1, epoch, 10) for epoch in range(1, 11)}
+    assert {epoch: step for epoch, step in ends.items() if step} == {3: 5, 5: 6, 8: 7}
 
 
 def test_only_what_is_weak_among_all_finished_trials_is_pruned() -> None:
     rule = Rule(kind="percentile", keep=0.5, startup=4, warmup=1)
     finished = [{2: 0.1}, {2: 0.2, 4: 0.3}, {2: 0.4, 4: 0.5}, {2: 0.5, 4: 0.6}]
-    assert not rule.prunes(1, 0.0, finished), "the warm-up is judged"
+    early = [{1: 0.5}] * 4
+    assert rule.prunes(2, 0.4, early)
+    assert not rule.prunes(1, 0.4, early), "the warm-up is judged"
+    assert not rule.prunes(2, 0.0, [*early[:3], {4: 0.5}]), "one has not come so far"
     assert not rule.prunes(2, 0.0, finished[:3]), "three trials are fewer than four"
     assert rule.prunes(2, 0.29, finished)
     assert not rule.prunes(2, 0.31, finished)
@@ -402,6 +407,9 @@ def test_a_step_is_the_mean_of_the_folds_done_and_the_present_one(tmp_path: Path
     wanted += [*((one + two + share * three) / 3 for share in at), (one + two + three) / 3]
     assert list(result["steps"].values()) == pytest.approx(wanted)
     assert list(map(int, result["steps"])) == list(range(1, 13))
+    (stored,) = read_studies(tmp_path / "s.db")
+    wanted = Scored(0, (one, two, three), result["parameters"], result["seconds"])
+    assert scored(stored.trials) == [wanted]
 
 
 def test_halving_judges_at_growing_steps_among_those_that_came_so_far() -> None:
@@ -466,6 +474,8 @@ def test_one_standard_error_takes_the_simplest_near_the_best() -> None:
     assert select([best, far], "one-se").number == 0
     equal = [trial_of(number, 0.6, 0.7) for number in (2, 1, 3)]
     assert [select(equal, how).number for how in SELECT] == [1, 1], "of equal ones the first"
+    single = [trial_of(0, 0.6, parameters=9), trial_of(1, 0.6, parameters=3)]
+    assert [select(single, how).number for how in SELECT] == [0, 1], "without an error to allow"
     with pytest.raises(SettingsError, match=r"'worst'.*\n.*best, one-se"):
         select(every, "worst")
     with pytest.raises(SettingsError, match="No trial was trained to the end"):
@@ -498,6 +508,7 @@ def test_ties_end_at_students_t(spread: tuple[int, ...], folds: int, limit: floa
     alike = [trial_of(number, 0.8, 0.8) for number in (1, 0)]
     assert ties(alike, 2) == [0, 1], "no difference, no doubt"
     assert ties([trial_of(1, 0.5), trial_of(0, 0.6)], 2) == [0, 1], "one unit tells nothing"
+    assert ties([trial_of(1, 0.5, 0.7), trial_of(0, 0.6, 0.8)], 2) == [0], "always 0.1 worse"
 
 
 def test_the_optimism_gap_is_that_of_counted_rows() -> None:
