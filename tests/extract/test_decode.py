@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 
-from extract.inputs import metadata
+from extract.inputs import decode, metadata
 from extract.inputs.decode import Picture, PictureLimits, read_picture
 from mmsa_cache.errors import BadFileError
 from tests.security.test_pictures import png
@@ -227,3 +227,14 @@ def test_sizes_are_taken_up_to_their_limits() -> None:
         with pytest.raises(BadFileError) as caught:
             limits.check(width, height, "x", part)
         assert (caught.value.reason, caught.value.message) == (reason, message)
+
+
+def test_formats_that_take_twice_the_memory_may_have_half_the_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode, "LIMITS", PictureLimits(max_pixels=10_000))
+    for kind in ("PNG", "TIFF", "GIF", "BMP"):
+        assert read_picture(saved(SMOOTH, kind), kind).width == 90
+    for kind in ("AVIF", "WEBP"):
+        with pytest.raises(BadFileError, match="90×60 pixels, more than the limit of 5000"):
+            read_picture(saved(SMOOTH, kind), kind)
