@@ -60,7 +60,7 @@ def look_of(pixels: NDArray[np.uint8]) -> int | None:
         pixels: (height, width, 3) RGB.
     """
     grey = Image.fromarray(pixels).convert("L")
-    if np.asarray(grey.resize((16, 16), Image.Resampling.BOX), np.float64).std() < FLAT:
+    if np.asarray(grey.resize((16, 16), Image.Resampling.BOX)).std() < FLAT:
         return None
     bits = np.packbits(imagehash.phash(grey).hash.ravel())
     return int.from_bytes(bits.tobytes(), "big")

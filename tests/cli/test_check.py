@@ -83,9 +83,36 @@ def test_pictures_look_alike_up_to_six_bits_and_flat_ones_like_nothing() -> None
     assert near_groups([0, 0b111111, 0b111111 << 58]) == [[0, 1, 2]]
     assert near_groups([0, 0b1111111, 0b1111111 << 57]) == []
     for contrast, flat in ((7, True), (8, False)):  # deviations of 3.5 and 4 grey values
-        halves = np.full((32, 32, 3), 100, np.uint8)
-        halves[:, 16:] += np.uint8(contrast)
-        assert (look_of(halves) is None) == flat
+        stripes = np.full((64, 64, 3), 100, np.uint8)
+        stripes[np.arange(64) // 4 % 2 == 0] += np.uint8(contrast)
+        for picture in (stripes, stripes.transpose(1, 0, 2)):
+            assert (look_of(picture) is None) == flat
+    assert look_of(np.full((30, 30, 3), (250, 20, 90), np.uint8)) is None
+
+
+def test_hashes_that_agree_on_one_band_alone_are_found_and_few_others_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 3,000 pictures, 4.5 million pairs, some 20 to 30 a picture are looked at."""
+    rng = np.random.default_rng(3)
+    edges = np.linspace(0, 64, 8).astype(int)
+    others = [
+        sum(1 << int(rng.integers(edges[i], edges[i + 1])) for i in range(7) if i != alone)
+        for alone in range(7)
+    ]
+    looks = rng.integers(0, 1 << 64, 1500, np.uint64).tolist()
+    looks += [look ^ others[place % 7] for place, look in enumerate(looks)]
+    compared = 0
+    count = np.bitwise_count
+
+    def counted(bits: Any) -> Any:
+        nonlocal compared
+        compared += bits.size
+        return count(bits)
+
+    monkeypatch.setattr(np, "bitwise_count", counted)
+    assert near_groups(looks, 6) == [[place, place + 1500] for place in range(1500)]
+    assert compared < 200_000
 
 
 def test_a_picture_looks_like_itself_recompressed_and_unlike_others() -> None:

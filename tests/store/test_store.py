@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from mmsa_cache import hashing
-from mmsa_cache.errors import CacheNotFoundError, StaleCacheError
+from mmsa_cache.errors import CacheNotFoundError, DiskError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
@@ -282,6 +283,35 @@ def test_names_and_sections_are_those_asked_for_last(tmp_path: Path) -> None:
     assert found.names == ("default", "small")
     assert found.told == second.told
     assert found.versions == first.versions
+
+
+def test_one_encoder_of_several_names_has_them_all(tmp_path: Path) -> None:
+    small, large = (StoredEncoder.of(ENCODER.identity, names=(name,)) for name in ("s", "l"))
+    writer = writer_of(tmp_path, small)
+    writer.also_named(large)
+    with writer.claim(lambda: None):
+        assert read_encoder(writer.folder).names == ("s", "l")
+
+
+def test_an_error_of_the_disk_names_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    writer = writer_of(tmp_path)
+    with writer.claim(lambda: None):
+        monkeypatch.setattr(writer, "_lock", failing)
+        for job in (
+            lambda: writer.publish(SHARDS[0]),
+            lambda: writer.adopt([]),
+            lambda: writer.keep_only(SHARDS[0].keys),
+            writer.finish,
+            lambda: writer_of(tmp_path / "file" / "store").claim(print).__enter__(),
+        ):
+            (tmp_path / "file").touch()
+            with pytest.raises(DiskError, match=r"text/tiny-\w{8} cannot be written: \w"):
+                job()
 
 
 def test_another_schema_is_refused_by_number(tmp_path: Path) -> None:
