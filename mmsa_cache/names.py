@@ -110,7 +110,7 @@ def one_of(name: str, value: object, valid: Iterable[str]) -> None:
     """
     names = list(valid)
     if value is not None and not (isinstance(value, str) and value in names):
-        raise no_such(f"{name} cannot be", value, names, known="Valid")
+        raise no_such(f"{name} cannot be", str(value), names, known="Valid")
 
 
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
