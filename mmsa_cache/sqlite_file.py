@@ -83,7 +83,7 @@ def check_sqlite(file: Path, known: Schema | None = None, *, write: bool) -> dic
             rows = _look(file, mode, known, deadline)
             _check_header(file)  # that of a journal may have come
             return rows
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of its own words
             name = getattr(error, "sqlite_errorname", "")
             if name == "SQLITE_INTERRUPT" and time.monotonic() < deadline:
                 raise KeyboardInterrupt from None  # it came while SQLite was at work
@@ -186,7 +186,7 @@ def _counts(
         yield table, count
 
 
-def _said(file: Path, name: str, error: sqlite3.Error) -> ModelError:
+def _said(file: Path, name: str, error: Exception) -> ModelError:
     """What SQLite's own error means."""
     if name == "SQLITE_READONLY_ROLLBACK":
         return ModelError(

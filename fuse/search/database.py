@@ -126,7 +126,10 @@ def _tables(address: Address) -> list[str]:
 
 
 # What Optuna raises of rows that it did not write.
-_NOT_OURS = (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError)
+_NOT_OURS = (
+    *(ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError),
+    OverflowError,
+)
 
 
 @contextlib.contextmanager

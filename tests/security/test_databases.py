@@ -226,6 +226,9 @@ def test_what_mmsa_did_not_write_is_refused_untouched(
         "update study_user_attributes set value_json = cast(x'ff' as text)",
         "update trial_user_attributes set value_json = cast(x'ff' as text)",
         "update trials set number = number + 0.5",
+        "update trials set number = -1 - number",
+        """update trial_params set distribution_json = '{"name": "IntDistribution", "attributes":'
+        || '{"log": false, "step": 1, "low": 1, "high": 1e999}}'""",
     ],
 )
 @pytest.mark.parametrize("way", ["choose", "read"])
@@ -237,6 +240,15 @@ def test_rows_that_optuna_cannot_read_are_said_at_once(
     with pytest.raises(ModelError, match=r"studies\.db.*(Optuna|did not write|damaged)"):
         (LOOKS["choose"] if way == "choose" else read)()
     assert time.monotonic() - started < 60, "it was waited for"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_names_that_are_no_text_are_damage(work: Path, way: str) -> None:
+    """Python cannot read what SQLite says of them."""
+    index = b"sqlite_autoindex_trial_heartbeats_1"
+    DATABASE.write_bytes(DATABASE.read_bytes().replace(index, b"\xff" + index[1:]))
+    with pytest.raises(ModelError, match=r"studies\.db is no database, or a damaged one"):
+        WAYS[way]()
 
 
 def test_a_tree_that_leads_back_to_itself_is_damaged(work: Path) -> None:

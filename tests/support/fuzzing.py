@@ -7,6 +7,7 @@ reach is C: a crash or a hang is a failure like any other.
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import mmap
 import os
@@ -74,6 +75,8 @@ def series(
             resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
+            gc.freeze()  # of so many objects what is let go of would be collected seldom
+            gc.collect()
             if "torch" in sys.modules:  # of the threads that it had, none is here
                 sys.modules["torch"].set_num_threads(1)
             before, taken = _peak(), 0
