@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin
 
 from extract.inputs import decode, metadata
 from extract.inputs.decode import Picture, PictureLimits, read_picture
@@ -238,3 +238,47 @@ def test_formats_that_take_twice_the_memory_may_have_half_the_pixels(
     for kind in ("AVIF", "WEBP"):
         with pytest.raises(BadFileError, match="90×60 pixels, more than the limit of 5000"):
             read_picture(saved(SMOOTH, kind), kind)
+
+
+def test_exif_is_read_up_to_a_megabyte() -> None:
+    for size, turn in ((1 << 20, 6), ((1 << 20) + 1, None)):
+        SMOOTH.info["exif"] = exif(6).ljust(size, b"\0")
+        assert metadata.orientation(SMOOTH) == turn
+    del SMOOTH.info["exif"]
+
+
+def test_tags_of_a_tiff_may_have_many_bytes_but_few_numbers() -> None:
+    """Words, profiles and notes are bytes; 65,536 numbers are taken, whatever the picture."""
+    own = TiffImagePlugin.ImageFileDirectory_v2()
+    own[270], own[700], own.tagtype[700] = "x" * 70_000, bytes(70_000), 1
+    options = {"tiffinfo": own, "icc_profile": bytes(70_000)}
+    np.testing.assert_array_equal(
+        read_picture(saved(SMOOTH, "TIFF", **options), "bytes").pixels, np.asarray(SMOOTH)
+    )
+    for count, good in ((65_536, True), (65_537, False)):
+        own = TiffImagePlugin.ImageFileDirectory_v2()
+        own[65_000], own.tagtype[65_000] = tuple(range(3)) * (count // 3 + 1), 3
+        own[65_000] = own[65_000][:count]
+        data = saved(SMOOTH, "TIFF", tiffinfo=own)
+        if good:
+            assert read_picture(data, "numbers").width == 90
+        else:
+            with pytest.raises(BadFileError, match="65000 has 65537 values") as caught:
+                read_picture(data, "numbers")
+            assert caught.value.reason == "too many pieces"
+
+
+@pytest.mark.parametrize(("kind", "code"), [(3, "H"), (4, "I")])
+def test_a_tile_is_counted_by_both_sides(kind: int, code: str) -> None:
+    for side, good in ((4096, True), (4112, False)):
+        tags = b"".join(
+            struct.pack(">HHI", tag, kind, 1) + struct.pack(f">{code}", value).ljust(4, b"\0")
+            for tag, value in ((322, 4096), (323, side))
+        )
+        data = b"MM\0*" + struct.pack(">IH", 8, 2) + tags + bytes(4)
+        if good:
+            metadata.check_tiff(data, "x")
+        else:
+            with pytest.raises(BadFileError, match="tiles of 16842752 pixels") as caught:
+                metadata.check_tiff(data, "x")
+            assert caught.value.reason == "too many pixels"
