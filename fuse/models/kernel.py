@@ -21,7 +21,8 @@ features are 12 MB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -35,6 +36,7 @@ from .modality import modality_of
 from .noise import Dropout
 from .parts import Part, count
 from .projection import Standardise
+from .squares import squares
 
 KERNEL = "kernel"
 """Name of this model among those of the fusions."""
@@ -79,12 +81,18 @@ class KernelClassifier(Classifier):
     ) -> None:
         super().__init__()
         self.norms = nn.ModuleDict({name: Standardise(dim) for name, dim in vectors.items()})
-        self._weights = {
-            name: (image_weight if modality_of(name) == "image" else 1.0)
-            * (other_weight if "." in pool_of(name) else 1.0)
-            for name in vectors
-        }
         self._modalities = list(dict.fromkeys(map(modality_of, vectors)))
+        # Vectors of one modality and weight, in order: the modality's place, names and weight.
+        self._groups = [
+            (
+                self._modalities.index(modality),
+                list(names),
+                (image_weight if modality == "image" else 1.0) * (other_weight if other else 1.0),
+            )
+            for (modality, other), names in groupby(
+                vectors, lambda name: (modality_of(name), "." in pool_of(name))
+            )
+        ]
         self.landmarks = landmarks if kernel == "rbf" else 0
         self.bandwidth, self.scale = bandwidth, SCALE if self.landmarks else 1.0
         for name, dim in vectors.items() if self.landmarks else ():  # as in a store, float16
@@ -126,38 +134,40 @@ class KernelClassifier(Classifier):
             self.weight.weight.copy_(SCALE * self.weight.weight @ self.whitening.T)
             self.whitening = self.whitening.new_empty(0, 0)
 
-    def _blocks(self, vectors: Mapping[str, Tensor], modality: str) -> Tensor:
-        """φ of the vectors of one modality, joined, ``(batch, features)``."""
-        dtype = self.weight.weight.dtype
+    def _weights(self, present: Tensor) -> list[Tensor]:
+        """w of each group of vectors, ``(batch, 1)``, 0 where a row lacks their modality.
+
+        Args:
+            present: ``(batch, read)``, says which modalities a row has.
+        """
+        there = present.to(self.weight.weight.dtype)
+        return [there[:, place : place + 1] * weight for place, _, weight in self._groups]
+
+    def _block(self, vectors: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
+        """Standardised vectors, each divided by √dim, joined, ``(batch, features)``."""
+        given = {name: vectors[name].to(self.weight.weight.dtype) for name in names}
         return torch.cat(
-            [
-                norm(vectors[name].to(dtype))
-                * (self._weights[name] / vectors[name].shape[1]) ** 0.5
-                for name, norm in self.norms.items()
-                if modality_of(name) == modality
-            ],
-            dim=1,
+            [self.norms[name](x) * x.shape[1] ** -0.5 for name, x in given.items()], dim=1
         )
 
     def _linear(self, vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """φ, ``(batch, features)``; `present` as of `_kernel`."""
-        blocks = [self._blocks(vectors, modality) for modality in self._modalities]
-        there = present.to(blocks[0].dtype).split(1, dim=1)
-        return torch.cat([t * x for t, x in zip(there, blocks, strict=True)], dim=1)
+        """φ, ``(batch, features)``; `present` as of `_weights`."""
+        parts = zip(self._groups, self._weights(present), strict=True)
+        return torch.cat([w.sqrt() * self._block(vectors, names) for (_, names, _), w in parts], 1)
 
     def _kernel(self, vectors: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """``(batch, landmarks)``; `present`, ``(batch, read)``, says which modalities a row has."""
-        total = weight = torch.zeros((), device=self.whitening.device)
+        """``(batch, landmarks)``; `present` as of `_weights`."""
         own = {name: getattr(self, f"landmarks_{name}") for name in self.norms}
-        for column, modality in enumerate(self._modalities):
-            x, y = self._blocks(vectors, modality), self._blocks(own, modality)
-            square = x.square().sum(1, keepdim=True) - 2 * linear(x, y) + y.square().sum(1)
-            there = present[:, column : column + 1].to(x.dtype)
-            total = total + there * square
-            weight = weight + there * sum(
-                w for name, w in self._weights.items() if modality_of(name) == modality
-            )
-        return torch.exp(-self.bandwidth * total / torch.where(weight > 0, weight, 1.0))
+        groups = list(zip(self._groups, self._weights(present), strict=True))
+        weight = torch.stack([w * len(names) for (_, names, _), w in groups]).sum(0)
+        rate = -self.bandwidth / torch.where(weight > 0, weight, 1.0)
+        total = torch.zeros((), dtype=rate.dtype, device=rate.device)
+        for (_, names, _), w in groups:
+            norms = [self.norms[name].get_buffer(of) for name in names for of in ("mean", "scale")]
+            read = [*norms, *(of[name] for of in (vectors, own) for name in names)]
+            square = squares(read, lambda n=names: (self._block(vectors, n), self._block(own, n)))
+            total = torch.addcmul(total, w * rate, square)
+        return total.exp()
 
     def fuse(
         self, inputs: Inputs, need_weights: bool = False

@@ -6,6 +6,7 @@ that a trial can be pruned there. It ends when the pipe is closed or its parent 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import time
@@ -141,6 +142,8 @@ def serve(pipe: Connection, device: str) -> None:
         from . import forked  # noqa: F401  (limits libraries; a fork has it already)
     import torch
 
+    from fuse.models.squares import squares_kept
+
     if device == "cpu":
         torch.set_num_threads(1)
     try:
@@ -148,12 +151,13 @@ def serve(pipe: Connection, device: str) -> None:
         bank = job.source.open(device)
         gc.freeze()  # the features stay, so collecting garbage after every task is cheap
         pipe.send(None)  # ready
-        while True:
-            task: Task = pipe.recv()
-            pipe.send(_fit(task, job, bank) if task.baseline else _run(task, job, bank, pipe))
-            release()
-            if device != "cpu":  # other shapes need other blocks
-                torch.cuda.empty_cache()
+        with squares_kept() if device == "cpu" else contextlib.nullcontext():
+            while True:
+                task: Task = pipe.recv()
+                pipe.send(_fit(task, job, bank) if task.baseline else _run(task, job, bank, pipe))
+                release()
+                if device != "cpu":  # other shapes need other blocks
+                    torch.cuda.empty_cache()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:

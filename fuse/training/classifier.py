@@ -24,7 +24,7 @@ from .programs import model_inputs
 
 _SCORED_ROWS = 128
 """Rows of a forward pass without gradients."""
-_SCORED_ROWS_KERNEL = 1024
+_SCORED_ROWS_KERNEL = 2048
 """The same of a kernel model, which standardises its landmarks in every pass."""
 _SCORED_ROWS_CUDA = {"pooled": 4096, "tokens": 512}
 """The same on a GPU by level: a pass's launches take longer than its work."""
