@@ -26,6 +26,7 @@ from itertools import groupby
 from typing import Literal
 
 import torch
+from scipy.linalg import get_lapack_funcs
 from torch import Tensor, nn
 
 from mmsa_cache.names import pool_of
@@ -122,8 +123,7 @@ class KernelClassifier(Classifier):
         kernel = self._kernel(vectors, whole)
         kernel.diagonal().add_(JITTER)
         lower = torch.linalg.cholesky(kernel)
-        eye = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
-        self.whitening.copy_(torch.linalg.solve_triangular(lower, eye, upper=False).T)
+        self.whitening.copy_(_inverse(lower).T)
         # K·L⁻ᵀ, as K = L·Lᵀ − ε·I
         return self.scale * (lower - JITTER * self.whitening)
 
@@ -208,3 +208,13 @@ class KernelClassifier(Classifier):
             Part("kernel", shape, ("batch", inside), 0),
             Part("weight", f"linear {inside} → {outside}", ("batch", outside), count(self.weight)),
         ]
+
+
+def _inverse(lower: Tensor) -> Tensor:
+    """L⁻¹, ``(landmarks, landmarks)``; on the CPU torch has no way that is as quick as LAPACK's."""
+    if lower.device.type != "cpu":
+        eye = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+        return torch.linalg.solve_triangular(lower, eye, upper=False)
+    (invert,) = get_lapack_funcs(("trtri",), [lower.numpy()])
+    found, _ = invert(lower.numpy(), lower=1)
+    return torch.from_numpy(found)
