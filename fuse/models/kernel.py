@@ -26,7 +26,6 @@ from itertools import groupby
 from typing import Literal
 
 import torch
-from scipy.linalg import get_lapack_funcs
 from torch import Tensor, nn
 
 from mmsa_cache.names import pool_of
@@ -215,6 +214,8 @@ def _inverse(lower: Tensor) -> Tensor:
     if lower.device.type != "cpu":
         eye = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
         return torch.linalg.solve_triangular(lower, eye, upper=False)
+    from scipy.linalg import get_lapack_funcs  # predictions do without scipy
+
     (invert,) = get_lapack_funcs(("trtri",), [lower.numpy()])
     found, _ = invert(lower.numpy(), lower=1)
     return torch.from_numpy(found)
