@@ -22,6 +22,7 @@ features are 12 MB.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import groupby
 from typing import Literal
 
@@ -164,7 +165,7 @@ class KernelClassifier(Classifier):
         for (_, names, _), w in groups:
             norms = [self.norms[name].get_buffer(of) for name in names for of in ("mean", "scale")]
             read = [*norms, *(of[name] for of in (vectors, own) for name in names)]
-            square = squares(read, lambda n=names: (self._block(vectors, n), self._block(own, n)))
+            square = squares(partial(self._block, names=names), vectors, own, read)
             total = torch.addcmul(total, w * rate, square)
         return total.exp()
 

@@ -7,7 +7,7 @@ distances, which are nearly all of their time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .linear import linear
 
+Vectors = Mapping[str, Tensor]
 MOST_BYTES = 1 << 29
 """Of distances that a process keeps: three folds of the default study are 234 MB, with every choice
 of its vectors 390 MB."""
@@ -24,7 +25,7 @@ class KeptSquares:
     """Distances by the content of what they were computed from; those not used for longest go.
 
     Args:
-        most_bytes: Of all that are kept; larger ones are not.
+        most_bytes: Of all that are kept.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -36,7 +37,7 @@ class KeptSquares:
         digest = hashlib.sha256()
         for tensor in read:
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-            digest.update(tensor.contiguous().numpy())
+            digest.update(tensor.contiguous().numpy().data)
         found = self._kept.pop(digest.digest(), None)
         if found is None:
             found = compute()
@@ -60,17 +61,20 @@ def squares_kept(most_bytes: int = MOST_BYTES) -> Iterator[None]:
         _KEPT.reset(token)
 
 
-def squares(read: Iterable[Tensor], of: Callable[[], tuple[Tensor, Tensor]]) -> Tensor:
-    """|x_i − y_j|², ``(x, y)``.
+def squares(
+    block: Callable[[Vectors], Tensor], x: Vectors, y: Vectors, read: Iterable[Tensor]
+) -> Tensor:
+    """|x_i − y_j|², ``(rows of x, rows of y)``.
 
     Args:
-        read: All that x and y are computed from.
-        of: Gives x and y, ``(rows, features)`` each.
+        block: Gives what is compared of x and of y, ``(rows, features)``.
+        x, y: Vectors by name.
+        read: All that is computed from.
     """
 
     def compute() -> Tensor:
-        x, y = of()
-        return x.square().sum(1, keepdim=True) - 2 * linear(x, y) + y.square().sum(1)
+        of_x, of_y = block(x), block(y)
+        return of_x.square().sum(1, keepdim=True) - 2 * linear(of_x, of_y) + of_y.square().sum(1)
 
     kept = _KEPT.get()
     return compute() if kept is None else kept.of(read, compute)
