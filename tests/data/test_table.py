@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -111,6 +112,7 @@ def test_groups_agree_with_merging_by_hand(seed: int) -> None:
     assert 1 < len(set(expected)) < 60
     table = SampleTable.from_samples(samples, FOLDER)
     assert table.groups().tolist() == expected
+    assert table.groups().dtype == np.int64  # they are places of arrays, too
     assert table.without_texts().groups().tolist() == expected
     assert duplicate_groups(samples).tolist() == expected
     assert SampleTable.from_samples([]).groups().tolist() == []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from extract.inputs.decode import LIMITS, Picture, read_picture
+from extract.inputs.decode import Picture, read_picture
 from extract.inputs.metadata import MAX_SCANS
 from mmsa_cache.errors import BadFileError
 
