@@ -56,6 +56,7 @@ def test_every_vector_has_its_weight() -> None:
     weights = {"text_mean": 1, "text_ngrams:all": 3, "image_cls": 2, "image_other:cls": 6}
     products = sum(w * rows[n] @ rows[n].T / dims[n] for n, w in weights.items())
     torch.testing.assert_close(found @ found.T, products)
+    assert not [name for name in model.state_dict() if name.startswith("landmarks")]
 
 
 def test_the_kernel_is_a_product_of_gaussian_ones(model: KernelClassifier) -> None:
@@ -155,6 +156,15 @@ def test_folding_changes_nothing_but_the_size(model: KernelClassifier) -> None:
     assert sum(v.numel() for v in model.state_dict().values()) == numbers - ROWS * ROWS
     model.fold()
     torch.testing.assert_close(model(None, *masks(5)[:1], None, masks(5)[1], rows)[0], before)
+
+
+def test_a_saved_model_comes_back(model: KernelClassifier) -> None:
+    with torch.no_grad():
+        model.weight.weight.normal_()
+    fresh = KernelClassifier(DIMS, 3, ROWS, 0.0).double().eval()
+    fresh.load_state_dict(model.state_dict())
+    rows = vectors(4, 5)
+    assert torch.equal(fresh(vectors=rows)[0], model(vectors=rows)[0])
 
 
 def test_doubled_landmarks_do_no_harm() -> None:

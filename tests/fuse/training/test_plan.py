@@ -32,6 +32,15 @@ def test_every_row_is_held_out_once_a_seed() -> None:
             assert not set(TWINS[task.train]) & set(TWINS[task.validation])
 
 
+def test_two_folds_are_halves_and_a_seed_gives_the_same_rows_again() -> None:
+    (part,), (again,) = parts(folds=2), parts(folds=2)
+    one, other = part.tasks
+    assert sorted([*one.validation, *other.validation]) == sorted(part.development)
+    assert part.judged.tolist() == again.judged.tolist()
+    for task, same in zip(part.tasks, again.tasks, strict=True):
+        assert task.validation.tolist() == same.validation.tolist()
+
+
 def test_neighbours_leave_out_a_fold_and_the_next_one() -> None:
     (part,) = parts(folds=3, seeds=2)
     assert [task.seed for task in part.neighbours] == [17, 18, 19, 20, 21, 22]
@@ -65,6 +74,7 @@ ITEMS = torch.tensor([[4, 0, 0], [4, 1, 0], [7, 5, 1], [4, 2, 0], [9, 6, 2], [9,
 def test_a_post_counts_once_however_many_copies_it_has() -> None:
     assert shares(ITEMS).tolist() == pytest.approx([1 / 3, 1 / 3, 1, 1 / 3, 1 / 2, 1 / 2])
     drawn = [one_a_post(ITEMS, torch.Generator().manual_seed(seed)) for seed in range(300)]
+    assert torch.equal(one_a_post(ITEMS, torch.Generator().manual_seed(7)), drawn[7])
     for rows in drawn:
         assert rows[:, 0].tolist() == [4, 7, 9]
         assert all(row in ITEMS.tolist() for row in rows.tolist())
