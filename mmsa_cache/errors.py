@@ -8,7 +8,8 @@
     ├── CacheError                 4  feature caches
     │   ├── CacheNotFoundError        nothing extracted yet (a FileNotFoundError too)
     │   ├── StaleCacheError           extracted under other settings or from other data
-    │   └── DamagedCacheError         a shard or manifest is not what was sealed
+    │   ├── DamagedCacheError         a shard or manifest is not what was sealed
+    │   └── ForbiddenCacheError       this user may not read a file
     ├── ModelError                 4  encoders, runs, checkpoints
     └── DeviceError                5  device or memory
         └── DiskError                 a disk is full, failing or read-only (an OSError too)
@@ -130,6 +131,18 @@ class StaleCacheError(CacheError):
 
 class DamagedCacheError(CacheError):
     """A file of the cache differs from what was sealed."""
+
+
+class ForbiddenCacheError(CacheError):
+    """A file of the cache that this user may not read, which says nothing of the file.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        hint = "Change its permissions, or run as its owner."
+        super().__init__(f"{path} cannot be read: Permission denied.", hint)
 
 
 class ModelError(MmsaError):

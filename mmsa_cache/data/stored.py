@@ -25,6 +25,7 @@ from mmsa_cache.errors import (
     CacheNotFoundError,
     DamagedCacheError,
     DataError,
+    ForbiddenCacheError,
     StaleCacheError,
     exhausted,
     is_exhausted,
@@ -120,6 +121,7 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
         CacheNotFoundError: There is none.
         StaleCacheError: It is of another version of the store.
         DamagedCacheError: It is not what was written.
+        ForbiddenCacheError: This user may not read it.
         LinkError: It is a link, or lies behind one: it may be another store's, and be shared.
     """
     check_target(path.parent, folder=True)
@@ -134,6 +136,8 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
         return _parse(path, memoryview(mapped))
     except FileNotFoundError as error:
         raise CacheNotFoundError(f"There is no {path}.", "Run mmsa extract.") from error
+    except PermissionError as error:
+        raise ForbiddenCacheError(path) from error
     except (OSError, ValueError, pa.ArrowException) as error:
         if is_exhausted(error):
             raise exhausted(path, str(getattr(error, "strerror", error))) from error

@@ -37,8 +37,13 @@ class StoredFeatures:
     bytes: int
     age_days: float
     """Since something was last sealed."""
-    problem: str
-    """Why they cannot be read; empty where they can."""
+    error: MmsaError | None
+    """Why they cannot be read."""
+
+    @property
+    def problem(self) -> str:
+        """Why they cannot be read; empty where they can."""
+        return "" if self.error is None else self.error.message
 
     @property
     def label(self) -> str:
@@ -51,25 +56,34 @@ def list_features(root: Path) -> list[StoredFeatures]:
 
     Folders of other names and links to folders are ignored.
     """
-    folders = {
-        path.parent
-        for modality in MODALITIES
-        for name in (ENCODER, INDEX)
-        for path in (root / FEATURES / modality).glob(f"*/{name}")
-    }
-    return [_describe(folder) for folder in sorted(folders) if not folder.is_symlink()]
+    folders: list[Path] = []
+    for modality in MODALITIES:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            folders += (root / FEATURES / modality).iterdir()
+    return [
+        _describe(folder)
+        for folder in sorted(folders)
+        if not folder.is_symlink() and _holds_features(folder)
+    ]
+
+
+def _holds_features(folder: Path) -> bool:
+    try:
+        return any((folder / name).exists() for name in (ENCODER, INDEX))
+    except PermissionError:
+        return True  # it is told
 
 
 def _describe(folder: Path) -> StoredFeatures:
-    encoder, index, problem = None, Index(folder), ""
+    encoder, index, problem = None, Index(folder), None
     try:
         encoder = read_encoder(folder)
         index = Index.read(folder)
     except MmsaError as error:
-        problem = error.message
+        problem = error
     files: list[os.stat_result] = []
     for path in folder.glob("*"):  # none of one that was removed just now
-        with contextlib.suppress(FileNotFoundError):  # a writer's, finished just now
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # a writer's, done just now
             files.append(path.lstat())
     newest = max((stat.st_mtime for stat in files), default=0.0)
     age = max(0.0, time.time() - newest) / _DAY

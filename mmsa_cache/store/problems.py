@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmsa_cache.errors import CacheError, DamagedCacheError, MmsaError, exhausted, is_exhausted
+from mmsa_cache.errors import (
+    DamagedCacheError,
+    ForbiddenCacheError,
+    MmsaError,
+    exhausted,
+    is_exhausted,
+)
 
 REPAIR = "Delete the file and run mmsa extract: it computes the rows again."
 MISSING = "Run mmsa extract: it computes the rows of missing shards again."
@@ -22,5 +28,5 @@ def unreadable(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
         return exhausted(path, reason or "no memory")
     message = f"{path} cannot be read: {reason}."
     if isinstance(error, PermissionError):
-        return CacheError(message, "Change its permissions, or run as its owner.")
+        return ForbiddenCacheError(path)
     return DamagedCacheError(message, hint)

@@ -241,7 +241,12 @@ def test_what_does_not_hold_together_is_refused(work: Path, tmp_path: Path) -> N
     content[-1] ^= 1
     assert "it has another hash than the object store says" in said("flip", shard, bytes(content))
     index = f"{shard.rpartition('/')[0]}/index.jsonl"
-    assert "not a line of an index" in said("line", index, b"{}\n")
+    damaged = said("line", index, b"{}\n")
+    assert "not a line of an index" in damaged
+    assert f"error: {BUCKET}/line/{index}:1" in damaged
+    assert "Delete the folder" not in damaged
+    by_hand = f"{shard.rpartition('/')[0]}/{shard.rpartition('/')[2][:16]}.h5"
+    assert "Somebody copied them there: use mmsa cache push" in said("copied", by_hand, b"x")
     assert "'model.pkl' is no file of a store" in said("alien", "model.pkl", b"x")
     assert "train.parquet" in said("split", "data/train.parquet", b"PAR1 no PAR1")
 

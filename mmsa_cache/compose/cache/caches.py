@@ -16,6 +16,7 @@ from mmsa_cache.errors import (
     CacheNotFoundError,
     DamagedCacheError,
     DeviceError,
+    ForbiddenCacheError,
     MmsaError,
     SettingsError,
 )
@@ -140,6 +141,7 @@ def verify(settings: Settings) -> list[Verified]:
     Raises:
         CacheNotFoundError: There is no cache.
         DeviceError: A file cannot be opened now.
+        ForbiddenCacheError: This user may not read a file.
     """
     root = settings.cache.dir
     found = [Verified(str(info.folder), _problems(info)) for info in _existing(root)]
@@ -148,7 +150,7 @@ def verify(settings: Settings) -> list[Verified]:
         if path.exists():
             try:
                 read_split(path)
-            except DeviceError:  # a limit of the system says nothing of the file
+            except (DeviceError, ForbiddenCacheError):  # they say nothing of the file
                 raise
             except MmsaError as error:
                 problems.append(error.message)
@@ -174,6 +176,8 @@ def raise_damaged(found: Sequence[Verified]) -> None:
 def _problems(found: StoredFeatures) -> list[str]:
     try:
         problems = verify_features(found.folder)
+    except ForbiddenCacheError:  # as of a split
+        raise
     except CacheError as error:
         problems = [error.message]
     return problems or ([found.problem] if found.problem else [])
@@ -203,6 +207,7 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
     Raises:
         SettingsError: No condition is given.
         CacheNotFoundError: There is no cache at all, or unused rows cannot be told.
+        ForbiddenCacheError: Whether features are finished cannot be told.
     """
     encoder, days = request.encoder, request.older_than
     conditions = (request.unused, request.unfinished, request.stale)
@@ -228,6 +233,9 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
     if request.stale:
         chosen -= _meant(Session(settings))
     found = [features for features in list_features(root) if features.folder in chosen]
+    forbidden = [f.error for f in found if isinstance(f.error, ForbiddenCacheError)]
+    if request.unfinished and forbidden:
+        raise forbidden[0]
     if not request.unused:
         return remove_features(found, really=request.really)
     store = _store_with_splits(root)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsa_cache.disk import make_folders, write_atomically
-from mmsa_cache.errors import CacheNotFoundError, SettingsError
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
 from mmsa_cache.objects import Objects
 from mmsa_cache.scratch import scratch
 from mmsa_cache.store.encoder import ENCODER, read_encoder
@@ -15,7 +15,7 @@ from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
 from mmsa_cache.store.objects import ObjectWriter, sha256_of
 from mmsa_cache.untrusted import read_plain
 
-from .host import Remote, RemoteFile, files_of_store, local_files
+from .host import Remote, RemoteFile, files_of_store, is_of_store, local_files
 
 
 class ObjectStore:
@@ -65,7 +65,15 @@ class ObjectStore:
         self._listed()
 
     def _listed(self) -> dict[str, RemoteFile]:
-        return files_of_store(self.title, map(_as_file, self._objects.sizes().items()))
+        sizes = self._objects.sizes()
+        copied = [name for name in sizes if name.endswith(".h5") and is_of_store(name)]
+        if copied:
+            raise DamagedCacheError(
+                f"{self.title} holds shards under their names in a folder.",
+                "Somebody copied them there: use mmsa cache push, to an address of its own.",
+                copied,
+            )
+        return files_of_store(self.title, map(_as_file, sizes.items()))
 
     def _read_small(self, folders: Sequence[str]) -> set[str]:
         """Reads indexes and records; the shards that they name."""
@@ -77,7 +85,12 @@ class ObjectStore:
             self._objects.fetch({name: place / name for name in small})
             self._small = {name: read_plain(place / name, MAX_INDEX_BYTES) for name in small}
             for folder in folders:
-                entries = Index.read(place / folder).entries.values()
+                try:
+                    entries = Index.read(place / folder).entries.values()
+                except DamagedCacheError as error:
+                    found = error.message.removeprefix(f"{place}/")
+                    hint = "Give the push or extract --target that wrote it again."
+                    raise DamagedCacheError(f"{self.name}/{found}", hint) from error
                 named |= {f"{folder}/{entry.file}" for entry in entries}
         return named
 
