@@ -75,14 +75,15 @@ def series(
             resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
-            gc.freeze()  # of so many objects what is let go of would be collected seldom
-            gc.collect()
+            gc.freeze()  # so that looking for garbage is quick
             if "torch" in sys.modules:  # of the threads that it had, none is here
                 sys.modules["torch"].set_num_threads(1)
             before, taken = _peak(), 0
             broken: dict[str, str] = {}
             for number in range(examples):
                 place[:] = number.to_bytes(8, "little")
+                if number % 50 == 0:  # an error's frames hold what was read
+                    gc.collect()
                 key, shown = _tried(make(Random(number)), work, own)
                 taken += key == TAKEN
                 if shown and key not in broken and len(broken) < _MOST_SHOWN:
