@@ -221,7 +221,7 @@ _BMP_PACKED = (1, 2)
 
 
 def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("PA", "LA", "RGBA", "La", "RGBa") or "transparency" in image.info
+    return image.mode in ("PA", "LA", "RGBA", "RGBa") or "transparency" in image.info
 
 
 def to_rgb(image: Image.Image, turn: int) -> NDArray[np.uint8]:

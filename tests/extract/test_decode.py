@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import struct
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin
 
 from extract.inputs import decode, metadata
-from extract.inputs.decode import Picture, PictureLimits, read_picture
+from extract.inputs.decode import Picture, PictureLimits, fit_square, read_picture, to_rgb
 from mmsa_cache.errors import BadFileError
 from tests.security.test_pictures import png
 
@@ -60,6 +62,7 @@ BROKEN = {
 def close(found: Picture, expected: Image.Image, most: float = 6.0) -> None:
     wanted = np.asarray(expected.convert("RGB")).astype(float)
     assert found.pixels.shape == wanted.shape
+    assert found.pixels.dtype == np.uint8
     assert np.abs(found.pixels - wanted).mean() < most
 
 
@@ -170,7 +173,7 @@ def test_heif_is_read_where_its_package_is_there(monkeypatch: pytest.MonkeyPatch
     brands = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(100)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     metadata._heif_is_registered.cache_clear()
-    with pytest.raises(BadFileError, match=r"pip install 'mmsa\[pictures\]'"):
+    with pytest.raises(BadFileError, match=r"post\.heic: HEIF .*install 'mmsa\[pictures\]'"):
         read_picture(brands, "post.heic")
     monkeypatch.undo()
     metadata._heif_is_registered.cache_clear()
@@ -282,3 +285,72 @@ def test_a_tile_is_counted_by_both_sides(kind: int, code: str) -> None:
             with pytest.raises(BadFileError, match="tiles of 16842752 pixels") as caught:
                 metadata.check_tiff(data, "x")
             assert caught.value.reason == "too many pixels"
+
+
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [
+        (lambda image: image.convert("RGBA"), ("alpha",)),
+        (lambda image: image.convert("LA"), ("alpha",)),
+        (lambda image: image.convert("RGBA").quantize(8), ("alpha", "palette")),
+        (lambda image: image.convert("RGB").quantize(8), ("palette",)),
+        (lambda image: image.convert("L"), ()),
+        (lambda image: image.convert("1"), ()),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_what_shines_through_is_white(
+    make: Callable[[Image.Image], Image.Image], changes: tuple[str, ...], kind: str
+) -> None:
+    image = SMOOTH.convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image = make(image)
+    if (kind, changes) == ("TIFF", ("alpha", "palette")):
+        pytest.skip("of a palette's alpha a TIFF keeps nothing")
+    found = read_picture(saved(image, kind), kind)
+    assert (found.changes, found.width, found.height) == (changes, *SMOOTH.size)
+    layer = image.convert("RGBA")
+    wanted = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    np.testing.assert_array_equal(found.pixels, np.asarray(wanted.convert("RGB")))
+
+
+def test_one_shade_of_a_grey_picture_may_be_clear() -> None:
+    """It has no alpha of its own: the file names the shade."""
+    image = Image.new("L", (20, 10), 7)
+    image.paste(100, (0, 0, 10, 10))
+    found = read_picture(saved(image, "PNG", transparency=7), "clear")
+    assert found.changes == ("alpha",)
+    assert found.pixels[0, :, 0].tolist() == [100] * 10 + [255] * 10
+
+
+@pytest.mark.parametrize("mode", ["PA", "RGBa"])
+def test_pictures_of_rare_modes_are_composed_too(mode: str) -> None:
+    image = Image.new("RGBA", (9, 9), (100, 100, 100, 128))
+    if mode == "PA":
+        image = Image.new("L", (9, 9), 100).convert("P")
+        image.putalpha(128)
+    else:
+        image = image.convert(mode)
+    assert image.mode == mode
+    assert np.abs(to_rgb(image, 1).astype(int) - 177).max() <= 1
+
+
+@pytest.mark.parametrize("crop", [None, 1.0, 0.9, 0.875])
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(90, 60), (61, 90), (33, 33)])
+def test_squares_are_those_of_pillow(
+    crop: float | None, resample: str, size: tuple[int, int]
+) -> None:
+    """Resized and cut by another library; within two grey values."""
+    image, filter_ = SMOOTH.resize(size), Image.Resampling[resample.upper()]
+    short = 32 if crop is None else int(32 / crop)
+    scale = short / min(size)
+    sides = (32, 32) if crop is None else [max(short, round(side * scale)) for side in size]
+    left, top = ((side - 32) // 2 for side in sides)
+    wanted = image.resize(sides, filter_).crop((left, top, left + 32, top + 32))
+    found = fit_square(np.array(image), 32, crop, resample)
+    assert (found.shape, found.dtype) == ((3, 32, 32), torch.uint8)
+    apart = found.permute(1, 2, 0).numpy().astype(int) - np.asarray(wanted)
+    assert np.abs(apart).max() <= 2
+    if resample == "bicubic":
+        assert (fit_square(np.array(image), 32, crop) == found).all()
