@@ -24,6 +24,8 @@ from .problems import again, unreadable
 INDEX = "index.jsonl"
 MAX_INDEX_BYTES = 1 << 27
 """A line takes about 200 bytes."""
+MAX_SHARD_BYTES = 16 << 30
+"""Sealed ones have a thirtieth of that; a file with holes may claim anything, and is hashed."""
 SHARD_FILES = "[0-9a-f]" * 16 + ".h5"
 """Pattern of the names of shards."""
 
@@ -38,7 +40,7 @@ class ShardEntry(BaseModel):
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     rows: _Count
-    bytes: _Count
+    bytes: Annotated[int, Strict(), Field(gt=0, le=MAX_SHARD_BYTES)]
 
     @property
     def name(self) -> str:

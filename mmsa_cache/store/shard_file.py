@@ -21,7 +21,7 @@ from mmsa_cache.errors import DamagedCacheError, exhausted
 from mmsa_cache.untrusted import open_plain
 
 from . import schema
-from .index import ShardEntry
+from .index import MAX_SHARD_BYTES, ShardEntry
 from .keys import KEY_BYTES, Keys
 from .problems import MISSING, REPAIR, unreadable
 from .schema import Shard
@@ -77,6 +77,8 @@ def entry_of(path: Path) -> ShardEntry | None:
         DeviceError: The system has no descriptor or memory left.
     """
     try:
+        if path.lstat().st_size > MAX_SHARD_BYTES:
+            return None
         digest = hashing.file_sha256(path)
         with open_plain(path, links=False) as content, h5py.File(content, "r") as file:
             keys = h5py.h5d.open(file.id, b"keys")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from mmsa_cache.store.index import Index
+from mmsa_cache.store.index import MAX_SHARD_BYTES, Index
 from mmsa_cache.store.reader import verify_features
 from mmsa_cache.store.sealer import FolderSealer
 from mmsa_cache.store.writer import FeatureWriter
@@ -42,6 +43,20 @@ def test_files_that_are_no_shards_of_their_names_are_removed(tmp_path: Path) -> 
     assert (folder / foreign).exists()
     write(tmp_path, 1)
     assert contents(folder) == whole
+
+
+def test_what_is_too_large_for_a_shard_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file with holes takes no disk, and hours to hash."""
+    folder = write(tmp_path, 1)
+    large = folder / "0123456789abcdef.h5"
+    with large.open("wb") as file:
+        file.truncate(MAX_SHARD_BYTES + 1)
+    read: list[Path] = []
+    monkeypatch.setattr("mmsa_cache.hashing.file_sha256", read.append)
+    write(tmp_path, 0)
+    assert (read, large.exists()) == ([], False)
 
 
 def test_rows_that_are_there_are_left_out(tmp_path: Path) -> None:

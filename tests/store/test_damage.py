@@ -17,7 +17,7 @@ from mmsa_cache.errors import CacheError, DamagedCacheError, StaleCacheError
 from mmsa_cache.store.encoder import ENCODER as RECORD
 from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.identity import EncoderIdentity
-from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
+from mmsa_cache.store.index import INDEX, MAX_SHARD_BYTES, Change, Index, ShardEntry
 from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.store.verified import NOTE
 from tests.support.faulty import forked
@@ -291,6 +291,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "negative rows": (lambda f: _raw(rows=-4), "not a line of an index"),
     "rows beyond all bounds": (lambda f: _raw(rows=1 << 62), "not a line of an index"),
     "endless rows": (lambda f: _raw(rows=float("inf")), "not a line of an index"),
+    "bytes beyond all bounds": (
+        lambda f: _raw(bytes=MAX_SHARD_BYTES + 1),
+        "not a line of an index",
+    ),
     "a long number": (lambda f: _raw(bytes=10**400), "not a line of an index"),
     "rows of text": (lambda f: _raw(rows="12"), "not a line of an index"),
     "true for a number": (lambda f: _raw(rows=True), "not a line of an index"),
@@ -336,7 +340,7 @@ def test_hostile_lines_are_refused_by_file_and_line(tmp_path: Path, name: str) -
 def test_more_than_a_shard_has_is_refused(tmp_path: Path, field: str) -> None:
     folder = write(tmp_path, 1)
     (entry,) = Index.read(folder).entries.values()
-    for value in (getattr(entry, field) + 1, (1 << 48) - 1):
+    for value in (getattr(entry, field) + 1, MAX_SHARD_BYTES):
         change = Change(add=entry.model_copy(update={field: value}))
         (folder / INDEX).write_bytes(change.line())
         with pytest.raises(DamagedCacheError, match=rf"{entry.file}") as caught:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mmsa_cache.errors import DamagedCacheError
 from mmsa_cache.names import SPLITS
-from mmsa_cache.store.index import MAX_INDEX_BYTES
+from mmsa_cache.store.index import MAX_INDEX_BYTES, MAX_SHARD_BYTES
 
 CARD = "README.md"
 _OTHERS = {CARD, ".gitattributes"}
@@ -19,7 +19,7 @@ _FEATURES = r"features/(?:text|image)/[A-Za-z0-9_][A-Za-z0-9._-]*-[0-9a-f]{8}"
 _LIMITS = (
     (re.compile(rf"{_FEATURES}/encoder\.json"), 1 << 20),
     (re.compile(rf"{_FEATURES}/index\.jsonl"), MAX_INDEX_BYTES),
-    (re.compile(rf"{_FEATURES}/[0-9a-f]{{16}}\.h5"), 16 << 30),
+    (re.compile(rf"{_FEATURES}/[0-9a-f]{{16}}\.h5"), MAX_SHARD_BYTES),
     (re.compile(rf"data/(?:{'|'.join(SPLITS)})\.parquet"), 16 << 30),
 )
 """The files of a store, and the most bytes of each."""
