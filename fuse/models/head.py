@@ -104,8 +104,8 @@ class LateHead(nn.Module):
             parts[modality].append(piece)
         logits = torch.stack(
             [
-                self.text(torch.cat(parts["text"], dim=1), present),
-                self.image(torch.cat(parts["image"], dim=1), present),
+                self.text(torch.cat(parts["text"], dim=1)),
+                self.image(torch.cat(parts["image"], dim=1)),
             ],
             dim=1,
         )

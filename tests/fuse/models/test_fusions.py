@@ -602,6 +602,21 @@ def test_a_missing_modality_changes_nothing_by_its_features(
     torch.testing.assert_close(found_again, found, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_intermediates_come_out_by_name(fusion: str) -> None:
+    model = make(fusion, directions="both")
+    _, out = model(*inputs("tokens"))
+    fused = out.pop("fused")
+    attended = {"attended", "attended_image"} if fusion in ATTENDING else set()
+    pooled = set() if fusion in ("attention", "encoder") else {"text", "image"}
+    assert out.keys() == attended | pooled | ({"gate"} if fusion == "gated" else set())
+    parts = [out[name] for name in ("text", "image", "attended", "attended_image") if name in out]
+    if fusion in ("concat", "late", "attention", "attention_concat"):
+        assert torch.equal(fused, torch.cat(parts, dim=1))
+    elif fusion in ("combine", "attention_combine"):
+        torch.testing.assert_close(fused, torch.stack(parts).sum(0))
+
+
 @pytest.mark.parametrize("directions", DIRECTIONS)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("fusion", ATTENDING)

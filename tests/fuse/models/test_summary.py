@@ -141,6 +141,21 @@ def test_what_a_summary_says_of_a_kernel() -> None:
         ),
         ({"fusion": "attention"}, "fusion", "pool(MHA(t, v, v))"),
         (
+            {"fusion": "attention", "directions": "both"},
+            "fusion",
+            "[pool(MHA(t, v, v)) ; pool(MHA(v, t, t))]",
+        ),
+        (
+            {"fusion": "attention_combine"},
+            "fusion",
+            "pool(t) + pool(v) + pool(MHA(t, v, v))",
+        ),
+        (
+            {"fusion": "lowrank", "rank": 3},
+            "fusion",
+            "Σ_i (W_i·[pool(t) ; 1])∘(V_i·[pool(v) ; 1]), i = 1…3",
+        ),
+        (
             {"fusion": "encoder", "modality_embeddings": True},
             "fusion",
             "mean(TransformerEncoder([t + e_t ; v + e_v])), 6 layers",
