@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 import re
 import time
@@ -16,7 +17,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .console import say
-from .errors import CacheError, CacheNotFoundError, MmsaError, SettingsError
+from .errors import (
+    CacheError,
+    CacheNotFoundError,
+    DamagedCacheError,
+    MmsaError,
+    SettingsError,
+)
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://[^\s?#*\[\]{}]+")
 _PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
@@ -27,6 +34,8 @@ _AWAY = re.compile(
 """Part of the names of errors of a server that does not answer, or cannot now."""
 PATIENCE = 180.0
 """Seconds that a store which answered before is waited for, beside what its client waits."""
+_LONGEST_LISTING = 600.0
+"""Seconds: pages of a listing may lead to one another without end."""
 T = TypeVar("T")
 _LOGIN = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the role of this machine, and "
@@ -75,9 +84,10 @@ class Objects:
 
         def sizes(client: Any, root: str) -> dict[str, int]:
             client.invalidate_cache()
+            bound = {"timeout": _LONGEST_LISTING} if client.async_impl else {}
             return {
                 path.removeprefix(f"{root}/"): about["size"]
-                for path, about in client.find(root, detail=True).items()
+                for path, about in client.find(root, detail=True, **bound).items()
                 if about["type"] == "file" and path.startswith(f"{root}/")
             }
 
@@ -106,10 +116,23 @@ class Objects:
 
         return self._ask(read)
 
-    def fetch(self, files: Mapping[str, Path]) -> None:
-        """Downloads objects, name → file; the folders must be there."""
-        paths = [os.fspath(path) for path in files.values()]
-        self._ask(lambda client, root: client.get([f"{root}/{name}" for name in files], paths))
+    def fetch(self, files: Mapping[str, Path], most: Mapping[str, int]) -> None:
+        """Downloads objects, name → file; the folders must be there.
+
+        Args:
+            files: Where they go.
+            most: Bytes that each may have, by its name.
+
+        Raises:
+            DamagedCacheError: One is larger; no more of it is read.
+        """
+        limits = {os.fspath(path): most[name] for name, path in files.items()}
+
+        def fetch(client: Any, root: str) -> None:
+            names = [f"{root}/{name}" for name in files]
+            client.get(names, [*limits], callback=_bounded(limits))
+
+        self._ask(fetch)
 
     @functools.cached_property
     def _client(self) -> tuple[Any, str]:
@@ -162,6 +185,28 @@ class Objects:
         if isinstance(causes[0], OSError) and causes[0].errno is not None and not codes:
             return None
         return CacheError(f"{self.url} did not do what was asked of it: {reason}.", _AGAIN)
+
+
+def _bounded(most: Mapping[str, int]) -> Any:
+    """Ends downloads that are larger than stated, by the names of their files."""
+    from fsspec.callbacks import Callback
+
+    class Bounded(Callback):  # type: ignore[misc]
+        def __init__(self, name: str = "", most: float = math.inf) -> None:
+            super().__init__()
+            self._name, self._most = name, most
+
+        def branched(self, path_1: str, path_2: str, **_: object) -> Bounded:
+            return Bounded(path_1, most[path_2])
+
+        def call(self, hook_name: str | None = None, **_: object) -> None:
+            if max(self.size or 0, self.value) > self._most:
+                raise DamagedCacheError(
+                    f"The object {self._name} is larger than the {self._most} bytes that it had.",
+                    "Try again after a push that may be going on, or tell its owner.",
+                )
+
+    return Bounded()
 
 
 class _AwayError(CacheError):

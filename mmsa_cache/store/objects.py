@@ -27,7 +27,7 @@ from mmsa_cache.scratch import scratch
 from . import shard_bytes, shard_file
 from .encoder import ENCODER, StoredEncoder, read_encoder
 from .fingerprint import differences
-from .index import INDEX, Change, ShardEntry
+from .index import INDEX, MAX_INDEX_BYTES, Change, ShardEntry
 from .keys import KEY_BYTES, Keys
 from .schema import Shard
 
@@ -175,7 +175,7 @@ class ObjectWriter:
             folder = encoder.folder(place)
             make_folders(folder)
             if ENCODER in self._objects.sizes():
-                self._objects.fetch({ENCODER: folder / ENCODER})
+                self._objects.fetch({ENCODER: folder / ENCODER}, {ENCODER: MAX_INDEX_BYTES})
                 there = read_encoder(folder)
                 if there.fingerprint != encoder.fingerprint:  # eight equal hexadecimal digits
                     raise StaleCacheError(

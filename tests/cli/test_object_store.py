@@ -180,13 +180,13 @@ def test_an_interrupted_pull_goes_on(
     pull = ("cache", "pull", PUSHED, "--cache", str(tmp_path / "cache"))
     real, came = Objects.fetch, []
 
-    def fetch(self: Objects, files: dict[str, Path]) -> None:
+    def fetch(self: Objects, files: dict[str, Path], most: dict[str, int]) -> None:
         shards = [name for name in files if name.endswith(".h5")]
         came.append(len(shards))
         if len(came) == 2:  # the first call reads the indexes
-            real(self, {shards[0]: files[shards[0]]})
+            real(self, {shards[0]: files[shards[0]]}, most)
             raise KeyboardInterrupt
-        real(self, files)
+        real(self, files, most)
 
     monkeypatch.setattr(Objects, "fetch", fetch)
     mmsa(tmp_path, *pull, code=130)

@@ -58,9 +58,10 @@ def check(target: Objects, folder: Path) -> Index:
     """Every row is in a shard that the index names, as it was made."""
     folder.mkdir()
     objects, table = target.below(ENCODER.place), KeyTable(KEY_BYTES)
-    objects.fetch({"index.jsonl": folder / "index.jsonl"})
+    sizes = objects.sizes()
+    objects.fetch({"index.jsonl": folder / "index.jsonl"}, sizes)
     index = Index.read(folder)
-    objects.fetch({object_of(e): folder / e.file for e in index.entries.values()})
+    objects.fetch({object_of(e): folder / e.file for e in index.entries.values()}, sizes)
     for entry in index.entries.values():
         check_bytes(folder, entry)
         shard = map_shard(folder / entry.file, entry.rows, entry.bytes, ENCODER.fingerprint)

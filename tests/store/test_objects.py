@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 from collections.abc import Iterator
@@ -11,7 +12,13 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from mmsa_cache.errors import CacheError, CacheNotFoundError, SettingsError, StaleCacheError
+from mmsa_cache.errors import (
+    CacheError,
+    CacheNotFoundError,
+    DamagedCacheError,
+    SettingsError,
+    StaleCacheError,
+)
 from mmsa_cache.objects import Objects
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
@@ -35,7 +42,8 @@ def target(server: str) -> Objects:
 
 def index_of(target: Objects, folder: Path) -> Index:
     """The index of the features of `ENCODER`."""
-    target.below(ENCODER.place).fetch({"index.jsonl": folder / "index.jsonl"})
+    objects = target.below(ENCODER.place)
+    objects.fetch({"index.jsonl": folder / "index.jsonl"}, objects.sizes())
     return Index.read(folder)
 
 
@@ -259,6 +267,45 @@ def test_a_store_that_goes_away_is_waited_for(
     monkeypatch.setattr("mmsa_cache.objects.PATIENCE", -1.0)
     with pytest.raises(CacheError, match="does not answer"):
         target.put("c", b"3")
+
+
+@pytest.mark.parametrize("kind", ["s3", "chunked"])
+def test_no_more_comes_than_an_object_had(
+    target: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    target.put("a", b"1" * 1000)
+    target.put("b", b"1" * 3000)
+    files = {name: tmp_path / name for name in ("a", "b")}
+    listed = target.sizes()
+    target.put("b", b"2" * (3000 + (1 << 20)))
+    if kind == "chunked":  # its answer does not say how long it is
+        client = target._client[0]
+        asked = client._call_s3
+
+        async def silent(*of: object, **more: object) -> object:
+            answer = await asked(*of, **more)
+            return {key: value for key, value in answer.items() if key != "ContentLength"}
+
+        monkeypatch.setattr(client, "_call_s3", silent)
+    with pytest.raises(DamagedCacheError, match=r"b is larger than the 3000 bytes"):
+        target.fetch(files, listed)
+    assert not files["b"].exists() or files["b"].stat().st_size < 1 << 18
+    target.fetch(files, {"a": 1000, "b": 3000 + (1 << 20)})
+    assert [path.stat().st_size for path in files.values()] == [1000, 3000 + (1 << 20)]
+
+
+def test_a_listing_without_end_is_given_up(
+    target: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pages(*_: object, **__: object) -> list[object]:
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+        return []
+
+    monkeypatch.setattr(target._client[0], "_lsdir", pages)
+    monkeypatch.setattr("mmsa_cache.objects._LONGEST_LISTING", 0.1)
+    with pytest.raises(CacheError, match="does not answer"):
+        target.sizes()
 
 
 def test_what_a_client_says_is_told_without_secrets(

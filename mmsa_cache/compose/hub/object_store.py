@@ -82,7 +82,8 @@ class ObjectStore:
             small = [f"{folder}/{file}" for folder in folders for file in (ENCODER, INDEX)]
             for folder in folders:
                 make_folders(place / folder)
-            self._objects.fetch({name: place / name for name in small})
+            limits = dict.fromkeys(small, MAX_INDEX_BYTES)  # another driver may write them now
+            self._objects.fetch({name: place / name for name in small}, limits)
             self._small = {name: read_plain(place / name, MAX_INDEX_BYTES) for name in small}
             for folder in folders:
                 try:
@@ -96,14 +97,16 @@ class ObjectStore:
 
     def fetch(self, remote: Remote, names: Sequence[str], folder: Path) -> None:
         """Downloads files."""
-        wanted = {}
+        wanted, sizes = {}, {}
         for name in names:
             make_folders((folder / name).parent)
             if name in self._small:
                 write_atomically(folder / name, self._small[name])
             else:
-                wanted[_object_name(name, remote.files[name].sha256)] = folder / name
-        self._objects.fetch(wanted)
+                object_name = _object_name(name, remote.files[name].sha256)
+                wanted[object_name] = folder / name
+                sizes[object_name] = remote.files[name].size
+        self._objects.fetch(wanted, sizes)
 
     def put(self, folder: Path, card: str, *, private: bool) -> str:
         """Adds a store to what is there: shards, then splits, then records and indexes."""

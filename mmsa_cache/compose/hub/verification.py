@@ -86,7 +86,7 @@ def _read_all(staging: Path, remote: Remote) -> tuple[list[str], dict[str, int],
         except DiskError:
             raise
         except MmsaError as error:
-            problems.append(error.message)
+            problems.append(error.message.replace(f"{staging}/", ""))
     if not splits or not encoders:
         problems.append("it has no split, or no features")
     return encoders, splits, problems
