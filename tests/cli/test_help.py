@@ -18,7 +18,7 @@ from mmsa_cache.cli.main import app
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(p for name in ("mmsa_cache", "extract", "fuse") for p in (ROOT / name).rglob("*"))
 PAGES = [ROOT / "README.md", *ROOT.glob("[!.]*/README.md")]
-OTHER_PROGRAMS = {"--force-reinstall", "--local-dir", "--query-gpu", "--head"}
+OTHER_PROGRAMS = {"--force-reinstall", "--local-dir", "--query-gpu", "--head", "--gcs-address"}
 """Flags of pip, of hf, of nvidia-smi and of ray."""
 
 
