@@ -16,7 +16,16 @@ from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import MODEL_FILE
 from tests.support.data_folders import noise, saved
-from tests.support.fuzzing import EXAMPLES, ODD, Random, json_bytes, mutated, series, tensors
+from tests.support.fuzzing import (
+    EXAMPLES,
+    ODD,
+    Random,
+    altered,
+    json_bytes,
+    mutated,
+    series,
+    tensors,
+)
 from tests.support.made_up_run import change
 from tests.support.small_work import QUICK, call, make_work
 from tests.support.tally import Tally
@@ -225,3 +234,27 @@ def test_fuzzed_posts(work: Path, tmp_path: Path, examples: int, tally: Tally) -
         assert math.isclose(sum(found.values()), 1, abs_tol=1e-6)
 
     tally("fuzzed posts of an export", examples, series(examples, make, predict))
+
+
+@pytest.mark.faults
+def test_fuzzed_encoders_of_exports(work: Path, tmp_path: Path, tally: Tally) -> None:
+    """What an export says of its encoders, built and run."""
+    folder, picture = tmp_path / "model", tmp_path / "a.jpg"
+    shutil.copytree(work / "model", folder)
+    picture.write_bytes(saved(noise(0)))
+    config = json.loads((folder / "config.json").read_text())
+
+    def make(chosen: Random) -> bytes:
+        of = chosen.choice(("text", "image", "encoder_fields"))
+        changed = config["settings"] if of != "encoder_fields" else config
+        changed = changed | {of: altered(chosen, changed[of])}
+        whole = config | {"settings": changed} if of != "encoder_fields" else changed
+        return json.dumps(whole).encode()
+
+    def predict(content: bytes) -> None:
+        (folder / "config.json").write_bytes(content)
+        with contextlib.chdir(tmp_path):
+            found = load_model(folder).predict("good day", picture)
+        assert math.isclose(sum(found.values()), 1, abs_tol=1e-6)
+
+    tally("fuzzed encoders of exports", 5000, series(5000, make, predict))
