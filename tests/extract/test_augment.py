@@ -133,7 +133,13 @@ def test_variants_depend_on_their_own_key_only() -> None:
 
 def test_copies_that_a_store_has_are_made_again_alike() -> None:
     """They are found by the name of their policy alone: whatever changes one renames the policy."""
-    texts = [TEXT, "happy", "(good) 'bad' #sad @glad it's o-k", "#sad 12 happy house", "(x-ray) well-known qqqq"]
+    texts = [
+        TEXT,
+        "happy",
+        "(good) 'bad' #sad @glad it's o-k",
+        "#sad 12 happy house",
+        "(x-ray) well-known qqqq",
+    ]
     drawn = [
         augment_text(text, variant_rng(47, f"{key:064x}", variant, "text"))
         for text in texts

@@ -79,6 +79,21 @@ def test_rows_that_are_there_are_left_out(tmp_path: Path) -> None:
     assert verify_features(folder) == []
 
 
+def test_what_is_needless_does_not_keep_the_rest_out(tmp_path: Path) -> None:
+    """One that is entered, one of another encoder and one of known rows, then a new one."""
+    folder = write(tmp_path, 1)
+    writer = writer_of(tmp_path)
+    assert (writer.rows, writer.bytes) == (0, 0)  # nothing is known before it is claimed
+    with writer.claim(lambda: None):
+        (entered,) = Index.read(folder).entries.values()
+        foreign = FolderSealer(folder, "0" * 64).seal([SHARDS[1]])
+        known = writer.sealer.seal([SHARDS[0].take(np.array([0, 1]))])
+        new = writer.sealer.seal([SHARDS[2]])
+        assert writer.adopt([entered, foreign, known, new]) == len(SHARDS[2])
+    assert rows_of(folder) == rows_in([SHARDS[0], SHARDS[2]])
+    assert {path.stem for path in folder.glob("*.h5")} == set(Index.read(folder).entries)
+
+
 def test_what_was_dropped_is_not_adopted(tmp_path: Path) -> None:
     """A kill between the index and the removal of a file must not bring its rows back."""
     folder = write(tmp_path)
