@@ -314,6 +314,23 @@ def test_what_another_process_of_the_same_number_left_is_removed(tmp_path: Path)
     assert {path.name for path in folder.glob(".tmp-*")} == {mine}
 
 
+def test_what_is_left_is_removed_through_the_disk_that_was_given(tmp_path: Path) -> None:
+    from mmsa_cache.disk import own_mark
+
+    class Stuck(Counting):
+        def append(self, path: Path, size: int | None = None) -> int:
+            self._step("append")
+            raise OSError(errno.EIO, "Input/output error")
+
+    folder, disk = write(tmp_path, 1), Stuck()
+    (folder / f".tmp-shard.{own_mark()[:-1]}.0").write_bytes(b"half a shard")
+    writer = writer_of(tmp_path, disk=disk)
+    with writer.claim(lambda: None), pytest.raises(DiskError):
+        assert disk.steps == ["remove"]
+        writer.publish(SHARDS[1])
+    assert disk.steps[-2:] == ["append", "remove"]
+
+
 def test_what_a_machine_writes_whose_name_begins_the_same_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
