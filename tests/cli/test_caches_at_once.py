@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
+import random
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mmsa_cache.cli.main import app
 from mmsa_cache.compose.cache import caches
 from mmsa_cache.compose.hub import pull as pull_module
 from mmsa_cache.compose.hub import push as push_module
+from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.table import SampleTable
+from mmsa_cache.store.keys import content_keys
 from mmsa_cache.store.listing import list_features, remove_features
 from tests.cli.test_caches import keys_of, make_store, only, shard, table, write_table
+from tests.support.faulty import fork
 from tests.support.shards import make_keys, writer_of
 from tests.support.small_work import mmsa
+from tests.support.tally import Tally
 
 
 def test_rows_of_a_split_that_comes_meanwhile_are_not_pruned(
@@ -99,3 +111,79 @@ def test_a_push_leaves_features_out_that_go_meanwhile(
     said = mmsa(tmp_path, "cache", "push", f"file://{tmp_path}/shared", code=4).stderr
     assert "Nothing is sealed in" in said
     assert not (tmp_path / "shared").exists()
+
+
+def extract_some(root: Path, rng: random.Random) -> None:
+    """What an extraction does: it states a split, then adds its rows in some steps."""
+    first, split = rng.randrange(50), rng.choice(["val", "test"])
+    samples = SampleTable.from_samples(
+        Sample(f"s{row}", None, f"text {row}", None, *(sha256(f"{what}{row}") for what in "ti"))
+        for row in range(first, first + 20)
+    )
+    write_table(root, samples, split)
+    writer, keys = writer_of(root), content_keys(samples.digests("text"))
+    with writer.claim(lambda: None):
+        for start in range(0, 20, 5):
+            missing = keys[start : start + 5][~writer.has(keys[start : start + 5])]
+            if len(missing):
+                writer.publish(shard(missing))
+        writer.finish()
+        assert writer.has(keys).all(), "a row was taken away while it was claimed"
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+ADDRESS = "file:///{}/shared"
+VERBS = [
+    ("ls",),
+    ("verify",),
+    ("verify", "--cache", "mine"),
+    ("show", "a"),
+    ("prune", "--unused", "--yes"),
+    ("prune", "--unfinished", "--yes"),
+    ("prune", "--encoder", "tiny", "--yes"),
+    ("push", ADDRESS),
+    ("pull", ADDRESS),
+    ("pull", ADDRESS, "--cache", "mine"),
+    ("import", "a.npy", "--modality", "text", "--name", "other", "--split", "train"),
+]
+SAID = (
+    "There is no cache in",
+    "holds another store",
+    "was changed while files were pulled",
+    "Nothing is sealed in",
+    "There is no finished store",
+    "has 0 bytes",  # a push to a folder, which is no object store, is seen in the midst of it
+    "What was pulled is no store",
+)
+"""Of what cannot be done now."""
+
+
+def use(folder: Path, seed: int, count: int) -> None:
+    """Gives commands; what the store holds must never be called damaged."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        if rng.random() < 0.3:
+            extract_some(folder / "cache", rng)
+            continue
+        words = [word.format(folder) for word in rng.choice(VERBS)]
+        with contextlib.chdir(folder):
+            result = CliRunner().invoke(app, ["cache", *words])
+        allowed = result.exit_code == 4 and any(text in result.output for text in SAID)
+        assert result.exit_code == 0 or allowed, (words, result.output, result.exception)
+
+
+@pytest.mark.faults
+def test_verbs_of_many_processes_at_once(tmp_path: Path, tally: Tally) -> None:
+    make_store(tmp_path / "cache")
+    np.save(tmp_path / "a.npy", np.ones((3, 4), np.float32))
+    workers, count = 4, 60
+    pids = [fork(lambda seed=seed: use(tmp_path, seed, count)) for seed in range(workers)]  # type: ignore[misc]
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * workers
+    mmsa(tmp_path, "cache", "verify")
+    extract_some(tmp_path / "cache", random.Random(0))
+    left = [path for path in tmp_path.rglob(".*") if path.name.startswith((".tmp-", ".push-"))]
+    assert left == []
+    tally("cache verbs and extractions of 4 processes", workers * count, "no row lost, no damage")
