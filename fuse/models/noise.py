@@ -215,7 +215,7 @@ class ModalityDropout(nn.Module):
         tape = _TAPE.get()
         if tape is None:
             device = text_mask.device
-            noise = torch.randint(LOWEST, -LOWEST, rows, dtype=torch.int16, device=device)
+            noise = torch.randint(LOWEST, -LOWEST, rows, device=device)
         else:
             noise = tape.take(rows)
         # In int32, because the upper limit at p = 1 is no int16.

@@ -73,6 +73,17 @@ def test_encoder_is_that_of_pytorch() -> None:
     torch.testing.assert_close(received[mask], expected[mask], rtol=0, atol=1e-11)
 
 
+def test_the_weights_of_an_encoder_are_those_of_its_layers() -> None:
+    stack, x = EncoderStack(2, 8, 2, 16, 0.0).eval(), torch.randn(3, 5, 8)
+    torch.nn.init.normal_(stack.layers[1].self_attn.in_proj_weight)
+    once, first = stack.layers[0](x, None, True)
+    twice, second = stack.layers[1](once, None, True)
+    encoded, weights = stack(x, None, True)
+    assert torch.equal(encoded, twice)
+    assert torch.equal(weights, torch.stack([first, second], dim=1))
+    assert stack(x, None)[1] is stack.layers[0](x, None)[1] is None, "not asked for"
+
+
 def test_a_row_without_a_key_finds_nothing() -> None:
     attention = MultiHeadAttention(DIM, HEADS, 0.0).double()
     shake(attention)

@@ -62,13 +62,20 @@ def test_noise_is_of_the_innermost_context_and_of_its_thread() -> None:
         assert dropout(x).tolist() == [0.0] * 4
 
 
-def test_a_stream_gives_the_same_numbers_however_many_at_a_time() -> None:
+@pytest.mark.parametrize("words", [True, False], ids=["on a CPU", "as on a GPU"])
+def test_a_stream_gives_the_same_numbers_however_many_at_a_time(words: bool) -> None:
+    def made(seed: int) -> NoiseStream:
+        stream = NoiseStream(seed, torch.device("cpu"))
+        if not words:
+            stream._words = None  # torch's numbers, which other devices have
+        return stream
+
     total = 600_000  # more than two blocks
-    whole = NoiseStream(7, torch.device("cpu"))(total)
+    whole = made(7)(total)
     assert whole.dtype == torch.int16
-    stream, sizes = NoiseStream(7, torch.device("cpu")), [1, 0, 33, 262_111, 300_000, 37_855]
+    stream, sizes = made(7), [1, 0, 33, 262_111, 300_000, 37_855]
     assert torch.equal(torch.cat([stream(size) for size in sizes]), whole)
-    assert not torch.equal(NoiseStream(8, torch.device("cpu"))(total), whole)
+    assert not torch.equal(made(8)(total), whole)
     counts = torch.bincount(whole.long() + 32768, minlength=65536).double()
     chi_square = float(((counts - total / 65536).square() / (total / 65536)).sum())
     assert abs(chi_square - 65535) < 6 * (2 * 65535) ** 0.5  # six standard deviations

@@ -44,6 +44,12 @@ def test_temperature_undoes_overconfidence_and_keeps_the_order() -> None:
     assert (tempered(loud, temperature).argmax(1) == loud.argmax(1)).all()
 
 
+def test_a_temperature_stays_between_a_twentieth_and_twenty() -> None:
+    timid = np.array([[0.51, 0.49], [0.49, 0.51]])
+    assert fit_likelihood(timid, np.array([0, 1])).temperature == pytest.approx(0.05)
+    assert fit_likelihood(timid, np.array([1, 0])).temperature == pytest.approx(20)
+
+
 def test_extreme_probabilities_stay_finite() -> None:
     sure = np.array([[1.0, 0.0], [0.0, 1.0]])
     for labels in ([0, 1], [1, 0]):
@@ -241,6 +247,7 @@ def test_a_rule_decides_by_hand() -> None:
     calibration = Calibration(1.0, (0.0, 0.0, 0.0), (0.0, np.log(2.5), 0.0))
     np.testing.assert_allclose(calibration(p), p)  # offsets are of decisions alone
     assert calibration.decide(p, "accuracy").tolist() == [0, 0]
+    assert calibration.decide(p, "accuracy").dtype == np.int64
     assert calibration.decide(p, "macro_f1").tolist() == [1, 0]
     assert Calibration.none(3).decide(p, "macro_f1").tolist() == [0, 0]
 
