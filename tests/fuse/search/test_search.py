@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from sklearn.metrics import f1_score, log_loss
 
+from fuse.models.squares import squares
 from fuse.search.choice import choose, summaries
 from fuse.search.coordinator import Progress
 from fuse.search.database import address_of, read_studies
@@ -152,6 +154,23 @@ def test_out_of_memory_fails_one_trial(tmp_path: Path) -> None:
     record = run_here(tmp_path / "s.db", tmp_path, 6, fit=_OutOfMemory(tmp_path))
     assert record["trials"]["complete"] == 6
     assert "can't allocate memory" in record["failed"][0]["reason"]
+
+
+class _ComparesRows(FakeFit):
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        def block(vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            with (self.folder / "compared.txt").open("a") as log:
+                log.write("once\n")
+            return vectors["rows"]
+
+        rows = {"rows": torch.eye(2)}
+        assert squares(block, rows, rows, rows.values()).tolist() == [[0, 2], [2, 0]]
+        return super().__call__(*arguments, **options)
+
+
+def test_the_trials_of_a_worker_share_distances(tmp_path: Path) -> None:
+    run_here(tmp_path / "s.db", tmp_path, 3, fit=_ComparesRows(tmp_path), devices=["cpu"])
+    assert (tmp_path / "compared.txt").read_text().count("once") == 2  # of both sides
 
 
 def test_a_second_look_at_the_outer_rows_is_counted(tmp_path: Path) -> None:
