@@ -151,15 +151,15 @@ INFO = {
 
 def odd_table(chosen: Random) -> pa.Table:
     """Columns of any type, some with the names that are looked for."""
-    rows = chosen.choice((0, 1, 3, 40))
+    rows = chosen.choice((0, 1, 3, 3, 3, 40))
     names = chosen.sample(NAMES, chosen.randrange(1, 6))
     if chosen.random() < 0.7:
         names = ["text", "image", "label", *names[3:]]
     arrays = []
     for name in names:
         usual = {"text": 0, "image": 2, "label": 3}.get(name, 0)
-        kind, cells = KINDS[usual] if chosen.random() < 0.4 else chosen.choice(KINDS)
-        values = [None if chosen.random() < 0.1 else chosen.choice(cells) for _ in range(rows)]
+        kind, cells = KINDS[usual] if chosen.random() < 0.75 else chosen.choice(KINDS)
+        values = [None if chosen.random() < 0.04 else chosen.choice(cells) for _ in range(rows)]
         arrays.append(pa.array(values, kind))
     found = pa.Table.from_arrays(arrays, names)
     if chosen.random() < 0.5:
@@ -245,7 +245,7 @@ def test_records_of_saved_data_sets(root: Path, examples: int, tally: Tally) -> 
     tally("fuzzed records of saved data sets", examples, series(examples, make, work))
 
 
-MEMBERS = ("0.jpg", "0.txt", "0.cls", "0.json", "1.jpg", "1.txt", "1.cls", "x.a.jpg", "x.a.txt")
+MEMBERS = ("0.jpg", "0.txt", "0.cls", "1.jpg", "1.txt", "1.cls", "x.jpg", "x.txt", "x.json")
 PLACES = (
     "../secret.jpg",
     "/etc/passwd",
@@ -273,14 +273,17 @@ def shard(chosen: Random) -> bytes:
     sink = io.BytesIO()
     kind = chosen.choice((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
     with tarfile.open(fileobj=sink, mode="w", format=kind, errors="surrogateescape") as tar:
-        for _ in range(chosen.choice((1, 3, 8))):
-            odd = chosen.random() < 0.35
-            info = tarfile.TarInfo(chosen.choice(PLACES if odd else MEMBERS))
-            if chosen.random() < 0.3:
+        names = [name for name in MEMBERS if chosen.random() < 0.97]
+        for _ in range(chosen.choice((0, 1, 1, 3))):
+            odd = chosen.choice(PLACES if chosen.random() < 0.7 else MEMBERS)
+            names.insert(chosen.randrange(len(names) + 1), odd)
+        for name in names:
+            info = tarfile.TarInfo(name)
+            if chosen.random() < 0.05:
                 info.type = chosen.choice(TYPES)
                 info.linkname = chosen.choice(("../secret.jpg", "/etc/passwd", "0.jpg", "x" * 200))
                 info.devmajor = info.devminor = chosen.randrange(4)
-            if kind == tarfile.PAX_FORMAT and chosen.random() < 0.4:
+            if kind == tarfile.PAX_FORMAT and chosen.random() < 0.08:
                 key = chosen.choice(
                     (
                         "path",
@@ -314,7 +317,7 @@ def shard(chosen: Random) -> bytes:
                 "cls": b"positive",
                 "json": json.dumps(altered(chosen, {"label": "neutral", "text": "a"})).encode(),
             }.get(ending, b"a text")
-            info.size = len(data) if chosen.random() < 0.9 else chosen.choice((0, 7, 600))
+            info.size = len(data) if chosen.random() < 0.97 else chosen.choice((0, 7, 600))
             try:
                 tar.addfile(info, io.BytesIO(data.ljust(info.size)))
             except (ValueError, UnicodeError):  # a name that this format cannot hold
