@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -139,9 +140,10 @@ def resolve_image(
         file, source = timm_file(model, own.get("hf_hub_id"))
     else:
         file = Path(weights)
-        if not file.is_file() or file.suffix != ".safetensors":
+        # Path.is_file raises for names that are too long.
+        if not os.path.isfile(file) or file.suffix != ".safetensors":  # noqa: PTH113
             raise ModelError(
-                f"--image-weights {weights} is not an existing .safetensors file.",
+                f"--image-weights {weights[:200]} is not an existing .safetensors file.",
                 "Give pretrained, random or a FILE.safetensors; pickled weights are never loaded.",
             )
         source = weights_sha256(file)

@@ -377,3 +377,10 @@ def test_weights_of_an_image_model_are_its_own(tmp_path: Path) -> None:
     save_file({name: value for name, value in state.items() if "qkv" not in name}, path)
     with pytest.raises(ModelError, match="Missing key"):
         resolve_image(VIT, str(path), SMALL, **INPUT).load(CPU)
+
+
+@pytest.mark.parametrize("weights", ["x" * 3000, "a\0b", "\ud800", ".safetensors"])
+def test_weights_that_no_file_can_be(weights: str) -> None:
+    with pytest.raises(ModelError, match=r"is not an existing \.safetensors file") as raised:
+        resolve_image(VIT, weights, SMALL, **INPUT)
+    assert len(str(raised.value)) < 500
