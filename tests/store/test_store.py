@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from mmsa_cache import hashing
-from mmsa_cache.errors import CacheNotFoundError, DiskError, StaleCacheError
+from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DiskError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store import index as index_module
-from mmsa_cache.store import verified
+from mmsa_cache.store import shard_file, verified
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
 from mmsa_cache.store.keys import KEY_BYTES, as_keys, content_keys, variant_key
 from mmsa_cache.store.older import older_caches, refuse_older, remove_older
 from mmsa_cache.store.reader import open_features, verify_features
+from mmsa_cache.store.shard_bytes import encode
 from mmsa_cache.store.verified import NOTE
 from tests.support.sealed import sealed
 from tests.support.shards import (
@@ -246,6 +249,64 @@ def test_what_was_not_touched_is_hashed_once(
     (folder / NOTE).unlink()
     open_features(folder)
     assert sorted(hashed[10:]) == sorted(names), "side by side"
+
+
+def test_times_are_noted_where_that_is_possible_and_read_from_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, hashed = write(tmp_path), []
+    monkeypatch.setattr(verified, "check_bytes", lambda folder, entry: hashed.append(entry.name))
+    time.sleep(2 * verified.CLOCK_TICK)
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(verified, "write_atomically", refused)
+            open_features(folder)
+    assert len(hashed) == 6, "noted nowhere: hashed each time"
+    open_features(folder)
+    open_features(folder)
+    assert len(hashed) == 9
+    (folder / NOTE).rename(tmp_path / "elsewhere")
+    (folder / NOTE).symlink_to(tmp_path / "elsewhere")
+    open_features(folder)
+    assert len(hashed) == 12
+
+
+def test_the_keys_of_a_shard_are_read_alone(tmp_path: Path) -> None:
+    """Of any file-like thing; a claim of more keys than it has bytes is refused."""
+    content = bytes(encode([SHARDS[0]], ENCODER.fingerprint))
+    found = shard_file.read_keys(io.BytesIO(content), len(content), ENCODER.fingerprint)
+    np.testing.assert_array_equal(found, SHARDS[0].keys)
+    for size, fingerprint, said in (
+        (len(content), "0" * 64, "belongs to another encoder"),
+        (SHARDS[0].keys.size - 1, ENCODER.fingerprint, r"keys are \(4, 16\) uint8"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            shard_file.read_keys(io.BytesIO(content), size, fingerprint)
+    for keys in (np.zeros((4, 8), np.uint8), np.zeros((4, 16), np.int8), np.zeros((0, 16), "u1")):
+        changed = io.BytesIO(content)
+        with h5py.File(changed, "r+") as file:
+            del file["keys"]
+            file.create_dataset("keys", data=keys)
+        with pytest.raises(ValueError, match="keys are"):
+            shard_file.read_keys(changed, len(changed.getvalue()), ENCODER.fingerprint)
+
+
+def test_a_link_is_no_shard_and_rows_may_have_no_positions(tmp_path: Path) -> None:
+    empty = replace(SHARDS[0], offsets=np.zeros(5, np.int64), tokens=SHARDS[0].tokens[:0])
+    writer = writer_of(tmp_path)
+    with writer.claim(lambda: None):
+        writer.publish(empty)
+    (shard,) = open_features(writer.folder).shards
+    assert (shard.tokens.shape, shard.tokens.dtype) == ((0, 6), np.float16)
+    (entry,) = Index.read(writer.folder).entries.values()
+    (writer.folder / entry.file).rename(tmp_path / "elsewhere")
+    (writer.folder / entry.file).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedCacheError, match=r"\.h5 is a link, not a shard"):
+        open_features(writer.folder)
 
 
 def test_an_untouched_store_is_not_read_through(
