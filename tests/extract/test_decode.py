@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -15,7 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin
 
 from extract.inputs import decode, metadata
-from extract.inputs.decode import Picture, PictureLimits, fit_square, read_picture, to_rgb
+from extract.inputs.decode import (
+    Picture,
+    PictureLimits,
+    fit_square,
+    needed_side,
+    read_picture,
+    to_rgb,
+)
+from extract.inputs.strict import Strict
 from mmsa_cache.errors import BadFileError
 from tests.security.test_pictures import png
 
@@ -356,3 +366,40 @@ def test_squares_are_those_of_pillow(
     assert np.abs(apart).max() <= 2
     if resample == "bicubic":
         assert (fit_square(np.array(image), 32, crop) == found).all()
+
+
+def test_what_is_wrong_names_the_file_and_odd_turns_are_none() -> None:
+    for told in (None, exif(1)):
+        with pytest.raises(BadFileError, match=r"post\.jpg: 8×500 pixels, longer than 50 : 1"):
+            read_picture(saved(Image.new("RGB", (8, 500)), "JPEG", told), "post.jpg")
+    for turn in (0, 9):
+        assert read_picture(saved(SMOOTH, "PNG", exif(turn)), "odd").changes == ()
+    assert [needed_side(224, crop) for crop in (None, 1.0, 0.9)] == [224, 224, 248]
+
+
+def test_of_warnings_those_of_pictures_alone_are_strict() -> None:
+    """Others go where they went; the filters stay until the last one has left."""
+    heard: list[tuple[object, ...]] = []
+    strict = Strict()
+
+    def warn(text: str, file: str, kind: type[Warning] = UserWarning) -> None:
+        module = ".".join(PurePath(file).with_suffix("").parts[-2:])
+        warnings.warn_explicit(text, kind, file, 7, module)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = mine = lambda *where, **_: heard.append(where[1:4])
+        with strict as odd:
+            warn("an odd tag", "/lib/PIL/TiffImagePlugin.py")
+            assert odd == ["an odd tag"]
+            with pytest.raises(UserWarning, match="a bomb"):
+                warn("a bomb", "/lib/PIL/Image.py")
+            warn("old", "/lib/else/where.py", DeprecationWarning)
+            assert heard == [(DeprecationWarning, "/lib/else/where.py", 7)]
+            with strict:
+                pass
+            assert warnings.showwarning == strict._hear
+        assert warnings.showwarning is mine
+        with strict as odd:
+            assert warnings.showwarning == strict._hear
+            assert odd == []
