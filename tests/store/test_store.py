@@ -28,6 +28,7 @@ from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
 from mmsa_cache.store.keys import KEY_BYTES, as_keys, content_keys, variant_key
 from mmsa_cache.store.older import older_caches, refuse_older, remove_older
 from mmsa_cache.store.reader import open_features, verify_features
+from mmsa_cache.store.sealer import FolderSealer
 from mmsa_cache.store.shard_bytes import encode
 from mmsa_cache.store.verified import NOTE
 from tests.support.sealed import sealed
@@ -354,6 +355,37 @@ def test_one_encoder_of_several_names_has_them_all(tmp_path: Path) -> None:
         assert read_encoder(writer.folder).names == ("s", "l")
 
 
+JOINT = replace(SHARDS[0], shared=np.arange(12, dtype=np.float16).reshape(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"operations": [""]}, r"operations: \(1,\), expected \(4,\)"),
+        ({"keys": SHARDS[0].keys[:, :8]}, r"keys: \(4, 8\), expected \(4, 16\)"),
+        ({"tokens": JOINT.tokens[1:]}, r"tokens: \(\d+, 6\), expected \(\d+, 6\)"),
+        ({"pools": ("cls",)}, r"pooled: \(4, 2, 6\), expected \(4, 1, 6\)"),
+        ({"shared": np.zeros((3, 3), np.float16)}, r"shared: \(3, 3\), expected \(4, 3\)"),
+        ({"offsets": JOINT.offsets - 1}, "offsets: must start at 0 and never fall"),
+        ({"offsets": JOINT.offsets[[0, 2, 1, 3, 4]]}, "offsets: must start at 0 and never fall"),
+    ],
+)
+def test_parts_of_a_shard_fit_together(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(JOINT, **changes)  # type: ignore[arg-type]
+
+
+def test_some_rows_of_a_joint_model_have_its_shared_vectors(tmp_path: Path) -> None:
+    some = JOINT.take(np.array([1, 3]))
+    assert rows_in([some]) == {key.tobytes(): rows_in([JOINT])[key.tobytes()] for key in some.keys}
+    writer = writer_of(tmp_path)
+    with writer.claim(lambda: None):
+        writer.publish(SHARDS[1])
+        writer.publish(some)
+    with pytest.raises(DamagedCacheError, match="shards have different pools"):
+        open_features(writer.folder)
+
+
 def test_an_error_of_the_disk_names_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,6 +400,7 @@ def test_an_error_of_the_disk_names_the_folder(
             lambda: writer.adopt([]),
             lambda: writer.keep_only(SHARDS[0].keys),
             writer.finish,
+            lambda: FolderSealer(tmp_path / "text/tiny-01234567", "0" * 64).seal(SHARDS),
             lambda: writer_of(tmp_path / "file" / "store").claim(print).__enter__(),
         ):
             (tmp_path / "file").touch()
