@@ -207,7 +207,7 @@ class RunFolder:
             ModelError: It is a link that leads out of the working folder and the run.
         """
         path = self.path / name
-        found = path.resolve()
+        found = Path(os.path.realpath(path))  # (Path.resolve raises for links in a circle)
         if not any(found.is_relative_to(home) for home in (Path.cwd(), self.path.resolve())):
             raise ModelError(f"{path} is a link that leads out of the working folder.", REMAKE)
         return path

@@ -210,6 +210,10 @@ def test_paths_that_no_file_can_have_are_refused_in_words(project: Path, path: A
 
 def test_what_the_system_refuses_is_an_error_of_mmsa(project: Path) -> None:
     (project / "circle").symlink_to("circle")
+    (project / "runs/run/metrics.json").unlink()
+    (project / "runs/run/metrics.json").symlink_to("metrics.json")
+    with pytest.raises(mmsa.ModelError, match=r"metrics.json cannot be read: Too many levels"):
+        assert mmsa.Run("run").figures
     (project / "mmsa.toml").write_text('[cache]\ndir = "a\\u0000b"\n')
     with pytest.raises(mmsa.SettingsError, match=r"cache.dir: no file can have this name"):
         mmsa.open()
