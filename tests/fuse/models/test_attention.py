@@ -81,7 +81,9 @@ def test_the_weights_of_an_encoder_are_those_of_its_layers() -> None:
     encoded, weights = stack(x, None, True)
     assert torch.equal(encoded, twice)
     assert torch.equal(weights, torch.stack([first, second], dim=1))
-    assert stack(x, None)[1] is stack.layers[0](x, None)[1] is None, "not asked for"
+    for module in (stack, stack.layers[0]):
+        assert module(x, None)[1] is None, "not asked for"
+    assert stack.layers[0].self_attn(x, x, None)[1] is None
 
 
 def test_a_row_without_a_key_finds_nothing() -> None:
