@@ -33,10 +33,11 @@ demo: venv
 	$(BIN)/mmsa demo
 
 # A process a core and one more, since some wait for other processes; one thread in each. Test files
-# share nothing.
+# share nothing. What many processes import is compiled once.
 JOBS = $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
 
 test: venv
+	$(BIN)/python -m compileall -q -j 0 mmsa_cache extract fuse tests/support
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The longer series of kills, failing disks, damage, fuzzing and memory; ends with a table of them.

@@ -12,6 +12,8 @@ import pytest
 import typer.testing
 
 from mmsa_cache.console import format_table
+from mmsa_cache.native import processes
+from tests.support.forked import start_forked, start_fresh
 from tests.support.tally import Tally
 from tests.support.tiny import make_text_model
 
@@ -20,6 +22,17 @@ os.environ.setdefault("MMSA_TEXT_LEXICON", "none")  # tests count the encoders t
 gc.set_threshold(20_000, 10, 10)
 # The tree of commands is made once, as in a process of its own, and not for every call.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
+# Workers are forked from here, but those of programs and of `fresh_workers`:
+processes.start_process = start_forked
+
+
+@pytest.fixture
+def fresh_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes start as those of a command do."""
+    from extract.crew import local
+
+    for module in (processes, local):
+        monkeypatch.setattr(module, "start_process", start_fresh)
 
 
 @pytest.fixture
@@ -32,12 +45,20 @@ def tally(request: pytest.FixtureRequest) -> Tally:
     return note
 
 
-LONG = ("test_ray.py", "test_ray_search.py")
-"""Files that would come late, and leave a core idle while another runs them."""
+EARLY = ("test_ray.py", "cli", "test_ray_search.py")
+"""Files and folders that come first: those of Ray mostly wait, one after the other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG)
+    def place(item: pytest.Item) -> int:
+        names = {item.path.name, item.path.parent.name}
+        return next((place for place, name in enumerate(EARLY) if name in names), len(EARLY))
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported is looked through no more, and forks share it
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

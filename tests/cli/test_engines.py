@@ -49,6 +49,7 @@ def plain(work: Path) -> Rows:
     return rows_in(work / "plain")
 
 
+@pytest.mark.usefixtures("fresh_workers")
 def test_workers_here_give_the_rows_of_one_process(work: Path, plain: Rows) -> None:
     told = ("extract", "--split", "all", "--workers", "2", "--cache", "local")
     records = call_json(work, *told)

@@ -342,11 +342,10 @@ def test_what_the_hub_refuses_is_told_with_the_next_step(
     assert "'weights.bin' is no file of a store" in said
     assert hub.repositories["me/models"].files == {"weights.bin": b"precious"}
     assert list((work / "cache").glob(".push-*")) == []
-    with client(work, hub.url, None) as stranger:
-        said = stranger("cache", "push", "hf://me/new", code=4).stderr
-        assert "The hub knows no valid token of yours." in said
-        assert "Run hf auth login" in said
-        stranger("cache", "pull", ADDRESS, *target)  # a public one needs none
+    said = mmsa("cache", "push", "hf://me/new", code=4, HF_TOKEN="").stderr
+    assert "The hub knows no valid token of yours." in said
+    assert "Run hf auth login" in said
+    mmsa("cache", "pull", ADDRESS, *target, HF_TOKEN="")  # a public one needs none
     with client(work, "http://127.0.0.1:9", TOKEN) as alone:
         said = alone("cache", "pull", ADDRESS, *target, code=4).stderr
         assert "Check the network and HF_ENDPOINT" in said

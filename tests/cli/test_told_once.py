@@ -31,7 +31,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
     return folder
 
 
-def extract(folder: Path, text_model: Path, image_model: str = "resnet10t") -> None:
+def extract(folder: Path, text_model: Path, image_model: str = "mobilenetv2_035") -> None:
     flags = (
         *("--data", "posts", "--encoding", "gb18030", "--allow-empty-text"),
         *("--variants", "none", "--tokens", "none", "--text-model", str(text_model)),
@@ -45,12 +45,12 @@ def extract(folder: Path, text_model: Path, image_model: str = "resnet10t") -> N
 def test_stage_two_needs_none_of_it(told: Path, text_model: Path) -> None:
     said = mmsa(told, "train", "--name", "r", *QUICK).stderr
     assert f"text encoder: {text_model.name} (random weights), as in cache." in said
-    assert "image encoder: resnet10t (random weights), as in cache." in said
+    assert "image encoder: mobilenetv2_035 (random weights), as in cache." in said
     kept = json.loads((told / "runs/r/config.json").read_text())["settings"]
     assert (kept["extract"]["variants"], kept["extract"]["tokens"]) == ("none", "none")
     assert (kept["data"]["encoding"], kept["data"]["allow_empty_text"]) == ("gb18030", True)
     assert (kept["text"]["model"], kept["text"]["max_tokens"]) == (str(text_model), 16)
-    assert (kept["image"]["model"], kept["image"]["weights"]) == ("resnet10t", "random")
+    assert (kept["image"]["model"], kept["image"]["weights"]) == ("mobilenetv2_035", "random")
     shown = json.loads(mmsa(told, "cache", "show", "3", "--json").stdout)
     assert shown["text"] == TEXT
     assert [row["variant"] for row in shown["caches"][0]["rows"]] == [0]
@@ -73,7 +73,14 @@ def test_extraction_without_flags_finds_everything_there(told: Path) -> None:
 def test_the_seed_of_the_copies_is_told_once(tmp_path: Path, text_model: Path) -> None:
     make_pairs(tmp_path / "posts", 24)
     flags = ("--data", "posts", "--variants", "1", "--text-model", str(text_model))
-    flags += ("--text-weights", "random", "--image-model", "resnet10t", "--image-weights", "random")
+    flags += (
+        "--text-weights",
+        "random",
+        "--image-model",
+        "mobilenetv2_035",
+        "--image-weights",
+        "random",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMSA_TEXT_MAX_TOKENS", "16")
         mmsa(tmp_path, "extract", "--seed", "3", *flags)
@@ -92,7 +99,7 @@ def test_a_key_beside_the_model_makes_features_of_the_same_model(
     found = json.loads(mmsa(tmp_path, "extract", "--layer", "0", "--json").stdout)
     assert [record["encoder"].partition(" ")[0] for record in found] == [
         text_model.name,
-        "resnet10t",
+        "mobilenetv2_035",
     ]
     assert [record["rows_computed"] > 0 for record in found] == [True, False]
     assert Path(found[0]["directory"]).name not in before
@@ -119,7 +126,12 @@ def test_which_precision_is_used_is_said(tmp_path: Path, told: Path) -> None:
         ((), {"DATA_CLASSES": "a,b"}, "classes: ('a', 'b') is set|('positive', 'neu", 2),
         (("--tokens", "keep"), {}, "tokens: 'keep' is set, the store has 'none'", 4),
         (("--text-model", "other"), {}, "[text] model: 'other' is set|the store has '/", 4),
-        (("--image-model", "resnet18"), {}, "model: 'resnet18' is set|has 'resnet10t'", 4),
+        (
+            ("--image-model", "mobilenetv2_050"),
+            {},
+            "model: 'mobilenetv2_050' is set|has 'mobilenetv2_035'",
+            4,
+        ),
         (("--image-layer", "2"), {}, "[image] layer: 2 is set, the store has 'last'", 4),
     ],
 )
@@ -142,7 +154,7 @@ def test_what_contradicts_the_store_is_refused_with_both_values(
 @pytest.mark.parametrize(
     ("flags", "variables"),
     [
-        (("--encoding", "gb18030", "--image-model", "resnet10t", "--tokens", "none"), {}),
+        (("--encoding", "gb18030", "--image-model", "mobilenetv2_035", "--tokens", "none"), {}),
         ((), {"DATA_CLASSES": "positive,neutral,negative", "EXTRACT_VARIANTS": "none"}),
     ],
 )
@@ -162,17 +174,17 @@ def test_of_several_encoders_one_must_be_named(
 ) -> None:
     for name in ("posts", "cache"):
         shutil.copytree(told / name, tmp_path / name)
-    extract(tmp_path, text_model, "resnet18")
+    extract(tmp_path, text_model, "mobilenetv2_050")
     for command in (("train", "--name", "no"), ("search", "--trials", "1"), ("extract",)):
         failed = mmsa(tmp_path, *command, code=2).stderr
         assert "The store holds 2 image encoders that fit." in failed
-        assert "  - resnet10t (random weights) (" in failed
-        assert "  - resnet18 (random weights) (" in failed
+        assert "  - mobilenetv2_035 (random weights) (" in failed
+        assert "  - mobilenetv2_050 (random weights) (" in failed
         assert "Choose with --image-model" in failed
-    for model in ("resnet10t", "resnet18"):
+    for model in ("mobilenetv2_035", "mobilenetv2_050"):
         mmsa(tmp_path, "train", "--name", model, "--image-model", model, *QUICK)
         config = json.loads((tmp_path / f"runs/{model}/config.json").read_text())
         assert config["encoder_fields"]["image"]["encoder"] == model
         assert config["settings"]["image"]["model"] == model
-    predicted = mmsa(tmp_path, "predict", "--run", "resnet10t", "--split", "test", "--json")
+    predicted = mmsa(tmp_path, "predict", "--run", "mobilenetv2_035", "--split", "test", "--json")
     assert len(json.loads(predicted.stdout)) == 12, "a run remembers its encoder"

@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from extract.crew import local
 from extract.crew.driver import drive
 from extract.crew.local import LocalCrew
 from extract.crew.protocol import Said
@@ -20,17 +19,11 @@ from extract.crew.watching import Tally as Counts
 from extract.plan import Share
 from mmsa_cache.errors import DataError, DeviceError
 from mmsa_cache.store.writer import FeatureWriter
-from tests.support.crew import CompanySource, plain_rows, plan_of, start_forked
+from tests.support.crew import CompanySource, plain_rows, plan_of
 from tests.support.rows import Rows, claimed, row_bytes
 from tests.support.tally import Tally
 
 ROWS, WINDOW, BATCH = 200, 8, 4
-
-
-@pytest.fixture(autouse=True)
-def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How workers start otherwise is in `tests/cli/test_engines.py`."""
-    monkeypatch.setattr(local, "start_process", start_forked)
 
 
 @pytest.fixture(scope="module")

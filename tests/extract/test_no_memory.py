@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from extract.crew import local
 from extract.encoders.image import resolve_image
 from extract.encoders.options import Options
 from extract.encoders.protocol import Encoded
@@ -21,7 +20,7 @@ from extract.plan import Reader
 from mmsa_cache.errors import DeviceError
 from tests.extract.test_engine import CPU, NO_MEMORY, Counting, make_rows, run
 from tests.extract.test_local_crew import work
-from tests.support.crew import CompanySource, InCompany, plain_rows, start_forked
+from tests.support.crew import CompanySource, InCompany, plain_rows
 from tests.support.rows import row_bytes
 from tests.support.scarce import Scarce
 from tests.support.tally import Tally
@@ -129,7 +128,6 @@ class LosingSource(CompanySource):
 def test_a_worker_that_loses_its_device_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, tally: Tally
 ) -> None:
-    monkeypatch.setattr(local, "start_process", start_forked)
     wanted = plain_rows(tmp_path / "plain", 200, 8, 4)
     places = range(0, 200, every)
     for at in places:

@@ -673,11 +673,13 @@ def test_two_that_begin_one_study_agree_on_what_it_is(tmp_path: Path) -> None:
 # Network
 
 
+@pytest.mark.faults
 def test_predicting_opens_no_socket(
     tmp_path: Path,
     text_model: Path,
 ) -> None:
-    """In a network namespace without a network where there may be one, and with sockets refused."""
+    """In a network namespace without a network where there may be one, and with sockets refused;
+    ``test_sockets.py`` refuses them to every verb within this process."""
     program = offline_predict.__file__
     command = [sys.executable, program, str(tmp_path), str(text_model)]
     alone = ["unshare", "--map-root-user", "--net"]

@@ -87,9 +87,11 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.parametrize("kills", [16, pytest.param(500, marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    ("kills", "turns"), [(8, 4), pytest.param(500, 10, marks=pytest.mark.faults)]
+)
 def test_killed_writers_and_readers_share_a_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int, tally: Tally
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int, turns: int, tally: Tally
 ) -> None:
     monkeypatch.setattr(writer_module, "_MOST_SMALL", 3)
     write_all(tmp_path / "alone", 0)
@@ -101,7 +103,7 @@ def test_killed_writers_and_readers_share_a_store(
         root = tmp_path / f"store-{rounds}"
         root.mkdir()
         readers = [fork(lambda r=root: read_on(r, expected)) for _ in range(READERS)]  # type: ignore[misc]
-        for _ in range(10):  # of which each begins where the killed ones were
+        for _ in range(turns):  # of which each begins where the killed ones were
             seeds = rng.integers(0, 1000, WRITERS) * WRITERS + np.arange(WRITERS)
             steps = rng.integers(1, 40, WRITERS)
             pids = [

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -85,24 +82,6 @@ class CompanySource:
         if number in self.bad:
             raise DataError(f"{row.sample.guid}: cannot be read")
         return number, f"variant {row.variant}"
-
-
-def start_forked(
-    target: Callable[..., None], arguments: tuple[Any, ...], device: str, preload: str
-) -> BaseProcess:
-    """Starts a worker process as `start_process` does, without another start of Python."""
-
-    def serve() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a command has one of its own
-        target(*arguments)
-
-    worker = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 warns of threads, of which none works here
-        worker.start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    return worker
 
 
 def content(number: int) -> str:

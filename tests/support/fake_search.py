@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,13 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+import fuse.search.forked  # noqa: F401  (workers import it, and are forked from here)
 from fuse.figures.records import EpochRecord
 from fuse.search.worker import serve
 from fuse.setting import Setting
@@ -176,16 +175,6 @@ def start_thread(pipe: Connection, device: str) -> ThreadWorker:
     worker = ThreadWorker(target=serve, args=(pipe, device), daemon=True)
     worker.start()
     return worker
-
-
-def start_fork(pipe: Connection, device: str) -> BaseProcess:
-    """A worker with all that is imported here: a fresh process would take seconds to start."""
-    process = multiprocessing.get_context("fork").Process(
-        target=serve, args=(pipe, device), daemon=True
-    )
-    process.start()
-    pipe.close()
-    return process
 
 
 def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.conditions import Conditions
-from tests.support.crew import start_forked
 from tests.support.faulty import fork
+from tests.support.forked import start_forked
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ class Client:
 
 
 @contextlib.contextmanager
-def client(folder: Path, hub: str, token: str | None) -> Iterator[Client]:
+def client(folder: Path, hub: str, token: str) -> Iterator[Client]:
     """Runs mmsa in a folder, on a hub, with a token."""
     environment = {
         **os.environ,
@@ -60,11 +60,9 @@ def client(folder: Path, hub: str, token: str | None) -> Iterator[Client]:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HOME": str(folder / "hf-home"),
+        "HF_TOKEN": token,
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
     }
-    environment.pop("HF_TOKEN", None)
-    if token is not None:
-        environment["HF_TOKEN"] = token
     with subprocess.Popen(
         [sys.executable, "-W", "error:::mmsa_cache", "-m", "tests.support.hub_client"],
         stdin=subprocess.PIPE,

@@ -50,7 +50,6 @@ from tests.support.fake_search import (
     ORIGIN,
     FakeFit,
     FakeSource,
-    start_fork,
     start_thread,
 )
 from tests.support.faulty import fork, forked
@@ -232,7 +231,7 @@ def test_a_failed_setting_leaves_the_others(tmp_path: Path) -> None:
 def test_a_kill_loses_only_what_is_in_work(tmp_path: Path) -> None:
     def ablate(seconds: float, kills: int) -> None:
         """In worker processes."""
-        outcome = run(tmp_path, fit=FakeFit(tmp_path, seconds, kills), start=start_fork)
+        outcome = run(tmp_path, fit=FakeFit(tmp_path, seconds, kills))
         found = [predicted.tolist() for predicted in outcome.predicted.values()]
         (tmp_path / "found.json").write_text(json.dumps(found))
 

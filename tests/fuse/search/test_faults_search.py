@@ -22,7 +22,6 @@ from tests.support.fake_search import (
     make_study,
     run,
     score_of,
-    start_fork,
     start_thread,
 )
 from tests.support.faulty import fork
@@ -35,7 +34,7 @@ RANDOM = make_study(sampler={"kind": "random", "startup": 4})
 
 def search(database: Path, folder: Path, trials: int, seconds: float = 0.005) -> None:
     fit = FakeFit(folder, seconds)
-    run(database, folder, trials, devices=["cpu"] * 2, start=start_fork, fit=fit, study=RANDOM)
+    run(database, folder, trials, devices=["cpu"] * 2, fit=fit, study=RANDOM)
 
 
 def children(pid: int) -> list[int]:

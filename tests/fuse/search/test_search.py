@@ -51,7 +51,6 @@ from tests.support.fake_search import (
     make_study,
     run,
     score_of,
-    start_fork,
     start_thread,
 )
 from tests.support.faulty import fork
@@ -324,7 +323,7 @@ def two_coordinators(storage: str | Path, folder: Path) -> None:
     log, records = folder / "log.txt", [folder / name for name in ("one.json", "two.json")]
 
     def search(record: Path) -> None:
-        found = run(storage, folder, 12, start=start_fork, fit=FakeFit(folder, 0.03))
+        found = run(storage, folder, 12, fit=FakeFit(folder, 0.03))
         record.write_text(json.dumps(found))
 
     pids = [fork(partial(search, record), log) for record in records]
