@@ -25,7 +25,7 @@ from fuse.evidence.cells import Cell, cells
 from fuse.evidence.report_figures import BEST, REPORT
 from fuse.evidence.tabulate import tabulate
 from fuse.evidence.trainings import Trainings
-from fuse.search.pool import TrainingData, Workers
+from fuse.search.pool import TrainingData, Workers, start_process
 from fuse.search.study import Study
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting
@@ -231,7 +231,7 @@ def test_a_failed_setting_leaves_the_others(tmp_path: Path) -> None:
 def test_a_kill_loses_only_what_is_in_work(tmp_path: Path) -> None:
     def ablate(seconds: float, kills: int) -> None:
         """In worker processes."""
-        outcome = run(tmp_path, fit=FakeFit(tmp_path, seconds, kills))
+        outcome = run(tmp_path, fit=FakeFit(tmp_path, seconds, kills), start=start_process)
         found = [predicted.tolist() for predicted in outcome.predicted.values()]
         (tmp_path / "found.json").write_text(json.dumps(found))
 

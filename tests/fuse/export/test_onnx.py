@@ -68,14 +68,12 @@ def setting_of(fusion: str, level: str, **more: object) -> Setting:
 
 ALL = {
     "pooled": [
-        setting_of("late", "pooled"),
         setting_of("concat", "pooled", text_pool="cls+mean@1", norm="layer", beside=True, head="8"),
         setting_of(KERNEL, "pooled", text_pool="cls+mean", image_pool="mean"),
     ],
     "tokens": [
         setting_of("encoder", "tokens"),
         setting_of("concat", "tokens", grid=2, pooling="attention", beside=True),
-        setting_of(KERNEL, "tokens", modality="text"),
     ],
 }
 """Attention, kernels, two heads, masks, grids, vectors beside: tracing takes a second each."""
@@ -84,6 +82,7 @@ OTHERS = [
     setting_of("late", "tokens", grid=3, pooling="first", beside=True, directions="both"),
     setting_of("attention_concat", "tokens", directions="both", beside=True),
     setting_of("concat", "pooled", modality="image", norm="none"),
+    setting_of(KERNEL, "tokens", modality="text"),
 ]
 
 
