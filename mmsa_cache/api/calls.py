@@ -76,7 +76,7 @@ def at_least_one(**counts: int | None) -> None:
     wrong = [
         f"{name}={count!r}"
         for name, count in counts.items()
-        if count is not None and not (isinstance(count, int) and count >= 1)
+        if count is not None and not (type(count) is int and count >= 1)  # True is one, too
     ]
     if wrong:
         raise SettingsError(f"{', '.join(wrong)}: a whole number from 1 is expected.")
@@ -95,6 +95,21 @@ def texts(**values: object) -> None:
     ]
     if wrong:
         raise SettingsError(f"{', '.join(wrong)}: a text is expected.")
+
+
+def truths(**values: object) -> None:
+    """Refuses arguments that are neither True nor False; None is as by default.
+
+    Raises:
+        SettingsError: Names them all.
+    """
+    wrong = [
+        f"{name}={shorten(repr(value), 100)}"
+        for name, value in values.items()
+        if not isinstance(value, bool | None)
+    ]
+    if wrong:
+        raise SettingsError(f"{', '.join(wrong)}: True or False is expected.")
 
 
 def as_typed(function: Callable[..., object], given: Mapping[str, object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import get_args
 
 from fuse.figures.calibration import DECIDE, Decide
@@ -16,7 +17,7 @@ from mmsa_cache.compose.train.train import train as train_run
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import near, one_of
 
-from .calls import as_typed, at_least_one, in_project, texts
+from .calls import as_typed, at_least_one, in_project, texts, truths
 from .opening import opened
 from .run import Run
 from .study import Study
@@ -78,10 +79,11 @@ def train(
         at_least_one(folds=folds, seeds=seeds, ensemble=ensemble, max_mb=max_mb)
         at_least_one(trials=trials, workers=workers)
         texts(name=name, outer=outer, address=address)
+        truths(single=single, average=average, refit=refit, nested=nested)
         one_of("decide", decide, DECIDE)
         one_of("engine", engine, get_args(EngineName))
         _check_names(setting)
-        studies = [study] if isinstance(study, str | Study) else study or []
+        studies = _studies_of(study)
         names = [of if isinstance(of, str) else of.name for of in studies]
         given["study"] = names[0] if len(names) == 1 else names or None
         request = TrainRequest(
@@ -91,12 +93,12 @@ def train(
             outer=outer,
             folds=folds,
             seeds=seeds,
-            averaged=average,
+            averaged=average is not False,
             refit=refit,
             ensemble=ensemble,
-            single=single or not average,
+            single=bool(single) or average is False,
             max_mb=max_mb,
-            nested=nested,
+            nested=bool(nested),
             trials=trials,
             engine=EngineRequest(engine, workers, address),
             decide=decide,
@@ -104,6 +106,22 @@ def train(
             command=as_typed(train, given | setting),
         )
         return Run(train_run(session, request).directory)
+
+
+def _studies_of(study: object) -> list[str | Study]:
+    """The studies that an argument names.
+
+    Raises:
+        SettingsError: It names something else.
+    """
+    given = [] if study is None else [study]
+    if isinstance(study, Sequence) and not isinstance(study, str | bytes):
+        given = [*study]
+    found = [of for of in given if isinstance(of, str | Study)]
+    if len(found) < len(given):
+        shown = shorten(repr(study), 100)
+        raise SettingsError(f"study={shown}: a study, or its name, is expected.")
+    return found
 
 
 def _check_names(setting: Mapping[str, Value]) -> None:

@@ -14,6 +14,8 @@ from sklearn.exceptions import NotFittedError
 import mmsa_cache as mmsa
 from fuse.setting import FIELDS
 from mmsa_cache.api.parameters import PARAMETERS
+from mmsa_cache.compose.train.request import TrainRequest
+from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import MmsaError
 from tests.support.fuzzing import EXAMPLES, ODD, Random, series
 from tests.support.made_up_run import write_run
@@ -229,3 +231,26 @@ def test_what_the_system_refuses_is_an_error_of_mmsa(project: Path) -> None:
     with pytest.raises(mmsa.SettingsError, match=r"decide cannot be .5"):
         mmsa.load_model("run", decide=5)  # type: ignore[arg-type]
     assert not (project / "demo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"study": 5}, "study=5: a study, or its name, is expected"),
+        ({"study": ["best", None]}, "a study, or its name, is expected"),
+        ({"study": np.array(["best"])}, "a study, or its name, is expected"),
+        ({"average": 2}, "average=2: True or False is expected"),
+        ({"single": np.array([1, 2])}, "single=array.*: True or False is expected"),
+        ({"folds": True}, "folds=True: a whole number from 1 is expected"),
+    ],
+)
+def test_arguments_of_train_that_are_none(project: Path, arguments: Any, said: str) -> None:
+    with pytest.raises(mmsa.SettingsError, match=said):
+        mmsa.train(mmsa.Session(mmsa.load_settings()), **arguments)
+
+
+@pytest.mark.parametrize("name", ["folds", "seeds"])
+def test_more_folds_than_there_may_be_are_refused_in_words(project: Path, name: str) -> None:
+    request: Any = TrainRequest(**{name: 10**14})
+    with pytest.raises(mmsa.SettingsError, match=rf"{name}: 10{{14}}, a number up to 1000"):
+        request.protocol(Protocol(), mmsa.Session(mmsa.load_settings()))

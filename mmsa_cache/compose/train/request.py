@@ -9,6 +9,7 @@ from fuse.figures.calibration import Decide
 from fuse.figures.study import Value
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.runs.folder import command_line
+from mmsa_cache.validation import validated
 
 from ..extraction.crew import EngineRequest
 from ..session.protocols import divided
@@ -67,10 +68,11 @@ class TrainRequest:
             session: The command's; the seed of its settings counts where it was set.
         """
         settings = session.settings
-        protocol = Protocol(
-            outer=self.outer or known.outer,
-            folds=self.folds or known.folds,
-            seeds=self.seeds or known.seeds,
-            seed=settings.seed if "seed" in settings.model_fields_set else known.seed,
-        )
+        values = {
+            "outer": self.outer or known.outer,
+            "folds": self.folds or known.folds,
+            "seeds": self.seeds or known.seeds,
+            "seed": settings.seed if "seed" in settings.model_fields_set else known.seed,
+        }
+        protocol = validated(Protocol, values, "The rows cannot be divided so:", "")
         return divided(session, protocol, folds_given=self.folds is not None)
