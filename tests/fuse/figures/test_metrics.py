@@ -66,6 +66,12 @@ def test_figures_of_many_confusions_are_those_of_each() -> None:
         np.testing.assert_allclose(values, each, err_msg=name)
 
 
+def test_a_class_with_a_single_row_counts_as_much_as_another() -> None:
+    found = score(np.array([0, 0, 1]), np.array([0, 0, 0]), NAMES)
+    assert found.macro_recall == 1 / 2
+    assert found.macro_f1 == pytest.approx(0.8 / 2)
+
+
 def test_calibration_error_by_hand() -> None:
     probabilities = np.array([[0.85, 0.15], [0.85, 0.15], [0.35, 0.65], [0.35, 0.65]])
     found = probability_score(np.array([0, 1, 1, 1]), probabilities, ("yes", "no"))
