@@ -53,7 +53,7 @@ test-soak: venv
 # that the last run missed.
 FILES ?= fuse/losses/*.py
 test-mutants: venv
-	$(PIP) -e '.[mutants]'
+	$(PIP) --no-build-isolation -e '.[mutants]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(FILES) $(if $(TESTS),--tests $(TESTS)) $(if $(EVERY),--every $(EVERY)) $(if $(MISSED),--missed)
 
 # On a machine with a GPU; see tests/gpu/README.md. What fails in the tests is measured all the same.
