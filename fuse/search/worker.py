@@ -179,8 +179,10 @@ def _fit(task: Task, job: Job, bank: Any) -> Result | Failure:
         found = job.baseline(
             task.baseline, task.setting, bank, units, job.groups, len(job.names), job.metric
         )
-    except Exception as error:  # the trials need it not
-        return Failure(_reason(error))
+    except Exception as error:
+        if _is_lost(error):
+            raise
+        return Failure(_reason(error))  # the trials need it not
     return Result(found.units, 0, found.seconds, baseline=found)
 
 

@@ -91,9 +91,13 @@ def needing_memory(what: str) -> Iterator[None]:
 def is_lost(error: BaseException) -> bool:
     """Whether a CUDA device can do nothing more in this process.
 
-    After most errors of its runtime every later call gives the same error.
+    After most errors of its runtime every later call gives the same error. ``load_state_dict``
+    wraps it in a plain one.
     """
-    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
+    return (
+        isinstance(error, torch.AcceleratorError)
+        or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+    ) and not is_out_of_memory(error)
 
 
 def is_of_the_device(error: BaseException) -> bool:

@@ -188,7 +188,7 @@ def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[
     workers = Workers(
         options.pop("devices", ("cpu",)),
         options.pop("fit", FakeFit(folder)),
-        fake_predict,
+        options.pop("predict", fake_predict),
         options.pop("start", start_process),
         options.pop("baseline", fake_baseline),
     )

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from sklearn.metrics import f1_score, log_loss
@@ -179,21 +178,6 @@ def test_a_second_look_at_the_outer_rows_is_counted(tmp_path: Path) -> None:
         looks.append((record["looks_at_outer_rows"], record["trial"]))
     assert looks[0] == looks[1], "the same choice was judged twice"
     assert looks[2][0] == (2 if looks[2][1] != looks[0][1] else 1)
-
-
-class _LosesTheDevice(FakeFit):
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        with contextlib.suppress(FileExistsError):
-            (self.folder / "lost").touch(exist_ok=False)
-            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-        return super().__call__(*arguments, **options)
-
-
-def test_a_worker_that_has_lost_its_device_is_replaced(tmp_path: Path) -> None:
-    fit = _LosesTheDevice(tmp_path)
-    record = run(tmp_path / "s.db", tmp_path, 2, fit=fit, devices=["cpu"])
-    assert record["trials"] == {"complete": 2, "pruned": 0, "fail": 0}
-    assert sum(t.user_attrs.get("deaths", 0) for t in trials_of(tmp_path / "s.db")) == 1
 
 
 def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
