@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmsa_cache.errors import ModelError
 from mmsa_cache.hashing import digest
-from mmsa_cache.native.device import is_out_of_memory
+from mmsa_cache.native.device import is_of_the_device
 from mmsa_cache.store.fingerprint import Fields
 
 from .budget import MAX_RANDOM, MAX_TENSOR, Budget, check_side
@@ -127,7 +127,7 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
     except ModelError:
         raise
     except Exception as error:  # transformers raises many kinds for a bad folder
-        if is_out_of_memory(error):
+        if is_of_the_device(error):
             raise
         raise ModelError(
             f"The model in {folder} cannot be loaded: {error}",
