@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from sklearn.metrics import f1_score, log_loss
