@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.fake_search import FakeFit, fake_baseline, fake_predict, run, start_fork
+from tests.support.fake_search import FakeFit, fake_baseline, fake_predict, run
 from tests.support.study_records import figures, trials_of
 from tests.support.tally import Tally
 
@@ -49,7 +49,7 @@ def searched(folder: Path, at: int) -> tuple[dict[str, Any], int]:
     fit, predict, baseline = (
         _Losing(work, folder, at) for work in (FakeFit(folder), fake_predict, fake_baseline)
     )
-    options: dict[str, Any] = {"fit": fit, "baseline": baseline, "start": start_fork}
+    options: dict[str, Any] = {"fit": fit, "baseline": baseline}
     record = run(folder / "s.db", folder, TRIALS, predict=predict, **options)
     return record, len(list(folder.glob("call-*")))
 
