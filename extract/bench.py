@@ -27,8 +27,8 @@ from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
 from mmsa_cache.data.pairs import MAX_IMAGE_BYTES, Sample, picture_of, text_of
 from mmsa_cache.data.places import read_picture
+from mmsa_cache.files.scratch import scratch
 from mmsa_cache.native.memory import peak_bytes, reused
-from mmsa_cache.scratch import scratch
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.writer import FeatureWriter

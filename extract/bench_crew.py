@@ -21,8 +21,8 @@ import torch
 from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
 from mmsa_cache.errors import DeviceError
+from mmsa_cache.files.scratch import scratch
 from mmsa_cache.native.cores import share_of_cores, usable_cores
-from mmsa_cache.scratch import scratch
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.writer import FeatureWriter

@@ -21,13 +21,13 @@ from fuse.training.runner import Runner
 from fuse.training.stack import Stack
 from fuse.training.task import Checkpoint, Task
 from fuse.training.trainer import fit, fit_group
-from mmsa_cache.disk import discard
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource
+from mmsa_cache.files.disk import discard
+from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.store.index import Index
 from mmsa_cache.store.verified import NOTE
-from mmsa_cache.untrusted import read_plain
 
 from .setting import Setting
 from .textbook import BATCH, Textbook

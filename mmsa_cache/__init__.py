@@ -3,16 +3,24 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # ``python -m mmsa_cache`` is looking for the module that it runs
-    from .module_path import guard
+    from mmsa_cache.module_path import guard
 
     guard()
 
 from typing import TYPE_CHECKING
 
-from .lazy import public
-from .version import __version__ as __version__
+from mmsa_cache.lazy import public
+from mmsa_cache.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from mmsa_cache.api.checking import check as check
+    from mmsa_cache.api.classifier import FusionClassifier as FusionClassifier
+    from mmsa_cache.api.opening import extract as extract
+    from mmsa_cache.api.opening import open as open
+    from mmsa_cache.api.run import Run as Run
+    from mmsa_cache.api.searching import search as search
+    from mmsa_cache.api.study import Study as Study
+    from mmsa_cache.api.training import train as train
     from mmsa_cache.compose.demo import make_demo as make_demo
     from mmsa_cache.compose.predict.banks import live_bank as live_bank
     from mmsa_cache.compose.predict.banks import open_bank as open_bank
@@ -21,33 +29,24 @@ if TYPE_CHECKING:
     from mmsa_cache.compose.session.samples import classes_of as classes_of
     from mmsa_cache.compose.session.samples import load_samples as load_samples
     from mmsa_cache.compose.session.session import Session as Session
-
-    from .api.checking import check as check
-    from .api.classifier import FusionClassifier as FusionClassifier
-    from .api.opening import extract as extract
-    from .api.opening import open as open
-    from .api.run import Run as Run
-    from .api.searching import search as search
-    from .api.study import Study as Study
-    from .api.training import train as train
-    from .config.loading import load_settings as load_settings
-    from .config.settings import Settings as Settings
-    from .data.pairs import Sample as Sample
-    from .data.splits import duplicate_groups as duplicate_groups
-    from .data.splits import grouped_folds as grouped_folds
-    from .data.splits import outer_split as outer_split
-    from .errors import CacheError as CacheError
-    from .errors import CacheNotFoundError as CacheNotFoundError
-    from .errors import DamagedCacheError as DamagedCacheError
-    from .errors import DataError as DataError
-    from .errors import DeviceError as DeviceError
-    from .errors import MmsaError as MmsaError
-    from .errors import ModelError as ModelError
-    from .errors import SettingsError as SettingsError
-    from .errors import StaleCacheError as StaleCacheError
-    from .features.bank import FeatureBank as FeatureBank
-    from .features.batch import Batch as Batch
-    from .features.batch import Dims as Dims
+    from mmsa_cache.config.loading import load_settings as load_settings
+    from mmsa_cache.config.settings import Settings as Settings
+    from mmsa_cache.data.pairs import Sample as Sample
+    from mmsa_cache.data.splits import duplicate_groups as duplicate_groups
+    from mmsa_cache.data.splits import grouped_folds as grouped_folds
+    from mmsa_cache.data.splits import outer_split as outer_split
+    from mmsa_cache.errors import CacheError as CacheError
+    from mmsa_cache.errors import CacheNotFoundError as CacheNotFoundError
+    from mmsa_cache.errors import DamagedCacheError as DamagedCacheError
+    from mmsa_cache.errors import DataError as DataError
+    from mmsa_cache.errors import DeviceError as DeviceError
+    from mmsa_cache.errors import MmsaError as MmsaError
+    from mmsa_cache.errors import ModelError as ModelError
+    from mmsa_cache.errors import SettingsError as SettingsError
+    from mmsa_cache.errors import StaleCacheError as StaleCacheError
+    from mmsa_cache.features.bank import FeatureBank as FeatureBank
+    from mmsa_cache.features.batch import Batch as Batch
+    from mmsa_cache.features.batch import Dims as Dims
 
 __getattr__, __all__ = public(
     __name__,

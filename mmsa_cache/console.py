@@ -28,7 +28,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from .shown import PLAINLY, on_a_line, spoken, visible
+from mmsa_cache.shown import PLAINLY, on_a_line, spoken, visible
 
 CLOSED = 141
 """Exit code of a command whose output nobody reads any more: 128 + SIGPIPE."""

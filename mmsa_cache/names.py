@@ -7,7 +7,7 @@ import itertools
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
-from .errors import MmsaError, SettingsError
+from mmsa_cache.errors import MmsaError, SettingsError
 
 SPLITS = ("train", "val", "test")
 SPLIT_STEMS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from .shown import visible
+from mmsa_cache.shown import visible
 
 _LEFT = ' style="text-align: left"'
 _MOST_ROWS = 24

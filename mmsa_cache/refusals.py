@@ -6,7 +6,14 @@ import errno
 import os
 from pathlib import Path
 
-from .errors import DeviceError, DiskError, MmsaError, SettingsError, exhausted, is_exhausted
+from mmsa_cache.errors import (
+    DeviceError,
+    DiskError,
+    MmsaError,
+    SettingsError,
+    exhausted,
+    is_exhausted,
+)
 
 _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 """What a name alone is to blame for."""
@@ -45,7 +52,7 @@ def _no_path(message: str) -> SettingsError:
 
 
 def _of_the_device(error: RuntimeError) -> MmsaError | None:
-    from .native.device import is_lost, is_of_the_device
+    from mmsa_cache.native.device import is_lost, is_of_the_device
 
     if not is_of_the_device(error):
         return None

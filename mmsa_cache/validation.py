@@ -10,9 +10,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import MmsaError, SettingsError
-from .names import among, near
-from .paths import is_path
+from mmsa_cache.errors import MmsaError, SettingsError
+from mmsa_cache.files.paths import is_path
+from mmsa_cache.names import among, near
 
 M = TypeVar("M", bound=BaseModel)
 _LONGEST = 200

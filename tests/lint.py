@@ -1,8 +1,8 @@
 """Refuses calls that open, move or remove files outside the few modules that may: ``make lint``.
 
-What is written goes through `mmsa_cache.disk`, which follows no link; what is read goes through
-`mmsa_cache.untrusted`, which takes regular files up to a size. ``python -m tests.lint`` prints
-what does otherwise.
+What is written goes through `mmsa_cache.files.disk`, which follows no link; what is read through
+`mmsa_cache.files.untrusted`, which takes regular files up to a size. ``python -m tests.lint``
+prints what does otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("mmsa_cache", "extract", "fuse")
-ALLOWED = {f"mmsa_cache/{name}.py" for name in ("disk", "paths", "scratch", "untrusted")}
+ALLOWED = {f"mmsa_cache/files/{name}.py" for name in ("disk", "paths", "scratch", "untrusted")}
 """The modules through which all others do it."""
 MODULES = {
     "": "open",
@@ -66,8 +66,8 @@ EXCEPTIONS = {
     ("mmsa_cache/compose/imports/arrays.py", "zipfile.ZipFile"): "of a file that is open",
     ("mmsa_cache/console.py", "io.FileIO"): "the null device",
     ("mmsa_cache/data/containers/tar.py", "tarfile.TarFile"): "of a file that is open",
-    ("mmsa_cache/locks.py", "filelock.SoftFileLease"): "checks the path just before",
-    ("mmsa_cache/locks.py", "filelock.SoftFileLock"): "makes a new file",
+    ("mmsa_cache/files/locks.py", "filelock.SoftFileLease"): "checks the path just before",
+    ("mmsa_cache/files/locks.py", "filelock.SoftFileLock"): "makes a new file",
     ("mmsa_cache/store/shard_bytes.py", "h5py.File"): "into bytes",
     ("mmsa_cache/store/shard_file.py", "h5py.File"): "of a file that is open",
     ("mmsa_cache/features/source.py", "numpy.save"): "into a file of the disk",
@@ -137,11 +137,11 @@ def problems() -> list[str]:
         for line, name in findings(ast.parse(path.read_bytes())):
             unused.discard((file, name))
             if (file, name) not in EXCEPTIONS:
-                found.append(f"{file}:{line}: {name}: use mmsa_cache.disk or mmsa_cache.untrusted")
+                found.append(f"{file}:{line}: {name}: use mmsa_cache.files.disk or .untrusted")
     return [*found, *(f"tests/lint.py: {file} has no {name}" for file, name in sorted(unused))]
 
 
 if __name__ == "__main__":
     lines = problems()
-    print("\n".join(lines) or "Files are opened through mmsa_cache.disk and untrusted alone.")
+    print("\n".join(lines) or "Files are opened through mmsa_cache.files.disk and untrusted alone.")
     sys.exit(bool(lines))

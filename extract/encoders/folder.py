@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.untrusted import open_plain, parse_json, read_plain
+from mmsa_cache.files.untrusted import open_plain, parse_json, read_plain
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from extract.inputs.english import LINK, cut_hashtags, dictionary, is_word
 from mmsa_cache.errors import ModelError
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
 from mmsa_cache.names import VADER
 from mmsa_cache.store.fingerprint import Fields
 

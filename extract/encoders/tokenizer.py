@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsa_cache.disk import copy_new, write_new
 from mmsa_cache.errors import ModelError
-from mmsa_cache.scratch import scratch
+from mmsa_cache.files.disk import copy_new, write_new
+from mmsa_cache.files.scratch import scratch
 
 from .folder import tokenizer_files, tokenizer_settings
 from .joint import text_side

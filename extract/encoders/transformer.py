@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
 from mmsa_cache.native.device import is_of_the_device
 from mmsa_cache.store.fingerprint import Fields
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.hashing import file_sha256
+from mmsa_cache.files.hashing import file_sha256
 
 from .folder import convert_command, files_of
 

@@ -19,9 +19,9 @@ from fuse.search.pool import TrainingData, Workers
 from fuse.search.worker import Failure, Result, Task, Unit
 from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
+from mmsa_cache.files.shelf import Shelf
 from mmsa_cache.names import MODALITIES, terms_of
-from mmsa_cache.shelf import Shelf
 from mmsa_cache.store.identity import Origin
 
 from .cells import Cell, title_of

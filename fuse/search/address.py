@@ -15,7 +15,7 @@ import sqlalchemy
 from pydantic import SecretStr
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.paths import declared
+from mmsa_cache.files.paths import declared
 
 from .passwords import known_password
 

@@ -14,10 +14,10 @@ import sqlalchemy
 from alembic.util import CommandError
 from optuna.storages import BaseStorage, RDBStorage
 
-from mmsa_cache.disk import make_folders
 from mmsa_cache.errors import MmsaError, ModelError
-from mmsa_cache.sqlite_file import Schema, check_sqlite, uri
-from mmsa_cache.table_owners import check_owner
+from mmsa_cache.files.disk import make_folders
+from mmsa_cache.files.sqlite_file import Schema, check_sqlite, uri
+from mmsa_cache.files.table_owners import check_owner
 
 from .address import Address, address_of
 from .locks import LONG, AdvisoryLocks, FileLocks, Locks, patiently

@@ -18,9 +18,9 @@ from typing import TypeVar
 import optuna
 import sqlalchemy
 
-from mmsa_cache.disk import discard
 from mmsa_cache.errors import LostLockError, MmsaError, ModelError
-from mmsa_cache.locks import Check, held_if_free, locked
+from mmsa_cache.files.disk import discard
+from mmsa_cache.files.locks import Check, held_if_free, locked
 
 from .address import Address
 

@@ -10,7 +10,7 @@ import sqlalchemy
 from pydantic import SecretStr
 
 from mmsa_cache.console import say
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_plain
 
 _MAX_BYTES = 1 << 20
 _FIELDS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.copies import CopiedSource, node_folder
 from mmsa_cache.features.source import BankSource
-from mmsa_cache.untrusted import read_part
+from mmsa_cache.files.untrusted import read_part
 
 
 @dataclass(frozen=True, slots=True)

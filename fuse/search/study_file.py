@@ -14,8 +14,8 @@ from fuse.setting import DEFAULTS, value_problem
 from mmsa_cache.config.toml_file import read_toml
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.files.paths import shipped_studies
 from mmsa_cache.names import near, no_such
-from mmsa_cache.paths import shipped_studies
 from mmsa_cache.validation import Table, validated
 
 from .pruning import Rule

@@ -14,10 +14,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fuse.figures.records import EpochRecord
-from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import MmsaError, ModelError
+from mmsa_cache.files.disk import make_folders, write_atomically
+from mmsa_cache.files.untrusted import open_tensors
 from mmsa_cache.native.device import is_of_the_device
-from mmsa_cache.untrusted import open_tensors
 
 from .task import Checkpoint, State
 

@@ -14,8 +14,8 @@ from mmsa_cache.config.loading import keys_by_name, load_settings
 from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.stored import path_of
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
+from mmsa_cache.files.paths import check_paths
 from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, near, no_such, one_of
-from mmsa_cache.paths import check_paths
 
 from .calls import absolute, at_least_one, in_project, placed, texts
 

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from mmsa_cache.errors import ModelError
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_plain
 
 _MOST_BYTES = 64 << 20
 

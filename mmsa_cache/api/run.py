@@ -11,8 +11,8 @@ from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
 from mmsa_cache.compose.report.report import PAGE
 from mmsa_cache.compose.report.sections import figure_intervals
+from mmsa_cache.files.paths import check_paths
 from mmsa_cache.notebook import as_html
-from mmsa_cache.paths import check_paths
 from mmsa_cache.runs.folder import LATEST, RunFolder
 from mmsa_cache.runs.record import RunRecord
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.console import print_result
-from mmsa_cache.results import claim
+from mmsa_cache.files.results import claim
 
 from .options import Address, Engine, Force, Workers
 from .output import say_notes

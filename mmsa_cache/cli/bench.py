@@ -9,7 +9,7 @@ import typer
 
 from mmsa_cache.console import print_result, say
 from mmsa_cache.errors import DeviceError, SettingsError
-from mmsa_cache.results import claim
+from mmsa_cache.files.results import claim
 
 from .options import ENCODERS, MODELS, Address, Engine, Force, Workers
 from .output import show_table

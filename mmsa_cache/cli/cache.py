@@ -52,8 +52,8 @@ def cache_ls(call: Call) -> None:
 @verb("cache")
 def verify(call: Call) -> None:
     """Re-hash every sealed shard of every encoder; name the damaged files."""
-    from mmsa_cache.compose.cache.caches import raise_damaged
-    from mmsa_cache.compose.cache.caches import verify as verify_caches
+    from mmsa_cache.compose.cache.verify import raise_damaged
+    from mmsa_cache.compose.cache.verify import verify as verify_caches
 
     records = verify_caches(call.settings())
     if not call.printed(records):
@@ -89,8 +89,8 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; else only list them.")] = False,
 ) -> None:
     """Remove the features that fit every condition given."""
-    from mmsa_cache.compose.cache.caches import PruneRequest
-    from mmsa_cache.compose.cache.caches import prune as prune_caches
+    from mmsa_cache.compose.cache.prune import PruneRequest
+    from mmsa_cache.compose.cache.prune import prune as prune_caches
 
     request = PruneRequest(unused, unfinished, stale, encoder, older_than, really=yes)
     records = prune_caches(call.settings(), request)

@@ -10,7 +10,7 @@ import typer
 from mmsa_cache.console import print_result, say
 from mmsa_cache.data.layouts.listing import MEND
 from mmsa_cache.errors import DataError, SettingsError
-from mmsa_cache.results import claim
+from mmsa_cache.files.results import claim
 
 from .options import Force
 from .verb import Call, verb

@@ -11,8 +11,8 @@ import typer
 
 from mmsa_cache.config.settings import CONFIG_NAME
 from mmsa_cache.console import print_result, say
-from mmsa_cache.disk import write_new, writing
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.files.disk import write_new, writing
 
 from .verb import Call, verb
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mmsa_cache.paths import shipped_studies
+from mmsa_cache.files.paths import shipped_studies
 
 Data = Annotated[
     Path | None, typer.Option("--data", help="Data folder, one table, or hf://datasets/NAME.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from mmsa_cache.console import print_data, print_result, say
-from mmsa_cache.results import claim, write_result
+from mmsa_cache.files.results import claim, write_result
 from mmsa_cache.shown import note_of_marks
 
 from .options import PLACES, RUN_OR_HUB_HELP, Decide, Force, Online, complete_run

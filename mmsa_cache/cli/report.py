@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.results import claim
+from mmsa_cache.files.results import claim
 
 from .options import PLACES, RUN_HELP, Force, complete_run
 from .output import say_notes, show_table

@@ -21,10 +21,10 @@ from mmsa_cache.config.loading import load_settings
 from mmsa_cache.console import say
 from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
 from mmsa_cache.data.layouts.report import HEADER, read_labels
-from mmsa_cache.disk import QUICK, discard, make_folders, write_atomically, write_new
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.paths import check_paths, declared
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.files.disk import QUICK, discard, make_folders, write_atomically, write_new
+from mmsa_cache.files.paths import check_paths, declared
+from mmsa_cache.files.untrusted import read_plain
 
 from .extraction.extract import extract_splits
 from .predict.evaluate import evaluate

@@ -12,12 +12,12 @@ from pathlib import Path
 from extract.encoders.folder import CONFIG as ENCODER_CONFIG
 from extract.encoders.folder import WEIGHTS, WEIGHTS_INDEX
 from extract.encoders.preprocessing import PREPROCESSOR, PROCESSOR
-from mmsa_cache.disk import DISK, discard, make_folders, remove_tree
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.locks import held_if_free
-from mmsa_cache.paths import declared, refuse_link
+from mmsa_cache.files.disk import DISK, discard, make_folders, remove_tree
+from mmsa_cache.files.locks import held_if_free
+from mmsa_cache.files.paths import declared, refuse_link
+from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.runs.folder import MODEL_FILE
-from mmsa_cache.untrusted import parse_json, read_plain
 
 MODEL_TYPE = "mmsa"
 CONFIG, METRICS, CARD, ONNX_FILE = "config.json", "metrics.json", "README.md", "model.onnx"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fuse.setting import DEFAULTS
-from mmsa_cache.disk import remove_tree
 from mmsa_cache.errors import MmsaError, ModelError, SettingsError
-from mmsa_cache.locks import held_if_free
+from mmsa_cache.files.disk import remove_tree
+from mmsa_cache.files.locks import held_if_free
 from mmsa_cache.names import no_such
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.runs.folder import RunFolder

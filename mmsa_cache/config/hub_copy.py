@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.files.disk import make_folders, write_atomically
+from mmsa_cache.files.untrusted import read_plain
 
 from .hub_name import HUB_NAME, PREFIX
 from .sections import DataSettings

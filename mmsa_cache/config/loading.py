@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.files.paths import declared
 from mmsa_cache.names import near
-from mmsa_cache.paths import declared
 
 from .hub_copy import with_copy
 from .project import called_from, project_of

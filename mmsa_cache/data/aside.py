@@ -17,10 +17,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import DamagedCacheError
-from mmsa_cache.locks import locked
-from mmsa_cache.untrusted import parse_json, read_plain
+from mmsa_cache.files.disk import make_folders, write_atomically
+from mmsa_cache.files.locks import locked
+from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.validation import validated
 
 from .pairs import BadRow, Identity, Sample

@@ -14,8 +14,8 @@ from encodings.aliases import aliases
 from pathlib import Path, PurePath
 
 from mmsa_cache.errors import BadFileError, DataError
+from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.names import alike
-from mmsa_cache.untrusted import read_plain
 
 PICTURE_SUFFIXES = {
     ".jpg": "JPEG",

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from mmsa_cache.errors import BadFileError
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_plain
 
 from .containers.container import MAX_CONTAINER_BYTES, Container
 from .containers.opening import SUFFIXES, open_container

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache.disk import CLOCK_TICK, make_folders, write_atomically
+from mmsa_cache.files.disk import CLOCK_TICK, make_folders, write_atomically
+from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.untrusted import read_plain
 
 from .table import IntArray, SampleTable
 

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from pydantic import Field, JsonValue, model_validator
 
 from mmsa_cache.config.sections import MOST_COPIES
-from mmsa_cache.disk import DISK, Disk, make_folders, write_atomically
 from mmsa_cache.errors import (
     CacheNotFoundError,
     DamagedCacheError,
@@ -30,10 +29,11 @@ from mmsa_cache.errors import (
     exhausted,
     is_exhausted,
 )
-from mmsa_cache.hashing import canonical
+from mmsa_cache.files.disk import DISK, Disk, make_folders, write_atomically
+from mmsa_cache.files.hashing import canonical
+from mmsa_cache.files.paths import check_target, refuse_link
+from mmsa_cache.files.untrusted import open_plain, parse_json
 from mmsa_cache.names import SPLITS, check_name
-from mmsa_cache.paths import check_target, refuse_link
-from mmsa_cache.untrusted import open_plain, parse_json
 from mmsa_cache.validation import Table, validated
 
 from . import bits

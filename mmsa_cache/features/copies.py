@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmsa_cache.disk import DISK, discard, make_folders, new_file, write_atomically, writing
 from mmsa_cache.errors import CacheError, DamagedCacheError
-from mmsa_cache.hashing import digest, file_sha256
-from mmsa_cache.leftover import TEMPORARY
-from mmsa_cache.locks import locked
-from mmsa_cache.paths import declared
+from mmsa_cache.files.disk import DISK, discard, make_folders, new_file, write_atomically, writing
+from mmsa_cache.files.hashing import digest, file_sha256
+from mmsa_cache.files.leftover import TEMPORARY
+from mmsa_cache.files.locks import locked
+from mmsa_cache.files.paths import declared
+from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.store.encoder import ENCODER
 from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
 from mmsa_cache.store.verified import check_bytes, verify_touched
-from mmsa_cache.untrusted import read_plain
 
 from .source import BankSource
 

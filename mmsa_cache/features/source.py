@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmsa_cache.disk import DISK, make_folders, new_file, remove_tree
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.leftover import is_left, own_mark
+from mmsa_cache.files.disk import DISK, make_folders, new_file, remove_tree
+from mmsa_cache.files.leftover import is_left, own_mark
 from mmsa_cache.names import OWN_PAIR, EncoderPair, terms_of
 from mmsa_cache.native.memory import release
 

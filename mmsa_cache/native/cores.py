@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_plain
 
 _PROC = Path("/proc/self")
 _CPUS = Path("/sys/devices/system/cpu")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_plain
 
 # Of glibc's <malloc.h>, parameters of mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8

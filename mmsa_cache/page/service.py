@@ -20,10 +20,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from mmsa_cache.console import say
-from mmsa_cache.disk import write_new
 from mmsa_cache.errors import DataError, MmsaError, SettingsError
-from mmsa_cache.scratch import scratch
-from mmsa_cache.untrusted import parse_json
+from mmsa_cache.files.disk import write_new
+from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.untrusted import parse_json
 from mmsa_cache.version import __version__
 
 from .answers import Answers

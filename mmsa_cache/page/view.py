@@ -16,8 +16,8 @@ from mmsa_cache.compose.report.gallery import Card, Post, cards, confident_error
 from mmsa_cache.compose.report.report import PAGE
 from mmsa_cache.compose.report.templates import report_templates
 from mmsa_cache.errors import BadFileError, DataError, MmsaError, SettingsError
+from mmsa_cache.files.untrusted import open_plain
 from mmsa_cache.runs.folder import RunFolder
-from mmsa_cache.untrusted import open_plain
 
 from .answers import Answer, Explanation
 from .guard import Limits

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmsa_cache.disk import DISK, date_after, discard, make_folders, remove_tree, sync
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.hashing import digest
-from mmsa_cache.locks import held_if_free
-from mmsa_cache.paths import check_tree
+from mmsa_cache.files.disk import DISK, date_after, discard, make_folders, remove_tree, sync
+from mmsa_cache.files.hashing import digest
+from mmsa_cache.files.locks import held_if_free
+from mmsa_cache.files.paths import check_tree
 
 RUNS = Path("runs")
 CHECKPOINT = "checkpoint"

@@ -19,11 +19,11 @@ from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
 from fuse.figures.study import StudySnapshot
 from mmsa_cache.console import say
-from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import ModelError
+from mmsa_cache.files.disk import write_atomically
+from mmsa_cache.files.paths import declared
+from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.names import no_such
-from mmsa_cache.paths import declared
-from mmsa_cache.untrusted import parse_json, read_plain
 from mmsa_cache.validation import validated
 
 from .directory import RUNS

@@ -25,9 +25,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmsa_cache.disk import append_line, make_folders, write_atomically
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.untrusted import parse_json, read_plain
+from mmsa_cache.files.disk import append_line, make_folders, write_atomically
+from mmsa_cache.files.untrusted import parse_json, read_plain
 
 from .directory import RUNS
 from .tracking import Tracking

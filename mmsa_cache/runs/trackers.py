@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mmsa_cache.disk import make_folders, remove_tree
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.sqlite_file import check_sqlite, uri
-from mmsa_cache.table_owners import check_owner
+from mmsa_cache.files.disk import make_folders, remove_tree
+from mmsa_cache.files.sqlite_file import check_sqlite, uri
+from mmsa_cache.files.table_owners import check_owner
 
 from .directory import RUNS
 

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from mmsa_cache import hashing
-from mmsa_cache.disk import DISK, Disk, write_atomically
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
+from mmsa_cache.files import hashing
+from mmsa_cache.files.disk import DISK, Disk, write_atomically
+from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.names import DEFAULT_ENCODER
-from mmsa_cache.untrusted import parse_json, read_plain
 from mmsa_cache.validation import validated
 
 from .fingerprint import Fields, cache_name

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache.disk import Disk, discard, writing
 from mmsa_cache.errors import DamagedCacheError
+from mmsa_cache.files.disk import Disk, discard, writing
+from mmsa_cache.files.leftover import TEMPORARY, is_left_over
+from mmsa_cache.files.locks import Check, locked
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.leftover import TEMPORARY, is_left_over
-from mmsa_cache.locks import Check, locked
 
 from . import shard_file
 from .index import SHARD_FILES, Change, Index, ShardEntry

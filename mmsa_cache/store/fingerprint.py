@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
 
 Fields = dict[str, JsonValue]
 """What something was made from, by name."""

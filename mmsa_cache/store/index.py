@@ -15,9 +15,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
-from mmsa_cache.disk import DISK, Disk, write_atomically
 from mmsa_cache.errors import DamagedCacheError
-from mmsa_cache.untrusted import parse_json, read_plain
+from mmsa_cache.files.disk import DISK, Disk, write_atomically
+from mmsa_cache.files.untrusted import parse_json, read_plain
 
 from .problems import again, unreadable
 

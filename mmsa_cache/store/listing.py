@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.disk import DISK
 from mmsa_cache.errors import MmsaError
-from mmsa_cache.leftover import TEMPORARY
-from mmsa_cache.locks import held_if_free
+from mmsa_cache.files.disk import DISK
+from mmsa_cache.files.leftover import TEMPORARY
+from mmsa_cache.files.locks import held_if_free
 from mmsa_cache.names import MODALITIES
 
 from .encoder import ENCODER, FEATURES, StoredEncoder, read_encoder

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsa_cache.console import say
-from mmsa_cache.disk import make_folders
 from mmsa_cache.errors import StaleCacheError
+from mmsa_cache.files.disk import make_folders
+from mmsa_cache.files.objects import Objects
+from mmsa_cache.files.scratch import scratch
 from mmsa_cache.key_table import KeyTable, sortable
-from mmsa_cache.objects import Objects
-from mmsa_cache.scratch import scratch
 
 from . import shard_bytes, shard_file
 from .encoder import ENCODER, StoredEncoder, read_encoder

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.disk import DISK, Disk, discard, sync, write_new, writing
-from mmsa_cache.leftover import TEMPORARY, own_mark
+from mmsa_cache.files.disk import DISK, Disk, discard, sync, write_new, writing
+from mmsa_cache.files.leftover import TEMPORARY, own_mark
 
 from . import shard_bytes
 from .index import ShardEntry

@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache import hashing
 from mmsa_cache.errors import DamagedCacheError, exhausted
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.files import hashing
+from mmsa_cache.files.untrusted import open_plain
 
 from . import schema
 from .index import MAX_SHARD_BYTES, ShardEntry

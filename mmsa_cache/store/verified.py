@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mmsa_cache.disk import CLOCK_TICK, write_atomically
+from mmsa_cache.files.disk import CLOCK_TICK, write_atomically
+from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.native.cores import usable_cores
-from mmsa_cache.untrusted import parse_json, read_plain
 
 from . import shard_file
 from .index import MAX_INDEX_BYTES, ShardEntry

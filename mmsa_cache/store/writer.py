@@ -13,17 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsa_cache.disk import (
-    DISK,
-    Disk,
-    discard,
-    make_folders,
-    sync,
-    writing,
-)
 from mmsa_cache.errors import CacheError, StaleCacheError
+from mmsa_cache.files.disk import DISK, Disk, discard, make_folders, sync, writing
+from mmsa_cache.files.locks import locked
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.locks import locked
 
 from .encoder import ENCODER, StoredEncoder, read_encoder
 from .entered import EnteredRows

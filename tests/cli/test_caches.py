@@ -26,8 +26,9 @@ from PIL import Image
 
 from mmsa_cache.cli.output import age
 from mmsa_cache.cli.verb import Call, verb
-from mmsa_cache.compose.cache.caches import CacheInfo, existing_caches, raise_damaged, verify
+from mmsa_cache.compose.cache.caches import CacheInfo, existing_caches
 from mmsa_cache.compose.cache.show import show
+from mmsa_cache.compose.cache.verify import raise_damaged, verify
 from mmsa_cache.compose.session.samples import classes_of
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose.cache import caches
+from mmsa_cache.compose.cache import prune as prune_module
 from mmsa_cache.compose.hub import pull as pull_module
 from mmsa_cache.compose.hub import push as push_module
 from mmsa_cache.data.pairs import Sample
@@ -36,7 +36,7 @@ def test_rows_of_a_split_that_comes_meanwhile_are_not_pruned(
     store = tmp_path / "cache"
     make_store(store, make_keys(0, 3))
     whole, waits = table([None] * 6), threading.Event()
-    monkeypatch.setattr(caches, "say", lambda text: waits.set())
+    monkeypatch.setattr(prune_module, "say", lambda text: waits.set())
     writer = writer_of(store)
     with writer.claim(lambda: None):
         said: list[str] = []

@@ -20,9 +20,9 @@ from mmsa_cache.compose.hub.host import Remote, RemoteFile, is_of_store, local_f
 from mmsa_cache.compose.hub.private import places_of, shared_encoder
 from mmsa_cache.compose.hub.repository import repository_of
 from mmsa_cache.data.stored import path_of, read_split, write_split
-from mmsa_cache.disk import Disk
 from mmsa_cache.errors import CacheError, SettingsError, StaleCacheError
-from mmsa_cache.hashing import file_sha256
+from mmsa_cache.files.disk import Disk
+from mmsa_cache.files.hashing import file_sha256
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.index import Index

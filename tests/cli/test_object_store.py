@@ -18,7 +18,7 @@ from extract.crew.worker import CrewWorker
 from mmsa_cache.compose.extraction.crew import EngineRequest
 from mmsa_cache.compose.hub.host import local_files
 from mmsa_cache.data.stored import path_of, read_split
-from mmsa_cache.objects import Objects
+from mmsa_cache.files.objects import Objects
 from mmsa_cache.store.encoder import read_encoder
 from mmsa_cache.store.listing import list_features
 from mmsa_cache.store.objects import ObjectWriter

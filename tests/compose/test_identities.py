@@ -23,7 +23,7 @@ from fuse.search.study_record import StudyIdentity
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.batch import Dims
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
 from mmsa_cache.runs.record import RunIdentity, TrainedModel
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import MAY_DIFFER, EncoderIdentity, Origin

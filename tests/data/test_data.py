@@ -29,7 +29,7 @@ from mmsa_cache.data.splits import (
     report_split,
 )
 from mmsa_cache.errors import DataError, ModelError, SettingsError
-from mmsa_cache.hashing import canonical, digest
+from mmsa_cache.files.hashing import canonical, digest
 from tests.support.reading import read_split
 from tests.support.real_data import REAL, needs_real
 

@@ -17,8 +17,8 @@ from extract.crew.pieces import MOST_ROWS, Backlog, Piece
 from extract.crew.protocol import Lost, Refused, Said, Sealed
 from extract.crew.watching import Tally
 from extract.plan import Row, Share, plan_rows
-from mmsa_cache.disk import DISK, Disk
 from mmsa_cache.errors import DataError, DeviceError
+from mmsa_cache.files.disk import DISK, Disk
 from mmsa_cache.store.keys import as_keys
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.sealer import FolderSealer

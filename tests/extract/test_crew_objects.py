@@ -14,8 +14,8 @@ from extract.crew.protocol import Said
 from extract.crew.simulated import Clock, Fleet, SimulatedCrew, made_up
 from extract.crew.watching import Tally
 from extract.plan import Share
+from mmsa_cache.files.objects import Objects
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.objects import Objects
 from mmsa_cache.store.index import Index
 from mmsa_cache.store.keys import KEY_BYTES
 from mmsa_cache.store.objects import ObjectWriter, object_of

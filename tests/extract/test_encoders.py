@@ -25,7 +25,7 @@ from extract.encoders.options import Options
 from extract.encoders.text import resolve_text
 from extract.precision import difference
 from mmsa_cache.errors import ModelError
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
 from mmsa_cache.store.schema import Shard
 from tests.support.clip import clip_tokenizer
 from tests.support.shards import make_keys

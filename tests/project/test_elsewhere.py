@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mmsa_cache import disk, paths, untrusted
-from mmsa_cache.disk import DISK, link_new, make_folders, remove_tree, write_atomically
 from mmsa_cache.errors import LinkError
+from mmsa_cache.files import disk, paths, untrusted
+from mmsa_cache.files.disk import DISK, link_new, make_folders, remove_tree, write_atomically
 from mmsa_cache.native import memory
 from mmsa_cache.native.memory import peak_bytes
 from mmsa_cache.version import __version__

@@ -20,11 +20,11 @@ import pytest
 from fuse.search.choice import choose, summaries
 from fuse.search.ledger import Ledger
 from fuse.search.snapshot import snapshot
-from mmsa_cache import sqlite_file
 from mmsa_cache.errors import LinkError, MmsaError, ModelError
+from mmsa_cache.files import sqlite_file
+from mmsa_cache.files.sqlite_file import check_sqlite
 from mmsa_cache.native.signals import terminated_is_interrupted
 from mmsa_cache.runs.trackers import TRACKERS, Place
-from mmsa_cache.sqlite_file import check_sqlite
 from tests.support.fake_search import ORIGIN
 from tests.support.small_work import call
 from tests.support.study_records import trials_of

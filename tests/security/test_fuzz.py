@@ -12,7 +12,7 @@ from fuse.search.study_file import read_study
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.layouts.report import read_labels
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
 from mmsa_cache.store.encoder import ENCODER as RECORD
 from mmsa_cache.store.index import INDEX, Change
 from mmsa_cache.store.reader import open_features

@@ -13,11 +13,11 @@ from mmsa_cache.compose.hub import pull
 from mmsa_cache.compose.hub.host import Remote, RemoteFile, local_files
 from mmsa_cache.compose.hub.repository import Repository
 from mmsa_cache.errors import LinkError, SettingsError
-from mmsa_cache.locks import locked
-from mmsa_cache.results import claim, write_result
+from mmsa_cache.files.locks import locked
+from mmsa_cache.files.results import claim, write_result
+from mmsa_cache.files.sqlite_file import check_sqlite
 from mmsa_cache.runs.directory import CHECKPOINT, new_run
 from mmsa_cache.runs.json_lines import JsonLines, log_run
-from mmsa_cache.sqlite_file import check_sqlite
 from mmsa_cache.store.index import INDEX
 from tests.support.shards import ENCODER, write
 

@@ -17,16 +17,16 @@ from mmsa_cache.compose.hub.host import Remote
 from mmsa_cache.compose.hub.repository import Repository
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data import aside
-from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import LinkError, MmsaError, SettingsError
 from mmsa_cache.features.source import _sweep
-from mmsa_cache.hashing import digest
-from mmsa_cache.paths import declared, folder_of
+from mmsa_cache.files.disk import make_folders, write_atomically
+from mmsa_cache.files.hashing import digest
+from mmsa_cache.files.paths import declared, folder_of
+from mmsa_cache.files.shelf import Shelf
 from mmsa_cache.runs.directory import CHECKPOINT, new_run
 from mmsa_cache.runs.folder import write_json
 from mmsa_cache.runs.json_lines import JsonLines, log_run
 from mmsa_cache.runs.trackers import TRACKERS, Place
-from mmsa_cache.shelf import Shelf
 from mmsa_cache.store.index import INDEX
 from mmsa_cache.store.listing import list_features, remove_features
 from mmsa_cache.store.older import older_caches, remove_older

@@ -20,11 +20,11 @@ from mmsa_cache.compose.session.store import Store
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.stored import path_of, read_split
 from mmsa_cache.errors import LinkError, ModelError, SettingsError
+from mmsa_cache.files.shelf import Shelf
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import tracking
-from mmsa_cache.shelf import Shelf
 from tests.support.fake_search import (
     GROUPS,
     LABELS,

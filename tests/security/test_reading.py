@@ -17,10 +17,10 @@ from fuse.training.checkpoints import FolderCheckpoint
 from mmsa_cache.data import aside
 from mmsa_cache.data.files import read_inside
 from mmsa_cache.errors import BadFileError, MmsaError, ModelError
-from mmsa_cache.hashing import file_sha256
+from mmsa_cache.files.hashing import file_sha256
+from mmsa_cache.files.untrusted import open_plain, open_tensors, parse_json, read_plain
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
-from mmsa_cache.untrusted import open_plain, open_tensors, parse_json, read_plain
 from tests.support.data_folders import mmsa
 from tests.support.made_up_run import write_run
 

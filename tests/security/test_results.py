@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmsa_cache.errors import LinkError, SettingsError
-from mmsa_cache.results import claim, write_result
+from mmsa_cache.files.results import claim, write_result
 from tests.support.data_folders import GOOD, make_data
 from tests.support.made_up_run import write_run
 from tests.support.small_work import mmsa

@@ -18,7 +18,7 @@ from fuse.training.trainer import fit_group
 from mmsa_cache.errors import ModelError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.untrusted import open_tensors
+from mmsa_cache.files.untrusted import open_tensors
 from tests.support.shards import make_shard
 
 ROWS = 24

@@ -11,7 +11,7 @@ import pytest
 
 from fuse.search.ledger import Ledger
 from mmsa_cache.errors import ModelError
-from mmsa_cache.sqlite_file import MOST_BYTES, check_sqlite
+from mmsa_cache.files.sqlite_file import MOST_BYTES, check_sqlite
 from tests.support.fake_search import run, start_thread
 
 MAGIC = bytes.fromhex("d9d505f920a163d7")

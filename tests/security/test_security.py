@@ -29,7 +29,6 @@ from fuse.search.ledger import Ledger
 from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.disk import Disk
 from mmsa_cache.errors import (
     CacheError,
     CacheNotFoundError,
@@ -40,7 +39,8 @@ from mmsa_cache.errors import (
     SettingsError,
 )
 from mmsa_cache.features.batch import Dims
-from mmsa_cache.hashing import digest, file_sha256
+from mmsa_cache.files.disk import Disk
+from mmsa_cache.files.hashing import digest, file_sha256
 from mmsa_cache.store.encoder import ENCODER as RECORD
 from mmsa_cache.store.encoder import read_encoder
 from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry

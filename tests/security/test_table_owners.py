@@ -14,11 +14,11 @@ from optuna.storages._rdb.models import BaseModel
 from fuse.search.address import Address, address_of
 from fuse.search.choice import summaries
 from fuse.search.ledger import Ledger
-from mmsa_cache import table_owners
 from mmsa_cache.errors import ModelError
+from mmsa_cache.files import table_owners
+from mmsa_cache.files.table_owners import check_owner
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import tracking
-from mmsa_cache.table_owners import check_owner
 from tests.support.postgres import Server, running_server
 
 MLFLOW = [f"create table {name} (x integer)" for name in table_owners._TABLES["MLflow"]]

@@ -20,7 +20,8 @@ MODULES = (
     "search.search",
     "train.train",
     "predict.predict",
-    "cache.caches",
+    "cache.prune",
+    "cache.verify",
     "hub.push",
     "hub.pull",
 )

@@ -54,7 +54,7 @@ def test_what_is_too_large_for_a_shard_is_not_read(
     with large.open("wb") as file:
         file.truncate(MAX_SHARD_BYTES + 1)
     read: list[Path] = []
-    monkeypatch.setattr("mmsa_cache.hashing.file_sha256", read.append)
+    monkeypatch.setattr("mmsa_cache.files.hashing.file_sha256", read.append)
     write(tmp_path, 0)
     assert (read, large.exists()) == ([], False)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmsa_cache.disk import DISK, Disk, write_atomically
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DiskError
-from mmsa_cache.leftover import is_left, is_left_over
+from mmsa_cache.files.disk import DISK, Disk, write_atomically
+from mmsa_cache.files.leftover import is_left, is_left_over
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.index import SHARD_FILES, Index
 from mmsa_cache.store.reader import verify_features
@@ -304,7 +304,7 @@ def test_a_replaced_file_is_old_or_new_at_every_step(tmp_path: Path) -> None:
 
 def test_what_another_process_of_the_same_number_left_is_removed(tmp_path: Path) -> None:
     """In a container, every run may have the same process number."""
-    from mmsa_cache import disk
+    from mmsa_cache.files import disk
 
     folder = write(tmp_path, 1)
     mine, earlier = (f".tmp-shard.{mark}.0" for mark in (disk.own_mark(), disk.own_mark()[:-1]))
@@ -315,7 +315,7 @@ def test_what_another_process_of_the_same_number_left_is_removed(tmp_path: Path)
 
 
 def test_what_is_left_is_removed_through_the_disk_that_was_given(tmp_path: Path) -> None:
-    from mmsa_cache.disk import own_mark
+    from mmsa_cache.files.disk import own_mark
 
     class Stuck(Counting):
         def append(self, path: Path, size: int | None = None) -> int:

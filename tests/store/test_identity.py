@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from mmsa_cache.errors import DamagedCacheError
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
 from mmsa_cache.store.encoder import ENCODER as RECORD_FILE
 from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.fingerprint import cache_name, differences

@@ -13,10 +13,10 @@ import filelock._util
 import pytest
 
 from fuse.search.locks import FileLocks
-from mmsa_cache import locks
-from mmsa_cache.disk import Disk
 from mmsa_cache.errors import LostLockError
-from mmsa_cache.locks import held_if_free, locked
+from mmsa_cache.files import locks
+from mmsa_cache.files.disk import Disk
+from mmsa_cache.files.locks import held_if_free, locked
 from mmsa_cache.store.writer import FeatureWriter
 from tests.support.faulty import fork
 from tests.support.shards import ENCODER, SHARDS, rows_in, rows_of, write

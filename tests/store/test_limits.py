@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import CacheError, CacheNotFoundError, DeviceError, DiskError
+from mmsa_cache.files.disk import write_atomically
 from mmsa_cache.store import verified
 from mmsa_cache.store.index import SHARD_FILES
 from mmsa_cache.store.reader import open_features, verify_features

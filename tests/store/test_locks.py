@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mmsa_cache import locks
 from mmsa_cache.errors import DiskError
-from mmsa_cache.locks import held_if_free, locked
+from mmsa_cache.files import locks
+from mmsa_cache.files.locks import held_if_free, locked
 from mmsa_cache.store.listing import list_features, remove_features
 from tests.support.faulty import fork, forked
 from tests.support.shards import ENCODER, SHARDS, contents, rows_in, rows_of, write, writer_of

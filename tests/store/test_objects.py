@@ -19,7 +19,7 @@ from mmsa_cache.errors import (
     SettingsError,
     StaleCacheError,
 )
-from mmsa_cache.objects import Objects
+from mmsa_cache.files.objects import Objects
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.index import Index
@@ -257,14 +257,14 @@ def test_a_store_that_goes_away_is_waited_for(
         real(path, content)
 
     monkeypatch.setattr(client, "pipe_file", sometimes)
-    monkeypatch.setattr("mmsa_cache.objects.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("mmsa_cache.files.objects.time.sleep", lambda seconds: None)
     target.put("b", b"22")
     assert target.sizes() == {"a": 1, "b": 2}
     assert capsys.readouterr().err.count("does not answer. It is asked again") == 2
     failures += [ConnectionError("reset")] * 2
     with pytest.raises(CacheError, match="does not answer"):
         Objects(target.url).put("c", b"3")  # never answered: not waited for
-    monkeypatch.setattr("mmsa_cache.objects.PATIENCE", -1.0)
+    monkeypatch.setattr("mmsa_cache.files.objects.PATIENCE", -1.0)
     with pytest.raises(CacheError, match="does not answer"):
         target.put("c", b"3")
 
@@ -303,7 +303,7 @@ def test_a_listing_without_end_is_given_up(
         return []
 
     monkeypatch.setattr(target._client[0], "_lsdir", pages)
-    monkeypatch.setattr("mmsa_cache.objects._LONGEST_LISTING", 0.1)
+    monkeypatch.setattr("mmsa_cache.files.objects._LONGEST_LISTING", 0.1)
     with pytest.raises(CacheError, match="does not answer"):
         target.sizes()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmsa_cache.disk import write_new
-from mmsa_cache.scratch import scratch
+from mmsa_cache.files.disk import write_new
+from mmsa_cache.files.scratch import scratch
 
 
 def test_folders_go_at_the_end_and_those_of_killed_processes_with_the_next(

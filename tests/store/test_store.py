@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmsa_cache import hashing
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, DiskError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.files import hashing
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store import index as index_module
 from mmsa_cache.store import shard_file, verified

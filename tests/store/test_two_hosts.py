@@ -16,8 +16,8 @@ import filelock._util
 import numpy as np
 import pytest
 
-from mmsa_cache import locks
-from mmsa_cache.locks import held_if_free, locked
+from mmsa_cache.files import locks
+from mmsa_cache.files.locks import held_if_free, locked
 from mmsa_cache.store.reader import verify_features
 from tests.store.test_many_writers import KEYS, ended, write_all
 from tests.support.faulty import fork

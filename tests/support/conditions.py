@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsa_cache import locks
+from mmsa_cache.files import locks
 
 _CAPABILITIES = 0x20080522
 """Version of the structure that capset takes."""

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from mmsa_cache.disk import Disk
+from mmsa_cache.files.disk import Disk
 
 
 class Counting(Disk):

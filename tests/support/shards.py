@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsa_cache.disk import DISK, Disk
+from mmsa_cache.files.disk import DISK, Disk
 from mmsa_cache.store import shard_bytes
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity

@@ -22,10 +22,10 @@ from fuse.search.study_file import find_study, read_study
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.results import write_result
+from mmsa_cache.files.results import write_result
+from mmsa_cache.files.shelf import Shelf
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.runs.folder import command_line
-from mmsa_cache.shelf import Shelf
 from mmsa_cache.validation import validated
 
 from ..extraction.crew import EngineRequest

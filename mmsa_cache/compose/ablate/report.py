@@ -16,7 +16,7 @@ from fuse.setting import complete
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.results import write_result
+from mmsa_cache.files.results import write_result
 from mmsa_cache.validation import validated
 
 from ..extraction.crew import EngineRequest

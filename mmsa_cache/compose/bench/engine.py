@@ -23,8 +23,8 @@ from extract.crew.watching import Tally
 from extract.plan import Share, plan_rows
 from mmsa_cache.data.table import COLUMNS as TABLE
 from mmsa_cache.data.table import SampleTable
+from mmsa_cache.files.scratch import scratch
 from mmsa_cache.names import MODALITIES
-from mmsa_cache.scratch import scratch
 from mmsa_cache.store.index import INDEX, SHARD_FILES
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.writer import FeatureWriter

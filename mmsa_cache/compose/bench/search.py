@@ -19,8 +19,8 @@ from fuse.search.pool import TrainingData, Workers
 from fuse.search.search import SearchResult
 from fuse.search.study import Study
 from fuse.search.trial_record import Trial
+from mmsa_cache.files.scratch import scratch
 from mmsa_cache.native.cores import usable_cores
-from mmsa_cache.scratch import scratch
 
 from ..search.search import STUDIES
 from ..search.studies import study_of

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from fuse.figures.records import EpochRecord
 from mmsa_cache.data.layouts.listing import LABELS
+from mmsa_cache.files.scratch import scratch
 from mmsa_cache.names import MODALITIES
-from mmsa_cache.scratch import scratch
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, Shard

@@ -9,9 +9,9 @@ import numpy as np
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import DataError, DiskError
 from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.files.disk import make_folders, write_atomically
 from mmsa_cache.names import MODALITIES, no_such
 from mmsa_cache.store.reader import Features, open_features
 from mmsa_cache.store.schema import SHARED

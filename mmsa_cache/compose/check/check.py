@@ -12,7 +12,7 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import Advance, progress
 from mmsa_cache.data.inspection import inspect
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.results import write_result
+from mmsa_cache.files.results import write_result
 
 from .page import render
 from .summary import Summary, summarise

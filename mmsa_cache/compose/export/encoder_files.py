@@ -12,8 +12,8 @@ from extract.encoders.folder import (
     read_config,
     weight_files,
 )
-from mmsa_cache.disk import DISK, copy_new, make_folders
 from mmsa_cache.errors import ModelError
+from mmsa_cache.files.disk import DISK, copy_new, make_folders
 
 from ..export_folder import ENCODER_FILES, TENSORS, most_bytes
 

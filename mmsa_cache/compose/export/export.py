@@ -13,13 +13,13 @@ from fuse.export.onnx_export import describe_inputs, export_onnx
 from fuse.figures.study import StudySource
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.disk import copy_new, write_new
 from mmsa_cache.errors import ModelError, SettingsError
+from mmsa_cache.files.disk import copy_new, write_new
+from mmsa_cache.files.paths import check_target
+from mmsa_cache.files.scratch import scratch
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, no_such, terms_of
-from mmsa_cache.paths import check_target
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder, write_json
 from mmsa_cache.runs.record import RunRecord
-from mmsa_cache.scratch import scratch
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.version import __version__
 

@@ -18,7 +18,7 @@ from extract.encoders.protocol import Encoder
 from extract.plan import Reader
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
 from mmsa_cache.native.cores import usable_cores
 from mmsa_cache.native.device import device_kind, pick_device
 from mmsa_cache.store.fingerprint import differences

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsa_cache.data.stored import path_of, write_split
-from mmsa_cache.objects import Objects
-from mmsa_cache.scratch import scratch
+from mmsa_cache.files.objects import Objects
+from mmsa_cache.files.scratch import scratch
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.objects import ObjectWriter
 from mmsa_cache.store.writer import FeatureWriter

@@ -17,7 +17,7 @@ from mmsa_cache.errors import (
     MmsaError,
     SettingsError,
 )
-from mmsa_cache.objects import causes_of
+from mmsa_cache.files.objects import causes_of
 
 from .host import MAX_FILES, RemoteFile
 

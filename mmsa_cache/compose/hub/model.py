@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from mmsa_cache.console import say
-from mmsa_cache.disk import link_new, make_folders
 from mmsa_cache.errors import ModelError, SettingsError
+from mmsa_cache.files.disk import link_new, make_folders
+from mmsa_cache.files.scratch import scratch
 from mmsa_cache.runs.folder import MODEL_FILE
-from mmsa_cache.scratch import scratch
 
 from ..export_folder import (
     CONFIG,

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmsa_cache.disk import make_folders, write_atomically
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
-from mmsa_cache.objects import Objects
-from mmsa_cache.scratch import scratch
+from mmsa_cache.files.disk import make_folders, write_atomically
+from mmsa_cache.files.objects import Objects
+from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
 from mmsa_cache.store.objects import ObjectWriter, sha256_of
-from mmsa_cache.untrusted import read_plain
 
 from .host import Remote, RemoteFile, files_of_store, is_of_store, local_files
 

@@ -13,7 +13,8 @@ from rich.filesize import decimal
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.disk import (
+from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError
+from mmsa_cache.files.disk import (
     DISK,
     copy_new,
     discard,
@@ -24,14 +25,13 @@ from mmsa_cache.disk import (
     write_atomically,
     writing,
 )
-from mmsa_cache.errors import CacheError, DamagedCacheError, DiskError
-from mmsa_cache.hashing import file_sha256
-from mmsa_cache.locks import locked
-from mmsa_cache.paths import check_target, check_tree
+from mmsa_cache.files.hashing import file_sha256
+from mmsa_cache.files.locks import locked
+from mmsa_cache.files.paths import check_target, check_tree
+from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.store.encoder import ENCODER, FEATURES
 from mmsa_cache.store.entered import lock_of
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES
-from mmsa_cache.untrusted import parse_json, read_plain
 
 from .host import Host, Remote, local_files
 from .hosts import host_of

@@ -13,9 +13,9 @@ from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.data.stored import path_of, write_split
-from mmsa_cache.disk import DISK, link_new, make_folders, remove_tree, write_new
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
-from mmsa_cache.leftover import is_left, own_mark
+from mmsa_cache.files.disk import DISK, link_new, make_folders, remove_tree, write_new
+from mmsa_cache.files.leftover import is_left, own_mark
 from mmsa_cache.names import SPLITS
 from mmsa_cache.store.encoder import FEATURES
 from mmsa_cache.store.index import INDEX, Change, Index

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmsa_cache.disk import write_new
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.files.disk import write_new
 
 from .at_hub import AtHub, Commit
 from .host import CARD, Remote, files_of_store, local_files

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.data.stored import read_split
-from mmsa_cache.disk import DISK
 from mmsa_cache.errors import DamagedCacheError, DiskError, MmsaError
-from mmsa_cache.hashing import file_sha256
+from mmsa_cache.files.disk import DISK
+from mmsa_cache.files.hashing import file_sha256
+from mmsa_cache.files.untrusted import open_plain
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, Index
 from mmsa_cache.store.reader import Features, open_features, verify_features
 from mmsa_cache.store.writer import FeatureWriter
-from mmsa_cache.untrusted import open_plain
 
 from .host import Remote, RemoteFile
 from .private import places_of

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_plain
 
 from .source import (
     MAX_GUID_BYTES,

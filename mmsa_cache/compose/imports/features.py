@@ -17,7 +17,7 @@ from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.errors import DataError, SettingsError
-from mmsa_cache.hashing import file_sha256
+from mmsa_cache.files.hashing import file_sha256
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS, check_split, no_such
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields

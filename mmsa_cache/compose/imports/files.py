@@ -9,7 +9,7 @@ from pathlib import Path
 from mmsa_cache.console import say
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_plain
 
 from .arrays import npy_source, npz_source
 from .place import in_order

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmsa_cache.data.containers.chunks import Chunk, chunks
+from mmsa_cache.files.untrusted import open_plain, read_at
 from mmsa_cache.names import listed
-from mmsa_cache.untrusted import open_plain, read_at
 
 from .arrays import npy_source
 from .source import (

@@ -25,8 +25,8 @@ from mmsa_cache.data.tables import SUFFIXES, open_table
 from mmsa_cache.data.tables.columns import ROLES, find_columns
 from mmsa_cache.data.tables.encodings import fitting
 from mmsa_cache.errors import DataError
+from mmsa_cache.files.untrusted import open_plain
 from mmsa_cache.names import SPLITS
-from mmsa_cache.untrusted import open_plain
 
 from ..hub.data_set import fetched
 from ..session.samples import classes_of

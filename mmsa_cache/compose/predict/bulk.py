@@ -23,9 +23,9 @@ from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import raise_problems
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.hashing import canonical, file_sha256
+from mmsa_cache.files.hashing import canonical, file_sha256
+from mmsa_cache.files.results import claim, write_result
 from mmsa_cache.names import SPLITS
-from mmsa_cache.results import claim, write_result
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.shown import csv_text, note_of_marks
 from mmsa_cache.validation import validated

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache.disk import DISK, make_folders, writing
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.paths import check_target, declared
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.files.disk import DISK, make_folders, writing
+from mmsa_cache.files.paths import check_target, declared
+from mmsa_cache.files.untrusted import open_plain
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from extract.inputs.sift import undecodable
 from mmsa_cache.console import say
 from mmsa_cache.data.pairs import NOTHING, Sample
 from mmsa_cache.errors import DataError
-from mmsa_cache.untrusted import parse_json
+from mmsa_cache.files.untrusted import parse_json
 
 from .bulk import OnBad, json_row
 from .predict import WHOLE_PAIRS

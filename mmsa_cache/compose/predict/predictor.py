@@ -27,12 +27,12 @@ from mmsa_cache.errors import (
     is_exhausted,
 )
 from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.files.paths import check_paths, declared
+from mmsa_cache.files.untrusted import open_tensors
 from mmsa_cache.names import EncoderPair, one_of
 from mmsa_cache.native.device import is_of_the_device
-from mmsa_cache.paths import check_paths, declared
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.record import RunRecord
-from mmsa_cache.untrusted import open_tensors
 from mmsa_cache.validation import validated
 
 from ..session.outside import GIVE_DATA, GIVE_STORE, Given, Reach, encoder_paths

@@ -9,7 +9,7 @@ from fuse.training.ensemble import Ensemble
 from mmsa_cache.console import say
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.results import claim, write_result
+from mmsa_cache.files.results import claim, write_result
 from mmsa_cache.runs.folder import RunFolder
 
 from ..predict.compare import find_judged

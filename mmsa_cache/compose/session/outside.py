@@ -13,7 +13,7 @@ from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.paths import declared
+from mmsa_cache.files.paths import declared
 
 PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
 """Sections and keys of encoders that may name files."""

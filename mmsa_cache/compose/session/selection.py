@@ -9,7 +9,7 @@ from typing import Any
 from mmsa_cache.config.sections import JointSettings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
-from mmsa_cache.hashing import digest
+from mmsa_cache.files.hashing import digest
 from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields

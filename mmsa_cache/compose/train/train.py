@@ -24,8 +24,8 @@ from fuse.training.recipe import Share, shares
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.disk import write_atomically
 from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.files.disk import write_atomically
 from mmsa_cache.runs.directory import CHECKPOINT, RUNS, new_run
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.json_lines import JsonLines, log_run

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from mmsa_cache.errors import BadFileError
-from mmsa_cache.untrusted import name_of, open_plain
+from mmsa_cache.files.untrusted import name_of, open_plain
 
 MAX_CONTAINER_BYTES = 1 << 44
 """Of a file that is never read as a whole."""

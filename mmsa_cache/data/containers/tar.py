@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mmsa_cache.errors import BadFileError
+from mmsa_cache.files.untrusted import open_plain, read_at
 from mmsa_cache.key_table import KeyTable
-from mmsa_cache.untrusted import open_plain, read_at
 
 from .container import checked, too_large
 

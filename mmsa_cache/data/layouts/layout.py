@@ -12,8 +12,8 @@ from mmsa_cache.data.files import IMAGE_SUFFIXES
 from mmsa_cache.data.tables import SUFFIXES, is_table
 from mmsa_cache.data.tables.saved import STATE, saved_tables
 from mmsa_cache.errors import DataError
+from mmsa_cache.files.untrusted import open_plain
 from mmsa_cache.names import SPLIT_STEMS, SPLITS, alike
-from mmsa_cache.untrusted import open_plain
 
 from .class_folders import class_folders, stems
 from .classes import is_unlabelled

@@ -20,7 +20,7 @@ from mmsa_cache.data.containers.container import MAX_CONTAINER_BYTES
 from mmsa_cache.data.files import MAX_TEXT_BYTES, stat_inside
 from mmsa_cache.data.places import place
 from mmsa_cache.errors import DataError
-from mmsa_cache.untrusted import parse_json, read_plain
+from mmsa_cache.files.untrusted import parse_json, read_plain
 
 from .columns import Columns, find_columns
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmsa_cache.errors import DataError
-from mmsa_cache.untrusted import parse_json, read_plain
+from mmsa_cache.files.untrusted import parse_json, read_plain
 
 STATE = "state.json"
 _MAX_STATE = 16 << 20

@@ -17,7 +17,7 @@ from mmsa_cache.data.containers.tar import Member, members
 from mmsa_cache.data.files import IMAGE_SUFFIXES, MAX_TEXT_BYTES
 from mmsa_cache.data.places import place
 from mmsa_cache.errors import DataError
-from mmsa_cache.untrusted import open_plain, parse_json
+from mmsa_cache.files.untrusted import open_plain, parse_json
 
 from . import Cell, Note
 from .arrow_table import checked_path

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.files import check_encoding, stat_inside
 from mmsa_cache.errors import BadFileError
-from mmsa_cache.untrusted import open_plain
+from mmsa_cache.files.untrusted import open_plain
 
 from .encodings import fitting
 

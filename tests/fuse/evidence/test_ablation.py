@@ -40,7 +40,7 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource
-from mmsa_cache.shelf import Shelf
+from mmsa_cache.files.shelf import Shelf
 from mmsa_cache.validation import validated
 from tests.support.cached_rows import write_rows
 from tests.support.fake_search import (

@@ -37,9 +37,9 @@ from mmsa_cache.compose.train.train import train as train_run
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
+from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.writer import FeatureWriter
-from mmsa_cache.untrusted import read_plain
 
 from .bench import CLASSES, CPU, Bench, evenly, largest_difference
 

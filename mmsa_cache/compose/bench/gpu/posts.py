@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmsa_cache.data.layouts.listing import LABELS, UNLABELLED
 from mmsa_cache.data.layouts.report import HEADER
-from mmsa_cache.disk import QUICK, make_folders, write_new
+from mmsa_cache.files.disk import QUICK, make_folders, write_new
 
 from .sizes import Sizes
 

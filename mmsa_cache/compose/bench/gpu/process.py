@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from mmsa_cache.disk import DISK
+from mmsa_cache.files.disk import DISK
 
 from . import posts, stores
 from .bench import Bench

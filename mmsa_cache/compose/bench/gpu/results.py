@@ -13,8 +13,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from mmsa_cache.console import format_table
-from mmsa_cache.disk import append_line
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.files.disk import append_line
+from mmsa_cache.files.untrusted import read_plain
 
 _WIDTH = 100
 _SHORT = 24

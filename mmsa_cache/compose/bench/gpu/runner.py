@@ -13,12 +13,12 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Literal
 
-from mmsa_cache.disk import write_atomically
 from mmsa_cache.errors import DeviceError
+from mmsa_cache.files.disk import write_atomically
+from mmsa_cache.files.paths import declared
+from mmsa_cache.files.scratch import scratch
+from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.native.processes import without_main
-from mmsa_cache.paths import declared
-from mmsa_cache.scratch import scratch
-from mmsa_cache.untrusted import read_plain
 
 from . import plan
 from .plan import PREPARATION, STEPS, Step

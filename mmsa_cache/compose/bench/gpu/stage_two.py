@@ -14,7 +14,7 @@ from fuse.setting import Setting
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.untrusted import read_plain
+from mmsa_cache.files.untrusted import read_plain
 
 from .bench import CLASSES, Bench
 from .probes import count_calls, seconds_of, synchronisations

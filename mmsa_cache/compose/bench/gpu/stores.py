@@ -19,16 +19,16 @@ from mmsa_cache.compose.bench.generated import (
 )
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.splits import report_copies
-from mmsa_cache.disk import make_folders, new_file, write_atomically
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.features.source import BankSource
+from mmsa_cache.files.disk import make_folders, new_file, write_atomically
+from mmsa_cache.files.paths import declared
+from mmsa_cache.files.untrusted import open_plain
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR
-from mmsa_cache.paths import declared
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.untrusted import open_plain
 
 from .sizes import Sizes
 

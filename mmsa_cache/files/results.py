@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmsa_cache.errors import SettingsError
+
 from .disk import make_folders, write_atomically
-from .errors import SettingsError
 from .paths import check_target, declared
 
 

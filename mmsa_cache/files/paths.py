@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
 
-from .errors import LinkError, SettingsError
+from mmsa_cache.errors import LinkError, SettingsError
 
 
 def flags(*names: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .errors import ModelError
+from mmsa_cache.errors import ModelError
 
 _VERSION = "alembic_version"
 _TABLES = {

@@ -29,7 +29,8 @@ from filelock import (
     WindowsFileLock,
 )
 
-from .errors import LostLockError
+from mmsa_cache.errors import LostLockError
+
 from .paths import check_target
 from .untrusted import open_plain
 

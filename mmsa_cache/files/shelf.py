@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmsa_cache.errors import SettingsError
+
 from .disk import make_folders, write_atomically
-from .errors import SettingsError
 from .hashing import canonical, digest
 from .locks import held_if_free
 from .untrusted import parse_json, read_plain

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import DiskError
+from mmsa_cache.errors import DiskError
+
 from .leftover import TEMPORARY, is_left, own_mark
 from .paths import OPENS_FOLDERS, check_target, flags, folder_of, refuse_link
 from .untrusted import open_plain

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .errors import ModelError
+from mmsa_cache.errors import ModelError
+
 from .paths import check_target
 from .table_owners import check_owner
 from .untrusted import open_plain

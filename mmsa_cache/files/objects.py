@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .console import say
-from .errors import (
+from mmsa_cache.console import say
+from mmsa_cache.errors import (
     CacheError,
     CacheNotFoundError,
     DamagedCacheError,

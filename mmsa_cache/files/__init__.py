@@ -1,0 +1,1 @@
+"""The one way to files: written over no link, whole or not at all; read with a limit."""
