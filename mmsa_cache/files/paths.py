@@ -30,7 +30,7 @@ _WALK = os.O_RDONLY | flags("O_PATH", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
 
 def shipped_studies() -> Path:
     """The studies that come with mmsa: beside its packages in a clone, in one when installed."""
-    inside = Path(__file__).resolve().parent / "studies"
+    inside = Path(__file__).resolve().parents[1] / "studies"
     return inside if inside.is_dir() else inside.parents[1] / "studies"
 
 

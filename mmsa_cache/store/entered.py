@@ -76,7 +76,8 @@ class EnteredRows:
         found: list[ShardEntry] = []
         self._check_lock()  # lest what another one is about to enter is removed
         for path in sorted(self.folder.glob(SHARD_FILES)):
-            if path.stem in self._index.entries or path.is_dir():
+            folder = path.is_dir() and not path.is_symlink()
+            if folder or path.stem in self._index.entries:
                 continue
             entry = None if path.stem in self._index.dropped else shard_file.entry_of(path)
             if entry is None:

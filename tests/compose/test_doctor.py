@@ -102,7 +102,7 @@ def test_packages_that_are_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_every_extra_says_what_it_is_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {*project["optional-dependencies"]} - {"dev"} == {*doctor.PURPOSE}
+    assert {*project["optional-dependencies"]} - {"dev", "mutants"} == {*doctor.PURPOSE}
 
 
 def test_mistakes_of_the_settings_are_a_finding() -> None:

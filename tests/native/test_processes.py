@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import os
 print("ran", flush=True)
-from mmsa_cache.compose.measured import alone
+from mmsa_cache.compose.bench.measured import alone
 from mmsa_cache.native.processes import start_process
 for device in ("cpu", "cuda"):  # forked by a server, spawned
     process = start_process(os.mkdir, (device,), device, "string")
