@@ -130,7 +130,7 @@ def _beside_trial(
     inner = float(np.mean([getattr(member, study.metric) for member in figures.members]))
     said = f"inner {study.metric} of the members {inner:.4f}, of trial {source.trial} "
     said += f"{source.score:.4f}"
-    if source.score is not None and abs(inner - source.score) < 1e-6:
+    if source.score is not None and abs(inner - source.score) < 5e-5:  # four digits
         say(f"{said}.")
         return []
     reasons = [f"{key} {value}" for key, value in request.changes.items()]
