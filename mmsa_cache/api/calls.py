@@ -73,43 +73,27 @@ def at_least_one(**counts: int | None) -> None:
     Raises:
         SettingsError: Names them all.
     """
-    wrong = [
-        f"{name}={count!r}"
-        for name, count in counts.items()
-        if count is not None and not (type(count) is int and count >= 1)  # True is one, too
-    ]
-    if wrong:
-        raise SettingsError(f"{', '.join(wrong)}: a whole number from 1 is expected.")
+    _refuse(counts, lambda count: type(count) is int and count >= 1, "a whole number from 1")
 
 
 def texts(**values: object) -> None:
-    """Refuses arguments that are no texts; None is as by default.
-
-    Raises:
-        SettingsError: Names them all.
-    """
-    wrong = [
-        f"{name}={shorten(repr(value), 100)}"
-        for name, value in values.items()
-        if not isinstance(value, str | None)
-    ]
-    if wrong:
-        raise SettingsError(f"{', '.join(wrong)}: a text is expected.")
+    """Refuses arguments that are no texts, likewise."""
+    _refuse(values, lambda value: isinstance(value, str), "a text")
 
 
 def truths(**values: object) -> None:
-    """Refuses arguments that are neither True nor False; None is as by default.
+    """Refuses arguments that are neither True nor False, likewise."""
+    _refuse(values, lambda value: isinstance(value, bool), "True or False")
 
-    Raises:
-        SettingsError: Names them all.
-    """
+
+def _refuse(given: Mapping[str, object], fits: Callable[[object], bool], expected: str) -> None:
     wrong = [
         f"{name}={shorten(repr(value), 100)}"
-        for name, value in values.items()
-        if not isinstance(value, bool | None)
+        for name, value in given.items()
+        if value is not None and not fits(value)
     ]
     if wrong:
-        raise SettingsError(f"{', '.join(wrong)}: True or False is expected.")
+        raise SettingsError(f"{', '.join(wrong)}: {expected} is expected.")
 
 
 def as_typed(function: Callable[..., object], given: Mapping[str, object]) -> str:
