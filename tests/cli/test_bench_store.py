@@ -20,7 +20,7 @@ SHARD_ROWS = 64
 WITH_SMALL_SHARDS = f"""
 import multiprocessing, sys
 from mmsa_cache.cli.main import app
-from mmsa_cache.compose import bench_store
+from mmsa_cache.compose.bench import store as bench_store
 
 def imported(way, real=multiprocessing.get_context):
     context = real("forkserver")
