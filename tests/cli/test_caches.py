@@ -192,8 +192,9 @@ def test_features_are_pruned_by_any_condition(tmp_path: Path) -> None:
     with writer.claim(lambda: None):
         writer.publish(shard(keys_of(table())[3:]))
     assert json.loads(mmsa(tmp_path, *prune, "--unfinished").stdout) == []
+    size = sum(path.stat().st_size for path in ENCODER.folder(tmp_path / "cache").iterdir())
     (done,) = json.loads(mmsa(tmp_path, *prune, "--older-than", "0", "--yes").stdout)
-    assert done["state"] == "removed"
+    assert (done["bytes"], done["state"]) == (size, "removed")
     assert not ENCODER.folder(tmp_path / "cache").exists()
 
 

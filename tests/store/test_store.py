@@ -424,7 +424,9 @@ def test_an_older_store_is_refused_and_its_own_files_removed(tmp_path: Path) -> 
         (folder / "manifest.json").write_text("{}")
         (folder / "shard-00000.h5").write_text("a shard")
     (tmp_path / "train/text/linked").symlink_to(site)
-    (tmp_path / "train/text/.tiny-12345678.lock").touch()
+    beside = [tmp_path / f"train/text/.tiny-12345678.{of}" for of in ("lock", "verified")]
+    for path in beside:
+        path.touch()
     with pytest.raises(StaleCacheError, match="tiny-12345678 is a cache of schema 1, this program"):
         refuse_older(tmp_path)
     assert older_caches(tmp_path) == [cache]
@@ -436,9 +438,11 @@ def test_an_older_store_is_refused_and_its_own_files_removed(tmp_path: Path) -> 
     removal = remove_older(cache, really=True)
     assert (removal.bytes, removal.state) == (size, "removed but for files that are no cache's")
     assert [path.name for path in cache.iterdir()] == ["notes.txt"]
+    assert not any(path.exists() for path in beside)
     (cache / "notes.txt").unlink()
-    (cache / "manifest.partial.json").touch()
-    assert remove_older(cache, really=True).state == "removed"
+    (cache / "manifest.partial.json").write_text("{}")
+    removal = remove_older(cache, really=True)
+    assert (removal.bytes, removal.state) == (2, "removed")
     assert not cache.exists()
     assert len(list(site.iterdir())) == 2
     refuse_older(tmp_path)
