@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import threading
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mmsa_cache.compose.hub import pull as pull_module
 from mmsa_cache.compose.hub import push as push_module
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.table import SampleTable
+from mmsa_cache.store import listing
 from mmsa_cache.store.keys import content_keys
 from mmsa_cache.store.listing import list_features, remove_features
 from tests.cli.test_caches import keys_of, make_store, only, shard, table, write_table
@@ -54,6 +56,20 @@ def test_rows_of_a_split_that_comes_meanwhile_are_not_pruned(
     (done,) = json.loads(said[0])
     assert done["state"] == "3 rows removed"
     assert only(store).complete == {"train": 1.0, "test": 1.0}
+
+
+def test_features_that_go_while_they_are_listed_are_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path, make_keys(0, 3))
+
+    def remove(path: Path) -> bool:
+        shutil.rmtree(path, ignore_errors=True)
+        return not path.exists()  # a lock's file stays
+
+    monkeypatch.setattr(listing, "_holds_features", remove)
+    (found,) = list_features(tmp_path)
+    assert (found.rows, found.shards, found.bytes) == (0, 0, 0)
 
 
 def test_features_that_another_one_has_removed_meanwhile_are_removed(tmp_path: Path) -> None:
