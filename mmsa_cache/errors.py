@@ -168,6 +168,11 @@ class LostLockError(DiskError):
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
 
+def reason_of(error: BaseException) -> str:
+    """What the system or a library says of an error."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def is_exhausted(error: BaseException) -> bool:
     """Whether a limit of the system gave the error, be it of memory, files or maps."""
     return isinstance(error, MemoryError) or (

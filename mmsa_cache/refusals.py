@@ -13,6 +13,7 @@ from mmsa_cache.errors import (
     SettingsError,
     exhausted,
     is_exhausted,
+    reason_of,
 )
 
 _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
@@ -38,11 +39,11 @@ def told(error: Exception) -> MmsaError | None:
 def _of_the_system(error: OSError) -> MmsaError:
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     where = f"{name[:200]}{'…' if len(name) > 200 else ''}: " if name else ""
-    message = f"{where}{error.strerror or error}"
+    message = f"{where}{reason_of(error)}"
     if error.errno in _NO_PATH:
         return _no_path(message)
     if is_exhausted(error):
-        return exhausted(Path(name), str(error.strerror or error))
+        return exhausted(Path(name), reason_of(error))
     hint = "Repair the disk, free space or change the permissions; the same command resumes."
     return DiskError(message, hint)
 

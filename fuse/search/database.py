@@ -127,7 +127,12 @@ def _tables(address: Address) -> list[str]:
 
 # What Optuna raises of rows that it did not write.
 _NOT_OURS = (
-    *(ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError),
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    AssertionError,
     OverflowError,
 )
 

@@ -69,9 +69,8 @@ class Trial:
         except ValidationError as error:
             problems = "; ".join(problems_of(error, TrialRecord))
             raise ValueError(f"trial {frozen.number}: {problems}") from None
-        if (
-            type(frozen.number) is not int or frozen.number < 0
-        ):  # SQLite keeps a column's values of any type
+        # SQLite keeps a column's values of any type.
+        if type(frozen.number) is not int or frozen.number < 0:
             raise ValueError(f"a trial has the number {frozen.number!r}")
         ended = frozen.state in FINISHED
         if ended and (record.result is None or frozen.value is None):

@@ -28,6 +28,7 @@ from mmsa_cache.errors import (
     StaleCacheError,
     exhausted,
     is_exhausted,
+    reason_of,
 )
 from mmsa_cache.files.disk import DISK, Disk, make_folders, write_atomically
 from mmsa_cache.files.hashing import canonical
@@ -140,7 +141,7 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
         raise ForbiddenCacheError(path) from error
     except (OSError, ValueError, pa.ArrowException) as error:
         if is_exhausted(error):
-            raise exhausted(path, str(getattr(error, "strerror", error))) from error
+            raise exhausted(path, reason_of(error)) from error
         raise DamagedCacheError(f"{path}: {error}", _HINT) from error
 
 

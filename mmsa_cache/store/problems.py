@@ -10,6 +10,7 @@ from mmsa_cache.errors import (
     MmsaError,
     exhausted,
     is_exhausted,
+    reason_of,
 )
 
 REPAIR = "Delete the file and run mmsa extract: it computes the rows again."
@@ -23,7 +24,7 @@ def again(folder: Path) -> str:
 
 def unreadable(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
     """The error of a file that could not be read: damage, a limit or a permission."""
-    reason = str(getattr(error, "strerror", None) or error)
+    reason = reason_of(error)
     if is_exhausted(error):
         return exhausted(path, reason or "no memory")
     message = f"{path} cannot be read: {reason}."

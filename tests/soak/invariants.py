@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
-from pathlib import Path
 
 import psutil
 
+from tests.support.study_records import FINISHED, Trials, raw_trials
+
 from .project import Project, Rows, leftovers, rows_in_store
-
-FINISHED = ("COMPLETE", "PRUNED")
-Trials = dict[tuple[str, int], tuple[str, float | None]]
-"""By study and number: state and value."""
-
-
-def trials_of(database: Path) -> Trials:
-    """Every trial of every study, as the database has it."""
-    if not database.exists():
-        return {}
-    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
-        try:
-            rows = connection.execute(
-                "select study_name, number, state, value from trials "
-                "join studies using (study_id) left join trial_values using (trial_id)"
-            ).fetchall()
-        except sqlite3.OperationalError:  # killed before it made the tables
-            return {}
-    return {(study, number): (state, value) for study, number, state, value in rows}
 
 
 class Invariants:
@@ -69,7 +49,7 @@ class Invariants:
             study: One that was searched just now.
             total: How many finished trials it must have; None: it was killed.
         """
-        now = trials_of(self._project.folder / "studies/studies.db")
+        now = raw_trials(self._project.folder / "studies/studies.db")
         finished = {key: trial for key, trial in now.items() if trial[0] in FINISHED}
         changed = [k for k, trial in self._finished.items() if finished.get(k) != trial]
         assert not changed, f"finished trials were lost or changed: {changed[:3]}"

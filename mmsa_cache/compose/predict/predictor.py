@@ -25,6 +25,7 @@ from mmsa_cache.errors import (
     StaleCacheError,
     exhausted,
     is_exhausted,
+    reason_of,
 )
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.files.paths import check_paths, declared
@@ -94,7 +95,7 @@ def load_model(
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     except (OSError, SafetensorError) as error:
         if is_exhausted(error):
-            raise exhausted(folder.path, str(getattr(error, "strerror", error))) from error
+            raise exhausted(folder.path, reason_of(error)) from error
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     session = Session(settings, trained_on=record.encoders, reach=reach, online=online)
     return Predictor(ensemble, record, session, decide)

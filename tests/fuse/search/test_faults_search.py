@@ -25,7 +25,14 @@ from tests.support.fake_search import (
     start_thread,
 )
 from tests.support.faulty import fork
-from tests.support.study_records import assert_gone, figures, states, trials_of
+from tests.support.study_records import (
+    FINISHED,
+    assert_gone,
+    figures,
+    raw_trials,
+    states,
+    trials_of,
+)
 from tests.support.tally import Tally
 
 MANY = 100_000
@@ -49,17 +56,8 @@ def ended(pid: int) -> bool:
 
 def finished(database: Path) -> dict[int, Any]:
     """Finished trials by number, as they are stored."""
-    if not database.exists():
-        return {}
-    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
-        try:
-            rows = connection.execute(
-                "select number, state, value from trials join trial_values using (trial_id) "
-                "where state in ('COMPLETE', 'PRUNED')"
-            ).fetchall()
-        except sqlite3.OperationalError:  # the tables are not there yet
-            return {}
-    return {number: (state, value) for number, state, value in rows}
+    found = raw_trials(database).items()
+    return {number: trial for (_, number), trial in found if trial[0] in FINISHED}
 
 
 @pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.faults)])
