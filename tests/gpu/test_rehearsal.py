@@ -100,7 +100,7 @@ def test_the_cpu_agrees_with_itself(rehearsed: dict[str, Any]) -> None:
 
 def test_the_whole_run_has_time_within_eight_minutes() -> None:
     tests = 45  # seconds of pytest -m gpu
-    assert sum(step.seconds for step in STEPS.values()) <= 4 * 60
+    assert sum(step.seconds for step in STEPS.values()) <= 5.5 * 60
     assert PREPARATION + sum(step.seconds for step in STEPS.values()) + tests <= 8 * 60
 
 

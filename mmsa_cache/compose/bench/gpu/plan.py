@@ -18,13 +18,13 @@ class Step:
     """After which its process is ended; what it measured by then is kept."""
 
 
-PREPARATION = 60.0
+PREPARATION = 45.0
 """Seconds in which posts, encoders and features must be generated."""
 
 STEPS: dict[str, Step] = {
-    "stage one": Step(stage_one.run, 80),
+    "stage one": Step(stage_one.run, 60),
     "stage two": Step(stage_two.run, 40),
-    "search": Step(searching.run, 55),
+    "search": Step(searching.run, 110),
     "correctness": Step(correctness.run, 40),
     "memory": Step(memory.run, 13),
     "profile": Step(profiling.run, 12),

@@ -46,15 +46,19 @@ def make_posts(folder: Path, sizes: Sizes, posts: int, test_posts: int, large_po
     lengths = np.interp(rng.random(posts), _QUANTILES, _WORDS).round().astype(int)
     grain = rng.normal(0, _NOISE, (max(sizes.picture), max(sizes.picture), 1)).astype(np.float32)
 
-    def write(number: int) -> None:
-        own = np.random.default_rng([47, number])
-        size = sizes.large_picture if number < large_posts else sizes.picture
-        text = " ".join(own.choice(words, lengths[number]))
-        write_new(folder / "pairs" / f"{number}.txt", text.encode(), QUICK)
-        write_new(folder / "pairs" / f"{number}.jpg", _picture(size, grain, own), QUICK)
+    def write(numbers: range) -> None:
+        own = np.random.default_rng([47, numbers[0]])
+        large = numbers[0] < large_posts
+        picture = _picture(sizes.large_picture if large else sizes.picture, grain, own)
+        for number in numbers:
+            text = " ".join(own.choice(words, lengths[number]))
+            write_new(folder / "pairs" / f"{number}.txt", text.encode(), QUICK)
+            write_new(folder / "pairs" / f"{number}.jpg", _commented(picture, number), QUICK)
 
+    first = range(large_posts, min(posts, large_posts + sizes.distinct_pictures))
+    alike = [range(number, posts, sizes.distinct_pictures) for number in first]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(write, range(posts)))
+        list(pool.map(write, [*(range(i, i + 1) for i in range(large_posts)), *alike]))
     labels = rng.choice(LABELS, posts, p=_SHARES)
     first_test = posts - test_posts
     train = [f"{i},{labels[i]}" for i in range(first_test)]
@@ -74,6 +78,13 @@ def _picture(size: tuple[int, int], grain: NDArray[np.float32], rng: np.random.G
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "JPEG", quality=_QUALITY)
     return data.getvalue()
+
+
+def _commented(picture: bytes, number: int) -> bytes:
+    """A JPEG with a comment of its own: other bytes, the same pixels."""
+    comment = f"{number:08}".encode()
+    start, marker = picture[:2], b"\xff\xfe"
+    return start + marker + (len(comment) + 2).to_bytes(2, "big") + comment + picture[2:]
 
 
 def _vocabulary() -> list[str]:

@@ -60,7 +60,13 @@ def main(
 
 
 def prepare(surroundings: Surroundings, figures: Figures) -> None:
-    """Generates posts, encoders and features; keeps what machine it is."""
+    """All of `PREPARATIONS`, one after the other."""
+    for work in PREPARATIONS.values():
+        work(surroundings, figures)
+
+
+def _prepare_posts(surroundings: Surroundings, figures: Figures) -> None:
+    """Generates posts and encoders; keeps what machine it is."""
     sizes, folder = surroundings.sizes, surroundings.folder
     for what, value in machine(torch.device(surroundings.device)).items():
         figures.add(what, value)
@@ -69,9 +75,28 @@ def prepare(surroundings: Surroundings, figures: Figures) -> None:
     for name, count, large in (("all", sizes.posts, sizes.large_posts), ("few", few, 0)):
         posts.write_config(folder / name, sizes, "posts")
         posts.make_posts(folder / name / "posts", sizes, count, sizes.test_posts, large)
-    stores.generate(folder / "generated", sizes)
+
+
+def _prepare_texts(surroundings: Surroundings, figures: Figures) -> None:
+    """Generates features of texts, and unpacks real ones where they were given."""
+    generated = surroundings.folder / "generated"
+    stores.generate_features(generated, surroundings.sizes, "text")
+    stores.generate_table(generated, surroundings.sizes)
     if surroundings.features is not None:
-        stores.unpack(surroundings.features, folder / "real")
+        stores.unpack(surroundings.features, surroundings.folder / "real")
+
+
+def _prepare_pictures(surroundings: Surroundings, figures: Figures) -> None:
+    """Generates features of pictures."""
+    stores.generate_features(surroundings.folder / "generated", surroundings.sizes, "image")
+
+
+PREPARATIONS: dict[str, Callable[[Surroundings, Figures], None]] = {
+    "posts": _prepare_posts,
+    "features of texts": _prepare_texts,
+    "features of pictures": _prepare_pictures,
+}
+"""What must be there before the first step; each can be made beside the others."""
 
 
 def measure(run: Callable[[Bench], None], surroundings: Surroundings, figures: Figures) -> None:

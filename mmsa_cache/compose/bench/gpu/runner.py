@@ -8,8 +8,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from mmsa_cache.native.processes import without_main
 
 from . import plan
 from .plan import PREPARATION, STEPS, Step
-from .process import Surroundings, main, measure, prepare
+from .process import PREPARATIONS, Surroundings, main, measure
 from .results import Figures, Record, StepResult
 from .sizes import FULL, REHEARSAL
 
@@ -64,56 +65,79 @@ def run(
             if rehearsal
             else Surroundings(FULL, "cuda:0", folder, features)
         )
-        ready = _run_step(context, surroundings, "prepare", prepare, PREPARATION)
-        if ready.status != "done":
-            raise DeviceError(
-                f"What is measured could not be generated ({ready.status}).",
-                "The lines above are the end of what was printed.",
-                ready.error.splitlines(),
-            )
-        machine = {figure.what: str(figure.measured) for figure in ready.figures}
+        begun = [
+            _Running.start(context, surroundings, name, work, PREPARATION)
+            for name, work in PREPARATIONS.items()
+        ]
+        ready = [step.end() for step in begun]
+        for result in ready:
+            if result.status != "done":
+                raise DeviceError(
+                    f"What is measured could not be generated ({result.name}: {result.status}).",
+                    "The lines above are the end of what was printed.",
+                    result.error.splitlines(),
+                )
+        machine = {figure.what: str(figure.measured) for of in ready for figure in of.figures}
         record = Record(rehearsal=rehearsal, machine=machine)
         for name, step in steps.items():
             work = partial(measure, step.run)
             limit = step.seconds * (_REHEARSAL if rehearsal else 1)
-            result = _run_step(context, surroundings, name, work, limit)
+            result = _Running.start(context, surroundings, name, work, limit).end()
             record.steps.append(result)
             write_atomically(out, record.model_dump_json(indent=1).encode() + b"\n")
             on_step(result)
     return record
 
 
-def _run_step(
-    context: ForkServerContext,
-    surroundings: Surroundings,
-    name: str,
-    work: Callable[[Surroundings, Figures], None],
-    limit: float,
-) -> StepResult:
-    """Runs one step in a process, which is ended with all that it started after its limit."""
-    figures = surroundings.folder / f"{name}.jsonl"
-    log = surroundings.folder / f"{name}.log"
-    started = time.monotonic()
-    process = context.Process(target=main, args=(work, surroundings, figures, log))
-    with without_main():
-        process.start()
-    try:
-        process.join(limit)
-        status: Literal["done", "failed", "timed out"] = "timed out"
-        if process.exitcode is not None:
-            status = "done" if process.exitcode == 0 else "failed"
-    finally:
-        if process.pid is not None and process.exitcode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
-            process.join()
-    printed = read_plain(log, _MOST_PRINTED).decode(errors="replace") if log.is_file() else ""
-    return StepResult(
-        name=name,
-        status=status,
-        seconds=round(time.monotonic() - started, 1),
-        limit=limit,
-        figures=Figures.read(figures),
-        error="" if status == "done" else "\n".join(printed.splitlines()[-_LAST_LINES:]),
-    )
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A process that runs a step; it is ended with all that it started after its limit."""
+
+    name: str
+    process: ForkServerProcess
+    figures: Path
+    log: Path
+    started: float
+    limit: float
+    """Seconds."""
+
+    @classmethod
+    def start(
+        cls,
+        context: ForkServerContext,
+        surroundings: Surroundings,
+        name: str,
+        work: Callable[[Surroundings, Figures], None],
+        limit: float,
+    ) -> _Running:
+        figures = surroundings.folder / f"{name}.jsonl"
+        log = surroundings.folder / f"{name}.log"
+        started = time.monotonic()
+        process = context.Process(target=main, args=(work, surroundings, figures, log))
+        with without_main():
+            process.start()
+        return cls(name, process, figures, log, started, limit)
+
+    def end(self) -> StepResult:
+        """Waits until it has ended."""
+        process, log = self.process, self.log
+        try:
+            process.join(max(0.0, self.started + self.limit - time.monotonic()))
+            status: Literal["done", "failed", "timed out"] = "timed out"
+            if process.exitcode is not None:
+                status = "done" if process.exitcode == 0 else "failed"
+        finally:
+            if process.pid is not None and process.exitcode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+                process.join()
+        printed = read_plain(log, _MOST_PRINTED).decode(errors="replace") if log.is_file() else ""
+        return StepResult(
+            name=self.name,
+            status=status,
+            seconds=round(time.monotonic() - self.started, 1),
+            limit=self.limit,
+            figures=Figures.read(self.figures),
+            error="" if status == "done" else "\n".join(printed.splitlines()[-_LAST_LINES:]),
+        )

@@ -79,9 +79,10 @@ def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
             figures.add(f"{name}: broken off after", time.monotonic() - first, "s")
     each = (last - first) / finished
     figures.add(f"{name}: trials finished, {sizes.folds} folds, {kind}", finished)
+    figures.add(f"{name}: before the first message of a worker", first - started, "s")
     figures.add(f"{name}: seconds a trial, {len(devices)} worker(s)", each, "s")
-    whole = first - started + TRIALS * each
-    figures.add(f"{name}: {TRIALS} trials, extrapolated", whole, "s", at_most=WANTED[name])
+    what = f"{name}: {TRIALS} trials{'' if finished == TRIALS else ', extrapolated'}"
+    figures.add(what, first - started + TRIALS * each, "s", at_most=WANTED[name])
     with figures.attempt(f"{name}: device busy"):
         figures.add(f"{name}: device busy", busy.share)
         figures.add("  over time", busy.over_time())

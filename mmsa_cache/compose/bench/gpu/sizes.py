@@ -15,6 +15,8 @@ class Sizes:
     """How many of the posts are the split ``test``."""
     large_posts: int = 32
     """How many of the posts have a picture of ``large_picture`` size."""
+    distinct_pictures: int = 1024
+    """Pictures that are drawn; posts after those have them once more under another comment."""
     picture: tuple[int, int] = (450, 600)
     """(width, height) in pixels."""
     large_picture: tuple[int, int] = (4000, 3000)
@@ -42,9 +44,9 @@ class Sizes:
     largest_batch: int = 1024
     """Where the look for the largest batch ends."""
     rounds: int = 3
-    trials: int = 20
+    trials: int = 200
     folds: int = 5
-    search_seconds: float = 12.0
+    search_seconds: float = 45.0
     """After which a search is broken off; its rate is that of the trials finished by then."""
     model: dict[str, Any] = field(default_factory=dict)
     """Sizes of the models whose steps and epochs are measured; default: those of `Setting`."""

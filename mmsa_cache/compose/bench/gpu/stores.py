@@ -120,23 +120,57 @@ def generate(folder: Path, sizes: Sizes) -> Store:
         folder: Folder to make.
         sizes: Samples, features and positions.
     """
-    rng = np.random.default_rng(47)
-    labels = rng.choice(len(LABELS), sizes.feature_samples, p=_SHARES).astype(np.int64)
-    counts = np.zeros(len(labels), np.int64)
-    for label, count in report_copies(labels).items():
-        counts[labels == label] = count
-    every = np.arange(len(labels))
-    samples = np.concatenate([every, np.repeat(every, counts)])
-    variants = np.concatenate([0 * every, *(np.arange(count) + 1 for count in counts)])
-    lengths = np.interp(rng.random(len(labels)), *_TOKENS).round().astype(int)
-    patches = np.full(len(labels), sizes.patches)
-    for name, dim, positions, pools in (
-        ("text", sizes.text_dim, lengths, ("cls", "mean")),
-        ("image", sizes.image_dim, patches, ("mean", "first")),
-    ):
-        shards = _shards(samples, labels, positions, dim, pools, rng)
-        write_generated(folder, name, shards)
-    return Store.make(folder, labels, every, samples, variants)
+    for name in MODALITIES:
+        generate_features(folder, sizes, name)
+    return generate_table(folder, sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What a generated store has rows of."""
+
+    labels: NDArray[np.int64]
+    """(samples,)"""
+    samples: NDArray[np.int64]
+    """Sample of each row, (rows,)."""
+    variants: NDArray[np.int64]
+    """Variant of each row, (rows,)."""
+    tokens: NDArray[np.int64]
+    """Of each sample's text, (samples,)."""
+
+    @classmethod
+    def of(cls, sizes: Sizes) -> _Drawn:
+        """The same at every call."""
+        rng = np.random.default_rng(47)
+        labels = rng.choice(len(LABELS), sizes.feature_samples, p=_SHARES).astype(np.int64)
+        counts = np.zeros(len(labels), np.int64)
+        for label, count in report_copies(labels).items():
+            counts[labels == label] = count
+        every = np.arange(len(labels))
+        samples = np.concatenate([every, np.repeat(every, counts)])
+        variants = np.concatenate([0 * every, *(np.arange(count) + 1 for count in counts)])
+        tokens = np.interp(rng.random(len(labels)), *_TOKENS).round().astype(int)
+        return cls(labels, samples, variants, tokens)
+
+
+def generate_features(folder: Path, sizes: Sizes, modality: str) -> None:
+    """Writes the features of one modality; see `generate`."""
+    drawn = _Drawn.of(sizes)
+    rng = np.random.default_rng([47, MODALITIES.index(modality)])
+    if modality == "text":
+        dim, positions, pools = sizes.text_dim, drawn.tokens, ("cls", "mean")
+    else:
+        dim, pools = sizes.image_dim, ("mean", "first")
+        positions = np.full(len(drawn.labels), sizes.patches)
+    shards = _shards(drawn.samples, drawn.labels, positions, dim, pools, rng)
+    write_generated(folder, modality, shards)
+
+
+def generate_table(folder: Path, sizes: Sizes) -> Store:
+    """Keeps what `generate_features` wrote rows of."""
+    drawn = _Drawn.of(sizes)
+    every = np.arange(len(drawn.labels))
+    return Store.make(folder, drawn.labels, every, drawn.samples, drawn.variants)
 
 
 def _shards(
