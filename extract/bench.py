@@ -16,7 +16,6 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from extract.encoders.text import TextEncoder
 from mmsa_cache.data.pairs import MAX_IMAGE_BYTES, Sample, picture_of, text_of
 from mmsa_cache.data.places import read_picture
 from mmsa_cache.files.scratch import scratch
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.native.memory import peak_bytes, reused
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
@@ -48,7 +48,7 @@ def bench(
     batch_size: int,
     shard_rows: int,
     rounds: int,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Measures the three ways on the same pairs.
 
     Args:

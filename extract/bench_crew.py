@@ -22,6 +22,7 @@ from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.files.scratch import scratch
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.native.cores import share_of_cores, usable_cores
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
@@ -46,7 +47,7 @@ def bench_crew(
     batch_size: int,
     shard_rows: int,
     rounds: int,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Measures the three ways on the same rows, on the CPU.
 
     Args:

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import h5py
 import numpy as np
@@ -33,16 +33,55 @@ from .setting import Setting
 from .textbook import BATCH, Textbook
 
 
-def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[str, Any]:
+class EpochFigures(TypedDict):
+    """Seconds an epoch, and their ratio round by round; medians but for the rounds."""
+
+    epoch_seconds: float
+    textbook_epoch_seconds: float
+    ratio_textbook: float
+    ratio_textbook_rounds: list[float]
+    batches: int
+
+
+class ReadingFigures(TypedDict):
+    """Seconds and ratios."""
+
+    cache_bytes: int
+    read_seconds: float
+    first_open_seconds: float
+    """Of the first opening after an extraction, which hashes every byte."""
+    open_seconds: float
+    """Of all later ones."""
+    per_sample_h5py_seconds: float
+    ratio_read: float
+    ratio_read_first: float
+    ratio_per_sample_h5py: float
+
+
+class FoldFigures(TypedDict):
+    """Seconds, and their ratio: stacked on a GPU, one after another on a CPU."""
+
+    one_fold_seconds: float
+    five_folds_seconds: float
+    ratio_five_folds: float
+
+
+class StepFigures(TypedDict):
+    """Seconds of a step: an epoch's time divided by its steps."""
+
+    step_seconds: float
+    captured: bool
+    """Whether these steps were a graph."""
+    plain_step_seconds: float
+
+
+def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> EpochFigures:
     """An epoch of the concat model on pooled features, against a textbook loop on the same tensors.
 
     Args:
         bank: All training rows and variants.
         names: Class names.
         rounds: Epochs that each way takes, after one that sets things up.
-
-    Returns:
-        Seconds an epoch of both ways and their ratio, round by round and as medians.
     """
     setting = Setting(epochs=rounds + 1, batch_size=BATCH, keep="last", schedule="constant")
     everything = np.arange(len(bank))
@@ -73,16 +112,12 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[s
     }
 
 
-def bench_reading(source: BankSource, rounds: int) -> dict[str, Any]:
+def bench_reading(source: BankSource, rounds: int) -> ReadingFigures:
     """Opening features, against reading their bytes and against a loop of single HDF5 reads.
 
     Args:
         source: What is opened, of one encoder a modality.
         rounds: Turns that each way takes.
-
-    Returns:
-        Seconds and ratios. ``first_open_seconds`` is what the first opening after an extraction
-        takes, which hashes every byte; ``open_seconds`` all later ones.
     """
     folders = list(source.folders.values())
     files = [f / entry.file for f in folders for entry in Index.read(f).entries.values()]
@@ -135,12 +170,8 @@ def _read_row_by_row(path: Path) -> None:
             file["pooled"][row]
 
 
-def bench_folds(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Five members on five folds together, against one of them.
-
-    Returns:
-        Seconds of both and their ratio: stacked on a GPU, one after another on a CPU.
-    """
+def bench_folds(bank: FeatureBank, names: Sequence[str], rounds: int) -> FoldFigures:
+    """Five members on five folds together, against one of them."""
     setting = Setting(epochs=2, batch_size=BATCH, keep="last", schedule="constant")
     every = np.arange(len(bank))
     tasks = [Task(every[every % 5 != fold], every[every % 5 == fold], fold) for fold in range(5)]
@@ -160,12 +191,8 @@ def bench_folds(bank: FeatureBank, names: Sequence[str], rounds: int) -> dict[st
     }
 
 
-def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> dict[str, Any]:
-    """A training step of several members together, as it is launched and kernel by kernel.
-
-    Returns:
-        Seconds of both, and whether the first was a graph; an epoch's time divided by its steps.
-    """
+def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> StepFigures:
+    """A training step of several members together, as it is launched and kernel by kernel."""
     setting = Setting(epochs=4, batch_size=BATCH, keep="last", schedule="constant")
     every, device = np.arange(len(bank)), bank.labels.device
     runners = [
@@ -179,9 +206,13 @@ def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> dict[s
 
     with products(setting):
         seconds(0)  # sets kernels up, and captures
-        found = {"step_seconds": min(seconds(1), seconds(2)), "captured": stack.repeated.captures}
+        launched, captured = min(seconds(1), seconds(2)), stack.repeated.captures
         stack.repeated.captures = False
-        return {**found, "plain_step_seconds": seconds(3)}
+        return {
+            "step_seconds": launched,
+            "captured": captured,
+            "plain_step_seconds": seconds(3),
+        }
 
 
 def bench_encoders_in_loop(

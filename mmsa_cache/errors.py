@@ -23,7 +23,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from .json_value import JsonObject
 
 MOST_SHOWN = 50
 """Findings that a message lists; the rest of them are counted."""
@@ -68,7 +69,7 @@ class MmsaError(Exception):
             lines.append(f"  → {self.hint}")
         return "\n".join(lines)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values, with every finding."""
         return {
             "error": type(self).__name__,

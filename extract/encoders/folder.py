@@ -65,7 +65,7 @@ _SIDES = frozenset(f"{name}_{side}_model" for name in JOINT_TYPES for side in ("
 """What the halves of joint models call themselves."""
 
 
-def is_causal(config: Mapping[str, Any]) -> bool:
+def is_causal(config: Mapping[str, object]) -> bool:
     """Whether a text model reads forward only, by its configuration."""
     forward = str(config.get("model_type")) in CAUSAL_TYPES
     return bool(config.get("is_decoder")) or (
@@ -272,7 +272,7 @@ _CLASSES = (
 _TOKENIZERS = frozenset(_CLASSES.split())
 
 
-def _check_class(settings: dict[str, Any]) -> None:
+def _check_class(settings: Mapping[str, object]) -> None:
     kind = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
     if kind and kind not in _TOKENIZERS:
         raise ValueError(f"its tokenizer_class is {kind[:80]!r}, which is not supported")

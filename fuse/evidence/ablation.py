@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -150,12 +149,12 @@ class Ablation:
         fits = len(found.predicted) == len(judged) and max(found.predicted, default=0) < classes
         return found if fits else None
 
-    def _identity(self, setting: Setting, unit: int) -> dict[str, Any]:
+    def _identity(self, setting: Setting, unit: int) -> dict[str, object]:
         features = _features(self._data.origin, setting)
         return {**self._common, **self._rows[unit], "setting": asdict(setting), **features}
 
 
-def _identity_of(unit: Unit) -> dict[str, Any]:
+def _identity_of(unit: Unit) -> dict[str, object]:
     rows = {key: getattr(unit, key).tolist() for key in ("train", "validation", "judged")}
     return {"rows": digest(rows), "seed": unit.seed}
 

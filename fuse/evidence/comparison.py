@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from fuse.figures.calibration import Decide
 from fuse.figures.record import Count, Interval, Number, Record
 from fuse.figures.records import Decision, Scores
+from mmsa_cache.json_value import JsonObject
 
 
 class Difference(Record):
@@ -94,10 +93,11 @@ class ComparedRun(Record):
     decisions: dict[Decide, Decision] = Field(default_factory=dict)
     """By each decision rule."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """The scores beside the other values."""
         values = super().as_json()
-        return {**values, **values.pop("scores")}
+        del values["scores"]
+        return values | self.scores.as_json()
 
 
 class Comparison(Record):
@@ -113,6 +113,6 @@ class Comparison(Record):
     runs: list[ComparedRun]
     pairs: list[PairComparison]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values."""
         return {**super().as_json(), "runs": [run.as_json() for run in self.runs]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -41,7 +40,7 @@ def cells(assignments: Mapping[str, Value], text_pool: str, image_pool: str) -> 
     for fusion, best in BEST.items():
         for modality in MODALITIES:
             for loss in LOSSES if modality == "both" else LOSSES[1:]:
-                values: dict[str, Any] = {
+                values: dict[str, Value] = {
                     "fusion": fusion,
                     "modality": modality,
                     "loss": loss,

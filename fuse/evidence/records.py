@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fuse.figures.record import Count, Number, Record
 from fuse.figures.study import Value
 from mmsa_cache.data.protocol import Protocol
+from mmsa_cache.json_value import JsonObject
 
 
 class Figure(Record):
@@ -80,7 +79,7 @@ class AblationRecord(Record):
     notes: list[str]
     """What readers of the figures must know."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values, those of the protocol among them."""
         protocol = self.protocol.model_dump(include={"outer", "folds", "seeds", "stop"})
         return {**self.model_dump(mode="json", exclude={"protocol"}), **protocol}
@@ -113,7 +112,7 @@ class ParityRecord(Record):
         labels = {"fusion": fusion, "modality": modality, "loss": loss}
         return next(cell for cell in self.ablation.cells if cell.labels == labels)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values, those of the ablation among them."""
         ablation = self.ablation.as_json()
         del ablation["axes"]

@@ -7,7 +7,7 @@ very rows that they are of.
 
 from __future__ import annotations
 
-from typing import Any
+from fuse.figures.study import Value
 
 MODALITIES = ("text", "image", "both")
 FIGURES = {
@@ -51,11 +51,11 @@ REPORT: dict[str, dict[str, tuple[float, float, float, float]]] = {
         "both": (0.7525, 0.6912, 0.6498, 0.6698),
     },
 }
-TRAINING: dict[str, Any] = {"norm": "none", "metric": "accuracy"}
+TRAINING: dict[str, Value] = {"norm": "none", "metric": "accuracy"}
 """How the report trains, where the defaults of a setting are others; pools are named by the
 encoders: it reads the first position of either sequence."""
 # The settings that the report found best for each fusion.
-BEST: dict[str, dict[str, Any]] = {
+BEST: dict[str, dict[str, Value]] = {
     "concat": {"text_dim": 256, "image_dim": 128, "dropout": 0.25, "learning_rate": 1e-4},
     "combine": {"text_dim": 256, "image_dim": 256, "dropout": 0.25, "learning_rate": 1e-4},
     "attention": {"text_dim": 512, "image_dim": 512, "dropout": 0.2, "learning_rate": 2e-5},

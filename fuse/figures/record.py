@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict
+
+from mmsa_cache.json_value import JsonObject
 
 LEVEL = 0.95
 """Share of the resamples that an interval spans."""
@@ -27,7 +29,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values; fields that were never set are left out."""
         return self.model_dump(mode="json", exclude_unset=True)
 

@@ -6,10 +6,11 @@ A record of an older version may lack optional fields and have others, which are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.notebook import as_html
 
 from .calibration import Calibration, Decide
@@ -132,7 +133,7 @@ class EpochRecord(Record):
             raise ValueError(f"epoch {self.epoch} was not scored")
         return value
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values; without validation rows there are no metrics."""
         return self.model_dump(mode="json", exclude_none=True)
 

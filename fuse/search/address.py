@@ -53,7 +53,7 @@ class Address:
             raise TypeError("An address with a password stays in its process.")
         return Address, (self.url,)
 
-    def secrets(self) -> dict[str, Any]:
+    def secrets(self) -> dict[str, str]:
         """What PostgreSQL's driver is told beside the address."""
         if self.file is not None:
             return {}

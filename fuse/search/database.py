@@ -7,7 +7,6 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy
@@ -46,7 +45,7 @@ def _open(address: Address, *, write: bool) -> RDBStorage:
         MmsaError: The driver is missing, or another Optuna has made the tables.
     """
     url = address.url
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     if address.file is not None:
         query = {"mode": "rwc" if write else "ro", "uri": "true"}
         url = url.set(database=uri(address.file), query=query)

@@ -20,7 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import TypeAdapter
 
-from fuse.figures.study import Look
+from fuse.figures.study import Look, Value
 from fuse.setting import Setting
 
 from .address import Address, address_of
@@ -197,7 +197,7 @@ class Ledger:
     def _create(
         self,
         state: TrialState,
-        params: dict[str, Any],
+        params: dict[str, Value],
         distributions: dict[str, BaseDistribution],
         record: TrialRecord,
     ) -> int:

@@ -11,7 +11,6 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -33,7 +32,7 @@ class Draw:
     """A point of the space."""
 
     setting: Setting
-    params: dict[str, Any]
+    params: dict[str, Value]
     distributions: dict[str, BaseDistribution]
 
 
@@ -66,7 +65,7 @@ def _next_of_queue(study: Study, record: Sequence[FrozenTrial]) -> Draw | None:
         values = asdict(setting)
         if values in tried:
             continue
-        params: dict[str, Any] = {}
+        params: dict[str, Value] = {}
         distributions: dict[str, BaseDistribution] = {}
         for key in study.order():
             choice = study.space[key].distribution(key)

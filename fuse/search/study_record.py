@@ -11,7 +11,7 @@ from fuse.figures.record import Count, Record
 from fuse.figures.study import BestOfValue, Look, LossWeights, ParameterImportance
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import ModelError, SettingsError
-from mmsa_cache.store.fingerprint import differences
+from mmsa_cache.store.fingerprint import Fields, differences
 from mmsa_cache.store.identity import Origin
 from mmsa_cache.validation import validated
 
@@ -42,7 +42,7 @@ class StudyIdentity(BaseModel):
         }
 
     @model_serializer
-    def _flat(self) -> dict[str, Any]:
+    def _flat(self) -> Fields:
         study = self.study.model_dump(mode="json", exclude={"protocol"})
         protocol = self.study.protocol.model_dump(exclude={"version"})
         return {"version": 1, **study, **protocol, **self.origin.model_dump(mode="json")}
@@ -63,9 +63,9 @@ class StudyIdentity(BaseModel):
             )
 
 
-def _by_key(identity: dict[str, Any]) -> dict[str, Any]:
+def _by_key(identity: Fields) -> Fields:
     """Values by the keys of a study file: ``space.dropout`` in place of ``space``."""
-    found: dict[str, Any] = {}
+    found: Fields = {}
     for table, value in identity.items():
         if isinstance(value, dict):
             found |= {f"{table}.{key}": of for key, of in value.items()}
@@ -105,7 +105,7 @@ class StudyRecord(Record):
     baselines: list[Baseline] = Field(default_factory=list)
 
     @classmethod
-    def of(cls, name: str, attributes: Mapping[str, Any]) -> Self:
+    def of(cls, name: str, attributes: Mapping[str, object]) -> Self:
         """The record of a study.
 
         Raises:

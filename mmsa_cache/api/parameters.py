@@ -56,7 +56,7 @@ class Training(Table):
 
 
 _SETTING = {key: value for key, value in DEFAULTS.items() if key not in _OF_A_STORE}
-PARAMETERS: dict[str, Any] = {
+PARAMETERS: dict[str, object] = {
     **_SETTING,
     "beta": None,
     **{name: field.default for name, field in Training.model_fields.items()},
@@ -71,7 +71,7 @@ SIGNATURE = inspect.Signature(
 )
 
 
-def training_of(given: Mapping[str, Any]) -> Training:
+def training_of(given: Mapping[str, object]) -> Training:
     """What of the parameters is no field of a setting.
 
     Raises:
@@ -82,7 +82,7 @@ def training_of(given: Mapping[str, Any]) -> Training:
 
 
 def setting_of(
-    given: Mapping[str, Any], pools: Mapping[str, Sequence[str]] | None = None
+    given: Mapping[str, object], pools: Mapping[str, Sequence[str]] | None = None
 ) -> Setting:
     """The setting of the parameters.
 

@@ -41,7 +41,7 @@ class StudyTrial:
     """``complete``, ``pruned``, ``fail``, ``running`` or ``waiting``."""
     score: float | None
     """On held-out rows, by the study's metric; of a pruned trial its value when it was pruned."""
-    values: dict[str, Any]
+    values: dict[str, Value]
     """What the study varies."""
     setting: dict[str, Value]
     """All fields of its `fuse.Setting`."""

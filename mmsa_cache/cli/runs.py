@@ -50,24 +50,27 @@ def runs_show(call: Call, run: Run = "latest") -> None:
     from mmsa_cache.compose.runs import show_run
 
     shown = show_run(run)
-    if call.printed(shown):
+    if call.printed(shown.as_json()):
         return
-    config, metrics = shown["config"], shown["metrics"]
+    record, figures = shown.record, shown.figures
+    protocol = record.protocol
     about = {
-        "run": shown["directory"],
-        "command": shown["command"],
-        "classes": ", ".join(config["classes"]),
-        **{f"{modality} encoder": label for modality, label in config["encoders"].items()},
-        "studies": ", ".join(f"{s['name']}:{s['trial']}" for s in config["studies"]) or "–",
-        "protocol": ", ".join(f"{k} {config[k]}" for k in ("outer", "folds", "seeds", "seed")),
-        "notes": "; ".join(config["notes"]) or "–",
-        "size": decimal(sum(shown["files"].values())),
+        "run": shown.directory,
+        "command": shown.command,
+        "classes": ", ".join(record.classes),
+        **{f"{modality} encoder": label for modality, label in record.labels.items()},
+        "studies": ", ".join(f"{s.name}:{s.trial}" for s in record.studies) or "–",
+        "protocol": f"outer {protocol.outer}, folds {protocol.folds}, seeds {protocol.seeds}, "
+        f"seed {protocol.seed}",
+        "notes": "; ".join(record.notes) or "–",
+        "size": decimal(sum(shown.files.values())),
     }
     print_result("\n".join(f"{key}: {value}" for key, value in about.items()) + "\n")
-    scores = [{"rows of": part} | metrics[part] for part in ("outer", "inner") if metrics.get(part)]
-    show_table(scores, ["rows of", "rows", "accuracy", "macro_f1"])
+    scores = [("outer", figures.outer), ("inner", figures.inner)]
+    columns = ["rows of", "rows", "accuracy", "macro_f1"]
+    show_table([{"rows of": part, **of.as_json()} for part, of in scores if of], columns)
     print_result("")
-    rows = [{"setting": k, "value": v} for k, v in shown["changed"].items()]
+    rows = [{"setting": key, "value": value} for key, value in shown.changed.items()]
     show_table(rows, ["setting", "value"])
     say("All other settings are as by default.")
 

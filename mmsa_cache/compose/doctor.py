@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 import torch
@@ -20,6 +20,7 @@ from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import CONFIG_NAME, Settings
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.errors import CacheNotFoundError, MmsaError
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.names import MODALITIES, SPLITS, listed
 from mmsa_cache.native.cores import usable_cores
 from mmsa_cache.native.device import device_name, pick_device
@@ -77,7 +78,7 @@ class Diagnosis:
         """Of the first thing that stops a command; 0 where nothing does."""
         return next((f.exit_code for f in self.findings if f.state == "bad"), 0)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """The findings, and whether all is well."""
         return {"ok": not self.exit_code, "findings": [asdict(f) for f in self.findings]}
 

@@ -6,15 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fuse.figures.records import RunFigures
+from fuse.figures.study import Value
 from fuse.setting import DEFAULTS
 from mmsa_cache.errors import MmsaError, ModelError, SettingsError
 from mmsa_cache.files.disk import remove_tree
 from mmsa_cache.files.locks import held_if_free
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.names import no_such
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.runs.folder import RunFolder
+from mmsa_cache.runs.record import Environment, RunRecord
 
 UNFINISHED = ".unfinished-*[!k]"
 """Folders of trainings that were interrupted; their locks end in ``lock``."""
@@ -66,23 +69,53 @@ def _listed(run: RunFolder) -> ListedRun:
     )
 
 
-def show_run(name: str) -> dict[str, Any]:
-    """All that is recorded of a run but its epochs and predictions.
+@dataclass(frozen=True, slots=True)
+class ShownRun:
+    """All that is recorded of a run but its epochs and predictions."""
+
+    run: str
+    directory: Path
+    command: str
+    changed: dict[str, Value]
+    """Fields of the first setting that differ from their defaults."""
+    record: RunRecord
+    figures: RunFigures
+    environment: Environment
+    files: dict[str, int]
+    """Bytes by name."""
+
+    def as_json(self) -> JsonObject:
+        """Plain values; records by the names of their files."""
+        return {
+            "run": self.run,
+            "directory": str(self.directory),
+            "command": self.command,
+            "changed": self.changed,
+            "config": self.record.as_json(),
+            "metrics": self.figures.as_json(),
+            "environment": self.environment.as_json(),
+            "files": self.files,
+        }
+
+
+def show_run(name: str) -> ShownRun:
+    """Reads the records of a run.
 
     Raises:
         ModelError: There is none, or a file of it cannot be read.
     """
     run = RunFolder.find(name)
-    return {
-        "run": run.name,
-        "directory": str(run.path),
-        "command": run.command if (run.path / "command.txt").is_file() else "",
-        "changed": {k: v for k, v in run.record.models[0].setting.items() if DEFAULTS.get(k) != v},
-        "config": run.record.as_json(),
-        "metrics": run.figures.as_json(),
-        "environment": run.environment.as_json(),
-        "files": {path.name: path.stat().st_size for path in sorted(run.path.glob("*.*"))},
-    }
+    setting = run.record.models[0].setting
+    return ShownRun(
+        run=run.name,
+        directory=run.path,
+        command=run.command if (run.path / "command.txt").is_file() else "",
+        changed={key: value for key, value in setting.items() if DEFAULTS.get(key) != value},
+        record=run.record,
+        figures=run.figures,
+        environment=run.environment,
+        files={path.name: path.stat().st_size for path in sorted(run.path.glob("*.*"))},
+    )
 
 
 @dataclass(frozen=True, slots=True)

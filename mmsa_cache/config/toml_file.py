@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from mmsa_cache.files.untrusted import read_plain
 
@@ -13,7 +12,7 @@ _MAX_DOTS = 100
 """Of a line: what a key of many parts takes grows with their square."""
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, object]:
     """Reads a TOML file.
 
     Raises:

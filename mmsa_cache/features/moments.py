@@ -22,7 +22,9 @@ class KeptMoments:
     def __init__(self) -> None:
         self._kept: dict[Any, Moments] = {}
 
-    def of(self, items: Tensor, read: Mapping[str, Any], compute: Callable[[], Moments]) -> Moments:
+    def of(
+        self, items: Tensor, read: Mapping[str, object], compute: Callable[[], Moments]
+    ) -> Moments:
         """The moments of some items.
 
         Args:

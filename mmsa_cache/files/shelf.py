@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.json_value import JsonObject
 
 from .disk import make_folders, write_atomically
 from .hashing import canonical, digest
@@ -28,7 +28,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def find(self, identity: Mapping[str, object]) -> dict[str, Any] | None:
+    def find(self, identity: Mapping[str, object]) -> JsonObject | None:
         """What `put` was given for the same identity; None where there is none."""
         try:
             found = parse_json(read_plain(self._path(identity), _MAX_BYTES))

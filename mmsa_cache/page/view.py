@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmsa_cache.compose.pages.shell import printable
 from mmsa_cache.compose.pages.thumbnails import Thumbnail, thumbnail
@@ -50,7 +49,7 @@ class View:
         self._templates = report_templates(_HERE)
         self.style = "\n".join(self._plain(name) for name in _STYLES)
         self.script, self.icon = self._plain("page.js"), self._plain("icon.svg")
-        self._common: dict[str, Any] = {
+        self._common: dict[str, object] = {
             "run": run.name,
             "url": url,
             "record": run.record,

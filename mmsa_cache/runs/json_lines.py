@@ -28,6 +28,7 @@ from typing import Any
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.disk import append_line, make_folders, write_atomically
 from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.json_value import JsonObject
 
 from .directory import RUNS
 from .tracking import Tracking
@@ -55,7 +56,7 @@ class JsonLines:
         """Adds a line in one write, so that lines of several processes do not mix."""
         append_line(self.path, json.dumps({"event": event, **fields}, ensure_ascii=False))
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[JsonObject]:
         """The complete lines; incomplete ones are skipped.
 
         Raises:

@@ -20,6 +20,7 @@ from fuse.figures.study import StudySource, Value
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.features.batch import Dims
+from mmsa_cache.json_value import Json, JsonObject
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, encoders_of, terms_of
 from mmsa_cache.store.identity import EncoderIdentity, Origin
 from mmsa_cache.version import __version__
@@ -79,7 +80,7 @@ class RunIdentity(Record):
         """Names of the text and the image encoders that each model reads."""
         return [model.encoders for model in self.models]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values; the fields of the protocol stand beside the others."""
         return {
             "models": [model.as_json() for model in self.models],
@@ -149,15 +150,14 @@ class RunRecord(RunIdentity):
             for modality, named in self.encoders.items()
         }
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """The content of ``config.json``."""
-        identity = super().as_json()
-        origin = identity.get("origin", {})
+        origin = self.origin
         return {
             "version": self.version,
-            **identity,
+            **super().as_json(),
             "settings": self.settings.model_dump(mode="json"),
-            "features": {modality: origin[modality] for modality in MODALITIES if origin},
+            "features": {name: getattr(origin, name) for name in MODALITIES if origin},
             "classes": self.classes,
             "encoders": self.labels,
             "encoder_fields": {m: _unnamed(named) for m, named in self.encoders.items()},
@@ -183,8 +183,8 @@ def _named(fields: object, models: object) -> object:
     }
 
 
-def _unnamed(named: Mapping[str, EncoderIdentity]) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: identity.fields for name, identity in named.items()}
+def _unnamed(named: Mapping[str, EncoderIdentity]) -> Json:
+    fields: JsonObject = {name: identity.fields for name, identity in named.items()}
     return fields if len(fields) > 1 else next(iter(fields.values()))
 
 

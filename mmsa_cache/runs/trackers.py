@@ -33,7 +33,7 @@ class Place:
     """Of the run or the study."""
     folder: Path
     """Of TensorBoard's event files; those of an earlier try are deleted."""
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     """Plain values by name."""
 
 

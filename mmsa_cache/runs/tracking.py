@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from mmsa_cache.console import say
 from mmsa_cache.errors import MmsaError, SettingsError
@@ -23,7 +22,7 @@ class Tracking:
         self.final: Scalars | None = None
         """Final figures; None while the run is incomplete."""
 
-    def log(self, series: str, step: int, values: Mapping[str, Any]) -> None:
+    def log(self, series: str, step: int, values: Mapping[str, object]) -> None:
         """Records the numbers among the values."""
         numbers = scalars(values)
         self._each(lambda tracker: tracker.log(series, step, numbers))
@@ -89,7 +88,7 @@ def check_trackers(names: Iterable[str]) -> None:
             )
 
 
-def scalars(values: Mapping[str, Any], prefix: str = "") -> Scalars:
+def scalars(values: Mapping[str, object], prefix: str = "") -> Scalars:
     """The numbers of nested mappings by their path, ``outer/per_class/NAME/f1``; no others."""
     found: Scalars = {}
     for name, value in values.items():

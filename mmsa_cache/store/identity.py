@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    JsonValue,
     SerializerFunctionWrapHandler,
     model_serializer,
 )
@@ -98,7 +99,7 @@ class Origin(BaseModel):
     """The same of the split val, where it judges."""
 
     @model_serializer(mode="wrap")
-    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
         """Without ``val`` where other rows judge, as it was before there was that split."""
-        values: dict[str, Any] = plain(self)
+        values: dict[str, JsonValue] = plain(self)
         return {key: value for key, value in values.items() if (key, value) != ("val", None)}

@@ -6,13 +6,13 @@ import contextlib
 from dataclasses import dataclass, replace
 
 import torch
-from pydantic import JsonValue
 
 from extract.bench_crew import bench_crew as bench
 from extract.encoders.protocol import Encoder
 from extract.plan import Reader, plan_rows
 from extract.streams import rows_a_batch
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.native.ray_cluster import AUTO, ray_cluster
 
 from ..extraction.crew import EngineRequest
@@ -33,9 +33,7 @@ class _Resolved:
         return self.specs[job].load(device), reader_of(self.specs[job], self.seed)
 
 
-def bench_crew(
-    settings: Settings, pairs: int, rounds: int, engine: EngineRequest
-) -> dict[str, JsonValue]:
+def bench_crew(settings: Settings, pairs: int, rounds: int, engine: EngineRequest) -> JsonObject:
     """Measures an engine; see `extract.bench_crew.bench_crew`.
 
     Args:

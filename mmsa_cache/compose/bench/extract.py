@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import JsonValue
-
 from extract import precision
 from extract.bench import bench
 from extract.plan import plan_rows
@@ -13,6 +11,7 @@ from extract.streams import rows_a_batch
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.native.device import device_name
 
 from ..extraction.readers import reader_of
@@ -21,7 +20,7 @@ from ..session.session import Session
 
 def bench_extract(
     settings: Settings, pairs: int, rounds: int, *, precision_effect: bool = False
-) -> dict[str, JsonValue]:
+) -> JsonObject:
     """Measures stage one; see `extract.bench.bench`.
 
     Args:

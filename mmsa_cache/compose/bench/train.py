@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pydantic import JsonValue
-
 from extract.plan import plan_rows, read_rows
 from fuse import bench
 from mmsa_cache.config.settings import Settings
@@ -18,7 +16,7 @@ from ..extraction.readers import reader_of
 from ..session.session import Session
 
 
-def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, JsonValue]:
+def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, object]:
     """Measures stage two on the training split's caches; see `fuse.bench`.
 
     Args:
@@ -30,19 +28,21 @@ def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, Json
     bank = session.bank("train").to(session.device)
     rows = {modality: session.rows("train", modality) for modality in MODALITIES}
     names = session.classes
-    record = bench.bench_reading(BankSource.of(bank, rows), rounds)
+    reading = bench.bench_reading(BankSource.of(bank, rows), rounds)
     with computing_with(threads):
-        record |= bench.bench_epochs(bank, names, rounds)
-        record |= bench.bench_folds(bank, names, rounds)
+        epochs = bench.bench_epochs(bank, names, rounds)
+        folds = bench.bench_folds(bank, names, rounds)
     in_loop = bench.bench_encoders_in_loop(_encode_now(session), bank, names, rounds)
-    record["encoders_in_loop_batch_seconds"] = in_loop
-    record["ratio_encoders_in_loop"] = in_loop * record["batches"] / record["epoch_seconds"]
     return {
-        **record,
+        **reading,
+        **epochs,
+        **folds,
+        "encoders_in_loop_batch_seconds": in_loop,
+        "ratio_encoders_in_loop": in_loop * epochs["batches"] / epochs["epoch_seconds"],
         "threads": threads,
         "rounds": rounds,
-        "encoders": dict(session.labels()),
-        "notes": list(session.notes()),
+        "encoders": session.labels(),
+        "notes": session.notes(),
         "device": device_name(session.device),
     }
 

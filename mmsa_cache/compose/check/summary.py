@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from mmsa_cache.data.files import plain_text
 from mmsa_cache.data.inspection import CODECS, Inspection, Post, Problem
 from mmsa_cache.data.layouts.listing import UNLABELLED
 from mmsa_cache.errors import ModelError
+from mmsa_cache.json_value import JsonObject
 
 TEXT, PLAIN_TEXT, PICTURE, LOOK = (
     "text",
@@ -156,7 +156,7 @@ class Summary:
     """Path of the picture page."""
     seconds: float = 0.0
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values; ``page`` only where there is one."""
         values = asdict(self)
         return values if self.page else {k: v for k, v in values.items() if k != "page"}

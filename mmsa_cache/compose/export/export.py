@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fuse.export.onnx_export import describe_inputs, export_onnx
 from fuse.figures.study import StudySource
@@ -17,6 +16,7 @@ from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.files.disk import copy_new, write_new
 from mmsa_cache.files.paths import check_target
 from mmsa_cache.files.scratch import scratch
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, no_such, terms_of
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder, write_json
 from mmsa_cache.runs.record import RunRecord
@@ -248,7 +248,7 @@ def is_at_hand(session: Session, modality: str, name: str = DEFAULT_ENCODER) -> 
     return resolve_at_hand(own, modality, session.reach) is not None
 
 
-def _for_the_hub(record: RunRecord, model: Predictor) -> dict[str, Any]:
+def _for_the_hub(record: RunRecord, model: Predictor) -> JsonObject:
     """What the Hugging Face hub reads of ``config.json``."""
     return {
         "model_type": MODEL_TYPE,

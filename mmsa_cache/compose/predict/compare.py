@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from fuse.figures.records import absent_notes
 from mmsa_cache.console import say
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.errors import DataError, ModelError, SettingsError
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.runs.folder import RunFolder
 
 from ..export_folder import is_export
@@ -30,7 +30,7 @@ class ComparedRuns:
     comparison: Comparison
     notes: list[str]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """The notes beside the comparison."""
         return {**self.comparison.as_json(), "notes": self.notes}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from mmsa_cache.data.protocol import JOINED
 from mmsa_cache.data.splits import IntArray, learned_rows
 from mmsa_cache.data.table import UNKNOWN_LABEL, SampleTable, concatenated
 from mmsa_cache.errors import DataError, MmsaError, SettingsError
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.names import SPLITS, check_split
 from mmsa_cache.runs.folder import RunFolder
 
@@ -55,7 +55,7 @@ class Evaluation:
     halves: dict[Presence, Scores]
     """Apart by what the rows have; none where all are whole posts."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """The scores beside the other values."""
         without = self.without_duplicates
         return {

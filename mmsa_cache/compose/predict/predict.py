@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from fuse.figures.calibration import Decide
 from mmsa_cache.console import say
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.shown import csv_text
 
 from ..session.outside import AS_IN_THE_RUN, Given
@@ -41,7 +41,7 @@ class PredictedRows:
     tags: list[str]
     """The class that is decided for, of each row."""
 
-    def as_json(self) -> list[dict[str, Any]]:
+    def as_json(self) -> list[JsonObject]:
         """Of each row ``guid``, ``tag`` and ``probabilities`` by class."""
         return [
             {

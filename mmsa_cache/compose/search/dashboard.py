@@ -6,11 +6,12 @@ import io
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from socketserver import ThreadingMixIn
 from typing import Any, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from fuse.search.address import Address
 from fuse.search.database import make_tables, opened_to_read
@@ -23,7 +24,6 @@ _SECONDS_TO_ASK = 30
 """In which a connection must ask for something, and take each part of the answer."""
 _MOST = 32
 """Connections at a time, a thread each; a browser opens six."""
-_App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -116,8 +116,8 @@ def shown_in_browser(address: Address, wanted: bool) -> Iterator[None]:
         yield
 
 
-def _reading_only(app: _App) -> _App:
-    def answer(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+def _reading_only(app: WSGIApplication) -> WSGIApplication:
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         port = environ["SERVER_PORT"]
         if environ.get("HTTP_HOST") not in (f"{_HOST}:{port}", f"localhost:{port}"):
             refusal = "403 Forbidden", b"Open the address that mmsa search says."

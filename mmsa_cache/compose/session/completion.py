@@ -151,7 +151,7 @@ def with_data(settings: Settings, store: Store, reach: Reach, *, extracting: boo
             taken["root"] = root
     if settings.data.classes is None and known.classes is None:
         taken |= _classes(settings, found[0].classes, extracting=extracting)
-    changes: dict[str, Any] = {"data": settings.data.model_copy(update=taken)}
+    changes: dict[str, object] = {"data": settings.data.model_copy(update=taken)}
     if "variants" not in settings.extract.model_fields_set:
         changes["extract"] = settings.extract.model_copy(update={"variants": extract.variants})
     if extracting and "seed" not in settings.model_fields_set:

@@ -65,7 +65,7 @@ class Reach:
         own = Settings()
         with contextlib.suppress(SettingsError):
             own = load_settings()
-        changes: dict[str, Any] = {"allow_outside": given.allow_outside or own.allow_outside}
+        changes: dict[str, object] = {"allow_outside": given.allow_outside or own.allow_outside}
         if given.data is not None:
             changes["data"] = own.data.model_copy(update={"root": given.data})
         if given.cache is not None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.torch import save
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from fuse.figures.calibration import Decide
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures, absent_notes
+from fuse.figures.study import Value
 from fuse.search.snapshot import snapshot
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import input_dims
@@ -26,6 +26,7 @@ from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.files.disk import write_atomically
+from mmsa_cache.json_value import JsonObject
 from mmsa_cache.runs.directory import CHECKPOINT, RUNS, new_run
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.json_lines import JsonLines, log_run
@@ -56,7 +57,7 @@ class TrainedRun:
     notes: list[str]
     figures: RunFigures
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """The figures beside ``run``, ``directory`` and ``notes``."""
         named = {"run": self.run, "directory": str(self.directory), "notes": self.notes}
         return {**named, **self.figures.as_json()}
@@ -180,9 +181,8 @@ def _train(
 
     def keep(record: EpochRecord) -> None:
         _append(lines, record, record.macro_f1 is not None)
-        values = record.as_json()
-        member, epoch = values.pop("member"), values.pop("epoch")
-        tracked.log(f"member-{member}", epoch, values)
+        values = record.model_dump(exclude={"member", "epoch"})
+        tracked.log(f"member-{record.member}", record.epoch, values)
 
     with progress(f"run {name}", epochs, "epochs") as advance:
 
@@ -263,11 +263,10 @@ def _append(lines: JsonLines, record: EpochRecord, is_of_folds: bool) -> None:
     lines.append("epoch" if is_of_folds else other, **record.as_json())
 
 
-def _parameters(identity: RunIdentity, encoders: Mapping[str, str]) -> dict[str, Any]:
+def _parameters(identity: RunIdentity, encoders: Mapping[str, str]) -> dict[str, Value]:
     """What trackers show of a run: plain values, those of a second setting as ``2.KEY``."""
-    values = identity.as_json()
-    names = ("outer", "folds", "seeds", "averaged", "refit", "seed")
-    found = {name: values[name] for name in names}
+    found: dict[str, Value] = {"averaged": identity.averaged, "refit": identity.refit}
+    found |= identity.protocol.model_dump(include={"outer", "folds", "seeds", "seed"})
     found |= {f"{modality}_encoder": label for modality, label in encoders.items()}
     for number, model in enumerate(identity.models, start=1):
         start = f"{number}." if number > 1 else ""
@@ -284,7 +283,7 @@ def _kept(settings: Settings, classes: tuple[str, ...], run: Path) -> Settings:
     root = settings.data.root
     data = {"root": None if root is None else kept_path(root, run), "classes": classes}
     cache = {"dir": kept_path(settings.cache.dir, run)}
-    changes: dict[str, dict[str, Any]] = {"data": data, "cache": cache}
+    changes: dict[str, Mapping[str, object]] = {"data": data, "cache": cache}
     for section, key in PATHS:  # of encoders
         value = getattr(getattr(settings, section), key)
         if value is not None and Path(value).is_absolute():
