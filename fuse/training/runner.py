@@ -28,6 +28,7 @@ from .copies import one_a_post
 from .fused_rows import FusedRows
 from .programs import Member
 from .rates import BETAS, make_optimiser, rates_of
+from .stopping import ends
 from .task import Checkpoint, Fit, Progress, State, Task, TrainingError
 
 _GATHERED = 64
@@ -209,10 +210,7 @@ class Runner:
             progress.best = epoch - 1
             # Not by `deepcopy`, which copies the whole stack that a tensor is a part of.
             progress.best_state = {n: value.clone() for n, value in model.state_dict().items()}
-        waited = epoch - 1 - progress.best
-        progress.stopped = epoch == setting.epochs or (
-            setting.keep == "best" and waited >= setting.patience
-        )
+        progress.stopped = ends(setting, epoch, progress.best + 1)
         self._checkpoint.save(self.place, self._state())
         return record
 
