@@ -21,7 +21,7 @@ from mmsa_cache.cli.main import app
 from mmsa_cache.compose.bench import engine as bench_engine
 from mmsa_cache.compose.bench.engine import FAULTY, EngineGrowth
 from mmsa_cache.store.index import Index
-from tests.extract.test_engine import make_samples
+from tests.support.extraction import make_samples
 from tests.support.rows import claimed, row_bytes
 
 WORST = replace(

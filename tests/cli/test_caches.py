@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -13,7 +12,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -26,88 +24,30 @@ from PIL import Image
 
 from mmsa_cache.cli.output import age
 from mmsa_cache.cli.verb import Call, verb
-from mmsa_cache.compose.cache.caches import CacheInfo, existing_caches
+from mmsa_cache.compose.cache.caches import existing_caches
 from mmsa_cache.compose.cache.show import show
 from mmsa_cache.compose.cache.verify import raise_damaged, verify
 from mmsa_cache.compose.session.samples import classes_of
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.splits import copies_of
-from mmsa_cache.data.stored import StoredSplit, path_of, read_split, write_split
-from mmsa_cache.data.table import SampleTable
+from mmsa_cache.data.stored import path_of, read_split
 from mmsa_cache.errors import DamagedCacheError, DataError, DeviceError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.features.rows import wanted_rows
 from mmsa_cache.runs.directory import CHECKPOINT, new_run
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.store.index import INDEX
-from mmsa_cache.store.keys import Keys
-from mmsa_cache.store.schema import Shard
+from tests.support.caches import (
+    keys_of,
+    make_store,
+    only,
+    settings_of,
+    shard,
+    table,
+    write_table,
+)
 from tests.support.shards import ENCODER, make_keys, writer_of
 from tests.support.small_work import mmsa
-
-COPIES = {1: 2}
-"""Two of every sample of the second class."""
-AUGMENTATION = "made-up:1"
-
-
-def table(labels: Sequence[int | None] = (0, 1, 2)) -> SampleTable:
-    """Samples a, b, … without pictures."""
-    found = []
-    for place, label in enumerate(labels):
-        text, image = (hashlib.sha256(f"{what}{place}".encode()).hexdigest() for what in "ti")
-        found.append(Sample("abcdefgh"[place], label, f"text {place}", None, text, image))
-    return SampleTable.from_samples(found)
-
-
-def keys_of(samples: SampleTable) -> Keys:
-    """The rows that their texts need: the originals, then the copies."""
-    return wanted_rows(samples.digests("text"), samples.copies(COPIES), AUGMENTATION).keys
-
-
-def shard(keys: Keys) -> Shard:
-    """Row i has i + 1 positions, all ones in four dimensions; the first three are originals."""
-    lengths = [i + 1 for i in range(len(keys))]
-    return Shard(
-        keys,
-        ["rotation" if i > 2 else "" for i in range(len(keys))],
-        np.cumsum([0, *lengths]).astype(np.int64),
-        np.ones((sum(lengths), 4), np.float16),
-        np.array([[[3.0, 4.0, 0, 0]]] * len(keys), np.float16),
-        ("mean",),
-    )
-
-
-def write_table(root: Path, samples: SampleTable, split: str = "train") -> None:
-    about = StoredSplit(
-        split=split,
-        layout="report",
-        classes=("positive", "neutral", "negative"),
-        augmentation=AUGMENTATION,
-        copies=COPIES if split == "train" else {},
-    )
-    write_split(path_of(root, split), about, samples)
-
-
-def make_store(root: Path, keys: Keys | None = None) -> Path:
-    """A store of three samples; the folder of its features."""
-    samples = table()
-    write_table(root, samples)
-    writer = writer_of(root)
-    with writer.claim(lambda: None):
-        writer.publish(shard(keys_of(samples) if keys is None else keys))
-    return writer.folder
-
-
-def settings_of(root: Path) -> Settings:
-    return load_settings({"cache.dir": root}, folder=root.parent, environ={})
-
-
-def only(root: Path) -> CacheInfo:
-    (info,) = existing_caches(settings_of(root))
-    return info
 
 
 def test_features_are_listed_with_their_state(tmp_path: Path) -> None:

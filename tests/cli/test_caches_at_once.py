@@ -24,7 +24,7 @@ from mmsa_cache.data.table import SampleTable
 from mmsa_cache.store import listing
 from mmsa_cache.store.keys import content_keys
 from mmsa_cache.store.listing import list_features, remove_features
-from tests.cli.test_caches import keys_of, make_store, only, shard, table, write_table
+from tests.support.caches import keys_of, make_store, only, shard, table, write_table
 from tests.support.faulty import fork
 from tests.support.shards import make_keys, writer_of
 from tests.support.small_work import mmsa

@@ -15,23 +15,11 @@ from mmsa_cache.compose.session.outside import Reach
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.errors import DeviceError, ModelError, SettingsError
-from mmsa_cache.store.index import INDEX
 from tests.support.data_folders import mmsa
+from tests.support.engine_rows import Rows, rows_in
 from tests.support.pairs import make_pairs
-from tests.support.shards import Row, rows_of
 from tests.support.small_work import call_json
 from tests.support.tiny import tiny_toml
-
-Rows = dict[tuple[str, bytes], Row]
-"""By the name of the encoder's folder and the row's key."""
-
-
-def rows_in(root: Path) -> Rows:
-    return {
-        (index.parent.name, key): row
-        for index in root.glob(f"features/*/*/{INDEX}")
-        for key, row in rows_of(index.parent).items()
-    }
 
 
 @pytest.fixture(scope="module")

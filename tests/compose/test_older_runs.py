@@ -18,12 +18,11 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import VERSION
 from tests.support.made_up_run import change
+from tests.support.older_runs import STORED, WANT
 from tests.support.pairs import make_pairs
 from tests.support.small_work import call, call_json
 
-STORED = Path(__file__).resolve().parents[1] / "assets" / "run_57fd047"
 POST = ("--text", "good day sun", "--image", "posts/pairs/85.jpg")
-WANT: dict[str, float] = json.loads((STORED / "predicted.json").read_text())[0]["probabilities"]
 
 
 @pytest.fixture(scope="module")

@@ -30,14 +30,9 @@ from mmsa_cache.data.splits import (
 )
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.files.hashing import canonical, digest
+from tests.support.pictures import jpeg
 from tests.support.reading import read_split
 from tests.support.real_data import REAL, needs_real
-
-
-def jpeg(shade: int = 90, size: tuple[int, int] = (32, 24)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (shade, 20, 200)).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def make_data(root: Path, rows: list[tuple[str, str]]) -> Path:

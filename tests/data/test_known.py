@@ -19,7 +19,7 @@ from mmsa_cache.data.dataset import Survey, survey
 from mmsa_cache.data.stats import UNKNOWN, KnownFiles, mark_of
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
-from tests.data.test_data import jpeg
+from tests.support.pictures import jpeg
 
 ROWS = 20
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import random
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -18,23 +17,12 @@ from mmsa_cache.data.files import LEADS_OUT
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.places import place, read_picture, read_place, split_place, stat_place
 from mmsa_cache.errors import BadFileError
-
-ROWS, LIMIT = 120, 1 << 16
-PICTURES = [b"BM" + row.to_bytes(2, "little") * (50 + row) for row in range(ROWS)]
-CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+from tests.support.parquet_pictures import CELL, LIMIT, PICTURES, ROWS, add
 
 
 def table() -> pa.Table:
     cells = [{"bytes": picture, "path": "a.bmp"} for picture in PICTURES]
     return pa.table({"image": pa.array(cells, CELL), "raw": PICTURES, "text": ["x"] * ROWS})
-
-
-def add(
-    tar: tarfile.TarFile, name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE
-) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.linkname, entry.size = kind, "/etc/passwd", len(content)
-    tar.addfile(entry, io.BytesIO(content))
 
 
 @pytest.fixture(scope="module")

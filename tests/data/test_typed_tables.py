@@ -16,7 +16,7 @@ from mmsa_cache.config.sections import ColumnSettings, DataSettings
 from mmsa_cache.data.places import read_place
 from mmsa_cache.data.tables import Cell, arrow_table, open_table
 from mmsa_cache.errors import DataError
-from tests.data.test_places import CELL, PICTURES, add
+from tests.support.parquet_pictures import CELL, PICTURES, add
 
 NAMES = ["negative", "neutral", "positive"]
 FEATURES = {

@@ -30,8 +30,8 @@ from mmsa_cache.compose.extraction.extraction import reading_limit
 from mmsa_cache.errors import DeviceError, DiskError
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.writer import FeatureWriter
-from tests.extract.test_encoders import TEXT_FAMILIES, TEXTS, chinese_clip, save
-from tests.extract.test_engine import NO_MEMORY
+from tests.support.extraction import NO_MEMORY
+from tests.support.families import TEXT_FAMILIES, TEXTS, chinese_clip, save
 from tests.support.rows import claimed
 from tests.support.shards import make_shard
 

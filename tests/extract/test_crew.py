@@ -23,7 +23,7 @@ from mmsa_cache.store.keys import as_keys
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.sealer import FolderSealer
 from mmsa_cache.store.writer import FeatureWriter
-from tests.extract.test_engine import make_samples
+from tests.support.extraction import make_samples
 from tests.support.faulty import Counting, Deadly, forked
 from tests.support.rows import claimed, row_bytes
 from tests.support.shards import writer_of

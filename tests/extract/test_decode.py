@@ -27,7 +27,7 @@ from extract.inputs.decode import (
 )
 from extract.inputs.strict import Strict
 from mmsa_cache.errors import BadFileError
-from tests.security.test_pictures import png
+from tests.support.pictures import png
 
 TURN = 0x0112
 RNG = np.random.default_rng(5)

@@ -12,33 +12,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from extract.crew.driver import drive
 from extract.crew.local import LocalCrew
 from extract.crew.protocol import Said
-from extract.crew.watching import Tally as Counts
-from extract.plan import Share
 from mmsa_cache.errors import DataError, DeviceError
-from mmsa_cache.store.writer import FeatureWriter
-from tests.support.crew import CompanySource, plain_rows, plan_of
-from tests.support.rows import Rows, claimed, row_bytes
+from tests.support.crew import CompanySource, plain_rows
+from tests.support.local_work import BATCH, ROWS, WINDOW, work
+from tests.support.rows import Rows, row_bytes
 from tests.support.tally import Tally
-
-ROWS, WINDOW, BATCH = 200, 8, 4
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     return plain_rows(tmp_path_factory.mktemp("plain"), ROWS, WINDOW, BATCH)
-
-
-def work(
-    root: Path, source: CompanySource, workers: int = 2, crew: type[LocalCrew] = LocalCrew
-) -> tuple[Share[FeatureWriter], Counts]:
-    """Extracts by a crew; the job and what was counted."""
-    with claimed(root) as writer:
-        job = Share(plan_of(ROWS), writer, name="train text")
-        made = crew(source, [writer.sealer], ["cpu"] * workers, BATCH)
-        return job, drive([job], made, shard_rows=WINDOW)
 
 
 @pytest.mark.parametrize("workers", [2, 4])

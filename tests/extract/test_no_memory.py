@@ -18,9 +18,9 @@ from extract.encoders.protocol import Encoded
 from extract.encoders.text import resolve_text
 from extract.plan import Reader
 from mmsa_cache.errors import DeviceError
-from tests.extract.test_engine import CPU, NO_MEMORY, Counting, make_rows, run
-from tests.extract.test_local_crew import work
 from tests.support.crew import CompanySource, InCompany, plain_rows
+from tests.support.extraction import CPU, NO_MEMORY, Counting, make_rows, run
+from tests.support.local_work import work
 from tests.support.rows import row_bytes
 from tests.support.scarce import Scarce
 from tests.support.tally import Tally

@@ -28,9 +28,9 @@ from mmsa_cache.errors import DataError, DeviceError, SettingsError
 from mmsa_cache.native import ray_cluster as ray_cluster_module
 from mmsa_cache.native.ray_cluster import ray_cluster
 from mmsa_cache.version import __version__
-from tests.cli.test_engines import rows_in
 from tests.support.crew import CompanySource, plain_rows, plan_of
 from tests.support.data_folders import mmsa
+from tests.support.engine_rows import rows_in
 from tests.support.pairs import make_pairs
 from tests.support.ray_actor import LightWorker, Number, Told
 from tests.support.ray_machines import BATCH, WINDOW, RayMachines, kill, start_driver, wait_until

@@ -14,8 +14,7 @@ from mmsa_cache.errors import CacheError, DamagedCacheError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.copies import CopiedSource
 from mmsa_cache.features.source import BankSource, shared_grids
-
-from .test_source import WANTED, bank  # noqa: F401  (a fixture)
+from tests.support.bank_sources import WANTED
 
 
 class Elsewhere:
@@ -42,7 +41,7 @@ def check(source: BankSource, expected: FeatureBank) -> None:
 
 
 def test_what_a_machine_does_not_see_is_fetched_once_and_whole(
-    bank: FeatureBank,  # noqa: F811
+    bank: FeatureBank,
     tmp_path: Path,
 ) -> None:
     keep = tmp_path / "keep"
@@ -71,7 +70,7 @@ def test_what_a_machine_does_not_see_is_fetched_once_and_whole(
 
 
 def test_another_store_at_the_same_path_is_not_read_for_it(
-    bank: FeatureBank,  # noqa: F811
+    bank: FeatureBank,
     tmp_path: Path,
 ) -> None:
     source = BankSource.of(bank, WANTED)

@@ -21,6 +21,12 @@ def test_every_source_file_is_short() -> None:
     assert long == {}
 
 
+def test_no_test_module_imports_another() -> None:
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        imported = re.findall(r"^ *from \S*\btest_\w+ import", path.read_text("utf-8"), re.M)
+        assert imported == [], path
+
+
 def test_every_package_is_listed_for_the_wheel() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         setuptools = tomllib.load(file)["tool"]["setuptools"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_caches import make_store
+from tests.support.caches import make_store
 from tests.support.small_work import mmsa
 
 

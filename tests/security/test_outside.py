@@ -22,7 +22,7 @@ from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError, ModelError
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
-from tests.compose.test_older_runs import STORED, WANT
+from tests.support.older_runs import STORED, WANT
 from tests.support.pairs import make_pairs
 from tests.support.reading import read_split
 from tests.support.small_work import mmsa

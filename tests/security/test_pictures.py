@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from extract.inputs.decode import Picture, read_picture
 from extract.inputs.metadata import MAX_SCANS
 from mmsa_cache.errors import BadFileError
+from tests.support.pictures import png
 
 SIDE = 3000
 MOST = 12
@@ -26,19 +27,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-def png(side: int, bits: int, colour: int, pixel: bytes) -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
-    packer = zlib.compressobj(1)
-    rows = b"".join(packer.compress(b"\0" + pixel * side) for _ in range(side)) + packer.flush()
-    head = struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0)
-    parts = chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + parts
 
 
 _PROGRAM = """

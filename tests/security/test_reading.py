@@ -23,16 +23,8 @@ from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
 from tests.support.data_folders import mmsa
 from tests.support.made_up_run import write_run
+from tests.support.older_runs import FILES
 
-FILES = {
-    "config.json": "record",
-    "metrics.json": "figures",
-    "env.json": "environment",
-    "studies.json": "snapshots",
-    "command.txt": "command",
-    "predictions.csv": "predictions",
-    "metrics.jsonl": "history",
-}
 SPARSE = 1 << 40
 """Bytes of a file that takes no room."""
 

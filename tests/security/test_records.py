@@ -20,8 +20,7 @@ from mmsa_cache.data import aside
 from mmsa_cache.data.pairs import BadRow, Fault
 from mmsa_cache.errors import DamagedCacheError, ModelError, SettingsError
 from mmsa_cache.runs.folder import RunFolder
-from tests.compose.test_older_runs import STORED
-from tests.security.test_reading import FILES
+from tests.support.older_runs import FILES, STORED
 from tests.support.small_work import mmsa
 
 HUGE = "1e999"

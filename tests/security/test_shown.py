@@ -30,9 +30,9 @@ from mmsa_cache.console import format_table, guard_terminal, print_data, print_r
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.predictions import format_predictions, parse_predictions
 from mmsa_cache.shown import as_code, from_cell, in_cell, in_markdown, on_a_line, visible
-from tests.compose.test_search_view import make_progress
 from tests.support.data_folders import WORDS, noise, saved
 from tests.support.made_up_run import CLASSES, ROWS, change, model_of, write_run
+from tests.support.search_progress import make_progress
 from tests.support.small_work import mmsa
 
 BELL = "\x1b]0;owned\x07"

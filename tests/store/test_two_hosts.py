@@ -19,10 +19,10 @@ import pytest
 from mmsa_cache.files import locks
 from mmsa_cache.files.locks import held_if_free, locked
 from mmsa_cache.store.reader import verify_features
-from tests.store.test_many_writers import KEYS, ended, write_all
 from tests.support.faulty import fork
 from tests.support.shards import ENCODER, rows_of
 from tests.support.tally import Tally
+from tests.support.writers import KEYS, ended, write_all
 
 HOSTS = ("node", "node-1")
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fuse.losses.loss import Loss
 from fuse.losses.losses import LOSSES, build_loss
@@ -21,6 +20,7 @@ from fuse.models.builder import build_model
 from fuse.models.fusions import FUSIONS
 from fuse.models.model import MultimodalClassifier
 from fuse.models.noise import Dropout, ModalityDropout, NoiseStream, Tape, drawn_from, noise_needed
+from tests.support.waiting import NoWaiting
 
 LEVELS = ("pooled", "tokens")
 MEMBERS, ROWS = 3, 6
@@ -382,19 +382,6 @@ def test_stacked_losses_equal_the_losses_alone(name: str) -> None:
     values = mapped(buffers, logits, labels)
     for k, loss in enumerate(alone):
         assert float(values[k]) == pytest.approx(float(loss(logits[k], labels[k])), rel=1e-12)
-
-
-class NoWaiting(TorchDispatchMode):
-    """Fails on what makes the host wait for the device: reading a value, or a size from values."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        aten = torch.ops.aten
-        kind = func.overloadpacket
-        waits = kind in (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal)
-        if kind in (aten.index, aten.index_put, aten.index_put_):
-            waits = any(index is not None and index.dtype == torch.bool for index in args[1])
-        assert not waits, f"{func} waits"
-        return func(*args, **(kwargs or {}))
 
 
 def test_the_watch_for_waiting_sees_it() -> None:

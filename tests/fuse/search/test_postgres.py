@@ -19,8 +19,8 @@ from fuse.search.choice import summaries
 from fuse.search.ledger import Ledger
 from fuse.search.study_record import Selection, StudyRecord
 from mmsa_cache.errors import MmsaError
-from tests.fuse.search.test_search import kill, result, run_here, start, wait_for_trainings
-from tests.fuse.search.test_search import two_coordinators as share
+from tests.support.coordinators import kill, result, run_here, start, wait_for_trainings
+from tests.support.coordinators import two_coordinators as share
 from tests.support.fake_search import FakeFit
 from tests.support.postgres import Server, running_server
 from tests.support.study_records import figures, states

@@ -24,7 +24,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.native.ray_cluster import ray_cluster
 from mmsa_cache.version import __version__
-from tests.features.test_source import WANTED, bank  # noqa: F401  (a fixture)
+from tests.support.bank_sources import WANTED
 from tests.support.fake_search import make_study, run, start_thread
 from tests.support.opened import opened
 from tests.support.ray_machines import RayMachines, kill, wait_until
@@ -114,7 +114,7 @@ def test_trials_on_three_machines_under_kills_are_those_of_one_worker(
 
 def test_features_are_fetched_once_by_every_machine_that_does_not_have_them(
     machines: RayMachines,
-    bank: FeatureBank,  # noqa: F811
+    bank: FeatureBank,
     tmp_path: Path,
 ) -> None:
     import ray

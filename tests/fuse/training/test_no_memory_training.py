@@ -22,9 +22,8 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.native.device import is_of_the_device
-from tests.fuse.training.test_stack import NAMES, ROWS, SMALL, TASKS
-from tests.fuse.training.test_stack import bank as rows  # noqa: F401
 from tests.support.scarce import NO_MEMORY, Scarce
+from tests.support.stacks import NAMES, ROWS, SMALL, TASKS
 from tests.support.tally import Tally
 
 LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
@@ -92,7 +91,7 @@ EVERY = [
     [("a stack of three", NO_MEMORY, 101), ("token level", LOST, 101), *EVERY],
 )
 def test_the_nth_operation_of_training_has_no_memory(
-    rows: FeatureBank,  # noqa: F811
+    rows: FeatureBank,
     name: str,
     error: Exception,
     every: int,

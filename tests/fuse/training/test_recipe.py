@@ -16,8 +16,7 @@ from fuse.training.recipe import Recipe, Share, shares
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
-
-from .test_trainer import NAMES, SMALL, modality
+from tests.support.trained import NAMES, SMALL, modality
 
 ONE = replace(SMALL, epochs=1, head="")
 OTHER = replace(ONE, loss="ce", learning_rate=1e-3)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -23,26 +22,8 @@ from fuse.training.task import Checkpoint, Fit, Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.features.modality import ModalityFeatures
-from tests.fuse.models.test_noise import NoWaiting
-from tests.support.shards import make_shard
-
-NAMES = ("a", "b", "c")
-ROWS = 60
-TASKS = [Task(np.arange(k, k + 40), np.arange(20), k) for k in range(4)]
-SMALL = Setting(
-    text_dim=8, image_dim=8, head="8", heads=2, layers=1, ffn=8, epochs=3, batch_size=16,
-    learning_rate=3e-3, dropout=0.2, landmarks=10,
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def bank() -> FeatureBank:
-    sides = [
-        ModalityFeatures([replace(make_shard(0, ROWS, 1 + side), pools=pools)], "made up")
-        for side, pools in enumerate((("cls", "mean"), ("first", "mean")))
-    ]
-    return FeatureBank(*sides, [*map(str, range(ROWS))], [row % 3 for row in range(ROWS)])
+from tests.support.stacks import NAMES, SMALL, TASKS
+from tests.support.waiting import NoWaiting
 
 
 def trained(setting: Setting, bank: FeatureBank, tasks: list[Task], **options: Any) -> list[Fit]:

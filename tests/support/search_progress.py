@@ -1,0 +1,33 @@
+"""Progress of a search."""
+
+from __future__ import annotations
+
+import time
+
+from optuna.trial import TrialState, create_trial
+
+from fuse.search.coordinator import Progress, Running
+from fuse.search.trial_record import Trial, TrialRecord, TrialResult
+from fuse.setting import Setting
+
+
+def make_progress() -> Progress:
+    trials = []
+    for number, value in enumerate((0.61, 0.64, 0.62)):
+        trial = create_trial(value=value, params={})
+        trial.number = number
+        units = [value - 0.01, value, value + 0.01]
+        result = TrialResult(units=units, parameters=1, seconds=1.0)
+        trials.append(Trial(trial, TrialRecord(setting={}, result=result)))
+    pruned = create_trial(state=TrialState.PRUNED)
+    trials.append(Trial(pruned, TrialRecord(setting={})))
+    running = Running(4, Setting(), units=[0.6], epoch=3, steps={4: 0.6})
+    return Progress(
+        10,
+        3,
+        trials,
+        finished_before=1,
+        started=time.monotonic() - 90,
+        running={4: running},
+        failures=[(5, "The loss is nan in epoch 2.")],
+    )
