@@ -12,7 +12,10 @@ from .options import ENCODERS, Address, DryRun, Engine
 from .verb import Call, verb
 
 
-@verb(*ENCODERS, "lexicon", "variants", "on_bad", "max_bad", "allow_empty_text", "missing", "seed")
+@verb(
+    *ENCODERS,
+    *("lexicon", "variants", "compile", "on_bad", "max_bad", "allow_empty_text", "missing", "seed"),
+)
 def extract(
     call: Call,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "train",

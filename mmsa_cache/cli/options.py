@@ -121,6 +121,15 @@ SETTINGS: dict[str, tuple[str, Any]] = {
     "tokens": ("extract.tokens", _text("Positions kept: keep, pool:GxG or none.")),
     "lexicon": ("text.lexicon", _text("Sentiment lexicon beside: auto, vader or none.")),
     "variants": ("extract.variants", _text("report, a number of copies, or none.")),
+    "compile": (
+        "extract.compile",
+        Annotated[
+            bool | None,
+            typer.Option(
+                "--compile/--no-compile", help="Compile the models' blocks first, on a GPU."
+            ),
+        ],
+    ),
     "on_bad": ("extract.on_bad", _text("Rows with a bad file: fail, or skip (set them aside).")),
     "max_bad": ("extract.max_bad", _text("Largest share set aside, as 0.01 or 1%.", "SHARE")),
     "allow_outside": (

@@ -289,6 +289,9 @@ class ExtractSettings(Section):
     compute: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the forward pass (autocast). ``auto``: that of a cache which is there, else
     float32 on the CPU and float16 on a GPU."""
+    compile: bool = Field(default=False, exclude=True)
+    """Whether a GPU runs compiled blocks of the models: it takes minutes before the first batch.
+    Of one machine, not kept."""
     on_bad: Literal["fail", "skip"] = "fail"
     """What is done with rows whose text or picture cannot be used: ``skip`` sets them aside."""
     max_bad: Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)] = 0.01

@@ -93,16 +93,17 @@ class Disk:
         with folder_of(path) as (folder, name):
             os.rmdir(name, dir_fd=folder)
 
-    def make_folder(self, path: Path, *, fresh: bool = False) -> None:
+    def make_folder(self, path: Path, *, fresh: bool = False, mode: int = 0o777) -> None:
         """Makes a folder in one that exists.
 
         Args:
             path: The folder.
             fresh: It must not be there yet.
+            mode: Permissions of a new one, less those that the user's mask takes.
         """
         with folder_of(path) as (folder, name):
             try:
-                os.mkdir(name, dir_fd=folder)
+                os.mkdir(name, mode, dir_fd=folder)
             except FileExistsError:
                 refuse_link(path)
                 if fresh or not path.is_dir():

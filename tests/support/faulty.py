@@ -47,9 +47,9 @@ class Counting(Disk):
         self._step("remove")
         super().remove(path)
 
-    def make_folder(self, path: Path, *, fresh: bool = False) -> None:
+    def make_folder(self, path: Path, *, fresh: bool = False, mode: int = 0o777) -> None:
         self._step("folder")
-        super().make_folder(path, fresh=fresh)
+        super().make_folder(path, fresh=fresh, mode=mode)
 
 
 class Failing(Counting):
@@ -182,8 +182,8 @@ class Forgetful(Counting):
         if not self._torn:
             self._undo.append((path.parent, lambda: path.write_bytes(content)))
 
-    def make_folder(self, path: Path, *, fresh: bool = False) -> None:
-        super().make_folder(path, fresh=fresh)
+    def make_folder(self, path: Path, *, fresh: bool = False, mode: int = 0o777) -> None:
+        super().make_folder(path, fresh=fresh, mode=mode)
 
         def undo() -> None:
             with contextlib.suppress(OSError):

@@ -25,6 +25,7 @@ from mmsa_cache.store.fingerprint import differences
 from mmsa_cache.store.identity import EncoderIdentity
 
 from ..session.encoders import resolve_encoder
+from .loading import load_encoder
 from .readers import reader_of
 from .wanted import WantedFeatures
 
@@ -163,5 +164,5 @@ class EncoderSource:
                     f"{wanted.label} is another encoder on {platform.node()}: {found}",
                     "Have the same versions, models and kind of device on all machines.",
                 )
-            self._loaded[key] = spec.load(device), reader_of(spec, self.seed)
+            self._loaded[key] = load_encoder(spec, device, own), reader_of(spec, self.seed)
         return self._loaded[key]

@@ -22,6 +22,7 @@ from mmsa_cache.store.objects import ObjectWriter
 from mmsa_cache.store.writer import FeatureWriter
 
 from .crew import EncoderSource, EngineRequest
+from .loading import load_encoder
 from .readers import reader_of
 from .wanted import WantedFeatures
 
@@ -105,7 +106,7 @@ class Extraction:
             assert isinstance(work.writer, FeatureWriter)  # a target has an engine
             spec, key = work.wanted.spec, work.wanted.encoder.fingerprint
             if key not in self._loaded:
-                self._loaded[key] = spec.load(self._device)
+                self._loaded[key] = load_encoder(spec, self._device, self._settings)
             encoder, reader = self._loaded[key], reader_of(spec, self._settings.seed)
             if not work.jobs:
                 each = estimate_bytes(work.rows, reader, encoder)

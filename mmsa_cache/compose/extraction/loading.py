@@ -1,0 +1,27 @@
+"""Encoders as an extraction runs them."""
+
+from __future__ import annotations
+
+import torch
+
+from extract.encoders.compiled import compile_blocks
+from extract.encoders.protocol import Encoder
+from extract.streams import rows_a_batch
+from mmsa_cache.config.settings import Settings
+
+from ..session.encoders import EncoderSpec
+
+
+def load_encoder(spec: EncoderSpec, device: torch.device, settings: Settings) -> Encoder:
+    """Loads an encoder; its blocks are compiled on a GPU, if ``[extract] compile`` says so.
+
+    Args:
+        spec: The resolved encoder.
+        device: Where it runs.
+        settings: Of the command.
+    """
+    encoder = spec.load(device)
+    if settings.extract.compile and device.type != "cpu":
+        rows = rows_a_batch(settings.extract.batch_size, device)
+        compile_blocks(encoder, min(rows, settings.cache.shard_rows), device)
+    return encoder
