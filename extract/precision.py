@@ -25,13 +25,6 @@ def precision_effect(
 ) -> dict[str, dict[str, float]]:
     """Compares the stored features of each precision with those of float32.
 
-    Args:
-        spec: The encoder.
-        rows: Its inputs.
-        reader: Reads a row.
-        device: Where the model runs.
-        batch_size: Rows a forward pass.
-
     Returns:
         See `difference`, by precision.
     """

@@ -135,11 +135,7 @@ class DamagedCacheError(CacheError):
 
 
 class ForbiddenCacheError(CacheError):
-    """A file of the cache that this user may not read, which says nothing of the file.
-
-    Args:
-        path: The file.
-    """
+    """A file of the cache that this user may not read, which says nothing of the file."""
 
     def __init__(self, path: Path) -> None:
         hint = "Change its permissions, or run as its owner."

@@ -34,9 +34,6 @@ class Standardise(nn.Module):
 
     The buffers start at 0 and 1, so an unfitted module is the identity. They belong to the state
     dict: a saved model carries the figures it was trained with.
-
-    Args:
-        dim: number of features.
     """
 
     mean: Tensor

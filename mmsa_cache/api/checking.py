@@ -16,11 +16,7 @@ from .opening import settings_of
 
 
 class DataCheck:
-    """What data is like, and all that is wrong with it; it shows itself as ``mmsa check`` does.
-
-    Args:
-        summary: All counts.
-    """
+    """What data is like, and all that is wrong with it; it shows itself as ``mmsa check`` does."""
 
     def __init__(self, summary: Summary) -> None:
         self.summary = summary

@@ -67,13 +67,7 @@ kwargs = {{ img_size = 64, window_size = 4, embed_dim = 32, depths = [2, 2], num
 
 
 def make_posts(root: Path, pairs: int, seed: int) -> None:
-    """Writes a sample set in the report's layout, and ``answers.txt`` for its test rows.
-
-    Args:
-        root: Folder to make.
-        pairs: Pairs in all.
-        seed: Seed of everything drawn.
-    """
+    """Writes a sample set in the report's layout, and ``answers.txt`` for its test rows."""
     rng = np.random.default_rng(seed)
     make_folders(root / "pairs")
     rows = []

@@ -104,9 +104,6 @@ class Names:
 
     A Mac takes accents apart (NFD), a camera writes ``.JPG``. A name that stands there as it is
     comes first; a folder is looked through once, when the first name is not there.
-
-    Args:
-        base: A folder.
     """
 
     def __init__(self, base: Path) -> None:
@@ -114,11 +111,7 @@ class Names:
         self._others: dict[str, dict[str, str]] = {}
 
     def first(self, names: Sequence[str]) -> str | None:
-        """The first of some names that there is, as it stands on disk; None where none is.
-
-        Args:
-            names: Relative to the folder.
-        """
+        """The first of some names that there is, as it stands on disk; None where none is."""
         found = next((name for name in names if self._there(name)), None)
         return found or next((found for name in names if (found := self._other(name))), None)
 

@@ -48,13 +48,7 @@ class BankSource:
         rows: Mapping[str, WantedRows],
         pairs: Sequence[EncoderPair] = (OWN_PAIR,),
     ) -> BankSource:
-        """The source of banks whose features come from a store.
-
-        Args:
-            bank: One of them.
-            rows: Its rows, by modality.
-            pairs: Their encoders.
-        """
+        """The source of banks whose features come from a store."""
         folders = {}
         for text, image in {one for pair in pairs for one in product(*map(terms_of, pair))}:
             found = bank.using(text, image)

@@ -241,11 +241,6 @@ def date_after(path: Path, others: Iterable[Path]) -> None:
 def copy_new(source: Path, target: Path, limit: int) -> None:
     """Copies a regular file, no link, under a name that is free.
 
-    Args:
-        source: The file.
-        target: Its copy.
-        limit: Most bytes.
-
     Raises:
         OSError: A step failed, or the source is a link.
         ValueError: The source is no regular file, or too large.

@@ -47,9 +47,6 @@ _AGAIN = "The same command goes on where it stopped."
 class Objects:
     """The objects below an address; picklable, without credentials.
 
-    Args:
-        url: The address.
-
     Raises:
         SettingsError: It is none, or holds a password.
     """

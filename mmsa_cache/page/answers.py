@@ -50,9 +50,6 @@ class Explanation:
 class Answers:
     """A trained model that answers posts, for one thread. Its encoders are loaded at once.
 
-    Args:
-        model: The model.
-
     Raises:
         ModelError: An encoder is not at hand.
     """

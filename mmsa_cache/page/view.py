@@ -35,14 +35,7 @@ _PIECE = 1 << 16
 
 
 class View:
-    """The pages of a run or an export.
-
-    Args:
-        run: Its folder.
-        model: Its model.
-        limits: What the server takes.
-        url: Of the server.
-    """
+    """The pages of a run or an export."""
 
     def __init__(self, run: RunFolder, model: Predictor, limits: Limits, url: str) -> None:
         self.name, self._run, self._model = run.name, run, model

@@ -54,9 +54,6 @@ class RunFolder:
     """A run's folder, or an export's; each file is read when first asked for, and kept.
 
     Every property raises a ModelError, which names the file, where it is missing or malformed.
-
-    Args:
-        path: The folder.
     """
 
     def __init__(self, path: Path) -> None:

@@ -75,10 +75,6 @@ class ObjectSealer:
 class ObjectWriter:
     """The features of one encoder in an object store, as a driver sees them.
 
-    Args:
-        target: The whole store there.
-        encoder: Whose features.
-
     Attributes:
         folder: Where they are, for people.
         sealer: Puts shards there.
@@ -246,11 +242,7 @@ class _NotHereError(Exception):
 
 
 class _Parts(io.RawIOBase):
-    """An object of which some parts are here; says which one is wanted next.
-
-    Args:
-        size: Bytes of the object.
-    """
+    """An object of which some parts are here; says which one is wanted next."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

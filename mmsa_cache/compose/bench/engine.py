@@ -142,14 +142,7 @@ def _cell(value: float) -> str:
 
 
 def simulated(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
-    """Extracts rows into a store by a fleet that sleeps, and looks whether each is there once.
-
-    Args:
-        root: The store.
-        rows: Texts and pictures together.
-        fleet: The workers.
-        seed: Of what goes wrong.
-    """
+    """Extracts rows into a store by a fleet that sleeps, and looks whether each is there once."""
     watch, merge = Watch(), Watch()
     clock, tally = Clock(), Tally()
     started = clock()

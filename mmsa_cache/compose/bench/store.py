@@ -75,9 +75,6 @@ class StoreGrowth(BaseModel):
 def bench_store(sizes: Sequence[int]) -> StoreGrowth:
     """Measures stores of several sizes, one after another.
 
-    Args:
-        sizes: Rows of each.
-
     Raises:
         DiskError: There is no room for one.
     """

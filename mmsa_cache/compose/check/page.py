@@ -61,10 +61,6 @@ class Section:
 def render(found: Inspection, summary: Summary) -> str:
     """Writes the page.
 
-    Args:
-        found: What was seen.
-        summary: The same, counted.
-
     Returns:
         HTML, to be saved as UTF-8.
     """

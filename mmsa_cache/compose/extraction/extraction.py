@@ -74,11 +74,6 @@ class Work:
 class Extraction:
     """Writes what is missing of features; their claims must be held.
 
-    Args:
-        settings: The command's.
-        works: The features.
-        engine: Who does the work.
-
     Raises:
         DeviceError: There is no such device.
     """
@@ -158,13 +153,7 @@ class Extraction:
 
 
 def reading_limit(timings: Timings, seconds: float, readers: int) -> str:
-    """A line for people where the models waited for rows to be read; "" where they hardly did.
-
-    Args:
-        timings: Of an extraction.
-        seconds: That it took.
-        readers: Threads that read.
-    """
+    """A line for people where the models waited for rows to be read; "" where they hardly did."""
     if seconds < _WORTH_SAYING or timings.starved < seconds / 4:
         return ""
     return (

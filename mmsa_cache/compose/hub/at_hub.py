@@ -163,10 +163,6 @@ class AtHub:
 def asking(name: str, kind: Kind = "dataset") -> Iterator[None]:
     """Turns what the hub's client raises into an error with the next step.
 
-    Args:
-        name: The repository.
-        kind: What it is of.
-
     Raises:
         CacheError: The hub cannot be reached, or refuses.
     """

@@ -21,9 +21,6 @@ from .host import Remote, RemoteFile, files_of_store, is_of_store, local_files
 class ObjectStore:
     """A `Host` of objects.
 
-    Args:
-        url: Its address.
-
     Raises:
         SettingsError: It is none, or holds a password.
     """

@@ -73,10 +73,6 @@ def refused() -> Iterator[None]:
 class ArrayStream:
     """An array in NumPy's format, read from its beginning.
 
-    Args:
-        file: Where it starts.
-        size: Bytes that it has.
-
     Raises:
         RefusedError: It is none, or has other bytes than it says.
     """

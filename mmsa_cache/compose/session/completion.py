@@ -211,12 +211,7 @@ def as_set(told: Settings, settings: Settings, modality: str, name: str) -> Sett
 
 
 def with_encoders(settings: Settings, chosen: Mapping[tuple[str, str], StoredEncoder]) -> Settings:
-    """Settings that name the encoders of a store as it does.
-
-    Args:
-        settings: The command's.
-        chosen: By modality and name.
-    """
+    """Settings that name the encoders of a store as it does."""
     for (modality, name), encoder in chosen.items():
         own = with_encoder_of(settings, modality, encoder)
         if name == DEFAULT_ENCODER:

@@ -119,11 +119,7 @@ class Store:
         return (*shard.pools, *(COMPUTED if len(shard.tokens) else ()))
 
     def as_html(self, data: str | Path | None) -> str:
-        """What is here, for notebooks.
-
-        Args:
-            data: Where the posts are.
-        """
+        """What is here, for notebooks."""
         splits = [found for name in SPLITS if (found := self.split(name))]
         facts = {"store": self.root, "posts": data} | {
             about.split: f"{len(rows)} rows{_by_class(about, rows)}" for about, rows in splits

@@ -74,11 +74,7 @@ def _is_compressed(message: bytes) -> bool:
 
 
 class ArrowPictures:
-    """Pictures by column and row.
-
-    Args:
-        path: The file.
-    """
+    """Pictures by column and row."""
 
     def __init__(self, path: Path) -> None:
         self._schema, self._batches = arrow_batches(path)

@@ -36,9 +36,6 @@ _MOST_KEPT = 128 << 20
 class ParquetReader:
     """A Parquet file whose columns are read page by page.
 
-    Args:
-        path: The file.
-
     Raises:
         OSError: It cannot be opened.
         ValueError: It is no Parquet file.
@@ -131,9 +128,6 @@ class ParquetPictures:
 
     Rows are found from the start of their row group, with a few cursors that go on where they
     are: pictures read in order, even by some threads at once, are decoded about once.
-
-    Args:
-        path: The file.
     """
 
     def __init__(self, path: Path) -> None:

@@ -93,11 +93,7 @@ class _Limited:
 
 
 class TarPictures:
-    """The members of a tar by their names; of equal ones the first.
-
-    Args:
-        path: The file.
-    """
+    """The members of a tar by their names; of equal ones the first."""
 
     def __init__(self, path: Path) -> None:
         self._names = KeyTable(_KEY)

@@ -31,11 +31,7 @@ def is_unlabelled(tag: str) -> bool:
 
 
 class ClassNames:
-    """Class names in the order of their codes.
-
-    Args:
-        classes: The names.
-    """
+    """Class names in the order of their codes."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
