@@ -150,9 +150,7 @@ def _summed(labels: Codes, probabilities: Floats) -> dict[str, Floats]:
     rows, classes = probabilities.shape
     confidence = probabilities.max(1)
     bins = np.zeros((rows, BINS))
-    bins[np.arange(rows), place(confidence, BINS)] = (
-        probabilities.argmax(1) == labels
-    ) - confidence
+    bins[np.arange(rows), place(confidence)] = (probabilities.argmax(1) == labels) - confidence
     return {
         "neg_log_loss": log_likelihoods(labels, probabilities),
         "brier": np.square(probabilities - np.eye(classes)[labels]).sum(1),

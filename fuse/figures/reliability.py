@@ -25,7 +25,7 @@ class Bin:
 
 
 def calibration(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = BINS
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_]
 ) -> tuple[list[Bin], float]:
     """Bins of the reliability diagram and the expected calibration error.
 
@@ -35,19 +35,18 @@ def calibration(
     Args:
         confidence: Probability given to the predicted class, 0–1, (rows,).
         correct: Whether the prediction is right, (rows,).
-        bins: Number of bins.
 
     Returns:
         The bins from low to high, and the error (0–1).
     """
-    of = place(confidence, bins)
+    of = place(confidence)
     found, error = [], 0.0
-    for number in range(bins):
+    for number in range(BINS):
         inside = of == number
         rows = int(inside.sum())
         mean = float(confidence[inside].mean()) if rows else 0.0
         right = float(correct[inside].mean()) if rows else 0.0
-        found.append(Bin(number / bins, (number + 1) / bins, rows, mean, right))
+        found.append(Bin(number / BINS, (number + 1) / BINS, rows, mean, right))
         error += rows / len(confidence) * abs(right - mean)
     return found, error
 
@@ -56,7 +55,6 @@ def null_errors(
     confidence: NDArray[np.float64],
     groups: NDArray[np.int64],
     *,
-    bins: int = BINS,
     resamples: int,
     seed: int,
 ) -> NDArray[np.float64]:
@@ -69,7 +67,6 @@ def null_errors(
     Args:
         confidence: Probability given to the predicted class, 0–1, (rows,).
         groups: Numbers of the groups from 0, (rows,), whose rows share their draw.
-        bins: Number of bins.
         resamples: Number of draws.
         seed: Seed of the generator.
 
@@ -77,7 +74,7 @@ def null_errors(
         (resamples,), 0–1.
     """
     generator = np.random.default_rng(seed)
-    inside = np.eye(bins)[place(confidence, bins)]
+    inside = np.eye(BINS)[place(confidence)]
     errors = np.empty(resamples)
     for number in range(resamples):
         right = generator.random(int(groups.max()) + 1)[groups] < confidence
@@ -85,6 +82,6 @@ def null_errors(
     return errors
 
 
-def place(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+def place(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
     """Number of the bin that each confidence falls into, (rows,)."""
-    return np.searchsorted(np.arange(1, bins) / bins, confidence, side="left").astype(np.int64)
+    return np.searchsorted(np.arange(1, BINS) / BINS, confidence, side="left").astype(np.int64)

@@ -91,11 +91,6 @@ class AdaptiveClassBalancedLoss(Loss):
         """d_c of every class, ``(classes,)``, float64, in [0, 1]."""
         return self.difficulty_sum / self.sample_count.clamp_min(1.0)
 
-    def weights_and_gammas(self) -> tuple[Tensor, Tensor]:
-        """w_c in [1, 4.47] and γ_c in [1.5, 3.58] of every class, ``(classes,)`` each, float64."""
-        log_difficulty = torch.log1p(self.difficulty())
-        return _weight(log_difficulty), _gamma(log_difficulty)
-
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar."""
         if logits.ndim == 2 and logits.shape[1] != self.classes:

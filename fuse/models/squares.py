@@ -52,9 +52,9 @@ _KEPT: ContextVar[KeptSquares | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
-def squares_kept(most_bytes: int = MOST_BYTES) -> Iterator[None]:
+def squares_kept() -> Iterator[None]:
     """Within, distances between rows on the CPU are kept."""
-    token = _KEPT.set(KeptSquares(most_bytes))
+    token = _KEPT.set(KeptSquares(MOST_BYTES))
     try:
         yield
     finally:

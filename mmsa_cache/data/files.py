@@ -35,7 +35,6 @@ PICTURE_SUFFIXES = {
 whose ending stands first here is taken."""
 IMAGE_SUFFIXES = tuple(PICTURE_SUFFIXES)
 MAX_TEXT_BYTES = 1 << 20
-MAX_LABEL_BYTES = 1 << 30
 LEADS_OUT = "leads out of the data folder"
 """Reason of the one fault of a row that ends everything, whatever is to be done with bad rows."""
 FOLLOW = " by a link (allowed with follow_links = true under [data])"

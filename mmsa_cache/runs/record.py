@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fuse.figures.calibration import Calibration, Decide
 from fuse.figures.record import Record, Whole
@@ -22,7 +22,7 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.json_value import Json, JsonObject
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, encoders_of, terms_of
-from mmsa_cache.store.identity import EncoderIdentity, Origin
+from mmsa_cache.store.identity import EncoderIdentity, Origin, StoredIdentity
 from mmsa_cache.version import __version__
 
 VERSION: Literal[1] = 1
@@ -91,10 +91,6 @@ class RunIdentity(Record):
         }
 
 
-def _identity(value: object) -> object:
-    return EncoderIdentity.of_fields(value) if isinstance(value, dict) else value
-
-
 class RunRecord(RunIdentity):
     """How a model was made: ``config.json`` of a run or an export."""
 
@@ -104,7 +100,7 @@ class RunRecord(RunIdentity):
     """Those that the features were made under."""
     classes: list[str] = Field(min_length=1, max_length=10_000)
     """Class names in the order of their codes."""
-    encoders: dict[str, dict[str, Annotated[EncoderIdentity, BeforeValidator(_identity)]]]
+    encoders: dict[str, dict[str, StoredIdentity]]
     """By modality and name in the settings."""
     notes: list[str] = Field(default_factory=list)
     """What readers of figures must know: synthetic data, random weights."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, StaleCacheError
 from mmsa_cache.files import hashing
@@ -16,7 +16,7 @@ from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.validation import validated
 
 from .fingerprint import Fields, cache_name
-from .identity import EncoderIdentity
+from .identity import EncoderIdentity, StoredIdentity
 from .problems import again, unreadable
 from .schema import SCHEMA_VERSION
 
@@ -26,17 +26,13 @@ FEATURES = "features"
 _MAX_BYTES = 1 << 20
 
 
-def _of_fields(value: object) -> object:
-    return EncoderIdentity.of_fields(value) if isinstance(value, dict) else value
-
-
 class StoredEncoder(BaseModel):
     """An encoder, and how it was asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[2] = Field(default=SCHEMA_VERSION, alias="schema")
-    identity: Annotated[EncoderIdentity, BeforeValidator(_of_fields)] = Field(alias="fields")
+    identity: StoredIdentity = Field(alias="fields")
     names: tuple[str, ...] = (DEFAULT_ENCODER,)
     """Its names in the settings."""
     told: Fields = Field(default_factory=dict)

@@ -77,6 +77,12 @@ class EncoderIdentity(BaseModel):
         )
 
 
+def _of_fields(value: object) -> object:
+    return EncoderIdentity.of_fields(value) if isinstance(value, dict) else value
+
+
+StoredIdentity = Annotated[EncoderIdentity, BeforeValidator(_of_fields)]
+"""Stored as its fields alone."""
 Identities = Mapping[str, Mapping[str, EncoderIdentity]]
 """By modality and name of the encoder in the settings."""
 

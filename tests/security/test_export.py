@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mmsa_cache.compose.export.encoder_files import copy_encoder, is_encoder_file
+from mmsa_cache.compose.export.encoder_files import copy_encoder
 from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import MODEL_FILE
@@ -138,11 +138,6 @@ def test_an_index_names_shards_alone(tmp_path: Path, name: object) -> None:
     (model / "vocab-of-keys.txt").write_text(SECRET)
     with pytest.raises(ModelError, match=r"files of unknown names \(vocab-of-keys.txt\)"):
         copy_encoder(model, tmp_path / "again" / "text")
-
-
-def test_names_of_other_files_are_none_of_a_model() -> None:
-    for name in ("credentials.json", "id_rsa", "notes.txt", "pytorch_model.bin", "model.py"):
-        assert not is_encoder_file(name)
 
 
 # What is replaced

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from mmsa_cache.compose.bench.generated import numbered_keys, numbered_rows, write_generated
 from mmsa_cache.features.bank import FeatureBank
@@ -34,9 +33,8 @@ def write(root: Path, modality: str, positions: int) -> Path:
     return write_generated(root, modality, [shard])
 
 
-@pytest.fixture
-def bank(tmp_path: Path) -> FeatureBank:
-    text, image = write(tmp_path / "store", "text", 3), write(tmp_path / "store", "image", 16)
+def make_bank(root: Path) -> FeatureBank:
+    text, image = write(root, "text", 3), write(root, "image", 16)
     return FeatureBank(
         ModalityFeatures.open(text, WANTED["text"]),
         ModalityFeatures.open(image, WANTED["image"]),

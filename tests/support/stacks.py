@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from fuse.setting import Setting
 from fuse.training.task import Task
@@ -22,8 +21,7 @@ SMALL = Setting(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def bank() -> FeatureBank:
+def make_bank() -> FeatureBank:
     sides = [
         ModalityFeatures([replace(make_shard(0, ROWS, 1 + side), pools=pools)], "made up")
         for side, pools in enumerate((("cls", "mean"), ("first", "mean")))

@@ -18,11 +18,6 @@ from mmsa_cache.files.disk import DISK, copy_new, make_folders
 from ..export_folder import ENCODER_FILES, TENSORS, most_bytes
 
 
-def is_encoder_file(name: str) -> bool:
-    """Whether a file of this name belongs to a model's folder."""
-    return name in ENCODER_FILES or name.endswith(TENSORS)
-
-
 def copy_encoder(source: Path, target: Path) -> Path:
     """Copies a model's folder, or a file of weights, into an export.
 

@@ -20,11 +20,10 @@ from fuse.search.coordinator import Progress
 from fuse.search.pool import Workers
 from fuse.search.study import Study
 from mmsa_cache.compose.search import workers as workers_module
-from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.native.ray_cluster import ray_cluster
 from mmsa_cache.version import __version__
-from tests.support.bank_sources import WANTED
+from tests.support.bank_sources import WANTED, make_bank
 from tests.support.fake_search import make_study, run, start_thread
 from tests.support.opened import opened
 from tests.support.ray_machines import RayMachines, kill, wait_until
@@ -113,12 +112,11 @@ def test_trials_on_three_machines_under_kills_are_those_of_one_worker(
 
 
 def test_features_are_fetched_once_by_every_machine_that_does_not_have_them(
-    machines: RayMachines,
-    bank: FeatureBank,
-    tmp_path: Path,
+    machines: RayMachines, tmp_path: Path
 ) -> None:
     import ray
 
+    bank = make_bank(tmp_path / "store")
     source = RaySource.of(BankSource.of(bank, WANTED))
     folders = {Path(bank.text.name), Path(bank.image.name)}
 

@@ -91,14 +91,14 @@ EVERY = [
     [("a stack of three", NO_MEMORY, 101), ("token level", LOST, 101), *EVERY],
 )
 def test_the_nth_operation_of_training_has_no_memory(
-    rows: FeatureBank,
+    bank: FeatureBank,
     name: str,
     error: Exception,
     every: int,
     tally: Tally,
 ) -> None:
     """It is said, or a smaller stack does the work; what is trained afterwards is the same."""
-    work, bank = WORK[name], rows
+    work = WORK[name]
     work(bank)  # what is kept from then on
     with Scarce() as counting:
         wanted = work(bank)
