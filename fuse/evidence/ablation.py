@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from fuse.figures.record import Count, Number, Record
 from fuse.figures.records import Metric
 from fuse.search.dispatch import dispatch
+from fuse.search.messages import Failure, Result, Task, Unit
 from fuse.search.pool import TrainingData, Workers
-from fuse.search.worker import Failure, Result, Task, Unit
 from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from mmsa_cache.files.hashing import digest
@@ -100,13 +100,13 @@ class Ablation:
         """
         settings = list(dict.fromkeys(setting for setting, _ in self.wanted))
         waiting = deque(
-            Task(settings.index(setting), setting, (unit,), judge=True)
-            for setting, unit in self.wanted
-            if (setting, unit) not in self.done
+            Task(number, setting, (group,), judge=True)
+            for number, setting in enumerate(settings)
+            for group in self._missing(setting)
         )
         failures: dict[Setting, Failure] = {}
 
-        def take() -> Task | None:
+        def take(beside: bool) -> Task | None:
             while waiting:
                 task = waiting.popleft()
                 if task.setting not in failures:
@@ -118,17 +118,12 @@ class Ablation:
             for task, said in dispatch(pool, take, is_done=lambda: not waiting):
                 if isinstance(said, Failure):
                     failures.setdefault(task.setting, said)
-                elif isinstance(said, Result) and said.judgement is not None:
-                    training = CellTraining(
-                        predicted=np.argmax(said.judgement.outer, 1).tolist(),
-                        held_out=said.units[0],
-                        parameters=said.parameters,
-                        seconds=said.seconds,
-                    )
-                    key = (task.setting, task.units[0])
-                    self._shelf.put(self._identity(*key), training.model_dump())
-                    done[key] = training
-                    on_done(task.setting)
+                elif isinstance(said, Result):
+                    for unit, training in zip(task.units, _trainings(said), strict=True):
+                        key = (task.setting, unit)
+                        self._shelf.put(self._identity(*key), training.model_dump())
+                        done[key] = training
+                        on_done(task.setting)
         trainings = {
             setting: [done[setting, unit] for unit in range(len(units))]
             for setting in settings
@@ -139,6 +134,13 @@ class Ablation:
             trainings,
             failures,
         )
+
+    def _missing(self, setting: Setting) -> list[tuple[int, ...]]:
+        """Units of a setting to train: each alone, or all side by side."""
+        units = [u for u in range(len(self._how.units)) if (setting, u) not in self.done]
+        if self._workers.stacked:
+            return [tuple(units)] if units else []
+        return [(unit,) for unit in units]
 
     def _kept(self, setting: Setting, unit: int) -> CellTraining | None:
         try:
@@ -152,6 +154,19 @@ class Ablation:
     def _identity(self, setting: Setting, unit: int) -> dict[str, object]:
         features = _features(self._data.origin, setting)
         return {**self._common, **self._rows[unit], "setting": asdict(setting), **features}
+
+
+def _trainings(result: Result) -> list[CellTraining]:
+    """What the trainings of a group gave, their time in equal shares."""
+    return [
+        CellTraining(
+            predicted=np.argmax(judgement.outer, 1).tolist(),
+            held_out=score,
+            parameters=result.parameters,
+            seconds=result.seconds / len(result.units),
+        )
+        for judgement, score in zip(result.judgements, result.units, strict=True)
+    ]
 
 
 def _identity_of(unit: Unit) -> dict[str, object]:

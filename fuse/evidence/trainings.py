@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.search.worker import Unit
+from fuse.search.messages import Unit
 from fuse.training.plan import plan
 from mmsa_cache.data.protocol import Protocol
 

@@ -30,7 +30,7 @@ from mmsa_cache.features.bank import FeatureBank
 from .baseline_record import TITLES, Baseline
 from .greedy import gains
 from .held_out import HeldOut, HeldOutRecord, stack
-from .worker import Judgement, Unit
+from .messages import Judgement, Unit
 
 Floats = NDArray[Any]
 Codes = NDArray[np.int64]

@@ -6,23 +6,25 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
+from mmsa_cache.native.cores import usable_cores
 
 from .baseline_record import TITLES, Baseline
 from .baselines import MOST_ROWS
 from .dispatch import RETRY_SECONDS, dispatch
 from .held_out import HeldOut
 from .ledger import Ledger
+from .messages import Failure, Judgement, Report, Result, Task
 from .pool import Pool
 from .pruning import QUARTERS, step_of
 from .sampling import draw
 from .study import Study
 from .trial_record import Trial, TrialResult
-from .worker import Failure, Judgement, Report, Result, Task
 
 _FAILURES = 5
 """Failed trials before a search may end for them."""
@@ -36,7 +38,10 @@ class Running:
     setting: Setting
     units: list[float] = field(default_factory=list)
     """Scores of the finished trainings."""
+    together: int = 1
+    """Trainings that are at work side by side."""
     epoch: int = 0
+    """Epochs that they have behind them."""
     steps: dict[int, float] = field(default_factory=dict)
     """Values at the comparable steps, see `fuse.search.pruning`."""
 
@@ -96,6 +101,8 @@ class Coordinator:
             wanted, len(self._units), baselines=list(ledger.record().baselines)
         )
         self._waiting = self._baselines()
+        if pool.stacked:
+            pool.add_beside(min(len(self._waiting), usable_cores()))
         self._look()
         self.progress.finished_before = self.progress.finished
 
@@ -141,7 +148,7 @@ class Coordinator:
             for name in large
         ]
         return [
-            Task(-1, self._study.vectors(), folds, baseline=name)
+            Task(-1, self._study.vectors(), (folds,), baseline=name)
             for name in TITLES
             if name not in known and name not in large
         ]
@@ -149,15 +156,17 @@ class Coordinator:
     def _finish_baseline(self, task: Task, said: Report | Result | Failure) -> None:
         if isinstance(said, Result) and said.baseline is not None:
             self.progress.baselines.append(said.baseline)
-            self.progress.busy += said.seconds
+            self.progress.busy += 0 if self._pool.stacked else said.seconds  # else one beside's
             self._ledger.store(baselines=self.progress.baselines)
         elif isinstance(said, Failure):
             title = TITLES[task.baseline]
             self.progress.notes.append(f"no {title} beside the choice: {said.reason}")
 
-    def _claim(self) -> Task | None:
-        if self._waiting:
+    def _claim(self, beside: bool) -> Task | None:
+        if self._waiting and beside == self._pool.stacked:
             return self._waiting.pop(0)
+        if beside:
+            return None
         if time.monotonic() < self._nothing_until:
             return None
         claim = self._ledger.claim(self.progress.wanted, lambda trials: draw(self._study, trials))
@@ -165,8 +174,18 @@ class Coordinator:
             self._nothing_until = time.monotonic() + RETRY_SECONDS
             return None
         number, setting = claim
-        self.progress.running[number] = Running(number, setting)
-        return Task(number, setting, tuple(self._units))
+        task = Task(number, setting, self._groups(setting))
+        self.progress.running[number] = Running(number, setting, together=len(task.groups[0]))
+        return task
+
+    def _groups(self, setting: Setting) -> tuple[tuple[int, ...], ...]:
+        """The trainings of a trial: one after another on the CPU; on a GPU side by side, but those
+        apart after which it may be pruned."""
+        units = len(self._units)
+        if not self._pool.stacked:
+            return tuple((unit,) for unit in self._units)
+        cuts = [] if setting in self._queued else self._study.pruner.cuts(units)
+        return tuple(tuple(self._units[a:b]) for a, b in pairwise([0, *cuts, units]))
 
     def _is_done(self) -> bool:
         """Other coordinators' trials may still run when this one has none."""
@@ -177,25 +196,29 @@ class Coordinator:
         if task.baseline:
             self._deaths[task.baseline] += 1
             return self._deaths[task.baseline]
-        self.progress.running[task.number] = Running(task.number, task.setting)
+        self.progress.running[task.number] = Running(
+            task.number, task.setting, together=len(task.groups[0])
+        )
         return self._ledger.count_death(task.number)
 
     def _goes_on(self, running: Running, report: Report) -> bool:
-        """Records a value; whether the trial continues."""
-        done = sum(running.units)
+        """Records values; whether the trial continues."""
+        position, together = report.position, len(report.values)
+        done = sum(running.units) + sum(report.values)
         if report.epoch is None:
-            running.units.append(report.value)
-            step: int | None = QUARTERS * (report.position + 1)
+            running.units += report.values
+            step: int | None = QUARTERS * (position + together)
         else:
-            running.epoch = report.epoch
-            step = step_of(report.position, report.epoch, running.setting.epochs)
+            running.epoch, running.together = report.epoch, together
+            step = step_of(position, report.epoch, running.setting.epochs, together)
         if step is None:
             return True
-        running.steps[step] = (done + report.value) / (report.position + 1)
+        running.steps[step] = done / (position + together)
         if running.setting in self._queued:
             return True
         finished = [trial.result.steps for trial in self.progress.trials if trial.is_finished]
-        return not self._study.pruner.prunes(step, running.steps[step], finished)
+        value = running.steps[step]
+        return not self._study.pruner.prunes(step, value, finished, position, together)
 
     def _finish(self, running: Running, result: Result) -> None:
         if not result.pruned:
@@ -235,14 +258,19 @@ class Coordinator:
         Raises:
             DeviceError: A training fails.
         """
-        waiting = [Task(unit, setting, (unit,), judge=True) for unit in self._units]
+        waiting = [
+            Task(number, setting, (part,), judge=True)
+            for number, part in enumerate(self._pool.parts(self._units))
+        ]
         judgements: dict[int, Judgement] = {}
-        for task, said in dispatch(
-            self._pool, lambda: waiting.pop(0) if waiting else None, is_done=lambda: not waiting
-        ):
+
+        def take(beside: bool) -> Task | None:
+            return waiting.pop(0) if waiting and not beside else None
+
+        for task, said in dispatch(self._pool, take, is_done=lambda: not waiting):
             if isinstance(said, Failure):
                 raise DeviceError(f"The choice could not be trained again: {said.reason}")
-            if isinstance(said, Result) and said.judgement is not None:
-                judgements[task.number] = said.judgement
+            if isinstance(said, Result):
+                judgements |= zip(task.units, said.judgements, strict=True)
                 self.progress.busy += said.seconds
         return [judgements[unit] for unit in self._units]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from .messages import Failure, Report, Result, Task
 from .pool import Death, Pool
-from .worker import Failure, Report, Result, Task
 
 RETRIES = 2
 """Times that a task runs again after its worker died."""
@@ -18,7 +18,7 @@ RETRY_SECONDS = 2 * _LOOK_AGAIN
 
 def dispatch(
     pool: Pool,
-    take: Callable[[], Task | None],
+    take: Callable[[bool], Task | None],
     *,
     is_done: Callable[[], bool] = lambda: True,
     count_death: Callable[[Task], int] | None = None,
@@ -28,7 +28,8 @@ def dispatch(
 
     Args:
         pool: The workers; a `Report` must be answered there.
-        take: Returns the next task, or None if none is available now.
+        take: Returns the next task, or None if none is available now; told whether the worker is
+            one for baselines alone.
         is_done: Whether no task will come any more; asked when none runs.
         count_death: Counts that a worker died over a task; returns how often that happened.
         on_look: Called after each look at the workers.
@@ -41,9 +42,14 @@ def dispatch(
         deaths[task.number, task.units] += 1
         return deaths[task.number, task.units]
 
+    def find(beside: bool) -> Task | None:
+        for place, task in enumerate(requeued):
+            if bool(task.baseline) == beside or not pool.stacked:
+                return requeued.pop(place)
+        return take(beside)
+
     while True:
-        while pool.idle and (task := requeued.pop() if requeued else take()) is not None:
-            pool.submit(task)
+        while pool.take(find) is not None:
             running += 1
         if not (running or requeued) and is_done():
             return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,9 @@ from mmsa_cache.store.identity import Origin
 
 from .baseline_record import Baseline
 from .baselines import fit as fit_baseline
-from .worker import Failure, Job, Report, Result, Source, Task, Unit, serve
+from .messages import Failure, Job, Report, Result, Source, Task, Unit
+from .worker import serve
 
-A_GPU = 3
-"""Workers that share a GPU: one's models are made and scored while another's are trained."""
 _STARTS = 3
 """Tries to start a worker before the search ends, where no other works."""
 
@@ -40,9 +40,18 @@ Start = Callable[[Connection, str], Started]
 """Starts a worker on a device; it speaks with the pool by the pipe, as `worker.serve` does."""
 
 
-def start_process(pipe: Connection, device: str) -> Started:
-    """Starts a worker process on one end of a pipe."""
-    process = processes.start_process(serve, (pipe, device), device, f"{__package__}.forked")
+def start_process(
+    pipe: Connection, device: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> Started:
+    """Starts a worker process on one end of a pipe.
+
+    Args:
+        pipe: The worker's end.
+        device: Where it trains.
+        variables: Of its environment, in addition to this process's, where that is a GPU.
+    """
+    with processes.with_variables({} if device == "cpu" else variables):
+        process = processes.start_process(serve, (pipe, device), device, f"{__package__}.forked")
     pipe.close()
     return process
 
@@ -67,8 +76,8 @@ class Workers:
 
     devices: Sequence[str] = ("cpu",)
     """A worker each."""
-    fit: Callable[..., Any] = trainer.fit
-    """Trains one model."""
+    fit: Callable[..., Any] = trainer.fit_group
+    """Trains models of one setting."""
     predict: Callable[..., Any] = classifier.predict
     """Gives a model's class probabilities."""
     start: Start = start_process
@@ -76,6 +85,12 @@ class Workers:
     """Fits a classical model."""
     reach: Callable[[Any], Source] = lambda source: source
     """Makes the source of workers on other machines of one that opens here."""
+
+    @property
+    def stacked(self) -> bool:
+        """Whether one trains the units of a setting side by side; on a GPU that costs little more
+        than a single one."""
+        return self.devices[0] != "cpu"
 
     def pool(self, data: TrainingData, units: Sequence[Unit], metric: Metric, most: int) -> Pool:
         """At most so many of the workers, for some trainings."""
@@ -90,7 +105,7 @@ class Workers:
             self.baseline,
             data.groups,
         )
-        return Pool(job, self.devices[:most], self.start)
+        return Pool(job, self.devices[:most], self.start, self.stacked)
 
 
 @dataclass(slots=True)
@@ -109,12 +124,18 @@ class Pool:
         job: What all tasks have in common.
         devices: One a worker.
         start: Starts a worker, see `start_process`.
+        stacked: See `Workers.stacked`.
     """
 
-    def __init__(self, job: Job, devices: Sequence[str], start: Start) -> None:
-        self._job, self._devices, self._start_one = job, devices, start
+    def __init__(self, job: Job, devices: Sequence[str], start: Start, stacked: bool) -> None:
+        self._job, self._devices, self._start_one = job, list(devices), start
+        self.stacked = stacked
         self._failed_starts = 0
         self._workers: list[_Worker] = []
+
+    def add_beside(self, count: int) -> None:
+        """Adds workers on the CPU that fit baselines while those on the GPUs train."""
+        self._devices += ["cpu"] * count
 
     def open(self) -> None:
         """Starts the workers that do not run yet."""
@@ -132,16 +153,31 @@ class Pool:
         """The held-out rows of each unit."""
         return [unit.validation for unit in self._job.units]
 
-    @property
-    def idle(self) -> int:
-        """Workers that can take a task now."""
-        return sum(worker.ready and worker.task is None for worker in self._workers)
+    def parts(self, units: Sequence[int]) -> list[tuple[int, ...]]:
+        """Units in parts for the workers: each alone, or where they are stacked a part a worker."""
+        count = len(units)
+        if self.stacked:
+            count = min(count, sum(device != "cpu" for device in self._devices))
+        return [tuple(units[part::count]) for part in range(count)]
 
-    def submit(self, task: Task) -> None:
-        """Gives a task to an idle worker."""
-        worker = next(w for w in self._workers if w.ready and w.task is None)
-        worker.task = task
-        tell(worker.pipe, task)
+    def take(self, find: Callable[[bool], Task | None]) -> Task | None:
+        """Gives a task to an idle worker.
+
+        Args:
+            find: Finds the task; told whether the worker is one of `add_beside`, for baselines
+                alone. None: it has no task for such a worker.
+
+        Returns:
+            The task; None: no worker is idle, or there is no task for those that are.
+        """
+        for worker in self._workers:
+            if not worker.ready or worker.task is not None:
+                continue
+            if (task := find(self.stacked and worker.device == "cpu")) is not None:
+                worker.task = task
+                tell(worker.pipe, task)
+                return task
+        return None
 
     def answer(self, task: Task, go: bool) -> None:
         """Tells the worker that reported on a task whether to continue."""

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 from mmsa_cache.version import __version__
 
-from .pool import A_GPU, Death
+from .pool import Death
 from .ray_worker import SearchWorker
 
 
@@ -24,11 +24,12 @@ class RayProcess(threading.Thread):
     Args:
         pipe: The worker's end.
         device: See `SearchWorker`.
+        sharers: Actors that share a GPU.
     """
 
     exitcode = None
 
-    def __init__(self, pipe: Connection, device: str) -> None:
+    def __init__(self, pipe: Connection, device: str, sharers: int = 1) -> None:
         super().__init__(daemon=True)
         import ray
 
@@ -36,7 +37,7 @@ class RayProcess(threading.Thread):
         # its worker for ever.
         actor = ray.remote(SearchWorker).options(
             num_cpus=1,
-            num_gpus=0 if device == "cpu" else 1 / A_GPU,
+            num_gpus=0 if device == "cpu" else 1 / sharers,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy="SPREAD",

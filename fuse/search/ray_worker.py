@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection
 
 from mmsa_cache.version import __version__
 
-from .worker import Failure, serve
+from .messages import Failure
+from .worker import serve
 
 
 class SearchWorker:

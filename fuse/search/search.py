@@ -25,12 +25,12 @@ from .coordinator import Coordinator, Progress
 from .database import DATABASE
 from .importance import alpha_beta, by_value, importances
 from .ledger import Ledger
+from .messages import Unit
 from .pool import TrainingData, Workers
 from .selection import Scored, optimism, scored, select, ties
 from .study import Study
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord
 from .trial_record import Trial
-from .worker import Unit
 
 
 class SearchResult(Gap, Insight):

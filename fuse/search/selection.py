@@ -18,8 +18,8 @@ from fuse.figures.study import Gap
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import no_such
 
+from .messages import Judgement
 from .trial_record import Trial
-from .worker import Judgement
 
 SELECT = ("best", "one-se")
 _RESAMPLES = 2000

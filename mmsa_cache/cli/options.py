@@ -14,7 +14,8 @@ Data = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Worker processes; default: the cores, or 3 a GPU.")
+    int | None,
+    typer.Option(min=1, help="Worker processes; default: the cores, or 1 a GPU, 4 under MPS."),
 ]
 Engine = Annotated[
     Literal["local", "ray"] | None,

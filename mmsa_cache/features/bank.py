@@ -71,17 +71,21 @@ class FeatureBank:
         """Whether each sample has a text, and a picture, (samples, 2)."""
         return torch.stack([table[:, 0] for table in self._tables], 1).numpy() >= 0
 
-    def to(self, device: torch.device) -> FeatureBank:
+    def to(self, device: torch.device, tokens: bool = True) -> FeatureBank:
         """Moves the features to a device; on the CPU they stay mapped.
+
+        Args:
+            device: Where to; other encoders' features follow when they are asked for.
+            tokens: Move the tokens at once, not only when they are first read.
 
         Raises:
             DeviceError: The device has no memory for them.
         """
         if self._choice is not None:
-            self._choice.device = device
+            self._choice.device, self._choice.tokens = device, tokens
         with needing_memory(f"for the features of {len(self)} samples on {device}"):
             for side in self._sides.values():
-                side.to(device)
+                side.to(device, tokens)
             self.labels = self.labels.to(device)
         return self
 
@@ -262,8 +266,8 @@ class BankChoice:
         self._partial = partial
         self._features: dict[tuple[str, str], ModalityFeatures] = {}
         self._banks: dict[EncoderPair, FeatureBank] = {}
-        self.device = torch.device("cpu")
-        """Where banks are moved to when they are asked for."""
+        self.device, self.tokens = torch.device("cpu"), True
+        """What `FeatureBank.to` is told of a bank that is asked for."""
 
     def open(self, pairs: Sequence[EncoderPair]) -> FeatureBank:
         """The bank of the first pair; the others are opened too."""
@@ -287,7 +291,7 @@ class BankChoice:
                 choice=self,
                 beside=opened,
             )
-        return self._banks[text, image].to(self.device)
+        return self._banks[text, image].to(self.device, self.tokens)
 
     def _opened(self, modality: str, name: str) -> ModalityFeatures:
         if (modality, name) not in self._features:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
 from mmsa_cache.names import no_such
+from mmsa_cache.native.device import needing_memory
 from mmsa_cache.store.keys import KEY_BYTES, as_keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
@@ -131,22 +132,34 @@ class ModalityFeatures:
     def device(self) -> torch.device:
         return self.pooled.device
 
-    def to(self, device: torch.device) -> None:
-        """Moves everything to a device; on an accelerator the tokens become one tensor."""
-        if device.type in ("cpu", self.device.type):
+    def to(self, device: torch.device, tokens: bool = True) -> None:
+        """Moves everything to a device.
+
+        Args:
+            device: Where to.
+            tokens: Move the tokens at once, not only when they are first read.
+        """
+        if device.type not in ("cpu", self.device.type):
+            self._length = self._length.to(device)
+            self.pooled = self.pooled.to(device)
+            self.shared = None if self.shared is None else self.shared.to(device)
+            self._made = {key: made.to(device) for key, made in self._made.items()}
+        if tokens:
+            self._move_tokens()
+
+    def _move_tokens(self) -> None:
+        """Moves the tokens to where the rest is; on an accelerator they become one tensor."""
+        device = self.device
+        if self._start.device == device:
             return
         offsets = torch.tensor([0, *(len(b) for b in self._blocks)]).cumsum(0)
-        self._start = (self._start + offsets[self._block]).to(device)
+        start = (self._start + offsets[self._block]).to(device)
         first = self._blocks[0]
         whole = torch.empty((int(offsets[-1]), *first.shape[1:]), dtype=first.dtype, device=device)
-        for start, block in zip(offsets[:-1].tolist(), self._blocks, strict=True):
-            whole[start : start + len(block)] = block
-        self._blocks = [whole]
+        for place, block in zip(offsets[:-1].tolist(), self._blocks, strict=True):
+            whole[place : place + len(block)] = block
+        self._blocks, self._start = [whole], start
         self._block = torch.zeros_like(self._block).to(device)
-        self._length = self._length.to(device)
-        self.pooled = self.pooled.to(device)
-        self.shared = None if self.shared is None else self.shared.to(device)
-        self._made = {key: made.to(device) for key, made in self._made.items()}
 
     def _pool(self, name: str) -> Tensor:
         """Every row's vector of one pool, (rows, dim); SettingsError where there is none."""
@@ -256,12 +269,15 @@ class ModalityFeatures:
 
         Raises:
             SettingsError: The cache holds pooled vectors only.
+            DeviceError: The device has no memory for the tokens.
         """
         if not self._longest:
             raise SettingsError(
                 f"{self.name} was extracted with tokens = 'none': it holds pooled vectors only.",
                 "Use level = 'pooled', or extract with --tokens keep.",
             )
+        with needing_memory(f"for the tokens of {len(self._length)} rows on {self.device}"):
+            self._move_tokens()
         rows = rows.to(self.device)
         lengths = self.lengths(rows)
         if length is None:

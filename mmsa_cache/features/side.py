@@ -58,10 +58,10 @@ class Side:
         """The features of every encoder, the own first."""
         return [self.own, *(of for of in self._named.values() if of is not self.own)]
 
-    def to(self, device: torch.device) -> None:
-        """Moves the features to a device where they fit."""
+    def to(self, device: torch.device, tokens: bool) -> None:
+        """See `ModalityFeatures.to`."""
         for features in (self.own, *self._named.values()):
-            features.to(device)
+            features.to(device, tokens)
         self._places = {name: places.to(device) for name, places in self._places.items()}
 
     def dim(self, pools: str) -> int:

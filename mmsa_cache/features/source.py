@@ -58,9 +58,10 @@ class BankSource:
         return cls(folders, pairs[0], rows, tuple(bank.guids), labels, bank.partial)
 
     def open(self, device: str) -> FeatureBank:
-        """Maps the features, without hashing them again, and moves them to a device."""
+        """Maps the features, without hashing them again, and moves them to a device; tokens only
+        when they are first read."""
         choice = BankChoice(self._map, self.guids, self.labels, partial=self.partial)
-        choice.device = torch.device(device)
+        choice.device, choice.tokens = torch.device(device), False
         return choice.bank(*self.pair)
 
     def _map(self, modality: str, name: str) -> ModalityFeatures:

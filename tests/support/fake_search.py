@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +25,7 @@ import fuse.search.forked  # noqa: F401  (workers import it, and are forked from
 from fuse.figures.records import EpochRecord
 from fuse.search.worker import serve
 from fuse.setting import Setting
-from fuse.training.task import Fit, TrainingError
+from fuse.training.task import Fit, Task, TrainingError
 from mmsa_cache.store.identity import Origin
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def score_of(setting: Setting, fold: int) -> float:
 
 @dataclass(frozen=True)
 class FakeFit:
-    """Stands for `fuse.training.trainer.fit`.
+    """Stands for `fuse.training.trainer.fit_group`.
 
     Args:
         folder: Where it leaves a line for every training begun.
@@ -93,29 +93,30 @@ class FakeFit:
         self,
         setting: Setting,
         bank: Any,
-        train: np.ndarray,
-        validation: np.ndarray,
+        tasks: Sequence[Task],
         *,
         names: tuple[str, ...],
-        seed: int,
         on_epoch: Callable[[EpochRecord], None],
-    ) -> Fit:
-        fold = int(validation[0]) % 3
+    ) -> list[Fit]:
+        folds = [int(task.validation[0]) % 3 for task in tasks]
         with (self.folder / "trainings.txt").open("a") as log:
-            log.write(f"{os.getpid()} {setting.learning_rate} {fold}\n")
-        history = []
+            for fold in folds:
+                log.write(f"{os.getpid()} {setting.learning_rate} {fold}\n")
+        histories: list[list[EpochRecord]] = [[] for _ in tasks]
         for epoch in range(1, setting.epochs + 1):
             time.sleep(self.seconds)
             if setting.learning_rate >= self.nan_from:
                 raise TrainingError(f"The loss is nan in epoch {epoch}.")
             if epoch == 2 and self._dies():
                 os.kill(os.getpid(), signal.SIGKILL)
-            value = score_of(setting, fold) * (0.5 + 0.5 * epoch / setting.epochs)
-            scores = {"macro_f1": value, "accuracy": value, "neg_log_loss": -1.0}
-            record = EpochRecord(epoch=epoch, loss=1.0, learning_rate=1.0, **scores)
-            history.append(record)
-            on_epoch(record)
-        return Fit(torch.nn.Linear(setting.text_dim, 1), history[-1], history)
+            for member, (fold, history) in enumerate(zip(folds, histories, strict=True), start=1):
+                value = score_of(setting, fold) * (0.5 + 0.5 * epoch / setting.epochs)
+                scores = {"macro_f1": value, "accuracy": value, "neg_log_loss": -1.0}
+                history.append(
+                    EpochRecord(member=member, epoch=epoch, loss=1.0, learning_rate=1.0, **scores)
+                )
+                on_epoch(history[-1])
+        return [Fit(torch.nn.Linear(setting.text_dim, 1), of[-1], of) for of in histories]
 
     def _dies(self) -> bool:
         for number in range(self.kill):
@@ -175,6 +176,11 @@ def start_thread(pipe: Connection, device: str) -> ThreadWorker:
     worker = ThreadWorker(target=serve, args=(pipe, device), daemon=True)
     worker.start()
     return worker
+
+
+def start_as_on_a_gpu(pipe: Connection, device: str) -> ThreadWorker:
+    """A worker whose pool takes it for one on the device, though it has only a CPU."""
+    return start_thread(pipe, "cpu")
 
 
 def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class AblationRequest:
     seeds: int | None = None
     stop: str = "held-out"
     engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
-    """Its workers; None takes one a usable core, or 3 a GPU."""
+    """Its workers; None: see `worker_devices`."""
     out: Sequence[Path] = ()
     """Files for the table, ``.csv``, ``.md`` or ``.json``."""
 

@@ -37,7 +37,7 @@ class ParityRequest:
     seeds: int = 3
     stop: str = "held-out"
     engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
-    """Its workers; None takes one a usable core, or 3 a GPU."""
+    """Its workers; None: see `worker_devices`."""
     out: Path | None = None
     """A Markdown file for the page; figure 3 is written beside it."""
 

@@ -8,7 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import psutil
 import torch
@@ -25,7 +25,7 @@ from mmsa_cache.native.cores import usable_cores
 from ..search.search import STUDIES
 from ..search.studies import study_of
 from ..search.view import watch
-from ..search.workers import training_data, worker_devices
+from ..search.workers import local_workers, training_data
 from ..session.session import Session
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -74,23 +74,25 @@ def bench_search(
         session: The command's.
         name: The study.
         trials: Finished trials of each run.
-        workers: N; None takes one a usable core, or 3 a GPU.
+        workers: N; None: see `worker_devices`.
 
     Returns:
         The figures by name, those in time in seconds.
     """
     study = study_of(session, name)
-    devices = worker_devices(session.device, workers)
     split, pairs = study.protocol.split, study.encoder_pairs()
-    with training_data(session, split, pairs, study.grid_sides(), STUDIES) as data:
-        many = _timed(study, data, trials, devices)
+    with (
+        local_workers(session.device, workers) as every,
+        training_data(session, split, pairs, study.grid_sides(), STUDIES) as data,
+    ):
+        many = _timed(study, data, trials, every)
         # Queued trials are pruned by the same rule, so the work is nearly the same.
-        one = _timed(study, data, trials, devices[:1], many.trials)
-    on_gpu = devices[0] != "cpu"
+        first = replace(every, devices=every.devices[:1])
+        one = _timed(study, data, trials, first, many.trials)
     return {
         "study": name,
         "trials": trials,
-        "workers": len(devices),
+        "workers": len(every.devices),
         "seconds": many.seconds,
         "cpu_seconds": many.cpu_seconds,
         **asdict(many.memory),
@@ -101,7 +103,7 @@ def bench_search(
         "ratio_workers": one.seconds / many.seconds,
         "cores": usable_cores(),
         "load": psutil.getloadavg()[0],
-        "device": torch.cuda.get_device_name(0) if on_gpu else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(0) if every.stacked else platform.processor() or "cpu",
         "torch": torch.__version__,
     }
 
@@ -110,17 +112,16 @@ def _timed(
     study: Study,
     data: TrainingData,
     trials: int,
-    devices: Sequence[str],
+    workers: Workers,
     queued: Sequence[Trial] = (),
 ) -> _Timed:
     started, used_before = time.monotonic(), _cpu_seconds()
     with (
         scratch() as folder,
         _peak_memory() as memory,
-        watch(f"{study.name}, {len(devices)} worker(s)") as show,
+        watch(f"{study.name}, {len(workers.devices)} worker(s)") as show,
     ):
         database = folder / "studies.db"
-        workers = Workers(devices)
         result = engine.search(
             study, data, trials, storage=database, workers=workers, on_change=show, queued=queued
         )

@@ -44,7 +44,7 @@ class SearchRequest:
     trials: int
     """Finished trials in all."""
     engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
-    """Its workers; None takes one a usable core, or 3 a GPU."""
+    """Its workers; None: see `worker_devices`."""
     how: str = "best"
     """Rule of the choice, see `fuse.search.selection.select`."""
     name: str | None = None

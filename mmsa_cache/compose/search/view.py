@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fuse.search.coordinator import Progress
+from fuse.search.coordinator import Progress, Running
 from fuse.search.selection import Scored, scored
 from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, is_live, say
 from mmsa_cache.shown import on_a_line
@@ -98,12 +98,18 @@ def table_of(title: str, progress: Progress) -> Group:
             str(running.number),
             f"{values[-1]:.4f}" if values else "–",
             "",
-            f"training {len(running.units) + 1}/{progress.units}, epoch {running.epoch}",
+            f"training {_at_work(running)}/{progress.units}, epoch {running.epoch}",
             style="dim",
         )
     last = progress.failures[-1:]
     failed = [Text(on_a_line(f"Trial {number} failed: {reason}"), "red") for number, reason in last]
     return Group(table, *failed, Text(line_of(progress)))
+
+
+def _at_work(running: Running) -> str:
+    """Numbers of the trainings that are at work."""
+    first, last = len(running.units) + 1, len(running.units) + running.together
+    return str(first) if first == last else f"{first}–{last}"
 
 
 def _described(params: Mapping[str, object]) -> str:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from fuse.search.pool import A_GPU, TrainingData, Workers
+from fuse.search.pool import TrainingData, Workers, start_process
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.source import shared_grids
 from mmsa_cache.names import MODALITIES, EncoderPair
 from mmsa_cache.native.cores import usable_cores
+from mmsa_cache.native.mps import shared_gpus
 from mmsa_cache.native.ray_cluster import AUTO, ray_cluster
 
 from ..extraction.crew import EngineRequest
 from ..session.origin import origin_of
 from ..session.session import Session
+
+SHARERS = 4
+"""Workers of a GPU that they can share: one's models are made and scored while others' are trained.
+Where they have it in turns, four were together half as fast as one (H200)."""
 
 
 @contextlib.contextmanager
@@ -56,7 +62,8 @@ def search_workers(session: Session, request: EngineRequest) -> Iterator[Workers
         DeviceError: The device, or the cluster, is not there.
     """
     if request.engine != "ray":
-        yield Workers(worker_devices(session.device, request.workers))
+        with local_workers(session.device, request.workers) as workers:
+            yield workers
         return
     with ray_cluster(request.address or AUTO) as ray:
         from fuse.search.ray_pool import RayProcess
@@ -68,19 +75,46 @@ def search_workers(session: Session, request: EngineRequest) -> Iterator[Workers
         if device.startswith("cuda") and not gpus:
             raise DeviceError("No machine of the cluster has a GPU.", "Use --device cpu or auto.")
         on_gpus = gpus and device != "cpu"
-        most = min(A_GPU * gpus, cpus) if on_gpus else cpus
+        count = request.workers or max(1, gpus if on_gpus else cpus)
         # An actor sees the GPU that Ray gives it as the first one.
-        devices = ["cuda:0" if on_gpus else "cpu"] * (request.workers or max(1, most))
-        yield Workers(devices, start=RayProcess, reach=RaySource.of)
+        devices = ["cuda:0" if on_gpus else "cpu"] * count
+        start = partial(RayProcess, sharers=-(-count // gpus) if on_gpus else 1)
+        yield Workers(devices, start=start, reach=RaySource.of)
 
 
-def worker_devices(kind: torch.device, workers: int | None) -> list[str]:
-    """A device a worker: the CPU for each, or the GPUs in turn, several workers each."""
+@contextlib.contextmanager
+def local_workers(kind: torch.device, workers: int | None) -> Iterator[Workers]:
+    """Workers on this machine; where several are on a GPU, they share it while the block lasts.
+
+    Args:
+        kind: The CPU, a GPU, or all GPUs.
+        workers: How many; None: see `worker_devices`.
+    """
+    if kind.type == "cpu":
+        yield Workers(worker_devices(kind, workers))
+        return
+    if (workers or usable_cores()) <= len(worker_devices(kind, None)):
+        yield Workers(worker_devices(kind, workers))
+        return
+    with shared_gpus() as variables:
+        devices = worker_devices(kind, workers, shared=variables is not None)
+        yield Workers(devices, start=partial(start_process, variables=variables or {}))
+
+
+def worker_devices(kind: torch.device, workers: int | None, shared: bool = False) -> list[str]:
+    """A device a worker: the CPU for each, or the GPUs in turn.
+
+    Args:
+        kind: The CPU, a GPU, or all GPUs.
+        workers: How many; None: one a usable core, or one a GPU.
+        shared: Whether several can share a GPU: there are then `SHARERS` of each by default, no
+            more in all than usable cores.
+    """
     if kind.type == "cpu":
         return ["cpu"] * (workers or usable_cores())
     gpus = [str(kind)] if kind.index is not None else []
     gpus = gpus or [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    each = min(A_GPU, max(1, usable_cores() // len(gpus)))
+    each = min(SHARERS, max(1, usable_cores() // len(gpus))) if shared else 1
     return [gpus[i % len(gpus)] for i in range(workers or each * len(gpus))]
 
 

@@ -52,7 +52,7 @@ class TrainRequest:
     trials: int = 200
     """Finished trials of each search of a nested choice."""
     engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
-    """Workers of these searches; None takes one a usable core, or 3 a GPU."""
+    """Workers of these searches; None: see `worker_devices`."""
     decide: Decide = "accuracy"
     """Decision rule of the run."""
     track: Sequence[str] = ()

@@ -19,8 +19,8 @@ from fuse.search.baselines import fit
 from fuse.search.database import read_studies
 from fuse.search.held_out import HeldOut
 from fuse.search.ledger import Ledger
+from fuse.search.messages import Unit
 from fuse.search.study import Study
-from fuse.search.worker import Unit
 from fuse.setting import Setting
 from mmsa_cache.data.splits import grouped_folds, outer_split
 from mmsa_cache.features.bank import FeatureBank

@@ -29,6 +29,7 @@ from fuse.search.coordinator import Progress
 from fuse.search.database import address_of, read_studies
 from fuse.search.importance import alpha_beta, by_value, importances
 from fuse.search.ledger import Ledger
+from fuse.search.messages import Judgement
 from fuse.search.pruning import Rule, step_of
 from fuse.search.sampling import draw
 from fuse.search.selection import SELECT, Scored, optimism, scored, select, ties
@@ -36,7 +37,6 @@ from fuse.search.snapshot import snapshot
 from fuse.search.study import Study
 from fuse.search.study_file import find_study, known_studies, read_study
 from fuse.search.trial_record import Trial, TrialRecord
-from fuse.search.worker import Judgement
 from fuse.setting import Setting, restore
 from mmsa_cache.data.splits import outer_split
 from mmsa_cache.errors import DeviceError, MmsaError, ModelError, SettingsError

@@ -7,10 +7,10 @@ import time
 import torch
 
 from fuse.search.coordinator import Progress
-from fuse.search.pool import TrainingData, Workers
+from fuse.search.pool import TrainingData
 from fuse.search.search import search
 from fuse.search.study_file import find_study, read_study
-from mmsa_cache.compose.search.workers import worker_devices
+from mmsa_cache.compose.search.workers import local_workers
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.names import DEFAULT_ENCODER
 from mmsa_cache.store.identity import Origin
@@ -61,16 +61,16 @@ def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
             raise _OutOfTimeError
 
     cuda = bench.device.type == "cuda"
-    devices = worker_devices(torch.device("cuda", 0), None) if cuda else ["cpu"]
+    device = torch.device("cuda", 0) if cuda else bench.device
     started = time.monotonic()
-    with Busy(bench.device) as busy:
+    with local_workers(device, None if cuda else 1) as workers, Busy(bench.device) as busy:
         try:
             result = search(
                 study,
                 data,
                 sizes.trials,
                 storage=bench.folder / f"{name}.db",
-                workers=Workers(devices),
+                workers=workers,
                 on_change=on_change,
             )
             figures.add(f"{name}: outside training", result.overhead_share)
@@ -80,7 +80,7 @@ def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
     each = (last - first) / finished
     figures.add(f"{name}: trials finished, {sizes.folds} folds, {kind}", finished)
     figures.add(f"{name}: before the first message of a worker", first - started, "s")
-    figures.add(f"{name}: seconds a trial, {len(devices)} worker(s)", each, "s")
+    figures.add(f"{name}: seconds a trial, {len(workers.devices)} worker(s)", each, "s")
     what = f"{name}: {TRIALS} trials{'' if finished == TRIALS else ', extrapolated'}"
     figures.add(what, first - started + TRIALS * each, "s", at_most=WANTED[name])
     with figures.attempt(f"{name}: device busy"):

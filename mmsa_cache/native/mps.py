@@ -1,0 +1,141 @@
+"""CUDA's Multi-Process Service: kernels of several processes run on a GPU at the same time.
+
+Without it processes have the GPU in turns, and several small trainings are slower than one.
+https://docs.nvidia.com/deploy/mps
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mmsa_cache.files.scratch import scratch
+
+PROGRAM = "nvidia-cuda-mps-control"
+PIPES = "CUDA_MPS_PIPE_DIRECTORY"
+_LOGS = "CUDA_MPS_LOG_DIRECTORY"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SECONDS_TO_ANSWER = 10.0
+_SECONDS_TO_BEGIN = 30.0
+"""Of a process that makes a context: the first one waits for the service's server."""
+_SECONDS_TO_END = 15.0
+_END = 'cat >/dev/null; echo quit | "$0"'
+"""Ends the service when this process ends, however it does: its end of the pipe closes."""
+_CONTEXT = """
+import ctypes
+cuda = ctypes.CDLL("libcuda.so.1")
+device, context = ctypes.c_int(), ctypes.c_void_p()
+raise SystemExit(
+    cuda.cuInit(0)
+    or cuda.cuDeviceGet(ctypes.byref(device), 0)
+    or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+)
+"""
+
+
+@contextlib.contextmanager
+def shared_gpus(probe: str = _CONTEXT) -> Iterator[Mapping[str, str] | None]:
+    """Lets processes share GPUs as long as the block lasts.
+
+    A service that runs already is used. Else one is started for this block, which only processes
+    with the variables know; this one must not be among them, since the service ends with the block.
+
+    Args:
+        probe: Python code of a process that makes a context and fails if it cannot.
+
+    Yields:
+        Variables for the environment of the processes that share; None: there is no service, and
+        processes had better have a GPU each.
+    """
+    if _runs():
+        yield {}
+        return
+    program = shutil.which(PROGRAM)
+    if program is None:
+        yield None
+        return
+    with scratch() as folder, _service(program, folder) as variables:
+        shares = variables is not None and _makes_context(variables, probe)
+        yield variables if shares else None
+
+
+def _runs() -> bool:
+    """Whether a service is there for all processes of this user, or of this environment."""
+    if place := os.environ.get(PIPES):  # as in a container, which may lack the program
+        return Path(place, "control").exists()
+    return shutil.which(PROGRAM) is not None and _ask(PROGRAM, {}) is not None
+
+
+@contextlib.contextmanager
+def _service(program: str, folder: Path) -> Iterator[dict[str, str] | None]:
+    """A service of its own in a folder; None where it does not start."""
+    variables = {PIPES: str(folder), _LOGS: str(folder)}
+    ending = subprocess.Popen(
+        ["sh", "-c", _END, program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **variables},
+        start_new_session=True,  # Ctrl-C ends this process, which ends that one
+    )
+    try:
+        # What goes on in the background would hold a pipe open that is read to its end.
+        started = _call([program, "-d"], variables, _SECONDS_TO_ANSWER, reads=False) is not None
+        yield {**variables, **_visible()} if started else None
+    finally:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            ending.communicate(timeout=_SECONDS_TO_END)
+        ending.kill()
+        ending.wait()
+
+
+def _visible() -> dict[str, str]:
+    """The service sees the GPUs that this process sees, and numbers them anew."""
+    seen = os.environ.get(_VISIBLE)
+    if not seen:
+        return {}
+    return {_VISIBLE: ",".join(str(number) for number in range(len(seen.split(","))))}
+
+
+def _makes_context(variables: Mapping[str, str], probe: str) -> bool:
+    """Whether a process with the variables can use a GPU, and does so through the service."""
+    python = [sys.executable, "-I", "-c", probe]
+    if _call(python, variables, _SECONDS_TO_BEGIN) is None:
+        return False
+    return bool(re.search(r"\d", _ask(PROGRAM, variables) or ""))
+
+
+def _ask(program: str, variables: Mapping[str, str]) -> str | None:
+    """The service's servers; None where no service answers."""
+    return _call([program], variables, _SECONDS_TO_ANSWER, "get_server_list\n")
+
+
+def _call(
+    command: list[str],
+    variables: Mapping[str, str],
+    seconds: float,
+    told: str = "",
+    reads: bool = True,
+) -> str | None:
+    """What a command prints; None where it fails, or takes too long."""
+    try:
+        done = subprocess.run(
+            command,
+            input=told,
+            stdout=subprocess.PIPE if reads else subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            env={**os.environ, **variables},
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout or ""
