@@ -29,6 +29,10 @@ def test_the_table_fits_a_narrow_terminal() -> None:
     assert "training 2/3, epoch 3" in lines[5]
     assert "Trial 5 failed: The loss is nan in epoch 2." in text
     assert all(len(line) <= 60 for line in lines[:6])
+    progress = make_progress()
+    progress.running[4].together = 2  # as on a GPU
+    console.print(live.table_of("study s", progress))
+    assert "training 2–3/3, epoch 3" in console.export_text()
 
 
 def test_off_a_terminal_failures_and_the_end_are_told(

@@ -100,7 +100,7 @@ def test_a_choice_moves_its_encoders_once(choice: BankChoice) -> None:
 def test_a_device_without_memory_for_the_features_is_named(
     choice: BankChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(features: ModalityFeatures, device: torch.device) -> None:
+    def refuse(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     bank = choice.bank("default", "default")
@@ -117,3 +117,26 @@ def test_features_move_to_an_accelerator_as_one_tensor() -> None:
     moved.to(torch.device("meta"))
     (whole,) = moved._blocks
     assert (whole.device.type, tuple(whole.shape)) == ("meta", (20, 4))
+
+
+def test_tokens_follow_to_an_accelerator_when_they_are_first_read() -> None:
+    moved = features(0, 4, [0, 1, 2, 3, 4], TABLE)
+    moved.to(torch.device("meta"), tokens=False)
+    assert moved.vectors(torch.tensor([0]), "mean").device.type == "meta"
+    assert moved._blocks[0].device.type == "cpu"
+    sequence, _ = moved.sequences(torch.tensor([0, 1]), 2)
+    assert (sequence.device.type, tuple(sequence.shape)) == ("meta", (2, 2, 4))
+    (whole,) = moved._blocks
+    assert (whole.device.type, tuple(whole.shape)) == ("meta", (10, 4))
+    moved.to(torch.device("meta"))
+    assert moved._blocks[0] is whole
+
+
+def test_a_device_without_memory_for_the_tokens_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    short = features(0, 4, [0, 1, 2, 3, 4], TABLE)
+    monkeypatch.setattr(ModalityFeatures, "_move_tokens", refuse)
+    with pytest.raises(DeviceError, match="no memory for the tokens of 5 rows on cpu"):
+        short.sequences(torch.tensor([0]))

@@ -50,6 +50,7 @@ from tests.support.fake_search import (
     ORIGIN,
     FakeFit,
     FakeSource,
+    start_as_on_a_gpu,
     start_thread,
 )
 from tests.support.faulty import fork, forked
@@ -120,7 +121,7 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
         Shelf(folder / "shelf"),
         "macro_f1",
         workers=Workers(
-            ("cpu",),
+            options.pop("devices", ("cpu",)),
             options.pop("fit", FakeFit(folder)),
             options.pop("predict", drawn),
             options.pop("start", start_thread),
@@ -215,6 +216,26 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     assert trainings(tmp_path) == 15 + 12, "other rows are other trainings"
     run(tmp_path, origin=ORIGIN.model_copy(update={"data": "of other texts"}))
     assert trainings(tmp_path) == 27 + 12, "so are other inputs under the same labels"
+
+
+class _Counting(FakeFit):
+    def __call__(self, setting: Setting, bank: Any, tasks: list[Any], **options: Any) -> Any:
+        with (self.folder / "groups.txt").open("a") as log:
+            log.write(f"{len(tasks)} ")
+        return super().__call__(setting, bank, tasks, **options)
+
+
+def test_on_a_gpu_what_a_cell_lacks_is_trained_side_by_side(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    wanted = run(tmp_path / "cpu")
+    options: dict[str, Any] = {"devices": ["cuda:0"], "start": start_as_on_a_gpu}
+    run(tmp_path, SETTINGS[:2], how=trainings_of(seeds=1), fit=_Counting(tmp_path), **options)
+    found = run(tmp_path, fit=_Counting(tmp_path), **options)
+    assert (tmp_path / "groups.txt").read_text().split() == ["2", "2", "2", "2", "4"]
+    for setting in SETTINGS:
+        assert np.array_equal(found.predicted[setting], wanted.predicted[setting])
+        held_out = [[t.held_out for t in of.trainings[setting]] for of in (found, wanted)]
+        assert held_out[0] == held_out[1]
 
 
 def test_a_failed_setting_leaves_the_others(tmp_path: Path) -> None:
