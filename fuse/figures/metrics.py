@@ -95,11 +95,16 @@ def selection_score(
     classes = probabilities.shape[1]
     codes = probabilities.argmax(1) if predicted is None else predicted
     counted = confusions.confusion(labels, codes, classes)
+    return metric_scores(counted, float(log_likelihoods(labels, probabilities).mean()))
+
+
+def metric_scores(counted: confusions.Numbers, neg_log_loss: float) -> MetricScores:
+    """The metrics that follow from a confusion, (classes, classes), and the one that does not."""
     found = confusions.figures(counted)
     return MetricScores(
         macro_f1=float(found["macro_f1"]),
         accuracy=float(found["accuracy"]),
-        neg_log_loss=float(log_likelihoods(labels, probabilities).mean()),
+        neg_log_loss=neg_log_loss,
     )
 
 

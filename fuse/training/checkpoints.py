@@ -72,13 +72,14 @@ class FolderCheckpoint(Checkpoint):
                 raise
             raise _refused(self._folder, self._folder, error) from error
 
-    def save(self, place: int, state: State) -> None:
+    def wants(self, place: int, last: bool) -> bool:
         """See `Checkpoint`."""
         now = time.monotonic()
-        recent = now - self._written.setdefault(place, now) < self._seconds
-        if recent and not state["stopped"]:
-            return
-        self._written[place] = now
+        return last or now - self._written.setdefault(place, now) >= self._seconds
+
+    def save(self, place: int, state: State) -> None:
+        """See `Checkpoint`."""
+        self._written[place] = time.monotonic()
         tensors: dict[str, Tensor] = {}
         skeleton = _flattened(state, tensors)
         make_folders(self._folder)

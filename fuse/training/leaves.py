@@ -80,12 +80,3 @@ def stack_buffers(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
         for module, value in zip(modules, stack, strict=True):
             module.get_submodule(owner)._buffers[key] = value
     return stacks
-
-
-def own_tensors(module: nn.Module) -> None:
-    """Copies the parameters and buffers of a module out of common tensors."""
-    for parameter in module.parameters():
-        parameter.data = parameter.detach().clone()
-    for name, buffer in list(module.named_buffers()):
-        owner, _, key = name.rpartition(".")
-        module.get_submodule(owner)._buffers[key] = buffer.clone()

@@ -47,6 +47,20 @@ def model_inputs(batch: Batch) -> Inputs:
     return Inputs(batch.text, batch.text_mask, batch.image, batch.image_mask, batch.vectors)
 
 
+def stacked_inputs(inputs: Inputs, members: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Rows of all members one after another as sequences and vectors, (members, rows, …) each.
+
+    What is None is left out, as `torch.func.vmap` and `Inputs.of` want it.
+    """
+    shape = (members, -1)
+    sequences = {
+        name: value.unflatten(0, shape)
+        for name, value in zip(Inputs._fields[:4], inputs[:4], strict=True)
+        if isinstance(value, Tensor)
+    }
+    return sequences, {name: value.unflatten(0, shape) for name, value in inputs.vectors.items()}
+
+
 class Alone:
     """One member, called as it is."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 
@@ -12,22 +11,24 @@ from torch import Tensor
 from torch.optim import swa_utils
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from fuse.figures.metrics import selection_score
 from fuse.figures.records import EpochRecord, MetricScores
 from fuse.losses.loss import Loss
 from fuse.losses.losses import build_loss
 from fuse.models.classifier import Classifier
+from fuse.models.cloning import clone
 from fuse.models.noise import NoiseStream
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
-from .classifier import forward, gather, input_dims, make_model, predict, products, read_by
+from .classifier import gather, read_by
 from .copies import one_a_post
 from .fused_rows import FusedRows
+from .initial import Initial, initial
 from .programs import Member
 from .rates import BETAS, make_optimiser, rates_of
+from .scoring import Scores, score_alone
 from .stopping import ends
 from .task import Checkpoint, Fit, Progress, State, Task, TrainingError
 
@@ -39,7 +40,23 @@ _PART_ROWS = 32
 
 
 class Runner:
-    """One member in training: its rows, model, optimiser, schedule and progress."""
+    """One member in training: its rows, model, optimiser, schedule and progress.
+
+    Args:
+        setting: What to train and how.
+        bank: The features.
+        task: What the member learns from.
+        names: Class names.
+        whole_length: Pad texts to the longest of the bank.
+        place: Of the member in the run.
+        checkpoint: Where it is kept.
+        begins: What it begins with, if that was drawn together with other members'.
+
+    Attributes:
+        items: Rows that it learns from, of `FeatureBank.items`.
+        held_out: Its validation rows, likewise.
+        steps: Of an epoch.
+    """
 
     def __init__(
         self,
@@ -50,6 +67,7 @@ class Runner:
         whole_length: bool,
         place: int,
         checkpoint: Checkpoint,
+        begins: Initial | None = None,
     ) -> None:
         bank = bank.using(*setting.encoders)
         self.setting, self.bank, self.task, self.place = setting, bank, task, place
@@ -62,11 +80,9 @@ class Runner:
         counted = self.items if apart else bank.items(task.train, variants=False)
         solved = setting.optimiser == "lbfgs"
         self.steps = 1 if solved else math.ceil(len(counted) / setting.batch_size)
-        with torch.random.fork_rng(devices=[]):
-            # Not `torch.manual_seed`, which seeds the caller's generators of other devices as well.
-            torch.default_generator.manual_seed(task.seed)
-            model = make_model(setting, input_dims(bank, setting), len(names), len(task.train))
-            chosen = torch.randperm(len(task.train))[: setting.landmarks].sort().values
+        if begins is None:
+            (begins,) = initial(setting, bank, [task], names)
+        model, chosen = begins.model, begins.landmarks
         self._landmarks = bank.items(task.train[chosen.numpy()], variants=False)
         model.to(device)
         saved = checkpoint.load(place)
@@ -92,8 +108,8 @@ class Runner:
         self.progress = Progress()
         if saved is not None:
             self._restore(saved)
-        self._held_out = bank.items(task.validation, variants=False)
-        known = torch.cat([self.items, self._held_out])
+        self.held_out = bank.items(task.validation, variants=False)
+        known = torch.cat([self.items, self.held_out])
         self._fused = None if solved else FusedRows.of(model, bank, setting, known)
 
     @property
@@ -180,8 +196,12 @@ class Runner:
         if self.average is not None:
             self.average.n_averaged.fill_(done)
 
-    def finish_epoch(self, loss: float) -> EpochRecord:
-        """Scores the validation rows, keeps what is best, and decides whether to go on.
+    def finish_epoch(self, loss: float, scores: Scores) -> EpochRecord:
+        """Notes the scores, keeps what is best, and decides whether to go on.
+
+        Args:
+            loss: Mean of the epoch.
+            scores: Gives those of the validation rows.
 
         Raises:
             TrainingError: The loss is not finite.
@@ -190,14 +210,13 @@ class Runner:
         epoch = len(progress.history) + 1
         if not math.isfinite(loss):
             raise TrainingError(f"The loss is {loss} in epoch {epoch}.", "Lower the learning rate.")
-        model = self._scored()
-        scores = self._validation_scores(model)
+        found = scores()
         record = EpochRecord(
             member=self.place + 1,
             epoch=epoch,
             loss=loss,
             learning_rate=self._rates_at(epoch * self.steps)[0],
-            **({} if scores is None else scores.model_dump()),
+            **({} if found is None else found.model_dump()),
         )
         progress.history.append(record)
         if self._plateau is not None and len(self.task.validation):
@@ -208,34 +227,30 @@ class Runner:
             progress.best
         ].value(setting.metric):
             progress.best = epoch - 1
-            # Not by `deepcopy`, which copies the whole stack that a tensor is a part of.
-            progress.best_state = {n: value.clone() for n, value in model.state_dict().items()}
+            progress.keep(self.scored.state_dict())
         progress.stopped = ends(setting, epoch, progress.best + 1)
-        self._checkpoint.save(self.place, self._state())
+        if self._checkpoint.wants(self.place, progress.stopped):
+            self._checkpoint.save(self.place, self._state())
         return record
 
-    def _validation_scores(self, model: Classifier) -> MetricScores | None:
+    def scores(self) -> MetricScores | None:
+        """Of the validation rows, if there are any."""
         if not len(self.task.validation):
             return None
-        labels = self.bank.labels[torch.as_tensor(self.task.validation)].cpu().numpy()
-        if self._fused is None:
-            found = predict(model, self.bank, self.task.validation, self.setting)
-        else:
-            with torch.inference_mode(), products(self.setting):
-                logits = forward(model.eval(), self._fused.batch(self._held_out))
-            found = logits.double().softmax(1).cpu().numpy()
-        return selection_score(labels, found)
+        batch = None if self._fused is None else self._fused.batch(self.held_out)
+        return score_alone(self.scored, self.bank, self.task.validation, self.setting, batch)
 
     def result(self) -> Fit:
         """The kept epoch's model."""
-        model = copy.deepcopy(self._scored())
+        model = clone(self.scored)
         if self.setting.keep == "best":
             model.load_state_dict(self.progress.best_state)
         model.fold()
         history = self.progress.history
         return Fit(model.eval(), history[self.progress.best], history)
 
-    def _scored(self) -> Classifier:
+    @property
+    def scored(self) -> Classifier:
         """The model that is scored and kept: the averaged one, if there is one."""
         if self.average is None:
             return self.member.model

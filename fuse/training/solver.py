@@ -26,6 +26,7 @@ from .copies import shares
 from .programs import model_inputs
 from .rates import make_optimiser
 from .runner import Runner
+from .scoring import Scores
 
 _ROWS = 1024
 """Of a pass that makes features."""
@@ -45,7 +46,7 @@ class Solver:
 
     def epoch(self, number: int) -> Tensor:
         """See `Stack.epoch`; the loss is that of the optimum, with its penalty."""
-        model, loss = self._runner.member.model, self._runner.member.loss
+        model, loss = self._runner.member.train().model, self._runner.member.loss
         assert isinstance(model, KernelClassifier)
         assert isinstance(loss, CrossEntropyLoss)
         features, labels = self._features(model)
@@ -93,5 +94,6 @@ class Solver:
         batches = (gather(runner.bank, some, runner.setting) for some in items.split(_ROWS))
         return torch.cat([model.fuse(model_inputs(batch))[0] for batch in batches]), labels
 
-    def release(self) -> None:
-        """Does nothing: its tensors are its own."""
+    def scores(self, losses: Tensor) -> list[tuple[float, Scores]]:
+        """See `StackScores`."""
+        return [(losses.item(), self._runner.scores)]

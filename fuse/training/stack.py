@@ -11,23 +11,24 @@ The numbers are those of members trained one by one, up to the order of addition
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fuse.models.classifier import Inputs
+from fuse.models.cloning import clone
 from fuse.models.noise import NoiseStream, noise_needed
 from mmsa_cache.features.batch import Batch
 
 from .classifier import gather
 from .graphs import Repeated
-from .leaves import Leaves, own_tensors, stack_buffers
+from .leaves import Leaves, stack_buffers
 from .programs import model_inputs
 from .rates import BETAS, EPSILON
 from .runner import Runner
+from .scoring import StackScores
 
 _NOISE_BYTES = 128 << 20
 """Of the steps that are uploaded at once."""
@@ -37,9 +38,10 @@ class Stack:
     """Members of one setting, with equally many parameters and steps, that begin together.
 
     Args:
-        runners: The members; until `release` their tensors are parts of common ones.
+        runners: The members, whose tensors become parts of common ones.
 
     Attributes:
+        scores: Scores the members after an epoch.
         repeated: Runs its steps.
     """
 
@@ -57,7 +59,7 @@ class Stack:
         # What `vmap` calls; one member is called as it is.
         self._skeleton = members[0]
         if count > 1:
-            self._skeleton = copy.deepcopy(members[0]).to("meta").train()
+            self._skeleton = clone(members[0], "meta").train()
         leaves = Leaves(members[0].parameters(), count)
         self._leaves = leaves
         self._weights, self._means, self._squares = (leaves.zeros() for _ in range(3))
@@ -69,14 +71,14 @@ class Stack:
         self._buffers = stack_buffers(members)
         self._averages: Tensor | None = None
         self._averaged: list[tuple[Tensor, Tensor]] = []
+        scored, buffers = self._weights, _of_model(self._buffers)
         if first.average is not None:
-            averages = [runner.average.module for runner in runners if runner.average is not None]
+            averages = [runner.scored for runner in runners]
             self._averages = leaves.zeros()
             leaves.bind(self._averages, averages)
-            self._averaged = [
-                (buffer, self._buffers[f"model.{name}"])
-                for name, buffer in stack_buffers(averages).items()
-            ]
+            scored, kept = self._averages, stack_buffers(averages)
+            self._averaged = [(kept[name], buffers[name]) for name in kept]
+            buffers = kept
         names = [name for name, _ in members[0].named_parameters()]
         self._parameters: dict[str, Tensor] = (
             dict(zip(names, members[0].parameters(), strict=True))
@@ -85,6 +87,11 @@ class Stack:
                 name: value.detach().requires_grad_()
                 for name, value in zip(names, leaves.parts(self._weights), strict=True)
             }
+        )
+        parameters = dict(zip(names, leaves.parts(scored), strict=True))
+        held_out = [runner.held_out for runner in runners]
+        self.scores = StackScores(
+            first.scored, self._setting, self._bank, held_out, _of_model(parameters), buffers
         )
 
         block = max(1, min(self._steps, _NOISE_BYTES // (2 * count * max(1, one))))
@@ -95,13 +102,16 @@ class Stack:
         self._totals = torch.zeros(count, device=device)
         self._epsilon = torch.full((1,), EPSILON, device=device)
         self.repeated = Repeated(device)
+        self._ahead = -1, torch.empty(0)
 
     def epoch(self, number: int) -> Tensor:
         """Trains an epoch, the first being 0; the losses of its steps added up, (members,).
 
         Nothing is read back from the device.
         """
-        rows = torch.stack([runner.rows(number) for runner in self._runners], 1)
+        if len(self._runners) == 1:
+            self._runners[0].member.train()  # that of several is always in training
+        rows = self._drawn(number)
         rates = torch.from_numpy(self._rates_of(number))
         noise = [runner.noise(number) for runner in self._runners]
         self._totals.zero_()
@@ -116,7 +126,18 @@ class Stack:
         done = (number + 1) * self._steps
         for runner in self._runners:
             runner.count_steps(done)
+        self._ahead = number + 1, self._rows_of(number + 1)  # while the device works
         return self._totals
+
+    def _drawn(self, number: int) -> Tensor:
+        """The rows of an epoch, (steps, members, rows, 3)."""
+        known, rows = self._ahead
+        return rows if known == number else self._rows_of(number)
+
+    def _rows_of(self, number: int) -> Tensor:
+        if number == self._setting.epochs:
+            return torch.empty(0)
+        return torch.stack([runner.rows(number) for runner in self._runners], 1)
 
     def _rates_of(self, number: int) -> np.ndarray:
         """What Adam multiplies with in each step of an epoch, (steps, members, 5, 1) float32.
@@ -221,9 +242,8 @@ class Stack:
             else:  # counts, and what never changes
                 average.copy_(average * (1 - part) + value * part)
 
-    def release(self) -> None:
-        """Gives every member tensors of its own."""
-        for runner in self._runners:
-            own_tensors(runner.member)
-            if runner.average is not None:
-                own_tensors(runner.average.module)
+
+def _of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a member's model, by their names in it."""
+    prefix = "model."
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

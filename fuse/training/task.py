@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -57,6 +58,13 @@ class Progress:
     best_state: dict[str, Tensor] = field(default_factory=dict)
     stopped: bool = False
 
+    def keep(self, state: dict[str, Tensor]) -> None:
+        """Copies the tensors of the best epoch, in the place of those of an earlier one."""
+        if self.best_state:
+            torch._foreach_copy_([self.best_state[name] for name in state], [*state.values()])
+            return
+        self.best_state = {name: value.clone() for name, value in state.items()}
+
 
 class Checkpoint:
     """Where members are kept at the end of an epoch; this one keeps nothing."""
@@ -64,6 +72,10 @@ class Checkpoint:
     def load(self, place: int) -> State | None:
         """What `save` was given for the member at this place of the run, or None."""
         return None
+
+    def wants(self, place: int, last: bool) -> bool:
+        """Whether `save` is to be called at the end of an epoch, which may be a member's last."""
+        return False
 
     def save(self, place: int, state: State) -> None:
         """Keeps a member."""

@@ -16,9 +16,11 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.native.device import is_out_of_memory
 
 from .classifier import products
+from .initial import initial
 from .memory import fitting, no_memory
 from .programs import Alone
 from .runner import Runner
+from .scoring import Scores
 from .solver import Solver
 from .stack import Stack
 from .task import Checkpoint, Fit, Task
@@ -104,15 +106,19 @@ def fit_group(
     stacked = stacked and setting.optimiser != "lbfgs"
     whole_length = stacked if whole_length is None else whole_length
 
-    def begun(place: int) -> Runner:
-        task = tasks[place - first]
-        return Runner(setting, bank, task, names, whole_length, place, checkpoint)
+    def begun(places: Sequence[int]) -> dict[int, Runner]:
+        some = [tasks[place - first] for place in places]
+        drawn = initial(setting, bank, some, names)
+        return {
+            place: Runner(setting, bank, task, names, whole_length, place, checkpoint, begins)
+            for place, task, begins in zip(places, some, drawn, strict=True)
+        }
 
     with checkpoint.going_on():
         every = range(first, first + len(tasks))
         if not stacked:
-            return [_alone(begun(place), on_epoch) for place in every]
-        runners = {place: begun(place) for place in every}
+            return [_alone(begun([place])[place], on_epoch) for place in every]
+        runners = begun(every)
         # Members of a stack are equally large, take equally many steps an epoch, begin together.
         alike: dict[tuple[int, ...], list[int]] = {}
         for place, runner in runners.items():
@@ -121,16 +127,23 @@ def fit_group(
                 key = (size, runner.steps, runner.epochs_done)
                 alike.setdefault(key, []).append(place)
         waiting = [part for key, of in alike.items() for part in fitting(of, key[0], device)]
+        fits = {
+            place: runners.pop(place).result()
+            for place in [*runners]
+            if runners[place].progress.stopped
+        }
         while waiting:
             places = waiting.pop(0)
-            if not _train([runners[place] for place in places], True, on_epoch):
-                for place in places:
-                    del runners[place]
-                torch.cuda.empty_cache()
-                runners |= {place: begun(place) for place in places}
-                half = len(places) // 2
-                waiting[:0] = [places[:half], places[half:]]
-        return [runners[place].result() for place in sorted(runners)]
+            together = [runners.pop(place) for place in places]
+            if _train(together, True, on_epoch):
+                fits |= {place: r.result() for place, r in zip(places, together, strict=True)}
+                continue
+            del together
+            torch.cuda.empty_cache()
+            runners |= begun(places)
+            half = len(places) // 2
+            waiting[:0] = [places[:half], places[half:]]
+        return [fits[place] for place in every]
 
 
 def _alone(runner: Runner, on_epoch: Callable[[EpochRecord], None]) -> Fit:
@@ -156,7 +169,6 @@ def _train(
         program = Stack(runners) if stacked else alone(runners[0])
         with products(runners[0].setting):
             _train_epochs(runners, program, on_epoch)
-        program.release()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -177,12 +189,11 @@ def _train_epochs(
         if not any(at_work):
             break
         for runner in runners:
-            runner.member.train()
             runner.member.loss.start_epoch()
-        totals = program.epoch(number).tolist()
-        for runner, works, total in zip(runners, at_work, totals, strict=True):
+        found = program.scores(program.epoch(number))
+        for runner, works, (total, scores) in zip(runners, at_work, found, strict=True):
             if works:
-                on_epoch(runner.finish_epoch(total / runner.steps))
+                on_epoch(runner.finish_epoch(total / runner.steps, scores))
 
 
 class _Single:
@@ -194,6 +205,7 @@ class _Single:
     def epoch(self, number: int) -> Tensor:
         """See `Stack.epoch`."""
         runner = self._runner
+        runner.member.train()
         total = torch.zeros(1, device=runner.bank.labels.device)
         noise = runner.noise(number)
         batches = runner.batches(runner.rows(number))
@@ -202,5 +214,6 @@ class _Single:
             runner.step(*rates)
         return total
 
-    def release(self) -> None:
-        """Does nothing: its tensors are its own."""
+    def scores(self, losses: Tensor) -> list[tuple[float, Scores]]:
+        """See `StackScores`."""
+        return [(losses.item(), self._runner.scores)]

@@ -23,6 +23,7 @@ from fuse.training.trainer import fit_group
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.bank import FeatureBank
 from tests.support.stacks import NAMES, SMALL, TASKS
+from tests.support.stacks import bank as bank
 from tests.support.waiting import NoWaiting
 
 
@@ -98,6 +99,9 @@ def test_what_is_kept_of_a_member_is_no_part_of_a_stack(bank: FeatureBank) -> No
     sizes: list[tuple[int, int]] = []
 
     class Looking(Checkpoint):
+        def wants(self, place: int, last: bool) -> bool:
+            return True
+
         def save(self, place: int, state: dict[str, Any]) -> None:
             sizes.extend(map(size, state["best_state"].values()))
 

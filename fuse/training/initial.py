@@ -1,0 +1,84 @@
+"""What the members of a group begin with: their seeds draw it, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from fuse.models.classifier import Classifier
+from fuse.setting import Setting
+from mmsa_cache.features.bank import FeatureBank
+
+from .classifier import input_dims, make_model
+from .task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """What a member begins with, on the CPU."""
+
+    model: Classifier
+    landmarks: Tensor
+    """Places among the training rows, those of `Setting.landmarks`."""
+
+
+def initial(
+    setting: Setting, bank: FeatureBank, tasks: Sequence[Task], names: Sequence[str]
+) -> list[Initial]:
+    """Draws what members begin with.
+
+    Drawing a million numbers takes milliseconds in which Python does not run, so members draw in
+    threads. Each has a generator of its own: the caller's stay as they are.
+
+    Args:
+        setting: What is to be built.
+        bank: The features.
+        tasks: Of the members.
+        names: Class names.
+
+    Raises:
+        SettingsError: The setting makes no model.
+    """
+    dims = input_dims(bank, setting)
+
+    def draw(task: Task) -> Initial:
+        generator = torch.Generator().manual_seed(task.seed)
+        with _Drawn(generator):
+            model = make_model(setting, dims, len(names), len(task.train))
+        order = torch.randperm(len(task.train), generator=generator)
+        return Initial(model, order[: setting.landmarks].sort().values)
+
+    if len(tasks) == 1:
+        return [draw(tasks[0])]
+    with ThreadPoolExecutor(max(1, min(len(tasks), torch.get_num_threads()))) as threads:
+        return list(threads.map(draw, tasks))
+
+
+class _Drawn(TorchFunctionMode):
+    """Initial weights come from a generator; the constructors of `torch.nn` take none."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        # Those of `torch.nn.init` are asked for first, and say that they can take one.
+        if func in _DRAWING or "generator" in given:
+            given["generator"] = self._generator
+        return func(*args, **given)
+
+
+_DRAWING = (Tensor.uniform_, Tensor.normal_)
