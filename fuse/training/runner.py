@@ -82,8 +82,7 @@ class Runner:
         self.steps = 1 if solved else math.ceil(len(counted) / setting.batch_size)
         if begins is None:
             (begins,) = initial(setting, bank, [task], names)
-        model, chosen = begins.model, begins.landmarks
-        self._landmarks = bank.items(task.train[chosen.numpy()], variants=False)
+        model, self._landmarks = begins.model, task.train[begins.landmarks.numpy()]
         model.to(device)
         saved = checkpoint.load(place)
         if saved is None:
@@ -139,7 +138,8 @@ class Runner:
         model = self.member.model
         if not model.landmarks:
             return None
-        batch = gather(self.bank, self._landmarks, self.setting)
+        items = self.bank.items(self._landmarks, variants=False)
+        batch = gather(self.bank, items, self.setting)
         # What a row lacks is the mean there: 0 once standardised.
         norms = model.standardisations.items()
         return model.fit_landmarks({name: batch.filled(name, of.mean) for name, of in norms})

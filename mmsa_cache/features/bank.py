@@ -18,8 +18,10 @@ from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair, no_such, terms_o
 from mmsa_cache.native.device import needing_memory
 
 from .batch import Batch, Dims
+from .items import listed, paired_freely
+from .kept import Kept
 from .modality import ModalityFeatures
-from .moments import KeptMoments, Moments, moments_of
+from .moments import Moments, moments_of
 from .shown import bank_html
 from .side import Side
 
@@ -56,7 +58,8 @@ class FeatureBank:
         self.guids = list(guids)
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.partial = partial
-        self._moments = KeptMoments()
+        self._moments: Kept[Moments] = Kept()
+        self._items: Kept[Tensor] = Kept()
         self._sides = {
             modality: Side(modality, own, (beside or {}).get(modality, {}), self.guids, partial)
             for modality, own in zip(MODALITIES, (text, image), strict=True)
@@ -135,18 +138,11 @@ class FeatureBank:
 
         Returns:
             (items, 3) int64: sample, row of the text, row of the image; originals first. A row is
-            −1 where the sample lacks the modality.
+            −1 where the sample lacks the modality. They are kept for the next call, not to be
+            changed.
         """
-        chosen = torch.as_tensor(np.asarray(samples), dtype=torch.int64)
-        width = min(table.shape[1] for table in self._tables) if variants else 1
-        parts: list[Tensor] = []
-        for variant in range(width):
-            rows = torch.stack([chosen, *(table[chosen, variant] for table in self._tables)], 1)
-            if variant:  # one of each half that the sample has, and of one at least
-                there = rows[:, 1:] >= 0
-                rows = rows[(there | (parts[0][:, 1:] < 0)).all(1) & there.any(1)]
-            parts.append(rows)
-        return torch.cat(parts)
+        chosen = np.asarray(samples, np.int64)
+        return self._items.of(chosen, variants, lambda: listed(self._tables, chosen, variants))
 
     def text_order(self, items: Tensor) -> Tensor:
         """Places of items (items, 3) from the shortest text to the longest, (items,) on the CPU."""
@@ -165,15 +161,7 @@ class FeatureBank:
         Returns:
             Items of the same samples, (items, 3).
         """
-        originals = torch.stack([table[items[:, 0], 0] for table in self._tables], 1)
-        copies = (items[:, 1:] != originals).any(1)
-        chosen = items.clone()
-        for column, table in enumerate(self._tables, start=1):
-            rows = table[items[:, 0]]
-            draw = torch.rand(len(items), generator=generator) * (rows >= 0).sum(1)
-            drawn = rows.gather(1, draw.long()[:, None]).squeeze(1)
-            chosen[:, column] = torch.where(copies, drawn, items[:, column])
-        return chosen
+        return paired_freely(self._tables, items, generator)
 
     def batch(
         self,
@@ -240,7 +228,7 @@ class FeatureBank:
             parts = self.text_order(items).split(512)
             return moments_of(self.batch(items[chosen], **read) for chosen in parts)
 
-        return self._moments.of(items, read, compute)
+        return self._moments.of(items.numpy(), tuple(sorted(read.items())), compute)
 
     def _repr_html_(self) -> str:
         return bank_html(self._sides, self.labels)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -12,32 +10,6 @@ from .batch import Batch
 
 Moments = dict[str, tuple[Tensor, Tensor]]
 """(dim,) float32 each, of ``text``, ``image`` and every vector by its name."""
-_MOST_KEPT = 64
-"""Sets of items: those of the folds of a search, by what is read."""
-
-
-class KeptMoments:
-    """The moments of sets of items, kept for the next model that is trained on the same ones."""
-
-    def __init__(self) -> None:
-        self._kept: dict[Any, Moments] = {}
-
-    def of(
-        self, items: Tensor, read: Mapping[str, object], compute: Callable[[], Moments]
-    ) -> Moments:
-        """The moments of some items.
-
-        Args:
-            items: As `FeatureBank.items` gives them, (items, 3).
-            read: What is read of them.
-            compute: Gives the moments where they are not known.
-        """
-        key = (tuple(sorted(read.items())), hashlib.blake2b(items.numpy().tobytes()).digest())
-        if key not in self._kept:
-            while len(self._kept) >= _MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = compute()
-        return self._kept[key]
 
 
 def moments_of(batches: Iterable[Batch]) -> Moments:

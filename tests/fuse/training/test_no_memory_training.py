@@ -24,7 +24,6 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.native.device import is_of_the_device
 from tests.support.scarce import NO_MEMORY, Scarce
 from tests.support.stacks import NAMES, ROWS, SMALL, TASKS
-from tests.support.stacks import bank as bank
 from tests.support.tally import Tally
 
 LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")

@@ -23,7 +23,6 @@ from fuse.training.trainer import fit_group
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.bank import FeatureBank
 from tests.support.stacks import NAMES, SMALL, TASKS
-from tests.support.stacks import bank as bank
 from tests.support.waiting import NoWaiting
 
 
