@@ -37,6 +37,10 @@ def extract(
         int | None,
         typer.Option(min=1, help="Workers; default: a GPU each, else 8 cores each (Ray: one)."),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="GPUs to use, a process each; default: all.", metavar="N,N"),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(help="Object store for the features, in place of --cache.", metavar="URL"),
@@ -49,11 +53,11 @@ def extract(
     $ mmsa extract --split all --dry-run
     $ mmsa extract --split all
     """
-    from mmsa_cache.compose.extraction.crew import EngineRequest
+    from mmsa_cache.compose.extraction.crew import EngineRequest, card_numbers
     from mmsa_cache.compose.extraction.extract import extract_splits
     from mmsa_cache.compose.extraction.parts import Part
 
-    request = EngineRequest(engine, workers, address, target)
+    request = EngineRequest(engine, workers, address, target, card_numbers(devices))
     part = Part.of(shards, finish)
     if dry_run:
         if target is not None:

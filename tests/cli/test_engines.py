@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from extract.crew.local import LocalCrew
+from mmsa_cache.compose.extraction import crew, extraction
 from mmsa_cache.compose.extraction.crew import EncoderSource, EngineRequest
 from mmsa_cache.compose.extraction.reading import read_splits
 from mmsa_cache.compose.extraction.wanted import wanted_features
+from mmsa_cache.compose.session import encoders
 from mmsa_cache.compose.session.encoders import resolve_encoder
 from mmsa_cache.compose.session.outside import Reach
 from mmsa_cache.compose.session.store import Store
@@ -102,6 +107,89 @@ def test_a_driver_of_a_cluster_needs_no_gpu_of_its_own(
     with pytest.raises(DeviceError, match="no CUDA device"):
         EngineRequest("local").device(settings)
     mmsa(work, "extract", "--device", "cuda", code=5)
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_which_cards_workers_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[Sequence[str]] = []
+
+    class Crew:
+        def __init__(self, source: Any, sealers: Any, devices: Sequence[str], size: int) -> None:
+            seen.append(devices)
+
+    monkeypatch.setattr(crew, "LocalCrew", Crew)
+
+    def cards(device: str = "auto", **asked: Any) -> Sequence[str] | None:
+        settings = load_settings({"device": device})
+        request = EngineRequest(**asked).settled(settings)
+        if request.chosen is None:
+            return None
+        request.crew(None, [], request.device(settings), None)  # type: ignore[arg-type]
+        return seen.pop()
+
+    both = ["cuda:0", "cuda:1"]
+    assert cards() == cards("cuda") == cards(devices=(0, 1)) == cards(engine="local") == both
+    assert cards(target="s3://bucket/path") == both
+    assert cards(devices=(1, 0)) == both[::-1]
+    assert cards("cuda:1") is cards(devices=(1,)) is None  # this process does it
+    assert EngineRequest(devices=(1,)).device(load_settings()) == torch.device("cuda:1")
+    assert cards(workers=3) == [*both, both[0]]
+    assert cards("cuda:1", workers=2) == cards(devices=(1,), workers=2) == both[1:] * 2
+    assert cards("cuda:1", target="s3://bucket/path") == both[1:]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert cards("cuda") is cards() is None
+    with pytest.raises(DeviceError, match=r"no cuda:1: this machine has 1 CUDA"):
+        cards(devices=(0, 1))
+    with pytest.raises(SettingsError, match="the device cuda:0 do not go together"):
+        cards("cuda:0", devices=(0,))
+    with pytest.raises(SettingsError, match="twice"):
+        cards(devices=(0, 0))
+    with pytest.raises(SettingsError, match="a Ray worker has its own GPU"):
+        cards(devices=(0,), engine="ray")
+
+
+@pytest.mark.usefixtures("two_cards", "fresh_workers")
+def test_all_cards_give_the_rows_of_one_process(
+    work: Path, plain: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+
+    class OnTheCpu(LocalCrew):
+        def __init__(self, source: Any, sealers: Any, cards: Sequence[str], size: Any) -> None:
+            devices.extend(cards)
+            super().__init__(source, sealers, ["cpu"] * len(cards), size)
+
+    monkeypatch.setattr(crew, "LocalCrew", OnTheCpu)
+    monkeypatch.setattr(encoders, "device_kind", lambda name: "cpu")
+    told = ("extract", "--device", "cuda", "--cache", "cards", "--split")
+    call_json(work, *told, "train")
+    assert devices == ["cuda:0", "cuda:1"]
+    call_json(work, *told, "all", "--devices", "1,0")
+    assert devices == ["cuda:0", "cuda:1", "cuda:1", "cuda:0"]
+    assert rows_in(work / "cards") == plain
+    # What one window holds is not shared out.
+    here: list[int] = []
+    monkeypatch.setattr(
+        extraction.Extraction, "_here", lambda self, missing, part: here.extend(missing.values())
+    )
+    monkeypatch.setenv("MMSA_CACHE_SHARD_ROWS", "1000")
+    mmsa(work, *told, "test", "--cache", "few")
+    assert len(devices) == 4
+    assert here
+
+
+def test_cards_are_named_by_numbers(work: Path) -> None:
+    out = mmsa(work, "extract", "--devices", "cuda:0", code=2).output
+    assert "--devices takes numbers, received 'cuda:0'" in out
+    if not torch.cuda.is_available():
+        mmsa(work, "extract", "--devices", "0,1", code=5)
 
 
 def test_a_worker_refuses_another_encoder_than_the_drivers(

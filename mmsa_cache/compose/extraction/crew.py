@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,8 @@ from .wanted import WantedFeatures
 EngineName = Literal["local", "ray"]
 _MOST_A_CORE = 32
 """Workers on this machine."""
+_DIGITS = 5
+"""Of a GPU's number, fewer than these."""
 _CORES = 8
 """Of a worker on the CPU, unless their number is given."""
 
@@ -51,8 +53,18 @@ class EngineRequest:
     """Of a Ray cluster; None: RAY_ADDRESS or one of this user's here, else one is started."""
     target: str | None = None
     """URL of an object store that takes the features."""
+    devices: tuple[int, ...] = ()
+    """Numbers of GPUs to use; none: the settings' device, all GPUs where it is no certain one."""
+    by_itself: bool = False
+    """Whether `settled` named the GPUs: then little work is done by this process."""
 
     def __post_init__(self) -> None:
+        if len(set(self.devices)) < len(self.devices):
+            raise SettingsError("--devices names one of them twice.", "Give each number once.")
+        if self.devices and self.engine == "ray":
+            raise SettingsError(
+                "--devices are GPUs of this machine.", "Leave it out: a Ray worker has its own GPU."
+            )
         if self.address is not None and self.engine != "ray":
             raise SettingsError("--address is of a Ray cluster.", "Give --engine ray with it.")
         most = _MOST_A_CORE * usable_cores()
@@ -65,8 +77,27 @@ class EngineRequest:
     @property
     def chosen(self) -> EngineName | None:
         """What runs the workers; None: this process does the work."""
-        asked = self.workers is not None or self.target is not None
+        asked = self.workers is not None or self.target is not None or len(self.devices) > 1
         return self.engine or ("local" if asked else None)
+
+    def settled(self, settings: Settings) -> EngineRequest:
+        """The same with all GPUs named where there are several and no certain one is asked for.
+
+        Raises:
+            DeviceError: There is no such device.
+            SettingsError: GPUs are named twice.
+        """
+        if self.devices and settings.device not in ("auto", "cuda"):
+            raise SettingsError(
+                f"--devices and the device {settings.device} do not go together.",
+                "Give one of them.",
+            )
+        device = self.device(settings)
+        several = device.type == "cuda" and device.index is None and not self.devices
+        if not several or self.engine == "ray" or torch.cuda.device_count() < 2:
+            return self
+        everything = tuple(range(torch.cuda.device_count()))
+        return replace(self, devices=everything, by_itself=self.chosen is None)
 
     def device(self, settings: Settings) -> torch.device:
         """Where models run; that of a cluster's workers need not be on this machine.
@@ -76,7 +107,8 @@ class EngineRequest:
         """
         if self.engine == "ray":
             return torch.device(device_kind(settings.device))
-        return pick_device(settings.device)
+        cards = [pick_device(f"cuda:{number}") for number in self.devices]
+        return cards[0] if len(cards) == 1 else pick_device("cuda" if cards else settings.device)
 
     def crew(
         self,
@@ -99,17 +131,37 @@ class EngineRequest:
             gpu = device.type != "cpu"
             address = self.address or "auto"
             return RayCrew(source, sealers, address, self.workers, gpu=gpu, batch_size=batch_size)
-        alone = 1 if self.engine is None and self.workers is None else self.workers
-        return LocalCrew(source, sealers, devices_of(device, alone), batch_size)
+        alone = self.engine is None and len(self.devices) < 2
+        workers = self.workers or (1 if alone else None)
+        return LocalCrew(source, sealers, devices_of(device, workers, self.devices), batch_size)
 
 
-def devices_of(kind: torch.device, workers: int | None) -> list[str]:
-    """A device a worker on this machine; by default one a GPU, on the CPU one for some cores."""
+def devices_of(kind: torch.device, workers: int | None, numbers: Sequence[int] = ()) -> list[str]:
+    """A device a worker on this machine.
+
+    Args:
+        kind: The CPU, a GPU, or any GPUs.
+        workers: How many; None: one a GPU, on the CPU one for some cores.
+        numbers: Of the GPUs; none: all.
+    """
     if kind.type == "cpu":
         return ["cpu"] * (workers or max(1, usable_cores() // _CORES))
-    cards = [str(kind)] if kind.index is not None else []
-    cards = cards or [f"{kind.type}:{i}" for i in range(torch.cuda.device_count())]
-    return [cards[i % len(cards)] for i in range(workers or len(cards))]
+    if kind.index is not None:
+        numbers = [kind.index]
+    numbers = numbers or range(torch.cuda.device_count())
+    return [f"{kind.type}:{numbers[i % len(numbers)]}" for i in range(workers or len(numbers))]
+
+
+def card_numbers(text: str | None) -> tuple[int, ...]:
+    """The GPUs that ``--devices`` names, as ``0,1``.
+
+    Raises:
+        SettingsError: It names none so.
+    """
+    names = text.split(",") if text is not None else []
+    if not all(name.isdecimal() and len(name) < _DIGITS for name in names):
+        raise SettingsError(f"--devices takes numbers, received {text!r}.", "Write --devices 0,1.")
+    return tuple(map(int, names))
 
 
 @dataclass(frozen=True, slots=True)

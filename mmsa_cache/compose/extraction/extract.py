@@ -101,7 +101,7 @@ def extract_splits(
         MmsaError: As the data, the encoders and the store raise.
     """
     check_split(split, (*SPLITS, ALL))
-    engine.device(settings)  # before data is read for nothing
+    engine = engine.settled(settings)  # before data is read for nothing
     store = Store(settings.cache.dir, renewing=True)
     reach = Reach(settings, store.root)
     settings = with_data(fetched(settings), store, reach, extracting=True)

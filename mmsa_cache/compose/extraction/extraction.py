@@ -90,7 +90,9 @@ class Extraction:
             part: Its number from 0, and of parts.
         """
         missing = {work: rows for work in self._works if (rows := work.missing())}
-        if self._engine.chosen is None:
+        # One window is one worker's work, and others would take seconds to start.
+        little = sum(missing.values()) <= self._settings.cache.shard_rows
+        if self._engine.chosen is None or (self._engine.by_itself and little):
             self._here(missing, part)
         elif missing:
             self._by_crew(list(missing), part)
