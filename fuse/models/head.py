@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .linear import Linear
+from .members import BatchNorm
 from .noise import Dropout
 from .parts import Part, count
 
@@ -32,7 +33,7 @@ class Head(nn.Module):
         for dim in dims:
             modules += [
                 Linear(in_dim, dim),
-                nn.BatchNorm1d(dim),
+                BatchNorm(dim),
                 nn.LeakyReLU(),
                 Dropout(dropout),
             ]

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from mmsa_cache.native import onednn
 
+from .members import linear_of_members, mapped, of_members
+
 _MATMUL: Any = torch.backends.mkldnn
 _MATMUL = _MATMUL.matmul
 _WORTH = 2_500_000
@@ -38,6 +40,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         ``(..., out)``.
     """
+    if mapped(x, weight):
+        return of_members(linear_of_members, x, weight, bias)
     if _serves(x, weight):
         product: Tensor = _OneDnn.apply(x, weight, bias)
         return product

@@ -116,7 +116,7 @@ class MultimodalClassifier(Classifier):
                 projected = projected.masked_fill(absent, 0.0)
             parts.append(projected)
         there = torch.stack([*present.values()], dim=1) if present else None
-        return torch.cat(parts, dim=1), there, out
+        return torch.cat(parts, dim=1) if len(parts) > 1 else fused, there, out
 
     def classify(self, fused: Tensor, present: Tensor | None) -> Tensor:
         logits: Tensor = self.head(fused, present)

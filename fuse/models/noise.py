@@ -41,6 +41,9 @@ LOWEST = -NOISE_VALUES // 2
 _AHEAD, _AHEAD_CUDA = 1 << 18, 1 << 20
 """Numbers that are drawn at once; on a GPU every draw is a launch."""
 
+_FACTORS = 1 << 24
+"""Most numbers of a call's noise that are made factors of all at once."""
+
 Draw = Callable[[int], Tensor]
 """Draws so many numbers, int16, uniform over all 65,536 values."""
 
@@ -95,6 +98,7 @@ class Tape:
                 f"noise: expected int16 (n,), received {noise.dtype} {tuple(noise.shape)}"
             )
         self._noise = noise
+        self._factors: dict[tuple[int, torch.dtype], tuple[int, Tensor]] = {}
         self.position = 0
         """Number of values consumed."""
 
@@ -114,6 +118,36 @@ class Tape:
                 "noise_needed(model, *inputs) values a step"
             )
         return noise[start : self.position].view(shape)
+
+    def factors(self, shape: Sequence[int], dropped: int, dtype: torch.dtype) -> Tensor:
+        """What dropout multiplies with by the next noise, in `shape`.
+
+        Args:
+            shape: Of the factors.
+            dropped: Of the 65,536 values, how many give 0; the others give the inverse of their
+                share.
+            dtype: Of the factors.
+        """
+        start, noise = self.position, self._noise
+        values = self.take(shape)
+        if not isinstance(noise, Tensor):
+            # Arithmetic in place of a comparison, which takes six times as long on a CPU; integers
+            # below 2^17 are exact in float32.
+            return _scaled(
+                values.float().add_(1 - LOWEST - dropped).clamp(0.0, 1.0), dropped, dtype
+            )
+        if noise.shape[0] > _FACTORS:
+            return _scaled(values >= LOWEST + dropped, dropped, dtype)
+        # At once for all that follows: on a GPU a launch costs more than its work.
+        if (dropped, dtype) not in self._factors:
+            kept = noise[start:] >= LOWEST + dropped
+            self._factors[dropped, dtype] = start, _scaled(kept, dropped, dtype)
+        first, factors = self._factors[dropped, dtype]
+        return factors[start - first : self.position - first].view(shape)
+
+
+def _scaled(kept: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
+    return kept.to(dtype).mul_(NOISE_VALUES / (NOISE_VALUES - dropped))
 
 
 _TAPE: ContextVar[Tape | None] = ContextVar("_TAPE", default=None)
@@ -168,11 +202,10 @@ class Dropout(nn.Module):
             return x
         tape = _TAPE.get()
         if tape is not None:
-            noise = tape.take(x.shape if shape is None else shape)
-            # Arithmetic in place of a comparison and a masked fill, which take six times as long
-            # on a CPU; integers below 2^17 are exact in float32.
-            kept = noise.float().add_(1 - LOWEST - self.dropped).clamp(0.0, 1.0)
-            return x * kept.to(x.dtype).mul_(NOISE_VALUES / (NOISE_VALUES - self.dropped))
+            wanted = x.shape if shape is None else shape
+            # In float32 at least, in which the inverse is not rounded to three digits.
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            return (x * tape.factors(wanted, self.dropped, dtype)).to(x.dtype)
         if shape is None:
             return F.dropout(x, self.p)
         return x * F.dropout(x.new_ones(tuple(shape)), self.p)

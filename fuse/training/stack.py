@@ -100,6 +100,7 @@ class Stack:
         self._rates = torch.zeros(block, count, 5, 1, device=device)
         self._noise = torch.zeros(block, count, one, dtype=torch.int16, device=device)
         self._totals = torch.zeros(count, device=device)
+        self._ones = torch.ones_like(self._totals)
         self._epsilon = torch.full((1,), EPSILON, device=device)
         self.repeated = Repeated(device)
         self._ahead = -1, torch.empty(0)
@@ -173,7 +174,7 @@ class Stack:
         batch = gather(self._bank, rows.flatten(0, 1), self._setting, whole_length=True)
         losses = self._losses(noise, batch)
         gradients = torch.autograd.grad(
-            losses.sum(), list(self._parameters.values()), materialize_grads=True
+            losses, list(self._parameters.values()), self._ones, materialize_grads=True
         )
         with torch.no_grad():
             self._move(self._leaves.joined(gradients), rates)

@@ -193,7 +193,7 @@ class FeatureBank:
         for (modality, side), rows, pools, cells in zip(
             self._sides.items(), places, pooled, grids, strict=True
         ):
-            features, there = side.own, rows.clamp_min(0)
+            features, there = side.own, rows.clamp_min(0) if self.partial else rows
             own = {vector_name(modality, p): side.vector(there, p) for p in terms_of(pools)}
             vectors |= own
             if level == "pooled":

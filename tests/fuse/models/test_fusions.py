@@ -227,7 +227,7 @@ def test_the_report_settings_are_the_defaults() -> None:
         (8, 2048)
     }
     kinds = [type(m).__name__ for m in model.head.layers]
-    assert kinds == ["Linear", "BatchNorm1d", "LeakyReLU", "Dropout"] * 2 + ["Linear"]
+    assert kinds == ["Linear", "BatchNorm", "LeakyReLU", "Dropout"] * 2 + ["Linear"]
     sizes = [m.out_features for m in model.head.modules() if isinstance(m, nn.Linear)]
     assert sizes == [1024, 256, 3]
     assert (
