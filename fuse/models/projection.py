@@ -116,9 +116,9 @@ class Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, tokens, in_dim)`` to ``(batch, tokens, out_dim)``, or both without tokens."""
-        x = x.to(self.linear.weight.dtype)
         if self.standardise is not None:
-            x = self.standardise(x)
+            x = self.standardise(x)  # casts by itself
+        x = x.to(self.linear.weight.dtype)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         shared = self.shared_input_dropout and x.ndim == 3
