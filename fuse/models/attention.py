@@ -19,6 +19,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 
 from .linear import Linear, linear
+from .members import mapped, of_members
 from .noise import Dropout
 
 
@@ -51,9 +52,8 @@ class MultiHeadAttention(nn.Module):
             query: ``(batch, queries, dim)``.
             key: ``(batch, keys, dim)``.
             mask: ``(batch, keys)``, True = real position; None: all are real.
-            need_weights: also return the weights. This rules out PyTorch's fused kernel, as do
-                active dropout, whose noise it draws itself, and `vmap`, which it has no rule for
-                on a CPU.
+            need_weights: also return the weights. This rules out PyTorch's fused kernel, as does
+                active dropout, whose noise it draws itself.
 
         Returns:
             ``(batch, queries, dim)``, zero in rows without a real key, and the weights
@@ -72,7 +72,9 @@ class MultiHeadAttention(nn.Module):
             nothing = ~mask.any(dim=1)[:, None, None]
             allowed = (mask.unsqueeze(1) | nothing).unsqueeze(1)
         weights = None
-        if need_weights or self.dropout.active or is_functorch_wrapped_tensor(q):
+        if mapped(q) and not (need_weights or self.dropout.active):
+            attended = of_members(_attention_of_members, q, k, v, allowed)
+        elif need_weights or self.dropout.active or is_functorch_wrapped_tensor(q):
             scores = q @ k.transpose(2, 3) * (self.dim // self.num_heads) ** -0.5
             if allowed is not None:
                 scores = scores.masked_fill(~allowed, -torch.inf)
@@ -95,6 +97,13 @@ class MultiHeadAttention(nn.Module):
     def extra_repr(self) -> str:
         """The sizes, for ``print(model)``."""
         return f"dim={self.dim}, heads={self.num_heads}"
+
+
+def _attention_of_members(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
+    """PyTorch's fused kernel once for all members, ``(members, batch, heads, …)`` each."""
+    together = [None if x is None else x.flatten(0, 1) for x in (q, k, v, allowed)]
+    found: Tensor = F.scaled_dot_product_attention(*together)
+    return found.unflatten(0, q.shape[:2])
 
 
 class EncoderLayer(nn.Module):

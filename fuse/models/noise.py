@@ -41,7 +41,7 @@ LOWEST = -NOISE_VALUES // 2
 _AHEAD, _AHEAD_CUDA = 1 << 18, 1 << 20
 """Numbers that are drawn at once; on a GPU every draw is a launch."""
 
-_FACTORS = 1 << 24
+_FACTORS = 1 << 22
 """Most numbers of a call's noise that are made factors of all at once."""
 
 Draw = Callable[[int], Tensor]
@@ -86,10 +86,7 @@ class Tape:
 
     Args:
         noise: ``(n,)``, int16, uniform over all 65,536 values; or what draws as many as a module
-            asks for.
-
-    Raises:
-        ValueError: the noise is not a flat int16 tensor.
+            asks for. Others raise ValueError.
     """
 
     def __init__(self, noise: Tensor | Draw) -> None:
@@ -101,23 +98,21 @@ class Tape:
         self._factors: dict[tuple[int, torch.dtype], tuple[int, Tensor]] = {}
         self.position = 0
         """Number of values consumed."""
+        self.shapes: list[tuple[int, ...]] = []
+        """What was asked for."""
+
+    def begin_part(self, number: int) -> None:
+        """Called before each part of rows, from 0, that a model fuses apart from the others."""
+
+    def end_parts(self) -> None:
+        """Called when all parts are fused."""
 
     def take(self, shape: Sequence[int]) -> Tensor:
-        """The next noise, in `shape`.
-
-        Raises:
-            RuntimeError: there is less than is asked for.
-        """
-        count, start, noise = math.prod(shape), self.position, self._noise
-        self.position = start + count
-        if not isinstance(noise, Tensor):
-            return noise(count).view(shape)
-        if self.position > noise.shape[0]:
-            raise RuntimeError(
-                f"noise: {count} values asked for at position {start} of {noise.shape[0]}: draw "
-                "noise_needed(model, *inputs) values a step"
-            )
-        return noise[start : self.position].view(shape)
+        """The next noise, in `shape`; RuntimeError where there is less than is asked for."""
+        start, stop = self._advance(tuple(shape))
+        if not isinstance(self._noise, Tensor):
+            return self._noise(stop - start).view(shape)
+        return self._shaped(self._noise[start:stop], shape)
 
     def factors(self, shape: Sequence[int], dropped: int, dtype: torch.dtype) -> Tensor:
         """What dropout multiplies with by the next noise, in `shape`.
@@ -128,22 +123,36 @@ class Tape:
                 share.
             dtype: Of the factors.
         """
-        start, noise = self.position, self._noise
-        values = self.take(shape)
+        noise = self._noise
         if not isinstance(noise, Tensor):
             # Arithmetic in place of a comparison, which takes six times as long on a CPU; integers
             # below 2^17 are exact in float32.
-            return _scaled(
-                values.float().add_(1 - LOWEST - dropped).clamp(0.0, 1.0), dropped, dtype
-            )
+            kept = self.take(shape).float().add_(1 - LOWEST - dropped).clamp(0.0, 1.0)
+            return _scaled(kept, dropped, dtype)
         if noise.shape[0] > _FACTORS:
-            return _scaled(values >= LOWEST + dropped, dropped, dtype)
+            return _scaled(self.take(shape) >= LOWEST + dropped, dropped, dtype)
         # At once for all that follows: on a GPU a launch costs more than its work.
-        if (dropped, dtype) not in self._factors:
+        start, stop = self._advance(tuple(shape))
+        first, factors = self._factors.get((dropped, dtype), (start + 1, noise))
+        if start < first:
             kept = noise[start:] >= LOWEST + dropped
-            self._factors[dropped, dtype] = start, _scaled(kept, dropped, dtype)
-        first, factors = self._factors[dropped, dtype]
-        return factors[start - first : self.position - first].view(shape)
+            first, factors = start, _scaled(kept, dropped, dtype)
+            self._factors[dropped, dtype] = first, factors
+        return self._shaped(factors[start - first : stop - first], shape)
+
+    def _advance(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        start, noise = self.position, self._noise
+        self.shapes.append(shape)
+        self.position = start + math.prod(shape)
+        if isinstance(noise, Tensor) and self.position > noise.shape[0]:
+            raise RuntimeError(
+                f"noise: {math.prod(shape)} values asked for at position {start} of "
+                f"{noise.shape[0]}: draw noise_needed(model, *inputs) values a step"
+            )
+        return start, self.position
+
+    def _shaped(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        return values.view(shape)
 
 
 def _scaled(kept: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
@@ -154,9 +163,9 @@ _TAPE: ContextVar[Tape | None] = ContextVar("_TAPE", default=None)
 
 
 @contextmanager
-def drawn_from(noise: Tensor | Draw) -> Iterator[Tape]:
+def drawn_from(noise: Tensor | Draw | Tape) -> Iterator[Tape]:
     """Modules called within take their noise from here; see `Tape` for the kinds of noise."""
-    tape = Tape(noise)
+    tape = noise if isinstance(noise, Tape) else Tape(noise)
     token = _TAPE.set(tape)
     try:
         yield tape
@@ -264,8 +273,8 @@ class ModalityDropout(nn.Module):
 
 
 @torch.no_grad()
-def noise_needed(model: nn.Module, *inputs: Any) -> int:
-    """Number of noise values that one training step of a model takes.
+def noise_shapes(model: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:
+    """The noise that one training step of a model takes, call by call.
 
     A copy of the model takes the step's inputs: the model, its running statistics and PyTorch's
     generators stay as they are. (On the ``meta`` device that took twenty times as long.)
@@ -282,4 +291,9 @@ def noise_needed(model: nn.Module, *inputs: Any) -> int:
 
     with drawn_from(zeros) as tape:
         twin(*inputs)
-    return tape.position
+    return tape.shapes
+
+
+def noise_needed(model: nn.Module, *inputs: Any) -> int:
+    """Number of noise values that one training step of a model takes; see `noise_shapes`."""
+    return sum(map(math.prod, noise_shapes(model, *inputs)))

@@ -156,6 +156,13 @@ def products(setting: Setting) -> Iterator[None]:
         cpu.fp32_precision, gpu.fp32_precision = before
 
 
+def half(setting: Setting, device: torch.device) -> torch.dtype | None:
+    """What training computes in before the classifier, where not in float32."""
+    fast = setting.precision == "fast" and setting.fusion != KERNEL
+    on = fast and setting.level == "tokens" and device.type == "cuda"
+    return torch.bfloat16 if on and torch.cuda.is_bf16_supported(False) else None
+
+
 def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
     """Features of the inputs that a setting's model reads."""
     return bank.using(*setting.encoders).dims(
@@ -163,9 +170,15 @@ def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
     )
 
 
-def gather(bank: FeatureBank, items: Tensor, setting: Setting, whole_length: bool = False) -> Batch:
+def gather(
+    bank: FeatureBank,
+    items: Tensor,
+    setting: Setting,
+    whole_length: bool = False,
+    text_length: int | None = None,
+) -> Batch:
     """The batch that a setting's model takes; see `FeatureBank.batch`."""
-    return bank.batch(items, whole_length=whole_length, **read_by(setting))
+    return bank.batch(items, whole_length=whole_length, text_length=text_length, **read_by(setting))
 
 
 def read_by(setting: Setting) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import cache
 
 import torch
@@ -33,29 +33,45 @@ class Repeated:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._plain = PLAIN_STEPS
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._seen: set[Hashable] = set()
+        self._graphs: dict[tuple[Hashable, int], torch.cuda.CUDAGraph] = {}
+        # One for all graphs, of which only one runs at a time and none keeps anything.
+        self._pool: tuple[int, int] | None = None
         self.captures = device.type == "cuda"
 
-    def run(self, step: Callable[[], None], times: int) -> None:
-        """Runs the same step as at the last call so many times."""
-        if self.captures and self._plain:
-            plain = min(times, self._plain)
-            self._plain, times = self._plain - plain, times - plain
-            with _beside(self._device):
+    def run(self, step: Callable[[], None], times: int, kind: Hashable = None) -> None:
+        """Runs a step so many times.
+
+        Args:
+            step: The same as at the last call with this kind.
+            times: How often.
+            kind: Steps of each kind are graphs of their own.
+        """
+        if self.captures:
+            # The first step of each kind sets up what it needs in particular.
+            plain = min(times, max(self._plain, kind not in self._seen))
+            self._plain = max(0, self._plain - plain)
+            times -= plain
+            with _beside(self._device) if plain else contextlib.nullcontext():
                 for _ in range(plain):
                     step()
+            if plain:
+                self._seen.add(kind)
         for size in (STEPS_A_GRAPH, 1):
             while self.captures and times >= size:
-                graph = self._graphs.get(size) or self._capture(step, size)
+                graph = self._graphs.get((kind, size)) or self._capture(step, size, kind)
                 if graph is not None:
                     graph.replay()
                     times -= size
         for _ in range(times):
             step()
 
-    def _capture(self, step: Callable[[], None], size: int) -> torch.cuda.CUDAGraph | None:
+    def _capture(
+        self, step: Callable[[], None], size: int, kind: Hashable
+    ) -> torch.cuda.CUDAGraph | None:
         """Records so many steps without running them; None: they must be run plainly."""
-        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        self._pool = pool = self._pool or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
         try:
             # Not `torch.cuda.graph`, which gives all memory that lies ready back to the driver.
@@ -79,7 +95,7 @@ class Repeated:
                 stacklevel=2,
             )
             return None
-        self._graphs[size] = graph
+        self._graphs[kind, size] = graph
         return graph
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fuse.losses.loss import Loss
 from fuse.models.classifier import Classifier, Inputs
-from fuse.models.noise import Draw, drawn_from
+from fuse.models.noise import Draw, Tape, drawn_from
 from mmsa_cache.features.batch import Batch
 
 
@@ -20,8 +20,12 @@ class Member(nn.Module):
         super().__init__()
         self.model = model
         self.loss = loss
+        self.half: torch.dtype | None = None
+        """What matrix products of everything before the classifier are computed in."""
 
-    def forward(self, noise: Tensor | Draw, labels: Tensor, parts: Sequence[Inputs]) -> Tensor:
+    def forward(
+        self, noise: Tensor | Draw | Tape, labels: Tensor, parts: Sequence[Inputs]
+    ) -> Tensor:
         """What is minimised on a batch, a scalar.
 
         Args:
@@ -30,8 +34,12 @@ class Member(nn.Module):
             parts: The inputs of the model; rows come in parts, so that short texts need not be
                 padded to the longest.
         """
-        with drawn_from(noise):
-            fused = [self.model.fuse(inputs)[:2] for inputs in parts]
+        with drawn_from(noise) as tape:
+            fused = []
+            for number, inputs in enumerate(parts):
+                tape.begin_part(number)
+                fused.append(self._fused(inputs))
+            tape.end_parts()
             vectors, present = fused[0]
             if len(fused) > 1:
                 vectors = torch.cat([vector for vector, _ in fused])
@@ -40,6 +48,15 @@ class Member(nn.Module):
                 present = torch.cat(known) if known else None
             value: Tensor = self.loss(self.model.classify(vectors, present), labels)
         return value
+
+    def _fused(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        if self.half is None:
+            return self.model.fuse(inputs)[:2]
+        device = next(self.parameters()).device.type
+        # Casts that are kept would be those of a graph's first part.
+        with torch.autocast(device, self.half, cache_enabled=False):
+            vectors, present, _ = self.model.fuse(inputs)
+        return vectors.float(), present
 
 
 def model_inputs(batch: Batch) -> Inputs:

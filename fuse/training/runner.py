@@ -173,11 +173,9 @@ class Runner:
                     yield [batch]
             return
         for chosen in rows.split(size):
-            if not self._whole_length:
-                batch = gather(self.bank, chosen[self.bank.text_order(chosen)], self.setting)
-                yield list(batch.split(_PART_ROWS, trim=True))
-            else:
-                yield [gather(self.bank, chosen, self.setting, whole_length=True)]
+            chosen = chosen[self.bank.text_order(chosen)]
+            batch = gather(self.bank, chosen, self.setting, self._whole_length)
+            yield [batch] if self._whole_length else list(batch.split(_PART_ROWS, trim=True))
 
     def step(self, rate: float, momentum: float) -> None:
         """Moves the weights along the gradients that a program left."""

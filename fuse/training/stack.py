@@ -11,7 +11,10 @@ The numbers are those of members trained one by one, up to the order of addition
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -19,13 +22,15 @@ from torch import Tensor
 
 from fuse.models.classifier import Inputs
 from fuse.models.cloning import clone
-from fuse.models.noise import NoiseStream, noise_needed
+from fuse.models.cropped import CroppedTape
+from fuse.models.noise import NoiseStream, Tape, noise_shapes
 from mmsa_cache.features.batch import Batch
 
-from .classifier import gather
+from .buckets import Buckets, Shape
+from .classifier import gather, half
 from .graphs import Repeated
 from .leaves import Leaves, stack_buffers
-from .programs import model_inputs
+from .programs import model_inputs, stacked_inputs
 from .rates import BETAS, EPSILON
 from .runner import Runner
 from .scoring import StackScores
@@ -51,11 +56,20 @@ class Stack:
         self._setting, self._bank = first.setting, first.bank
         self._steps = first.steps
         members = [runner.member for runner in runners]
+        for member in members:
+            member.half = half(self._setting, self._bank.labels.device)
         count, device = len(members), self._bank.labels.device
         rows = self._setting.batch_size
         items = first.items[torch.arange(rows) % len(first.items)]
         batch = gather(self._bank, items, self._setting, whole_length=True)
-        one = noise_needed(members[0].model, *model_inputs(batch))
+        self._noise_shapes = noise_shapes(members[0].model, *model_inputs(batch))
+        one = sum(map(math.prod, self._noise_shapes))
+        self._buckets: Buckets | None = None
+        self._ahead = -1, torch.empty(0)
+        if self._setting.level == "tokens":
+            self._ahead = 0, self._rows_of(0)
+            lengths = self._bank.text.lengths(torch.arange(len(self._bank.text.pooled)))
+            self._buckets = Buckets(lengths.cpu(), self._ahead[1])
         # What `vmap` calls; one member is called as it is.
         self._skeleton = members[0]
         if count > 1:
@@ -103,7 +117,6 @@ class Stack:
         self._ones = torch.ones_like(self._totals)
         self._epsilon = torch.full((1,), EPSILON, device=device)
         self.repeated = Repeated(device)
-        self._ahead = -1, torch.empty(0)
 
     def epoch(self, number: int) -> Tensor:
         """Trains an epoch, the first being 0; the losses of its steps added up, (members,).
@@ -112,7 +125,9 @@ class Stack:
         """
         if len(self._runners) == 1:
             self._runners[0].member.train()  # that of several is always in training
-        rows = self._drawn(number)
+        rows, shapes = self._drawn(number), [()] * self._steps
+        if self._buckets is not None:
+            rows, shapes = self._buckets.sort(rows)
         rates = torch.from_numpy(self._rates_of(number))
         noise = [runner.noise(number) for runner in self._runners]
         self._totals.zero_()
@@ -123,7 +138,8 @@ class Stack:
             self._rates[:count].copy_(rates[part], non_blocking=True)
             self._draw(noise, count)
             self._at.zero_()
-            self.repeated.run(self._step, count)
+            for shape, steps in groupby(shapes[part]):
+                self.repeated.run(partial(self._step, shape), len(list(steps)), shape)
         done = (number + 1) * self._steps
         for runner in self._runners:
             runner.count_steps(done)
@@ -131,7 +147,7 @@ class Stack:
         return self._totals
 
     def _drawn(self, number: int) -> Tensor:
-        """The rows of an epoch, (steps, members, rows, 3)."""
+        """Items of an epoch's steps, (steps, members, batch, 3) on the CPU."""
         known, rows = self._ahead
         return rows if known == number else self._rows_of(number)
 
@@ -165,14 +181,23 @@ class Stack:
         for place, stream in enumerate(noise):
             self._noise[:steps, place] = stream(steps * each).view(steps, each)
 
-    def _step(self) -> None:
-        """One step of all members; see `graphs` for what it may not do."""
+    def _step(self, shape: Shape = ()) -> None:
+        """One step of all members; see `graphs` for what it may not do.
+
+        Args:
+            shape: How far the texts of each part of the rows are padded, see `buckets`; empty: of
+                all rows to the longest of the bank.
+        """
         rows, rates, noise = (
             values.index_select(0, self._at).squeeze(0)
             for values in (self._rows, self._rates, self._noise)
         )
-        batch = gather(self._bank, rows.flatten(0, 1), self._setting, whole_length=True)
-        losses = self._losses(noise, batch)
+        size = rows.shape[1] // max(1, len(shape))
+        parts = [
+            gather(self._bank, part.flatten(0, 1), self._setting, True, length)
+            for part, length in zip(rows.split(size, 1), shape or (None,), strict=True)
+        ]
+        losses = self._losses(noise, parts)
         gradients = torch.autograd.grad(
             losses, list(self._parameters.values()), self._ones, materialize_grads=True
         )
@@ -181,22 +206,18 @@ class Stack:
             self._totals += losses
             self._at += 1
 
-    def _losses(self, noise: Tensor, batch: Batch) -> Tensor:
-        """What is minimised of each member, (members,)."""
-        inputs = model_inputs(batch)
+    def _losses(self, noise: Tensor, parts: Sequence[Batch]) -> Tensor:
+        """What is minimised of each member, (members,), on the parts of a batch."""
+        inputs = [model_inputs(part) for part in parts]
         if len(self._runners) == 1:  # a stack of one costs the host three times as much
-            value: Tensor = self._runners[0].member(noise[0], batch.labels, [inputs])
+            labels = torch.cat([part.labels for part in parts])
+            value: Tensor = self._runners[0].member(self._tape(noise[0]), labels, inputs)
             return value.unsqueeze(0)
-        members = (len(self._runners), -1)
-        sequences = {  # `vmap` takes no None
-            name: value.unflatten(0, members)
-            for name, value in zip(Inputs._fields[:4], inputs[:4], strict=True)
-            if isinstance(value, Tensor)
-        }
-        vectors = {name: value.unflatten(0, members) for name, value in inputs.vectors.items()}
-        labels = batch.labels.unflatten(0, members)
+        count = len(self._runners)
+        labels = torch.cat([part.labels.view(count, -1) for part in parts], 1)
+        members = [stacked_inputs(of, count) for of in inputs]
         losses: Tensor = torch.func.vmap(self._one)(
-            self._parameters, self._buffers, noise, labels, sequences, vectors
+            self._parameters, self._buffers, noise, labels, members
         )
         return losses
 
@@ -206,13 +227,18 @@ class Stack:
         buffers: dict[str, Tensor],
         noise: Tensor,
         labels: Tensor,
-        sequences: dict[str, Tensor],
-        vectors: dict[str, Tensor],
+        parts: Sequence[tuple[dict[str, Tensor], dict[str, Tensor]]],
     ) -> Tensor:
-        inputs = Inputs.of(sequences, vectors)
+        inputs = [Inputs.of(*part) for part in parts]
         return torch.func.functional_call(
-            self._skeleton, (parameters, buffers), (noise, labels, [inputs])
+            self._skeleton, (parameters, buffers), (self._tape(noise), labels, inputs)
         )
+
+    def _tape(self, noise: Tensor) -> Tape:
+        """The noise of one member in a step."""
+        if self._buckets is None:
+            return Tape(noise)
+        return CroppedTape(noise, self._noise_shapes, self._bank.text.longest)
 
     def _move(self, gradients: Tensor, rates: Tensor) -> None:
         """Clips, moves the weights as `torch.optim.Adam` or `AdamW` does, and their averages.

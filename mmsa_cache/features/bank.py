@@ -172,6 +172,7 @@ class FeatureBank:
         image_pool: str,
         grid: int = 0,
         whole_length: bool = False,
+        text_length: int | None = None,
     ) -> Batch:
         """Gathers one batch.
 
@@ -183,6 +184,7 @@ class FeatureBank:
             grid: Cells along each side that patches are averaged to; 0 keeps them all.
             whole_length: Pad sequences to the longest of the bank, not of the batch: batches then
                 have one shape, and nothing is read back from a GPU.
+            text_length: Then pad texts to this length, which must hold them.
 
         Raises:
             SettingsError: Unknown level or pool.
@@ -202,6 +204,8 @@ class FeatureBank:
                 mask = None
             elif level == "tokens":
                 length = features.longest if whole_length else None
+                if text_length is not None and modality == "text":
+                    length = text_length
                 sequence, mask = (
                     features.grid(there, cells) if cells else features.sequences(there, length)
                 )

@@ -129,8 +129,8 @@ def test_what_cannot_be_captured_runs_plainly(
     expected = [captured.epoch(number).tolist() for number in range(2)]
     step = Stack._step
 
-    def waiting(stack: Stack) -> None:
-        step(stack)
+    def waiting(stack: Stack, shape: tuple[int, ...]) -> None:
+        step(stack, shape)
         if torch.cuda.is_current_stream_capturing():
             stack._totals.tolist()
 

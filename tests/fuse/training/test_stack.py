@@ -158,7 +158,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, members: int, error: Exception) -> li
     tried: list[int] = []
     step, steps = Stack._step, 0
 
-    def limited(stack: Stack) -> None:
+    def limited(stack: Stack, shape: tuple[int, ...]) -> None:
         nonlocal steps
         if len(tried) == 0 or stack is not limited.__dict__.get("last"):
             limited.__dict__["last"] = stack
@@ -167,7 +167,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, members: int, error: Exception) -> li
         steps += 1
         if steps == 2 and len(stack._runners) > members:
             raise error
-        step(stack)
+        step(stack, shape)
 
     monkeypatch.setattr(Stack, "_step", limited)
     return tried
@@ -199,7 +199,7 @@ def test_as_many_members_train_together_as_memory_is_free(monkeypatch: pytest.Mo
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A device whose captures are counted, and fail with `error`."""
-    found = SimpleNamespace(captures=0, replays=0, steps=0, capturing=False, error=None)
+    found = SimpleNamespace(captures=0, replays=0, steps=0, capturing=False, error=None, pools=0)
 
     class Graph:
         def capture_begin(self, **options: Any) -> None:
@@ -214,8 +214,12 @@ def device(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         def replay(self) -> None:
             found.replays += 1
 
+    def pool() -> tuple[int, int]:
+        found.pools += 1
+        return 0, found.pools
+
     monkeypatch.setattr("torch.cuda.CUDAGraph", Graph)
-    monkeypatch.setattr("torch.cuda.graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr("torch.cuda.graph_pool_handle", pool)
     monkeypatch.setattr("torch.cuda.synchronize", lambda device: None)
     monkeypatch.setattr(graphs, "_beside", lambda device: nullcontext())
 
@@ -240,6 +244,16 @@ def test_steps_after_the_first_few_are_launched_as_a_graph(
     # 14 steps are left: 5 of the third call and 9 of the last
     assert device.replays == (14 if size == 1 else (1 + 1) + (2 + 1))
     assert device.captures == captures
+
+
+def test_steps_of_each_kind_are_graphs_of_their_own(device: SimpleNamespace) -> None:
+    repeated = Repeated(torch.device("cuda", 0))
+    for kind, times in (("short", 5), ("long", 3), ("short", 2), ("rare", 1)):
+        repeated.run(device.step, times, kind)
+    assert device.captures == 2
+    assert device.steps == graphs.PLAIN_STEPS + 2, "the first step of each kind runs plainly"
+    assert device.replays == 2 + 2 + 2
+    assert device.pools == 1
 
 
 def test_where_nothing_can_be_captured_every_step_runs_plainly(device: SimpleNamespace) -> None:
