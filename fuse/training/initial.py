@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fuse.losses.loss import Loss
+from fuse.losses.losses import build_loss
 from fuse.models.classifier import Classifier
 from fuse.setting import Setting
+from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 
 from .classifier import input_dims, make_model
@@ -58,6 +61,39 @@ def initial(
         return [draw(tasks[0])]
     with ThreadPoolExecutor(max(1, min(len(tasks), torch.get_num_threads()))) as threads:
         return list(threads.map(draw, tasks))
+
+
+def make_loss(setting: Setting, bank: FeatureBank, items: Tensor, classes: int) -> Loss:
+    """The loss of a setting.
+
+    Args:
+        setting: What is trained and how.
+        bank: The features.
+        items: Rows whose classes are counted, (items, 3).
+        classes: Number of classes.
+
+    Raises:
+        SettingsError: The setting makes no loss.
+    """
+    labels = bank.labels.cpu()[items[:, 0]]
+    counts = torch.bincount(labels, minlength=classes).clamp_min(1).double()
+    balanced = len(labels) / (classes * counts)
+    try:
+        return build_loss(
+            setting.loss,
+            classes=classes,
+            alpha=setting.alpha,
+            beta=setting.beta,
+            statistics=setting.statistics,
+            margin=setting.margin,
+            gamma=setting.gamma,
+            class_weights=balanced.pow(setting.balance).tolist(),
+            label_smoothing=setting.label_smoothing,
+            tau=setting.tau,
+            class_priors=(counts / counts.sum()).tolist(),
+        )
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 class _Drawn(TorchFunctionMode):

@@ -12,20 +12,17 @@ from torch.optim import swa_utils
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fuse.figures.records import EpochRecord, MetricScores
-from fuse.losses.loss import Loss
-from fuse.losses.losses import build_loss
 from fuse.models.classifier import Classifier
 from fuse.models.cloning import clone
 from fuse.models.noise import NoiseStream
 from fuse.setting import Setting
-from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
 from .classifier import gather, read_by
 from .copies import one_a_post
 from .fused_rows import FusedRows
-from .initial import Initial, initial
+from .initial import Initial, initial, make_loss
 from .programs import Member
 from .rates import BETAS, make_optimiser, rates_of
 from .scoring import Scores, score_alone
@@ -90,7 +87,7 @@ class Runner:
                 model.fit_standardisation(bank.moments(counted, **read_by(setting)))
         elif solved:
             model.fold()  # as the solver left it
-        self.member = Member(model, _loss(setting, bank, counted, len(names))).to(device)
+        self.member = Member(model, make_loss(setting, bank, counted, len(names))).to(device)
         if saved is None and not solved:
             self.fit_landmarks()
         self.optimiser = make_optimiser(setting, self.member.parameters())
@@ -242,7 +239,7 @@ class Runner:
         """The kept epoch's model."""
         model = clone(self.scored)
         if self.setting.keep == "best":
-            model.load_state_dict(self.progress.best_state)
+            self.progress.give(model.state_dict())
         model.fold()
         history = self.progress.history
         return Fit(model.eval(), history[self.progress.best], history)
@@ -276,31 +273,14 @@ class Runner:
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
         history = [EpochRecord.model_validate(record) for record in saved["history"]]
-        self.progress = Progress(history, saved["best"], saved["best_state"], saved["stopped"])
+        kept: dict[str, Tensor] = {}
+        if saved["best_state"]:
+            best = clone(self.scored)
+            best.load_state_dict(saved["best_state"])  # it says what does not fit
+            kept = best.state_dict()
+        self.progress = Progress(history, saved["best"], kept, saved["stopped"])
 
 
 def _derive(seed: int, epoch: int, stream: int) -> int:
     """A seed of its own for each use in each epoch."""
     return int(np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _loss(setting: Setting, bank: FeatureBank, items: Tensor, classes: int) -> Loss:
-    labels = bank.labels.cpu()[items[:, 0]]
-    counts = torch.bincount(labels, minlength=classes).clamp_min(1).double()
-    balanced = len(labels) / (classes * counts)
-    try:
-        return build_loss(
-            setting.loss,
-            classes=classes,
-            alpha=setting.alpha,
-            beta=setting.beta,
-            statistics=setting.statistics,
-            margin=setting.margin,
-            gamma=setting.gamma,
-            class_weights=balanced.pow(setting.balance).tolist(),
-            label_smoothing=setting.label_smoothing,
-            tau=setting.tau,
-            class_priors=(counts / counts.sum()).tolist(),
-        )
-    except ValueError as error:
-        raise SettingsError(str(error)) from error

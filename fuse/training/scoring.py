@@ -101,13 +101,12 @@ class StackScores:
         positions of their longest text.
         """
         device, level = self._bank.labels.device, self._setting.level
-        most, items = max(self._counts), []
+        most = max(self._counts)
+        if level == "tokens":  # short texts need no padding to the longest
+            held_out = [rows[self._bank.text_order(rows)] for rows in held_out]
         some = max(held_out, key=len)[:1]  # fills up the rows of members that have fewer
-        for own in held_out:
-            if level == "tokens":  # short texts need no padding to the longest
-                own = own[self._bank.text_order(own)]
-            items.append(torch.cat([own, some.expand(most - len(own), -1)]))
-        every = torch.stack(items)
+        filled = [torch.cat([rows, some.expand(most - len(rows), -1)]) for rows in held_out]
+        every = torch.stack(filled)
         real = torch.arange(most) < torch.tensor(self._counts)[:, None]
         lengths = self._bank.text.lengths(every[..., 1].clamp_min(0)).cpu()
         size = max(_ROWS[level] // self._members, 2 * self._setting.batch_size)

@@ -62,8 +62,12 @@ class Progress:
         """Copies the tensors of the best epoch, in the place of those of an earlier one."""
         if self.best_state:
             torch._foreach_copy_([self.best_state[name] for name in state], [*state.values()])
-            return
-        self.best_state = {name: value.clone() for name, value in state.items()}
+        else:
+            self.best_state = {name: value.clone() for name, value in state.items()}
+
+    def give(self, state: dict[str, Tensor]) -> None:
+        """Copies the tensors of the best epoch to those of a model."""
+        torch._foreach_copy_([*state.values()], [self.best_state[name] for name in state])
 
 
 class Checkpoint:
