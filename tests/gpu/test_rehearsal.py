@@ -28,7 +28,7 @@ MEASURED = (
     "extraction end to end, last turn",
     "device busy while extracting, last turn",
     "pictures read by 1 thread(s)",
-    "models alone, compiled, float16 weights",
+    "models alone, compiled, float32",
     "extraction against the compiled models",
     "extraction against the textbook loop",
     "launches a batch of image",
@@ -100,7 +100,7 @@ def test_the_cpu_agrees_with_itself(rehearsed: dict[str, Any]) -> None:
 
 def test_the_whole_run_has_time_within_eight_minutes() -> None:
     tests = 45  # seconds of pytest -m gpu
-    assert sum(step.seconds for step in STEPS.values()) <= 5.5 * 60
+    assert sum(step.seconds for step in STEPS.values()) <= 6 * 60
     assert PREPARATION + sum(step.seconds for step in STEPS.values()) + tests <= 8 * 60
 
 

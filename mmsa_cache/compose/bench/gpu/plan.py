@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import correctness, memory, profiling, searching, stage_one, stage_two
+from . import compiled, correctness, memory, profiling, searching, stage_one, stage_two
 from .bench import Bench
 
 
@@ -28,4 +28,5 @@ STEPS: dict[str, Step] = {
     "correctness": Step(correctness.run, 40),
     "memory": Step(memory.run, 13),
     "profile": Step(profiling.run, 12),
+    "compiled": Step(compiled.run, 60),
 }

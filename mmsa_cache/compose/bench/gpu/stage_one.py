@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from extract.bench import run_end_to_end, run_textbook
 from extract.encoders.compute import precision
-from extract.encoders.transformer import load_model
 from extract.plan import Reader, RowPlan, plan_batches, read_rows
 from extract.streams import Workers
 from mmsa_cache.names import MODALITIES
@@ -24,17 +23,11 @@ from mmsa_cache.native.threads import one_thread
 from .bench import Bench, evenly
 from .probes import Busy, count_calls, seconds_of, synchronisations
 
-END_TO_END = 0.9
-"""Share of the compiled models' own rate that extraction should reach."""
 TEXTBOOK = 8.0
 """How many times a textbook loop's rate it should reach."""
-_LENGTHS = 32
-"""Texts are padded to a multiple of this for the compiled model, so that few shapes are built."""
 _SHARD_ROWS = 256
 _PIECE = 8
 """Rows that one thread reads at a time, as in an extraction; fewer where there are few."""
-_VARIANTS = 64
-"""Graphs that torch may build of one layer's code: of each stage, shifted or not."""
 
 
 def run(bench: Bench) -> None:
@@ -54,9 +47,9 @@ def run(bench: Bench) -> None:
     with figures.attempt("models on batches that lie on the device"):
         few = slice(-2 * size, None)  # the large pictures come first
         threads = Workers.plan(device).readers
-        inputs = {n: _read_by(threads, rows[n][few], readers[n], e) for n, e in encoders.items()}
+        inputs = {n: read_by(threads, rows[n][few], readers[n], e) for n, e in encoders.items()}
         for count in (bench.sizes.batch_size, size):
-            alone = _models_alone(bench, encoders, inputs, count)
+            alone = models_alone(bench, encoders, inputs, count)
             figures.add(
                 f"models alone, eager, {bench.compute}, batches of {count}", alone, "posts/s"
             )
@@ -72,7 +65,6 @@ def run(bench: Bench) -> None:
             figures.add("  operations of it that wait", synchronisations(work, device))
     with figures.attempt("largest batch"):
         _largest_batch(bench, encoders["image"], inputs["image"])
-    _compiled(bench, encoders, inputs, rate)  # last: it may take what is left of the time
 
 
 def _end_to_end(
@@ -113,7 +105,7 @@ def _end_to_end(
     return rate
 
 
-def _read_by(threads: int, rows: Sequence[Any], reader: Reader, encoder: Any) -> list[Tensor]:
+def read_by(threads: int, rows: Sequence[Any], reader: Reader, encoder: Any) -> list[Tensor]:
     """Inputs of rows, read by so many threads."""
     size = max(1, min(_PIECE, len(rows) // threads))
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
@@ -135,12 +127,12 @@ def _reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
             for threads in sorted({1, 4, most}):
                 share = part[: max(_PIECE, len(part) * threads // most)]
                 started = time.perf_counter()
-                _read_by(threads, share, reader, encoder)
+                read_by(threads, share, reader, encoder)
                 rate = len(share) / (time.perf_counter() - started)
                 bench.figures.add(f"{what} read by {threads} thread(s)", rate, "pictures/s")
 
 
-def _models_alone(
+def models_alone(
     bench: Bench, encoders: dict[str, Any], inputs: dict[str, list[Tensor]], size: int
 ) -> float:
     """Forward passes of both models over batches on the device; posts a second."""
@@ -170,11 +162,9 @@ def _pictures(bench: Bench, image: Any, inputs: Sequence[Tensor], size: int) -> 
     ]
 
 
-def _padded(
-    text: Any, rows: Sequence[Tensor], device: torch.device, multiple: int = 1
-) -> tuple[Tensor, Tensor]:
+def _padded(text: Any, rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids and mask of a batch on the device, (batch, tokens) each."""
-    longest = -(-max(map(len, rows)) // multiple) * multiple
+    longest = max(map(len, rows))
     pad = text.tokenizer.pad_token_id or 0
     ids = torch.full((len(rows), longest), pad)
     mask = torch.zeros((len(rows), longest), dtype=torch.bool)
@@ -210,66 +200,3 @@ def _largest_batch(bench: Bench, encoder: Any, inputs: Sequence[Tensor]) -> None
         torch.cuda.empty_cache()
     reached = "at least " if size > bench.sizes.largest_batch else ""
     bench.figures.add("largest batch of pictures before out-of-memory", f"{reached}{found}", "rows")
-
-
-def _compiled(
-    bench: Bench, encoders: dict[str, Any], inputs: dict[str, list[Tensor]], rate: float
-) -> None:
-    """Models in half precision whose layers are compiled, on batches on the device."""
-    import timm
-
-    device, size, dtype = bench.device, bench.sizes.large_batch, torch.float16
-    specs = bench.specs("float16")
-    seconds: dict[str, float] = {}
-
-    def read_texts() -> Callable[[], None]:
-        bert = load_model(specs["text"].folder, 0).to(device, dtype)
-        _compile_layers(bert, "BertLayer", bench.sizes.compiler, dynamic=True)
-        places = plan_batches(inputs["text"], size)
-        rows = ([inputs["text"][i] for i in at] for at in places)
-        texts = [_padded(encoders["text"], batch, device, _LENGTHS) for batch in rows]
-
-        def work() -> None:
-            for ids, mask in texts:
-                bert(input_ids=ids, attention_mask=mask.long())
-
-        return work
-
-    def look_at_pictures() -> Callable[[], None]:
-        spec = specs["image"]
-        swin = timm.create_model(spec.name, num_classes=0, **spec.kwargs).eval().to(device, dtype)
-        _compile_layers(swin, "SwinTransformerV2Block", bench.sizes.compiler, dynamic=False)
-        pictures = [p.to(dtype) for p in _pictures(bench, encoders["image"], inputs["image"], size)]
-
-        def work() -> None:
-            for pixels in pictures:
-                swin.forward_features(pixels)
-
-        return work
-
-    for what, prepare in (("BERT", read_texts), ("SwinV2", look_at_pictures)):
-        with (
-            bench.figures.attempt(f"compiled {what}"),
-            torch._dynamo.config.patch(recompile_limit=_VARIANTS),
-        ):
-            work = torch.inference_mode()(prepare())
-            bench.figures.add(
-                f"compiling the layers of {what}, with a first pass", seconds_of(work, device), "s"
-            )
-            work()
-            seconds[what] = min(seconds_of(work, device) for _ in range(bench.sizes.rounds))
-            each = len(inputs["image"]) / seconds[what]
-            bench.figures.add(f"{what} alone, compiled, float16 weights", each, "posts/s")
-    if len(seconds) == 2:
-        alone = len(inputs["image"]) / sum(seconds.values())
-        bench.figures.add("models alone, compiled, float16 weights", alone, "posts/s")
-        bench.figures.add(
-            "extraction against the compiled models", rate / alone, at_least=END_TO_END
-        )
-
-
-def _compile_layers(model: Any, kind: str, compiler: str, *, dynamic: bool) -> None:
-    """Compiles a model's layers one by one: those that are alike are compiled once."""
-    for part in model.modules():
-        if type(part).__name__ == kind:
-            part.compile(backend=compiler, dynamic=dynamic)
