@@ -19,7 +19,6 @@ Outside of `drawn_from` the modules use PyTorch's generator.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .cloning import clone
 
 NOISE_VALUES = 65_536
 """Number of values that the noise takes, all of int16; probabilities are multiples of its
@@ -283,7 +284,7 @@ def noise_shapes(model: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:
         model: a model in any mode and on any device.
         inputs: what its `forward` takes.
     """
-    twin = copy.deepcopy(model).train()
+    twin = clone(model).train()
     device = next(twin.parameters()).device
 
     def zeros(count: int) -> Tensor:

@@ -7,6 +7,7 @@ step computes, since it is the step's own kernels that are recorded.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import warnings
 from collections.abc import Callable, Hashable, Iterator
@@ -35,8 +36,6 @@ class Repeated:
         self._plain = PLAIN_STEPS
         self._seen: set[Hashable] = set()
         self._graphs: dict[tuple[Hashable, int], torch.cuda.CUDAGraph] = {}
-        # One for all graphs, of which only one runs at a time and none keeps anything.
-        self._pool: tuple[int, int] | None = None
         self.captures = device.type == "cuda"
 
     def run(self, step: Callable[[], None], times: int, kind: Hashable = None) -> None:
@@ -70,8 +69,7 @@ class Repeated:
         self, step: Callable[[], None], size: int, kind: Hashable
     ) -> torch.cuda.CUDAGraph | None:
         """Records so many steps without running them; None: they must be run plainly."""
-        self._pool = pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), _pool(self._device)
         torch.cuda.synchronize(self._device)
         try:
             # Not `torch.cuda.graph`, which gives all memory that lies ready back to the driver.
@@ -96,7 +94,28 @@ class Repeated:
             )
             return None
         self._graphs[kind, size] = graph
+        _LATEST[self._device] = pool, graph
         return graph
+
+
+_LATEST: dict[torch.device, tuple[tuple[int, int], torch.cuda.CUDAGraph]] = {}
+"""The memory of a device's graphs, and the graph that holds it until the next is captured."""
+atexit.register(_LATEST.clear)
+
+
+def _pool(device: torch.device) -> tuple[int, int]:
+    """One for the graphs of all trainings: one of them runs at a time, and none keeps anything.
+
+    Memory of its own would lie idle after each training, out of reach of everything else.
+    """
+    return _LATEST[device][0] if device in _LATEST else torch.cuda.graph_pool_handle()
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives back what lies ready; without effect on a CPU."""
+    _LATEST.pop(device, None)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

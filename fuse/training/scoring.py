@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -121,8 +120,8 @@ class StackScores:
         Returns:
             (members, 1 + classes²) float64.
         """
-        batch = gather(self._bank, items, self._setting, whole_length=True)
-        logits = self._logits(batch, length)
+        batch = gather(self._bank, items, self._setting, True, length)
+        logits = self._logits(batch)
         labels = batch.labels.view(self._members, -1)
         likely = logits.double().softmax(2)
         classes = likely.shape[2]
@@ -132,11 +131,8 @@ class StackScores:
         counted.scatter_add_(1, cells, real.double())  # whole numbers: the order is all the same
         return torch.cat([torch.where(real, of_true, 0.0).sum(1, keepdim=True), counted], 1)
 
-    def _logits(self, batch: Batch, length: int) -> Tensor:
+    def _logits(self, batch: Batch) -> Tensor:
         """(members, rows, classes)."""
-        mask = batch.text_mask
-        if mask is not None and self._setting.level == "tokens":
-            batch = replace(batch, text=batch.text[:, :length], text_mask=mask[:, :length])
         if self._members == 1:
             return forward(self._alone.eval(), batch).unsqueeze(0)
         members = stacked_inputs(model_inputs(batch), self._members)

@@ -16,6 +16,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.native.device import is_out_of_memory
 
 from .classifier import products
+from .graphs import free_memory
 from .initial import initial
 from .memory import fitting, no_memory
 from .programs import Alone
@@ -139,7 +140,7 @@ def fit_group(
                 fits |= {place: r.result() for place, r in zip(places, together, strict=True)}
                 continue
             del together
-            torch.cuda.empty_cache()
+            free_memory(device)
             runners |= begun(places)
             half = len(places) // 2
             waiting[:0] = [places[:half], places[half:]]

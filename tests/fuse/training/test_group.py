@@ -118,7 +118,7 @@ def test_the_figures_of_probabilities_are_those_of_selection_score(
     logits = torch.randn(4, 33, classes, generator=generator) * 20
     logits[:, ::5] = 0.0  # equally likely classes
     logits[:, 1::5, 0] = 1e9  # a true class that is impossible
-    monkeypatch.setattr(StackScores, "_logits", lambda self, batch, length: logits)
+    monkeypatch.setattr(StackScores, "_logits", lambda self, batch: logits)
     held_out = [bank.items(task.validation, variants=False) for task in UNEVEN]
     model = initial(SMALL, bank, TASKS[:1], NAMES)[0].model
     scores = StackScores(model, SMALL, bank, held_out, {}, {})

@@ -222,6 +222,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr("torch.cuda.graph_pool_handle", pool)
     monkeypatch.setattr("torch.cuda.synchronize", lambda device: None)
     monkeypatch.setattr(graphs, "_beside", lambda device: nullcontext())
+    monkeypatch.setattr(graphs, "_LATEST", {})
 
     def step() -> None:
         if not found.capturing:
@@ -254,6 +255,24 @@ def test_steps_of_each_kind_are_graphs_of_their_own(device: SimpleNamespace) -> 
     assert device.steps == graphs.PLAIN_STEPS + 2, "the first step of each kind runs plainly"
     assert device.replays == 2 + 2 + 2
     assert device.pools == 1
+
+
+def test_graphs_of_all_trainings_share_memory_until_it_is_freed(
+    device: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[bool] = []
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: freed.append(True))
+    where = torch.device("cuda", 0)
+    for pools in (1, 1, 2):
+        Repeated(where).run(device.step, 5)
+        (kept,) = graphs._LATEST.values()
+        assert kept[0] == (0, pools)
+        if device.captures == 2:
+            graphs.free_memory(where)
+            assert not graphs._LATEST
+    assert (device.captures, device.pools, freed) == (3, 2, [True])
+    graphs.free_memory(torch.device("cpu"))
+    assert freed == [True]
 
 
 def test_where_nothing_can_be_captured_every_step_runs_plainly(device: SimpleNamespace) -> None:
