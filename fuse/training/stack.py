@@ -30,8 +30,9 @@ from .buckets import Buckets, Shape
 from .classifier import gather, half
 from .graphs import Repeated
 from .leaves import Leaves, stack_buffers
+from .moves import Moves
 from .programs import model_inputs, stacked_inputs
-from .rates import BETAS, EPSILON
+from .rates import BETAS
 from .runner import Runner
 from .scoring import StackScores
 
@@ -76,30 +77,31 @@ class Stack:
             self._skeleton = clone(members[0], "meta").train()
         leaves = Leaves(members[0].parameters(), count)
         self._leaves = leaves
-        self._weights, self._means, self._squares = (leaves.zeros() for _ in range(3))
-        leaves.bind(self._weights, members)
-        for runner, means, squares in zip(runners, self._means, self._squares, strict=True):
+        weights, means, squares = (leaves.zeros() for _ in range(3))
+        leaves.bind(weights, members)
+        for runner, mean, square in zip(runners, means, squares, strict=True):
             states = [runner.optimiser.state[p] for p in runner.member.parameters()]
-            leaves.keep(states, "exp_avg", means)
-            leaves.keep(states, "exp_avg_sq", squares)
+            leaves.keep(states, "exp_avg", mean)
+            leaves.keep(states, "exp_avg_sq", square)
         self._buffers = stack_buffers(members)
-        self._averages: Tensor | None = None
+        averaged: Tensor | None = None
         self._averaged: list[tuple[Tensor, Tensor]] = []
-        scored, buffers = self._weights, _of_model(self._buffers)
+        scored, buffers = weights, _of_model(self._buffers)
         if first.average is not None:
             averages = [runner.scored for runner in runners]
-            self._averages = leaves.zeros()
-            leaves.bind(self._averages, averages)
-            scored, kept = self._averages, stack_buffers(averages)
+            scored = averaged = leaves.zeros()
+            leaves.bind(averaged, averages)
+            kept = stack_buffers(averages)
             self._averaged = [(kept[name], buffers[name]) for name in kept]
             buffers = kept
+        self._moves = Moves(self._setting, weights, means, squares, averaged)
         names = [name for name, _ in members[0].named_parameters()]
         self._parameters: dict[str, Tensor] = (
             dict(zip(names, members[0].parameters(), strict=True))
             if count == 1
             else {
                 name: value.detach().requires_grad_()
-                for name, value in zip(names, leaves.parts(self._weights), strict=True)
+                for name, value in zip(names, leaves.parts(weights), strict=True)
             }
         )
         parameters = dict(zip(names, leaves.parts(scored), strict=True))
@@ -115,7 +117,6 @@ class Stack:
         self._noise = torch.zeros(block, count, one, dtype=torch.int16, device=device)
         self._totals = torch.zeros(count, device=device)
         self._ones = torch.ones_like(self._totals)
-        self._epsilon = torch.full((1,), EPSILON, device=device)
         self.repeated = Repeated(device)
 
     def epoch(self, number: int) -> Tensor:
@@ -202,7 +203,7 @@ class Stack:
             losses, list(self._parameters.values()), self._ones, materialize_grads=True
         )
         with torch.no_grad():
-            self._move(self._leaves.joined(gradients), rates)
+            self._move(gradients, rates)
             self._totals += losses
             self._at += 1
 
@@ -240,28 +241,10 @@ class Stack:
             return Tape(noise)
         return CroppedTape(noise, self._noise_shapes, self._bank.text.longest)
 
-    def _move(self, gradients: Tensor, rates: Tensor) -> None:
-        """Clips, moves the weights as `torch.optim.Adam` or `AdamW` does, and their averages.
-
-        Args:
-            gradients: (members, parameters), which may be changed.
-            rates: Of `_rates_of`, (members, 5, 1).
-        """
-        setting = self._setting
-        decay, weight, scale, size, share = rates.unbind(1)
-        if setting.clip:
-            norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-            gradients.mul_((setting.clip / (norms + 1e-6)).clamp(max=1.0))
-        if setting.weight_decay and setting.optimiser == "adam":
-            gradients.add_(self._weights, alpha=setting.weight_decay)
-        elif setting.weight_decay:
-            self._weights.mul_(decay)
-        self._means.lerp_(gradients, weight)
-        self._squares.mul_(BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
-        divisor = torch.addcmul(self._epsilon, self._squares.sqrt(), scale)
-        self._weights.addcmul_(self._means / divisor, size)
-        if self._averages is not None:
-            self._averages.lerp_(self._weights, share)
+    def _move(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
+        """Moves the weights, and the averages of the buffers; see `moves`."""
+        self._moves(self._leaves.joined(gradients), rates)
+        share = rates[:, 4]
         for average, value in self._averaged:
             part = share.view(-1, *[1] * (value.dim() - 1))
             if value.dtype == torch.float32:
