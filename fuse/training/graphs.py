@@ -7,13 +7,14 @@ step computes, since it is the step's own kernels that are recorded.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from functools import cache
 
 import torch
+
+from mmsa_cache.native.graph_memory import graph_pool, hold
 
 PLAIN_STEPS = 3
 """Steps before the capture, which set kernels, libraries and their workspaces up."""
@@ -69,7 +70,7 @@ class Repeated:
         self, step: Callable[[], None], size: int, kind: Hashable
     ) -> torch.cuda.CUDAGraph | None:
         """Records so many steps without running them; None: they must be run plainly."""
-        graph, pool = torch.cuda.CUDAGraph(), _pool(self._device)
+        graph, pool = torch.cuda.CUDAGraph(), graph_pool(self._device)
         torch.cuda.synchronize(self._device)
         try:
             # Not `torch.cuda.graph`, which gives all memory that lies ready back to the driver.
@@ -94,28 +95,8 @@ class Repeated:
             )
             return None
         self._graphs[kind, size] = graph
-        _LATEST[self._device] = pool, graph
+        hold(self._device, pool, graph)
         return graph
-
-
-_LATEST: dict[torch.device, tuple[tuple[int, int], torch.cuda.CUDAGraph]] = {}
-"""The memory of a device's graphs, and the graph that holds it until the next is captured."""
-atexit.register(_LATEST.clear)
-
-
-def _pool(device: torch.device) -> tuple[int, int]:
-    """One for the graphs of all trainings: one of them runs at a time, and none keeps anything.
-
-    Memory of its own would lie idle after each training, out of reach of everything else.
-    """
-    return _LATEST[device][0] if device in _LATEST else torch.cuda.graph_pool_handle()
-
-
-def free_memory(device: torch.device) -> None:
-    """Gives back what lies ready; without effect on a CPU."""
-    _LATEST.pop(device, None)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

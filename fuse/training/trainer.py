@@ -14,9 +14,9 @@ from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.native.device import is_out_of_memory
+from mmsa_cache.native.graph_memory import free_memory
 
 from .classifier import products
-from .graphs import free_memory
 from .initial import initial
 from .memory import fitting, no_memory
 from .programs import Alone

@@ -10,6 +10,8 @@ import torch
 
 from mmsa_cache.errors import DeviceError
 
+from .graph_memory import free_memory
+
 
 def device_kind(name: str) -> str:
     """``cpu`` or ``cuda``, as a setting names it; the device may be another machine's."""
@@ -111,7 +113,7 @@ def spare(device: torch.device) -> None:
     """
     free, whole = torch.cuda.mem_get_info(device)
     if free < whole / _AMPLE:
-        torch.cuda.empty_cache()
+        free_memory(device)
 
 
 def is_of_the_device(error: BaseException) -> bool:

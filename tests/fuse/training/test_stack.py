@@ -22,6 +22,7 @@ from fuse.training.task import Checkpoint, Fit, Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.native import graph_memory
 from tests.support.stacks import NAMES, SMALL, TASKS
 from tests.support.waiting import NoWaiting
 
@@ -222,7 +223,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr("torch.cuda.graph_pool_handle", pool)
     monkeypatch.setattr("torch.cuda.synchronize", lambda device: None)
     monkeypatch.setattr(graphs, "_beside", lambda device: nullcontext())
-    monkeypatch.setattr(graphs, "_LATEST", {})
+    monkeypatch.setattr(graph_memory, "_LATEST", {})
 
     def step() -> None:
         if not found.capturing:
@@ -265,14 +266,16 @@ def test_graphs_of_all_trainings_share_memory_until_it_is_freed(
     where = torch.device("cuda", 0)
     for pools in (1, 1, 2):
         Repeated(where).run(device.step, 5)
-        (kept,) = graphs._LATEST.values()
+        (kept,) = graph_memory._LATEST.values()
         assert kept[0] == (0, pools)
         if device.captures == 2:
-            graphs.free_memory(where)
-            assert not graphs._LATEST
-    assert (device.captures, device.pools, freed) == (3, 2, [True])
-    graphs.free_memory(torch.device("cpu"))
-    assert freed == [True]
+            graph_memory.free_memory(torch.device("cuda", 1))
+            assert graph_memory._LATEST
+            graph_memory.free_memory(torch.device("cuda"))
+            assert not graph_memory._LATEST
+    assert (device.captures, device.pools, freed) == (3, 2, [True] * 2)
+    graph_memory.free_memory(torch.device("cpu"))
+    assert freed == [True] * 2
 
 
 def test_where_nothing_can_be_captured_every_step_runs_plainly(device: SimpleNamespace) -> None:
