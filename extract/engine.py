@@ -16,7 +16,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -26,16 +26,14 @@ from numpy.typing import NDArray
 
 from mmsa_cache.errors import DataError
 from mmsa_cache.native.memory import reused, trim
-from mmsa_cache.native.threads import one_thread
 from mmsa_cache.store.schema import Shard
 
-from .plan import Job, Prepared, Row, missing_windows, read_rows
+from .plan import Job, Prepared, Row, missing_windows
 from .publisher import Publisher
+from .reading.reading import Reading, by_processes
 from .shards import Queued, assemble
 from .streams import Batch, Halving, Streams, Timings, Workers
 
-_PIECE = 8
-"""Rows that one thread reads at a time."""
 _GPU_AHEAD = 1024
 """Rows whose reading is begun before those before them are encoded."""
 _TRIM_EVERY = 8
@@ -60,6 +58,7 @@ def extract(
     shard_rows: int,
     batch_size: int,
     workers: Workers | None = None,
+    processes: bool | None = None,
 ) -> Timings:
     """Adds the rows that are missing, job by job, without a pause between them.
 
@@ -69,6 +68,8 @@ def extract(
         shard_rows: Rows a window.
         batch_size: Rows a forward pass.
         workers: Threads; default: what suits the device.
+        processes: Whether rows are read by processes in place of threads, which changes no byte;
+            default: beside a GPU, where there are many rows and cores.
 
     Raises:
         DataError: Rows could not be read; every unreadable one of the rest is named.
@@ -83,7 +84,10 @@ def extract(
         for job, windows in zip(jobs, missing_windows(jobs, shard_rows), strict=True)
     ]
     every = list(itertools.chain(*work))
-    shards = _encoded(every, device, workers, batch_size, shard_rows, timings)
+    if processes is None:
+        rows = sum(len(window.places) for window in every)
+        processes = by_processes(device, rows, workers.readers)
+    shards = _encoded(every, device, workers, processes, batch_size, timings)
     with reused(), contextlib.closing(shards):
         for job, windows in zip(jobs, work, strict=True):
             trim()  # the encoder before had batches of other sizes
@@ -105,8 +109,8 @@ def _encoded(
     windows: Sequence[_Window],
     device: torch.device,
     workers: Workers,
+    processes: bool,
     batch_size: int,
-    shard_rows: int,
     timings: Timings,
 ) -> Generator[Shard | None]:
     """Windows in order; while one is taken, the rows of the next are read and encoded.
@@ -118,26 +122,24 @@ def _encoded(
         DataError: As `extract` says, once what comes before the unreadable row is taken.
         DeviceError: As `assemble` says.
     """
-    pool = ThreadPoolExecutor(workers.readers, "read", one_thread)
+    reading = Reading(workers.readers, processes=processes)
     streams = Streams(device, workers.streams)
     problems: list[str] = []
 
-    def start_reading(window: _Window) -> _Reading:
+    def start_reading(window: _Window) -> _Begun:
         job = window.job
         # Another writer may have sealed some since.
         missing = window.places[~job.writer.has(job.rows.keys[window.places])]
         job.there += len(window.places) - len(missing)
         rows = job.rows.at(missing)
-        parts = [rows[i : i + _PIECE] for i in range(0, len(rows), _PIECE)]
-        tasks = [pool.submit(read_rows, part, job.reader, job.encoder) for part in parts]
-        return _Reading(window, rows, tasks)
+        return _Begun(window, rows, reading.begin(rows, job.reader, job.encoder))
 
     # On the CPU readers take their time from the streams: to read further ahead gains nothing.
     further = 0 if device.type == "cpu" else _GPU_AHEAD
-    reading = _ahead(map(start_reading, windows), further)
+    begun = _ahead(map(start_reading, windows), further)
 
     def queued() -> Iterator[Queued]:
-        for read in reading:
+        for read in begun:
             ready, batches = _submit(read.tasks, streams, read.window.model, batch_size, timings)
             if ready.problems:
                 problems.extend(ready.problems)
@@ -153,17 +155,17 @@ def _encoded(
         yield from map(assembled, _ahead(queued(), workers.streams * batch_size))
         if problems:  # what comes before the unreadable row is taken by now
             # Only the problems of the rest are collected: inputs of all rows need too much memory.
-            for read in reading:
+            for read in begun:
                 while read.tasks:
                     problems += read.tasks.pop(0).result().problems
             raise unreadable(problems)
     finally:
-        pool.shutdown(cancel_futures=True)
+        reading.close()
         streams.close()
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _Begun:
     """A window whose rows are being read."""
 
     window: _Window
@@ -215,9 +217,7 @@ def _submit(
         piece = pieces.pop().result()
         timings.starved += (time.perf_counter() - waiting) if idle else 0.0
         timings.read += piece.seconds
-        whole.inputs += piece.inputs
-        whole.operations += piece.operations
-        whole.problems += piece.problems
+        whole.add(piece)
         while (
             model.encoder.equal_inputs
             and not whole.problems

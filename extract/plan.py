@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extract.encoders.protocol import Encoder
+from extract.encoders.protocol import Encoder, Prepares
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
@@ -147,8 +147,15 @@ class Prepared:
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def add(self, other: Prepared) -> None:
+        """Takes further rows."""
+        self.inputs += other.inputs
+        self.operations += other.operations
+        self.problems += other.problems
+        self.seconds += other.seconds
 
-def read_rows(rows: Sequence[Row], reader: Reader, encoder: Encoder) -> Prepared:
+
+def read_rows(rows: Sequence[Row], reader: Reader, encoder: Prepares) -> Prepared:
     """Reads rows and prepares them for the model; unreadable ones become problems."""
     started = time.perf_counter()
     result = Prepared()

@@ -93,9 +93,7 @@ def encode_rows(
     pieces = [rows[first : first + _PIECE] for first in range(0, len(rows), _PIECE)]
     with ThreadPoolExecutor(workers.readers, "read", one_thread) as pool:
         for part in pool.map(lambda piece: read_rows(piece, reader, encoder), pieces):
-            ready.inputs += part.inputs
-            ready.operations += part.operations
-            ready.problems += part.problems
+            ready.add(part)
     if ready.problems:
         raise DataError(f"{len(ready.problems)} sample(s) cannot be read.", "", ready.problems)
     streams = Streams(device, workers.streams)

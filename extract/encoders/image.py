@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from extract.inputs.decode import DECODER, RESIZE, decoder_versions, fit_square
+from extract.inputs.decode import DECODER, RESIZE, decoder_versions
 from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.names import no_such
 from mmsa_cache.native.device import is_of_the_device, needing_memory
@@ -26,6 +24,7 @@ from .compute import cast_once, encoded, launched, precision, stacked, to_device
 from .joint import JointImageTower
 from .layers import average_grid, mean_pools
 from .options import Options
+from .preparation import Squares
 from .preprocessing import input_settings
 from .protocol import Encoded, ImageTower, Size
 from .timm_tower import TimmTower
@@ -205,6 +204,7 @@ class ImageEncoder:
         device: Where it runs.
 
     Attributes:
+        prepare: Pictures → squares.
         tower: The model.
         side: Side of its square input in pixels.
         crop: Share of the short side that the centre crop keeps; None squashes.
@@ -219,9 +219,10 @@ class ImageEncoder:
 
     def __init__(self, spec: ImageSpec, device: torch.device) -> None:
         self.label = spec.label
-        self._device, self._resample = device, spec.resample
+        self._device = device
         self.options = spec.options
         self.side, self.crop = spec.size, spec.crop
+        self.prepare = Squares(spec.size, spec.crop, spec.resample)
         self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
         self._scale, self._shift = 1 / (255.0 * self.std), -self.mean / self.std
@@ -243,10 +244,6 @@ class ImageEncoder:
                 "Set size in [image] (and img_size in kwargs) to what the model takes.",
             ) from error
         self.size = Size.of(probe, probe.lengths[0], ragged=False)
-
-    def prepare(self, values: Iterable[NDArray[np.uint8]]) -> list[Tensor]:
-        """(height, width, 3) uint8 → (3, size, size) uint8 each."""
-        return [fit_square(image, self.side, self.crop, self._resample) for image in values]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Runs the model on one batch.

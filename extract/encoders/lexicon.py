@@ -10,7 +10,8 @@ No model: 13 numbers a text, in one pool ``all``:
          (between spaces, links left out)
 =======  ======================================================================================
 
-VADER's time grows with the square of a text's length, of which `numbers.MOST` characters are read.
+VADER's time grows with the square of a text's length, of which `preparation.MOST` characters are
+read.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from torch import Tensor
 from extract.inputs.english import LINK
 from mmsa_cache.names import NGRAMS
 
-from .numbers import NumbersSpec, Rule
+from .numbers import NumbersSpec
 from .options import Options
+from .preparation import Rule
 
 _DEFINITION = 1
 """Of the numbers; goes up when one of them changes."""

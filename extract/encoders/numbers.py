@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,12 +13,8 @@ from mmsa_cache.store.identity import EncoderIdentity
 
 from .compute import encoded
 from .options import Options
+from .preparation import Numbers, Rule
 from .protocol import Encoded, Size
-
-Rule = Callable[[Sequence[str]], Tensor]
-"""Texts → their numbers, (texts, numbers) float32."""
-MOST = 2_000
-"""Characters of a text that are read: the time of a rule may grow faster than the length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +63,7 @@ class NumbersEncoder:
     def __init__(self, spec: NumbersSpec) -> None:
         self.label, self.options = spec.label, spec.options
         self.size = Size(0, False, spec.numbers, spec.numbers)
-        self._rule = spec.rule()
-
-    def prepare(self, values: Iterable[str]) -> list[Tensor]:
-        """The numbers of texts, (numbers,) float32 each."""
-        texts = [text[:MOST] for text in values]
-        return list(self._rule(texts)) if texts else []
+        self.prepare = Numbers(spec.rule)
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Puts numbers together: the work is done.

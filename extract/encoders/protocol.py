@@ -121,7 +121,23 @@ class ImageTower(Protocol):
     def to(self, device: torch.device) -> object: ...
 
 
-class Encoder(Protocol):
+class Prepare(Protocol):
+    """Texts or pictures → inputs of the model; the first axis is what batches are sorted by.
+
+    Where it can be pickled, without its model, other processes may do it.
+    """
+
+    def __call__(self, values: Iterable[Any], /) -> list[Tensor]: ...
+
+
+class Prepares(Protocol):
+    """What says how values are prepared."""
+
+    @property
+    def prepare(self) -> Prepare: ...
+
+
+class Encoder(Prepares, Protocol):
     """What the loop needs of an encoder."""
 
     label: str
@@ -130,9 +146,6 @@ class Encoder(Protocol):
     size: Size
     equal_inputs: bool
     """Whether all inputs are equally long, so that their order in a batch does not matter."""
-
-    def prepare(self, values: Iterable[Any]) -> list[Tensor]:
-        """Texts or pictures → inputs of the model; the first axis is what batches are sorted by."""
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded: ...
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from .folder import CONFIG, TOKENIZER_FILES, is_causal, read_json
 from .joint import JointTextTower, text_side
 from .layers import mean_pools, quarter_layers, read_states
 from .options import Options
+from .preparation import TokenIds
 from .protocol import Encoded, Size, TextOutput, TextTower
-from .tokenizer import load_tokenizer, tokenized
+from .tokenizer import load_tokenizer
 from .transformer import depth_of, load_model, resolve_folder
 from .weights import files_sha256
 
@@ -169,6 +169,7 @@ class TextEncoder:
 
     Attributes:
         tokenizer: The model's own, of transformers.
+        prepare: Texts → token ids.
         tower: The model.
         max_tokens: Longest sequence, special tokens included.
 
@@ -183,15 +184,12 @@ class TextEncoder:
         self.options = spec.options
         self._device = device
         self.tokenizer = load_tokenizer(spec.folder)
-        ends = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
-        self._nothing: int = next((one for one in ends if one is not None), 0)
-        """The token that stands for an empty text, where the tokenizer adds none."""
-        self._lock = threading.Lock()  # a tokenizer keeps its truncation between calls
         model = load_model(spec.folder, spec.random_seed)
-        self._vocabulary: int = model.config.get_text_config().vocab_size
+        vocabulary: int = model.config.get_text_config().vocab_size
         pad: int = self.tokenizer.pad_token_id or 0
-        self._pad = pad if pad < self._vocabulary else 0  # it is masked
+        self._pad = pad if pad < vocabulary else 0  # it is masked
         self.max_tokens = spec.max_tokens
+        self.prepare = TokenIds(self.tokenizer, spec.max_tokens, vocabulary, self.label)
         self.pools: tuple[str, ...] = ()
         try:
             self.tower = _tower(model, spec)
@@ -206,26 +204,6 @@ class TextEncoder:
             ) from error
         keep = spec.options.tokens != "none"
         self.size = Size.of(probe, spec.max_tokens if keep else 0, ragged=keep)
-
-    def prepare(self, values: Iterable[str]) -> list[Tensor]:
-        """Token ids of texts, (tokens,) int64 each, special tokens included; at least one each.
-
-        Raises:
-            ModelError: The model has no such token.
-        """
-        texts = list(values)
-        if not texts:
-            return []
-        with self._lock:
-            rows = tokenized(self.tokenizer, texts, truncation=True, max_length=self.max_tokens)
-        last = max(max(ids, default=self._nothing) for ids in rows["input_ids"])
-        if last >= self._vocabulary:  # on a GPU it would end the process's use of it
-            raise ModelError(
-                f"{self.label}: its tokenizer gives token {last}, its model knows "
-                f"{self._vocabulary}.",
-                "Give the folder of a model with its own tokenizer.",
-            )
-        return [torch.tensor(ids or [self._nothing]) for ids in rows["input_ids"]]
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Runs the model on one batch.

@@ -56,9 +56,14 @@ def reused() -> Iterator[None]:
     try:
         yield
     finally:
-        for option in _AFTER:
-            _glibc("mallopt", *option)
+        keep_blocks()
         trim()
+
+
+def keep_blocks() -> None:
+    """Keeps freed memory of up to 64 MiB for what comes next; more is given back."""
+    for option in _AFTER:
+        _glibc("mallopt", *option)
 
 
 def peak_bytes() -> int:

@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import Any, Protocol
 
 _SECONDS_TO_END = 5.0
+_STARTING = threading.Lock()
+"""Held while a process is started: what is changed for that is the whole process's."""
 
 
 class Started(Protocol):
@@ -60,16 +62,45 @@ def start_process(
         preload: Module that imports what it needs.
     """
     process: BaseProcess
-    if device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
+    if device == "cpu" and can_fork():
         server = multiprocessing.get_context("forkserver")
         server.set_forkserver_preload([preload])
         process = server.Process(target=target, args=arguments, daemon=True)
     else:
         spawn = multiprocessing.get_context("spawn")
         process = spawn.Process(target=target, args=arguments, daemon=True)
-    with without_main(), _without_interrupts():
+    with _STARTING, without_main(), _as_parent(), _without_interrupts():
         process.start()
     return process
+
+
+def can_fork() -> bool:
+    """Whether workers on the CPU are forked, which takes some milliseconds each."""
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def prepare_forks(preload: str) -> None:
+    """Lets the process that workers are forked from begin its imports; waits for nothing."""
+    from multiprocessing import forkserver
+
+    with _STARTING, without_main(), _without_interrupts():
+        forkserver.set_forkserver_preload([preload])
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _as_parent() -> Iterator[None]:
+    """A worker may have workers of its own: `end_with_parent` ends them with it.
+
+    Python forbids that to what it calls daemons, since it would leave them behind.
+    """
+    own: dict[str, Any] = getattr(multiprocessing.current_process(), "_config", {})
+    daemon = own.pop("daemon", None)
+    try:
+        yield
+    finally:
+        if daemon is not None:
+            own["daemon"] = daemon
 
 
 @contextlib.contextmanager
@@ -124,7 +155,13 @@ def end(process: Started) -> None:
         process.join()
 
 
-def end_all(workers: Sequence[tuple[Started, Connection]]) -> None:
+class Closes(Protocol):
+    """A way to a worker."""
+
+    def close(self) -> None: ...
+
+
+def end_all(workers: Sequence[tuple[Started, Closes]]) -> None:
     """Ends processes side by side, and the pipes to them."""
     for process, pipe in workers:
         pipe.close()

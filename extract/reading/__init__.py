@@ -1,0 +1,1 @@
+"""Rows read and prepared for the model, by threads or by processes."""

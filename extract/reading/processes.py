@@ -1,0 +1,198 @@
+"""Processes that read rows for the threads that ask them.
+
+Threads that read share one interpreter's lock with those that launch the model's kernels: on many
+cores each waits for all others. So beside a GPU each of them asks a process of its own, which takes
+the rows and gives back what the model is fed. Processes start meanwhile; until one is ready, a
+thread reads by itself, and so it does where none can be started.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from extract.plan import Prepared, Row, read_rows
+from mmsa_cache.native.processes import Started, end, end_all, how_it_ended, start_process
+
+from .process import Answer, Failed, Order, Source, serve
+from .wire import receive, send
+
+PRELOAD = f"{__package__}.forked"
+_TRIES = 3
+"""Processes that a row may end; all but the first are given it alone."""
+_STARTS = 3
+"""Tries to start a process before threads read by themselves."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """How rows are read, here and elsewhere."""
+
+    number: int
+    source: Source
+    pickled: bytes | None
+    """None where no other process can have it."""
+
+
+@dataclass(slots=True)
+class _Process:
+    process: Started
+    channel: socket.socket
+    has: set[int] = field(default_factory=set)
+    """Numbers of the sources that it was sent."""
+
+    def ask(self, shared: Shared, rows: list[Row]) -> Answer | Failed:
+        """Has rows read.
+
+        Raises:
+            EOFError: The process has ended.
+            OSError: It has.
+        """
+        source = None if shared.number in self.has else shared.pickled
+        send(self.channel, Order(shared.number, source, rows))
+        self.has.add(shared.number)
+        answer = receive(self.channel)
+        assert isinstance(answer, Answer | Failed)
+        return answer
+
+
+class Processes:
+    """Processes that read rows, one for each thread that asks; those that die are replaced.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count, self._closed = count, False
+        self._changed = threading.Condition()
+        self._idle: list[_Process] = []
+        self._alive = 0
+        """Idle ones and those at work."""
+        self._filling = threading.Lock()
+        self._known: dict[bytes, Shared] = {}
+        threading.Thread(target=self._fill, name="start", daemon=True).start()
+
+    def share(self, source: Source) -> Shared:
+        """Makes known how rows are read; the same for several jobs is sent once."""
+        try:
+            pickled = pickle.dumps(source, 5)
+        except Exception:  # whatever the classes of a foreign reader raise
+            return Shared(-1, source, None)
+        return self._known.setdefault(pickled, Shared(len(self._known), source, pickled))
+
+    def read(self, rows: list[Row], shared: Shared) -> Prepared:
+        """Reads rows as `read_rows` does; those that no process stands are problems.
+
+        Raises:
+            Exception: What preparing them raises.
+        """
+        process = None if shared.pickled is None else self._take(wait=False)
+        if process is None:
+            return read_rows(rows, shared.source.reader, shared.source)
+        return self._tried(rows, shared, process, 0)
+
+    def _tried(
+        self, rows: list[Row], shared: Shared, process: _Process | None, ended: int, said: str = ""
+    ) -> Prepared:
+        """Reads rows by a process, and once more by others, row by row, where it ends.
+
+        Args:
+            rows: One, once they have ended a process.
+            shared: How they are read.
+            process: None where no further one is to be asked, or to be had.
+            ended: Processes that these rows have ended.
+            said: How the last one ended.
+        """
+        if process is None:
+            times = f"{ended} processes that were reading it ended, the last one {said}"
+            return Prepared(problems=[f"{rows[0].sample.guid}: {times}"])
+        try:
+            answer = process.ask(shared, rows)
+        except (EOFError, OSError):
+            said, ended = self._replace(process), ended + 1
+            whole = Prepared()
+            for row in rows:
+                other = self._take(wait=True) if ended < _TRIES else None
+                whole.add(self._tried([row], shared, other, ended, said))
+            return whole
+        with self._changed:
+            self._idle.append(process)
+            self._changed.notify()
+        if isinstance(answer, Answer):
+            inputs = [torch.from_numpy(array) for array in answer.inputs]
+            return Prepared(inputs, answer.operations, answer.problems, answer.seconds)
+        if not answer.foreign:
+            raise answer.error
+        shared.pickled = None
+        return read_rows(rows, shared.source.reader, shared.source)
+
+    def _take(self, *, wait: bool) -> _Process | None:
+        """An idle process, the last one used; None where there is none, or will be none."""
+        with self._changed:
+            while wait and not self._idle and self._alive:
+                self._changed.wait()
+            return self._idle.pop() if self._idle else None
+
+    def _replace(self, dead: _Process) -> str:
+        """Starts another process in the place of one; says how it ended."""
+        dead.channel.close()
+        said = how_it_ended(dead.process)
+        end(dead.process)
+        with self._changed:
+            self._alive -= 1
+            self._changed.notify_all()
+        self._fill()
+        return said
+
+    def _fill(self) -> None:
+        """Starts what is missing, one after the other."""
+        failed = 0
+        with self._filling:
+            while failed < _STARTS and self._alive < self._count and not self._closed:
+                try:
+                    process = _started()
+                except (OSError, EOFError):
+                    failed += 1
+                    continue
+                with self._changed:
+                    if not self._closed:
+                        self._alive += 1
+                        self._idle.append(process)
+                        self._changed.notify()
+                        continue
+                _end_all([process])
+
+    def close(self) -> None:
+        """Ends the processes, once nothing is asked of them any more."""
+        with self._changed:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        _end_all(idle)
+
+
+def _started() -> _Process:
+    """A process that is ready.
+
+    Raises:
+        OSError: It could not be started.
+        EOFError: It ended at once.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            process = start_process(serve, (theirs,), "cpu", PRELOAD)
+        receive(ours)
+    except BaseException:
+        ours.close()
+        raise
+    return _Process(process, ours)
+
+
+def _end_all(processes: Sequence[_Process]) -> None:
+    end_all([(each.process, each.channel) for each in processes])

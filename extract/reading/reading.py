@@ -1,0 +1,76 @@
+"""Reading of windows: their rows in pieces, each by whichever thread is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from extract.encoders.protocol import Encoder
+from extract.plan import Prepared, Reader, Row, read_rows
+from mmsa_cache.native.processes import can_fork
+from mmsa_cache.native.threads import one_thread
+
+from .process import Source
+from .processes import Processes, Shared
+
+_PIECE, _SENT_PIECE = 8, 16
+"""Rows that a thread reads at a time, and that a process is sent."""
+_MANY_ROWS = 2048
+"""From which on processes are worth their start."""
+_FEW_CORES = 4
+"""Below which threads do not wait for each other long."""
+_BESIDE = 2
+"""Cores that are left to the threads that launch and seal."""
+
+
+def by_processes(device: torch.device, rows: int, readers: int) -> bool:
+    """Whether processes read.
+
+    Args:
+        device: Where models run; on the CPU readers take their time from them, however they read.
+        rows: That are missing.
+        readers: Cores.
+    """
+    return device.type != "cpu" and rows >= _MANY_ROWS and readers >= _FEW_CORES and can_fork()
+
+
+class Reading:
+    """Reads rows and prepares them for the model.
+
+    Args:
+        readers: Threads; or cores, of which processes leave some to the threads beside them.
+        processes: Whether each thread has a process do it.
+    """
+
+    def __init__(self, readers: int, *, processes: bool) -> None:
+        readers = max(1, readers - _BESIDE) if processes else readers
+        self._pool = ThreadPoolExecutor(readers, "read", one_thread)
+        self._processes = Processes(readers) if processes else None
+        self._shared: dict[tuple[int, int], Shared] = {}
+
+    def begin(
+        self, rows: Sequence[Row], reader: Reader, encoder: Encoder
+    ) -> list[Future[Prepared]]:
+        """Begins to read rows, piece by piece in their order."""
+        if self._processes is None:
+            return [
+                self._pool.submit(read_rows, rows[i : i + _PIECE], reader, encoder)
+                for i in range(0, len(rows), _PIECE)
+            ]
+        key = id(reader), id(encoder)
+        if key not in self._shared:
+            self._shared[key] = self._processes.share(Source(reader, encoder.prepare))
+        return [
+            self._pool.submit(
+                self._processes.read, list(rows[i : i + _SENT_PIECE]), self._shared[key]
+            )
+            for i in range(0, len(rows), _SENT_PIECE)
+        ]
+
+    def close(self) -> None:
+        """Waits for what is being read; drops what is not begun."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._processes is not None:
+            self._processes.close()
