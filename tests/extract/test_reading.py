@@ -27,18 +27,14 @@ from extract.plan import RowPlan, plan_rows
 from extract.reading import processes
 from extract.reading.readers import PictureReader, TextReader
 from extract.reading.reading import by_processes
-from extract.streams import Workers
 from mmsa_cache.data.pairs import NOTHING, Sample
 from mmsa_cache.errors import DataError, ModelError
 from mmsa_cache.files.hashing import file_sha256
 from mmsa_cache.native.processes import can_fork, start_process
-from tests.extract.test_engine import LENGTHS, Counting, make_rows, read, run
-from tests.support.row_readers import Failing, Numbered, Repeated
+from tests.support.extraction import CPU, LENGTHS, make_rows, read, run
+from tests.support.row_readers import FOUR, Failing, Numbered, Prepared
 from tests.support.rows import row_bytes
 
-CPU = torch.device("cpu")
-FOUR = Workers(6, 2)
-"""Of six cores two are left to others."""
 pytestmark = pytest.mark.skipif(not can_fork(), reason="readers are forked")
 
 
@@ -76,14 +72,6 @@ def command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-class Prepared(Counting):
-    """As `Counting`; what prepares its rows can be pickled alone."""
-
-    def __init__(self, prepare: Any = None) -> None:
-        super().__init__()
-        self.prepare = prepare or Repeated(tuple(LENGTHS))  # type: ignore[method-assign]
 
 
 def text_samples(count: int) -> list[Sample]:
@@ -242,7 +230,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 print("ran", flush=True)
-from tests.extract.test_reading import FOUR, Numbered, Prepared, Repeated, make_rows, run
+from tests.support.extraction import make_rows, run
+from tests.support.row_readers import FOUR, Numbered, Prepared, Repeated
 folder = Path({folder!r})
 reader = Numbered(notes=folder / "notes", seconds=0.1)
 encoder = Prepared(Repeated((1,) * 1000))

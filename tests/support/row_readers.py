@@ -8,12 +8,18 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from extract.plan import Row
+from extract.streams import Workers
 from mmsa_cache.errors import DataError, ModelError
+from tests.support.extraction import LENGTHS, Counting
+
+FOUR = Workers(6, 2)
+"""Of six cores two are left to others."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,11 @@ class Failing:
         if self.odd:
             raise OddError("something", "odd")
         raise ModelError("no such token", "give another model")
+
+
+class Prepared(Counting):
+    """As `Counting`; what prepares its rows can be pickled alone."""
+
+    def __init__(self, prepare: Any = None) -> None:
+        super().__init__()
+        self.prepare = prepare or Repeated(tuple(LENGTHS))  # type: ignore[method-assign]
