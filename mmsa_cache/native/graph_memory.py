@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import atexit
+from typing import TYPE_CHECKING
 
 import torch
 
-_LATEST: dict[torch.device, tuple[tuple[int, int], torch.cuda.CUDAGraph]] = {}
+if TYPE_CHECKING:
+    from torch.cuda.graphs import _POOL_HANDLE
+
+_LATEST: dict[torch.device, tuple[_POOL_HANDLE, torch.cuda.CUDAGraph]] = {}
 """The pool of a device's graphs, and the graph that holds it until the next is captured."""
 atexit.register(_LATEST.clear)
 
 
-def graph_pool(device: torch.device) -> tuple[int, int]:
+def graph_pool(device: torch.device) -> _POOL_HANDLE:
     """One pool for all graphs of a device that nothing is kept in and of which one runs at a time.
 
     Each with a pool of its own would leave it idle at its end until memory is short.
@@ -19,7 +23,7 @@ def graph_pool(device: torch.device) -> tuple[int, int]:
     return _LATEST[device][0] if device in _LATEST else torch.cuda.graph_pool_handle()
 
 
-def hold(device: torch.device, pool: tuple[int, int], graph: torch.cuda.CUDAGraph) -> None:
+def hold(device: torch.device, pool: _POOL_HANDLE, graph: torch.cuda.CUDAGraph) -> None:
     """Keeps a graph for the sake of its pool, in the place of the one before."""
     _LATEST[device] = pool, graph
 
