@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.encoders.compute import HALF
 from extract.encoders.protocol import Encoded, Encoder
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.store.schema import SHARED
@@ -38,7 +39,9 @@ def check_finite(part: Encoded, guids: Sequence[str], encoder: Encoder) -> None:
         if not _finite(found[0])
     )
     compute = encoder.options.compute
-    if compute == "float16":
+    if compute == HALF:
+        cure = "Set compute = 'float16' or 'float32' in [extract]: half overflows in the model."
+    elif compute == "float16":
         cure = "Set compute = 'bfloat16' or 'float32' in [extract]: float16 overflows in the model."
     elif np.isnan(values).any():
         cure = f"The model gives NaN in {compute}: check its weights."

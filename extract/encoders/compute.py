@@ -15,9 +15,18 @@ from mmsa_cache.native.tf32 import WITHOUT_TF32
 from .linear import LinearByOneDnn
 from .protocol import Encoded
 
-COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HALF = "half"
+"""Weights and everything between them in float16, without autocast."""
+COMPUTE = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    HALF: torch.float16,
+}
 _CAST = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 """Layers whose inputs and weights autocast casts, and which do nothing else with their weights."""
+_FREQUENCIES = "inv_freq"
+"""Buffers of rotary positions, which go from 1 down to 1e-4 and are multiplied by the position."""
 _LAUNCHING = threading.Lock()
 
 
@@ -26,6 +35,8 @@ def precision(device: torch.device, compute: str) -> Any:
     dtype = COMPUTE[compute]
     if dtype == torch.float32:
         return LinearByOneDnn() if device.type == "cpu" else WITHOUT_TF32
+    if compute == HALF:
+        return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
 
 
@@ -33,7 +44,8 @@ def cast_once(model: object, compute: str) -> None:
     """Casts the weights that autocast would cast again in every pass; the features stay the same.
 
     Norms, embeddings and single parameters stay in float32. So do weights that another kind of
-    layer has too, and those of subclasses, which may compute with them first.
+    layer has too, and those of subclasses, which may compute with them first. For `HALF` all are
+    cast: the kernels of norms and of softmax add up in float32 whatever they are given.
 
     Args:
         model: A module; anything else is left as it is.
@@ -42,6 +54,13 @@ def cast_once(model: object, compute: str) -> None:
     if COMPUTE[compute] == torch.float32 or not isinstance(model, torch.nn.Module):
         return
     parts = list(model.modules())
+    if compute == HALF:
+        exact = [(part, part._buffers.get(_FREQUENCIES)) for part in parts]
+        model.to(COMPUTE[compute])
+        for part, frequencies in exact:
+            if frequencies is not None:
+                part._buffers[_FREQUENCIES] = frequencies
+        return
     shared = {
         id(own) for part in parts if type(part) not in _CAST for own in part.parameters(False)
     }

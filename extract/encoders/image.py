@@ -20,7 +20,7 @@ from mmsa_cache.store.identity import EncoderIdentity
 
 from .budget import check_arguments, check_side
 from .compat import prepare_torchvision
-from .compute import cast_once, encoded, launched, precision, stacked, to_device
+from .compute import HALF, cast_once, encoded, launched, precision, stacked, to_device
 from .joint import JointImageTower
 from .layers import average_grid, mean_pools
 from .options import Options
@@ -263,8 +263,9 @@ class ImageEncoder:
     def _launch(self, pixels: Tensor) -> Encoded:
         """Runs the model on pixels on the device, (batch, 3, size, size) uint8."""
         with torch.inference_mode(), precision(self._device, self.options.compute):
+            values = (pixels * self._scale).add_(self._shift)  # (pixels / 255 − mean) / std
             patches, have, vectors, shared, inner = self.tower(
-                (pixels * self._scale).add_(self._shift),  # (pixels / 255 − mean) / std
+                values.half() if self.options.compute == HALF else values,
                 self.options.layer,
                 self.options.pool_layers,
             )

@@ -17,7 +17,7 @@ class Options:
     tokens: str = "keep"
     """``keep``, ``pool:GxG`` (patches averaged to a grid) or ``none``."""
     compute: str = "float32"
-    """``float32``, or autocast to ``bfloat16`` or ``float16``."""
+    """``float32``, autocast to ``bfloat16`` or ``float16``, or all in float16: ``half``."""
     pool_layers: tuple[int, ...] = ()
     """Inner layers whose means are pools too, ``mean@N`` each."""
     device: str = "cpu"

@@ -286,9 +286,9 @@ class ExtractSettings(Section):
         str, matching("keep, none or pool:GxG", r"keep|none|pool:[1-9]\d{0,2}x[1-9]\d{0,2}")
     ] = "keep"
     """Positions kept: all, ``pool:GxG`` (patches averaged to a grid), or none but the pools."""
-    compute: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the forward pass (autocast). ``auto``: that of a cache which is there, else
-    float32 on the CPU and float16 on a GPU."""
+    compute: Literal["auto", "float32", "bfloat16", "float16", "half"] = "auto"
+    """Precision of the forward pass: by autocast, or ``half``, all in float16. ``auto``: that of a
+    cache which is there, else float32 on the CPU and float16 on a GPU."""
     compile: bool = Field(default=False, exclude=True)
     """Whether a GPU runs compiled blocks of the models: it takes minutes before the first batch.
     Of one machine, not kept."""

@@ -100,6 +100,51 @@ def test_weights_of_joint_models_cast_once(tmp_path: Path) -> None:
     check_same(resolve_joint_image(folder, "random", 5, options), pictures)
 
 
+def check_half(spec: Any, values: Sequence[Any]) -> None:
+    """All in float16 gives nearly the features of float32, and casts next to nothing."""
+    exact, half = spec.load(CPU), spec.computed_in("half").load(CPU)
+    assert half.options.fields("text") == exact.options.fields("text") | {"compute": "half"}
+    weights = half.tower.to(CPU).state_dict().values()
+    assert {value.dtype for value in weights if value.is_floating_point()} == {torch.float16}
+    inputs = exact.prepare(values)
+    found, expected = half.encode(inputs), exact.encode(inputs)
+    for one, two in ((found.tokens, expected.tokens), (found.pooled, expected.pooled)):
+        assert torch.allclose(one.float(), two.float(), atol=0.02, rtol=0.02)
+    rough = spec.computed_in("float16").load(CPU)
+    casts = [calls("_to_copy", partial(e.encode, inputs)) for e in (half, rough)]
+    assert casts[0] <= casts[1]  # what is normalised in float32 is cast back and forth
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_pictures_all_in_half_precision(name: str) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 70, 80, 3), np.uint8)
+    check_half(resolve_image(name, "random", IMAGES[name], **VALUES), list(pictures))
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta", "multilingual"])
+def test_texts_all_in_half_precision(family: str, tmp_path: Path) -> None:
+    folder = save(tmp_path, TEXT_FAMILIES[family][0])
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    check_half(resolve_text(str(folder), "random", 64, 5, Options(pool_layers=(1,))), TEXTS)
+
+
+def test_joint_models_all_in_half_precision(tmp_path: Path) -> None:
+    folder = str(save(tmp_path, chinese_clip))
+    check_half(resolve_text(folder, "random", 64, 5, joint=True), TEXTS)
+    pictures = list(np.random.default_rng(0).integers(0, 256, (2, 70, 80, 3), np.uint8))
+    check_half(resolve_joint_image(folder, "random", 5), pictures)
+
+
+def test_frequencies_of_rotary_positions_stay_exact() -> None:
+    model = torch.nn.Sequential(torch.nn.LayerNorm(2), torch.nn.Linear(2, 2))
+    model[1].register_buffer("inv_freq", torch.tensor([1.0, 1.23456e-4]))
+    cast_once(model, "half")
+    kinds = {name: value.dtype for name, value in model.state_dict().items()}
+    assert kinds.pop("1.inv_freq") == torch.float32
+    assert set(kinds.values()) == {torch.float16}
+
+
 def test_only_what_autocast_casts_is_cast() -> None:
     class Own(torch.nn.Linear):
         pass

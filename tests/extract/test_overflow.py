@@ -79,11 +79,12 @@ def test_layers_that_are_not_kept_may_be_large(folder: Path) -> None:
 
 
 def test_another_precision_is_offered_where_it_helps(folder: Path) -> None:
-    encoder = load(folder, 4, compute="float16")
-    with pytest.raises(DeviceError, match="position 0") as caught:
-        encode(encoder)
-    hint = "Set compute = 'bfloat16' or 'float32' in [extract]: float16 overflows in the model."
-    assert caught.value.hint == hint
+    others = {"float16": "'bfloat16' or 'float32'", "half": "'float16' or 'float32'"}
+    for compute, cures in others.items():
+        with pytest.raises(DeviceError, match="position 0") as caught:
+            encode(load(folder, 4, compute=compute))
+        hint = f"Set compute = {cures} in [extract]: {compute} overflows in the model."
+        assert caught.value.hint == hint
 
 
 def test_damaged_weights_are_told_from_large_ones(folder: Path) -> None:

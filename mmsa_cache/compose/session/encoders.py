@@ -150,7 +150,7 @@ def computes_of(settings: Settings) -> tuple[str, ...]:
         return (settings.extract.compute,)
     on_cpu = device_kind(settings.device) == "cpu"
     own = "float32" if on_cpu else "float16"
-    return (own, *(name for name in ("float32", "float16", "bfloat16") if name != own))
+    return (own, *(name for name in ("float32", "float16", "bfloat16", "half") if name != own))
 
 
 def compute_here(settings: Settings) -> str:
