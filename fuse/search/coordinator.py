@@ -40,6 +40,7 @@ class Running:
     """Scores of the finished trainings."""
     together: int = 1
     """Trainings that are at work side by side."""
+    pruned: bool = False
     epoch: int = 0
     """Epochs that they have behind them."""
     steps: dict[int, float] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Coordinator:
         self._study, self._ledger, self._pool = study, ledger, pool
         self._on_change = on_change
         self._nothing_until = 0.0
+        self._ahead: Task | None = None
         self._finished_here = 0
         self._deaths: Counter[str] = Counter()
         self._queued = study.queued()
@@ -116,9 +118,10 @@ class Coordinator:
         for task, said in dispatch(
             self._pool,
             self._claim,
+            at_hand=self._at_hand,
             is_done=self._is_done,
             count_death=self._count_death,
-            on_look=lambda: self._on_change(self.progress),
+            on_look=self._look_ahead,
         ):
             if task.baseline:
                 self._finish_baseline(task, said)
@@ -167,6 +170,29 @@ class Coordinator:
             return self._waiting.pop(0)
         if beside:
             return None
+        return self._at_hand(beside) or self._running(self._begin())
+
+    def _at_hand(self, beside: bool) -> Task | None:
+        """The trial that was begun ahead, for a worker on a GPU."""
+        if beside:
+            return None
+        task, self._ahead = self._ahead, None
+        return self._running(task)
+
+    def _look_ahead(self) -> None:
+        """Shows the search; begins a trial ahead where a worker would wait for it as long as it
+        trains."""
+        self._on_change(self.progress)
+        if self._pool.stacked and self._ahead is None:
+            self._ahead = self._begin()
+
+    def _running(self, task: Task | None) -> Task | None:
+        if task is not None:
+            together = len(task.groups[0])
+            self.progress.running[task.number] = Running(task.number, task.setting, [], together)
+        return task
+
+    def _begin(self) -> Task | None:
         if time.monotonic() < self._nothing_until:
             return None
         claim = self._ledger.claim(self.progress.wanted, lambda trials: draw(self._study, trials))
@@ -174,9 +200,7 @@ class Coordinator:
             self._nothing_until = time.monotonic() + RETRY_SECONDS
             return None
         number, setting = claim
-        task = Task(number, setting, self._groups(setting))
-        self.progress.running[number] = Running(number, setting, together=len(task.groups[0]))
-        return task
+        return Task(number, setting, self._groups(setting))
 
     def _groups(self, setting: Setting) -> tuple[tuple[int, ...], ...]:
         """The trainings of a trial: one after another on the CPU; on a GPU side by side, but those
@@ -196,13 +220,16 @@ class Coordinator:
         if task.baseline:
             self._deaths[task.baseline] += 1
             return self._deaths[task.baseline]
-        self.progress.running[task.number] = Running(
-            task.number, task.setting, together=len(task.groups[0])
-        )
+        self._running(task)
         return self._ledger.count_death(task.number)
 
     def _goes_on(self, running: Running, report: Report) -> bool:
-        """Records values; whether the trial continues."""
+        """Records values; whether the trial continues.
+
+        A worker on a GPU trains on meanwhile: what it reports after that is not looked at.
+        """
+        if running.pruned:
+            return False
         position, together = report.position, len(report.values)
         done = sum(running.units) + sum(report.values)
         if report.epoch is None:
@@ -218,7 +245,8 @@ class Coordinator:
             return True
         finished = [trial.result.steps for trial in self.progress.trials if trial.is_finished]
         value = running.steps[step]
-        return not self._study.pruner.prunes(step, value, finished, position, together)
+        running.pruned = self._study.pruner.prunes(step, value, finished, position, together)
+        return not running.pruned
 
     def _finish(self, running: Running, result: Result) -> None:
         if not result.pruned:

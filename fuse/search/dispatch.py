@@ -20,6 +20,7 @@ def dispatch(
     pool: Pool,
     take: Callable[[bool], Task | None],
     *,
+    at_hand: Callable[[bool], Task | None] = lambda beside: None,
     is_done: Callable[[], bool] = lambda: True,
     count_death: Callable[[Task], int] | None = None,
     on_look: Callable[[], None] = lambda: None,
@@ -30,6 +31,8 @@ def dispatch(
         pool: The workers; a `Report` must be answered there.
         take: Returns the next task, or None if none is available now; told whether the worker is
             one for baselines alone.
+        at_hand: Returns a task that could be given out before what has just ended is taken in, so
+            that no worker waits for that; told the same.
         is_done: Whether no task will come any more; asked when none runs.
         count_death: Counts that a worker died over a task; returns how often that happened.
         on_look: Called after each look at the workers.
@@ -54,8 +57,11 @@ def dispatch(
         if not (running or requeued) and is_done():
             return
         pool.open()
-        for task, said in pool.wait(_LOOK_AGAIN):
-            running -= not isinstance(said, Report)
+        events = pool.wait(_LOOK_AGAIN)
+        running -= sum(not isinstance(said, Report) for _, said in events)
+        while pool.take(at_hand) is not None:
+            running += 1
+        for task, said in events:
             if not isinstance(said, Death):
                 yield task, said
             elif (died := (count_death or count)(task)) <= RETRIES:

@@ -54,6 +54,7 @@ class Ledger:
         self._name = name
         self._owner = uuid.uuid4().hex
         self._held: set[int] = set()
+        self._finished: dict[int, Trial] = {}
         with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
             self._try(lambda: self._storage.create_new_study([StudyDirection.MAXIMIZE], name))
         self._id = self._try(lambda: self._storage.get_study_id_from_name(name))
@@ -73,7 +74,17 @@ class Ledger:
 
     def _all(self) -> list[Trial]:
         with made_by_mmsa(self.place):
-            return [Trial.of(t) for t in self._storage.get_all_trials(self._id, deepcopy=False)]
+            return [*map(self._checked, self._storage.get_all_trials(self._id, deepcopy=False))]
+
+    def _checked(self, frozen: FrozenTrial) -> Trial:
+        """`Trial.of`, once of a finished one, which Optuna reads once too."""
+        known = self._finished.get(frozen.number)
+        if known is not None and known.frozen is frozen:
+            return known
+        trial = Trial.of(frozen)
+        if trial.is_finished:
+            self._finished[trial.number] = trial
+        return trial
 
     def record(self) -> StudyRecord:
         """What is stored with the study."""

@@ -79,7 +79,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Intermediate values; the worker waits for the answer whether to continue."""
+    """Intermediate values; the answer is whether to continue."""
 
     position: int
     """Trainings of the task that were done before those at work."""

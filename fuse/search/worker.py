@@ -1,7 +1,7 @@
 """A worker process: opens the features once, then trains what the coordinator sends.
 
-One pipe carries `messages`; after every epoch a worker reports and waits for an answer, so that a
-trial can be pruned there. It ends when the pipe is closed or its parent has died.
+One pipe carries `messages`; after every epoch a worker reports, and every report is answered, so
+that a trial can be pruned there. It ends when the pipe is closed or its parent has died.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import gc
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -47,7 +46,10 @@ def serve(pipe: Connection, device: str) -> None:
         with squares_kept() if device == "cpu" else contextlib.nullcontext():
             while True:
                 task: Task = pipe.recv()
-                pipe.send(_fit(task, job, bank) if task.baseline else _run(task, job, bank, pipe))
+                if task.baseline:
+                    pipe.send(_fit(task, job, bank))
+                else:
+                    pipe.send(_run(task, job, bank, _Asking(pipe, waits=device == "cpu")))
                 if device == "cpu":
                     release()
                 else:
@@ -81,47 +83,73 @@ def _fit(task: Task, job: Job, bank: Any) -> Result | Failure:
     return Result(found.units, 0, found.seconds, baseline=found)
 
 
-def _run(task: Task, job: Job, bank: Any, pipe: Connection) -> Result | Failure:
+def _run(task: Task, job: Job, bank: Any, ask: _Asking) -> Result | Failure:
     """Trains a task's groups in order."""
-    asking = _Asking(pipe)
     done = Result([], 0, 0.0)
     started = time.perf_counter()
-    pruned = False
+    try:
+        failure = _train_all(task, job, bank, ask, done)
+    except _PrunedError:
+        failure, done.pruned = None, True
+    done.seconds = round(time.perf_counter() - started - ask.waited, 4)
+    return failure or done
+
+
+def _train_all(task: Task, job: Job, bank: Any, ask: _Asking, done: Result) -> Failure | None:
+    """`_run`, but that a trial that is pruned raises; nothing is left to be answered."""
     try:
         for group in task.groups:
-            reason = _train(task, [job.units[place] for place in group], job, bank, asking, done)
+            reason = _train(task, [job.units[place] for place in group], job, bank, ask, done)
             if reason:
                 return Failure(reason)
-    except _PrunedError:
-        pruned = True
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except (_PrunedError, EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # other settings may still train
         if _is_lost(error):
             raise
+        ask.settle()
         return Failure(_reason(error), isinstance(error, SettingsError))
-    seconds = round(time.perf_counter() - started - asking.waited, 4)
-    return replace(done, seconds=seconds, pruned=pruned)
+    return None
 
 
 class _Asking:
     """Asks the coordinator whether a trial goes on.
 
+    Args:
+        pipe: To the coordinator, which answers every report.
+        waits: Wait for each answer. Else the training goes on until there is one: an epoch on a
+            GPU is over before a busy coordinator has looked. What is pruned is the same.
+
     Attributes:
         waited: Seconds that the answers took.
     """
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Connection, waits: bool) -> None:
+        self._pipe, self._waits = pipe, waits
+        self._unanswered, self._goes_on = 0, True
         self.waited = 0.0
 
     def __call__(self, report: Report) -> None:
-        asked = time.perf_counter()
+        """Reports, and raises where the trial is pruned."""
         self._pipe.send(report)
-        go = self._pipe.recv()
+        self._unanswered += 1
+        while self._unanswered and self._pipe.poll():
+            self._take()
+        if self._waits or report.epoch is None or not self._goes_on:
+            self.settle()
+
+    def settle(self) -> None:
+        """Waits until everything is answered; raises where the trial is pruned."""
+        asked = time.perf_counter()
+        while self._unanswered:
+            self._take()
         self.waited += time.perf_counter() - asked
-        if not go:
+        if not self._goes_on:
             raise _PrunedError
+
+    def _take(self) -> None:
+        self._goes_on &= self._pipe.recv()
+        self._unanswered -= 1
 
 
 def _train(
@@ -146,6 +174,7 @@ def _train(
 
     trainings = [Training(unit.train, unit.validation, unit.seed) for unit in units]
     fits = job.fit(setting, bank, trainings, names=job.names, on_epoch=on_epoch)
+    ask.settle()
     values = [fit.kept.value(job.metric) for fit in fits]
     for value in values:
         if not math.isfinite(value):

@@ -62,8 +62,9 @@ class _Counting(FakeFit):
 def test_folds_train_side_by_side_and_score_what_they_score_alone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    here = run(tmp_path / "a/s.db", tmp_path / "a", 5, start=start_thread)
-    there = as_on_a_gpu(tmp_path / "b", 5, fit=_Counting(tmp_path / "b"))
+    study = make_study(sampler={"kind": "random", "startup": 4})
+    here = run(tmp_path / "a/s.db", tmp_path / "a", 5, study=study, start=start_thread)
+    there = as_on_a_gpu(tmp_path / "b", 5, study=study, fit=_Counting(tmp_path / "b"))
     assert groups_of(tmp_path / "b") == [3] * 6  # five trials and the choice
     for key in ("trial", "trials", "inner_units", "outer_score", "inner_score", "parameters"):
         assert here[key] == there[key], key
