@@ -7,6 +7,7 @@ phase.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -90,11 +91,11 @@ def _ask(study: Study, seen: list[FrozenTrial], seed: int, at_random: bool) -> D
         else optuna.samplers.TPESampler(seed=seed, n_startup_trials=study.sampler.startup)
     )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    copy = optuna.create_study(direction="maximize", sampler=sampler)
+    shadow = optuna.create_study(direction="maximize", sampler=sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        copy.add_trials(seen)
-        trial = copy.ask()
+        shadow.add_trials(seen)
+        trial = shadow.ask()
         return Draw(study.suggest(trial), trial.params, trial.distributions)
 
 
@@ -105,13 +106,27 @@ def _bare(trial: FrozenTrial) -> FrozenTrial:
     ignore failed ones, and would draw settings that diverge again and again.
     """
     last = trial.last_step
-    return optuna.trial.create_trial(
+    return _Bare(
+        number=trial.number,
         state=TrialState.PRUNED if trial.state is TrialState.FAIL else trial.state,
+        value=trial.value if trial.state is TrialState.COMPLETE else None,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
         params=trial.params,
         distributions=trial.distributions,
-        value=trial.value if trial.state is TrialState.COMPLETE else None,
+        user_attrs={},
+        system_attrs={},
         intermediate_values={} if last is None else {last: trial.intermediate_values[last]},
+        trial_id=trial.number,
     )
+
+
+class _Bare(FrozenTrial):
+    """A trial that nobody changes: the copy that a study keeps shares what it holds, since copying
+    all trials whole would take most of a draw's time."""
+
+    def __deepcopy__(self, memo: object) -> _Bare:
+        return copy.copy(self)
 
 
 def _derived(seed: int, *parts: int) -> int:
