@@ -53,7 +53,7 @@ def test_a_group_trains_on_without_answers_but_does_not_end_without_them(
     first = told(ours, EPOCHS)
     assert [report.epoch for report in first] == [1, 2, 3, 4]
     assert not ours.poll(0.1), "the first fold's end is told when its epochs are answered"
-    for report in first:
+    for _ in first:
         ours.send(True)
     (end,) = told(ours, 1)
     assert (end.position, end.epoch, len(end.values)) == (0, None, 1)
