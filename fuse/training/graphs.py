@@ -14,10 +14,10 @@ from functools import cache
 
 import torch
 
-from mmsa_cache.native.graph_memory import graph_pool, hold
+from mmsa_cache.native.graph_memory import graph_pool, hold, holds
 
 PLAIN_STEPS = 3
-"""Steps before the capture, which set kernels, libraries and their workspaces up."""
+"""Steps before the first capture of a process, which set libraries and their workspaces up."""
 STEPS_A_GRAPH = 1
 """Steps that one launch runs."""
 
@@ -34,7 +34,7 @@ class Repeated:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._plain = PLAIN_STEPS
+        self._plain = 0 if holds(device) else PLAIN_STEPS
         self._seen: set[Hashable] = set()
         self._graphs: dict[tuple[Hashable, int], torch.cuda.CUDAGraph] = {}
         self.captures = device.type == "cuda"

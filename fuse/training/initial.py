@@ -24,9 +24,10 @@ from .task import Task
 
 @dataclass(frozen=True, slots=True)
 class Initial:
-    """What a member begins with, on the CPU."""
+    """What a member begins with."""
 
     model: Classifier
+    """On the device of the features."""
     landmarks: Tensor
     """Places among the training rows, those of `Setting.landmarks`."""
 
@@ -36,8 +37,9 @@ def initial(
 ) -> list[Initial]:
     """Draws what members begin with.
 
-    Drawing a million numbers takes milliseconds in which Python does not run, so members draw in
-    threads. Each has a generator of its own: the caller's stay as they are.
+    Python does not run in the milliseconds that it takes to draw a million numbers and to bring
+    them to a device, so members do it in threads. Each has a generator of its own: the caller's
+    stay as they are.
 
     Args:
         setting: What is to be built.
@@ -54,6 +56,7 @@ def initial(
         generator = torch.Generator().manual_seed(task.seed)
         with _Drawn(generator):
             model = make_model(setting, dims, len(names), len(task.train))
+        model.to(bank.labels.device)
         order = torch.randperm(len(task.train), generator=generator)
         return Initial(model, order[: setting.landmarks].sort().values)
 

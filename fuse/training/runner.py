@@ -80,7 +80,6 @@ class Runner:
         if begins is None:
             (begins,) = initial(setting, bank, [task], names)
         model, self._landmarks = begins.model, task.train[begins.landmarks.numpy()]
-        model.to(device)
         saved = checkpoint.load(place)
         if saved is None:
             if model.standardisations:

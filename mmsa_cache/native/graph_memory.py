@@ -28,6 +28,11 @@ def hold(device: torch.device, pool: _POOL_HANDLE, graph: torch.cuda.CUDAGraph) 
     _LATEST[device] = pool, graph
 
 
+def holds(device: torch.device) -> bool:
+    """Whether there was a graph of the device, and nothing freed its memory since."""
+    return device in _LATEST
+
+
 def free_memory(device: torch.device) -> None:
     """Gives back what torch keeps for later, that of graphs as well; does nothing on a CPU."""
     for of in [of for of in _LATEST if device in (of, torch.device(of.type))]:

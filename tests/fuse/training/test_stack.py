@@ -264,8 +264,10 @@ def test_graphs_of_all_trainings_share_memory_until_it_is_freed(
     freed: list[bool] = []
     monkeypatch.setattr("torch.cuda.empty_cache", lambda: freed.append(True))
     where = torch.device("cuda", 0)
-    for pools in (1, 1, 2):
+    for pools, plain in ((1, graphs.PLAIN_STEPS), (1, 1), (2, graphs.PLAIN_STEPS)):
+        device.steps = 0
         Repeated(where).run(device.step, 5)
+        assert device.steps == plain, "what one training has set up the next need not"
         (kept,) = graph_memory._LATEST.values()
         assert kept[0] == (0, pools)
         if device.captures == 2:
