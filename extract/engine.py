@@ -88,12 +88,14 @@ def extract(
         rows = sum(len(window.places) for window in every)
         processes = by_processes(device, rows, workers.readers)
     shards = _encoded(every, device, workers, processes, batch_size, timings)
-    with reused(), contextlib.closing(shards):
+    with reused(), contextlib.closing(shards), contextlib.ExitStack() as publishers:
         for job, windows in zip(jobs, work, strict=True):
             trim()  # the encoder before had batches of other sizes
             most = None
-            beside = device.type != "cpu"
-            with job.watch() as advance, Publisher(job.writer, timings, beside) as publisher:
+            publisher = publishers.enter_context(
+                Publisher(job.writer, timings, beside=device.type != "cpu")
+            )
+            with job.watch() as advance:
                 for window in windows:
                     job.computed += publisher.add(next(shards))
                     if window.model.most != most:
@@ -102,6 +104,7 @@ def extract(
                     if next(encoded) % _TRIM_EVERY == 0:
                         trim()
                     advance(len(window.places))
+                publisher.publish()  # beside a GPU the next job goes on meanwhile
     return timings
 
 

@@ -55,10 +55,11 @@ class Publisher:
         self._taken.append(window)
         size = sum(shard.nbytes for shard in self._taken)
         if size >= GATHERED_BYTES or time.monotonic() - self._since >= GATHERED_SECONDS:
-            self._publish()
+            self.publish()
         return len(window)
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Seals what was taken; beside the caller, who is told later on how that went."""
         taken, self._taken = self._taken, []  # not tried again
         self._since = time.monotonic()
         if self._thread is None:
@@ -89,7 +90,7 @@ class Publisher:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._publish()
+            self.publish()
             self._wait()
         finally:
             if self._thread is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -9,11 +10,11 @@ import torch
 
 from extract.encoders.protocol import Encoder
 from extract.plan import Prepared, Reader, Row, read_rows
-from mmsa_cache.native.processes import can_fork
+from mmsa_cache.native.processes import can_fork, prepare_forks
 from mmsa_cache.native.threads import one_thread
 
 from .process import Source
-from .processes import Processes, Shared
+from .processes import PRELOAD, Processes, Shared
 
 _PIECE, _SENT_PIECE = 8, 16
 """Rows that a thread reads at a time, and that a process is sent."""
@@ -34,6 +35,19 @@ def by_processes(device: torch.device, rows: int, readers: int) -> bool:
         readers: Cores.
     """
     return device.type != "cpu" and rows >= _MANY_ROWS and readers >= _FEW_CORES and can_fork()
+
+
+def get_ready(device: torch.device, rows: int, readers: int) -> None:
+    """Begins what processes that read would have to wait for; waits for nothing.
+
+    Args:
+        device: Where models run.
+        rows: That are missing.
+        readers: Cores.
+    """
+    if by_processes(device, rows, readers):
+        with contextlib.suppress(OSError):  # threads read then
+            prepare_forks(PRELOAD)
 
 
 class Reading:

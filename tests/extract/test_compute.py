@@ -202,7 +202,7 @@ def test_batches_of_texts_hold_so_many_positions() -> None:
 def test_where_reading_is_the_limit_it_is_said() -> None:
     said = reading_limit(Timings(read=900, starved=40), 100, 16)
     assert said.startswith(
-        "Reading was the limit: of 100 s the models had nothing to do for 40 s, while 16 thread(s) "
+        "Reading was the limit: of 100 s the models had nothing to do for 40 s, while 16 core(s) "
         "read and decoded (900 s of their time)."
     )
     assert not reading_limit(Timings(read=900, starved=20), 100, 16)

@@ -213,13 +213,15 @@ def test_an_overflow_is_found_in_the_first_batch(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.h5"))
 
 
-def extract_two(root: Path, rows: RowPlan, readers: list[Any], **changes: Any) -> None:
+def extract_two(
+    root: Path, rows: RowPlan, readers: list[Any], device: torch.device = CPU, **changes: Any
+) -> None:
     with ExitStack() as claims:
         jobs = []
         for name, reader in zip("ab", readers, strict=True):
             writer = claims.enter_context(claimed(root / name))
             jobs.append(Job(rows, writer, reader=reader, encoder=changes.get(name) or Counting()))
-        extract(jobs, CPU, shard_rows=8, batch_size=4)
+        extract(jobs, device, shard_rows=8, batch_size=4)
 
 
 def test_a_job_is_begun_before_the_one_before_it_is_encoded(tmp_path: Path) -> None:
@@ -240,6 +242,26 @@ def test_a_job_is_begun_before_the_one_before_it_is_encoded(tmp_path: Path) -> N
     run(tmp_path / "alone", rows, Counting())
     for name in "ab":
         assert row_bytes(tmp_path / name) == row_bytes(tmp_path / "alone")
+
+
+def test_beside_a_device_a_job_is_begun_before_the_one_before_it_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, real = threading.Event(), FeatureWriter.publish
+
+    class Second(Counting):
+        def encode(self, batch: Sequence[Tensor]) -> Encoded:
+            if 49 in [int(value[0]) for value in batch]:  # what the first job cannot wait for
+                begun.set()
+            return super().encode(batch)
+
+    def publish(writer: FeatureWriter, *shards: Shard) -> int:
+        assert begun.wait(20)
+        return real(writer, *shards)
+
+    monkeypatch.setattr(FeatureWriter, "publish", publish)
+    extract_two(tmp_path, make_rows(tmp_path), [read, read], torch.device("meta"), b=Second())
+    assert row_bytes(tmp_path / "a") == row_bytes(tmp_path / "b")
 
 
 def test_unreadable_rows_of_all_jobs_are_named_at_once(tmp_path: Path) -> None:

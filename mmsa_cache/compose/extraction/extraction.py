@@ -14,6 +14,7 @@ from extract.crew.protocol import Depot
 from extract.encoders.protocol import Encoder
 from extract.engine import extract
 from extract.plan import Job, Share, missing_windows
+from extract.reading.reading import get_ready
 from extract.shards import estimate_bytes
 from extract.streams import Timings, Workers, rows_a_batch
 from mmsa_cache.config.settings import Settings
@@ -98,6 +99,8 @@ class Extraction:
             self._by_crew(list(missing), part)
 
     def _here(self, missing: dict[Work, int], part: tuple[int, int]) -> None:
+        readers = Workers.plan(self._device).readers
+        get_ready(self._device, sum(missing.values()), readers)  # while models are loaded
         jobs = []
         for work, rows in missing.items():
             assert isinstance(work.writer, FeatureWriter)  # a target has an engine
@@ -131,7 +134,7 @@ class Extraction:
             batch_size=rows_a_batch(self._settings.extract.batch_size, self._device),
         )
         seconds = time.monotonic() - started
-        limit = reading_limit(timings, seconds, Workers.plan(self._device).readers)
+        limit = reading_limit(timings, seconds, readers)
         if limit:
             say(limit)
 
@@ -160,7 +163,7 @@ def reading_limit(timings: Timings, seconds: float, readers: int) -> str:
         return ""
     return (
         f"Reading was the limit: of {seconds:.0f} s the models had nothing to do for "
-        f"{timings.starved:.0f} s, while {readers} thread(s) read and decoded "
+        f"{timings.starved:.0f} s, while {readers} core(s) read and decoded "
         f"({timings.read:.0f} s of their time). More cores, or smaller pictures, would help."
     )
 
