@@ -47,7 +47,7 @@ def receive(channel: socket.socket) -> object:
 
 def _taken(channel: socket.socket, count: int) -> memoryview:
     """So many bytes, in memory that nothing has cleared before."""
-    taken = memoryview(np.empty(count, np.uint8))  # type: ignore[arg-type]
+    taken = np.empty(count, np.uint8).data
     rest = taken
     while rest:
         got = channel.recv_into(rest, 0, socket.MSG_WAITALL)

@@ -51,7 +51,7 @@ def encode(shards: Sequence[Shard], fingerprint: str) -> memoryview:
             shared = [s.shared for s in shards if s.shared is not None]
             features.append(_place(file, schema.SHARED, shared))
     pieces = [*around.pieces, *(piece for part in features for piece in part)]
-    return memoryview(_together(pieces, around.size))
+    return _together(pieces, around.size).data
 
 
 _Piece = tuple[int, NDArray[np.uint8]]
