@@ -27,6 +27,9 @@ def dispatch(
 ) -> Iterator[tuple[Task, Report | Result | Failure]]:
     """Hands out tasks until none is left, and yields the workers' messages about them.
 
+    Of the tasks whose workers died one runs at a time: where workers share a GPU, the fault of one
+    ends all, and those that ran beside it would otherwise do so until all of them count as deadly.
+
     Args:
         pool: The workers; a `Report` must be answered there.
         take: Returns the next task, or None if none is available now; told whether the worker is
@@ -39,6 +42,7 @@ def dispatch(
     """
     deaths: Counter[tuple[int, tuple[int, ...]]] = Counter()
     requeued: list[Task] = []
+    suspect: Task | None = None
     running = 0
 
     def count(task: Task) -> int:
@@ -46,9 +50,11 @@ def dispatch(
         return deaths[task.number, task.units]
 
     def find(beside: bool) -> Task | None:
-        for place, task in enumerate(requeued):
+        nonlocal suspect
+        for place, task in enumerate(requeued if suspect is None else ()):
             if bool(task.baseline) == beside or not pool.stacked:
-                return requeued.pop(place)
+                suspect = requeued.pop(place)
+                return suspect
         return take(beside)
 
     while True:
@@ -62,6 +68,8 @@ def dispatch(
         while pool.take(at_hand) is not None:
             running += 1
         for task, said in events:
+            if task is suspect and not isinstance(said, Report):
+                suspect = None
             if not isinstance(said, Death):
                 yield task, said
             elif (died := (count_death or count)(task)) <= RETRIES:
