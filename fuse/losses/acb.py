@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-# Tells a tensor inside `vmap` or `grad`; torch.func has no public name for it.
-from torch._C._functorch import is_functorch_wrapped_tensor
-
+from fuse.mapping import mapped, of_members
 from mmsa_cache.names import check_name
+from mmsa_cache.native.nvrtc import Kernel
 
-from .loss import Loss, check_not_negative, log_probabilities, not_true, true_class
+from .acb_kernel import kernel_for, value_and_slope
+from .loss import Loss, check_not_negative, check_shapes, log_probabilities, not_true, true_class
 
 Statistics = Literal["running", "epoch", "batch"]
 STATISTICS: tuple[Statistics, ...] = get_args(Statistics)
@@ -57,6 +57,8 @@ class AdaptiveClassBalancedLoss(Loss):
     sample_count: Tensor
     codes: Tensor
     """Of the classes, ``(classes,)``."""
+    constants: Tensor
+    """α and β, ``(2,)``."""
     signs: Tensor
     """Of the two highest probabilities in the margin, ``(2,)``."""
 
@@ -83,6 +85,7 @@ class AdaptiveClassBalancedLoss(Loss):
         self.register_buffer("difficulty_sum", torch.zeros(classes, dtype=torch.float64))
         self.register_buffer("sample_count", torch.zeros(classes, dtype=torch.float64))
         self.register_buffer("codes", torch.arange(classes), persistent=False)
+        self.register_buffer("constants", torch.tensor([alpha, beta]), persistent=False)
         self.register_buffer("signs", torch.tensor([1.0, -1.0]), persistent=False)
 
     def start_epoch(self) -> None:
@@ -100,6 +103,9 @@ class AdaptiveClassBalancedLoss(Loss):
             raise ValueError(
                 f"loss 'acb' was built for {self.classes} classes, received {logits.shape[1]}"
             )
+        compiled = kernel_for(logits)
+        if compiled is not None:
+            return self._by_kernel(compiled, logits, labels)
         with torch.no_grad():
             log_p = log_probabilities(logits, labels)
             log_pt = true_class(log_p, labels)
@@ -108,11 +114,26 @@ class AdaptiveClassBalancedLoss(Loss):
                 self._count(wrong, labels)
             log_difficulty = torch.log1p(self.difficulty()).to(log_p.dtype).gather(0, labels)
             value, slope = self._value_and_slope(log_p, log_pt, wrong, labels, log_difficulty)
-        if logits.device.type != "cpu" or is_functorch_wrapped_tensor(logits):
+        if logits.device.type != "cpu" or mapped(logits):
             found: Tensor = _WithSlope.apply(logits, value, slope)  # five kernels fewer
             return found
         # Adds nothing but the gradient; a custom function costs as much as the loss itself.
         return value + ((logits - logits.detach()) * slope).sum()
+
+    def _by_kernel(self, compiled: Kernel, logits: Tensor, labels: Tensor) -> Tensor:
+        """The same by the kernel, which takes all members that are mapped over at once."""
+        flags = self.training, self.statistics == "batch", self.margin == "sample"
+
+        def of_all(logits: Tensor, *others: Tensor) -> Tensor:
+            given = value_and_slope(compiled, logits.detach(), *others, flags)
+            found: Tensor = _WithSlope.apply(logits, *given)
+            return found
+
+        check_shapes(logits, labels)
+        operands = logits, labels, self.difficulty_sum, self.sample_count, self.constants
+        if mapped(logits):
+            return of_members(of_all, *operands)
+        return of_all(*(operand.unsqueeze(0) for operand in operands)).squeeze(0)
 
     def _value_and_slope(
         self, log_p: Tensor, log_pt: Tensor, wrong: Tensor, labels: Tensor, log_difficulty: Tensor
@@ -168,7 +189,7 @@ class AdaptiveClassBalancedLoss(Loss):
 
 
 class _WithSlope(torch.autograd.Function):
-    """A value whose gradient is given."""
+    """A value, or one a member, whose gradient is given."""
 
     generate_vmap_rule = True
 
@@ -183,7 +204,7 @@ class _WithSlope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
-        return grad * slope, None, None
+        return grad[..., None, None] * slope, None, None
 
 
 def _weight(log_difficulty: Tensor) -> Tensor:

@@ -27,16 +27,21 @@ class Loss(nn.Module):
         raise NotImplementedError
 
 
-def log_probabilities(logits: Tensor, labels: Tensor, shift: Tensor | None = None) -> Tensor:
-    """Checks the shapes; log-softmax ``(batch, classes)`` in at least float32, never −∞.
-
-    `shift`, ``(classes,)``, is added to the logits.
-    """
+def check_shapes(logits: Tensor, labels: Tensor) -> None:
+    """Raises ValueError where they are not ``(batch, classes)`` and ``(batch,)``, or empty."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.shape[0] == 0:
         raise ValueError(
             "loss: expected logits (batch, classes) and labels (batch,) of at least one sample, "
             f"received {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
+
+
+def log_probabilities(logits: Tensor, labels: Tensor, shift: Tensor | None = None) -> Tensor:
+    """Checks the shapes; log-softmax ``(batch, classes)`` in at least float32, never −∞.
+
+    `shift`, ``(classes,)``, is added to the logits.
+    """
+    check_shapes(logits, labels)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if shift is not None:
         logits = logits + shift

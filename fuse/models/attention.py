@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 
+from fuse.mapping import mapped, of_members
+
 from .linear import Linear, linear
-from .members import mapped, of_members
 from .noise import Dropout
 
 

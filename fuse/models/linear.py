@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 
+from fuse.mapping import mapped, of_members
 from mmsa_cache.native import onednn
 
-from .members import linear_of_members, mapped, of_members
+from .members import linear_of_members
 
 _MATMUL: Any = torch.backends.mkldnn
 _MATMUL = _MATMUL.matmul

@@ -4,68 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import shutil
-import subprocess
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
+from fuse.losses import acb_kernel
 from fuse.setting import Setting
 from fuse.training.moves import KERNEL, SOURCE, Moves
+from fuse.training.trainer import fit_group
+from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.native import nvrtc
+from tests.support.kernels import OnTheCpu
+from tests.support.stacks import NAMES, SMALL, TASKS
 
 MEMBERS, COUNT = 3, 1024 + 64
-BEFORE = """
-#include <cmath>
-#define __global__
-#define __device__
-struct Index { int x, y; };
-static Index blockIdx, blockDim, threadIdx;
-"""
-AFTER = """
-extern "C" void run(int blocks, int members, int threads, float** p, int* i) {
-    blockDim.x = threads;
-    for (blockIdx.y = 0; blockIdx.y < members; ++blockIdx.y)
-        for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
-            for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x)
-                move((Four*)p[0], (Four*)p[1], (Four*)p[2], (Four*)p[3], (Four*)p[4],
-                     p[5], p[6], p[7], i[0], i[1], i[2], i[3]);
-}
-"""
-
-
-class OnTheCpu:
-    """Launches the kernel thread by thread."""
-
-    def __init__(self, folder: Path) -> None:
-        source, library = folder / "move.cpp", folder / "move.so"
-        source.write_text(BEFORE + SOURCE + AFTER)
-        compiler = shutil.which("c++")
-        assert compiler is not None
-        command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-o", library, source]
-        subprocess.run(command, check=True, capture_output=True)
-        self._library = ctypes.CDLL(str(library))
-
-    def __call__(
-        self, grid: tuple[int, int], threads: int, arguments: Sequence[Tensor | int]
-    ) -> None:
-        tensors = [a for a in arguments if isinstance(a, Tensor)]
-        numbers = [a for a in arguments if not isinstance(a, Tensor)]
-        assert all(a.is_contiguous() and a.dtype == torch.float32 for a in tensors)
-        pointers = (ctypes.c_void_p * len(tensors))(*(a.data_ptr() for a in tensors))
-        self._library.run(*grid, threads, pointers, (ctypes.c_int * len(numbers))(*numbers))
 
 
 @pytest.fixture(scope="module")
 def on_the_cpu(tmp_path_factory: pytest.TempPathFactory) -> OnTheCpu:
-    if shutil.which("c++") is None:
-        pytest.skip("there is no C++ compiler")
-    return OnTheCpu(tmp_path_factory.mktemp("move"))
+    return OnTheCpu(SOURCE, KERNEL, tmp_path_factory.mktemp("move"))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +52,26 @@ def test_the_kernel_moves_weights_as_the_operations_of_torch_do(
     for one, other in zip(plain, compiled, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     assert torch.equal(plain[3], given[3]) != averaged
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_stack_learns_the_same_with_kernels(
+    on_the_cpu: OnTheCpu,
+    bank: FeatureBank,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    members: int,
+) -> None:
+    setting = replace(SMALL, clip=0.3, ema=0.7, head="", weight_decay=0.1)
+    expected = fit_group(setting, bank, TASKS[:members], names=NAMES, stacked=True)
+    of_loss = OnTheCpu(acb_kernel.SOURCE, acb_kernel.NAME, tmp_path)
+    monkeypatch.setattr("fuse.training.moves.kernel", lambda source, name, device: on_the_cpu)
+    monkeypatch.setattr("fuse.losses.acb.kernel_for", lambda logits: of_loss)
+    found = fit_group(setting, bank, TASKS[:members], names=NAMES, stacked=True)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(
+            one.model.state_dict(), other.model.state_dict(), atol=2e-5, rtol=0
+        )
 
 
 # --- compiling ----------------------------------------------------------------------------------
