@@ -36,8 +36,7 @@ def serve(pipe: Connection, device: str) -> None:
     from fuse.models.squares import squares_kept
     from mmsa_cache.native.device import spare
 
-    if device == "cpu":
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         job: Job = pipe.recv()
         bank = job.source.open(device)

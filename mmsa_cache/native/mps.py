@@ -31,12 +31,19 @@ _CONTEXT = """
 import ctypes
 cuda = ctypes.CDLL("libcuda.so.1")
 device, context = ctypes.c_int(), ctypes.c_void_p()
-raise SystemExit(
+if (
     cuda.cuInit(0)
     or cuda.cuDeviceGet(ctypes.byref(device), 0)
     or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
-)
+):
+    raise SystemExit(1)
 """
+_SERVERS = """
+import subprocess, sys
+for program in sys.argv[1:]:
+    subprocess.run([program], input=b"get_server_list\\n", check=True)
+"""
+"""Prints the service's servers while the process has its context."""
 
 
 @contextlib.contextmanager
@@ -53,23 +60,22 @@ def shared_gpus(probe: str = _CONTEXT) -> Iterator[Mapping[str, str] | None]:
         Variables for the environment of the processes that share; None: there is no service, and
         processes had better have a GPU each.
     """
-    if _runs():
-        yield {}
-        return
     program = shutil.which(PROGRAM)
-    if program is None:
+    if _runs(program):
+        yield {} if _makes_context(program, {}, probe) else None
+    elif program is None:
         yield None
-        return
-    with scratch() as folder, _service(program, folder) as variables:
-        shares = variables is not None and _makes_context(variables, probe)
-        yield variables if shares else None
+    else:
+        with scratch() as folder, _service(program, folder) as variables:
+            shares = variables is not None and _makes_context(program, variables, probe)
+            yield variables if shares else None
 
 
-def _runs() -> bool:
+def _runs(program: str | None) -> bool:
     """Whether a service is there for all processes of this user, or of this environment."""
     if place := os.environ.get(PIPES):  # as in a container, which may lack the program
         return Path(place, "control").exists()
-    return shutil.which(PROGRAM) is not None and _ask(PROGRAM, {}) is not None
+    return program is not None and _ask(program, {}, "get_default_active_thread_percentage")
 
 
 @contextlib.contextmanager
@@ -103,17 +109,21 @@ def _visible() -> dict[str, str]:
     return {_VISIBLE: ",".join(str(number) for number in range(len(seen.split(","))))}
 
 
-def _makes_context(variables: Mapping[str, str], probe: str) -> bool:
+def _makes_context(program: str | None, variables: Mapping[str, str], probe: str) -> bool:
     """Whether a process with the variables can use a GPU, and does so through the service."""
-    python = [sys.executable, "-I", "-c", probe]
-    if _call(python, variables, _SECONDS_TO_BEGIN) is None:
-        return False
-    return bool(re.search(r"\d", _ask(PROGRAM, variables) or ""))
+    python = [sys.executable, "-I", "-c", probe + _SERVERS, *([program] if program else [])]
+    said = _call(python, variables, _SECONDS_TO_BEGIN)
+    return said is not None and (program is None or _begins_with_a_number(said))
 
 
-def _ask(program: str, variables: Mapping[str, str]) -> str | None:
-    """The service's servers; None where no service answers."""
-    return _call([program], variables, _SECONDS_TO_ANSWER, "get_server_list\n")
+def _ask(program: str, variables: Mapping[str, str], command: str) -> bool:
+    """Whether the service answers a command with a number."""
+    said = _call([program], variables, _SECONDS_TO_ANSWER, f"{command}\n")
+    return _begins_with_a_number(said or "")
+
+
+def _begins_with_a_number(said: str) -> bool:
+    return re.match(r"\s*\d", said) is not None
 
 
 def _call(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsa_cache.native.mps import PIPES, PROGRAM, shared_gpus
+from mmsa_cache.native.mps import _CONTEXT, PIPES, PROGRAM, shared_gpus
 
 FAKE = """#!/bin/sh
 # Runs in the background as long as its pipe is there; tells what it was asked.
@@ -25,8 +25,9 @@ case "$1" in
     ;;
 *)
     read -r line
-    [ -e "$place/control" ] || exit 1
+    [ -e "$place/control" ] || { echo "Cannot find the daemon"; exit "${CODE:-1}"; }
     case $line in
+    get_default_active_thread_percentage) echo 100.0 ;;
     get_server_list) [ ! -e "$place/server" ] || echo 4711 ;;
     quit)
         echo quit >> "$LOG"
@@ -36,7 +37,10 @@ case "$1" in
     ;;
 esac
 """
-CONTEXT = f"import os, pathlib; pathlib.Path(os.environ['{PIPES}'], 'server').touch()"
+CONTEXT = f"""
+import os, pathlib
+pathlib.Path(os.environ.get("{PIPES}", os.environ["DEFAULT_PIPES"]), "server").touch()
+"""
 """Stands for a process that makes a context: the service starts a server for it."""
 
 
@@ -57,7 +61,11 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "log"
 
 
-def test_a_service_is_started_for_the_block_alone(log: Path) -> None:
+@pytest.mark.parametrize("code", ["1", "0"])
+def test_a_service_is_started_for_the_block_alone(
+    log: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setenv("CODE", code)  # of the program where there is no service
     with shared_gpus(CONTEXT) as variables:
         assert variables is not None
         place = Path(variables[PIPES])
@@ -84,7 +92,7 @@ def test_the_service_numbers_the_gpus_that_are_visible_anew(
     assert log.read_text().split() == ["start", "2,5", "quit"]
 
 
-@pytest.mark.parametrize("probe", ["raise SystemExit(1)", "pass"])
+@pytest.mark.parametrize("probe", ["raise SystemExit(1)", "pass", _CONTEXT])
 def test_no_context_or_one_beside_the_service_is_no_sharing(log: Path, probe: str) -> None:
     with shared_gpus(probe) as variables:
         assert variables is None
@@ -103,6 +111,8 @@ def test_a_service_that_runs_is_used(
     (tmp_path / "control").touch()
     with shared_gpus(CONTEXT) as variables:
         assert variables == {}
+    with shared_gpus("raise SystemExit(1)") as variables:
+        assert variables is None, "a service that gives no context"
     (tmp_path / "control").rename(tmp_path / "elsewhere")
     (tmp_path / "pipes").mkdir()
     (tmp_path / "pipes/control").touch()
