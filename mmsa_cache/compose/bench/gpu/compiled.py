@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from extract.bench import run_end_to_end
 from extract.encoders.compiled import compile_blocks
+from extract.reading.reading import Reading, get_ready
 from extract.streams import Workers
 from mmsa_cache.names import MODALITIES
 
@@ -26,12 +28,14 @@ def run(bench: Bench) -> None:
     figures, device, size = bench.figures, bench.device, bench.sizes.large_batch
     rows = {name: bench.rows(name) for name in MODALITIES}
     readers = bench.readers()
-    few, threads = slice(-2 * size, None), Workers.plan(device).readers  # without large pictures
+    few, cores = slice(-2 * size, None), Workers.plan(device).readers  # without large pictures
+    get_ready(device, bench.sizes.posts, cores)
     encoders: dict[str, Any] = {}
     inputs: dict[str, list[Tensor]] = {}
     for name, spec in bench.specs(bench.compute).items():
         encoders[name] = encoder = spec.load(device)
-        inputs[name] = read_by(threads, rows[name][few], readers[name], encoder)
+        with contextlib.closing(Reading(cores, processes=False)) as reading:
+            inputs[name] = read_by(reading, rows[name][few], readers[name], encoder)
         if (of := compile_blocks(encoder, size, device, bench.sizes.compiler)) is None:
             continue
         batch = inputs[name][:size]

@@ -10,7 +10,7 @@ from typing import Any
 class Sizes:
     """Amounts of one run; those of `FULL` are the real encoders' and the real data set's."""
 
-    posts: int = 4096
+    posts: int = 8192
     test_posts: int = 511
     """How many of the posts are the split ``test``."""
     large_posts: int = 32

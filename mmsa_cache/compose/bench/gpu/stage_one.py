@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from extract.bench import run_end_to_end, run_textbook
 from extract.encoders.compute import precision
-from extract.plan import Reader, RowPlan, plan_batches, read_rows
+from extract.plan import Reader, Row, RowPlan, plan_batches
+from extract.reading.reading import Reading, get_ready
 from extract.streams import Workers
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.device import is_out_of_memory
 from mmsa_cache.native.memory import reused
-from mmsa_cache.native.threads import one_thread
 
 from .bench import Bench, evenly
 from .probes import Busy, count_calls, seconds_of, synchronisations
@@ -26,13 +26,17 @@ from .probes import Busy, count_calls, seconds_of, synchronisations
 TEXTBOOK = 8.0
 """How many times a textbook loop's rate it should reach."""
 _SHARD_ROWS = 256
-_PIECE = 8
-"""Rows that one thread reads at a time, as in an extraction; fewer where there are few."""
+_SHARE = 32
+"""Pictures that a way of reading is given at least."""
+_STARTED = 1024
+"""Pictures that are read before the clock starts."""
 
 
 def run(bench: Bench) -> None:
     """Measures everything on the device's own precision."""
     figures, device, size = bench.figures, bench.device, bench.sizes.large_batch
+    cores = Workers.plan(device).readers
+    get_ready(device, bench.sizes.posts, cores)  # while models load, as an extraction does
     rows = {name: bench.rows(name) for name in MODALITIES}
     readers = bench.readers()
     encoders = {}
@@ -46,8 +50,8 @@ def run(bench: Bench) -> None:
     inputs: dict[str, list[Tensor]] = {}
     with figures.attempt("models on batches that lie on the device"):
         few = slice(-2 * size, None)  # the large pictures come first
-        threads = Workers.plan(device).readers
-        inputs = {n: read_by(threads, rows[n][few], readers[n], e) for n, e in encoders.items()}
+        with contextlib.closing(Reading(cores, processes=False)) as reading:
+            inputs = {n: read_by(reading, rows[n][few], readers[n], e) for n, e in encoders.items()}
         for count in (bench.sizes.batch_size, size):
             alone = models_alone(bench, encoders, inputs, count)
             figures.add(
@@ -105,31 +109,32 @@ def _end_to_end(
     return rate
 
 
-def read_by(threads: int, rows: Sequence[Any], reader: Reader, encoder: Any) -> list[Tensor]:
-    """Inputs of rows, read by so many threads."""
-    size = max(1, min(_PIECE, len(rows) // threads))
-    pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
-    with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
-        done = pool.map(lambda piece: read_rows(piece, reader, encoder).inputs, pieces)
-        return [value for inputs in done for value in inputs]
+def read_by(reading: Reading, rows: Sequence[Row], reader: Reader, encoder: Any) -> list[Tensor]:
+    """Inputs of rows."""
+    tasks = reading.begin(rows, reader, encoder)
+    return [value for task in tasks for value in task.result().inputs]
 
 
 def _reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
-    """Pictures read, decoded and prepared a second, by one thread up to all."""
+    """Pictures read, decoded and prepared a second, by one thread up to all, and by processes."""
     large, most = bench.sizes.large_posts, Workers.plan(bench.device).readers
     width, height = bench.sizes.large_picture
     kinds = {
         "pictures": rows[large:],
         f"pictures of {width * height / 1e6:.1f} megapixels": rows[:large],
     }
+    ways = [(threads, False) for threads in sorted({1, 4, most})]
     with reused():  # as an extraction does
-        for what, part in kinds.items():
-            for threads in sorted({1, 4, most}):
-                share = part[: max(_PIECE, len(part) * threads // most)]
-                started = time.perf_counter()
-                read_by(threads, share, reader, encoder)
-                rate = len(share) / (time.perf_counter() - started)
-                bench.figures.add(f"{what} read by {threads} thread(s)", rate, "pictures/s")
+        for threads, processes in [*ways, (most, True)]:
+            with contextlib.closing(Reading(threads, processes=processes)) as reading:
+                read_by(reading, rows[-_STARTED:], reader, encoder)  # processes start meanwhile
+                for what, part in kinds.items():
+                    share = part[: max(_SHARE, len(part) * threads // most)]
+                    started = time.perf_counter()
+                    read_by(reading, share, reader, encoder)
+                    rate = len(share) / (time.perf_counter() - started)
+                    how = f"{threads} cores' processes" if processes else f"{threads} thread(s)"
+                    bench.figures.add(f"{what} read by {how}", rate, "pictures/s")
 
 
 def models_alone(
