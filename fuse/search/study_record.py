@@ -42,7 +42,7 @@ class StudyIdentity(BaseModel):
         }
 
     @model_serializer
-    def _flat(self) -> Fields:
+    def _flat(self) -> dict[str, Any]:
         study = self.study.model_dump(mode="json", exclude={"protocol"})
         protocol = self.study.protocol.model_dump(exclude={"version"})
         return {"version": 1, **study, **protocol, **self.origin.model_dump(mode="json")}

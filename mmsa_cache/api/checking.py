@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmsa_cache.compose.check.check import check as look_at
 from mmsa_cache.compose.check.format import format_check
-from mmsa_cache.compose.check.summary import Summary
+from mmsa_cache.compose.check.summary import DataSummary
 from mmsa_cache.data.inspection import Problem
 from mmsa_cache.shown import visible
 
@@ -18,7 +18,7 @@ from .opening import settings_of
 class DataCheck:
     """What data is like, and all that is wrong with it; it shows itself as ``mmsa check`` does."""
 
-    def __init__(self, summary: Summary) -> None:
+    def __init__(self, summary: DataSummary) -> None:
         self.summary = summary
 
     @property

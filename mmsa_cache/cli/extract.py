@@ -55,10 +55,10 @@ def extract(
     """
     from mmsa_cache.compose.extraction.crew import EngineRequest, card_numbers
     from mmsa_cache.compose.extraction.extract import extract_splits
-    from mmsa_cache.compose.extraction.parts import Part
+    from mmsa_cache.compose.extraction.parts import Portion
 
     request = EngineRequest(engine, workers, address, target, card_numbers(devices))
-    part = Part.of(shards, finish)
+    part = Portion.of(shards, finish)
     if dry_run:
         if target is not None:
             raise SettingsError(

@@ -37,7 +37,7 @@ class Aside:
     rows: tuple[BadRow, ...]
 
 
-class Record(BaseModel):
+class AsideRecord(BaseModel):
     """What was set aside of every data folder that a split was extracted from."""
 
     model_config = ConfigDict(frozen=True)
@@ -74,7 +74,7 @@ def reasons_of(rows: Iterable[BadRow]) -> dict[str, int]:
     return dict(count.most_common())
 
 
-def read(cache: Path, split: str) -> Record:
+def read(cache: Path, split: str) -> AsideRecord:
     """Reads the record of a split; an empty one where nothing was ever set aside.
 
     Raises:
@@ -86,10 +86,10 @@ def read(cache: Path, split: str) -> Record:
     try:
         raw = parse_json(read_plain(path, _MAX_BYTES, links=False))
     except (FileNotFoundError, NotADirectoryError):
-        return Record()
+        return AsideRecord()
     except (OSError, ValueError) as error:
         raise DamagedCacheError(message, hint, [str(error)]) from error
-    return validated(Record, raw, message, hint, DamagedCacheError)
+    return validated(AsideRecord, raw, message, hint, DamagedCacheError)
 
 
 def write(cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadRow]) -> Path:
@@ -109,6 +109,6 @@ def write(cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadR
     make_folders(path.parent)
     with locked(path.with_name(f".{path.name}.lock")):
         folders = read(cache, split).folders | {str(root.resolve()): Aside(checked, tuple(rows))}
-        content = Record(folders=folders).model_dump(mode="json", by_alias=True)
+        content = AsideRecord(folders=folders).model_dump(mode="json", by_alias=True)
         write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
     return path

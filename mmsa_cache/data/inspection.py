@@ -45,7 +45,7 @@ _PIECE = 32
 """Rows that one thread looks at at a time."""
 
 
-class Picture(Protocol):
+class DecodedPicture(Protocol):
     """A decoded picture and what it was."""
 
     @property
@@ -65,7 +65,7 @@ class Picture(Protocol):
         """What decoding does to it."""
 
 
-ReadPicture = Callable[[bytes, str, int], Picture]
+ReadPicture = Callable[[bytes, str, int], DecodedPicture]
 """Bytes, name and the pixels that the short side must keep → picture. Raises BadFileError."""
 
 
@@ -83,7 +83,7 @@ class Problem:
 
 
 @dataclass(slots=True)
-class Post:
+class InspectedPost:
     """What was found out about one row; what cannot be used is absent."""
 
     split: str
@@ -121,7 +121,7 @@ class Inspection:
     root: Path
     layout: str
     classes: tuple[str, ...]
-    posts: list[Post] = field(default_factory=list)
+    posts: list[InspectedPost] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     """Texts and pictures beside the listed ones that no label file names."""
@@ -221,14 +221,14 @@ def _look_at_all(
     work: Sequence[tuple[str, PairReader, LabelRow]],
     read_picture: ReadPicture,
     advance: Callable[[int, int], None],
-) -> list[Post]:
+) -> list[InspectedPost]:
     pieces = [work[i : i + _PIECE] for i in range(0, len(work), _PIECE)]
 
-    def look_at(piece: Sequence[tuple[str, PairReader, LabelRow]]) -> list[Post]:
+    def look_at(piece: Sequence[tuple[str, PairReader, LabelRow]]) -> list[InspectedPost]:
         return [_look_at(split, reader, row, read_picture) for split, reader, row in piece]
 
     pool = ThreadPoolExecutor(usable_cores())
-    posts: list[Post] = []
+    posts: list[InspectedPost] = []
     try:
         for done in pool.map(look_at, pieces):
             posts += done
@@ -238,8 +238,10 @@ def _look_at_all(
     return posts
 
 
-def _look_at(split: str, reader: PairReader, row: LabelRow, read_picture: ReadPicture) -> Post:
-    post = Post(split, row.guid, row.line, row.label)
+def _look_at(
+    split: str, reader: PairReader, row: LabelRow, read_picture: ReadPicture
+) -> InspectedPost:
+    post = InspectedPost(split, row.guid, row.line, row.label)
     for look in (_look_at_text, functools.partial(_look_at_picture, read_picture=read_picture)):
         try:
             look(post, reader, row)
@@ -248,7 +250,7 @@ def _look_at(split: str, reader: PairReader, row: LabelRow, read_picture: ReadPi
     return post
 
 
-def _look_at_text(post: Post, reader: PairReader, row: LabelRow) -> None:
+def _look_at_text(post: InspectedPost, reader: PairReader, row: LabelRow) -> None:
     data = reader.text_bytes(row)
     if data is not None:
         post.codecs = tuple(codec for codec in CODECS if is_valid(data, codec))
@@ -258,7 +260,7 @@ def _look_at_text(post: Post, reader: PairReader, row: LabelRow) -> None:
 
 
 def _look_at_picture(
-    post: Post, reader: PairReader, row: LabelRow, *, read_picture: ReadPicture
+    post: InspectedPost, reader: PairReader, row: LabelRow, *, read_picture: ReadPicture
 ) -> None:
     found = reader.picture(row)
     if found is None:

@@ -21,7 +21,7 @@ from mmsa_cache.files.locks import locked
 from mmsa_cache.files.paths import declared
 from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.store.encoder import ENCODER
-from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
+from mmsa_cache.store.index import INDEX, Index, IndexChange, ShardEntry
 from mmsa_cache.store.verified import check_bytes, verify_touched
 
 from .source import BankSource
@@ -98,7 +98,7 @@ class _Features:
                 _fetched(source, place / entry.file, entry.bytes, entry.sha256, read)
         with writing(place):
             write_atomically(place / ENCODER, self.encoder)
-            lines = b"".join(Change(add=entry).line() for entry in self.entries)
+            lines = b"".join(IndexChange(add=entry).line() for entry in self.entries)
             write_atomically(place / INDEX, lines)
 
 

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class Question:
     """What somebody asks about."""
 
     text: str | None
@@ -58,7 +58,7 @@ def make_app(answers: Answers, view: View, host: str, limits: Limits) -> ASGIApp
     """
     turn = anyio.CapacityLimiter(1)
 
-    async def ask(post: Post, function: Callable[[str | None, Path | None], T]) -> T:
+    async def ask(post: Question, function: Callable[[str | None, Path | None], T]) -> T:
         def work() -> T:
             with _on_disk(post.picture) as path:
                 return function(post.text, path)
@@ -119,7 +119,7 @@ def make_app(answers: Answers, view: View, host: str, limits: Limits) -> ASGIApp
     return Guard(Starlette(routes=routes, exception_handlers=handlers), host, limits)
 
 
-async def _post_of(request: Request) -> Post:
+async def _post_of(request: Request) -> Question:
     """The post of a request: a form, or JSON with the picture in base64; ``text`` and ``image``.
 
     Raises:
@@ -136,10 +136,10 @@ async def _post_of(request: Request) -> Post:
     async with request.form(max_files=1, max_fields=1, max_part_size=MOST_TEXT) as form:
         text, image = form.get("text"), form.get("image")
         picture = await image.read() if isinstance(image, UploadFile) else None
-    return Post(text if isinstance(text, str) else None, picture or None)
+    return Question(text if isinstance(text, str) else None, picture or None)
 
 
-def _from_json(body: bytes) -> Post:
+def _from_json(body: bytes) -> Question:
     try:
         if sum(map(body.count, (b",", b"[", b"{"))) > MOST_TEXT:  # base64 has none
             raise ValueError("it holds more than a text and a picture")
@@ -151,7 +151,7 @@ def _from_json(body: bytes) -> Post:
             raise ValueError("text and image must be strings")
         if len(text or "") > MOST_TEXT:
             raise ValueError(f"its text is longer than {MOST_TEXT} characters")
-        return Post(text, base64.b64decode(image, validate=True) if image else None)
+        return Question(text, base64.b64decode(image, validate=True) if image else None)
     except ValueError as error:
         raise DataError(
             f"The post cannot be read: {error}.", 'Send {"text": …, "image": BASE64}.'

@@ -21,7 +21,7 @@ from mmsa_cache.files.locks import Check, locked
 from mmsa_cache.key_table import KeyTable
 
 from . import shard_file
-from .index import SHARD_FILES, Change, Index, ShardEntry
+from .index import SHARD_FILES, Index, IndexChange, ShardEntry
 from .keys import KEY_BYTES, Keys
 from .schema import Shard
 from .sealer import FolderSealer
@@ -63,7 +63,7 @@ class EnteredRows:
         with locked(lock_of(self.folder)) as self._check_lock:
             yield
 
-    def _append(self, *changes: Change) -> None:
+    def _append(self, *changes: IndexChange) -> None:
         """Changes the index, if the lock is held indeed."""
         self._check_lock()
         self._index.append(changes, self._disk)
@@ -181,7 +181,7 @@ class EnteredRows:
             self._note(entry.name, [shard])
             new.append(entry)
         if new:
-            self._append(*(Change(add=entry) for entry in new))
+            self._append(*(IndexChange(add=entry) for entry in new))
         self._noted = self._index.size
         for file in needless:
             self._disk.remove(self.folder / file)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    JsonValue,
     SerializerFunctionWrapHandler,
     model_serializer,
 )
@@ -105,7 +104,7 @@ class Origin(BaseModel):
     """The same of the split val, where it judges."""
 
     @model_serializer(mode="wrap")
-    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without ``val`` where other rows judge, as it was before there was that split."""
-        values: dict[str, JsonValue] = plain(self)
+        values: dict[str, Any] = plain(self)
         return {key: value for key, value in values.items() if (key, value) != ("val", None)}

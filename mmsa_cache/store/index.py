@@ -53,7 +53,7 @@ class ShardEntry(BaseModel):
         return f"{self.name}.h5"
 
 
-class Change(BaseModel):
+class IndexChange(BaseModel):
     """One line: a shard that was added, and those that it replaces; None only removes some."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,7 +138,7 @@ class Index:
             return None
         return found.st_size, found.st_mtime_ns, found.st_ino
 
-    def append(self, changes: Sequence[Change], disk: Disk = DISK) -> None:
+    def append(self, changes: Sequence[IndexChange], disk: Disk = DISK) -> None:
         """Adds lines; the store's lock must be held and the index be the present one.
 
         Raises:
@@ -164,7 +164,7 @@ class Index:
         self._lines += line
         self._seen = self._state()
 
-    def _apply(self, change: Change, line: int) -> None:
+    def _apply(self, change: IndexChange, line: int) -> None:
         where = f"{self.path}:{line}"
         for name in change.drop:
             if self.entries.pop(name, None) is None:
@@ -177,12 +177,12 @@ class Index:
             self.entries[added.name] = added
 
 
-def _parsed(line: bytes, where: str, folder: Path) -> Change:
+def _parsed(line: bytes, where: str, folder: Path) -> IndexChange:
     try:
         content = parse_json(line)
         if not isinstance(content, dict) or content.keys() != {"change", "crc32"}:
             raise ValueError("it has other keys")
-        change = Change.model_validate(content["change"])
+        change = IndexChange.model_validate(content["change"])
         if change.line() != line + b"\n":
             raise ValueError("its checksum or its form is wrong")
     except (ValueError, ValidationError) as error:

@@ -27,7 +27,7 @@ from mmsa_cache.key_table import KeyTable, sortable
 from . import shard_bytes, shard_file
 from .encoder import ENCODER, StoredEncoder, read_encoder
 from .fingerprint import differences
-from .index import INDEX, MAX_INDEX_BYTES, Change, ShardEntry
+from .index import INDEX, MAX_INDEX_BYTES, IndexChange, ShardEntry
 from .keys import KEY_BYTES, Keys
 from .schema import Shard
 
@@ -149,7 +149,7 @@ class ObjectWriter:
         while self._shards:
             self._write_encoder()
             known = len(self._shards)
-            lines = [Change(add=entry).line() for entry in self._needed()]
+            lines = [IndexChange(add=entry).line() for entry in self._needed()]
             self._objects.put(INDEX, b"".join(lines))
             self._look(self._objects.sizes())
             if len(self._shards) == known:  # else another driver may have written before this one

@@ -21,7 +21,7 @@ from mmsa_cache.key_table import KeyTable
 from .encoder import ENCODER, StoredEncoder, read_encoder
 from .entered import EnteredRows
 from .fingerprint import differences
-from .index import Change, Index, ShardEntry
+from .index import Index, IndexChange, ShardEntry
 from .keys import KEY_BYTES, Keys
 from .schema import Shard
 from .verified import check_bytes
@@ -80,7 +80,7 @@ class FeatureWriter(EnteredRows):
             self._index, self._noted = Index.read(self.folder), -1
             missing = [e for e in self._index.entries.values() if not self._has_file(e)]
             if missing:  # deleted to be made again
-                change = Change(drop=tuple(entry.name for entry in missing))
+                change = IndexChange(drop=tuple(entry.name for entry in missing))
                 self._append(change)
             self._sweep()
 
@@ -145,7 +145,7 @@ class FeatureWriter(EnteredRows):
         self._disk.rename(temporary, self.folder / entry.file)
         try:
             sync(self.folder, self._disk)
-            self._append(Change(add=entry, drop=drop))
+            self._append(IndexChange(add=entry, drop=drop))
         except BaseException:
             with contextlib.suppress(CacheError):  # it may have been entered all the same
                 if entry.name not in Index.read(self.folder).entries:
@@ -210,7 +210,7 @@ class FeatureWriter(EnteredRows):
                 self._seal(temporary, entry, names)
                 new.add(entry.name)
         else:
-            self._append(Change(drop=names))
+            self._append(IndexChange(drop=names))
         for old in entries:
             self._disk.remove(self.folder / old.file)
         return new

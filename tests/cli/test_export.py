@@ -22,7 +22,7 @@ import mmsa_cache
 from fuse.search.pool import Workers
 from mmsa_cache import ModelError, load_model
 from mmsa_cache.compose.export import export as verb_export
-from mmsa_cache.compose.export.card import Card, render_card
+from mmsa_cache.compose.export.card import CardContent, render_card
 from mmsa_cache.compose.search import workers
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
@@ -165,7 +165,7 @@ def test_the_card_names_a_data_set_of_the_hub(
     copy = tmp_path / "datasets--me--posts/snapshots" / sha
     root = copy if is_copy else Path(f"hf://datasets/me/posts@{sha}")
     data = run.record.settings.data.model_copy(update={"root": root})
-    card = Card("run", run.record, run.figures, data, {}, {}, None, None, None, ())
+    card = CardContent("run", run.record, run.figures, data, {}, {}, None, None, None, ())
     found = ModelCard(render_card(card)).data
     assert found.datasets == ["me/posts"]
     result = found.eval_results[0]
@@ -180,7 +180,9 @@ def test_the_card_lists_encoders_without_weights(work: Path) -> None:
     text = run.record.encoders["text"] | {"ngrams": ngrams}
     encoders = run.record.encoders | {"text": text}
     record = run.record.model_copy(update={"encoders": encoders})
-    card = Card("run", record, run.figures, record.settings.data, {}, {}, None, None, None, ())
+    card = CardContent(
+        "run", record, run.figures, record.settings.data, {}, {}, None, None, None, ()
+    )
     assert "| text | ngrams | `none` | definition 1 |" in render_card(card)
 
 

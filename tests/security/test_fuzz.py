@@ -14,7 +14,7 @@ from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.files.hashing import digest
 from mmsa_cache.store.encoder import ENCODER as RECORD
-from mmsa_cache.store.index import INDEX, Change
+from mmsa_cache.store.index import INDEX, IndexChange
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.shard_bytes import encode
 from mmsa_cache.store.shard_file import map_shard
@@ -162,7 +162,7 @@ def test_indexes(tmp_path: Path, examples: int, tally: Tally) -> None:
 
     def make(chosen: Random) -> bytes:
         if chosen.random() < 0.5:
-            return changed(chosen, source, Change().line())
+            return changed(chosen, source, IndexChange().line())
         raw = altered(chosen, lines)
         raw = raw if isinstance(raw, list) else [raw]
         for line in raw:

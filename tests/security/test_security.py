@@ -43,7 +43,7 @@ from mmsa_cache.files.disk import Disk
 from mmsa_cache.files.hashing import digest, file_sha256
 from mmsa_cache.store.encoder import ENCODER as RECORD
 from mmsa_cache.store.encoder import read_encoder
-from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
+from mmsa_cache.store.index import INDEX, Index, IndexChange, ShardEntry
 from mmsa_cache.store.listing import list_features, remove_features
 from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.store.shard_bytes import encode
@@ -222,7 +222,7 @@ def resealed(folder: Path, *paths: Path) -> None:
         found = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
         changed = ShardEntry.model_validate(entry.model_dump() | found)
         path.rename(folder / changed.file)
-        lines.append(Change(add=changed).line())
+        lines.append(IndexChange(add=changed).line())
     (folder / INDEX).write_bytes(b"".join(lines))
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from fuse.evidence.parity import markdown
 from mmsa_cache import console
-from mmsa_cache.compose.export.card import Card, render_card
+from mmsa_cache.compose.export.card import CardContent, render_card
 from mmsa_cache.compose.pages.shell import printable
 from mmsa_cache.compose.predict.predict import PredictedRows
 from mmsa_cache.compose.search import view as search_view
@@ -196,7 +196,7 @@ def test_the_card_escapes_every_value(tmp_path: Path) -> None:
     inputs: dict[str, list[str | int]] = {MARKUP: [MARKUP, 4]}
     data = DataSettings(root=Path(MARKUP.replace("/", "")))
     made = (MARKUP, folder.record, folder.figures, data, packages, inputs, 0.0)
-    text = render_card(Card(*made, MARKUP, None, ()))
+    text = render_card(CardContent(*made, MARKUP, None, ()))
     _, metadata, *body = text.split("\n---\n")[0], *text[4:].split("\n---\n")
     assert len(body) == 1, "a value ends the metadata"
     found = yaml.safe_load(metadata)

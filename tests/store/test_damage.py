@@ -17,7 +17,7 @@ from mmsa_cache.errors import CacheError, DamagedCacheError, StaleCacheError
 from mmsa_cache.store.encoder import ENCODER as RECORD
 from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.identity import EncoderIdentity
-from mmsa_cache.store.index import INDEX, MAX_SHARD_BYTES, Change, Index, ShardEntry
+from mmsa_cache.store.index import INDEX, MAX_SHARD_BYTES, Index, IndexChange, ShardEntry
 from mmsa_cache.store.reader import open_features, verify_features
 from mmsa_cache.store.verified import NOTE
 from tests.support.faulty import forked
@@ -299,11 +299,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "rows of text": (lambda f: _raw(rows="12"), "not a line of an index"),
     "true for a number": (lambda f: _raw(rows=True), "not a line of an index"),
     "a line by hand": (
-        lambda f: Change(add=_entry()).line().replace(b": ", b":"),
+        lambda f: IndexChange(add=_entry()).line().replace(b": ", b":"),
         "its checksum or its form is wrong",
     ),
     "a wrong checksum": (
-        lambda f: Change(add=_entry()).line().replace(b'"rows":1', b'"rows":2'),
+        lambda f: IndexChange(add=_entry()).line().replace(b'"rows":1', b'"rows":2'),
         "its checksum or its form is wrong",
     ),
     "another key": (lambda f: b'{"change":{},"crc32":0,"x":1}\n', "it has other keys"),
@@ -313,9 +313,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "a deep line": (lambda f: b"[" * 200_000 + b"\n", "nested too deeply"),
     "bytes": (lambda f: b"\xff\xfe\n", "not a line of an index"),
     "a name twice": (lambda f: last_line(f)[1], "adds a shard again"),
-    "an unknown removal": (lambda f: Change(drop=("0" * 16,)).line(), "drops an unknown shard"),
+    "an unknown removal": (
+        lambda f: IndexChange(drop=("0" * 16,)).line(),
+        "drops an unknown shard",
+    ),
     "a path removed": (
-        lambda f: Change.model_construct(add=None, drop=("../../../x",)).line(),
+        lambda f: IndexChange.model_construct(add=None, drop=("../../../x",)).line(),
         "not a line of an index",
     ),
 }
@@ -341,7 +344,7 @@ def test_more_than_a_shard_has_is_refused(tmp_path: Path, field: str) -> None:
     folder = write(tmp_path, 1)
     (entry,) = Index.read(folder).entries.values()
     for value in (getattr(entry, field) + 1, MAX_SHARD_BYTES):
-        change = Change(add=entry.model_copy(update={field: value}))
+        change = IndexChange(add=entry.model_copy(update={field: value}))
         (folder / INDEX).write_bytes(change.line())
         with pytest.raises(DamagedCacheError, match=rf"{entry.file}") as caught:
             open_features(folder, verify=False)

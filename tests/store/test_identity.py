@@ -17,7 +17,7 @@ from mmsa_cache.store.encoder import ENCODER as RECORD_FILE
 from mmsa_cache.store.encoder import StoredEncoder, read_encoder
 from mmsa_cache.store.fingerprint import cache_name, differences
 from mmsa_cache.store.identity import EncoderIdentity, Origin
-from mmsa_cache.store.index import Change, ShardEntry
+from mmsa_cache.store.index import IndexChange, ShardEntry
 from tests.support.faulty import Counting
 from tests.support.shards import ENCODER, FIELDS
 
@@ -27,7 +27,7 @@ FROZEN: list[tuple[BaseModel, str]] = [
     (ENCODER.identity, "name"),
     (Origin(text="t", image="i", classes=("a",)), "data"),
     (ENTRY, "rows"),
-    (Change(add=ENTRY), "drop"),
+    (IndexChange(add=ENTRY), "drop"),
 ]
 
 
@@ -121,7 +121,7 @@ def test_an_index_is_written_as_before() -> None:
     assert (entry.name, entry.file) == (sha256[:16], f"{sha256[:16]}.h5")
     content = f'{{"add":{{"sha256":"{sha256}","rows":3,"bytes":700}},"drop":["{"ab" * 8}"]}}'
     line = f'{{"change": {content}, "crc32": {zlib.crc32(content.encode())}}}\n'
-    assert Change(add=entry, drop=("ab" * 8,)).line().decode() == line
+    assert IndexChange(add=entry, drop=("ab" * 8,)).line().decode() == line
 
 
 def test_fields_are_equal_whichever_way_they_came() -> None:

@@ -24,7 +24,7 @@ from mmsa_cache.store import index as index_module
 from mmsa_cache.store import shard_file, verified
 from mmsa_cache.store import writer as writer_module
 from mmsa_cache.store.encoder import StoredEncoder, read_encoder
-from mmsa_cache.store.index import INDEX, Change, Index, ShardEntry
+from mmsa_cache.store.index import INDEX, Index, IndexChange, ShardEntry
 from mmsa_cache.store.keys import KEY_BYTES, as_keys, content_keys, variant_key
 from mmsa_cache.store.older import older_caches, refuse_older, remove_older
 from mmsa_cache.store.reader import open_features, verify_features
@@ -535,13 +535,15 @@ def test_an_index_that_grew_is_read_on_from_where_it_was(
         ShardEntry(sha256=hashlib.sha256(bytes([i])).hexdigest(), rows=1, bytes=1) for i in range(9)
     ]
     index = Index.read(tmp_path)
-    index.append([Change(add=entry) for entry in entries[:4]])
+    index.append([IndexChange(add=entry) for entry in entries[:4]])
     earlier = Index.read(tmp_path, Index(tmp_path))
-    index.append([Change(add=entries[4], drop=(entries[0].name,)), Change(add=entries[5])])
+    index.append(
+        [IndexChange(add=entries[4], drop=(entries[0].name,)), IndexChange(add=entries[5])]
+    )
     parsed: list[bytes] = []
     parse = index_module._parsed
 
-    def counting(line: bytes, where: str, folder: Path) -> Change:
+    def counting(line: bytes, where: str, folder: Path) -> IndexChange:
         parsed.append(line)
         return parse(line, where, folder)
 
@@ -554,5 +556,5 @@ def test_an_index_that_grew_is_read_on_from_where_it_was(
     assert list(found.entries.items()) == list(Index.read(tmp_path).entries.items())
     assert list(found.entries.values()) == entries[1:6]
     assert list(earlier.entries.values()) == entries[:4]
-    index.path.write_bytes(Change(add=entries[8]).line())  # another index in its place
+    index.path.write_bytes(IndexChange(add=entries[8]).line())  # another index in its place
     assert list(Index.read(tmp_path, found).entries.values()) == entries[8:]

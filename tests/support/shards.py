@@ -12,7 +12,7 @@ from mmsa_cache.files.disk import DISK, Disk
 from mmsa_cache.store import shard_bytes
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
-from mmsa_cache.store.index import INDEX, Change, ShardEntry
+from mmsa_cache.store.index import INDEX, IndexChange, ShardEntry
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import Shard
@@ -93,7 +93,7 @@ def write_many(root: Path, keys: Keys) -> Path:
             digest = hashlib.sha256(content).hexdigest()
             entry = ShardEntry(sha256=digest, rows=1, bytes=len(content))
             (folder / entry.file).write_bytes(content)
-            index.write(Change(add=entry).line())
+            index.write(IndexChange(add=entry).line())
     return folder
 
 

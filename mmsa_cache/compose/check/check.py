@@ -15,10 +15,10 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.results import write_result
 
 from .page import render
-from .summary import Summary, summarise
+from .summary import DataSummary, summarise
 
 
-def check(settings: Settings, page: Path | None = None, *, files: bool = True) -> Summary:
+def check(settings: Settings, page: Path | None = None, *, files: bool = True) -> DataSummary:
     """Looks at every file of the data.
 
     Args:

@@ -13,12 +13,12 @@ from mmsa_cache.names import VADER
 from mmsa_cache.shown import on_a_line
 
 from .summary import (
+    DataSummary,
     NoTokens,
     PictureCounts,
-    Repeated,
+    Quantiles,
+    Repetition,
     SplitCounts,
-    Spread,
-    Summary,
     TextCounts,
 )
 
@@ -26,7 +26,7 @@ SHOWN = 200
 """Problems that are listed; ``--json`` has all."""
 
 
-def format_check(record: Summary) -> str:
+def format_check(record: DataSummary) -> str:
     """A summary as tables and sentences."""
     parts = [
         f"{record.data}: layout {record.layout or 'not found'}, texts as {record.encoding}.",
@@ -42,7 +42,7 @@ def format_check(record: Summary) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _format_splits(record: Summary) -> str:
+def _format_splits(record: DataSummary) -> str:
     splits = record.splits
     if not splits:
         return ""
@@ -116,14 +116,16 @@ def _format_pictures(pictures: PictureCounts) -> str:
     return "\n".join(lines)
 
 
-def _range(spread: Spread | None, unit: str, show: Callable[[float], str] = "{:.0f}".format) -> str:
+def _range(
+    spread: Quantiles | None, unit: str, show: Callable[[float], str] = "{:.0f}".format
+) -> str:
     if spread is None:
         return "none"
     low, middle, most, high = map(show, (spread.min, spread.median, spread.p95, spread.max))
     return f"{low} to {high} {unit}".rstrip() + f" (median {middle}, 95 % up to {most})"
 
 
-def _format_repeated(repeated: Sequence[Repeated]) -> str:
+def _format_repeated(repeated: Sequence[Repetition]) -> str:
     if not any(kind.groups for kind in repeated):
         return ""
     titles = ["same", "groups", "rows", "contradicting labels", "test rows with a twin in train"]
@@ -132,7 +134,7 @@ def _format_repeated(repeated: Sequence[Repeated]) -> str:
     return format_table(titles, rows)
 
 
-def _format_problems(record: Summary) -> str:
+def _format_problems(record: DataSummary) -> str:
     problems = record.problems
     if not problems:
         return "Nothing is bad."

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmsa_cache.data.inspection import Inspection, Post
+from mmsa_cache.data.inspection import InspectedPost, Inspection
 from mmsa_cache.errors import BadFileError
 
 from ..pages.shell import page_templates, printable
 from ..pages.thumbnails import Thumbnail, thumbnail
 from .format import format_check
-from .summary import LOOK, PICTURE, PLAIN_TEXT, Summary, contradicts, leaking, tag_of
+from .summary import LOOK, PICTURE, PLAIN_TEXT, DataSummary, contradicts, leaking, tag_of
 
 MOST = 24
 """Rows or groups in a section."""
@@ -32,11 +32,11 @@ class Group:
     """Rows that are shown together."""
 
     title: str
-    posts: list[Post]
+    posts: list[InspectedPost]
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """Rows, or groups of rows, of one kind."""
 
     key: str
@@ -47,18 +47,20 @@ class Section:
     grouped: bool = False
 
     @classmethod
-    def of_rows(cls, key: str, title: str, posts: Iterable[Post]) -> Section:
+    def of_rows(cls, key: str, title: str, posts: Iterable[InspectedPost]) -> PageSection:
         every = list(posts)
         return cls(key, title, [Group("", every[:MOST])], len(every[:MOST]), len(every))
 
     @classmethod
-    def of_groups(cls, key: str, title: str, groups: Iterable[Sequence[Post]]) -> Section:
+    def of_groups(
+        cls, key: str, title: str, groups: Iterable[Sequence[InspectedPost]]
+    ) -> PageSection:
         every = list(groups)
         shown = [_group(posts) for posts in every[:MOST]]
         return cls(key, title, shown, len(shown), len(every), grouped=True)
 
 
-def render(found: Inspection, summary: Summary) -> str:
+def render(found: Inspection, summary: DataSummary) -> str:
     """Writes the page.
 
     Returns:
@@ -68,12 +70,16 @@ def render(found: Inspection, summary: Summary) -> str:
     undecodable = [post for post in found.posts if post.undecodable and not post.faults]
     undecodable.sort(key=lambda post: -post.undecodable)
     sections = [
-        Section.of_rows("bad", "Bad rows", (p for p in found.posts if p.faults)),
-        Section.of_groups("contradicting", "Same post, other label", filter(contradicts, groups)),
-        Section.of_groups("leaks", "Test rows with a twin in train", filter(leaking, groups)),
-        Section.of_groups("alike", "Pictures that look alike", _members(found, summary, LOOK)),
-        Section.of_rows("undecodable", "Texts not valid in the encoding", undecodable),
-        Section.of_rows("converted", "Converted pictures", (p for p in found.posts if p.changes)),
+        PageSection.of_rows("bad", "Bad rows", (p for p in found.posts if p.faults)),
+        PageSection.of_groups(
+            "contradicting", "Same post, other label", filter(contradicts, groups)
+        ),
+        PageSection.of_groups("leaks", "Test rows with a twin in train", filter(leaking, groups)),
+        PageSection.of_groups("alike", "Pictures that look alike", _members(found, summary, LOOK)),
+        PageSection.of_rows("undecodable", "Texts not valid in the encoding", undecodable),
+        PageSection.of_rows(
+            "converted", "Converted pictures", (p for p in found.posts if p.changes)
+        ),
     ]
     template = page_templates(Path(__file__).parent).get_template("page.html.j2")
     return printable(
@@ -88,7 +94,7 @@ def render(found: Inspection, summary: Summary) -> str:
     )
 
 
-def _members(found: Inspection, summary: Summary, *kinds: str) -> list[list[Post]]:
+def _members(found: Inspection, summary: DataSummary, *kinds: str) -> list[list[InspectedPost]]:
     """The groups of some kinds of repetition; a set of rows that repeats in several ways once."""
     posts = {(post.split, post.guid): post for post in found.posts}
     groups = [
@@ -100,9 +106,9 @@ def _members(found: Inspection, summary: Summary, *kinds: str) -> list[list[Post
     return list({tuple(id(post) for post in group): group for group in groups}.values())
 
 
-def _group(posts: Sequence[Post]) -> Group:
+def _group(posts: Sequence[InspectedPost]) -> Group:
     """One row of each split and label comes first, so that they are among those shown."""
-    first: dict[tuple[str, int | None], Post] = {}
+    first: dict[tuple[str, int | None], InspectedPost] = {}
     for post in posts:
         first.setdefault((post.split, post.label), post)
     chosen = list(first.values())
@@ -111,11 +117,11 @@ def _group(posts: Sequence[Post]) -> Group:
     return Group(f"{len(posts)} rows{cut}", varied[:MOST_IN_GROUP])
 
 
-def _pictures() -> Callable[[Post], Thumbnail | None]:
+def _pictures() -> Callable[[InspectedPost], Thumbnail | None]:
     """Gives the picture of a post, None where there is nothing to show; each is decoded once."""
     made: dict[Path, Thumbnail | None] = {}
 
-    def picture(post: Post) -> Thumbnail | None:
+    def picture(post: InspectedPost) -> Thumbnail | None:
         if post.picture is None or not post.decoded:
             return None
         if post.picture not in made:

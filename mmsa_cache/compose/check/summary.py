@@ -14,7 +14,7 @@ from extract.inputs.english import english_share
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.duplicates import groups_of, near_groups
 from mmsa_cache.data.files import plain_text
-from mmsa_cache.data.inspection import CODECS, Inspection, Post, Problem
+from mmsa_cache.data.inspection import CODECS, InspectedPost, Inspection, Problem
 from mmsa_cache.data.layouts.listing import UNLABELLED
 from mmsa_cache.errors import ModelError
 from mmsa_cache.json_value import JsonObject
@@ -29,7 +29,7 @@ TEXT, PLAIN_TEXT, PICTURE, LOOK = (
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Quantiles:
     """Smallest, middle, 95 % and largest value."""
 
     min: float
@@ -38,7 +38,7 @@ class Spread:
     max: float
 
     @classmethod
-    def of(cls, values: Sequence[int]) -> Spread | None:
+    def of(cls, values: Sequence[int]) -> Quantiles | None:
         """None of nothing."""
         if not values:
             return None
@@ -61,7 +61,7 @@ class TokenLengths:
     """Token lengths of the texts by the text model's own tokenizer."""
 
     model: str
-    lengths: Spread | None
+    lengths: Quantiles | None
     max_tokens: int
     truncated: int
     """Longer texts."""
@@ -91,7 +91,7 @@ class TextCounts:
     undecodable_places: int
     undecodable: list[str]
     """Guids."""
-    characters: Spread | None
+    characters: Quantiles | None
     cut_to_max_chars: int
     english: float | None
     """Share of the texts that look English, of those with words."""
@@ -107,13 +107,13 @@ class PictureCounts:
     named_as_another_format: int
     converted: dict[str, int]
     flat: int
-    width: Spread | None
-    height: Spread | None
-    bytes: Spread | None
+    width: Quantiles | None
+    height: Quantiles | None
+    bytes: Quantiles | None
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class RepeatedRow:
     """A row of a group."""
 
     split: str
@@ -122,7 +122,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
+class Repetition:
     """Groups of rows that repeat each other in one way."""
 
     what: str
@@ -130,11 +130,11 @@ class Repeated:
     rows: int
     contradicting: int
     test_rows_in_train: int
-    members: list[list[Member]]
+    members: list[list[RepeatedRow]]
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class DataSummary:
     """Everything that ``mmsa check`` says."""
 
     ok: bool
@@ -149,7 +149,7 @@ class Summary:
     unlisted: list[str]
     texts: TextCounts
     pictures: PictureCounts
-    repeated: list[Repeated]
+    repeated: list[Repetition]
     notes: list[str]
     """How label files were read, where that is not plain."""
     page: str | None = None
@@ -162,9 +162,9 @@ class Summary:
         return values if self.page else {k: v for k, v in values.items() if k != "page"}
 
 
-def summarise(found: Inspection, settings: Settings) -> Summary:
+def summarise(found: Inspection, settings: Settings) -> DataSummary:
     """Counts what an inspection found."""
-    return Summary(
+    return DataSummary(
         ok=not found.problems,
         data=str(found.root),
         layout=found.layout,
@@ -190,12 +190,12 @@ def _split(found: Inspection, split: str) -> SplitCounts:
     return SplitCounts(split, count.total(), bad, labels)
 
 
-def tag_of(found: Inspection, post: Post) -> str:
+def tag_of(found: Inspection, post: InspectedPost) -> str:
     """A row's label as label files write it."""
     return UNLABELLED if post.label is None else found.classes[post.label]
 
 
-def _texts(posts: Sequence[Post], settings: Settings) -> TextCounts:
+def _texts(posts: Sequence[InspectedPost], settings: Settings) -> TextCounts:
     texts = [post.text for post in posts if post.text is not None]
     files = [post for post in posts if post.codecs or post.undecodable or post.bom]
     limit = settings.data.max_chars
@@ -208,7 +208,7 @@ def _texts(posts: Sequence[Post], settings: Settings) -> TextCounts:
         undecodable_files=sum(post.undecodable > 0 for post in posts),
         undecodable_places=sum(post.undecodable for post in posts),
         undecodable=[post.guid for post in posts if post.undecodable],
-        characters=Spread.of([len(text) for text in texts]),
+        characters=Quantiles.of([len(text) for text in texts]),
         cut_to_max_chars=sum(len(text) > limit for text in texts) if limit else 0,
         english=english_share(texts),
         tokens=_tokens([text[:limit] for text in texts], settings),
@@ -229,7 +229,7 @@ def _tokens(texts: Sequence[str], settings: Settings) -> TokenLengths | NoTokens
     tokens = sum(count.tokens for count in counts)
     return TokenLengths(
         model,
-        Spread.of([count.tokens for count in counts]),
+        Quantiles.of([count.tokens for count in counts]),
         limit,
         sum(count.tokens > limit for count in counts),
         sum(count.unknown for count in counts) / max(1, tokens),
@@ -237,7 +237,7 @@ def _tokens(texts: Sequence[str], settings: Settings) -> TokenLengths | NoTokens
     )
 
 
-def _pictures(posts: Sequence[Post]) -> PictureCounts:
+def _pictures(posts: Sequence[InspectedPost]) -> PictureCounts:
     changes = {change: sum(change in post.changes for post in posts) for change in CHANGES}
     return PictureCounts(
         readable=len(posts),
@@ -245,13 +245,13 @@ def _pictures(posts: Sequence[Post]) -> PictureCounts:
         named_as_another_format=sum(post.misnamed for post in posts),
         converted={change: count for change, count in changes.items() if count},
         flat=sum(post.look is None for post in posts),
-        width=Spread.of([post.width for post in posts]),
-        height=Spread.of([post.height for post in posts]),
-        bytes=Spread.of([post.picture_bytes for post in posts]),
+        width=Quantiles.of([post.width for post in posts]),
+        height=Quantiles.of([post.height for post in posts]),
+        bytes=Quantiles.of([post.picture_bytes for post in posts]),
     )
 
 
-def _repeated(found: Inspection) -> list[Repeated]:
+def _repeated(found: Inspection) -> list[Repetition]:
     """Posts that repeat each other, in four ways."""
     posts = found.posts
     pictures = [post.picture_sha256 for post in posts]
@@ -272,23 +272,27 @@ def _repeated(found: Inspection) -> list[Repeated]:
     ]
 
 
-def _count_groups(found: Inspection, what: str, groups: Sequence[Sequence[Post]]) -> Repeated:
-    return Repeated(
+def _count_groups(
+    found: Inspection, what: str, groups: Sequence[Sequence[InspectedPost]]
+) -> Repetition:
+    return Repetition(
         what=what,
         groups=len(groups),
         rows=sum(map(len, groups)),
         contradicting=sum(contradicts(group) for group in groups),
         test_rows_in_train=sum(map(leaking, groups)),
-        members=[[Member(p.split, p.guid, tag_of(found, p)) for p in group] for group in groups],
+        members=[
+            [RepeatedRow(p.split, p.guid, tag_of(found, p)) for p in group] for group in groups
+        ],
     )
 
 
-def contradicts(group: Sequence[Post]) -> bool:
+def contradicts(group: Sequence[InspectedPost]) -> bool:
     """Whether the labels of a group differ."""
     return len({post.label for post in group if post.label is not None}) > 1
 
 
-def leaking(group: Sequence[Post]) -> int:
+def leaking(group: Sequence[InspectedPost]) -> int:
     """Test rows of a group that has training rows too."""
     tests = sum(post.split == "test" for post in group)
     return tests if tests < len(group) else 0

@@ -38,7 +38,7 @@ _RESULTS: list[tuple[str, str, str, dict[str, object]]] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class CardContent:
     """Everything that the card says."""
 
     name: str
@@ -73,7 +73,7 @@ class Card:
         return self.data.root.name if self.data.root else "unnamed data"
 
 
-def render_card(card: Card) -> str:
+def render_card(card: CardContent) -> str:
     """The card as Markdown under YAML metadata, as the Hugging Face hub reads them.
 
     Every value in it is escaped: Jinja's ``finalize`` sees each.
@@ -115,7 +115,7 @@ def render_card(card: Card) -> str:
     return f"---\n{_metadata(card, bool(random))}\n---\n\n{text}"
 
 
-def _metadata(card: Card, random: bool) -> str:
+def _metadata(card: CardContent, random: bool) -> str:
     """The fields of https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
     from huggingface_hub import EvalResult, ModelCardData
 

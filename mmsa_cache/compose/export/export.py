@@ -39,7 +39,7 @@ from ..predict.predictor import Predictor, load_model
 from ..session.encoders import resolve_at_hand
 from ..session.outside import AS_IN_THE_RUN, PATHS, Given, Reach
 from ..session.session import Session
-from .card import Card, render_card
+from .card import CardContent, render_card
 from .encoder_files import copy_encoder
 
 FORMATS = ("safetensors", "onnx")
@@ -146,7 +146,7 @@ def _write(
         difference = export_onnx(model.ensemble, dims, folder / ONNX_FILE, _onnx_metadata(record))
         inputs = describe_inputs(folder / ONNX_FILE)
         say(f"ONNX: largest difference of a probability from PyTorch {difference:.1e}.")
-    said = Card(
+    said = CardContent(
         name=run.name,
         record=record,
         figures=run.figures,

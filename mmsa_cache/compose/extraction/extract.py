@@ -19,7 +19,7 @@ from ..session.store import Store
 from .crew import EngineRequest
 from .extraction import Extraction, Work
 from .lexicon import with_lexicon
-from .parts import WHOLE, Part
+from .parts import WHOLE, Portion
 from .reading import read_splits
 from .target import Target
 from .wanted import wanted_features
@@ -51,7 +51,7 @@ class Extracted:
     """Rows of the split that are left out because of a bad text or picture."""
 
     @classmethod
-    def of(cls, work: Work, part: Part) -> Extracted:
+    def of(cls, work: Work, part: Portion) -> Extracted:
         """What became of some features."""
         jobs, wanted = work.jobs, work.wanted
         computed = sum(job.computed for job in jobs)
@@ -80,7 +80,7 @@ def extract_splits(
     settings: Settings,
     split: str,
     encoders: str = DEFAULT_ENCODER,
-    part: Part = WHOLE,
+    part: Portion = WHOLE,
     engine: EngineRequest = _HERE,
 ) -> list[Extracted]:
     """Extracts what is missing of one split or of all.

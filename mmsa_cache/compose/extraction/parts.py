@@ -10,7 +10,7 @@ from mmsa_cache.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Portion:
     """A part of the rows."""
 
     number: int
@@ -21,7 +21,7 @@ class Part:
     """Whether the other parts are waited for, completed and merged."""
 
     @classmethod
-    def of(cls, shards: str, finishing: bool = False) -> Part:
+    def of(cls, shards: str, finishing: bool = False) -> Portion:
         """The part that ``I/N`` is.
 
         Raises:
@@ -46,4 +46,4 @@ class Part:
             yield from ((n, self.count) for n in range(self.count) if n != self.number)
 
 
-WHOLE = Part(0, 1)
+WHOLE = Portion(0, 1)

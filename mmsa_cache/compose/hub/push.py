@@ -18,7 +18,7 @@ from mmsa_cache.files.disk import DISK, link_new, make_folders, remove_tree, wri
 from mmsa_cache.files.leftover import is_left, own_mark
 from mmsa_cache.names import SPLITS
 from mmsa_cache.store.encoder import FEATURES
-from mmsa_cache.store.index import INDEX, Change, Index
+from mmsa_cache.store.index import INDEX, Index, IndexChange
 from mmsa_cache.store.listing import StoredFeatures, list_features
 from mmsa_cache.store.reader import verify_features
 from mmsa_cache.store.shard_file import check_size
@@ -118,7 +118,7 @@ def _link_features(root: Path, place: Path) -> list[SharedFeatures]:
             DISK.remove_folder(folder)
             continue
         encoder.write(folder)
-        lines = [Change(add=entry).line() for entry in index.entries.values()]
+        lines = [IndexChange(add=entry).line() for entry in index.entries.values()]
         write_new(folder / INDEX, b"".join(lines))
         problems = verify_features(folder)
         if problems:

@@ -26,9 +26,9 @@ from mmsa_cache.files.untrusted import open_plain
 from .source import (
     MAX_GUID_BYTES,
     MAX_ROW_BYTES,
+    FeatureFile,
     RefusedError,
     Rows,
-    Source,
     check_form,
     equal_rows,
     rows_at_once,
@@ -114,7 +114,7 @@ class ArrayStream:
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
 
-def npy_source(path: Path) -> Source:
+def npy_source(path: Path) -> FeatureFile:
     """An array (rows, dim) or (rows, positions, dim) without names.
 
     Raises:
@@ -130,7 +130,7 @@ def npy_source(path: Path) -> Source:
                 raise RefusedError("it changed meanwhile")
             yield from _equal_pieces(stream)
 
-    return Source(path, shape[0], shape[-1], len(shape) == 3, dtype, None, pieces)
+    return FeatureFile(path, shape[0], shape[-1], len(shape) == 3, dtype, None, pieces)
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def _equal_pieces(stream: ArrayStream) -> Iterator[Rows]:
         yield equal_rows(stream.take(min(step, rows - first)))
 
 
-def npz_source(path: Path, limit: int) -> Source:
+def npz_source(path: Path, limit: int) -> FeatureFile:
     """Arrays ``features``, ``guids`` and, where rows have positions, ``offsets`` or ``lengths``.
 
     Args:
@@ -190,7 +190,7 @@ def npz_source(path: Path, limit: int) -> Source:
     if guids is not None and len(guids) != rows:
         raise RefusedError(f"it has {rows} rows and {len(guids)} guids")
     tokens = offsets is not None or len(shape) == 3
-    return Source(path, rows, shape[-1], tokens, dtype, guids, pieces)
+    return FeatureFile(path, rows, shape[-1], tokens, dtype, guids, pieces)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from mmsa_cache.store.writer import FeatureWriter
 
 from .files import HINT, ImportRequest, guids, pieces, sources, unlike
 from .place import Placed, place
-from .source import Source
+from .source import FeatureFile
 from .values import Twins, faults, make_shard
 
 _NAME = r"\w[\w.+@:/-]{0,199}"
@@ -127,7 +127,7 @@ def _splits(settings: Settings, store: Store, split: str) -> tuple[Splits, bool]
     return {found.about.split: found for found in read_splits(settings, store, split)}, True
 
 
-def _faults(sources: Sequence[Source], placed: Placed, twins: Twins) -> list[str]:
+def _faults(sources: Sequence[FeatureFile], placed: Placed, twins: Twins) -> list[str]:
     """Every row that cannot be features; looks at equal contents too."""
     problems = []
     with progress("checking", len(placed.guids), "rows") as advance:
@@ -142,7 +142,7 @@ def _faults(sources: Sequence[Source], placed: Placed, twins: Twins) -> list[str
 
 
 def _encoder(
-    settings: Settings, request: ImportRequest, sources: Sequence[Source], placed: Placed
+    settings: Settings, request: ImportRequest, sources: Sequence[FeatureFile], placed: Placed
 ) -> StoredEncoder:
     """The record of the encoder; later commands find it by the model of its modality."""
     tokens = "keep" if sources[0].tokens else "none"
@@ -165,7 +165,7 @@ def _encoder(
     return StoredEncoder.of(EncoderIdentity.of_fields(fields), (DEFAULT_ENCODER,), told)
 
 
-def _hash(sources: Sequence[Source], placed: Placed) -> str:
+def _hash(sources: Sequence[FeatureFile], placed: Placed) -> str:
     """sha256 of the files, and of which rows they are."""
     total = hashlib.sha256()
     for path in dict.fromkeys(source.path for source in sources):

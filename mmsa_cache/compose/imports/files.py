@@ -13,7 +13,7 @@ from mmsa_cache.files.untrusted import read_plain
 
 from .arrays import npy_source, npz_source
 from .place import in_order
-from .source import RefusedError, Rows, Source
+from .source import FeatureFile, RefusedError, Rows
 from .tables import clip_retrieval_sources, parquet_source
 
 HINT = "Nothing was imported."
@@ -38,9 +38,9 @@ class ImportRequest:
     """Names the encoder's weights; default: a hash of the files and the names."""
 
 
-def sources(request: ImportRequest, limit: int) -> list[Source]:
+def sources(request: ImportRequest, limit: int) -> list[FeatureFile]:
     """Opens the files; refuses all that are none of features at once."""
-    sources: list[Source] = []
+    sources: list[FeatureFile] = []
     problems = []
     for path in request.files:
         try:
@@ -55,7 +55,7 @@ def sources(request: ImportRequest, limit: int) -> list[Source]:
     return sources
 
 
-def _open(path: Path, request: ImportRequest, limit: int) -> list[Source]:
+def _open(path: Path, request: ImportRequest, limit: int) -> list[FeatureFile]:
     column = request.guid_column
     if path.is_dir():
         return clip_retrieval_sources(path, request.modality, limit, column)
@@ -69,7 +69,7 @@ def _open(path: Path, request: ImportRequest, limit: int) -> list[Source]:
 
 
 def guids(
-    request: ImportRequest, sources: Sequence[Source], splits: Mapping[str, SampleTable]
+    request: ImportRequest, sources: Sequence[FeatureFile], splits: Mapping[str, SampleTable]
 ) -> list[str]:
     """Names of all rows."""
     unnamed = sum(source.rows for source in sources if source.guids is None)
@@ -101,7 +101,7 @@ def _listed(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read: {error}", "Write one name a line.") from error
 
 
-def unlike(sources: Sequence[Source]) -> list[str]:
+def unlike(sources: Sequence[FeatureFile]) -> list[str]:
     """How files differ from the first one."""
     first, problems = sources[0], []
     for source in sources[1:]:
@@ -112,7 +112,7 @@ def unlike(sources: Sequence[Source]) -> list[str]:
     return problems
 
 
-def pieces(sources: Sequence[Source]) -> Iterator[tuple[int, Source, Rows]]:
+def pieces(sources: Sequence[FeatureFile]) -> Iterator[tuple[int, FeatureFile, Rows]]:
     """All rows piece by piece, with the number of the first one of each."""
     start = 0
     for source in sources:

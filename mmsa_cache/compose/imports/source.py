@@ -39,7 +39,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FeatureFile:
     """A file of features, or a part of one."""
 
     path: Path

@@ -25,9 +25,9 @@ from .source import (
     MAX_GUID_BYTES,
     MAX_ROW_BYTES,
     PIECE_BYTES,
+    FeatureFile,
     RefusedError,
     Rows,
-    Source,
     check_form,
     equal_rows,
     rows_at_once,
@@ -99,7 +99,7 @@ def _check_claim(column: str, claimed: int, path: Path) -> None:
         raise RefusedError(f"{column} claims {claimed} bytes in a file of {size}")
 
 
-def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
+def parquet_source(path: Path, limit: int, column: str | None = None) -> FeatureFile:
     """Columns ``guid`` and ``embedding`` or, where rows have positions, ``tokens``.
 
     Args:
@@ -141,7 +141,7 @@ def parquet_source(path: Path, limit: int, column: str | None = None) -> Source:
             for batch in file.iter_batches(step, columns=[values], use_threads=False):
                 yield _rows_of(batch.column(0), dim, tokens=values == TOKENS)
 
-    return Source(path, rows, dim, values == TOKENS, dtype, guids, pieces)
+    return FeatureFile(path, rows, dim, values == TOKENS, dtype, guids, pieces)
 
 
 def _type(schema: pa.Schema, name: str) -> pa.DataType:
@@ -243,7 +243,7 @@ def _numbers(lists: pa.Array) -> np.ndarray:
 
 def clip_retrieval_sources(
     folder: Path, modality: str, limit: int, column: str | None = None
-) -> list[Source]:
+) -> list[FeatureFile]:
     """What ``clip-retrieval inference`` writes: ``img_emb``, ``text_emb`` and ``metadata``.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuse.figures.record import LEVEL, Interval
 from fuse.figures.records import Decision, ScoreIntervals, Scores
 
-from .tables import Cell, Table
+from .tables import Cell, FigureTable
 
 INTERVAL = f"{LEVEL:.0%} interval"
 BOTH = ["Accuracy", f"Accuracy, {INTERVAL}", "Macro F1", f"Macro F1, {INTERVAL}"]
@@ -38,10 +38,10 @@ def decision_cells(of: Decision) -> list[Cell]:
     return [of.accuracy, spans.get("accuracy"), of.macro_f1, spans.get("macro_f1")]
 
 
-def confusion_table(name: str, caption: str, scores: Scores) -> Table:
+def confusion_table(name: str, caption: str, scores: Scores) -> FigureTable:
     """Rows by true and predicted class; the template adds the shares."""
     classes = [*scores.per_class]
     rows: list[list[Cell]] = [
         [of, *counts] for of, counts in zip(classes, scores.confusion, strict=True)
     ]
-    return Table(name, caption, ["true \\ predicted", *classes], rows, of_classes=True)
+    return FigureTable(name, caption, ["true \\ predicted", *classes], rows, of_classes=True)

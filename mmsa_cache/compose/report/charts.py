@@ -214,7 +214,7 @@ def search_history(study: StudySnapshot) -> History | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class SurfaceCell:
     """One cell of a surface."""
 
     mean: float
@@ -232,7 +232,7 @@ class Surface:
     """Columns."""
     betas: list[str]
     """Rows, from the highest."""
-    cells: list[list[Cell | None]]
+    cells: list[list[SurfaceCell | None]]
     """By row and column."""
 
 
@@ -251,12 +251,12 @@ def surface(points: Sequence[LossWeights]) -> Surface | None:
     }
     low, span = min(means.values()), max(means.values()) - min(means.values())
 
-    def cell(beta: int, alpha: int) -> Cell | None:
+    def cell(beta: int, alpha: int) -> SurfaceCell | None:
         some, mean = inside.get((beta, alpha)), means.get((beta, alpha))
         if some is None or mean is None:
             return None
         share = (mean - low) / span if span else 1.0
-        return Cell(mean, max(p.best for p in some), sum(p.trials for p in some), share)
+        return SurfaceCell(mean, max(p.best for p in some), sum(p.trials for p in some), share)
 
     return Surface(
         alphas,

@@ -19,7 +19,7 @@ from ..pages.shell import printable
 from .attention import Maps
 from .charts import Dots, Mark, class_colours
 from .comparison_tables import comparison_tables, settings_table
-from .gallery import Card, Post, cards
+from .gallery import Card, ShownPost, cards
 from .page import Page, check_agreement, random_weights
 from .sections import figure_intervals
 from .templates import report_templates, short
@@ -29,7 +29,7 @@ POSTS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RunAnswer:
     """What one run says of a post."""
 
     run: str
@@ -43,13 +43,13 @@ class Contested:
     """A post on which the runs differ."""
 
     card: Card
-    answers: list[Answer]
+    answers: list[RunAnswer]
 
 
 def render_comparison(
     runs: Mapping[str, RunFolder],
     compared: Comparison,
-    posts: Mapping[str, Post],
+    posts: Mapping[str, ShownPost],
     notes: Sequence[str],
 ) -> Page:
     """Writes the comparison of runs that judged equal rows as one HTML file.
@@ -133,7 +133,7 @@ def first_of_groups(places: NDArray[np.int64], run: Predictions) -> NDArray[np.i
 
 
 def _posts(
-    places: NDArray[np.int64], runs: Mapping[str, Predictions], posts: Mapping[str, Post]
+    places: NDArray[np.int64], runs: Mapping[str, Predictions], posts: Mapping[str, ShownPost]
 ) -> list[Contested]:
     first = next(iter(runs.values()))
     places = first_of_groups(places, first)[:POSTS]
@@ -142,7 +142,7 @@ def _posts(
         Contested(
             card,
             [
-                Answer(name, int(of.predicted[place]), of.probabilities[place].tolist())
+                RunAnswer(name, int(of.predicted[place]), of.probabilities[place].tolist())
                 for name, of in runs.items()
             ],
         )

@@ -11,18 +11,18 @@ from mmsa_cache.runs.record import RunRecord
 
 from .cells import BOTH, INTERVAL, confusion_table, decision_cells, figure_cells
 from .sections import FIGURES
-from .tables import SIGNED, Table
+from .tables import SIGNED, FigureTable
 from .templates import plain
 
 _VALUES = 4
 """Values of a setting that are shown of a run with several models."""
 
 
-def settings_table(records: Mapping[str, RunRecord]) -> Table:
+def settings_table(records: Mapping[str, RunRecord]) -> FigureTable:
     """What the runs differ in, by their names; no rows where they are alike."""
     described = [_described(record) for record in records.values()]
     keys = dict.fromkeys(key for of in described for key in of)
-    return Table(
+    return FigureTable(
         "settings",
         "What the runs differ in. Of an ensemble the values of its settings.",
         ["Setting", *records],
@@ -60,7 +60,7 @@ def _described(record: RunRecord) -> dict[str, str]:
 
 def comparison_tables(
     found: Comparison, scores: Mapping[str, Scores], intervals: Mapping[str, ScoreIntervals]
-) -> list[Table]:
+) -> list[FigureTable]:
     """What the runs reach and how they differ.
 
     Args:
@@ -72,7 +72,7 @@ def comparison_tables(
     columns = [f"{name}{what}" for name in names for what in ("", f", {INTERVAL}")]
     beside = [(scores[name], intervals[name]) for name in names]
     return [
-        Table(
+        FigureTable(
             "figures",
             f"Figures on the {found.rows} rows that every run judged, with {LEVEL:.0%} bootstrap "
             "percentile intervals.",
@@ -82,7 +82,7 @@ def comparison_tables(
                 for key, title in FIGURES.items()
             ],
         ),
-        Table(
+        FigureTable(
             "decisions",
             "What each decision rule is worth; the figures above are by each run’s own.",
             ["Run", "Decided for", *BOTH],
@@ -93,7 +93,7 @@ def comparison_tables(
             ],
         ),
         _differences(found),
-        Table(
+        FigureTable(
             "classes",
             f"F1 of each class, with {LEVEL:.0%} intervals.",
             ["Class", "Rows", *columns],
@@ -117,10 +117,10 @@ def _f1(scores: Scores, intervals: ScoreIntervals, name: str) -> tuple[float, In
     return scores.per_class[name].f1, intervals.per_class[name].f1
 
 
-def _differences(found: Comparison) -> Table:
+def _differences(found: Comparison) -> FigureTable:
     p_values = ["McNemar p", "p, Holm"]
     several = len(found.pairs) > 1
-    return Table(
+    return FigureTable(
         "differences",
         f"Paired differences, second − first, with {LEVEL:.0%} intervals.",
         ["First", "Second", *BOTH, *p_values[: 1 + several]],
@@ -140,8 +140,8 @@ def _differences(found: Comparison) -> Table:
     )
 
 
-def _disagreements(found: Comparison) -> Table:
-    return Table(
+def _disagreements(found: Comparison) -> FigureTable:
+    return FigureTable(
         "disagreements",
         f"How many of {found.rows} rows two runs differ on.",
         ["First", "Second", "Only first right", "Only second right", "Both wrong"],

@@ -22,7 +22,7 @@ from mmsa_cache.runs.record import RunRecord
 from ..pages.shell import printable
 from .attention import LEAST_SCALE, Maps
 from .charts import class_colours, learning_curves
-from .gallery import Post, cards, confident_errors, least_certain
+from .gallery import ShownPost, cards, confident_errors, least_certain
 from .run_tables import bin_table, curve_tables, recall_table, result_tables
 from .sections import (
     Against,
@@ -33,7 +33,7 @@ from .sections import (
     study_section,
 )
 from .study_tables import ensemble_tables, study_tables
-from .tables import Table
+from .tables import FigureTable
 from .templates import report_templates
 
 _OUTER = {
@@ -53,7 +53,7 @@ class Page:
 
     html: str
     """To be saved as UTF-8."""
-    tables: list[Table]
+    tables: list[FigureTable]
 
 
 def no_maps(guids: list[str]) -> Maps:
@@ -63,7 +63,7 @@ def no_maps(guids: list[str]) -> Maps:
 
 def render(
     run: RunFolder,
-    posts: Mapping[str, Post],
+    posts: Mapping[str, ShownPost],
     title: str,
     *,
     against: Against | None = None,

@@ -17,7 +17,7 @@ from ..predict.predictor import load_model, settings_of
 from ..session.outside import AS_IN_THE_RUN, Given, Reach
 from ..session.session import Session
 from .attended import explainer
-from .gallery import Post
+from .gallery import ShownPost
 from .page import Page, render
 from .rivals import against, latest_rival
 
@@ -97,9 +97,11 @@ def with_posts(session: Session, split: str) -> Session:
     return session
 
 
-def posts_of(session: Session, split: str) -> dict[str, Post]:
+def posts_of(session: Session, split: str) -> dict[str, ShownPost]:
     """What a gallery shows of the posts of a split, by guid."""
-    return {post.guid: Post(post.text or "", post.image_path) for post in session.samples(split)}
+    return {
+        post.guid: ShownPost(post.text or "", post.image_path) for post in session.samples(split)
+    }
 
 
 def write_page(page: Page, target: Path, csv: Path | None, *, force: bool) -> list[str]:

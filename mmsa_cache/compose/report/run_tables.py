@@ -13,7 +13,7 @@ from mmsa_cache.runs.record import RunRecord
 from .cells import BOTH, INTERVAL, confusion_table, decision_cells, figure_cell, figure_cells
 from .charts import Chart
 from .sections import FIGURES, Distinct, score_rows
-from .tables import SIGNED, Cell, Table
+from .tables import SIGNED, Cell, FigureTable
 
 _CALIBRATED = (
     "accuracy",
@@ -26,7 +26,7 @@ _CALIBRATED = (
 """Figures that calibration changes."""
 
 
-def class_table(scores: Scores, intervals: ScoreIntervals) -> Table:
+def class_table(scores: Scores, intervals: ScoreIntervals) -> FigureTable:
     """Figures of each class."""
     average = ["Average precision", f"Average precision, {INTERVAL}"]
     rows: list[list[Cell]] = []
@@ -34,7 +34,7 @@ def class_table(scores: Scores, intervals: ScoreIntervals) -> Table:
         found = intervals.per_class[name]
         own = [of.precision, of.recall, of.f1, found.f1] if of.support else [None] * 4
         rows.append([name, of.support, *own, of.average_precision, found.average_precision])
-    return Table(
+    return FigureTable(
         "results-classes",
         f"Each class on the outer rows, with {LEVEL:.0%} intervals.",
         ["Class", "Rows", "Precision", "Recall", "F1", f"F1, {INTERVAL}", *average],
@@ -45,7 +45,7 @@ def class_table(scores: Scores, intervals: ScoreIntervals) -> Table:
 
 def result_tables(
     record: RunRecord, figures: RunFigures, intervals: ScoreIntervals, apart: Distinct | None
-) -> list[Table]:
+) -> list[FigureTable]:
     """What a run reaches on its outer rows.
 
     Args:
@@ -56,7 +56,7 @@ def result_tables(
     """
     outer = figures.outer
     found = [
-        Table(
+        FigureTable(
             "results-figures",
             f"Figures on the {outer.rows} outer rows, with {LEVEL:.0%} bootstrap percentile "
             "intervals.",
@@ -78,7 +78,7 @@ def result_tables(
     if figures.halves:
         keys = _known(figures.halves.values())
         found.append(
-            Table(
+            FigureTable(
                 "results-halves",
                 "Outer rows apart by what they have.",
                 ["Rows", "Count", *(FIGURES[key] for key in keys)],
@@ -91,8 +91,8 @@ def result_tables(
     return found + _calibration(record, figures)
 
 
-def _decisions(record: RunRecord, figures: RunFigures) -> Table:
-    return Table(
+def _decisions(record: RunRecord, figures: RunFigures) -> FigureTable:
+    return FigureTable(
         "results-decisions",
         f"What each decision rule is worth on the outer rows, with {LEVEL:.0%} intervals. This run "
         f"decides for {record.decide}; mmsa predict --decide takes the other one.",
@@ -103,9 +103,9 @@ def _decisions(record: RunRecord, figures: RunFigures) -> Table:
 
 def _without_duplicates(
     outer: Scores, intervals: ScoreIntervals, apart: Distinct, score: Scores
-) -> Table:
+) -> FigureTable:
     every, without = f"All {outer.rows} rows", f"Without, {score.rows} rows"
-    return Table(
+    return FigureTable(
         "results-duplicates",
         "Figures on all outer rows and without those that have a duplicate in training.",
         ["Figure", every, f"{every}, {INTERVAL}", without, f"{without}, {INTERVAL}"],
@@ -121,12 +121,12 @@ def _without_duplicates(
     )
 
 
-def _calibration(record: RunRecord, figures: RunFigures) -> list[Table]:
+def _calibration(record: RunRecord, figures: RunFigures) -> list[FigureTable]:
     found, scores = [], score_rows(figures)
     if scores:
         keys = _known(row.score for row in scores)
         found.append(
-            Table(
+            FigureTable(
                 "results-calibration",
                 "Figures with and without calibration.",
                 ["Rows", "Calibration", "Count", *(FIGURES[key] for key in keys)],
@@ -144,7 +144,7 @@ def _calibration(record: RunRecord, figures: RunFigures) -> list[Table]:
     fitted = figures.calibration
     if fitted:
         found.append(
-            Table(
+            FigureTable(
                 "results-offset-values",
                 "The bias of each class, and its offset in decisions for macro-F1.",
                 ["Class", "Bias", "Offset"],
@@ -167,13 +167,13 @@ def _known(scores: Iterable[Scores]) -> list[str]:
     return [key for key in _CALIBRATED if all(getattr(of, key) is not None for of in every)]
 
 
-def curve_tables(charts: Sequence[Chart], figures: RunFigures) -> list[Table]:
+def curve_tables(charts: Sequence[Chart], figures: RunFigures) -> list[FigureTable]:
     """The learning curves by epoch, and the members."""
     found = []
     if charts:
         columns = [f"{chart.title}{what}" for chart in charts for what in ("", ", range")]
         found.append(
-            Table(
+            FigureTable(
                 "epochs",
                 "Mean and range over the members that reached the epoch. metrics.jsonl has every "
                 "epoch of every member.",
@@ -183,7 +183,7 @@ def curve_tables(charts: Sequence[Chart], figures: RunFigures) -> list[Table]:
         )
     if figures.members:
         found.append(
-            Table(
+            FigureTable(
                 "members",
                 "Each member on its own stopping rows, at the epoch that it kept.",
                 ["Member", "Best epoch", "Training rows", "Stopping rows", "Macro F1", "Accuracy"],
@@ -219,10 +219,10 @@ def _mean_and_range(values: list[float]) -> list[Cell]:
     return [sum(values) / len(values), Interval(min(values), max(values))] if values else [None] * 2
 
 
-def recall_table(compared: Comparison) -> Table:
+def recall_table(compared: Comparison) -> FigureTable:
     """The recalls of two runs and their differences."""
     (pair,) = compared.pairs
-    return Table(
+    return FigureTable(
         "recall-figures",
         f"Recall of each class on the {compared.rows} rows that both runs judged.",
         ["Class", "Rows", pair.first, pair.second, "Difference", INTERVAL],
@@ -236,9 +236,9 @@ def recall_table(compared: Comparison) -> Table:
     )
 
 
-def bin_table(bins: Sequence[Bin]) -> Table:
+def bin_table(bins: Sequence[Bin]) -> FigureTable:
     """The reliability diagram."""
-    return Table(
+    return FigureTable(
         "bins",
         "Bins of the reliability diagram.",
         ["Confidence", "Rows", "Mean confidence", "Accuracy"],

@@ -8,10 +8,10 @@ from fuse.figures.study import PickedEnsemble
 
 from .cells import INTERVAL, facing
 from .sections import FIGURES, StudySection
-from .tables import SIGNED, Cell, Table
+from .tables import SIGNED, Cell, FigureTable
 
 
-def ensemble_tables(ensembles: Sequence[PickedEnsemble]) -> list[Table]:
+def ensemble_tables(ensembles: Sequence[PickedEnsemble]) -> list[FigureTable]:
     """The members of ensembles, and what these are worth beside the best single trials."""
     return [
         table
@@ -20,17 +20,17 @@ def ensemble_tables(ensembles: Sequence[PickedEnsemble]) -> list[Table]:
     ]
 
 
-def _of_ensemble(name: str, picked: PickedEnsemble) -> list[Table]:
+def _of_ensemble(name: str, picked: PickedEnsemble) -> list[FigureTable]:
     part = f" of outer part {picked.part}" if picked.part else ""
     return [
-        Table(
+        FigureTable(
             name,
             f"Members{part}.",
             ["Trial", "Weight", "Inner score"],
             [[f"{m.study}:{m.trial}", m.weight, m.score] for m in picked.members],
             {"Weight": ".2f"},
         ),
-        Table(
+        FigureTable(
             f"{name}-gain",
             f"The ensemble and the best single trial{part}, each picked and calibrated on four "
             "fifths of the rows and scored on the others; the interval resamples duplicate posts "
@@ -50,7 +50,7 @@ def _of_ensemble(name: str, picked: PickedEnsemble) -> list[Table]:
     ]
 
 
-def study_tables(sections: Sequence[StudySection]) -> list[Table]:
+def study_tables(sections: Sequence[StudySection]) -> list[FigureTable]:
     """The numbers of the charts of studies."""
     return [
         table
@@ -59,10 +59,10 @@ def study_tables(sections: Sequence[StudySection]) -> list[Table]:
     ]
 
 
-def _of_study(name: str, section: StudySection) -> list[Table]:
+def _of_study(name: str, section: StudySection) -> list[FigureTable]:
     study = section.study
     found = [
-        Table(
+        FigureTable(
             f"{name}-trials",
             f"Trials of the study {study.name}; the score of one that was given up is its last.",
             ["Trial", "State", "Score"],
@@ -71,7 +71,7 @@ def _of_study(name: str, section: StudySection) -> list[Table]:
     ]
     if study.importance:
         found.append(
-            Table(
+            FigureTable(
                 f"{name}-importances",
                 "Importance of the parameters over resampled trials.",
                 ["Parameter", "Median", "5 %", "95 %", "Trials", "Given up"],
@@ -83,7 +83,7 @@ def _of_study(name: str, section: StudySection) -> list[Table]:
         )
     if study.by_fusion:
         found.append(
-            Table(
+            FigureTable(
                 f"{name}-fusions",
                 "The best complete trial of each fusion.",
                 ["Fusion", "Score", "Trial", "Complete", "Finished"],
@@ -101,7 +101,7 @@ def _of_study(name: str, section: StudySection) -> list[Table]:
             if cell
         ]
         found.append(
-            Table(
+            FigureTable(
                 f"{name}-surface",
                 "Complete trials by the weights of the adaptive loss.",
                 ["α", "β", "Mean score", "Best score", "Trials"],

@@ -18,7 +18,7 @@ Cell = str | int | float | Interval | None
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class FigureTable:
     """Numbers, shown on a page with three decimals and written to CSV as they are."""
 
     name: str

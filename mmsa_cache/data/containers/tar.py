@@ -27,7 +27,7 @@ _MOST_HEADER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TarMember:
     """A regular file in a tar."""
 
     name: str
@@ -38,7 +38,7 @@ class Member:
 
 def members(
     file: BufferedReader, name: str, passed_over: Callable[[str], None] = lambda name: None
-) -> Iterator[Member]:
+) -> Iterator[TarMember]:
     """The regular files of an open tar, in order, one at a time.
 
     Args:
@@ -69,7 +69,7 @@ def members(
                     continue
                 if info.offset_data + info.size > end:
                     raise ValueError(f"it is cut off within {plain!r}")
-                yield Member(plain, info.offset_data, info.size)
+                yield TarMember(plain, info.offset_data, info.size)
     except (tarfile.TarError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError(f"it is no tar, or damaged: {error}") from error
 
@@ -98,7 +98,7 @@ class TarPictures:
     def __init__(self, path: Path) -> None:
         self._names = KeyTable(_KEY)
         extents: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
-        piece: list[Member] = []
+        piece: list[TarMember] = []
         with open_plain(path) as file:
             for member in members(file, path.name):
                 piece.append(member)
@@ -109,7 +109,7 @@ class TarPictures:
         weakref.finalize(self, os.close, self._descriptor)
         self._extents = np.concatenate([*extents, self._added(piece)])
 
-    def _added(self, piece: list[Member]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    def _added(self, piece: list[TarMember]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
         keys = b"".join(_key(member.name) for member in piece)
         self._names.add(np.frombuffer(keys, np.uint8).reshape(-1, _KEY))
         return np.array([(m.offset, m.size) for m in piece], np.int64).reshape(-1, 2)

@@ -12,7 +12,7 @@ from mmsa_cache.data.containers.arrow import arrow_batches
 from mmsa_cache.data.containers.container import sound
 
 from . import Note
-from .arrow_table import ArrowTable, Piece, opened, piece_of
+from .arrow_table import ArrowTable, TypedRows, opened, piece_of
 
 _ROWS = 256
 """Rows that are Python objects at a time."""
@@ -29,7 +29,7 @@ class _Source:
     def __init__(self, path: Path) -> None:
         self.schema, self._batches = arrow_batches(path)
 
-    def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[Piece]:
+    def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
         wanted = [*columns, *([pictures] if pictures else [])]
         for batch in self._batches:
             try:

@@ -35,7 +35,7 @@ _CUT = MAX_TEXT_BYTES + 4
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TypedRows:
     """Some rows of a table."""
 
     columns: Mapping[str, pa.Array]
@@ -46,14 +46,14 @@ class Piece:
     """Where it is else."""
 
 
-class Source(Protocol):
+class TypedFile(Protocol):
     """A file of typed columns."""
 
     @property
     def schema(self) -> pa.Schema:
         """The columns."""
 
-    def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[Piece]:
+    def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
         """All rows.
 
         Args:
@@ -78,7 +78,7 @@ class ArrowTable:
         DataError: A column that is to be used cannot be.
     """
 
-    def __init__(self, path: Path, root: Path, source: Source, data: DataSettings) -> None:
+    def __init__(self, path: Path, root: Path, source: TypedFile, data: DataSettings) -> None:
         self._path, self._source = path, source
         # What is no text is seen where rows are checked.
         self._errors = "replace" if data.encoding_errors == "replace" else "surrogateescape"
@@ -118,7 +118,7 @@ class ArrowTable:
         except (OSError, ValueError) as error:
             raise DataError(f"{self._path.name}: cannot be read: {error}") from error
 
-    def _places(self, first: int, piece: Piece) -> list[Cell]:
+    def _places(self, first: int, piece: TypedRows) -> list[Cell]:
         paths = piece.paths or [None] * len(piece.inside)
         return [
             place(self._place, f"{self._picture}/{first + at}") if there else (path or "")
@@ -132,7 +132,7 @@ class ArrowTable:
 
 
 def opened(
-    path: Path, root: Path, data: DataSettings, source: Callable[[Path], Source]
+    path: Path, root: Path, data: DataSettings, source: Callable[[Path], TypedFile]
 ) -> ArrowTable:
     """Opens a table; see `mmsa_cache.data.tables`.
 
@@ -151,17 +151,17 @@ def opened(
         raise DataError(f"{path.name}: {error}") from error
 
 
-def piece_of(batch: pa.RecordBatch, columns: Sequence[str], pictures: str | None) -> Piece:
+def piece_of(batch: pa.RecordBatch, columns: Sequence[str], pictures: str | None) -> TypedRows:
     """Some rows with their pictures, of which only is looked at which are there."""
     plain = {name: batch.column(name) for name in columns}
     if pictures is None:
-        return Piece(plain)
+        return TypedRows(plain)
     held, paths = batch.column(pictures), None
     if pa.types.is_struct(held.type):
         if held.type.get_field_index("path") >= 0:
             paths = pc.struct_field(held, "path").to_pylist()
         held = pc.struct_field(held, "bytes")
-    return Piece(plain, held.is_valid().to_pylist(), paths or ())
+    return TypedRows(plain, held.is_valid().to_pylist(), paths or ())
 
 
 def text_cells(column: pa.Array, errors: str) -> list[Cell]:

@@ -18,12 +18,12 @@ _LOOK = 1000
 """Lines whose names are the columns."""
 
 
-def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> JsonLines:
+def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> JsonTable:
     """See `mmsa_cache.data.tables.open_table`."""
-    return JsonLines(path, root, data, note)
+    return JsonTable(path, root, data, note)
 
 
-class JsonLines:
+class JsonTable:
     """A text file with an object a line; a name that an object lacks is an empty cell."""
 
     names: Mapping[str, tuple[str, ...]] = {}

@@ -9,7 +9,7 @@ from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.containers.parquet import ParquetReader, leaf_of
 
 from . import Note
-from .arrow_table import ArrowTable, Piece, opened, piece_of
+from .arrow_table import ArrowTable, TypedRows, opened, piece_of
 
 _ROWS, _ROWS_OF_PICTURES = 4096, 16
 """Rows that are decoded at a time."""
@@ -27,7 +27,7 @@ class _Source:
         self._file = ParquetReader(path)
         self.schema = self._file.schema
 
-    def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[Piece]:
+    def pieces(self, columns: Sequence[str], pictures: str | None) -> Iterator[TypedRows]:
         for group in range(self._file.about.num_row_groups):
             if pictures is not None and not (columns and self._has_all(group, pictures)):
                 wanted = [*columns, pictures]
@@ -36,7 +36,7 @@ class _Source:
                 continue
             for batch in self._file.batches(group, columns, _ROWS):
                 plain = {name: batch.column(name) for name in columns}
-                yield Piece(plain, [True] * len(batch) if pictures else ())
+                yield TypedRows(plain, [True] * len(batch) if pictures else ())
 
     def _has_all(self, group: int, pictures: str) -> bool:
         """Whether a row group states that no row is without a picture."""

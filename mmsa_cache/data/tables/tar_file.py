@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.containers.tar import Member, members
+from mmsa_cache.data.containers.tar import TarMember, members
 from mmsa_cache.data.files import IMAGE_SUFFIXES, MAX_TEXT_BYTES
 from mmsa_cache.data.places import place
 from mmsa_cache.errors import DataError
@@ -99,7 +99,7 @@ class TarTable:
     def _add(
         self,
         cells: dict[str, Cell],
-        member: Member,
+        member: TarMember,
         kind: str,
         file: BufferedReader,
         note: Callable[[str, str], None],
@@ -131,7 +131,7 @@ class TarTable:
                 cells.setdefault(name, value)
 
 
-def _is_dotted(begin: list[Member]) -> bool:
+def _is_dotted(begin: list[TarMember]) -> bool:
     """Whether keys have dots: up to the first one, some would have several pictures."""
     pictures = [PurePosixPath(m.name) for m in begin]
     pictures = [name for name in pictures if name.suffix.lower() in IMAGE_SUFFIXES]
