@@ -154,8 +154,9 @@ class Setting:
     ema: BelowOne = 0.0
     """Decay a step of the averaged weights that are scored and kept; 0: the weights themselves."""
     precision: Literal["fast", "float32"] = "fast"
-    """``fast``: matrix products may round their factors, to TF32 on a GPU and, at the pooled level,
-    to bf16 on a CPU with units for it; sums stay in float32, as all of ``kernel`` does."""
+    """``fast``: matrix products may round their factors, to TF32 on a GPU (in training at the level
+    ``tokens`` to bf16, before the classifier) and, at the pooled level, to bf16 on a CPU with units
+    for it; sums stay in float32, as all of ``kernel`` does."""
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     """Rows of a step; batch normalisation needs two."""
     epochs: Positive = 30

@@ -88,7 +88,7 @@ def kernel(source: str, name: str, device: torch.device) -> Kernel | None:
 def _compiled(source: str, name: str, device: torch.device) -> Kernel:
     compiler, driver = _compiler(), ctypes.CDLL(_DRIVER)
     major, minor = torch.cuda.get_device_capability(device)
-    options = (ctypes.c_char_p * 1)(f"--gpu-architecture=sm_{major}{minor}".encode())
+    options = (ctypes.c_char_p * 1)(f"-arch=sm_{major}{minor}".encode())
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     _check(
         compiler.nvrtcCreateProgram(

@@ -137,7 +137,7 @@ def test_a_kernel_is_compiled_for_its_device_once_and_launched_in_its_stream(
         "nvrtcCreateProgram", "nvrtcCompileProgram", "nvrtcGetCUBINSize", "nvrtcGetCUBIN",
         "nvrtcDestroyProgram", "cuModuleLoadData", "cuModuleGetFunction",
     ]  # fmt: skip
-    assert library.calls[1][1][2][0] == b"--gpu-architecture=sm_90"
+    assert library.calls[1][1][2][0] == b"-arch=sm_90"
     assert len(library.calls[3][1][1]) == 7
     numbers = torch.ones(3)
     found((4, 2), 256, [numbers, 9])
