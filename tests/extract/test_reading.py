@@ -30,9 +30,10 @@ from extract.reading.reading import by_processes
 from mmsa_cache.data.pairs import NOTHING, Sample
 from mmsa_cache.errors import DataError, ModelError
 from mmsa_cache.files.hashing import file_sha256
-from mmsa_cache.native.processes import can_fork, start_process
+from mmsa_cache.native.processes import can_fork
 from tests.support.extraction import CPU, LENGTHS, make_rows, read, run
-from tests.support.row_readers import FOUR, Failing, Numbered, Prepared
+from tests.support.forked import start_fresh
+from tests.support.row_readers import FOUR, Failing, Numbered, Prepared, read_by_others
 from tests.support.rows import row_bytes
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="readers are forked")
@@ -40,6 +41,12 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="readers are forked")
 
 def by_processes_of(root: Path, rows: RowPlan, encoder: Any, reader: Any, **changes: Any) -> Any:
     return run(root, rows, encoder, reader, workers=FOUR, processes=True, **changes)
+
+
+@pytest.fixture(autouse=True)
+def started_as_for_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the server of forks: this process has threads, which a fork would lack."""
+    monkeypatch.setattr(processes, "start_process", start_fresh)
 
 
 @pytest.fixture
@@ -57,7 +64,10 @@ def all_by_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(processes.Processes, "__init__", begin)
     yield
-    assert not readers_of(os.getpid())
+    limit = time.monotonic() + 20  # the last ones may be ended by the thread that started them
+    while (left := readers_of(os.getpid())) and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert not left
 
 
 def readers_of(parent: int) -> list[int]:
@@ -202,7 +212,7 @@ def no_start(*arguments: Any) -> Any:
 
 
 def ended_at_once(target: Callable[..., None], arguments: Any, device: str, preload: str) -> Any:
-    return start_process(os._exit, (3,), device, preload)
+    return start_fresh(os._exit, (3,), device, preload)
 
 
 @pytest.mark.parametrize("start", [no_start, ended_at_once])
@@ -215,6 +225,14 @@ def test_threads_read_where_no_process_can_be_started(
     by_processes_of(tmp_path / "a", make_rows(tmp_path), Prepared(), Numbered(notes=notes))
     assert [path.name for path in notes.iterdir()] == [f"read by {os.getpid()}"]
     assert len(row_bytes(tmp_path / "a")) == len(LENGTHS)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # forked and spawned
+def test_workers_of_a_crew_have_readers_too(tmp_path: Path, device: str) -> None:
+    worker = start_fresh(read_by_others, (tmp_path,), device, processes.PRELOAD)
+    worker.join(100)
+    assert worker.exitcode == 0
+    assert {path.name for path in tmp_path.iterdir()} > {f"read by {worker.pid}"}
 
 
 def test_processes_read_for_a_gpu_with_many_rows_and_cores() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from torch import Tensor
 from extract.plan import Row
 from extract.streams import Workers
 from mmsa_cache.errors import DataError, ModelError
-from tests.support.extraction import LENGTHS, Counting
+from tests.support.extraction import LENGTHS, Counting, make_rows, run
 
 FOUR = Workers(6, 2)
 """Of six cores two are left to others."""
@@ -95,3 +96,11 @@ class Prepared(Counting):
     def __init__(self, prepare: Any = None) -> None:
         super().__init__()
         self.prepare = prepare or Repeated(tuple(LENGTHS))  # type: ignore[method-assign]
+
+
+def read_by_others(folder: Path) -> None:
+    """A worker's main function: reads rows by processes of its own until one has read some."""
+    while {path.name for path in folder.iterdir()} <= {f"read by {os.getpid()}"}:
+        reader = Numbered(notes=folder, seconds=0.01)
+        run(folder / "store", make_rows(folder), Prepared(), reader, workers=FOUR, processes=True)
+        shutil.rmtree(folder / "store")
