@@ -157,7 +157,7 @@ class Processes:
             while failed < _STARTS and self._alive < self._count and not self._closed:
                 try:
                     process = _started()
-                except (OSError, EOFError):
+                except Exception:  # whatever starting a process raises: threads read then
                     failed += 1
                     continue
                 with self._changed:

@@ -24,9 +24,9 @@ from extract.encoders.ngrams import resolve_ngrams
 from extract.encoders.text import resolve_text
 from extract.inputs.decode import needed_side
 from extract.plan import RowPlan, plan_rows
-from extract.reading import processes
+from extract.reading import processes, reading
 from extract.reading.readers import PictureReader, TextReader
-from extract.reading.reading import by_processes
+from extract.reading.reading import by_processes, get_ready
 from mmsa_cache.data.pairs import NOTHING, Sample
 from mmsa_cache.errors import DataError, ModelError
 from mmsa_cache.files.hashing import file_sha256
@@ -241,6 +241,21 @@ def test_processes_read_for_a_gpu_with_many_rows_and_cores() -> None:
     assert not by_processes(gpu, 100, 16)
     assert not by_processes(gpu, 100_000, 2)
     assert not by_processes(CPU, 100_000, 16)
+
+
+def test_what_processes_wait_for_begins_while_models_are_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[str] = []
+
+    def fails(preload: str) -> None:
+        begun.append(preload)
+        raise OSError("no process")
+
+    monkeypatch.setattr(reading, "prepare_forks", fails)
+    get_ready(torch.device("cuda"), 100_000, 16)
+    get_ready(torch.device("cuda"), 100, 16)
+    assert begun == [processes.PRELOAD]
 
 
 SCRIPT = """

@@ -12,7 +12,8 @@ SCRIPT = """
 import os
 print("ran", flush=True)
 from mmsa_cache.compose.bench.measured import alone
-from mmsa_cache.native.processes import start_process
+from mmsa_cache.native.processes import prepare_forks, start_process
+prepare_forks("string")
 for device in ("cpu", "cuda"):  # forked by a server, spawned
     process = start_process(os.mkdir, (device,), device, "string")
     process.join()
