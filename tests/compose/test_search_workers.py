@@ -1,4 +1,4 @@
-"""How many workers a search has, and on which devices."""
+"""How many workers a search has, on which devices, and how long it would take there."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
+from fuse.figures.records import EpochRecord
 from fuse.search.pool import start_process
-from mmsa_cache.compose.search import workers
+from mmsa_cache.compose.search import dry_run, workers
 from mmsa_cache.compose.search.workers import local_workers
 from mmsa_cache.native import processes
+from tests.support.fake_search import EPOCHS, make_study
 
 ALL, FIRST, CPU = torch.device("cuda"), torch.device("cuda", 1), torch.device("cpu")
 Machine = Callable[[int, int, Mapping[str, str] | None], list[int]]
@@ -101,3 +104,28 @@ def test_workers_have_the_variables_and_this_process_has_not(
     assert asked == [1, 0]
     assert seen == [("cuda:0", "yes"), ("cpu", None)]
     assert "SHARED" not in os.environ
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_dry_run_times_epochs_of_all_folds_at_work(
+    monkeypatch: pytest.MonkeyPatch, members: int
+) -> None:
+    clock, reported = [0.0], []
+
+    def fit_group(
+        setting: Any, bank: Any, tasks: Any, *, names: Any, on_epoch: Callable[[EpochRecord], None]
+    ) -> None:
+        clock[0] = 10.0  # the models are made
+        for epoch in range(1, setting.epochs + 1):
+            clock[0] += 2
+            for member in range(1, len(tasks) + 1):
+                reported.append((epoch, member))
+                on_epoch(EpochRecord(member=member, epoch=epoch, loss=1, learning_rate=1))
+
+    monkeypatch.setattr(dry_run, "fit_group", fit_group)
+    monkeypatch.setattr(dry_run.time, "monotonic", lambda: clock[0])
+    tasks: Any = [None] * members
+    seconds, measured = dry_run._tried(make_study(), "a bank", tasks, ("a", "b"))  # type: ignore[arg-type]
+    assert seconds == 12 + 2 * (EPOCHS - 1)
+    assert measured == "3 epochs of concat"
+    assert reported[-1] == (3, members)

@@ -14,7 +14,7 @@ from fuse.search.database import read_studies
 from fuse.search.study import Study
 from fuse.training.plan import plan
 from fuse.training.task import Task
-from fuse.training.trainer import fit
+from fuse.training.trainer import fit_group
 from mmsa_cache.features.bank import FeatureBank
 
 from ..session.session import Session
@@ -72,8 +72,9 @@ def plan_search(session: Session, request: SearchRequest) -> PlannedSearch:
     seconds, measured = float(np.mean(done or [0.0])), f"{len(done)} complete trials"
     if not done:
         bank = bank.to(session.device)
-        seconds, measured = _tried(study, bank, part.tasks[0], session.classes)
-        seconds *= len(part.tasks)
+        together = part.tasks if session.device.type == "cuda" else part.tasks[:1]
+        seconds, measured = _tried(study, bank, together, session.classes)
+        seconds *= len(part.tasks) / len(together)
     finished = sum(trial.is_finished for trial in there)
     with search_workers(session, request.engine) as found:
         workers = len(found.devices)
@@ -102,19 +103,22 @@ class _EnoughError(Exception):
     """Ends a training whose epochs were timed."""
 
 
-def _tried(study: Study, bank: FeatureBank, task: Task, names: Sequence[str]) -> tuple[float, str]:
-    """Seconds of a training of the study's first setting, if it does not stop early."""
+def _tried(
+    study: Study, bank: FeatureBank, tasks: Sequence[Task], names: Sequence[str]
+) -> tuple[float, str]:
+    """Seconds of trainings of the study's first setting side by side, if none stops early."""
     first = {key: choice.candidates()[0] for key, choice in study.space.items()}
     setting = next(iter(study.queued()), study.complete(first | study.fixed))
     ends = [time.monotonic()]
 
     def on_epoch(record: EpochRecord) -> None:
-        ends.append(time.monotonic())
+        if record.member == len(tasks):
+            ends.append(time.monotonic())
         if len(ends) > _EPOCHS:
             raise _EnoughError
 
     with contextlib.suppress(_EnoughError):
-        fit(setting, bank, task.train, task.validation, names=names, seed=0, on_epoch=on_epoch)
+        fit_group(setting, bank, tasks, names=names, on_epoch=on_epoch)
     each = ends[-1] - ends[-2]
     started = ends[1] - ends[0]
     return started + each * (setting.epochs - 1), f"{len(ends) - 1} epochs of {setting.fusion}"
