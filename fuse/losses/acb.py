@@ -124,9 +124,11 @@ class AdaptiveClassBalancedLoss(Loss):
         """The same by the kernel, which takes all members that are mapped over at once."""
         flags = self.training, self.statistics == "batch", self.margin == "sample"
 
-        def of_all(logits: Tensor, *others: Tensor) -> Tensor:
-            given = value_and_slope(compiled, logits.detach(), *others, flags)
-            found: Tensor = _WithSlope.apply(logits, *given)
+        def of_all(
+            logits: Tensor, labels: Tensor, sums: Tensor, counts: Tensor, constants: Tensor
+        ) -> Tensor:
+            given = logits.detach(), labels, sums, counts, constants
+            found: Tensor = _WithSlope.apply(logits, *value_and_slope(compiled, *given, flags))
             return found
 
         check_shapes(logits, labels)

@@ -102,8 +102,12 @@ class MultiHeadAttention(nn.Module):
 
 def _attention_of_members(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
     """PyTorch's fused kernel once for all members, ``(members, batch, heads, …)`` each."""
-    together = [None if x is None else x.flatten(0, 1) for x in (q, k, v, allowed)]
-    found: Tensor = F.scaled_dot_product_attention(*together)
+    found = F.scaled_dot_product_attention(
+        q.flatten(0, 1),
+        k.flatten(0, 1),
+        v.flatten(0, 1),
+        None if allowed is None else allowed.flatten(0, 1),
+    )
     return found.unflatten(0, q.shape[:2])
 
 

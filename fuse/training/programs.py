@@ -20,7 +20,7 @@ class Member(nn.Module):
         super().__init__()
         self.model = model
         self.loss = loss
-        self.half: torch.dtype | None = None
+        self.fused_in: torch.dtype | None = None
         """What matrix products of everything before the classifier are computed in."""
 
     def forward(
@@ -50,11 +50,11 @@ class Member(nn.Module):
         return value
 
     def _fused(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-        if self.half is None:
+        if self.fused_in is None:
             return self.model.fuse(inputs)[:2]
         device = next(self.parameters()).device.type
         # Casts that are kept would be those of a graph's first part.
-        with torch.autocast(device, self.half, cache_enabled=False):
+        with torch.autocast(device, self.fused_in, cache_enabled=False):
             vectors, present, _ = self.model.fuse(inputs)
         return vectors.float(), present
 

@@ -58,7 +58,7 @@ class Stack:
         self._steps = first.steps
         members = [runner.member for runner in runners]
         for member in members:
-            member.half = half(self._setting, self._bank.labels.device)
+            member.fused_in = half(self._setting, self._bank.labels.device)
         count, device = len(members), self._bank.labels.device
         rows = self._setting.batch_size
         items = first.items[torch.arange(rows) % len(first.items)]
@@ -126,7 +126,8 @@ class Stack:
         """
         if len(self._runners) == 1:
             self._runners[0].member.train()  # that of several is always in training
-        rows, shapes = self._drawn(number), [()] * self._steps
+        rows = self._drawn(number)
+        shapes: list[Shape] = [()] * self._steps
         if self._buckets is not None:
             rows, shapes = self._buckets.sort(rows)
         rates = torch.from_numpy(self._rates_of(number))
