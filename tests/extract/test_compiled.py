@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -240,13 +241,22 @@ def test_what_is_compiled_lies_where_no_other_user_can_write(
     assert private_folder("compiled") is None
 
 
-def test_encoders_are_compiled_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoders_are_compiled_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Spec:
+        label = "model"
+
         def load(self, device: torch.device) -> str:
             return f"encoder on {device}"
 
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(loading, "compile_blocks", lambda *told: asked.append(told))
+
+    def compile_blocks(*told: Any) -> SimpleNamespace:
+        asked.append(told)
+        return SimpleNamespace(count=7, works=len(asked) == 1)
+
+    monkeypatch.setattr(loading, "compile_blocks", compile_blocks)
     gpu, spec = torch.device("cuda"), Spec()
     flags = [{}, {"extract.compile": True}, {"extract.compile": True, "cache.shard_rows": 64}]
     for told in flags:
@@ -254,4 +264,5 @@ def test_encoders_are_compiled_where_it_is_asked_for(monkeypatch: pytest.MonkeyP
             settings = load_settings(told)
             assert loading.load_encoder(spec, device, settings) == f"encoder on {device}"  # type: ignore
     assert asked == [("encoder on cuda", 256, gpu), ("encoder on cuda", 64, gpu)]
+    assert capsys.readouterr().err.count("model: 7 blocks are compiled;") == 1
     assert "compile" not in load_settings(flags[1]).extract.model_dump()

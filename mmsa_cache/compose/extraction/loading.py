@@ -8,6 +8,7 @@ from extract.encoders.compiled import compile_blocks
 from extract.encoders.protocol import Encoder
 from extract.streams import rows_a_batch
 from mmsa_cache.config.settings import Settings
+from mmsa_cache.console import say
 
 from ..session.encoders import EncoderSpec
 
@@ -23,5 +24,9 @@ def load_encoder(spec: EncoderSpec, device: torch.device, settings: Settings) ->
     encoder = spec.load(device)
     if settings.extract.compile and device.type != "cpu":
         rows = rows_a_batch(settings.extract.batch_size, device)
-        compile_blocks(encoder, min(rows, settings.cache.shard_rows), device)
+        found = compile_blocks(encoder, min(rows, settings.cache.shard_rows), device)
+        if found is not None and found.works:
+            say(
+                f"{spec.label}: {found.count} blocks are compiled; the first batch waits."
+            )
     return encoder
