@@ -21,7 +21,8 @@ A message says what is wrong and where; ``hint`` says what to do about it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .json_value import JsonObject
@@ -91,6 +92,21 @@ class SettingsError(MmsaError, ValueError):
     """A setting is unknown, malformed or contradicts another one."""
 
     exit_code = 2
+
+
+@contextmanager
+def needing(what: str, extra: str) -> Iterator[None]:
+    """Within, an import that fails says what needs it, and which extra of mmsa brings it.
+
+    Raises:
+        SettingsError: A package is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise SettingsError(
+            f"{what} needs the package {error.name}.", f"pip install 'mmsa[{extra}]'"
+        ) from error
 
 
 class LinkError(SettingsError):

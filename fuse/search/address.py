@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy
 from pydantic import SecretStr
 
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.errors import SettingsError, needing
 from mmsa_cache.files.paths import declared
 
 from .passwords import known_password
@@ -69,12 +69,8 @@ class Address:
         Raises:
             SettingsError: The driver is not installed.
         """
-        try:
+        with needing("PostgreSQL", "postgres"):
             import pg8000
-        except ImportError as error:
-            raise SettingsError(
-                "PostgreSQL needs the driver pg8000.", "Install it: pip install 'mmsa[postgres]'."
-            ) from error
         # Of connections to a server that is gone, which cannot be closed properly any more.
         logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
         place = {"host": "localhost", "port": 5432, **self.url.translate_connect_args()}

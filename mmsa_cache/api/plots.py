@@ -17,7 +17,7 @@ from fuse.figures.records import EpochRecord, MemberRecord, ScoreIntervals, Scor
 from fuse.figures.reliability import calibration
 from fuse.figures.study import LossWeights, ParameterImportance, StudySnapshot
 from mmsa_cache.compose.report.charts import CURVES, learning_curves, search_history, surface
-from mmsa_cache.errors import SettingsError
+from mmsa_cache.errors import SettingsError, needing
 from mmsa_cache.names import no_such
 from mmsa_cache.shown import on_a_line
 
@@ -213,12 +213,8 @@ def _axes(ax: Axes | None) -> Axes:
     """The given axes, or those of a new figure."""
     if ax is not None:
         return ax
-    try:
+    with needing("A plot", "plots"):
         from matplotlib import pyplot
-    except ImportError as error:
-        raise SettingsError(
-            "Plots need the package matplotlib.", "Install it: pip install 'mmsa[plots]'."
-        ) from error
     return pyplot.subplots(layout="constrained")[1]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.console import print_result, say
+from mmsa_cache.errors import needing
 
 from .options import PLACES, RUN_OR_HUB_HELP, Decide, Online, complete_run
 from .verb import Call, verb
@@ -37,16 +38,10 @@ def serve(
     \b
     $ mmsa serve --run best --open
     """
-    from mmsa_cache.errors import SettingsError
-
-    try:
+    with needing("The page", "page"):
         from mmsa_cache.page.guard import Limits
         from mmsa_cache.page.serve import Served, ServeRequest
         from mmsa_cache.page.serve import serve as serve_run
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"The page needs {error.name}, which is not installed.", "pip install 'mmsa[page]'."
-        ) from error
 
     def ready(served: Served) -> None:
         if not call.printed(served):

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmsa_cache.console import say
-from mmsa_cache.errors import DeviceError, SettingsError
+from mmsa_cache.errors import DeviceError, SettingsError, needing
 
 from .cores import usable_cores
 
@@ -40,12 +40,8 @@ def import_ray() -> Any:
     Raises:
         SettingsError: It is not installed.
     """
-    try:
+    with needing("--engine ray", "ray"):
         import ray
-    except ImportError as error:
-        raise SettingsError(
-            "--engine ray needs the package ray.", "Install it: pip install 'mmsa[ray]'."
-        ) from error
     return ray
 
 

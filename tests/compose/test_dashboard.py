@@ -114,7 +114,7 @@ def test_without_the_package_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
     shown = dashboard(address_of(tmp_path / "studies.db"))
-    with pytest.raises(SettingsError, match="needs optuna-dashboard") as caught, shown:
+    with pytest.raises(SettingsError, match="needs the package optuna_dashboard") as caught, shown:
         pass
     assert "mmsa[dashboard]" in caught.value.hint
     assert not [*tmp_path.iterdir()]

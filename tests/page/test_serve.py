@@ -131,7 +131,7 @@ def test_what_is_not_installed_is_named(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, missing, None)
     said = call(server.folder, "serve", "--run", "run", code=2)
-    assert f"The page needs {missing}" in said
+    assert f"The page needs the package {missing}." in said
     assert "pip install 'mmsa[page]'" in said
 
 
