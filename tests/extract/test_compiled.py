@@ -26,6 +26,7 @@ from extract.streams import Halving
 from mmsa_cache.compose.extraction import loading
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.files.private import private_folder
+from mmsa_cache.native.threads import one_thread, threads
 from tests.support.families import TEXT_FAMILIES, save
 
 CPU = torch.device("cpu")
@@ -92,12 +93,13 @@ def test_pictures_blocks_that_are_alike_are_compiled_once(
     found = compile_blocks(encoder, 4, CPU, counting(graphs))
     assert found is not None
     assert found.count == 8
-    expected = encoder.encode(batch)
+    with threads(2):
+        expected = encoder.encode(batch)
     count = len(graphs)
     assert count == 4  # of two stages, shifted and not
     assert expected.tokens.equal(plain.tokens)  # this compiler runs the same operations
     assert expected.pooled.equal(plain.pooled)
-    with ThreadPoolExecutor(1) as pool:  # as streams do, one at a time
+    with ThreadPoolExecutor(1, initializer=one_thread) as pool:  # as streams do, one at a time
         assert pool.submit(encoder.encode, batch).result().tokens.equal(plain.tokens)
     rest = encoder.encode(batch[:3])
     assert rest.tokens.equal(plain.tokens[: len(rest.tokens)])
