@@ -212,11 +212,11 @@ class Stack:
         """What is minimised of each member, (members,), on the parts of a batch."""
         inputs = [model_inputs(part) for part in parts]
         if len(self._runners) == 1:  # a stack of one costs the host three times as much
-            labels = torch.cat([part.labels for part in parts])
+            labels = _joined([part.labels for part in parts], 0)
             value: Tensor = self._runners[0].member(self._tape(noise[0]), labels, inputs)
             return value.unsqueeze(0)
         count = len(self._runners)
-        labels = torch.cat([part.labels.view(count, -1) for part in parts], 1)
+        labels = _joined([part.labels.view(count, -1) for part in parts], 1)
         members = [stacked_inputs(of, count) for of in inputs]
         losses: Tensor = torch.func.vmap(self._one)(
             self._parameters, self._buffers, noise, labels, members
@@ -252,6 +252,10 @@ class Stack:
                 average.lerp_(value, part)
             else:  # counts, and what never changes
                 average.copy_(average * (1 - part) + value * part)
+
+
+def _joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+    return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
 
 
 def _of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

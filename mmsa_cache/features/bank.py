@@ -184,7 +184,7 @@ class FeatureBank:
             grid: Cells along each side that patches are averaged to; 0 keeps them all.
             whole_length: Pad sequences to the longest of the bank, not of the batch: batches then
                 have one shape, and nothing is read back from a GPU.
-            text_length: Then pad texts to this length, which must hold them.
+            text_length: Pad texts to this length, which must hold them, with any finite numbers.
 
         Raises:
             SettingsError: Unknown level or pool.
@@ -204,10 +204,12 @@ class FeatureBank:
                 mask = None
             elif level == "tokens":
                 length = features.longest if whole_length else None
-                if text_length is not None and modality == "text":
-                    length = text_length
+                given = modality == "text" and text_length is not None
+                length = text_length if given else length
                 sequence, mask = (
-                    features.grid(there, cells) if cells else features.sequences(there, length)
+                    features.grid(there, cells)
+                    if cells
+                    else features.sequences(there, length, zeros=not given)
                 )
             else:
                 raise no_such("Unknown level", level, ("pooled", "tokens"))

@@ -255,13 +255,16 @@ class ModalityFeatures:
         """Positions of rows, (batch,), of rows (batch,)."""
         return self._length[rows.to(self.device)]
 
-    def sequences(self, rows: Tensor, length: int | None = None) -> tuple[Tensor, Tensor | None]:
+    def sequences(
+        self, rows: Tensor, length: int | None = None, *, zeros: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         """Token sequences, padded with zeros.
 
         Args:
             rows: Row numbers, (batch,); on the CPU where the features are.
             length: Tokens to pad to, at least those of the longest row; default: the longest of
                 the batch. Given, nothing is read back from a GPU.
+            zeros: Otherwise padding may hold numbers of other rows, which saves a pass over it.
 
         Returns:
             Features (batch, tokens, dim) float16 and mask (batch, tokens), True = real; None where
@@ -289,7 +292,7 @@ class ModalityFeatures:
         position = self._start[rows, None] + steps
         if len(self._blocks) == 1:  # places after a row's end are read and then cleared
             features = self._blocks[0][position.clamp_max(len(self._blocks[0]) - 1)]
-            return features.masked_fill_(~mask[..., None], 0.0), mask
+            return features.masked_fill_(~mask[..., None], 0.0) if zeros else features, mask
         features = torch.zeros(
             (len(rows), length, self.dim), dtype=self.pooled.dtype, device=self.device
         )

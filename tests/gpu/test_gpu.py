@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from fuse.losses.acb import AdaptiveClassBalancedLoss
+from fuse.losses.acb_kernel import kernel_for
 from fuse.setting import Level, Setting
+from fuse.training.moves import Moves
 from fuse.training.runner import Runner
 from fuse.training.stack import Stack
 from fuse.training.task import Checkpoint, Task
@@ -33,6 +36,8 @@ SMALL = Setting(
     text_dim=16, image_dim=16, head="16", layers=1, ffn=32, batch_size=16, epochs=3, keep="last",
     schedule="onecycle", optimiser="adamw", clip=1.0, ema=0.9, precision="float32",
 )  # fmt: skip
+TOKENS = replace(SMALL, level="tokens", batch_size=32, precision="fast")
+"""Texts of four lengths a batch, products in bf16."""
 KINDS: list[tuple[str, Level, int]] = [
     ("concat", "pooled", 1),
     ("concat", "pooled", 3),
@@ -89,7 +94,7 @@ def no_waiting() -> Iterator[None]:
 def test_a_graph_does_what_its_step_does_and_no_epoch_waits(
     bank: FeatureBank, fusion: str, level: Level, members: int
 ) -> None:
-    setting = replace(SMALL, fusion=fusion, level=level)
+    setting = replace(SMALL if level == "pooled" else TOKENS, fusion=fusion)
     captured, plain = stack_of(setting, bank, members), stack_of(setting, bank, members)
     plain.repeated.captures = False
     for number in range(3):
@@ -106,7 +111,7 @@ def test_a_graph_does_what_its_step_does_and_no_epoch_waits(
 def test_the_same_training_gives_the_same_numbers(
     bank: FeatureBank, fusion: str, level: Level, members: int
 ) -> None:
-    setting = replace(SMALL, fusion=fusion, level=level)
+    setting = replace(SMALL if level == "pooled" else TOKENS, fusion=fusion)
     one, other = stack_of(setting, bank, members), stack_of(setting, bank, members)
     for number in range(2):
         assert torch.equal(one.epoch(number), other.epoch(number))
@@ -119,6 +124,41 @@ def test_the_generators_of_the_caller_stay(bank: FeatureBank) -> None:
     fit_group(SMALL, bank, [Task(every, every[:9], seed) for seed in range(2)], names=CLASSES)
     assert torch.equal(torch.cuda.get_rng_state(), before)
     assert torch.equal(torch.get_rng_state(), own)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_the_kernel_of_adam_moves_weights_as_torch_does(optimiser: str) -> None:
+    setting = replace(SMALL, optimiser=optimiser, weight_decay=0.1)
+    given = [torch.rand(3, 1088, device="cuda") for _ in range(5)]
+    rates = torch.rand(3, 5, 1, device="cuda")
+    rates[:, 3] *= -0.1
+    found, expected = ([value.clone() for value in given] for _ in range(2))
+    compiled, plain = Moves(setting, *found[:4]), Moves(setting, *expected[:4])
+    assert compiled._kernel is not None, "it was not compiled"
+    plain._kernel = None
+    for move, (*_, gradients) in ((compiled, found), (plain, expected)):
+        for _ in range(3):
+            move(gradients.clone(), rates)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("margin", ["batch", "sample"])
+def test_the_kernel_of_the_loss_gives_what_torch_does(margin: str) -> None:
+    found, expected = (
+        AdaptiveClassBalancedLoss(3, 0.3, 0.7, "running", margin).to(device)
+        for device in ("cuda", "cpu")
+    )
+    for seed in range(2):
+        torch.manual_seed(seed)
+        logits, labels = torch.randn(300, 3), torch.randint(3, (300,))
+        results = []
+        for loss in (found, expected):
+            own = logits.to(loss.codes.device).requires_grad_()
+            value = loss(own, labels.to(own.device))
+            results.append((value.cpu(), torch.autograd.grad(value, own)[0].cpu()))
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+    assert kernel_for(logits.cuda()) is not None, "it was not compiled"
+    torch.testing.assert_close(found.difficulty_sum.cpu(), expected.difficulty_sum, rtol=1e-5)
 
 
 def test_what_cannot_be_captured_runs_plainly(

@@ -26,7 +26,5 @@ def load_encoder(spec: EncoderSpec, device: torch.device, settings: Settings) ->
         rows = rows_a_batch(settings.extract.batch_size, device)
         found = compile_blocks(encoder, min(rows, settings.cache.shard_rows), device)
         if found is not None and found.works:
-            say(
-                f"{spec.label}: {found.count} blocks are compiled; the first batch waits."
-            )
+            say(f"{spec.label}: {found.count} blocks are compiled; the first batch waits.")
     return encoder
