@@ -11,6 +11,7 @@ from textwrap import shorten
 
 from mmsa_cache.config.project import project_of
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.files.paths import from_home
 from mmsa_cache.refusals import told
 from mmsa_cache.shown import spoken
 
@@ -51,10 +52,7 @@ def in_project() -> Iterator[Path]:
 
 def absolute(here: Path, path: str | os.PathLike[str]) -> Path:
     """A path that was given in a folder."""
-    found = Path(path)
-    with contextlib.suppress(RuntimeError):  # ~NAME of a user there is not
-        found = found.expanduser()
-    return Path(os.path.normpath(here / found))
+    return Path(os.path.normpath(here / from_home(path)))
 
 
 def placed(here: Path, value: object) -> object:

@@ -5,7 +5,6 @@ All mistakes in all places are collected and reported together.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.files.paths import declared
+from mmsa_cache.files.paths import declared, from_home
 from mmsa_cache.names import near
 
 from .hub_copy import with_copy
@@ -140,21 +139,15 @@ def _placed(folder: Path, section: str, key: str, value: object) -> object:
     if isinstance(value, dict):
         return _resolved(folder, key, value)
     if (section, key) in _PATHS and isinstance(value, str):
-        return value if value.startswith("hf://") else folder / _from_home(value)
+        return value if value.startswith("hf://") else folder / from_home(value)
     return _path_if_there(folder, value) if (section, key) in _PATHS_IF_THERE else value
 
 
 def _path_if_there(folder: Path, value: object) -> object:
     """A name stays a name; what exists relative to the file becomes that path."""
-    if isinstance(value, str) and os.path.exists(folder / _from_home(value)):  # noqa: PTH110
-        return str(folder / _from_home(value))  # (Path.exists raises for names that are too long)
+    if isinstance(value, str) and os.path.exists(folder / from_home(value)):  # noqa: PTH110
+        return str(folder / from_home(value))  # (Path.exists raises for names that are too long)
     return value
-
-
-def _from_home(path: str) -> Path:
-    with contextlib.suppress(RuntimeError):  # ~NAME of a user there is not
-        return Path(path).expanduser()
-    return Path(path)
 
 
 def keys_by_name() -> dict[str, tuple[str, ...]]:

@@ -67,13 +67,19 @@ def _is_short(path: str) -> bool:
     return True
 
 
+def from_home(path: str | os.PathLike[str]) -> Path:
+    """A path whose ``~`` is a folder; one of a user that there is not stays."""
+    with contextlib.suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
 def declared(path: Path) -> Path:
     """A folder or file that the user names, without the links outside the working folder.
 
     Links below the working folder stay: they may have come with somebody's files.
     """
-    with contextlib.suppress(RuntimeError):  # ~NAME of a user there is not
-        path = path.expanduser()
+    path = from_home(path)
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve follows links)
     if absolute.is_relative_to(Path.cwd()):
         return path
