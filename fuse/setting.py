@@ -256,8 +256,7 @@ def complete(values: Mapping[str, Value]) -> Setting:
     Raises:
         SettingsError: Names every value that does not fit.
     """
-    problems = _problems(values)
-    if problems:
+    if problems := _problems(values):
         raise SettingsError("These settings cannot be used.", "Correct them all.", problems)
     given: dict[str, Any] = {**DEFAULTS, **values}
     if given["fusion"] in NEEDS_EQUAL_DIMS:

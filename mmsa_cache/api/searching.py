@@ -38,7 +38,7 @@ def search(
         session: Of `open`; default: that of the working folder.
         study: Name of a study file.
         trials: Finished trials in all; those of an earlier search of the study count.
-        workers: Worker processes; default: the cores, or 3 a GPU.
+        workers: Worker processes; default: the cores, or 1 a GPU, 4 under MPS.
         name: Of the study in the database; default: that of its file.
         select: ``best``, or ``one-se``: the simplest within one standard error of it.
         outer: Rows that judge the choice; default: the study file's.
