@@ -139,8 +139,15 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
-def write_new(path: Path, content: bytes | memoryview, disk: Disk = DISK) -> None:
+def write_new(
+    path: Path, content: bytes | memoryview | list[memoryview], disk: Disk = DISK
+) -> None:
     """Writes a file that does not exist and waits until it is on the medium; removes a failed one.
+
+    Args:
+        path: The file.
+        content: Its bytes, whole or piece by piece.
+        disk: What it is written to.
 
     Raises:
         OSError: A step failed.
@@ -148,9 +155,9 @@ def write_new(path: Path, content: bytes | memoryview, disk: Disk = DISK) -> Non
     descriptor = disk.create(path)
     try:
         try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[disk.write(descriptor, rest[:_PIECE]) :]
+            for rest in content if isinstance(content, list) else [memoryview(content)]:
+                while rest:
+                    rest = rest[disk.write(descriptor, rest[:_PIECE]) :]
             disk.fsync(descriptor)
         finally:
             os.close(descriptor)

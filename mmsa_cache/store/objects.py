@@ -67,8 +67,9 @@ class ObjectSealer:
         Raises:
             CacheError: It was not sealed.
         """
-        content, entry = shard_bytes.sealed(shards, self.fingerprint)
-        self.objects.put(object_of(entry), content)
+        content = shard_bytes.encode(shards, self.fingerprint)
+        entry = shard_bytes.entry_of(content, shards)
+        self.objects.put(object_of(entry), b"".join(content))
         return entry
 
 

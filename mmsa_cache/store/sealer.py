@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +35,13 @@ class FolderSealer:
     @contextlib.contextmanager
     def written(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, ShardEntry]]:
         """A temporary file of shards as one; it goes unless it is renamed."""
-        content, entry = shard_bytes.sealed(shards, self.fingerprint)
+        content = shard_bytes.encode(shards, self.fingerprint)
         temporary = self.folder / f"{TEMPORARY}shard.{own_mark()}.{next(_marks)}"
-        write_new(temporary, content, self.disk)
+        with ThreadPoolExecutor(1, "hash") as beside:  # it takes about as long as to write
+            entry = beside.submit(shard_bytes.entry_of, content, shards)
+            write_new(temporary, content, self.disk)
         try:
-            yield temporary, entry
+            yield temporary, entry.result()
         finally:
             if temporary.exists():
                 discard(temporary, self.disk)

@@ -1,4 +1,4 @@
-"""Shards to the bytes of one HDF5 file, made in memory: HDF5 never meets a full or failing disk."""
+"""Shards to the bytes of one HDF5 file, without a disk: HDF5 never meets a full or failing one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ _ALIGNED = 64
 """Bytes that datasets begin at a multiple of, so that they can be used where they lie."""
 
 
-def encode(shards: Sequence[Shard], fingerprint: str) -> memoryview:
+Pieces = list[memoryview]
+"""The bytes of a file, one piece after the other."""
+
+
+def encode(shards: Sequence[Shard], fingerprint: str) -> Pieces:
     """The file of one shard, or of several as one.
 
-    HDF5 writes what lies around the features alone; they are copied to their places afterwards,
-    which unlike its own way does not keep other threads from Python all the while.
+    HDF5 writes what lies around the features alone; those stay where they are. So a large shard is
+    not in memory twice, and no thread is kept from Python while it is copied.
 
     Args:
         shards: The features, all with the same pools.
@@ -44,26 +48,30 @@ def encode(shards: Sequence[Shard], fingerprint: str) -> memoryview:
         operations = [operation for shard in shards for operation in shard.operations]
         file.create_dataset("operations", data=_fixed(operations))
         file.create_dataset("offsets", data=np.concatenate(offsets).astype("<i8"))
-        features = [_place(file, "tokens", [shard.tokens for shard in shards])]
-        features.append(_place(file, "pooled", [shard.pooled for shard in shards]))
+        features = _places(file, "tokens", [shard.tokens for shard in shards])
+        features += _places(file, "pooled", [shard.pooled for shard in shards])
         file["pooled"].attrs["pools"] = _fixed(first.pools)
         if first.shared is not None:
             shared = [s.shared for s in shards if s.shared is not None]
-            features.append(_place(file, schema.SHARED, shared))
-    pieces = [*around.pieces, *(piece for part in features for piece in part)]
-    return _together(pieces, around.size).data
+            features += _places(file, schema.SHARED, shared)
+    return _in_order(features, around)
 
 
-_Piece = tuple[int, NDArray[np.uint8]]
-"""Bytes and where they begin in the file."""
+def entry_of(content: Pieces, shards: Sequence[Shard]) -> ShardEntry:
+    """What an index says of the file of shards."""
+    digest = hashlib.sha256()
+    for piece in content:
+        digest.update(piece)
+    size = sum(piece.nbytes for piece in content)
+    return ShardEntry(sha256=digest.hexdigest(), rows=sum(map(len, shards)), bytes=size)
 
 
 class _Written(io.RawIOBase):
     """A file that is only written to; HDF5 reads nothing back of one that it makes."""
 
     def __init__(self) -> None:
-        self.pieces: list[_Piece] = []
-        """In the order in which they were written; later ones count."""
+        self.pieces: list[tuple[int, bytes]] = []
+        """Where they begin, and what they are; what was written later counts."""
         self.size = self._at = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -74,7 +82,7 @@ class _Written(io.RawIOBase):
         return self._at
 
     def write(self, data: Any) -> int:
-        self.pieces.append((self._at, np.frombuffer(bytes(data), np.uint8)))
+        self.pieces.append((self._at, bytes(data)))
         self._at += len(data)
         self.size = max(self.size, self._at)
         return len(data)
@@ -84,38 +92,34 @@ class _Written(io.RawIOBase):
         return self.size
 
 
-def _together(pieces: Sequence[_Piece], size: int) -> NDArray[np.uint8]:
-    """The bytes of a file; zeros between its pieces."""
-    whole, end = np.empty(size, np.uint8), 0
-    for at, data in sorted(pieces, key=lambda piece: piece[0]):
-        whole[end:at] = 0
-        end = max(end, at + len(data))
-    whole[end:] = 0
-    for at, data in pieces:
-        whole[at : at + len(data)] = data
-    return whole
+def _in_order(features: Sequence[tuple[int, memoryview]], around: _Written) -> Pieces:
+    """Features, and between them what HDF5 wrote there; zeros elsewhere."""
+    found, end = [], 0
+    for at, data in [*sorted(features, key=lambda part: part[0]), (around.size, memoryview(b""))]:
+        between = bytearray(at - end)
+        for place, piece in around.pieces:
+            if end <= place < at:
+                between[place - end : place - end + len(piece)] = piece
+        found += [memoryview(between), data]
+        end = at + data.nbytes
+    return [piece for piece in found if piece.nbytes]
 
 
-def sealed(shards: Sequence[Shard], fingerprint: str) -> tuple[memoryview, ShardEntry]:
-    """`encode`, and what an index says of that file."""
-    content = encode(shards, fingerprint)
-    digest = hashlib.sha256(content).hexdigest()
-    return content, ShardEntry(sha256=digest, rows=sum(map(len, shards)), bytes=len(content))
-
-
-def _place(file: h5py.File, name: str, parts: Sequence[NDArray[np.float16]]) -> list[_Piece]:
+def _places(
+    file: h5py.File, name: str, parts: Sequence[NDArray[np.float16]]
+) -> list[tuple[int, memoryview]]:
     """Makes room for a dataset; its parts, and where they belong."""
     shape = (sum(map(len, parts)), *parts[0].shape[1:])
     dataset = file.create_dataset(name, shape, schema.FEATURE_DTYPE)
     if not dataset.size:
         return []
     dataset[:1] = 0  # with the first element HDF5 gives all of them their place
-    at, pieces = int(dataset.id.get_offset()), []
+    at, places = int(dataset.id.get_offset()), []
     for part in parts:
-        data = np.ascontiguousarray(part, schema.FEATURE_DTYPE).view(np.uint8).reshape(-1)
-        pieces.append((at, data))
+        data = np.ascontiguousarray(part, schema.FEATURE_DTYPE).reshape(-1).view(np.uint8).data
+        places.append((at, data))
         at += data.nbytes
-    return pieces
+    return places
 
 
 def _fixed(texts: Sequence[str]) -> NDArray[np.bytes_]:

@@ -212,7 +212,7 @@ def test_shards(tmp_path: Path, examples: int, tally: Tally) -> None:
     """HDF5 is C: with 1 GiB of address space to spare."""
     path = tmp_path / "shard.h5"
     code = ENCODER.fingerprint
-    source = bytes(encode([SHARDS[0]], code))
+    source = b"".join(encode([SHARDS[0]], code))
 
     def make(chosen: Random) -> bytes:
         data = bytearray(source)

@@ -700,7 +700,7 @@ def test_predicting_opens_no_socket(
 
 def test_encode_gives_what_map_shard_takes(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    path.write_bytes(encode([SHARDS[0]], ENCODER.fingerprint))
+    path.write_bytes(b"".join(encode([SHARDS[0]], ENCODER.fingerprint)))
     size = path.stat().st_size
     np.testing.assert_array_equal(
         map_shard(path, 4, size, ENCODER.fingerprint).keys, SHARDS[0].keys

@@ -278,7 +278,7 @@ def test_times_are_noted_where_that_is_possible_and_read_from_no_link(
 
 def test_the_keys_of_a_shard_are_read_alone(tmp_path: Path) -> None:
     """Of any file-like thing; a claim of more keys than it has bytes is refused."""
-    content = bytes(encode([SHARDS[0]], ENCODER.fingerprint))
+    content = b"".join(encode([SHARDS[0]], ENCODER.fingerprint))
     found = shard_file.read_keys(io.BytesIO(content), len(content), ENCODER.fingerprint)
     np.testing.assert_array_equal(found, SHARDS[0].keys)
     for size, fingerprint, said in (

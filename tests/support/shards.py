@@ -86,7 +86,7 @@ def write_many(root: Path, keys: Keys) -> Path:
     """A shard for each key, without the time that sealing takes."""
     folder = write(root, 0)
     one = make_shard(0, 1, 1)
-    source = bytes(shard_bytes.encode([one], ENCODER.fingerprint))
+    source = b"".join(shard_bytes.encode([one], ENCODER.fingerprint))
     with (folder / INDEX).open("wb") as index:
         for key in keys:
             content = source.replace(one.keys.tobytes(), key.tobytes())
