@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmsa_cache.native.tf32 import WITHOUT_TF32
+from mmsa_cache.native.float32 import WITHOUT_TF32
 
 from .linear import LinearByOneDnn
 from .protocol import Encoded

@@ -12,12 +12,10 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 
 from fuse.mapping import mapped, of_members
-from mmsa_cache.native import onednn
+from mmsa_cache.native import float32, onednn
 
 from .members import linear_of_members
 
-_MATMUL: Any = torch.backends.mkldnn
-_MATMUL = _MATMUL.matmul
 _WORTH = 2_500_000
 """Multiplications of a product; below, the detour costs more than it saves."""
 
@@ -52,7 +50,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _serves(x: Tensor, weight: Tensor) -> bool:
     return (
         onednn.SERVES
-        and _MATMUL.fp32_precision != "bf16"  # then torch takes oneDNN by itself
+        and float32.on_cpu() != "bf16"  # then torch takes oneDNN by itself
         and not torch.compiler.is_compiling()  # a graph that is exported keeps torch's operator
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

@@ -19,6 +19,7 @@ from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch, Dims
+from mmsa_cache.native import float32
 
 from .programs import model_inputs
 
@@ -143,17 +144,11 @@ def predict(
 @contextmanager
 def products(setting: Setting) -> Iterator[None]:
     """The precision that factors of matrix products are read in; see `Setting.precision`."""
-    cpu: Any = torch.backends.mkldnn
-    cpu, gpu = cpu.matmul, torch.backends.cuda.matmul
-    before = cpu.fp32_precision, gpu.fp32_precision
     fast = setting.precision == "fast" and setting.fusion != KERNEL
     # Batched products, attention's, took twice the time in bf16; `linear` is quick without.
-    cpu.fp32_precision = "bf16" if fast and setting.level == "pooled" else "ieee"
-    gpu.fp32_precision = "tf32" if fast else "ieee"
-    try:
+    cpu = "bf16" if fast and setting.level == "pooled" else "ieee"
+    with float32.factors(cpu, gpu="tf32" if fast else "ieee"):
         yield
-    finally:
-        cpu.fp32_precision, gpu.fp32_precision = before
 
 
 def half(setting: Setting, device: torch.device) -> torch.dtype | None:

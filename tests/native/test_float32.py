@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from extract.encoders.compute import precision
-from mmsa_cache.native.tf32 import WITHOUT_TF32
+from mmsa_cache.native.float32 import WITHOUT_TF32
 
 CUDNN: Any = torch.backends.cudnn
 

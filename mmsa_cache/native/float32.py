@@ -1,17 +1,21 @@
-"""float32 products and convolutions on a GPU, without TF32.
+"""What float32 products and convolutions round their factors to.
 
-TF32 keeps 10 of float32's 23 bits. torch uses it for convolutions unless told otherwise.
+TF32 keeps 10 of float32's 23 bits, bf16 7. torch uses TF32 for convolutions on a GPU unless told
+otherwise.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-_CUDNN: Any = torch.backends.cudnn
-_OPERATIONS = torch.backends.cuda.matmul, _CUDNN.conv
+_BACKENDS: Any = torch.backends
+_CPU, _GPU = _BACKENDS.mkldnn.matmul, _BACKENDS.cuda.matmul
+_OPERATIONS = _GPU, _BACKENDS.cudnn.conv
 
 
 class _WithoutTf32:
@@ -40,3 +44,25 @@ class _WithoutTf32:
 
 WITHOUT_TF32 = _WithoutTf32()
 """While any thread is inside, float32 means float32."""
+
+
+@contextmanager
+def factors(cpu: str, gpu: str) -> Iterator[None]:
+    """Products round their factors to these while it is entered, in all threads.
+
+    Args:
+        cpu: ``ieee`` or ``bf16``.
+        gpu: ``ieee`` or ``tf32``.
+    """
+    before = _CPU.fp32_precision, _GPU.fp32_precision
+    _CPU.fp32_precision, _GPU.fp32_precision = cpu, gpu
+    try:
+        yield
+    finally:
+        _CPU.fp32_precision, _GPU.fp32_precision = before
+
+
+def on_cpu() -> str:
+    """What products on the CPU round their factors to now."""
+    now: str = _CPU.fp32_precision
+    return now
