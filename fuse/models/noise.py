@@ -10,9 +10,7 @@ modules ask for it::
 
 Under `vmap` nothing can be drawn, so a step's noise is drawn ahead, one flat tensor a model::
 
-    noise = stream(noise_needed(model, *inputs))
-    with drawn_from(noise):  # inside the mapped function
-        logits, _ = model(*inputs)
+    noise = stream(noise_needed(model, *inputs))  # `drawn_from(noise)` is for the mapped function
 
 Outside of `drawn_from` the modules use PyTorch's generator.
 """
@@ -103,7 +101,7 @@ class Tape:
         """What was asked for."""
 
     def begin_part(self, number: int) -> None:
-        """Called before each part of rows, from 0, that a model fuses apart from the others."""
+        """Called before each part of rows that a model fuses apart from the others."""
 
     def end_parts(self) -> None:
         """Called when all parts are fused."""
@@ -157,7 +155,10 @@ class Tape:
 
 
 def _scaled(kept: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
-    return kept.to(dtype).mul_(NOISE_VALUES / (NOISE_VALUES - dropped))
+    scale = NOISE_VALUES / (NOISE_VALUES - dropped)
+    if kept.dtype == torch.bool and dtype == torch.get_default_dtype():
+        return kept * scale  # in one pass
+    return kept.to(dtype).mul_(scale)
 
 
 _TAPE: ContextVar[Tape | None] = ContextVar("_TAPE", default=None)
@@ -277,11 +278,10 @@ class ModalityDropout(nn.Module):
 def noise_shapes(model: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:
     """The noise that one training step of a model takes, call by call.
 
-    A copy of the model takes the step's inputs: the model, its running statistics and PyTorch's
-    generators stay as they are. (On the ``meta`` device that took twenty times as long.)
+    A copy of the model takes the step's inputs; PyTorch's generators stay as they are.
 
     Args:
-        model: a model in any mode and on any device.
+        model: in any mode and on any device.
         inputs: what its `forward` takes.
     """
     twin = clone(model).train()

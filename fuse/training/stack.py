@@ -254,7 +254,7 @@ class Stack:
                 average.copy_(average * (1 - part) + value * part)
 
 
-def _joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+def _joined(parts: list[Tensor], axis: int) -> Tensor:
     return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
 
 
