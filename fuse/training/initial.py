@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from fuse.losses.loss import Loss
@@ -114,10 +117,14 @@ class _Drawn(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        # Those of `torch.nn.init` are asked for first, and say that they can take one.
-        if func in _DRAWING or "generator" in given:
+        if _draws(func):
             given["generator"] = self._generator
         return func(*args, **given)
 
 
-_DRAWING = (Tensor.uniform_, Tensor.normal_)
+@cache
+def _draws(func: Callable[..., Any]) -> bool:
+    """Whether it is a function of `torch.nn.init`, or what those call, that takes a generator."""
+    if getattr(func, "__module__", None) == init.__name__:
+        return "generator" in signature(func).parameters
+    return func in (Tensor.uniform_, Tensor.normal_)
