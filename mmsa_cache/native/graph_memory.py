@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from torch.cuda.graphs import _POOL_HANDLE
+    from torch.cuda import _POOL_HANDLE
 
 _LATEST: dict[torch.device, tuple[_POOL_HANDLE, torch.cuda.CUDAGraph]] = {}
 """The pool of a device's graphs, and the graph that holds it until the next is captured."""
