@@ -59,6 +59,7 @@ def extract(
     batch_size: int,
     workers: Workers | None = None,
     processes: bool | None = None,
+    models: dict[int, Halving] | None = None,
 ) -> Timings:
     """Adds the rows that are missing, job by job, without a pause between them.
 
@@ -70,6 +71,8 @@ def extract(
         workers: Threads; default: what suits the device.
         processes: Whether rows are read by processes in place of threads, which changes no byte;
             default: beside a GPU, where there are many rows and cores.
+        models: By the `id` of their encoders, those of extractions before, which know how many rows
+            fit into memory; new ones are added.
 
     Raises:
         DataError: Rows could not be read; every unreadable one of the rest is named.
@@ -78,7 +81,9 @@ def extract(
     """
     workers = workers or Workers.plan(device)
     timings, encoded = Timings(), itertools.count(1)
-    models = {id(job.encoder): Halving(job.encoder) for job in jobs}
+    models = {} if models is None else models
+    for job in jobs:
+        models.setdefault(id(job.encoder), Halving(job.encoder))
     work = [
         [_Window(job, models[id(job.encoder)], places) for places in windows]
         for job, windows in zip(jobs, missing_windows(jobs, shard_rows), strict=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from extract.encoders.protocol import Encoder
 from extract.engine import extract
 from extract.plan import Job, Reader, RowPlan
-from extract.streams import Workers, rows_a_batch
+from extract.streams import Halving, Workers, rows_a_batch
 from mmsa_cache.errors import DataError, MmsaError
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.native.device import is_lost
@@ -56,6 +56,7 @@ class CrewWorker:
         self._threads = Workers.plan(device, cores)
         self._batch_size = rows_a_batch(batch_size, device)
         self._loaded: dict[int, tuple[Encoder, Reader]] = {}
+        self._models: dict[int, Halving] = {}
 
     def run(self, piece: Piece) -> Said:
         """Does a piece; says why where it cannot. Ends the process when the device is lost."""
@@ -102,6 +103,7 @@ class CrewWorker:
                 shard_rows=max(piece.windows),
                 batch_size=self._batch_size,
                 workers=self._threads,
+                models=self._models,
             )
             return job.computed
 

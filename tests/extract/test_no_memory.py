@@ -12,16 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from extract.crew.pieces import Piece
+from extract.crew.protocol import Sealed
+from extract.crew.worker import CrewWorker
 from extract.encoders.image import resolve_image
 from extract.encoders.options import Options
-from extract.encoders.protocol import Encoded
+from extract.encoders.protocol import Encoded, Encoder
 from extract.encoders.text import resolve_text
 from extract.plan import Reader
 from mmsa_cache.errors import DeviceError
 from tests.support.crew import CompanySource, InCompany, plain_rows
-from tests.support.extraction import CPU, NO_MEMORY, Counting, make_rows, run
+from tests.support.extraction import CPU, NO_MEMORY, Counting, make_rows, read, run
 from tests.support.local_work import work
-from tests.support.rows import row_bytes
+from tests.support.rows import claimed, row_bytes
 from tests.support.scarce import Scarce
 from tests.support.tally import Tally
 
@@ -139,3 +142,19 @@ def test_a_worker_that_loses_its_device_is_replaced(
     tally(
         "a worker's device lost, loading and at the n-th row", len(places), "replaced, same bytes"
     )
+
+
+def test_a_worker_remembers_from_piece_to_piece_how_many_rows_fit(tmp_path: Path) -> None:
+    encoder, rows = Counting(memory=3), make_rows(tmp_path, 16)
+
+    class Given:
+        def load(self, job: int, device: torch.device) -> tuple[Encoder, Reader]:
+            return encoder, read
+
+    with claimed(tmp_path / "cache") as writer:
+        worker = CrewWorker(Given(), [writer.sealer], CPU, 1, 8)
+        for number in range(2):
+            said = worker.run(Piece(number, 0, tuple(rows[8 * number : 8 * number + 8]), (8,)))
+            assert isinstance(said, Sealed)
+            assert said.rows == 8
+    assert encoder.tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
