@@ -185,6 +185,15 @@ def test_all_cards_give_the_rows_of_one_process(
     assert here
 
 
+@pytest.mark.parametrize("flag", ["--compile", "--no-compile"])
+def test_features_are_the_same_whether_compiled_for_or_not(
+    work: Path, plain: Rows, flag: str
+) -> None:
+    records = call_json(work, "extract", "--split", "all", "--cache", "plain", flag)
+    assert sum(record["rows_computed"] for record in records) == 0
+    assert rows_in(work / "plain") == plain
+
+
 def test_cards_are_named_by_numbers(work: Path) -> None:
     out = mmsa(work, "extract", "--devices", "cuda:0", code=2).output
     assert "--devices takes numbers, received 'cuda:0'" in out
