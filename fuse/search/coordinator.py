@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -14,62 +13,21 @@ from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from mmsa_cache.native.cores import usable_cores
 
-from .baseline_record import TITLES, Baseline
+from .baseline_record import TITLES
 from .baselines import MOST_ROWS
 from .dispatch import RETRY_SECONDS, dispatch
 from .held_out import HeldOut
 from .ledger import Ledger
 from .messages import Failure, Judgement, Report, Result, Task
 from .pool import Pool
+from .progress import Progress, Running
 from .pruning import QUARTERS, step_of
 from .sampling import draw
 from .study import Study
-from .trial_record import Trial, TrialResult
+from .trial_record import TrialResult
 
 _FAILURES = 5
 """Failed trials before a search may end for them."""
-
-
-@dataclass(slots=True)
-class Running:
-    """A trial at work."""
-
-    number: int
-    setting: Setting
-    units: list[float] = field(default_factory=list)
-    """Scores of the finished trainings."""
-    together: int = 1
-    """Trainings that are at work side by side."""
-    pruned: bool = False
-    epoch: int = 0
-    """Epochs that they have behind them."""
-    steps: dict[int, float] = field(default_factory=dict)
-    """Values at the comparable steps, see `fuse.search.pruning`."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a search is, for whoever shows it."""
-
-    wanted: int
-    units: int
-    """Trainings a trial."""
-    trials: list[Trial] = field(default_factory=list)
-    finished_before: int = 0
-    started: float = field(default_factory=time.monotonic)
-    busy: float = 0.0
-    """Seconds that workers of this process have trained, all together."""
-    running: dict[int, Running] = field(default_factory=dict)
-    failures: list[tuple[int, str]] = field(default_factory=list)
-    """Trials that failed in this process, and why."""
-    baselines: list[Baseline] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """Baselines that could not be fitted, and why."""
-
-    @property
-    def finished(self) -> int:
-        """Complete and pruned trials, whoever ran them."""
-        return sum(trial.is_finished for trial in self.trials)
 
 
 class Coordinator:

@@ -30,7 +30,7 @@ from .held_out import HeldOut
 from .locks import patiently
 from .sampling import Draw
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord
-from .trial_record import FINISHED, Trial, TrialRecord, TrialResult
+from .trial_record import FINISHED, CheckedTrials, Trial, TrialRecord, TrialResult
 
 T = TypeVar("T")
 Part = StudyIdentity | Selection | Insight | list[Look] | list[Baseline]
@@ -54,7 +54,7 @@ class Ledger:
         self._name = name
         self._owner = uuid.uuid4().hex
         self._held: set[int] = set()
-        self._finished: dict[int, Trial] = {}
+        self._checked = CheckedTrials()
         with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
             self._try(lambda: self._storage.create_new_study([StudyDirection.MAXIMIZE], name))
         self._id = self._try(lambda: self._storage.get_study_id_from_name(name))
@@ -74,17 +74,7 @@ class Ledger:
 
     def _all(self) -> list[Trial]:
         with made_by_mmsa(self.place):
-            return [*map(self._checked, self._storage.get_all_trials(self._id, deepcopy=False))]
-
-    def _checked(self, frozen: FrozenTrial) -> Trial:
-        """`Trial.of`, once of a finished one, which Optuna reads once too."""
-        known = self._finished.get(frozen.number)
-        if known is not None and known.frozen is frozen:
-            return known
-        trial = Trial.of(frozen)
-        if trial.is_finished:
-            self._finished[trial.number] = trial
-        return trial
+            return [*map(self._checked.of, self._storage.get_all_trials(self._id, deepcopy=False))]
 
     def record(self) -> StudyRecord:
         """What is stored with the study."""

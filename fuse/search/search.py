@@ -21,12 +21,13 @@ from fuse.training.plan import plan
 
 from .address import Address
 from .baselines import beside
-from .coordinator import Coordinator, Progress
+from .coordinator import Coordinator
 from .database import DATABASE
 from .importance import alpha_beta, by_value, importances
 from .ledger import Ledger
 from .messages import Unit
 from .pool import TrainingData, Workers
+from .progress import Progress
 from .selection import Scored, optimism, scored, select, ties
 from .study import Study
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord

@@ -127,3 +127,20 @@ class Trial:
             raise SettingsError(
                 f"Trial {self.number} is not of this version.", "Search again.", error.problems
             ) from error
+
+
+class CheckedTrials:
+    """Checks trials as `Trial.of` does, each finished one once: Optuna reads it once too."""
+
+    def __init__(self) -> None:
+        self._finished: dict[int, Trial] = {}
+
+    def of(self, frozen: FrozenTrial) -> Trial:
+        """See `Trial.of`."""
+        known = self._finished.get(frozen.number)
+        if known is not None and known.frozen is frozen:
+            return known
+        trial = Trial.of(frozen)
+        if trial.is_finished:
+            self._finished[trial.number] = trial
+        return trial

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fuse.training.classifier import input_dims
 from fuse.training.final import learn
 from mmsa_cache.errors import DataError, ModelError, SettingsError
+from mmsa_cache.features.absent import absent
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims, pools_read
 from mmsa_cache.features.computed import COMPUTED
@@ -237,7 +238,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         text, image = (
             halves[name]
             if name in halves
-            else ModalityFeatures.absent(
+            else absent(
                 getattr(dims, name),
                 pools_read([(OWN_PAIR, dims)], name, DEFAULT_ENCODER),
                 cells,

@@ -6,7 +6,7 @@ Pooled vectors are one tensor; tokens stay mapped shard by shard on the CPU or a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,8 @@ from torch import Tensor
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
 from mmsa_cache.names import no_such
 from mmsa_cache.native.device import needing_memory
-from mmsa_cache.store.keys import KEY_BYTES, as_keys
 from mmsa_cache.store.reader import open_features
-from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
+from mmsa_cache.store.schema import SHARED, Shard
 
 from .computed import COMPUTED, computed_pool
 from .gather import gathered, parts_of
@@ -98,31 +97,6 @@ class ModalityFeatures:
         if not len(places):  # no sample has any: a row stands for the sizes
             places = np.zeros(1, np.int64)
         return cls(features.shards, str(folder), places, rows.table)
-
-    @classmethod
-    def absent(
-        cls, dim: int, vectors: Mapping[str, int], positions: int, samples: int = 1
-    ) -> ModalityFeatures:
-        """Features that no sample has, as long as those that a model expects.
-
-        Args:
-            dim: Features of a position.
-            vectors: The pooled vectors that the model reads, and their features.
-            positions: Positions of a row, at least one.
-            samples: How many have none.
-        """
-        pools = {name: size for name, size in vectors.items() if name != SHARED}
-        width = next(iter(pools.values()), dim)
-        shard = Shard(
-            as_keys([bytes(KEY_BYTES)]),
-            [""],
-            np.array([0, positions]),
-            np.zeros((positions, width), FEATURE_DTYPE),
-            np.zeros((1, len(pools), width), FEATURE_DTYPE),
-            tuple(pools),
-            np.zeros((1, vectors[SHARED]), FEATURE_DTYPE) if SHARED in vectors else None,
-        )
-        return cls([shard], "a missing modality", table=np.full((samples, 1), -1))
 
     @property
     def dim(self) -> int:

@@ -6,7 +6,7 @@ import time
 
 from optuna.trial import TrialState, create_trial
 
-from fuse.search.coordinator import Progress, Running
+from fuse.search.progress import Progress, Running
 from fuse.search.trial_record import Trial, TrialRecord, TrialResult
 from fuse.setting import Setting
 

@@ -10,6 +10,7 @@ from extract.plan import RowPlan, plan_rows
 from extract.shards import encode_rows
 from extract.streams import rows_a_batch
 from mmsa_cache.data.pairs import Sample
+from mmsa_cache.features.absent import absent
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims, pools_read
 from mmsa_cache.features.modality import ModalityFeatures
@@ -52,7 +53,7 @@ def live_bank(
         dim = getattr(readers[0][1], modality)
         count = positions if modality == "image" else 1
         vectors = pools_read(readers, modality, name)
-        return ModalityFeatures.absent(dim, vectors, count, len(samples))
+        return absent(dim, vectors, count, len(samples))
 
     return banks_of(encode, samples).open(pairs)
 

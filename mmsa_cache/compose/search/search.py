@@ -10,7 +10,7 @@ from pathlib import Path
 from fuse.figures.study import Value
 from fuse.search import search as engine
 from fuse.search.choice import Summary, summaries
-from fuse.search.coordinator import Progress
+from fuse.search.progress import Progress
 from fuse.search.search import SearchResult
 from fuse.search.selection import SELECT
 from fuse.search.study import Study

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fuse.search.coordinator import Progress, Running
+from fuse.search.progress import Progress, Running
 from fuse.search.selection import Scored, scored
 from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, is_live, say
 from mmsa_cache.shown import on_a_line
@@ -28,7 +28,7 @@ def watch(title: str) -> Iterator[Callable[[Progress], None]]:
         title: What is being done.
 
     Yields:
-        A function to call with each new `fuse.search.coordinator.Progress`.
+        A function to call with each new `fuse.search.progress.Progress`.
     """
     if is_live():
         with Live(console=human, auto_refresh=False, transient=True) as live:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from fuse.search.coordinator import Progress
 from fuse.search.pool import Workers
+from fuse.search.progress import Progress
 from fuse.search.study import Study
 from mmsa_cache.compose.search import workers as workers_module
 from mmsa_cache.features.source import BankSource

@@ -25,11 +25,11 @@ from sklearn.metrics import f1_score, log_loss
 
 from fuse.models.squares import squares
 from fuse.search.choice import choose, summaries
-from fuse.search.coordinator import Progress
 from fuse.search.database import address_of, read_studies
 from fuse.search.importance import alpha_beta, by_value, importances
 from fuse.search.ledger import Ledger
 from fuse.search.messages import Judgement
+from fuse.search.progress import Progress
 from fuse.search.pruning import Rule, step_of
 from fuse.search.sampling import draw
 from fuse.search.selection import SELECT, Scored, optimism, scored, select, ties

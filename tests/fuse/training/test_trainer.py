@@ -29,6 +29,7 @@ from fuse.training.task import Fit, Task, TrainingError
 from fuse.training.trainer import fit, fit_group
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import DamagedCacheError, ModelError, SettingsError
+from mmsa_cache.features.absent import absent as absent_features
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.features.modality import ModalityFeatures
@@ -580,7 +581,7 @@ def test_posts_that_lack_a_modality_are_predicted_from_the_other(
     setting = replace(SMALL, level=level, modality_dropout=0.4, epochs=25, beside=True)
     model = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1).model
     dims = bank.dims(level=level, text_pool="mean", image_pool="mean")
-    absent = ModalityFeatures.absent(getattr(dims, missing), {"mean": DIM}, 1, 97)
+    absent = absent_features(getattr(dims, missing), {"mean": DIM}, 1, 97)
     parts = {"text": bank.text, "image": bank.image, missing: absent}
     half = FeatureBank(
         parts["text"], parts["image"], bank.guids, bank.labels.tolist(), partial=True

@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from fuse.search.coordinator import Progress
 from fuse.search.pool import TrainingData
+from fuse.search.progress import Progress
 from fuse.search.search import search
 from fuse.search.study_file import find_study, read_study
 from mmsa_cache.compose.search.workers import local_workers
