@@ -1,7 +1,4 @@
-"""The cached rows of one modality as tensors.
-
-Pooled vectors are one tensor; tokens stay mapped shard by shard on the CPU or are one on the GPU.
-"""
+"""The cached rows of one modality as tensors: pooled vectors, and `Positions`."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ from mmsa_cache.store.schema import SHARED, Shard
 
 from .computed import COMPUTED, computed_pool
 from .gather import gathered, parts_of
+from .positions import Positions
 from .rows import WantedRows
 
 
@@ -63,16 +61,7 @@ class ModalityFeatures:
         """(rows, shared_dim) float16, of joint models"""
         self.table = torch.from_numpy(np.arange(len(rows))[:, None] if table is None else table)
         """(samples, variants) int64"""
-        self._blocks = [torch.from_numpy(shard.tokens) for shard, _, _ in parts]
-        self._block = torch.from_numpy(block)
-        self._start = gathered([shard.offsets[:-1] for shard, _, _ in parts], parts)
-        self._length = gathered([np.diff(shard.offsets) for shard, _, _ in parts], parts)
-        self._longest = int(self._length.max())
-        # Blocks of equally long rows are read row by row; others position by position.
-        self._equally_long = int(self._length.min()) == self._longest and all(
-            len(block) == self._longest * len(shard)
-            for block, (shard, _, _) in zip(self._blocks, parts, strict=True)
-        )
+        self._positions = Positions(parts, block)
         self._made: dict[int | str, Tensor] = {}
 
     @classmethod
@@ -114,26 +103,12 @@ class ModalityFeatures:
             tokens: Move the tokens at once, not only when they are first read.
         """
         if device.type not in ("cpu", self.device.type):
-            self._length = self._length.to(device)
+            self._positions.lengths = self._positions.lengths.to(device)
             self.pooled = self.pooled.to(device)
             self.shared = None if self.shared is None else self.shared.to(device)
             self._made = {key: made.to(device) for key, made in self._made.items()}
         if tokens:
-            self._move_tokens()
-
-    def _move_tokens(self) -> None:
-        """Moves the tokens to where the rest is; on an accelerator they become one tensor."""
-        device = self.device
-        if self._start.device == device:
-            return
-        offsets = torch.tensor([0, *(len(b) for b in self._blocks)]).cumsum(0)
-        start = (self._start + offsets[self._block]).to(device)
-        first = self._blocks[0]
-        whole = torch.empty((int(offsets[-1]), *first.shape[1:]), dtype=first.dtype, device=device)
-        for place, block in zip(offsets[:-1].tolist(), self._blocks, strict=True):
-            whole[place : place + len(block)] = block
-        self._blocks, self._start = [whole], start
-        self._block = torch.zeros_like(self._block).to(device)
+            self._positions.to(self.device)
 
     def _pool(self, name: str) -> Tensor:
         """Every row's vector of one pool, (rows, dim); SettingsError where there is none."""
@@ -141,7 +116,7 @@ class ModalityFeatures:
             return self.pooled[:, self.pools.index(name)]
         if name == SHARED and self.shared is not None:
             return self.shared
-        if name in COMPUTED and self._longest:
+        if name in COMPUTED and self.longest:
             if name not in self._made:
                 self._made[name] = computed_pool(name, len(self.pooled), self.sequences)
             return self._made[name]
@@ -152,7 +127,7 @@ class ModalityFeatures:
 
     def vector_dim(self, pool: str) -> int:
         """Features of a pooled vector."""
-        return self.dim if pool in COMPUTED and self._longest else self._pool(pool).shape[-1]
+        return self.dim if pool in COMPUTED and self.longest else self._pool(pool).shape[-1]
 
     def vectors(self, rows: Tensor, pool: str) -> Tensor:
         """Pooled vectors.
@@ -188,7 +163,7 @@ class ModalityFeatures:
     def averaged(self, side: int) -> Tensor:
         """The grids of all rows, (rows, side·side, dim) float16; see `grid`."""
         if side not in self._made:
-            counts = self._length.unique().tolist()
+            counts = self._positions.lengths.unique().tolist()
             whole = math.isqrt(counts[0])
             if len(counts) > 1 or whole * whole != counts[0] or not 1 <= side <= whole:
                 raise SettingsError(
@@ -196,7 +171,7 @@ class ModalityFeatures:
                     "Set grid to 0 (all patches), or to at most the side of the model's own grid.",
                 )
             parts = []
-            for part in torch.arange(len(self._length)).split(256):
+            for part in torch.arange(len(self.pooled)).split(256):
                 patches, _ = self.sequences(part)
                 square = patches.float().transpose(1, 2).unflatten(2, (whole, whole))
                 cells = torch.nn.functional.adaptive_avg_pool2d(square, side)
@@ -214,7 +189,7 @@ class ModalityFeatures:
         Raises:
             DamagedCacheError: They are not of these rows.
         """
-        if cells.shape != (len(self._length), side * side, self.dim):
+        if cells.shape != (len(self.pooled), side * side, self.dim):
             raise DamagedCacheError(
                 f"{self.name}: grids of shape {tuple(cells.shape)} are not its."
             )
@@ -223,11 +198,11 @@ class ModalityFeatures:
     @property
     def longest(self) -> int:
         """Positions of the longest row."""
-        return self._longest
+        return self._positions.longest
 
     def lengths(self, rows: Tensor) -> Tensor:
         """Positions of rows, (batch,), of rows (batch,)."""
-        return self._length[rows.to(self.device)]
+        return self._positions.lengths[rows.to(self.device)]
 
     def sequences(
         self, rows: Tensor, length: int | None = None, *, zeros: bool = True
@@ -248,45 +223,11 @@ class ModalityFeatures:
             SettingsError: The cache holds pooled vectors only.
             DeviceError: The device has no memory for the tokens.
         """
-        if not self._longest:
+        if not self.longest:
             raise SettingsError(
                 f"{self.name} was extracted with tokens = 'none': it holds pooled vectors only.",
                 "Use level = 'pooled', or extract with --tokens keep.",
             )
-        with needing_memory(f"for the tokens of {len(self._length)} rows on {self.device}"):
-            self._move_tokens()
-        rows = rows.to(self.device)
-        lengths = self.lengths(rows)
-        if length is None:
-            length = int(lengths.max()) if len(rows) else 0
-        if self._equally_long and length == self._longest:
-            return self._whole(rows), None
-        steps = torch.arange(length, device=self.device)
-        mask = steps < lengths[:, None]
-        position = self._start[rows, None] + steps
-        if len(self._blocks) == 1:  # places after a row's end are read and then cleared
-            features = self._blocks[0][position.clamp_max(len(self._blocks[0]) - 1)]
-            return features.masked_fill_(~mask[..., None], 0.0) if zeros else features, mask
-        features = torch.zeros(
-            (len(rows), length, self.dim), dtype=self.pooled.dtype, device=self.device
-        )
-        blocks = self._block[rows]
-        for number in blocks.unique().tolist():
-            chosen = (blocks == number).nonzero().squeeze(1)
-            row_of, step_of = mask[chosen].nonzero(as_tuple=True)
-            at = chosen[row_of]
-            features[at, step_of] = self._blocks[number][position[at, step_of]]
-        return features, mask
-
-    def _whole(self, rows: Tensor) -> Tensor:
-        """Sequences of equally long rows, copied row by row, (batch, tokens, dim)."""
-        places = self._start[rows] // self._longest
-        blocks = [block.unflatten(0, (-1, self._longest)) for block in self._blocks]
-        if len(blocks) == 1:
-            return blocks[0].index_select(0, places)
-        features = self.pooled.new_empty((len(rows), self._longest, self.dim))
-        owners = self._block[rows]
-        for number in owners.unique().tolist():
-            chosen = (owners == number).nonzero().squeeze(1)
-            features.index_copy_(0, chosen, blocks[number].index_select(0, places[chosen]))
-        return features
+        with needing_memory(f"for the tokens of {len(self.pooled)} rows on {self.device}"):
+            self._positions.to(self.device)
+        return self._positions.of(rows.to(self.device), length, zeros=zeros)

@@ -12,6 +12,7 @@ from mmsa_cache.compose.bench.generated import numbered_keys
 from mmsa_cache.errors import DamagedCacheError, DeviceError, SettingsError
 from mmsa_cache.features.bank import BankChoice
 from mmsa_cache.features.modality import ModalityFeatures
+from mmsa_cache.features.positions import Positions
 from mmsa_cache.names import encoders_of, pool_of, resolve_pools, vector_name
 from mmsa_cache.store.schema import Shard
 
@@ -113,9 +114,9 @@ def test_features_move_to_an_accelerator_as_one_tensor() -> None:
     """``meta`` stands for one: sizes and devices, no numbers."""
     shards = [features(seed, 4, [0, 1, 2, 3, 4], TABLE) for seed in (0, 1)]
     moved = shards[0]
-    moved._blocks += shards[1]._blocks
+    moved._positions._blocks += shards[1]._positions._blocks
     moved.to(torch.device("meta"))
-    (whole,) = moved._blocks
+    (whole,) = moved._positions._blocks
     assert (whole.device.type, tuple(whole.shape)) == ("meta", (20, 4))
 
 
@@ -123,13 +124,13 @@ def test_tokens_follow_to_an_accelerator_when_they_are_first_read() -> None:
     moved = features(0, 4, [0, 1, 2, 3, 4], TABLE)
     moved.to(torch.device("meta"), tokens=False)
     assert moved.vectors(torch.tensor([0]), "mean").device.type == "meta"
-    assert moved._blocks[0].device.type == "cpu"
+    assert moved._positions._blocks[0].device.type == "cpu"
     sequence, _ = moved.sequences(torch.tensor([0, 1]), 2)
     assert (sequence.device.type, tuple(sequence.shape)) == ("meta", (2, 2, 4))
-    (whole,) = moved._blocks
+    (whole,) = moved._positions._blocks
     assert (whole.device.type, tuple(whole.shape)) == ("meta", (10, 4))
     moved.to(torch.device("meta"))
-    assert moved._blocks[0] is whole
+    assert moved._positions._blocks[0] is whole
 
 
 def test_a_device_without_memory_for_the_tokens_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +138,6 @@ def test_a_device_without_memory_for_the_tokens_is_named(monkeypatch: pytest.Mon
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     short = features(0, 4, [0, 1, 2, 3, 4], TABLE)
-    monkeypatch.setattr(ModalityFeatures, "_move_tokens", refuse)
+    monkeypatch.setattr(Positions, "to", refuse)
     with pytest.raises(DeviceError, match="no memory for the tokens of 5 rows on cpu"):
         short.sequences(torch.tensor([0]))
