@@ -281,16 +281,24 @@ def test_readers_end_with_their_parent(tmp_path: Path, end: signal.Signals) -> N
     root = str(Path(__file__).parents[2])
     script.write_text(SCRIPT.format(root=root, folder=str(tmp_path)), encoding="utf-8")
     parent = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     limit = time.monotonic() + 60
     while len(found := readers_of(parent.pid)) < 4 and time.monotonic() < limit:
         time.sleep(0.05)
     assert len(found) == 4
-    parent.send_signal(end)
-    printed, _ = parent.communicate(timeout=60)
+    if end == signal.SIGINT:
+        os.killpg(parent.pid, end)  # as a terminal does: all of its processes hear it
+    else:
+        parent.send_signal(end)
+    printed, complained = parent.communicate(timeout=60)
     assert parent.returncode != 0
     assert printed == "ran\n"
+    assert "reading/process.py" not in complained
     while (left := [pid for pid in found if psutil.pid_exists(pid)]) and time.monotonic() < limit:
         time.sleep(0.05)
     assert not left
