@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from mmsa_cache.errors import DataError
 from mmsa_cache.native.memory import reused, trim
+from mmsa_cache.native.threads import short_turns
 from mmsa_cache.store.schema import Shard
 
 from .plan import Job, Prepared, Row, missing_windows
@@ -93,7 +94,8 @@ def extract(
         rows = sum(len(window.places) for window in every)
         processes = by_processes(device, rows, workers.readers)
     shards = _encoded(every, device, workers, processes, batch_size, timings)
-    with reused(), contextlib.closing(shards), contextlib.ExitStack() as publishers:
+    turns = contextlib.nullcontext() if device.type == "cpu" else short_turns()
+    with reused(), turns, contextlib.closing(shards), contextlib.ExitStack() as publishers:
         for job, windows in zip(jobs, work, strict=True):
             trim()  # the encoder before had batches of other sizes
             most = None

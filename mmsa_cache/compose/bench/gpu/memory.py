@@ -25,6 +25,8 @@ from .bench import CLASSES, Bench, evenly
 
 _WANTED = "DeviceError (exit code 5)"
 _OUT_OF_MEMORY = "CUDA out of memory. (injected)"
+_PIECES = (1 << 20, 1 << 14, 512)
+"""Bytes."""
 
 
 def run(bench: Bench) -> None:
@@ -78,12 +80,17 @@ def _ends(bench: Bench, what: str, work: Any) -> None:
 
 @contextlib.contextmanager
 def _little_memory(bench: Bench) -> Iterator[None]:
-    """On a GPU hardly any memory may be allocated any more; on the CPU moving features fails."""
+    """On a GPU no memory may be allocated any more; on the CPU moving features fails."""
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(bench.device).total_memory
-        share = (torch.cuda.memory_reserved(bench.device) + (64 << 20)) / total
+        share = torch.cuda.memory_reserved(bench.device) / total
         torch.cuda.set_per_process_memory_fraction(share, bench.device)
+        taken = []
+        for size in _PIECES:  # what is reserved and free would hold features of tiny sizes
+            with contextlib.suppress(torch.OutOfMemoryError):
+                while True:
+                    taken.append(torch.empty(size, dtype=torch.uint8, device=bench.device))
         try:
             yield
         finally:

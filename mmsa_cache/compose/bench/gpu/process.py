@@ -66,15 +66,23 @@ def prepare(surroundings: Surroundings, figures: Figures) -> None:
 
 
 def _prepare_posts(surroundings: Surroundings, figures: Figures) -> None:
-    """Generates posts and encoders; keeps what machine it is."""
+    """Generates all posts and the encoders; keeps what machine it is."""
     sizes, folder = surroundings.sizes, surroundings.folder
     for what, value in machine(torch.device(surroundings.device)).items():
         figures.add(what, value)
     posts.make_encoders(folder / "bert", sizes)
-    few = sizes.few_posts + sizes.test_posts
-    for name, count, large in (("all", sizes.posts, sizes.large_posts), ("few", few, 0)):
-        posts.write_config(folder / name, sizes, "posts")
-        posts.make_posts(folder / name / "posts", sizes, count, sizes.test_posts, large)
+    posts.write_config(folder / "all", sizes, "posts")
+    posts.make_posts(
+        folder / "all" / "posts", sizes, sizes.posts, sizes.test_posts, sizes.large_posts
+    )
+
+
+def _prepare_few_posts(surroundings: Surroundings, figures: Figures) -> None:
+    """Generates the few posts."""
+    sizes, folder = surroundings.sizes, surroundings.folder / "few"
+    posts.write_config(folder, sizes, "posts")
+    count = sizes.few_posts + sizes.test_posts
+    posts.make_posts(folder / "posts", sizes, count, sizes.test_posts, 0)
 
 
 def _prepare_texts(surroundings: Surroundings, figures: Figures) -> None:
@@ -93,6 +101,7 @@ def _prepare_pictures(surroundings: Surroundings, figures: Figures) -> None:
 
 PREPARATIONS: dict[str, Callable[[Surroundings, Figures], None]] = {
     "posts": _prepare_posts,
+    "few posts": _prepare_few_posts,
     "features of texts": _prepare_texts,
     "features of pictures": _prepare_pictures,
 }

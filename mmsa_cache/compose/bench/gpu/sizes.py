@@ -10,12 +10,12 @@ from typing import Any
 class Sizes:
     """Amounts of one run; those of `FULL` are the real encoders' and the real data set's."""
 
-    posts: int = 8192
+    posts: int = 4096
     test_posts: int = 511
     """How many of the posts are the split ``test``."""
     large_posts: int = 32
     """How many of the posts have a picture of ``large_picture`` size."""
-    distinct_pictures: int = 1024
+    distinct_pictures: int = 256
     """Pictures that are drawn; posts after those have them once more under another comment."""
     picture: tuple[int, int] = (450, 600)
     """(width, height) in pixels."""
