@@ -169,7 +169,7 @@ def _opened(data: bytes, name: str, kind: str) -> Image.Image:
 
 def _decode_plain_jpeg(data: bytes, name: str, least: int) -> Picture | None:
     """None where the picture needs Pillow: other format, CMYK, EXIF, or anything odd."""
-    if not data.startswith(b"\xff\xd8\xff") or b"Exif\0\0" in data[: 1 << 16]:
+    if not data.startswith(b"\xff\xd8\xff") or data.find(b"Exif\0\0", 0, 1 << 16) >= 0:
         return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
