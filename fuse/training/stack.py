@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
@@ -38,6 +39,19 @@ from .scoring import StackScores
 
 _NOISE_BYTES = 128 << 20
 """Of the steps that are uploaded at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Epoch:
+    """What the steps of an epoch take."""
+
+    number: int
+    rows: Tensor
+    """Items, (steps, members, batch, 3) on the CPU."""
+    shapes: list[Shape]
+    """See `buckets`."""
+    noise: list[NoiseStream]
+    """Of each member."""
 
 
 class Stack:
@@ -66,11 +80,9 @@ class Stack:
         self._noise_shapes = noise_shapes(members[0].model, *model_inputs(batch))
         one = sum(map(math.prod, self._noise_shapes))
         self._buckets: Buckets | None = None
-        self._ahead = -1, torch.empty(0)
         if self._setting.level == "tokens":
-            self._ahead = 0, self._rows_of(0)
             lengths = self._bank.text.lengths(torch.arange(len(self._bank.text.pooled)))
-            self._buckets = Buckets(lengths.cpu(), self._ahead[1])
+            self._buckets = Buckets(lengths.cpu(), self._rows_of(0))
         # What `vmap` calls; one member is called as it is.
         self._skeleton = members[0]
         if count > 1:
@@ -118,6 +130,7 @@ class Stack:
         self._totals = torch.zeros(count, device=device)
         self._ones = torch.ones_like(self._totals)
         self.repeated = Repeated(device)
+        self._ahead: _Epoch | None = None
 
     def epoch(self, number: int) -> Tensor:
         """Trains an epoch, the first being 0; the losses of its steps added up, (members,).
@@ -126,36 +139,49 @@ class Stack:
         """
         if len(self._runners) == 1:
             self._runners[0].member.train()  # that of several is always in training
-        rows = self._drawn(number)
-        shapes: list[Shape] = [()] * self._steps
-        if self._buckets is not None:
-            rows, shapes = self._buckets.sort(rows)
+        given, self._ahead = self._ahead, None
+        if given is None or given.number != number:
+            given = self._begin(number)
         rates = torch.from_numpy(self._rates_of(number))
-        noise = [runner.noise(number) for runner in self._runners]
         self._totals.zero_()
         block = len(self._rows)
-        for part in (slice(first, first + block) for first in range(0, self._steps, block)):
-            count = len(rows[part])
-            self._rows[:count].copy_(rows[part], non_blocking=True)
-            self._rates[:count].copy_(rates[part], non_blocking=True)
-            self._draw(noise, count)
+        for first in range(0, self._steps, block):
+            part = slice(first, first + block)
+            if first:
+                self._fill(given, first)
+            self._rates[: len(rates[part])].copy_(rates[part], non_blocking=True)
             self._at.zero_()
-            for shape, steps in groupby(shapes[part]):
+            for shape, steps in groupby(given.shapes[part]):
                 self.repeated.run(partial(self._step, shape), len(list(steps)), shape)
         done = (number + 1) * self._steps
         for runner in self._runners:
             runner.count_steps(done)
-        self._ahead = number + 1, self._rows_of(number + 1)  # while the device works
+        if number + 1 < self._setting.epochs:
+            self._ahead = self._begin(number + 1)  # while the device works
         return self._totals
 
-    def _drawn(self, number: int) -> Tensor:
-        """Items of an epoch's steps, (steps, members, batch, 3) on the CPU."""
-        known, rows = self._ahead
-        return rows if known == number else self._rows_of(number)
+    def _begin(self, number: int) -> _Epoch:
+        """Draws what an epoch takes, and brings that of its first steps to the device."""
+        rows = self._rows_of(number)
+        shapes: list[Shape] = [()] * self._steps
+        if self._buckets is not None:
+            rows, shapes = self._buckets.sort(rows)
+        if self._rows.is_cuda:  # or to copy them would wait for the steps before
+            rows = rows.pin_memory()
+        found = _Epoch(number, rows, shapes, [runner.noise(number) for runner in self._runners])
+        self._fill(found, 0)
+        return found
+
+    def _fill(self, epoch: _Epoch, first: int) -> None:
+        """Gives the steps from `first` on their rows and noise, as many as there is room for."""
+        rows = epoch.rows[first : first + len(self._rows)]
+        self._rows[: len(rows)].copy_(rows, non_blocking=True)
+        each = self._noise.shape[2]
+        for place, stream in enumerate(epoch.noise):
+            self._noise[: len(rows), place] = stream(len(rows) * each).view(len(rows), each)
 
     def _rows_of(self, number: int) -> Tensor:
-        if number == self._setting.epochs:
-            return torch.empty(0)
+        """Items of an epoch's steps, (steps, members, batch, 3) on the CPU."""
         return torch.stack([runner.rows(number) for runner in self._runners], 1)
 
     def _rates_of(self, number: int) -> np.ndarray:
@@ -176,12 +202,6 @@ class Stack:
             np.where(time == 1, 1.0, 1 - setting.ema) + 0 * rate,
         )
         return np.stack(found, axis=2)[..., None].astype(np.float32)
-
-    def _draw(self, noise: Sequence[NoiseStream], steps: int) -> None:
-        """Draws the noise of some steps of each member."""
-        each = self._noise.shape[2]
-        for place, stream in enumerate(noise):
-            self._noise[:steps, place] = stream(steps * each).view(steps, each)
 
     def _step(self, shape: Shape = ()) -> None:
         """One step of all members; see `graphs` for what it may not do.

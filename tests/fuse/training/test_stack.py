@@ -95,6 +95,23 @@ def test_noise_in_blocks_is_the_same(bank: FeatureBank, monkeypatch: pytest.Monk
     assert_same(trained(SMALL, bank, TASKS[:2], stacked=True), whole, 0)
 
 
+@pytest.mark.parametrize("level", ["pooled", "tokens"])
+def test_the_next_epoch_lies_ready_and_is_the_one_that_would_be_drawn_late(
+    bank: FeatureBank, level: str
+) -> None:
+    setting = replace(SMALL, level=level)
+    early, late = (started(setting, bank, 2) for _ in range(2))
+    for number in range(setting.epochs):
+        assert torch.equal(early.epoch(number), late.epoch(number))
+        ahead = None if early._ahead is None else early._ahead.number
+        assert ahead == (number + 1 if number + 1 < setting.epochs else None)
+        late._ahead = None
+    again = started(setting, bank, 2)
+    again.epoch(1)  # another than what lies ready, as after an interruption
+    assert again._ahead is not None
+    assert again._ahead.number == 2
+
+
 def test_what_is_kept_of_a_member_is_no_part_of_a_stack(bank: FeatureBank) -> None:
     sizes: list[tuple[int, int]] = []
 
