@@ -29,6 +29,7 @@ TASKS = [Task(np.arange(k, k + 70), np.arange(20), k) for k in range(3)]
 SETTING = Setting(
     level="tokens", text_dim=8, image_dim=8, head="", heads=2, layers=2, ffn=8, epochs=2,
     batch_size=32, learning_rate=3e-3, dropout=0.2, input_dropout=0.1, modality_dropout=0.1,
+    beside=True,
 )  # fmt: skip
 
 
@@ -95,6 +96,16 @@ def test_less_padding_changes_nothing_that_is_learned(
     assert_same(stacked, trained(long_bank, setting, TASKS, stacked=False))
     assert len(set(shapes)) > 1
     assert np.mean(shapes) < 0.7 * LONGEST
+
+
+def test_less_padding_changes_nothing_without_dropout_and_with_a_mask_a_row(
+    long_bank: FeatureBank,
+) -> None:
+    whole = replace(SETTING, fusion="attention_concat", grid=2)
+    without = replace(whole, dropout=0.0, input_dropout=0.0)
+    for setting in (without, replace(whole, shared_input_dropout=True)):
+        stacked = trained(long_bank, setting, TASKS, stacked=True)
+        assert_same(stacked, trained(long_bank, setting, TASKS, stacked=False))
 
 
 def test_the_company_of_others_changes_no_padded_member(
