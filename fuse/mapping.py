@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-# Tells a tensor that `vmap` maps over; torch.func has no public name for it.
-from torch._C._functorch import is_batchedtensor
+# What torch.func has no public names for. A rule for `vmap` of a `torch.autograd.Function` does the
+# same, but costs the host half a millisecond a call.
+from torch._C._functorch import _add_batch_dim, _unwrap_batched, is_batchedtensor
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
 
 def mapped(*tensors: Tensor | None) -> bool:
@@ -22,34 +23,19 @@ def of_members(function: Callable[..., Tensor], *operands: Any) -> Tensor:
 
     Args:
         function: Gives a tensor (members, …) of such operands.
-        operands: Tensors as they are seen inside `vmap`, or what every member has.
+        operands: Tensors as they are seen inside `vmap`, one of which it maps over, or what every
+            member has.
     """
-    found: Tensor = _AsOne.apply(function, *operands)
-    return found
+    mapping: Any = retrieve_current_functorch_interpreter()
+    level, members = mapping.level(), mapping.batch_size()
 
+    def stacked(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        own, axis = _unwrap_batched(value, level)
+        return own.expand(members, *own.shape) if axis is None else own.movedim(axis, 0)
 
-class _AsOne(torch.autograd.Function):
-    """Has a rule for `vmap` alone; gradients are those of what the rule calls."""
-
-    @staticmethod
-    def forward(function: Callable[..., Tensor], *operands: Any) -> Tensor:
-        raise NotImplementedError("only inside torch.func.vmap")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Not called, but `vmap` wants it."""
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], function: Callable[..., Tensor], *operands: Any
-    ) -> tuple[Tensor, int]:
-        def stacked(value: Any, dim: int | None) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            return (
-                value.movedim(dim, 0)
-                if dim is not None
-                else value.expand(info.batch_size, *value.shape)
-            )
-
-        return function(*map(stacked, operands, in_dims[1:])), 0
+    given = [stacked(value) for value in operands]
+    with mapping.lower():
+        found = function(*given)
+    return _add_batch_dim(found, 0, level)

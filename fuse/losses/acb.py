@@ -114,8 +114,10 @@ class AdaptiveClassBalancedLoss(Loss):
                 self._count(wrong, labels)
             log_difficulty = torch.log1p(self.difficulty()).to(log_p.dtype).gather(0, labels)
             value, slope = self._value_and_slope(log_p, log_pt, wrong, labels, log_difficulty)
-        if logits.device.type != "cpu" or mapped(logits):
-            found: Tensor = _WithSlope.apply(logits, value, slope)  # five kernels fewer
+        if mapped(logits):  # five operations fewer, as below
+            return of_members(_WithSlope.apply, logits, value, slope)
+        if logits.device.type != "cpu":
+            found: Tensor = _WithSlope.apply(logits, value, slope)
             return found
         # Adds nothing but the gradient; a custom function costs as much as the loss itself.
         return value + ((logits - logits.detach()) * slope).sum()
@@ -192,8 +194,6 @@ class AdaptiveClassBalancedLoss(Loss):
 
 class _WithSlope(torch.autograd.Function):
     """A value, or one a member, whose gradient is given."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, value: Tensor, slope: Tensor) -> Tensor:
