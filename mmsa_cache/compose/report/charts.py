@@ -20,6 +20,8 @@ CURVES: dict[str, str] = {
 COLOURS = 8
 """Colours for classes in the template; more classes than that share them."""
 _OWN_COLOUR = {"positive": 0, "neutral": 1, "negative": 2}
+_STEPS = 5
+"""At most so many between the ticks of an axis."""
 _CELLS = 8
 """Values of an axis of the α/β surface; more of them are put into as many equal intervals."""
 
@@ -32,12 +34,8 @@ def class_colours(classes: Sequence[str]) -> dict[str, int]:
     return own | {name: free[i % len(free)] for i, name in enumerate(others)}
 
 
-def ticks(values: Iterable[float], most: int = 5) -> list[float]:
+def ticks(values: Iterable[float]) -> list[float]:
     """Round axis ticks around values, a step of 1, 2 or 5 times a power of ten apart.
-
-    Args:
-        values: What the axis has to hold.
-        most: At most this many steps.
 
     Returns:
         Two or more ticks; the first is not above the lowest value, the last not below the highest.
@@ -45,11 +43,11 @@ def ticks(values: Iterable[float], most: int = 5) -> list[float]:
     found = list(values)
     low, high = min(found), max(found)
     span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / most))
+    power = 10.0 ** math.floor(math.log10(span / _STEPS))
     for factor in (1, 2, 5, 10, 20):
         step = factor * power
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        if last - first <= most:
+        if last - first <= _STEPS:
             break
     return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
 
