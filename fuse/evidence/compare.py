@@ -106,20 +106,7 @@ def share(runs: Sequence[Judged]) -> Shared:
         if groups is None and run.predictions.groups is not None:
             groups = run.predictions.groups[rows]
     truth = np.stack(labels)
-    contradicting = np.flatnonzero((truth != truth[0]).any(axis=0)).tolist()
-    if contradicting:
-        raise ModelError(
-            f"The runs do not agree on the tags of {len(contradicting)} row(s).",
-            "Compare runs of the same data.",
-            [
-                f"{guids[row]}: "
-                + ", ".join(
-                    f"{classes[code]} in {run.name}"
-                    for run, code in zip(runs, truth[:, row].tolist(), strict=True)
-                )
-                for row in contradicting[:_NAMED]
-            ],
-        )
+    _check_tags(runs, guids, truth)
     return Shared(
         [run.name for run in runs],
         classes,
@@ -130,6 +117,24 @@ def share(runs: Sequence[Judged]) -> Shared:
         groups,
         [len(run.predictions.guids) - len(guids) for run in runs],
     )
+
+
+def _check_tags(runs: Sequence[Judged], guids: Sequence[str], truth: Codes) -> None:
+    contradicting = np.flatnonzero((truth != truth[0]).any(axis=0)).tolist()
+    if contradicting:
+        classes = runs[0].classes
+        tags = (
+            [f"{classes[code]} in {run.name}" for run, code in zip(runs, codes, strict=True)]
+            for codes in truth.T[contradicting[:_NAMED]].tolist()
+        )
+        raise ModelError(
+            f"The runs do not agree on the tags of {len(contradicting)} row(s).",
+            "Compare runs of the same data.",
+            [
+                f"{guids[row]}: {', '.join(of)}"
+                for row, of in zip(contradicting, tags, strict=False)
+            ],
+        )
 
 
 def compare(

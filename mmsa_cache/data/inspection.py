@@ -178,17 +178,7 @@ def inspect(
         except DataError as error:
             found.note(split, error)
             continue
-        found.layout = listing.layout
-        found.dropped += listing.dropped
-        found.notes += [f"{split}: {note}" for note in listing.notes]
-        if listing.agreeing is not None:
-            found.notes.append(
-                f"{split}: text and picture have the same label in {listing.agreeing} of "
-                f"{found.labels[split].total() + listing.dropped} rows; rows = 'agreeing' under "
-                "[data] keeps those alone"
-            )
-        for message in listing.problems:
-            found.problems.append(Problem(split, "", LABEL_FILE, message, True))
+        _take(found, split, listing)
         listings.append(listing)
         work += [(split, reader, row) for row in rows]
     if read_picture is None:
@@ -203,6 +193,21 @@ def inspect(
     pictures = {post.picture for post in found.posts if post.picture is not None}
     found.unlisted = unlisted(layout, listings, pictures)
     return found
+
+
+def _take(found: Inspection, split: str, listing: Listing) -> None:
+    """Adds what the listing of a split says, but for its rows."""
+    found.layout = listing.layout
+    found.dropped += listing.dropped
+    found.notes += [f"{split}: {note}" for note in listing.notes]
+    if listing.agreeing is not None:
+        found.notes.append(
+            f"{split}: text and picture have the same label in {listing.agreeing} of "
+            f"{found.labels[split].total() + listing.dropped} rows; rows = 'agreeing' under "
+            "[data] keeps those alone"
+        )
+    for message in listing.problems:
+        found.problems.append(Problem(split, "", LABEL_FILE, message, True))
 
 
 def _listed(listing: Listing, *, keep: bool) -> tuple[list[LabelRow], Counter[int | None]]:
