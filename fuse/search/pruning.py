@@ -39,9 +39,9 @@ class Rule(Table):
     startup: int = Field(default=10, ge=1, strict=True)
     """Finished trials before the first is pruned."""
     warmup: int = Field(default=3, ge=0, strict=True)
-    """Quarters of the first fold that are not judged. Under a one-cycle schedule the scores within
-    a fold said little of the final one (correlation below 0.4 over 16 trials of ``pooled``, 0.7 at
-    the fold's end), hence the default."""
+    """Quarters of the first fold, and of those beside it, that are not judged. Under a one-cycle
+    schedule the scores within a fold said little of the final one (correlation below 0.4 over 16
+    trials of ``pooled``, 0.7 at the fold's end), hence the default."""
 
     def prunes(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def serve(pipe: Connection, device: str) -> None:
         gc.freeze()  # the features stay, so collecting garbage after every task is cheap
         pipe.send(None)  # ready
         with squares_kept() if device == "cpu" else contextlib.nullcontext():
-            while True:
+            for number in itertools.count():
                 task: Task = pipe.recv()
                 if task.baseline:
                     pipe.send(_fit(task, job, bank))
@@ -54,6 +55,8 @@ def serve(pipe: Connection, device: str) -> None:
                 else:
                     gc.collect()  # what still holds memory of the GPU
                     spare(torch.device(device))
+                if not number:
+                    gc.freeze()  # so does what the first training has imported
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:
