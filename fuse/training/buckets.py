@@ -11,10 +11,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-PARTS = 4
-"""Of a batch."""
-_LEAST_ROWS = 32
-"""Of a batch that comes in parts."""
+PART_ROWS = 64
+"""Of all members that a part has at least; of fewer, the launches take longer than the padding."""
 _MULTIPLE = 16
 """Lengths are multiples of this, or the longest."""
 _SHARES = (0.5, 0.75, 0.9, 1.0)
@@ -23,9 +21,11 @@ _SHARES = (0.5, 0.75, 0.9, 1.0)
 Shape = tuple[int, ...]
 
 
-def parts_of(rows: int) -> int:
-    """Number of equal parts that the rows of a batch come in."""
-    return PARTS if rows >= _LEAST_ROWS and rows % PARTS == 0 else 1
+def parts_of(rows: int, members: int) -> int:
+    """Number of equal parts that the rows of a batch come in, at most four."""
+    return next(
+        n for n in (4, 2, 1) if n == 1 or (rows % n == 0 and rows * members >= n * PART_ROWS)
+    )
 
 
 class Buckets:
@@ -37,7 +37,8 @@ class Buckets:
     """
 
     def __init__(self, lengths: Tensor, epoch: Tensor) -> None:
-        self._lengths, self._parts = lengths, parts_of(epoch.shape[2])
+        self._lengths = lengths
+        self._parts = parts_of(epoch.shape[2], epoch.shape[1])
         self._longest = int(lengths.max())
         _, needed = self._needed(epoch)
         shapes = {self._longest_shape}

@@ -81,7 +81,8 @@ class Moves:
         self._epsilon = weights.new_full((1,), EPSILON)
         constants = (setting.clip, setting.weight_decay, EPSILON, BETAS[1], 1 - BETAS[1])
         self._constants = torch.tensor(constants, dtype=weights.dtype, device=weights.device)
-        self._kernel = kernel(SOURCE, KERNEL, weights.device)
+        single = weights.dtype == torch.float32
+        self._kernel = kernel(SOURCE, KERNEL, weights.device) if single else None
 
     def __call__(self, gradients: Tensor, rates: Tensor) -> None:
         """Moves the weights once.

@@ -47,6 +47,12 @@ KINDS: list[tuple[str, Level, int]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def four_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 32 rows come in four parts."""
+    monkeypatch.setattr("fuse.training.buckets.PART_ROWS", 8)
+
+
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Surroundings:
     made = Surroundings(REHEARSAL, "cuda:0", tmp_path_factory.mktemp("gpu"))

@@ -14,6 +14,7 @@ from fuse.models.cropped import CroppedTape
 from fuse.models.fusions import FUSIONS
 from fuse.models.noise import drawn_from
 from fuse.setting import Setting
+from fuse.training import buckets
 from fuse.training.buckets import Buckets, parts_of
 from fuse.training.stack import Stack
 from fuse.training.task import Fit, Task
@@ -31,6 +32,12 @@ SETTING = Setting(
     batch_size=32, learning_rate=3e-3, dropout=0.2, input_dropout=0.1, modality_dropout=0.1,
     beside=True,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def four_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 32 rows come in four parts."""
+    monkeypatch.setattr(buckets, "PART_ROWS", 8)
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +130,21 @@ def test_a_step_that_is_longer_than_all_others_has_a_shape(long_bank: FeatureBan
     short = torch.arange(ROWS)[lengths < 20][:40]
     items = short[:, None].expand(-1, 3)
     epoch = items[:32].expand(2, 1, 32, 3)
-    buckets = Buckets(lengths, epoch)
-    assert [max(shape) for shape in buckets.shapes] == [32, LONGEST]
+    found = Buckets(lengths, epoch)
+    assert [max(shape) for shape in found.shapes] == [32, LONGEST]
     longest = torch.cat([torch.zeros(1, 3, dtype=torch.int64), items[:31]]).expand(1, 2, 32, 3)
-    rows, (shape,) = buckets.sort(longest)
+    rows, (shape,) = found.sort(longest)
     assert shape == (LONGEST,) * 4
     assert torch.equal(rows[0, 0, -1], torch.zeros(3, dtype=torch.int64))
     assert (lengths[rows[0, 1, :, 1]].diff() >= 0).all()
-    assert [parts_of(rows) for rows in (16, 32, 34, 128)] == [1, 4, 1, 4]
+
+
+def test_small_batches_and_odd_ones_come_in_fewer_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "PART_ROWS", 64)
+    found = [
+        parts_of(*given) for given in ((128, 1), (128, 2), (32, 5), (32, 3), (33, 90), (34, 9))
+    ]
+    assert found == [2, 4, 2, 1, 1, 2]
 
 
 def test_a_cropped_tape_gives_each_position_the_noise_of_the_whole() -> None:
