@@ -70,12 +70,6 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(every[:_LISTED]) + rest
 
 
-def among(name: str, valid: Iterable[str]) -> str:
-    """`` (near: …), valid: …``: what follows a value that is none of the valid ones."""
-    names = list(valid)
-    return f"{alike(name, names)}, valid: {', '.join(names)}"
-
-
 def no_such(
     what: str,
     name: object,

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.files.paths import is_path
-from mmsa_cache.names import among, near
+from mmsa_cache.names import alike, near
 
 M = TypeVar("M", bound=BaseModel)
 _LONGEST = 200
@@ -127,7 +127,7 @@ def plain_problem(item: ErrorDetails) -> str:
     shown = received if len(received) <= _LONGEST else f"{received[:_LONGEST]}…"
     if kind == "literal_error":
         valid = context["expected"].replace("'", "").replace(" or ", ", ").removeprefix(", ")
-        return shown + among(str(item["input"]), valid.split(", "))
+        return f"{shown}{alike(str(item['input']), valid.split(', '))}, valid: {valid}"
     if kind in _BOUNDS:
         key, relation = _BOUNDS[kind]
         return f"{shown}, a number {relation} {context[key]:g} is expected"

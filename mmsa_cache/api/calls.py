@@ -8,10 +8,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
+from typing import get_args
 
+from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
 from mmsa_cache.config.project import project_of
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.paths import from_home
+from mmsa_cache.names import one_of
 from mmsa_cache.refusals import told
 from mmsa_cache.shown import spoken
 
@@ -92,6 +95,18 @@ def _refuse(given: Mapping[str, object], fits: Callable[[object], bool], expecte
     ]
     if wrong:
         raise SettingsError(f"{', '.join(wrong)}: {expected} is expected.")
+
+
+def engine_of(engine: EngineName | None, workers: int | None, address: str | None) -> EngineRequest:
+    """What runs workers, and how many.
+
+    Raises:
+        SettingsError: One of these is none.
+    """
+    at_least_one(workers=workers)
+    texts(address=address)
+    one_of("engine", engine, get_args(EngineName))
+    return EngineRequest(engine, workers, address)
 
 
 def as_typed(function: Callable[..., object], given: Mapping[str, object]) -> str:

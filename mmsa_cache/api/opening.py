@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
-from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
+from mmsa_cache.compose.extraction.crew import EngineName
 from mmsa_cache.compose.extraction.extract import extract_splits
 from mmsa_cache.compose.session.session import Session
 from mmsa_cache.config.loading import keys_by_name, load_settings
@@ -15,9 +14,9 @@ from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.stored import path_of
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
 from mmsa_cache.files.paths import check_paths
-from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, near, no_such, one_of
+from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, near, no_such
 
-from .calls import absolute, at_least_one, in_project, placed, texts
+from .calls import absolute, engine_of, in_project, placed, texts
 
 
 def open(
@@ -76,13 +75,12 @@ def extract(
         MmsaError: As the data, the encoders and the store raise.
     """
     with in_project() as here:
-        at_least_one(workers=workers)
-        texts(split=split, encoders=encoders, address=address)
-        one_of("engine", engine, get_args(EngineName))
+        texts(split=split, encoders=encoders)
+        crew = engine_of(engine, workers, address)
         found = settings_of(here, cache, data, settings)
         split = ALL if split is None else split
         encoders = DEFAULT_ENCODER if encoders is None else encoders
-        extract_splits(found, split, encoders, engine=EngineRequest(engine, workers, address))
+        extract_splits(found, split, encoders, engine=crew)
         return Session(found)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
-from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
+from mmsa_cache.compose.extraction.crew import EngineName
 from mmsa_cache.compose.search.search import SearchRequest
 from mmsa_cache.compose.search.search import search as run_study
 from mmsa_cache.compose.session.session import Session
-from mmsa_cache.names import one_of
 
-from .calls import at_least_one, in_project, texts
+from .calls import at_least_one, engine_of, in_project, texts
 from .opening import opened
 from .study import Study
 from .terms import in_python
@@ -51,10 +49,9 @@ def search(
     """
     session = opened(session)
     with in_project():
-        at_least_one(trials=trials, workers=workers)
-        texts(study=study, name=name, select=select, outer=outer, address=address)
-        one_of("engine", engine, get_args(EngineName))
-        crew = EngineRequest(engine, workers, address)
+        at_least_one(trials=trials)
+        texts(study=study, name=name, select=select, outer=outer)
+        crew = engine_of(engine, workers, address)
         request = SearchRequest(study, trials, crew, select, name=name, track=track, outer=outer)
         result = run_study(session, request)
         return Study(result.study, session, notes=[*map(in_python, result.notes)])

@@ -5,19 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
-from typing import get_args
 
 from fuse.figures.calibration import DECIDE, Decide
 from fuse.figures.study import Value
 from fuse.setting import FIELDS
-from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
+from mmsa_cache.compose.extraction.crew import EngineName
 from mmsa_cache.compose.session.session import Session
 from mmsa_cache.compose.train.request import MEGABYTES, TrainRequest
 from mmsa_cache.compose.train.train import train as train_run
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import near, one_of
 
-from .calls import as_typed, at_least_one, in_project, texts, truths
+from .calls import as_typed, at_least_one, engine_of, in_project, texts, truths
 from .opening import opened
 from .run import Run
 from .study import Study
@@ -76,12 +75,10 @@ def train(
     given = {key: value for key, value in locals().items() if key not in ("session", "setting")}
     session = opened(session)
     with in_project():
-        at_least_one(folds=folds, seeds=seeds, ensemble=ensemble, max_mb=max_mb)
-        at_least_one(trials=trials, workers=workers)
-        texts(name=name, outer=outer, address=address)
+        at_least_one(folds=folds, seeds=seeds, ensemble=ensemble, max_mb=max_mb, trials=trials)
+        texts(name=name, outer=outer)
         truths(single=single, average=average, refit=refit, nested=nested)
         one_of("decide", decide, DECIDE)
-        one_of("engine", engine, get_args(EngineName))
         _check_names(setting)
         studies = _studies_of(study)
         names = [of if isinstance(of, str) else of.name for of in studies]
@@ -100,7 +97,7 @@ def train(
             max_mb=max_mb,
             nested=bool(nested),
             trials=trials,
-            engine=EngineRequest(engine, workers, address),
+            engine=engine_of(engine, workers, address),
             decide=decide,
             track=track,
             command=as_typed(train, given | setting),
