@@ -1,9 +1,9 @@
 """How far the texts of a step are padded where all steps have one of a few shapes.
 
-Padded to the longest text of a bank, eight positions in ten of short posts are padding. So the rows
-of a batch are sorted by the length of their texts and come in parts, each padded to a length of its
-own. The lengths of all parts are a step's *shape*; few shapes are used, each of which holds the
-steps that fit it.
+Padded to the longest text of a bank, most positions of short posts are padding. So the rows of a
+batch are sorted by the length of their texts and come in parts, each padded to a length of its own.
+The lengths of all parts are a step's *shape*; few shapes are used, each of which holds the steps
+that fit it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 PART_ROWS = 64
-"""Of all members that a part has at least; of fewer, the launches take longer than the padding."""
+"""Of all members that a part has at least; for fewer, launches should cost more than padding."""
 _MULTIPLE = 16
 """Lengths are multiples of this, or the longest."""
 _SHARES = (0.5, 0.75, 0.9, 1.0)
