@@ -20,6 +20,7 @@ from fuse.models.classifier import Classifier
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
+from mmsa_cache.native.cores import usable_cores
 
 from .classifier import input_dims, make_model
 from .task import Task
@@ -65,7 +66,8 @@ def initial(
 
     if len(tasks) == 1:
         return [draw(tasks[0])]
-    with ThreadPoolExecutor(max(1, min(len(tasks), torch.get_num_threads()))) as threads:
+    # As many cores as there are, also where torch is kept to one for the sake of other processes.
+    with ThreadPoolExecutor(min(len(tasks), usable_cores())) as threads:
         return list(threads.map(draw, tasks))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -64,6 +65,22 @@ def test_members_begin_as_a_model_that_is_built_with_their_seed(
         for name, value in found.model.state_dict().items():
             assert torch.equal(value, wanted[name]), name
         assert torch.equal(found.landmarks, chosen)
+
+
+def test_members_begin_side_by_side_also_where_torch_has_one_thread(
+    bank: FeatureBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All four are inside at once, or the barrier breaks."""
+    monkeypatch.setattr("fuse.training.initial.usable_cores", lambda: 4)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    together = threading.Barrier(4, timeout=60)
+
+    def waiting(*args: Any) -> Any:
+        together.wait()
+        return make_model(*args)
+
+    monkeypatch.setattr("fuse.training.initial.make_model", waiting)
+    assert len(initial(SMALL, bank, TASKS, NAMES)) == 4
 
 
 def test_a_setting_that_makes_no_model_says_so_of_a_group(bank: FeatureBank) -> None:
