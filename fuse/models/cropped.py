@@ -28,27 +28,26 @@ class CroppedTape(Tape):
         super().__init__(noise)
         self._whole, self._longest = shapes, longest
         self._starts = list(accumulate(map(math.prod, shapes), initial=0))
-        self._part = 0
-        self._call = 0
+        self._first = self._rows = self._call = 0
 
-    def begin_part(self, number: int) -> None:
-        """See `Tape`; the parts have equally many rows."""
-        self._part, self._call = number, 0
+    def begin_part(self) -> None:
+        """See `Tape`."""
+        self._first, self._rows, self._call = self._first + self._rows, 0, 0
 
     def end_parts(self) -> None:
         """See `Tape`."""
-        self._part = 0
+        self._first = self._rows = 0
 
     def _advance(self, shape: tuple[int, ...]) -> tuple[int, int]:
         call = self._call
         if call == len(self._whole) or len(shape) != len(self._whole[call]):
             raise RuntimeError(f"noise: call {call} asks for {shape}, known are {self._whole}")
-        self._call, self.position = call + 1, self._starts[call + 1]
+        self._call, self.position, self._rows = call + 1, self._starts[call + 1], shape[0]
         return self._starts[call], self.position
 
     def _shaped(self, values: Tensor, shape: Sequence[int]) -> Tensor:
         whole = self._whole[self._call - 1]
-        found = values.view(whole).narrow(0, self._part * shape[0], shape[0])
+        found = values.view(whole).narrow(0, self._first, shape[0])
         for axis, (full, wanted) in enumerate(zip(whole[1:], shape[1:], strict=True), start=1):
             if full > wanted:
                 length = self._longest - (full - wanted)

@@ -100,7 +100,7 @@ class Tape:
         self.shapes: list[tuple[int, ...]] = []
         """What was asked for."""
 
-    def begin_part(self, number: int) -> None:
+    def begin_part(self) -> None:
         """Called before each part of rows that a model fuses apart from the others."""
 
     def end_parts(self) -> None:

@@ -9,11 +9,13 @@ that fit it.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 PART_ROWS = 64
 """Of all members that a part has at least; for fewer, launches should cost more than padding."""
-_MULTIPLE = 16
+_PARTS = (4, 2, 1, 1), (2, 1, 1), (1, 1)
+_MULTIPLE = 8
 """Lengths are multiples of this, or the longest."""
 _SHARES = (0.5, 0.75, 0.9, 1.0)
 """Of the steps of an epoch whose parts are not longer than those of a shape."""
@@ -21,11 +23,13 @@ _SHARES = (0.5, 0.75, 0.9, 1.0)
 Shape = tuple[int, ...]
 
 
-def parts_of(rows: int, members: int) -> int:
-    """Number of equal parts that the rows of a batch come in, at most four."""
-    return next(
-        n for n in (4, 2, 1) if n == 1 or (rows % n == 0 and rows * members >= n * PART_ROWS)
-    )
+def sizes_of(rows: int, members: int) -> list[int]:
+    """Rows of the parts of a batch: the longer its texts, the smaller a part."""
+    for shares in _PARTS:
+        whole = sum(shares)
+        if rows % whole == 0 and rows // whole * members >= PART_ROWS:
+            return [share * rows // whole for share in shares]
+    return [rows]
 
 
 class Buckets:
@@ -38,7 +42,8 @@ class Buckets:
 
     def __init__(self, lengths: Tensor, epoch: Tensor) -> None:
         self._lengths = lengths
-        self._parts = parts_of(epoch.shape[2], epoch.shape[1])
+        self.sizes = sizes_of(epoch.shape[2], epoch.shape[1])
+        """Rows of each part."""
         self._longest = int(lengths.max())
         _, needed = self._needed(epoch)
         shapes = {self._longest_shape}
@@ -50,7 +55,7 @@ class Buckets:
 
     @property
     def _longest_shape(self) -> Shape:
-        return (self._longest,) * self._parts
+        return (self._longest,) * len(self.sizes)
 
     def sort(self, rows: Tensor) -> tuple[Tensor, list[Shape]]:
         """Sorts the rows of batches by the lengths of their texts.
@@ -68,7 +73,8 @@ class Buckets:
     def _needed(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The order of the rows of each batch, and each step's longest texts, (steps, parts)."""
         own, order = self._lengths[rows[..., 1].clamp_min(0)].sort(dim=-1, stable=True)
-        return order, own.unflatten(-1, (self._parts, -1)).amax((1, 3))
+        longest = [part.amax((1, 2)) for part in own.split(self.sizes, -1)]
+        return order, torch.stack(longest, 1)
 
     def _rounded(self, length: int) -> int:
         return min(-(-length // _MULTIPLE) * _MULTIPLE, self._longest)

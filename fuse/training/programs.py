@@ -36,8 +36,8 @@ class Member(nn.Module):
         """
         with drawn_from(noise) as tape:
             fused = []
-            for number, inputs in enumerate(parts):
-                tape.begin_part(number)
+            for inputs in parts:
+                tape.begin_part()
                 fused.append(self._fused(inputs))
             tape.end_parts()
             vectors, present = fused[0]

@@ -214,10 +214,10 @@ class Stack:
             values.index_select(0, self._at).squeeze(0)
             for values in (self._rows, self._rates, self._noise)
         )
-        size = rows.shape[1] // max(1, len(shape))
+        sizes = self._buckets.sizes if self._buckets is not None and shape else rows.shape[1]
         parts = [
             gather(self._bank, part.flatten(0, 1), self._setting, True, length)
-            for part, length in zip(rows.split(size, 1), shape or (None,), strict=True)
+            for part, length in zip(rows.split(sizes, 1), shape or (None,), strict=True)
         ]
         losses = self._losses(noise, parts)
         gradients = torch.autograd.grad(

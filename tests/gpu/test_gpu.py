@@ -50,7 +50,7 @@ KINDS: list[tuple[str, Level, int]] = [
 @pytest.fixture(autouse=True)
 def four_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 32 rows come in four parts."""
-    monkeypatch.setattr("fuse.training.buckets.PART_ROWS", 8)
+    monkeypatch.setattr("fuse.training.buckets.PART_ROWS", 4)
 
 
 @pytest.fixture(scope="module")
