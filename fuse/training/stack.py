@@ -36,6 +36,7 @@ from .programs import model_inputs, stacked_inputs
 from .rates import BETAS
 from .runner import Runner
 from .scoring import StackScores
+from .uneven import Rest
 
 _NOISE_BYTES = 128 << 20
 """Of the steps that are uploaded at once."""
@@ -55,7 +56,7 @@ class _Epoch:
 
 
 class Stack:
-    """Members of one setting, with equally many parameters and steps, that begin together.
+    """Members of one setting, with equally many parameters, that begin together.
 
     Args:
         runners: The members, whose tensors become parts of common ones.
@@ -69,7 +70,8 @@ class Stack:
         self._runners = runners
         first = runners[0]
         self._setting, self._bank = first.setting, first.bank
-        self._steps = first.steps
+        self._rest = Rest([runner.steps for runner in runners])
+        self._steps = self._rest.steps
         members = [runner.member for runner in runners]
         for member in members:
             member.fused_in = half(self._setting, self._bank.labels.device)
@@ -129,6 +131,9 @@ class Stack:
         self._noise = torch.zeros(block, count, one, dtype=torch.int16, device=device)
         self._totals = torch.zeros(count, device=device)
         self._ones = torch.ones_like(self._totals)
+        self._changed = [weights, means, squares, *self._buffers.values(), self._totals]
+        if averaged is not None:
+            self._changed += [averaged, *buffers.values()]
         self.repeated = Repeated(device)
         self._ahead: _Epoch | None = None
 
@@ -151,11 +156,13 @@ class Stack:
                 self._fill(given, first)
             self._rates[: len(rates[part])].copy_(rates[part], non_blocking=True)
             self._at.zero_()
-            for shape, steps in groupby(given.shapes[part]):
+            kinds = zip(given.shapes[part], self._rest.ended[part], strict=True)
+            for (shape, ended), steps in groupby(kinds):
+                self._rest.keep(ended, self._changed)
                 self.repeated.run(partial(self._step, shape), len(list(steps)), shape)
-        done = (number + 1) * self._steps
+        self._rest.put_back(self._changed)
         for runner in self._runners:
-            runner.count_steps(done)
+            runner.count_steps((number + 1) * runner.steps)
         if number + 1 < self._setting.epochs:
             self._ahead = self._begin(number + 1)  # while the device works
         return self._totals
@@ -182,7 +189,9 @@ class Stack:
 
     def _rows_of(self, number: int) -> Tensor:
         """Items of an epoch's steps, (steps, members, batch, 3) on the CPU."""
-        return torch.stack([runner.rows(number) for runner in self._runners], 1)
+        every = torch.arange(self._steps)
+        rows = [runner.rows(number) for runner in self._runners]
+        return torch.stack([own[every.clamp_max(len(own) - 1)] for own in rows], 1)
 
     def _rates_of(self, number: int) -> np.ndarray:
         """What Adam multiplies with in each step of an epoch, (steps, members, 5, 1) float32.
@@ -190,16 +199,18 @@ class Stack:
         Decay of the weights, weight of the gradient in its mean, 1 / √(1 − β₂ᵗ), −rate / (1 − β₁ᵗ),
         and the weight of the weights in their average.
         """
-        setting, steps = self._setting, self._steps
-        given = np.array([runner.rates(number) for runner in self._runners]).transpose(1, 0, 2)
+        setting, own = self._setting, np.array([runner.steps for runner in self._runners])
+        at = np.minimum(np.arange(self._steps)[:, None], own - 1)
+        every = [np.array(runner.rates(number)) for runner in self._runners]
+        given = np.stack([of[places] for of, places in zip(every, at.T, strict=True)], 1)
         rate, beta = given[..., 0], given[..., 1]
-        time = np.arange(number * steps + 1, (number + 1) * steps + 1)[:, None]
+        time = number * own + at + 1
         found = (
             1 - rate * setting.weight_decay,
             1 - beta,
-            1 / np.sqrt(1 - BETAS[1] ** time) + 0 * rate,
+            1 / np.sqrt(1 - BETAS[1] ** time),
             -rate / (1 - beta**time),
-            np.where(time == 1, 1.0, 1 - setting.ema) + 0 * rate,
+            np.where(time == 1, 1.0, 1 - setting.ema),
         )
         return np.stack(found, axis=2)[..., None].astype(np.float32)
 

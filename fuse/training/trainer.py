@@ -25,6 +25,7 @@ from .scoring import Scores
 from .solver import Solver
 from .stack import Stack
 from .task import Checkpoint, Fit, Task
+from .uneven import alike
 
 
 def fit(
@@ -120,14 +121,18 @@ def fit_group(
         if not stacked:
             return [_alone(begun([place])[place], on_epoch) for place in every]
         runners = begun(every)
-        # Members of a stack are equally large, take equally many steps an epoch, begin together.
-        alike: dict[tuple[int, ...], list[int]] = {}
+        # Members of a stack are equally large, take about as many steps an epoch, begin together.
+        equal: dict[tuple[int, int], list[int]] = {}
         for place, runner in runners.items():
             if not runner.progress.stopped:
                 size = sum(value.nbytes for value in runner.member.state_dict().values())
-                key = (size, runner.steps, runner.epochs_done)
-                alike.setdefault(key, []).append(place)
-        waiting = [part for key, of in alike.items() for part in fitting(of, key[0], device)]
+                equal.setdefault((size, runner.epochs_done), []).append(place)
+        waiting = [
+            part
+            for (size, _), of in equal.items()
+            for group in alike([runners[place].steps for place in of])
+            for part in fitting([of[place] for place in group], size, device)
+        ]
         fits = {
             place: runners.pop(place).result()
             for place in [*runners]
