@@ -59,5 +59,21 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("name", ["extract", "fuse"])
+def test_the_table_of_a_package_names_its_files(name: str) -> None:
+    page = (ROOT / name / "README.md").read_text(encoding="utf-8")
+    named = set()
+    for row in re.findall(r"^\| (`.*?) \|", page, re.M):
+        folder = ""
+        for file in re.findall(r"`([\w/]+\.py|\w+/)`", row):
+            folder = file.rpartition("/")[0] or folder
+            named.add(f"{folder}/{file.rpartition('/')[2]}".lstrip("/"))
+    files = {path.relative_to(ROOT / name) for path in SOURCES if path.is_relative_to(ROOT / name)}
+    files = {file for file in files if file.name != "__init__.py"}
+    whole = {entry.removesuffix("/") for entry in named if entry.endswith("/")}  # as ``figures/``
+    left = {str(file) for file in files if str(file.parent) not in whole}
+    assert left == {entry for entry in named if not entry.endswith("/")}
+
+
 def test_no_test_lies_where_an_sdist_takes_it() -> None:
     assert not list((ROOT / "tests").glob("test*.py"))  # setuptools ships these unasked
