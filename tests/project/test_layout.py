@@ -13,12 +13,19 @@ PACKAGES = ("mmsa_cache", "extract", "fuse")
 SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 PAGES = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "build"} & set(p.parts))
 MOST_LINES = 300
+MOST_OF_ANYTHING = 60
 
 
 def test_every_source_file_is_short() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     long = {str(path): lines for path, lines in lengths.items() if lines > MOST_LINES}
     assert long == {}
+
+
+def test_few_records_travel_as_dictionaries_of_anything() -> None:
+    form = re.compile(r"\b(?:dict|Mapping)\[str, Any\]")
+    found = [hit for path in SOURCES for hit in form.findall(path.read_text(encoding="utf-8"))]
+    assert len(found) < MOST_OF_ANYTHING
 
 
 def test_no_test_module_imports_another() -> None:
