@@ -55,11 +55,11 @@ def confident_errors(predictions: Predictions, most: int = GALLERY) -> NDArray[n
     return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
 
 
-def least_certain(predictions: Predictions, most: int = GALLERY) -> NDArray[np.int64]:
+def least_certain(predictions: Predictions) -> NDArray[np.int64]:
     """Places of the rows whose two highest probabilities lie closest, the closest first."""
     ordered = np.sort(predictions.probabilities, axis=1)
     lead = ordered[:, -1] - (ordered[:, -2] if ordered.shape[1] > 1 else 0.0)
-    return np.argsort(lead, kind="stable")[:most]
+    return np.argsort(lead, kind="stable")[:GALLERY]
 
 
 def cards(

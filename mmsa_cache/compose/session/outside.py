@@ -97,14 +97,14 @@ class Reach:
             say(f"Note: {_refusal(path, what)} To use it, {cure}.")
         return found
 
-    def require(self, path: Path, what: str, cure: str = _CURE) -> None:
+    def require(self, path: Path, what: str) -> None:
         """Refuses a path that may not be used.
 
         Raises:
             ModelError: It may not.
         """
         if not self.has(path):
-            raise ModelError(_refusal(path, what), f"To use it, {cure}.")
+            raise ModelError(_refusal(path, what), f"To use it, {_CURE}.")
 
 
 def encoder_paths(settings: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
