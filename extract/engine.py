@@ -20,9 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mmsa_cache.errors import DataError
 from mmsa_cache.native.memory import reused, trim
@@ -30,26 +28,16 @@ from mmsa_cache.native.threads import short_turns
 from mmsa_cache.store.schema import Shard
 
 from .plan import Job, Prepared, Row, missing_windows
-from .publisher import Publisher
 from .reading.reading import Reading, by_processes
 from .shards import Queued, assemble
 from .streams import Batch, Halving, Streams, Timings, Workers
+from .windows import AtWork, Window, mixed
 
 _GPU_AHEAD = 1024
 """Rows whose reading is begun before those before them are encoded."""
 _TRIM_EVERY = 8
 """Windows. What batches and pictures of all sizes leave behind adds up; but of memory that is given
 back, the part that is needed again has to be cleared again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """Rows that are encoded together."""
-
-    job: Job
-    model: Halving
-    places: NDArray[np.int64]
-    """Those that were missing when the extraction began."""
 
 
 def extract(
@@ -62,7 +50,9 @@ def extract(
     processes: bool | None = None,
     models: dict[int, Halving] | None = None,
 ) -> Timings:
-    """Adds the rows that are missing, job by job, without a pause between them.
+    """Adds the rows that are missing, without a pause between jobs.
+
+    On a CPU job by job; on a GPU jobs are worked on side by side and end at about the same time.
 
     Args:
         jobs: What is wanted, in order; those of one folder share a writer.
@@ -86,37 +76,33 @@ def extract(
     for job in jobs:
         models.setdefault(id(job.encoder), Halving(job.encoder))
     work = [
-        [_Window(job, models[id(job.encoder)], places) for places in windows]
+        [Window(job, models[id(job.encoder)], places) for places in windows]
         for job, windows in zip(jobs, missing_windows(jobs, shard_rows), strict=True)
     ]
-    every = list(itertools.chain(*work))
+    beside = device.type != "cpu"
+    # A GPU has work of one job while another one's texts are launched or its rows sealed.
+    groups = [range(len(jobs))] if beside else [[number] for number in range(len(jobs))]
+    every = [mixed([work[number] for number in group]) for group in groups]
     if processes is None:
-        rows = sum(len(window.places) for window in every)
+        rows = sum(len(window.places) for windows in work for window in windows)
         processes = by_processes(device, rows, workers.readers)
-    shards = _encoded(every, device, workers, processes, batch_size, timings)
-    turns = contextlib.nullcontext() if device.type == "cpu" else short_turns()
-    with reused(), turns, contextlib.closing(shards), contextlib.ExitStack() as publishers:
-        for job, windows in zip(jobs, work, strict=True):
+    chain = list(itertools.chain(*every))
+    shards = _encoded(chain, device, workers, processes, batch_size, timings)
+    turns = short_turns() if beside else contextlib.nullcontext()
+    with reused(), turns, contextlib.closing(shards):
+        for group, windows in zip(groups, every, strict=True):
             trim()  # the encoder before had batches of other sizes
-            most = None
-            publisher = publishers.enter_context(
-                Publisher(job.writer, timings, beside=device.type != "cpu")
-            )
-            with job.watch() as advance:
+            with AtWork([jobs[number] for number in group], batch_size, timings, beside) as at:
                 for window in windows:
-                    job.computed += publisher.add(next(shards))
-                    if window.model.most != most:
-                        most = window.model.most
-                        job.notice(f"No memory for {batch_size} rows at once: {most} are run.")
+                    at.add(window, next(shards))
                     if next(encoded) % _TRIM_EVERY == 0:
                         trim()
-                    advance(len(window.places))
-                publisher.publish()  # beside a GPU the next job goes on meanwhile
+                    at.tell(window)
     return timings
 
 
 def _encoded(
-    windows: Sequence[_Window],
+    windows: Sequence[Window],
     device: torch.device,
     workers: Workers,
     processes: bool,
@@ -136,7 +122,7 @@ def _encoded(
     streams = Streams(device, workers.streams)
     problems: list[str] = []
 
-    def start_reading(window: _Window) -> _Begun:
+    def start_reading(window: Window) -> _Begun:
         job = window.job
         # Another writer may have sealed some since.
         missing = window.places[~job.writer.has(job.rows.keys[window.places])]
@@ -178,7 +164,7 @@ def _encoded(
 class _Begun:
     """A window whose rows are being read."""
 
-    window: _Window
+    window: Window
     rows: Sequence[Row]
     tasks: list[Future[Prepared]]
 
