@@ -18,7 +18,7 @@ class Step:
     """After which its process is ended; what it measured by then is kept."""
 
 
-PREPARATION = 45.0
+PREPARATION = 60.0
 """Seconds in which posts, encoders and features must be generated."""
 
 STEPS: dict[str, Step] = {
