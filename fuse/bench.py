@@ -13,7 +13,6 @@ from typing import Any, TypedDict
 
 import h5py
 import numpy as np
-import torch
 
 from fuse.figures.records import EpochRecord
 from fuse.training.classifier import products
@@ -26,6 +25,7 @@ from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.files.disk import discard
 from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.native.timing import seconds_of, wait
 from mmsa_cache.store.index import Index
 from mmsa_cache.store.verified import NOTE
 
@@ -96,7 +96,7 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> EpochF
         started = time.perf_counter()
         with products(Setting(precision="float32")):  # what torch does unless told otherwise
             textbook.epoch()
-        _wait(bank.labels.device)
+        wait(bank.labels.device)
         last = time.perf_counter()
         theirs.append(last - started)
 
@@ -177,7 +177,7 @@ def bench_folds(bank: FeatureBank, names: Sequence[str], rounds: int) -> FoldFig
     tasks = [Task(every[every % 5 != fold], every[every % 5 == fold], fold) for fold in range(5)]
 
     def seconds(part: Sequence[Task]) -> float:
-        return _timed(lambda: fit_group(setting, bank, part, names=names), bank.labels.device)
+        return seconds_of(lambda: fit_group(setting, bank, part, names=names), bank.labels.device)
 
     seconds(tasks[:1])  # sets kernels up
     one, five = [], []
@@ -202,7 +202,7 @@ def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> StepFi
     stack = Stack(runners)
 
     def seconds(number: int) -> float:
-        return _timed(lambda: stack.epoch(number), device) / runners[0].steps
+        return seconds_of(lambda: stack.epoch(number), device) / runners[0].steps
 
     with products(setting):
         seconds(0)  # sets kernels up, and captures
@@ -236,17 +236,4 @@ def bench_encoders_in_loop(
             encode(rows[first : first + BATCH].tolist())
         fit(setting, bank, rows[BATCH:], rows[:BATCH], names=names, seed=0)
 
-    return _timed(loop, device) / batches
-
-
-def _timed(work: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
-    started = time.perf_counter()
-    work()
-    _wait(device)
-    return time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return seconds_of(loop, device) / batches

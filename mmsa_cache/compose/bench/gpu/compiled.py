@@ -14,9 +14,10 @@ from extract.encoders.compiled import compile_blocks
 from extract.reading.reading import Reading, get_ready
 from extract.streams import Workers
 from mmsa_cache.names import MODALITIES
+from mmsa_cache.native.timing import seconds_of
 
 from .bench import Bench
-from .probes import Busy, seconds_of
+from .probes import Busy
 from .stage_one import models_alone, read_by
 
 END_TO_END = 0.9

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from mmsa_cache.native.timing import wait
+
 _LAUNCHES = frozenset(
     {
         "cudaLaunchKernel",
@@ -33,21 +35,6 @@ _SYNC_WARNING = "called a synchronizing CUDA operation"
 _SECONDS_BETWEEN_SAMPLES = 0.1
 _MOST_OPERATIONS = 10
 _PACKAGES = ("torch", "transformers", "timm", "optuna", "h5py", "numpy", "simplejpeg")
-
-
-def wait(device: torch.device) -> None:
-    """Waits until the device has done what was launched."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of a call, with what it launched."""
-    wait(device)
-    started = time.perf_counter()
-    work()
-    wait(device)
-    return time.perf_counter() - started
 
 
 def machine(device: torch.device) -> dict[str, str]:

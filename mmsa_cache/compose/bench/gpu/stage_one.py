@@ -19,9 +19,10 @@ from extract.streams import Workers
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.device import is_out_of_memory
 from mmsa_cache.native.memory import reused
+from mmsa_cache.native.timing import seconds_of
 
 from .bench import Bench, evenly
-from .probes import Busy, count_calls, seconds_of, synchronisations
+from .probes import Busy, count_calls, synchronisations
 
 TEXTBOOK = 8.0
 """How many times a textbook loop's rate it should reach."""

@@ -15,9 +15,10 @@ from fuse.training.task import Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.files.untrusted import read_plain
+from mmsa_cache.native.timing import seconds_of
 
 from .bench import CLASSES, Bench
-from .probes import count_calls, seconds_of, synchronisations
+from .probes import count_calls, synchronisations
 
 EPOCH = 10.0
 """How many times as fast as a textbook loop a pooled epoch should be."""
