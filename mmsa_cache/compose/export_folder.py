@@ -17,6 +17,7 @@ from mmsa_cache.files.disk import DISK, discard, make_folders, remove_tree
 from mmsa_cache.files.locks import held_if_free
 from mmsa_cache.files.paths import declared, refuse_link
 from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.json_value import object_at
 from mmsa_cache.runs.folder import MODEL_FILE
 
 MODEL_TYPE = "mmsa"
@@ -60,8 +61,8 @@ def is_export(folder: Path) -> bool:
     """Whether a folder holds the record of an export."""
     try:
         config = parse_json(read_plain(folder / CONFIG, MOST_TEXT, links=False))
-        return bool(config["model_type"] == MODEL_TYPE)
-    except (OSError, ValueError, LookupError, TypeError):
+        return object_at(config).get("model_type") == MODEL_TYPE
+    except (OSError, ValueError):
         return False
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.json_value import JsonObject
+from mmsa_cache.json_value import JsonObject, object_at
 
 from .disk import make_folders, write_atomically
 from .hashing import canonical, digest
@@ -32,9 +32,9 @@ class Shelf:
         """What `put` was given for the same identity; None where there is none."""
         try:
             found = parse_json(read_plain(self._path(identity), _MAX_BYTES))
-            same = canonical(found["of"]) == canonical(identity)
-            return dict(found["record"]) if same else None
-        except (OSError, ValueError, TypeError, KeyError):
+            same = canonical(object_at(found, "of")) == canonical(identity)
+            return dict(object_at(found, "record")) if same else None
+        except (OSError, ValueError):
             return None
 
     def put(self, identity: Mapping[str, object], record: Mapping[str, object]) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 from safetensors import safe_open
 
+from mmsa_cache.json_value import Json
+
 from .paths import flags
 
 _OPEN = Path("/dev/fd")
@@ -120,14 +122,15 @@ def open_tensors(path: Path, *, links: bool = True) -> Iterator[Any]:
             yield tensors
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes | str) -> Json:
     """JSON from anywhere, without numbers that are infinite or none.
 
     Raises:
         ValueError: It is none.
     """
     try:
-        return json.loads(data, parse_float=_finite, parse_constant=_finite)
+        found: Json = json.loads(data, parse_float=_finite, parse_constant=_finite)
+        return found
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +24,7 @@ from mmsa_cache.errors import DataError, MmsaError, SettingsError
 from mmsa_cache.files.disk import write_new
 from mmsa_cache.files.scratch import scratch
 from mmsa_cache.files.untrusted import parse_json
+from mmsa_cache.json_value import Json, object_at
 from mmsa_cache.version import __version__
 
 from .answers import Answers
@@ -143,12 +144,8 @@ def _from_json(body: bytes) -> Question:
     try:
         if sum(map(body.count, (b",", b"[", b"{"))) > MOST_TEXT:  # base64 has none
             raise ValueError("it holds more than a text and a picture")
-        content = parse_json(body)
-        if not isinstance(content, Mapping):
-            raise ValueError("no JSON object")
-        text, image = content.get("text"), content.get("image")
-        if not all(value is None or isinstance(value, str) for value in (text, image)):
-            raise ValueError("text and image must be strings")
+        content = object_at(parse_json(body))
+        text, image = (_string(content.get(name)) for name in ("text", "image"))
         if len(text or "") > MOST_TEXT:
             raise ValueError(f"its text is longer than {MOST_TEXT} characters")
         return Question(text, base64.b64decode(image, validate=True) if image else None)
@@ -156,6 +153,12 @@ def _from_json(body: bytes) -> Question:
         raise DataError(
             f"The post cannot be read: {error}.", 'Send {"text": …, "image": BASE64}.'
         ) from error
+
+
+def _string(value: Json) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("text and image must be strings")
+    return value
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, RootModel
 
@@ -23,6 +23,7 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.files.disk import write_atomically
 from mmsa_cache.files.paths import declared
 from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.json_value import Json
 from mmsa_cache.names import no_such
 from mmsa_cache.validation import validated
 
@@ -43,7 +44,7 @@ class _Snapshots(RootModel[list[StudySnapshot]]):
     """The content of ``studies.json``."""
 
 
-def _line(number: int, text: str) -> Any:
+def _line(number: int, text: str) -> Json:
     try:
         return parse_json(text)
     except ValueError as error:
@@ -209,7 +210,7 @@ class RunFolder:
             raise ModelError(f"{path} is a link that leads out of the working folder.", REMAKE)
         return path
 
-    def _json(self, name: str) -> Any:
+    def _json(self, name: str) -> Json:
         with self._reading(name) as data:
             return parse_json(data)
 

@@ -19,6 +19,7 @@ from mmsa_cache.data.files import read_inside
 from mmsa_cache.errors import BadFileError, MmsaError, ModelError
 from mmsa_cache.files.hashing import file_sha256
 from mmsa_cache.files.untrusted import open_plain, open_tensors, parse_json, read_plain
+from mmsa_cache.json_value import object_at
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
 from tests.support.data_folders import mmsa
@@ -151,3 +152,14 @@ def test_a_header_of_tensors_is_bounded(tmp_path: Path) -> None:
 def test_numbers_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="no finite number"):
         parse_json(text)
+
+
+def test_objects_inside_each_other() -> None:
+    found = parse_json('{"info": {"features": {"label": 1}}, "list": [{}]}')
+    assert object_at(found, "info", "features") == {"label": 1}
+    assert object_at(found) == found
+    for keys in (("info", "rows"), ("list", "info"), ("nothing", "at", "all")):
+        with pytest.raises(ValueError, match=f"holds no object {'.'.join(keys)}"):
+            object_at(found, *keys)
+    with pytest.raises(ValueError, match="it is no JSON object"):
+        object_at([found])

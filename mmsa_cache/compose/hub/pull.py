@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
 from rich.filesize import decimal
 
 from mmsa_cache.config.settings import Settings
@@ -45,6 +46,13 @@ State = dict[str, tuple[int, int, int]]
 """File → inode, bytes and time of the last change."""
 Known = dict[str, list[str]]
 """File → sha256 that pulls from this repository gave it."""
+
+
+class _Note(BaseModel):
+    """What pulls put into a folder."""
+
+    repository: str
+    files: Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +175,9 @@ def _leave_nothing(root: Path, *, is_new: bool) -> None:
 
 def _known(root: Path, repository: str) -> Known:
     try:
-        note = parse_json(read_plain(root / _NOTE, _MAX_NOTE, links=False))
-        files = {name: [*map(str, given)] for name, given in note["files"].items()}
-        return files if note["repository"] == repository else {}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        note = _Note.model_validate(parse_json(read_plain(root / _NOTE, _MAX_NOTE, links=False)))
+        return note.files if note.repository == repository else {}
+    except (OSError, ValueError):
         return {}
 
 
@@ -239,5 +246,5 @@ def _put_in_place(root: Path, repository: str, files: Hashes, known: Known, new:
 
 
 def _write_note(root: Path, repository: str, files: Known) -> None:
-    content = {"repository": repository, "files": files}
-    write_atomically(root / _NOTE, json.dumps(content, sort_keys=True).encode())
+    note = _Note(repository=repository, files=files)
+    write_atomically(root / _NOTE, json.dumps(note.model_dump(), sort_keys=True).encode())

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +21,7 @@ from mmsa_cache.data.files import MAX_TEXT_BYTES, stat_inside
 from mmsa_cache.data.places import place
 from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.json_value import object_at
 
 from .columns import Columns, find_columns
 
@@ -226,14 +227,15 @@ def _is_text(kind: pa.DataType) -> bool:
 def _class_names(path: Path, schema: pa.Schema) -> Mapping[str, tuple[str, ...]]:
     """Class names of the columns of codes, as the library ``datasets`` keeps them."""
     found: dict[str, tuple[str, ...]] = {}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, ValueError):
         about = (schema.metadata or {}).get(b"huggingface")
         if about is not None:
-            features = parse_json(about)["info"]["features"]
+            features = object_at(parse_json(about), "info", "features")
         else:
-            features = parse_json(read_plain(path.with_name(_INFO), _MAX_INFO))["features"]
+            said = parse_json(read_plain(path.with_name(_INFO), _MAX_INFO))
+            features = object_at(said, "features")
         for name, feature in features.items():
-            names: Any = feature.get("names") if isinstance(feature, dict) else None
+            names = feature.get("names") if isinstance(feature, dict) else None
             if isinstance(names, list) and names and all(isinstance(n, str) for n in names):
                 found[name] = tuple(names)
     return {name: names for name, names in found.items() if name in schema.names}

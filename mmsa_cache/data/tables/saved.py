@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import parse_json, read_plain
+from mmsa_cache.json_value import object_at
 
 STATE = "state.json"
 _MAX_STATE = 16 << 20
@@ -22,9 +23,12 @@ def saved_tables(folder: Path) -> frozenset[str]:
         DataError: It says nothing of tables, or that their rows are to be chosen by indices.
     """
     try:
-        state = parse_json(read_plain(folder / STATE, _MAX_STATE))
-        names = frozenset(str(file["filename"]) for file in state["_data_files"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        state = object_at(parse_json(read_plain(folder / STATE, _MAX_STATE)))
+        files = state.get("_data_files")
+        if not isinstance(files, list):
+            raise ValueError("it names no files")
+        names = frozenset(str(object_at(file)["filename"]) for file in files)
+    except (OSError, ValueError, LookupError) as error:
         raise DataError(
             f"{folder / STATE} is not what save_to_disk of datasets writes ({error}).",
             "Give one table with --data FILE, or save the data set again.",

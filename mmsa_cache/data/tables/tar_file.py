@@ -18,6 +18,7 @@ from mmsa_cache.data.files import IMAGE_SUFFIXES, MAX_TEXT_BYTES
 from mmsa_cache.data.places import place
 from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import open_plain, parse_json
+from mmsa_cache.json_value import object_at
 
 from . import Cell, Note
 from .arrow_table import checked_path
@@ -123,10 +124,7 @@ class TarTable:
                 note(f"a {kind[1:]} that cannot be read", f"{member.name}: {error}")
 
     def _add_json(self, cells: dict[str, Cell], data: bytes) -> None:
-        found = parse_json(data)
-        if not isinstance(found, dict):
-            raise ValueError("it is no JSON object")
-        for name, value in found.items():
+        for name, value in object_at(parse_json(data)).items():
             if isinstance(value, (str, int, float)) or value is None:
                 cells.setdefault(name, value)
 
