@@ -64,8 +64,8 @@ def initial(
         order = torch.randperm(len(task.train), generator=generator)
         return Initial(model, order[: setting.landmarks].sort().values)
 
-    if len(tasks) == 1:
-        return [draw(tasks[0])]
+    if len(tasks) <= 1:
+        return [draw(task) for task in tasks]
     # As many cores as there are, also where torch is kept to one for the sake of other processes.
     with ThreadPoolExecutor(min(len(tasks), usable_cores())) as threads:
         return list(threads.map(draw, tasks))

@@ -46,6 +46,11 @@ def stack_of(setting: Setting, bank: FeatureBank, tasks: list[Task]) -> tuple[St
     return Stack(runners), runners
 
 
+def test_a_group_of_none_is_trained_at_once(bank: FeatureBank) -> None:
+    for stacked in (True, False):
+        assert fit_group(SMALL, bank, [], names=NAMES, stacked=stacked) == []
+
+
 # --- beginning ----------------------------------------------------------------------------------
 
 

@@ -28,5 +28,5 @@ STEPS: dict[str, Step] = {
     "correctness": Step(correctness.run, 40),
     "memory": Step(memory.run, 13),
     "profile": Step(profiling.run, 12),
-    "compiled": Step(compiled.run, 60),
+    "compiled": Step(compiled.run, 80),
 }
