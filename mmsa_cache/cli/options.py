@@ -44,7 +44,7 @@ Online = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and what it takes; do nothing.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable result on standard output.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show results and errors only: no notes, no progress.")
 ]

@@ -21,7 +21,7 @@ from mmsa_cache.native.signals import terminated_is_interrupted
 from mmsa_cache.refusals import told
 from mmsa_cache.shown import spoken
 
-from .options import SETTINGS, Debug, Json, Quiet
+from .options import SETTINGS, AsJson, Debug, Quiet
 from .output import show_table
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
         _, *own = inspect.signature(function).parameters.values()
         parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
         options: list[tuple[str, Any, Any]] = [(name, None, SETTINGS[name][1]) for name in shared]
-        options += [("as_json", False, Json), ("quiet", False, Quiet), ("debug", False, Debug)]
+        options += [("as_json", False, AsJson), ("quiet", False, Quiet), ("debug", False, Debug)]
         parameters += [
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
