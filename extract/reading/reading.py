@@ -77,9 +77,7 @@ class Reading:
         if key not in self._shared:
             self._shared[key] = self._processes.share(Source(reader, encoder.prepare))
         return [
-            self._pool.submit(
-                self._processes.read, list(rows[i : i + _PIECE]), self._shared[key]
-            )
+            self._pool.submit(self._processes.read, list(rows[i : i + _PIECE]), self._shared[key])
             for i in range(0, len(rows), _PIECE)
         ]
 

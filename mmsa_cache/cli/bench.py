@@ -135,6 +135,9 @@ def bench_gpu(
         Path | None,
         typer.Option(help="Folder that --pack wrote: the search runs on these features."),
     ] = None,
+    steps: Annotated[
+        str, typer.Option(help='Only these, as "search,stage two".', metavar="NAMES")
+    ] = "",
     pack: Annotated[
         Path | None,
         typer.Option(help="Write the cached training split's pooled features here; no more."),
@@ -152,7 +155,7 @@ def bench_gpu(
         written = gpu.pack(Session(call.settings()), pack)
         call.figures({"features": str(written), "bytes": written.stat().st_size})
         return
-    record = gpu.bench_gpu(out, rehearse=rehearse, features=features)
+    record = gpu.bench_gpu(out, rehearse=rehearse, features=features, steps=steps)
     table = format_record(record)
     if call.printed(record.model_dump(mode="json")):
         say(table)

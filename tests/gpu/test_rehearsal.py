@@ -20,7 +20,8 @@ from mmsa_cache.compose.bench.gpu.posts import make_posts
 from mmsa_cache.compose.bench.gpu.results import Figure, Record, StepResult, format_record
 from mmsa_cache.compose.bench.gpu.runner import run
 from mmsa_cache.compose.bench.gpu.sizes import FULL, REHEARSAL
-from mmsa_cache.errors import DataError
+from mmsa_cache.compose.bench.gpu.verb import bench_gpu
+from mmsa_cache.errors import DataError, SettingsError
 
 MEASURED = (
     "text features, float16 here against float32 on the CPU: largest |Δ|",
@@ -176,3 +177,14 @@ def test_what_is_no_packed_folder_is_refused(tmp_path: Path, content: bytes) -> 
     (tmp_path / "pooled.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"pooled\.npz cannot be read.*\n.*--pack FOLDER"):
         stores.unpack(tmp_path, tmp_path / "store")
+
+
+def test_a_step_can_be_run_alone(tmp_path: Path) -> None:
+    record = bench_gpu(tmp_path / "out.json", rehearse=True, features=None, steps="profile")
+    assert [(step.name, step.status) for step in record.steps] == [("profile", "done")]
+
+
+def test_a_step_that_is_none_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no step 'serch'.*\n.*stage one, stage two, search"):
+        bench_gpu(tmp_path / "out.json", rehearse=True, features=None, steps="profile, serch")
+    assert not any(tmp_path.iterdir())
