@@ -20,24 +20,35 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mmsa_cache.errors import DataError
 from mmsa_cache.native.memory import reused, trim
-from mmsa_cache.native.threads import short_turns
 from mmsa_cache.store.schema import Shard
 
 from .plan import Job, Prepared, Row, missing_windows
+from .publisher import Publisher
 from .reading.reading import Reading, by_processes
 from .shards import Queued, assemble
 from .streams import Batch, Halving, Streams, Timings, Workers
-from .windows import AtWork, Window, mixed
 
 _GPU_AHEAD = 1024
 """Rows whose reading is begun before those before them are encoded."""
 _TRIM_EVERY = 8
 """Windows. What batches and pictures of all sizes leave behind adds up; but of memory that is given
 back, the part that is needed again has to be cleared again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Rows that are encoded together."""
+
+    job: Job
+    model: Halving
+    places: NDArray[np.int64]
+    """Those that were missing when the extraction began."""
 
 
 def extract(
@@ -50,9 +61,7 @@ def extract(
     processes: bool | None = None,
     models: dict[int, Halving] | None = None,
 ) -> Timings:
-    """Adds the rows that are missing, without a pause between jobs.
-
-    On a CPU job by job; on a GPU jobs are worked on side by side and end at about the same time.
+    """Adds the rows that are missing, job by job, without a pause between them.
 
     Args:
         jobs: What is wanted, in order; those of one folder share a writer.
@@ -76,33 +85,39 @@ def extract(
     for job in jobs:
         models.setdefault(id(job.encoder), Halving(job.encoder))
     work = [
-        [Window(job, models[id(job.encoder)], places) for places in windows]
+        [_Window(job, models[id(job.encoder)], places) for places in windows]
         for job, windows in zip(jobs, missing_windows(jobs, shard_rows), strict=True)
     ]
-    beside = device.type != "cpu"
-    # A GPU has work of one job while another one's texts are launched or its rows sealed.
-    groups = [range(len(jobs))] if beside else [[number] for number in range(len(jobs))]
-    every = [mixed([work[number] for number in group]) for group in groups]
+    every = list(itertools.chain(*work))
     if processes is None:
-        rows = sum(len(window.places) for windows in work for window in windows)
+        rows = sum(len(window.places) for window in every)
         processes = by_processes(device, rows, workers.readers)
-    chain = list(itertools.chain(*every))
-    shards = _encoded(chain, device, workers, processes, batch_size, timings)
-    turns = short_turns() if beside else contextlib.nullcontext()
-    with reused(), turns, contextlib.closing(shards):
-        for group, windows in zip(groups, every, strict=True):
+    shards = _encoded(every, device, workers, processes, batch_size, timings)
+    publishers: dict[int, Publisher] = {}
+    with reused(), contextlib.closing(shards), contextlib.ExitStack() as stack:
+        for job, windows in zip(jobs, work, strict=True):
             trim()  # the encoder before had batches of other sizes
-            with AtWork([jobs[number] for number in group], batch_size, timings, beside) as at:
+            most = None
+            if id(job.writer) not in publishers:  # two would seal the same folder at once
+                publishers[id(job.writer)] = stack.enter_context(
+                    Publisher(job.writer, timings, beside=device.type != "cpu")
+                )
+            publisher = publishers[id(job.writer)]
+            with job.watch() as advance:
                 for window in windows:
-                    at.add(window, next(shards))
+                    job.computed += publisher.add(next(shards))
+                    if window.model.most != most:
+                        most = window.model.most
+                        job.notice(f"No memory for {batch_size} rows at once: {most} are run.")
                     if next(encoded) % _TRIM_EVERY == 0:
                         trim()
-                    at.tell(window)
+                    advance(len(window.places))
+                publisher.publish()  # beside a GPU the next job goes on meanwhile
     return timings
 
 
 def _encoded(
-    windows: Sequence[Window],
+    windows: Sequence[_Window],
     device: torch.device,
     workers: Workers,
     processes: bool,
@@ -122,7 +137,7 @@ def _encoded(
     streams = Streams(device, workers.streams)
     problems: list[str] = []
 
-    def start_reading(window: Window) -> _Begun:
+    def start_reading(window: _Window) -> _Begun:
         job = window.job
         # Another writer may have sealed some since.
         missing = window.places[~job.writer.has(job.rows.keys[window.places])]
@@ -164,7 +179,7 @@ def _encoded(
 class _Begun:
     """A window whose rows are being read."""
 
-    window: Window
+    window: _Window
     rows: Sequence[Row]
     tasks: list[Future[Prepared]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
 import torch
@@ -23,22 +22,3 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-_TURN = 2e-4
-"""Seconds."""
-
-
-@contextlib.contextmanager
-def short_turns() -> Iterator[None]:
-    """Threads of this process that want Python's lock get it soon while inside.
-
-    A thread that launches kernels gives the lock away at each of a batch's hundreds of operations.
-    Beside a thread that computes in Python it would wait 5 ms each time to have it back.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)

@@ -264,6 +264,34 @@ def test_beside_a_device_a_job_is_begun_before_the_one_before_it_is_sealed(
     assert row_bytes(tmp_path / "a") == row_bytes(tmp_path / "b")
 
 
+def test_beside_a_device_jobs_of_one_folder_are_sealed_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealing, real = threading.Lock(), FeatureWriter.publish
+    sealed: list[int] = []
+
+    def publish(writer: FeatureWriter, *shards: Shard) -> int:
+        assert sealing.acquire(blocking=False), "two threads seal at once"
+        try:
+            time.sleep(0.05)
+            sealed.append(real(writer, *shards))
+        finally:
+            sealing.release()
+        return sealed[-1]
+
+    monkeypatch.setattr(FeatureWriter, "publish", publish)
+    rows = make_rows(tmp_path)
+    with claimed(tmp_path / "both") as writer:
+        jobs = [
+            Job(RowPlan.of_rows(part), writer, reader=read, encoder=Counting())
+            for part in (rows[:20], rows[20:])
+        ]
+        extract(jobs, torch.device("meta"), shard_rows=8, batch_size=4)
+    assert sealed == [20, 30]
+    run(tmp_path / "alone", rows, Counting())
+    assert len(row_bytes(tmp_path / "both")) == len(row_bytes(tmp_path / "alone")) == 50
+
+
 def test_unreadable_rows_of_all_jobs_are_named_at_once(tmp_path: Path) -> None:
     def fails_on(bad: str) -> Any:
         def reader(row: Row) -> tuple[int, str]:

@@ -24,9 +24,9 @@ PREPARATION = 60.0
 STEPS: dict[str, Step] = {
     "stage one": Step(stage_one.run, 60),
     "stage two": Step(stage_two.run, 40),
-    "search": Step(searching.run, 110),
+    "search": Step(searching.run, 105),
     "correctness": Step(correctness.run, 40),
     "memory": Step(memory.run, 13),
-    "profile": Step(profiling.run, 12),
+    "profile": Step(profiling.run, 20),
     "compiled": Step(compiled.run, 80),
 }

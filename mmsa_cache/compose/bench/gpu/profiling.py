@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from extract.bench import run_end_to_end
 from extract.plan import read_rows
 from fuse.setting import Setting
 from fuse.training.task import Task
@@ -26,6 +27,19 @@ def run(bench: Bench) -> None:
             encoder.encode(inputs)
             found = profiled(partial(encoder.encode, inputs), bench.device)
             _keep(bench, f"a batch of {name}", found)
+            few = bench.rows(name, evenly(bench.samples(), 4 * bench.sizes.large_batch))
+            work = partial(
+                run_end_to_end,
+                {name: few},
+                readers,
+                {name: encoder},
+                bench.device,
+                shard_rows=bench.sizes.large_batch,
+                batch_size=bench.sizes.large_batch,
+            )
+            work()
+            # CUDA's functions are seen in whichever thread they are called.
+            _keep(bench, f"an extraction of {name}", profiled(work, bench.device))
     bank = bench.bank(bench.device, bench.sizes.small_samples)
     every = np.arange(len(bank))
     setting = Setting(
