@@ -8,6 +8,7 @@ thread reads by itself, and so it does where none can be started.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socket
 import threading
@@ -27,6 +28,8 @@ _TRIES = 3
 """Processes that a row may end; all but the first are given it alone."""
 _STARTS = 3
 """Tries to start a process before threads read by themselves."""
+_SECONDS_TO_START = 60.0
+"""Of a process; the first one waits for the imports of the one that it is forked from."""
 
 
 @dataclass(slots=True)
@@ -36,10 +39,12 @@ class Shared:
     number: int
     source: Source
     pickled: bytes | None
-    """None where no other process can have it."""
+    """None where it cannot be sent."""
+    foreign: bool = False
+    """Whether it was seen that no other process can have it, or its rows."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Process:
     process: Started
     channel: socket.socket
@@ -55,10 +60,21 @@ class _Process:
         """
         source = None if shared.number in self.has else shared.pickled
         send(self.channel, Order(shared.number, source, rows))
-        self.has.add(shared.number)
         answer = receive(self.channel)
         assert isinstance(answer, Answer | Failed)
+        if not (isinstance(answer, Failed) and answer.foreign):
+            self.has.add(shared.number)
         return answer
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has, while nothing was asked of it."""
+        try:
+            return not self.channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 class Processes:
@@ -72,6 +88,7 @@ class Processes:
         self._count, self._closed = count, False
         self._changed = threading.Condition()
         self._idle: list[_Process] = []
+        self._busy: list[_Process] = []
         self._alive = 0
         """Idle ones and those at work."""
         self._filling = threading.Lock()
@@ -92,59 +109,85 @@ class Processes:
         Raises:
             Exception: What preparing them raises.
         """
-        process = None if shared.pickled is None else self._take(wait=False)
+        alone = shared.pickled is None or shared.foreign
+        process = None if alone else self._take(wait=False)
         if process is None:
-            return read_rows(rows, shared.source.reader, shared.source)
+            return self._here(rows, shared)
         return self._tried(rows, shared, process, 0)
 
-    def _tried(
-        self, rows: list[Row], shared: Shared, process: _Process | None, ended: int, said: str = ""
-    ) -> Prepared:
+    def _here(self, rows: list[Row], shared: Shared) -> Prepared:
+        """Reads rows in this thread, unless nobody waits for them any more."""
+        if self._closed:
+            return Prepared()
+        return read_rows(rows, shared.source.reader, shared.source)
+
+    def _tried(self, rows: list[Row], shared: Shared, process: _Process, ended: int) -> Prepared:
         """Reads rows by a process, and once more by others, row by row, where it ends.
 
         Args:
             rows: One, once they have ended a process.
             shared: How they are read.
-            process: None where no further one is to be asked, or to be had.
+            process: Was taken.
             ended: Processes that these rows have ended.
-            said: How the last one ended.
         """
-        if process is None:
-            times = f"{ended} processes that were reading it ended, the last one {said}"
-            return Prepared(problems=[f"{rows[0].sample.guid}: {times}"])
         try:
             answer = process.ask(shared, rows)
         except (EOFError, OSError):
-            said, ended = self._replace(process), ended + 1
-            whole = Prepared()
+            said, whole = self._replace(process), Prepared()
             for row in rows:
-                other = self._take(wait=True) if ended < _TRIES else None
-                whole.add(self._tried([row], shared, other, ended, said))
+                whole.add(self._again(row, shared, ended + 1, said))
             return whole
-        with self._changed:
-            self._idle.append(process)
-            self._changed.notify()
+        except Exception:  # rows whose classes stand no pickling; no memory for an answer
+            shared.foreign = True
+            end(process.process)
+            self._replace(process)
+            return self._here(rows, shared)
+        self._give_back(process)
         if isinstance(answer, Answer):
             inputs = [torch.from_numpy(array) for array in answer.inputs]
             return Prepared(inputs, answer.operations, answer.problems, answer.seconds)
         if not answer.foreign:
             raise answer.error
-        shared.pickled = None
-        return read_rows(rows, shared.source.reader, shared.source)
+        shared.foreign = True
+        return self._here(rows, shared)
+
+    def _again(self, row: Row, shared: Shared, ended: int, said: str) -> Prepared:
+        """Reads a row that has ended processes, the last one as is said."""
+        if ended >= _TRIES:
+            times = f"{ended} processes that were reading it ended, the last one {said}"
+            return Prepared(problems=[f"{row.sample.guid}: {times}"])
+        process = self._take(wait=True)
+        if process is None:
+            return self._here([row], shared)
+        return self._tried([row], shared, process, ended)
 
     def _take(self, *, wait: bool) -> _Process | None:
         """An idle process, the last one used; None where there is none, or will be none."""
+        while True:
+            with self._changed:
+                while wait and not self._idle and self._alive and not self._closed:
+                    self._changed.wait()
+                if not self._idle or self._closed:
+                    return None
+                process = self._idle.pop()
+                self._busy.append(process)
+            if not process.ended:
+                return process
+            self._replace(process)  # no row has ended it
+
+    def _give_back(self, process: _Process) -> None:
         with self._changed:
-            while wait and not self._idle and self._alive:
-                self._changed.wait()
-            return self._idle.pop() if self._idle else None
+            self._busy.remove(process)
+            self._idle.append(process)
+            self._changed.notify()
 
     def _replace(self, dead: _Process) -> str:
         """Starts another process in the place of one; says how it ended."""
-        dead.channel.close()
-        said = how_it_ended(dead.process)
+        said = "" if self._closed else how_it_ended(dead.process)
         end(dead.process)
         with self._changed:
+            self._busy.remove(dead)
+            dead.channel.close()
             self._alive -= 1
             self._changed.notify_all()
         self._fill()
@@ -169,10 +212,15 @@ class Processes:
                 _end_all([process])
 
     def close(self) -> None:
-        """Ends the processes, once nothing is asked of them any more."""
+        """Ends the processes; whoever waits for rows of one has none."""
         with self._changed:
             self._closed = True
             idle, self._idle = self._idle, []
+            for process in self._busy:
+                process.process.kill()  # it may be stopped
+                with contextlib.suppress(OSError):
+                    process.channel.shutdown(socket.SHUT_RDWR)
+            self._changed.notify_all()
         _end_all(idle)
 
 
@@ -180,17 +228,19 @@ def _started() -> _Process:
     """A process that is ready.
 
     Raises:
-        OSError: It could not be started.
+        OSError: It could not be started, or is not ready in time.
         EOFError: It ended at once.
     """
     ours, theirs = socket.socketpair()
-    try:
+    with contextlib.ExitStack() as failing:
+        failing.callback(ours.close)
         with theirs:
             process = start_process(serve, (theirs,), "cpu", PRELOAD)
+        failing.callback(end, process)
+        ours.settimeout(_SECONDS_TO_START)
         receive(ours)
-    except BaseException:
-        ours.close()
-        raise
+        ours.settimeout(None)
+        failing.pop_all()
     return _Process(process, ours)
 
 

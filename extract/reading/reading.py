@@ -82,7 +82,8 @@ class Reading:
         ]
 
     def close(self) -> None:
-        """Waits for what is being read; drops what is not begun."""
-        self._pool.shutdown(cancel_futures=True)
+        """Drops what is not begun; waits for what threads are reading, ends processes that do."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
         if self._processes is not None:
             self._processes.close()
+        self._pool.shutdown()

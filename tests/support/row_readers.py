@@ -98,6 +98,11 @@ class Prepared(Counting):
         self.prepare = prepare or Repeated(tuple(LENGTHS))  # type: ignore[method-assign]
 
 
+def hang(*arguments: object) -> None:
+    """A main function that says nothing."""
+    time.sleep(100)
+
+
 def read_by_others(folder: Path) -> None:
     """A worker's main function: reads rows by processes of its own until one has read some."""
     while {path.name for path in folder.iterdir()} <= {f"read by {os.getpid()}"}:
