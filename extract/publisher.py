@@ -60,13 +60,13 @@ class Publisher:
 
     def publish(self) -> None:
         """Seals what was taken; beside the caller, who is told later on how that went."""
+        self._wait()  # an interrupt meanwhile loses nothing
         taken, self._taken = self._taken, []  # not tried again
         self._since = time.monotonic()
         if self._thread is None:
             self._seal(taken)
-            return
-        self._wait()
-        self._sealing = self._thread.submit(self._seal, taken)
+        else:
+            self._sealing = self._thread.submit(self._seal, taken)
 
     def _seal(self, taken: list[Shard]) -> None:
         started = time.perf_counter()

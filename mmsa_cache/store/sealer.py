@@ -37,10 +37,10 @@ class FolderSealer:
         """A temporary file of shards as one; it goes unless it is renamed."""
         content = shard_bytes.encode(shards, self.fingerprint)
         temporary = self.folder / f"{TEMPORARY}shard.{own_mark()}.{next(_marks)}"
-        with ThreadPoolExecutor(1, "hash") as beside:  # it takes about as long as to write
-            entry = beside.submit(shard_bytes.entry_of, content, shards)
-            write_new(temporary, content, self.disk)
         try:
+            with ThreadPoolExecutor(1, "hash") as beside:  # it takes about as long as to write
+                entry = beside.submit(shard_bytes.entry_of, content, shards)
+                write_new(temporary, content, self.disk)
             yield temporary, entry.result()
         finally:
             if temporary.exists():

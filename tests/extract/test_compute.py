@@ -223,6 +223,29 @@ def test_windows_are_sealed_beside_the_caller(tmp_path: Path) -> None:
             publisher.add(make_shard(9, 3, 1))
 
 
+def test_an_interrupt_while_windows_are_sealed_loses_none(tmp_path: Path) -> None:
+    shards = [make_shard(first, 3, 1) for first in (0, 3)]
+    with claimed(tmp_path) as writer:
+        with Publisher(writer, Timings(), beside=True) as here:
+            here.add(shards[0])
+            here.publish()
+            here.add(shards[1])
+            interrupted = mock.patch.object(here._sealing, "result", side_effect=KeyboardInterrupt)
+            with interrupted, pytest.raises(KeyboardInterrupt):
+                here.publish()
+        assert all(writer.has(shard.keys).all() for shard in shards)
+
+
+def test_a_file_whose_hash_is_not_waited_for_goes(tmp_path: Path) -> None:
+    with claimed(tmp_path) as writer:
+        interrupted = mock.patch.object(
+            ThreadPoolExecutor, "__exit__", side_effect=KeyboardInterrupt, autospec=True
+        )
+        with interrupted, pytest.raises(KeyboardInterrupt):
+            writer.publish(make_shard(0, 3, 1))
+        assert not list(writer.folder.glob(".tmp-*"))
+
+
 def test_one_thread_launches_while_another_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Barrier(2)
     inside: list[int] = []
