@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 """Environment variable that names the folder of what was compiled; torch's default is a name below
 the system's temporary folder, where any user may have put code to be loaded."""
 _DEFAULT = "torchinductor_"
-"""How that name begins; torch sets the variable to it when it is imported."""
+"""How that name begins; torch sets the variable to it when its compiler is imported."""
 _VARIANTS = 64
 """Graphs that torch may build of one block's code: of each stage, shifted or not."""
 _LISTS = (nn.ModuleList, nn.Sequential)
@@ -169,7 +170,8 @@ def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 def _keeps_to_itself() -> bool:
     """Has what is compiled kept where other users cannot write; whether there is such a place."""
     given = os.environ.get(_FOLDER)
-    if given is None or Path(given).name.startswith(_DEFAULT):
+    default = str(Path(tempfile.gettempdir(), _DEFAULT))
+    if given is None or given.startswith(default):
         folder = private_folder("compiled")
         if folder is None:
             return False

@@ -24,10 +24,13 @@ def private_folder(name: str) -> Path | None:
     try:
         home = declared(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
         make_folders(home)
-        folders = home, home / "mmsa", home / "mmsa" / name
-        for folder in folders[1:]:
-            DISK.make_folder(folder, mode=stat.S_IRWXU)
-        return folders[-1].absolute() if all(map(_is_private, folders)) else None
+        found = home / "mmsa" / name
+        for folder in (home, found.parent, found):
+            if folder != home:
+                DISK.make_folder(folder, mode=stat.S_IRWXU)
+            if not _is_private(folder):  # nor is anything put there, as by sudo in a user's home
+                return None
+        return found.absolute()
     except (OSError, RuntimeError, MmsaError):  # as of a home that is not there
         return None
 

@@ -226,9 +226,10 @@ def test_what_is_compiled_lies_where_no_other_user_can_write(
     assert compiled._keeps_to_itself()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder)
     assert compiled._keeps_to_itself()
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    assert compiled._keeps_to_itself()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)  # as somebody has set it
+    for given in (tmp_path, tmp_path / "torchinductor_mine"):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(given))
+        assert compiled._keeps_to_itself()
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(given)  # as somebody has set it
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     folder.parent.chmod(0o770)
     assert private_folder("compiled") is None
@@ -241,6 +242,11 @@ def test_what_is_compiled_lies_where_no_other_user_can_write(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
     assert private_folder("compiled") is None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of others"))
+    (tmp_path / "cache of others").mkdir()
+    (tmp_path / "cache of others").chmod(0o777)
+    assert private_folder("compiled") is None
+    assert not list((tmp_path / "cache of others").iterdir())
 
 
 def test_encoders_are_compiled_where_it_is_asked_for(
