@@ -41,7 +41,7 @@ def open(
         session = Session(settings_of(here, cache, data, settings))
         root = session.settings.cache.dir
         if not any(map(session.store.split, SPLITS)):
-            near_by = [*_stores_in(root.parent), *_stores_in(root)]
+            near_by = [*_stores_in(root), *_stores_in(root.parent)]
             name, *known = (os.path.relpath(path, here) for path in (root, *near_by))
             hint = "Write one with mmsa extract."
             raise no_such("There is no store", name, known, hint, CacheNotFoundError)
