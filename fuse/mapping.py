@@ -7,15 +7,21 @@ from typing import Any
 
 from torch import Tensor
 
-# What torch.func has no public names for. A rule for `vmap` of a `torch.autograd.Function` does the
-# same, but costs the host half a millisecond a call.
-from torch._C._functorch import _add_batch_dim, _unwrap_batched, is_batchedtensor
-from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+try:
+    # What torch.func has no public names for. A rule for `vmap` of a `torch.autograd.Function` does
+    # the same, but costs the host half a millisecond a call.
+    from torch._C._functorch import _add_batch_dim, _unwrap_batched, is_batchedtensor
+    from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+except ImportError:  # of a torch to come
+    TOGETHER = False
+else:
+    TOGETHER = True
+"""Whether this torch lets members take part together; else `vmap` does it its own way."""
 
 
 def mapped(*tensors: Tensor | None) -> bool:
-    """Whether `vmap` maps over one of the tensors."""
-    return any(tensor is not None and is_batchedtensor(tensor) for tensor in tensors)
+    """Whether `vmap` maps over one of the tensors, and `of_members` can be called."""
+    return TOGETHER and any(t is not None and is_batchedtensor(t) for t in tensors)
 
 
 def of_members(function: Callable[..., Tensor], *operands: Any) -> Tensor:

@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fuse import mapping
+from fuse.fields import Level
 from fuse.figures.metrics import selection_score
 from fuse.figures.records import MetricScores
 from fuse.models.fusions import FUSIONS
@@ -263,3 +265,19 @@ def test_the_best_epoch_is_kept_in_the_tensors_of_an_earlier_best(bank: FeatureB
     progress.give(state)
     for name, value in runner.scored.state_dict().items():
         assert torch.equal(value, changed[name]), name
+
+
+@pytest.mark.parametrize("level", ["pooled", "tokens"])
+def test_members_that_cannot_take_part_together_train_the_same(
+    bank: FeatureBank, level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with another version of torch, whose `vmap` is another inside."""
+    setting = replace(SMALL, level=level, fusion="attention_concat", loss="acb")
+    together = fit_group(setting, bank, TASKS, names=NAMES, stacked=True)
+    monkeypatch.setattr(mapping, "TOGETHER", False)
+    monkeypatch.setattr(mapping, "is_batchedtensor", None)
+    apart = fit_group(setting, bank, TASKS, names=NAMES, stacked=True)
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_allclose(
+            [e.loss for e in one.history], [e.loss for e in other.history], rtol=1e-4
+        )
