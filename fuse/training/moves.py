@@ -34,7 +34,7 @@ extern "C" __global__ void move(
     const float* rate = rates + 5 * blockIdx.y;
     const float decay = rate[0], weight = rate[1], scale = rate[2], size = rate[3], share = rate[4];
     const float clipped = clips ? constants[0] / (norms[blockIdx.y] + 1e-6f) : 1.0f;
-    const float factor = clipped < 1.0f ? clipped : 1.0f;
+    const float factor = clipped > 1.0f ? 1.0f : clipped;  /* NaN stays NaN */
     Four w = weights[at], m = means[at], v = squares[at], a = w;
     const Four g = gradients[at];
     if (averaging) a = averages[at];

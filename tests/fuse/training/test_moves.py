@@ -54,6 +54,21 @@ def test_the_kernel_moves_weights_as_the_operations_of_torch_do(
     assert torch.equal(plain[3], given[3]) != averaged
 
 
+def test_the_kernel_clips_a_gradient_that_is_no_number_as_torch_does(on_the_cpu: OnTheCpu) -> None:
+    setting = replace(Setting(), clip=0.5)
+    gradients = torch.full((MEMBERS, COUNT), 0.01)
+    gradients[1, 5] = torch.nan  # all weights of its member, or it would be trained half and half
+    found: list[torch.Tensor] = []
+    for kernel in (None, on_the_cpu):
+        weights, means, squares = (torch.ones(MEMBERS, COUNT) for _ in range(3))
+        moves = Moves(setting, weights, means, squares, None)
+        moves._kernel = kernel  # type: ignore[assignment]
+        moves(gradients.clone(), torch.full((MEMBERS, 5, 1), 0.1))
+        found.append(weights)
+    assert found[1].isnan().all(1).tolist() == [False, True, False]
+    torch.testing.assert_close(found[1], found[0], equal_nan=True)
+
+
 @pytest.mark.parametrize("members", [1, 3])
 def test_a_stack_learns_the_same_with_kernels(
     on_the_cpu: OnTheCpu,
