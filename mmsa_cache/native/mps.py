@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -97,7 +98,8 @@ def _service(program: str, folder: Path) -> Iterator[dict[str, str] | None]:
     finally:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             ending.communicate(timeout=_SECONDS_TO_END)
-        ending.kill()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(ending.pid, signal.SIGKILL)  # with the program that it may wait for
         ending.wait()
 
 

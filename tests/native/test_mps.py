@@ -32,6 +32,7 @@ case "$1" in
     quit)
         echo quit >> "$LOG"
         rm "$place/control"
+        [ -z "$HANGS" ] || { echo "hangs $$" >> "$LOG"; exec sleep 60; }
         ;;
     esac
     ;;
@@ -141,3 +142,16 @@ def test_a_killed_process_leaves_no_service(log: Path) -> None:
     while "quit" not in log.read_text() and time.monotonic() < until:
         time.sleep(0.05)
     assert log.read_text().split() == ["start", "quit"]
+
+
+def test_a_program_that_does_not_end_is_ended(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANGS", "1")
+    monkeypatch.setattr("mmsa_cache.native.mps._SECONDS_TO_END", 1.0)
+    with shared_gpus(CONTEXT) as variables:
+        assert variables
+    (said,) = (line for line in log.read_text().splitlines() if line.startswith("hangs"))
+    status = Path(f"/proc/{said.split()[1]}/stat")
+    ended = time.monotonic() + 10
+    while status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        assert time.monotonic() < ended
+        time.sleep(0.01)
