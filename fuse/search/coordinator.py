@@ -117,6 +117,7 @@ class Coordinator:
     def _finish_baseline(self, task: Task, said: Report | Result | Failure) -> None:
         if isinstance(said, Result) and said.baseline is not None:
             self.progress.baselines.append(said.baseline)
+            self.progress.baselines.sort(key=lambda of: [*TITLES].index(of.name))
             self.progress.busy += 0 if self._pool.stacked else said.seconds  # else one beside's
             self._ledger.store(baselines=self.progress.baselines)
         elif isinstance(said, Failure):
