@@ -198,7 +198,8 @@ def test_cards_are_named_by_numbers(work: Path) -> None:
     out = mmsa(work, "extract", "--devices", "cuda:0", code=2).output
     assert "--devices takes numbers, received 'cuda:0'" in out
     if not torch.cuda.is_available():
-        mmsa(work, "extract", "--devices", "0,1", code=5)
+        out = mmsa(work, "extract", "--devices", "0,1", code=5).output
+        assert "There is no CUDA device.\n  → Leave --devices out." in out
 
 
 def test_a_worker_refuses_another_encoder_than_the_drivers(

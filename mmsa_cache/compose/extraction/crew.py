@@ -17,7 +17,7 @@ from extract.crew.protocol import Crew, Sealer, Source
 from extract.encoders.protocol import Encoder
 from extract.plan import Reader
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.errors import ModelError, SettingsError
+from mmsa_cache.errors import DeviceError, ModelError, SettingsError
 from mmsa_cache.files.hashing import digest
 from mmsa_cache.native.cores import usable_cores
 from mmsa_cache.native.device import device_kind, pick_device
@@ -107,6 +107,8 @@ class EngineRequest:
         """
         if self.engine == "ray":
             return torch.device(device_kind(settings.device))
+        if self.devices and not torch.cuda.is_available():
+            raise DeviceError("There is no CUDA device.", "Leave --devices out.")
         cards = [pick_device(f"cuda:{number}") for number in self.devices]
         return cards[0] if len(cards) == 1 else pick_device("cuda" if cards else settings.device)
 
