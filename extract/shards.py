@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 
 from extract.encoders.protocol import Encoder
 from mmsa_cache.errors import DataError
-from mmsa_cache.native.threads import one_thread
 from mmsa_cache.store.keys import as_keys
 from mmsa_cache.store.schema import Shard
 
 from .overflow import check_finite
 from .plan import Prepared, Reader, Row, read_rows
+from .reading.reading import Reading
 from .streams import Batch, Halving, Streams, Timings, Workers
 
-_PIECE = 8
-"""Rows that one thread reads at a time."""
 _SAMPLE = 256
 """Rows whose lengths give the estimate of a ragged cache's size."""
 
@@ -90,10 +88,9 @@ def encode_rows(
         DeviceError: As `assemble` says.
     """
     workers, ready = Workers.plan(device), Prepared()
-    pieces = [rows[first : first + _PIECE] for first in range(0, len(rows), _PIECE)]
-    with ThreadPoolExecutor(workers.readers, "read", one_thread) as pool:
-        for part in pool.map(lambda piece: read_rows(piece, reader, encoder), pieces):
-            ready.add(part)
+    with contextlib.closing(Reading(workers.readers, processes=False)) as reading:
+        for task in reading.begin(rows, reader, encoder):
+            ready.add(task.result())
     if ready.problems:
         raise DataError(f"{len(ready.problems)} sample(s) cannot be read.", "", ready.problems)
     streams = Streams(device, workers.streams)
