@@ -85,7 +85,7 @@ class EngineRequest:
 
         Raises:
             DeviceError: There is no such device.
-            SettingsError: GPUs are named twice.
+            SettingsError: GPUs are named, and the device besides.
         """
         if self.devices and settings.device not in ("auto", "cuda"):
             raise SettingsError(
