@@ -158,7 +158,7 @@ class ScoredRows:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownPost:
+class PredictedPost:
     """A post of the test split and its prediction."""
 
     guid: str
@@ -176,7 +176,7 @@ class Demonstration:
     results: list[ScoredRows]
     study: dict[str, float]
     """``trial``, ``inner_score`` and ``outer_score`` of the choice."""
-    predictions: list[ShownPost]
+    predictions: list[PredictedPost]
     report: str
     """Path of the report."""
     seconds: float
@@ -228,7 +228,7 @@ def run(folder: Path, pairs: int, trials: int) -> Demonstration:
         (tested,) = evaluate(trained.run, answers)
         truth = {row.guid: row.label or 0 for row in read_labels(answers)}
         shown = [
-            ShownPost(
+            PredictedPost(
                 guid,
                 read_plain(Path(f"posts/pairs/{guid}.txt"), _MOST_BYTES).decode().strip(),
                 tag,

@@ -11,7 +11,7 @@ from mmsa_cache.compose.pages.thumbnails import Thumbnail, thumbnail
 from mmsa_cache.compose.predict.predictor import Predictor
 from mmsa_cache.compose.report.attention import Maps
 from mmsa_cache.compose.report.charts import class_colours
-from mmsa_cache.compose.report.gallery import Card, ShownPost, cards, confident_errors
+from mmsa_cache.compose.report.gallery import Card, GalleryPost, cards, confident_errors
 from mmsa_cache.compose.report.report import PAGE
 from mmsa_cache.compose.report.templates import report_templates
 from mmsa_cache.errors import BadFileError, DataError, MmsaError, SettingsError
@@ -132,12 +132,12 @@ class View:
         return self._render("frame.html.j2", title=title, said=said, chosen=chosen, errors=errors)
 
     @functools.cached_property
-    def _posts(self) -> dict[str, ShownPost]:
+    def _posts(self) -> dict[str, GalleryPost]:
         try:
             samples = self._model.session.samples(self._run.record.protocol.judging)
         except (DataError, SettingsError):
             return {}
-        return {post.guid: ShownPost(post.text or "", post.image_path) for post in samples}
+        return {post.guid: GalleryPost(post.text or "", post.image_path) for post in samples}
 
 
 def _picture(post: Neighbour) -> Thumbnail | None:

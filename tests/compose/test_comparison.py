@@ -24,7 +24,7 @@ from mmsa_cache.compose.report.comparison_page import (
     first_of_groups,
     render_comparison,
 )
-from mmsa_cache.compose.report.gallery import ShownPost
+from mmsa_cache.compose.report.gallery import GalleryPost
 from mmsa_cache.compose.report.page import Page as Rendered
 from mmsa_cache.compose.report.tables import MOST_ROWS, SIGNED, FigureTable, shown
 from mmsa_cache.runs.folder import RunFolder
@@ -58,7 +58,7 @@ def compared(runs: dict[str, RunFolder]) -> Comparison:
     return compare_runs([*runs], [*runs.values()]).comparison
 
 
-def rendered(runs: dict[str, RunFolder], posts: dict[str, ShownPost] | None = None) -> Rendered:
+def rendered(runs: dict[str, RunFolder], posts: dict[str, GalleryPost] | None = None) -> Rendered:
     return render_comparison(runs, compared(runs), posts or {}, ["The data are invented."])
 
 
@@ -130,7 +130,9 @@ def test_posts_on_which_all_runs_are_sure_come_first(
 ) -> None:
     picture = tmp_path / "picture.png"
     Image.new("RGB", (50, 50), "red").save(picture)
-    html = rendered(runs, {str(row): ShownPost(f"post {row}", picture) for row in range(ROWS)}).html
+    html = rendered(
+        runs, {str(row): GalleryPost(f"post {row}", picture) for row in range(ROWS)}
+    ).html
     sure = np.minimum(SHARES.max(1), OTHER_SHARES.max(1))
     expected = sorted(np.flatnonzero(FIRST != OTHER), key=lambda row: (-sure[row], str(row)))
     guids = re.findall(r'<p class="guid"><bdi>(\d+)</bdi>', html)
@@ -175,7 +177,7 @@ def test_hostile_names_texts_and_settings_are_shown_as_text(tmp_path: Path) -> N
         tmp_path / "b" / "config.json",
         models=[{"setting": {HOSTILE: HOSTILE}, "dims": {"text": 4, "image": 4, "vectors": {}}}],
     )
-    html = rendered(runs, {str(row): ShownPost(HOSTILE, None) for row in range(ROWS)}).html
+    html = rendered(runs, {str(row): GalleryPost(HOSTILE, None) for row in range(ROWS)}).html
     page = Page(html)
     assert "<script" not in html
     assert "<i>" not in html

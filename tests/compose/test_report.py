@@ -25,7 +25,7 @@ from mmsa_cache.compose.report.charts import (
     surface,
     ticks,
 )
-from mmsa_cache.compose.report.gallery import ShownPost
+from mmsa_cache.compose.report.gallery import GalleryPost
 from mmsa_cache.compose.report.sections import Against
 from mmsa_cache.errors import ModelError
 from tests.support.made_up_run import (
@@ -48,7 +48,7 @@ from tests.support.pages import Page, cells
 from tests.support.reports import render
 
 
-def whole(run: Path, posts: dict[str, ShownPost]) -> str:
+def whole(run: Path, posts: dict[str, GalleryPost]) -> str:
     """The report with everything that it can show."""
     return render(run, posts, against=against(), explain=explained)
 
@@ -59,14 +59,14 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def posts(tmp_path: Path) -> dict[str, ShownPost]:
+def posts(tmp_path: Path) -> dict[str, GalleryPost]:
     picture = tmp_path / "picture.png"
     Image.new("RGBA", (500, 250), (200, 40, 40, 128)).save(picture)
-    return {str(row): ShownPost(f"invented post {row}", picture) for row in range(ROWS)}
+    return {str(row): GalleryPost(f"invented post {row}", picture) for row in range(ROWS)}
 
 
 def test_every_section_is_there_and_the_page_is_well_formed(
-    run: Path, posts: dict[str, ShownPost]
+    run: Path, posts: dict[str, GalleryPost]
 ) -> None:
     page = Page(whole(run, posts))
     assert set(page.ids) >= {*SECTIONS, "duplicates", "attention"}
@@ -93,7 +93,7 @@ def test_every_section_is_there_and_the_page_is_well_formed(
     assert "1000 resamples" in page.text
 
 
-def test_the_page_asks_no_host_and_runs_no_script(run: Path, posts: dict[str, ShownPost]) -> None:
+def test_the_page_asks_no_host_and_runs_no_script(run: Path, posts: dict[str, GalleryPost]) -> None:
     html = whole(run, posts)
     page = Page(html)
     assert "http://" not in html
@@ -110,7 +110,7 @@ def test_the_page_asks_no_host_and_runs_no_script(run: Path, posts: dict[str, Sh
     assert policy["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_every_picture_has_a_text_alternative(run: Path, posts: dict[str, ShownPost]) -> None:
+def test_every_picture_has_a_text_alternative(run: Path, posts: dict[str, GalleryPost]) -> None:
     page = Page(whole(run, posts))
     assert all(attrs["alt"] for attrs in page.named("img"))
     charts = page.named("svg")
@@ -158,7 +158,7 @@ def test_hostile_texts_guids_classes_and_commands_are_shown_as_text(tmp_path: Pa
     (run / "studies.json").write_text(json.dumps([invented_study(HOSTILE)]), encoding="utf-8")
     html = render(
         run,
-        {guid: ShownPost(HOSTILE, tmp_path / HOSTILE) for guid in guids},
+        {guid: GalleryPost(HOSTILE, tmp_path / HOSTILE) for guid in guids},
         HOSTILE,
         against=against(classes, guids),
         explain=lambda names: explained(names, (HOSTILE, "x")),
@@ -175,7 +175,7 @@ def test_hostile_texts_guids_classes_and_commands_are_shown_as_text(tmp_path: Pa
 
 
 def test_a_hostile_guid_stays_inside_the_alternative_text(
-    tmp_path: Path, posts: dict[str, ShownPost]
+    tmp_path: Path, posts: dict[str, GalleryPost]
 ) -> None:
     guids = [f'" onerror="alert(1){HOSTILE}{row}' for row in range(ROWS)]
     run = write_run(tmp_path / "run", guids=guids)
@@ -186,9 +186,11 @@ def test_a_hostile_guid_stays_inside_the_alternative_text(
     assert all(HOSTILE in (a["alt"] or "") for a in pictures)
 
 
-def test_what_utf8_or_html_cannot_hold_is_replaced(run: Path, posts: dict[str, ShownPost]) -> None:
+def test_what_utf8_or_html_cannot_hold_is_replaced(
+    run: Path, posts: dict[str, GalleryPost]
+) -> None:
     image = posts["0"].image
-    html = render(run, {guid: ShownPost("a\x00b\x1b[0m\ud800c", image) for guid in posts})
+    html = render(run, {guid: GalleryPost("a\x00b\x1b[0m\ud800c", image) for guid in posts})
     html.encode("utf-8")
     assert "a\ufffdb\ufffd[0m\ufffdc" in html
     assert "\x00" not in html
@@ -423,7 +425,7 @@ def test_a_small_study_says_nothing_of_importance(run: Path) -> None:
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_each_word_has_a_picture_of_its_attention(run: Path, posts: dict[str, ShownPost]) -> None:
+def test_each_word_has_a_picture_of_its_attention(run: Path, posts: dict[str, GalleryPost]) -> None:
     words = tuple(f"w{k}" for k in range(12))
     page = Page(render(run, posts, explain=lambda guids: explained(guids, words)))
     maps = [a for a in page.named("img") if "Attention of the word" in (a["alt"] or "")]
@@ -442,7 +444,7 @@ def test_each_word_has_a_picture_of_its_attention(run: Path, posts: dict[str, Sh
         assert np.unravel_index(means.argmax(), (4, 4)) == bright
 
 
-def test_even_attention_is_left_grey(run: Path, posts: dict[str, ShownPost]) -> None:
+def test_even_attention_is_left_grey(run: Path, posts: dict[str, GalleryPost]) -> None:
     def even(guids: list[str]) -> Maps:
         picture = np.full((32, 32, 3), 90, np.uint8)
         return Maps("", {g: Attended(picture, ["a"], np.full((1, 7, 7), 1 / 49)) for g in guids})
@@ -463,12 +465,12 @@ def test_the_page_stays_small(run: Path, tmp_path: Path) -> None:
         weights = np.random.default_rng(1).dirichlet(np.ones(196), 30).reshape(30, 14, 14)
         return Maps("", {g: Attended(noise[:384, :384], words, weights) for g in guids})
 
-    posts = {str(row): ShownPost("x" * 5000, picture) for row in range(ROWS)}
+    posts = {str(row): GalleryPost("x" * 5000, picture) for row in range(ROWS)}
     # Pictures of noise are the worst for JPEG; photographs take a third of this.
     assert len(render(run, posts, explain=loud).encode()) < 4_000_000
 
 
-def test_the_gallery_shows_the_right_posts(run: Path, posts: dict[str, ShownPost]) -> None:
+def test_the_gallery_shows_the_right_posts(run: Path, posts: dict[str, GalleryPost]) -> None:
     labels, predicted, probabilities = outcome()
     page = render(run, posts)
     shown = re.findall(r'<p class="guid"><bdi>(\d+)</bdi>', page)
@@ -480,7 +482,7 @@ def test_the_gallery_shows_the_right_posts(run: Path, posts: dict[str, ShownPost
     assert f"invented post {wrong[0]}" in page
 
 
-def test_pictures_are_small_jpegs_inside_the_page(run: Path, posts: dict[str, ShownPost]) -> None:
+def test_pictures_are_small_jpegs_inside_the_page(run: Path, posts: dict[str, GalleryPost]) -> None:
     pictures = Page(render(run, posts)).named("img")
     assert len(pictures) == 16
     for attrs in pictures:
@@ -497,17 +499,17 @@ def test_a_picture_that_cannot_be_opened_becomes_a_note(run: Path, tmp_path: Pat
     broken.write_bytes(b"\xff\xd8\xff\xe0 no more")
     script.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     for path in (broken, script, tmp_path):
-        page = Page(render(run, {str(row): ShownPost("text", path) for row in range(ROWS)}))
+        page = Page(render(run, {str(row): GalleryPost("text", path) for row in range(ROWS)}))
         assert not page.named("img")
         assert page.text.count("The picture cannot be opened.") == 16
     page = Page(
-        render(run, {str(row): ShownPost("text", tmp_path / "no.jpg") for row in range(ROWS)})
+        render(run, {str(row): GalleryPost("text", tmp_path / "no.jpg") for row in range(ROWS)})
     )
     assert page.text.count("The picture is missing.") == 16
 
 
 def test_a_picture_of_too_many_pixels_is_not_decoded(
-    run: Path, posts: dict[str, ShownPost], monkeypatch: pytest.MonkeyPatch
+    run: Path, posts: dict[str, GalleryPost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("extract.inputs.decode.LIMITS", PictureLimits(max_pixels=500 * 250 - 1))
     assert "The picture cannot be opened." in Page(render(run, posts)).text
@@ -519,12 +521,14 @@ def test_posts_that_are_not_at_hand_are_said_to_be_missing(run: Path) -> None:
     assert page.text.count("No picture: the post is not in the data at hand.") == 16
 
 
-def test_long_and_empty_texts(run: Path, posts: dict[str, ShownPost]) -> None:
+def test_long_and_empty_texts(run: Path, posts: dict[str, GalleryPost]) -> None:
     image = posts["0"].image
-    long = Page(render(run, {guid: ShownPost("x" * 700, image) for guid in posts}))
+    long = Page(render(run, {guid: GalleryPost("x" * 700, image) for guid in posts}))
     assert "x" * 600 + " …" in long.text
     assert "x" * 601 not in long.text
-    assert "The text is empty." in Page(render(run, {g: ShownPost(" ", image) for g in posts})).text
+    assert (
+        "The text is empty." in Page(render(run, {g: GalleryPost(" ", image) for g in posts})).text
+    )
 
 
 def test_a_run_without_errors_says_so(run: Path) -> None:
@@ -546,7 +550,7 @@ def test_a_title_replaces_the_name_of_the_folder(run: Path) -> None:
     assert "made-up" not in text
 
 
-def test_the_report_is_the_same_twice(run: Path, posts: dict[str, ShownPost]) -> None:
+def test_the_report_is_the_same_twice(run: Path, posts: dict[str, GalleryPost]) -> None:
     assert render(run, posts) == render(run, posts)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmsa_cache.compose.predict.compare import compare_runs
 from mmsa_cache.compose.report.comparison_page import render_comparison
-from mmsa_cache.compose.report.gallery import ShownPost
+from mmsa_cache.compose.report.gallery import GalleryPost
 from mmsa_cache.runs.folder import RunFolder
 from tests.support.browser import opened_browser
 from tests.support.made_up_run import (
@@ -63,7 +63,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture = picture.with_name(picture.name.replace("/", ""))
     Image.fromarray(np.full((40, 300, 3), 120, np.uint8)).save(picture)
     posts = {
-        guid: ShownPost(ATTACKS[row % len(ATTACKS)] + " 晴れ", picture)
+        guid: GalleryPost(ATTACKS[row % len(ATTACKS)] + " 晴れ", picture)
         for row, guid in enumerate(guids)
     }
     change(
@@ -104,7 +104,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = {name: RunFolder(folder / name) for name in names}
     picture = folder / "picture.png"
     Image.new("RGB", (300, 40), "red").save(picture)
-    posts = {str(row): ShownPost(" ".join(ATTACKS), picture) for row in range(ROWS)}
+    posts = {str(row): GalleryPost(" ".join(ATTACKS), picture) for row in range(ROWS)}
     compared = compare_runs(names, [*runs.values()]).comparison
     path = folder / "comparison.html"
     path.write_text(render_comparison(runs, compared, posts, ATTACKS).html, encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 
 from fuse import bench
 from mmsa_cache.compose.bench.gpu.sizes import REHEARSAL
-from mmsa_cache.compose.bench.gpu.stores import Store, generate
+from mmsa_cache.compose.bench.gpu.stores import BenchStore, generate
 from mmsa_cache.store import verified
 from mmsa_cache.store.index import ShardEntry
 
@@ -19,14 +19,14 @@ NAMES = ("positive", "neutral", "negative")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory) -> BenchStore:
     made = generate(tmp_path_factory.mktemp("store"), REHEARSAL)
     time.sleep(0.1)  # until its files count as untouched
     return made
 
 
 def test_the_first_opening_hashes_everything_and_the_second_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: BenchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: Counter[str] = Counter()
     check = verified.check_bytes
@@ -49,7 +49,7 @@ def test_the_first_opening_hashes_everything_and_the_second_nothing(
 
 
 def test_epochs_and_folds_are_those_of_all_rows_and_variants(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: BenchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = store.bank()
     found = bench.bench_epochs(bank, NAMES, rounds=2)

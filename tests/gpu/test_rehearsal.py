@@ -17,7 +17,7 @@ from mmsa_cache.compose.bench.gpu import stores
 from mmsa_cache.compose.bench.gpu.bench import Bench
 from mmsa_cache.compose.bench.gpu.plan import PREPARATION, STEPS, Step
 from mmsa_cache.compose.bench.gpu.posts import make_posts
-from mmsa_cache.compose.bench.gpu.results import Figure, Record, StepResult, format_record
+from mmsa_cache.compose.bench.gpu.results import BenchRecord, Measurement, StepResult, format_record
 from mmsa_cache.compose.bench.gpu.runner import run
 from mmsa_cache.compose.bench.gpu.sizes import FULL, REHEARSAL
 from mmsa_cache.compose.bench.gpu.verb import bench_gpu
@@ -127,17 +127,17 @@ def test_a_failure_or_a_hang_costs_one_step(tmp_path: Path) -> None:
     written: list[int] = []
 
     def look(step: StepResult) -> None:
-        written.append(len(Record.model_validate_json(out.read_bytes()).steps))
+        written.append(len(BenchRecord.model_validate_json(out.read_bytes()).steps))
 
     record = run(out, rehearsal=True, steps=steps, on_step=look)
     assert written == [1, 2, 3]  # each step's result lies on disk as it ends
     assert [step.status for step in record.steps] == ["failed", "timed out", "done"]
     assert record.unfinished == ["fails", "hangs"]
     fails, hangs, good = record.steps
-    assert fails.figures == [Figure(what="before", measured=1.0, wanted="≤ 0.5", holds=False)]
+    assert fails.figures == [Measurement(what="before", measured=1.0, wanted="≤ 0.5", holds=False)]
     assert fails.error.splitlines()[-1] == "ValueError: what went wrong"
     assert good.figures == [
-        Figure(what="counted", measured=3, unit="rows", wanted="≥ 2", holds=True)
+        Measurement(what="counted", measured=3, unit="rows", wanted="≥ 2", holds=True)
     ]
     (child,) = hangs.figures
     assert not Path(f"/proc/{child.measured}").exists() or _is_zombie(int(str(child.measured)))

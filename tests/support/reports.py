@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mmsa_cache.compose.report import page
-from mmsa_cache.compose.report.gallery import ShownPost
+from mmsa_cache.compose.report.gallery import GalleryPost
 from mmsa_cache.runs.folder import RunFolder
 
 
-def render(folder: Path, posts: Mapping[str, ShownPost], title: str = "", **options: Any) -> str:
+def render(folder: Path, posts: Mapping[str, GalleryPost], title: str = "", **options: Any) -> str:
     """The report of a run directory."""
     title = title or folder.resolve().name
     return page.render(RunFolder(folder), posts, title, **options).html

@@ -19,7 +19,7 @@ from ..pages.shell import printable
 from .attention import Maps
 from .charts import Dots, Mark, class_colours
 from .comparison_tables import comparison_tables, settings_table
-from .gallery import Card, ShownPost, cards
+from .gallery import Card, GalleryPost, cards
 from .page import Page, check_agreement, random_weights
 from .sections import figure_intervals
 from .templates import report_templates, short
@@ -49,7 +49,7 @@ class Contested:
 def render_comparison(
     runs: Mapping[str, RunFolder],
     compared: Comparison,
-    posts: Mapping[str, ShownPost],
+    posts: Mapping[str, GalleryPost],
     notes: Sequence[str],
 ) -> Page:
     """Writes the comparison of runs that judged equal rows as one HTML file.
@@ -133,7 +133,7 @@ def first_of_groups(places: NDArray[np.int64], run: Predictions) -> NDArray[np.i
 
 
 def _posts(
-    places: NDArray[np.int64], runs: Mapping[str, Predictions], posts: Mapping[str, ShownPost]
+    places: NDArray[np.int64], runs: Mapping[str, Predictions], posts: Mapping[str, GalleryPost]
 ) -> list[Contested]:
     first = next(iter(runs.values()))
     places = first_of_groups(places, first)[:POSTS]

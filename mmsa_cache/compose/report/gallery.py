@@ -24,7 +24,7 @@ THUMBNAIL = 192
 
 
 @dataclass(frozen=True, slots=True)
-class ShownPost:
+class GalleryPost:
     """What the gallery shows of a post."""
 
     text: str
@@ -63,13 +63,18 @@ def least_certain(predictions: Predictions) -> NDArray[np.int64]:
 
 
 def cards(
-    places: NDArray[np.int64], predictions: Predictions, posts: Mapping[str, ShownPost], maps: Maps
+    places: NDArray[np.int64],
+    predictions: Predictions,
+    posts: Mapping[str, GalleryPost],
+    maps: Maps,
 ) -> list[Card]:
     """What the gallery shows of each row."""
     return [_card(place, predictions, posts, maps) for place in places.tolist()]
 
 
-def _card(place: int, predictions: Predictions, posts: Mapping[str, ShownPost], maps: Maps) -> Card:
+def _card(
+    place: int, predictions: Predictions, posts: Mapping[str, GalleryPost], maps: Maps
+) -> Card:
     guid = predictions.guids[place]
     post, attended = posts.get(guid), maps.posts.get(guid)
     picture, note = (None, "") if post is None else _picture(post.image)

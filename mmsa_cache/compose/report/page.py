@@ -22,7 +22,7 @@ from mmsa_cache.runs.record import RunRecord
 from ..pages.shell import printable
 from .attention import LEAST_SCALE, Maps
 from .charts import class_colours, learning_curves
-from .gallery import ShownPost, cards, confident_errors, least_certain
+from .gallery import GalleryPost, cards, confident_errors, least_certain
 from .run_tables import bin_table, curve_tables, recall_table, result_tables
 from .sections import (
     Against,
@@ -63,7 +63,7 @@ def no_maps(guids: list[str]) -> Maps:
 
 def render(
     run: RunFolder,
-    posts: Mapping[str, ShownPost],
+    posts: Mapping[str, GalleryPost],
     title: str,
     *,
     against: Against | None = None,

@@ -17,7 +17,7 @@ from ..predict.predictor import load_model, settings_of
 from ..session.outside import AS_IN_THE_RUN, Given, Reach
 from ..session.session import Session
 from .attended import explainer
-from .gallery import ShownPost
+from .gallery import GalleryPost
 from .page import Page, render
 from .rivals import against, latest_rival
 
@@ -97,10 +97,10 @@ def with_posts(session: Session, split: str) -> Session:
     return session
 
 
-def posts_of(session: Session, split: str) -> dict[str, ShownPost]:
+def posts_of(session: Session, split: str) -> dict[str, GalleryPost]:
     """What a gallery shows of the posts of a split, by guid."""
     return {
-        post.guid: ShownPost(post.text or "", post.image_path) for post in session.samples(split)
+        post.guid: GalleryPost(post.text or "", post.image_path) for post in session.samples(split)
     }
 
 

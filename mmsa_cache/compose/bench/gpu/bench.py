@@ -19,9 +19,9 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import MODALITIES
 
-from .results import Figures
+from .results import MeasurementLog
 from .sizes import Sizes
-from .stores import Store
+from .stores import BenchStore
 
 CLASSES = ("positive", "neutral", "negative")
 CPU = torch.device("cpu")
@@ -35,10 +35,10 @@ class Bench:
     device: torch.device
     folder: Path
     """Holds ``all`` and ``few`` (folders with an ``mmsa.toml``), posts and encoders."""
-    generated: Store
-    real: Store | None
+    generated: BenchStore
+    real: BenchStore | None
     """Pooled features of the real data, where they were given."""
-    figures: Figures
+    figures: MeasurementLog
 
     @property
     def work(self) -> Path:

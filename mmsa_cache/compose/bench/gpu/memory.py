@@ -122,7 +122,7 @@ def _probing(bench: Bench) -> None:
         spec.load(bench.device)
 
 
-class _Limited:
+class _MemoryLimitedEncoder:
     """An encoder that has memory for so many rows at once."""
 
     def __init__(self, encoder: Any, rows: int) -> None:
@@ -142,7 +142,7 @@ def _encoding(bench: Bench) -> None:
     rows = bench.rows("image", evenly(bench.samples(), bench.sizes.batch_size))
     encoder = bench.specs(bench.compute)["image"].load(bench.device)
     inputs = encoder.prepare([bench.readers()["image"](row)[0] for row in rows])
-    limited: Any = _Limited(encoder, max(1, len(rows) // 4))
+    limited: Any = _MemoryLimitedEncoder(encoder, max(1, len(rows) // 4))
     what = "out of memory while encoding, a quarter of a batch fits"
     wanted = "halved until it fits"
     try:
@@ -155,7 +155,7 @@ def _encoding(bench: Bench) -> None:
 
 def _one_row(bench: Bench) -> None:
     rows = bench.rows("image", evenly(bench.samples(), 2))
-    encoder: Any = _Limited(bench.specs(bench.compute)["image"].load(bench.device), 0)
+    encoder: Any = _MemoryLimitedEncoder(bench.specs(bench.compute)["image"].load(bench.device), 0)
     encode_rows(rows, bench.readers()["image"], encoder, bench.device, 2)
 
 

@@ -15,7 +15,7 @@ from mmsa_cache.files.disk import DISK
 from . import posts, stores
 from .bench import Bench
 from .probes import machine
-from .results import Figures
+from .results import MeasurementLog
 from .sizes import Sizes
 
 
@@ -32,7 +32,7 @@ class Surroundings:
 
 
 def main(
-    work: Callable[[Surroundings, Figures], None],
+    work: Callable[[Surroundings, MeasurementLog], None],
     surroundings: Surroundings,
     figures: Path,
     log: Path,
@@ -53,19 +53,19 @@ def main(
     # Else what is compiled is looked for, and unpickled, where any user may have put it.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(surroundings.folder / "compiled")
     try:
-        work(surroundings, Figures(figures))
+        work(surroundings, MeasurementLog(figures))
     except BaseException:
         traceback.print_exc()
         raise SystemExit(1) from None
 
 
-def prepare(surroundings: Surroundings, figures: Figures) -> None:
+def prepare(surroundings: Surroundings, figures: MeasurementLog) -> None:
     """All of `PREPARATIONS`, one after the other."""
     for work in PREPARATIONS.values():
         work(surroundings, figures)
 
 
-def _prepare_posts(surroundings: Surroundings, figures: Figures) -> None:
+def _prepare_posts(surroundings: Surroundings, figures: MeasurementLog) -> None:
     """Generates all posts and the encoders; keeps what machine it is."""
     sizes, folder = surroundings.sizes, surroundings.folder
     for what, value in machine(torch.device(surroundings.device)).items():
@@ -77,7 +77,7 @@ def _prepare_posts(surroundings: Surroundings, figures: Figures) -> None:
     )
 
 
-def _prepare_few_posts(surroundings: Surroundings, figures: Figures) -> None:
+def _prepare_few_posts(surroundings: Surroundings, figures: MeasurementLog) -> None:
     """Generates the few posts."""
     sizes, folder = surroundings.sizes, surroundings.folder / "few"
     posts.write_config(folder, sizes, "posts")
@@ -85,7 +85,7 @@ def _prepare_few_posts(surroundings: Surroundings, figures: Figures) -> None:
     posts.make_posts(folder / "posts", sizes, count, sizes.test_posts, 0)
 
 
-def _prepare_texts(surroundings: Surroundings, figures: Figures) -> None:
+def _prepare_texts(surroundings: Surroundings, figures: MeasurementLog) -> None:
     """Generates features of texts, and unpacks real ones where they were given."""
     generated = surroundings.folder / "generated"
     stores.generate_features(generated, surroundings.sizes, "text")
@@ -94,12 +94,12 @@ def _prepare_texts(surroundings: Surroundings, figures: Figures) -> None:
         stores.unpack(surroundings.features, surroundings.folder / "real")
 
 
-def _prepare_pictures(surroundings: Surroundings, figures: Figures) -> None:
+def _prepare_pictures(surroundings: Surroundings, figures: MeasurementLog) -> None:
     """Generates features of pictures."""
     stores.generate_features(surroundings.folder / "generated", surroundings.sizes, "image")
 
 
-PREPARATIONS: dict[str, Callable[[Surroundings, Figures], None]] = {
+PREPARATIONS: dict[str, Callable[[Surroundings, MeasurementLog], None]] = {
     "posts": _prepare_posts,
     "few posts": _prepare_few_posts,
     "features of texts": _prepare_texts,
@@ -108,7 +108,9 @@ PREPARATIONS: dict[str, Callable[[Surroundings, Figures], None]] = {
 """What must be there before the first step; each can be made beside the others."""
 
 
-def measure(run: Callable[[Bench], None], surroundings: Surroundings, figures: Figures) -> None:
+def measure(
+    run: Callable[[Bench], None], surroundings: Surroundings, figures: MeasurementLog
+) -> None:
     """Runs a step on what `prepare` made."""
     folder = surroundings.folder
     real = folder / "real"
@@ -117,8 +119,8 @@ def measure(run: Callable[[Bench], None], surroundings: Surroundings, figures: F
             surroundings.sizes,
             torch.device(surroundings.device),
             folder,
-            stores.Store.open(folder / "generated"),
-            stores.Store.open(real) if real.is_dir() else None,
+            stores.BenchStore.open(folder / "generated"),
+            stores.BenchStore.open(real) if real.is_dir() else None,
             figures,
         )
     )

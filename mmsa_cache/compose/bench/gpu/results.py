@@ -25,7 +25,7 @@ _MOST_BYTES = 64 << 20
 Value = float | int | str | list[float] | list[str] | None
 
 
-class Figure(BaseModel):
+class Measurement(BaseModel):
     """One thing that was measured or tried."""
 
     what: str
@@ -47,12 +47,12 @@ class StepResult(BaseModel):
     """``done`` also where single figures have an error."""
     seconds: float
     limit: float
-    figures: list[Figure] = Field(default_factory=list)
+    figures: list[Measurement] = Field(default_factory=list)
     error: str = ""
     """End of what the step's process printed, where it was not ``done``."""
 
 
-class Record(BaseModel):
+class BenchRecord(BaseModel):
     """A whole run."""
 
     rehearsal: bool
@@ -66,7 +66,7 @@ class Record(BaseModel):
         return [step.name for step in self.steps if step.status != "done"]
 
 
-class Figures:
+class MeasurementLog:
     """Appends a step's figures to a file, each as soon as it is there.
 
     Args:
@@ -94,7 +94,7 @@ class Figures:
             at_least: Smallest value that meets the target.
             at_most: Largest value that meets the target.
         """
-        figure = Figure(what=what, measured=measured, unit=unit)
+        figure = Measurement(what=what, measured=measured, unit=unit)
         if isinstance(measured, int | float):
             if at_least is not None:
                 figure.wanted, figure.holds = f"≥ {at_least:g}", bool(measured >= at_least)
@@ -105,7 +105,7 @@ class Figures:
     def check(self, what: str, holds: bool, wanted: str, measured: Value = None) -> None:
         """Keeps whether something holds."""
         shown = ("yes" if holds else "no") if measured is None else measured
-        self._append(Figure(what=what, measured=shown, wanted=wanted, holds=holds))
+        self._append(Measurement(what=what, measured=shown, wanted=wanted, holds=holds))
 
     @contextlib.contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -116,24 +116,24 @@ class Figures:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"
             text = f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:300]}"
-            self._append(Figure(what=what, error=text, holds=False))
+            self._append(Measurement(what=what, error=text, holds=False))
 
-    def _append(self, figure: Figure) -> None:
+    def _append(self, figure: Measurement) -> None:
         append_line(self._path, figure.model_dump_json())
 
     @staticmethod
-    def read(path: Path) -> list[Figure]:
+    def read(path: Path) -> list[Measurement]:
         """What was kept; a line that a kill cut off is left out."""
         if not path.is_file():
             return []
         found = []
         for line in read_plain(path, _MOST_BYTES).splitlines():
             with contextlib.suppress(json.JSONDecodeError, ValueError):
-                found.append(Figure.model_validate_json(line))
+                found.append(Measurement.model_validate_json(line))
         return found
 
 
-def format_record(record: Record) -> str:
+def format_record(record: BenchRecord) -> str:
     """The table of a run: what, wanted, measured; long values under their line."""
     rows: list[list[str]] = []
     for step in record.steps:
@@ -153,7 +153,7 @@ def format_record(record: Record) -> str:
     return "\n".join([*head, format_table(["what", "wanted", "measured"], rows)])
 
 
-def _shown(figure: Figure) -> tuple[str, list[str]]:
+def _shown(figure: Measurement) -> tuple[str, list[str]]:
     """A figure's value where it is short, and lines for what is long."""
     value = figure.measured
     if figure.error:

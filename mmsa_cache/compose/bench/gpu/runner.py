@@ -24,7 +24,7 @@ from mmsa_cache.native.processes import without_main
 from . import plan
 from .plan import PREPARATION, STEPS, Step
 from .process import PREPARATIONS, Surroundings, main, measure
-from .results import Figures, Record, StepResult
+from .results import BenchRecord, MeasurementLog, StepResult
 from .sizes import FULL, REHEARSAL
 
 _REHEARSAL = 2
@@ -42,11 +42,11 @@ def run(
     features: Path | None = None,
     steps: Mapping[str, Step] = STEPS,
     on_step: Callable[[StepResult], None] = lambda result: None,
-) -> Record:
+) -> BenchRecord:
     """Runs every step.
 
     Args:
-        out: JSON file of the `Record`, written again after every step.
+        out: JSON file of the `BenchRecord`, written again after every step.
         rehearsal: Tiny sizes on the CPU.
         features: Folder with packed real features, on which the search then runs.
         steps: What is run, in order.
@@ -78,7 +78,7 @@ def run(
                     result.error.splitlines(),
                 )
         machine = {figure.what: str(figure.measured) for of in ready for figure in of.figures}
-        record = Record(rehearsal=rehearsal, machine=machine)
+        record = BenchRecord(rehearsal=rehearsal, machine=machine)
         for name, step in steps.items():
             work = partial(measure, step.run)
             limit = step.seconds * (_REHEARSAL if rehearsal else 1)
@@ -107,7 +107,7 @@ class _Running:
         context: ForkServerContext,
         surroundings: Surroundings,
         name: str,
-        work: Callable[[Surroundings, Figures], None],
+        work: Callable[[Surroundings, MeasurementLog], None],
         limit: float,
     ) -> _Running:
         figures = surroundings.folder / f"{name}.jsonl"
@@ -138,6 +138,6 @@ class _Running:
             status=status,
             seconds=round(time.monotonic() - self.started, 1),
             limit=self.limit,
-            figures=Figures.read(self.figures),
+            figures=MeasurementLog.read(self.figures),
             error="" if status == "done" else "\n".join(printed.splitlines()[-_LAST_LINES:]),
         )

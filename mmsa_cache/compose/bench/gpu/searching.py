@@ -17,7 +17,7 @@ from mmsa_cache.store.identity import Origin
 
 from .bench import CLASSES, Bench
 from .probes import Busy
-from .stores import Store
+from .stores import BenchStore
 
 TRIALS = 200
 WANTED = {"pooled": 60.0, "default": 180.0}
@@ -37,7 +37,7 @@ def run(bench: Bench) -> None:
             _search(bench, name, store, kind)
 
 
-def _search(bench: Bench, name: str, store: Store, kind: str) -> None:
+def _search(bench: Bench, name: str, store: BenchStore, kind: str) -> None:
     figures, sizes = bench.figures, bench.sizes
     bank = store.bank(1)
     pools = {"text": bank.text.pools, "image": bank.image.pools}

@@ -47,7 +47,7 @@ _POOL = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class BenchStore:
     """Features of one data set on disk, and what a search needs of it besides."""
 
     folder: Path
@@ -66,7 +66,7 @@ class Store:
         groups: NDArray[np.int64],
         samples: NDArray[np.int64],
         variants: NDArray[np.int64],
-    ) -> Store:
+    ) -> BenchStore:
         """Keeps what rows are of beside their features.
 
         Args:
@@ -81,7 +81,7 @@ class Store:
         return cls.open(folder)
 
     @classmethod
-    def open(cls, folder: Path) -> Store:
+    def open(cls, folder: Path) -> BenchStore:
         """The store that `make` kept in a folder."""
         with open_plain(folder / _TABLE) as data, np.load(data, allow_pickle=False) as file:
             rows = numbered_rows(file["samples"], file["variants"])
@@ -113,7 +113,7 @@ class Store:
         )
 
 
-def generate(folder: Path, sizes: Sizes) -> Store:
+def generate(folder: Path, sizes: Sizes) -> BenchStore:
     """Writes features with the shapes of BERT-base's and SwinV2-base's, and a class signal in them.
 
     Args:
@@ -126,7 +126,7 @@ def generate(folder: Path, sizes: Sizes) -> Store:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class _GeneratedRows:
     """What a generated store has rows of."""
 
     labels: NDArray[np.int64]
@@ -139,7 +139,7 @@ class _Drawn:
     """Of each sample's text, (samples,)."""
 
     @classmethod
-    def of(cls, sizes: Sizes) -> _Drawn:
+    def of(cls, sizes: Sizes) -> _GeneratedRows:
         """The same at every call."""
         rng = np.random.default_rng(47)
         labels = rng.choice(len(LABELS), sizes.feature_samples, p=_SHARES).astype(np.int64)
@@ -155,7 +155,7 @@ class _Drawn:
 
 def generate_features(folder: Path, sizes: Sizes, modality: str) -> None:
     """Writes the features of one modality; see `generate`."""
-    drawn = _Drawn.of(sizes)
+    drawn = _GeneratedRows.of(sizes)
     rng = np.random.default_rng([47, MODALITIES.index(modality)])
     if modality == "text":
         dim, positions, pools = sizes.text_dim, drawn.tokens, ("cls", "mean")
@@ -166,11 +166,11 @@ def generate_features(folder: Path, sizes: Sizes, modality: str) -> None:
     write_generated(folder, modality, shards)
 
 
-def generate_table(folder: Path, sizes: Sizes) -> Store:
+def generate_table(folder: Path, sizes: Sizes) -> BenchStore:
     """Keeps what `generate_features` wrote rows of."""
-    drawn = _Drawn.of(sizes)
+    drawn = _GeneratedRows.of(sizes)
     every = np.arange(len(drawn.labels))
-    return Store.make(folder, drawn.labels, every, drawn.samples, drawn.variants)
+    return BenchStore.make(folder, drawn.labels, every, drawn.samples, drawn.variants)
 
 
 def _shards(
@@ -234,7 +234,7 @@ def pack(bank: FeatureBank, groups: NDArray[np.int64], folder: Path) -> Path:
     return path
 
 
-def unpack(packed: Path, folder: Path) -> Store:
+def unpack(packed: Path, folder: Path) -> BenchStore:
     """Makes a store of what `pack` wrote: pooled vectors, no positions.
 
     Args:
@@ -261,7 +261,7 @@ def unpack(packed: Path, folder: Path) -> Store:
                 ("mean",),
             )
             write_generated(folder, name, [shard])
-        return Store.make(folder, labels, groups, samples, variants)
+        return BenchStore.make(folder, labels, groups, samples, variants)
     except (OSError, EOFError, zipfile.BadZipFile, ValueError, LookupError) as error:
         raise DataError(
             f"{path} cannot be read: {error}", "Write it with mmsa bench gpu --pack FOLDER."

@@ -12,10 +12,10 @@ from mmsa_cache.errors import DeviceError, SettingsError
 from ...session.session import Session
 from . import runner, stores
 from .plan import STEPS
-from .results import Record, StepResult
+from .results import BenchRecord, StepResult
 
 
-def bench_gpu(out: Path, *, rehearse: bool, features: Path | None, steps: str) -> Record:
+def bench_gpu(out: Path, *, rehearse: bool, features: Path | None, steps: str) -> BenchRecord:
     """Runs steps, in the order of `STEPS`.
 
     Args:
