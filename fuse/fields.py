@@ -54,5 +54,5 @@ Sizes = Annotated[str, AfterValidator(_sizes)]
 """Of layers one after the other; empty: of none."""
 Few = Annotated[int, Field(ge=1, le=1_000)]
 NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]

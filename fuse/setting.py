@@ -11,13 +11,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from fuse.fields import (
     BelowOne,
     Few,
+    Fraction,
     Fusion,
     Level,
     LossName,
     NotNegative,
     Pools,
     Positive,
-    Share,
     Size,
     Sizes,
 )
@@ -81,7 +81,7 @@ class Setting:
     """Probability with which an input feature is zeroed."""
     shared_input_dropout: bool = False
     """One mask a row for all its positions: cheaper on sequences."""
-    modality_dropout: Share = 0.0
+    modality_dropout: Fraction = 0.0
     """Probability with which a training row loses one of its two modalities."""
     norm: Norm = "standardise"
     """``standardise`` (figures of the training rows), ``layer`` or ``none``."""
@@ -123,7 +123,7 @@ class Setting:
     """ACB: ``batch`` or ``sample``."""
     gamma: NotNegative = 2.0
     """Focal loss: exponent."""
-    label_smoothing: Share = 0.0
+    label_smoothing: Fraction = 0.0
     """Cross-entropies: share of the target spread over all classes."""
     tau: NotNegative = 1.0
     """Logit adjustment: weight of the log priors."""
@@ -148,7 +148,7 @@ class Setting:
     schedule: Literal["plateau", "onecycle", "cosine", "constant"] = "plateau"
     """``plateau``, ``onecycle``, ``cosine`` (after a linear warm-up) or ``constant``."""
     warmup: BelowOne = 0.1
-    """Share of all steps in which ``cosine`` rises."""
+    """Fraction of all steps in which ``cosine`` rises."""
     clip: NotNegative = 0.0
     """Largest Euclidean norm of a step's gradient; 0: not clipped."""
     ema: BelowOne = 0.0

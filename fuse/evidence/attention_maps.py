@@ -8,7 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fuse.models.attention_fusions import Attention, AttentionCombine, AttentionConcat, Encoder
+from fuse.models.attention_fusions import (
+    Attention,
+    AttentionCombine,
+    AttentionConcat,
+    EncoderFusion,
+)
 from fuse.models.model import MultimodalClassifier
 from fuse.setting import Setting
 from fuse.training.classifier import gather, products
@@ -29,7 +34,7 @@ def mapped_setting(ensemble: Ensemble) -> int | None:
 
 def _attends(model: object) -> bool:
     return isinstance(model, MultimodalClassifier) and isinstance(
-        model.fusion, Attention | AttentionConcat | AttentionCombine | Encoder
+        model.fusion, Attention | AttentionConcat | AttentionCombine | EncoderFusion
     )
 
 

@@ -122,7 +122,7 @@ class AttentionCombine(Fusion):
         return fused, {"text": t, "image": v, **out}
 
 
-class Encoder(Fusion):
+class EncoderFusion(Fusion):
     """Mean over the real positions of TransformerEncoder([t ; v]).
 
     Post-norm layers with ReLU, PyTorch's defaults, as in the report. No position embedding: the

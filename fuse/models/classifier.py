@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .parts import Part
+from .parts import ModelPart
 from .projection import Standardise
 
 FUSED = "fused"
@@ -115,7 +115,7 @@ class Classifier(nn.Module):
         """Logits ``(batch, classes)`` of what `fuse` gave."""
         raise NotImplementedError
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ModelPart]:
         """The parts in the order of their work, for `summary.summarise`."""
         raise NotImplementedError
 

@@ -52,7 +52,13 @@ from __future__ import annotations
 
 from mmsa_cache.names import check_name
 
-from .attention_fusions import DIRECTIONS, Attention, AttentionCombine, AttentionConcat, Encoder
+from .attention_fusions import (
+    DIRECTIONS,
+    Attention,
+    AttentionCombine,
+    AttentionConcat,
+    EncoderFusion,
+)
 from .fusion import Fusion, FusionConfig
 from .projection import POOLINGS
 from .vector_fusions import Combine, Concat, Gated, Late, LowRank
@@ -63,7 +69,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "attention": Attention,
     "attention_concat": AttentionConcat,
     "attention_combine": AttentionCombine,
-    "encoder": Encoder,
+    "encoder": EncoderFusion,
     "gated": Gated,
     "lowrank": LowRank,
     "late": Late,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .linear import Linear
 from .members import BatchNorm
 from .noise import Dropout
-from .parts import Part, count
+from .parts import ModelPart, count
 
 
 class Head(nn.Module):
@@ -46,7 +46,7 @@ class Head(nn.Module):
         logits: Tensor = self.layers(fused)
         return logits
 
-    def parts(self, name: str = "head") -> list[Part]:
+    def parts(self, name: str = "head") -> list[ModelPart]:
         """Its row of `summary.summarise`."""
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         outputs = [layer.out_features for layer in linear]
@@ -55,7 +55,7 @@ class Head(nn.Module):
         if len(linear) > 1:
             p = next(layer.p for layer in self.layers if isinstance(layer, Dropout))
             between = f", batch norm, leaky ReLU, dropout {p:g} between"
-        return [Part(name, f"linear {sizes}{between}", ("batch", outputs[-1]), count(self))]
+        return [ModelPart(name, f"linear {sizes}{between}", ("batch", outputs[-1]), count(self))]
 
 
 class LateHead(nn.Module):
@@ -117,8 +117,8 @@ class LateHead(nn.Module):
         log_p = log_p.masked_fill(~taken.unsqueeze(2), -torch.inf)
         return log_p.logsumexp(dim=1) - taken.sum(dim=1, keepdim=True).to(log_p.dtype).log()
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ModelPart]:
         """Its rows of `summary.summarise`."""
         heads = [*self.text.parts("head.text"), *self.image.parts("head.image")]
         average = "log of the average class probabilities of the modalities present"
-        return [*heads, Part("head", average, heads[0].shape, 0)]
+        return [*heads, ModelPart("head", average, heads[0].shape, 0)]

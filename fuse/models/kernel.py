@@ -35,7 +35,7 @@ from .classifier import FUSED, Classifier, Inputs
 from .linear import Linear, linear
 from .modality import modality_of
 from .noise import Dropout
-from .parts import Part, count
+from .parts import ModelPart, count
 from .projection import Standardise
 from .squares import squares
 
@@ -198,15 +198,17 @@ class KernelClassifier(Classifier):
         logits: Tensor = self.weight(self.dropout(fused))
         return logits
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ModelPart]:
         of = f"|x − y|² / dim) of {', '.join(self.inputs)}"
         shape = f"exp(−{self.bandwidth:g} · mean of {of}, whitened"
         if not self.landmarks:
             shape = f"standardised {' + '.join(self.inputs)}"
         inside, outside = self.weight.in_features, self.weight.out_features
         return [
-            Part("kernel", shape, ("batch", inside), 0),
-            Part("weight", f"linear {inside} → {outside}", ("batch", outside), count(self.weight)),
+            ModelPart("kernel", shape, ("batch", inside), 0),
+            ModelPart(
+                "weight", f"linear {inside} → {outside}", ("batch", outside), count(self.weight)
+            ),
         ]
 
 

@@ -12,7 +12,7 @@ from .fusion import Fusion, Pair
 from .head import Head, LateHead
 from .modality import modality_of
 from .noise import ModalityDropout
-from .parts import AXES, Part, count, describe_pool, describe_projection
+from .parts import AXES, ModelPart, count, describe_pool, describe_projection
 from .projection import Pool, Projection, Standardise, as_mask
 
 
@@ -122,11 +122,11 @@ class MultimodalClassifier(Classifier):
         logits: Tensor = self.head(fused, present)
         return logits
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ModelPart]:
         found = [describe_projection(name, part) for name, part in self.projections.items()]
         if self.fusion is not None:
             shape = ("batch", self.fusion.out_dim)
-            found.append(Part("fusion", self.fusion.computes, shape, count(self.fusion)))
+            found.append(ModelPart("fusion", self.fusion.computes, shape, count(self.fusion)))
         elif self.pool is not None:
             ((modality, part),) = ((n, p) for n, p in self.projections.items() if n in AXES)
             found.append(describe_pool(modality, self.pool, part.out_dim))

@@ -12,7 +12,7 @@ AXES = {"text": "text_tokens", "image": "patches"}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ModelPart:
     """One row of a summary."""
 
     part: str
@@ -30,7 +30,7 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def describe_projection(name: str, part: Projection) -> Part:
+def describe_projection(name: str, part: Projection) -> ModelPart:
     """The projection of an input."""
     axes = ("batch", AXES[name]) if name in AXES else ("batch",)
     module = f"{name}_projection" if name in AXES else f"beside.{name}"
@@ -39,9 +39,11 @@ def describe_projection(name: str, part: Projection) -> Part:
         shared = ", one mask a row" if part.shared_input_dropout else ""
         steps.append(f"dropout {part.dropout.p:g}{shared}")
     steps.append(f"linear {part.in_dim} → {part.out_dim}")
-    return Part(module, " → ".join(steps), (*axes, part.out_dim), count(part))
+    return ModelPart(module, " → ".join(steps), (*axes, part.out_dim), count(part))
 
 
-def describe_pool(modality: str, part: Pool, dim: int) -> Part:
+def describe_pool(modality: str, part: Pool, dim: int) -> ModelPart:
     """The pooling of a model of one modality."""
-    return Part("pool", f"{part.kind} of the real {AXES[modality]}", ("batch", dim), count(part))
+    return ModelPart(
+        "pool", f"{part.kind} of the real {AXES[modality]}", ("batch", dim), count(part)
+    )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .classifier import Classifier
-from .parts import Part
+from .parts import ModelPart
 
 
-def summarise(model: Classifier) -> list[Part]:
+def summarise(model: Classifier) -> list[ModelPart]:
     """The parts of a model in the order of their work, and the total.
 
     The numbers of parameters add up to the last row's. Nothing is run, so a model on the ``meta``
@@ -14,4 +14,4 @@ def summarise(model: Classifier) -> list[Part]:
     """
     parts = model.parts()
     logits = parts[-1].shape
-    return [*parts, Part("total", "logits", logits, sum(part.parameters for part in parts))]
+    return [*parts, ModelPart("total", "logits", logits, sum(part.parameters for part in parts))]

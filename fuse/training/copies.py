@@ -19,7 +19,7 @@ def one_a_post(items: Tensor, order: torch.Generator) -> Tensor:
     return shuffled[none.scatter_reduce(0, post, torch.arange(len(items)), "amin")]
 
 
-def shares(items: Tensor) -> Tensor:
+def row_weights(items: Tensor) -> Tensor:
     """How much of its post every item is, 1 / (1 + copies), (items,) float64."""
     _, post, rows = items[:, 0].unique(return_inverse=True, return_counts=True)
     return 1 / rows[post].double()

@@ -19,8 +19,8 @@ from mmsa_cache.features.bank import FeatureBank
 from .calibration import calibrate
 from .ensemble import Blend, Ensemble
 from .judging import JudgedPart, PartFits, judge, member_records, predict_held_out
-from .plan import Part, part_of, plan
-from .recipe import Recipe, shares
+from .plan import OuterPart, plan, plan_part
+from .recipe import Recipe, weighted_settings
 from .task import Checkpoint, Fit, Task
 from .trainer import fit_group
 
@@ -143,7 +143,7 @@ def learn(
     """
     labels = bank.labels.cpu().numpy()
     none = np.empty(0, np.int64)
-    part = part_of(np.arange(len(labels)), none, labels, groups, protocol)
+    part = plan_part(np.arange(len(labels)), none, labels, groups, protocol)
     members = _members([Recipe.single(setting)], bank, [part], protocol, names=names, refit=refit)
     probabilities, rows = predict_held_out(part, members.parts[0], bank)
     truth = [labels[fold] for fold in rows]
@@ -166,7 +166,7 @@ class _Members:
 def _members(
     recipes: Sequence[Recipe],
     bank: FeatureBank,
-    parts: Sequence[Part],
+    parts: Sequence[OuterPart],
     protocol: Protocol,
     *,
     names: Sequence[str],
@@ -196,8 +196,8 @@ def _members(
 
     trained: list[list[PartFits]] = [[] for _ in parts]
     blends: list[Blend] = []
-    for number, share in enumerate(shares(recipes, len(parts)), start=1):
-        setting, places = share.setting, share.parts
+    for number, weighted in enumerate(weighted_settings(recipes, len(parts)), start=1):
+        setting, places = weighted.setting, weighted.parts
         known = {at: held_out[at, setting] for at in places if (at, setting) in held_out}
         tasks = {at: [] if at in known else parts[at].tasks for at in places}
         every = iter(fit_all(setting, [task for of_part in tasks.values() for task in of_part]))
@@ -205,12 +205,12 @@ def _members(
         alone = [at for at in places if _is_alone(recipes[at % len(recipes)], averaged, refit)]
         pairs = {at: parts[at].neighbours for at in alone}
         rest = iter(fit_all(setting, [task for tasks in pairs.values() for task in tasks]))
-        blends.append(Blend(setting, [], share.weight))
+        blends.append(Blend(setting, [], weighted.weight))
         for at, members in zip(places, of_folds, strict=True):
             final = _kept(setting, members, averaged)
             if refit:
                 final = fit_all(*_refitting(setting, members, parts[at], protocol.seeds))
-            weight = share.weight * len(parts) / len(places)
+            weight = weighted.weight * len(parts) / len(places)
             neighbours = [next(rest) for _ in pairs.get(at, [])]
             trained[at].append(
                 PartFits(number, setting, weight, members, neighbours, final, known.get(at))
@@ -221,7 +221,7 @@ def _members(
 
 def member_counts(
     recipes: Sequence[Recipe],
-    parts: Sequence[Part],
+    parts: Sequence[OuterPart],
     protocol: Protocol,
     *,
     averaged: bool,
@@ -239,12 +239,12 @@ def member_counts(
         held_out: As of `train`.
     """
     found = []
-    for share in shares(recipes, len(parts)):
-        alone = [_is_alone(recipes[at % len(recipes)], averaged, refit) for at in share.parts]
-        new = sum((at, share.setting) not in held_out for at in share.parts)
-        members = protocol.seeds * (new * protocol.folds + len(share.parts) * refit)
+    for weighted in weighted_settings(recipes, len(parts)):
+        alone = [_is_alone(recipes[at % len(recipes)], averaged, refit) for at in weighted.parts]
+        new = sum((at, weighted.setting) not in held_out for at in weighted.parts)
+        members = protocol.seeds * (new * protocol.folds + len(weighted.parts) * refit)
         members += sum(alone) * len(parts[0].neighbours)
-        found.append((share.setting, members))
+        found.append((weighted.setting, members))
     return found
 
 
@@ -252,8 +252,9 @@ def _is_alone(recipe: Recipe, averaged: bool, refit: bool) -> bool:
     """Whether the model averages the folds' members of a single setting.
 
     A row is held out from one of these alone, and a single member is surer of itself than their
-    average. `Part.neighbours` are trained beside them, so that held-out predictions are averages
-    too. Refitted members, one a seed, and those of several settings have such averages anyway.
+    average. `OuterPart.neighbours` are trained beside them, so that held-out predictions are
+    averages too. Refitted members, one a seed, and those of several settings have such averages
+    anyway.
     """
     return averaged and not refit and len(recipe.settings) == 1
 
@@ -269,7 +270,7 @@ def _kept(setting: Setting, members: list[Fit], averaged: bool) -> list[Fit]:
 
 
 def _refitting(
-    setting: Setting, members: Sequence[Fit], part: Part, seeds: int
+    setting: Setting, members: Sequence[Fit], part: OuterPart, seeds: int
 ) -> tuple[Setting, list[Task]]:
     """Trains on all development rows as the folds' members were trained; nothing stops it.
 

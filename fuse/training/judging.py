@@ -30,7 +30,7 @@ from mmsa_cache.features.bank import FeatureBank
 from .calibration import calibrate, cross_fitted, mean_calibration
 from .classifier import predict
 from .ensemble import Blend, weighted_mean
-from .plan import Part
+from .plan import OuterPart
 from .task import Fit
 
 _PIECES = 5
@@ -47,16 +47,18 @@ class PartFits:
     weight: float
     """Of the members in the part's average."""
     folds: list[Fit]
-    """Each without one fold, in the order of `Part.tasks`."""
+    """Each without one fold, in the order of `OuterPart.tasks`."""
     neighbours: list[Fit]
-    """Each without two folds, in the order of `Part.neighbours`; may be none."""
+    """Each without two folds, in the order of `OuterPart.neighbours`; may be none."""
     model: list[Fit]
     """Those that the final model is of."""
     known: Probabilities | None = None
     """In the place of folds: what members of a search predicted of rows that they had not learned,
     (samples, classes)"""
 
-    def held_out(self, fold: int, part: Part, bank: FeatureBank) -> tuple[float, Probabilities]:
+    def held_out(
+        self, fold: int, part: OuterPart, bank: FeatureBank
+    ) -> tuple[float, Probabilities]:
         """The weight, and what the members that did not learn from a fold predict of its rows."""
         rows = part.tasks[fold].validation
         if self.known is not None:
@@ -104,7 +106,7 @@ class Predicted:
 
 
 def predict_held_out(
-    part: Part, fits: Sequence[PartFits], bank: FeatureBank
+    part: OuterPart, fits: Sequence[PartFits], bank: FeatureBank
 ) -> tuple[list[Probabilities], list[NDArray[np.int64]]]:
     """What members that did not learn from them predict of development rows, fold after fold.
 
@@ -125,19 +127,19 @@ def predict_held_out(
 class JudgedPart:
     """What the members of one outer part predict."""
 
-    part: Part
+    part: OuterPart
     inner: Predicted
     """Of development rows by members that did not learn from them, fold after fold; calibrated on
     the other folds"""
     inner_rows: NDArray[np.int64]
     outer: Predicted
-    """Of the outer rows, in the order of `Part.judged`"""
+    """Of the outer rows, in the order of `OuterPart.judged`"""
     calibration: Calibration
 
     @classmethod
     def of(
         cls,
-        part: Part,
+        part: OuterPart,
         fits: Sequence[PartFits],
         setting: Setting,
         bank: FeatureBank,
@@ -254,7 +256,7 @@ def judge(
 
 
 def member_records(
-    parts: Sequence[Part],
+    parts: Sequence[OuterPart],
     trained: Sequence[Sequence[PartFits]],
     bank: FeatureBank,
 ) -> list[MemberRecord]:

@@ -17,7 +17,7 @@ _STOPPING_FOLDS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class OuterPart:
     """One outer part: who learns from its development rows, and the rows that judge them."""
 
     development: NDArray[np.int64]
@@ -30,7 +30,9 @@ class Part:
     next seed. None of fewer than three folds."""
 
 
-def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protocol) -> list[Part]:
+def plan(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protocol
+) -> list[OuterPart]:
     """Plans which rows every member learns from.
 
     The development rows of an outer part are cut into folds that keep duplicate groups together.
@@ -43,18 +45,18 @@ def plan(labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protoco
         protocol: With one fold a member stops on an eighth of the rows, or more of few rows.
     """
     return [
-        part_of(development, judged, labels, groups, protocol)
+        plan_part(development, judged, labels, groups, protocol)
         for development, judged in outer_splits(protocol.outer, labels, groups, protocol.seed)
     ]
 
 
-def part_of(
+def plan_part(
     development: NDArray[np.int64],
     judged: NDArray[np.int64],
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
     protocol: Protocol,
-) -> Part:
+) -> OuterPart:
     """One part of `plan`, of rows that are set apart already."""
     folds, seed = protocol.folds, protocol.seed
     known = labels[development], groups[development]
@@ -65,7 +67,7 @@ def part_of(
         for turn in range(protocol.seeds)
         for number, (inside, outside) in enumerate(cuts)
     ]
-    return Part(development, judged, tasks, folds, _neighbours(tasks, development, folds))
+    return OuterPart(development, judged, tasks, folds, _neighbours(tasks, development, folds))
 
 
 def _neighbours(tasks: list[Task], development: NDArray[np.int64], folds: int) -> list[Task]:

@@ -41,7 +41,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class WeightedSetting:
     """A setting of a final model, in all outer parts that give it one weight."""
 
     setting: Setting
@@ -51,7 +51,7 @@ class Share:
     """Places of the outer parts, from 0."""
 
 
-def shares(recipes: Sequence[Recipe], parts: int) -> list[Share]:
+def weighted_settings(recipes: Sequence[Recipe], parts: int) -> list[WeightedSetting]:
     """The settings of a final model; outer parts count alike.
 
     Args:
@@ -69,6 +69,6 @@ def shares(recipes: Sequence[Recipe], parts: int) -> list[Share]:
         for key in zip(recipe.settings, recipe.weights, strict=True):
             found.setdefault(key, []).append(place)
     return [
-        Share(setting, weight * len(places) / parts, tuple(places))
+        WeightedSetting(setting, weight * len(places) / parts, tuple(places))
         for (setting, weight), places in found.items()
     ]

@@ -22,7 +22,7 @@ from fuse.models.kernel import KernelClassifier
 from fuse.models.linear import linear
 
 from .classifier import gather
-from .copies import shares
+from .copies import row_weights
 from .programs import model_inputs
 from .rates import make_optimiser
 from .runner import Runner
@@ -53,7 +53,7 @@ class Solver:
         features = features.mul_(_SCALE / model.scale).contiguous()  # by columns is slower
         rows = torch.ones(len(labels), dtype=torch.float64)
         if self._runner.setting.copies == "one":
-            rows = shares(self._runner.items)
+            rows = row_weights(self._runner.items)
         rows = rows.to(labels.device)
         of_class = None if loss.class_weights is None else loss.class_weights.double()
         divisor = (rows if of_class is None else rows * of_class[labels]).sum()

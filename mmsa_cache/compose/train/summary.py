@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuse.models.parts import Part
+from fuse.models.parts import ModelPart
 from fuse.models.summary import summarise
 from fuse.training.classifier import input_dims, make_model
 
@@ -11,7 +11,7 @@ from .choose import choose_settings
 from .request import TrainRequest
 
 
-def summary(session: Session, request: TrainRequest) -> list[Part]:
+def summary(session: Session, request: TrainRequest) -> list[ModelPart]:
     """The parts of the models that a request would train: shapes and parameters."""
     choice = choose_settings(request, session)
     chosen, split = choice.settings, request.protocol(choice.protocol, session).split

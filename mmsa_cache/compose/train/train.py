@@ -20,7 +20,7 @@ from fuse.training.classifier import input_dims
 from fuse.training.final import Trained, member_counts
 from fuse.training.final import train as train_final
 from fuse.training.plan import plan
-from fuse.training.recipe import Share, shares
+from fuse.training.recipe import WeightedSetting, weighted_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
@@ -85,7 +85,10 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     if refit is None:
         refit = bool(choice.ensembles) and request.averaged
     identity = RunIdentity(
-        models=[_model(share, len(parts), bank) for share in shares(choice.recipes, len(parts))],
+        models=[
+            _model(weighted, len(parts), bank)
+            for weighted in weighted_settings(choice.recipes, len(parts))
+        ],
         protocol=protocol,
         averaged=request.averaged,
         refit=refit,
@@ -143,13 +146,13 @@ def _beside_trial(
     return [f"{said}: {'; '.join(reasons) or 'searched on another device or by another version'}"]
 
 
-def _model(share: Share, parts: int, bank: FeatureBank) -> TrainedModel:
+def _model(weighted: WeightedSetting, parts: int, bank: FeatureBank) -> TrainedModel:
     """One setting of the run, as its record keeps it."""
     return TrainedModel(
-        setting=asdict(share.setting),
-        dims=input_dims(bank, share.setting),
-        weight=share.weight,
-        parts=None if len(share.parts) == parts else [place + 1 for place in share.parts],
+        setting=asdict(weighted.setting),
+        dims=input_dims(bank, weighted.setting),
+        weight=weighted.weight,
+        parts=None if len(weighted.parts) == parts else [place + 1 for place in weighted.parts],
     )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fuse.training.copies import one_a_post, shares
-from fuse.training.plan import Part, plan
+from fuse.training.copies import one_a_post, row_weights
+from fuse.training.plan import OuterPart, plan
 from mmsa_cache.data.protocol import Protocol
 
 LABELS = np.tile([0, 0, 0, 1, 1, 2], 40)
@@ -15,7 +15,7 @@ TWINS = np.arange(240) // 12 * 6 + np.arange(240) % 6
 """Rows six apart, of one class, show one post."""
 
 
-def parts(outer: str = "grouped", folds: int = 1, seeds: int = 1) -> list[Part]:
+def parts(outer: str = "grouped", folds: int = 1, seeds: int = 1) -> list[OuterPart]:
     return plan(LABELS, TWINS, Protocol(outer=outer, folds=folds, seeds=seeds, seed=11))
 
 
@@ -72,7 +72,7 @@ ITEMS = torch.tensor([[4, 0, 0], [4, 1, 0], [7, 5, 1], [4, 2, 0], [9, 6, 2], [9,
 
 
 def test_a_post_counts_once_however_many_copies_it_has() -> None:
-    assert shares(ITEMS).tolist() == pytest.approx([1 / 3, 1 / 3, 1, 1 / 3, 1 / 2, 1 / 2])
+    assert row_weights(ITEMS).tolist() == pytest.approx([1 / 3, 1 / 3, 1, 1 / 3, 1 / 2, 1 / 2])
     drawn = [one_a_post(ITEMS, torch.Generator().manual_seed(seed)) for seed in range(300)]
     assert torch.equal(one_a_post(ITEMS, torch.Generator().manual_seed(7)), drawn[7])
     for rows in drawn:

@@ -12,7 +12,7 @@ from fuse.setting import Setting
 from fuse.training.classifier import predict
 from fuse.training.final import member_counts, train
 from fuse.training.plan import plan
-from fuse.training.recipe import Recipe, Share, shares
+from fuse.training.recipe import Recipe, WeightedSetting, weighted_settings
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
@@ -51,8 +51,11 @@ def test_settings_that_are_given_twice_count_twice() -> None:
 
 def test_a_setting_with_one_weight_in_several_parts_is_one_share() -> None:
     first, second = Recipe((ONE, OTHER), (0.25, 0.75)), Recipe((ONE, THIRD), (0.25, 0.75))
-    assert shares([first], 2) == [Share(ONE, 0.25, (0, 1)), Share(OTHER, 0.75, (0, 1))]
-    found = shares([first, second, Recipe.single(ONE)], 3)
+    assert weighted_settings([first], 2) == [
+        WeightedSetting(ONE, 0.25, (0, 1)),
+        WeightedSetting(OTHER, 0.75, (0, 1)),
+    ]
+    found = weighted_settings([first, second, Recipe.single(ONE)], 3)
     assert [(of.setting, of.parts) for of in found] == [
         (ONE, (0, 1)),
         (OTHER, (0,)),
@@ -61,7 +64,7 @@ def test_a_setting_with_one_weight_in_several_parts_is_one_share() -> None:
     ]
     np.testing.assert_allclose([of.weight for of in found], [1 / 6, 1 / 4, 1 / 4, 1 / 3])
     with pytest.raises(SettingsError, match="2 recipes for 3 outer parts"):
-        shares([first, second], 3)
+        weighted_settings([first, second], 3)
 
 
 def test_weights_count_and_every_part_may_have_a_recipe(bank: FeatureBank) -> None:
