@@ -19,7 +19,7 @@ from extract.plan import Row, plan_rows
 from extract.shards import encode_rows
 from extract.streams import rows_a_batch
 from mmsa_cache.compose.extraction.readers import reader_of
-from mmsa_cache.compose.session.encoders import compute_here, resolve_encoder
+from mmsa_cache.compose.session.encoders import default_precision, resolve_encoder
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.pairs import NOTHING, Sample
@@ -48,7 +48,7 @@ class FrozenEncoder:
     def __init__(self, modality: str, settings: Settings, online: bool) -> None:
         self._modality, self._settings = modality, settings
         self._device = pick_device(settings.device)
-        self._spec = resolve_encoder(settings, modality, compute_here(settings), online=online)
+        self._spec = resolve_encoder(settings, modality, default_precision(settings), online=online)
         self._encoder = self._spec.load(self._device)
         self.identity = self._spec.identity
         self._read_file = reader_of(self._spec, settings.seed)

@@ -55,7 +55,7 @@ def compare(
     """
     from mmsa_cache.compose.predict.compare import compare as compare_runs
 
-    found = compare_runs(runs, grouped=grouped, given=call.given())
+    found = compare_runs(runs, grouped=grouped, overrides=call.overrides())
     if call.printed(found.as_json()):
         return
     print_result(format_comparison(found.comparison, listed))

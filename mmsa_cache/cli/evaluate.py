@@ -37,7 +37,7 @@ def evaluate(
     """
     from mmsa_cache.compose.predict.evaluate import evaluate as evaluate_run
 
-    found = evaluate_run(run, labels, call.given(), decide, split)
+    found = evaluate_run(run, labels, call.overrides(), decide, split)
     records = [of.as_json() for of in found]
     if call.printed(records if labels is None else records[0]):
         return

@@ -56,7 +56,7 @@ def export(
             force=force,
             license=licence,
             languages=language or (),
-            given=call.given(online=online),
+            overrides=call.overrides(online=online),
         )
     )
     if call.printed(written):

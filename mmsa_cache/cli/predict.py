@@ -18,7 +18,7 @@ from .options import PLACES, RUN_OR_HUB_HELP, Decide, Force, Online, complete_ru
 from .verb import Call, verb
 
 if TYPE_CHECKING:
-    from mmsa_cache.compose.session.outside import Given
+    from mmsa_cache.compose.session.path_policy import RunOverrides
 
 PIPED = Path("-")
 """Given as data: posts come from standard input."""
@@ -52,15 +52,15 @@ def predict(
     $ mmsa predict --run best --split test --out predictions.csv
     $ mmsa predict --run latest --text "what a day" --image picture.jpg
     """
-    given = call.given(online=online)
-    if given.data is not None and split is None and text is None and image is None:
-        _predict_new(call, run, given, out, decide, on_bad, force=force)
+    overrides = call.overrides(online=online)
+    if overrides.data is not None and split is None and text is None and image is None:
+        _predict_new(call, run, overrides, out, decide, on_bad, force=force)
         return
     from mmsa_cache.compose.predict.predict import PredictRequest
     from mmsa_cache.compose.predict.predict import predict as predict_rows
 
     claim(out, force=force)
-    found = predict_rows(PredictRequest(run, split, text, image, given, decide))
+    found = predict_rows(PredictRequest(run, split, text, image, overrides, decide))
     if out is not None:
         write_result(out, found.as_csv())
         say(f"{len(found.rows)} rows written to {out}.")
@@ -81,7 +81,7 @@ def predict(
 def _predict_new(
     call: Call,
     run: str,
-    given: Given,
+    overrides: RunOverrides,
     out: Path | None,
     decide: Decide,
     on_bad: OnBad,
@@ -94,11 +94,11 @@ def _predict_new(
     from mmsa_cache.compose.predict.predictor import load_model
     from mmsa_cache.errors import SettingsError
 
-    posts, given = given.data, replace(given, data=None)
+    posts, overrides = overrides.data, replace(overrides, data=None)
     if posts == PIPED:
         if out is not None:
             raise SettingsError("Predictions of --data - go to standard output.", "Write > FILE.")
-        model = load_model(run, **asdict(given), decide=decide)
+        model = load_model(run, **asdict(overrides), decide=decide)
         bad = predict_lines(model, cast(BufferedIOBase, sys.stdin.buffer), print_data, on_bad)
         if bad:
             say(f"{len(bad)} posts are bad: {', '.join(bad[:SHOWN])}.")
@@ -109,6 +109,6 @@ def _predict_new(
         )
     flags = {"encoding": call.flags["encoding"], "columns": call.flags["column"]}
     reading = {key: value for key, value in flags.items() if value is not None}
-    found = predict_file(BulkRequest(run, posts, out, given, decide, on_bad, reading, force))
+    found = predict_file(BulkRequest(run, posts, out, overrides, decide, on_bad, reading, force))
     if not call.printed(found):
         say(f"{found.rows} rows written to {out}, {len(found.bad)} of them empty.")

@@ -63,7 +63,7 @@ def report(
     from mmsa_cache.compose.report.report import ReportRequest
     from mmsa_cache.compose.report.report import report as write_report
 
-    written = write_report(ReportRequest(runs[0], against, out, call.given(), csv, force))
+    written = write_report(ReportRequest(runs[0], against, out, call.overrides(), csv, force))
     if call.printed(written):
         return
     shown = asdict(written) | {"against": written.against or "–"}
@@ -74,7 +74,7 @@ def report(
 def _compare(call: Call, runs: list[str], out: Path | None, csv: Path | None, force: bool) -> None:
     from mmsa_cache.compose.report.comparison import ComparisonRequest, report_comparison
 
-    written = report_comparison(ComparisonRequest(runs, out, call.given(), csv, force))
+    written = report_comparison(ComparisonRequest(runs, out, call.overrides(), csv, force))
     if call.printed(written):
         return
     show_table([asdict(written)], ["runs", "rows", "bytes", "report"])

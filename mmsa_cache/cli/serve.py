@@ -56,6 +56,8 @@ def serve(
 
     limits = Limits(picture=int(max_mb * _MB), waiting=queue)
     try:
-        serve_run(ServeRequest(run, host, port, limits, call.given(online=online), decide), ready)
+        serve_run(
+            ServeRequest(run, host, port, limits, call.overrides(online=online), decide), ready
+        )
     except KeyboardInterrupt:
         say("Ended.")

@@ -25,7 +25,7 @@ from .options import SETTINGS, AsJson, Debug, Quiet
 from .output import show_table
 
 if TYPE_CHECKING:
-    from mmsa_cache.compose.session.outside import Given
+    from mmsa_cache.compose.session.path_policy import RunOverrides
     from mmsa_cache.config.settings import Settings
 
 
@@ -50,13 +50,15 @@ class Call:
         self.as_json = as_json
         self._is_printed = False
 
-    def given(self, *, online: bool = False) -> Given:
-        """What its flags say in the place of a run's settings; see `Given` for ``online``."""
-        from mmsa_cache.compose.session.outside import Given
+    def overrides(self, *, online: bool = False) -> RunOverrides:
+        """Its flags that replace settings of a run; see `RunOverrides` for ``online``."""
+        from mmsa_cache.compose.session.path_policy import RunOverrides
 
-        names = [field.name for field in fields(Given) if self.flags.get(field.name) is not None]
-        given: Any = {name: self.flags[name] for name in names}
-        return Given(**given, online=online)
+        names = [
+            field.name for field in fields(RunOverrides) if self.flags.get(field.name) is not None
+        ]
+        overrides: Any = {name: self.flags[name] for name in names}
+        return RunOverrides(**overrides, online=online)
 
     def settings(self, **changes: object) -> Settings:
         """The settings that its flags, the environment and the config file lead to.

@@ -28,8 +28,8 @@ from mmsa_cache.runs.folder import RunFolder
 
 from .cache.caches import existing_caches
 from .search.search import list_studies
-from .session.encoders import resolve_at_hand
-from .session.outside import Reach
+from .session.encoders import resolve_local_encoder
+from .session.path_policy import PathPolicy
 
 State = Literal["ok", "note", "bad"]
 PURPOSE = {
@@ -251,13 +251,13 @@ def _runs(settings: Settings) -> Finding:
 
 def _encoders(settings: Settings) -> Iterator[Finding]:
     """Encoders that the settings name, of whom extraction would fetch those that are not here."""
-    reach = Reach(settings, settings.cache.dir)
+    policy = PathPolicy(settings, settings.cache.dir)
     for modality in MODALITIES:
         for name in settings.encoder_names(modality):
             what = f"{modality} encoder" + (f" {name}" if name != "default" else "")
             try:
                 own = settings.with_encoder(modality, name)
-                spec = resolve_at_hand(own, modality, reach)
+                spec = resolve_local_encoder(own, modality, policy)
             except MmsaError as error:
                 yield _bad(what, error)
                 continue

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 import uvicorn
 
 from fuse.figures.calibration import Decide
-from mmsa_cache.compose.predict.predictor import found_run, load_model
-from mmsa_cache.compose.session.outside import AS_IN_THE_RUN, Given
+from mmsa_cache.compose.predict.predictor import find_run, load_model
+from mmsa_cache.compose.session.path_policy import NO_OVERRIDES, RunOverrides
 from mmsa_cache.errors import SettingsError
 
 from .answers import Answers
@@ -36,7 +36,7 @@ class ServeRequest:
     port: int
     """0: one that is free."""
     limits: Limits
-    given: Given = AS_IN_THE_RUN
+    overrides: RunOverrides = NO_OVERRIDES
     decide: Decide | None = None
     """Decision rule; default: the run's."""
 
@@ -62,11 +62,11 @@ def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
         SettingsError: The address cannot be listened on.
         ModelError: The run or an encoder cannot be loaded.
     """
-    run = found_run(request.run, online=request.given.online)
+    run = find_run(request.run, online=request.overrides.online)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every odd form
     with _listening(request.host, request.port) as listener:
         url = _url(request.host, listener.getsockname()[1])
-        model = load_model(run.path, **asdict(request.given), decide=request.decide)
+        model = load_model(run.path, **asdict(request.overrides), decide=request.decide)
         answers = Answers(model)
         view = View(run, model, request.limits, url)
         config = uvicorn.Config(

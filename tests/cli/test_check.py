@@ -21,7 +21,7 @@ from mmsa_cache.compose.check import check as verb_check
 from mmsa_cache.compose.check.format import format_check
 from mmsa_cache.compose.extraction import sieve
 from mmsa_cache.compose.extraction.sieve import SHOWN_ASIDE
-from mmsa_cache.compose.session.samples import take_in
+from mmsa_cache.compose.session.samples import read_data
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
@@ -249,7 +249,7 @@ def test_undecodable_bytes_that_are_replaced_are_counted(work: Path, tmp_path: P
     assert (texts["undecodable_files"], texts["undecodable_places"]) == (1, 2)
     assert texts["undecodable"] == ["1"]
     assert "1 are not valid in the declared encoding, in 2 places: 1." in format_check(summary)
-    summary = take_in(settings, "train", Store(tmp_path / "none"))[1].summary()
+    summary = read_data(settings, "train", Store(tmp_path / "none"))[1].summary()
     assert summary.endswith("Bytes not valid in the encoding were replaced in 1: 1.")
 
 
@@ -342,7 +342,7 @@ def settings_of(root: Path, cache: Path) -> Settings:
 
 
 def taken_in(root: Path, cache: Path) -> tuple[SampleTable, Intake]:
-    return take_in(settings_of(root, cache), "train", Store(cache))
+    return read_data(settings_of(root, cache), "train", Store(cache))
 
 
 def test_too_many_bad_rows_end_it(work: Path, tmp_path: Path, damaged: Path) -> None:

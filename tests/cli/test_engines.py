@@ -16,7 +16,7 @@ from mmsa_cache.compose.extraction.reading import read_splits
 from mmsa_cache.compose.extraction.wanted import wanted_features
 from mmsa_cache.compose.session import encoders
 from mmsa_cache.compose.session.encoders import resolve_encoder
-from mmsa_cache.compose.session.outside import Reach
+from mmsa_cache.compose.session.path_policy import PathPolicy
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.errors import DeviceError, ModelError, SettingsError
@@ -210,7 +210,7 @@ def test_a_worker_refuses_another_encoder_than_the_drivers(
     settings = load_settings()
     store = Store(work / "none", renewing=True)
     splits = read_splits(settings, store, "test")
-    wanted = list(wanted_features(settings, store, Reach(settings, work), "default", splits))
+    wanted = list(wanted_features(settings, store, PathPolicy(settings, work), "default", splits))
     source = EncoderSource.of(wanted, settings.seed)
     source.load(0, torch.device("cpu"))
     changed = wanted[0].settings.model_copy(

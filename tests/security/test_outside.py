@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mmsa_cache.compose.predict.predictor import load_model
-from mmsa_cache.compose.session.completion import with_data, with_encoder_of
-from mmsa_cache.compose.session.encoders import resolve_at_hand, resolve_encoder
-from mmsa_cache.compose.session.outside import Reach
+from mmsa_cache.compose.session.completion import use_stored_data_settings, use_stored_encoder
+from mmsa_cache.compose.session.encoders import resolve_encoder, resolve_local_encoder
+from mmsa_cache.compose.session.path_policy import PathPolicy
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.stored import StoredSplit, path_of, write_split
@@ -138,11 +138,11 @@ def test_an_encoder_outside_is_refused_where_it_is_needed(work: Path) -> None:
 def test_every_path_of_an_encoder_counts(work: Path, section: str) -> None:
     key = "weights" if section == "image" else "model"
     settings = Settings.model_validate({section: {key: str(work.parent / "secrets/tiny-bert")}})
-    reach = Reach(Settings(), work / "runs/old")
+    policy = PathPolicy(Settings(), work / "runs/old")
     modality = "text" if section == "joint" else section
     with pytest.raises(ModelError, match=rf"\[{section}\] {key} .* is outside the working folder"):
-        resolve_encoder(settings, modality, reach=reach)
-    assert resolve_at_hand(settings, modality, reach) is None
+        resolve_encoder(settings, modality, path_policy=policy)
+    assert resolve_local_encoder(settings, modality, policy) is None
 
 
 def test_a_run_does_not_allow_itself(work: Path) -> None:
@@ -202,16 +202,16 @@ def test_what_a_store_was_told_leads_out_for_nobody(
         settings = Settings.model_validate({"cache": {"dir": str(work / "cache")}})
         for allow, want in ((False, None), (True, secrets)):
             own = settings.model_copy(update={"allow_outside": allow})
-            reach = Reach(own, work / "cache")
-            found = with_data(own, Store(work / "cache"), reach, extracting=False)
+            policy = PathPolicy(own, work / "cache")
+            found = use_stored_data_settings(own, Store(work / "cache"), policy, extracting=False)
             assert found.data.root == want
         assert capsys.readouterr().err.count("The store's data folder") == 1
     identity = EncoderIdentity.of_fields({"modality": "text", "encoder": "tiny-bert"})
     told = {"text": {"model": str(secrets / "tiny-bert"), "weights": "random"}}
     encoder = StoredEncoder.of(identity, ("default",), told)
-    told_settings = with_encoder_of(settings, "text", encoder)
+    told_settings = use_stored_encoder(settings, "text", encoder)
     with pytest.raises(ModelError, match="is outside the working folder"):
-        resolve_encoder(told_settings, "text", reach=Reach(settings, work / "cache"))
+        resolve_encoder(told_settings, "text", path_policy=PathPolicy(settings, work / "cache"))
 
 
 @pytest.mark.parametrize("name", ["train.txt", "pairs"])
@@ -237,8 +237,8 @@ def test_label_files_and_pairs_stay_in_the_data_folder(work: Path, name: str) ->
 
 
 def test_names_that_are_no_paths_stay_names(work: Path) -> None:
-    reach = Reach(Settings(), work)
+    policy = PathPolicy(Settings(), work)
     for name in ("bert-base-uncased", "x" * 5000, "a\0b"):
         settings = Settings.model_validate({"text": {"model": name}})
-        assert resolve_at_hand(settings, "text", reach) is None
-    assert not reach.has(Path("a\0b"))
+        assert resolve_local_encoder(settings, "text", policy) is None
+    assert not policy.allows(Path("a\0b"))

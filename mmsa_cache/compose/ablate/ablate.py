@@ -30,7 +30,7 @@ from mmsa_cache.validation import validated
 
 from ..extraction.crew import EngineRequest
 from ..search.workers import device_label, search_workers, training_data
-from ..session.protocols import divided, say_of_val
+from ..session.protocols import note_unused_val, resolve_protocol
 from ..session.session import Session
 from .table import WRITERS, format_ablation
 
@@ -80,8 +80,8 @@ def ablate(session: Session, request: AblationRequest) -> AblationRecord:
     _check_suffixes(request.out)
     study = _study_of(request, session.settings.seed).resolved(session.pools)
     table = cells(study, list(study.space))
-    protocol = divided(session, study.protocol, folds_given=request.folds is not None)
-    say_of_val(session, request.outer, protocol)
+    protocol = resolve_protocol(session, study.protocol, folds_given=request.folds is not None)
+    note_unused_val(session, request.outer, protocol)
     record = train_cells(session, table, protocol, study.metric, request.engine).record
     for path in request.out:
         write_result(path, WRITERS[path.suffix](record))

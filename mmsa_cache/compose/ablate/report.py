@@ -20,7 +20,7 @@ from mmsa_cache.files.results import write_result
 from mmsa_cache.validation import validated
 
 from ..extraction.crew import EngineRequest
-from ..session.protocols import divided
+from ..session.protocols import resolve_protocol
 from ..session.session import Session
 from .ablate import train_cells
 
@@ -56,7 +56,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     keys = ("outer", "folds", "seeds", "stop")
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
     protocol = validated(Protocol, flags, "This protocol cannot be followed.")
-    protocol = divided(session, protocol, folds_given=True)
+    protocol = resolve_protocol(session, protocol, folds_given=True)
     pair = complete(values).encoders
     table = parity.cells(values, *_first_positions(session, pair))
     trained = train_cells(session, table, protocol, "accuracy", request.engine)

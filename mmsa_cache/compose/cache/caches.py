@@ -20,7 +20,7 @@ from mmsa_cache.store.listing import (
 )
 from mmsa_cache.store.older import refuse_older
 
-from ..session.store import Store, rows_wanted
+from ..session.store import Store, needed_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def features_of(root: Path) -> list[StoredFeatures]:
 def wanted_of(store: Store, modality: str) -> dict[str, WantedRows]:
     """The rows that each split needs."""
     return {
-        split: rows_wanted(found, found[1], modality)
+        split: needed_rows(found, found[1], modality)
         for split in SPLITS
         if (found := store.split(split)) is not None
     }

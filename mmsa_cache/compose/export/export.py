@@ -36,8 +36,8 @@ from ..export_folder import (
 from ..hub.at_hub import AtHub
 from ..hub.model import model_of, push_model
 from ..predict.predictor import Predictor, load_model
-from ..session.encoders import resolve_at_hand
-from ..session.outside import AS_IN_THE_RUN, PATHS, Given, Reach
+from ..session.encoders import resolve_local_encoder
+from ..session.path_policy import ENCODER_PATHS, NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
 from .card import CardContent, render_card
 from .encoder_files import copy_encoder
@@ -68,7 +68,7 @@ class ExportRequest:
     """Of the model, as the hub names licences."""
     languages: Sequence[str] = ()
     """Of the texts that it learned from, by their ISO 639 codes."""
-    given: Given = AS_IN_THE_RUN
+    overrides: RunOverrides = NO_OVERRIDES
     """``online``: encoders that are not on this machine are fetched by hub names, to be checked."""
 
 
@@ -108,7 +108,7 @@ def export(request: ExportRequest) -> Export:
         )
     hub = None if request.push is None else model_of(request.push)
     run = RunFolder.find(request.run)
-    model = load_model(run.path, **asdict(replace(request.given, device="cpu")))
+    model = load_model(run.path, **asdict(replace(request.overrides, device="cpu")))
     with ExitStack() as until_pushed:
         to = request.to or until_pushed.enter_context(scratch()) / run.name
         with whole_folder(to, request.force) as folder:
@@ -178,11 +178,11 @@ def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
     values["cache"]["dir"] = "cache"
     for name, group in [("", values), *values["encoders"].items()]:
         joint = group["joint"] is not None and group["joint"]["model"] is not None
-        for section, key in PATHS:
+        for section, key in ENCODER_PATHS:
             if group[section] is not None and joint == (section == "joint"):
                 place = f"{section}-{name}" if name else section
                 found = group[section][key]
-                group[section][key] = _copied(folder, place, found, model.session.reach)
+                group[section][key] = _copied(folder, place, found, model.session.path_policy)
     encoders = {}
     for modality, own in zip(MODALITIES, pair, strict=True):
         known = {DEFAULT_ENCODER: own} | {name: name for name in beside[modality]}
@@ -245,7 +245,7 @@ def _identity(record: RunRecord, model: Predictor, modality: str, name: str) -> 
 def is_at_hand(session: Session, modality: str, name: str = DEFAULT_ENCODER) -> bool:
     """Whether an encoder's files are on this machine."""
     own = session.settings.with_encoder(modality, name)
-    return resolve_at_hand(own, modality, session.reach) is not None
+    return resolve_local_encoder(own, modality, session.path_policy) is not None
 
 
 def _for_the_hub(record: RunRecord, model: Predictor) -> JsonObject:
@@ -259,7 +259,7 @@ def _for_the_hub(record: RunRecord, model: Predictor) -> JsonObject:
     }
 
 
-def _copied(folder: Path, section: str, name: str, reach: Reach) -> str:
+def _copied(folder: Path, section: str, name: str, policy: PathPolicy) -> str:
     """Copies an encoder's file or folder; a name of the hub or of a package stays a name.
 
     Files that are not at hand are named by the place where they can be put later.
@@ -270,7 +270,7 @@ def _copied(folder: Path, section: str, name: str, reach: Reach) -> str:
     source = Path(name)
     if name in _WEIGHTS or not source.exists():
         return f"{ENCODERS}/{section}/{source.name}" if source.is_absolute() else name
-    reach.require(source, f"the run's {section} model")
+    policy.require(source, f"the run's {section} model")
     return copy_encoder(source, folder / ENCODERS / section).relative_to(folder).as_posix()
 
 

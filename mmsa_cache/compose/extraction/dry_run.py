@@ -20,9 +20,9 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS, check_split
 from mmsa_cache.native.device import pick_device
 
-from ..session.completion import with_data
+from ..session.completion import use_stored_data_settings
 from ..session.encoders import EncoderSpec
-from ..session.outside import Reach
+from ..session.path_policy import PathPolicy
 from ..session.store import Store
 from .extract import chosen_encoders
 from .lexicon import with_lexicon
@@ -68,22 +68,22 @@ def plan_extraction(
     """
     check_split(split, (*SPLITS, ALL))
     store = Store(settings.cache.dir, renewing=True)
-    reach = Reach(settings, store.root)
-    settings = with_data(settings, store, reach, extracting=True)
+    policy = PathPolicy(settings, store.root)
+    settings = use_stored_data_settings(settings, store, policy, extracting=True)
     splits = seen_splits(settings, store, split)
     names = with_lexicon(chosen_encoders(settings, store, encoders), settings, store, splits)
     return [
         planned
         for name in names
         for modality in MODALITIES
-        for planned in _planned(settings, store, reach, name, modality, splits)
+        for planned in _planned(settings, store, policy, name, modality, splits)
     ]
 
 
 def _planned(
     settings: Settings,
     store: Store,
-    reach: Reach,
+    policy: PathPolicy,
     name: str,
     modality: str,
     splits: Sequence[Split],
@@ -91,7 +91,7 @@ def _planned(
     """Of one encoder; its model is loaded once for all splits."""
     try:
         found = list(
-            wanted_features(settings, store, reach, name, splits, (modality,), online=False)
+            wanted_features(settings, store, policy, name, splits, (modality,), online=False)
         )
     except ModelError:
         own = settings.with_encoder(modality, name)

@@ -12,8 +12,8 @@ from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, check_split, no_such
 from mmsa_cache.store.writer import FeatureWriter
 
 from ..hub.data_set import fetched
-from ..session.completion import with_data
-from ..session.outside import Reach
+from ..session.completion import use_stored_data_settings
+from ..session.path_policy import PathPolicy
 from ..session.samples import splits_of
 from ..session.store import Store
 from .crew import EngineRequest
@@ -103,8 +103,8 @@ def extract_splits(
     check_split(split, (*SPLITS, ALL))
     engine = engine.settled(settings)  # before data is read for nothing
     store = Store(settings.cache.dir, renewing=True)
-    reach = Reach(settings, store.root)
-    settings = with_data(fetched(settings), store, reach, extracting=True)
+    policy = PathPolicy(settings, store.root)
+    settings = use_stored_data_settings(fetched(settings), store, policy, extracting=True)
     names = chosen_encoders(settings, store, encoders)
     splits = read_splits(settings, store, split)
     if split == "train" and not store.split("val") and "val" in splits_of(settings, store):
@@ -112,7 +112,7 @@ def extract_splits(
     names = with_lexicon(names, settings, store, splits)
     target = Target(store.root, engine.target)
     wanted = {
-        name: list(wanted_features(settings, store, reach, name, splits, here=not engine.target))
+        name: list(wanted_features(settings, store, policy, name, splits, here=not engine.target))
         for name in names
     }
     target.write(splits)

@@ -27,8 +27,8 @@ from mmsa_cache.data.stored import StoredSplit, path_of, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.names import MODALITIES, SPLITS
 
-from ..session.completion import told_of_data
-from ..session.samples import classes_of, survey_known
+from ..session.completion import stored_data_settings
+from ..session.samples import classes_of, survey_incrementally
 from ..session.store import Store
 from .sieve import keep_good
 
@@ -60,7 +60,9 @@ def read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
     """Reads splits, without the rows that are set aside."""
     wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
-        reading = {name: pool.submit(survey_known, settings, name, store) for name in wanted}
+        reading = {
+            name: pool.submit(survey_incrementally, settings, name, store) for name in wanted
+        }
         _import_libraries()
     kept = keep_good(settings, {name: task.result for name, task in reading.items()})
     for samples, intake in kept.values():
@@ -80,7 +82,7 @@ def seen_splits(settings: Settings, store: Store, split: str) -> list[Split]:
     found = []
     for name in _splits_of(settings) if split == "all" else (split,):
         known = store.root.is_dir()
-        seen = survey_known(settings, name, store) if known else survey(settings.data, name)
+        seen = survey_incrementally(settings, name, store) if known else survey(settings.data, name)
         samples = seen.samples.without([row.guid for row in seen.bad])
         about = _about(settings, name, samples, seen.intake(samples), store.split(name))
         found.append(Split(about, samples))
@@ -115,7 +117,7 @@ def _about(
         augmentation=f"{POLICY}:{settings.seed}" if any(copies.values()) else "none",
         others={name: packed(rows) for name, rows in own.items()},
         copies=copies,
-        told=told_of_data(settings, settings.cache.dir),
+        told=stored_data_settings(settings, settings.cache.dir),
     )
 
 

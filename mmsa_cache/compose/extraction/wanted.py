@@ -12,15 +12,15 @@ from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.store.encoder import StoredEncoder
 
-from ..session.completion import as_set, told_of_encoder, with_encoder_of
+from ..session.completion import apply_explicit_values, stored_encoder_settings, use_stored_encoder
 from ..session.encoders import (
     EncoderSpec,
-    compute_here,
-    computes_of,
+    allowed_precisions,
+    default_precision,
     library_versions,
     resolve_encoder,
 )
-from ..session.outside import Reach
+from ..session.path_policy import PathPolicy
 from ..session.selection import is_named, is_same, select
 from ..session.store import Store
 from .reading import Split
@@ -43,7 +43,7 @@ class WantedFeatures:
 def wanted_features(
     settings: Settings,
     store: Store,
-    reach: Reach,
+    policy: PathPolicy,
     name: str,
     splits: Sequence[Split],
     modalities: Sequence[str] = MODALITIES,
@@ -56,7 +56,7 @@ def wanted_features(
     Args:
         settings: The command's settings.
         store: Where it goes.
-        reach: Where the paths may lead that the settings hold.
+        policy: Where the paths of the settings may lead.
         name: Of encoders in the settings.
         splits: Their rows.
         modalities: Of which encoders are wanted.
@@ -65,7 +65,7 @@ def wanted_features(
             are wanted as they are.
 
     Raises:
-        ModelError: An encoder is not found, or not within reach.
+        ModelError: An encoder is not found, or not allowed by the policy.
     """
     there: dict[str, tuple[Settings, EncoderSpec]] = {}
     for split, modality in itertools.product(splits, modalities):
@@ -75,13 +75,13 @@ def wanted_features(
             own = _settings_of(settings, store, modality, name, rows)
             if own is None:
                 continue
-            spec = resolve_encoder(own, modality, compute_here(own), reach, online=online)
+            spec = resolve_encoder(own, modality, default_precision(own), policy, online=online)
             there[modality] = own, spec
         own, spec = there[modality]
         asked = StoredEncoder.of(
-            spec.identity, (name,), told_of_encoder(own, modality), library_versions()
+            spec.identity, (name,), stored_encoder_settings(own, modality), library_versions()
         )
-        computes = computes_of(own)
+        computes = allowed_precisions(own)
         same = [e for e in stored if is_same(e, asked) and e.identity.fields["compute"] in computes]
         complete = next((e for e in same if store.share(e, rows) == 1.0), None)
         if here and complete is not None:
@@ -120,7 +120,9 @@ def _settings_of(
         return None
     if found is not None:
         say(f"{modality} encoder: {found.identity.label}, as in {store.root}.")
-        return as_set(with_encoder_of(settings, modality, found), settings, modality, name)
+        return apply_explicit_values(
+            use_stored_encoder(settings, modality, found), settings, modality, name
+        )
     if name not in settings.encoder_names(modality):
         return None
     return settings.with_encoder(modality, name)

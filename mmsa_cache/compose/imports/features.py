@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmsa_cache.compose.extraction.reading import Split, read_splits
-from mmsa_cache.compose.session.completion import with_data
-from mmsa_cache.compose.session.outside import Reach
+from mmsa_cache.compose.session.completion import use_stored_data_settings
+from mmsa_cache.compose.session.path_policy import PathPolicy
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.console import progress, say
@@ -64,7 +64,9 @@ def import_features(settings: Settings, request: ImportRequest) -> Imported:
     """
     _check_request(request)
     store = Store(settings.cache.dir)
-    told = with_data(settings, store, Reach(settings, store.root), extracting=True)
+    told = use_stored_data_settings(
+        settings, store, PathPolicy(settings, store.root), extracting=True
+    )
     splits, is_new = _splits(told, store, request.split)
     tables = {name: split.samples for name, split in splits.items()}
     found = sources(request, sum(map(len, tables.values())))

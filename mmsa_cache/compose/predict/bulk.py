@@ -30,10 +30,10 @@ from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.shown import csv_text, note_of_marks
 from mmsa_cache.validation import validated
 
-from ..session.outside import AS_IN_THE_RUN, Given
+from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from .partial import Floats, Partial
 from .predict import WHOLE_PAIRS
-from .predictor import Predictor, found_run, load_model
+from .predictor import Predictor, find_run, load_model
 
 OnBad = Literal["fail", "skip"]
 _WINDOW = 512
@@ -51,7 +51,7 @@ class BulkRequest:
     """A table, a folder of one split, or ``hf://datasets/NAME``."""
     out: Path
     """``.csv`` or ``.jsonl``."""
-    given: Given = AS_IN_THE_RUN
+    overrides: RunOverrides = NO_OVERRIDES
     decide: Decide | None = None
     on_bad: OnBad = "fail"
     """``skip``: bad rows are left empty."""
@@ -91,8 +91,8 @@ def predict_file(request: BulkRequest) -> BulkResult:
             f"Valid: {', '.join(_FORMS)}.",
         )
     claim(request.out, force=request.force)
-    run = found_run(request.run, online=request.given.online)
-    model = load_model(run.path, **asdict(request.given), decide=request.decide)
+    run = find_run(request.run, online=request.overrides.online)
+    model = load_model(run.path, **asdict(request.overrides), decide=request.decide)
     samples, guids, bad = _posts(request, model)
     _say_halves(model, samples)
     header = {

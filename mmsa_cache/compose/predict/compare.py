@@ -18,7 +18,7 @@ from mmsa_cache.json_value import JsonObject
 from mmsa_cache.runs.folder import RunFolder
 
 from ..export_folder import is_export
-from ..session.outside import AS_IN_THE_RUN, Given, Reach
+from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
 from .predictor import settings_of
 
@@ -36,21 +36,21 @@ class ComparedRuns:
 
 
 def compare(
-    names: Sequence[str], *, grouped: bool = False, given: Given = AS_IN_THE_RUN
+    names: Sequence[str], *, grouped: bool = False, overrides: RunOverrides = NO_OVERRIDES
 ) -> ComparedRuns:
     """Compares runs on the rows that all of them judged.
 
     Args:
         names: Names or folders of two or more runs.
         grouped: Duplicate posts are resampled together, as the first run's data shows them.
-        given: What is said in the place of the first run's settings.
+        overrides: What is said in the place of the first run's settings.
 
     Raises:
         SettingsError: Fewer than two runs, or one of them twice.
         ModelError: A run is missing or damaged, or the runs do not go together.
         DataError: ``grouped``, and the first run's data cannot be read or lacks rows.
     """
-    return compare_runs(names, find_runs(names), grouped=grouped, given=given)
+    return compare_runs(names, find_runs(names), grouped=grouped, overrides=overrides)
 
 
 def find_runs(names: Sequence[str]) -> list[RunFolder]:
@@ -86,7 +86,7 @@ def compare_runs(
     runs: Sequence[RunFolder],
     *,
     grouped: bool = False,
-    given: Given = AS_IN_THE_RUN,
+    overrides: RunOverrides = NO_OVERRIDES,
 ) -> ComparedRuns:
     """See `compare`; of runs that were found."""
     shared = share(
@@ -98,7 +98,7 @@ def compare_runs(
     for name, rows in zip(names, shared.left_out, strict=True):
         if rows:
             say(f"Note: {rows} row(s) of {name} are left out: not every run judged them.")
-    groups = _groups(runs[0], shared.guids, given) if grouped else None
+    groups = _groups(runs[0], shared.guids, overrides) if grouped else None
     compared = compare_shared(shared, groups=groups)
     notes = [note for run in runs for note in run.record.notes]
     notes += absent_notes(compared.runs[0].scores.absent)
@@ -134,10 +134,12 @@ def check_same_split(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
         )
 
 
-def _groups(run: RunFolder, guids: Sequence[str], given: Given) -> IntArray:
+def _groups(run: RunFolder, guids: Sequence[str], overrides: RunOverrides) -> IntArray:
     """Numbers from 0 of the duplicate groups that rows belong to, (rows,)."""
-    reach = Reach.of_run(run.path, given)
-    session = Session(settings_of(run, reach, given), trained_on=run.record.encoders, reach=reach)
+    policy = PathPolicy.for_run(run.path, overrides)
+    session = Session(
+        settings_of(run, policy, overrides), trained_on=run.record.encoders, path_policy=policy
+    )
     split = run.record.protocol.judging
     group = dict(zip(session.samples(split).guids, session.groups(split).tolist(), strict=True))
     missing = [guid for guid in guids if guid not in group]

@@ -23,7 +23,7 @@ from mmsa_cache.json_value import JsonObject
 from mmsa_cache.names import SPLITS, check_split
 from mmsa_cache.runs.folder import RunFolder
 
-from ..session.outside import AS_IN_THE_RUN, Given
+from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from ..session.samples import splits_of
 from .labelled import Labelled, match
 from .predictor import Predictor, load_model
@@ -76,7 +76,7 @@ class Evaluation:
 def evaluate(
     name: str,
     labels: Path | None = None,
-    given: Given = AS_IN_THE_RUN,
+    overrides: RunOverrides = NO_OVERRIDES,
     decide: Decide | None = None,
     split: str | None = None,
 ) -> list[Evaluation]:
@@ -85,7 +85,7 @@ def evaluate(
     Args:
         name: Name or folder of a run.
         labels: A file with labels; None: those of the data.
-        given: What is said in the place of the run's settings.
+        overrides: What is said in the place of the run's settings.
         decide: Decision rule; default: the run's.
         split: Only its rows.
 
@@ -97,7 +97,7 @@ def evaluate(
     if split is not None:
         check_split(split)
     run = RunFolder.find(name)
-    model = load_model(name, **asdict(given), decide=decide)
+    model = load_model(name, **asdict(overrides), decide=decide)
     needed = {split} if split is not None else set()
     if not needed and labels is None:
         needed = splits_of(model.session.settings, model.session.store)

@@ -11,7 +11,7 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.json_value import JsonObject
 from mmsa_cache.shown import csv_text
 
-from ..session.outside import AS_IN_THE_RUN, Given
+from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from .predictor import load_model
 
 WHOLE_PAIRS = "Note: this model was trained on whole pairs only (modality_dropout = 0)."
@@ -26,7 +26,7 @@ class PredictRequest:
     split: str | None = None
     text: str | None = None
     image: Path | None = None
-    given: Given = AS_IN_THE_RUN
+    overrides: RunOverrides = NO_OVERRIDES
     decide: Decide | None = None
     """Decision rule; default: the run's."""
 
@@ -72,7 +72,7 @@ def predict(request: PredictRequest) -> PredictedRows:
             "Give either a split, one post, or a file of posts to predict.",
             "--split test, --text … --image …, or --data FILE --out PREDICTIONS.csv.",
         )
-    model = load_model(request.run, **asdict(request.given), decide=request.decide)
+    model = load_model(request.run, **asdict(request.overrides), decide=request.decide)
     if request.split is not None:
         rows = model.predict_split(request.split)
     else:

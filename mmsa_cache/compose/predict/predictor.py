@@ -36,7 +36,7 @@ from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.validation import validated
 
-from ..session.outside import GIVE_DATA, GIVE_STORE, Given, Reach, encoder_paths
+from ..session.path_policy import DATA_HINT, STORE_HINT, PathPolicy, RunOverrides, encoder_paths
 from ..session.session import Session
 from .live import live_bank
 
@@ -72,12 +72,12 @@ def load_model(
     """
     check_paths(run=run if not isinstance(run, str) else None, data=data, cache=cache)
     one_of("decide", decide, DECIDE)
-    folder = found_run(run, online=online)
+    folder = find_run(run, online=online)
     record = folder.record
     places = [None if place is None else Path(place) for place in (data, cache)]
-    given = Given(places[0], places[1], device, allow_outside, online)
-    reach = Reach.of_run(folder.path, given)
-    settings = settings_of(folder, reach, given)
+    overrides = RunOverrides(places[0], places[1], device, allow_outside, online)
+    policy = PathPolicy.for_run(folder.path, overrides)
+    settings = settings_of(folder, policy, overrides)
     try:
         with open_tensors(folder.place(MODEL_FILE)) as file:
             ensemble = Ensemble.restore(
@@ -97,11 +97,11 @@ def load_model(
         if is_exhausted(error):
             raise exhausted(folder.path, reason_of(error)) from error
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
-    session = Session(settings, trained_on=record.encoders, reach=reach, online=online)
+    session = Session(settings, trained_on=record.encoders, path_policy=policy, online=online)
     return Predictor(ensemble, record, session, decide)
 
 
-def found_run(run: str | os.PathLike[str], *, online: bool = False) -> RunFolder:
+def find_run(run: str | os.PathLike[str], *, online: bool = False) -> RunFolder:
     """A run or an export, see `load_model`."""
     name = os.fspath(run)
     if name.startswith("hf://"):
@@ -111,27 +111,27 @@ def found_run(run: str | os.PathLike[str], *, online: bool = False) -> RunFolder
     return RunFolder.find(name)
 
 
-def settings_of(folder: RunFolder, reach: Reach, given: Given) -> Settings:
+def settings_of(folder: RunFolder, policy: PathPolicy, overrides: RunOverrides) -> Settings:
     """The settings of a run; what lies in or beside its folder is named by its path.
 
     Args:
         folder: The run.
-        reach: Where the folders may be that it names: others are none.
-        given: What the command says in the place of the run.
+        policy: Where the folders may be that it names: others are none.
+        overrides: What the command says in the place of the run.
 
     Raises:
         ModelError: A value is not one of a setting.
     """
     values = folder.record.settings.model_dump()
-    if given.device is not None:
-        values["device"] = given.device
+    if overrides.device is not None:
+        values["device"] = overrides.device
     kept = values["cache"]["dir"]
-    own = reach.own.cache.dir
-    values["cache"]["dir"] = own if given.cache else _cache_of(folder, kept, reach)
-    root = values["data"]["root"] if given.data is None else given.data
-    if root is not None and given.data is None:
+    own = policy.own.cache.dir
+    values["cache"]["dir"] = own if overrides.cache else _cache_of(folder, kept, policy)
+    root = values["data"]["root"] if overrides.data is None else overrides.data
+    if root is not None and overrides.data is None:
         root = _beside(folder, root)
-        root = root if reach.takes(root, "the run's data folder", GIVE_DATA) else None
+        root = root if policy.allows_with_note(root, "the run's data folder", DATA_HINT) else None
     values["data"]["root"] = root
     for section, key in encoder_paths(values):
         if os.path.exists(folder.path / section[key]):  # noqa: PTH110
@@ -140,12 +140,12 @@ def settings_of(folder: RunFolder, reach: Reach, given: Given) -> Settings:
     return validated(Settings, values, message, "", ModelError)
 
 
-def _cache_of(folder: RunFolder, kept: Path, reach: Reach) -> Path:
+def _cache_of(folder: RunFolder, kept: Path, policy: PathPolicy) -> Path:
     """The store of a run: where it was, or that of the working folder if it is gone."""
     found = _beside(folder, kept)
-    if reach.takes(found, "the run's store", GIVE_STORE) and found.is_dir():
+    if policy.allows_with_note(found, "the run's store", STORE_HINT) and found.is_dir():
         return declared(found)
-    return reach.own.cache.dir
+    return policy.own.cache.dir
 
 
 def _beside(folder: RunFolder, kept: Path) -> Path:
@@ -153,7 +153,7 @@ def _beside(folder: RunFolder, kept: Path) -> Path:
     return Path(os.path.normpath(folder.path.resolve() / kept))
 
 
-def kept_path(path: Path, run: Path) -> Path:
+def portable_path(path: Path, run: Path) -> Path:
     """A path as the settings of a run keep it: relative to its folder inside the working folder.
 
     Args:

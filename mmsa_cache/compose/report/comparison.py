@@ -13,7 +13,7 @@ from mmsa_cache.runs.folder import RunFolder
 
 from ..predict.compare import compare_runs, find_runs
 from ..predict.predictor import settings_of
-from ..session.outside import AS_IN_THE_RUN, Given, Reach
+from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
 from .comparison_page import render_comparison
 from .report import posts_of, with_posts, write_page
@@ -29,7 +29,7 @@ class ComparisonRequest:
     """Names or folders of two or more runs."""
     out: Path | None = None
     """File for the page; default: `COMPARISON`."""
-    given: Given = AS_IN_THE_RUN
+    overrides: RunOverrides = NO_OVERRIDES
     """What is said in the place of the first run's settings, which lead to the posts."""
     csv: Path | None = None
     """Folder for the page's tables."""
@@ -64,9 +64,11 @@ def report_comparison(request: ComparisonRequest) -> WrittenComparison:
     _check_same_rows(names, found)
     compared = compare_runs(names, found)
     first = found[0]
-    reach = Reach.of_run(first.path, request.given)
+    policy = PathPolicy.for_run(first.path, request.overrides)
     split = first.record.protocol.judging
-    session = with_posts(Session(settings_of(first, reach, request.given), reach=reach), split)
+    session = with_posts(
+        Session(settings_of(first, policy, request.overrides), path_policy=policy), split
+    )
     page = render_comparison(
         dict(zip(names, found, strict=True)),
         compared.comparison,
@@ -79,11 +81,11 @@ def report_comparison(request: ComparisonRequest) -> WrittenComparison:
     return WrittenComparison(names, rows, str(target), size, compared.notes, tables)
 
 
-def _names(given: Sequence[str], runs: Sequence[RunFolder]) -> list[str]:
+def _names(names: Sequence[str], runs: Sequence[RunFolder]) -> list[str]:
     """The names of runs, or how they were given where two folders have one name."""
     count = Counter(run.name for run in runs)
     return [
-        run.name if count[run.name] == 1 else name for name, run in zip(given, runs, strict=True)
+        run.name if count[run.name] == 1 else name for name, run in zip(names, runs, strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ from mmsa_cache.runs.folder import RunFolder
 
 from ..predict.compare import find_judged
 from ..predict.predictor import load_model, settings_of
-from ..session.outside import AS_IN_THE_RUN, Given, Reach
+from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
 from .attended import explainer
 from .gallery import GalleryPost
@@ -35,7 +35,7 @@ class ReportRequest:
     here that differs in the loss only."""
     out: Path | None = None
     """File for the page; default: ``report.html`` of the run."""
-    given: Given = AS_IN_THE_RUN
+    overrides: RunOverrides = NO_OVERRIDES
     csv: Path | None = None
     """Folder for the page's tables."""
     force: bool = False
@@ -65,13 +65,13 @@ def report(request: ReportRequest) -> WrittenReport:
     """
     run = find_judged(request.run)
     try:
-        model = load_model(run.path, **asdict(request.given))
+        model = load_model(run.path, **asdict(request.overrides))
         ensemble, session = model.ensemble, model.session
     except ModelError as error:
         say(f"Note: {error.message}")
-        reach = Reach.of_run(run.path, request.given)
+        policy = PathPolicy.for_run(run.path, request.overrides)
         ensemble = None
-        session = Session(settings_of(run, reach, request.given), reach=reach)
+        session = Session(settings_of(run, policy, request.overrides), path_policy=policy)
     session = with_posts(session, run.record.protocol.judging)
     rival = latest_rival(run) if request.against is None else _named(run, request.against)
     page = compose_page(run, run.name, session, ensemble, None, rival)
@@ -93,7 +93,7 @@ def with_posts(session: Session, split: str) -> Session:
         session.samples(split)
     except (DataError, SettingsError) as error:
         say(f"Note: the posts are not at hand: {error.message}")
-        return Session(session.settings, samples={split: []}, reach=session.reach)
+        return Session(session.settings, samples={split: []}, path_policy=session.path_policy)
     return session
 
 

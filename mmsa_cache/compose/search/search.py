@@ -24,7 +24,7 @@ from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 
 from ..extraction.crew import EngineRequest
-from ..session.protocols import say_of_val
+from ..session.protocols import note_unused_val
 from ..session.session import Session
 from .dashboard import shown_in_browser
 from .studies import studies_database, study_of
@@ -79,7 +79,7 @@ def checked_study(session: Session, request: SearchRequest) -> Study:
             f"The study {request.study!r} has no space: it is one setting.",
             f"Train it: mmsa train --study {request.study}.",
         )
-    say_of_val(session, request.outer, study.protocol)
+    note_unused_val(session, request.outer, study.protocol)
     check_trackers(request.track)
     return study.model_copy(update={"name": name or study.name})
 

@@ -8,7 +8,7 @@ from fuse.search.study import Study
 from fuse.search.study_file import find_study, read_study
 from mmsa_cache.config.settings import Settings
 
-from ..session.protocols import divided
+from ..session.protocols import resolve_protocol
 from ..session.session import Session
 
 
@@ -46,4 +46,4 @@ def study_of(session: Session, name: str, outer: str | None = None) -> Study:
     study = study_of_file(session, name)
     if outer not in (None, study.protocol.outer):
         study = study.of_part(outer)
-    return study.model_copy(update={"protocol": divided(session, study.protocol)})
+    return study.model_copy(update={"protocol": resolve_protocol(session, study.protocol)})

@@ -9,8 +9,8 @@ from mmsa_cache.console import say
 from mmsa_cache.errors import StaleCacheError
 from mmsa_cache.store.encoder import StoredEncoder
 
-from .encoders import resolve_at_hand
-from .outside import Reach
+from .encoders import resolve_local_encoder
+from .path_policy import PathPolicy
 
 
 class Checks:
@@ -18,12 +18,12 @@ class Checks:
 
     Args:
         store: Its folder.
-        reach: Where the paths may lead that the settings hold.
+        policy: Where the paths of the settings may lead.
     """
 
-    def __init__(self, store: Path, reach: Reach) -> None:
+    def __init__(self, store: Path, policy: PathPolicy) -> None:
         self._store = store
-        self._reach = reach
+        self._policy = policy
         self._done: dict[str, bool] = {}
         self._encoders: set[str] = set()
         self._said: set[str] = set()
@@ -54,7 +54,7 @@ class Checks:
         """
         if stored.fingerprint in self._encoders or stored.identity.imported:
             return
-        spec = resolve_at_hand(settings, modality, self._reach)
+        spec = resolve_local_encoder(settings, modality, self._policy)
         changed = [] if spec is None else spec.identity.changes_since(stored.identity)
         if changed:
             raise StaleCacheError(

@@ -26,7 +26,7 @@ from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.validation import validated
 
-from .outside import GIVE_DATA, PATHS, Reach
+from .path_policy import DATA_HINT, ENCODER_PATHS, PathPolicy
 from .store import Store
 
 _CHECKED = (
@@ -46,7 +46,7 @@ _BESIDE = f"..{os.sep}"
 """How a path that a store keeps begins where it lies beside the store."""
 
 
-def told_of_data(settings: Settings, store: Path) -> Fields:
+def stored_data_settings(settings: Settings, store: Path) -> Fields:
     """What a store keeps of the settings that its rows were read under.
 
     The data folder is kept relative to the store where both lie in one folder, so that a project
@@ -60,7 +60,7 @@ def told_of_data(settings: Settings, store: Path) -> Fields:
     return {"data": kept, "variants": settings.extract.variants, "seed": settings.seed}
 
 
-def told_of_encoder(settings: Settings, modality: str) -> Fields:
+def stored_encoder_settings(settings: Settings, modality: str) -> Fields:
     """What a store keeps of the settings that led to an encoder.
 
     Files beside the store are kept relative to it, as the data folder is.
@@ -72,7 +72,7 @@ def told_of_encoder(settings: Settings, modality: str) -> Fields:
     store = settings.cache.dir
     told: Fields = {
         section: {
-            key: _kept(value, store) if (section, key) in PATHS else value
+            key: _kept(value, store) if (section, key) in ENCODER_PATHS else value
             for key, value in getattr(settings, section).model_dump(mode="json").items()
         }
         for section in (modality, "joint")
@@ -94,13 +94,15 @@ def _found(values: object, section: str, store: Path) -> object:
         return values
     return {
         key: str(Path(os.path.normpath(store.absolute() / value)))
-        if (section, key) in PATHS and isinstance(value, str) and value.startswith(_BESIDE)
+        if (section, key) in ENCODER_PATHS and isinstance(value, str) and value.startswith(_BESIDE)
         else value
         for key, value in values.items()
     }
 
 
-def with_data(settings: Settings, store: Store, reach: Reach, *, extracting: bool) -> Settings:
+def use_stored_data_settings(
+    settings: Settings, store: Store, policy: PathPolicy, *, extracting: bool
+) -> Settings:
     """Settings whose ``[data]`` and variants are those of the store, where they say nothing.
 
     Extraction takes the seed of the copies too; elsewhere it is that of training.
@@ -108,7 +110,7 @@ def with_data(settings: Settings, store: Store, reach: Reach, *, extracting: boo
     Args:
         settings: The command's.
         store: Where its features are.
-        reach: Where the data folder may be that the store was told.
+        policy: Where the data folder may be that the store was told.
         extracting: Settings may differ from what the store was told: they are what it is told now.
 
     Raises:
@@ -147,7 +149,7 @@ def with_data(settings: Settings, store: Store, reach: Reach, *, extracting: boo
         taken |= {"root": copied.root, "follow_links": copied.follow_links}
     elif "root" not in settings.data.model_fields_set and known.root is not None:
         root = Path(os.path.normpath(store.root / known.root))
-        if reach.takes(root, "the store's data folder", GIVE_DATA):
+        if policy.allows_with_note(root, "the store's data folder", DATA_HINT):
             taken["root"] = root
     if settings.data.classes is None and known.classes is None:
         taken |= _classes(settings, found[0].classes, extracting=extracting)
@@ -174,7 +176,7 @@ def _classes(
     return {}
 
 
-def with_encoder_of(settings: Settings, modality: str, encoder: StoredEncoder) -> Settings:
+def use_stored_encoder(settings: Settings, modality: str, encoder: StoredEncoder) -> Settings:
     """Settings that lead to an encoder of a store, as the default one of its modality.
 
     Raises:
@@ -196,8 +198,8 @@ def with_encoder_of(settings: Settings, modality: str, encoder: StoredEncoder) -
     )
 
 
-def as_set(told: Settings, settings: Settings, modality: str, name: str) -> Settings:
-    """Settings of `with_encoder_of`, but for what a command's say otherwise of that encoder."""
+def apply_explicit_values(told: Settings, settings: Settings, modality: str, name: str) -> Settings:
+    """Settings of `use_stored_encoder`, but for what a command's say otherwise of that encoder."""
     own = getattr(settings, modality)
     keys = own.model_fields_set if name == DEFAULT_ENCODER else ()
     section = {key: getattr(own, key) for key in keys}
@@ -210,10 +212,12 @@ def as_set(told: Settings, settings: Settings, modality: str, name: str) -> Sett
     return told.model_copy(update=changes)
 
 
-def with_encoders(settings: Settings, chosen: Mapping[tuple[str, str], StoredEncoder]) -> Settings:
+def use_stored_encoders(
+    settings: Settings, chosen: Mapping[tuple[str, str], StoredEncoder]
+) -> Settings:
     """Settings that name the encoders of a store as it does."""
     for (modality, name), encoder in chosen.items():
-        own = with_encoder_of(settings, modality, encoder)
+        own = use_stored_encoder(settings, modality, encoder)
         if name == DEFAULT_ENCODER:
             settings = own.model_copy(update={"seed": settings.seed})
             continue

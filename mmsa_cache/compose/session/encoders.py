@@ -21,7 +21,7 @@ from mmsa_cache.names import NGRAMS, VADER
 from mmsa_cache.native.device import device_kind
 from mmsa_cache.store.identity import EncoderIdentity
 
-from .outside import PATHS, Reach
+from .path_policy import ENCODER_PATHS, PathPolicy
 
 EncoderSpec = TextSpec | ImageSpec | NumbersSpec
 """An encoder, resolved to local files but not loaded."""
@@ -32,7 +32,7 @@ def resolve_encoder(
     settings: Settings,
     modality: str,
     compute: str = "float32",
-    reach: Reach | None = None,
+    path_policy: PathPolicy | None = None,
     online: bool = False,
 ) -> EncoderSpec:
     """The encoder of one modality, resolved to local files but not loaded.
@@ -41,15 +41,15 @@ def resolve_encoder(
         settings: The command's settings.
         modality: ``text`` or ``image``.
         compute: Precision of the forward pass.
-        reach: Where the paths may lead that the settings hold; default: they are the user's own.
+        path_policy: Where the paths of the settings may lead; default: they are the user's own.
         online: Whether what is not on this machine may be fetched by its hub name.
 
     Raises:
         ModelError: It is not found, or may not be used.
     """
-    if reach is not None:
+    if path_policy is not None:
         for path, what in _paths(settings, modality):
-            reach.require(path, what)
+            path_policy.require(path, what)
     resolve = _resolve_text if modality == "text" else _resolve_image
     with contextlib.nullcontext() if online else offline():
         return resolve(settings, compute)
@@ -62,22 +62,24 @@ def library_versions() -> dict[str, str]:
 
 def _paths(settings: Settings, modality: str) -> Iterator[tuple[Path, str]]:
     """The folder or file that an encoder is in, if it is in one, and what it is."""
-    for section, key in PATHS:
+    for section, key in ENCODER_PATHS:
         name = getattr(getattr(settings, section), key)
         is_used = section == ("joint" if settings.joint.model is not None else modality)
         if is_used and os.path.lexists(name):
             yield Path(name), f"the encoder [{section}] {key}"
 
 
-def resolve_at_hand(settings: Settings, modality: str, reach: Reach) -> EncoderSpec | None:
+def resolve_local_encoder(
+    settings: Settings, modality: str, policy: PathPolicy
+) -> EncoderSpec | None:
     """The encoder of one modality if its files are on this machine; nothing is downloaded.
 
     Args:
         settings: They lead to it.
         modality: ``text`` or ``image``.
-        reach: Where the paths may lead that the settings hold.
+        policy: Where the paths of the settings may lead.
     """
-    if not all(reach.takes(path, what) for path, what in _paths(settings, modality)):
+    if not all(policy.allows_with_note(path, what) for path, what in _paths(settings, modality)):
         return None
     try:
         return resolve_encoder(settings, modality)
@@ -144,7 +146,7 @@ def _options(
     return Options(layer, settings.extract.tokens, compute, pool_layers, device)
 
 
-def computes_of(settings: Settings) -> tuple[str, ...]:
+def allowed_precisions(settings: Settings) -> tuple[str, ...]:
     """Precisions that a cache may have, the device's own first."""
     if settings.extract.compute != "auto":
         return (settings.extract.compute,)
@@ -153,6 +155,6 @@ def computes_of(settings: Settings) -> tuple[str, ...]:
     return (own, *(name for name in ("float32", "float16", "bfloat16", "half") if name != own))
 
 
-def compute_here(settings: Settings) -> str:
+def default_precision(settings: Settings) -> str:
     """The precision of a forward pass on this machine."""
-    return computes_of(settings)[0]
+    return allowed_precisions(settings)[0]

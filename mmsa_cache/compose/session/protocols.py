@@ -15,7 +15,9 @@ _MANY = 20
 """Independent rows of the rarest class, a fold, above which no outer split leaves too few."""
 
 
-def divided(session: Session, protocol: Protocol, *, folds_given: bool = False) -> Protocol:
+def resolve_protocol(
+    session: Session, protocol: Protocol, *, folds_given: bool = False
+) -> Protocol:
     """A protocol that the data allows.
 
     It says how many rows of val judge, if they do: ``val-500``. It has fewer folds where the rarest
@@ -67,7 +69,7 @@ def _judged_by_val(session: Session, protocol: Protocol, rows: int) -> Protocol:
     return protocol.model_copy(update={"outer": f"val-{len(labels)}"})
 
 
-def say_of_val(session: Session, outer: str | None, protocol: Protocol) -> None:
+def note_unused_val(session: Session, outer: str | None, protocol: Protocol) -> None:
     """Says that there is a split val, where nothing was said of the rows that judge.
 
     Args:

@@ -51,11 +51,11 @@ def splits_of(settings: Settings, store: Store) -> set[str]:
 
 
 def load_samples(settings: Settings, split: str) -> SampleTable:
-    """The samples of `read_samples`, which must be those of the store if it has the split."""
-    return read_samples(settings, split, Store(settings.cache.dir), strict=True)[0]
+    """The samples of `samples_of_split`, which must be those of the store if it has the split."""
+    return samples_of_split(settings, split, Store(settings.cache.dir), strict=True)[0]
 
 
-def read_samples(
+def samples_of_split(
     settings: Settings, split: str, store: Store, *, strict: bool
 ) -> tuple[SampleTable, bool]:
     """The samples of a split, and whether the data was at hand.
@@ -80,7 +80,7 @@ def read_samples(
             f"Neither a data folder is set nor does {store.root} hold the split {split}.",
             "Run mmsa init DIR and mmsa extract; or give --data DIR, or the --cache of another.",
         )
-    found, report = take_in(settings, split, store)
+    found, report = read_data(settings, split, store)
     if report.aside:
         record = aside.path_of(settings.cache.dir, split)
         say(f"Note: {report.aside} rows of {split} are left out, see {record}.")
@@ -94,7 +94,7 @@ def read_samples(
     return found, True
 
 
-def take_in(settings: Settings, split: str, store: Store) -> tuple[SampleTable, Intake]:
+def read_data(settings: Settings, split: str, store: Store) -> tuple[SampleTable, Intake]:
     """Reads a split as the settings say, without the rows that its extraction set aside.
 
     Returns:
@@ -106,7 +106,7 @@ def take_in(settings: Settings, split: str, store: Store) -> tuple[SampleTable, 
     """
     # Only an extraction begins a store.
     there = store.root.is_dir()
-    found = survey_known(settings, split, store) if there else survey(settings.data, split)
+    found = survey_incrementally(settings, split, store) if there else survey(settings.data, split)
     known = aside.read(settings.cache.dir, split).identities
     found.raise_bad([row for row in found.bad if row.identity not in known])
     left_out = [s.guid for s in found.samples if s.identity in known] if known else []
@@ -114,7 +114,7 @@ def take_in(settings: Settings, split: str, store: Store) -> tuple[SampleTable, 
     return samples, found.intake(samples)
 
 
-def survey_known(settings: Settings, split: str, store: Store) -> Survey:
+def survey_incrementally(settings: Settings, split: str, store: Store) -> Survey:
     """Reads a split; files that did not change since a store's last look are not opened.
 
     Raises:

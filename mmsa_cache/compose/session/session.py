@@ -33,12 +33,12 @@ from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity, Identities
 
 from .checks import Checks
-from .completion import with_data, with_encoder_of, with_encoders
-from .encoders import EncoderSpec, compute_here, refuse_imported, resolve_encoder
-from .outside import Reach
-from .samples import banks_of, classes_of, read_samples
+from .completion import use_stored_data_settings, use_stored_encoder, use_stored_encoders
+from .encoders import EncoderSpec, default_precision, refuse_imported, resolve_encoder
+from .path_policy import PathPolicy
+from .samples import banks_of, classes_of, samples_of_split
 from .selection import is_named, is_same, missing, select
-from .store import Store, rows_wanted
+from .store import Store, needed_rows
 
 
 class Session:
@@ -51,7 +51,7 @@ class Session:
         settings: The command's settings.
         samples: Splits that were read already.
         trained_on: The encoders of a model: others are refused. Its data may have changed.
-        reach: Where paths of a run's settings may lead; default: the settings are the user's own.
+        path_policy: Where a run's paths may lead; default: they are the user's own.
         online: Whether encoders that are not on this machine may be fetched by their hub names.
     """
 
@@ -61,13 +61,15 @@ class Session:
         *,
         samples: Mapping[str, Sequence[Sample]] | None = None,
         trained_on: Identities | None = None,
-        reach: Reach | None = None,
+        path_policy: PathPolicy | None = None,
         online: bool = False,
     ) -> None:
         self.online, self.store = online, Store(settings.cache.dir)
-        self.reach = reach or Reach(settings, self.store.root)
+        self.path_policy = path_policy or PathPolicy(settings, self.store.root)
         self._strict = trained_on is None
-        self.settings = with_data(settings, self.store, self.reach, extracting=not self._strict)
+        self.settings = use_stored_data_settings(
+            settings, self.store, self.path_policy, extracting=not self._strict
+        )
         self._samples = {
             split: found if isinstance(found, SampleTable) else SampleTable.from_samples(found)
             for split, found in (samples or {}).items()
@@ -77,7 +79,7 @@ class Session:
         self._stored: dict[tuple[str, str, str], StoredEncoder | None] = {}
         self._resolved: dict[tuple[str, str], EncoderSpec] = {}
         self._loaded: dict[tuple[str, str], Encoder] = {}
-        self._checks = Checks(self.store.root, self.reach)
+        self._checks = Checks(self.store.root, self.path_policy)
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -110,7 +112,7 @@ class Session:
         if split not in self._samples and split == JOINED:
             self._samples[split] = concatenated([self.samples("train"), self.samples("val")])
         elif split not in self._samples:
-            found = read_samples(self.settings, split, self.store, strict=self._strict)
+            found = samples_of_split(self.settings, split, self.store, strict=self._strict)
             self._samples[split], checked = found
             self._checks.add("the data", done=checked or not self._strict)
         return self._samples[split]
@@ -124,7 +126,7 @@ class Session:
         if (split, modality) not in self._rows:
             first = "train" if split == JOINED else split
             stored = self.store.split(first) if self._strict else None
-            self._rows[split, modality] = rows_wanted(stored, self.samples(split), modality)
+            self._rows[split, modality] = needed_rows(stored, self.samples(split), modality)
         return self._rows[split, modality]
 
     def stored(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> StoredEncoder:
@@ -175,7 +177,9 @@ class Session:
             stored = self._in_store(self._split, modality, name) if self._strict else None
             refuse_imported(stored.identity if stored is not None else trained_on)
             own = self._settings_of(modality, name)
-            spec = resolve_encoder(own, modality, compute_here(own), self.reach, self.online)
+            spec = resolve_encoder(
+                own, modality, default_precision(own), self.path_policy, self.online
+            )
             changed = spec.identity.changes_since(trained_on) if trained_on is not None else []
             if changed:
                 raise ModelError(
@@ -191,7 +195,7 @@ class Session:
         stored = self._in_store(self._split, modality, name) if self._strict else None
         if stored is None:
             return self.settings.with_encoder(modality, name)
-        return with_encoder_of(self.settings, modality, stored)
+        return use_stored_encoder(self.settings, modality, stored)
 
     def text_encoder(self, name: str = DEFAULT_ENCODER) -> TextSpec:
         """See `encoder`; it must have tokens."""
@@ -240,7 +244,7 @@ class Session:
             for name in found
             if (stored := self._in_store(self._split, modality, name)) is not None
         }
-        return with_encoders(self.settings, chosen)
+        return use_stored_encoders(self.settings, chosen)
 
     def labels(self, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> dict[str, str]:
         """Names of the encoders for people, one line a modality."""

@@ -146,7 +146,7 @@ def _by_class(about: StoredSplit, rows: SampleTable) -> str:
     return f": {', '.join(named)}" if any(counts) else ""
 
 
-def rows_wanted(
+def needed_rows(
     stored: tuple[StoredSplit, SampleTable] | None, samples: SampleTable, modality: str
 ) -> WantedRows:
     """The rows of features that samples need.

@@ -12,7 +12,7 @@ from mmsa_cache.runs.folder import command_line
 from mmsa_cache.validation import validated
 
 from ..extraction.crew import EngineRequest
-from ..session.protocols import divided
+from ..session.protocols import resolve_protocol
 from ..session.session import Session
 
 MEGABYTES = 200
@@ -75,4 +75,4 @@ class TrainRequest:
             "seed": settings.seed if "seed" in settings.model_fields_set else known.seed,
         }
         protocol = validated(Protocol, values, "The rows cannot be divided so:", "")
-        return divided(session, protocol, folds_given=self.folds is not None)
+        return resolve_protocol(session, protocol, folds_given=self.folds is not None)

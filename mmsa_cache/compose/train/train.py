@@ -35,13 +35,13 @@ from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
 from mmsa_cache.validation import validated
 
-from ..predict.predictor import kept_path
+from ..predict.predictor import portable_path
 from ..report.report import PAGE, compose_page
 from ..report.rivals import latest_rival
 from ..search.studies import studies_database
 from ..session.origin import origin_of
-from ..session.outside import PATHS
-from ..session.protocols import say_of_val
+from ..session.path_policy import ENCODER_PATHS
+from ..session.protocols import note_unused_val
 from ..session.session import Session
 from .choose import Choice, choose_settings
 from .nested import beside_baselines, choose_nested
@@ -76,7 +76,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     pairs = list(dict.fromkeys(setting.encoders for setting in choice.settings))
     protocol = request.protocol(choice.protocol, session)
     if not choice.searched:
-        say_of_val(session, request.outer, protocol)
+        note_unused_val(session, request.outer, protocol)
     bank = session.bank(protocol.split, pairs).to(session.device)
     groups = session.groups(protocol.split)
     codes = bank.labels.cpu().numpy()
@@ -284,13 +284,13 @@ def _kept(settings: Settings, classes: tuple[str, ...], run: Path) -> Settings:
         SettingsError: They could not be read again.
     """
     root = settings.data.root
-    data = {"root": None if root is None else kept_path(root, run), "classes": classes}
-    cache = {"dir": kept_path(settings.cache.dir, run)}
+    data = {"root": None if root is None else portable_path(root, run), "classes": classes}
+    cache = {"dir": portable_path(settings.cache.dir, run)}
     changes: dict[str, Mapping[str, object]] = {"data": data, "cache": cache}
-    for section, key in PATHS:  # of encoders
+    for section, key in ENCODER_PATHS:  # of encoders
         value = getattr(getattr(settings, section), key)
         if value is not None and Path(value).is_absolute():
-            changes[section] = {key: str(kept_path(Path(value), run))}
+            changes[section] = {key: str(portable_path(Path(value), run))}
     found = settings.model_copy(
         update={
             section: getattr(settings, section).model_copy(update=values)

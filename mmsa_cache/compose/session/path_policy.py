@@ -15,17 +15,17 @@ from mmsa_cache.console import say
 from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.files.paths import declared
 
-PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
+ENCODER_PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
 """Sections and keys of encoders that may name files."""
-GIVE_DATA = "name it in mmsa.toml, give --data DIR, or --allow-outside"
+DATA_HINT = "name it in mmsa.toml, give --data DIR, or --allow-outside"
 """What leads to the data."""
-GIVE_STORE = "name it in mmsa.toml, give --cache DIR, or --allow-outside"
+STORE_HINT = "name it in mmsa.toml, give --cache DIR, or --allow-outside"
 """What leads to features."""
 _CURE = "name it in mmsa.toml, or give --allow-outside"
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class RunOverrides:
     """What a command says of a run's places, in the place of what the run says."""
 
     data: Path | None = None
@@ -40,10 +40,10 @@ class Given:
     """Whether a model and encoders that are not here are fetched from the hub."""
 
 
-AS_IN_THE_RUN = Given()
+NO_OVERRIDES = RunOverrides()
 
 
-class Reach:
+class PathPolicy:
     """Where paths that a file names may lead; links count by what they lead to.
 
     That is the working folder, the folder that holds the file, what the user's own settings name,
@@ -60,20 +60,20 @@ class Reach:
         self._said: set[Path] = set()
 
     @classmethod
-    def of_run(cls, folder: Path, given: Given) -> Reach:
+    def for_run(cls, folder: Path, overrides: RunOverrides) -> PathPolicy:
         """That of a run or an export: the user's settings are those of the working folder."""
         own = Settings()
         with contextlib.suppress(SettingsError):
             own = load_settings()
-        changes: dict[str, object] = {"allow_outside": given.allow_outside or own.allow_outside}
-        if given.data is not None:
-            changes["data"] = own.data.model_copy(update={"root": given.data})
-        if given.cache is not None:
-            changes["cache"] = own.cache.model_copy(update={"dir": declared(given.cache)})
+        changes: dict[str, object] = {"allow_outside": overrides.allow_outside or own.allow_outside}
+        if overrides.data is not None:
+            changes["data"] = own.data.model_copy(update={"root": overrides.data})
+        if overrides.cache is not None:
+            changes["cache"] = own.cache.model_copy(update={"dir": declared(overrides.cache)})
         own = own.model_copy(update=changes)
         return cls(own, folder)
 
-    def has(self, path: Path) -> bool:
+    def allows(self, path: Path) -> bool:
         """Whether a path may be used."""
         try:
             found = path.resolve()
@@ -83,7 +83,7 @@ class Reach:
         inside = any(found.is_relative_to(folder) for folder in self._folders)
         return inside or self.own.allow_outside
 
-    def takes(self, path: Path, what: str, cure: str = _CURE) -> bool:
+    def allows_with_note(self, path: Path, what: str, cure: str = _CURE) -> bool:
         """Whether a path may be used; one note says what is there and is not.
 
         Args:
@@ -91,7 +91,7 @@ class Reach:
             what: What it is, as ``the run's data folder``.
             cure: What leads to it.
         """
-        found = self.has(path)
+        found = self.allows(path)
         if not found and path not in self._said and os.path.lexists(path):
             self._said.add(path)
             say(f"Note: {_refusal(path, what)} To use it, {cure}.")
@@ -103,14 +103,14 @@ class Reach:
         Raises:
             ModelError: It may not.
         """
-        if not self.has(path):
+        if not self.allows(path):
             raise ModelError(_refusal(path, what), f"To use it, {_CURE}.")
 
 
 def encoder_paths(settings: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """Where plain values of settings may name files of encoders: a section's values, and a key."""
     for group in (settings, *settings["encoders"].values()):
-        for section, key in PATHS:
+        for section, key in ENCODER_PATHS:
             if group[section] is not None and group[section][key] is not None:
                 yield group[section], key
 
@@ -123,7 +123,7 @@ def _named(settings: Settings) -> list[Path]:
     """The paths of settings: folders and files there are."""
     names: list[str | Path | None] = [settings.data.root, settings.cache.dir]
     for group in (settings, *settings.encoders.values()):
-        for section, key in PATHS:
+        for section, key in ENCODER_PATHS:
             names.append(getattr(getattr(group, section), key, None))
     found = []
     for name in names:
