@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from fuse.figures.record import Count, Number, Record
 from fuse.figures.records import Metric
 from fuse.search.dispatch import dispatch
-from fuse.search.messages import Failure, Result, Task, Unit
-from fuse.search.pool import TrainingData, Workers
+from fuse.search.messages import Failure, FoldSplit, TrainingReply, TrainingRequest
+from fuse.search.pool import TrainingData, WorkerOptions
 from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from mmsa_cache.files.hashing import digest
@@ -69,7 +69,7 @@ class Ablation:
         data: TrainingData,
         shelf: Shelf,
         metric: Metric,
-        workers: Workers = Workers(),  # noqa: B008  (frozen)
+        workers: WorkerOptions = WorkerOptions(),  # noqa: B008  (frozen)
     ) -> None:
         self._how, self._data, self._shelf = how, data, shelf
         self._metric, self._workers = metric, workers
@@ -100,13 +100,13 @@ class Ablation:
         """
         settings = list(dict.fromkeys(setting for setting, _ in self.wanted))
         waiting = deque(
-            Task(number, setting, (group,), judge=True)
+            TrainingRequest(number, setting, (group,), judge=True)
             for number, setting in enumerate(settings)
             for group in self._missing(setting)
         )
         failures: dict[Setting, Failure] = {}
 
-        def take(beside: bool) -> Task | None:
+        def take(beside: bool) -> TrainingRequest | None:
             while waiting:
                 task = waiting.popleft()
                 if task.setting not in failures:
@@ -118,7 +118,7 @@ class Ablation:
             for task, said in dispatch(pool, take, is_done=lambda: not waiting):
                 if isinstance(said, Failure):
                     failures.setdefault(task.setting, said)
-                elif isinstance(said, Result):
+                elif isinstance(said, TrainingReply):
                     for unit, training in zip(task.units, _trainings(said), strict=True):
                         key = (task.setting, unit)
                         self._shelf.put(self._identity(*key), training.model_dump())
@@ -156,7 +156,7 @@ class Ablation:
         return {**self._common, **self._rows[unit], "setting": asdict(setting), **features}
 
 
-def _trainings(result: Result) -> list[CellTraining]:
+def _trainings(result: TrainingReply) -> list[CellTraining]:
     """What the trainings of a group gave, their time in equal shares."""
     return [
         CellTraining(
@@ -169,7 +169,7 @@ def _trainings(result: Result) -> list[CellTraining]:
     ]
 
 
-def _identity_of(unit: Unit) -> dict[str, object]:
+def _identity_of(unit: FoldSplit) -> dict[str, object]:
     rows = {key: getattr(unit, key).tolist() for key in ("train", "validation", "judged")}
     return {"rows": digest(rows), "seed": unit.seed}
 

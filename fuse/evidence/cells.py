@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from fuse.figures.study import Value
 from fuse.models.kernel import KERNEL
-from fuse.search.study import RangeChoice, Study
+from fuse.search.study import RangeChoice, StudyConfig
 from fuse.setting import Setting, complete
 from mmsa_cache.errors import SettingsError
 
@@ -25,7 +25,7 @@ class Cell:
     setting: Setting
 
 
-def cells(study: Study, axes: Sequence[str]) -> list[Cell]:
+def cells(study: StudyConfig, axes: Sequence[str]) -> list[Cell]:
     """Every combination of a study's lists, those that come to the same once.
 
     Args:

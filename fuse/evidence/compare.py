@@ -38,7 +38,7 @@ _NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RunPredictions:
     """The predictions of one run."""
 
     name: str
@@ -48,7 +48,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedRows:
     """Rows that all runs judged, by guid: the order of the files does not count."""
 
     runs: list[str]
@@ -68,7 +68,7 @@ class Shared:
     """Rows of each run that another one did not judge."""
 
 
-def share(runs: Sequence[Judged]) -> Shared:
+def share(runs: Sequence[RunPredictions]) -> SharedRows:
     """Pairs the rows of runs.
 
     Args:
@@ -107,7 +107,7 @@ def share(runs: Sequence[Judged]) -> Shared:
             groups = run.predictions.groups[rows]
     truth = np.stack(labels)
     _check_tags(runs, guids, truth)
-    return Shared(
+    return SharedRows(
         [run.name for run in runs],
         classes,
         guids,
@@ -119,7 +119,7 @@ def share(runs: Sequence[Judged]) -> Shared:
     )
 
 
-def _check_tags(runs: Sequence[Judged], guids: Sequence[str], truth: Codes) -> None:
+def _check_tags(runs: Sequence[RunPredictions], guids: Sequence[str], truth: Codes) -> None:
     contradicting = np.flatnonzero((truth != truth[0]).any(axis=0)).tolist()
     if contradicting:
         classes = runs[0].classes
@@ -138,7 +138,7 @@ def _check_tags(runs: Sequence[Judged], guids: Sequence[str], truth: Codes) -> N
 
 
 def compare(
-    shared: Shared,
+    shared: SharedRows,
     *,
     groups: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
@@ -251,7 +251,7 @@ def _change(first: float, second: float) -> dict[str, float]:
     return {"first": first, "second": second, "difference": second - first}
 
 
-def _differing(shared: Shared, first: int, second: int) -> DifferingRows:
+def _differing(shared: SharedRows, first: int, second: int) -> DifferingRows:
     one, two = shared.predicted[first], shared.predicted[second]
 
     def rows(chosen: NDArray[np.bool_]) -> list[DifferingRow]:

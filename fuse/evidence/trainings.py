@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.search.messages import Unit
+from fuse.search.messages import FoldSplit
 from fuse.training.plan import plan
 from mmsa_cache.data.protocol import Protocol
 
@@ -19,7 +19,7 @@ Codes = NDArray[np.int64]
 class Trainings:
     """The trainings that every cell has in common."""
 
-    units: list[Unit]
+    units: list[FoldSplit]
     """Members of the first outer part, then those of the next."""
     members: int
     """Trainings that judge all rows once; each part has so many units."""
@@ -34,9 +34,9 @@ class Trainings:
             groups: Duplicate groups, (rows,).
         """
         units = [
-            Unit(part.development, part.judged, part.judged, task.seed)
+            FoldSplit(part.development, part.judged, part.judged, task.seed)
             if protocol.stop == "judged"
-            else Unit(task.train, task.validation, part.judged, task.seed)
+            else FoldSplit(task.train, task.validation, part.judged, task.seed)
             for part in plan(labels, groups, protocol)
             for task in part.tasks
         ]

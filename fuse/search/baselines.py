@@ -30,7 +30,7 @@ from mmsa_cache.features.bank import FeatureBank
 from .baseline_record import TITLES, Baseline
 from .greedy import gains
 from .held_out import HeldOut, HeldOutRecord, stack
-from .messages import Judgement, Unit
+from .messages import FoldPredictions, FoldSplit
 
 Floats = NDArray[Any]
 Codes = NDArray[np.int64]
@@ -50,7 +50,7 @@ _MOST_STEPS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FoldData:
     """The rows of one fold, standardised by its training rows."""
 
     train: Floats
@@ -73,7 +73,7 @@ def fit(
     name: str,
     setting: Setting,
     bank: FeatureBank,
-    units: Sequence[Unit],
+    units: Sequence[FoldSplit],
     groups: Codes,
     classes: int,
     metric: Metric,
@@ -82,7 +82,7 @@ def fit(
 
     Args:
         name: One of `TITLES`.
-        setting: Names the vectors that are read, see `fuse.search.study.Study.vectors`.
+        setting: Names the vectors that are read, see `fuse.search.study.StudyConfig.vectors`.
         bank: Features of all rows.
         units: The folds; all have the same outer rows.
         groups: Duplicate groups, (samples,).
@@ -101,7 +101,7 @@ def fit(
         truth = labels[unit.train]
         folds = grouped_folds(truth, groups[unit.train], INNER_FOLDS, unit.seed)
         cut = len(unit.train)
-        part = Part(values[:cut], truth, values[cut:], folds, classes, metric)
+        part = FoldData(values[:cut], truth, values[cut:], folds, classes, metric)
         chosen, found = _METHODS[name](part)
         held_out, outer = np.split(found, [len(unit.validation)])
         scores.append(selection_score(labels[unit.validation], held_out).value(metric))
@@ -146,7 +146,7 @@ def _standardised(values: Floats, learned: int) -> Floats:
     return found if whole else np.nan_to_num(found, copy=False, nan=0.0)
 
 
-def _logistic(part: Part) -> tuple[dict[str, Number], Floats]:
+def _logistic(part: FoldData) -> tuple[dict[str, Number], Floats]:
     """Multinomial logistic regression; returns C and the probabilities of the other rows."""
     paths = [_regressions(part.train[i], part.labels[i]) for i, _ in part.folds]
     best, worse, chosen = -np.inf, 0, PENALTIES[0]
@@ -174,7 +174,7 @@ def _regressions(values: Floats, labels: Codes) -> Iterator[Any]:
         yield model.set_params(C=penalty).fit(values, labels)
 
 
-def _svc(part: Part) -> tuple[dict[str, Number], Floats]:
+def _svc(part: FoldData) -> tuple[dict[str, Number], Floats]:
     """Support vectors on exp(−γ·|x − y|²), whose decision values a multinomial logistic regression
     turns into probabilities, fitted on the inner folds' held-out rows."""
     from sklearn.linear_model import LogisticRegression
@@ -226,7 +226,7 @@ def _spread(probabilities: Floats, model: Any, classes: int) -> Floats:
     return found / found.sum(1, keepdims=True)
 
 
-_METHODS: dict[str, Callable[[Part], tuple[dict[str, Number], Floats]]] = {
+_METHODS: dict[str, Callable[[FoldData], tuple[dict[str, Number], Floats]]] = {
     "logistic": _logistic,
     "svc": _svc,
 }
@@ -234,8 +234,8 @@ _METHODS: dict[str, Callable[[Part], tuple[dict[str, Number], Floats]]] = {
 
 def beside(
     baselines: Sequence[Baseline],
-    judgements: Sequence[Judgement],
-    units: Sequence[Unit],
+    judgements: Sequence[FoldPredictions],
+    units: Sequence[FoldSplit],
     labels: Codes,
     groups: Codes,
 ) -> list[BaselineScores]:

@@ -16,15 +16,15 @@ from mmsa_cache.store.identity import Origin
 from .address import Address, address_of
 from .database import DATABASE, StoredStudy, read_studies
 from .selection import scored, select
-from .study import Study
+from .study import StudyConfig
 from .trial_record import Trial
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenTrial:
     """A trial that was chosen, by a study's rule or by name."""
 
-    study: Study
+    study: StudyConfig
     setting: Setting
     source: StudySource
     compared: list[StoredStudy]
@@ -33,7 +33,7 @@ class Chosen:
     """Other studies, and why they cannot be compared with these."""
 
 
-def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) -> Chosen:
+def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) -> ChosenTrial:
     """Takes the choice of one study, or of all that can be compared, or one trial.
 
     Scores of studies can be compared where protocol, metric, features and labels are equal: the
@@ -60,7 +60,7 @@ def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) 
     known = [stored.name for stored in studies]
     if study_name not in ("best", *known):
         raise no_such("There is no study", study_name, ("best", *known), hint)
-    usable: list[tuple[StoredStudy, Study, Trial]] = []
+    usable: list[tuple[StoredStudy, StudyConfig, Trial]] = []
     others: list[str] = []
     for stored in studies:
         identity = stored.record.identity
@@ -87,7 +87,7 @@ def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) 
     ]
     stored, study, trial = max(equal, key=lambda candidate: candidate[2].score)
     how = "named" if number else _rule_of(stored)
-    return Chosen(
+    return ChosenTrial(
         study,
         trial.setting(),
         source_of(stored, trial, how, str(address)),
@@ -109,7 +109,7 @@ def source_of(stored: StoredStudy, trial: Trial, how: str, storage: str) -> Stud
     )
 
 
-def _differences(study: Study, leader: Study) -> list[str]:
+def _differences(study: StudyConfig, leader: StudyConfig) -> list[str]:
     """What makes scores of two studies numbers of different things."""
     values = [
         of.protocol.model_dump(include={"outer", "folds", "seeds", "seed"}) | {"metric": of.metric}

@@ -18,12 +18,12 @@ from .baselines import MOST_ROWS
 from .dispatch import RETRY_SECONDS, dispatch
 from .held_out import HeldOut
 from .ledger import Ledger
-from .messages import Failure, Judgement, Report, Result, Task
-from .pool import Pool
-from .progress import Progress, Running
+from .messages import EpochReport, Failure, FoldPredictions, TrainingReply, TrainingRequest
+from .pool import WorkerPool
+from .progress import RunningTrial, SearchProgress
 from .pruning import QUARTERS, step_of
 from .sampling import draw
-from .study import Study
+from .study import StudyConfig
 from .trial_record import TrialResult
 
 _FAILURES = 5
@@ -43,21 +43,21 @@ class Coordinator:
 
     def __init__(
         self,
-        study: Study,
+        study: StudyConfig,
         ledger: Ledger,
-        pool: Pool,
+        pool: WorkerPool,
         wanted: int,
-        on_change: Callable[[Progress], None] = lambda progress: None,
+        on_change: Callable[[SearchProgress], None] = lambda progress: None,
     ) -> None:
         self._study, self._ledger, self._pool = study, ledger, pool
         self._on_change = on_change
         self._nothing_until = 0.0
-        self._ahead: Task | None = None
+        self._ahead: TrainingRequest | None = None
         self._finished_here = 0
         self._deaths: Counter[str] = Counter()
         self._queued = study.queued()
         self._units = range(study.protocol.folds * study.protocol.seeds)
-        self.progress = Progress(
+        self.progress = SearchProgress(
             wanted, len(self._units), baselines=list(ledger.record().baselines)
         )
         self._waiting = self._baselines()
@@ -66,7 +66,7 @@ class Coordinator:
         self._look()
         self.progress.finished_before = self.progress.finished
 
-    def run(self) -> Progress:
+    def run(self) -> SearchProgress:
         """Runs trials until the study has as many as wanted.
 
         Raises:
@@ -84,11 +84,11 @@ class Coordinator:
             if task.baseline:
                 self._finish_baseline(task, said)
                 continue
-            if isinstance(said, Report):
+            if isinstance(said, EpochReport):
                 self._pool.answer(task, self._goes_on(self.progress.running[task.number], said))
                 continue
             running = self.progress.running.pop(task.number)
-            if isinstance(said, Result):
+            if isinstance(said, TrainingReply):
                 self._finish(running, said)
             else:
                 self._fail(running.number, said)
@@ -98,7 +98,7 @@ class Coordinator:
         self._on_change(self.progress)
         return self.progress
 
-    def _baselines(self) -> list[Task]:
+    def _baselines(self) -> list[TrainingRequest]:
         """Those that the study does not have yet; each is fitted once on every fold."""
         known = {baseline.name for baseline in self.progress.baselines}
         folds = tuple(self._units[: self._study.protocol.folds])
@@ -109,13 +109,15 @@ class Coordinator:
             for name in large
         ]
         return [
-            Task(-1, self._study.vectors(), (folds,), baseline=name)
+            TrainingRequest(-1, self._study.vectors(), (folds,), baseline=name)
             for name in TITLES
             if name not in known and name not in large
         ]
 
-    def _finish_baseline(self, task: Task, said: Report | Result | Failure) -> None:
-        if isinstance(said, Result) and said.baseline is not None:
+    def _finish_baseline(
+        self, task: TrainingRequest, said: EpochReport | TrainingReply | Failure
+    ) -> None:
+        if isinstance(said, TrainingReply) and said.baseline is not None:
             self.progress.baselines.append(said.baseline)
             self.progress.baselines.sort(key=lambda of: [*TITLES].index(of.name))
             self.progress.busy += 0 if self._pool.stacked else said.seconds  # else one beside's
@@ -124,14 +126,14 @@ class Coordinator:
             title = TITLES[task.baseline]
             self.progress.notes.append(f"no {title} beside the choice: {said.reason}")
 
-    def _claim(self, beside: bool) -> Task | None:
+    def _claim(self, beside: bool) -> TrainingRequest | None:
         if self._waiting and beside == self._pool.stacked:
             return self._waiting.pop(0)
         if beside:
             return None
         return self._at_hand(beside) or self._running(self._begin())
 
-    def _at_hand(self, beside: bool) -> Task | None:
+    def _at_hand(self, beside: bool) -> TrainingRequest | None:
         """The trial that was begun ahead, for a worker on a GPU."""
         if beside:
             return None
@@ -145,13 +147,15 @@ class Coordinator:
         if self._pool.stacked and self._ahead is None:
             self._ahead = self._begin()
 
-    def _running(self, task: Task | None) -> Task | None:
+    def _running(self, task: TrainingRequest | None) -> TrainingRequest | None:
         if task is not None:
             together = len(task.groups[0])
-            self.progress.running[task.number] = Running(task.number, task.setting, [], together)
+            self.progress.running[task.number] = RunningTrial(
+                task.number, task.setting, [], together
+            )
         return task
 
-    def _begin(self) -> Task | None:
+    def _begin(self) -> TrainingRequest | None:
         if time.monotonic() < self._nothing_until:
             return None
         claim = self._ledger.claim(self.progress.wanted, lambda trials: draw(self._study, trials))
@@ -159,7 +163,7 @@ class Coordinator:
             self._nothing_until = time.monotonic() + RETRY_SECONDS
             return None
         number, setting = claim
-        return Task(number, setting, self._groups(setting))
+        return TrainingRequest(number, setting, self._groups(setting))
 
     def _groups(self, setting: Setting) -> tuple[tuple[int, ...], ...]:
         """The trainings of a trial: one after another on the CPU; on a GPU side by side, but those
@@ -175,14 +179,14 @@ class Coordinator:
         self._look()
         return self.progress.finished >= self.progress.wanted and not self._waiting
 
-    def _count_death(self, task: Task) -> int:
+    def _count_death(self, task: TrainingRequest) -> int:
         if task.baseline:
             self._deaths[task.baseline] += 1
             return self._deaths[task.baseline]
         self._running(task)
         return self._ledger.count_death(task.number)
 
-    def _goes_on(self, running: Running, report: Report) -> bool:
+    def _goes_on(self, running: RunningTrial, report: EpochReport) -> bool:
         """Records values; whether the trial continues.
 
         A worker on a GPU trains on meanwhile: what it reports after that is not looked at.
@@ -207,7 +211,7 @@ class Coordinator:
         running.pruned = self._study.pruner.prunes(step, value, finished, position, together)
         return not running.pruned
 
-    def _finish(self, running: Running, result: Result) -> None:
+    def _finish(self, running: RunningTrial, result: TrainingReply) -> None:
         if not result.pruned:
             running.steps[QUARTERS * len(self._units)] = float(np.mean(result.units))
         self._ledger.finish(
@@ -239,25 +243,25 @@ class Coordinator:
     def _look(self) -> None:
         self.progress.trials = self._ledger.trials()
 
-    def judge(self, setting: Setting) -> list[Judgement]:
+    def judge(self, setting: Setting) -> list[FoldPredictions]:
         """Trains a setting on every unit once more and predicts its held-out and the outer rows.
 
         Raises:
             DeviceError: A training fails.
         """
         waiting = [
-            Task(number, setting, (part,), judge=True)
+            TrainingRequest(number, setting, (part,), judge=True)
             for number, part in enumerate(self._pool.parts(self._units))
         ]
-        judgements: dict[int, Judgement] = {}
+        judgements: dict[int, FoldPredictions] = {}
 
-        def take(beside: bool) -> Task | None:
+        def take(beside: bool) -> TrainingRequest | None:
             return waiting.pop(0) if waiting and not beside else None
 
         for task, said in dispatch(self._pool, take, is_done=lambda: not waiting):
             if isinstance(said, Failure):
                 raise DeviceError(f"The choice could not be trained again: {said.reason}")
-            if isinstance(said, Result):
+            if isinstance(said, TrainingReply):
                 judgements |= zip(task.units, said.judgements, strict=True)
                 self.progress.busy += said.seconds
         return [judgements[unit] for unit in self._units]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from .messages import Failure, Report, Result, Task
-from .pool import Death, Pool
+from .messages import EpochReport, Failure, TrainingReply, TrainingRequest
+from .pool import WorkerDeath, WorkerPool
 
 RETRIES = 2
 """Times that a task runs again after its worker died."""
@@ -17,21 +17,21 @@ RETRY_SECONDS = 2 * _LOOK_AGAIN
 
 
 def dispatch(
-    pool: Pool,
-    take: Callable[[bool], Task | None],
+    pool: WorkerPool,
+    take: Callable[[bool], TrainingRequest | None],
     *,
-    at_hand: Callable[[bool], Task | None] = lambda beside: None,
+    at_hand: Callable[[bool], TrainingRequest | None] = lambda beside: None,
     is_done: Callable[[], bool] = lambda: True,
-    count_death: Callable[[Task], int] | None = None,
+    count_death: Callable[[TrainingRequest], int] | None = None,
     on_look: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Task, Report | Result | Failure]]:
+) -> Iterator[tuple[TrainingRequest, EpochReport | TrainingReply | Failure]]:
     """Hands out tasks until none is left, and yields the workers' messages about them.
 
     Of the tasks whose workers died one runs at a time: where workers share a GPU, the fault of one
     ends all, and those that ran beside it would otherwise do so until all of them count as deadly.
 
     Args:
-        pool: The workers; a `Report` must be answered there.
+        pool: The workers; an `EpochReport` must be answered there.
         take: Returns the next task, or None if none is available now; told whether the worker is
             one for baselines alone.
         at_hand: Returns a task that could be given out before what has just ended is taken in, so
@@ -41,15 +41,15 @@ def dispatch(
         on_look: Called after each look at the workers.
     """
     deaths: Counter[tuple[int, tuple[int, ...]]] = Counter()
-    requeued: list[Task] = []
-    suspect: Task | None = None
+    requeued: list[TrainingRequest] = []
+    suspect: TrainingRequest | None = None
     running = 0
 
-    def count(task: Task) -> int:
+    def count(task: TrainingRequest) -> int:
         deaths[task.number, task.units] += 1
         return deaths[task.number, task.units]
 
-    def find(beside: bool) -> Task | None:
+    def find(beside: bool) -> TrainingRequest | None:
         nonlocal suspect
         for place, task in enumerate(requeued if suspect is None else ()):
             if bool(task.baseline) == beside or not pool.stacked:
@@ -64,13 +64,13 @@ def dispatch(
             return
         pool.open()
         events = pool.wait(_LOOK_AGAIN)
-        running -= sum(not isinstance(said, Report) for _, said in events)
+        running -= sum(not isinstance(said, EpochReport) for _, said in events)
         while pool.take(at_hand) is not None:
             running += 1
         for task, said in events:
-            if task is suspect and not isinstance(said, Report):
+            if task is suspect and not isinstance(said, EpochReport):
                 suspect = None
-            if not isinstance(said, Death):
+            if not isinstance(said, WorkerDeath):
                 yield task, said
             elif (died := (count_death or count)(task)) <= RETRIES:
                 requeued.append(task)

@@ -34,7 +34,7 @@ _FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class EnsembleBudget:
     """What an ensemble may cost."""
 
     members: int = MEMBERS
@@ -43,13 +43,13 @@ class Budget:
     """Of the model file."""
 
     @property
-    def single(self) -> Budget:
+    def single(self) -> EnsembleBudget:
         """The same for one trial."""
-        return Budget(1, self.bytes)
+        return EnsembleBudget(1, self.bytes)
 
 
 def greedy(
-    probabilities: Floats, labels: Codes, budget: Budget, sizes: NDArray[np.int64]
+    probabilities: Floats, labels: Codes, budget: EnsembleBudget, sizes: NDArray[np.int64]
 ) -> Floats:
     """Picks members; begins with as many of the best trials as are best averaged.
 
@@ -74,7 +74,7 @@ def _likely(probabilities: Floats, labels: Codes) -> Floats:
     return np.exp(np.stack([log_likelihoods(labels, of) for of in calibrated]))
 
 
-def _greedy(likely: Floats, budget: Budget, sizes: NDArray[np.int64]) -> Floats:
+def _greedy(likely: Floats, budget: EnsembleBudget, sizes: NDArray[np.int64]) -> Floats:
     """`greedy` of the probabilities of the true class, (trials, rows)."""
     picks = np.zeros(len(likely))
 
@@ -114,7 +114,7 @@ def nested_gain(
     probabilities: Floats,
     labels: Codes,
     groups: NDArray[np.int64],
-    budget: Budget,
+    budget: EnsembleBudget,
     sizes: NDArray[np.int64],
 ) -> dict[str, NestedGain]:
     """What an ensemble is worth on rows that its weights were not picked on.

@@ -28,12 +28,12 @@ from .baseline_record import Baseline
 from .database import Database, made_by_mmsa
 from .held_out import HeldOut
 from .locks import patiently
-from .sampling import Draw
+from .sampling import DrawnSetting
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord
 from .trial_record import FINISHED, CheckedTrials, Trial, TrialRecord, TrialResult
 
 T = TypeVar("T")
-Part = StudyIdentity | Selection | Insight | list[Look] | list[Baseline]
+StudyPart = StudyIdentity | Selection | Insight | list[Look] | list[Baseline]
 """A part of a study's record."""
 
 
@@ -85,17 +85,17 @@ class Ledger:
             attributes = self._storage.get_study_user_attrs(self._id)
         return StudyRecord.of(self._name, attributes)
 
-    def store(self, **parts: Part) -> None:
+    def store(self, **parts: StudyPart) -> None:
         """Stores parts of the study's record."""
         self._try(lambda: self._store(parts))
 
-    def _store(self, parts: Mapping[str, Part]) -> None:
+    def _store(self, parts: Mapping[str, StudyPart]) -> None:
         for key, part in parts.items():
             value = TypeAdapter(type(part)).dump_python(part, mode="json")
             self._storage.set_study_user_attr(self._id, key, value)
 
     def change(
-        self, purpose: str, work: Callable[[StudyRecord], Mapping[str, Part]]
+        self, purpose: str, work: Callable[[StudyRecord], Mapping[str, StudyPart]]
     ) -> StudyRecord:
         """Changes the study's record, one coordinator at a time.
 
@@ -118,7 +118,7 @@ class Ledger:
         return self._try(once)
 
     def claim(
-        self, limit: int, draw: Callable[[list[FrozenTrial]], Draw]
+        self, limit: int, draw: Callable[[list[FrozenTrial]], DrawnSetting]
     ) -> tuple[int, Setting] | None:
         """Begins a trial: one that was interrupted, else a new one.
 
@@ -184,7 +184,7 @@ class Ledger:
         self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         return trial.number, setting
 
-    def _begin(self, drawn: Draw) -> tuple[int, Setting]:
+    def _begin(self, drawn: DrawnSetting) -> tuple[int, Setting]:
         record = TrialRecord(owner=self._owner, setting=asdict(drawn.setting))
         trial_id = self._create(TrialState.RUNNING, drawn.params, drawn.distributions, record)
         return self._storage.get_trial_number_from_id(trial_id), drawn.setting

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 IntArray = NDArray[np.int64]
 
 
-class Source(Protocol):
+class FeatureSource(Protocol):
     """Where a process gets the features from; sent to workers, so it must be picklable."""
 
     def open(self, device: str) -> Any:
@@ -27,7 +27,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class FoldSplit:
     """One training of a setting: a fold under a seed."""
 
     train: IntArray
@@ -40,11 +40,11 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class WorkerSetup:
     """What all tasks have in common."""
 
-    source: Source
-    units: Sequence[Unit]
+    source: FeatureSource
+    units: Sequence[FoldSplit]
     names: tuple[str, ...]
     metric: Metric
     fit: Callable[..., Any]
@@ -58,7 +58,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TrainingRequest:
     """One setting to train: on every unit for its score, or on some to judge it; or a baseline."""
 
     number: int
@@ -78,7 +78,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EpochReport:
     """Intermediate values; the answer is whether to continue."""
 
     position: int
@@ -90,7 +90,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class FoldPredictions:
     """Class probabilities of a trained model, (rows, classes)."""
 
     held_out: NDArray[np.float64]
@@ -100,7 +100,7 @@ class Judgement:
 
 
 @dataclass(slots=True)
-class Result:
+class TrainingReply:
     """The end of a task that was trained or pruned."""
 
     units: list[float]
@@ -111,7 +111,7 @@ class Result:
     pruned: bool = False
     held_out: list[NDArray[np.float64]] = field(default_factory=list)
     """Class probabilities of each finished training's validation rows, (rows, classes)."""
-    judgements: list[Judgement] = field(default_factory=list)
+    judgements: list[FoldPredictions] = field(default_factory=list)
     """Of each training, where the task judges."""
     baseline: Baseline | None = None
     """Where the task is one."""

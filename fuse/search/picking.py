@@ -12,13 +12,13 @@ from fuse.figures.study import PickedEnsemble, PickedTrial
 from fuse.setting import Setting
 
 from .database import StoredStudy
-from .greedy import Budget, greedy, nested_gain
+from .greedy import EnsembleBudget, greedy, nested_gain
 from .held_out import HeldOut, stack
 from .trial_record import Trial
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class EnsemblePick:
     """The picked trials, heaviest first, and what the ensemble is worth."""
 
     members: list[tuple[StoredStudy, Trial]]
@@ -44,9 +44,9 @@ def pick(
     studies: Sequence[StoredStudy],
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
-    budget: Budget,
+    budget: EnsembleBudget,
     size_of: Callable[[Setting], int],
-) -> Pick | None:
+) -> EnsemblePick | None:
     """Picks an ensemble from the complete trials of studies.
 
     Args:
@@ -89,4 +89,4 @@ def pick(
         rows=len(rows),
         gain=nested_gain(probabilities, labels[rows], groups[rows], budget, sizes),
     )
-    return Pick([found[place][:2] for place in order], record)
+    return EnsemblePick([found[place][:2] for place in order], record)

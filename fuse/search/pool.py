@@ -22,7 +22,15 @@ from mmsa_cache.store.identity import Origin
 
 from .baseline_record import Baseline
 from .baselines import fit as fit_baseline
-from .messages import Failure, Job, Report, Result, Source, Task, Unit
+from .messages import (
+    EpochReport,
+    Failure,
+    FeatureSource,
+    FoldSplit,
+    TrainingReply,
+    TrainingRequest,
+    WorkerSetup,
+)
 from .worker import serve
 
 _STARTS = 3
@@ -30,7 +38,7 @@ _STARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
+class WorkerDeath:
     """The end of a task whose worker died; the last message of one that is no process here."""
 
     reason: str
@@ -60,7 +68,7 @@ def start_process(
 class TrainingData:
     """What a study or an ablation trains on."""
 
-    source: Source
+    source: FeatureSource
     """Where worker processes open the features."""
     labels: NDArray[np.int64]
     """Class codes, (samples,)."""
@@ -71,7 +79,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class WorkerOptions:
     """Which worker processes to start, and what they train with."""
 
     devices: Sequence[str] = ("cpu",)
@@ -83,7 +91,7 @@ class Workers:
     start: Start = start_process
     baseline: Callable[..., Baseline] = fit_baseline
     """Fits a classical model."""
-    reach: Callable[[Any], Source] = lambda source: source
+    reach: Callable[[Any], FeatureSource] = lambda source: source
     """Makes the source of workers on other machines of one that opens here."""
 
     @property
@@ -92,10 +100,12 @@ class Workers:
         than a single one."""
         return self.devices[0] != "cpu"
 
-    def pool(self, data: TrainingData, units: Sequence[Unit], metric: Metric, most: int) -> Pool:
+    def pool(
+        self, data: TrainingData, units: Sequence[FoldSplit], metric: Metric, most: int
+    ) -> WorkerPool:
         """At most so many of the workers, for some trainings."""
         names = data.origin.classes
-        job = Job(
+        job = WorkerSetup(
             self.reach(data.source),
             units,
             names,
@@ -105,33 +115,35 @@ class Workers:
             self.baseline,
             data.groups,
         )
-        return Pool(job, self.devices[:most], self.start, self.stacked)
+        return WorkerPool(job, self.devices[:most], self.start, self.stacked)
 
 
 @dataclass(slots=True)
-class _Worker:
+class _WorkerHandle:
     process: Started
     pipe: Connection
     device: str
     ready: bool = False
-    task: Task | None = None
+    task: TrainingRequest | None = None
 
 
-class Pool:
+class WorkerPool:
     """Workers on their devices; none runs before `open`.
 
     Args:
         job: What all tasks have in common.
         devices: One a worker.
         start: Starts a worker, see `start_process`.
-        stacked: See `Workers.stacked`.
+        stacked: See `WorkerOptions.stacked`.
     """
 
-    def __init__(self, job: Job, devices: Sequence[str], start: Start, stacked: bool) -> None:
+    def __init__(
+        self, job: WorkerSetup, devices: Sequence[str], start: Start, stacked: bool
+    ) -> None:
         self._job, self._devices, self._start_one = job, list(devices), start
         self.stacked = stacked
         self._failed_starts = 0
-        self._workers: list[_Worker] = []
+        self._workers: list[_WorkerHandle] = []
 
     def add_beside(self, count: int) -> None:
         """Adds workers on the CPU that fit baselines while those on the GPUs train."""
@@ -142,9 +154,9 @@ class Pool:
         while len(self._workers) < len(self._devices):
             self._workers.append(self._start(self._devices[len(self._workers)]))
 
-    def _start(self, device: str) -> _Worker:
+    def _start(self, device: str) -> _WorkerHandle:
         ours, theirs = multiprocessing.Pipe()
-        worker = _Worker(self._start_one(theirs, device), ours, device)
+        worker = _WorkerHandle(self._start_one(theirs, device), ours, device)
         tell(worker.pipe, self._job)
         return worker
 
@@ -160,7 +172,7 @@ class Pool:
             count = min(count, sum(device != "cpu" for device in self._devices))
         return [tuple(units[part::count]) for part in range(count)]
 
-    def take(self, find: Callable[[bool], Task | None]) -> Task | None:
+    def take(self, find: Callable[[bool], TrainingRequest | None]) -> TrainingRequest | None:
         """Gives a task to an idle worker.
 
         Args:
@@ -179,17 +191,21 @@ class Pool:
                 return task
         return None
 
-    def answer(self, task: Task, go: bool) -> None:
+    def answer(self, task: TrainingRequest, go: bool) -> None:
         """Tells the worker that reported on a task whether to continue."""
         tell(next(w for w in self._workers if w.task is task).pipe, go)
 
-    def wait(self, timeout: float) -> list[tuple[Task, Report | Result | Failure | Death]]:
+    def wait(
+        self, timeout: float
+    ) -> list[tuple[TrainingRequest, EpochReport | TrainingReply | Failure | WorkerDeath]]:
         """Messages of workers with their tasks, at the latest after a timeout in seconds.
 
         Raises:
             DeviceError: Workers do not start.
         """
-        events: list[tuple[Task, Report | Result | Failure | Death]] = []
+        events: list[
+            tuple[TrainingRequest, EpochReport | TrainingReply | Failure | WorkerDeath]
+        ] = []
         ready = wait([worker.pipe for worker in self._workers], timeout)
         for place, worker in enumerate(self._workers):
             if worker.pipe not in ready:
@@ -197,8 +213,8 @@ class Pool:
             try:
                 said = worker.pipe.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
-                said = Death(how_it_ended(worker.process))
-            if isinstance(said, Death):
+                said = WorkerDeath(how_it_ended(worker.process))
+            if isinstance(said, WorkerDeath):
                 if task := self._replace(place, said.reason):
                     events.append((task, said))
             elif said is None:
@@ -207,11 +223,11 @@ class Pool:
                 raise MmsaError(f"A worker cannot work: {said.reason}")
             else:
                 events.append((worker.task, said))
-                if not isinstance(said, Report):
+                if not isinstance(said, EpochReport):
                     worker.task = None
         return events
 
-    def _replace(self, place: int, reason: str) -> Task | None:
+    def _replace(self, place: int, reason: str) -> TrainingRequest | None:
         """Replaces a dead worker; returns its task, if it had one."""
         dead = self._workers[place]
         if not dead.ready:

@@ -12,7 +12,7 @@ from .trial_record import Trial
 
 
 @dataclass(slots=True)
-class Running:
+class RunningTrial:
     """A trial at work."""
 
     number: int
@@ -29,7 +29,7 @@ class Running:
 
 
 @dataclass(slots=True)
-class Progress:
+class SearchProgress:
     """Where a search is, for whoever shows it."""
 
     wanted: int
@@ -40,7 +40,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     busy: float = 0.0
     """Seconds that workers of this process have trained, all together."""
-    running: dict[int, Running] = field(default_factory=dict)
+    running: dict[int, RunningTrial] = field(default_factory=dict)
     failures: list[tuple[int, str]] = field(default_factory=list)
     """Trials that failed in this process, and why."""
     baselines: list[Baseline] = field(default_factory=list)

@@ -27,7 +27,7 @@ from mmsa_cache.validation import Table
 QUARTERS = 4
 
 
-class Rule(Table):
+class PruningRule(Table):
     """The rule of a study."""
 
     kind: Literal["percentile", "halving", "none"] = "percentile"

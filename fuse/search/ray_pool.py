@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 from mmsa_cache.version import __version__
 
-from .pool import Death
+from .pool import WorkerDeath
 from .ray_worker import SearchWorker
 
 
@@ -54,7 +54,7 @@ class RayProcess(threading.Thread):
                 try:
                     said = ray.get(self._actor.exchange.remote(message))
                 except ray.exceptions.RayError as error:
-                    self._pipe.send(Death(_how_it_ended(error)))
+                    self._pipe.send(WorkerDeath(_how_it_ended(error)))
                     return
                 self._pipe.send_bytes(said)
         self.terminate()

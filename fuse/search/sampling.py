@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fuse.figures.study import Value
 from fuse.setting import Setting
 
-from .study import Study
+from .study import StudyConfig
 
 # Spaces of lists are finite: a repeated trial teaches nothing, so it is drawn again, in the end at
 # random.
@@ -29,7 +29,7 @@ _REDRAWS_BY_SAMPLER = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class DrawnSetting:
     """A point of the space."""
 
     setting: Setting
@@ -37,7 +37,7 @@ class Draw:
     distributions: dict[str, BaseDistribution]
 
 
-def draw(study: Study, record: Sequence[FrozenTrial]) -> Draw:
+def draw(study: StudyConfig, record: Sequence[FrozenTrial]) -> DrawnSetting:
     """The first of the queue that was not tried, else a drawn one.
 
     When one is drawn, running trials count as poor ones (constant liar).
@@ -59,7 +59,7 @@ def draw(study: Study, record: Sequence[FrozenTrial]) -> Draw:
     return drawn
 
 
-def _next_of_queue(study: Study, record: Sequence[FrozenTrial]) -> Draw | None:
+def _next_of_queue(study: StudyConfig, record: Sequence[FrozenTrial]) -> DrawnSetting | None:
     """The sampler learns from what the space has of its values."""
     tried = [trial.user_attrs.get("setting") for trial in record]
     for setting in study.queued():
@@ -72,7 +72,7 @@ def _next_of_queue(study: Study, record: Sequence[FrozenTrial]) -> Draw | None:
             choice = study.space[key].distribution(key)
             if study.matters(key, values) and _has(choice, values[key]):
                 params[key], distributions[key] = values[key], choice
-        return Draw(setting, params, distributions)
+        return DrawnSetting(setting, params, distributions)
     return None
 
 
@@ -84,7 +84,7 @@ def _has(choice: BaseDistribution, value: Value) -> bool:
     return True
 
 
-def _ask(study: Study, seen: list[FrozenTrial], seed: int, at_random: bool) -> Draw:
+def _ask(study: StudyConfig, seen: list[FrozenTrial], seed: int, at_random: bool) -> DrawnSetting:
     sampler: optuna.samplers.BaseSampler = (
         optuna.samplers.RandomSampler(seed=seed)
         if at_random
@@ -96,7 +96,7 @@ def _ask(study: Study, seen: list[FrozenTrial], seed: int, at_random: bool) -> D
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         shadow.add_trials(seen)
         trial = shadow.ask()
-        return Draw(study.suggest(trial), trial.params, trial.distributions)
+        return DrawnSetting(study.suggest(trial), trial.params, trial.distributions)
 
 
 def _bare(trial: FrozenTrial) -> FrozenTrial:

@@ -25,11 +25,11 @@ from .coordinator import Coordinator
 from .database import DATABASE
 from .importance import alpha_beta, by_value, importances
 from .ledger import Ledger
-from .messages import Unit
-from .pool import TrainingData, Workers
-from .progress import Progress
-from .selection import Scored, optimism, scored, select, ties
-from .study import Study
+from .messages import FoldSplit
+from .pool import TrainingData, WorkerOptions
+from .progress import SearchProgress
+from .selection import ScoredTrial, optimism, scored, select, ties
+from .study import StudyConfig
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord
 from .trial_record import Trial
 
@@ -64,14 +64,14 @@ class SearchResult(Gap, Insight):
 
 
 def search(
-    study: Study,
+    study: StudyConfig,
     data: TrainingData,
     trials: int,
     *,
     storage: str | Path | Address = DATABASE,
     how: str = "best",
-    workers: Workers = Workers(),  # noqa: B008  (frozen)
-    on_change: Callable[[Progress], None] = lambda progress: None,
+    workers: WorkerOptions = WorkerOptions(),  # noqa: B008  (frozen)
+    on_change: Callable[[SearchProgress], None] = lambda progress: None,
     queued: Sequence[Trial] = (),
 ) -> SearchResult:
     """Runs trials until the study has ``trials`` finished ones, and judges the choice outside.
@@ -165,10 +165,10 @@ def search(
     )
 
 
-def _units(study: Study, data: TrainingData) -> tuple[NDArray[np.int64], list[Unit]]:
+def _units(study: StudyConfig, data: TrainingData) -> tuple[NDArray[np.int64], list[FoldSplit]]:
     """The outer rows, and the trainings that score a trial: those of the run that it becomes."""
     (part,) = plan(data.labels, data.groups, study.protocol)
-    units = [Unit(task.train, task.validation, part.judged, task.seed) for task in part.tasks]
+    units = [FoldSplit(task.train, task.validation, part.judged, task.seed) for task in part.tasks]
     return part.judged, units
 
 
@@ -204,7 +204,7 @@ def _looks(ledger: Ledger, trial: int, judge: Callable[[], Look]) -> list[Look]:
     return ledger.change("judge", work).looks
 
 
-def _insight(trials: Sequence[Trial], study: Study, choice: Scored) -> Insight:
+def _insight(trials: Sequence[Trial], study: StudyConfig, choice: ScoredTrial) -> Insight:
     complete = scored(trials)
     return Insight(
         cannot_be_told_apart=ties(complete, study.protocol.folds),

@@ -18,7 +18,7 @@ from fuse.figures.study import Gap
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import no_such
 
-from .messages import Judgement
+from .messages import FoldPredictions
 from .trial_record import Trial
 
 SELECT = ("best", "one-se")
@@ -26,7 +26,7 @@ _RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredTrial:
     """A trial that was trained on every unit (fold and seed)."""
 
     number: int
@@ -49,16 +49,16 @@ class Scored:
         return float(np.std(self.units, ddof=1) / math.sqrt(len(self.units)))
 
 
-def scored(trials: Sequence[Trial]) -> list[Scored]:
+def scored(trials: Sequence[Trial]) -> list[ScoredTrial]:
     """The complete trials of a study."""
     return [
-        Scored(t.number, tuple(t.result.units), t.result.parameters, t.result.seconds)
+        ScoredTrial(t.number, tuple(t.result.units), t.result.parameters, t.result.seconds)
         for t in trials
         if t.is_complete
     ]
 
 
-def select(trials: Sequence[Scored], how: str) -> Scored:
+def select(trials: Sequence[ScoredTrial], how: str) -> ScoredTrial:
     """Takes a trial.
 
     ``best`` has the highest mean. ``one-se`` is the simplest whose mean is at most one standard
@@ -79,7 +79,7 @@ def select(trials: Sequence[Scored], how: str) -> Scored:
     return min(near, key=lambda trial: (trial.parameters, trial.seconds, trial.number))
 
 
-def ties(trials: Sequence[Scored], folds: int) -> list[int]:
+def ties(trials: Sequence[ScoredTrial], folds: int) -> list[int]:
     """Trials that cannot be told apart from the best one, the best one first.
 
     Units are paired: the same rows under the same seed. Training rows of the folds overlap, so the
@@ -102,7 +102,7 @@ def ties(trials: Sequence[Scored], folds: int) -> list[int]:
 
 
 def optimism(
-    judgements: Sequence[Judgement],
+    judgements: Sequence[FoldPredictions],
     validation: Sequence[NDArray[np.int64]],
     outer: NDArray[np.int64],
     labels: NDArray[np.int64],

@@ -12,7 +12,7 @@ from mmsa_cache.names import no_such
 from .address import Address, address_of
 from .database import DATABASE, StoredStudy, read_studies
 from .importance import alpha_beta, by_value, importances
-from .study import Study
+from .study import StudyConfig
 
 
 def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) -> StudySnapshot:
@@ -35,7 +35,7 @@ def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) ->
     return snapshot_of(stored, identity.study, trial)
 
 
-def snapshot_of(stored: StoredStudy, study: Study, trial: int) -> StudySnapshot:
+def snapshot_of(stored: StoredStudy, study: StudyConfig, trial: int) -> StudySnapshot:
     """See `snapshot`.
 
     Args:

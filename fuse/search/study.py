@@ -26,7 +26,7 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.names import MODALITIES, NGRAMS, EncoderPair, encoders_of, terms_of
 from mmsa_cache.validation import Table
 
-from .pruning import Rule
+from .pruning import PruningRule
 
 Values = Mapping[str, Value]
 """Of a setting's fields, by name."""
@@ -88,7 +88,7 @@ class ListChoice(Table):
         return CategoricalDistribution(self.values)
 
     def resolved(self, key: str, known: Known) -> ListChoice:
-        """The choice for a store, see `Study.resolved`."""
+        """The choice for a store, see `StudyConfig.resolved`."""
         values = dict.fromkeys(resolve_value(key, value, known) for value in self.values)
         return self.model_copy(update={"values": [*values]})
 
@@ -143,7 +143,7 @@ class Sampler(Table):
     """Trials drawn at random first."""
 
 
-class Study(Table):
+class StudyConfig(Table):
     """A search as its file describes it."""
 
     name: str
@@ -151,7 +151,7 @@ class Study(Table):
     """Its folds score a trial, its outer rows judge the choice."""
     metric: Metric = "macro_f1"
     sampler: Sampler = Sampler()
-    pruner: Rule = Rule()
+    pruner: PruningRule = PruningRule()
     fixed: dict[str, Value] = Field(default_factory=dict)
     """Of a parameter that the space has too: its value where the space's conditions do not hold."""
     space: dict[str, Choice] = Field(default_factory=dict)
@@ -193,7 +193,7 @@ class Study(Table):
         """The setting of some values, see `fuse.setting.complete`."""
         return complete({**values, "metric": self.metric})
 
-    def of_part(self, outer: str) -> Study:
+    def of_part(self, outer: str) -> StudyConfig:
         """The same study with other outer rows, under a name of its own.
 
         Args:
@@ -246,7 +246,7 @@ class Study(Table):
         )
         return [*product(texts, images)]
 
-    def resolved(self, known: Known) -> Study:
+    def resolved(self, known: Known) -> StudyConfig:
         """The study for a store, see `fuse.setting.Setting.resolved`.
 
         Raises:

@@ -18,8 +18,8 @@ from mmsa_cache.files.paths import shipped_studies
 from mmsa_cache.names import near, no_such
 from mmsa_cache.validation import Table, validated
 
-from .pruning import Rule
-from .study import Choice, RangeChoice, Sampler, Study
+from .pruning import PruningRule
+from .study import Choice, RangeChoice, Sampler, StudyConfig
 
 _HOW = "write a list, { values = […], when = { fusion = […] } } or { low = …, high = … }"
 _CHOICE: TypeAdapter[Any] = TypeAdapter(Choice)
@@ -61,7 +61,7 @@ class _Protocol(Table):
 class _StudyFile(Table):
     protocol: _Protocol = _Protocol()
     sampler: Sampler = Sampler()
-    pruner: Rule = Rule()
+    pruner: PruningRule = PruningRule()
     fixed: Annotated[
         dict[str, Annotated[Value, BeforeValidator(_fixed)]], BeforeValidator(_with_keys)
     ] = Field(default_factory=dict)
@@ -94,7 +94,7 @@ def find_study(name: str) -> Path:
     return known[name]
 
 
-def read_study(path: Path, seed: int = 47) -> Study:
+def read_study(path: Path, seed: int = 47) -> StudyConfig:
     """Reads a study file.
 
     Args:
@@ -113,7 +113,7 @@ def read_study(path: Path, seed: int = 47) -> Study:
     message = f"{path} is not a right study file."
     file = validated(_StudyFile, raw, message, "Correct them all.", context=context)
     protocol = file.protocol.model_dump(exclude={"metric"})
-    study = Study(
+    study = StudyConfig(
         name=path.stem,
         protocol=Protocol(**protocol, seed=seed),
         metric=file.protocol.metric,

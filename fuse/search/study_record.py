@@ -16,7 +16,7 @@ from mmsa_cache.store.identity import Origin
 from mmsa_cache.validation import validated
 
 from .baseline_record import Baseline
-from .study import Study
+from .study import StudyConfig
 
 
 class StudyIdentity(BaseModel):
@@ -25,7 +25,7 @@ class StudyIdentity(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     version: Literal[1] = 1
-    study: Study
+    study: StudyConfig
     origin: Origin
 
     @model_validator(mode="before")
@@ -36,7 +36,7 @@ class StudyIdentity(BaseModel):
         protocol = {key: values[key] for key in Protocol.model_fields.keys() & values.keys()}
         return {
             "version": values.get("version", 1),
-            "study": {key: values[key] for key in Study.model_fields.keys() & values.keys()}
+            "study": {key: values[key] for key in StudyConfig.model_fields.keys() & values.keys()}
             | {"protocol": protocol},
             "origin": {key: values[key] for key in Origin.model_fields.keys() & values.keys()},
         }

@@ -20,7 +20,15 @@ from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.native.memory import release
 from mmsa_cache.native.processes import end_with_parent
 
-from .messages import Failure, Job, Judgement, Report, Result, Task, Unit
+from .messages import (
+    EpochReport,
+    Failure,
+    FoldPredictions,
+    FoldSplit,
+    TrainingReply,
+    TrainingRequest,
+    WorkerSetup,
+)
 
 
 class _PrunedError(Exception):
@@ -39,13 +47,13 @@ def serve(pipe: Connection, device: str) -> None:
 
     torch.set_num_threads(1)
     try:
-        job: Job = pipe.recv()
+        job: WorkerSetup = pipe.recv()
         bank = job.source.open(device)
         gc.freeze()  # the features stay, so collecting garbage after every task is cheap
         pipe.send(None)  # ready
         with squares_kept() if device == "cpu" else contextlib.nullcontext():
             for number in itertools.count():
-                task: Task = pipe.recv()
+                task: TrainingRequest = pipe.recv()
                 if task.baseline:
                     pipe.send(_fit(task, job, bank))
                 else:
@@ -71,7 +79,7 @@ def _is_lost(error: Exception) -> bool:
     return is_lost(error)
 
 
-def _fit(task: Task, job: Job, bank: Any) -> Result | Failure:
+def _fit(task: TrainingRequest, job: WorkerSetup, bank: Any) -> TrainingReply | Failure:
     """Fits a baseline on a task's units."""
     units = [job.units[place] for place in task.units]
     try:
@@ -82,12 +90,14 @@ def _fit(task: Task, job: Job, bank: Any) -> Result | Failure:
         if _is_lost(error):
             raise
         return Failure(_reason(error))  # the trials need it not
-    return Result(found.units, 0, found.seconds, baseline=found)
+    return TrainingReply(found.units, 0, found.seconds, baseline=found)
 
 
-def _run(task: Task, job: Job, bank: Any, ask: _Asking) -> Result | Failure:
+def _run(
+    task: TrainingRequest, job: WorkerSetup, bank: Any, ask: _Asking
+) -> TrainingReply | Failure:
     """Trains a task's groups in order."""
-    done = Result([], 0, 0.0)
+    done = TrainingReply([], 0, 0.0)
     started = time.perf_counter()
     try:
         failure = _train_all(task, job, bank, ask, done)
@@ -97,7 +107,9 @@ def _run(task: Task, job: Job, bank: Any, ask: _Asking) -> Result | Failure:
     return failure or done
 
 
-def _train_all(task: Task, job: Job, bank: Any, ask: _Asking, done: Result) -> Failure | None:
+def _train_all(
+    task: TrainingRequest, job: WorkerSetup, bank: Any, ask: _Asking, done: TrainingReply
+) -> Failure | None:
     """`_run`, but that a trial that is pruned raises; nothing is left to be answered."""
     try:
         for group in task.groups:
@@ -131,7 +143,7 @@ class _Asking:
         self._unanswered, self._goes_on = 0, True
         self.waited = 0.0
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: EpochReport) -> None:
         """Reports, and raises where the trial is pruned."""
         self._pipe.send(report)
         self._unanswered += 1
@@ -155,14 +167,19 @@ class _Asking:
 
 
 def _train(
-    task: Task, units: Sequence[Unit], job: Job, bank: Any, ask: _Asking, done: Result
+    task: TrainingRequest,
+    units: Sequence[FoldSplit],
+    job: WorkerSetup,
+    bank: Any,
+    ask: _Asking,
+    done: TrainingReply,
 ) -> str:
     """Trains a group of units and adds what they gave to `done`.
 
     Returns:
         Why it cannot be scored; empty if it is.
     """
-    from fuse.training.task import Task as Training
+    from fuse.training.task import Task
 
     from .side_by_side import SideBySide
 
@@ -172,9 +189,9 @@ def _train(
     def on_epoch(record: EpochRecord) -> None:
         epoch = at_work.add(record)
         if epoch is not None and not task.judge:
-            ask(Report(position, epoch, tuple(at_work.values)))
+            ask(EpochReport(position, epoch, tuple(at_work.values)))
 
-    trainings = [Training(unit.train, unit.validation, unit.seed) for unit in units]
+    trainings = [Task(unit.train, unit.validation, unit.seed) for unit in units]
     fits = job.fit(setting, bank, trainings, names=job.names, on_epoch=on_epoch)
     ask.settle()
     values = [fit.kept.value(job.metric) for fit in fits]
@@ -183,13 +200,13 @@ def _train(
             return f"its {job.metric} is {value}"
     done.units += values
     if not task.judge and len(done.units) < len(task.units):
-        ask(Report(position, None, tuple(values)))
+        ask(EpochReport(position, None, tuple(values)))
     for unit, fit in zip(units, fits, strict=True):
         done.parameters = sum(p.numel() for p in fit.model.parameters())
         done.held_out.append(job.predict(fit.model, bank, unit.validation, setting))
         if task.judge:
             outer = job.predict(fit.model, bank, unit.judged, setting)
-            done.judgements.append(Judgement(done.held_out[-1], outer))
+            done.judgements.append(FoldPredictions(done.held_out[-1], outer))
     return ""
 
 

@@ -13,7 +13,7 @@ from fuse.figures.study import Look, ParameterImportance, StudySnapshot, Value
 from fuse.search.choice import selected
 from fuse.search.database import StoredStudy, read_studies
 from fuse.search.snapshot import snapshot_of
-from fuse.search.study import Study as Space
+from fuse.search.study import StudyConfig
 from fuse.search.trial_record import Trial
 from mmsa_cache.compose.search.studies import studies_database
 from mmsa_cache.compose.session.session import Session
@@ -194,7 +194,7 @@ class Study:
         return as_html(f"Study {self.name}", facts, header, values, self.notes)
 
 
-def _studies(session: Session | None) -> dict[str, tuple[StoredStudy, Space]]:
+def _studies(session: Session | None) -> dict[str, tuple[StoredStudy, StudyConfig]]:
     """The studies of the database by name, and what they search."""
     with in_project():
         settings = load_settings() if session is None else opened(session).settings

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import mmsa_cache as mmsa
-from fuse.search.pool import Workers
+from fuse.search.pool import WorkerOptions
 from mmsa_cache.api.calls import in_terms
 from mmsa_cache.api.terms import in_python
 from mmsa_cache.compose.search import workers
@@ -70,7 +70,9 @@ def session(project: Path) -> mmsa.Session:
 def study(project: Path, session: mmsa.Session) -> Iterator[mmsa.Study]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project / "notebooks")
-        patch.setattr(workers, "Workers", functools.partial(Workers, start=start_thread))
+        patch.setattr(
+            workers, "WorkerOptions", functools.partial(WorkerOptions, start=start_thread)
+        )
         yield mmsa.search(session, "quick", trials=3, workers=1, name="mine")
 
 

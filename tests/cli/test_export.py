@@ -19,7 +19,7 @@ import pytest
 import extract
 import fuse
 import mmsa_cache
-from fuse.search.pool import Workers
+from fuse.search.pool import WorkerOptions
 from mmsa_cache import ModelError, load_model
 from mmsa_cache.compose.export import export as verb_export
 from mmsa_cache.compose.export.card import CardContent, render_card
@@ -260,7 +260,9 @@ def test_the_readmes_python_runs_as_it_stands(
 ) -> None:
     block = block_of(README)
     assert len(block.split("\n\n")[1].splitlines()) == 5
-    monkeypatch.setattr(workers, "Workers", functools.partial(Workers, start=start_thread))
+    monkeypatch.setattr(
+        workers, "WorkerOptions", functools.partial(WorkerOptions, start=start_thread)
+    )
     monkeypatch.chdir(work)
     shutil.copy("posts/pairs/85.jpg", "picture.jpg")
     shutil.copytree(exported, "exports/mine")

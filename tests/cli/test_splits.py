@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuse.search.pool import Workers
+from fuse.search.pool import WorkerOptions
 from mmsa_cache.data.protocol import JOINED, Protocol
 from mmsa_cache.data.splits import learned_rows, outer_splits
 from mmsa_cache.errors import SettingsError
@@ -103,8 +103,8 @@ text_dim = [8, 16]
 @pytest.fixture
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches without processes of their own."""
-    workers = functools.partial(Workers, start=start_thread)
-    monkeypatch.setattr("mmsa_cache.compose.search.workers.Workers", workers)
+    workers = functools.partial(WorkerOptions, start=start_thread)
+    monkeypatch.setattr("mmsa_cache.compose.search.workers.WorkerOptions", workers)
 
 
 @pytest.mark.usefixtures("in_threads")

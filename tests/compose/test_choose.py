@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fuse.search.database import read_studies
-from fuse.search.pool import Workers
+from fuse.search.pool import WorkerOptions
 from mmsa_cache.compose.search import workers as workers_module
 from tests.support.fake_search import start_thread
 from tests.support.small_work import call, call_json, make_work, mmsa
@@ -40,7 +40,7 @@ learning_rate = { low = 3e-4, high = 3e-3, log = true }
 def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Any:
     """A folder with a searched study, its workers threads of this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers_module, "Workers", partial(Workers, start=start_thread))
+        patch.setattr(workers_module, "WorkerOptions", partial(WorkerOptions, start=start_thread))
         folder = make_work(tmp_path_factory.mktemp("choose"), text_model)
         (folder / "studies").mkdir()
         (folder / "studies/tiny.toml").write_text(STUDY.replace("METRIC", "macro_f1"))

@@ -17,8 +17,8 @@ from extract.encoders.image import ImageSpec
 from extract.encoders.numbers import NumbersSpec
 from extract.encoders.options import Options
 from extract.encoders.text import TextSpec
-from fuse.search.pruning import Rule
-from fuse.search.study import Sampler, Study
+from fuse.search.pruning import PruningRule
+from fuse.search.study import Sampler, StudyConfig
 from fuse.search.study_record import StudyIdentity
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
@@ -147,7 +147,7 @@ STUDY: dict[str, Any] = {
     "space": make_study(space={"fusion": ["concat"]}).space,
     "queue": [{"fusion": "concat"}],
     "sampler": Sampler(kind="random"),
-    "pruner": Rule(kind="halving"),
+    "pruner": PruningRule(kind="halving"),
 }
 
 
@@ -177,7 +177,7 @@ def changed(kind: str, field: str) -> StudyIdentity:
 @pytest.mark.parametrize(
     ("kind", "field"),
     [
-        *(("study", field) for field in Study.model_fields if field != "protocol"),
+        *(("study", field) for field in StudyConfig.model_fields if field != "protocol"),
         *(("protocol", field) for field in Protocol.model_fields if field != "version"),
         *(("origin", field) for field in Origin.model_fields),
     ],

@@ -14,7 +14,7 @@ from fuse.evidence.cells import cells
 from fuse.figures.study import Value
 from fuse.losses.losses import LOSSES
 from fuse.models.fusions import FUSIONS
-from fuse.search.study import ListChoice, Study
+from fuse.search.study import ListChoice, StudyConfig
 from fuse.setting import FIELDS, Setting, change, complete, restore, value_problem
 from mmsa_cache.compose.session.session import Session
 from mmsa_cache.compose.train.choose import choose_settings
@@ -51,7 +51,7 @@ def by_fixed_study(values: dict[str, Value]) -> Setting:
 
 def by_search(values: dict[str, Value]) -> Setting:
     """A trial of a study."""
-    study = Study(
+    study = StudyConfig(
         name="drawn",
         fixed={"alpha": values["alpha"]},
         space={k: ListChoice(values=[v]) for k, v in values.items() if k != "alpha"},
@@ -62,7 +62,7 @@ def by_search(values: dict[str, Value]) -> Setting:
 def by_ablation(values: dict[str, Value]) -> Setting:
     """``mmsa ablate --axis alpha=0.25,… --set …``"""
     fixed = {k: v for k, v in values.items() if k != "alpha"}
-    study = Study(
+    study = StudyConfig(
         name="axes", fixed=fixed, space={"alpha": ListChoice(values=[0.25, values["alpha"]])}
     )
     return cells(study, ["alpha"])[1].setting
@@ -150,7 +150,7 @@ def test_every_field_can_be_set_by_a_flag() -> None:
 def test_pools_are_resolved_for_a_store(pools: str, resolved: str) -> None:
     found = Setting(text_pool=pools).resolved(lambda *encoder: KNOWN.get(encoder, ()))
     assert found.text_pool == resolved
-    study = Study(name="s", fixed={"text_pool": pools}, queue=[{"text_pool": pools}])
+    study = StudyConfig(name="s", fixed={"text_pool": pools}, queue=[{"text_pool": pools}])
     of_store = study.resolved(lambda *encoder: KNOWN.get(encoder, ()))
     assert {of_store.fixed["text_pool"], of_store.queue[0]["text_pool"]} == {resolved}
 

@@ -12,7 +12,7 @@ import pytest
 
 from fuse.evidence.ablation import Ablation
 from fuse.evidence.trainings import Trainings
-from fuse.search.pool import TrainingData, Workers
+from fuse.search.pool import TrainingData, WorkerOptions
 from fuse.setting import Setting
 from mmsa_cache.compose import demo
 from mmsa_cache.compose.hub import pull
@@ -106,7 +106,7 @@ def test_trainings_on_the_shelf_that_do_not_fit_are_run_again(
 
     def ablation() -> Ablation:
         data = TrainingData(FakeSource(), LABELS, GROUPS, ORIGIN)
-        workers = Workers(("cpu",), FakeFit(tmp_path), fake_predict, start_thread)
+        workers = WorkerOptions(("cpu",), FakeFit(tmp_path), fake_predict, start_thread)
         return Ablation([Setting(epochs=1, keep="last")], how, data, shelf, "macro_f1", workers)
 
     ablation().run()

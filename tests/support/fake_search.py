@@ -29,7 +29,7 @@ from fuse.training.task import Fit, Task, TrainingError
 from mmsa_cache.store.identity import Origin
 
 if TYPE_CHECKING:
-    from fuse.search.study import Study
+    from fuse.search.study import StudyConfig
 
 NAMES = ("positive", "neutral", "negative")
 ROWS = 120
@@ -39,8 +39,8 @@ EPOCHS = 4
 ORIGIN = Origin(text="made up", image="made up", classes=NAMES)
 
 
-def make_study(name: str = "fake", **changes: Any) -> Study:
-    from fuse.search.study import Study
+def make_study(name: str = "fake", **changes: Any) -> StudyConfig:
+    from fuse.search.study import StudyConfig
 
     protocol = {"outer": "grouped", "folds": 3, "seed": 1}
     protocol |= {key: changes.pop(key) for key in ("folds", "seed") if key in changes}
@@ -56,7 +56,7 @@ def make_study(name: str = "fake", **changes: Any) -> Study:
             "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
         },
     }
-    return Study.model_validate({"name": name, **values, **changes})
+    return StudyConfig.model_validate({"name": name, **values, **changes})
 
 
 @dataclass(frozen=True)
@@ -186,12 +186,12 @@ def start_as_on_a_gpu(pipe: Connection, device: str) -> ThreadWorker:
 def run(storage: str | Path, folder: Path, trials: int, **options: Any) -> dict[str, Any]:
     """Runs a search with the fake trainer; its record."""
     # Workers import this module too, and have no use for the rest of a search.
-    from fuse.search.pool import TrainingData, Workers, start_process
+    from fuse.search.pool import TrainingData, WorkerOptions, start_process
     from fuse.search.search import search
 
     seed = options.pop("seed", 1)
     study = options.pop("study", make_study(seed=seed))
-    workers = Workers(
+    workers = WorkerOptions(
         options.pop("devices", ("cpu",)),
         options.pop("fit", FakeFit(folder)),
         options.pop("predict", fake_predict),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fuse.evidence.compare import Judged, compare, share
+from fuse.evidence.compare import RunPredictions, compare, share
 from fuse.figures.metrics import probability_score, score
 from fuse.figures.predictions import Predictions
 from mmsa_cache.compose.report.attention import Attended, Maps
@@ -185,7 +185,7 @@ def against(classes: list[str] = CLASSES, guids: list[str] | None = None) -> Aga
     names = guids or [str(row) for row in range(ROWS)]
     other = np.where(np.arange(ROWS) % 2, predicted, (labels + 1) % len(classes))
     runs = [
-        Judged(name, classes, Predictions(names, labels, found, probabilities))
+        RunPredictions(name, classes, Predictions(names, labels, found, probabilities))
         for name, found in (("other (ce)", other), ("made-up (acb)", predicted))
     ]
     return Against("Against the run other.", compared=compare(share(runs)))

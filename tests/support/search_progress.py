@@ -6,12 +6,12 @@ import time
 
 from optuna.trial import TrialState, create_trial
 
-from fuse.search.progress import Progress, Running
+from fuse.search.progress import RunningTrial, SearchProgress
 from fuse.search.trial_record import Trial, TrialRecord, TrialResult
 from fuse.setting import Setting
 
 
-def make_progress() -> Progress:
+def make_progress() -> SearchProgress:
     trials = []
     for number, value in enumerate((0.61, 0.64, 0.62)):
         trial = create_trial(value=value, params={})
@@ -21,8 +21,8 @@ def make_progress() -> Progress:
         trials.append(Trial(trial, TrialRecord(setting={}, result=result)))
     pruned = create_trial(state=TrialState.PRUNED)
     trials.append(Trial(pruned, TrialRecord(setting={})))
-    running = Running(4, Setting(), units=[0.6], epoch=3, steps={4: 0.6})
-    return Progress(
+    running = RunningTrial(4, Setting(), units=[0.6], epoch=3, steps={4: 0.6})
+    return SearchProgress(
         10,
         3,
         trials,

@@ -17,7 +17,7 @@ from fuse.evidence.tabulate import RESAMPLES, tabulate
 from fuse.evidence.trainings import Codes, Trainings
 from fuse.figures.records import Metric, absent_notes
 from fuse.figures.study import Value
-from fuse.search.study import Choice, ListChoice, Study
+from fuse.search.study import Choice, ListChoice, StudyConfig
 from fuse.search.study_file import find_study, read_study
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.protocol import Protocol
@@ -88,13 +88,13 @@ def ablate(session: Session, request: AblationRequest) -> AblationRecord:
     return record
 
 
-def _study_of(request: AblationRequest, seed: int) -> Study:
+def _study_of(request: AblationRequest, seed: int) -> StudyConfig:
     """A study whose space is the axes.
 
     Raises:
         SettingsError: With every mistake at once.
     """
-    default = Study(name="ablation", protocol=Protocol(seed=seed))
+    default = StudyConfig(name="ablation", protocol=Protocol(seed=seed))
     base = read_study(find_study(request.study), seed) if request.study else default
     problems: list[str] = []
     axes: dict[str, Choice] = {}

@@ -15,9 +15,9 @@ import torch
 
 from fuse.search import search as engine
 from fuse.search.database import read_studies
-from fuse.search.pool import TrainingData, Workers
+from fuse.search.pool import TrainingData, WorkerOptions
 from fuse.search.search import SearchResult
-from fuse.search.study import Study
+from fuse.search.study import StudyConfig
 from fuse.search.trial_record import Trial
 from mmsa_cache.files.scratch import scratch
 from mmsa_cache.native.cores import usable_cores
@@ -109,10 +109,10 @@ def bench_search(
 
 
 def _timed(
-    study: Study,
+    study: StudyConfig,
     data: TrainingData,
     trials: int,
-    workers: Workers,
+    workers: WorkerOptions,
     queued: Sequence[Trial] = (),
 ) -> _Timed:
     started, used_before = time.monotonic(), _cpu_seconds()

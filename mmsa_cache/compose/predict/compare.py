@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fuse.evidence.compare import Judged, share
+from fuse.evidence.compare import RunPredictions, share
 from fuse.evidence.compare import compare as compare_shared
 from fuse.evidence.comparison import Comparison
 from fuse.figures.records import absent_notes
@@ -91,7 +91,7 @@ def compare_runs(
     """See `compare`; of runs that were found."""
     shared = share(
         [
-            Judged(name, run.record.classes, run.predictions)
+            RunPredictions(name, run.record.classes, run.predictions)
             for name, run in zip(names, runs, strict=True)
         ]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 
-from fuse.evidence.compare import Judged, compare, share
+from fuse.evidence.compare import RunPredictions, compare, share
 from fuse.figures.study import ENSEMBLE
 from mmsa_cache.errors import ModelError
 from mmsa_cache.runs.folder import RunFolder
@@ -96,7 +96,7 @@ def against(run: RunFolder, name: str, rival: RunFolder | None) -> Against:
     runs = [(name, run), (rival.name, rival)]
     runs.sort(key=lambda named: "ce" not in losses(named[1].record))
     judged = [
-        Judged(
+        RunPredictions(
             f"{title} ({', '.join(dict.fromkeys(losses(of.record)))})",
             of.record.classes,
             of.predictions,

@@ -11,7 +11,7 @@ import numpy as np
 
 from fuse.figures.records import EpochRecord
 from fuse.search.database import read_studies
-from fuse.search.study import Study
+from fuse.search.study import StudyConfig
 from fuse.training.plan import plan
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
@@ -104,7 +104,7 @@ class _EnoughError(Exception):
 
 
 def _tried(
-    study: Study, bank: FeatureBank, tasks: Sequence[Task], names: Sequence[str]
+    study: StudyConfig, bank: FeatureBank, tasks: Sequence[Task], names: Sequence[str]
 ) -> tuple[float, str]:
     """Seconds of trainings of the study's first setting side by side, if none stops early."""
     first = {key: choice.candidates()[0] for key, choice in study.space.items()}

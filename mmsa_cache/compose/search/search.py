@@ -10,10 +10,10 @@ from pathlib import Path
 from fuse.figures.study import Value
 from fuse.search import search as engine
 from fuse.search.choice import Summary, summaries
-from fuse.search.progress import Progress
+from fuse.search.progress import SearchProgress
 from fuse.search.search import SearchResult
 from fuse.search.selection import SELECT
-from fuse.search.study import Study
+from fuse.search.study import StudyConfig
 from fuse.search.study_file import known_studies
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.splits import is_cross_validation
@@ -52,12 +52,12 @@ class SearchRequest:
     track: Sequence[str] = ()
     """Trackers in addition to JSON lines, see `trackers.TRACKERS`."""
     outer: str | None = None
-    """Rows that judge the choice, see `Study.of_part`; None: as the file says."""
+    """Rows that judge the choice, see `StudyConfig.of_part`; None: as the file says."""
     dashboard: bool = False
     """Whether Optuna's dashboard shows the study meanwhile."""
 
 
-def checked_study(session: Session, request: SearchRequest) -> Study:
+def checked_study(session: Session, request: SearchRequest) -> StudyConfig:
     """The study that is asked for, under its name in the database.
 
     Raises:
@@ -105,7 +105,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
     ):
         lines = TrialLines(JsonLines(STUDIES / f"{name}.jsonl"), tracked)
 
-        def on_change(progress: Progress) -> None:
+        def on_change(progress: SearchProgress) -> None:
             lines.add(trial.frozen for trial in progress.trials)
             show(progress)
 
@@ -125,7 +125,7 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
     return result.model_copy(update={"notes": notes})
 
 
-def _described(study: Study) -> dict[str, Value]:
+def _described(study: StudyConfig) -> dict[str, Value]:
     """What trackers show of a study: the protocol and what is fixed."""
     protocol = study.protocol.model_dump(include={"outer", "folds", "seeds"})
     return {"study": study.name, **protocol, "metric": study.metric, **study.fixed}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fuse.search.address import Address, address_of
 from fuse.search.database import DATABASE
-from fuse.search.study import Study
+from fuse.search.study import StudyConfig
 from fuse.search.study_file import find_study, read_study
 from mmsa_cache.config.settings import Settings
 
@@ -22,7 +22,7 @@ def studies_database(settings: Settings) -> Address:
     return address_of(DATABASE if storage is None else storage.get_secret_value())
 
 
-def study_of_file(session: Session, name: str) -> Study:
+def study_of_file(session: Session, name: str) -> StudyConfig:
     """The study of a file, for the features and the seed of a session.
 
     Raises:
@@ -31,13 +31,13 @@ def study_of_file(session: Session, name: str) -> Study:
     return read_study(find_study(name), session.settings.seed).resolved(session.pools)
 
 
-def study_of(session: Session, name: str, outer: str | None = None) -> Study:
+def study_of(session: Session, name: str, outer: str | None = None) -> StudyConfig:
     """The study of a file, for the rows, the features and the seed of a session.
 
     Args:
         session: The command's.
         name: Of the file.
-        outer: Other rows that judge its choice, see `Study.of_part`; None: as the file says.
+        outer: Other rows that judge its choice, see `StudyConfig.of_part`; None: as the file says.
 
     Raises:
         SettingsError: There is none of this name, or it is wrong.

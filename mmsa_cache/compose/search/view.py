@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fuse.search.progress import Progress, Running
-from fuse.search.selection import Scored, scored
+from fuse.search.progress import RunningTrial, SearchProgress
+from fuse.search.selection import ScoredTrial, scored
 from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, is_live, say
 from mmsa_cache.shown import on_a_line
 
@@ -21,20 +21,20 @@ _REFRESHES_A_SECOND = 4
 
 
 @contextmanager
-def watch(title: str) -> Iterator[Callable[[Progress], None]]:
+def watch(title: str) -> Iterator[Callable[[SearchProgress], None]]:
     """Shows a search while it runs.
 
     Args:
         title: What is being done.
 
     Yields:
-        A function to call with each new `fuse.search.progress.Progress`.
+        A function to call with each new `fuse.search.progress.SearchProgress`.
     """
     if is_live():
         with Live(console=human, auto_refresh=False, transient=True) as live:
             shown = 0.0
 
-            def show(progress: Progress) -> None:
+            def show(progress: SearchProgress) -> None:
                 nonlocal shown
                 if time.monotonic() - shown > 1 / _REFRESHES_A_SECOND:
                     shown = time.monotonic()
@@ -46,7 +46,7 @@ def watch(title: str) -> Iterator[Callable[[Progress], None]]:
     last_line, last_count = time.monotonic(), -1
     told: set[int] = set()
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: SearchProgress) -> None:
         nonlocal last_line, last_count
         for number, reason in progress.failures:
             if number not in told:
@@ -61,7 +61,7 @@ def watch(title: str) -> Iterator[Callable[[Progress], None]]:
     yield tell
 
 
-def line_of(progress: Progress) -> str:
+def line_of(progress: SearchProgress) -> str:
     """Finished trials, rate, time left and the best score, in one line."""
     here = progress.finished - progress.finished_before
     minutes = (time.monotonic() - progress.started) / 60
@@ -77,7 +77,7 @@ def line_of(progress: Progress) -> str:
     return text
 
 
-def table_of(title: str, progress: Progress) -> Group:
+def table_of(title: str, progress: SearchProgress) -> Group:
     """The best trials, those at work, and the line."""
     shown = Text(on_a_line(title))
     table = Table(title=shown, title_justify="left", box=None, pad_edge=False, expand=True)
@@ -106,7 +106,7 @@ def table_of(title: str, progress: Progress) -> Group:
     return Group(table, *failed, Text(line_of(progress)))
 
 
-def _at_work(running: Running) -> str:
+def _at_work(running: RunningTrial) -> str:
     """Numbers of the trainings that are at work."""
     first, last = len(running.units) + 1, len(running.units) + running.together
     return str(first) if first == last else f"{first}–{last}"
@@ -121,7 +121,7 @@ def _described(params: Mapping[str, object]) -> str:
     return ", ".join(shown)
 
 
-def _best(progress: Progress) -> list[Scored]:
+def _best(progress: SearchProgress) -> list[ScoredTrial]:
     return sorted(scored(progress.trials), key=lambda trial: (-trial.score, trial.number))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fuse.search.pool import TrainingData, Workers, start_process
+from fuse.search.pool import TrainingData, WorkerOptions, start_process
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.features.source import shared_grids
 from mmsa_cache.names import MODALITIES, EncoderPair
@@ -54,7 +54,7 @@ def training_data(
 
 
 @contextlib.contextmanager
-def search_workers(session: Session, request: EngineRequest) -> Iterator[Workers]:
+def search_workers(session: Session, request: EngineRequest) -> Iterator[WorkerOptions]:
     """The workers that a command asked for; those of a cluster as long as the block lasts.
 
     Raises:
@@ -79,11 +79,11 @@ def search_workers(session: Session, request: EngineRequest) -> Iterator[Workers
         # An actor sees the GPU that Ray gives it as the first one.
         devices = ["cuda:0" if on_gpus else "cpu"] * count
         start = partial(RayProcess, sharers=-(-count // gpus) if on_gpus else 1)
-        yield Workers(devices, start=start, reach=RaySource.of)
+        yield WorkerOptions(devices, start=start, reach=RaySource.of)
 
 
 @contextlib.contextmanager
-def local_workers(kind: torch.device, workers: int | None) -> Iterator[Workers]:
+def local_workers(kind: torch.device, workers: int | None) -> Iterator[WorkerOptions]:
     """Workers on this machine; where several are on a GPU, they share it while the block lasts.
 
     Args:
@@ -91,14 +91,14 @@ def local_workers(kind: torch.device, workers: int | None) -> Iterator[Workers]:
         workers: How many; None: see `worker_devices`.
     """
     if kind.type == "cpu":
-        yield Workers(worker_devices(kind, workers))
+        yield WorkerOptions(worker_devices(kind, workers))
         return
     if (workers or usable_cores()) <= len(worker_devices(kind, None)):
-        yield Workers(worker_devices(kind, workers))
+        yield WorkerOptions(worker_devices(kind, workers))
         return
     with shared_gpus() as variables:
         devices = worker_devices(kind, workers, shared=variables is not None)
-        yield Workers(devices, start=partial(start_process, variables=variables or {}))
+        yield WorkerOptions(devices, start=partial(start_process, variables=variables or {}))
 
 
 def worker_devices(kind: torch.device, workers: int | None, shared: bool = False) -> list[str]:
@@ -118,7 +118,7 @@ def worker_devices(kind: torch.device, workers: int | None, shared: bool = False
     return [gpus[i % len(gpus)] for i in range(workers or each * len(gpus))]
 
 
-def device_label(workers: Workers, request: EngineRequest) -> str:
+def device_label(workers: WorkerOptions, request: EngineRequest) -> str:
     """What they run on, for people."""
     where = " of a Ray cluster" if request.engine == "ray" else ""
     if workers.devices[0] != "cpu":

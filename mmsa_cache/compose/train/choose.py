@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.study import ENSEMBLE, PickedEnsemble, StudySource, Value
-from fuse.search.choice import Chosen, choose, source_of
+from fuse.search.choice import ChosenTrial, choose, source_of
 from fuse.search.database import read_studies
-from fuse.search.greedy import MEMBERS, Budget
-from fuse.search.picking import Pick, pick
-from fuse.search.study import Study
+from fuse.search.greedy import MEMBERS, EnsembleBudget
+from fuse.search.picking import EnsemblePick, pick
+from fuse.search.study import StudyConfig
 from fuse.search.study_file import known_studies
 from fuse.setting import Setting, change, complete
 from fuse.training.classifier import input_dims
@@ -44,7 +44,7 @@ class Choice:
     """A study each; empty where the settings were given."""
     ensembles: list[PickedEnsemble] = field(default_factory=list)
     """Those that the recipes are; empty where each is one setting a study."""
-    searched: list[Study] = field(default_factory=list)
+    searched: list[StudyConfig] = field(default_factory=list)
     """Studies whose trials were chosen from; none of a nested choice."""
     held_out: HeldOutOf = field(default_factory=dict)
     """What the searches predicted of their held-out rows, where the training has the same ones."""
@@ -106,8 +106,8 @@ def choose_settings(request: TrainRequest, session: Session) -> Choice:
 
 def _of_each(
     names: Sequence[str],
-    fixed: Mapping[str, Study],
-    found: Mapping[str, Chosen],
+    fixed: Mapping[str, StudyConfig],
+    found: Mapping[str, ChosenTrial],
     changes: Mapping[str, Value],
     session: Session,
 ) -> Choice:
@@ -132,7 +132,7 @@ def _of_each(
 
 
 def choose_ensemble(
-    chosen: Sequence[Chosen],
+    chosen: Sequence[ChosenTrial],
     changes: Mapping[str, Value],
     request: TrainRequest,
     session: Session,
@@ -174,7 +174,7 @@ def choose_ensemble(
         dims = input_dims(bank, setting)
         return copies * stored_bytes(setting, dims, len(session.classes), len(labels))
 
-    budget = Budget(request.ensemble or MEMBERS, 1e6 * request.max_mb)
+    budget = EnsembleBudget(request.ensemble or MEMBERS, 1e6 * request.max_mb)
     found = pick([*studies.values()], labels, groups, budget, size_of)
     if found is None:
         if request.ensemble is not None:
@@ -206,7 +206,7 @@ def choose_ensemble(
     )
 
 
-def _recipe(found: Pick, changes: Mapping[str, Value], session: Session) -> Recipe:
+def _recipe(found: EnsemblePick, changes: Mapping[str, Value], session: Session) -> Recipe:
     """The picked settings, with other values: members that these make equal become one."""
     weights: dict[Setting, float] = {}
     for setting, weight in found.weights.items():
@@ -230,7 +230,7 @@ def describe(found: PickedEnsemble, trains: bool) -> str:
     )
 
 
-def _choose(name: str, session: Session) -> Chosen:
+def _choose(name: str, session: Session) -> ChosenTrial:
     chosen = choose(name, origin_of_all(session), studies_database(session.settings))
     if name == "best":
         say(f"Compared: {', '.join(stored.name for stored in chosen.compared)}.")
@@ -239,7 +239,7 @@ def _choose(name: str, session: Session) -> Chosen:
     return chosen
 
 
-def _fixed_study(session: Session, name: str) -> Study | None:
+def _fixed_study(session: Session, name: str) -> StudyConfig | None:
     """A study without a space, or None."""
     if name == "best" or ":" in name or "@" in name:  # the last is of one outer part
         return None

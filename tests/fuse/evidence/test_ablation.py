@@ -25,8 +25,8 @@ from fuse.evidence.cells import Cell, cells
 from fuse.evidence.report_figures import BEST, REPORT
 from fuse.evidence.tabulate import tabulate
 from fuse.evidence.trainings import Trainings
-from fuse.search.pool import TrainingData, Workers, start_process
-from fuse.search.study import Study
+from fuse.search.pool import TrainingData, WorkerOptions, start_process
+from fuse.search.study import StudyConfig
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import Setting
 from mmsa_cache.cli.main import app
@@ -62,9 +62,9 @@ def labels_of(table: list[Cell]) -> list[tuple[str, ...]]:
 
 def test_every_combination_stands_once_in_the_order_of_the_axes() -> None:
     space = {"loss": ["ce", "acb"], "alpha": [0.25, 0.5], "beside": [True, False]}
-    table = cells(Study(name="x", space=space, fixed={"text_dim": 64}), ["loss", "alpha"])
+    table = cells(StudyConfig(name="x", space=space, fixed={"text_dim": 64}), ["loss", "alpha"])
     assert labels_of(table)[0] == ("ce", "–")
-    table = cells(Study(name="x", space=space, fixed={"text_dim": 64}), list(space))
+    table = cells(StudyConfig(name="x", space=space, fixed={"text_dim": 64}), list(space))
     assert labels_of(table) == [
         ("ce", "–", "true"),
         ("ce", "–", "false"),
@@ -77,7 +77,7 @@ def test_every_combination_stands_once_in_the_order_of_the_axes() -> None:
 
 def test_one_modality_has_no_fusion() -> None:
     space = {"fusion": ["concat", "combine"], "modality": ["text", "image", "both"]}
-    table = cells(Study(name="x", space=space), list(space))
+    table = cells(StudyConfig(name="x", space=space), list(space))
     assert labels_of(table) == [
         ("–", "text"),
         ("–", "image"),
@@ -86,21 +86,21 @@ def test_one_modality_has_no_fusion() -> None:
     ]
     assert table[1].setting == Setting(modality="image")
     # Where a fusion wants both sides alike, a side alone is as long as it is there.
-    table = cells(Study(name="x", space=space, fixed={"text_dim": 64}), list(space))
+    table = cells(StudyConfig(name="x", space=space, fixed={"text_dim": 64}), list(space))
     dims = {cell.labels["fusion"]: cell.setting.image_dim for cell in table[2:]}
     assert dims == {"concat": 256, "combine": 64}
-    kernel = cells(Study(name="x", space=space, fixed={"fusion": "kernel"}), ["modality"])
+    kernel = cells(StudyConfig(name="x", space=space, fixed={"fusion": "kernel"}), ["modality"])
     assert {cell.setting.modality for cell in kernel} == {"text", "image", "both"}
 
 
 def test_ranges_and_floods_are_refused() -> None:
     space = {"dropout": {"low": 0.1, "high": 0.5}}
     with pytest.raises(SettingsError, match="dropout: a range"):
-        cells(Study(name="x", space=space), ["dropout"])
+        cells(StudyConfig(name="x", space=space), ["dropout"])
     many: dict[str, Any] = {key: list(range(2, 30)) for key in ("epochs", "heads", "batch_size")}
     many["fusion"] = ["encoder"]
     with pytest.raises(SettingsError, match="more than 5000"):
-        cells(Study(name="x", space=many), list(many))
+        cells(StudyConfig(name="x", space=many), list(many))
 
 
 def drawn(model: Any, bank: Any, samples: np.ndarray, setting: Setting) -> np.ndarray:
@@ -120,7 +120,7 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
         TrainingData(FakeSource(), LABELS, GROUPS, options.pop("origin", ORIGIN)),
         Shelf(folder / "shelf"),
         "macro_f1",
-        workers=Workers(
+        workers=WorkerOptions(
             options.pop("devices", ("cpu",)),
             options.pop("fit", FakeFit(folder)),
             options.pop("predict", drawn),
@@ -376,7 +376,7 @@ def mmsa(posts: Path, monkeypatch: pytest.MonkeyPatch) -> Mmsa:
     def training_data(*arguments: Any) -> Iterator[TrainingData]:
         yield TrainingData(BankSource.of(bank, rows), labels, np.arange(90), ORIGIN)
 
-    monkeypatch.setattr(workers_module, "Workers", partial(Workers, start=start_thread))
+    monkeypatch.setattr(workers_module, "WorkerOptions", partial(WorkerOptions, start=start_thread))
     monkeypatch.setattr(verb_ablate, "training_data", training_data)
     monkeypatch.setattr(Session, "labels", lambda *a: {"text": "T", "image": "I"})
     monkeypatch.setattr(Session, "notes", lambda session, pairs: [session.settings.data.note])

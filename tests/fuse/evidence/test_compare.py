@@ -17,7 +17,7 @@ from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from typer.testing import CliRunner, Result
 
-from fuse.evidence.compare import Judged, Shared, compare, share
+from fuse.evidence.compare import RunPredictions, SharedRows, compare, share
 from fuse.evidence.significance import holm, mcnemar
 from fuse.figures.predictions import Predictions
 from mmsa_cache.cli.main import app
@@ -33,14 +33,14 @@ def judged(
     predicted: np.ndarray,
     guids: list[str] | None = None,
     classes: list[str] = NAMES,
-) -> Judged:
+) -> RunPredictions:
     """A run of which only the predicted classes count."""
     guids = guids or [f"{row:04d}" for row in range(len(labels))]
     flat = np.full((len(labels), len(classes)), 1 / len(classes))
-    return Judged(name, classes, Predictions(guids, labels, predicted, flat))
+    return RunPredictions(name, classes, Predictions(guids, labels, predicted, flat))
 
 
-def pairs_of(shared: Shared) -> list[dict[str, Any]]:
+def pairs_of(shared: SharedRows) -> list[dict[str, Any]]:
     """The pairs of runs that a comparison lists."""
     pairs: list[dict[str, Any]] = compare(shared).as_json()["pairs"]
     return pairs

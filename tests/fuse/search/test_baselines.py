@@ -19,8 +19,8 @@ from fuse.search.baselines import fit
 from fuse.search.database import read_studies
 from fuse.search.held_out import HeldOut
 from fuse.search.ledger import Ledger
-from fuse.search.messages import Unit
-from fuse.search.study import Study
+from fuse.search.messages import FoldSplit
+from fuse.search.study import StudyConfig
 from fuse.setting import Setting
 from mmsa_cache.data.splits import grouped_folds, outer_split
 from mmsa_cache.features.bank import FeatureBank
@@ -55,10 +55,10 @@ def bank() -> FeatureBank:
 
 
 @pytest.fixture(scope="module")
-def units() -> list[Unit]:
+def units() -> list[FoldSplit]:
     development, outer = outer_split("grouped", TRUTH, TWINS, 1)
     folds = grouped_folds(TRUTH[development], TWINS[development], 2, 1)
-    return [Unit(development[a], development[b], outer, 1) for a, b in folds]
+    return [FoldSplit(development[a], development[b], outer, 1) for a, b in folds]
 
 
 def matrix(bank: FeatureBank) -> np.ndarray:
@@ -67,7 +67,7 @@ def matrix(bank: FeatureBank) -> np.ndarray:
     ).astype(np.float32)
 
 
-def assert_is(found: Baseline, units: list[Unit], expected: list[Any], metric: Any) -> None:
+def assert_is(found: Baseline, units: list[FoldSplit], expected: list[Any], metric: Any) -> None:
     """Compares a baseline with models' probabilities of (held-out, outer) rows."""
     held_out, outer = HeldOut.decode(found.held_out, ""), HeldOut.decode(found.outer, "")
     close = {"rtol": 0.02, "atol": 2e-3}  # float32, another way to the optimum, and float16
@@ -79,7 +79,7 @@ def assert_is(found: Baseline, units: list[Unit], expected: list[Any], metric: A
 
 
 def test_the_regression_is_scikit_learns_tuned_on_inner_folds(
-    bank: FeatureBank, units: list[Unit]
+    bank: FeatureBank, units: list[FoldSplit]
 ) -> None:
     found = fit("logistic", READ, bank, units, TWINS, 3, "neg_log_loss")
     x, expected = matrix(bank), []
@@ -105,7 +105,7 @@ def test_the_regression_is_scikit_learns_tuned_on_inner_folds(
     assert_is(found, units, expected, lambda y, p: -log_loss(y, p))
 
 
-def test_the_support_vectors_are_scikit_learns(bank: FeatureBank, units: list[Unit]) -> None:
+def test_the_support_vectors_are_scikit_learns(bank: FeatureBank, units: list[FoldSplit]) -> None:
     found = fit("svc", READ, bank, units, TWINS, 3, "accuracy")
     x, expected = matrix(bank), []
     for unit, tuned in zip(units, found.tuned, strict=True):
@@ -194,7 +194,7 @@ def test_damaged_probabilities_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_pool_of_the_space_is_read() -> None:
-    study = Study.model_validate(
+    study = StudyConfig.model_validate(
         {
             "name": "s",
             "fixed": {"image_pool": "cls"},

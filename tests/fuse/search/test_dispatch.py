@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fuse.search.dispatch import RETRIES, dispatch
-from fuse.search.messages import Failure, Report, Result, Task
-from fuse.search.pool import Death
+from fuse.search.messages import EpochReport, Failure, TrainingReply, TrainingRequest
+from fuse.search.pool import WorkerDeath
 from fuse.setting import Setting
 
 WORKERS = 4
@@ -20,30 +20,30 @@ class _SharedGpu:
     stacked = True
 
     def __init__(self) -> None:
-        self.running: list[Task] = []
+        self.running: list[TrainingRequest] = []
         self.begun: list[int] = []
 
     def open(self) -> None:
         """Nothing: they are always there."""
 
-    def take(self, find: Callable[[bool], Task | None]) -> Task | None:
+    def take(self, find: Callable[[bool], TrainingRequest | None]) -> TrainingRequest | None:
         task = find(False) if len(self.running) < WORKERS else None
         if task is not None:
             self.running.append(task)
             self.begun.append(task.number)
         return task
 
-    def wait(self, timeout: float) -> list[tuple[Task, Any]]:
+    def wait(self, timeout: float) -> list[tuple[TrainingRequest, Any]]:
         ended, self.running = self.running, []
         if any(task.number == DEADLY for task in ended):
-            return [(task, Death("lost")) for task in ended]
-        return [(task, Result([1.0], 1, 1.0)) for task in ended]
+            return [(task, WorkerDeath("lost")) for task in ended]
+        return [(task, TrainingReply([1.0], 1, 1.0)) for task in ended]
 
 
 def test_only_the_trial_that_ends_the_others_fails() -> None:
-    waiting = [Task(number, Setting(), ((0,),)) for number in range(20)]
+    waiting = [TrainingRequest(number, Setting(), ((0,),)) for number in range(20)]
     pool = _SharedGpu()
-    ended: dict[int, Report | Result | Failure] = {}
+    ended: dict[int, EpochReport | TrainingReply | Failure] = {}
     for task, said in dispatch(
         pool,  # type: ignore[arg-type]
         lambda beside: waiting.pop(0) if waiting else None,
@@ -58,7 +58,7 @@ def test_only_the_trial_that_ends_the_others_fails() -> None:
 
 
 def test_a_task_at_hand_is_given_out_before_what_ended_is_taken_in() -> None:
-    waiting = [Task(10 + number, Setting(), ((0,),)) for number in range(8)]
+    waiting = [TrainingRequest(10 + number, Setting(), ((0,),)) for number in range(8)]
     pool, at_work = _SharedGpu(), []
     for _ in dispatch(
         pool,  # type: ignore[arg-type]

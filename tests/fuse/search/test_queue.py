@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fuse.search.study import Study
+from fuse.search.study import StudyConfig
 from fuse.search.study_file import find_study, read_study
 from fuse.setting import restore
 from mmsa_cache.errors import SettingsError
@@ -23,7 +23,7 @@ QUEUE = [
 RULE = {"kind": "percentile", "keep": 0.5, "startup": 1, "warmup": 1}
 
 
-def run_here(folder: Path, trials: int, study: Study, **options: Any) -> dict[str, Any]:
+def run_here(folder: Path, trials: int, study: StudyConfig, **options: Any) -> dict[str, Any]:
     return run(folder / "s.db", folder, trials, study=study, start=start_thread, **options)
 
 
@@ -73,7 +73,7 @@ image_encoder = "third"
     assert study.grid_sides() == [2, 4, 7]
     assert ("default+other+ngrams", "third") in study.encoder_pairs()
     assert study.vectors().text_pool == "mean+other.mean"  # columns of n-grams would drown them
-    assert Study.model_validate_json(study.model_dump_json()) == study
+    assert StudyConfig.model_validate_json(study.model_dump_json()) == study
     path.write_text('[[queue]]\ndropout = 2\n[[queue]]\nlearnig_rate = 0.1\nmetric = "accuracy"\n')
     with pytest.raises(SettingsError) as caught:
         read_study(path)

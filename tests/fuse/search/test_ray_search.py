@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from fuse.search.pool import Workers
-from fuse.search.progress import Progress
-from fuse.search.study import Study
+from fuse.search.pool import WorkerOptions
+from fuse.search.progress import SearchProgress
+from fuse.search.study import StudyConfig
 from mmsa_cache.compose.search import workers as workers_module
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.native.ray_cluster import ray_cluster
@@ -47,7 +47,7 @@ def machines() -> Iterator[RayMachines]:
         yield machines
 
 
-def queue_of(length: int) -> Study:
+def queue_of(length: int) -> StudyConfig:
     """A study that has a trial in its queue for every one that is run."""
     chance = random.Random(0)
     queue = [
@@ -63,8 +63,8 @@ def queue_of(length: int) -> Study:
 def on_ray(
     folder: Path,
     trials: int,
-    study: Study,
-    on_change: Callable[[Progress], None],
+    study: StudyConfig,
+    on_change: Callable[[SearchProgress], None],
     database: str = "ray.db",
 ) -> dict[str, Any]:
     options = {"study": study, "start": RayProcess, "devices": ["cpu"] * 3, "on_change": on_change}
@@ -82,7 +82,7 @@ def test_trials_on_three_machines_under_kills_are_those_of_one_worker(
     kills = {"worker": 0, "machine": 0}
     next_at = apart
 
-    def on_change(progress: Progress) -> None:
+    def on_change(progress: SearchProgress) -> None:
         """Kills a worker now and then, of ten times once a machine, which comes back."""
         nonlocal next_at
         if progress.finished < next_at:
@@ -210,7 +210,7 @@ def test_search_and_ablate_give_on_ray_what_they_give_here(
     assert table["device"] == "2 CPU cores of a Ray cluster"
     refused = call(work, *search, "--address", "127.0.0.1:1", code=2)
     assert "--engine ray" in refused
-    monkeypatch.setattr(workers_module, "Workers", partial(Workers, start=start_thread))
+    monkeypatch.setattr(workers_module, "WorkerOptions", partial(WorkerOptions, start=start_thread))
     near = call_json(work, *search, "--workers", "1")
     assert far["trial"] == near["trial"]
     assert far["inner_units"] == pytest.approx(near["inner_units"], abs=1e-6)

@@ -28,13 +28,13 @@ from fuse.search.choice import choose, summaries
 from fuse.search.database import address_of, read_studies
 from fuse.search.importance import alpha_beta, by_value, importances
 from fuse.search.ledger import Ledger
-from fuse.search.messages import Judgement
-from fuse.search.progress import Progress
-from fuse.search.pruning import Rule, step_of
+from fuse.search.messages import FoldPredictions
+from fuse.search.progress import SearchProgress
+from fuse.search.pruning import PruningRule, step_of
 from fuse.search.sampling import draw
-from fuse.search.selection import SELECT, Scored, optimism, scored, select, ties
+from fuse.search.selection import SELECT, ScoredTrial, optimism, scored, select, ties
 from fuse.search.snapshot import snapshot
-from fuse.search.study import Study
+from fuse.search.study import StudyConfig
 from fuse.search.study_file import find_study, known_studies, read_study
 from fuse.search.trial_record import Trial, TrialRecord
 from fuse.setting import Setting, restore
@@ -88,7 +88,7 @@ def test_interrupted_and_unbroken_searches_have_the_same_trials(tmp_path: Path) 
     for trials in (3, 3, 8):
         run_here(tmp_path / "parts.db", tmp_path, trials, study=study)
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: SearchProgress) -> None:
         if progress.finished == 10 and any(r.epoch > 1 for r in progress.running.values()):
             raise KeyboardInterrupt
 
@@ -102,7 +102,7 @@ def test_interrupted_and_unbroken_searches_have_the_same_trials(tmp_path: Path) 
     assert other != whole
 
 
-def figures_of_seed(folder: Path, seed: int, study: Study) -> list[Any]:
+def figures_of_seed(folder: Path, seed: int, study: StudyConfig) -> list[Any]:
     run_here(folder / "other.db", folder, 4, study=study, seed=seed)
     return figures(folder / "other.db")
 
@@ -311,7 +311,7 @@ def test_steps_are_quarters_whatever_the_number_of_epochs() -> None:
 
 
 def test_only_what_is_weak_among_all_finished_trials_is_pruned() -> None:
-    rule = Rule(kind="percentile", keep=0.5, startup=4, warmup=1)
+    rule = PruningRule(kind="percentile", keep=0.5, startup=4, warmup=1)
     finished = [{2: 0.1}, {2: 0.2, 4: 0.3}, {2: 0.4, 4: 0.5}, {2: 0.5, 4: 0.6}]
     early = [{1: 0.5}] * 4
     assert rule.prunes(2, 0.4, early)
@@ -323,16 +323,16 @@ def test_only_what_is_weak_among_all_finished_trials_is_pruned() -> None:
     # The median at step 4 is that of 0.1 (where it stopped), 0.3, 0.5 and 0.6, not of the rest.
     assert rule.prunes(4, 0.39, finished)
     assert not rule.prunes(4, 0.41, finished)
-    assert not Rule(kind="none").prunes(4, 0.0, finished * 10)
+    assert not PruningRule(kind="none").prunes(4, 0.0, finished * 10)
 
 
 def test_the_share_that_is_kept_is_the_upper_one() -> None:
     finished = [{4: value / 10} for value in range(11)]
     for keep, limit in ((0.8, 0.2), (0.3, 0.7)):
-        rule = Rule(kind="percentile", keep=keep, startup=4, warmup=1)
+        rule = PruningRule(kind="percentile", keep=keep, startup=4, warmup=1)
         assert rule.prunes(4, limit - 0.01, finished)
         assert not rule.prunes(4, limit + 0.01, finished)
-    median = Rule(kind="percentile", keep=0.5, startup=3, warmup=1)
+    median = PruningRule(kind="percentile", keep=0.5, startup=3, warmup=1)
     assert not median.prunes(4, 0.5, [{4: 0.25}, {4: 0.5}, {4: 0.75}]), "as good as the median"
 
 
@@ -348,12 +348,12 @@ def test_a_step_is_the_mean_of_the_folds_done_and_the_present_one(tmp_path: Path
     assert list(result["steps"].values()) == pytest.approx(wanted)
     assert list(map(int, result["steps"])) == list(range(1, 13))
     (stored,) = read_studies(tmp_path / "s.db")
-    wanted = Scored(0, (one, two, three), result["parameters"], result["seconds"])
+    wanted = ScoredTrial(0, (one, two, three), result["parameters"], result["seconds"])
     assert scored(stored.trials) == [wanted]
 
 
 def test_halving_judges_at_growing_steps_among_those_that_came_so_far() -> None:
-    rule = Rule(kind="halving", keep=0.5, startup=2, warmup=0)
+    rule = PruningRule(kind="halving", keep=0.5, startup=2, warmup=0)
     finished = [{1: 0.1}, {1: 0.2, 2: 0.3}, {1: 0.3, 2: 0.4, 4: 0.5}]
     assert rule.prunes(1, 0.19, finished)
     assert rule.prunes(2, 0.34, finished)
@@ -371,7 +371,7 @@ def test_halving_judges_at_growing_steps_among_those_that_came_so_far() -> None:
     ],
 )
 def test_halving_judges_at_powers_of_its_factor(keep: float, warmup: int, rungs: list[int]) -> None:
-    rule = Rule(kind="halving", keep=keep, startup=1, warmup=warmup)
+    rule = PruningRule(kind="halving", keep=keep, startup=1, warmup=warmup)
     finished = [dict.fromkeys(range(1, 30), 1.0)]
     assert [step for step in range(1, 30) if rule.prunes(step, 0.0, finished)] == rungs
 
@@ -398,8 +398,8 @@ def test_trials_side_by_side_are_compared_with_finished_ones_only(tmp_path: Path
             assert len(trial.user_attrs["result"]["units"]) < 3 or max(steps) < 12
 
 
-def trial_of(number: int, *units: float, parameters: int = 10, seconds: float = 1.0) -> Scored:
-    return Scored(number, units, parameters, seconds)
+def trial_of(number: int, *units: float, parameters: int = 10, seconds: float = 1.0) -> ScoredTrial:
+    return ScoredTrial(number, units, parameters, seconds)
 
 
 def test_one_standard_error_takes_the_simplest_near_the_best() -> None:
@@ -458,8 +458,8 @@ def test_the_optimism_gap_is_that_of_counted_rows() -> None:
     validation = [np.array([0, 2]), np.array([1, 3])]
     outer = np.arange(4, 10)
     results = [
-        Judgement(eye[[0, 1]], eye[[0, 0, 1, 1, 1, 0]]),  # 2 of 2; 4 of 6
-        Judgement(eye[[0, 0]], eye[[0, 1, 1, 1, 0, 1]]),  # 1 of 2; 5 of 6
+        FoldPredictions(eye[[0, 1]], eye[[0, 0, 1, 1, 1, 0]]),  # 2 of 2; 4 of 6
+        FoldPredictions(eye[[0, 0]], eye[[0, 1, 1, 1, 0, 1]]),  # 1 of 2; 5 of 6
     ]
     common: Any = {"seed": 0}
     gap = optimism(results, validation, outer, labels, groups, metric="accuracy", **common)
@@ -478,7 +478,7 @@ def test_the_optimism_gap_is_that_of_counted_rows() -> None:
     assert f1.inner_score == pytest.approx(np.mean(want))
     want = [f1_score(labels[outer], r.outer.argmax(1), average="macro") for r in results]
     assert f1.outer_score == pytest.approx(np.mean(want))
-    soft = [Judgement(0.8 * r.held_out + 0.1, 0.8 * r.outer + 0.1) for r in results]
+    soft = [FoldPredictions(0.8 * r.held_out + 0.1, 0.8 * r.outer + 0.1) for r in results]
     loss = optimism(soft, validation, outer, labels, groups, metric="neg_log_loss", **common)
     want = [-log_loss(labels[outer], r.outer) for r in soft]
     assert loss.outer_score == pytest.approx(np.mean(want))
@@ -517,7 +517,7 @@ def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
     predicted = np.eye(2)[np.where(right, labels, 1 - labels)]
     rows = np.arange(2400)
     inside, outer = rows[:1200], rows[1200:]
-    results = [Judgement(predicted[inside], predicted[outer])]
+    results = [FoldPredictions(predicted[inside], predicted[outer])]
     error = (0.21 * 2 / 1200) ** 0.5
     # The rows are twins. Each for itself they would seem twice as many posts as they are.
     for groups, times in ((rows, 1.0), (rows // 2, 2**0.5)):
@@ -641,7 +641,7 @@ def test_the_parameter_that_sets_the_score_is_the_important_one() -> None:
     assert surface[0].best == max(quarter)
 
 
-def drawn(study: Study, number: int) -> tuple[dict[str, Any], Setting]:
+def drawn(study: StudyConfig, number: int) -> tuple[dict[str, Any], Setting]:
     protocol = study.protocol.model_copy(update={"seed": number})
     found = draw(study.model_copy(update={"protocol": protocol}), [])
     return found.params, found.setting
@@ -678,7 +678,7 @@ step = 16
         assert setting.batch_size in (16, 32, 48, 64)
         seen.add((setting.fusion, setting.level, setting.loss))
     assert len(seen) == 12
-    assert Study.model_validate_json(study.model_dump_json()) == study
+    assert StudyConfig.model_validate_json(study.model_dump_json()) == study
 
 
 def test_the_order_of_a_file_does_not_change_what_is_drawn() -> None:

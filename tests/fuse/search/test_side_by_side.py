@@ -13,11 +13,11 @@ import pytest
 from optuna.trial import TrialState
 
 from fuse.figures.records import EpochRecord
-from fuse.search.pool import TrainingData, Workers
-from fuse.search.pruning import Rule, step_of
+from fuse.search.pool import TrainingData, WorkerOptions
+from fuse.search.pruning import PruningRule, step_of
 from fuse.search.search import search
 from fuse.search.side_by_side import SideBySide
-from fuse.search.study import Study
+from fuse.search.study import StudyConfig
 from fuse.setting import Setting
 from fuse.training.task import Fit, Task
 from fuse.training.trainer import fit_group
@@ -200,17 +200,17 @@ def test_baselines_are_fitted_on_the_cpu_beside_the_gpu(tmp_path: Path) -> None:
 def test_folds_are_cut_where_the_rule_judges_their_end(
     rule: dict[str, Any], cuts: list[int]
 ) -> None:
-    assert Rule(**rule).cuts(5) == cuts
+    assert PruningRule(**rule).cuts(5) == cuts
 
 
 def test_steps_count_the_quarters_of_all_folds_at_work() -> None:
     assert [step_of(0, epoch, 4, 3) for epoch in range(1, 5)] == [3, 6, 9, None]
     assert [step_of(1, epoch, 4, 2) for epoch in range(1, 5)] == [6, 8, 10, None]
     finished = [{3: 0.5, 6: 0.6, 9: 0.7}] * 4
-    rule = Rule(kind="percentile", startup=4, warmup=1)
+    rule = PruningRule(kind="percentile", startup=4, warmup=1)
     assert not rule.prunes(3, 0.1, finished, 0, 3), "the first quarter is warm-up"
     assert rule.prunes(6, 0.1, finished, 0, 3)
-    rule = Rule(kind="halving", keep=0.5, startup=4, warmup=0)
+    rule = PruningRule(kind="halving", keep=0.5, startup=4, warmup=0)
     assert rule.prunes(3, 0.1, finished, 0, 3), "rungs 1 and 2 lie within"
     assert rule.prunes(9, 0.1, [{9: 0.5}] * 4, 1, 2), "rung 8 lies within"
     assert not rule.prunes(9, 0.1, [{9: 0.5}] * 4, 2, 1)
@@ -261,7 +261,7 @@ CODES = np.random.default_rng(1).integers(0, 3, 120)
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_a_stack_scores_its_trials_as_trainings_one_by_one(tmp_path: Path, keep: str) -> None:
     """The real trainer, stacked on the CPU as on a GPU."""
-    study = Study.model_validate(
+    study = StudyConfig.model_validate(
         {
             "name": "fake",
             "protocol": {"outer": "grouped", "folds": 3, "seed": 1},
@@ -283,10 +283,10 @@ def test_a_stack_scores_its_trials_as_trainings_one_by_one(tmp_path: Path, keep:
     here, there = (
         search(study, data, 4, storage=tmp_path / f"{name}.db", workers=workers)
         for name, workers in (
-            ("cpu", Workers(("cpu",), start=start_thread, baseline=fake_baseline)),
+            ("cpu", WorkerOptions(("cpu",), start=start_thread, baseline=fake_baseline)),
             (
                 "gpu",
-                Workers(
+                WorkerOptions(
                     ("cuda:0",),
                     partial(fit_group, stacked=True),
                     start=start_as_on_a_gpu,

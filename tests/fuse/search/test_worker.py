@@ -11,31 +11,40 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuse.search.messages import Failure, Job, Report, Result, Task, Unit
+from fuse.search.messages import (
+    EpochReport,
+    Failure,
+    FoldSplit,
+    TrainingReply,
+    TrainingRequest,
+    WorkerSetup,
+)
 from fuse.search.worker import _Asking, _run
 from fuse.setting import Setting
 from tests.support.fake_search import EPOCHS, GROUPS, NAMES, FakeFit, FakeSource, fake_predict
 
-UNITS = [Unit(np.arange(0), np.arange(fold, fold + 2), np.arange(3), fold) for fold in range(3)]
+UNITS = [
+    FoldSplit(np.arange(0), np.arange(fold, fold + 2), np.arange(3), fold) for fold in range(3)
+]
 SETTING = Setting(epochs=EPOCHS, keep="last", learning_rate=1e-2)
 
 
-def job(folder: Path, **options: Any) -> Job:
+def job(folder: Path, **options: Any) -> WorkerSetup:
     fit = FakeFit(folder, **options)
-    return Job(FakeSource(), UNITS, NAMES, "macro_f1", fit, fake_predict, fit, GROUPS)
+    return WorkerSetup(FakeSource(), UNITS, NAMES, "macro_f1", fit, fake_predict, fit, GROUPS)
 
 
-def begun(pipe: Connection, job: Job, groups: Any) -> tuple[threading.Thread, list[Any]]:
+def begun(pipe: Connection, job: WorkerSetup, groups: Any) -> tuple[threading.Thread, list[Any]]:
     """Trains a trial in a thread, without waiting for answers within a group."""
     found: list[Any] = []
-    task = Task(0, SETTING, groups)
+    task = TrainingRequest(0, SETTING, groups)
     ask = _Asking(pipe, waits=False)
     thread = threading.Thread(target=lambda: found.append(_run(task, job, "cpu", ask)))
     thread.start()
     return thread, found
 
 
-def told(pipe: Connection, count: int) -> list[Report]:
+def told(pipe: Connection, count: int) -> list[EpochReport]:
     """Reports that come without an answer."""
     found = []
     for _ in range(count):
@@ -65,7 +74,7 @@ def test_a_group_trains_on_without_answers_but_does_not_end_without_them(
         ours.send(report.epoch != pruned_at)
     thread.join(20)
     (result,) = found
-    assert isinstance(result, Result)
+    assert isinstance(result, TrainingReply)
     assert result.pruned == (pruned_at is not None)
     assert len(result.units) == (3 if pruned_at is None else 1)
     assert len(result.held_out) == len(result.units)
@@ -83,7 +92,7 @@ def test_a_failure_leaves_no_answer_for_the_next_trial(tmp_path: Path) -> None:
     fit = FailsLate(tmp_path)
     thread, found = begun(
         theirs,
-        Job(FakeSource(), UNITS, NAMES, "macro_f1", fit, fake_predict, fit, GROUPS),
+        WorkerSetup(FakeSource(), UNITS, NAMES, "macro_f1", fit, fake_predict, fit, GROUPS),
         ((0, 1, 2),),
     )
     told(ours, EPOCHS)
@@ -101,7 +110,7 @@ def test_a_trial_that_was_given_up_before_it_failed_is_pruned(tmp_path: Path) ->
     told(ours, 1)
     ours.send(False)
     for report in iter(lambda: ours.recv() if ours.poll(0.5) else None, None):
-        assert isinstance(report, Report)
+        assert isinstance(report, EpochReport)
         ours.send(False)
     thread.join(20)
     assert found[0].pruned

@@ -7,7 +7,7 @@ import time
 import torch
 
 from fuse.search.pool import TrainingData
-from fuse.search.progress import Progress
+from fuse.search.progress import SearchProgress
 from fuse.search.search import search
 from fuse.search.study_file import find_study, read_study
 from mmsa_cache.compose.search.workers import local_workers
@@ -51,7 +51,7 @@ def _search(bench: Bench, name: str, store: BenchStore, kind: str) -> None:
     first = last = 0.0
     finished = 0
 
-    def on_change(now: Progress) -> None:
+    def on_change(now: SearchProgress) -> None:
         nonlocal first, last, finished
         moment = time.monotonic()
         first = first or moment
