@@ -1,4 +1,4 @@
-"""A post → what the model says of it. Knows nothing of HTTP."""
+"""Predictions of single posts, with explanations. Independent of HTTP."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import MODALITIES, terms_of
 
-from .nearest import Nearest, Neighbour
+from .nearest import NearestPosts, Neighbour
 
 SPLIT = "train"
-"""Whose rows are shown as neighbours."""
+"""Split whose rows are shown as neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is said of a post."""
+    """Prediction of a post."""
 
     tag: str
-    """The class that is decided for."""
+    """The predicted class."""
     probabilities: dict[str, float]
     """By class, in the order of the model's classes."""
     notes: list[str]
-    """What a reader must know."""
+    """Caveats of the prediction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a post was read as."""
+    """What the model looked at in a post, and similar posts."""
 
     attention: PostMaps | None
-    attention_said: str
+    attention_note: str
     """What the weights are, or why there are none."""
     nearest: list[Neighbour]
-    nearest_said: str
-    """Why there are none; else empty."""
+    nearest_note: str
+    """Why there are no neighbours; else empty."""
 
 
 class Answers:
-    """A trained model that answers posts, for one thread. Its encoders are loaded at once.
+    """A trained model that predicts posts, with its encoders loaded. Not thread-safe.
 
     Raises:
-        ModelError: An encoder is not at hand.
+        ModelError: An encoder is missing.
     """
 
     def __init__(self, model: Predictor) -> None:
@@ -60,60 +60,60 @@ class Answers:
             for modality, names in zip(MODALITIES, pair, strict=True):
                 for name in terms_of(names):
                     model.session.loaded(modality, name)
-        self._nearest, self._nearest_said = _nearest_of(model)
+        self._nearest, self._nearest_note = _load_nearest(model)
 
     def answer(self, text: str | None, image: Path | None) -> Answer:
-        """Predicts a post, of which a half may be missing.
+        """Predicts a post; its text or its picture may be missing.
 
         Raises:
-            SettingsError: Both halves are.
+            SettingsError: Both are missing.
             DataError: The text is empty or the picture cannot be used.
-            ModelError: An encoder is not at hand.
+            ModelError: An encoder is missing.
         """
-        post = self._post(text, image)
-        return self._answer(text, post, self.model.encoded([post]))
+        post = self._make_sample(text, image)
+        return self._predict(text, post, self.model.encoded([post]))
 
-    def explained(self, text: str | None, image: Path | None) -> tuple[Answer, Explanation]:
-        """`answer`, with what it was read as."""
-        post = self._post(text, image)
+    def explain(self, text: str | None, image: Path | None) -> tuple[Answer, Explanation]:
+        """As `answer`, with an explanation."""
+        post = self._make_sample(text, image)
         bank = self.model.encoded([post])
-        answer = self._answer(text, post, bank)
+        answer = self._predict(text, post, bank)
         maps = attention_of(self.model.session, self.model.ensemble, bank, post)
-        nearest = self._nearest.of(bank) if self._nearest else []
-        seen = maps.posts.get(post.guid)
-        attention = None if seen is None else word_maps(seen)
-        return answer, Explanation(attention, maps.said, nearest, self._nearest_said)
+        nearest = self._nearest.find(bank) if self._nearest else []
+        attention = maps.posts.get(post.guid)
+        drawn = None if attention is None else word_maps(attention)
+        return answer, Explanation(drawn, maps.said, nearest, self._nearest_note)
 
-    def _post(self, text: str | None, image: Path | None) -> Sample:
+    def _make_sample(self, text: str | None, image: Path | None) -> Sample:
         text = text if text and strip_text(text) else None
         if text is None and image is None:
             raise SettingsError("There is neither a text nor a picture.", "Give one, or both.")
         return self.model.post(text, image)
 
-    def _answer(self, text: str | None, post: Sample, bank: FeatureBank) -> Answer:
+    def _predict(self, text: str | None, post: Sample, bank: FeatureBank) -> Answer:
         ((_, probabilities),) = self.model.predict_bank(bank)
         (tag,) = self.model.decide([probabilities])
         likeliest = self.model.classes[int(np.argmax(probabilities))]
         notes = []
         if tag != likeliest:
             notes.append(f"{likeliest} is likelier; the rule {self.model.rule} decides for {tag}.")
-        most = self.model.session.settings.data.max_chars
-        if most and len(strip_text(text or "")) > most:
-            notes.append(f"The text was cut to {most} characters, as those that were learned from.")
+        limit = self.model.session.settings.data.max_chars
+        if limit and len(strip_text(text or "")) > limit:
+            notes.append(f"The text was cut to {limit} characters, as the training texts were.")
         if not (post.text and post.image_path) and not self.model.knows_halves:
             notes.append(WHOLE_PAIRS)
         return Answer(tag, dict(zip(self.model.classes, probabilities, strict=True)), notes)
 
 
-def _nearest_of(model: Predictor) -> tuple[Nearest | None, str]:
-    """The labelled posts of the model's store, or why there are none."""
+def _load_nearest(model: Predictor) -> tuple[NearestPosts | None, str]:
+    """Opens the labelled posts of the model's store, or says why it cannot."""
     try:
         stored = model.session.store.split(SPLIT)
         if stored is not None and [*stored[0].classes] != model.classes:
             return None, f"The store’s posts have other classes: {', '.join(stored[0].classes)}."
         samples = model.session.samples(SPLIT)
         bank = model.session.bank(SPLIT, model.pairs)
-        return Nearest(bank, samples, model.classes, model.ensemble), ""
+        return NearestPosts(bank, samples, model.classes, model.ensemble), ""
     except (MmsaError, OSError) as error:
         reason = f"{error.message} {error.hint}" if isinstance(error, MmsaError) else str(error)
-        return None, f"Training posts are not at hand: {reason}"
+        return None, f"Training posts are missing: {reason}"

@@ -1,4 +1,4 @@
-"""Connections to the page: so many at a time, each of which has to come to an end."""
+"""Connections to the page, limited in number and in time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 SECONDS = 60
-"""In which a request has to arrive, and its answer to be taken; at most twice that."""
+"""Time for a request to arrive, and for its response to be read; at most twice that."""
 MOST = 256
-"""Connections at a time; where descriptors are few, half as many as those."""
+"""Connections at a time; at most half of the file descriptors."""
 WAITING = 32
-"""Connections that the system takes beside those, until they are seen here."""
+"""Further connections that the system queues."""
 
 
-def _most() -> int:
+def _most_connections() -> int:
     try:
         import resource
     except ImportError:  # no such limit: Windows
@@ -25,22 +25,23 @@ def _most() -> int:
 
 
 class Connection(H11Protocol):
-    """A connection that is given up where nothing of it moves on but by drops.
+    """A connection that is closed when a request or its response takes too long.
 
-    Where there are too many, the oldest goes that has asked for nothing.
+    Where there are too many connections, the oldest idle one is closed.
     """
 
-    _seen: RequestResponseCycle | None = None
+    _last_cycle: RequestResponseCycle | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        self._since = self.loop.time()
-        self._timer = self.loop.call_later(SECONDS, self._look)
-        if len(self.connections) > _most():
-            idle = (found for found in self.connections if isinstance(found, Connection))
-            oldest = min((i for i in idle if i._asks_nothing), key=lambda i: i._since, default=self)
+        self._opened_at = self.loop.time()
+        self._timer = self.loop.call_later(SECONDS, self._check_progress)
+        if len(self.connections) > _most_connections():
+            ours = (other for other in self.connections if isinstance(other, Connection))
+            idle = (other for other in ours if other._is_idle)
+            oldest = min(idle, key=lambda other: other._opened_at, default=self)
             oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -50,15 +51,15 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     @property
-    def _asks_nothing(self) -> bool:
+    def _is_idle(self) -> bool:
         return self.conn.their_state is h11.IDLE and not self.transport.is_closing()
 
-    def _look(self) -> None:
-        """Ends a connection on which the same request has been coming, or its answer going."""
-        at_work = self.cycle is not None and not self.cycle.response_complete
-        waits_for_us = at_work and self.conn.their_state is not h11.SEND_BODY
-        if self.cycle is self._seen and not (waits_for_us and not self.flow.write_paused):
+    def _check_progress(self) -> None:
+        """Closes a connection that still receives or sends the same request as last time."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        waits_for_us = answering and self.conn.their_state is not h11.SEND_BODY
+        if self.cycle is self._last_cycle and not (waits_for_us and not self.flow.write_paused):
             self.transport.abort()
             return
-        self._seen = self.cycle
-        self._timer = self.loop.call_later(SECONDS, self._look)
+        self._last_cycle = self.cycle
+        self._timer = self.loop.call_later(SECONDS, self._check_progress)

@@ -1,4 +1,4 @@
-"""What stands before the page: whom it answers, how much it reads, what browsers may do with it."""
+"""ASGI middleware: checks the origin and size of requests, and sets security headers."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-SECONDS_LATER = 2
-"""After which whoever was turned away may ask again."""
-SECONDS_TO_COME = 60
-"""In which all of a post has to come."""
+RETRY_SECONDS = 2
+"""``Retry-After`` of a request that was refused because the server is busy."""
+BODY_SECONDS = 60
+"""Time in which the whole body of a request must arrive."""
 MOST_TEXT = 64 << 10
-"""Characters of a text; bytes of a request beside its picture."""
-AT_WORK = ("/errors",)
-"""What is made when it is asked for, and counts as a post."""
-_LARGEST = 8
-"""Pictures of the largest size that may come at a time; of smaller ones more."""
+"""Largest text, in characters; also the largest request without its picture, in bytes."""
+COSTLY_PATHS = ("/errors",)
+"""GET requests that are limited as posts are, since their pages are computed."""
+_LARGEST_AT_ONCE = 8
+"""Requests of the largest size that may be in progress; of smaller ones more."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-"""What the page may load: what this server has, and pictures in it. Other responses say less."""
+"""Policy of the page: it loads only what this server has, and pictures inside the page."""
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d+)?")
-"""A Host header: an IPv6 address, or another name."""
+"""A Host header: an IPv6 address in brackets, or a name."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -42,31 +42,31 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server takes."""
+    """Limits of requests."""
 
     picture: int
-    """Bytes of a picture."""
+    """Largest picture, in bytes."""
     waiting: int
-    """Posts, and lists of errors, that are made or wait."""
+    """Requests in progress or waiting: posts, and lists of errors."""
 
     @property
     def body(self) -> int:
-        """Bytes of a request: base64 makes a third more of a picture."""
+        """Largest body, in bytes; base64 makes a picture a third longer."""
         return MOST_TEXT + self.picture * 4 // 3
 
     @property
     def too_large(self) -> str:
-        """What is said of a request that is larger."""
+        """Message for a larger request."""
         return f"The picture is larger than the limit of {self.picture / (1 << 20):g} MB."
 
 
 class Guard:
-    """Turns away strangers, and what is too large or too much; the rest is the application's.
+    """Refuses requests of other sites, and those over the limits.
 
     Args:
-        app: The application.
-        host: The name or address that the server listens on.
-        limits: What it takes.
+        app: The application, which gets all other requests.
+        host: Name or address that the server listens on.
+        limits: Size and number of requests.
     """
 
     def __init__(self, app: ASGIApp, host: str, limits: Limits) -> None:
@@ -74,64 +74,67 @@ class Guard:
         self._posts = self._bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        if scope["type"] != "http":  # no page of it opens a websocket
+        """See the ASGI specification."""
+        if scope["type"] != "http":  # no page opens a websocket
             return
         headers = Headers(scope=scope)
-        marked = _Marked(send)
-        refused = self._stranger(headers)
-        if refused is None and (scope["method"] == "POST" or scope["path"] in AT_WORK):
-            await self._in_turn(scope, headers.get("content-length", ""), receive, marked)
+        send = _HeaderSender(send)
+        refusal = self._refuse_foreign(headers)
+        if refusal is None and (scope["method"] == "POST" or scope["path"] in COSTLY_PATHS):
+            await self._call_limited(scope, headers.get("content-length", ""), receive, send)
         else:
-            await (refused or self._app)(scope, receive, marked)
+            await (refusal or self._app)(scope, receive, send)
 
-    def _stranger(self, headers: Headers) -> Response | None:
-        """What a request hears that another site may have sent."""
+    def _refuse_foreign(self, headers: Headers) -> Response | None:
+        """The response to a request that another site may have sent; None for our own."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if not is_own_host(host, self._host):
-            return said(403, "This name is not the server's own: use the address that it printed.")
+            return error_response(
+                403, "This name is not the server's own: use the address that it printed."
+            )
         if origin not in (None, f"http://{host}", f"https://{host}"):
-            return said(403, "Another site sent this request.")
-        # Of what a page loads from elsewhere, browsers tell no origin; links may lead here.
+            return error_response(403, "Another site sent this request.")
+        # Browsers send no Origin with embedded resources. Links from other sites are allowed.
         foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if foreign and headers.get("sec-fetch-mode") != "navigate":
-            return said(403, "Another site sent this request.")
+            return error_response(403, "Another site sent this request.")
         return None
 
-    async def _in_turn(self, scope: Scope, length: str, receive: Receive, send: Send) -> None:
-        most = self._limits.body
-        unknown = most if scope["method"] == "POST" else 0
+    async def _call_limited(self, scope: Scope, length: str, receive: Receive, send: Send) -> None:
+        """Calls the application within the limits on size and number."""
+        largest = self._limits.body
+        unknown = largest if scope["method"] == "POST" else 0
         size = int(length) if length.isdecimal() else unknown
-        busy = self._bytes and self._bytes + size > _LARGEST * most
-        if size > most:
-            await said(413, self._limits.too_large)(scope, receive, send)
+        busy = self._bytes and self._bytes + size > _LARGEST_AT_ONCE * largest
+        if size > largest:
+            await error_response(413, self._limits.too_large)(scope, receive, send)
         elif busy or self._posts >= self._limits.waiting:
-            later = f"Too many posts wait; ask again in {SECONDS_LATER} s."
-            await said(503, later)(scope, receive, send)
+            message = f"Too many posts wait; ask again in {RETRY_SECONDS} s."
+            await error_response(503, message)(scope, receive, send)
         else:
             self._posts, self._bytes = self._posts + 1, self._bytes + size
             try:
-                await self._app(scope, _Counted(receive, self._limits), send)
+                await self._app(scope, _LimitedReceiver(receive, self._limits), send)
             finally:
                 self._posts, self._bytes = self._posts - 1, self._bytes - size
 
 
-def said(status: int, message: str) -> Response:
+def error_response(status: int, message: str) -> Response:
     """An error as JSON."""
     return JSONResponse({"error": message}, status)
 
 
 def is_own_host(host: str, bound: str) -> bool:
-    """Whether a Host header names this server: names of other sites may be made to lead here.
+    """Whether a Host header names this server (other sites can let their names resolve to it).
 
-    Ports are not compared, since tunnels have their own.
+    Ports are not compared, since tunnels change them.
 
     Args:
         host: The header.
-        bound: The name or address that the server listens on.
+        bound: Name or address that the server listens on.
     """
-    found = _HOST.fullmatch(host.lower())
-    name = (found[1] or found[2]) if found else ""
+    match = _HOST.fullmatch(host.lower())
+    name = (match[1] or match[2]) if match else ""
     if name in ("localhost", bound.lower()):
         return True
     if is_loopback(bound):
@@ -140,7 +143,7 @@ def is_own_host(host: str, bound: str) -> bool:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or an address is one that only this machine reaches."""
+    """Whether a name or address can be reached from this machine alone."""
     address = _address(name)
     return name == "localhost" or (address is not None and address.is_loopback)
 
@@ -152,27 +155,27 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-class _Counted:
-    """Receives a body up to a size and in a time."""
+class _LimitedReceiver:
+    """Receives a body of limited size, within `BODY_SECONDS`."""
 
     def __init__(self, receive: Receive, limits: Limits) -> None:
         self._receive, self._limits, self._bytes = receive, limits, 0
-        self._end = asyncio.get_running_loop().time() + SECONDS_TO_COME
+        self._end = asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def __call__(self) -> Message:
         try:
             async with asyncio.timeout_at(self._end):
                 message = await self._receive()
         except TimeoutError as error:
-            raise HTTPException(408, "The rest of the post did not come.") from error
+            raise HTTPException(408, "The rest of the post did not arrive.") from error
         self._bytes += len(message.get("body", b""))
         if self._bytes > self._limits.body:
             raise HTTPException(413, self._limits.too_large)
         return message
 
 
-class _Marked:
-    """Sends responses with the headers of this server."""
+class _HeaderSender:
+    """Adds the security headers to responses."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -185,5 +188,5 @@ class _Marked:
                 "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
             )
             if message["status"] == 503:
-                headers["Retry-After"] = str(SECONDS_LATER)
+                headers["Retry-After"] = str(RETRY_SECONDS)
         await self._send(message)

@@ -1,4 +1,4 @@
-"""Labelled posts of a store that are like a post, by what the encoders made of both."""
+"""Nearest labelled posts of a store, by their features."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mmsa_cache.features.computed import COMPUTED
 from mmsa_cache.names import terms_of
 
 NEAREST = 6
-"""Posts that are shown."""
-_PIECE = 4096
-"""Rows that are compared at a time: a store may be larger than memory."""
+"""Neighbours of a post."""
+_CHUNK_ROWS = 4096
+"""Rows compared at a time, since a store may be larger than memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +29,23 @@ class Neighbour:
     guid: str
     label: str
     text: str | None
-    """None where the store was shared without texts."""
+    """None if the store has no texts."""
     image: Path | None
-    """None where the picture is not at hand."""
+    """None if the picture is missing."""
     similarity: float
-    """Cosine, −1 to 1: mean over text and picture, as far as both posts have them."""
+    """Cosine, −1 to 1: mean over the modalities that both posts have."""
 
 
-class Nearest:
-    """The labelled rows of a split, by the cosine of their pooled vectors.
+class NearestPosts:
+    """Finds labelled rows of a split by the cosine of their pooled vectors.
 
-    Compared are vectors of the main encoders of the setting with the most weight, see `own_pools`.
+    The vectors are those of the main encoders of the setting with the largest weight, see
+    `own_pools`.
 
     Args:
         bank: Features of the split.
-        samples: Its rows.
-        classes: Names by the codes of labels.
+        samples: The rows of the split.
+        classes: Class names in the order of their codes.
         ensemble: The model.
     """
 
@@ -56,47 +57,51 @@ class Nearest:
         self._bank = bank.using(*setting.encoders)
         self._labelled = np.flatnonzero(samples.labels >= 0)
 
-    def of(self, post: FeatureBank) -> list[Neighbour]:
-        """The rows that are nearest to the only row of a bank, the nearest first."""
-        wanted = self._vectors(post.using(*self._setting.encoders), np.zeros(1, np.int64))
-        found = [
-            self._similarity(self._vectors(self._bank, rows), wanted)
-            for rows in np.split(self._labelled, range(_PIECE, len(self._labelled), _PIECE))
+    def find(self, post: FeatureBank) -> list[Neighbour]:
+        """The rows nearest to the only row of a bank, the nearest first."""
+        query = self._vectors(post.using(*self._setting.encoders), np.zeros(1, np.int64))
+        similarities = [
+            self._similarity(self._vectors(self._bank, rows), query)
+            for rows in np.split(
+                self._labelled, range(_CHUNK_ROWS, len(self._labelled), _CHUNK_ROWS)
+            )
         ]
-        best = torch.cat(found).topk(min(NEAREST, len(self._labelled)))
+        best = torch.cat(similarities).topk(min(NEAREST, len(self._labelled)))
         return [
-            self._neighbour(int(self._labelled[place]), similarity)
-            for similarity, place in zip(*(part.tolist() for part in best), strict=True)
+            self._neighbour(int(self._labelled[index]), similarity)
+            for similarity, index in zip(*(part.tolist() for part in best), strict=True)
             if similarity > -1
         ]
 
     def _vectors(self, bank: FeatureBank, rows: np.ndarray) -> list[tuple[Tensor, Tensor]]:
-        """Of text and picture: vectors of unit length (rows, dim), and whether each row has one."""
+        """By modality: unit vectors (rows, dim), and whether each row has one (rows,)."""
         batch = bank.batch(
             bank.items(rows, variants=False),
             level="pooled",
             text_pool=own_pools(self._setting.text_pool),
             image_pool=own_pools(self._setting.image_pool),
         )
-        halves = ((batch.text, batch.text_mask), (batch.image, batch.image_mask))
+        modalities = ((batch.text, batch.text_mask), (batch.image, batch.image_mask))
         return [
             (
                 F.normalize(vectors[:, 0].float(), dim=1).cpu(),
                 torch.ones(len(rows)) if mask is None else mask[:, 0].float().cpu(),
             )
-            for vectors, mask in halves
+            for vectors, mask in modalities
         ]
 
     @staticmethod
-    def _similarity(rows: list[tuple[Tensor, Tensor]], to: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Mean cosine over the halves that both have, (rows,); −1 where there is none."""
-        total, halves = torch.zeros(()), torch.zeros(())
-        for (vectors, present), (vector, wanted) in zip(rows, to, strict=True):
-            both = present * wanted
+    def _similarity(
+        rows: list[tuple[Tensor, Tensor]], query: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Mean cosine over the modalities that both have, (rows,); −1 where there is none."""
+        total, count = torch.zeros(()), torch.zeros(())
+        for (vectors, present), (vector, query_present) in zip(rows, query, strict=True):
+            both = present * query_present
             if both.any():
                 total = total + both * (vectors @ vector[0])
-                halves = halves + both
-        return torch.where(halves > 0, total / halves.clamp_min(1), -torch.ones(len(rows[0][1])))
+                count = count + both
+        return torch.where(count > 0, total / count.clamp_min(1), -torch.ones(len(rows[0][1])))
 
     def _neighbour(self, row: int, similarity: float) -> Neighbour:
         post = self._samples[row]
@@ -106,10 +111,10 @@ class Nearest:
 
 
 def own_pools(pools: str) -> str:
-    """Of joined pools those of the last layer of the main encoder; of none such the first.
+    """Of joined pools, those of the main encoder's last layer; the first pool if there is none.
 
-    Inner layers, lexicons and the extremes and spreads of tokens are left out: with the latter, the
-    six nearest posts of MVSA-Single share a post's label in 55 % of cases, without in 60 %.
+    Inner layers, lexicons and the extremes and spreads of tokens are excluded: with the latter,
+    55 % of the six nearest posts of MVSA-Single have the post's label, without them 60 %.
     """
     terms = terms_of(pools)
     own = (term for term in terms if not {".", "@"} & set(term) and term not in COMPUTED)

@@ -21,20 +21,20 @@ from .guard import Limits, is_loopback
 from .service import make_app
 from .view import View
 
-_SECONDS_TO_END = 3
-"""Given to requests that are answered when the server ends."""
+_SHUTDOWN_SECONDS = 3
+"""Time for requests in progress when the server ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeRequest:
-    """What to serve, and to whom."""
+    """What to serve, and where."""
 
     run: str
     """Name or folder of a run or an export."""
     host: str
     """Name or address to listen on."""
     port: int
-    """0: one that is free."""
+    """0: any free port."""
     limits: Limits
     overrides: RunOverrides = NO_OVERRIDES
     decide: Decide | None = None
@@ -43,28 +43,28 @@ class ServeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What is served, and where."""
+    """A running server."""
 
     run: str
     url: str
     only_here: bool
-    """Whether other machines cannot reach it."""
+    """Whether only this machine can reach it."""
 
 
 def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
-    """Answers until the process is interrupted.
+    """Serves until the process is interrupted.
 
     Args:
         request: What to serve.
-        ready: Called when the model is loaded and requests are taken.
+        ready: Called when the model is loaded and requests are accepted.
 
     Raises:
-        SettingsError: The address cannot be listened on.
+        SettingsError: The server cannot listen on the address.
         ModelError: The run or an encoder cannot be loaded.
     """
     run = find_run(request.run, online=request.overrides.online)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every odd form
-    with _listening(request.host, request.port) as listener:
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of malformed forms
+    with _open_socket(request.host, request.port) as listener:
         url = _url(request.host, listener.getsockname()[1])
         model = load_model(run.path, **asdict(request.overrides), decide=request.decide)
         answers = Answers(model)
@@ -80,13 +80,13 @@ def serve(request: ServeRequest, ready: Callable[[Served], None]) -> None:
             proxy_headers=False,
             ws="none",
             lifespan="off",
-            timeout_graceful_shutdown=_SECONDS_TO_END,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         ready(Served(run.name, url, is_loopback(request.host)))
         asyncio.run(uvicorn.Server(config).serve([listener]))
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _open_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

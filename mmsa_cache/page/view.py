@@ -1,4 +1,4 @@
-"""What ``mmsa serve`` shows, as HTML. Data gets into it through jinja2's autoescape alone."""
+"""HTML of ``mmsa serve``. All data passes through jinja2's autoescape."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .nearest import Neighbour
 
 _HERE = Path(__file__).parent
 _STYLES = ("shell.css", "report.css", "page.css")
-_ERRORS = 24
-"""Wrong predictions that are shown."""
+_MOST_ERRORS = 24
+"""Wrong predictions on a page."""
 _THUMBNAIL = 160
 """Longest side of a neighbour's picture, in pixels."""
 _MOST_CHARS = 300
-"""Characters of a neighbour's text that are shown."""
-_PIECE = 1 << 16
-"""Bytes of a report that are in memory for each who reads it."""
+"""Characters shown of a neighbour's text."""
+_CHUNK_BYTES = 1 << 16
+"""Bytes of a report that are read at a time."""
 
 
 class View:
@@ -40,8 +40,8 @@ class View:
     def __init__(self, run: RunFolder, model: Predictor, limits: Limits, url: str) -> None:
         self.name, self._run, self._model = run.name, run, model
         self._templates = report_templates(_HERE)
-        self.style = "\n".join(self._plain(name) for name in _STYLES)
-        self.script, self.icon = self._plain("page.js"), self._plain("icon.svg")
+        self.style = "\n".join(self._file(name) for name in _STYLES)
+        self.script, self.icon = self._file("page.js"), self._file("icon.svg")
         self._common: dict[str, object] = {
             "run": run.name,
             "url": url,
@@ -53,7 +53,7 @@ class View:
             "most_bytes": limits.picture,
         }
 
-    def _plain(self, name: str) -> str:
+    def _file(self, name: str) -> str:
         return self._templates.get_template(name).render()
 
     def _render(self, template: str, **values: object) -> str:
@@ -66,13 +66,13 @@ class View:
         explanation: Explanation | None = None,
         error: MmsaError | None = None,
     ) -> str:
-        """The page, with what is said of a post where one was sent.
+        """The page, with the answer to a post if one was sent.
 
         Args:
-            text: Of the post.
-            answer: What is predicted.
-            explanation: What it was read as.
-            error: Why there is no answer.
+            text: Text of the post.
+            answer: Its prediction.
+            explanation: Explanation of the prediction.
+            error: Why there is no prediction.
         """
         nearest = [] if explanation is None else explanation.nearest
         return self._render(
@@ -80,56 +80,58 @@ class View:
             text=text or "",
             answer=answer,
             explanation=explanation,
-            nearest=[(found, _picture(found)) for found in nearest],
+            nearest=[(post, _picture(post)) for post in nearest],
             most_chars=_MOST_CHARS,
             error=error,
         )
 
     def report(self) -> Iterator[bytes]:
-        """The run's report piece by piece, or a page that says why there is none."""
+        """The run's report in chunks, or a page that says why there is none."""
         try:
             with open_plain(self._run.place(PAGE)) as file:
-                while piece := file.read(_PIECE):
-                    yield piece
+                while chunk := file.read(_CHUNK_BYTES):
+                    yield chunk
             return
         except FileNotFoundError:
-            said = "There is no report here. A run has one; an export of it has none."
+            message = "There is no report here. A run has one; an export of it has none."
         except (MmsaError, OSError, ValueError) as error:
-            said = f"The report cannot be read: {error}"
-        yield self._frame("Report", said).encode()
+            message = f"The report cannot be read: {error}"
+        yield self._frame("Report", message).encode()
 
     def errors(self, true: str, predicted: str) -> str:
-        """The most confident wrong predictions on the rows that judged the run.
+        """The most confident wrong predictions on the outer rows of the run.
 
         Args:
-            true: Only posts of this class; others than the classes' names: of all.
-            predicted: The same of the class that is predicted.
+            true: Show posts of this class only; any other text: of all classes.
+            predicted: As ``true``, for the predicted class.
         """
         try:
-            found = self._run.predictions
+            predictions = self._run.predictions
         except MmsaError as error:
-            said = f"The predictions on the outer rows are not here: {error.message}"
-            return self._frame("Errors", said)
-        codes = {name: code for code, name in enumerate(self._model.classes)}
-        wrong = confident_errors(found, len(found.guids))
-        for of, name in ((found.labels, true), (found.predicted, predicted)):
-            if name in codes:
-                wrong = wrong[of[wrong] == codes[name]]
-        said = (
-            f"{min(len(wrong), _ERRORS)} of {len(wrong)} wrong predictions on the "
-            f"{len(found.guids)} rows that judged the run, the most confident first."
+            message = f"The predictions on the outer rows are missing: {error.message}"
+            return self._frame("Errors", message)
+        classes = self._model.classes
+        wrong = confident_errors(predictions, len(predictions.guids))
+        for codes, name in ((predictions.labels, true), (predictions.predicted, predicted)):
+            if name in classes:
+                wrong = wrong[codes[wrong] == classes.index(name)]
+        message = (
+            f"{min(len(wrong), _MOST_ERRORS)} of {len(wrong)} wrong predictions on the "
+            f"{len(predictions.guids)} outer rows, the most confident first."
         )
-        shown = cards(wrong[:_ERRORS], found, self._posts, Maps(""))
-        return self._frame("Errors", said, {"true": true, "predicted": predicted}, shown)
+        errors = cards(wrong[:_MOST_ERRORS], predictions, self._posts, Maps(""))
+        return self._frame("Errors", message, {"true": true, "predicted": predicted}, errors)
 
     def _frame(
         self,
         title: str,
-        said: str,
-        chosen: Mapping[str, str] | None = None,
+        message: str,
+        filters: Mapping[str, str] | None = None,
         errors: Sequence[Card] = (),
     ) -> str:
-        return self._render("frame.html.j2", title=title, said=said, chosen=chosen, errors=errors)
+        return self._render(
+            "frame.html.j2", title=title, message=message, filters=filters, errors=errors
+        )
 
     @functools.cached_property
     def _posts(self) -> dict[str, GalleryPost]:

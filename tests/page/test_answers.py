@@ -41,7 +41,7 @@ def test_a_post_is_answered_as_predict_does(work: Path, answers: Answers) -> Non
     assert answer.probabilities == answers.model.predict(TEXT, work / PICTURE)
     assert answer.tag == max(answer.probabilities, key=lambda name: answer.probabilities[name])
     assert answer.notes == []
-    explained, explanation = answers.explained(TEXT, work / PICTURE)
+    explained, explanation = answers.explain(TEXT, work / PICTURE)
     assert explained == answer
     assert explanation.attention is not None
     assert [word.word for word in explanation.attention.maps] == TEXT.split()
@@ -52,7 +52,7 @@ def test_the_nearest_post_is_the_post_itself(work: Path, answers: Answers) -> No
     for row in (work / "posts/train.txt").read_text().split()[1:6]:
         guid, label = row.split(",")
         text, picture = (pairs / f"{guid}.txt").read_text(), pairs / f"{guid}.jpg"
-        nearest = answers.explained(text, picture)[1].nearest
+        nearest = answers.explain(text, picture)[1].nearest
         found = [post.similarity for post in nearest]
         assert found == sorted(found, reverse=True)
         assert len(nearest) == NEAREST
@@ -62,12 +62,12 @@ def test_the_nearest_post_is_the_post_itself(work: Path, answers: Answers) -> No
 
 
 def test_a_half_alone_is_compared_alone(work: Path, answers: Answers) -> None:
-    answer, explanation = answers.explained((work / "posts/pairs/7.txt").read_text(), None)
+    answer, explanation = answers.explain((work / "posts/pairs/7.txt").read_text(), None)
     assert explanation.nearest[0].similarity == pytest.approx(1, abs=1e-3)
     assert explanation.attention is None
-    assert "needs both" in explanation.attention_said
+    assert "needs both" in explanation.attention_note
     assert "whole pairs only" in answer.notes[0]
-    _, explanation = answers.explained("  ", work / "posts/pairs/7.jpg")
+    _, explanation = answers.explain("  ", work / "posts/pairs/7.jpg")
     assert explanation.nearest[0].guid == "7"
 
 
@@ -96,13 +96,13 @@ def test_an_export_alone_answers_and_says_what_it_lacks(
     shutil.copytree(work / "alone/model", tmp_path / "model")
     with contextlib.chdir(tmp_path):
         alone = Answers(load_model("model"))
-        answer, explanation = alone.explained(TEXT, work / PICTURE)
+        answer, explanation = alone.explain(TEXT, work / PICTURE)
         view = View(RunFolder.find("model"), alone.model, Limits(1, 1), "http://x/")
         assert "an export of it has none" in b"".join(view.report()).decode()
-        assert "are not here" in view.errors("", "")
-        assert "Training posts are not at hand" in view.page("", answer, explanation)
+        assert "are missing" in view.errors("", "")
+        assert "Training posts are missing" in view.page("", answer, explanation)
         hostile = Neighbour(HOSTILE, "positive", HOSTILE, None, 1.0)
-        shown = replace(explanation, nearest=[hostile], nearest_said="")
+        shown = replace(explanation, nearest=[hostile], nearest_note="")
         page = view.page(HOSTILE, answer, shown)
         assert HOSTILE not in page
         assert page.count(f"&lt;script&gt;{HOSTILE[8:-9]}&lt;/script&gt;") == 3
@@ -117,9 +117,9 @@ def test_labels_of_other_classes_are_not_shown(
 ) -> None:
     other = {"classes": ["negative", "neutral", "positive"]}
     monkeypatch.setattr(answers.model, "record", answers.model.record.model_copy(update=other))
-    explanation = Answers(answers.model).explained(TEXT, None)[1]
+    explanation = Answers(answers.model).explain(TEXT, None)[1]
     assert explanation.nearest == []
-    assert "other classes: positive, neutral, negative" in explanation.nearest_said
+    assert "other classes: positive, neutral, negative" in explanation.nearest_note
 
 
 def test_pools_of_inner_layers_and_lexicons_are_not_compared() -> None:

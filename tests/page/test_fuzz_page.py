@@ -53,7 +53,7 @@ class OnlyPages:
 ANSWERS = SimpleNamespace(
     model=SimpleNamespace(classes=CLASSES),
     answer=answer,
-    explained=lambda text, image: (answer(text, image), None),
+    explain=lambda text, image: (answer(text, image), None),
 )
 APP = make_app(cast(Answers, ANSWERS), cast(View, OnlyPages()), "127.0.0.1", LIMITS)
 

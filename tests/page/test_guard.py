@@ -9,7 +9,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 
-from mmsa_cache.page.guard import Guard, Limits, _Counted, is_own_host
+from mmsa_cache.page.guard import Guard, Limits, _LimitedReceiver, is_own_host
 
 STRANGE = (
     "",
@@ -114,11 +114,11 @@ def test_a_body_ends_where_it_is_too_large_or_stops(monkeypatch: pytest.MonkeyPa
         assert await asked.post(limits.body) == 200
 
     asyncio.run(ask(bytes(limits.body + 1)))
-    monkeypatch.setattr("mmsa_cache.page.guard.SECONDS_TO_COME", 0.01)
+    monkeypatch.setattr("mmsa_cache.page.guard.BODY_SECONDS", 0.01)
 
     async def silent() -> None:
         with pytest.raises(HTTPException) as raised:
-            await _Counted(asyncio.Event().wait, limits)()
+            await _LimitedReceiver(asyncio.Event().wait, limits)()
         assert raised.value.status_code == 408
 
     asyncio.run(silent())

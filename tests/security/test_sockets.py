@@ -84,7 +84,7 @@ def test_every_verb_of_a_run(work: Path) -> None:
         for name in ("runs/run", "model"):
             model = load_model(work / name, allow_outside=True)
             assert model.predict("a", work / picture)
-            assert Answers(model).explained("a", work / picture)
+            assert Answers(model).explain("a", work / picture)
 
 
 def test_a_run_that_names_a_model_of_the_hub(work: Path) -> None:
