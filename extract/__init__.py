@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mmsa_cache.lazy import public
+from mmsa_cache.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .encoders.image import resolve_image as resolve_image
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .plan import plan_rows as plan_rows
     from .shards import encode_rows as encode_rows
 
-__getattr__, __all__ = public(
+__getattr__, __all__ = lazy_exports(
     __name__,
     {
         "encode_rows": "shards",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mmsa_cache.lazy import public
+from mmsa_cache.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .export.onnx_export import export_onnx as export_onnx
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .training.trainer import fit as fit
     from .training.trainer import fit_group as fit_group
 
-__getattr__, __all__ = public(
+__getattr__, __all__ = lazy_exports(
     __name__,
     {
         "export_onnx": "export.onnx_export",

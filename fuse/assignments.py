@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from fuse.figures.study import Value
 from fuse.setting import FIELDS
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import near
-from mmsa_cache.validation import plain_problem
+from mmsa_cache.names import suggest_or_list
+from mmsa_cache.validation import describe_error
 
 
 def parse(assignments: Sequence[str]) -> dict[str, Value]:
@@ -24,12 +24,12 @@ def parse(assignments: Sequence[str]) -> dict[str, Value]:
     for assignment in assignments:
         key, _, text = assignment.partition("=")
         if key not in FIELDS:
-            problems.append(f"{key}: unknown setting{near(key, FIELDS)}")
+            problems.append(f"{key}: unknown setting{suggest_or_list(key, FIELDS)}")
             continue
         try:
             values[key] = FIELDS[key].validate_strings(text)
         except ValidationError as error:
-            problems.append(f"{key}: {plain_problem(error.errors()[0])}")
+            problems.append(f"{key}: {describe_error(error.errors()[0])}")
     if problems:
         raise SettingsError("These settings cannot be used.", "Write --set key=value.", problems)
     return values

@@ -11,14 +11,14 @@ from pydantic_core import PydanticCustomError
 from fuse.losses.losses import LOSSES
 from fuse.models.fusions import FUSIONS
 from fuse.models.kernel import KERNEL
-from mmsa_cache.names import terms_of
+from mmsa_cache.names import split_terms
 
 Level = Literal["pooled", "tokens"]
 _POOL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*\.)?([^.+?*]+[?*]?|\*)")
 
 
 def _pools(value: str) -> str:
-    terms = terms_of(value)
+    terms = split_terms(value)
     if not all(map(_POOL.fullmatch, terms)) or len(set(terms)) < len(terms):
         raise PydanticCustomError(
             "pools", "pools as in 'mean', 'mean@1+mean' or 'mean+ENCODER.POOL?' are expected"

@@ -32,7 +32,7 @@ from fuse.models.projection import Norm, Pooling
 from fuse.pools import POOLS, Known, resolve_value
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, EncoderPair, encoders_of
-from mmsa_cache.validation import plain_problem
+from mmsa_cache.validation import describe_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def value_problem(key: str, value: object) -> str | None:
     try:
         FIELDS[key].validate_python(value)
     except ValidationError as error:
-        return plain_problem(error.errors()[0])
+        return describe_error(error.errors()[0])
     return None
 
 

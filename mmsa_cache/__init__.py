@@ -3,13 +3,13 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # ``python -m mmsa_cache`` is looking for the module that it runs
-    from mmsa_cache.module_path import guard
+    from mmsa_cache.module_path import drop_working_folder
 
-    guard()
+    drop_working_folder()
 
 from typing import TYPE_CHECKING
 
-from mmsa_cache.lazy import public
+from mmsa_cache.lazy import lazy_exports
 from mmsa_cache.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from mmsa_cache.features.batch import Batch as Batch
     from mmsa_cache.features.batch import Dims as Dims
 
-__getattr__, __all__ = public(
+__getattr__, __all__ = lazy_exports(
     __name__,
     {
         "FusionClassifier": "api.classifier",

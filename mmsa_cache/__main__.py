@@ -1,11 +1,11 @@
 """``python -m mmsa_cache`` is ``mmsa``."""
 
-from mmsa_cache.module_path import guard
+from mmsa_cache.module_path import drop_working_folder
 
 
 def main() -> None:
     """Entry point of the console script."""
-    guard()  # before anything else is imported
+    drop_working_folder()  # before anything else is imported
     from mmsa_cache.cli.title import hide_passwords
 
     hide_passwords()  # before it takes long to import more

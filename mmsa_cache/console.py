@@ -28,7 +28,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from mmsa_cache.shown import PLAINLY, on_a_line, spoken, visible
+from mmsa_cache.escaping import ASCII_FALLBACK, escape_controls, single_line, without_passwords
 
 CLOSED = 141
 """Exit code of a command whose output nobody reads any more: 128 + SIGPIPE."""
@@ -42,8 +42,10 @@ class _Human(Console):
         _write_nowhere(self.file)
 
 
-human = _Human(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
-human.soft_wrap = not human.is_jupyter  # a cell of a notebook does not wrap lines
+message_console = _Human(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+message_console.soft_wrap = (
+    not message_console.is_jupyter
+)  # a cell of a notebook does not wrap lines
 
 SECONDS_BETWEEN_LINES = 15.0
 _SHORTEST = 0.1
@@ -55,17 +57,17 @@ Advance = Callable[[int, str], None]
 
 def say(message: str, style: str | None = None) -> None:
     """Prints a message for people. Data is never read as markup or as terminal commands."""
-    human.print(spoken(message), style=style)
+    message_console.print(without_passwords(message), style=style)
 
 
 @contextmanager
-def quietly(asked: bool) -> Iterator[None]:
+def silence_if(asked: bool) -> Iterator[None]:
     """Shows no messages and no progress meanwhile, if that is asked for."""
-    before, human.quiet = human.quiet, human.quiet or asked
+    before, message_console.quiet = message_console.quiet, message_console.quiet or asked
     try:
         yield
     finally:
-        human.quiet = before
+        message_console.quiet = before
 
 
 def guard_terminal() -> None:
@@ -79,9 +81,9 @@ def guard_terminal() -> None:
         if stream is None:
             setattr(sys, name, _nowhere())
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=PLAINLY)
+            stream.reconfigure(errors=ASCII_FALLBACK)
     written = warnings.formatwarning
-    warnings.formatwarning = lambda *about, **more: spoken(written(*about, **more))
+    warnings.formatwarning = lambda *about, **more: without_passwords(written(*about, **more))
     logging.setLogRecordFactory(_VisibleRecord)
     sys.excepthook = _show_traceback
     threading.excepthook = lambda end: _show_traceback(
@@ -95,16 +97,18 @@ class _VisibleRecord(logging.LogRecord):
     def __init__(self, *about: Any, **more: Any) -> None:
         super().__init__(*about, **more)
         if self.exc_info and self.exc_info[0]:
-            self.exc_text = spoken("".join(traceback.format_exception(*self.exc_info))).rstrip()
+            self.exc_text = without_passwords(
+                "".join(traceback.format_exception(*self.exc_info))
+            ).rstrip()
 
     def getMessage(self) -> str:  # noqa: N802
-        return spoken(super().getMessage())
+        return without_passwords(super().getMessage())
 
 
 def _show_traceback(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    sys.stderr.write(spoken("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.write(without_passwords("".join(traceback.format_exception(kind, error, trace))))
 
 
 class _RateColumn(ProgressColumn):
@@ -119,9 +123,9 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:.1f} {self._unit}/s" if speed else f"– {self._unit}/s")
 
 
-def is_live() -> bool:
+def is_interactive() -> bool:
     """Whether messages go to a terminal that lines can be written over on."""
-    return human.is_terminal and not human.is_dumb_terminal
+    return message_console.is_terminal and not message_console.is_dumb_terminal
 
 
 @contextmanager
@@ -137,7 +141,7 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
     Yields:
         A function to call with the number of steps just finished and a note.
     """
-    if is_live():
+    if is_interactive():
         with Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -145,10 +149,10 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
             _RateColumn(unit),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
-            console=human,
+            console=message_console,
         ) as bar:
-            task = bar.add_task(on_a_line(title), total=total, completed=done, note="")
-            yield lambda steps, note: bar.update(task, advance=steps, note=on_a_line(note))
+            task = bar.add_task(single_line(title), total=total, completed=done, note="")
+            yield lambda steps, note: bar.update(task, advance=steps, note=single_line(note))
         return
 
     finished, started = done, time.monotonic()
@@ -173,14 +177,14 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
 
 def print_result(text: str) -> None:
     """Writes a result for people, as a table, to standard output."""
-    _print(visible(text))
+    _print(escape_controls(text))
 
 
 def print_data(text: str) -> None:
     """Writes a result for programs (JSON, CSV) to standard output: as it is and in UTF-8, whatever
     the locale; on a terminal as `print_result` does."""
     if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
-        _print(visible(text))
+        _print(escape_controls(text))
         return
     with _until_closed():
         sys.stdout.flush()
@@ -216,7 +220,7 @@ def _nowhere() -> io.TextIOWrapper:
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
     """A plain aligned table: first column left, the others right."""
-    cells = [[on_a_line(cell) for cell in row] for row in (header, *rows)]
+    cells = [[single_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(cell_len(row[i]) for row in cells) for i in range(len(header))]
     lines = []
     for row in cells:

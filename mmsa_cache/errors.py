@@ -95,7 +95,7 @@ class SettingsError(MmsaError, ValueError):
 
 
 @contextmanager
-def needing(what: str, extra: str) -> Iterator[None]:
+def require_extra(what: str, extra: str) -> Iterator[None]:
     """Within, an import that fails says what needs it, and which extra of mmsa brings it.
 
     Raises:
@@ -181,7 +181,7 @@ class LostLockError(DiskError):
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
 
-def reason_of(error: BaseException) -> str:
+def error_reason(error: BaseException) -> str:
     """What the system or a library says of an error."""
     return str(getattr(error, "strerror", None) or error)
 
@@ -193,7 +193,7 @@ def is_exhausted(error: BaseException) -> bool:
     )
 
 
-def exhausted(path: Path, reason: str) -> DeviceError:
+def limit_error(path: Path, reason: str) -> DeviceError:
     """A limit of the system, which says nothing of the file."""
     return DeviceError(
         f"{path} cannot be opened now: {reason}.",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def sortable(keys: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+def as_sortable(keys: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """Keys of one length, (rows, bytes), as (rows,) values that can be sorted and compared."""
     return np.ascontiguousarray(keys).view(f"S{keys.shape[1]}").reshape(-1)
 
@@ -36,14 +36,14 @@ class KeyTable:
         """Adds keys, (rows, bytes); their places are counted on."""
         places = np.arange(self.count, self.count + len(keys))
         self.count += len(keys)
-        run = self._none.with_more(sortable(keys), places)
+        run = self._none.with_more(as_sortable(keys), places)
         while self._runs and len(self._runs[-1].places) <= self._RATIO * len(run.places):
             run = self._runs.pop().with_more(run.values, run.places)
         self._runs.append(run)
 
     def places(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Where keys were first added, counted from 0; −1 where they were not, (rows,)."""
-        values = sortable(keys)
+        values = as_sortable(keys)
         order = np.argsort(values)  # in order they are found without leaving the cache
         wanted, found = values[order], np.full(len(keys), -1)
         for run in self._runs:

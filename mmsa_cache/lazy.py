@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 
-def public(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+def lazy_exports(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
     """Makes a package's ``__getattr__`` (PEP 562) and ``__all__``; its ``dir``, by which names are
     completed, has them before they are loaded.
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 
-def guard() -> None:
+def drop_working_folder() -> None:
     """Takes the working folder off the path of this process and of all that it will start.
 
     A folder that mmsa itself runs from, a clone that is not installed, stays, as the last one.

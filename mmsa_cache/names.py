@@ -23,12 +23,12 @@ VADER = "vader"
 """Name of the sentiment lexicon: as a text model, and as the encoder that is beside the others."""
 NGRAMS = "ngrams"
 """The same of hashed character n-grams."""
-OF_RULES = (VADER, NGRAMS)
+RULE_ENCODERS = (VADER, NGRAMS)
 """Text encoders that are no model, built in under their names."""
 EncoderPair = tuple[str, str]
 """Names of the text and of the image encoders that a model reads. Several of a side are joined by
 ``+``; the first gives the sequences, and the pools that are named without an encoder."""
-OWN_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
+DEFAULT_PAIR: EncoderPair = (DEFAULT_ENCODER, DEFAULT_ENCODER)
 
 
 _LONGEST_CLASS = 200
@@ -40,7 +40,7 @@ _LISTED = 16
 """Names that are shown; of more the rest is counted."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> list[str]:
+def closest_names(name: str, valid: Iterable[str]) -> list[str]:
     """Up to three valid names that are spelled alike, the likest first, else those that it is part
     of; case counts for nothing."""
     names = {known.lower(): known for known in sorted(itertools.islice(valid, _COMPARED))}
@@ -51,26 +51,26 @@ def nearest(name: str, valid: Iterable[str]) -> list[str]:
     ]
 
 
-def near(name: str, valid: Iterable[str]) -> str:
+def suggest_or_list(name: str, valid: Iterable[str]) -> str:
     """`` (near: …)`` where valid names are spelled alike, or all of a short list."""
     names = sorted(valid)
-    return alike(name, names) or (f" (valid: {listed(names)})" if names else "")
+    return suggest(name, names) or (f" (valid: {join_names(names)})" if names else "")
 
 
-def alike(name: str, valid: Iterable[str]) -> str:
+def suggest(name: str, valid: Iterable[str]) -> str:
     """`` (near: …)`` where valid names are spelled alike."""
-    close = nearest(name, valid)
+    close = closest_names(name, valid)
     return f" (near: {', '.join(close)})" if close else ""
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """``a, b, c``; of many the first ones and how many more there are."""
     every = list(names)
     rest = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
     return ", ".join(every[:_LISTED]) + rest
 
 
-def no_such(
+def unknown_name(
     what: str,
     name: object,
     valid: Iterable[str],
@@ -91,12 +91,14 @@ def no_such(
     names = list(dict.fromkeys(valid))
     name = name if isinstance(name, str) else repr(name)
     shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-    close = alike(name, names)
-    there = "" if not names or (close and len(names) > _LISTED) else f"{known}: {listed(names)}."
+    close = suggest(name, names)
+    there = (
+        "" if not names or (close and len(names) > _LISTED) else f"{known}: {join_names(names)}."
+    )
     return kind(f"{what} {shown!r}{close}.", " ".join(filter(None, (there, hint))))
 
 
-def one_of(name: str, value: object, valid: Iterable[str]) -> None:
+def check_choice(name: str, value: object, valid: Iterable[str]) -> None:
     """Refuses an argument that is none of some names; None is as by default.
 
     Raises:
@@ -104,14 +106,16 @@ def one_of(name: str, value: object, valid: Iterable[str]) -> None:
     """
     names = list(valid)
     if value is not None and not (isinstance(value, str) and value in names):
-        raise no_such(f"{name} cannot be", str(value), names, known="Valid")
+        raise unknown_name(f"{name} cannot be", str(value), names, known="Valid")
 
 
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
     """Raises ValueError, with the valid names, where a name is not among them."""
     names = list(valid)
     if name not in names:
-        raise ValueError(f"unknown {what} {name!r}{alike(name, names)}; valid: {', '.join(names)}")
+        raise ValueError(
+            f"unknown {what} {name!r}{suggest(name, names)}; valid: {', '.join(names)}"
+        )
 
 
 def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
@@ -126,7 +130,7 @@ def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
     """
     names = tuple(valid)
     if not isinstance(split, str):
-        raise no_such("There is no split", split, names, known="Valid")
+        raise unknown_name("There is no split", split, names, known="Valid")
     if split in names:
         return
     other = next((name for name in names if split.lower() in SPLIT_STEMS.get(name, ())), None)
@@ -134,7 +138,7 @@ def check_split(split: str, valid: Iterable[str] = SPLITS) -> None:
         raise SettingsError(
             f"There is no split {split!r} (near: {other}).", f"Valid: {', '.join(names)}."
         )
-    raise no_such("There is no split", split, names, known="Valid")
+    raise unknown_name("There is no split", split, names, known="Valid")
 
 
 def class_problem(name: str) -> str | None:
@@ -148,7 +152,7 @@ def class_problem(name: str) -> str | None:
     return None
 
 
-def terms_of(joined: str) -> list[str]:
+def split_terms(joined: str) -> list[str]:
     """``"mean@1+vader.all"`` → ``["mean@1", "vader.all"]``: pools, or names of encoders."""
     return joined.split("+")
 
@@ -161,7 +165,7 @@ def encoders_of(own: str, pools: str) -> str:
         pools: Terms ``POOL`` or ``ENCODER.POOL``, joined by ``+``; those of `resolve_pools` with
             ``?`` name no encoder that must be there.
     """
-    named = (term.rpartition(".")[0] for term in terms_of(pools) if not term.endswith("?"))
+    named = (term.rpartition(".")[0] for term in split_terms(pools) if not term.endswith("?"))
     return "+".join(dict.fromkeys((own, *filter(None, named))))
 
 
@@ -177,7 +181,7 @@ def resolve_pools(pools: str, known: Callable[[str], Sequence[str]]) -> str:
         What is left; empty where nothing is.
     """
     kept: list[str] = []
-    for term in terms_of(pools):
+    for term in split_terms(pools):
         encoder, dot, pool = term.rpartition(".")
         if pool.endswith("*"):
             start = pool.removesuffix("*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from mmsa_cache.shown import visible
+from mmsa_cache.escaping import escape_controls
 
 _LEFT = ' style="text-align: left"'
 _MOST_ROWS = 24
@@ -50,5 +50,5 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _text(value: object) -> str:
     if value is None:
         return "–"
-    text = f"{value:.3f}" if isinstance(value, float) else visible(str(value))
+    text = f"{value:.3f}" if isinstance(value, float) else escape_controls(str(value))
     return escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")

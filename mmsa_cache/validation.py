@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.files.paths import is_path
-from mmsa_cache.names import alike, near
+from mmsa_cache.names import suggest, suggest_or_list
 
 M = TypeVar("M", bound=BaseModel)
 _LONGEST = 200
@@ -35,7 +35,7 @@ AnyPath = Annotated[Path, AfterValidator(_possible)]
 """There may be nothing, but there could be."""
 
 
-def matching(form: str, pattern: str) -> AfterValidator:
+def match_pattern(form: str, pattern: str) -> AfterValidator:
     """Takes texts of a pattern, which a message gives in words."""
 
     def check(value: str) -> str:
@@ -46,7 +46,7 @@ def matching(form: str, pattern: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def validated(
+def validate(
     model: type[M],
     values: object,
     message: str,
@@ -70,10 +70,10 @@ def validated(
     try:
         return model.model_validate(values, context=context)
     except ValidationError as found:
-        raise error(message, hint, problems_of(found, model)) from None
+        raise error(message, hint, describe_errors(found, model)) from None
 
 
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
+def describe_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """A line a mistake: ``table.key: what is wrong``.
 
     Args:
@@ -88,9 +88,10 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
         elif item["type"] == "missing":
             text = "missing"
         elif item["type"] == "extra_forbidden":
-            text = f"unknown key{near(str(item['loc'][-1]), _keys_at(model, item['loc'][:-1]))}"
+            *table, key = item["loc"]
+            text = f"unknown key{suggest_or_list(str(key), _keys_at(model, (*table,)))}"
         else:
-            text = plain_problem(item)
+            text = describe_error(item)
         lines.append(f"{where}: {text}" if where else text)
     return lines
 
@@ -121,13 +122,13 @@ _BOUNDS = {
 }
 
 
-def plain_problem(item: ErrorDetails) -> str:
+def describe_error(item: ErrorDetails) -> str:
     """What is wrong with one value: ``VALUE, valid: NAME, NAME`` or ``VALUE, … is expected``."""
     kind, context, received = item["type"], item.get("ctx", {}), repr(item["input"])
     shown = received if len(received) <= _LONGEST else f"{received[:_LONGEST]}…"
     if kind == "literal_error":
         valid = context["expected"].replace("'", "").replace(" or ", ", ").removeprefix(", ")
-        return f"{shown}{alike(str(item['input']), valid.split(', '))}, valid: {valid}"
+        return f"{shown}{suggest(str(item['input']), valid.split(', '))}, valid: {valid}"
     if kind in _BOUNDS:
         key, relation = _BOUNDS[kind]
         return f"{shown}, a number {relation} {context[key]:g} is expected"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from extract.inputs.decode import DECODER, RESIZE, decoder_versions
 from mmsa_cache.errors import MmsaError, ModelError
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 from mmsa_cache.native.device import is_of_the_device, needing_memory
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
@@ -129,7 +129,7 @@ def resolve_image(
     import timm
 
     if not re.fullmatch(r"\w+(\.\w+)?", model) or not timm.is_model(model.split(".")[0]):
-        raise no_such("timm has no image model", model, timm.list_models(), kind=ModelError)
+        raise unknown_name("timm has no image model", model, timm.list_models(), kind=ModelError)
     own = timm.models.get_pretrained_cfg(model)
     own = own.to_dict() if own is not None else {}
     file: Path | None = None

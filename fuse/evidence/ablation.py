@@ -20,7 +20,7 @@ from fuse.setting import Setting
 from mmsa_cache.errors import DeviceError, MmsaError, SettingsError
 from mmsa_cache.files.hashing import digest
 from mmsa_cache.files.shelf import Shelf
-from mmsa_cache.names import MODALITIES, terms_of
+from mmsa_cache.names import MODALITIES, split_terms
 from mmsa_cache.store.identity import Origin
 
 from .cells import Cell, title_of
@@ -179,7 +179,7 @@ def _features(origin: Origin, setting: Setting) -> dict[str, str]:
     return {
         modality: own
         if isinstance(own := getattr(origin, modality), str)
-        else "+".join(own[name] for name in terms_of(names))
+        else "+".join(own[name] for name in split_terms(names))
         for modality, names in zip(MODALITIES, setting.encoders, strict=True)
     }
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fuse.figures.study import Value
 from fuse.setting import complete
-from mmsa_cache.shown import as_code, in_markdown
+from mmsa_cache.escaping import escape_markdown, markdown_code
 
 from .ablation import Outcome
 from .cells import Cell, effective
@@ -86,7 +86,7 @@ def page(record: ParityRecord, picture: str) -> str:
     parts = [
         "# The report's tables, and the same cells here",
         "",
-        *[f"> {in_markdown(note)}" for note in ablation.notes],
+        *[f"> {escape_markdown(note)}" for note in ablation.notes],
         *([""] if ablation.notes else []),
         *(f"- {title}: {text}" for title, text in _how(record).items()),
         "",
@@ -108,7 +108,7 @@ def page(record: ParityRecord, picture: str) -> str:
         "",
         "## Figure 3: cross-entropy and the adaptive class-balanced loss",
         "",
-        f"![Accuracy and recall of {in_markdown(record.rarest_class)} with either loss]"
+        f"![Accuracy and recall of {escape_markdown(record.rarest_class)} with either loss]"
         f"({quote(picture)})",
         "",
         *_loss_table(record),
@@ -125,15 +125,15 @@ def _how(record: ParityRecord) -> dict[str, str]:
         else "an epoch chosen on rows held out of the training rows (the report's figures are of "
         "the epoch that is best on the judged rows)"
     )
-    rows = ", ".join(f"{count} {in_markdown(name)}" for name, count in ablation.judged.items())
+    rows = ", ".join(f"{count} {escape_markdown(name)}" for name, count in ablation.judged.items())
     return {
-        "Command": as_code(ablation.command),
-        "Encoders": f"{in_markdown(' and '.join(ablation.encoders.values()))}, frozen (the "
+        "Command": markdown_code(ablation.command),
+        "Encoders": f"{escape_markdown(' and '.join(ablation.encoders.values()))}, frozen (the "
         "report: BERT-base and SwinV2-base, which its code fine-tunes)",
         "Vectors": f"`{record.pools['text']}` of the text, `{record.pools['image']}` of the "
         f"image, level `{record.level}`",
         "Settings": "the best that the report found for each fusion"
-        + (f", with {in_markdown(', '.join(record.assignments))}" if record.assignments else "")
+        + (f", with {escape_markdown(', '.join(record.assignments))}" if record.assignments else "")
         + "; its learning rates (5e-6 … 1e-4) were found while the encoders learned too, here only "
         "what comes after them does",
         "Rows": f"the outer split `{protocol.outer}`, {sum(ablation.judged.values())} judged "
@@ -190,7 +190,7 @@ def _loss_table(record: ParityRecord) -> list[str]:
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table's lines; first column left, the others right."""
     sides = ["---", *["---:"] * (len(header) - 1)]
-    lines = [map(in_markdown, header), sides, *(map(in_markdown, row) for row in rows)]
+    lines = [map(escape_markdown, header), sides, *(map(escape_markdown, row) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from html import escape
 
-from mmsa_cache.shown import on_a_line
+from mmsa_cache.escaping import single_line
 
 from .records import CellFigures, Figure, ParityRecord
 from .report_figures import BEST, FIGURE_3, FIGURE_3_NEUTRAL, LOSSES
@@ -18,7 +18,7 @@ _NAMES = {"ce": "cross-entropy", "acb": "ACB"}
 def picture(record: ParityRecord) -> str:
     """Figure 3 as SVG: bars with intervals, diamonds where the report gives a figure."""
     rare = record.rarest_class
-    shown = on_a_line(rare)
+    shown = single_line(rare)
     panels: list[tuple[str, Callable[[CellFigures], Figure], Mapping[str, tuple[float, float]]]] = [
         ("Accuracy", lambda cell: cell.accuracy, FIGURE_3),
         (f"Recall of {shown}", lambda cell: cell.recall[rare], FIGURE_3_NEUTRAL),

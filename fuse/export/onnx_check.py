@@ -15,7 +15,7 @@ from fuse.training.ensemble import Ensemble
 from mmsa_cache.features.bank import BankChoice, FeatureBank
 from mmsa_cache.features.batch import Dims, pools_read
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.names import terms_of, vector_name
+from mmsa_cache.names import split_terms, vector_name
 from mmsa_cache.store.keys import KEY_BYTES
 from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
 
@@ -70,7 +70,7 @@ def check_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
 
     def generate(modality: str, encoder: str) -> ModalityFeatures:
         sizes = pools_read(readers, modality, encoder)
-        own = any(terms_of(pair[modality == "image"])[0] == encoder for pair, _ in readers)
+        own = any(split_terms(pair[modality == "image"])[0] == encoder for pair, _ in readers)
         names = {p: vector_name(modality, p if own else f"{encoder}.{p}") for p in sizes}
         pools = tuple(pool for pool in sizes if pool != SHARED)
         width = sizes[pools[0]] if pools else getattr(dims[0], modality)

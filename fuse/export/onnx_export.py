@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fuse.models.classifier import Inputs
 from fuse.setting import Setting
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.errors import ModelError, needing
+from mmsa_cache.errors import ModelError, require_extra
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.names import vector_name
 
@@ -168,7 +168,7 @@ def _dynamic_axes(names: Sequence[str]) -> dict[str, dict[int, Any]]:
 
 
 def _require_packages() -> None:
-    with needing("--format onnx", "onnx"):
+    with require_extra("--format onnx", "onnx"):
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401

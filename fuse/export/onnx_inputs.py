@@ -33,7 +33,7 @@ from fuse.models.projection import as_mask
 from fuse.setting import Setting
 from fuse.training.classifier import gather
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.names import terms_of
+from mmsa_cache.names import split_terms
 
 AXES = {"text": "text_tokens", "image": "patches"}
 Inputs = dict[str, NDArray[Any]]
@@ -75,7 +75,7 @@ def modalities_read(setting: Setting) -> list[str]:
 
 
 def pools_of(setting: Setting, modality: str) -> list[str]:
-    return terms_of(getattr(setting, f"{modality}_pool"))
+    return split_terms(getattr(setting, f"{modality}_pool"))
 
 
 def reads_sequences(setting: Setting) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy
 from pydantic import SecretStr
 
-from mmsa_cache.errors import SettingsError, needing
+from mmsa_cache.errors import SettingsError, require_extra
 from mmsa_cache.files.paths import declared
 
 from .passwords import known_password
@@ -69,7 +69,7 @@ class Address:
         Raises:
             SettingsError: The driver is not installed.
         """
-        with needing("PostgreSQL", "postgres"):
+        with require_extra("PostgreSQL", "postgres"):
             import pg8000
         # Of connections to a server that is gone, which cannot be closed properly any more.
         logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)

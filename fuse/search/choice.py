@@ -10,7 +10,7 @@ from fuse.figures.record import Count, Record
 from fuse.figures.study import StudySource
 from fuse.setting import Setting
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, no_such
+from mmsa_cache.names import DEFAULT_ENCODER, unknown_name
 from mmsa_cache.store.identity import Origin
 
 from .address import Address, address_of
@@ -59,7 +59,7 @@ def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) 
         raise SettingsError(f"{name!r} names no trial.", "Write NAME:TRIAL, e.g. default:17.")
     known = [stored.name for stored in studies]
     if study_name not in ("best", *known):
-        raise no_such("There is no study", study_name, ("best", *known), hint)
+        raise unknown_name("There is no study", study_name, ("best", *known), hint)
     usable: list[tuple[StoredStudy, StudyConfig, Trial]] = []
     others: list[str] = []
     for stored in studies:

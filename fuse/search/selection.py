@@ -16,7 +16,7 @@ from fuse.figures.record import LEVEL, Interval
 from fuse.figures.resampling import by_group, cells, resample
 from fuse.figures.study import Gap
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 
 from .messages import FoldPredictions
 from .trial_record import Trial
@@ -69,7 +69,7 @@ def select(trials: Sequence[ScoredTrial], how: str) -> ScoredTrial:
         SettingsError: Unknown rule, or no trial.
     """
     if how not in SELECT:
-        raise no_such("Unknown rule", how, SELECT)
+        raise unknown_name("Unknown rule", how, SELECT)
     if not trials:
         raise SettingsError("No trial was trained to the end.", "Raise --trials.")
     best = max(trials, key=lambda trial: (trial.score, -trial.number))

@@ -7,7 +7,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from fuse.figures.study import EndedTrial, StudySnapshot
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 
 from .address import Address, address_of
 from .database import DATABASE, StoredStudy, read_studies
@@ -31,7 +31,7 @@ def snapshot(name: str, trial: int, storage: str | Path | Address = DATABASE) ->
     stored = known.get(name)
     identity = None if stored is None else stored.record.identity
     if stored is None or identity is None:
-        raise no_such(f"{address} has no study", name, known, "Run mmsa search first.")
+        raise unknown_name(f"{address} has no study", name, known, "Run mmsa search first.")
     return snapshot_of(stored, identity.study, trial)
 
 

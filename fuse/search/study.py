@@ -23,7 +23,7 @@ from fuse.models.kernel import KERNEL
 from fuse.pools import Known, resolve_value
 from fuse.setting import DEFAULTS, Setting, complete
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.names import MODALITIES, NGRAMS, EncoderPair, encoders_of, terms_of
+from mmsa_cache.names import MODALITIES, NGRAMS, EncoderPair, encoders_of, split_terms
 from mmsa_cache.validation import Table
 
 from .pruning import PruningRule
@@ -224,7 +224,7 @@ class StudyConfig(Table):
         values: dict[str, Value] = {"level": "pooled"}
         for modality in MODALITIES:
             encoders = [str(name) for name in self.candidates(f"{modality}_encoder")]
-            terms = [t for v in self.candidates(f"{modality}_pool") for t in terms_of(str(v))]
+            terms = [t for v in self.candidates(f"{modality}_pool") for t in split_terms(str(v))]
             terms = [term for term in terms if not term.startswith(f"{NGRAMS}.")]
             others = [
                 f"{name}.{term}" for name in encoders[1:] for term in terms if "." not in term

@@ -15,8 +15,8 @@ from mmsa_cache.config.toml_file import read_toml
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.paths import shipped_studies
-from mmsa_cache.names import near, no_such
-from mmsa_cache.validation import Table, validated
+from mmsa_cache.names import suggest_or_list, unknown_name
+from mmsa_cache.validation import Table, validate
 
 from .pruning import PruningRule
 from .study import Choice, RangeChoice, Sampler, StudyConfig
@@ -90,7 +90,7 @@ def find_study(name: str) -> Path:
     """
     known = known_studies()
     if name not in known:
-        raise no_such("There is no study", name, known)
+        raise unknown_name("There is no study", name, known)
     return known[name]
 
 
@@ -111,7 +111,7 @@ def read_study(path: Path, seed: int = 47) -> StudyConfig:
     fixed = raw.get("fixed")
     context = {"fixed": fixed if isinstance(fixed, dict) else {}}
     message = f"{path} is not a right study file."
-    file = validated(_StudyFile, raw, message, "Correct them all.", context=context)
+    file = validate(_StudyFile, raw, message, "Correct them all.", context=context)
     protocol = file.protocol.model_dump(exclude={"metric"})
     study = StudyConfig(
         name=path.stem,
@@ -136,7 +136,7 @@ def read_study(path: Path, seed: int = 47) -> StudyConfig:
 def _key_problem(key: str) -> str | None:
     if key == "metric":
         return "the metric stands in protocol"
-    return None if key in DEFAULTS else f"unknown parameter{near(key, DEFAULTS)}"
+    return None if key in DEFAULTS else f"unknown parameter{suggest_or_list(key, DEFAULTS)}"
 
 
 def _choice_problems(key: str, entry: Any) -> list[str]:
@@ -155,7 +155,7 @@ def _choice_problems(key: str, entry: Any) -> list[str]:
         problems = _range_problems(key, choice)
     for other, values in choice.when.items():
         if other not in DEFAULTS or other == key:
-            problems.append(f"when.{other}: unknown parameter{near(other, DEFAULTS)}")
+            problems.append(f"when.{other}: unknown parameter{suggest_or_list(other, DEFAULTS)}")
             continue
         problems += [f"when.{other}: {p}" for value in values if (p := value_problem(other, value))]
     return problems

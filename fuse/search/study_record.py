@@ -13,7 +13,7 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.store.fingerprint import Fields, differences
 from mmsa_cache.store.identity import Origin
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from .baseline_record import Baseline
 from .study import StudyConfig
@@ -118,7 +118,7 @@ class StudyRecord(Record):
                 f"The study {name!r} has version {version}; this mmsa reads version 1.",
                 "Upgrade mmsa, or search in another file: mmsa search --storage sqlite:///FILE.",
             )
-        return validated(
+        return validate(
             cls,
             attributes,
             f"The database holds what mmsa did not write in the study {name!r}.",

@@ -13,7 +13,7 @@ from fuse.figures.record import Count, Number, Record
 from fuse.figures.study import Value
 from fuse.setting import Setting, restore
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.validation import problems_of
+from mmsa_cache.validation import describe_errors
 
 from .held_out import HeldOut, HeldOutRecord
 
@@ -67,7 +67,7 @@ class Trial:
         try:
             record = TrialRecord.model_validate(frozen.user_attrs)
         except ValidationError as error:
-            problems = "; ".join(problems_of(error, TrialRecord))
+            problems = "; ".join(describe_errors(error, TrialRecord))
             raise ValueError(f"trial {frozen.number}: {problems}") from None
         # SQLite keeps a column's values of any type.
         if type(frozen.number) is not int or frozen.number < 0:

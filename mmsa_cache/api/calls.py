@@ -13,10 +13,10 @@ from typing import get_args
 from mmsa_cache.compose.extraction.crew import EngineName, EngineRequest
 from mmsa_cache.config.project import project_of
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.escaping import without_passwords
 from mmsa_cache.files.paths import from_home
-from mmsa_cache.names import one_of
-from mmsa_cache.refusals import told
-from mmsa_cache.shown import spoken
+from mmsa_cache.names import check_choice
+from mmsa_cache.system_errors import as_mmsa_error
 
 from .terms import in_python
 
@@ -30,12 +30,12 @@ def in_terms() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        known = told(error)
+        known = as_mmsa_error(error)
         if known is None:
             raise
-        known.message = spoken(in_python(known.message))
-        known.hint = spoken(in_python(known.hint))
-        known.problems = [*map(spoken, known.problems)]
+        known.message = without_passwords(in_python(known.message))
+        known.hint = without_passwords(in_python(known.hint))
+        known.problems = [*map(without_passwords, known.problems)]
         if known is error:
             raise
         raise known from error
@@ -105,7 +105,7 @@ def engine_of(engine: EngineName | None, workers: int | None, address: str | Non
     """
     at_least_one(workers=workers)
     texts(address=address)
-    one_of("engine", engine, get_args(EngineName))
+    check_choice("engine", engine, get_args(EngineName))
     return EngineRequest(engine, workers, address)
 
 

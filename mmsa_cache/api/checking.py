@@ -9,7 +9,7 @@ from mmsa_cache.compose.check.check import check as look_at
 from mmsa_cache.compose.check.format import format_check
 from mmsa_cache.compose.check.summary import DataSummary
 from mmsa_cache.data.inspection import Problem
-from mmsa_cache.shown import visible
+from mmsa_cache.escaping import escape_controls
 
 from .calls import in_project
 from .opening import settings_of
@@ -32,7 +32,7 @@ class DataCheck:
         return self.summary.problems
 
     def __repr__(self) -> str:
-        return visible(format_check(self.summary))
+        return escape_controls(format_check(self.summary))
 
 
 def check(data: str | Path | None = None, *, files: bool = True, **settings: object) -> DataCheck:

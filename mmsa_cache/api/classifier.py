@@ -21,7 +21,14 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims, pools_read
 from mmsa_cache.features.computed import COMPUTED
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, alike, listed, terms_of
+from mmsa_cache.names import (
+    DEFAULT_ENCODER,
+    DEFAULT_PAIR,
+    MODALITIES,
+    join_names,
+    split_terms,
+    suggest,
+)
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.identity import EncoderIdentity
 
@@ -83,7 +90,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     def __init__(self, **parameters: Any) -> None:
         for name in parameters.keys() - PARAMETERS.keys():
-            near = alike(name, PARAMETERS)
+            near = suggest(name, PARAMETERS)
             raise TypeError(f"FusionClassifier has no parameter {name!r}{near}")
         self.__dict__.update(PARAMETERS | parameters)
 
@@ -207,7 +214,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
                 f"X_{modality} has to be encoded, but {modality}_model is not given.",
                 f"Give {modality}_model=NAME, as [{modality}] model in mmsa.toml, or features.",
             )
-        pools = terms_of(getattr(self, f"{modality}_pool"))
+        pools = split_terms(getattr(self, f"{modality}_pool"))
         tokens = self.level == "tokens" or not COMPUTED.keys().isdisjoint(pools)
         encoder = frozen_encoder(
             modality, model, tokens=tokens, device=self.device, online=self.online
@@ -232,7 +239,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         tables = _tables(halves)
         nothing = np.flatnonzero(np.all([table < 0 for table in tables], axis=0)).tolist()
         if nothing:
-            which = listed(map(str, nothing))
+            which = join_names(map(str, nothing))
             raise DataError(f"{len(nothing)} post(s) have no half that is read: rows {which}.")
         rows, cells = len(tables[0]), max(1, self.setting_.grid**2)
         text, image = (
@@ -240,7 +247,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             if name in halves
             else absent(
                 getattr(dims, name),
-                pools_read([(OWN_PAIR, dims)], name, DEFAULT_ENCODER),
+                pools_read([(DEFAULT_PAIR, dims)], name, DEFAULT_ENCODER),
                 cells,
                 rows,
             )

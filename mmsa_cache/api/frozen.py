@@ -27,7 +27,7 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.schema import Shard
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 _MOST_BYTES = 1 << 30
 """Features that an encoder keeps; with more, it forgets them all."""
@@ -143,5 +143,5 @@ def frozen_encoder(
 @functools.lru_cache(maxsize=4)
 def _loaded(modality: str, settings: str, online: bool) -> FrozenEncoder:
     message = f"{modality}_model names no encoder."
-    found = validated(Settings, json.loads(settings), message, "")
+    found = validate(Settings, json.loads(settings), message, "")
     return FrozenEncoder(modality, found, online)

@@ -14,7 +14,7 @@ from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.stored import path_of
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
 from mmsa_cache.files.paths import check_paths
-from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, near, no_such
+from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, suggest_or_list, unknown_name
 
 from .calls import absolute, engine_of, in_project, placed, texts
 
@@ -44,7 +44,7 @@ def open(
             near_by = [*_stores_in(root), *_stores_in(root.parent)]
             name, *known = (os.path.relpath(path, here) for path in (root, *near_by))
             hint = "Write one with mmsa extract."
-            raise no_such("There is no store", name, known, hint, CacheNotFoundError)
+            raise unknown_name("There is no store", name, known, hint, CacheNotFoundError)
     return session
 
 
@@ -112,7 +112,7 @@ def settings_of(
     """
     check_paths(cache=cache, data=data)
     keys = keys_by_name()
-    unknown = [f"{name}{near(name, keys)}" for name in given if name not in keys]
+    unknown = [f"{name}{suggest_or_list(name, keys)}" for name in given if name not in keys]
     if unknown:
         raise SettingsError("There are no such settings.", "Correct them all.", unknown)
     values = {".".join(keys[name]): placed(here, value) for name, value in given.items()}

@@ -18,7 +18,7 @@ from mmsa_cache.config.settings import Device
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.splits import most_folds
 from mmsa_cache.names import MODALITIES
-from mmsa_cache.validation import Table, validated
+from mmsa_cache.validation import Table, validate
 
 _OF_A_STORE = {"text_encoder", "image_encoder", "variants", "copies", "pairing"}
 """Fields of a setting that mean something where there is a store alone."""
@@ -52,7 +52,7 @@ class Training(Table):
             seed = check_random_state(seed).randint(2**31)
         folds = min(self.folds, max(2, most_folds(codes, groups)))
         values = {"folds": folds, "seeds": self.seeds, "seed": int(seed)}
-        return validated(Protocol, values, _MISTAKES)
+        return validate(Protocol, values, _MISTAKES)
 
 
 _SETTING = {key: value for key, value in DEFAULTS.items() if key not in _OF_A_STORE}
@@ -78,7 +78,7 @@ def training_of(given: Mapping[str, object]) -> Training:
         SettingsError: With every one that cannot be used.
     """
     values = {name: _plain(given[name]) for name in Training.model_fields}
-    return validated(Training, values, _MISTAKES)
+    return validate(Training, values, _MISTAKES)
 
 
 def setting_of(

@@ -17,9 +17,9 @@ from fuse.figures.records import EpochRecord, MemberRecord, ScoreIntervals, Scor
 from fuse.figures.reliability import calibration
 from fuse.figures.study import LossWeights, ParameterImportance, StudySnapshot
 from mmsa_cache.compose.report.charts import CURVES, learning_curves, search_history, surface
-from mmsa_cache.errors import SettingsError, needing
-from mmsa_cache.names import no_such
-from mmsa_cache.shown import on_a_line
+from mmsa_cache.errors import SettingsError, require_extra
+from mmsa_cache.escaping import single_line
+from mmsa_cache.names import unknown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +117,7 @@ def plot_curves(
         SettingsError: There is no such curve.
     """
     if not isinstance(curve, str) or curve not in CURVES:
-        raise no_such("There is no curve", curve, CURVES)
+        raise unknown_name("There is no curve", curve, CURVES)
     chart = next((c for c in learning_curves(history, members) if c.key == curve), None)
     if chart is None:
         raise SettingsError("No member was watched from epoch to epoch on rows of its own.")
@@ -213,7 +213,7 @@ def _axes(ax: Axes | None) -> Axes:
     """The given axes, or those of a new figure."""
     if ax is not None:
         return ax
-    with needing("A plot", "plots"):
+    with require_extra("A plot", "plots"):
         from matplotlib import pyplot
     return pyplot.subplots(layout="constrained")[1]
 
@@ -237,7 +237,7 @@ def _ink(ax: Axes) -> Any:
 def _names(names: Sequence[str]) -> list[str]:
     """Names of anybody, as long as there is room for."""
     return [
-        name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…" for name in map(on_a_line, names)
+        name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…" for name in map(single_line, names)
     ]
 
 

@@ -20,7 +20,7 @@ from mmsa_cache.compose.session.session import Session
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 from mmsa_cache.notebook import as_html
 
 from . import plots
@@ -86,7 +86,7 @@ class Study:
         texts(name=name)
         known = _studies(session)
         if name not in known:
-            raise no_such("There is no study", name, known, "Search one: mmsa.search().")
+            raise unknown_name("There is no study", name, known, "Search one: mmsa.search().")
         self._stored, self._study = known[name]
         self.notes = list(notes)
         """What readers of its figures must know, where it was searched just now."""

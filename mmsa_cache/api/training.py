@@ -14,7 +14,7 @@ from mmsa_cache.compose.session.session import Session
 from mmsa_cache.compose.train.request import MEGABYTES, TrainRequest
 from mmsa_cache.compose.train.train import train as train_run
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import near, one_of
+from mmsa_cache.names import check_choice, suggest_or_list
 
 from .calls import as_typed, at_least_one, engine_of, in_project, texts, truths
 from .opening import opened
@@ -78,7 +78,7 @@ def train(
         at_least_one(folds=folds, seeds=seeds, ensemble=ensemble, max_mb=max_mb, trials=trials)
         texts(name=name, outer=outer)
         truths(single=single, average=average, refit=refit, nested=nested)
-        one_of("decide", decide, DECIDE)
+        check_choice("decide", decide, DECIDE)
         _check_names(setting)
         studies = _studies_of(study)
         names = [of if isinstance(of, str) else of.name for of in studies]
@@ -128,6 +128,6 @@ def _check_names(setting: Mapping[str, Value]) -> None:
         SettingsError: Names what is near.
     """
     known = {*FIELDS, *inspect.signature(train).parameters} - {"setting"}
-    unknown = [f"{name}{near(name, known)}" for name in setting if name not in FIELDS]
+    unknown = [f"{name}{suggest_or_list(name, known)}" for name in setting if name not in FIELDS]
     if unknown:
         raise SettingsError("train() takes no such arguments.", "Correct them all.", unknown)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mmsa_cache.console import format_table, print_result, say
-from mmsa_cache.shown import on_a_line
+from mmsa_cache.escaping import single_line
 
 if TYPE_CHECKING:
     from fuse.figures.calibration import Decide
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def say_notes(notes: Iterable[str]) -> None:
     """Says what a reader of figures must know."""
     for note in notes:
-        say(on_a_line(f"Note: {note.removesuffix('.')}."))
+        say(single_line(f"Note: {note.removesuffix('.')}."))
 
 
 def age(seconds: float | None) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from mmsa_cache.console import print_data, print_result, say
+from mmsa_cache.escaping import escaped_guids_note
 from mmsa_cache.files.results import claim, write_result
-from mmsa_cache.shown import note_of_marks
 
 from .options import PLACES, RUN_OR_HUB_HELP, Decide, Force, Online, complete_run
 from .verb import Call, verb
@@ -66,7 +66,7 @@ def predict(
         say(f"{len(found.rows)} rows written to {out}.")
     if call.printed(found.as_json()):
         return
-    if marks := note_of_marks(guid for guid, _ in found.rows):
+    if marks := escaped_guids_note(guid for guid, _ in found.rows):
         say(marks)
     if split is None:
         ((_, probabilities),) = found.rows

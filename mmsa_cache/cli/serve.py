@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mmsa_cache.console import print_result, say
-from mmsa_cache.errors import needing
+from mmsa_cache.errors import require_extra
 
 from .options import PLACES, RUN_OR_HUB_HELP, Decide, Online, complete_run
 from .verb import Call, verb
@@ -38,7 +38,7 @@ def serve(
     \b
     $ mmsa serve --run best --open
     """
-    with needing("The page", "page"):
+    with require_extra("The page", "page"):
         from mmsa_cache.page.guard import Limits
         from mmsa_cache.page.serve import Served, ServeRequest
         from mmsa_cache.page.serve import serve as serve_run

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmsa_cache.console import format_table, human, print_result, say
+from mmsa_cache.console import format_table, message_console, print_result, say
 
 from .options import ENCODERS, Address, Decide, Engine, Track, Workers, complete_study
 from .output import format_decisions, say_notes, show_table
@@ -150,7 +150,7 @@ def _say_curves(run: TrainedRun) -> None:
 
     from .curves import curve_line
 
-    line = curve_line(learning_curves(RunFolder(run.directory).history), human.encoding)
+    line = curve_line(learning_curves(RunFolder(run.directory).history), message_console.encoding)
     if line:
         say(line)
 

@@ -15,11 +15,11 @@ import typer
 from pydantic_core import to_jsonable_python
 
 from mmsa_cache.config.project import entered, project_of
-from mmsa_cache.console import is_live, print_data, quietly, say
+from mmsa_cache.console import is_interactive, print_data, say, silence_if
 from mmsa_cache.errors import MOST_SHOWN, MmsaError
+from mmsa_cache.escaping import without_passwords
 from mmsa_cache.native.signals import terminated_is_interrupted
-from mmsa_cache.refusals import told
-from mmsa_cache.shown import spoken
+from mmsa_cache.system_errors import as_mmsa_error
 
 from .options import SETTINGS, AsJson, Debug, Quiet
 from .output import show_table
@@ -87,10 +87,10 @@ class Call:
 
     def failed(self, error: MmsaError) -> None:
         """Says what ended the verb; as JSON too, if that is asked for and no result was printed."""
-        most = _FINDINGS if is_live() else MOST_SHOWN
+        most = _FINDINGS if is_interactive() else MOST_SHOWN
         say(f"error: {error.in_lines(most, '; --json has them all')}", style="red")
         if self.as_json and not self._is_printed:
-            print_data(spoken(json.dumps(error.as_json(), indent=1)))
+            print_data(without_passwords(json.dumps(error.as_json(), indent=1)))
 
     def table(self, records: Sequence[object], columns: list[str]) -> None:
         """Shows records, as JSON or as a table of some of their columns."""
@@ -129,7 +129,7 @@ def verb(*shared: str, in_project: bool = True) -> Callable[[_Verb], _Verb]:
         def run(**values: Any) -> None:
             call = Call(values.pop("as_json"))
             debug, quiet = values.pop("debug"), values.pop("quiet")
-            with _ends_in_words(call, debug), quietly(quiet):
+            with _ends_in_words(call, debug), silence_if(quiet):
                 _check_packages()
                 here = Path.cwd()
                 project = project_of(here) if in_project else here
@@ -178,7 +178,7 @@ def _ends_in_words(call: Call, debug: bool) -> Iterator[None]:
         with terminated_is_interrupted():
             yield
     except (MmsaError, OSError, MemoryError, RuntimeError) as error:
-        known = told(error)
+        known = as_mmsa_error(error)
         if debug or known is None:
             raise
         call.failed(known)

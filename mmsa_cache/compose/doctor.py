@@ -21,7 +21,7 @@ from mmsa_cache.config.settings import CONFIG_NAME, Settings
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.errors import CacheNotFoundError, MmsaError
 from mmsa_cache.json_value import JsonObject
-from mmsa_cache.names import MODALITIES, SPLITS, listed
+from mmsa_cache.names import MODALITIES, SPLITS, join_names
 from mmsa_cache.native.cores import usable_cores
 from mmsa_cache.native.device import device_name, pick_device
 from mmsa_cache.runs.folder import RunFolder
@@ -153,7 +153,7 @@ def _packages() -> Iterator[Finding]:
     yield Finding("versions", "ok", f"Python {platform.python_version()}, {', '.join(shown)}")
     if lacking := _lacking(_requirements()):
         cure = "pip install -U mmsa, in a clone: make venv"
-        yield Finding("packages", "bad", listed(lacking), cure, MmsaError.exit_code)
+        yield Finding("packages", "bad", join_names(lacking), cure, MmsaError.exit_code)
 
 
 def _extras() -> Iterator[Finding]:
@@ -230,7 +230,7 @@ def _store(settings: Settings) -> Finding:
     except CacheNotFoundError as error:
         return Finding("store", "note", error.message, error.hint)
     if problems := [f"{c.encoder}: {c.problem}" for c in caches if c.problem]:
-        return Finding("store", "bad", listed(problems), "mmsa cache verify", 4)
+        return Finding("store", "bad", join_names(problems), "mmsa cache verify", 4)
     whole = [s for s in SPLITS if all(c.complete.get(s, 1) == 1 for c in caches)]
     there = [s for s in whole if any(s in c.complete for c in caches)]
     size = decimal(sum(c.bytes for c in caches))
@@ -242,7 +242,7 @@ def _store(settings: Settings) -> Finding:
 
 def _studies(settings: Settings) -> Finding:
     searched = [study for study in list_studies(settings) if study.finished]
-    return Finding("studies", "ok", listed([s.study for s in searched]) or "none was searched")
+    return Finding("studies", "ok", join_names([s.study for s in searched]) or "none was searched")
 
 
 def _runs(settings: Settings) -> Finding:

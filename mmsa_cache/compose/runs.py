@@ -14,7 +14,7 @@ from mmsa_cache.errors import MmsaError, ModelError, SettingsError
 from mmsa_cache.files.disk import remove_tree
 from mmsa_cache.files.locks import held_if_free
 from mmsa_cache.json_value import JsonObject
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import Environment, RunRecord
@@ -145,7 +145,7 @@ def remove_runs(names: Sequence[str], *, unfinished: bool, really: bool) -> list
         raise SettingsError("runs rm does not know what to remove.", "Name runs, or --unfinished.")
     for name in names:
         if name not in known:
-            raise no_such("There is no run", name, known, kind=ModelError)
+            raise unknown_name("There is no run", name, known, kind=ModelError)
     folders = [known[name] for name in dict.fromkeys(names)]
     left = [path for path in sorted(RUNS.glob(UNFINISHED)) if path.is_dir()] if unfinished else []
     return [_remove(path, really=really) for path in [*folders, *left]]

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.paths import declared, from_home
-from mmsa_cache.names import near
+from mmsa_cache.names import suggest_or_list
 
 from .hub_copy import with_copy
 from .project import called_from, project_of
@@ -110,7 +110,7 @@ def _explain(item: Any, where: tuple[str, ...]) -> str:
         model = Settings
         for part in where[:-1]:
             model = model.model_fields[part].annotation
-    return f"unknown key{near(where[-1], model.model_fields)}"
+    return f"unknown key{suggest_or_list(where[-1], model.model_fields)}"
 
 
 def _from_file(path: Path, problems: list[str]) -> list[tuple[tuple[str, ...], object]]:
@@ -171,7 +171,7 @@ def _from_environment(
         if not name.startswith(ENV_PREFIX):
             continue
         if name not in known:
-            problems.append(f"{name}: unknown variable{near(name, known)}")
+            problems.append(f"{name}: unknown variable{suggest_or_list(name, known)}")
             continue
         value: object = text
         if name.endswith(("_KWARGS", "_MEAN", "_STD")):

@@ -20,7 +20,7 @@ from pydantic import (
 
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import class_problem
-from mmsa_cache.validation import AnyPath, matching
+from mmsa_cache.validation import AnyPath, match_pattern
 
 from .hub_name import checked_root, hub_name
 
@@ -283,7 +283,7 @@ class ExtractSettings(Section):
     batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
     """Rows a forward pass; default: 32 on the CPU, 256 on a GPU."""
     tokens: Annotated[
-        str, matching("keep, none or pool:GxG", r"keep|none|pool:[1-9]\d{0,2}x[1-9]\d{0,2}")
+        str, match_pattern("keep, none or pool:GxG", r"keep|none|pool:[1-9]\d{0,2}x[1-9]\d{0,2}")
     ] = "keep"
     """Positions kept: all, ``pool:GxG`` (patches averaged to a grid), or none but the pools."""
     compute: Literal["auto", "float32", "bfloat16", "float16", "half"] = "auto"

@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import DEFAULT_ENCODER, OF_RULES, no_such
-from mmsa_cache.validation import matching
+from mmsa_cache.names import DEFAULT_ENCODER, RULE_ENCODERS, unknown_name
+from mmsa_cache.validation import match_pattern
 
 from .sections import (
     MAX_SEED,
@@ -28,7 +28,7 @@ ALL = "all"
 """Stands for every encoder, the default ones included."""
 
 
-Device = Annotated[str, matching("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]+)?")]
+Device = Annotated[str, match_pattern("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]+)?")]
 
 
 def _encoder_name(name: str) -> str:
@@ -69,7 +69,7 @@ class Settings(Section):
     @property
     def named_encoders(self) -> dict[str, EncoderSettings]:
         """Encoders by name, with the built-in ones of rules if no other has their name."""
-        own = {name: EncoderSettings(text=TextSettings(model=name)) for name in OF_RULES}
+        own = {name: EncoderSettings(text=TextSettings(model=name)) for name in RULE_ENCODERS}
         return self.encoders | {name: of for name, of in own.items() if name not in self.encoders}
 
     def with_encoder(self, modality: str, name: str) -> Settings:
@@ -83,7 +83,7 @@ class Settings(Section):
         if name == DEFAULT_ENCODER:
             return self
         if name not in self.encoder_names(modality):
-            raise no_such(
+            raise unknown_name(
                 f"{CONFIG_NAME} has no {modality} encoder",
                 name,
                 self.encoder_names(modality),

@@ -21,7 +21,7 @@ from mmsa_cache.errors import DamagedCacheError
 from mmsa_cache.files.disk import make_folders, write_atomically
 from mmsa_cache.files.locks import locked
 from mmsa_cache.files.untrusted import parse_json, read_plain
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from .pairs import BadRow, Identity, Sample
 
@@ -89,7 +89,7 @@ def read(cache: Path, split: str) -> AsideRecord:
         return AsideRecord()
     except (OSError, ValueError) as error:
         raise DamagedCacheError(message, hint, [str(error)]) from error
-    return validated(AsideRecord, raw, message, hint, DamagedCacheError)
+    return validate(AsideRecord, raw, message, hint, DamagedCacheError)
 
 
 def write(cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadRow]) -> Path:

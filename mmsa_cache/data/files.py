@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 from mmsa_cache.errors import BadFileError, DataError
 from mmsa_cache.files.untrusted import read_plain
-from mmsa_cache.names import alike
+from mmsa_cache.names import suggest
 
 PICTURE_SUFFIXES = {
     ".jpg": "JPEG",
@@ -75,7 +75,7 @@ def check_encoding(encoding: str) -> None:
         known = "".encode(encoding) is not None and codecs.lookup(encoding).name not in _NO_TEXTS
     if not known:
         raise DataError(
-            f"Unknown text encoding {encoding[:80]!r}{alike(encoding, {*aliases.values()})}.",
+            f"Unknown text encoding {encoding[:80]!r}{suggest(encoding, {*aliases.values()})}.",
             "Try utf-8 or gb18030 (--encoding).",
         )
 

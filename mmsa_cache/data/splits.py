@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 
 from .pairs import Sample
 from .protocol import val_rows
@@ -137,7 +137,7 @@ def outer_splits(
         return [(np.sort(development), np.sort(outer))]
     match = _CROSS_VALIDATION.fullmatch("grouped-5/1" if kind == "grouped" else kind)
     if match is None or int(match[3] or 1) > int(match[2]):
-        raise no_such("Unknown outer split", kind, _OUTER, "Or another number of parts.")
+        raise unknown_name("Unknown outer split", kind, _OUTER, "Or another number of parts.")
     folds = int(match[2])
     rarest = most_folds(labels, groups if match[1] == "grouped" else np.arange(len(labels)))
     _check_folds(rarest, folds, f"--outer {match[1]}-{{}}{'/1' * bool(match[3])}")

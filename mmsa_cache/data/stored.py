@@ -26,16 +26,16 @@ from mmsa_cache.errors import (
     DataError,
     ForbiddenCacheError,
     StaleCacheError,
-    exhausted,
+    error_reason,
     is_exhausted,
-    reason_of,
+    limit_error,
 )
 from mmsa_cache.files.disk import DISK, Disk, make_folders, write_atomically
 from mmsa_cache.files.hashing import canonical
 from mmsa_cache.files.paths import check_target, refuse_link
 from mmsa_cache.files.untrusted import open_plain, parse_json
 from mmsa_cache.names import SPLITS, check_name
-from mmsa_cache.validation import Table, validated
+from mmsa_cache.validation import Table, validate
 
 from . import bits
 from .layouts.listing import NOT_PLAIN
@@ -141,7 +141,7 @@ def read_split(path: Path) -> tuple[StoredSplit, SampleTable]:
         raise ForbiddenCacheError(path) from error
     except (OSError, ValueError, pa.ArrowException) as error:
         if is_exhausted(error):
-            raise exhausted(path, reason_of(error)) from error
+            raise limit_error(path, error_reason(error)) from error
         raise DamagedCacheError(f"{path}: {error}", _HINT) from error
 
 
@@ -159,7 +159,7 @@ def _parse(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
     if set(whole) != {"schema", "sha256", "about"}:
         raise ValueError("it does not say what a split's table says")
     message = f"{path}: what it says of its split cannot be used."
-    about = validated(StoredSplit, whole["about"], message, _HINT, DamagedCacheError)
+    about = validate(StoredSplit, whole["about"], message, _HINT, DamagedCacheError)
     check_plain(data, footer, COLUMNS, _ROW_BYTES)
     table = _decoded(data)
     _check_values(table, len(about.classes))

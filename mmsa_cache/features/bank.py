@@ -14,15 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import MODALITIES, OWN_PAIR, EncoderPair, no_such, terms_of, vector_name
+from mmsa_cache.names import (
+    DEFAULT_PAIR,
+    MODALITIES,
+    EncoderPair,
+    split_terms,
+    unknown_name,
+    vector_name,
+)
 from mmsa_cache.native.device import needing_memory
 
 from .batch import Batch, Dims
+from .html import bank_html
 from .items import listed, paired_freely
 from .kept import Kept
 from .modality import ModalityFeatures
 from .moments import Moments, moments_of
-from .shown import bank_html
 from .side import Side
 
 
@@ -105,7 +112,7 @@ class FeatureBank:
         """
         if self._choice is not None:
             return self._choice.bank(text, image)
-        if (text, image) != OWN_PAIR:
+        if (text, image) != DEFAULT_PAIR:
             raise SettingsError(
                 f"These features are of one encoder a side; asked for are {text!r} and {image!r}."
             )
@@ -121,7 +128,7 @@ class FeatureBank:
         vectors = {
             vector_name(modality, pool): side.dim(pool)
             for modality, side in self._sides.items()
-            for pool in terms_of(pools[modality])
+            for pool in split_terms(pools[modality])
         }
         if level == "pooled":
             text, image = (side.dim(pools[modality]) for modality, side in self._sides.items())
@@ -196,7 +203,7 @@ class FeatureBank:
             self._sides.items(), places, pooled, grids, strict=True
         ):
             features, there = side.own, rows.clamp_min(0) if self.partial else rows
-            own = {vector_name(modality, p): side.vector(there, p) for p in terms_of(pools)}
+            own = {vector_name(modality, p): side.vector(there, p) for p in split_terms(pools)}
             vectors |= own
             if level == "pooled":
                 parts = list(own.values())
@@ -212,7 +219,7 @@ class FeatureBank:
                     else features.sequences(there, length, zeros=not given)
                 )
             else:
-                raise no_such("Unknown level", level, ("pooled", "tokens"))
+                raise unknown_name("Unknown level", level, ("pooled", "tokens"))
             if self.partial:
                 has = (rows >= 0).to(sequence.device)[:, None]
                 mask = has.expand(sequence.shape[:2]) if mask is None else mask & has
@@ -272,7 +279,7 @@ class BankChoice:
         """The bank of text and image encoders by their names, see `names.EncoderPair`."""
         if (text, image) not in self._banks:
             opened = {
-                modality: {name: self._opened(modality, name) for name in terms_of(names)}
+                modality: {name: self._opened(modality, name) for name in split_terms(names)}
                 for modality, names in zip(MODALITIES, (text, image), strict=True)
             }
             own = {modality: next(iter(named.values())) for modality, named in opened.items()}

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mmsa_cache.names import MODALITIES, EncoderPair, pool_of, terms_of
+from mmsa_cache.names import MODALITIES, EncoderPair, pool_of, split_terms
 
 MAX_DIM = 1 << 16
 """Numbers of a vector."""
@@ -95,7 +95,7 @@ def pools_read(
     """
     found: dict[str, int] = {}
     for pair, dims in readers:
-        own = terms_of(pair[MODALITIES.index(modality)])[0]
+        own = split_terms(pair[MODALITIES.index(modality)])[0]
         for vector, size in dims.vectors.items():
             name, _, pool = pool_of(vector).rpartition(".")
             if vector.startswith(f"{modality}_") and (name or own) == encoder:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError, SettingsError
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 from mmsa_cache.native.device import needing_memory
 from mmsa_cache.store.reader import open_features
 from mmsa_cache.store.schema import SHARED, Shard
@@ -123,7 +123,7 @@ class ModalityFeatures:
         names = [*self.pools, *([SHARED] if self.shared is not None else [])]
         more = "mean@N come from pool_layers = [N] in mmsa.toml, "
         more += f"{', '.join(COMPUTED)} from tokens (mmsa extract --tokens keep)."
-        raise no_such(f"{self.name} has no pool", name, names, more, known="Valid")
+        raise unknown_name(f"{self.name} has no pool", name, names, more, known="Valid")
 
     def vector_dim(self, pool: str) -> int:
         """Features of a pooled vector."""

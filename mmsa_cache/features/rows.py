@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache.key_table import sortable
+from mmsa_cache.key_table import as_sortable
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.keys import Keys, as_keys, content_keys, variant_key
 
@@ -67,7 +67,7 @@ def wanted_rows(
         augmented += [variant_key(content, policies[sample], number) for number in numbers]
         table[sample, 1 : len(numbers) + 1] = np.arange(first, first + len(numbers))
     every = np.concatenate([content_keys(digests[there]), as_keys(augmented)])
-    _, first_place, inverse = np.unique(sortable(every), return_index=True, return_inverse=True)
+    _, first_place, inverse = np.unique(as_sortable(every), return_index=True, return_inverse=True)
     order = np.argsort(first_place, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmsa_cache.errors import DamagedCacheError, SettingsError
-from mmsa_cache.names import terms_of
+from mmsa_cache.names import split_terms
 
 from .modality import ModalityFeatures
 
@@ -66,7 +66,7 @@ class Side:
 
     def dim(self, pools: str) -> int:
         """Features of pooled vectors joined by ``+``."""
-        terms = terms_of(pools)
+        terms = split_terms(pools)
         return sum(self._found(pool)[0].vector_dim(pool.rpartition(".")[2]) for pool in terms)
 
     def vector(self, rows: Tensor, pool: str) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.disk import DISK, make_folders, new_file, remove_tree
 from mmsa_cache.files.leftover import is_left, own_mark
-from mmsa_cache.names import OWN_PAIR, EncoderPair, terms_of
+from mmsa_cache.names import DEFAULT_PAIR, EncoderPair, split_terms
 from mmsa_cache.native.memory import release
 
 from .bank import BankChoice, FeatureBank
@@ -46,11 +46,11 @@ class BankSource:
         cls,
         bank: FeatureBank,
         rows: Mapping[str, WantedRows],
-        pairs: Sequence[EncoderPair] = (OWN_PAIR,),
+        pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,),
     ) -> BankSource:
         """The source of banks whose features come from a store."""
         folders = {}
-        for text, image in {one for pair in pairs for one in product(*map(terms_of, pair))}:
+        for text, image in {one for pair in pairs for one in product(*map(split_terms, pair))}:
             found = bank.using(text, image)
             folders["text", text] = Path(found.text.name).resolve()
             folders["image", image] = Path(found.image.name).resolve()
@@ -81,7 +81,7 @@ def shared_grids(
     rows: Mapping[str, WantedRows],
     sides: Iterable[int],
     folder: Path,
-    pairs: Sequence[EncoderPair] = (OWN_PAIR,),
+    pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,),
 ) -> Iterator[BankSource]:
     """Makes coarser grids once, in files that every worker maps; they go at the end.
 
@@ -111,7 +111,7 @@ def _make_grids(
 ) -> dict[tuple[str, int], Path]:
     grids = {}
     wanted = sorted({side for side in sides if side > 0})
-    for number, (name, pair) in enumerate({terms_of(p[1])[0]: p for p in pairs}.items()):
+    for number, (name, pair) in enumerate({split_terms(p[1])[0]: p for p in pairs}.items()):
         image = bank.using(*pair).image
         for side in wanted:
             path = place / f"{number}-{side}.npy"

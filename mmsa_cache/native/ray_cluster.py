@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmsa_cache.console import say
-from mmsa_cache.errors import DeviceError, SettingsError, needing
+from mmsa_cache.errors import DeviceError, SettingsError, require_extra
 
 from .cores import usable_cores
 
@@ -40,7 +40,7 @@ def import_ray() -> Any:
     Raises:
         SettingsError: It is not installed.
     """
-    with needing("--engine ray", "ray"):
+    with require_extra("--engine ray", "ray"):
         import ray
     return ray
 

@@ -15,7 +15,7 @@ from mmsa_cache.data.files import strip_text
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import MmsaError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.names import MODALITIES, terms_of
+from mmsa_cache.names import MODALITIES, split_terms
 
 from .nearest import NearestPosts, Neighbour
 
@@ -58,7 +58,7 @@ class Answers:
         self.model = model
         for pair in model.pairs:
             for modality, names in zip(MODALITIES, pair, strict=True):
-                for name in terms_of(names):
+                for name in split_terms(names):
                     model.session.loaded(modality, name)
         self._nearest, self._nearest_note = _load_nearest(model)
 

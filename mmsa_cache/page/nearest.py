@@ -14,7 +14,7 @@ from fuse.training.ensemble import Ensemble
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.computed import COMPUTED
-from mmsa_cache.names import terms_of
+from mmsa_cache.names import split_terms
 
 NEAREST = 6
 """Neighbours of a post."""
@@ -116,6 +116,6 @@ def own_pools(pools: str) -> str:
     Inner layers, lexicons and the extremes and spreads of tokens are excluded: with the latter,
     55 % of the six nearest posts of MVSA-Single have the post's label, without them 60 %.
     """
-    terms = terms_of(pools)
+    terms = split_terms(pools)
     own = (term for term in terms if not {".", "@"} & set(term) and term not in COMPUTED)
     return "+".join(own) or terms[0]

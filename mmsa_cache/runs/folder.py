@@ -24,8 +24,8 @@ from mmsa_cache.files.disk import write_atomically
 from mmsa_cache.files.paths import declared
 from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.json_value import Json
-from mmsa_cache.names import no_such
-from mmsa_cache.validation import validated
+from mmsa_cache.names import unknown_name
+from mmsa_cache.validation import validate
 
 from .directory import RUNS
 from .predictions import format_predictions, parse_predictions
@@ -80,7 +80,7 @@ class RunFolder:
             return found
         known = [*sorted(run.name for run in runs), *([LATEST, BEST] if runs else [])]
         hint = "" if known else "Run mmsa train first."
-        raise no_such("There is no run", str(name), known, hint, ModelError)
+        raise unknown_name("There is no run", str(name), known, hint, ModelError)
 
     @classmethod
     def all(cls) -> list[RunFolder]:
@@ -215,7 +215,7 @@ class RunFolder:
             return parse_json(data)
 
     def _validated(self, model: type[M], content: object, what: str) -> M:
-        return validated(model, content, f"{self.path / what} is malformed:", REMAKE, ModelError)
+        return validate(model, content, f"{self.path / what} is malformed:", REMAKE, ModelError)
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[bytes]:

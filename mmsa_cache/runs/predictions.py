@@ -11,7 +11,7 @@ import numpy as np
 
 from fuse.figures.calibration import DECIDE
 from fuse.figures.predictions import Predictions
-from mmsa_cache.shown import csv_text, from_cell
+from mmsa_cache.escaping import csv_text, unescape_cell
 
 _RULES = [f"by_{rule}" for rule in DECIDE]
 
@@ -63,7 +63,7 @@ def parse_predictions(text: str, classes: Sequence[str]) -> Predictions:
             raise ValueError(f"expected the header {','.join(header)}, received {','.join(first)}")
         named = 3 if is_older else 3 + len(DECIDE)
         for cells in reader:
-            row = [*map(from_cell, cells)]
+            row = [*map(unescape_cell, cells)]
             if len(row) != len(first) or not {*row[1:named]} <= code.keys():
                 raise ValueError(f"line {reader.line_num} is no row of {','.join(first)}")
             guids.append(row[0])

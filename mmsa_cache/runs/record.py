@@ -21,7 +21,7 @@ from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.json_value import Json, JsonObject
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, encoders_of, terms_of
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, encoders_of, split_terms
 from mmsa_cache.store.identity import EncoderIdentity, Origin, StoredIdentity
 from mmsa_cache.version import __version__
 
@@ -172,7 +172,7 @@ def _named(fields: object, models: object) -> object:
         return fields
     pairs = [TrainedModel.model_validate(model).encoders for model in models]
     return {
-        modality: dict.fromkeys((name for pair in pairs for name in terms_of(pair[place])), own)
+        modality: dict.fromkeys((name for pair in pairs for name in split_terms(pair[place])), own)
         if isinstance(own := fields.get(modality), dict) and own.get("modality") == modality
         else own
         for place, modality in enumerate(MODALITIES)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from mmsa_cache.console import say
 from mmsa_cache.errors import MmsaError, SettingsError
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 
 from .trackers import TRACKERS, Place, Tracker
 
@@ -80,7 +80,7 @@ def check_trackers(names: Iterable[str]) -> None:
 
     for name in names:
         if name not in TRACKERS:
-            raise no_such("Unknown --track", name, TRACKERS)
+            raise unknown_name("Unknown --track", name, TRACKERS)
         package = TRACKERS[name][1]
         if find_spec(package) is None:
             raise SettingsError(

@@ -13,7 +13,7 @@ from mmsa_cache.files import hashing
 from mmsa_cache.files.disk import DISK, Disk, write_atomically
 from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.names import DEFAULT_ENCODER
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from .fingerprint import Fields, cache_name
 from .identity import EncoderIdentity, StoredIdentity
@@ -112,7 +112,7 @@ def read_encoder(folder: Path) -> StoredEncoder:
     if not unchanged:
         raise DamagedCacheError(f"{path} was changed after it was written.", again(folder))
     message = f"{path} is not the record of an encoder."
-    stored = validated(StoredEncoder, raw, message, again(folder), DamagedCacheError)
+    stored = validate(StoredEncoder, raw, message, again(folder), DamagedCacheError)
     expected = cache_name(stored.identity.name, stored.identity.fields)
     if folder.parts[-2:] != (stored.identity.modality, expected):
         place = f"{stored.identity.modality}/{expected}"

@@ -22,7 +22,7 @@ from mmsa_cache.errors import StaleCacheError
 from mmsa_cache.files.disk import make_folders
 from mmsa_cache.files.objects import Objects
 from mmsa_cache.files.scratch import scratch
-from mmsa_cache.key_table import KeyTable, sortable
+from mmsa_cache.key_table import KeyTable, as_sortable
 
 from . import shard_bytes, shard_file
 from .encoder import ENCODER, StoredEncoder, read_encoder
@@ -161,7 +161,7 @@ class ObjectWriter:
         entries = sorted(self._shards, key=lambda entry: (-entry.rows, entry.sha256))
         if self._distinct == self.rows:
             return entries
-        keys = sortable(np.concatenate([self._shards[entry] for entry in entries]))
+        keys = as_sortable(np.concatenate([self._shards[entry] for entry in entries]))
         _, first = np.unique(keys, return_index=True)
         ends = np.cumsum([entry.rows for entry in entries])
         return [entries[at] for at in np.unique(np.searchsorted(ends, first, side="right"))]
@@ -198,7 +198,7 @@ class ObjectWriter:
                 self._shards[entry] = keys
                 self._seen.add(name)
             every = np.concatenate(list(found.values()))
-            _, first = np.unique(sortable(every), return_index=True)
+            _, first = np.unique(as_sortable(every), return_index=True)
             first = first[self._keys.places(every[first]) < 0]
             ends = np.cumsum([len(keys) for keys in found.values()])
             counts = np.bincount(np.searchsorted(ends, first, "right"), minlength=len(found))

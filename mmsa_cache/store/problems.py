@@ -8,9 +8,9 @@ from mmsa_cache.errors import (
     DamagedCacheError,
     ForbiddenCacheError,
     MmsaError,
-    exhausted,
+    error_reason,
     is_exhausted,
-    reason_of,
+    limit_error,
 )
 
 REPAIR = "Delete the file and run mmsa extract: it computes the rows again."
@@ -24,9 +24,9 @@ def again(folder: Path) -> str:
 
 def unreadable(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
     """The error of a file that could not be read: damage, a limit or a permission."""
-    reason = reason_of(error)
+    reason = error_reason(error)
     if is_exhausted(error):
-        return exhausted(path, reason or "no memory")
+        return limit_error(path, reason or "no memory")
     message = f"{path} cannot be read: {reason}."
     if isinstance(error, PermissionError):
         return ForbiddenCacheError(path)

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsa_cache.errors import DamagedCacheError, exhausted
+from mmsa_cache.errors import DamagedCacheError, limit_error
 from mmsa_cache.files import hashing
 from mmsa_cache.files.untrusted import open_plain
 
@@ -255,7 +255,7 @@ def _map_arrays(path: Path, places: dict[str, _Place], size: int) -> dict[str, N
         mapped = torch.from_file(os.fsdecode(path), shared=False, size=size, dtype=torch.uint8)
     except RuntimeError as error:
         check_size(path, size)  # a merge may have removed it just now
-        raise exhausted(path, str(error).splitlines()[0].rpartition(": ")[2]) from error
+        raise limit_error(path, str(error).splitlines()[0].rpartition(": ")[2]) from error
     content = mapped.numpy()
     parts: dict[str, NDArray[Any]] = {}
     for name, (dtype, shape, offset) in places.items():

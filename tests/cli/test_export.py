@@ -24,10 +24,10 @@ from mmsa_cache import ModelError, load_model
 from mmsa_cache.compose.export import export as verb_export
 from mmsa_cache.compose.export.card import CardContent, render_card
 from mmsa_cache.compose.search import workers
+from mmsa_cache.escaping import escape_markdown
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.json_lines import JsonLines
 from mmsa_cache.runs.trackers import TRACKERS
-from mmsa_cache.shown import in_markdown
 from mmsa_cache.store.identity import EncoderIdentity
 from tests.support.fake_search import start_thread
 from tests.support.small_work import QUICK, call, call_json, make_work
@@ -187,7 +187,7 @@ def test_the_card_lists_encoders_without_weights(work: Path) -> None:
 
 
 def test_text_from_data_stays_text_in_the_card() -> None:
-    assert in_markdown("a|b\n<script> [x](y)") == "a&#124;b &#60;script&#62; &#91;x&#93;(y)"
+    assert escape_markdown("a|b\n<script> [x](y)") == "a&#124;b &#60;script&#62; &#91;x&#93;(y)"
 
 
 def test_another_encoder_is_refused(exported: Path, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from mmsa_cache.cli.options import complete_run, complete_study
 from mmsa_cache.config import project
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import no_such
-from mmsa_cache.shown import PLAINLY
+from mmsa_cache.escaping import ASCII_FALLBACK
+from mmsa_cache.names import unknown_name
 from mmsa_cache.version import __version__
 from tests.support.command import COMMAND
 from tests.support.made_up_run import write_run
@@ -93,8 +93,8 @@ def test_what_a_code_page_lacks_is_written_in_ascii(work: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert b"-----  ----" in found.stdout
     assert b"Traceback" not in found.stderr
-    assert "±…─ → αö".encode("cp1252", PLAINLY) == b"\xb1\x85- -> \\u03b1\xf6"
-    assert "a ─ b".encode("ascii", PLAINLY) == b"a - b"
+    assert "±…─ → αö".encode("cp1252", ASCII_FALLBACK) == b"\xb1\x85- -> \\u03b1\xf6"
+    assert "a ─ b".encode("ascii", ASCII_FALLBACK) == b"a - b"
 
 
 def test_data_for_programs_is_utf_8_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, **environ: str) -> io.StringIO:
         highlight=False,
         soft_wrap=True,
     )
-    monkeypatch.setattr(console, "human", human)
+    monkeypatch.setattr(console, "message_console", human)
     return page
 
 
@@ -187,7 +187,7 @@ def test_of_one_finding_too_many_the_finding_is_shown() -> None:
 
 
 def test_a_name_that_two_places_have_is_listed_once() -> None:
-    assert no_such("No", "x", ["one", "two", "one"]).hint == "Known: one, two."
+    assert unknown_name("No", "x", ["one", "two", "one"]).hint == "Known: one, two."
 
 
 def test_json_is_one_document_where_a_verb_has_a_result_and_fails(tmp_path: Path) -> None:

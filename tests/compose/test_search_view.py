@@ -38,7 +38,7 @@ def test_the_table_fits_a_narrow_terminal() -> None:
 def test_off_a_terminal_failures_and_the_end_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(live, "human", Console(force_terminal=False))
+    monkeypatch.setattr(live, "message_console", Console(force_terminal=False))
     told: list[str] = []
     monkeypatch.setattr(live, "say", told.append)
     with live.watch("study s") as show:

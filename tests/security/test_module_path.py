@@ -84,7 +84,7 @@ def test_an_ablation_by_the_console_script_runs_nothing(work: Path, tmp_path: Pa
 
 PROBE = """
 import runpy, sys
-runpy.run_path(sys.argv[1])["guard"]()  # as long as nothing else is imported
+runpy.run_path(sys.argv[1])["drop_working_folder"]()  # as long as nothing else is imported
 
 import json, multiprocessing, subprocess
 from multiprocessing import resource_tracker

@@ -27,9 +27,16 @@ from mmsa_cache.compose.predict.predict import PredictedRows
 from mmsa_cache.compose.search import view as search_view
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.console import format_table, guard_terminal, print_data, print_result, progress, say
+from mmsa_cache.escaping import (
+    escape_cell,
+    escape_controls,
+    escape_markdown,
+    markdown_code,
+    single_line,
+    unescape_cell,
+)
 from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.predictions import format_predictions, parse_predictions
-from mmsa_cache.shown import as_code, from_cell, in_cell, in_markdown, on_a_line, visible
 from tests.support.data_folders import WORDS, noise, saved
 from tests.support.made_up_run import CLASSES, ROWS, change, model_of, write_run
 from tests.support.search_progress import make_progress
@@ -52,19 +59,19 @@ def holds_text_alone(shown: str) -> None:
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Standard error as a terminal that takes everything."""
     shown = io.StringIO()
-    monkeypatch.setattr(console.human, "_file", shown)
-    monkeypatch.setattr(console.human, "_force_terminal", True)
-    monkeypatch.setattr(console.human, "_width", 400)
+    monkeypatch.setattr(console.message_console, "_file", shown)
+    monkeypatch.setattr(console.message_console, "_force_terminal", True)
+    monkeypatch.setattr(console.message_console, "_width", 400)
     return shown
 
 
 def test_what_hides_or_turns_is_written_out() -> None:
-    assert visible(HOSTILE) == SEEN
-    assert visible("a\tb\nc") == "a\tb\nc"
-    assert on_a_line("a\tb\nc") == "a\\tb\\nc"
-    assert visible("\ud800\u200b\x9b\U000e0041\r") == "\\ud800\\u200b\\x9b\\U000e0041\\x0d"
+    assert escape_controls(HOSTILE) == SEEN
+    assert escape_controls("a\tb\nc") == "a\tb\nc"
+    assert single_line("a\tb\nc") == "a\\tb\\nc"
+    assert escape_controls("\ud800\u200b\x9b\U000e0041\r") == "\\ud800\\u200b\\x9b\\U000e0041\\x0d"
     kept = "caf\u00e9 \u6674\u308c \u0633\u0644\u0627\u0645 \U0001f468\u200d\U0001f469 \u2764\ufe0f"
-    assert visible(kept) == kept
+    assert escape_controls(kept) == kept
 
 
 def test_messages_and_bars_show_it(terminal: io.StringIO) -> None:
@@ -170,12 +177,12 @@ MARKUP = '`|<img src=x onerror="a()">**[x](javascript:a())&lt;\n---\nhttps://a w
 
 
 def test_markdown_shows_it_as_it_is() -> None:
-    shown = in_markdown(MARKUP)
+    shown = escape_markdown(MARKUP)
     assert not set("`|<>[]*\n") & set(shown)
     assert "://" not in shown
     assert "www." not in shown
-    assert as_code("mmsa train") == "`mmsa train`"
-    assert as_code("a ``` `b\n`") == "```` a ``` `b ` ````"
+    assert markdown_code("mmsa train") == "`mmsa train`"
+    assert markdown_code("a ``` `b\n`") == "```` a ``` `b ` ````"
     header, _, row = markdown(["a", MARKUP], [[MARKUP, "1"]])
     assert header.count("|") == row.count("|") == 3
 
@@ -237,11 +244,11 @@ PLAIN = ["1", "-5", "+4.5e-3", "a=b", "'tis", "", "guid-7", "-0.25"]
 
 def test_a_cell_is_no_formula_and_comes_back() -> None:
     for text in FORMULAS:
-        assert in_cell(text) == f"'{text}"
-        assert from_cell(in_cell(text)) == text
+        assert escape_cell(text) == f"'{text}"
+        assert unescape_cell(escape_cell(text)) == text
     for text in PLAIN:
-        assert in_cell(text) == text
-        assert from_cell(text) == text
+        assert escape_cell(text) == text
+        assert unescape_cell(text) == text
 
 
 def test_predictions_hold_no_formula() -> None:

@@ -26,7 +26,7 @@ from mmsa_cache.files.results import write_result
 from mmsa_cache.files.shelf import Shelf
 from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.runs.folder import command_line
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from ..extraction.crew import EngineRequest
 from ..search.workers import device_label, search_workers, training_data
@@ -133,7 +133,7 @@ def _study_of(request: AblationRequest, seed: int) -> StudyConfig:
     fixed = {key: value for key, value in base.fixed.items() if key not in axes} | changes
     return base.model_copy(
         update={
-            "protocol": validated(Protocol, protocol, "This protocol cannot be followed."),
+            "protocol": validate(Protocol, protocol, "This protocol cannot be followed."),
             "metric": metric,
             "space": space,
             "fixed": fixed,

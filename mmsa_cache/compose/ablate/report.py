@@ -17,7 +17,7 @@ from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.files.results import write_result
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from ..extraction.crew import EngineRequest
 from ..session.protocols import resolve_protocol
@@ -55,7 +55,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     values = {key: resolve_value(key, value, session.pools) for key, value in given}
     keys = ("outer", "folds", "seeds", "stop")
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
-    protocol = validated(Protocol, flags, "This protocol cannot be followed.")
+    protocol = validate(Protocol, flags, "This protocol cannot be followed.")
     protocol = resolve_protocol(session, protocol, folds_given=True)
     pair = complete(values).encoders
     table = parity.cells(values, *_first_positions(session, pair))

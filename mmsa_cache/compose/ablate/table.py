@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fuse.evidence.parity import interval, markdown, plus_minus
 from fuse.evidence.records import AblationRecord
 from mmsa_cache.console import format_table
-from mmsa_cache.shown import as_code, csv_text, in_markdown
+from mmsa_cache.escaping import csv_text, escape_markdown, markdown_code
 
 _FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 _WRITTEN = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
@@ -67,15 +67,15 @@ def _csv(record: AblationRecord) -> str:
 
 def _markdown(record: AblationRecord) -> str:
     lines = [
-        f"Command: {as_code(record.command)}",
+        f"Command: {markdown_code(record.command)}",
         "",
-        f"Encoders: {in_markdown(' and '.join(record.encoders.values()))}; "
+        f"Encoders: {escape_markdown(' and '.join(record.encoders.values()))}; "
         f"{record.trainings} trainings, {record.seconds_of_trainings:.0f} s of training.",
         "",
-        *(f"Note: {in_markdown(note)}.\n" for note in record.notes),
+        *(f"Note: {escape_markdown(note)}.\n" for note in record.notes),
         *markdown(*_lines(record)),
         "",
-        in_markdown(_method(record)),
+        escape_markdown(_method(record)),
         "",
     ]
     return "\n".join(lines)

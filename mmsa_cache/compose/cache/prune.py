@@ -11,7 +11,7 @@ import numpy as np
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.errors import CacheNotFoundError, ForbiddenCacheError, SettingsError
-from mmsa_cache.names import MODALITIES, SPLITS, near
+from mmsa_cache.names import MODALITIES, SPLITS, suggest_or_list
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.listing import (
@@ -68,7 +68,7 @@ def prune(settings: Settings, request: PruneRequest) -> Sequence[Removal]:
         return [remove_older(folder, really=request.really) for folder in older]
     caches = existing_caches(settings)
     if encoder is not None and encoder not in (names := [info.encoder for info in caches]):
-        say(f"Note: {root} has no features of {encoder!r}{near(encoder, {*names})}.")
+        say(f"Note: {root} has no features of {encoder!r}{suggest_or_list(encoder, {*names})}.")
     chosen = {
         info.directory
         for info in caches

@@ -12,7 +12,7 @@ from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError, DiskError
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.files.disk import make_folders, write_atomically
-from mmsa_cache.names import MODALITIES, no_such
+from mmsa_cache.names import MODALITIES, unknown_name
 from mmsa_cache.store.reader import Features, open_features
 from mmsa_cache.store.schema import SHARED
 
@@ -76,7 +76,7 @@ def show(settings: Settings, guid: str, split: str) -> Shown:
     samples = session.samples(split)
     guids = samples.guids
     if guid not in guids:
-        raise no_such(f"The split {split} has no sample", guid, guids, kind=DataError)
+        raise unknown_name(f"The split {split} has no sample", guid, guids, kind=DataError)
     place = guids.index(guid)
     sample = samples[place]
     return Shown(

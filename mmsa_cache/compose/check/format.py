@@ -9,8 +9,8 @@ from rich.filesize import decimal
 from extract.inputs.english import MOSTLY
 from mmsa_cache.console import format_table
 from mmsa_cache.data.layouts.listing import UNLABELLED
+from mmsa_cache.escaping import single_line
 from mmsa_cache.names import VADER
-from mmsa_cache.shown import on_a_line
 
 from .summary import (
     DataSummary,
@@ -150,9 +150,9 @@ def _format_problems(record: DataSummary) -> str:
 
 def _some(guids: Sequence[str], most: int = 5) -> str:
     """Some names, shortly."""
-    return on_a_line(", ".join(guids[:most])) + (", …" if len(guids) > most else "")
+    return single_line(", ".join(guids[:most])) + (", …" if len(guids) > most else "")
 
 
 def _bounded(title: str, lines: Sequence[str], most: int) -> str:
     more = [f"  … and {len(lines) - most} more; --json has all."] if len(lines) > most else []
-    return "\n".join([f"{title}:", *(f"  - {on_a_line(line)}" for line in lines[:most]), *more])
+    return "\n".join([f"{title}:", *(f"  - {single_line(line)}" for line in lines[:most]), *more])

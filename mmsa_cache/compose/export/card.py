@@ -16,8 +16,8 @@ from mmsa_cache.config.hub_copy import HubData, address_of
 from mmsa_cache.config.hub_name import PREFIX
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.splits import is_cross_validation
+from mmsa_cache.escaping import escape_markdown
 from mmsa_cache.runs.record import RunRecord
-from mmsa_cache.shown import in_markdown
 from mmsa_cache.version import __version__
 
 _FIGURES = {
@@ -80,7 +80,7 @@ def render_card(card: CardContent) -> str:
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
-        finalize=in_markdown,
+        finalize=escape_markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -128,9 +128,9 @@ def _metadata(card: CardContent, random: bool) -> str:
             task_name="Sentiment of image-text posts",
             # A name of the hub or like one: letters, digits, -, _ and .
             dataset_type=re.sub(r"[^\w./-]+", "-", name, flags=re.ASCII),
-            dataset_name=in_markdown(name),
+            dataset_name=escape_markdown(name),
             dataset_revision=data.revision if data else None,
-            dataset_split=in_markdown(card.record.protocol.outer),
+            dataset_split=escape_markdown(card.record.protocol.outer),
             metric_type=kind,
             metric_name=title,
             metric_value=abs(value),  # the log-loss is stored negated
@@ -148,7 +148,7 @@ def _metadata(card: CardContent, random: bool) -> str:
         pipeline_tag=task,
         tags=[*tags, "random-weights"] if random else tags,
         datasets=[data.repository] if data else None,
-        model_name=in_markdown(card.name),
+        model_name=escape_markdown(card.name),
         eval_results=results,
     )
     return metadata.to_yaml().strip()

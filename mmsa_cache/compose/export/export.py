@@ -17,7 +17,7 @@ from mmsa_cache.files.disk import copy_new, write_new
 from mmsa_cache.files.paths import check_target
 from mmsa_cache.files.scratch import scratch
 from mmsa_cache.json_value import JsonObject
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, no_such, terms_of
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, EncoderPair, split_terms, unknown_name
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder, write_json
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.store.identity import EncoderIdentity
@@ -101,7 +101,7 @@ def export(request: ExportRequest) -> Export:
         CacheError: The hub cannot be reached, or refuses; a folder was written all the same.
     """
     if request.form not in FORMATS:
-        raise no_such("Unknown --format", request.form, FORMATS)
+        raise unknown_name("Unknown --format", request.form, FORMATS)
     if request.to is None and request.push is None:
         raise SettingsError(
             "Nothing says where the export goes.", "Give --to FOLDER, or --push USER/REPO."
@@ -211,7 +211,7 @@ def _encoders_of(record: RunRecord) -> tuple[EncoderPair, dict[str, list[str]]]:
     Raises:
         ModelError: They cannot be named so.
     """
-    sides = [tuple(map(terms_of, pair)) for pair in record.pairs]
+    sides = [tuple(map(split_terms, pair)) for pair in record.pairs]
     own = {(text[0], image[0]) for text, image in sides}
     beside = {
         modality: list(dict.fromkeys(name for pair in sides for name in pair[place][1:]))

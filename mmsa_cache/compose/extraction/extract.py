@@ -8,7 +8,7 @@ from itertools import chain
 
 from mmsa_cache.config.settings import ALL, CONFIG_NAME, Settings
 from mmsa_cache.console import say
-from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, check_split, no_such
+from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, check_split, unknown_name
 from mmsa_cache.store.writer import FeatureWriter
 
 from ..hub.data_set import fetched
@@ -150,7 +150,7 @@ def chosen_encoders(settings: Settings, store: Store, names: str) -> list[str]:
     wanted = every if names == ALL else list(dict.fromkeys(names.split(",")))
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise no_such(
+        raise unknown_name(
             f"{CONFIG_NAME} has no encoder",
             unknown[0],
             [*known, ALL],

@@ -18,7 +18,7 @@ from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.files.hashing import file_sha256
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS, check_split, no_such
+from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS, check_split, unknown_name
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
@@ -110,7 +110,7 @@ def import_features(settings: Settings, request: ImportRequest) -> Imported:
 
 def _check_request(request: ImportRequest) -> None:
     if request.modality not in MODALITIES:
-        raise no_such("Unknown modality", request.modality, MODALITIES)
+        raise unknown_name("Unknown modality", request.modality, MODALITIES)
     check_split(request.split, (*SPLITS, ALL))
     for what in (request.name, request.weights or request.name):
         if not re.fullmatch(_NAME, what):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmsa_cache.data.table import IntArray, SampleTable
 from mmsa_cache.errors import DataError
-from mmsa_cache.key_table import sortable
+from mmsa_cache.key_table import as_sortable
 from mmsa_cache.store.keys import Keys, content_keys
 
 
@@ -31,7 +31,7 @@ class Placed:
         """Which rows are the first of their content, and the number of every row's content; rows
         of samples that lack the modality are none."""
         values, first, content = np.unique(
-            sortable(self.keys), return_index=True, return_inverse=True
+            as_sortable(self.keys), return_index=True, return_inverse=True
         )
         is_first = np.zeros(len(self.keys), np.bool_)
         is_first[first[: len(values)]] = True

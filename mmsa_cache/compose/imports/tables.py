@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from mmsa_cache.data.containers.chunks import Chunk, chunks
 from mmsa_cache.files.untrusted import open_plain, read_at
-from mmsa_cache.names import listed
+from mmsa_cache.names import join_names
 
 from .arrays import npy_source
 from .source import (
@@ -174,7 +174,7 @@ def _names(file: pq.ParquetFile, parts: Sequence[Chunk], column: str, path: Path
     """A column of names."""
     if column not in file.schema_arrow.names:
         raise RefusedError(
-            f"it has no column {column}, but {listed(file.schema_arrow.names)}; "
+            f"it has no column {column}, but {join_names(file.schema_arrow.names)}; "
             "name one with --guid-column"
         )
     kind = _type(file.schema_arrow, column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmsa_cache.console import format_table
 from mmsa_cache.data.layouts.listing import UNLABELLED
-from mmsa_cache.shown import on_a_line
+from mmsa_cache.escaping import single_line
 
 from .config import halves
 from .look import Found, TableFound
@@ -71,7 +71,7 @@ def _posts(found: Found) -> str:
             f"    {post.text}",
         )
     ]
-    return "\n".join(["First posts:", *map(on_a_line, lines)])
+    return "\n".join(["First posts:", *map(single_line, lines)])
 
 
 def _remarks(found: Found) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.features.bank import FeatureBank
-from mmsa_cache.names import OWN_PAIR, EncoderPair
+from mmsa_cache.names import DEFAULT_PAIR, EncoderPair
 
 from ..session.session import Session
 from . import live
@@ -17,7 +17,7 @@ def open_bank(
     settings: Settings,
     split: str,
     samples: Sequence[Sample],
-    pairs: Sequence[EncoderPair] = (OWN_PAIR,),
+    pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,),
 ) -> FeatureBank:
     """Opens the caches of a split; see `Session.bank`.
 
@@ -34,7 +34,7 @@ def open_bank(
 
 
 def live_bank(
-    settings: Settings, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (OWN_PAIR,)
+    settings: Settings, samples: Sequence[Sample], pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)
 ) -> FeatureBank:
     """Encodes samples now, without a cache; see `compose.predict.live.live_bank`.
 

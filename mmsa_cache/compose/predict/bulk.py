@@ -23,12 +23,12 @@ from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import raise_problems
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.escaping import csv_text, escaped_guids_note
 from mmsa_cache.files.hashing import canonical, file_sha256
 from mmsa_cache.files.results import claim, write_result
 from mmsa_cache.names import SPLITS
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
-from mmsa_cache.shown import csv_text, note_of_marks
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from .partial import Floats, Partial
@@ -114,7 +114,7 @@ def predict_file(request: BulkRequest) -> BulkResult:
                 advance(len(window), "")
     rows = _rows(guids, bad, model, np.concatenate(windows))
     write_result(request.out, written(model.classes, rows))
-    if written is _as_csv and (marks := note_of_marks(guids)):
+    if written is _as_csv and (marks := escaped_guids_note(guids)):
         say(marks)
     part.remove()
     return BulkResult(request.out, len(guids), resumed, bad)
@@ -159,7 +159,7 @@ def _posts(request: BulkRequest, model: Predictor) -> tuple[SampleTable, list[st
 def _reading(request: BulkRequest, of_run: DataSettings) -> DataSettings:
     """How the posts are read: as those that the run learned from, where nothing else is said."""
     message = "These options cannot be used:"
-    own = validated(DataSettings, dict(request.reading), message, "", SettingsError)
+    own = validate(DataSettings, dict(request.reading), message, "", SettingsError)
     columns = {"label": None} | own.columns.model_dump(exclude_unset=True)
     changes = {name: getattr(own, name) for name in own.model_fields_set}
     changes |= {"root": request.data, "columns": of_run.columns.model_copy(update=columns)}

@@ -15,8 +15,8 @@ from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
-from mmsa_cache.names import SPLIT_STEMS, SPLITS, alike
-from mmsa_cache.shown import from_cell
+from mmsa_cache.escaping import unescape_cell
+from mmsa_cache.names import SPLIT_STEMS, SPLITS, suggest
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ def match(
     known = {guid for of in posts.values() for guid in of.guids} | set_aside
     for row in rows:
         if row.guid not in known:
-            row.guid = from_cell(row.guid)
+            row.guid = unescape_cell(row.guid)
     wanted = [row.guid for row in rows]
     where = _where(labels, {*wanted} - set_aside, posts)
     missing = sorted({*wanted} - where.keys() - set_aside)
     if missing:
-        shown = [f"{guid}{alike(guid, where)}" for guid in missing[:10]]
+        shown = [f"{guid}{suggest(guid, where)}" for guid in missing[:10]]
         raise DataError(f"{labels}: {len(missing)} guid(s) are not in the data.", "", shown)
     judged = [row for row in rows if row.guid in where]
     if not judged:

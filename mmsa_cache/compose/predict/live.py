@@ -14,7 +14,7 @@ from mmsa_cache.features.absent import absent
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Dims, pools_read
 from mmsa_cache.features.modality import ModalityFeatures
-from mmsa_cache.names import OWN_PAIR, EncoderPair
+from mmsa_cache.names import DEFAULT_PAIR, EncoderPair
 from mmsa_cache.store.schema import Shard
 
 from ..extraction.readers import reader_of
@@ -25,7 +25,7 @@ from ..session.session import Session
 def live_bank(
     session: Session,
     samples: Sequence[Sample],
-    pairs: Sequence[EncoderPair] = (OWN_PAIR,),
+    pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,),
     expected: Sequence[Dims] = (),
     positions: int = 1,
     reuse: bool = False,

@@ -8,8 +8,8 @@ from pathlib import Path
 from fuse.figures.calibration import Decide
 from mmsa_cache.console import say
 from mmsa_cache.errors import SettingsError
+from mmsa_cache.escaping import csv_text
 from mmsa_cache.json_value import JsonObject
-from mmsa_cache.shown import csv_text
 
 from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from .predictor import load_model
@@ -53,7 +53,7 @@ class PredictedRows:
         ]
 
     def as_csv(self) -> str:
-        """``guid,tag`` lines, as the label files have them; see `mmsa_cache.shown.csv_text`."""
+        """``guid,tag`` lines, as the label files have them; see `mmsa_cache.escaping.csv_text`."""
         rows = ((guid, tag) for (guid, _), tag in zip(self.rows, self.tags, strict=True))
         return csv_text([("guid", "tag"), *rows])
 

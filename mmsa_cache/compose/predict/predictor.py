@@ -23,18 +23,18 @@ from mmsa_cache.errors import (
     ModelError,
     SettingsError,
     StaleCacheError,
-    exhausted,
+    error_reason,
     is_exhausted,
-    reason_of,
+    limit_error,
 )
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.files.paths import check_paths, declared
 from mmsa_cache.files.untrusted import open_tensors
-from mmsa_cache.names import EncoderPair, one_of
+from mmsa_cache.names import EncoderPair, check_choice
 from mmsa_cache.native.device import is_of_the_device
 from mmsa_cache.runs.folder import MODEL_FILE, RunFolder
 from mmsa_cache.runs.record import RunRecord
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from ..session.path_policy import DATA_HINT, STORE_HINT, PathPolicy, RunOverrides, encoder_paths
 from ..session.session import Session
@@ -71,7 +71,7 @@ def load_model(
         DeviceError: The device is not there.
     """
     check_paths(run=run if not isinstance(run, str) else None, data=data, cache=cache)
-    one_of("decide", decide, DECIDE)
+    check_choice("decide", decide, DECIDE)
     folder = find_run(run, online=online)
     record = folder.record
     places = [None if place is None else Path(place) for place in (data, cache)]
@@ -95,7 +95,7 @@ def load_model(
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     except (OSError, SafetensorError) as error:
         if is_exhausted(error):
-            raise exhausted(folder.path, reason_of(error)) from error
+            raise limit_error(folder.path, error_reason(error)) from error
         raise ModelError(f"The run in {folder.path} cannot be loaded: {error}") from error
     session = Session(settings, trained_on=record.encoders, path_policy=policy, online=online)
     return Predictor(ensemble, record, session, decide)
@@ -137,7 +137,7 @@ def settings_of(folder: RunFolder, policy: PathPolicy, overrides: RunOverrides) 
         if os.path.exists(folder.path / section[key]):  # noqa: PTH110
             section[key] = str((folder.path / section[key]).resolve())
     message = f"The run in {folder.path} cannot be loaded with these options:"
-    return validated(Settings, values, message, "", ModelError)
+    return validate(Settings, values, message, "", ModelError)
 
 
 def _cache_of(folder: RunFolder, kept: Path, policy: PathPolicy) -> Path:

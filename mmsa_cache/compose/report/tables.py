@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fuse.figures.record import Interval
-from mmsa_cache.shown import csv_text
+from mmsa_cache.escaping import csv_text
 
 MOST_ROWS = 500
 """Rows of a table that a page shows; its CSV has all."""

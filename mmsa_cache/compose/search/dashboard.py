@@ -16,7 +16,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from fuse.search.address import Address
 from fuse.search.database import make_tables, opened_to_read
 from mmsa_cache.console import say
-from mmsa_cache.errors import needing
+from mmsa_cache.errors import require_extra
 
 _HOST = "127.0.0.1"
 _SECONDS_TO_END = 0.1
@@ -82,7 +82,7 @@ def dashboard(address: Address) -> Iterator[str]:
     Raises:
         SettingsError: optuna-dashboard is not installed.
     """
-    with needing("--dashboard", "dashboard"):
+    with require_extra("--dashboard", "dashboard"):
         from optuna_dashboard import wsgi
     # What it complains of would be written over the search's table.
     logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)

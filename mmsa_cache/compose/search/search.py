@@ -18,7 +18,7 @@ from fuse.search.study_file import known_studies
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.splits import is_cross_validation
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 from mmsa_cache.runs.json_lines import JsonLines, TrialLines, log_run
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
@@ -67,7 +67,7 @@ def checked_study(session: Session, request: SearchRequest) -> StudyConfig:
     if name and not _NAME.fullmatch(name):
         raise SettingsError(f"{name!r} is no name of a study.", "Use letters, digits, . _ and -.")
     if how not in SELECT:
-        raise no_such("Unknown --select", how, SELECT)
+        raise unknown_name("Unknown --select", how, SELECT)
     if request.outer is not None and is_cross_validation(request.outer):
         raise SettingsError(
             f"{request.outer} has several outer parts.",

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from fuse.search.progress import RunningTrial, SearchProgress
 from fuse.search.selection import ScoredTrial, scored
-from mmsa_cache.console import SECONDS_BETWEEN_LINES, human, is_live, say
-from mmsa_cache.shown import on_a_line
+from mmsa_cache.console import SECONDS_BETWEEN_LINES, is_interactive, message_console, say
+from mmsa_cache.escaping import on_a_line
 
 _ROWS = 8
 _REFRESHES_A_SECOND = 4
@@ -30,8 +30,8 @@ def watch(title: str) -> Iterator[Callable[[SearchProgress], None]]:
     Yields:
         A function to call with each new `fuse.search.progress.SearchProgress`.
     """
-    if is_live():
-        with Live(console=human, auto_refresh=False, transient=True) as live:
+    if is_interactive():
+        with Live(console=message_console, auto_refresh=False, transient=True) as live:
             shown = 0.0
 
             def show(progress: SearchProgress) -> None:

@@ -24,7 +24,7 @@ from mmsa_cache.errors import DamagedCacheError, DataError, SettingsError
 from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, SPLITS
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.fingerprint import Fields
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from .path_policy import DATA_HINT, ENCODER_PATHS, PathPolicy
 from .store import Store
@@ -235,4 +235,4 @@ def use_stored_encoders(
 
 def _section(kind: Any, values: object, where: Path) -> Any:
     message = f"{where} was told settings that are none:"
-    return validated(kind, values or {}, message, "Run mmsa extract again.", DamagedCacheError)
+    return validate(kind, values or {}, message, "Run mmsa extract again.", DamagedCacheError)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from mmsa_cache.data.protocol import JOINED
 from mmsa_cache.errors import MmsaError
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR, EncoderPair
+from mmsa_cache.names import DEFAULT_ENCODER, DEFAULT_PAIR, MODALITIES, EncoderPair
 from mmsa_cache.store.identity import Origin
 
 from .session import Session
 
 
 def origin_of(
-    session: Session, pairs: Sequence[EncoderPair] = (OWN_PAIR,), split: str = "train"
+    session: Session, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,), split: str = "train"
 ) -> Origin:
     """What identifies the features and the labels of the rows that a protocol divides.
 

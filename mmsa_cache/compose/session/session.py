@@ -22,11 +22,11 @@ from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.rows import WantedRows
 from mmsa_cache.names import (
     DEFAULT_ENCODER,
+    DEFAULT_PAIR,
     MODALITIES,
-    OWN_PAIR,
     SPLITS,
     EncoderPair,
-    terms_of,
+    split_terms,
 )
 from mmsa_cache.native.device import pick_device
 from mmsa_cache.store.encoder import StoredEncoder
@@ -220,12 +220,12 @@ class Session:
             self._loaded[modality, name] = self.encoder(modality, name).load(self.device)
         return self._loaded[modality, name]
 
-    def identities(self, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> Identities:
+    def identities(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> Identities:
         """The encoders of some pairs."""
         return {
             modality: {
                 name: self._identity(modality, name)
-                for name in dict.fromkeys(name for pair in pairs for name in terms_of(pair[place]))
+                for name in dict.fromkeys(n for pair in pairs for n in split_terms(pair[place]))
             }
             for place, modality in enumerate(MODALITIES)
         }
@@ -236,7 +236,7 @@ class Session:
         stored = self._in_store(self._split, modality, name) if self.store.features else None
         return self.encoder(modality, name).identity if stored is None else stored.identity
 
-    def completed(self, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> Settings:
+    def completed(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> Settings:
         """The settings with the encoders of some pairs as the store has them."""
         chosen = {
             (modality, name): stored
@@ -246,14 +246,14 @@ class Session:
         }
         return use_stored_encoders(self.settings, chosen)
 
-    def labels(self, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> dict[str, str]:
+    def labels(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> dict[str, str]:
         """Names of the encoders for people, one line a modality."""
         return {
             modality: ", ".join(identity.label for identity in found.values())
             for modality, found in self.identities(pairs).items()
         }
 
-    def notes(self, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> list[str]:
+    def notes(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> list[str]:
         """What readers of figures must know: synthetic data, random weights."""
         random = [
             identity.label
@@ -263,7 +263,7 @@ class Session:
         ]
         return list(dict.fromkeys(filter(None, [self.settings.data.note, *random])))
 
-    def bank(self, split: str, pairs: Sequence[EncoderPair] = (OWN_PAIR,)) -> FeatureBank:
+    def bank(self, split: str, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> FeatureBank:
         """Opens the features of a split, on the CPU.
 
         Args:

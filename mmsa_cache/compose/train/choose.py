@@ -24,7 +24,7 @@ from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.data.splits import outer_split, outer_splits
 from mmsa_cache.errors import SettingsError
-from mmsa_cache.names import no_such
+from mmsa_cache.names import unknown_name
 
 from ..search.studies import studies_database, study_of_file
 from ..session.origin import origin_of_all
@@ -247,6 +247,6 @@ def _fixed_study(session: Session, name: str) -> StudyConfig | None:
     if name not in known_studies():
         if name in stored:
             return None
-        raise no_such("There is no study", name, ["best", *known_studies(), *stored])
+        raise unknown_name("There is no study", name, ["best", *known_studies(), *stored])
     study = study_of_file(session, name)
     return None if study.space else study

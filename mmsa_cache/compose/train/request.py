@@ -9,7 +9,7 @@ from fuse.figures.calibration import Decide
 from fuse.figures.study import Value
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.runs.folder import command_line
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from ..extraction.crew import EngineRequest
 from ..session.protocols import resolve_protocol
@@ -74,5 +74,5 @@ class TrainRequest:
             "seeds": self.seeds or known.seeds,
             "seed": settings.seed if "seed" in settings.model_fields_set else known.seed,
         }
-        protocol = validated(Protocol, values, "The rows cannot be divided so:", "")
+        protocol = validate(Protocol, values, "The rows cannot be divided so:", "")
         return resolve_protocol(session, protocol, folds_given=self.folds is not None)

@@ -33,7 +33,7 @@ from mmsa_cache.runs.json_lines import JsonLines, log_run
 from mmsa_cache.runs.record import Environment, RunIdentity, RunRecord, TrainedModel
 from mmsa_cache.runs.trackers import Place
 from mmsa_cache.runs.tracking import Tracking, check_trackers, scalars, tracking
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 
 from ..predict.predictor import portable_path
 from ..report.report import PAGE, compose_page
@@ -298,5 +298,5 @@ def _kept(settings: Settings, classes: tuple[str, ...], run: Path) -> Settings:
         }
     )
     message = "A run with these settings could not be read again:"
-    validated(Settings, found.model_dump(mode="json"), message)
+    validate(Settings, found.model_dump(mode="json"), message)
     return found

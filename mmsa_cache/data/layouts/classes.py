@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from mmsa_cache.shown import from_cell
+from mmsa_cache.escaping import unescape_cell
 
 LABELS = ("positive", "neutral", "negative")
 """Class names where nothing says otherwise; a class's code is its place."""
@@ -48,7 +48,7 @@ class ClassNames:
         Returns:
             None without a label, `UNKNOWN` where there is no such class.
         """
-        for name in (tag, from_cell(tag)):  # as it stands, and as `predict --out` writes it
+        for name in (tag, unescape_cell(tag)):  # as it stands, and as `predict --out` writes it
             if name in self._exact:
                 return self._exact[name], ""
         code = self._codes.get(plain_tag(tag), UNKNOWN)

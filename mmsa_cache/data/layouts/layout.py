@@ -13,7 +13,7 @@ from mmsa_cache.data.tables import SUFFIXES, is_table
 from mmsa_cache.data.tables.saved import STATE, saved_tables
 from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import open_plain
-from mmsa_cache.names import SPLIT_STEMS, SPLITS, alike
+from mmsa_cache.names import SPLIT_STEMS, SPLITS, suggest
 
 from .class_folders import class_folders, stems
 from .classes import is_unlabelled
@@ -60,7 +60,7 @@ def find_layout(data: DataSettings) -> Layout:
     if not root.is_dir():
         beside = (path.name for path in root.parent.glob("*"))
         raise DataError(
-            f"There is no data folder {root}{alike(root.name, beside)}.",
+            f"There is no data folder {root}{suggest(root.name, beside)}.",
             "Give an existing one, or a table: --data, or root of [data] in mmsa.toml.",
         )
     finder = _Finder(data)

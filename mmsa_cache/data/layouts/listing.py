@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmsa_cache.data.files import is_unicode
 from mmsa_cache.errors import DataError
-from mmsa_cache.names import alike
+from mmsa_cache.names import suggest
 
 from .classes import LABELS as LABELS
 from .classes import UNKNOWN as UNKNOWN
@@ -155,7 +155,7 @@ class Listing:
         code, taken = self.names.code_of(tag)
         if code == UNKNOWN or (needed and code is None):
             valid = ", ".join(self.classes if needed else (*self.classes, UNLABELLED))
-            problem = f"unknown label {tag[:80]!r}{alike(tag, self.classes)}"
+            problem = f"unknown label {tag[:80]!r}{suggest(tag, self.classes)}"
             if len(self.unknown) < _TOLD:
                 self.unknown.add(tag)
             if tag in self.unknown:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmsa_cache.config.sections import ColumnSettings
-from mmsa_cache.names import alike
+from mmsa_cache.names import suggest
 
 ROLES = ("text", "image", "label", "guid")
 USUAL = {
@@ -54,7 +54,7 @@ def find_columns(names: Sequence[str], chosen: ColumnSettings) -> Columns:
         at = _at(names, role) if wanted is None else _named(names, wanted)
         if wanted is not None and not at:
             problems.append(
-                f"no column {wanted!r}{alike(wanted, names)} ([data.columns] {role}, --column "
+                f"no column {wanted!r}{suggest(wanted, names)} ([data.columns] {role}, --column "
                 f"{role}=NAME)"
             )
         if len({*at}) < len(at) or {*_SAME} <= {_plain(name) for name in at}:

@@ -41,7 +41,7 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.features.source import BankSource
 from mmsa_cache.files.shelf import Shelf
-from mmsa_cache.validation import validated
+from mmsa_cache.validation import validate
 from tests.support.cached_rows import write_rows
 from tests.support.fake_search import (
     GROUPS,
@@ -134,7 +134,7 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
 
 def trainings_of(**changes: Any) -> Trainings:
     values = {"outer": "grouped", "folds": 2, "seeds": 2, "seed": 1, **changes}
-    return Trainings.of(validated(Protocol, values, "Wrong."), LABELS, GROUPS)
+    return Trainings.of(validate(Protocol, values, "Wrong."), LABELS, GROUPS)
 
 
 def trainings(folder: Path) -> int:

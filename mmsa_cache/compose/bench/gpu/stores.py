@@ -27,7 +27,7 @@ from mmsa_cache.features.source import BankSource
 from mmsa_cache.files.disk import make_folders, new_file, write_atomically
 from mmsa_cache.files.paths import declared
 from mmsa_cache.files.untrusted import open_plain
-from mmsa_cache.names import DEFAULT_ENCODER, MODALITIES, OWN_PAIR
+from mmsa_cache.names import DEFAULT_ENCODER, DEFAULT_PAIR, MODALITIES
 from mmsa_cache.store.schema import Shard
 
 from .sizes import Sizes
@@ -106,7 +106,7 @@ class BenchStore:
         """What worker processes open."""
         return BankSource(
             {(n, DEFAULT_ENCODER): f for n, f in zip(MODALITIES, self.folders, strict=True)},
-            OWN_PAIR,
+            DEFAULT_PAIR,
             dict.fromkeys(MODALITIES, self.rows),
             tuple(self.guids),
             tuple(self.labels.tolist()),

@@ -11,9 +11,9 @@ from mmsa_cache.errors import (
     DiskError,
     MmsaError,
     SettingsError,
-    exhausted,
+    error_reason,
     is_exhausted,
-    reason_of,
+    limit_error,
 )
 
 _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
@@ -22,7 +22,7 @@ _CIRCLE = "Symlink loop"
 """Begins what `Path.resolve` raises before Python 3.13."""
 
 
-def told(error: Exception) -> MmsaError | None:
+def as_mmsa_error(error: Exception) -> MmsaError | None:
     """The error to show for one that something raised; None: it is a fault of the program."""
     if isinstance(error, MmsaError):
         return error
@@ -39,11 +39,11 @@ def told(error: Exception) -> MmsaError | None:
 def _of_the_system(error: OSError) -> MmsaError:
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     where = f"{name[:200]}{'…' if len(name) > 200 else ''}: " if name else ""
-    message = f"{where}{reason_of(error)}"
+    message = f"{where}{error_reason(error)}"
     if error.errno in _NO_PATH:
         return _no_path(message)
     if is_exhausted(error):
-        return exhausted(Path(name), reason_of(error))
+        return limit_error(Path(name), error_reason(error))
     hint = "Repair the disk, free space or change the permissions; the same command resumes."
     return DiskError(message, hint)
 

@@ -21,19 +21,19 @@ _FORMULA = re.compile("'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
 """How a cell begins that a spreadsheet computes, or that was marked as text before."""
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """A text with nothing in it that a terminal obeys or hides: that is written as ``\\x1b``."""
     return _UNSEEN.sub(lambda found: _written(found[0]), text)
 
 
-def spoken(text: str) -> str:
-    """`visible`, without the password of an address that a library's message repeats."""
-    return _PASSWORD.sub(r"\1\2***", visible(text))
+def without_passwords(text: str) -> str:
+    """`escape_controls`, without the password of an address that a library's message repeats."""
+    return _PASSWORD.sub(r"\1\2***", escape_controls(text))
 
 
-def on_a_line(text: str) -> str:
-    """`visible`, without line breaks and tabs."""
-    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+def single_line(text: str) -> str:
+    """`escape_controls`, without line breaks and tabs."""
+    return escape_controls(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _written(letter: str) -> str:
@@ -46,7 +46,7 @@ def _written(letter: str) -> str:
 _ASCII = ["-", "|", "|", "|", "-", "-", "'", ".", "x", "->", "+/-", "...", ">=", "<=", "~"]
 _PLAIN = dict(zip("─│├└–−’·×→±…≥≤≈", _ASCII, strict=True))
 """Letters of mmsa's own output that not every code page has."""
-PLAINLY = "mmsa.plainly"
+ASCII_FALLBACK = "mmsa.plainly"
 """Error handler of codecs: what a code page lacks is written in ASCII, as ``-`` or ``\\u03b1``."""
 
 
@@ -56,49 +56,49 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
     return "".join(_PLAIN.get(letter) or _written(letter) for letter in lacking), error.end
 
 
-codecs.register_error(PLAINLY, _plainly)
+codecs.register_error(ASCII_FALLBACK, _plainly)
 
 
-def in_markdown(value: object) -> str:
+def escape_markdown(value: object) -> str:
     """A text on one line that Markdown and HTML show as it is."""
-    line = re.sub(r"\s+", " ", visible(str(value)))
+    line = re.sub(r"\s+", " ", escape_controls(str(value)))
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", line)
 
 
-def as_code(text: str) -> str:
+def markdown_code(text: str) -> str:
     """A text on one line as a code span of Markdown, which knows no escapes."""
-    line = " ".join(visible(text).split())
+    line = " ".join(escape_controls(text).split())
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     return f"{fence}{line}{fence}" if "`" not in line else f"{fence} {line} {fence}"
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV. A spreadsheet that opens it computes no cell: see `in_cell`."""
+    """Rows as CSV. A spreadsheet that opens it computes no cell: see `escape_cell`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(
-        [in_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+        [escape_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
     )
     return text.getvalue()
 
 
-def in_cell(text: str) -> str:
+def escape_cell(text: str) -> str:
     """A text as a cell of CSV: an apostrophe before what a spreadsheet would compute.
 
-    `from_cell` takes it away again.
+    `unescape_cell` takes it away again.
     """
     return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
 
 
-def note_of_marks(guids: Iterable[str]) -> str:
-    """Says how many guids `in_cell` changes; empty where it changes none."""
-    marked = sum(in_cell(guid) != guid for guid in guids)
+def escaped_guids_note(guids: Iterable[str]) -> str:
+    """Says how many guids `escape_cell` changes; empty where it changes none."""
+    marked = sum(escape_cell(guid) != guid for guid in guids)
     said = f"Note: {marked} guid(s) begin as a formula does: CSV has an apostrophe before them."
     return said if marked else ""
 
 
-def from_cell(cell: str) -> str:
-    """What `in_cell` was given."""
+def unescape_cell(cell: str) -> str:
+    """What `escape_cell` was given."""
     return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
