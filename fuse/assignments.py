@@ -13,7 +13,7 @@ from mmsa_cache.names import suggest_or_list
 from mmsa_cache.validation import describe_error
 
 
-def parse(assignments: Sequence[str]) -> dict[str, Value]:
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Value]:
     """``["fusion=concat", "text_dim=128"]`` → values of the fields' types.
 
     Raises:

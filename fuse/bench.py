@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from fuse.figures.records import EpochRecord
-from fuse.training.classifier import products
+from fuse.training.classifier import matmul_precision
 from fuse.training.runner import Runner
 from fuse.training.stack import Stack
 from fuse.training.task import Checkpoint, Task
@@ -94,7 +94,9 @@ def bench_epochs(bank: FeatureBank, names: Sequence[str], rounds: int) -> EpochF
         nonlocal last
         ours.append(time.perf_counter() - last)
         started = time.perf_counter()
-        with products(Setting(precision="float32")):  # what torch does unless told otherwise
+        with matmul_precision(
+            Setting(precision="float32")
+        ):  # what torch does unless told otherwise
             textbook.epoch()
         wait(bank.labels.device)
         last = time.perf_counter()
@@ -204,7 +206,7 @@ def bench_steps(bank: FeatureBank, names: Sequence[str], members: int) -> StepFi
     def seconds(number: int) -> float:
         return seconds_of(lambda: stack.epoch(number), device) / runners[0].steps
 
-    with products(setting):
+    with matmul_precision(setting):
         seconds(0)  # sets kernels up, and captures
         launched, captured = min(seconds(1), seconds(2)), stack.repeated.captures
         stack.repeated.captures = False

@@ -13,18 +13,18 @@ try:
     from torch._C._functorch import _add_batch_dim, _unwrap_batched, is_batchedtensor
     from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 except ImportError:  # of a torch to come
-    TOGETHER = False
+    SUPPORTED = False
 else:
-    TOGETHER = True
+    SUPPORTED = True
 """Whether this torch lets members take part together; else `vmap` does it its own way."""
 
 
-def mapped(*tensors: Tensor | None) -> bool:
-    """Whether `vmap` maps over one of the tensors, and `of_members` can be called."""
-    return TOGETHER and any(t is not None and is_batchedtensor(t) for t in tensors)
+def is_mapped(*tensors: Tensor | None) -> bool:
+    """Whether `vmap` maps over one of the tensors, and `call_for_members` can be called."""
+    return SUPPORTED and any(t is not None and is_batchedtensor(t) for t in tensors)
 
 
-def of_members(function: Callable[..., Tensor], *operands: Any) -> Tensor:
+def call_for_members(function: Callable[..., Tensor], *operands: Any) -> Tensor:
     """Calls a function once with the operands of all members, (members, …) each.
 
     Args:

@@ -16,7 +16,7 @@ from fuse.models.attention_fusions import (
 )
 from fuse.models.model import MultimodalClassifier
 from fuse.setting import Setting
-from fuse.training.classifier import gather, products
+from fuse.training.classifier import gather_batch, matmul_precision
 from fuse.training.ensemble import Ensemble
 from fuse.training.programs import model_inputs
 from mmsa_cache.features.bank import FeatureBank
@@ -55,10 +55,10 @@ def word_to_patch(
     Returns:
         (text_tokens, patches)
     """
-    batch = gather(bank, bank.items([sample], variants=False), setting)
+    batch = gather_batch(bank, bank.items([sample], variants=False), setting)
     tokens, patches = batch.text.shape[1], batch.image.shape[1]
     found = []
-    with torch.inference_mode(), products(setting):
+    with torch.inference_mode(), matmul_precision(setting):
         for member in members:
             member.eval()
             _, out = member(*model_inputs(batch), need_weights=True)

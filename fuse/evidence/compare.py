@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.calibration import DECIDE, Decide
-from fuse.figures.confusion import Codes, Floats, class_recall, confusion, figures
+from fuse.figures.confusion import Codes, Floats, class_recall, confusion, confusion_scores
 from fuse.figures.metrics import score
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import LEVEL, Interval
 from fuse.figures.records import Decision, Scores
-from fuse.figures.resampling import SEED, resampled_confusions, where_present
+from fuse.figures.resampling import SEED, mask_absent_classes, resampled_confusions
 from mmsa_cache.errors import ModelError
 
 from .comparison import (
@@ -165,8 +165,8 @@ def compare(
             labels, predicted, classes, groups=groups, resamples=resamples, seed=seed
         )
         whole = np.stack([confusion(labels, row, classes) for row in predicted])
-        recall = where_present(class_recall(drawn), drawn)
-        return _Figures(figures(whole), figures(drawn), recall)
+        recall = mask_absent_classes(class_recall(drawn), drawn)
+        return _Figures(confusion_scores(whole), confusion_scores(drawn), recall)
 
     own = resampled(shared.predicted)
     rules = {rule: resampled(predicted) for rule, predicted in shared.decided.items()}

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.figures.confusion import class_recall, confusion, figures
+from fuse.figures.confusion import class_recall, confusion, confusion_scores
 from fuse.figures.record import Interval
-from fuse.figures.resampling import SEED, resampled_confusions, where_present
+from fuse.figures.resampling import SEED, mask_absent_classes, resampled_confusions
 
 from .ablation import Outcome
 from .cells import Cell
@@ -138,12 +138,12 @@ def _figures(
     drawn = resampled_confusions(
         labels, predicted, classes, groups=groups, resamples=resamples, seed=seed
     )
-    values, samples = figures(whole), figures(drawn)
+    values, samples = confusion_scores(whole), confusion_scores(drawn)
     found: dict[str | int, _Figure] = {
         key: _Figure(values[key], samples[key].mean(axis=0)) for key in values
     }
     recalls = class_recall(whole)
-    drawn_recalls = where_present(class_recall(drawn), drawn).mean(axis=0)
+    drawn_recalls = mask_absent_classes(class_recall(drawn), drawn).mean(axis=0)
     return found | {
         code: _Figure(recalls[:, code], drawn_recalls[:, code]) for code in range(classes)
     }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.search.messages import FoldSplit
-from fuse.training.plan import plan
+from fuse.training.plan import plan_parts
 from mmsa_cache.data.protocol import Protocol
 
 Codes = NDArray[np.int64]
@@ -29,7 +29,7 @@ class Trainings:
         """Says which rows every training learns from, and which judge it.
 
         Args:
-            protocol: See `fuse.training.plan.plan`.
+            protocol: See `fuse.training.plan.plan_parts`.
             labels: Class codes, (rows,).
             groups: Duplicate groups, (rows,).
         """
@@ -37,7 +37,7 @@ class Trainings:
             FoldSplit(part.development, part.judged, part.judged, task.seed)
             if protocol.stop == "judged"
             else FoldSplit(task.train, task.validation, part.judged, task.seed)
-            for part in plan(labels, groups, protocol)
+            for part in plan_parts(labels, groups, protocol)
             for task in part.tasks
         ]
         return cls(units, protocol.folds * protocol.seeds)

@@ -19,7 +19,7 @@ from mmsa_cache.names import split_terms, vector_name
 from mmsa_cache.store.keys import KEY_BYTES
 from mmsa_cache.store.schema import FEATURE_DTYPE, SHARED, Shard
 
-from .onnx_inputs import AXES, onnx_inputs, pools_of
+from .onnx_inputs import AXES, onnx_inputs, pool_names
 
 OUTPUT = "probabilities"
 """The graph's output, (batch, classes) float32."""
@@ -27,7 +27,7 @@ _CHECKED_ROWS = 12
 _LONGEST = 7  # tokens of the longest text that is checked
 
 
-def difference(path: Path, ensemble: Ensemble, bank: FeatureBank) -> float:
+def largest_difference(path: Path, ensemble: Ensemble, bank: FeatureBank) -> float:
     """Largest difference of a probability between the file and PyTorch in float32.
 
     The posts are given one by one, all but one, and all together: batches and lengths of all kinds.
@@ -49,7 +49,7 @@ def difference(path: Path, ensemble: Ensemble, bank: FeatureBank) -> float:
     return worst
 
 
-def check_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
+def generate_bank(ensemble: Ensemble, dims: Sequence[Dims]) -> FeatureBank:
     """Generated features as the model expects them: whole posts, and posts without one half.
 
     They are drawn around the means with which the model standardises, so that no probability is
@@ -103,7 +103,7 @@ def _figures(ensemble: Ensemble, dims: Sequence[Dims]) -> dict[str, tuple[Any, A
             if name not in AXES or blend.setting.level == "tokens":
                 found[name] = mean, scale
                 continue
-            vectors = [vector_name(name, pool) for pool in pools_of(blend.setting, name)]
+            vectors = [vector_name(name, pool) for pool in pool_names(blend.setting, name)]
             ends = np.cumsum([sizes.vectors[vector] for vector in vectors])[:-1]
             parts = zip(np.split(mean, ends), np.split(scale, ends), strict=True)
             found |= dict(zip(vectors, parts, strict=True))

@@ -21,12 +21,12 @@ from mmsa_cache.errors import ModelError, require_extra
 from mmsa_cache.features.batch import Dims
 from mmsa_cache.names import vector_name
 
-from .onnx_check import OUTPUT, check_bank, difference
+from .onnx_check import OUTPUT, generate_bank, largest_difference
 from .onnx_inputs import (
     AXES,
-    modalities_read,
     onnx_inputs,
-    pools_of,
+    pool_names,
+    read_modalities,
     reads_sequences,
     reads_vectors,
     sequence_name,
@@ -56,7 +56,7 @@ def export_onnx(
         ModelError: The graph differs from PyTorch by more than `TOLERANCE`.
     """
     _require_packages()
-    bank = check_bank(ensemble, dims)
+    bank = generate_bank(ensemble, dims)
     settings = [blend.setting for blend in ensemble.blends]
     example = onnx_inputs(bank, np.arange(len(bank)), settings)
     names = list(example)
@@ -77,7 +77,7 @@ def export_onnx(
             {"onnx_inputs": json.dumps(names), "tolerance": repr(TOLERANCE), **metadata}
         )
         program.save(str(path), external_data=False)
-    worst = difference(path, ensemble, bank)
+    worst = largest_difference(path, ensemble, bank)
     if not worst <= TOLERANCE:
         raise ModelError(
             f"The ONNX graph gives other probabilities than PyTorch: they differ by {worst:.1e}, "
@@ -137,9 +137,9 @@ def _model_inputs(setting: Setting, given: Mapping[str, Tensor]) -> Inputs:
     """The arguments of a member's `forward`, as `FeatureBank.batch` would make them."""
     inputs: dict[str, Tensor] = {}
     vectors: dict[str, Tensor] = {}
-    for modality in modalities_read(setting):
+    for modality in read_modalities(setting):
         present = given[f"{modality}_present"].unsqueeze(1)
-        own = [vector_name(modality, pool) for pool in pools_of(setting, modality)]
+        own = [vector_name(modality, pool) for pool in pool_names(setting, modality)]
         if reads_vectors(setting):
             vectors |= {name: given[name] for name in own}
         if not reads_sequences(setting):

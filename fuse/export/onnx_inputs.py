@@ -31,7 +31,7 @@ from torch import Tensor
 from fuse.models.kernel import KERNEL
 from fuse.models.projection import as_mask
 from fuse.setting import Setting
-from fuse.training.classifier import gather
+from fuse.training.classifier import gather_batch
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.names import split_terms
 
@@ -52,8 +52,8 @@ def onnx_inputs(
     items = bank.items(samples, variants=False)
     found: dict[str, Tensor] = {}
     for setting in settings:
-        batch = gather(bank, items, setting)
-        for modality in modalities_read(setting):
+        batch = gather_batch(bank, items, setting)
+        for modality in read_modalities(setting):
             mask = as_mask(getattr(batch, modality), getattr(batch, f"{modality}_mask"))
             found[f"{modality}_present"] = mask.any(1)
             if reads_sequences(setting):
@@ -70,11 +70,11 @@ def onnx_inputs(
     return {name: value.cpu().numpy() for name, value in sorted(found.items())}
 
 
-def modalities_read(setting: Setting) -> list[str]:
+def read_modalities(setting: Setting) -> list[str]:
     return list(AXES) if setting.modality == "both" else [setting.modality]
 
 
-def pools_of(setting: Setting, modality: str) -> list[str]:
+def pool_names(setting: Setting, modality: str) -> list[str]:
     return split_terms(getattr(setting, f"{modality}_pool"))
 
 

@@ -63,7 +63,7 @@ class Calibration:
 
     def __call__(self, probabilities: Probabilities) -> Probabilities:
         """Class probabilities, (rows, classes), to calibrated ones."""
-        return shifted(tempered(probabilities, self.temperature), np.asarray(self.biases))
+        return shift(temper(probabilities, self.temperature), np.asarray(self.biases))
 
     def decide(self, calibrated: Probabilities, rule: Decide) -> NDArray[np.int64]:
         """Class codes, (rows,).
@@ -79,7 +79,7 @@ class Calibration:
         return scores.argmax(1).astype(np.int64)
 
 
-def tempered(probabilities: Probabilities, temperature: float) -> Probabilities:
+def temper(probabilities: Probabilities, temperature: float) -> Probabilities:
     """softmax(log p / temperature), (rows, classes)."""
     logits = np.log(np.maximum(probabilities, SMALLEST)) / temperature
     raised = np.exp(logits - logits.max(1, keepdims=True))
@@ -87,7 +87,7 @@ def tempered(probabilities: Probabilities, temperature: float) -> Probabilities:
     return raised / total
 
 
-def shifted(probabilities: Probabilities, offsets: Probabilities) -> Probabilities:
+def shift(probabilities: Probabilities, offsets: Probabilities) -> Probabilities:
     """p_c · exp(o_c), normalised to sum 1, (rows, classes)."""
     raised = probabilities * np.exp(offsets)
     total: Probabilities = raised.sum(1, keepdims=True)

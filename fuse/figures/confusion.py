@@ -29,10 +29,10 @@ def confusion(labels: Codes, predicted: Codes, classes: int) -> Codes:
 
 def macro_f1(labels: Codes, predicted: Codes, classes: int) -> float:
     """Mean F1 of the classes (0–1); a hundredth of scikit-learn's time."""
-    return float(figures(confusion(labels, predicted, classes))["macro_f1"])
+    return float(confusion_scores(confusion(labels, predicted, classes))["macro_f1"])
 
 
-def figures(confusions: Numbers) -> dict[str, Floats]:
+def confusion_scores(confusions: Numbers) -> dict[str, Floats]:
     """Accuracy, macro figures and weighted F1, (…, classes, classes) → (…)."""
     hits = _hits(confusions)
     f1, rows = class_f1(confusions), confusions.sum(axis=-1)

@@ -15,7 +15,7 @@ _HALVES: dict[Presence, tuple[bool, bool]] = {
 }
 
 
-def apart(present: NDArray[np.bool_]) -> dict[Presence, NDArray[np.bool_]]:
+def rows_by_presence(present: NDArray[np.bool_]) -> dict[Presence, NDArray[np.bool_]]:
     """The rows of each kind that there is, (rows,); none where all are whole.
 
     Args:

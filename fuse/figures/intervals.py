@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calibration import DECIDE, Decide
-from .confusion import Codes, Floats, class_f1, confusion, figures
+from .confusion import Codes, Floats, class_f1, confusion, confusion_scores
 from .metrics import log_likelihoods
 from .record import Interval
 from .records import ClassIntervals, Decision, ScoreIntervals
-from .reliability import BINS, null_errors, place
-from .resampling import RESAMPLES, SEED, bootstrap, cells, resample, where_present
+from .reliability import BINS, bin_indices, null_errors
+from .resampling import RESAMPLES, SEED, bootstrap, confusion_cells, mask_absent_classes, resample
 
 
-def intervals(
+def score_intervals(
     labels: Codes,
     probabilities: Floats,
     names: Sequence[str],
@@ -42,7 +42,7 @@ def intervals(
     rows, classes = probabilities.shape
     curves = [_Curve.of(labels == code, probabilities[:, code]) for code in range(classes)]
     likeliest = probabilities.argmax(1) if predicted is None else predicted
-    confused = cells(labels, likeliest, classes)
+    confused = confusion_cells(labels, likeliest, classes)
     summed = _summed(labels, probabilities)
     units = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
 
@@ -50,7 +50,7 @@ def intervals(
         times = times[:, units]  # of each row
         confusions = (times @ confused).reshape(-1, classes, classes)
         return {
-            **figures(confusions),
+            **confusion_scores(confusions),
             "confusions": confusions,
             **_ranked(times, curves),
             **{key: ((times @ values).T / times.sum(1)).T for key, values in summed.items()},
@@ -59,7 +59,7 @@ def intervals(
     found = resample(drawn, int(units.max()) + 1, resamples=resamples, seed=seed)
     found["calibration_error"] = np.abs(found["calibration_error"]).sum(1)
     confusions, precision = found.pop("confusions"), found.pop("average_precision")
-    f1 = where_present(class_f1(confusions), confusions)
+    f1 = mask_absent_classes(class_f1(confusions), confusions)
     per_class = {
         name: ClassIntervals(
             f1=Interval.of(f1[:, code]), average_precision=_interval(precision[:, code])
@@ -74,7 +74,7 @@ def intervals(
     )
 
 
-def decisions(
+def score_decisions(
     labels: Codes,
     decided: Mapping[Decide, Codes],
     classes: int,
@@ -87,11 +87,11 @@ def decisions(
         labels: True class codes, (rows,).
         decided: Class codes by each rule, (rows,).
         classes: Number of classes.
-        groups: See `intervals`.
+        groups: See `score_intervals`.
     """
     found = {}
     for rule, codes in decided.items():
-        values = figures(confusion(labels, codes, classes))
+        values = confusion_scores(confusion(labels, codes, classes))
         drawn, _ = bootstrap(labels, codes, classes, groups=groups)
         found[rule] = Decision(
             accuracy=float(values["accuracy"]),
@@ -150,7 +150,9 @@ def _summed(labels: Codes, probabilities: Floats) -> dict[str, Floats]:
     rows, classes = probabilities.shape
     confidence = probabilities.max(1)
     bins = np.zeros((rows, BINS))
-    bins[np.arange(rows), place(confidence)] = (probabilities.argmax(1) == labels) - confidence
+    bins[np.arange(rows), bin_indices(confidence)] = (
+        probabilities.argmax(1) == labels
+    ) - confidence
     return {
         "neg_log_loss": log_likelihoods(labels, probabilities),
         "brier": np.square(probabilities - np.eye(classes)[labels]).sum(1),

@@ -10,7 +10,7 @@ import numpy as np
 from . import confusion as confusions
 from .confusion import Codes, Floats
 from .records import ClassScores, MetricScores, Scores
-from .reliability import calibration
+from .reliability import reliability_bins
 
 
 def score(labels: Codes, predicted: Codes, names: Sequence[str]) -> Scores:
@@ -39,7 +39,7 @@ def score(labels: Codes, predicted: Codes, names: Sequence[str]) -> Scores:
             for name, precision, recall, f1, support in per_class
         },
         confusion=counted.tolist(),
-        **{key: float(value) for key, value in confusions.figures(counted).items()},
+        **{key: float(value) for key, value in confusions.confusion_scores(counted).items()},
     )
 
 
@@ -76,7 +76,7 @@ def probability_score(
             "per_class": per_class,
             "neg_log_loss": float(log_likelihoods(labels, probabilities).mean()),
             "brier": float(brier),
-            "calibration_error": calibration(probabilities.max(1), labels == likeliest)[1],
+            "calibration_error": reliability_bins(probabilities.max(1), labels == likeliest)[1],
             "roc_auc": fmean(areas) if areas else None,
         }
     )
@@ -100,7 +100,7 @@ def selection_score(
 
 def metric_scores(counted: confusions.Numbers, neg_log_loss: float) -> MetricScores:
     """The metrics that follow from a confusion, (classes, classes), and the one that does not."""
-    found = confusions.figures(counted)
+    found = confusions.confusion_scores(counted)
     return MetricScores(
         macro_f1=float(found["macro_f1"]),
         accuracy=float(found["accuracy"]),

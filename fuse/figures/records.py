@@ -52,7 +52,7 @@ class Scores(Record):
     brier: Number | None = None
     """Mean squared distance of the probabilities to the one-hot truth, 0–2."""
     calibration_error: Number | None = None
-    """See `reliability.calibration`."""
+    """See `reliability.reliability_bins`."""
     roc_auc: Number | None = None
     """Each class against the rest, mean over classes; None where no class has rows and others."""
 

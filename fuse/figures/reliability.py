@@ -24,7 +24,7 @@ class Bin:
     """Share of the rows that are right, 0 without rows."""
 
 
-def calibration(
+def reliability_bins(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_]
 ) -> tuple[list[Bin], float]:
     """Bins of the reliability diagram and the expected calibration error.
@@ -39,7 +39,7 @@ def calibration(
     Returns:
         The bins from low to high, and the error (0–1).
     """
-    of = place(confidence)
+    of = bin_indices(confidence)
     found, error = [], 0.0
     for number in range(BINS):
         inside = of == number
@@ -74,7 +74,7 @@ def null_errors(
         (resamples,), 0–1.
     """
     generator = np.random.default_rng(seed)
-    inside = np.eye(BINS)[place(confidence)]
+    inside = np.eye(BINS)[bin_indices(confidence)]
     errors = np.empty(resamples)
     for number in range(resamples):
         right = generator.random(int(groups.max()) + 1)[groups] < confidence
@@ -82,6 +82,6 @@ def null_errors(
     return errors
 
 
-def place(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+def bin_indices(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
     """Number of the bin that each confidence falls into, (rows,)."""
     return np.searchsorted(np.arange(1, BINS) / BINS, confidence, side="left").astype(np.int64)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .confusion import Codes, Floats, class_f1, figures
+from .confusion import Codes, Floats, class_f1, confusion_scores
 from .record import Interval
 
 RESAMPLES = 1000
@@ -52,7 +52,7 @@ def resample(
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def by_group(values: Floats, groups: NDArray[np.int64]) -> Floats:
+def sum_by_group(values: Floats, groups: NDArray[np.int64]) -> Floats:
     """Sums of rows of one group, (rows, …) → (groups, …), in the order of group numbers."""
     _, place = np.unique(groups, return_inverse=True)
     sums = np.zeros((place.max() + 1, *values.shape[1:]))
@@ -60,7 +60,7 @@ def by_group(values: Floats, groups: NDArray[np.int64]) -> Floats:
     return sums
 
 
-def where_present(values: Floats, confusions: Floats) -> Floats:
+def mask_absent_classes(values: Floats, confusions: Floats) -> Floats:
     """A figure of every class on resamples, NaN where the class was not drawn.
 
     A class that no resample has keeps its values.
@@ -73,7 +73,7 @@ def where_present(values: Floats, confusions: Floats) -> Floats:
     return np.where(present | ~present.any(axis=-2, keepdims=True), values, np.nan)
 
 
-def cells(labels: Codes, predicted: Codes, classes: int) -> Floats:
+def confusion_cells(labels: Codes, predicted: Codes, classes: int) -> Floats:
     """The cell of the confusion matrix that each row counts in, (rows, classes²), 0 or 1."""
     return np.eye(classes**2)[labels * classes + predicted]
 
@@ -98,15 +98,15 @@ def bootstrap(
         seed: Seed of the generator.
 
     Returns:
-        The interval of each of `confusion.figures`, and the interval of every class's F1, by class
+        The interval of each of `confusion.confusion_scores`, and that of every class's F1, by class
         code.
     """
     drawn = resampled_confusions(
         labels, predicted[None], classes, groups=groups, resamples=resamples, seed=seed
     )[0]
-    f1 = where_present(class_f1(drawn), drawn)
+    f1 = mask_absent_classes(class_f1(drawn), drawn)
     return (
-        {name: Interval.of(values) for name, values in figures(drawn).items()},
+        {name: Interval.of(values) for name, values in confusion_scores(drawn).items()},
         [Interval.of(f1[:, code]) for code in range(classes)],
     )
 
@@ -133,9 +133,9 @@ def resampled_confusions(
     Returns:
         Rows by true and predicted class, (runs, resamples, classes, classes).
     """
-    runs = [cells(labels, run, classes) for run in predicted]
+    runs = [confusion_cells(labels, run, classes) for run in predicted]
     if groups is not None:
-        runs = [by_group(run, groups) for run in runs]
+        runs = [sum_by_group(run, groups) for run in runs]
 
     def counted(times: Floats) -> dict[str, Floats]:
         return {"confusion": np.stack([times @ run for run in runs], axis=1)}

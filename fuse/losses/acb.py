@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from fuse.mapping import mapped, of_members
+from fuse.mapping import call_for_members, is_mapped
 from mmsa_cache.names import check_name
 from mmsa_cache.native.nvrtc import Kernel
 
-from .acb_kernel import kernel_for, value_and_slope
+from .acb_kernel import find_kernel, value_and_slope
 from .loss import Loss, check_not_negative, check_shapes, log_probabilities, not_true, true_class
 
 Statistics = Literal["running", "epoch", "batch"]
@@ -103,7 +103,7 @@ class AdaptiveClassBalancedLoss(Loss):
             raise ValueError(
                 f"loss 'acb' was built for {self.classes} classes, received {logits.shape[1]}"
             )
-        compiled = kernel_for(logits)
+        compiled = find_kernel(logits)
         if compiled is not None:
             return self._by_kernel(compiled, logits, labels)
         with torch.no_grad():
@@ -114,8 +114,8 @@ class AdaptiveClassBalancedLoss(Loss):
                 self._count(wrong, labels)
             log_difficulty = torch.log1p(self.difficulty()).to(log_p.dtype).gather(0, labels)
             value, slope = self._value_and_slope(log_p, log_pt, wrong, labels, log_difficulty)
-        if mapped(logits):  # five operations fewer, as below
-            return of_members(_WithSlope.apply, logits, value, slope)
+        if is_mapped(logits):  # five operations fewer, as below
+            return call_for_members(_WithSlope.apply, logits, value, slope)
         if logits.device.type != "cpu":
             found: Tensor = _WithSlope.apply(logits, value, slope)
             return found
@@ -135,8 +135,8 @@ class AdaptiveClassBalancedLoss(Loss):
 
         check_shapes(logits, labels)
         operands = logits, labels, self.difficulty_sum, self.sample_count, self.constants
-        if mapped(logits):
-            return of_members(of_all, *operands)
+        if is_mapped(logits):
+            return call_for_members(of_all, *operands)
         return of_all(*(operand.unsqueeze(0) for operand in operands)).squeeze(0)
 
     def _value_and_slope(

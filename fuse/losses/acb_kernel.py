@@ -121,7 +121,7 @@ extern "C" __global__ void acb(
 """
 
 
-def kernel_for(logits: Tensor) -> Kernel | None:
+def find_kernel(logits: Tensor) -> Kernel | None:
     """The kernel for logits (…, classes), None where there is none for them."""
     if logits.dtype != torch.float32 or logits.shape[-1] > MOST_CLASSES:
         return None

@@ -2,7 +2,7 @@
 
 "Attention Is All You Need" (Vaswani et al. 2017), eq. 1. Names, shapes and initial values of the
 parameters are those of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer`. PyTorch's own
-modules draw their dropout inside a kernel, where `noise.drawn_from` does not reach.
+modules draw their dropout inside a kernel, where `noise.noise_from` does not reach.
 
 A mask is ``(batch, keys)``, boolean, True = real position; None: all are real.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 
-from fuse.mapping import mapped, of_members
+from fuse.mapping import call_for_members, is_mapped
 
 from .linear import Linear, linear
 from .noise import Dropout
@@ -73,8 +73,8 @@ class MultiHeadAttention(nn.Module):
             nothing = ~mask.any(dim=1)[:, None, None]
             allowed = (mask.unsqueeze(1) | nothing).unsqueeze(1)
         weights = None
-        if mapped(q) and not (need_weights or self.dropout.active):
-            attended = of_members(_attention_of_members, q, k, v, allowed)
+        if is_mapped(q) and not (need_weights or self.dropout.active):
+            attended = call_for_members(_stacked_attention, q, k, v, allowed)
         elif need_weights or self.dropout.active or is_functorch_wrapped_tensor(q):
             scores = q @ k.transpose(2, 3) * (self.dim // self.num_heads) ** -0.5
             if allowed is not None:
@@ -100,7 +100,7 @@ class MultiHeadAttention(nn.Module):
         return f"dim={self.dim}, heads={self.num_heads}"
 
 
-def _attention_of_members(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
+def _stacked_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
     """PyTorch's fused kernel once for all members, ``(members, batch, heads, …)`` each."""
     found = F.scaled_dot_product_attention(
         q.flatten(0, 1),

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 
-from fuse.mapping import mapped, of_members
+from fuse.mapping import call_for_members, is_mapped
 from mmsa_cache.native import float32, onednn
 
-from .members import linear_of_members
+from .members import stacked_linear
 
 _WORTH = 2_500_000
 """Multiplications of a product; below, the detour costs more than it saves."""
@@ -39,8 +39,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         ``(..., out)``.
     """
-    if mapped(x, weight):
-        return of_members(linear_of_members, x, weight, bias)
+    if is_mapped(x, weight):
+        return call_for_members(stacked_linear, x, weight, bias)
     if _serves(x, weight):
         product: Tensor = _OneDnn.apply(x, weight, bias)
         return product

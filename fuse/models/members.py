@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fuse.mapping import mapped, of_members
+from fuse.mapping import call_for_members, is_mapped
 
 
-def linear_of_members(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x·weightᵀ + bias of every member.
 
     Args:
@@ -26,7 +26,7 @@ def linear_of_members(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     Returns:
         ``(members, ..., out)``; of vectors ``(members, batch, in)`` a batch's numbers lie side by
-        side, as `norm_of_members` wants them.
+        side, as `stacked_batch_norm` wants them.
     """
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
@@ -73,18 +73,18 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(batch, features)`` to the same."""
-        if not mapped(input):
+        if not is_mapped(input):
             return super().forward(input)
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        return of_members(
-            norm_of_members,
+        return call_for_members(
+            stacked_batch_norm,
             input, self.weight, self.bias, self.running_mean, self.running_var,
             self.training, self.momentum, self.eps,
         )  # fmt: skip
 
 
-def norm_of_members(
+def stacked_batch_norm(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,

@@ -5,14 +5,14 @@ under `torch.func.vmap`). For that to equal training them one by one, no module 
 numbers itself: the noise of a step comes from what surrounds the call, in the order in which the
 modules ask for it::
 
-    with drawn_from(stream):
+    with noise_from(stream):
         logits, _ = model(*inputs)
 
 Under `vmap` nothing can be drawn, so a step's noise is drawn ahead, one flat tensor a model::
 
-    noise = stream(noise_needed(model, *inputs))  # `drawn_from(noise)` is for the mapped function
+    noise = stream(count_noise(model, *inputs))  # `noise_from(noise)` is for the mapped function
 
-Outside of `drawn_from` the modules use PyTorch's generator.
+Outside of `noise_from` the modules use PyTorch's generator.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _AHEAD, _AHEAD_CUDA = 1 << 18, 1 << 20
 _FACTORS = 1 << 22
 """Most numbers of a call's noise that are made factors of all at once."""
 
-Draw = Callable[[int], Tensor]
+NoiseSource = Callable[[int], Tensor]
 """Draws so many numbers, int16, uniform over all 65,536 values."""
 
 
@@ -88,7 +88,7 @@ class Tape:
             asks for. Others raise ValueError.
     """
 
-    def __init__(self, noise: Tensor | Draw) -> None:
+    def __init__(self, noise: Tensor | NoiseSource) -> None:
         if isinstance(noise, Tensor) and (noise.dtype != torch.int16 or noise.ndim != 1):
             raise ValueError(
                 f"noise: expected int16 (n,), received {noise.dtype} {tuple(noise.shape)}"
@@ -146,7 +146,7 @@ class Tape:
         if isinstance(noise, Tensor) and self.position > noise.shape[0]:
             raise RuntimeError(
                 f"noise: {math.prod(shape)} values asked for at position {start} of "
-                f"{noise.shape[0]}: draw noise_needed(model, *inputs) values a step"
+                f"{noise.shape[0]}: draw count_noise(model, *inputs) values a step"
             )
         return start, self.position
 
@@ -165,7 +165,7 @@ _TAPE: ContextVar[Tape | None] = ContextVar("_TAPE", default=None)
 
 
 @contextmanager
-def drawn_from(noise: Tensor | Draw | Tape) -> Iterator[Tape]:
+def noise_from(noise: Tensor | NoiseSource | Tape) -> Iterator[Tape]:
     """Modules called within take their noise from here; see `Tape` for the kinds of noise."""
     tape = noise if isinstance(noise, Tape) else Tape(noise)
     token = _TAPE.set(tape)
@@ -178,7 +178,7 @@ def drawn_from(noise: Tensor | Draw | Tape) -> Iterator[Tape]:
 class Dropout(nn.Module):
     """Zeroes elements with probability `p` in training, scales the others by 1 / (1 − p).
 
-    Within `drawn_from` an element is kept where its noise is at or above a threshold. So p is
+    Within `noise_from` an element is kept where its noise is at or above a threshold. So p is
     rounded to a multiple of 1/65,536, and the scale is the exact inverse of the rounded keep
     probability. Outside it is PyTorch's own dropout.
 
@@ -290,11 +290,11 @@ def noise_shapes(model: nn.Module, *inputs: Any) -> list[tuple[int, ...]]:
     def zeros(count: int) -> Tensor:
         return torch.zeros(count, dtype=torch.int16, device=device)
 
-    with drawn_from(zeros) as tape:
+    with noise_from(zeros) as tape:
         twin(*inputs)
     return tape.shapes
 
 
-def noise_needed(model: nn.Module, *inputs: Any) -> int:
+def count_noise(model: nn.Module, *inputs: Any) -> int:
     """Number of noise values that one training step of a model takes; see `noise_shapes`."""
     return sum(map(math.prod, noise_shapes(model, *inputs)))

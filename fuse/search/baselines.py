@@ -23,7 +23,7 @@ from fuse.figures.records import Metric
 from fuse.figures.study import BaselineScores, BesideBaseline
 from fuse.models.modality import modality_of
 from fuse.setting import Setting
-from fuse.training.classifier import gather
+from fuse.training.classifier import gather_batch
 from mmsa_cache.data.splits import grouped_folds
 from mmsa_cache.features.bank import FeatureBank
 
@@ -124,7 +124,7 @@ def _vectors(bank: FeatureBank, rows: Codes, setting: Setting) -> Floats:
     bank = bank.using(*setting.encoders)
     parts = []
     for items in bank.items(rows, variants=False).split(_ROWS_AT_ONCE):
-        batch = gather(bank, items, setting)
+        batch = gather_batch(bank, items, setting)
         read = [
             batch.filled(name, torch.nan).float()
             for name in batch.vectors

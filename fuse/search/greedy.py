@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuse.figures.confusion import Codes, Floats, figures
+from fuse.figures.confusion import Codes, Floats, confusion_scores
 from fuse.figures.metrics import log_likelihoods
 from fuse.figures.record import Interval
 from fuse.figures.records import METRICS
-from fuse.figures.resampling import RESAMPLES, SEED, by_group, cells, resample
+from fuse.figures.resampling import RESAMPLES, SEED, confusion_cells, resample, sum_by_group
 from fuse.figures.study import NestedGain
 from fuse.training.calibration import fit_likelihood
 from mmsa_cache.errors import SettingsError
@@ -150,10 +150,10 @@ def gains(
     """Metrics of two classifiers of the same rows, their difference, its paired interval."""
     classes = one.shape[1]
     summed = [
-        by_group(
+        sum_by_group(
             np.column_stack(
                 [
-                    cells(labels, of.argmax(1), classes),
+                    confusion_cells(labels, of.argmax(1), classes),
                     log_likelihoods(labels, of),
                     np.ones(len(labels)),
                 ]
@@ -165,7 +165,9 @@ def gains(
 
     def scored(sums: Floats) -> dict[str, Floats]:
         *_, likelihood, rows = np.moveaxis(sums, -1, 0)
-        confusion = figures(sums[..., : classes**2].reshape(*sums.shape[:-1], classes, classes))
+        confusion = confusion_scores(
+            sums[..., : classes**2].reshape(*sums.shape[:-1], classes, classes)
+        )
         return {
             metric: likelihood / rows if metric == "neg_log_loss" else confusion[metric]
             for metric in METRICS

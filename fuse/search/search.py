@@ -17,7 +17,7 @@ from pydantic import Field
 from fuse.figures.record import Count, Number
 from fuse.figures.records import Metric, absent_notes
 from fuse.figures.study import BaselineScores, FailedTrial, Gap, Look, Value
-from fuse.training.plan import plan
+from fuse.training.plan import plan_parts
 
 from .address import Address
 from .baselines import beside
@@ -167,7 +167,7 @@ def search(
 
 def _units(study: StudyConfig, data: TrainingData) -> tuple[NDArray[np.int64], list[FoldSplit]]:
     """The outer rows, and the trainings that score a trial: those of the run that it becomes."""
-    (part,) = plan(data.labels, data.groups, study.protocol)
+    (part,) = plan_parts(data.labels, data.groups, study.protocol)
     units = [FoldSplit(task.train, task.validation, part.judged, task.seed) for task in part.tasks]
     return part.judged, units
 

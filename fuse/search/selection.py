@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from fuse.figures.confusion import Floats, figures
+from fuse.figures.confusion import Floats, confusion_scores
 from fuse.figures.metrics import log_likelihoods
 from fuse.figures.record import LEVEL, Interval
-from fuse.figures.resampling import by_group, cells, resample
+from fuse.figures.resampling import confusion_cells, resample, sum_by_group
 from fuse.figures.study import Gap
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import unknown_name
@@ -172,8 +172,10 @@ def _cells(
     """
     if metric == "neg_log_loss":
         logs = log_likelihoods(labels, probabilities)
-        return by_group(np.stack([logs, np.ones(len(labels))], 1), groups)
-    return by_group(cells(labels, probabilities.argmax(1), probabilities.shape[1]), groups)
+        return sum_by_group(np.stack([logs, np.ones(len(labels))], 1), groups)
+    return sum_by_group(
+        confusion_cells(labels, probabilities.argmax(1), probabilities.shape[1]), groups
+    )
 
 
 def _score(sums: Floats, metric: str) -> Floats:
@@ -181,4 +183,4 @@ def _score(sums: Floats, metric: str) -> Floats:
     if metric == "neg_log_loss":
         return sums[..., 0] / sums[..., 1]
     classes = math.isqrt(sums.shape[-1])
-    return figures(sums.reshape(*sums.shape[:-1], classes, classes))[metric]
+    return confusion_scores(sums.reshape(*sums.shape[:-1], classes, classes))[metric]

@@ -6,7 +6,7 @@ import math
 
 from fuse.figures.records import EpochRecord, Metric
 from fuse.setting import Setting
-from fuse.training.stopping import ends
+from fuse.training.stopping import is_last_epoch
 
 
 class SideBySide:
@@ -40,7 +40,7 @@ class SideBySide:
         going_on = [
             done
             for done, best in zip(self._done, self._best, strict=True)
-            if not ends(self._setting, done, best)
+            if not is_last_epoch(self._setting, done, best)
         ]
         reached = min(going_on, default=max(self._done))
         if reached <= self._reached:

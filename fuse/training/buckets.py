@@ -23,7 +23,7 @@ _SHARES = (0.5, 0.75, 0.9, 1.0)
 Shape = tuple[int, ...]
 
 
-def sizes_of(rows: int, members: int) -> list[int]:
+def part_sizes(rows: int, members: int) -> list[int]:
     """Rows of the parts of a batch: the longer its texts, the smaller a part."""
     for shares in _PARTS:
         whole = sum(shares)
@@ -42,7 +42,7 @@ class Buckets:
 
     def __init__(self, lengths: Tensor, epoch: Tensor) -> None:
         self._lengths = lengths
-        self.sizes = sizes_of(epoch.shape[2], epoch.shape[1])
+        self.sizes = part_sizes(epoch.shape[2], epoch.shape[1])
         """Rows of each part."""
         self._longest = int(lengths.max())
         _, needed = self._needed(epoch)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from fuse.figures.calibration import SMALLEST, Calibration, Probabilities, shifted
-from fuse.figures.confusion import figures, macro_f1
+from fuse.figures.calibration import SMALLEST, Calibration, Probabilities, shift
+from fuse.figures.confusion import confusion_scores, macro_f1
 from fuse.figures.metrics import log_likelihoods
 from mmsa_cache.names import check_name
 
@@ -165,8 +165,8 @@ def fit_offsets(probabilities: Probabilities, truth: Probabilities) -> Probabili
     offsets, chosen = np.zeros(classes), np.eye(classes)
 
     def value(trial: Probabilities) -> tuple[float, float]:
-        predicted = chosen[shifted(probabilities, trial).argmax(1)]
-        f1 = float(figures(truth.T @ predicted)["macro_f1"])
+        predicted = chosen[shift(probabilities, trial).argmax(1)]
+        f1 = float(confusion_scores(truth.T @ predicted)["macro_f1"])
         return round(f1, 9), -float(np.abs(trial).sum())  # of equal ones the smallest
 
     best = value(offsets)
@@ -198,7 +198,7 @@ def honest_offsets(
     if len(labels) < 2:
         return np.zeros(classes)
     fitted = cross_fitted(probabilities, labels, lambda p, _: _expected(np.concatenate(p)))
-    carried = [shifted(p, of).argmax(1) for of, p in zip(fitted, probabilities, strict=True)]
+    carried = [shift(p, of).argmax(1) for of, p in zip(fitted, probabilities, strict=True)]
     with_offsets = macro_f1(truth, np.concatenate(carried), classes)
     without = macro_f1(truth, every.argmax(1), classes)
     return _expected(every) if with_offsets > without else np.zeros(classes)

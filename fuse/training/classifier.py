@@ -91,7 +91,7 @@ def _of_modality(vectors: Mapping[str, int], modality: str) -> dict[str, int]:
 def build(setting: Setting, bank: FeatureBank, names: Sequence[str]) -> Classifier:
     """The untrained model of a setting for the features of a bank; see `make_model`.
 
-    Its `forward` takes text ``(batch, text_tokens, dim)``, text mask, image
+    Its `compute_logits` takes text ``(batch, text_tokens, dim)``, text mask, image
     ``(batch, patches, dim)``, image mask (True = real) and pooled vectors by name, and returns
     logits ``(batch, classes)`` and named intermediates.
 
@@ -133,16 +133,16 @@ def predict(
     if setting.level == "tokens":  # short texts need no padding to the longest
         order = bank.text_order(items)
     parts = []
-    with torch.inference_mode(), products(setting):
+    with torch.inference_mode(), matmul_precision(setting):
         for chosen in order.split(batch_size):
-            logits = forward(model, gather(bank, items[chosen], setting))
+            logits = compute_logits(model, gather_batch(bank, items[chosen], setting))
             parts.append(logits.double().softmax(1))
     found = torch.cat(parts).cpu()
     return torch.empty_like(found).index_copy_(0, order, found).numpy()
 
 
 @contextmanager
-def products(setting: Setting) -> Iterator[None]:
+def matmul_precision(setting: Setting) -> Iterator[None]:
     """The precision that factors of matrix products are read in; see `Setting.precision`."""
     fast = setting.precision == "fast" and setting.fusion != KERNEL
     # Batched products, attention's, took twice the time in bf16; `linear` is quick without.
@@ -151,7 +151,7 @@ def products(setting: Setting) -> Iterator[None]:
         yield
 
 
-def half(setting: Setting, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(setting: Setting, device: torch.device) -> torch.dtype | None:
     """What training computes in before the classifier, where not in float32."""
     fast = setting.precision == "fast" and setting.fusion != KERNEL
     on = fast and setting.level == "tokens" and device.type == "cuda"
@@ -165,7 +165,7 @@ def input_dims(bank: FeatureBank, setting: Setting) -> Dims:
     )
 
 
-def gather(
+def gather_batch(
     bank: FeatureBank,
     items: Tensor,
     setting: Setting,
@@ -173,10 +173,12 @@ def gather(
     text_length: int | None = None,
 ) -> Batch:
     """The batch that a setting's model takes; see `FeatureBank.batch`."""
-    return bank.batch(items, whole_length=whole_length, text_length=text_length, **read_by(setting))
+    return bank.batch(
+        items, whole_length=whole_length, text_length=text_length, **bank_options(setting)
+    )
 
 
-def read_by(setting: Setting) -> dict[str, Any]:
+def bank_options(setting: Setting) -> dict[str, Any]:
     """What a setting's model reads of a bank."""
     return {
         "level": setting.level,
@@ -186,7 +188,7 @@ def read_by(setting: Setting) -> dict[str, Any]:
     }
 
 
-def forward(model: Classifier, batch: Batch) -> Tensor:
+def compute_logits(model: Classifier, batch: Batch) -> Tensor:
     """Logits of a batch, (batch, classes)."""
     logits, _ = model(*model_inputs(batch))
     return logits

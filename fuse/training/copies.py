@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def one_a_post(items: Tensor, order: torch.Generator) -> Tensor:
+def draw_one_copy(items: Tensor, order: torch.Generator) -> Tensor:
     """One of the items of every post, each as likely as the others, (posts, 3).
 
     Args:

@@ -19,12 +19,12 @@ from mmsa_cache.features.bank import FeatureBank
 from .calibration import calibrate
 from .ensemble import Blend, Ensemble
 from .judging import JudgedPart, PartFits, judge, member_records, predict_held_out
-from .plan import OuterPart, plan, plan_part
+from .plan import OuterPart, plan_part, plan_parts
 from .recipe import Recipe, weighted_settings
 from .task import Checkpoint, Fit, Task
 from .trainer import fit_group
 
-HeldOutOf = Mapping[tuple[int, Setting], Probabilities]
+HeldOutProbabilities = Mapping[tuple[int, Setting], Probabilities]
 """Probabilities of held-out rows, (samples, classes), by place of the outer part and setting."""
 
 
@@ -53,7 +53,7 @@ def train(
     decide: Decide = "accuracy",
     averaged: bool = True,
     refit: bool = False,
-    held_out: HeldOutOf = MappingProxyType({}),
+    held_out: HeldOutProbabilities = MappingProxyType({}),
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     stacked: bool | None = None,
     checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
@@ -64,8 +64,8 @@ def train(
         recipes: What to train: one recipe for all outer parts, or one a part.
         bank: Features of the labelled rows.
         groups: Duplicate groups, (samples,).
-        protocol: See `plan`; of a cross-validation every part is judged by the members that did not
-            see it, and the final model has the members of all parts.
+        protocol: See `plan_parts`. In a cross-validation the members that did not see a part judge
+            it, and the final model has the members of all parts.
         names: Class names.
         decide: Decision rule of the figures; those of the others stand beside them.
         averaged: The model is the average of its members; else, of each setting, the member with
@@ -73,7 +73,7 @@ def train(
         refit: The folds' members only calibrate, and say after how many epochs training ends; the
             model's own, one a seed, learn from all development rows.
         held_out: What a search of the same folds and seeds predicted, of settings that
-            `need_no_folds`; with `refit`, their members of the folds are not trained again.
+            `ignores_held_out`; with `refit`, their members of the folds are not trained again.
         on_epoch: Called with each epoch's record.
         stacked: See `trainer.fit_group`.
         checkpoint: See `trainer.fit_group`.
@@ -84,7 +84,7 @@ def train(
     if refit and not averaged:
         raise SettingsError("refit trains no member that could be the best of its folds.")
     labels = bank.labels.cpu().numpy()
-    parts = plan(labels, groups, protocol)
+    parts = plan_parts(labels, groups, protocol)
     members = _members(
         recipes,
         bank,
@@ -115,7 +115,7 @@ def train(
     )
 
 
-def learn(
+def train_on_all_rows(
     setting: Setting,
     bank: FeatureBank,
     groups: NDArray[np.int64],
@@ -172,7 +172,7 @@ def _members(
     names: Sequence[str],
     averaged: bool = True,
     refit: bool = False,
-    held_out: HeldOutOf = MappingProxyType({}),
+    held_out: HeldOutProbabilities = MappingProxyType({}),
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     stacked: bool | None = None,
     checkpoint: Checkpoint = Checkpoint(),  # noqa: B008  (it holds nothing)
@@ -219,7 +219,7 @@ def _members(
     return _Members(fits, trained, blends)
 
 
-def member_counts(
+def count_members(
     recipes: Sequence[Recipe],
     parts: Sequence[OuterPart],
     protocol: Protocol,
@@ -232,7 +232,7 @@ def member_counts(
 
     Args:
         recipes: As of `train`, as the next ones.
-        parts: Of `plan`.
+        parts: Of `plan_parts`.
         protocol: Which rows train and judge.
         averaged: Whether the model is the average of its members.
         refit: Whether these learn from all development rows.
@@ -259,7 +259,7 @@ def _is_alone(recipe: Recipe, averaged: bool, refit: bool) -> bool:
     return averaged and not refit and len(recipe.settings) == 1
 
 
-def need_no_folds(setting: Setting) -> bool:
+def ignores_held_out(setting: Setting) -> bool:
     """Whether nothing of a setting's training follows from held-out rows."""
     return setting.keep == "last" and setting.schedule != "plateau"
 

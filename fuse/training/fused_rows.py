@@ -10,7 +10,7 @@ from fuse.setting import Setting
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
-from .classifier import gather, products
+from .classifier import gather_batch, matmul_precision
 from .programs import model_inputs
 
 _MOST_BYTES = 1 << 29
@@ -32,9 +32,9 @@ class FusedRows:
         keys, first = _first_of_each(self._keys(items))
         self._sorted = keys
         items = items[first]
-        with torch.no_grad(), products(setting):
+        with torch.no_grad(), matmul_precision(setting):
             parts = [
-                model.fuse(model_inputs(gather(bank, of, setting)))[0]
+                model.fuse(model_inputs(gather_batch(bank, of, setting)))[0]
                 for of in items.split(_ROWS_AT_ONCE)
             ]
         self._rows = torch.cat(parts)

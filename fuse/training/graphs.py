@@ -22,7 +22,7 @@ STEPS_A_GRAPH = 1
 """Steps that one launch runs."""
 
 
-class Repeated:
+class StepRepeater:
     """Repeats a step.
 
     Args:

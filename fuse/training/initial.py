@@ -27,7 +27,7 @@ from .task import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Initial:
+class InitialState:
     """What a member begins with."""
 
     model: Classifier
@@ -36,9 +36,9 @@ class Initial:
     """Places among the training rows, those of `Setting.landmarks`."""
 
 
-def initial(
+def draw_initial(
     setting: Setting, bank: FeatureBank, tasks: Sequence[Task], names: Sequence[str]
-) -> list[Initial]:
+) -> list[InitialState]:
     """Draws what members begin with.
 
     Python does not run in the milliseconds that it takes to draw a million numbers and to bring
@@ -56,13 +56,13 @@ def initial(
     """
     dims = input_dims(bank, setting)
 
-    def draw(task: Task) -> Initial:
+    def draw(task: Task) -> InitialState:
         generator = torch.Generator().manual_seed(task.seed)
         with _Drawn(generator):
             model = make_model(setting, dims, len(names), len(task.train))
         model.to(bank.labels.device)
         order = torch.randperm(len(task.train), generator=generator)
-        return Initial(model, order[: setting.landmarks].sort().values)
+        return InitialState(model, order[: setting.landmarks].sort().values)
 
     if len(tasks) <= 1:
         return [draw(task) for task in tasks]

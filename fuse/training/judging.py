@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.calibration import DECIDE, Calibration, Decide, Probabilities
-from fuse.figures.halves import apart
-from fuse.figures.intervals import decisions, intervals
+from fuse.figures.halves import rows_by_presence
+from fuse.figures.intervals import score_decisions, score_intervals
 from fuse.figures.metrics import probability_score, selection_score
 from fuse.figures.records import (
     METRICS,
@@ -75,7 +75,7 @@ class PartFits:
 
 
 @dataclass(frozen=True, slots=True)
-class Predicted:
+class RowPredictions:
     """Predictions of some rows."""
 
     plain: Probabilities
@@ -85,13 +85,13 @@ class Predicted:
     """Class codes by each decision rule, (rows,)"""
 
     @classmethod
-    def of(cls, plain: Probabilities, calibration: Calibration) -> Predicted:
+    def of(cls, plain: Probabilities, calibration: Calibration) -> RowPredictions:
         """Calibrates uncalibrated probabilities and decides by both rules."""
         calibrated = calibration(plain)
         return cls(plain, calibrated, {r: calibration.decide(calibrated, r) for r in DECIDE})
 
     @classmethod
-    def joined(cls, parts: Sequence[Predicted]) -> Predicted:
+    def joined(cls, parts: Sequence[RowPredictions]) -> RowPredictions:
         """The rows of several, one after the other."""
         return cls(
             np.concatenate([part.plain for part in parts]),
@@ -99,10 +99,10 @@ class Predicted:
             {rule: np.concatenate([part.decided[rule] for part in parts]) for rule in DECIDE},
         )
 
-    def at(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Predicted:
+    def at(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> RowPredictions:
         """Some of the rows."""
         decided = {rule: codes[rows] for rule, codes in self.decided.items()}
-        return Predicted(self.plain[rows], self.calibrated[rows], decided)
+        return RowPredictions(self.plain[rows], self.calibrated[rows], decided)
 
 
 def predict_held_out(
@@ -128,11 +128,11 @@ class JudgedPart:
     """What the members of one outer part predict."""
 
     part: OuterPart
-    inner: Predicted
+    inner: RowPredictions
     """Of development rows by members that did not learn from them, fold after fold; calibrated on
     the other folds"""
     inner_rows: NDArray[np.int64]
-    outer: Predicted
+    outer: RowPredictions
     """Of the outer rows, in the order of `OuterPart.judged`"""
     calibration: Calibration
 
@@ -153,14 +153,14 @@ class JudgedPart:
         found = weighted_mean([of.predict(of.model, bank, part.judged) for of in fits])
         return cls(
             part,
-            Predicted.joined(
+            RowPredictions.joined(
                 [
-                    Predicted.of(p, other)
+                    RowPredictions.of(p, other)
                     for p, other in zip(inner, cross_fitted(inner, truth, fitted), strict=True)
                 ]
             ),
             np.concatenate(rows),
-            Predicted.of(found, calibration),
+            RowPredictions.of(found, calibration),
             calibration,
         )
 
@@ -200,8 +200,8 @@ def judge(
     labels = bank.labels.cpu().numpy()
     order = np.argsort(np.concatenate([of.part.judged for of in judged]))
     rows = np.concatenate([of.part.judged for of in judged])[order]
-    outer = Predicted.joined([of.outer for of in judged]).at(order)
-    inner = Predicted.joined([of.inner for of in judged])
+    outer = RowPredictions.joined([of.outer for of in judged]).at(order)
+    inner = RowPredictions.joined([of.inner for of in judged])
     inner_rows = np.concatenate([of.inner_rows for of in judged])
     twins = np.concatenate(
         [np.isin(groups[of.part.judged], groups[of.part.development]) for of in judged]
@@ -214,11 +214,11 @@ def judge(
         for of in judged
     ]
 
-    def scored(rows: NDArray[np.int64], found: Predicted) -> Scores:
+    def scored(rows: NDArray[np.int64], found: RowPredictions) -> Scores:
         predicted = found.decided[decide]
         return probability_score(labels[rows], found.calibrated, names, predicted=predicted)
 
-    def plain(rows: NDArray[np.int64], found: Predicted) -> Scores:
+    def plain(rows: NDArray[np.int64], found: RowPredictions) -> Scores:
         return probability_score(labels[rows], found.plain, names)
 
     figures = RunFigures(
@@ -226,7 +226,7 @@ def judge(
         outer_uncalibrated=plain(rows, outer),
         inner=scored(inner_rows, inner),
         inner_uncalibrated=plain(inner_rows, inner),
-        decisions=decisions(labels[rows], outer.decided, len(names), groups=groups[rows]),
+        decisions=score_decisions(labels[rows], outer.decided, len(names), groups=groups[rows]),
         calibration=calibration,
         parts=[
             PartScores(rows=len(of.part.judged), **found.model_dump())
@@ -239,11 +239,11 @@ def judge(
         outer_without_duplicates=None if twins.all() else scored(rows[~twins], outer.at(~twins)),
         halves={
             kind: scored(rows[here], outer.at(here))
-            for kind, here in apart(bank.present[rows]).items()
+            for kind, here in rows_by_presence(bank.present[rows]).items()
         },
         members=list(members),
         spread=_spreads([member.outer for member in members if member.outer]),
-        intervals=intervals(
+        intervals=score_intervals(
             labels[rows],
             outer.calibrated,
             names,

@@ -12,7 +12,7 @@ _ALIGNED = 64
 """Every parameter begins at a multiple of so many numbers, as fast kernels want it."""
 
 
-class Leaves:
+class FlatParameters:
     """Where each parameter lies among all numbers of a module, (modules, numbers).
 
     Args:

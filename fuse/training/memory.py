@@ -14,7 +14,7 @@ _COPIES = 12
 results, the average, the best epoch's. What a batch takes is not known before it has been tried."""
 
 
-def fitting(places: Sequence[int], size: int, device: torch.device) -> list[list[int]]:
+def split_to_fit(places: Sequence[int], size: int, device: torch.device) -> list[list[int]]:
     """Members in parts that should fit on a device.
 
     Args:
@@ -31,7 +31,7 @@ def fitting(places: Sequence[int], size: int, device: torch.device) -> list[list
     return [list(places[part::parts]) for part in range(parts)]
 
 
-def no_memory(setting: Setting, members: int, error: BaseException) -> DeviceError:
+def out_of_memory(setting: Setting, members: int, error: BaseException) -> DeviceError:
     """What ends the training of so many members."""
     return DeviceError(
         f"There is not enough memory to train {members} model(s) with batches of "

@@ -56,7 +56,7 @@ extern "C" __global__ void move(
 """One pass over the numbers; torch's own kernels read and write three times as many."""
 
 
-class Moves:
+class StackedAdam:
     """Moves weights as `torch.optim.Adam` or `AdamW` does, and their averages.
 
     Args:

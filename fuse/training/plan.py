@@ -30,7 +30,7 @@ class OuterPart:
     next seed. None of fewer than three folds."""
 
 
-def plan(
+def plan_parts(
     labels: NDArray[np.int64], groups: NDArray[np.int64], protocol: Protocol
 ) -> list[OuterPart]:
     """Plans which rows every member learns from.
@@ -57,7 +57,7 @@ def plan_part(
     groups: NDArray[np.int64],
     protocol: Protocol,
 ) -> OuterPart:
-    """One part of `plan`, of rows that are set apart already."""
+    """One part of `plan_parts`, of rows that are set apart already."""
     folds, seed = protocol.folds, protocol.seed
     known = labels[development], groups[development]
     cut = folds if folds > 1 else max(2, min(_STOPPING_FOLDS, most_folds(*known)))

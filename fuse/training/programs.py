@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fuse.losses.loss import Loss
 from fuse.models.classifier import Classifier, Inputs
-from fuse.models.noise import Draw, Tape, drawn_from
+from fuse.models.noise import NoiseSource, Tape, noise_from
 from mmsa_cache.features.batch import Batch
 
 
@@ -24,17 +24,17 @@ class Member(nn.Module):
         """What matrix products of everything before the classifier are computed in."""
 
     def forward(
-        self, noise: Tensor | Draw | Tape, labels: Tensor, parts: Sequence[Inputs]
+        self, noise: Tensor | NoiseSource | Tape, labels: Tensor, parts: Sequence[Inputs]
     ) -> Tensor:
         """What is minimised on a batch, a scalar.
 
         Args:
-            noise: of dropout, see `drawn_from`.
+            noise: of dropout, see `noise_from`.
             labels: (batch,)
             parts: The inputs of the model; rows come in parts, so that short texts need not be
                 padded to the longest.
         """
-        with drawn_from(noise) as tape:
+        with noise_from(noise) as tape:
             fused = []
             for inputs in parts:
                 tape.begin_part()
@@ -86,7 +86,7 @@ class Alone:
         # Walking through the modules at every step would take a tenth of a small model's time.
         self._parameters = list(member.parameters())
 
-    def backward(self, noise: Draw, parts: Sequence[Batch]) -> Tensor:
+    def backward(self, noise: NoiseSource, parts: Sequence[Batch]) -> Tensor:
         """Leaves the gradients of a batch, which comes in parts, in the parameters.
 
         Returns:

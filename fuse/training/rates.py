@@ -41,7 +41,7 @@ def make_optimiser(setting: Setting, parameters: Iterable[nn.Parameter]) -> Opti
     )
 
 
-class Rates:
+class StepRates:
     """Learning rate and first momentum of every step, as torch's scheduler gives them.
 
     Args:
@@ -66,12 +66,12 @@ class Rates:
 
 
 @lru_cache(maxsize=8)
-def rates_of(setting: Setting, steps: int) -> Rates | None:
+def cached_rates(setting: Setting, steps: int) -> StepRates | None:
     """Those of a training of so many steps; None where no step changes them.
 
     Members of a group share them.
     """
-    return Rates(setting, steps) if setting.schedule in ("onecycle", "cosine") else None
+    return StepRates(setting, steps) if setting.schedule in ("onecycle", "cosine") else None
 
 
 def _schedule(setting: Setting, optimiser: Optimizer, steps: int) -> LRScheduler:

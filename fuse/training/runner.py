@@ -19,14 +19,14 @@ from fuse.setting import Setting
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
-from .classifier import gather, read_by
-from .copies import one_a_post
+from .classifier import bank_options, gather_batch
+from .copies import draw_one_copy
 from .fused_rows import FusedRows
-from .initial import Initial, initial, make_loss
+from .initial import InitialState, draw_initial, make_loss
 from .programs import Member
-from .rates import BETAS, make_optimiser, rates_of
+from .rates import BETAS, cached_rates, make_optimiser
 from .scoring import Scores, score_alone
-from .stopping import ends
+from .stopping import is_last_epoch
 from .task import Checkpoint, Fit, Progress, State, Task, TrainingError
 
 _GATHERED = 64
@@ -64,7 +64,7 @@ class Runner:
         whole_length: bool,
         place: int,
         checkpoint: Checkpoint,
-        begins: Initial | None = None,
+        begins: InitialState | None = None,
     ) -> None:
         bank = bank.using(*setting.encoders)
         self.setting, self.bank, self.task, self.place = setting, bank, task, place
@@ -78,12 +78,12 @@ class Runner:
         solved = setting.optimiser == "lbfgs"
         self.steps = 1 if solved else math.ceil(len(counted) / setting.batch_size)
         if begins is None:
-            (begins,) = initial(setting, bank, [task], names)
+            (begins,) = draw_initial(setting, bank, [task], names)
         model, self._landmarks = begins.model, task.train[begins.landmarks.numpy()]
         saved = checkpoint.load(place)
         if saved is None:
             if model.standardisations:
-                model.fit_standardisation(bank.moments(counted, **read_by(setting)))
+                model.fit_standardisation(bank.moments(counted, **bank_options(setting)))
         elif solved:
             model.fold()  # as the solver left it
         self.member = Member(model, make_loss(setting, bank, counted, len(names))).to(device)
@@ -96,7 +96,7 @@ class Runner:
                 model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(setting.ema), use_buffers=True
             )
         scheduled = not task.learning_rates
-        self._rates = rates_of(setting, self.steps * setting.epochs) if scheduled else None
+        self._rates = cached_rates(setting, self.steps * setting.epochs) if scheduled else None
         self._plateau: ReduceLROnPlateau | None = None
         if scheduled and setting.schedule == "plateau":
             self._plateau = ReduceLROnPlateau(self.optimiser, mode="max", factor=0.2, patience=1)
@@ -122,7 +122,7 @@ class Runner:
         if self.setting.pairing == "free":
             items = self.bank.paired_freely(items, order)
         if self.setting.copies == "one":
-            items = one_a_post(items, order)
+            items = draw_one_copy(items, order)
         wanted = self.steps * self.setting.batch_size
         places = [torch.randperm(len(items), generator=order)]
         while sum(map(len, places)) < wanted:
@@ -135,7 +135,7 @@ class Runner:
         if not model.landmarks:
             return None
         items = self.bank.items(self._landmarks, variants=False)
-        batch = gather(self.bank, items, self.setting)
+        batch = gather_batch(self.bank, items, self.setting)
         # What a row lacks is the mean there: 0 once standardised.
         norms = model.standardisations.items()
         return model.fit_landmarks({name: batch.filled(name, of.mean) for name, of in norms})
@@ -165,12 +165,12 @@ class Runner:
         rows = rows.flatten(0, 1).to(self.bank.labels.device)
         if self.setting.level == "pooled":
             for many in rows.split(_GATHERED * size):
-                for batch in gather(self.bank, many, self.setting).split(size):
+                for batch in gather_batch(self.bank, many, self.setting).split(size):
                     yield [batch]
             return
         for chosen in rows.split(size):
             chosen = chosen[self.bank.text_order(chosen)]
-            batch = gather(self.bank, chosen, self.setting, self._whole_length)
+            batch = gather_batch(self.bank, chosen, self.setting, self._whole_length)
             yield [batch] if self._whole_length else list(batch.split(_PART_ROWS, trim=True))
 
     def step(self, rate: float, momentum: float) -> None:
@@ -222,7 +222,7 @@ class Runner:
         ].value(setting.metric):
             progress.best = epoch - 1
             progress.keep(self.scored.state_dict())
-        progress.stopped = ends(setting, epoch, progress.best + 1)
+        progress.stopped = is_last_epoch(setting, epoch, progress.best + 1)
         if self._checkpoint.wants(self.place, progress.stopped):
             self._checkpoint.save(self.place, self._state())
         return record

@@ -19,7 +19,7 @@ from fuse.setting import Setting
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.batch import Batch
 
-from .classifier import forward, gather, predict, products
+from .classifier import compute_logits, gather_batch, matmul_precision, predict
 from .programs import model_inputs, stacked_inputs
 
 Scores = Callable[[], MetricScores | None]
@@ -51,8 +51,8 @@ def score_alone(
     labels = bank.labels[torch.as_tensor(rows)].cpu().numpy()
     if fused is None:
         return selection_score(labels, predict(model, bank, rows, setting))
-    with torch.inference_mode(), products(setting):
-        logits = forward(model.eval(), fused)
+    with torch.inference_mode(), matmul_precision(setting):
+        logits = compute_logits(model.eval(), fused)
     return selection_score(labels, logits.double().softmax(1).cpu().numpy())
 
 
@@ -120,7 +120,7 @@ class StackScores:
         Returns:
             (members, 1 + classes²) float64.
         """
-        batch = gather(self._bank, items, self._setting, True, length)
+        batch = gather_batch(self._bank, items, self._setting, True, length)
         logits = self._logits(batch)
         labels = batch.labels.view(self._members, -1)
         likely = logits.double().softmax(2)
@@ -134,7 +134,7 @@ class StackScores:
     def _logits(self, batch: Batch) -> Tensor:
         """(members, rows, classes)."""
         if self._members == 1:
-            return forward(self._alone.eval(), batch).unsqueeze(0)
+            return compute_logits(self._alone.eval(), batch).unsqueeze(0)
         members = stacked_inputs(model_inputs(batch), self._members)
         found: Tensor = torch.func.vmap(self._one)(*self._tensors, *members)
         return found

@@ -21,7 +21,7 @@ from fuse.losses.losses import CrossEntropyLoss
 from fuse.models.kernel import KernelClassifier
 from fuse.models.linear import linear
 
-from .classifier import gather
+from .classifier import gather_batch
 from .copies import row_weights
 from .programs import model_inputs
 from .rates import make_optimiser
@@ -91,7 +91,7 @@ class Solver:
         # The landmarks are the rows, in order; where all are whole they are fused already.
         if own is not None and len(own) == len(items) and bool((items >= 0).all()):
             return own, labels
-        batches = (gather(runner.bank, some, runner.setting) for some in items.split(_ROWS))
+        batches = (gather_batch(runner.bank, some, runner.setting) for some in items.split(_ROWS))
         return torch.cat([model.fuse(model_inputs(batch))[0] for batch in batches]), labels
 
     def scores(self, losses: Tensor) -> list[tuple[float, Scores]]:

@@ -28,15 +28,15 @@ from fuse.models.noise import NoiseStream, Tape, noise_shapes
 from mmsa_cache.features.batch import Batch
 
 from .buckets import Buckets, Shape
-from .classifier import gather, half
-from .graphs import Repeated
-from .leaves import Leaves, stack_buffers
-from .moves import Moves
+from .classifier import autocast_dtype, gather_batch
+from .graphs import StepRepeater
+from .leaves import FlatParameters, stack_buffers
+from .moves import StackedAdam
 from .programs import model_inputs, stacked_inputs
 from .rates import BETAS
 from .runner import Runner
 from .scoring import StackScores
-from .uneven import Rest
+from .uneven import FinishedMembers
 
 _NOISE_BYTES = 128 << 20
 """Of the steps that are uploaded at once."""
@@ -70,15 +70,15 @@ class Stack:
         self._runners = runners
         first = runners[0]
         self._setting, self._bank = first.setting, first.bank
-        self._rest = Rest([runner.steps for runner in runners])
+        self._rest = FinishedMembers([runner.steps for runner in runners])
         self._steps = self._rest.steps
         members = [runner.member for runner in runners]
         for member in members:
-            member.fused_in = half(self._setting, self._bank.labels.device)
+            member.fused_in = autocast_dtype(self._setting, self._bank.labels.device)
         count, device = len(members), self._bank.labels.device
         rows = self._setting.batch_size
         items = first.items[torch.arange(rows) % len(first.items)]
-        batch = gather(self._bank, items, self._setting, whole_length=True)
+        batch = gather_batch(self._bank, items, self._setting, whole_length=True)
         self._noise_shapes = noise_shapes(members[0].model, *model_inputs(batch))
         one = sum(map(math.prod, self._noise_shapes))
         self._buckets: Buckets | None = None
@@ -89,7 +89,7 @@ class Stack:
         self._skeleton = members[0]
         if count > 1:
             self._skeleton = clone(members[0], "meta").train()
-        leaves = Leaves(members[0].parameters(), count)
+        leaves = FlatParameters(members[0].parameters(), count)
         self._leaves = leaves
         weights, means, squares = (leaves.zeros() for _ in range(3))
         leaves.bind(weights, members)
@@ -108,7 +108,7 @@ class Stack:
             kept = stack_buffers(averages)
             self._averaged = [(kept[name], buffers[name]) for name in kept]
             buffers = kept
-        self._moves = Moves(self._setting, weights, means, squares, averaged)
+        self._moves = StackedAdam(self._setting, weights, means, squares, averaged)
         names = [name for name, _ in members[0].named_parameters()]
         self._parameters: dict[str, Tensor] = (
             dict(zip(names, members[0].parameters(), strict=True))
@@ -134,7 +134,7 @@ class Stack:
         self._changed = [weights, means, squares, *self._buffers.values(), self._totals]
         if averaged is not None:
             self._changed += [averaged, *buffers.values()]
-        self.repeated = Repeated(device)
+        self.repeated = StepRepeater(device)
         self._ahead: _Epoch | None = None
 
     def epoch(self, number: int) -> Tensor:
@@ -227,7 +227,7 @@ class Stack:
         )
         sizes = self._buckets.sizes if self._buckets is not None and shape else rows.shape[1]
         parts = [
-            gather(self._bank, part.flatten(0, 1), self._setting, True, length)
+            gather_batch(self._bank, part.flatten(0, 1), self._setting, True, length)
             for part, length in zip(rows.split(sizes, 1), shape or (None,), strict=True)
         ]
         losses = self._losses(noise, parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuse.setting import Setting
 
 
-def ends(setting: Setting, epoch: int, best: int) -> bool:
+def is_last_epoch(setting: Setting, epoch: int, best: int) -> bool:
     """Whether an epoch is the last one of a training.
 
     Args:

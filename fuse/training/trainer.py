@@ -16,16 +16,16 @@ from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.native.device import is_out_of_memory
 from mmsa_cache.native.graph_memory import free_memory
 
-from .classifier import products
-from .initial import initial
-from .memory import fitting, no_memory
+from .classifier import matmul_precision
+from .initial import draw_initial
+from .memory import out_of_memory, split_to_fit
 from .programs import Alone
 from .runner import Runner
 from .scoring import Scores
 from .solver import Solver
 from .stack import Stack
 from .task import Checkpoint, Fit, Task
-from .uneven import alike
+from .uneven import group_by_steps
 
 
 def fit(
@@ -110,7 +110,7 @@ def fit_group(
 
     def begun(places: Sequence[int]) -> dict[int, Runner]:
         some = [tasks[place - first] for place in places]
-        drawn = initial(setting, bank, some, names)
+        drawn = draw_initial(setting, bank, some, names)
         return {
             place: Runner(setting, bank, task, names, whole_length, place, checkpoint, begins)
             for place, task, begins in zip(places, some, drawn, strict=True)
@@ -130,8 +130,8 @@ def fit_group(
         waiting = [
             part
             for (size, _), of in equal.items()
-            for group in alike([runners[place].steps for place in of])
-            for part in fitting([of[place] for place in group], size, device)
+            for group in group_by_steps([runners[place].steps for place in of])
+            for part in split_to_fit([of[place] for place in group], size, device)
         ]
         fits = {
             place: runners.pop(place).result()
@@ -173,13 +173,13 @@ def _train(
     try:
         alone = Solver if runners[0].setting.optimiser == "lbfgs" else _Single
         program = Stack(runners) if stacked else alone(runners[0])
-        with products(runners[0].setting):
+        with matmul_precision(runners[0].setting):
             _train_epochs(runners, program, on_epoch)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         if len(runners) == 1 or runners[0].epochs_done > begun:
-            raise no_memory(runners[0].setting, len(runners), error) from error
+            raise out_of_memory(runners[0].setting, len(runners), error) from error
         return False
     return True
 

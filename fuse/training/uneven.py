@@ -14,7 +14,7 @@ _ALIKE = 1.25
 """How many times as many steps as another member one may take beside it."""
 
 
-def alike(steps: Sequence[int]) -> list[list[int]]:
+def group_by_steps(steps: Sequence[int]) -> list[list[int]]:
     """Places of members in groups that take about as many steps.
 
     Args:
@@ -28,7 +28,7 @@ def alike(steps: Sequence[int]) -> list[list[int]]:
     return [sorted(group) for group in groups]
 
 
-class Rest:
+class FinishedMembers:
     """Puts back what steps after their own have changed of members.
 
     Args:

@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fuse.training.classifier import input_dims
-from fuse.training.final import learn
+from fuse.training.final import train_on_all_rows
 from mmsa_cache.errors import DataError, ModelError, SettingsError
 from mmsa_cache.features.absent import absent
 from mmsa_cache.features.bank import FeatureBank
@@ -128,7 +128,9 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self._dims = input_dims(bank, setting)
         self._widths = {name: found.dim for name, found in halves.items()}
         names = [str(name) for name in self.classes_]
-        self.model_ = learn(setting, bank, groups, protocol, names=names, refit=training.refit)
+        self.model_ = train_on_all_rows(
+            setting, bank, groups, protocol, names=names, refit=training.refit
+        )
         return self
 
     @in_terms()

@@ -14,7 +14,7 @@ import numpy as np
 
 from fuse.figures.record import LEVEL, Interval
 from fuse.figures.records import EpochRecord, MemberRecord, ScoreIntervals, Scores
-from fuse.figures.reliability import calibration
+from fuse.figures.reliability import reliability_bins
 from fuse.figures.study import LossWeights, ParameterImportance, StudySnapshot
 from mmsa_cache.compose.report.charts import CURVES, learning_curves, search_history, surface
 from mmsa_cache.errors import SettingsError, require_extra
@@ -82,7 +82,7 @@ def plot_reliability(predictions: Predictions, ax: Axes | None = None) -> Axes:
         ax: Where to draw.
     """
     right = predictions.labels == predictions.probabilities.argmax(1)
-    bins, error = calibration(predictions.probabilities.max(1), right)
+    bins, error = reliability_bins(predictions.probabilities.max(1), right)
     ax = _axes(ax)
     colour, _ = _colours()
     found = [b for b in bins if b.rows]

@@ -97,7 +97,7 @@ def train(
     $ mmsa train --study best
     $ mmsa train --set fusion=gated --set epochs=20 --name gated
     """
-    from fuse.assignments import parse
+    from fuse.assignments import parse_assignments
     from mmsa_cache.compose.extraction.crew import EngineRequest
     from mmsa_cache.compose.session.session import Session
     from mmsa_cache.compose.train.request import TrainRequest
@@ -105,7 +105,7 @@ def train(
 
     request = TrainRequest(
         studies=study or [],
-        changes=parse(assignments or []),
+        changes=parse_assignments(assignments or []),
         name=name,
         outer=outer,
         folds=folds,

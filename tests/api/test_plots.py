@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import mmsa_cache as mmsa
-from fuse.figures.reliability import calibration
+from fuse.figures.reliability import reliability_bins
 from fuse.figures.study import StudySnapshot
 from mmsa_cache.api import plots
 from mmsa_cache.compose.report.sections import figure_intervals
@@ -80,7 +80,7 @@ def test_reliability_shows_the_bins_of_the_report(run: mmsa.Run, ax: Axes) -> No
     run.plot_reliability(ax)
     of = run.predictions
     right = of.labels == of.probabilities.argmax(1)
-    bins, error = calibration(of.probabilities.max(1), right)
+    bins, error = reliability_bins(of.probabilities.max(1), right)
     drawn = [(bar.get_x(), bar.get_height()) for bar in ax.patches]
     assert np.allclose(drawn, [(b.low, b.accuracy) for b in bins if b.rows])
     assert [text.get_text() for text in ax.texts] == [str(b.rows) for b in bins if b.rows]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fuse.setting import Setting
-from fuse.training.classifier import build, gather, input_dims
+from fuse.training.classifier import build, gather_batch, input_dims
 from mmsa_cache.compose.bench.generated import numbered_keys
 from mmsa_cache.errors import DamagedCacheError, DeviceError, SettingsError
 from mmsa_cache.features.bank import BankChoice
@@ -49,7 +49,7 @@ def test_rows_of_other_encoders_are_those_of_the_same_inputs(choice: BankChoice)
     bank = choice.bank(*setting.encoders)
     items = bank.items([2, 0, 1], variants=True)
     assert items[:, 1].tolist() == [2, 0, 1, 3, 4]
-    batch = gather(bank, items, setting)
+    batch = gather_batch(bank, items, setting)
     own, other = (np.random.default_rng(s).standard_normal((5, 1, d)) for s, d in ((0, 4), (1, 3)))
     expected = [values.astype(np.float16)[items[:, 1], 0] for values in (own, other)]
     assert batch.vectors["text_mean"].numpy().tolist() == expected[0].tolist()
@@ -59,7 +59,7 @@ def test_rows_of_other_encoders_are_those_of_the_same_inputs(choice: BankChoice)
     assert (dims.text, dims.vectors["text_net:a:mean"]) == (11, 3)
     model = build(setting, bank, ["x", "y", "z"])
     assert "text_net:a:mean" in model.inputs
-    sequences = gather(bank, items, Setting(text_pool="net.a.mean", level="tokens"))
+    sequences = gather_batch(bank, items, Setting(text_pool="net.a.mean", level="tokens"))
     assert sequences.text.shape == (5, 2, 4)
     assert choice.bank("net.a", "default").text.dim == 3
 

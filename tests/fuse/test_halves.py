@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from fuse.figures.halves import apart
+from fuse.figures.halves import rows_by_presence
 from fuse.models.classifier import Classifier
 from fuse.models.fusions import FUSIONS
 from fuse.search.baselines import _standardised, _vectors
@@ -233,4 +233,4 @@ def test_figures_stand_apart(bank: FeatureBank) -> None:
         rows = (PRESENT[trained.outer] == of).all(1)
         right = (codes == LABELS[trained.outer])[rows].mean()
         assert found[kind].accuracy == pytest.approx(right)
-    assert apart(np.ones((3, 2), np.bool_)) == {}
+    assert rows_by_presence(np.ones((3, 2), np.bool_)) == {}

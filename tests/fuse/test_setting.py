@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 
-from fuse.assignments import parse
+from fuse.assignments import parse_assignments
 from fuse.evidence.cells import cells
 from fuse.figures.study import Value
 from fuse.losses.losses import LOSSES
@@ -36,7 +36,7 @@ NOWHERE = Session(Settings())
 
 def by_flags(values: dict[str, Value]) -> Setting:
     """``mmsa train --set …``"""
-    request = TrainRequest(changes=parse([f"{k}={v}" for k, v in values.items()]))
+    request = TrainRequest(changes=parse_assignments([f"{k}={v}" for k, v in values.items()]))
     return choose_settings(request, NOWHERE).settings[0]
 
 
@@ -131,7 +131,7 @@ def test_a_wrong_value_is_explained(key: str, value: Any, problem: str) -> None:
 def test_every_field_can_be_set_by_a_flag() -> None:
     for key, value in asdict(complete(FUSED)).items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        assert parse([f"{key}={text}"]) == {key: value}, key
+        assert parse_assignments([f"{key}={text}"]) == {key: value}, key
     assert FIELDS.keys() == asdict(Setting()).keys()
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from fuse.losses.acb import AdaptiveClassBalancedLoss
-from fuse.losses.acb_kernel import kernel_for
+from fuse.losses.acb_kernel import find_kernel
 from fuse.setting import Level, Setting
-from fuse.training.moves import Moves
+from fuse.training.moves import StackedAdam
 from fuse.training.runner import Runner
 from fuse.training.stack import Stack
 from fuse.training.task import Checkpoint, Task
@@ -139,7 +139,7 @@ def test_the_kernel_of_adam_moves_weights_as_torch_does(optimiser: str) -> None:
     rates = torch.rand(3, 5, 1, device="cuda")
     rates[:, 3] *= -0.1
     found, expected = ([value.clone() for value in given] for _ in range(2))
-    compiled, plain = Moves(setting, *found[:4]), Moves(setting, *expected[:4])
+    compiled, plain = StackedAdam(setting, *found[:4]), StackedAdam(setting, *expected[:4])
     assert compiled._kernel is not None, "it was not compiled"
     plain._kernel = None
     for move, (*_, gradients) in ((compiled, found), (plain, expected)):
@@ -163,7 +163,7 @@ def test_the_kernel_of_the_loss_gives_what_torch_does(margin: str) -> None:
             value = loss(own, labels.to(own.device))
             results.append((value.cpu(), torch.autograd.grad(value, own)[0].cpu()))
         torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
-    assert kernel_for(logits.cuda()) is not None, "it was not compiled"
+    assert find_kernel(logits.cuda()) is not None, "it was not compiled"
     kept = found.difficulty_sum.cpu(), expected.difficulty_sum
     torch.testing.assert_close(*kept, rtol=1e-5, atol=1e-6)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fuse.assignments import parse
+from fuse.assignments import parse_assignments
 from fuse.evidence.ablation import Ablation, Outcome, check
 from fuse.evidence.cells import Cell, cells, title_of
 from fuse.evidence.records import AblationRecord
@@ -106,7 +106,9 @@ def _study_of(request: AblationRequest, seed: int) -> StudyConfig:
         if key in axes:
             problems.append(f"{key}: stands twice")
         try:
-            values: list[Value] = [parse([f"{key}={value}"])[key] for value in listed.split(",")]
+            values: list[Value] = [
+                parse_assignments([f"{key}={value}"])[key] for value in listed.split(",")
+            ]
         except SettingsError as error:
             problems += error.problems
             continue
@@ -115,7 +117,7 @@ def _study_of(request: AblationRequest, seed: int) -> StudyConfig:
         axes[key] = ListChoice(values=values)
     changes: dict[str, Value] = {}
     try:
-        changes = parse(list(request.assignments))
+        changes = parse_assignments(list(request.assignments))
     except SettingsError as error:
         problems += error.problems
     problems += [f"{key}: an axis and --set" for key in changes if key in axes]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuse.assignments import parse
+from fuse.assignments import parse_assignments
 from fuse.evidence import parity
 from fuse.evidence.parity_picture import picture
 from fuse.evidence.records import ParityRecord
@@ -51,7 +51,7 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     out = request.out
     if out is not None and out.suffix != ".md":
         raise SettingsError(f"{out}: the page is Markdown.", "Give --out FILE.md.")
-    given = parse(list(request.assignments)).items()
+    given = parse_assignments(list(request.assignments)).items()
     values = {key: resolve_value(key, value, session.pools) for key, value in given}
     keys = ("outer", "folds", "seeds", "stop")
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.calibration import DECIDE, Decide
-from fuse.figures.halves import Presence, apart
-from fuse.figures.intervals import decisions, intervals
+from fuse.figures.halves import Presence, rows_by_presence
+from fuse.figures.intervals import score_decisions, score_intervals
 from fuse.figures.metrics import probability_score
 from fuse.figures.records import Decision, ScoreIntervals, Scores, absent_notes
 from mmsa_cache.console import say
@@ -191,10 +191,10 @@ def _evaluated(
         twins,
         model.notes + absent_notes(scores.absent),
         scores,
-        decisions(truth, decided, len(classes), groups=groups),
-        intervals(truth, probabilities, classes, predicted=predicted, groups=groups),
+        score_decisions(truth, decided, len(classes), groups=groups),
+        score_intervals(truth, probabilities, classes, predicted=predicted, groups=groups),
         None if known.all() else scored(~known),
-        {kind: scored(here) for kind, here in apart(_present(posts, rows)).items()},
+        {kind: scored(here) for kind, here in rows_by_presence(_present(posts, rows)).items()},
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from fuse.figures.confusion import confusion
 from fuse.figures.record import LEVEL
-from fuse.figures.reliability import calibration
+from fuse.figures.reliability import reliability_bins
 from fuse.figures.resampling import RESAMPLES, SEED
 from fuse.setting import Setting
 from mmsa_cache.errors import ModelError
@@ -84,7 +84,9 @@ def render(
     record, figures, predictions = run.record, run.figures, run.predictions
     check_agreement(run)
     likeliest = predictions.probabilities.argmax(1)
-    bins, error = calibration(predictions.probabilities.max(1), predictions.labels == likeliest)
+    bins, error = reliability_bins(
+        predictions.probabilities.max(1), predictions.labels == likeliest
+    )
     intervals = figure_intervals(predictions, record.classes)
     wrong, close = confident_errors(predictions), least_certain(predictions)
     shown = [predictions.guids[place] for place in dict.fromkeys([*wrong, *close])]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fuse.evidence.comparison import Comparison
-from fuse.figures.intervals import intervals
+from fuse.figures.intervals import score_intervals
 from fuse.figures.predictions import Predictions
 from fuse.figures.record import Interval
 from fuse.figures.records import RunFigures, ScoreIntervals, Scores
@@ -79,7 +79,7 @@ class StudySection:
 
 
 def figure_intervals(predictions: Predictions, classes: Sequence[str]) -> ScoreIntervals:
-    return intervals(
+    return score_intervals(
         predictions.labels,
         predictions.probabilities,
         classes,

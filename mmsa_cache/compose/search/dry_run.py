@@ -12,7 +12,7 @@ import numpy as np
 from fuse.figures.records import EpochRecord
 from fuse.search.database import read_studies
 from fuse.search.study import StudyConfig
-from fuse.training.plan import plan
+from fuse.training.plan import plan_parts
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.features.bank import FeatureBank
@@ -65,7 +65,7 @@ def plan_search(session: Session, request: SearchRequest) -> PlannedSearch:
     protocol = study.protocol
     pairs = study.encoder_pairs()
     bank = session.bank(protocol.split, pairs)
-    (part,) = plan(bank.labels.numpy(), session.groups(protocol.split), protocol)
+    (part,) = plan_parts(bank.labels.numpy(), session.groups(protocol.split), protocol)
     stored = {of.name: of for of in read_studies(studies_database(session.settings))}
     there = stored[study.name].trials if study.name in stored else []
     done = [trial.result.seconds for trial in there if trial.is_complete]

@@ -18,7 +18,7 @@ from fuse.search.study_file import known_studies
 from fuse.setting import Setting, change, complete
 from fuse.training.classifier import input_dims
 from fuse.training.ensemble import stored_bytes
-from fuse.training.final import HeldOutOf, need_no_folds
+from fuse.training.final import HeldOutProbabilities, ignores_held_out
 from fuse.training.recipe import Recipe
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import Protocol
@@ -46,7 +46,7 @@ class Choice:
     """Those that the recipes are; empty where each is one setting a study."""
     searched: list[StudyConfig] = field(default_factory=list)
     """Studies whose trials were chosen from; none of a nested choice."""
-    held_out: HeldOutOf = field(default_factory=dict)
+    held_out: HeldOutProbabilities = field(default_factory=dict)
     """What the searches predicted of their held-out rows, where the training has the same ones."""
     nested: list[str] = field(default_factory=list)
     """Of a nested choice a study a part: its search fitted the baselines."""
@@ -201,7 +201,7 @@ def choose_ensemble(
         {
             (0, setting): held_out.spread(len(labels))
             for setting, held_out in found.held_out.items()
-            if same and need_no_folds(setting) and np.array_equal(held_out.rows, development)
+            if same and ignores_held_out(setting) and np.array_equal(held_out.rows, development)
         },
     )
 

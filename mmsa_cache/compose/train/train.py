@@ -17,9 +17,9 @@ from fuse.figures.study import Value
 from fuse.search.snapshot import snapshot
 from fuse.training.checkpoints import FolderCheckpoint
 from fuse.training.classifier import input_dims
-from fuse.training.final import Trained, member_counts
+from fuse.training.final import Trained, count_members
 from fuse.training.final import train as train_final
-from fuse.training.plan import plan
+from fuse.training.plan import plan_parts
 from fuse.training.recipe import WeightedSetting, weighted_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
@@ -80,7 +80,7 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
     bank = session.bank(protocol.split, pairs).to(session.device)
     groups = session.groups(protocol.split)
     codes = bank.labels.cpu().numpy()
-    parts = plan(codes, groups, protocol)
+    parts = plan_parts(codes, groups, protocol)
     refit = request.refit
     if refit is None:
         refit = bool(choice.ensembles) and request.averaged
@@ -169,9 +169,9 @@ def _train(
     """Trains the members and records their epochs; resumes from a checkpoint in the folder."""
     protocol = identity.protocol
     groups = session.groups(protocol.split)
-    counts = member_counts(
+    counts = count_members(
         choice.recipes,
-        plan(bank.labels.cpu().numpy(), groups, protocol),
+        plan_parts(bank.labels.cpu().numpy(), groups, protocol),
         protocol,
         averaged=identity.averaged,
         refit=identity.refit,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fuse.export import onnx_export
-from fuse.export.onnx_check import check_bank, difference
+from fuse.export.onnx_check import generate_bank, largest_difference
 from fuse.export.onnx_export import TOLERANCE, describe_inputs, export_onnx
 from fuse.export.onnx_inputs import onnx_inputs
 from fuse.figures.calibration import Calibration
@@ -118,7 +118,7 @@ def test_the_graph_says_what_it_reads(graph: Graph) -> None:
         assert inputs["image_mask"] == ["batch", "patches"]
         assert inputs["image_grid_2"] == ["batch", 4, IMAGE]
     # The check's posts are no easy ones: probabilities differ, and some posts lack a half.
-    bank = check_bank(ensemble, dims)
+    bank = generate_bank(ensemble, dims)
     assert ensemble.predict(bank, np.arange(len(bank))).std(axis=0).min() > 0.003
     present = onnx_inputs(bank, np.arange(len(bank)), ALL[level])
     for modality in ("text", "image"):
@@ -127,22 +127,22 @@ def test_the_graph_says_what_it_reads(graph: Graph) -> None:
 
 def test_members_are_averaged_and_calibrated(graph: Graph) -> None:
     _, ensemble, dims, path = graph
-    bank = check_bank(ensemble, dims)
-    assert difference(path, ensemble, bank) <= TOLERANCE
+    bank = generate_bank(ensemble, dims)
+    assert largest_difference(path, ensemble, bank) <= TOLERANCE
     other = Ensemble(ensemble.blends, Calibration(1.4, (0.0, 0.3, -0.2, 0.0), (0.0,) * 4))
-    assert difference(path, other, bank) > 100 * TOLERANCE
+    assert largest_difference(path, other, bank) > 100 * TOLERANCE
     other = Ensemble(ensemble.blends, Calibration(1.5, ensemble.calibration.biases, (0.0,) * 4))
-    assert difference(path, other, bank) > 100 * TOLERANCE
+    assert largest_difference(path, other, bank) > 100 * TOLERANCE
     first = ensemble.blends[0]
     fewer = [replace(first, members=first.members[:1]), *ensemble.blends[1:]]
-    assert difference(path, Ensemble(fewer, ensemble.calibration), bank) > 10 * TOLERANCE
+    assert largest_difference(path, Ensemble(fewer, ensemble.calibration), bank) > 10 * TOLERANCE
 
 
 def test_a_missing_half_and_padding_change_nothing(graph: Graph) -> None:
     import onnxruntime
 
     level, ensemble, dims, path = graph
-    bank = check_bank(ensemble, dims)
+    bank = generate_bank(ensemble, dims)
     given = onnx_inputs(bank, np.array([1, 4, 7]), ALL[level])
     assert not given["text_present"].any()
     session = onnxruntime.InferenceSession(path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from fuse.figures.intervals import decisions, intervals
+from fuse.figures.intervals import score_decisions, score_intervals
 from fuse.figures.metrics import probability_score
 from fuse.figures.record import Interval
 from fuse.figures.reliability import null_errors
@@ -35,7 +35,7 @@ def test_intervals_are_those_of_scikit_learns_figures_on_the_same_draws() -> Non
         every.append({key: getattr(found, key) for key in RANKED})
         per_class = [found.per_class[name].average_precision for name in NAMES]
         precision.append([np.nan if value is None else value for value in per_class])
-    figures = intervals(labels, probabilities, NAMES, resamples=120, seed=9)
+    figures = score_intervals(labels, probabilities, NAMES, resamples=120, seed=9)
     for key in RANKED:
         interval = getattr(figures, key)
         low, high = np.quantile([found[key] for found in every], [0.025, 0.975])
@@ -49,11 +49,11 @@ def test_intervals_are_those_of_scikit_learns_figures_on_the_same_draws() -> Non
 def test_a_class_without_rows_has_no_interval() -> None:
     labels, probabilities = invented()
     kept = labels != 2
-    figures = intervals(labels[kept], probabilities[kept], NAMES, resamples=20)
+    figures = score_intervals(labels[kept], probabilities[kept], NAMES, resamples=20)
     assert figures.per_class["c"].average_precision is None
     assert figures.per_class["a"].average_precision is not None
     assert figures.roc_auc is not None
-    only = intervals(np.zeros(5, np.int64), probabilities[:5], NAMES, resamples=20)
+    only = score_intervals(np.zeros(5, np.int64), probabilities[:5], NAMES, resamples=20)
     assert only.roc_auc is None
     assert [of.average_precision for of in only.per_class.values()] == [None, None, None]
     assert only.brier is not None
@@ -63,7 +63,7 @@ def test_every_figure_of_a_score_has_an_interval_around_it() -> None:
     labels, probabilities = invented()
     score, found = (
         probability_score(labels, probabilities, NAMES).as_json(),
-        intervals(labels, probabilities, NAMES).as_json(),
+        score_intervals(labels, probabilities, NAMES).as_json(),
     )
     assert set(score) - set(found) == {"rows", "confusion"}
     others = {"per_class", "calibration_error", "calibration_error_null"}  # not around the figure
@@ -76,7 +76,7 @@ def test_every_figure_of_a_score_has_an_interval_around_it() -> None:
 def test_a_ranking_that_is_always_wrong() -> None:
     labels = np.repeat([0, 1], 6)
     likely = np.where(labels == 0, 0.2, 0.8)
-    found = intervals(labels, np.stack([likely, 1 - likely], 1), NAMES[:2], resamples=40)
+    found = score_intervals(labels, np.stack([likely, 1 - likely], 1), NAMES[:2], resamples=40)
     assert found.roc_auc.low == found.roc_auc.high == 0
     assert found.per_class["b"].average_precision.high < 1
 
@@ -84,8 +84,8 @@ def test_a_ranking_that_is_always_wrong() -> None:
 def test_decisions_that_are_given_change_what_is_counted_alone() -> None:
     labels, probabilities = invented()
     decided = (probabilities * [1, 2, 4]).argmax(1)
-    plain = intervals(labels, probabilities, NAMES, resamples=60, seed=5)
-    found = intervals(labels, probabilities, NAMES, predicted=decided, resamples=60, seed=5)
+    plain = score_intervals(labels, probabilities, NAMES, resamples=60, seed=5)
+    found = score_intervals(labels, probabilities, NAMES, predicted=decided, resamples=60, seed=5)
     counted, per_class = bootstrap(labels, decided, 3, resamples=60, seed=5)
     for name, interval in counted.items():
         assert getattr(found, name) == interval != getattr(plain, name)
@@ -98,8 +98,8 @@ def test_decisions_that_are_given_change_what_is_counted_alone() -> None:
 
 def test_rows_of_a_group_are_drawn_together() -> None:
     labels, probabilities = invented()
-    once = intervals(labels, probabilities, NAMES, resamples=60).as_json()
-    copies = intervals(
+    once = score_intervals(labels, probabilities, NAMES, resamples=60).as_json()
+    copies = score_intervals(
         np.repeat(labels, 3),
         np.repeat(probabilities, 3, axis=0),
         NAMES,
@@ -117,7 +117,7 @@ def test_decisions_have_intervals_of_both_figures() -> None:
         "accuracy": probabilities.argmax(1),
         "macro_f1": (probabilities * [1, 2, 4]).argmax(1),
     }
-    found = decisions(labels, decided, 3, groups=np.arange(70) // 2)
+    found = score_decisions(labels, decided, 3, groups=np.arange(70) // 2)
     for rule, codes in decided.items():
         assert found[rule].accuracy == pytest.approx((codes == labels).mean())
         assert found[rule].macro_f1 == pytest.approx(f1_score(labels, codes, average="macro"))

@@ -15,7 +15,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from fuse.figures.confusion import figures, macro_f1
+from fuse.figures.confusion import confusion_scores, macro_f1
 from fuse.figures.metrics import log_likelihoods, probability_score, score, selection_score
 from fuse.figures.records import METRICS
 
@@ -61,8 +61,8 @@ def test_figures_of_many_confusions_are_those_of_each() -> None:
     many = np.random.default_rng(4).integers(0, 5, (2, 3, 3, 3))
     many[0, 0, 1] = 0  # a class without rows
     many[1, 2, 1] = [0, 1, 0]  # and one with one
-    for name, values in figures(many).items():
-        each = [[figures(one)[name] for one in row] for row in many]
+    for name, values in confusion_scores(many).items():
+        each = [[confusion_scores(one)[name] for one in row] for row in many]
         np.testing.assert_allclose(values, each, err_msg=name)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fuse.figures.reliability import Bin, calibration, null_errors
+from fuse.figures.reliability import Bin, null_errors, reliability_bins
 
 
 def test_calibration_by_hand() -> None:
     confidence = np.array([0.95, 0.91, 0.62, 0.68, 0.66, 0.35])
     correct = np.array([True, False, True, True, False, False])
-    bins, error = calibration(confidence, correct)
+    bins, error = reliability_bins(confidence, correct)
     # (0.9, 1]: 2 rows, |1/2 − 0.93|; (0.6, 0.7]: 3 rows, |2/3 − 1.96/3|; (0.3, 0.4]: |0 − 0.35|
     by_hand = (2 * 0.43 + 3 * abs(2 / 3 - 1.96 / 3) + 1 * 0.35) / 6
     assert error == pytest.approx(by_hand)
@@ -24,12 +24,12 @@ def test_calibration_by_hand() -> None:
 
 def test_a_confidence_on_an_edge_counts_in_the_bin_below() -> None:
     edges = np.array([0.0, 0.1, 0.3, 0.6, 0.7, 1.0])
-    bins, _ = calibration(edges, np.ones(6, bool))
+    bins, _ = reliability_bins(edges, np.ones(6, bool))
     assert [b.rows for b in bins] == [2, 0, 1, 0, 0, 1, 1, 0, 0, 1]
 
 
 def test_a_calibrated_model_has_no_error() -> None:
-    _, error = calibration(np.full(4, 0.75), np.array([True, True, True, False]))
+    _, error = reliability_bins(np.full(4, 0.75), np.array([True, True, True, False]))
     assert error == pytest.approx(0)
 
 
@@ -41,14 +41,14 @@ def test_a_calibrated_model_shows_an_error_within_the_null_band() -> None:
     assert 0 < low < high < 0.15
     inside = 0
     for _ in range(200):
-        _, error = calibration(confidence, rng.random(300) < confidence)
+        _, error = reliability_bins(confidence, rng.random(300) < confidence)
         inside += low <= error <= high
     assert 175 < inside < 200
-    _, sure = calibration(confidence, rng.random(300) < confidence - 0.15)
+    _, sure = reliability_bins(confidence, rng.random(300) < confidence - 0.15)
     assert sure > high
-    # Draw by draw, as `calibration` computes it.
+    # Draw by draw, as `reliability_bins` computes it.
     generator = np.random.default_rng(1)
-    again = [calibration(confidence, generator.random(300) < confidence)[1] for _ in range(5)]
+    again = [reliability_bins(confidence, generator.random(300) < confidence)[1] for _ in range(5)]
     np.testing.assert_allclose(null[:5], again)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from fuse.figures.confusion import figures, macro_f1
-from fuse.figures.intervals import intervals
+from fuse.figures.confusion import confusion_scores, macro_f1
+from fuse.figures.intervals import score_intervals
 from fuse.figures.metrics import score
-from fuse.figures.resampling import bootstrap, resampled_confusions, where_present
+from fuse.figures.resampling import bootstrap, mask_absent_classes, resampled_confusions
 from tests.support.made_up_run import CLASSES, ROWS, outcome
 
 
@@ -41,8 +41,8 @@ def test_intervals_of_a_report_are_of_a_thousand_resamples_that_never_change() -
     assert found == bootstrap(labels, predicted, 3, resamples=1000, seed=0)
     assert found != bootstrap(labels, predicted, 3, resamples=1000, seed=1)
     assert found != bootstrap(labels, predicted, 3, resamples=999, seed=0)
-    every = intervals(labels, probabilities, CLASSES)
-    assert every == intervals(labels, probabilities, CLASSES, resamples=1000, seed=0)
+    every = score_intervals(labels, probabilities, CLASSES)
+    assert every == score_intervals(labels, probabilities, CLASSES, resamples=1000, seed=0)
 
 
 def test_intervals_contain_the_point_estimates() -> None:
@@ -91,7 +91,7 @@ def test_a_class_that_was_not_drawn_has_no_figure_there() -> None:
     values = np.arange(12.0).reshape(2, 3, 2)
     expected = values.copy()
     expected[0, 1, 1] = np.nan  # predicted there, but not drawn
-    found = where_present(values, confusions)
+    found = mask_absent_classes(values, confusions)
     np.testing.assert_array_equal(found, expected, "a class that no resample has keeps its values")
 
 
@@ -128,4 +128,6 @@ def test_rows_of_a_group_are_drawn_together() -> None:
     for name, interval in alone.items():
         found = of_copies[name]
         assert (found.low, found.high) == pytest.approx((interval.low, interval.high)), name
-    np.testing.assert_allclose(figures(copies)["macro_f1"], figures(once)["macro_f1"])
+    np.testing.assert_allclose(
+        confusion_scores(copies)["macro_f1"], confusion_scores(once)["macro_f1"]
+    )

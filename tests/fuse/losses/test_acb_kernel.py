@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fuse.losses import acb
 from fuse.losses.acb import MARGINS, STATISTICS, AdaptiveClassBalancedLoss
-from fuse.losses.acb_kernel import NAME, SOURCE, kernel_for
+from fuse.losses.acb_kernel import NAME, SOURCE, find_kernel
 from tests.support.kernels import OnTheCpu
 
 MEMBERS, ROWS = 2, 300
@@ -23,7 +23,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> OnTheCpu:
 
 @pytest.fixture
 def by_kernel(compiled: OnTheCpu, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(acb, "kernel_for", lambda logits: compiled)
+    monkeypatch.setattr(acb, "find_kernel", lambda logits: compiled)
     return monkeypatch
 
 
@@ -113,4 +113,4 @@ def test_far_logits_give_finite_slopes(by_kernel: pytest.MonkeyPatch) -> None:
 
 def test_other_logits_are_left_to_torch() -> None:
     for logits in (torch.zeros(2, 9), torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2, 3)):
-        assert kernel_for(logits) is None
+        assert find_kernel(logits) is None

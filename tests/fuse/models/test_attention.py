@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fuse.models.attention import EncoderLayer, EncoderStack, MultiHeadAttention
-from fuse.models.noise import drawn_from
+from fuse.models.noise import noise_from
 
 DIM, HEADS, FFN, LAYERS = 8, 2, 12, 3
 
@@ -108,11 +108,11 @@ def test_dropout_acts_on_the_weights_of_each_head() -> None:
         # The weights of one head: with the rest dropped, the average over the heads is its share.
         noise = torch.full((4, HEADS, 5, 7), -32768, dtype=torch.int16)
         noise[:, head] = 32767
-        with drawn_from(noise.flatten()):
+        with noise_from(noise.flatten()):
             by_head.append(attention(query, key, mask, True)[1].detach() * HEADS * 0.75)
     torch.testing.assert_close(by_head[0].sum(dim=2), torch.ones(4, 5).double())
     noise = torch.randint(-32768, 32768, (4, HEADS, 5, 7), dtype=torch.int16)
-    with drawn_from(noise.flatten()):
+    with noise_from(noise.flatten()):
         received, weights = attention(query, key, mask, True)
     kept = (noise.numpy() >= -32768 + 16384) / 0.75
     every = torch.stack(by_head, dim=1).numpy() * kept
@@ -135,13 +135,13 @@ def test_dropout_of_an_encoder_layer_acts_on_both_branches_and_the_hidden_units(
     noise = {
         name: torch.randint(-32768, 32768, size, dtype=torch.int16) for name, size in sizes.items()
     }
-    with drawn_from(torch.cat([values.flatten() for values in noise.values()])):
+    with noise_from(torch.cat([values.flatten() for values in noise.values()])):
         received, _ = layer(x, mask)
 
     def dropped(name: str, values: Tensor) -> Tensor:
         return values * (noise[name] >= -32768 + 16384) / 0.75
 
-    with drawn_from(noise["weights"].flatten()):
+    with noise_from(noise["weights"].flatten()):
         attended, _ = layer.self_attn(x, x, mask)
     x = layer.norm1(x + dropped("attended", attended))
     hidden = dropped("hidden", layer.linear1(x).relu())

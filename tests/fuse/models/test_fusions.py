@@ -16,7 +16,7 @@ from fuse.models.builder import build_model
 from fuse.models.fusion import FusionConfig
 from fuse.models.fusions import FUSIONS, NEEDS_EQUAL_DIMS, NEEDS_HEADS, build_fusion
 from fuse.models.model import MultimodalClassifier
-from fuse.models.noise import LOWEST, drawn_from, noise_needed
+from fuse.models.noise import LOWEST, count_noise, noise_from
 from fuse.models.projection import POOLINGS, Pool, Projection, Standardise
 
 LEVELS = ("pooled", "tokens")
@@ -565,11 +565,11 @@ def test_without_a_mask_all_positions_are_real(
         slopes = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         ends.append({"logits": logits, **out, **slopes})
     torch.testing.assert_close(ends[1], ends[0])
-    count = noise_needed(model, *batch.values(), extra)
+    count = count_noise(model, *batch.values(), extra)
     noise = torch.randint(LOWEST, -LOWEST, (count,), dtype=torch.int16)
     trained = []
     for given in (batch, short):  # modality dropout makes masks where there were none
-        with drawn_from(noise):
+        with noise_from(noise):
             trained.append(model.train()(**given, vectors=extra)[0])
     torch.testing.assert_close(trained[1], trained[0])
 

@@ -9,9 +9,9 @@ from sklearn.gaussian_process.kernels import RBF
 from sklearn.linear_model import LogisticRegression
 
 from fuse.models.kernel import JITTER, SCALE, KernelClassifier
-from fuse.models.noise import noise_needed
+from fuse.models.noise import count_noise
 from fuse.setting import Setting
-from fuse.training.classifier import products
+from fuse.training.classifier import matmul_precision
 
 ROWS, DIMS = 30, {"text_mean": 5, "text_cls": 3, "image_mean": 4}
 
@@ -178,10 +178,10 @@ def test_doubled_landmarks_do_no_harm() -> None:
 def test_dropout_takes_its_noise_from_the_context() -> None:
     model = KernelClassifier(DIMS, 3, 6, 0.5).train()
     model.fit_landmarks(vectors(6, 0))
-    assert noise_needed(model, None, masks(4)[0], None, masks(4)[1], vectors(4, 1)) == 4 * 6
+    assert count_noise(model, None, masks(4)[0], None, masks(4)[1], vectors(4, 1)) == 4 * 6
 
 
 def test_it_computes_in_float32() -> None:
     for setting, want in ((Setting(), "bf16"), (Setting(fusion="kernel"), "ieee")):
-        with products(setting):
+        with matmul_precision(setting):
             assert torch.backends.mkldnn.matmul.fp32_precision == want  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from fuse.losses.losses import LOSSES, build_loss
 from fuse.models.builder import build_model
 from fuse.models.fusions import FUSIONS
 from fuse.models.model import MultimodalClassifier
-from fuse.models.noise import Dropout, ModalityDropout, NoiseStream, Tape, drawn_from, noise_needed
+from fuse.models.noise import Dropout, ModalityDropout, NoiseStream, Tape, count_noise, noise_from
 from tests.support.waiting import NoWaiting
 
 LEVELS = ("pooled", "tokens")
@@ -50,14 +50,14 @@ def test_noise_that_is_drawn_as_it_is_asked_for() -> None:
 def test_noise_is_of_the_innermost_context_and_of_its_thread() -> None:
     dropout, x = Dropout(0.5), torch.ones(4)
     low, high = (torch.full((8,), value, dtype=torch.int16) for value in (-32768, 32767))
-    with drawn_from(low) as outer:
-        with drawn_from(high) as inner:
+    with noise_from(low) as outer:
+        with noise_from(high) as inner:
             assert dropout(x).tolist() == [2.0] * 4
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(dropout, x).result()
         assert dropout(x).tolist() == [0.0] * 4
         assert (outer.position, inner.position) == (4, 4)
-        with pytest.raises(KeyError), drawn_from(high):
+        with pytest.raises(KeyError), noise_from(high):
             raise KeyError
         assert dropout(x).tolist() == [0.0] * 4
 
@@ -84,7 +84,9 @@ def test_a_stream_gives_the_same_numbers_however_many_at_a_time(words: bool) -> 
 def test_a_tape_that_runs_out_says_so() -> None:
     tape = Tape(EVERY[:10])
     tape.take((6,))
-    with pytest.raises(RuntimeError, match=r"6 values asked for at position 6 of 10: .*need"):
+    with pytest.raises(
+        RuntimeError, match=r"6 values asked for at position 6 of 10: .*count_noise"
+    ):
         tape.take((2, 3))
 
 
@@ -98,14 +100,14 @@ def test_noise_of_the_wrong_kind(values: Tensor) -> None:
 def test_dropout_keeps_the_right_share_and_the_mean(p: float) -> None:
     dropout = Dropout(p)
     x = torch.linspace(1.0, 2.0, 65536, dtype=torch.float64)
-    with drawn_from(EVERY):
+    with noise_from(EVERY):
         y = dropout(x).numpy()
     dropped = min(round(p * 65536), 65535)
     assert abs(dropped / 65536 - p) <= 1 / 65536
     kept = np.arange(65536) >= dropped  # the lowest noise is dropped first
     np.testing.assert_array_equal(y == 0.0, ~kept)
     np.testing.assert_allclose(y[kept], x.numpy()[kept] * 65536 / (65536 - dropped), rtol=1e-15)
-    with drawn_from(EVERY):
+    with noise_from(EVERY):
         ones = dropout(torch.ones(65536, dtype=torch.float64))
     assert float(ones.mean()) == pytest.approx(1.0, rel=1e-12)
 
@@ -114,7 +116,7 @@ def test_dropout_keeps_the_right_share_and_the_mean(p: float) -> None:
 def test_dropout_is_the_identity_in_eval_and_at_zero(training: bool) -> None:
     dropout = Dropout(0.0 if training else 0.5).train(training)
     x = torch.randn(4)
-    with drawn_from(EVERY) as tape:
+    with noise_from(EVERY) as tape:
         assert dropout(x) is x
     assert tape.position == 0
     assert not dropout.active
@@ -122,7 +124,7 @@ def test_dropout_is_the_identity_in_eval_and_at_zero(training: bool) -> None:
 
 def test_dropout_with_one_mask_for_several_places() -> None:
     x = torch.ones(3, 5, 4, dtype=torch.float64)
-    with drawn_from(draw(12, 0)) as tape:
+    with noise_from(draw(12, 0)) as tape:
         drawn = Dropout(0.5)(x, (3, 1, 4))
     assert tape.position == 12
     for y in (drawn, Dropout(0.5)(x, (3, 1, 4))):
@@ -149,7 +151,7 @@ def test_probabilities_out_of_range(p: float) -> None:
 @pytest.mark.parametrize("p", [0.1, 0.5, 1.0])
 def test_modality_dropout_takes_both_modalities_equally_often(p: float) -> None:
     masks = torch.ones(65536, 2, dtype=torch.bool), torch.ones(65536, 3, dtype=torch.bool)
-    with drawn_from(EVERY):
+    with noise_from(EVERY):
         has_text, has_image = (mask.any(1) for mask in ModalityDropout(p)(*masks))
     each = round(p * 32768)
     assert int((~has_text).sum()) == int((~has_image).sum()) == each
@@ -167,7 +169,7 @@ def test_modality_dropout_leaves_the_only_modality_and_the_padding() -> None:
     text_mask = torch.tensor([[True, False], [False, False], [True, True], [False, False]])
     image_mask = torch.tensor([[True], [True], [False], [False]])
     for noise in (-32768, 32767):
-        with drawn_from(torch.full((4,), noise, dtype=torch.int16)):
+        with noise_from(torch.full((4,), noise, dtype=torch.int16)):
             found = ModalityDropout(1.0)(text_mask, image_mask)
         lost = 0 if noise < 0 else 1
         assert torch.equal(found[1 - lost], (text_mask, image_mask)[1 - lost])
@@ -231,22 +233,22 @@ def test_noise_needed_is_what_a_step_takes_and_changes_nothing(fusion: str, leve
     batch = inputs(level, 1)
     before = copy.deepcopy(model.state_dict())
     random = torch.get_rng_state()
-    count = noise_needed(model, *batch)
+    count = count_noise(model, *batch)
     assert torch.equal(torch.get_rng_state(), random)
     assert not model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    with drawn_from(EVERY) as tape:
+    with noise_from(EVERY) as tape:
         model.train()(*batch)
     assert tape.position == count > 0
-    assert noise_needed(make(fusion, dropout=0, input_dropout=0, modality_dropout=0), *batch) == 0
+    assert count_noise(make(fusion, dropout=0, input_dropout=0, modality_dropout=0), *batch) == 0
 
 
 def test_one_mask_a_row_takes_the_noise_of_one_position() -> None:
     batch = inputs("tokens", 1)
     off = {"dropout": 0.0, "modality_dropout": 0.0}
-    assert noise_needed(make("concat", **off), *batch) == ROWS * (5 * 6 + 7 * 5 + 4 + 3)
+    assert count_noise(make("concat", **off), *batch) == ROWS * (5 * 6 + 7 * 5 + 4 + 3)
     shared = make("concat", **off, shared_input_dropout=True)
-    assert noise_needed(shared, *batch) == ROWS * (6 + 5 + 4 + 3)
+    assert count_noise(shared, *batch) == ROWS * (6 + 5 + 4 + 3)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -261,7 +263,7 @@ def test_modality_dropout_is_as_if_the_modality_were_missing(
     noise = torch.full((ROWS,), -32768 if lost == "text" else 32767, dtype=torch.int16)
 
     def logits_of(*arguments: Any) -> Tensor:
-        with drawn_from(noise):
+        with noise_from(noise):
             logits: Tensor = model(*arguments)[0]
         return logits
 
@@ -279,21 +281,21 @@ def test_modality_dropout_is_as_if_the_modality_were_missing(
 
 def test_one_modality_has_none_to_lose() -> None:
     model = make("concat", modality="text", dropout=0.0, input_dropout=0.0)
-    assert noise_needed(model, *inputs("tokens", 1)) == 0
+    assert count_noise(model, *inputs("tokens", 1)) == 0
 
 
 def test_the_same_noise_gives_the_same_step_of_a_model_and_its_copy() -> None:
     model, batch = make("encoder"), inputs("tokens", 1)
     twin = copy.deepcopy(model)
-    count = noise_needed(model, *batch)
+    count = count_noise(model, *batch)
     logits = []
     for each, seed in ((model, 1), (twin, 1), (model, 2)):
-        with drawn_from(draw(count, seed)) as tape:
+        with noise_from(draw(count, seed)) as tape:
             logits.append(each(*batch)[0])
         assert tape.position == count
     assert torch.equal(logits[0], logits[1])
     assert not torch.allclose(logits[0], logits[2])
-    with pytest.raises(RuntimeError, match="noise_needed"), drawn_from(draw(count - 1, 1)):
+    with pytest.raises(RuntimeError, match="count_noise"), noise_from(draw(count - 1, 1)):
         model(*batch)
 
 
@@ -324,19 +326,19 @@ def test_stacked_models_equal_the_models_alone(fusion: str, level: str, dropout:
         batch: tuple[Any, ...],
         labels: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        with drawn_from(noise):
+        with noise_from(noise):
             logits, _ = functional_call(base, (parameters, buffers), batch)
         return logits, functional_call(base_loss, statistics, (logits, labels))
 
     for seed in (1, 2):
         batch = inputs(level, seed, MEMBERS)
         labels = torch.randint(0, 3, (MEMBERS, ROWS))
-        noise = draw(noise_needed(alone[0], *member(batch, 0)), seed, MEMBERS)
+        noise = draw(count_noise(alone[0], *member(batch, 0)), seed, MEMBERS)
         logits, values = vmap(step)(parameters, buffers, statistics, noise, batch, labels)
         values.sum().backward()
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         for k, (model, loss) in enumerate(zip(alone, losses, strict=True)):
-            with drawn_from(noise[k]):
+            with noise_from(noise[k]):
                 own_logits, _ = model(*member(batch, k))
             own_value = loss(own_logits, labels[k])
             own_value.backward()
@@ -395,9 +397,9 @@ def test_the_watch_for_waiting_sees_it() -> None:
 def test_a_step_never_waits_for_the_device(fusion: str, level: str) -> None:
     batch, labels = inputs(level, 1), torch.tensor([0, 1, 2, 0, 1, 2])
     model = make(fusion, norm="standardise")
-    noise = draw(noise_needed(model, *batch), 1)
+    noise = draw(count_noise(model, *batch), 1)
     losses = all_losses()
-    for context in (drawn_from(noise), nullcontext()):
+    for context in (noise_from(noise), nullcontext()):
         with context, NoWaiting():
             logits, _ = model(*batch, need_weights=True)
             torch.stack([loss(logits, labels) for loss in losses]).sum().backward()

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fuse.models.cropped import CroppedTape
 from fuse.models.fusions import FUSIONS
-from fuse.models.noise import drawn_from
+from fuse.models.noise import noise_from
 from fuse.setting import Setting
 from fuse.training import buckets
-from fuse.training.buckets import Buckets, sizes_of
+from fuse.training.buckets import Buckets, part_sizes
 from fuse.training.stack import Stack
 from fuse.training.task import Fit, Task
 from fuse.training.trainer import fit_group
@@ -141,7 +141,7 @@ def test_a_step_that_is_longer_than_all_others_has_a_shape(long_bank: FeatureBan
 
 def test_small_batches_and_odd_ones_come_in_fewer_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "PART_ROWS", 64)
-    found = [sizes_of(*given) for given in ((128, 5), (128, 2), (32, 5), (32, 3), (33, 90))]
+    found = [part_sizes(*given) for given in ((128, 5), (128, 2), (32, 5), (32, 3), (33, 90))]
     assert found == [[64, 32, 16, 16], [64, 32, 32], [16, 16], [32], [33]]
 
 
@@ -155,7 +155,7 @@ def test_a_cropped_tape_gives_each_position_the_noise_of_the_whole() -> None:
     # Texts have 5 of 7 positions, and 3 where they are cropped.
     kept = torch.tensor([0, 1, 2, 5, 6])
     asked: list[tuple[int, ...]] = [(3,), (1, 5), (2, 5, 5), ()]
-    with drawn_from(CroppedTape(noise, whole, 5)) as tape:
+    with noise_from(CroppedTape(noise, whole, 5)) as tape:
         for rows in (slice(0, 3), slice(3, 4)):
             tape.begin_part()
             found = [tape.take((rows.stop - rows.start, *shape)) for shape in asked]
@@ -181,7 +181,9 @@ def test_what_comes_before_the_classifier_may_be_half_precision(
     exact = [
         fit.history[-1].loss for fit in trained(long_bank, setting, TASKS[:members], stacked=True)
     ]
-    monkeypatch.setattr("fuse.training.stack.half", lambda setting, device: torch.bfloat16)
+    monkeypatch.setattr(
+        "fuse.training.stack.autocast_dtype", lambda setting, device: torch.bfloat16
+    )
     read: set[torch.dtype] = set()
     softmax = Tensor.softmax
 

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 from sklearn.metrics import f1_score, log_loss
 
-from fuse.figures.calibration import Calibration, shifted, tempered
+from fuse.figures.calibration import Calibration, shift, temper
 from fuse.figures.confusion import macro_f1
 from fuse.training.calibration import (
     calibrate,
@@ -37,11 +37,11 @@ def test_temperature_undoes_overconfidence_and_keeps_the_order() -> None:
     rng = np.random.default_rng(0)
     honest = rng.dirichlet(np.ones(3), 4000)
     labels = np.array([rng.choice(3, p=row) for row in honest])
-    loud = tempered(honest, 1 / 3)
+    loud = temper(honest, 1 / 3)
     temperature = fit_likelihood(loud, labels).temperature
     assert temperature == pytest.approx(3, rel=0.08)
-    assert log_loss(labels, tempered(loud, temperature)) < log_loss(labels, loud)
-    assert (tempered(loud, temperature).argmax(1) == loud.argmax(1)).all()
+    assert log_loss(labels, temper(loud, temperature)) < log_loss(labels, loud)
+    assert (temper(loud, temperature).argmax(1) == loud.argmax(1)).all()
 
 
 def test_a_temperature_stays_between_a_twentieth_and_twenty() -> None:
@@ -67,7 +67,7 @@ def test_nothing_to_calibrate_changes_nothing() -> None:
 def test_a_temperature_near_0_keeps_every_row_finite() -> None:
     rows = np.array([[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.2, 0.4, 0.4]])
     expected = [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0, 0.5, 0.5]]
-    np.testing.assert_allclose(tempered(rows, 1e-3), expected, atol=1e-12)
+    np.testing.assert_allclose(temper(rows, 1e-3), expected, atol=1e-12)
 
 
 def test_macro_f1_is_that_of_scikit_learn() -> None:
@@ -87,9 +87,9 @@ def test_offsets_of_a_closed_form() -> None:
     offsets = fit_offsets(probabilities, np.eye(2)[labels])
     assert offsets[0] == 0
     assert np.log(1.5) < offsets[1] < np.log(9)
-    assert (shifted(probabilities, offsets).argmax(1) == labels).all()
+    assert (shift(probabilities, offsets).argmax(1) == labels).all()
     assert (fit_offsets(np.eye(2)[labels] * 0.8 + 0.1, np.eye(2)[labels]) == 0).all()
-    np.testing.assert_allclose(shifted(probabilities, offsets).sum(1), 1)
+    np.testing.assert_allclose(shift(probabilities, offsets).sum(1), 1)
 
 
 def test_offsets_that_do_not_carry_over_are_left_out() -> None:
@@ -205,10 +205,10 @@ def test_what_does_not_carry_over_from_fold_to_fold_is_left_out() -> None:
     # The second fold is as much too timid as the first one is too sure.
     true = rng.dirichlet(np.ones(2), 400)
     labels = (rng.random(400) < true[:, 1]).astype(int)
-    odds = [tempered(true[:200], 0.4), tempered(true[200:], 2.5)]
+    odds = [temper(true[:200], 0.4), temper(true[200:], 2.5)]
     assert honest_likelihood(odds, [labels[:200], labels[200:]]) == Calibration.none(2)
     assert fit_likelihood(np.concatenate(odds), labels) != Calibration.none(2)
-    loud = [tempered(true[:200], 0.4), tempered(true[200:], 0.4)]
+    loud = [temper(true[:200], 0.4), temper(true[200:], 0.4)]
     assert honest_likelihood(loud, [labels[:200], labels[200:]]).temperature > 1.5
 
 
@@ -220,7 +220,7 @@ def test_a_gain_within_chance_is_left_out() -> None:
         true = rng.dirichlet(np.ones(3), 400)
         labels = np.split((rng.random((400, 1)) > true.cumsum(1)).sum(1), 4)
         for power in kept:
-            found = honest_likelihood(np.split(tempered(true, power), 4), labels)
+            found = honest_likelihood(np.split(temper(true, power), 4), labels)
             kept[power] += found != Calibration.none(3)
     assert kept[1.0] <= 1  # 4 with a gain of any size
     assert kept[0.5] == 20
@@ -279,7 +279,7 @@ def test_a_calibration_of_an_older_run_is_of_biases() -> None:
     older = kept.validate_python({"temperature": 1.5, "offsets": [0.0, 0.4, -0.1]})
     assert older == Calibration(1.5, (0.0, 0.4, -0.1), (0.0, 0.0, 0.0))
     p = np.random.default_rng(0).dirichlet(np.ones(3), 9)
-    raised = tempered(p, 1.5) * np.exp([0.0, 0.4, -0.1])
+    raised = temper(p, 1.5) * np.exp([0.0, 0.4, -0.1])
     np.testing.assert_allclose(older(p), raised / raised.sum(1, keepdims=True))
     assert kept.validate_json(kept.dump_json(older)) == older
     for wrong in ({"temperature": 1.0}, {"temperature": 1.0, "biases": [0.0], "offsets": []}):

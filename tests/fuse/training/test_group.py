@@ -22,8 +22,8 @@ from fuse.models.fusions import FUSIONS
 from fuse.models.kernel import KERNEL
 from fuse.setting import Setting
 from fuse.training import scoring
-from fuse.training.classifier import input_dims, make_model, products
-from fuse.training.initial import initial
+from fuse.training.classifier import input_dims, make_model, matmul_precision
+from fuse.training.initial import draw_initial
 from fuse.training.runner import Runner
 from fuse.training.scoring import StackScores
 from fuse.training.stack import Stack
@@ -62,7 +62,7 @@ def test_members_begin_as_a_model_that_is_built_with_their_seed(
 ) -> None:
     setting = replace(SMALL, fusion=fusion, beside=True, layers=2, pooling="attention")
     before = torch.get_rng_state()
-    together = initial(setting, bank, TASKS, NAMES)
+    together = draw_initial(setting, bank, TASKS, NAMES)
     assert torch.equal(torch.get_rng_state(), before)
     for task, found in zip(TASKS, together, strict=True):
         with torch.random.fork_rng(devices=[]):
@@ -87,7 +87,7 @@ def test_members_begin_side_by_side_also_where_torch_has_one_thread(
         return make_model(*args)
 
     monkeypatch.setattr("fuse.training.initial.make_model", waiting)
-    assert len(initial(SMALL, bank, TASKS, NAMES)) == 4
+    assert len(draw_initial(SMALL, bank, TASKS, NAMES)) == 4
 
 
 def test_a_setting_that_makes_no_model_says_so_of_a_group(bank: FeatureBank) -> None:
@@ -110,7 +110,7 @@ def test_rows_of_members_are_listed_once(bank: FeatureBank) -> None:
 
 
 def scores_of(stack: Stack) -> list[MetricScores | None]:
-    with products(stack._setting):
+    with matmul_precision(stack._setting):
         found = stack.scores(torch.zeros(len(stack._runners)))
     return [scores() for _, scores in found]
 
@@ -125,7 +125,7 @@ def test_members_scored_together_have_the_scores_that_each_has_alone(
     setting = replace(SMALL, fusion=fusion, level=level, ema=ema, batch_size=12, beside=True)
     stack, runners = stack_of(setting, bank, UNEVEN)
     assert len(stack.scores._passes) == 2
-    with products(setting):
+    with matmul_precision(setting):
         stack.epoch(0)
     for found, runner in zip(scores_of(stack), runners, strict=True):
         wanted = runner.scores()
@@ -144,7 +144,7 @@ def test_the_figures_of_probabilities_are_those_of_selection_score(
     logits[:, 1::5, 0] = 1e9  # a true class that is impossible
     monkeypatch.setattr(StackScores, "_logits", lambda self, batch: logits)
     held_out = [bank.items(task.validation, variants=False) for task in UNEVEN]
-    model = initial(SMALL, bank, TASKS[:1], NAMES)[0].model
+    model = draw_initial(SMALL, bank, TASKS[:1], NAMES)[0].model
     scores = StackScores(model, SMALL, bank, held_out, {}, {})
     found = scores(torch.tensor([1.0, 2.5, 3.0, 4.0]))
     assert [loss for loss, _ in found] == [1.0, 2.5, 3.0, 4.0]
@@ -274,7 +274,7 @@ def test_members_that_cannot_take_part_together_train_the_same(
     """As with another version of torch, whose `vmap` is another inside."""
     setting = replace(SMALL, level=level, fusion="attention_concat", loss="acb")
     together = fit_group(setting, bank, TASKS, names=NAMES, stacked=True)
-    monkeypatch.setattr(mapping, "TOGETHER", False)
+    monkeypatch.setattr(mapping, "SUPPORTED", False)
     monkeypatch.setattr(mapping, "is_batchedtensor", None)
     apart = fit_group(setting, bank, TASKS, names=NAMES, stacked=True)
     for one, other in zip(together, apart, strict=True):

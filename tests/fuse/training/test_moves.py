@@ -13,7 +13,7 @@ import torch
 
 from fuse.losses import acb_kernel
 from fuse.setting import Setting
-from fuse.training.moves import KERNEL, SOURCE, Moves
+from fuse.training.moves import KERNEL, SOURCE, StackedAdam
 from fuse.training.trainer import fit_group
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.native import nvrtc
@@ -40,7 +40,7 @@ def test_the_kernel_moves_weights_as_the_operations_of_torch_do(
     given = [torch.randn(MEMBERS, COUNT) for _ in range(4)]
     given[2].abs_()
     plain, compiled = [of.clone() for of in given], [of.clone() for of in given]
-    moves = [Moves(setting, *of[:3], of[3] if averaged else None) for of in (plain, compiled)]
+    moves = [StackedAdam(setting, *of[:3], of[3] if averaged else None) for of in (plain, compiled)]
     moves[1]._kernel = on_the_cpu  # type: ignore[assignment]
     for step in range(3):
         gradients = torch.randn(MEMBERS, COUNT) * 0.02
@@ -61,7 +61,7 @@ def test_the_kernel_clips_a_gradient_that_is_no_number_as_torch_does(on_the_cpu:
     found: list[torch.Tensor] = []
     for kernel in (None, on_the_cpu):
         weights, means, squares = (torch.ones(MEMBERS, COUNT) for _ in range(3))
-        moves = Moves(setting, weights, means, squares, None)
+        moves = StackedAdam(setting, weights, means, squares, None)
         moves._kernel = kernel  # type: ignore[assignment]
         moves(gradients.clone(), torch.full((MEMBERS, 5, 1), 0.1))
         found.append(weights)
@@ -81,7 +81,7 @@ def test_a_stack_learns_the_same_with_kernels(
     expected = fit_group(setting, bank, TASKS[:members], names=NAMES, stacked=True)
     of_loss = OnTheCpu(acb_kernel.SOURCE, acb_kernel.NAME, tmp_path)
     monkeypatch.setattr("fuse.training.moves.kernel", lambda source, name, device: on_the_cpu)
-    monkeypatch.setattr("fuse.losses.acb.kernel_for", lambda logits: of_loss)
+    monkeypatch.setattr("fuse.losses.acb.find_kernel", lambda logits: of_loss)
     found = fit_group(setting, bank, TASKS[:members], names=NAMES, stacked=True)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fuse.training.copies import one_a_post, row_weights
-from fuse.training.plan import OuterPart, plan
+from fuse.training.copies import draw_one_copy, row_weights
+from fuse.training.plan import OuterPart, plan_parts
 from mmsa_cache.data.protocol import Protocol
 
 LABELS = np.tile([0, 0, 0, 1, 1, 2], 40)
@@ -16,7 +16,7 @@ TWINS = np.arange(240) // 12 * 6 + np.arange(240) % 6
 
 
 def parts(outer: str = "grouped", folds: int = 1, seeds: int = 1) -> list[OuterPart]:
-    return plan(LABELS, TWINS, Protocol(outer=outer, folds=folds, seeds=seeds, seed=11))
+    return plan_parts(LABELS, TWINS, Protocol(outer=outer, folds=folds, seeds=seeds, seed=11))
 
 
 def test_every_row_is_held_out_once_a_seed() -> None:
@@ -59,7 +59,7 @@ def test_a_single_member_stops_on_an_eighth_of_the_rows_or_more_of_few(
     protocol = Protocol(outer="val-4", folds=1, seeds=2, seed=3)
     last = np.array([0, 1, 0, 1]), posts * 2 + np.arange(4)
     both = [np.concatenate(pair) for pair in zip((labels, groups), last, strict=True)]
-    (part,) = plan(*both, protocol)
+    (part,) = plan_parts(*both, protocol)
     assert len(part.tasks) == 2
     assert part.neighbours == []
     first, again = part.tasks
@@ -73,8 +73,8 @@ ITEMS = torch.tensor([[4, 0, 0], [4, 1, 0], [7, 5, 1], [4, 2, 0], [9, 6, 2], [9,
 
 def test_a_post_counts_once_however_many_copies_it_has() -> None:
     assert row_weights(ITEMS).tolist() == pytest.approx([1 / 3, 1 / 3, 1, 1 / 3, 1 / 2, 1 / 2])
-    drawn = [one_a_post(ITEMS, torch.Generator().manual_seed(seed)) for seed in range(300)]
-    assert torch.equal(one_a_post(ITEMS, torch.Generator().manual_seed(7)), drawn[7])
+    drawn = [draw_one_copy(ITEMS, torch.Generator().manual_seed(seed)) for seed in range(300)]
+    assert torch.equal(draw_one_copy(ITEMS, torch.Generator().manual_seed(7)), drawn[7])
     for rows in drawn:
         assert rows[:, 0].tolist() == [4, 7, 9]
         assert all(row in ITEMS.tolist() for row in rows.tolist())

@@ -10,8 +10,8 @@ from sklearn.metrics import log_loss
 
 from fuse.setting import Setting
 from fuse.training.classifier import predict
-from fuse.training.final import member_counts, train
-from fuse.training.plan import plan
+from fuse.training.final import count_members, train
+from fuse.training.plan import plan_parts
 from fuse.training.recipe import Recipe, WeightedSetting, weighted_settings
 from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
@@ -72,8 +72,8 @@ def test_weights_count_and_every_part_may_have_a_recipe(bank: FeatureBank) -> No
     recipes = [Recipe((ONE, OTHER), (0.2, 0.8)), Recipe.single(THIRD)]
     protocol = of("stratified-2", 2)
     made = train(recipes, bank, groups, protocol, names=NAMES)
-    parts = plan(bank.labels.numpy(), groups, protocol)
-    counts = member_counts(recipes, parts, protocol, averaged=True, refit=False)
+    parts = plan_parts(bank.labels.numpy(), groups, protocol)
+    counts = count_members(recipes, parts, protocol, averaged=True, refit=False)
     assert counts == [(ONE, 2), (OTHER, 2), (THIRD, 2)]
     assert len(made.fits) == 6
 
@@ -108,7 +108,7 @@ def test_a_setting_alone_is_calibrated_on_averages(bank: FeatureBank) -> None:
     groups = np.arange(len(bank)) // 2
     protocol = of("grouped", 4, seeds=2)
     made = train([Recipe.single(ONE)], bank, groups, protocol, names=NAMES)
-    (part,) = plan(bank.labels.numpy(), groups, protocol)
+    (part,) = plan_parts(bank.labels.numpy(), groups, protocol)
     assert len(part.neighbours) == 8
     assert len({task.seed for task in [*part.tasks, *part.neighbours]}) == 16
     folds = [task.validation for task in part.tasks[:4]]
@@ -118,7 +118,7 @@ def test_a_setting_alone_is_calibrated_on_averages(bank: FeatureBank) -> None:
         assert {*task.train.tolist()} == {*part.development.tolist()} - outside
     assert len(made.ensemble.members) == len(made.figures.members) == 8
     assert len(made.fits) == 16
-    counts = member_counts([Recipe.single(ONE)], [part], protocol, averaged=True, refit=False)
+    counts = count_members([Recipe.single(ONE)], [part], protocol, averaged=True, refit=False)
     assert counts == [(ONE, 16)]
     # Each fold's rows: two seeds of the member without it, and of both neighbours'.
     found, labels = [], []
@@ -137,7 +137,7 @@ def test_a_setting_alone_is_calibrated_on_averages(bank: FeatureBank) -> None:
     assert -inner.neg_log_loss == pytest.approx(want)
     several = [Recipe.even([ONE, OTHER])]
     for recipes, flags in ((several, (True, False)), ([Recipe.single(ONE)], (True, True))):
-        counts = member_counts(recipes, [part], protocol, averaged=flags[0], refit=flags[1])
+        counts = count_members(recipes, [part], protocol, averaged=flags[0], refit=flags[1])
         assert sum(n for _, n in counts) == (16 if recipes is several else 10), "no neighbours"
 
 

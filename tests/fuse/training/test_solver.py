@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from fuse.models.kernel import SCALE, KernelClassifier
 from fuse.setting import complete
 from fuse.training.checkpoints import FolderCheckpoint
-from fuse.training.classifier import gather, predict
-from fuse.training.copies import one_a_post
+from fuse.training.classifier import gather_batch, predict
+from fuse.training.copies import draw_one_copy
 from fuse.training.programs import model_inputs
 from fuse.training.runner import Runner
 from fuse.training.solver import Solver
@@ -86,7 +86,7 @@ def test_the_solution_is_that_of_scikit_learn(
     assert isinstance(model, KernelClassifier)
     runner.fit_landmarks()
     with torch.no_grad():
-        features = model.fuse(model_inputs(gather(bank, runner.items, setting)))[0]
+        features = model.fuse(model_inputs(gather_batch(bank, runner.items, setting)))[0]
         features = features / (SCALE if kernel == "rbf" else 1.0)  # what the ridge is of
     labels = bank.labels.numpy()[runner.items[:, 0].numpy()]
     has = 1 + COPIES * (runner.items[:, 0].numpy() % 3 == 0)
@@ -103,7 +103,7 @@ def test_the_solution_is_that_of_scikit_learn(
     found = predict(model, bank, VALIDATION, setting)
     _, again = solved(bank, **changes, kernel=kernel, loss=loss, balance=0.5)
     np.testing.assert_array_equal(predict(again.model, bank, VALIDATION, setting), found)
-    logits = model.weight(model.fuse(model_inputs(gather(bank, runner.items, setting)))[0])
+    logits = model.weight(model.fuse(model_inputs(gather_batch(bank, runner.items, setting)))[0])
     np.testing.assert_allclose(
         logits.detach().double().softmax(1).numpy(),
         reference.predict_proba(features.numpy()),
@@ -157,7 +157,7 @@ def test_one_view_a_post_in_every_epoch(bank: FeatureBank) -> None:
     for rows in epochs:
         assert sorted(rows[:, 0].tolist()) == TRAIN.tolist()
     assert set(epochs[0][:, 1].tolist()) != set(epochs[1][:, 1].tolist())
-    drawn = torch.cat([one_a_post(runner.items, order) for order in _orders(600)])
+    drawn = torch.cat([draw_one_copy(runner.items, order) for order in _orders(600)])
     seen = torch.bincount(drawn[drawn[:, 0] == 0][:, 1])
     assert seen[seen > 0].tolist() == pytest.approx([200] * 3, abs=50)
 

@@ -15,7 +15,7 @@ from fuse.models.fusions import FUSIONS
 from fuse.models.kernel import KERNEL
 from fuse.setting import Setting
 from fuse.training import graphs, memory
-from fuse.training.graphs import Repeated
+from fuse.training.graphs import StepRepeater
 from fuse.training.runner import Runner
 from fuse.training.stack import Stack
 from fuse.training.task import Checkpoint, Fit, Task
@@ -205,10 +205,10 @@ def test_as_many_members_train_together_as_memory_is_free(monkeypatch: pytest.Mo
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 200)
     for free, widths in ((10**9, [7]), (12 * 30, [3, 2, 2]), (0, [1] * 7)):
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda device, free=free: (free, 10**9))
-        parts = memory.fitting(places, 10, device)
+        parts = memory.split_to_fit(places, 10, device)
         assert [len(part) for part in parts] == widths, free
         assert sorted(place for part in parts for place in part) == places
-    assert memory.fitting(places, 10**12, torch.device("cpu")) == [places]
+    assert memory.split_to_fit(places, 10**12, torch.device("cpu")) == [places]
 
 
 # --- graphs -------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_steps_after_the_first_few_are_launched_as_a_graph(
     device: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, size: int, captures: int
 ) -> None:
     monkeypatch.setattr(graphs, "STEPS_A_GRAPH", size)
-    repeated = Repeated(torch.device("cuda", 0))
+    repeated = StepRepeater(torch.device("cuda", 0))
     for times in (2, 0, 6, 9):
         repeated.run(device.step, times)
     assert repeated.captures
@@ -266,7 +266,7 @@ def test_steps_after_the_first_few_are_launched_as_a_graph(
 
 
 def test_steps_of_each_kind_are_graphs_of_their_own(device: SimpleNamespace) -> None:
-    repeated = Repeated(torch.device("cuda", 0))
+    repeated = StepRepeater(torch.device("cuda", 0))
     for kind, times in (("short", 5), ("long", 3), ("short", 2), ("rare", 1)):
         repeated.run(device.step, times, kind)
     assert device.captures == 2
@@ -283,7 +283,7 @@ def test_graphs_of_all_trainings_share_memory_until_it_is_freed(
     where = torch.device("cuda", 0)
     for pools, plain in ((1, graphs.PLAIN_STEPS), (1, 1), (2, graphs.PLAIN_STEPS)):
         device.steps = 0
-        Repeated(where).run(device.step, 5)
+        StepRepeater(where).run(device.step, 5)
         assert device.steps == plain, "what one training has set up the next need not"
         (kept,) = graph_memory._LATEST.values()
         assert kept[0] == (0, pools)
@@ -299,7 +299,7 @@ def test_graphs_of_all_trainings_share_memory_until_it_is_freed(
 
 def test_where_nothing_can_be_captured_every_step_runs_plainly(device: SimpleNamespace) -> None:
     device.error = RuntimeError("operation not permitted when stream is capturing")
-    repeated = Repeated(torch.device("cuda", 0))
+    repeated = StepRepeater(torch.device("cuda", 0))
     repeated.run(device.step, 2)
     with pytest.warns(UserWarning, match="run one by one.*not permitted when stream"):
         repeated.run(device.step, 6)
@@ -309,6 +309,6 @@ def test_where_nothing_can_be_captured_every_step_runs_plainly(device: SimpleNam
 
 
 def test_on_a_cpu_every_step_runs_plainly(device: SimpleNamespace) -> None:
-    repeated = Repeated(torch.device("cpu"))
+    repeated = StepRepeater(torch.device("cpu"))
     repeated.run(device.step, 5)
     assert (device.captures, device.steps, repeated.captures) == (0, 5, False)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from fuse.assignments import parse
+from fuse.assignments import parse_assignments
 from fuse.figures.metrics import probability_score, score
 from fuse.figures.records import EpochRecord
 from fuse.losses.losses import build_loss
@@ -19,10 +19,10 @@ from fuse.models.fusions import FUSIONS
 from fuse.setting import Setting, restore
 from fuse.training import fused_rows
 from fuse.training.checkpoints import FolderCheckpoint
-from fuse.training.classifier import build, forward, gather, make_model, predict
+from fuse.training.classifier import build, compute_logits, gather_batch, make_model, predict
 from fuse.training.ensemble import Blend, Ensemble
 from fuse.training.final import train
-from fuse.training.plan import plan
+from fuse.training.plan import plan_parts
 from fuse.training.programs import Alone, Member
 from fuse.training.recipe import Recipe
 from fuse.training.task import Fit, Task, TrainingError
@@ -194,9 +194,9 @@ def test_last_epoch_is_kept_if_wanted(bank: FeatureBank) -> None:
 def test_pooled_vectors_beside_the_fusion_reach_the_head(bank: FeatureBank, level: str) -> None:
     setting = replace(SMALL, beside=True, level=level, fusion="attention", epochs=3)
     model = fit(setting, bank, TRAIN, VALIDATION, names=NAMES, seed=1).model
-    batch = gather(bank, bank.items(VALIDATION, variants=False), setting)
+    batch = gather_batch(bank, bank.items(VALIDATION, variants=False), setting)
     changed = replace(batch, vectors={**batch.vectors, "text_mean": batch.vectors["text_mean"] + 1})
-    assert not torch.equal(forward(model, batch), forward(model, changed))
+    assert not torch.equal(compute_logits(model, batch), compute_logits(model, changed))
     want = bank.text.pooled[:65, 1].double()
     torch.testing.assert_close(
         model.beside["text_mean"].standardise.mean.double(), want.mean(0), atol=1e-5, rtol=0
@@ -243,7 +243,7 @@ def test_folds_and_seeds_make_members_with_a_spread(bank: FeatureBank) -> None:
     assert spread.mean == pytest.approx(np.mean(alone))
     assert spread.deviation == pytest.approx(np.std(alone, ddof=1))
     # A development row is held out once a seed; its inner prediction is the mean over seeds.
-    parts = plan(bank.labels.numpy(), groups, of("grouped", seeds=3))
+    parts = plan_parts(bank.labels.numpy(), groups, of("grouped", seeds=3))
     inner = np.concatenate(
         [
             np.mean(
@@ -277,7 +277,7 @@ def test_a_cross_validation_judges_every_row_by_members_that_did_not_see_it(
     groups = np.arange(len(bank)) // 2
     made = train([Recipe.single(setting)], bank, groups, of(outer), names=NAMES)
     assert made.outer.tolist() == list(range(len(bank)))
-    parts = plan(bank.labels.numpy(), groups, of(outer, seeds=1))
+    parts = plan_parts(bank.labels.numpy(), groups, of(outer, seeds=1))
     assert len(parts) == 3
     for number, part in enumerate(parts):
         for task in part.tasks:
@@ -307,7 +307,7 @@ def test_settings_are_averaged_and_refitted_on_all_development_rows(bank: Featur
     ]
     plain = np.mean([blend.predict(bank, made.outer) for blend in blends], axis=0)
     np.testing.assert_allclose(made.probabilities, made.ensemble.calibration(plain))
-    parts = plan(bank.labels.numpy(), groups, of("grouped", seeds=2))
+    parts = plan_parts(bank.labels.numpy(), groups, of("grouped", seeds=2))
     epochs = [m.best_epoch for m in made.figures.members if m.setting == 1]
     whole = replace(settings[0], keep="last", epochs=round(float(np.median(epochs))))
     task = Task(parts[0].development, np.empty(0, np.int64), parts[0].tasks[0].seed)
@@ -399,7 +399,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(bank: FeatureBank, fusio
         SMALL, fusion=fusion, level="tokens", dropout=0.0, heads=4, beside=True, norm="layer"
     )
     items = bank.items(TRAIN, variants=False)
-    batch = gather(bank, items[bank.text_order(items)], setting)
+    batch = gather_batch(bank, items[bank.text_order(items)], setting)
     parts = list(batch.split(20, trim=True))
     assert [part.text.shape[:2] for part in parts] == [(20, 1), (20, 2), (20, 3), (5, 3)]
     found = []
@@ -598,10 +598,10 @@ def test_posts_that_lack_a_modality_are_predicted_from_the_other(
 
 
 def test_assignments_have_the_types_of_the_fields() -> None:
-    found = parse(["fusion=gated", "text_dim=64", "alpha=0.5", "beside=true"])
+    found = parse_assignments(["fusion=gated", "text_dim=64", "alpha=0.5", "beside=true"])
     assert found == {"fusion": "gated", "text_dim": 64, "alpha": 0.5, "beside": True}
     with pytest.raises(SettingsError) as raised:
-        parse(["fusio=concat", "text_dim=wide", "beside=perhaps"])
+        parse_assignments(["fusio=concat", "text_dim=wide", "beside=perhaps"])
     assert len(raised.value.problems) == 3
     assert "text_dim: 'wide', a whole number is expected" in str(raised.value)
 

@@ -14,7 +14,7 @@ from fuse.training.classifier import predict
 from fuse.training.stack import Stack
 from fuse.training.task import Task
 from fuse.training.trainer import fit_group
-from fuse.training.uneven import Rest, alike
+from fuse.training.uneven import FinishedMembers, group_by_steps
 from mmsa_cache.features.bank import FeatureBank
 from tests.support.stacks import NAMES, SMALL
 
@@ -26,13 +26,13 @@ def tasks_of(*rows: int) -> list[Task]:
 
 
 def test_members_that_take_about_as_many_steps_are_together() -> None:
-    assert alike([40, 50, 51, 12, 10, 40]) == [[3, 4], [0, 1, 5], [2]]
-    assert alike([7]) == [[0]]
+    assert group_by_steps([40, 50, 51, 12, 10, 40]) == [[3, 4], [0, 1, 5], [2]]
+    assert group_by_steps([7]) == [[0]]
 
 
 def test_what_a_member_changes_after_its_steps_is_put_back() -> None:
     values, counts = torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)
-    rest = Rest([3, 2, 4])
+    rest = FinishedMembers([3, 2, 4])
     assert rest.steps == 4
     assert rest.ended == [0, 0, 1, 2]
     for _ in range(2):  # epochs
