@@ -59,7 +59,7 @@ class Answers:
         for pair in model.pairs:
             for modality, names in zip(MODALITIES, pair, strict=True):
                 for name in split_terms(names):
-                    model.session.loaded(modality, name)
+                    model.session.load_encoder(modality, name)
         self._nearest, self._nearest_note = _load_nearest(model)
 
     def answer(self, text: str | None, image: Path | None) -> Answer:

@@ -140,8 +140,8 @@ def test_it_is_the_one_that_is_meant_where_it_is_the_only_one(
     session = Session(settings_of(cache))
     bank = session.bank("train")
     np.testing.assert_array_equal(bank.text.pooled[:, 0].numpy(), vectors.astype(np.float16))
-    assert session.labels()["text"] == "ours"
-    assert Session(settings_of(cache, **{"text.model": "ours"})).labels()["text"] == "ours"
+    assert session.encoder_encoder_labels()["text"] == "ours"
+    assert Session(settings_of(cache, **{"text.model": "ours"})).encoder_labels()["text"] == "ours"
 
 
 def test_extraction_leaves_imported_features_alone(

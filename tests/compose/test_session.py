@@ -88,7 +88,7 @@ def test_a_session_resolves_and_hashes_once(
     bank = session.bank("train", PAIRS)
     assert len(bank) == len(session.samples("train")) == len(session.groups())
     assert origin_of(session, PAIRS) == origin_of(session, PAIRS)
-    assert session.labels(PAIRS)["image"] == "resnet10t (random weights)"
+    assert session.encoder_labels(PAIRS)["image"] == "resnet10t (random weights)"
     assert session.notes(PAIRS)[0] == "made up"
     assert len(session.notes(PAIRS)) == 3
     bank.using("short", "default")

@@ -187,7 +187,7 @@ def train_cells(
         members=how.members,
         metric=metric,
         resamples=RESAMPLES,
-        encoders=session.labels(pairs),
+        encoders=session.encoder_labels(pairs),
         command=command_line(),
         workers=len(workers.devices),
         device=device_label(workers, engine),

@@ -41,7 +41,7 @@ def bench_train(settings: Settings, rounds: int, threads: int) -> dict[str, obje
         "ratio_encoders_in_loop": in_loop * epochs["batches"] / epochs["epoch_seconds"],
         "threads": threads,
         "rounds": rounds,
-        "encoders": session.labels(),
+        "encoders": session.encoder_labels(),
         "notes": session.notes(),
         "device": device_name(session.device),
     }
@@ -52,7 +52,7 @@ def _encode_now(session: Session) -> Callable[[Sequence[int]], None]:
     samples = session.samples("train")
     parts = [
         (
-            session.loaded(modality),
+            session.load_encoder(modality),
             reader_of(session.encoder(modality), session.settings.seed),
             plan_rows(samples, {}, "none", modality),
         )

@@ -89,7 +89,9 @@ def _described(store: Store, found: StoredFeatures, wanted: dict[str, WantedRows
         fields = found.encoder.identity.fields
         compute = f"{fields.get('compute')} {fields.get('device')}"
         try:
-            complete = {s: round(store.share(found.encoder, r), 6) for s, r in wanted.items()}
+            complete = {
+                s: round(store.completeness(found.encoder, r), 6) for s, r in wanted.items()
+            }
             unused = count_unused(store, found, wanted)
         except MmsaError as error:
             problem = error.message
@@ -112,6 +114,6 @@ def count_unused(store: Store, found: StoredFeatures, wanted: dict[str, WantedRo
     """Sealed rows that no split needs."""
     if found.encoder is None:
         return 0
-    needed = [store.places(found.encoder, rows) for rows in wanted.values()]
+    needed = [store.row_indices(found.encoder, rows) for rows in wanted.values()]
     used = np.unique(np.concatenate([np.empty(0, np.int64), *needed]))
     return found.rows - int((used >= 0).sum())

@@ -146,7 +146,7 @@ def _meant(session: Session) -> set[Path]:
             for split in SPLITS:
                 if session.store.split(split) is not None:
                     try:
-                        meant.add(session.folder(split, modality, name))
+                        meant.add(session.feature_folder(split, modality, name))
                     except CacheNotFoundError:
                         continue
     return meant

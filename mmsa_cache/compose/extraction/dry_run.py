@@ -106,7 +106,7 @@ def _planned(
     cost: tuple[float, float] | None = None
     for features in found:
         rows = features.split.rows[modality]
-        places = store.places(features.encoder, rows.wanted)
+        places = store.row_indices(features.encoder, rows.wanted)
         missing = np.flatnonzero(places < 0)
         if len(missing) and cost is None:
             cost = _cost(settings, features.spec, rows, missing)

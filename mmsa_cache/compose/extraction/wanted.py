@@ -21,7 +21,7 @@ from ..session.encoders import (
     resolve_encoder,
 )
 from ..session.path_policy import PathPolicy
-from ..session.selection import is_named, is_same, select
+from ..session.selection import is_same_encoder, names_encoder, select_encoder
 from ..session.store import Store
 from .reading import Split
 
@@ -82,8 +82,12 @@ def wanted_features(
             spec.identity, (name,), stored_encoder_settings(own, modality), library_versions()
         )
         computes = allowed_precisions(own)
-        same = [e for e in stored if is_same(e, asked) and e.identity.fields["compute"] in computes]
-        complete = next((e for e in same if store.share(e, rows) == 1.0), None)
+        same = [
+            e
+            for e in stored
+            if is_same_encoder(e, asked) and e.identity.fields["compute"] in computes
+        ]
+        complete = next((e for e in same if store.completeness(e, rows) == 1.0), None)
         if here and complete is not None:
             yield WantedFeatures(split, name, own, spec, complete.also_named(asked))
             continue
@@ -105,16 +109,20 @@ def _settings_of(
     Where no model is named it is that of the store, with the other keys as they are set.
     None where neither has an encoder of this name and modality, or its features were imported.
     """
-    stored, named = store.encoders(modality), is_named(settings, modality, name)
+    stored, named = store.encoders(modality), names_encoder(settings, modality, name)
     if named:
         stored = [encoder for encoder in stored if encoder.identity.imported]
-    found = select(settings, stored, modality, name, lambda e: store.share(e, rows))
+    found = select_encoder(settings, stored, modality, name, lambda e: store.completeness(e, rows))
     if found is None and not named:
-        found = select(
-            Settings(cache=settings.cache), stored, modality, name, lambda e: store.share(e, rows)
+        found = select_encoder(
+            Settings(cache=settings.cache),
+            stored,
+            modality,
+            name,
+            lambda e: store.completeness(e, rows),
         )
     if found is not None and found.identity.imported:
-        missing = int((store.places(found, rows) < 0).sum())
+        missing = int((store.row_indices(found, rows) < 0).sum())
         state = f"{missing} rows are missing: import them" if missing else "nothing to do"
         say(f"{modality} features: {found.identity.label}, imported; {state}.")
         return None

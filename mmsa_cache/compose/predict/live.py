@@ -18,7 +18,7 @@ from mmsa_cache.names import DEFAULT_PAIR, EncoderPair
 from mmsa_cache.store.schema import Shard
 
 from ..extraction.readers import reader_of
-from ..session.samples import banks_of
+from ..session.samples import bank_choice
 from ..session.session import Session
 
 
@@ -55,7 +55,7 @@ def live_bank(
         vectors = pools_read(readers, modality, name)
         return absent(dim, vectors, count, len(samples))
 
-    return banks_of(encode, samples).open(pairs)
+    return bank_choice(encode, samples).open(pairs)
 
 
 def _encoded(
@@ -69,7 +69,7 @@ def _encoded(
         shards, places = session.store.rows(trained_on, rows.wanted)
     missing = np.flatnonzero(places < 0).tolist()
     if missing:
-        spec, encoder = session.encoder(modality, name), session.loaded(modality, name)
+        spec, encoder = session.encoder(modality, name), session.load_encoder(modality, name)
         batch_size = rows_a_batch(session.settings.extract.batch_size, session.device)
         reader = reader_of(spec, session.settings.seed)
         fresh = [rows[place] for place in missing]

@@ -91,7 +91,7 @@ def plan_search(session: Session, request: SearchRequest) -> PlannedSearch:
         len(part.tasks),
         len(part.development),
         len(part.judged),
-        ", ".join(session.labels(pairs).values()),
+        ", ".join(session.encoder_labels(pairs).values()),
         workers,
         round(seconds, 2),
         measured,

@@ -25,7 +25,7 @@ from .path_policy import ENCODER_PATHS, PathPolicy
 
 EncoderSpec = TextSpec | ImageSpec | NumbersSpec
 """An encoder, resolved to local files but not loaded."""
-_OF_RULES = {VADER: resolve_lexicon, NGRAMS: resolve_ngrams}
+_RULE_ENCODERS = {VADER: resolve_lexicon, NGRAMS: resolve_ngrams}
 
 
 def resolve_encoder(
@@ -41,14 +41,14 @@ def resolve_encoder(
         settings: The command's settings.
         modality: ``text`` or ``image``.
         compute: Precision of the forward pass.
-        path_policy: Where the paths of the settings may lead; default: they are the user's own.
-        online: Whether what is not on this machine may be fetched by its hub name.
+        path_policy: Which paths of the settings may be used; None: all.
+        online: Whether missing files may be downloaded by their hub name.
 
     Raises:
-        ModelError: It is not found, or may not be used.
+        ModelError: The encoder is not found, or may not be used.
     """
     if path_policy is not None:
-        for path, what in _paths(settings, modality):
+        for path, what in _encoder_paths(settings, modality):
             path_policy.require(path, what)
     resolve = _resolve_text if modality == "text" else _resolve_image
     with contextlib.nullcontext() if online else offline():
@@ -56,12 +56,12 @@ def resolve_encoder(
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that encoders run on."""
+    """Versions of the libraries that run encoders."""
     return {name: version(name) for name in ("torch", "transformers", "timm")}
 
 
-def _paths(settings: Settings, modality: str) -> Iterator[tuple[Path, str]]:
-    """The folder or file that an encoder is in, if it is in one, and what it is."""
+def _encoder_paths(settings: Settings, modality: str) -> Iterator[tuple[Path, str]]:
+    """The folder or file of an encoder, if it has one, with its name for messages."""
     for section, key in ENCODER_PATHS:
         name = getattr(getattr(settings, section), key)
         is_used = section == ("joint" if settings.joint.model is not None else modality)
@@ -72,14 +72,16 @@ def _paths(settings: Settings, modality: str) -> Iterator[tuple[Path, str]]:
 def resolve_local_encoder(
     settings: Settings, modality: str, policy: PathPolicy
 ) -> EncoderSpec | None:
-    """The encoder of one modality if its files are on this machine; nothing is downloaded.
+    """The encoder of one modality if its files are on this machine, else None.
 
     Args:
-        settings: They lead to it.
+        settings: The command's settings.
         modality: ``text`` or ``image``.
-        policy: Where the paths of the settings may lead.
+        policy: Which paths of the settings may be used.
     """
-    if not all(policy.allows_with_note(path, what) for path, what in _paths(settings, modality)):
+    if not all(
+        policy.allows_with_note(path, what) for path, what in _encoder_paths(settings, modality)
+    ):
         return None
     try:
         return resolve_encoder(settings, modality)
@@ -88,10 +90,10 @@ def resolve_local_encoder(
 
 
 def refuse_imported(encoder: EncoderIdentity | None) -> None:
-    """Refuses to encode as somebody else did.
+    """Raises an error for an encoder whose features were imported: it cannot encode here.
 
     Raises:
-        ModelError: The encoder's features were imported.
+        ModelError: The features were imported.
     """
     if encoder is not None and encoder.imported:
         raise ModelError(
@@ -105,8 +107,8 @@ def refuse_imported(encoder: EncoderIdentity | None) -> None:
 def _resolve_text(settings: Settings, compute: str) -> TextSpec | NumbersSpec:
     text, joint = settings.text, settings.joint
     model, weights = text.model, text.weights
-    if model in _OF_RULES and joint.model is None:
-        return _OF_RULES[model](_options(settings, text.layer, (), compute))
+    if model in _RULE_ENCODERS and joint.model is None:
+        return _RULE_ENCODERS[model](_options(settings, text.layer, (), compute))
     if joint.model is not None:
         model, weights = joint.model, joint.weights
     layers = text.pool_layers if isinstance(text.pool_layers, tuple) else None
@@ -147,14 +149,13 @@ def _options(
 
 
 def allowed_precisions(settings: Settings) -> tuple[str, ...]:
-    """Precisions that a cache may have, the device's own first."""
+    """Precisions of features that may be used, the default of the device first."""
     if settings.extract.compute != "auto":
         return (settings.extract.compute,)
-    on_cpu = device_kind(settings.device) == "cpu"
-    own = "float32" if on_cpu else "float16"
-    return (own, *(name for name in ("float32", "float16", "bfloat16", "half") if name != own))
+    first = "float32" if device_kind(settings.device) == "cpu" else "float16"
+    return (first, *(name for name in ("float32", "float16", "bfloat16", "half") if name != first))
 
 
 def default_precision(settings: Settings) -> str:
-    """The precision of a forward pass on this machine."""
+    """The precision of forward passes on this machine."""
     return allowed_precisions(settings)[0]

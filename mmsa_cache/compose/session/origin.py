@@ -1,4 +1,4 @@
-"""What identifies the features and labels that a command works on."""
+"""Identifies the features and labels that a command works on."""
 
 from __future__ import annotations
 
@@ -15,41 +15,37 @@ from .session import Session
 def origin_of(
     session: Session, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,), split: str = "train"
 ) -> Origin:
-    """What identifies the features and the labels of the rows that a protocol divides.
+    """Identifies the features and labels of the rows that a protocol divides.
 
     Args:
         session: The command's.
         pairs: Encoders whose features are read.
         split: See `mmsa_cache.data.protocol.Protocol.split`.
     """
-    folders = {
-        modality: {name: session.folder(split, modality, name).name for name in found}
-        for modality, found in session.identities(pairs).items()
-    }
-    named = {
-        modality: found[DEFAULT_ENCODER]
-        if [*found] == [DEFAULT_ENCODER]
-        else dict(sorted(found.items()))
-        for modality, found in folders.items()
-    }
+    origins: dict[str, str | dict[str, str]] = {}
+    for modality, encoders in session.identities(pairs).items():
+        folders = {
+            name: session.feature_folder(split, modality, name).name for name in sorted(encoders)
+        }
+        origins[modality] = folders[DEFAULT_ENCODER] if [*folders] == [DEFAULT_ENCODER] else folders
     val = session.samples("val").digest({}) if split == JOINED else None
-    return _origin(session, named["text"], named["image"], val)
+    return _origin(session, origins["text"], origins["image"], val)
 
 
 def origin_of_all(session: Session) -> Origin:
-    """`origin_of`, of every encoder that the settings or the store name, and of a split val."""
-    found: dict[str, dict[str, str]] = {modality: {} for modality in MODALITIES}
+    """`origin_of` with every encoder that the settings or the store name, and the split val."""
+    folders: dict[str, dict[str, str]] = {modality: {} for modality in MODALITIES}
     for modality in MODALITIES:
         names = [name for e in session.store.encoders(modality) for name in e.names]
         for name in dict.fromkeys([*session.settings.encoder_names(modality), *names]):
             try:
-                found[modality][name] = session.folder("train", modality, name).name
+                folders[modality][name] = session.feature_folder("train", modality, name).name
             except MmsaError:
                 if name == DEFAULT_ENCODER:
                     raise
                 # A study that uses it does not match.
     val = session.store.split("val")
-    return _origin(session, found["text"], found["image"], val[1].digest({}) if val else None)
+    return _origin(session, folders["text"], folders["image"], val[1].digest({}) if val else None)
 
 
 def _origin(

@@ -1,4 +1,4 @@
-"""Paths that the files of somebody name: a run, an export, a store."""
+"""Which paths may be used that come from a file: a run, an export or a store."""
 
 from __future__ import annotations
 
@@ -16,52 +16,57 @@ from mmsa_cache.errors import ModelError, SettingsError
 from mmsa_cache.files.paths import declared
 
 ENCODER_PATHS = (("text", "model"), ("image", "weights"), ("joint", "model"))
-"""Sections and keys of encoders that may name files."""
+"""Sections and keys of settings that may name files of encoders."""
 DATA_HINT = "name it in mmsa.toml, give --data DIR, or --allow-outside"
-"""What leads to the data."""
+"""How to make data outside usable."""
 STORE_HINT = "name it in mmsa.toml, give --cache DIR, or --allow-outside"
-"""What leads to features."""
-_CURE = "name it in mmsa.toml, or give --allow-outside"
+"""How to make features outside usable."""
+_HINT = "name it in mmsa.toml, or give --allow-outside"
 
 
 @dataclass(frozen=True, slots=True)
 class RunOverrides:
-    """What a command says of a run's places, in the place of what the run says."""
+    """What a command sets in place of the settings of a run."""
 
     data: Path | None = None
-    """Where the posts are now."""
+    """Folder of the posts."""
     cache: Path | None = None
-    """Where their features are now."""
+    """Folder of their features."""
     device: str | None = None
-    """Where the model runs; default: as it was trained."""
+    """Device of the model; default: that of training."""
     allow_outside: bool = False
     """Whether folders that the run names are used wherever they are."""
     online: bool = False
-    """Whether a model and encoders that are not here are fetched from the hub."""
+    """Whether a missing model and missing encoders are downloaded from the hub."""
 
 
 NO_OVERRIDES = RunOverrides()
 
 
 class PathPolicy:
-    """Where paths that a file names may lead; links count by what they lead to.
+    """Decides which of the paths in a file may be used; links are resolved first.
 
-    That is the working folder, the folder that holds the file, what the user's own settings name,
-    and with ``allow_outside`` everything.
+    Allowed are paths inside the working folder, inside the folder that holds the file and inside
+    what the user's own settings name; with ``allow_outside`` all paths are.
 
     Args:
-        own: The user's settings: of flags, variables and ``mmsa.toml``.
+        own: The user's settings: flags, variables and ``mmsa.toml``.
         home: The folder of the run, the export or the store that names the paths.
     """
 
     def __init__(self, own: Settings, home: Path) -> None:
         self.own = own
-        self._folders = [Path.cwd(), *(path.resolve() for path in (home, *_named(own)))]
-        self._said: set[Path] = set()
+        self._folders = [Path.cwd(), *(path.resolve() for path in (home, *_existing_paths(own)))]
+        self._noted: set[Path] = set()
 
     @classmethod
     def for_run(cls, folder: Path, overrides: RunOverrides) -> PathPolicy:
-        """That of a run or an export: the user's settings are those of the working folder."""
+        """The policy for a run or an export: the user's settings are those of the working folder.
+
+        Args:
+            folder: The run or the export.
+            overrides: Count as settings of the user.
+        """
         own = Settings()
         with contextlib.suppress(SettingsError):
             own = load_settings()
@@ -76,39 +81,43 @@ class PathPolicy:
     def allows(self, path: Path) -> bool:
         """Whether a path may be used."""
         try:
-            found = path.resolve()
-            found.exists()
+            resolved = path.resolve()
+            resolved.exists()
         except (OSError, RuntimeError, ValueError):  # a name too long, links in a circle, a NUL
             return False
-        inside = any(found.is_relative_to(folder) for folder in self._folders)
+        inside = any(resolved.is_relative_to(folder) for folder in self._folders)
         return inside or self.own.allow_outside
 
-    def allows_with_note(self, path: Path, what: str, cure: str = _CURE) -> bool:
-        """Whether a path may be used; one note says what is there and is not.
+    def allows_with_note(self, path: Path, what: str, hint: str = _HINT) -> bool:
+        """Whether a path may be used; if it exists and may not, the user is told once.
 
         Args:
             path: The path.
             what: What it is, as ``the run's data folder``.
-            cure: What leads to it.
+            hint: How to make it usable.
         """
-        found = self.allows(path)
-        if not found and path not in self._said and os.path.lexists(path):
-            self._said.add(path)
-            say(f"Note: {_refusal(path, what)} To use it, {cure}.")
-        return found
+        allowed = self.allows(path)
+        if not allowed and path not in self._noted and os.path.lexists(path):
+            self._noted.add(path)
+            say(f"Note: {_refusal(path, what)} To use it, {hint}.")
+        return allowed
 
     def require(self, path: Path, what: str) -> None:
-        """Refuses a path that may not be used.
+        """Raises an error for a path that may not be used.
 
         Raises:
-            ModelError: It may not.
+            ModelError: The path may not be used.
         """
         if not self.allows(path):
-            raise ModelError(_refusal(path, what), f"To use it, {_CURE}.")
+            raise ModelError(_refusal(path, what), f"To use it, {_HINT}.")
 
 
 def encoder_paths(settings: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Where plain values of settings may name files of encoders: a section's values, and a key."""
+    """Yields every value of dumped settings that may name a file of an encoder.
+
+    Yields:
+        The values of a section, and the key in it.
+    """
     for group in (settings, *settings["encoders"].values()):
         for section, key in ENCODER_PATHS:
             if group[section] is not None and group[section][key] is not None:
@@ -119,15 +128,15 @@ def _refusal(path: Path, what: str) -> str:
     return f"{what[0].upper()}{what[1:]} {path} is outside the working folder: not read."
 
 
-def _named(settings: Settings) -> list[Path]:
-    """The paths of settings: folders and files there are."""
+def _existing_paths(settings: Settings) -> list[Path]:
+    """Paths in settings that exist."""
     names: list[str | Path | None] = [settings.data.root, settings.cache.dir]
     for group in (settings, *settings.encoders.values()):
         for section, key in ENCODER_PATHS:
             names.append(getattr(getattr(group, section), key, None))
-    found = []
+    paths = []
     for name in names:
         with contextlib.suppress(OSError, ValueError):
             if name is not None and Path(name).exists():
-                found.append(Path(name))
-    return found
+                paths.append(Path(name))
+    return paths

@@ -1,4 +1,4 @@
-"""The protocol of a command, on the data that there is."""
+"""Fits the protocol of a command to its data."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from mmsa_cache.errors import DataError, SettingsError
 from .samples import splits_of
 from .session import Session
 
-_MANY = 20
-"""Independent rows of the rarest class, a fold, above which no outer split leaves too few."""
+_ENOUGH_ROWS = 20
+"""Independent rows of the rarest class per fold: with these every outer split leaves enough."""
 
 
 def resolve_protocol(
     session: Session, protocol: Protocol, *, folds_given: bool = False
 ) -> Protocol:
-    """A protocol that the data allows.
+    """Adapts a protocol to the data of a session.
 
-    It says how many rows of val judge, if they do: ``val-500``. It has fewer folds where the rarest
-    class has too few rows for them, unless their number was asked for.
+    Where the split val judges, its number of rows is added: ``val-500``. Where the rarest class
+    has too few rows, the number of folds is reduced.
+
+    Args:
+        session: The command's.
+        protocol: As requested.
+        folds_given: The number of folds was requested: it is kept.
 
     Raises:
         DataError: There is no split val, or one of its rows has no label; or there is one class.
@@ -40,7 +45,7 @@ def resolve_protocol(
 
 def _with_fewer_folds(session: Session, protocol: Protocol) -> Protocol:
     labels, groups = session.samples(protocol.split).labels, session.groups(protocol.split)
-    if most_folds(labels, groups) >= _MANY * protocol.folds:
+    if most_folds(labels, groups) >= _ENOUGH_ROWS * protocol.folds:
         return protocol
     parts = outer_splits(protocol.outer, labels, groups, protocol.seed)
     folds = max(2, min(most_folds(labels[rows], groups[rows]) for rows, _ in parts))
@@ -70,12 +75,12 @@ def _judged_by_val(session: Session, protocol: Protocol, rows: int) -> Protocol:
 
 
 def note_unused_val(session: Session, outer: str | None, protocol: Protocol) -> None:
-    """Says that there is a split val, where nothing was said of the rows that judge.
+    """Tells the user of a split val that does not judge, unless ``--outer`` was given.
 
     Args:
         session: The command's.
-        outer: What the command was given.
-        protocol: What follows from it.
+        outer: The value of ``--outer``; None where it was not given.
+        protocol: The protocol that is used.
     """
     if (
         outer is None

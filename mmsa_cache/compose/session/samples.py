@@ -1,4 +1,4 @@
-"""The samples that a command's settings mean."""
+"""Reads the samples that a command's settings select."""
 
 from __future__ import annotations
 
@@ -28,48 +28,55 @@ def classes_of(settings: Settings) -> tuple[str, ...]:
     """Class names in the order of their codes: those set, or those of the data.
 
     Raises:
-        DataError: The data cannot be read, or a run could not keep one of its labels.
+        DataError: The data cannot be read, or a label cannot be the name of a class.
     """
-    found = rows.classes_of(settings.data)
-    wrong = [f"{name[:100]!r}: {why}" for name in found if (why := class_problem(name)) is not None]
-    if wrong:
+    classes = rows.classes_of(settings.data)
+    problems = [
+        f"{name[:100]!r}: {problem}"
+        for name in classes
+        if (problem := class_problem(name)) is not None
+    ]
+    if problems:
         raise DataError(
-            f"{len(wrong)} label(s) cannot be the name of a class.",
+            f"{len(problems)} label(s) cannot be the name of a class.",
             "Give them other names, or list the classes: [data] classes.",
-            wrong,
+            problems,
         )
-    return found
+    return classes
 
 
 def splits_of(settings: Settings, store: Store) -> set[str]:
-    """The splits of the data where it is at hand, else those of a store."""
+    """The splits of the data where it is on this machine, else those of a store."""
     root = settings.data.root
-    with contextlib.suppress(DataError, SettingsError):  # others say what is wrong with it
+    with contextlib.suppress(DataError, SettingsError):  # reading the rows reports it
         if root is not None and root.exists():
             return {*find_layout(settings.data).splits}
     return {split for split in SPLITS if store.split(split)}
 
 
 def load_samples(settings: Settings, split: str) -> SampleTable:
-    """The samples of `samples_of_split`, which must be those of the store if it has the split."""
-    return samples_of_split(settings, split, Store(settings.cache.dir), strict=True)[0]
+    """Reads the samples of a split; they must be those of the store if it has the split."""
+    return read_samples(settings, split, Store(settings.cache.dir), strict=True)[0]
 
 
-def samples_of_split(
+def read_samples(
     settings: Settings, split: str, store: Store, *, strict: bool
 ) -> tuple[SampleTable, bool]:
-    """The samples of a split, and whether the data was at hand.
+    """Reads the samples of a split from the data, or from the store where the data is missing.
 
     Args:
         settings: The command's settings.
         split: One of `SPLITS`.
-        store: Has the samples where the data is not at hand.
-        strict: Data at hand must be what was extracted.
+        store: The store.
+        strict: The data must be what was extracted.
+
+    Returns:
+        The samples, and whether they were read from the data.
 
     Raises:
-        SettingsError: Neither is there, or it is no split.
+        SettingsError: Neither has the split, or there is no split of this name.
         DataError: With every problem of the data at once.
-        StaleCacheError: It is not what was extracted; says what changed.
+        StaleCacheError: The data is not what was extracted; lists what changed.
     """
     check_split(split)
     stored, root = store.split(split), settings.data.root
@@ -80,22 +87,22 @@ def samples_of_split(
             f"Neither a data folder is set nor does {store.root} hold the split {split}.",
             "Run mmsa init DIR and mmsa extract; or give --data DIR, or the --cache of another.",
         )
-    found, report = read_data(settings, split, store)
-    if report.aside:
+    samples, intake = read_data(settings, split, store)
+    if intake.aside:
         record = aside.path_of(settings.cache.dir, split)
-        say(f"Note: {report.aside} rows of {split} are left out, see {record}.")
-    changes = differences(stored[1], found) if stored is not None and strict else []
+        say(f"Note: {intake.aside} rows of {split} are left out, see {record}.")
+    changes = differences(stored[1], samples) if stored is not None and strict else []
     if changes:
         raise StaleCacheError(
             f"The split {split} in {root} is not what was extracted into {store.root}.",
             f"Run mmsa extract --split {split}: it computes only what is new.",
             changes,
         )
-    return found, True
+    return samples, True
 
 
 def read_data(settings: Settings, split: str, store: Store) -> tuple[SampleTable, Intake]:
-    """Reads a split as the settings say, without the rows that its extraction set aside.
+    """Reads a split without the rows that its extraction set aside.
 
     Returns:
         The samples, and what was kept, merged, dropped and set aside.
@@ -104,39 +111,44 @@ def read_data(settings: Settings, split: str, store: Store) -> tuple[SampleTable
         SettingsError: No data folder is set.
         DataError: With every problem at once.
     """
-    # Only an extraction begins a store.
-    there = store.root.is_dir()
-    found = survey_incrementally(settings, split, store) if there else survey(settings.data, split)
-    known = aside.read(settings.cache.dir, split).identities
-    found.raise_bad([row for row in found.bad if row.identity not in known])
-    left_out = [s.guid for s in found.samples if s.identity in known] if known else []
-    samples = found.samples.without(left_out)
-    return samples, found.intake(samples)
+    rows = survey_if_extracted(settings, split, store)
+    set_aside = aside.read(settings.cache.dir, split).identities
+    rows.raise_bad([row for row in rows.bad if row.identity not in set_aside])
+    guids = [s.guid for s in rows.samples if s.identity in set_aside] if set_aside else []
+    samples = rows.samples.without(guids)
+    return samples, rows.intake(samples)
+
+
+def survey_if_extracted(settings: Settings, split: str, store: Store) -> Survey:
+    """`survey_incrementally`, but for a store that does not exist: only extraction makes it."""
+    if store.root.is_dir():
+        return survey_incrementally(settings, split, store)
+    return survey(settings.data, split)
 
 
 def survey_incrementally(settings: Settings, split: str, store: Store) -> Survey:
-    """Reads a split; files that did not change since a store's last look are not opened.
+    """Reads a split; opens only files that changed since the store was last compared with them.
 
     Raises:
         SettingsError: No data folder is set.
         DataError: As `survey` raises.
     """
     stored = store.split(split)
-    known = KnownFiles(
+    files = KnownFiles(
         store.root,
         settings.data.folder,
         split,
         None if stored is None else stored[1],
         rehash=settings.data.rehash,
     )
-    return survey(settings.data, split, known)
+    return survey(settings.data, split, files)
 
 
-def banks_of(
+def bank_choice(
     open_features: Callable[[str, str], ModalityFeatures],
     samples: Sequence[Sample],
 ) -> BankChoice:
-    """Banks of samples by their encoders; a half that a sample lacks is masked out."""
+    """Feature banks of samples by encoder; a modality that a sample lacks is masked out."""
     table = samples if isinstance(samples, SampleTable) else SampleTable.from_samples(samples)
     partial = not table.present.all()
     return BankChoice(open_features, table.guids, table.labels.tolist(), partial=partial)

@@ -1,4 +1,4 @@
-"""Which of a store's features a command means."""
+"""Selects the features of a store that the settings of a command describe."""
 
 from __future__ import annotations
 
@@ -16,72 +16,70 @@ from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import MAY_DIFFER, EncoderIdentity
 
 _FLAGS = {"text": "--text-model", "image": "--image-model"}
-_PLACES = ("model", "weights")
-"""Keys that name files, or something of a hub."""
-Share = Callable[[StoredEncoder], float]
-"""Share of the wanted rows that an encoder's features hold."""
+_SOURCES = ("model", "weights")
+"""Keys that name files or a repository of a hub."""
+Completeness = Callable[[StoredEncoder], float]
+"""Encoder → share of the needed rows that its features hold."""
 
 
-def select(
+def select_encoder(
     settings: Settings,
     encoders: Sequence[StoredEncoder],
     modality: str,
     name: str,
-    share: Share,
+    completeness: Completeness,
     *,
     trained_on: EncoderIdentity | None = None,
 ) -> StoredEncoder | None:
-    """The encoder of a store that settings mean.
+    """The encoder of a store that settings describe.
 
-    Complete features come before started ones, and those before the precision of this machine.
+    Complete features are preferred, then features of more rows, whatever their precision.
 
     Args:
-        settings: What they do not say, any encoder fits.
-        encoders: Those of the modality in the store.
+        settings: Values that are not set match any encoder.
+        encoders: The encoders of the modality in the store.
         modality: ``text`` or ``image``.
         name: The encoder's name in the settings.
-        share: Of the rows that are wanted.
-        trained_on: The encoder of a model: no other one fits.
+        completeness: Share of the needed rows that an encoder's features hold.
+        trained_on: The encoder of a model: no other one matches.
 
     Returns:
-        None where no encoder fits.
+        None where no encoder matches.
 
     Raises:
-        SettingsError: Several fit; lists them with the flag to choose.
+        SettingsError: Several match; lists them with the flag to choose.
     """
     if trained_on is not None:
-        fitting = [e for e in encoders if not e.identity.changes_since(trained_on)]
+        matches = [e for e in encoders if not e.identity.changes_since(trained_on)]
     else:
-        wanted = _explicit(settings, modality, name)
-        fitting = [
+        conditions = _explicit(settings, modality, name)
+        matches = [
             encoder
             for encoder in encoders
-            if (wanted or name in encoder.names) and _fits(encoder, modality, wanted)
+            if (conditions or name in encoder.names) and _matches(encoder, modality, conditions)
         ]
-    complete = [encoder for encoder in fitting if share(encoder) == 1.0]
-    found = complete or fitting
-    kinds = {_kind(encoder): encoder for encoder in found}
-    if len(kinds) > 1:
+    matches = [encoder for encoder in matches if completeness(encoder) == 1.0] or matches
+    distinct = {_digest_without_precision(encoder): encoder for encoder in matches}
+    if len(distinct) > 1:
         flag = _FLAGS[modality] if name == DEFAULT_ENCODER else f"[encoders.{name}]"
-        labels = [f"{e.identity.label} ({_details(e, found)})" for e in kinds.values()]
+        labels = [f"{e.identity.label} ({_details(e, matches)})" for e in distinct.values()]
         raise SettingsError(
-            f"The store holds {len(kinds)} {modality} encoders that fit.",
+            f"The store holds {len(distinct)} {modality} encoders that fit.",
             f"Choose with {flag}, or with the keys in which they differ.",
             labels,
         )
-    return max(found, key=share, default=None)
+    return max(matches, key=completeness, default=None)
 
 
-def missing(
+def missing_encoder_error(
     settings: Settings, encoders: Sequence[StoredEncoder], modality: str, name: str, root: Path
 ) -> CacheNotFoundError:
-    """The error of settings that no encoder of a store fits.
+    """The error for settings that match no encoder of a store.
 
     Raises:
-        SettingsError: Nobody knows an encoder of that name.
+        SettingsError: Neither the settings nor the store have an encoder of that name.
     """
-    known = [stored for encoder in encoders for stored in encoder.names]
-    if name not in known:
+    if not any(name in encoder.names for encoder in encoders):
         settings.with_encoder(modality, name)
     own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
     if not encoders:
@@ -99,36 +97,36 @@ def missing(
 
 
 def _contradiction(settings: Settings, encoder: StoredEncoder, modality: str, name: str) -> str:
-    wanted = _explicit(settings, modality, name)
+    conditions = _explicit(settings, modality, name)
     differ = [
-        f"[{section}] {key}: {value!r} is set, the store has {have!r}"
-        for (section, key), value in wanted.items()
-        if not _equal(key, value, have := _stored(encoder, section, key, value))
+        f"[{section}] {key}: {value!r} is set, the store has {stored!r}"
+        for (section, key), value in conditions.items()
+        if not _equal(key, value, stored := _stored_value(encoder, section, key, value))
     ]
     called = f"it is called {', '.join(encoder.names)} there"
     return f"it holds {encoder.identity.label}; {'; '.join(differ) or called}"
 
 
-def is_named(settings: Settings, modality: str, name: str) -> bool:
-    """Whether settings say which encoder of a modality is meant."""
+def names_encoder(settings: Settings, modality: str, name: str) -> bool:
+    """Whether settings set the model or the weights of an encoder."""
     keys = {key for _, key in _explicit(settings, modality, name)}
     return bool(keys & {"model", "weights"})
 
 
 def _explicit(settings: Settings, modality: str, name: str) -> dict[tuple[str, str], Any]:
-    """What settings say of an encoder: (section, key) → value."""
+    """What settings set of an encoder: (section, key) → value."""
     if name == DEFAULT_ENCODER:
         own = getattr(settings, modality)
         joint: JointSettings | None = settings.joint
     elif name in settings.encoders:
-        found = settings.encoders[name]
-        own, joint = getattr(found, modality), found.joint
+        named = settings.encoders[name]
+        own, joint = getattr(named, modality), named.joint
     else:
         return {}
     is_joint = joint is not None and joint.model is not None
     sections: list[tuple[str, Any, set[str]]] = []
     if own is not None:
-        keys = own.model_fields_set - ({*_PLACES, "kwargs"} if is_joint else set())
+        keys = own.model_fields_set - ({*_SOURCES, "kwargs"} if is_joint else set())
         sections.append((modality, own, keys))
     if joint is not None and is_joint:
         sections.append(("joint", joint, joint.model_fields_set))
@@ -143,53 +141,56 @@ def _explicit(settings: Settings, modality: str, name: str) -> dict[tuple[str, s
         for key, value in sorted(content.model_dump(mode="json").items())
         if key in keys
     }
-    if own is not None and not is_joint and any(key in _PLACES for _, key in values):
+    if own is not None and not is_joint and any(key in _SOURCES for _, key in values):
         values["joint", "model"] = None
     return values
 
 
-def _fits(encoder: StoredEncoder, modality: str, wanted: Mapping[tuple[str, str], Any]) -> bool:
-    """Whether an encoder has what is wanted; of an imported one only the model's name is known."""
+def _matches(
+    encoder: StoredEncoder, modality: str, conditions: Mapping[tuple[str, str], Any]
+) -> bool:
+    """Whether an encoder has the values; of an imported one only the model's name is known."""
     if encoder.identity.imported:
-        if (modality, "weights") in wanted and (modality, "model") not in wanted:
-            return False  # those of the model that is set or meant by default
-        known = {"model", "tokens"}
-        wanted = {place: value for place, value in wanted.items() if place[1] in known}
-    return all(_has(encoder, *item) for item in wanted.items())
+        if (modality, "weights") in conditions and (modality, "model") not in conditions:
+            return False  # they are weights of the default model
+        conditions = {
+            (section, key): value
+            for (section, key), value in conditions.items()
+            if key in ("model", "tokens")
+        }
+    return all(
+        _equal(key, value, _stored_value(encoder, section, key, value))
+        for (section, key), value in conditions.items()
+    )
 
 
-def _has(encoder: StoredEncoder, place: tuple[str, str], value: Any) -> bool:
-    section, key = place
-    return _equal(key, value, _stored(encoder, section, key, value))
-
-
-def _stored(encoder: StoredEncoder, section: str, key: str, value: Any) -> Any:
-    """What an encoder has of a key that is set to a value."""
+def _stored_value(encoder: StoredEncoder, section: str, key: str, value: Any) -> Any:
+    """What an encoder has under a key that is set to a value."""
     fields = encoder.identity.fields
     if section == "extract":
-        have = fields.get(key)
+        stored = fields.get(key)
         # Texts are kept whole where pictures are pooled.
         whole = key == "tokens" and encoder.identity.modality == "text" and value != "none"
-        return value if whole and have == "keep" else have
+        return value if whole and stored == "keep" else stored
     if key == "pool_layers" and isinstance(value, list):
         return fields.get(key, [])
     told = encoder.told.get(section)
     return told.get(key) if isinstance(told, dict) else None
 
 
-def _equal(key: str, value: Any, have: Any) -> bool:
-    if key in _PLACES and isinstance(value, str) and isinstance(have, str):
-        return Path(value).name == Path(have).name
-    return bool(have == value)
+def _equal(key: str, value: Any, stored: Any) -> bool:
+    if key in _SOURCES and isinstance(value, str) and isinstance(stored, str):
+        return Path(value).name == Path(stored).name
+    return bool(stored == value)
 
 
-def is_same(one: StoredEncoder, other: StoredEncoder) -> bool:
-    """Whether two are one encoder, perhaps in different precisions."""
-    return _kind(one) == _kind(other)
+def is_same_encoder(one: StoredEncoder, other: StoredEncoder) -> bool:
+    """Whether two encoders differ in their precision at most."""
+    return _digest_without_precision(one) == _digest_without_precision(other)
 
 
-def _kind(encoder: StoredEncoder) -> str:
-    """The same for one encoder in several precisions."""
+def _digest_without_precision(encoder: StoredEncoder) -> str:
+    """The same for one encoder in all precisions."""
     fields = encoder.identity.fields
     return digest({key: value for key, value in fields.items() if key not in MAY_DIFFER})
 

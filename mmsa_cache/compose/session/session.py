@@ -36,23 +36,24 @@ from .checks import Checks
 from .completion import use_stored_data_settings, use_stored_encoder, use_stored_encoders
 from .encoders import EncoderSpec, default_precision, refuse_imported, resolve_encoder
 from .path_policy import PathPolicy
-from .samples import banks_of, classes_of, samples_of_split
-from .selection import is_named, is_same, missing, select
+from .samples import bank_choice, classes_of, read_samples
+from .selection import is_same_encoder, missing_encoder_error, names_encoder, select_encoder
 from .store import Store, needed_rows
 
 
 class Session:
-    """Everything that one command works on; each part is resolved when first asked for, and kept.
+    """Data, encoders and features of one command; each part is resolved on first use and kept.
 
-    What the settings do not say is as the store was told. Data and encoders are those of the store;
-    where they are at hand too they are checked.
+    Settings that are not set are taken from the store. Data and encoders on this machine are
+    compared with those of the store.
 
     Args:
         settings: The command's settings.
         samples: Splits that were read already.
         trained_on: The encoders of a model: others are refused. Its data may have changed.
-        path_policy: Where a run's paths may lead; default: they are the user's own.
-        online: Whether encoders that are not on this machine may be fetched by their hub names.
+        path_policy: Which paths of a run's settings may be used; default: the settings are the
+            user's own.
+        online: Whether missing encoders may be downloaded by their hub names.
     """
 
     def __init__(
@@ -71,50 +72,51 @@ class Session:
             settings, self.store, self.path_policy, extracting=not self._strict
         )
         self._samples = {
-            split: found if isinstance(found, SampleTable) else SampleTable.from_samples(found)
-            for split, found in (samples or {}).items()
+            split: rows if isinstance(rows, SampleTable) else SampleTable.from_samples(rows)
+            for split, rows in (samples or {}).items()
         }
         self._rows: dict[tuple[str, str], WantedRows] = {}
         self.trained_on = trained_on or {}
-        self._stored: dict[tuple[str, str, str], StoredEncoder | None] = {}
+        self._stored_encoders: dict[tuple[str, str, str], StoredEncoder | None] = {}
         self._resolved: dict[tuple[str, str], EncoderSpec] = {}
         self._loaded: dict[tuple[str, str], Encoder] = {}
         self._checks = Checks(self.store.root, self.path_policy)
 
     @functools.cached_property
     def device(self) -> torch.device:
-        """Where models run.
+        """The device of models.
 
         Raises:
-            DeviceError: It is not there.
+            DeviceError: There is no such device.
         """
         return pick_device(self.settings.device)
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their codes."""
-        found = self.store.split(self._split) if self._strict else None
-        return found[0].classes if found else classes_of(self.settings)
+        split = self.store.split(self._split) if self._strict else None
+        return split[0].classes if split else classes_of(self.settings)
 
     @property
     def _split(self) -> str:
-        """The split that encoders are chosen by."""
+        """The split whose rows decide which stored features are most complete."""
         return next((split for split in SPLITS if self.store.split(split)), SPLITS[0])
 
     def samples(self, split: str) -> SampleTable:
         """The samples of a split or of `JOINED`, without the rows that extraction set aside.
 
         Raises:
-            SettingsError: Neither the store nor the settings lead to the split, or it is none.
+            SettingsError: Neither the store nor the data has the split.
             DataError: With every problem at once.
-            StaleCacheError: The data at hand is not what was extracted; says what changed.
+            StaleCacheError: The data is not what was extracted; lists what changed.
         """
         if split not in self._samples and split == JOINED:
             self._samples[split] = concatenated([self.samples("train"), self.samples("val")])
         elif split not in self._samples:
-            found = samples_of_split(self.settings, split, self.store, strict=self._strict)
-            self._samples[split], checked = found
-            self._checks.add("the data", done=checked or not self._strict)
+            self._samples[split], checked = read_samples(
+                self.settings, split, self.store, strict=self._strict
+            )
+            self._checks.record("the data", done=checked or not self._strict)
         return self._samples[split]
 
     def groups(self, split: str = "train") -> IntArray:
@@ -122,48 +124,50 @@ class Session:
         return self.samples(split).groups()
 
     def rows(self, split: str, modality: str) -> WantedRows:
-        """The rows of features that a split needs; with a model's encoders, of originals only."""
+        """The rows of features that a split needs; with a model's encoders, originals only."""
         if (split, modality) not in self._rows:
             first = "train" if split == JOINED else split
             stored = self.store.split(first) if self._strict else None
             self._rows[split, modality] = needed_rows(stored, self.samples(split), modality)
         return self._rows[split, modality]
 
-    def stored(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> StoredEncoder:
-        """The encoder of the store that the settings mean.
+    def stored_encoder(
+        self, split: str, modality: str, name: str = DEFAULT_ENCODER
+    ) -> StoredEncoder:
+        """The encoder of the store that the settings describe.
 
         Raises:
-            SettingsError: Several fit.
+            SettingsError: Several match.
             CacheNotFoundError: None does.
         """
-        found = self._in_store(split, modality, name)
-        if found is None:
-            raise missing(
+        encoder = self._find_encoder(split, modality, name)
+        if encoder is None:
+            raise missing_encoder_error(
                 self.settings, self.store.encoders(modality), modality, name, self.store.root
             )
-        return found
+        return encoder
 
-    def _in_store(self, split: str, modality: str, name: str) -> StoredEncoder | None:
+    def _find_encoder(self, split: str, modality: str, name: str) -> StoredEncoder | None:
         key = (split, modality, name)
-        if key not in self._stored:
-            self._stored[key] = select(
+        if key not in self._stored_encoders:
+            self._stored_encoders[key] = select_encoder(
                 self.settings,
                 self.store.encoders(modality),
                 modality,
                 name,
-                lambda encoder: self.store.share(encoder, self.rows(split, modality)),
+                lambda encoder: self.store.completeness(encoder, self.rows(split, modality)),
                 trained_on=self.trained_on.get(modality, {}).get(name),
             )
-        return self._stored[key]
+        return self._stored_encoders[key]
 
     def pools(self, modality: str, name: str) -> tuple[str, ...]:
-        """The pools of an encoder in the store; none where it is not there, see `stored`."""
-        stored = self._in_store(self._split, modality, name)
+        """Names of the pooled vectors of an encoder; empty where the store lacks it."""
+        stored = self._find_encoder(self._split, modality, name)
         return () if stored is None else self.store.pools(stored)
 
-    def folder(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> Path:
-        """Where the features of `stored` are."""
-        return self.stored(split, modality, name).folder(self.store.root)
+    def feature_folder(self, split: str, modality: str, name: str = DEFAULT_ENCODER) -> Path:
+        """The folder of the features of `stored_encoder`."""
+        return self.stored_encoder(split, modality, name).folder(self.store.root)
 
     def encoder(self, modality: str, name: str = DEFAULT_ENCODER) -> EncoderSpec:
         """An encoder in the precision of this machine, resolved to local files but not loaded.
@@ -174,9 +178,9 @@ class Session:
         """
         if (modality, name) not in self._resolved:
             trained_on = self.trained_on.get(modality, {}).get(name)
-            stored = self._in_store(self._split, modality, name) if self._strict else None
+            stored = self._find_encoder(self._split, modality, name) if self._strict else None
             refuse_imported(stored.identity if stored is not None else trained_on)
-            own = self._settings_of(modality, name)
+            own = self._encoder_settings(modality, name)
             spec = resolve_encoder(
                 own, modality, default_precision(own), self.path_policy, self.online
             )
@@ -190,27 +194,27 @@ class Session:
             self._resolved[modality, name] = spec
         return self._resolved[modality, name]
 
-    def _settings_of(self, modality: str, name: str) -> Settings:
-        """Settings with an encoder in the place of the default one."""
-        stored = self._in_store(self._split, modality, name) if self._strict else None
+    def _encoder_settings(self, modality: str, name: str) -> Settings:
+        """Settings with an encoder as the default one of its modality."""
+        stored = self._find_encoder(self._split, modality, name) if self._strict else None
         if stored is None:
             return self.settings.with_encoder(modality, name)
         return use_stored_encoder(self.settings, modality, stored)
 
     def text_encoder(self, name: str = DEFAULT_ENCODER) -> TextSpec:
-        """See `encoder`; it must have tokens."""
-        found = self.encoder("text", name)
-        if not isinstance(found, TextSpec):
-            raise ModelError(f"{found.label} has no tokens.", "Give another --text-model.")
-        return found
+        """`encoder` of a text model that has tokens."""
+        spec = self.encoder("text", name)
+        if not isinstance(spec, TextSpec):
+            raise ModelError(f"{spec.label} has no tokens.", "Give another --text-model.")
+        return spec
 
     def image_encoder(self, name: str = DEFAULT_ENCODER) -> ImageSpec:
-        """See `encoder`."""
-        found = self.encoder("image", name)
-        assert isinstance(found, ImageSpec)
-        return found
+        """`encoder` of an image model."""
+        spec = self.encoder("image", name)
+        assert isinstance(spec, ImageSpec)
+        return spec
 
-    def loaded(self, modality: str, name: str = DEFAULT_ENCODER) -> Encoder:
+    def load_encoder(self, modality: str, name: str = DEFAULT_ENCODER) -> Encoder:
         """The model of `encoder`, on the device.
 
         Raises:
@@ -221,44 +225,46 @@ class Session:
         return self._loaded[modality, name]
 
     def identities(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> Identities:
-        """The encoders of some pairs."""
+        """The encoders of some pairs, by modality and name."""
         return {
             modality: {
                 name: self._identity(modality, name)
-                for name in dict.fromkeys(n for pair in pairs for n in split_terms(pair[place]))
+                for name in dict.fromkeys(
+                    name for pair in pairs for name in split_terms(pair[index])
+                )
             }
-            for place, modality in enumerate(MODALITIES)
+            for index, modality in enumerate(MODALITIES)
         }
 
     def _identity(self, modality: str, name: str) -> EncoderIdentity:
         if name in self.trained_on.get(modality, {}):
             return self.trained_on[modality][name]
-        stored = self._in_store(self._split, modality, name) if self.store.features else None
+        stored = self._find_encoder(self._split, modality, name) if self.store.features else None
         return self.encoder(modality, name).identity if stored is None else stored.identity
 
-    def completed(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> Settings:
-        """The settings with the encoders of some pairs as the store has them."""
-        chosen = {
+    def completed_settings(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> Settings:
+        """The settings, with the encoders of some pairs as the store has them."""
+        encoders = {
             (modality, name): stored
-            for modality, found in self.identities(pairs).items()
-            for name in found
-            if (stored := self._in_store(self._split, modality, name)) is not None
+            for modality, named in self.identities(pairs).items()
+            for name in named
+            if (stored := self._find_encoder(self._split, modality, name)) is not None
         }
-        return use_stored_encoders(self.settings, chosen)
+        return use_stored_encoders(self.settings, encoders)
 
-    def labels(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> dict[str, str]:
-        """Names of the encoders for people, one line a modality."""
+    def encoder_labels(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> dict[str, str]:
+        """Names of the encoders for people, by modality."""
         return {
-            modality: ", ".join(identity.label for identity in found.values())
-            for modality, found in self.identities(pairs).items()
+            modality: ", ".join(identity.label for identity in encoders.values())
+            for modality, encoders in self.identities(pairs).items()
         }
 
     def notes(self, pairs: Sequence[EncoderPair] = (DEFAULT_PAIR,)) -> list[str]:
-        """What readers of figures must know: synthetic data, random weights."""
+        """Notes for readers of figures: synthetic data, random weights."""
         random = [
             identity.label
-            for found in self.identities(pairs).values()
-            for identity in found.values()
+            for encoders in self.identities(pairs).values()
+            for identity in encoders.values()
             if identity.random_weights
         ]
         return list(dict.fromkeys(filter(None, [self.settings.data.note, *random])))
@@ -268,36 +274,37 @@ class Session:
 
         Args:
             split: See `samples`.
-            pairs: Encoders that are wanted; the first pair's bank gives the others by its `using`.
+            pairs: Encoders to open; the first pair's bank gives the others by its `using`.
 
         Raises:
-            SettingsError: Several encoders of the store fit.
+            SettingsError: Several encoders of the store match.
             CacheNotFoundError: Rows, or an encoder, were not extracted.
-            StaleCacheError: The data or an encoder at hand is another one; says what changed.
+            StaleCacheError: The data or an encoder on this machine differs from the store; lists
+                what changed.
             DamagedCacheError: A file is not what was sealed.
         """
-
-        def open_features(modality: str, name: str) -> ModalityFeatures:
-            stored = self.stored(split, modality, name)
-            if self._strict:
-                several = sum(is_same(e, stored) for e in self.store.encoders(modality)) > 1
-                if several or not is_named(self.settings, modality, name):
-                    self._checks.chosen(modality, stored, precision=several)
-                self._checks.encoder(modality, stored, self._settings_of(modality, name))
-            folder = stored.folder(self.store.root)
-            try:
-                return ModalityFeatures.open(folder, self.rows(split, modality))
-            except CacheNotFoundError as error:
-                own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
-                which = ALL if split == JOINED else split
-                hint = f"Run mmsa extract --split {which}{own}: it computes what is missing."
-                if stored.identity.imported:
-                    hint = "Run mmsa cache import with the features of all rows."
-                raise CacheNotFoundError(error.message, hint) from error
-
-        bank = banks_of(open_features, self.samples(split)).open(pairs)
-        self._checks.say()
+        open_features = functools.partial(self._open_features, split)
+        bank = bank_choice(open_features, self.samples(split)).open(pairs)
+        self._checks.report_unchecked()
         return bank
+
+    def _open_features(self, split: str, modality: str, name: str) -> ModalityFeatures:
+        stored = self.stored_encoder(split, modality, name)
+        if self._strict:
+            several = sum(is_same_encoder(e, stored) for e in self.store.encoders(modality)) > 1
+            if several or not names_encoder(self.settings, modality, name):
+                self._checks.report_encoder(modality, stored, precision=several)
+            settings = self._encoder_settings(modality, name)
+            self._checks.check_encoder(modality, stored, settings)
+        try:
+            return ModalityFeatures.open(stored.folder(self.store.root), self.rows(split, modality))
+        except CacheNotFoundError as error:
+            own = "" if name == DEFAULT_ENCODER else f" --encoders {name}"
+            which = ALL if split == JOINED else split
+            hint = f"Run mmsa extract --split {which}{own}: it computes what is missing."
+            if stored.identity.imported:
+                hint = "Run mmsa cache import with the features of all rows."
+            raise CacheNotFoundError(error.message, hint) from error
 
     def _repr_html_(self) -> str:
         return self.store.as_html(self.settings.data.root)

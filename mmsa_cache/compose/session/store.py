@@ -1,4 +1,4 @@
-"""What a store holds, as one command sees it: each part is read once."""
+"""The content of a store, of which each part is read once."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Store:
 
     Args:
         root: ``[cache] dir``; it need not exist.
-        renewing: Files of splits are about to be written: one that is damaged, or of an older
-            schema, is none.
+        renewing: The files of splits are about to be written: damaged files, and files of an older
+            schema, count as missing.
     """
 
     def __init__(self, root: Path, *, renewing: bool = False) -> None:
@@ -43,7 +43,7 @@ class Store:
         self._verified: dict[Path, Features] = {}
 
     def split(self, name: str) -> tuple[StoredSplit, SampleTable] | None:
-        """What is known of a split, and its rows; None where it was not extracted.
+        """The record of a split and its rows; None where it was not extracted.
 
         Raises:
             StaleCacheError: The store is of an older schema.
@@ -68,59 +68,66 @@ class Store:
 
     @functools.cached_property
     def features(self) -> list[StoredFeatures]:
-        """The features that can be read."""
-        return [found for found in list_features(self.root) if not found.problem]
+        """All readable features."""
+        return [features for features in list_features(self.root) if not features.problem]
 
     def encoders(self, modality: str) -> list[StoredEncoder]:
         """The encoders of a modality."""
         return [f.encoder for f in self.features if f.modality == modality and f.encoder]
 
-    def places(self, encoder: StoredEncoder, rows: WantedRows) -> NDArray[np.int64]:
-        """Where features hold the rows that they can have, (rows,); −1 where they do not."""
-        found, keys = self._open(encoder), rows.of(encoder.identity).keys
-        return np.full(len(keys), -1) if found is None else found.places(keys)
+    def row_indices(self, encoder: StoredEncoder, rows: WantedRows) -> NDArray[np.int64]:
+        """Indices of rows in the features of an encoder, −1 where missing, (rows,).
 
-    def share(self, encoder: StoredEncoder, rows: WantedRows) -> float:
-        """Share of the rows that an encoder's features can have which they hold."""
-        places = self.places(encoder, rows)
-        return float((places >= 0).mean()) if len(places) else 1.0
+        Rows that the encoder cannot have, as copies of imported features, are left out.
+        """
+        features, keys = self._open(encoder), rows.of(encoder.identity).keys
+        return np.full(len(keys), -1) if features is None else features.places(keys)
+
+    def completeness(self, encoder: StoredEncoder, rows: WantedRows) -> float:
+        """Share of the rows of `row_indices` that the features of an encoder hold."""
+        indices = self.row_indices(encoder, rows)
+        return float((indices >= 0).mean()) if len(indices) else 1.0
 
     def rows(
         self, identity: EncoderIdentity, rows: WantedRows
     ) -> tuple[Sequence[Shard], NDArray[np.int64]]:
-        """Rows of a model's encoder, as far as its features are here; files are verified once.
+        """Stored rows of a model's encoder; each file is verified once.
 
         Returns:
-            Shards, and where they hold each row, −1 where they do not, (rows,).
+            Shards, and the index of each row in them, −1 where missing, (rows,).
 
         Raises:
             DamagedCacheError: A file is not what was sealed.
         """
-        fitting = [
+        matches = [
             e for e in self.encoders(identity.modality) if not e.identity.changes_since(identity)
         ]
-        found = max(fitting, key=lambda encoder: self.share(encoder, rows), default=None)
-        places = np.full(len(rows.keys), -1) if found is None else self.places(found, rows)
-        if found is None or (places < 0).all():
-            return (), places
-        folder = found.folder(self.root)
+        encoder = max(matches, key=lambda match: self.completeness(match, rows), default=None)
+        if encoder is None:
+            return (), np.full(len(rows.keys), -1)
+        indices = self.row_indices(encoder, rows)
+        if (indices < 0).all():
+            return (), indices
+        folder = encoder.folder(self.root)
         if folder not in self._verified:
             self._verified[folder] = open_features(folder)
         features = self._verified[folder]
         return features.shards, features.places(rows.keys)
 
     def pools(self, encoder: StoredEncoder) -> tuple[str, ...]:
-        """The pools of an encoder's features, and those computed from its tokens where they are
-        stored; none where nothing is sealed yet."""
-        found = self._open(encoder)
-        if found is None:
+        """Names of the pooled vectors of an encoder, those computed from stored tokens included.
+
+        Empty where nothing is sealed yet.
+        """
+        features = self._open(encoder)
+        if features is None:
             return ()
-        shard = found.shards[0]
+        shard = features.shards[0]
         return (*shard.pools, *(COMPUTED if len(shard.tokens) else ()))
 
     def as_html(self, data: str | Path | None) -> str:
-        """What is here, for notebooks."""
-        splits = [found for name in SPLITS if (found := self.split(name))]
+        """A summary of the store for notebooks."""
+        splits = [split for name in SPLITS if (split := self.split(name))]
         facts = {"store": self.root, "posts": data} | {
             about.split: f"{len(rows)} rows{_by_class(about, rows)}" for about, rows in splits
         }
@@ -140,10 +147,10 @@ class Store:
 
 
 def _by_class(about: StoredSplit, rows: SampleTable) -> str:
-    """``: positive 100, negative 30``; empty where no row has a label."""
+    """Counts as ``: positive 100, negative 30``; empty where no row has a label."""
     counts = [int((rows.labels == code).sum()) for code in range(len(about.classes))]
-    named = [f"{name} {count}" for name, count in zip(about.classes, counts, strict=True)]
-    return f": {', '.join(named)}" if any(counts) else ""
+    parts = [f"{name} {count}" for name, count in zip(about.classes, counts, strict=True)]
+    return f": {', '.join(parts)}" if any(counts) else ""
 
 
 def needed_rows(
@@ -152,8 +159,8 @@ def needed_rows(
     """The rows of features that samples need.
 
     Args:
-        stored: Their split, whose copies count; None: originals only.
-        samples: Those of the split; others may follow, which have no copies.
+        stored: Their split, which may have augmented copies; None: originals only.
+        samples: The samples of the split first; any others have no copies.
         modality: ``text`` or ``image``.
     """
     copies = np.zeros(len(samples), np.int64)

@@ -102,8 +102,8 @@ def train(session: Session, request: TrainRequest) -> TrainedRun:
         choice = replace(choice, held_out={})
     trained = identity.as_json() | {"held out before": len(choice.held_out)}
     with new_run(request.name, trained) as (name, path):
-        kept = _kept(session.completed(pairs), session.classes, RUNS / name)
-        labels = session.labels(pairs)
+        kept = _kept(session.completed_settings(pairs), session.classes, RUNS / name)
+        labels = session.encoder_labels(pairs)
         place = Place(name, path / "tensorboard", _parameters(identity, labels))
         with tracking(request.track, place) as tracked:
             final = _train(choice, request.decide, bank, session, identity, name, path, tracked)
