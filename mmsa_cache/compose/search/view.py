@@ -14,7 +14,7 @@ from rich.text import Text
 from fuse.search.progress import RunningTrial, SearchProgress
 from fuse.search.selection import ScoredTrial, scored
 from mmsa_cache.console import SECONDS_BETWEEN_LINES, is_interactive, message_console, say
-from mmsa_cache.escaping import on_a_line
+from mmsa_cache.escaping import single_line
 
 _ROWS = 8
 _REFRESHES_A_SECOND = 4
@@ -79,7 +79,7 @@ def line_of(progress: SearchProgress) -> str:
 
 def table_of(title: str, progress: SearchProgress) -> Group:
     """The best trials, those at work, and the line."""
-    shown = Text(on_a_line(title))
+    shown = Text(single_line(title))
     table = Table(title=shown, title_justify="left", box=None, pad_edge=False, expand=True)
     for name in ("trial", "score", "± s.e."):
         table.add_column(name, justify="right", no_wrap=True, min_width=6)
@@ -90,7 +90,7 @@ def table_of(title: str, progress: SearchProgress) -> Group:
             str(trial.number),
             f"{trial.score:.4f}",
             f"{trial.standard_error:.4f}",
-            Text(on_a_line(_described(parameters[trial.number]))),
+            Text(single_line(_described(parameters[trial.number]))),
         )
     for running in list(progress.running.values()):
         values = list(running.steps.values())
@@ -102,7 +102,9 @@ def table_of(title: str, progress: SearchProgress) -> Group:
             style="dim",
         )
     last = progress.failures[-1:]
-    failed = [Text(on_a_line(f"Trial {number} failed: {reason}"), "red") for number, reason in last]
+    failed = [
+        Text(single_line(f"Trial {number} failed: {reason}"), "red") for number, reason in last
+    ]
     return Group(table, *failed, Text(line_of(progress)))
 
 
