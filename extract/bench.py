@@ -24,8 +24,8 @@ from torch import Tensor
 
 from extract.encoders.image import ImageEncoder
 from extract.encoders.text import TextEncoder
-from mmsa_cache.data.pairs import MAX_IMAGE_BYTES, Sample, picture_of, text_of
-from mmsa_cache.data.places import read_picture
+from mmsa_cache.data.pairs import MAX_IMAGE_BYTES, Sample, read_sample_picture, sample_text
+from mmsa_cache.data.picture_paths import read_picture
 from mmsa_cache.files.scratch import scratch
 from mmsa_cache.json_value import JsonObject
 from mmsa_cache.native.memory import peak_bytes, reused
@@ -69,7 +69,7 @@ def bench(
     Raises:
         DataError: The pictures are not at hand.
     """
-    picture_of(samples[0])  # raises where only the store is at hand
+    read_sample_picture(samples[0])  # raises where only the store is at hand
     workers = Workers.plan(device)
     encoders: dict[str, TextEncoder | ImageEncoder] = {"text": text, "image": image}
     rows = {name: plan_rows(samples, {}, "none", name) for name in encoders}
@@ -192,7 +192,10 @@ def run_textbook(
         ids, masks, pictures = [], [], []
         for sample in part:
             encoded = text.tokenizer(
-                text_of(sample), truncation=True, max_length=text.max_tokens, padding="max_length"
+                sample_text(sample),
+                truncation=True,
+                max_length=text.max_tokens,
+                padding="max_length",
             )
             ids.append(torch.tensor(encoded["input_ids"]))
             masks.append(torch.tensor(encoded["attention_mask"]).bool())

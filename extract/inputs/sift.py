@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mmsa_cache.data.pairs import NOTHING, BadRow, Fault, Sample, picture_of
+from mmsa_cache.data.pairs import ABSENT, BadRow, Fault, Sample, read_sample_picture
 from mmsa_cache.errors import BadFileError
 from mmsa_cache.native.cores import usable_cores
 
@@ -40,10 +40,10 @@ def undecodable(samples: Sequence[Sample], advance: Callable[[int], None]) -> li
 def _try(samples: Sequence[Sample]) -> list[BadRow]:
     found = []
     for sample in samples:
-        if sample.image_sha256 == NOTHING:
+        if sample.image_sha256 == ABSENT:
             continue
         try:
-            decode(picture_of(sample), sample.picture_name, LIMITS.min_side)
+            decode(read_sample_picture(sample), sample.picture_name, LIMITS.min_side)
         except OSError as error:
             fault = Fault("unreadable", f"{sample.picture_name}: {error.strerror}")
         except BadFileError as error:

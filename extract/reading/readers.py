@@ -16,7 +16,7 @@ from extract.inputs.augment import (
 )
 from extract.inputs.decode import decode
 from extract.plan import Row
-from mmsa_cache.data.pairs import picture_of, text_of
+from mmsa_cache.data.pairs import read_sample_picture, sample_text
 from mmsa_cache.store.keys import variant_key
 
 
@@ -27,7 +27,7 @@ class TextReader:
     seed: int
 
     def __call__(self, row: Row) -> tuple[str, str]:
-        text = text_of(row.sample)
+        text = sample_text(row.sample)
         if not row.variant:
             return text, ""
         digest = row.sample.text_sha256
@@ -46,7 +46,7 @@ class PictureReader:
 
     def __call__(self, row: Row) -> tuple[NDArray[np.uint8], str]:
         sample = row.sample
-        pixels = decode(picture_of(sample), sample.picture_name, self.needed)
+        pixels = decode(read_sample_picture(sample), sample.picture_name, self.needed)
         if not row.variant:
             return pixels, ""
         rng = variant_rng(self.seed, sample.image_sha256, row.variant, "image")

@@ -21,8 +21,8 @@ from extract.streams import rows_a_batch
 from mmsa_cache.compose.extraction.readers import reader_of
 from mmsa_cache.compose.session.encoders import default_precision, resolve_encoder
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.dataset import single_sample
-from mmsa_cache.data.pairs import NOTHING, Sample
+from mmsa_cache.data.pairs import ABSENT, Sample
+from mmsa_cache.data.scan import single_sample
 from mmsa_cache.errors import DataError
 from mmsa_cache.features.modality import ModalityFeatures
 from mmsa_cache.native.device import pick_device
@@ -106,7 +106,7 @@ class FrozenEncoder:
 
     def _sample(self, post: Any) -> Sample:
         if post is None:
-            return Sample("", None, None, None, NOTHING, NOTHING)
+            return Sample("", None, None, None, ABSENT, ABSENT)
         if self._modality == "text":
             if not isinstance(post, str):
                 raise DataError(f"a text is expected, received a {type(post).__name__}")
@@ -115,7 +115,7 @@ class FrozenEncoder:
             return single_sample(None, Path(post))
         pixels = opened_pixels(post, "the picture")
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-        return Sample("", None, None, None, NOTHING, digest)
+        return Sample("", None, None, None, ABSENT, digest)
 
 
 def frozen_encoder(

@@ -11,7 +11,7 @@ from mmsa_cache.compose.extraction.extract import extract_splits
 from mmsa_cache.compose.session.session import Session
 from mmsa_cache.config.loading import keys_by_name, load_settings
 from mmsa_cache.config.settings import ALL, Settings
-from mmsa_cache.data.stored import path_of
+from mmsa_cache.data.stored import split_path
 from mmsa_cache.errors import CacheNotFoundError, SettingsError
 from mmsa_cache.files.paths import check_paths
 from mmsa_cache.names import DEFAULT_ENCODER, SPLITS, suggest_or_list, unknown_name
@@ -132,5 +132,5 @@ def _stores_in(folder: Path) -> list[Path]:
     return [
         path
         for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
-        if any(path_of(path, split).is_file() for split in SPLITS)
+        if any(split_path(path, split).is_file() for split in SPLITS)
     ]

@@ -26,7 +26,7 @@ _ROWS = 1024
 Hashes = NDArray[np.uint64]
 
 
-def groups_of(keys: Iterable[Hashable]) -> list[list[int]]:
+def group_by_key(keys: Iterable[Hashable]) -> list[list[int]]:
     """Places that share a key, at least two each, by first appearance; None is no key."""
     found: dict[Hashable, list[int]] = {}
     for place, key in enumerate(keys):
@@ -35,7 +35,7 @@ def groups_of(keys: Iterable[Hashable]) -> list[list[int]]:
     return [places for places in found.values() if len(places) > 1]
 
 
-def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+def connected_groups(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Numbers the groups of things that pairs connect.
 
     Args:
@@ -53,7 +53,7 @@ def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     return first.argsort().argsort()[inverse].astype(np.int64)
 
 
-def look_of(pixels: NDArray[np.uint8]) -> int | None:
+def perceptual_hash(pixels: NDArray[np.uint8]) -> int | None:
     """Perceptual hash of a picture (imagehash's DCT hash, 64 bits); None where it is flat.
 
     Args:
@@ -73,7 +73,7 @@ def near_groups(looks: Sequence[int | None], distance: int = NEAR) -> list[list[
     those that share a band are compared.
 
     Args:
-        looks: Hashes of `look_of`; None belongs nowhere.
+        looks: Hashes of `perceptual_hash`; None belongs nowhere.
         distance: Bits that may differ.
 
     Returns:
@@ -82,9 +82,9 @@ def near_groups(looks: Sequence[int | None], distance: int = NEAR) -> list[list[
     hashes, inverse = np.unique(
         np.array([look for look in looks if look is not None], np.uint64), return_inverse=True
     )
-    group = connected(len(hashes), _near_pairs(hashes, distance))
+    group = connected_groups(len(hashes), _near_pairs(hashes, distance))
     number = iter(group[inverse].tolist())
-    return groups_of(None if look is None else next(number) for look in looks)
+    return group_by_key(None if look is None else next(number) for look in looks)
 
 
 def _near_pairs(hashes: Hashes, distance: int) -> NDArray[np.int64]:

@@ -98,7 +98,7 @@ def decode(data: bytes, name: str, encoding: str, errors: str, numbered: bool = 
         ) from error
 
 
-class Names:
+class FileNames:
     """How the names of files stand on disk, where they are known in another spelling.
 
     A Mac takes accents apart (NFD), a camera writes ``.JPG``. A name that stands there as it is

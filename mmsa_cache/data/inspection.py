@@ -27,12 +27,12 @@ from mmsa_cache.errors import BadFileError, DataError
 from mmsa_cache.names import SPLITS, class_problem
 from mmsa_cache.native.cores import usable_cores
 
-from .duplicates import look_of
+from .duplicates import perceptual_hash
 from .files import LEADS_OUT, PICTURE_SUFFIXES
 from .pairs import Fault, image_format
-from .places import shown
+from .picture_paths import picture_name
 from .reader import PairReader, is_valid, neither
-from .unlisted import unlisted
+from .unlisted import find_unlisted
 
 LABEL_FILE = "label file"
 """Reason of everything that is wrong with a label file."""
@@ -191,7 +191,7 @@ def inspect(
                 Problem(post.split, post.guid, fault.reason, fault.message, fatal)
             )
     pictures = {post.picture for post in found.posts if post.picture is not None}
-    found.unlisted = unlisted(layout, listings, pictures)
+    found.unlisted = find_unlisted(layout, listings, pictures)
     return found
 
 
@@ -278,7 +278,7 @@ def _look_at_picture(
     post.kind = image_format(data) or ""
     named = path.suffix.lower()  # a picture in a table has no ending
     post.misnamed = bool(named) and PICTURE_SUFFIXES.get(named) != post.kind
-    picture = read_picture(data, shown(path), _LOOK)
+    picture = read_picture(data, picture_name(path), _LOOK)
     post.decoded = True
     post.width, post.height, post.changes = picture.width, picture.height, picture.changes
-    post.look = look_of(picture.pixels)
+    post.look = perceptual_hash(picture.pixels)

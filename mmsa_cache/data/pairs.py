@@ -14,10 +14,10 @@ from pathlib import Path
 from mmsa_cache.errors import BadFileError, DataError
 
 from .files import LEADS_OUT
-from .places import read_picture, read_place, shown
+from .picture_paths import picture_name, read_picture, read_picture_inside
 
 MAX_IMAGE_BYTES = 64 << 20
-NOTHING = bytes(32).hex()
+ABSENT = bytes(32).hex()
 """In the place of the hash of a text or a picture: the post has none."""
 
 Identity = tuple[str, str, str]
@@ -50,16 +50,16 @@ class Sample:
     image_path: Path | None
     """None where the picture is not at hand."""
     text_sha256: str
-    """Hash of the decoded text (hex), or `NOTHING`."""
+    """Hash of the decoded text (hex), or `ABSENT`."""
     image_sha256: str
-    """Hash of the picture's bytes (hex), or `NOTHING`."""
+    """Hash of the picture's bytes (hex), or `ABSENT`."""
     text_key: bytes | None = None
     """See `files.text_key`."""
 
     @property
     def picture_name(self) -> str:
         """What messages call its picture."""
-        return self.guid if self.image_path is None else shown(self.image_path)
+        return self.guid if self.image_path is None else picture_name(self.image_path)
 
     @property
     def identity(self) -> Identity:
@@ -110,9 +110,9 @@ def image_format(data: bytes) -> str | None:
     return next((name for name, signature in _SIGNATURES if signature.match(head)), None)
 
 
-def picture_bytes(base: Path, name: str, *, follow_links: bool = False) -> bytes:
+def read_valid_picture(base: Path, name: str, *, follow_links: bool = False) -> bytes:
     """Bytes of a picture in ``base``; its content must be of an allowed format."""
-    data = read_place(base, name, MAX_IMAGE_BYTES, follow_links=follow_links)
+    data = read_picture_inside(base, name, MAX_IMAGE_BYTES, follow_links=follow_links)
     if image_format(data) is None:
         kinds = ", ".join(kind for kind, _ in _SIGNATURES)
         raise BadFileError(
@@ -121,7 +121,7 @@ def picture_bytes(base: Path, name: str, *, follow_links: bool = False) -> bytes
     return data
 
 
-def text_of(sample: Sample) -> str:
+def sample_text(sample: Sample) -> str:
     """A sample's text.
 
     Raises:
@@ -135,7 +135,7 @@ def text_of(sample: Sample) -> str:
     return sample.text
 
 
-def picture_of(sample: Sample) -> bytes:
+def read_sample_picture(sample: Sample) -> bytes:
     """The bytes of a sample's picture: those that were hashed when the data was read.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .bits import unpacked
+from .row_masks import unpack_rows
 from .stored import StoredSplit
 from .table import SampleTable
 
@@ -26,7 +26,7 @@ def augmentations(
     known: Mapping[bytes, str] = {
         digest.tobytes(): name
         for name, mask in about.others.items()
-        for digest in digests[unpacked(mask, len(table))]
+        for digest in digests[unpack_rows(mask, len(table))]
     }
     own = samples.digests("text")
     return [known.get(digest.tobytes(), about.augmentation) for digest in own]

@@ -14,12 +14,13 @@ from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.layouts.listing import LabelRow, Listing
 from mmsa_cache.errors import BadFileError
 
+from .file_hashes import NO_MARK, CachedText, FileHashCache, file_mark
 from .files import (
     EMPTY_TEXT,
     IMAGE_SUFFIXES,
     MAX_TEXT_BYTES,
     MISSING,
-    Names,
+    FileNames,
     check_encoding,
     decode,
     is_unicode,
@@ -27,9 +28,8 @@ from .files import (
     strip_text,
     text_key,
 )
-from .pairs import MAX_IMAGE_BYTES, NOTHING, BadRow, Fault, Sample, picture_bytes
-from .places import INSIDE, stat_place
-from .stats import UNKNOWN, KnownFiles, KnownText, mark_of
+from .pairs import ABSENT, MAX_IMAGE_BYTES, BadRow, Fault, Sample, read_valid_picture
+from .picture_paths import MEMBER_SEPARATOR, stat_picture_inside
 
 
 class PairReader:
@@ -45,13 +45,13 @@ class PairReader:
     """
 
     def __init__(
-        self, listing: Listing, data: DataSettings, known: KnownFiles | None = None
+        self, listing: Listing, data: DataSettings, known: FileHashCache | None = None
     ) -> None:
         check_encoding(data.encoding)
         self._data = data
         self._folder = listing.folder
         self._base = listing.folder.resolve()
-        self._names = Names(self._base)
+        self._names = FileNames(self._base)
         self.root = data.folder.resolve()
         """Where the paths of pictures start in a `SampleTable`."""
         self._pictures = self.root / listing.folder.relative_to(data.folder)
@@ -71,7 +71,7 @@ class PairReader:
         """
         names = [self._picture_name(row) for row in rows]
         # Those inside one file are read one after the other, in its order.
-        inside = any(INSIDE in name for name in names if name)
+        inside = any(MEMBER_SEPARATOR in name for name in names if name)
         with self._in_turn if inside else contextlib.nullcontext():
             return self._read_all(rows, names)
 
@@ -96,7 +96,7 @@ class PairReader:
         self,
         row: LabelRow,
         name: str | None,
-        known: KnownText | None = None,
+        known: CachedText | None = None,
         known_picture: bytes | None = None,
     ) -> Sample | BadRow:
         faults: list[Fault] = []
@@ -107,41 +107,43 @@ class PairReader:
             faults.append(self.fault(row, error))
         try:
             if name is None and self._halves:
-                image_sha256 = NOTHING
+                image_sha256 = ABSENT
             else:
                 digest = known_picture or hashlib.sha256(self._picture(row, name)).digest()
                 path, image_sha256 = self._path(name or ""), digest.hex()
         except BadFileError as error:
             faults.append(self.fault(row, error))
-        if text_sha256 == image_sha256 == NOTHING:
+        if text_sha256 == image_sha256 == ABSENT:
             faults.append(self.fault(row, neither(row)))
         if faults:
             return BadRow(row.guid, row.line, tuple(faults), text_sha256, image_sha256)
         return Sample(row.guid, row.label, text, path, text_sha256, image_sha256, key)
 
-    def _whole_text(self, row: LabelRow) -> KnownText:
+    def _whole_text(self, row: LabelRow) -> CachedText:
         data = self.text_bytes(row)
         text = self.text(row, data)
         if "\ufffd" in text and self.undecodable(row, data):
             self.replaced.append(row.guid)
         text = text[: self._data.max_chars]
         if not text and self._halves:
-            return text, NOTHING, None
+            return text, ABSENT, None
         return text, hashlib.sha256(text.encode()).hexdigest(), text_key(text)
 
     def _text_mark(self, row: LabelRow) -> bytes:
         if row.text is not None:
-            return UNKNOWN
+            return NO_MARK
         return self._mark(self._text_name(row), MAX_TEXT_BYTES, self._text_use)
 
     def _mark(self, name: str | None, limit: int, use: str) -> bytes:
         looked = time.time()
         try:
             follow = self._data.follow_links
-            found = stat_place(self._base, name, limit, follow_links=follow) if name else None
+            found = (
+                stat_picture_inside(self._base, name, limit, follow_links=follow) if name else None
+            )
         except BadFileError:
             found = None  # reading it says what is wrong
-        return UNKNOWN if found is None or name is None else mark_of(name, found, looked, use)
+        return NO_MARK if found is None or name is None else file_mark(name, found, looked, use)
 
     def fault(self, row: LabelRow, error: BadFileError) -> Fault:
         """An error with its place in the table."""
@@ -228,7 +230,7 @@ class PairReader:
         if name is None:
             what = f" {row.stem}.jpg in {self._folder}" if row.image is None else ""
             raise BadFileError(MISSING, f"{row.guid}: no picture{what}")
-        return picture_bytes(self._base, name, follow_links=self._data.follow_links)
+        return read_valid_picture(self._base, name, follow_links=self._data.follow_links)
 
     def _picture_name(self, row: LabelRow) -> str | None:
         """Name of a row's picture as it stands on disk; None where there is none."""

@@ -182,7 +182,7 @@ def learned_rows(kind: str, judged: NDArray[np.bool_], groups: IntArray) -> NDAr
     )
 
 
-def copies_of(variants: str | int, split: str, labels: IntArray) -> dict[int, int]:
+def copies_per_class(variants: str | int, split: str, labels: IntArray) -> dict[int, int]:
     """Augmented copies a sample of each class; only labelled training rows get any.
 
     Args:

@@ -37,10 +37,10 @@ from mmsa_cache.files.untrusted import open_plain, parse_json
 from mmsa_cache.names import SPLITS, check_name
 from mmsa_cache.validation import Table, validate
 
-from . import bits
 from .layouts.listing import NOT_PLAIN
 from .parquet import check_plain, metadata_of, read_footer, write_table
-from .table import COLUMNS, SampleTable, as_bytes
+from .row_masks import unpack_rows
+from .table import COLUMNS, SampleTable, byte_array
 
 SCHEMA = 2
 """Number of the store's form."""
@@ -58,7 +58,7 @@ class StoredSplit(Table):
 
     split: str
     layout: str
-    """See `Intake`; so are the counts."""
+    """See `SplitSummary`; so are the counts."""
     classes: tuple[str, ...]
     """Class names in the order of their codes."""
     note: str | None = None
@@ -69,8 +69,8 @@ class StoredSplit(Table):
     augmentation: str = "none"
     """``POLICY:SEED`` of the augmented copies, or ``none``."""
     others: dict[str, str] = Field(default_factory=dict)
-    """The same of some texts → which rows they are, see `bits`; under the empty name those whose
-    copies are the text itself."""
+    """Another augmentation → mask of the rows that it applies to, see `row_masks`; the empty name
+    marks texts whose copies are the text itself."""
     copies: dict[int, int] = Field(default_factory=dict)
     """Class code → augmented copies a sample."""
     told: dict[str, JsonValue] = Field(default_factory=dict)
@@ -89,7 +89,7 @@ class StoredSplit(Table):
         return self
 
 
-def path_of(cache: Path, split: str) -> Path:
+def split_path(cache: Path, split: str) -> Path:
     """Path of the file of a split."""
     return cache / "data" / f"{split}.parquet"
 
@@ -164,7 +164,7 @@ def _parse(path: Path, data: memoryview) -> tuple[StoredSplit, SampleTable]:
     table = _decoded(data)
     _check_values(table, len(about.classes))
     for mask in about.others.values():
-        bits.unpacked(mask, len(table))
+        unpack_rows(mask, len(table))
     if whole["sha256"] != _digest(table, whole["about"]):
         raise ValueError("its content is not what was written")
     return about, SampleTable(table)
@@ -228,5 +228,5 @@ def _parts(column: pa.Array) -> list[Any]:
         return [lengths, (strings.buffers()[2] or b"")[start : start + int(lengths.sum())]]
     if pa.types.is_fixed_size_binary(column.type):
         width = column.type.byte_width
-        return [as_bytes(column.fill_null(bytes(width)), width)]
+        return [byte_array(column.fill_null(bytes(width)), width)]
     return [column.fill_null(0).to_numpy()]

@@ -120,7 +120,7 @@ class SampleTable(Sequence[Sample]):
 
     def digests(self, modality: str) -> NDArray[np.uint8]:
         """sha256 of every sample's text, or of its picture's bytes, (rows, 32); zeros of none."""
-        return as_bytes(self.table[f"{modality}_sha256"], 32)
+        return byte_array(self.table[f"{modality}_sha256"], 32)
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -141,7 +141,7 @@ class SampleTable(Sequence[Sample]):
 
     @functools.cached_property
     def _groups(self) -> IntArray:
-        from .duplicates import connected  # brings scipy and a library for pictures
+        from .duplicates import connected_groups  # brings scipy and a library for pictures
 
         rows = np.arange(len(self))
         pairs = []
@@ -154,7 +154,7 @@ class SampleTable(Sequence[Sample]):
             codes = codes.filter(pa.array(there)).to_numpy()
             _, first, code = np.unique(codes, return_index=True, return_inverse=True)
             pairs.append(np.stack([has[first][code], has], 1))
-        return connected(len(self), np.concatenate(pairs))
+        return connected_groups(len(self), np.concatenate(pairs))
 
     def digest(self, copies: Mapping[int, int]) -> str:
         """sha256 over the contents, labels and copies of all samples in order, not their names.
@@ -200,7 +200,7 @@ class SampleTable(Sequence[Sample]):
         return SampleTable(self.table.set_column(place, COLUMNS.field(place), nulls), self.folder)
 
 
-def concatenated(tables: Iterable[SampleTable]) -> SampleTable:
+def concatenate_tables(tables: Iterable[SampleTable]) -> SampleTable:
     """The samples of several tables, one after the other, no picture at hand."""
     return SampleTable(pa.concat_tables([table.table for table in tables]))
 
@@ -248,7 +248,7 @@ class TableBuilder:
         return SampleTable(pa.table(columns, COLUMNS), self._folder)
 
 
-def as_bytes(column: Any, width: int) -> NDArray[np.uint8]:
+def byte_array(column: Any, width: int) -> NDArray[np.uint8]:
     """A column of byte strings of one length, none of them null, as an array, (rows, width)."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     data = np.frombuffer(array.buffers()[1] or b"", np.uint8)

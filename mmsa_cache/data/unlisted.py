@@ -16,7 +16,7 @@ from .files import IMAGE_SUFFIXES
 nfc = functools.partial(unicodedata.normalize, "NFC")
 
 
-def unlisted(layout: Layout, listings: Sequence[Listing], pictures: set[Path]) -> list[str]:
+def find_unlisted(layout: Layout, listings: Sequence[Listing], pictures: set[Path]) -> list[str]:
     """Names of texts and pictures beside the listed ones, without dotfiles.
 
     Args:

@@ -29,8 +29,8 @@ from mmsa_cache.compose.cache.show import show
 from mmsa_cache.compose.cache.verify import raise_damaged, verify
 from mmsa_cache.compose.session.samples import classes_of
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.splits import copies_of
-from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.data.splits import copies_per_class
+from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.errors import DamagedCacheError, DataError, DeviceError, SettingsError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
@@ -167,7 +167,7 @@ def test_a_damaged_split_is_refused_and_extraction_writes_it_anew(
 ) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(work / "cache", cache)
-    path = path_of(cache, "test")
+    path = split_path(cache, "test")
     _, samples = read_split(path)
     path.write_bytes(path.read_bytes()[:-9])
     flags = ("--cache", str(cache))
@@ -215,7 +215,7 @@ def test_copies_follow_the_setting() -> None:
     labels = np.array([0] * 12 + [1] * 3 + [2] * 5 + [-1])
 
     def copies(value: object, split: str = "train") -> dict[int, int]:
-        return copies_of(
+        return copies_per_class(
             load_settings({"extract.variants": value}, environ={}).extract.variants, split, labels
         )
 
@@ -462,10 +462,10 @@ def test_verify_rehashes_every_shard_and_every_split(tmp_path: Path) -> None:
     found = verify(settings_of(root))
     assert [(item.cache, item.problems) for item in found] == [
         (str(folder), []),
-        (str(path_of(root, "train")), []),
+        (str(split_path(root, "train")), []),
     ]
     raise_damaged(found)
-    for path in (*folder.glob("*.h5"), path_of(root, "train")):
+    for path in (*folder.glob("*.h5"), split_path(root, "train")):
         damaged = bytearray(path.read_bytes())
         damaged[len(damaged) // 2] ^= 1
         path.write_bytes(damaged)
@@ -473,7 +473,7 @@ def test_verify_rehashes_every_shard_and_every_split(tmp_path: Path) -> None:
         raise_damaged(verify(settings_of(root)))
     problems = caught.value.problems
     assert len(problems) == 3
-    for path in (*folder.glob("*.h5"), path_of(root, "train")):
+    for path in (*folder.glob("*.h5"), split_path(root, "train")):
         assert sum(str(path) in line for line in problems) == 1
 
 

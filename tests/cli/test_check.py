@@ -25,10 +25,16 @@ from mmsa_cache.compose.session.samples import read_data
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data import aside
-from mmsa_cache.data.duplicates import groups_of, look_of, near_groups
-from mmsa_cache.data.intake import Intake
+from mmsa_cache.data.duplicates import group_by_key, near_groups, perceptual_hash
 from mmsa_cache.data.pairs import BadRow, Fault
+from mmsa_cache.data.set_aside import (
+    SetAside,
+    count_reasons,
+    read_set_aside,
+    set_aside_path,
+    write_set_aside,
+)
+from mmsa_cache.data.split_summary import SplitSummary
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import MOST_SHOWN, DamagedCacheError, DataError, SettingsError
 from mmsa_cache.store.listing import list_features
@@ -50,8 +56,8 @@ TRUNCATED = saved(noise(9, 300, 200))[:900]
 
 
 def test_groups_are_in_order_of_first_appearance() -> None:
-    assert groups_of(["b", "a", None, "a", "b", "c", None, "a"]) == [[0, 4], [1, 3, 7]]
-    assert groups_of([]) == []
+    assert group_by_key(["b", "a", None, "a", "b", "c", None, "a"]) == [[0, 4], [1, 3, 7]]
+    assert group_by_key([]) == []
 
 
 @pytest.mark.parametrize("distance", [0, 1, 6])
@@ -73,7 +79,7 @@ def test_near_hashes_are_those_of_a_full_comparison(distance: int) -> None:
         for j in places:
             if ((looks[i] or 0) ^ (looks[j] or 0)).bit_count() <= distance:
                 root[top(max(i, j))] = top(min(i, j))
-    expected = groups_of(None if look is None else top(i) for i, look in enumerate(looks))
+    expected = group_by_key(None if look is None else top(i) for i, look in enumerate(looks))
     assert near_groups(looks, distance) == expected
     assert expected
     assert near_groups([], distance) == near_groups([None, 5], distance) == []
@@ -86,8 +92,8 @@ def test_pictures_look_alike_up_to_six_bits_and_flat_ones_like_nothing() -> None
         stripes = np.full((64, 64, 3), 100, np.uint8)
         stripes[np.arange(64) // 4 % 2 == 0] += np.uint8(contrast)
         for picture in (stripes, stripes.transpose(1, 0, 2)):
-            assert (look_of(picture) is None) == flat
-    assert look_of(np.full((30, 30, 3), (250, 20, 90), np.uint8)) is None
+            assert (perceptual_hash(picture) is None) == flat
+    assert perceptual_hash(np.full((30, 30, 3), (250, 20, 90), np.uint8)) is None
 
 
 def test_hashes_that_agree_on_one_band_alone_are_found_and_few_others_compared(
@@ -117,7 +123,7 @@ def test_hashes_that_agree_on_one_band_alone_are_found_and_few_others_compared(
 
 def test_a_picture_looks_like_itself_recompressed_and_unlike_others() -> None:
     def look(image: Any, **how: Any) -> int:
-        found = look_of(decoding.decode(saved(image, **how), "x"))
+        found = perceptual_hash(decoding.decode(saved(image, **how), "x"))
         assert found is not None
         return found
 
@@ -125,7 +131,7 @@ def test_a_picture_looks_like_itself_recompressed_and_unlike_others() -> None:
     same = look(first, quality=95) ^ look(first.resize((200, 150)), quality=40)
     assert same.bit_count() <= 6
     assert (look(first) ^ look(noise(2, 400, 300))).bit_count() > 6
-    assert look_of(np.full((30, 30, 3), 200, np.uint8)) is None
+    assert perceptual_hash(np.full((30, 30, 3), 200, np.uint8)) is None
 
 
 @pytest.fixture
@@ -341,7 +347,7 @@ def settings_of(root: Path, cache: Path) -> Settings:
     return Settings.model_validate({"data": {"root": root}, "cache": {"dir": cache}})
 
 
-def taken_in(root: Path, cache: Path) -> tuple[SampleTable, Intake]:
+def taken_in(root: Path, cache: Path) -> tuple[SampleTable, SplitSummary]:
     return read_data(settings_of(root, cache), "train", Store(cache))
 
 
@@ -354,7 +360,7 @@ def test_too_many_bad_rows_end_it(work: Path, tmp_path: Path, damaged: Path) -> 
     assert "odd.jpg: cannot be decoded" in failed.stderr
     assert not [path for path in cache.rglob("[!.]*") if path.is_file()]
     mmsa(work, *extraction(damaged, cache, "--on-bad", "skip", "--max-bad", "0.3"))
-    assert len(aside.read(cache, "train").identities) == 2
+    assert len(read_set_aside(cache, "train").identities) == 2
     for share in ("1.5", "many%", "-1"):
         wrong = mmsa(work, *extraction(damaged, cache, "--max-bad", share), code=2)
         assert "extract.max_bad" in wrong.stderr
@@ -406,7 +412,7 @@ def test_what_was_set_aside_stays_so_until_it_is_mended(
     with pytest.raises(DataError, match="1: no picture"):
         taken_in(damaged, cache)
     mmsa(work, *extraction(damaged, cache, "--on-bad", "skip", "--max-bad", "30%"))
-    found = aside.read(cache, "train").folders[str(damaged.resolve())]
+    found = read_set_aside(cache, "train").folders[str(damaged.resolve())]
     assert [(row.guid, row.line) for row in found.rows] == [("1", 3), ("odd", 5)]
     samples, report = taken_in(damaged, cache)
     assert [sample.guid for sample in samples] == ["0", "2", "3", "4", "5"]
@@ -437,14 +443,17 @@ def test_data_folders_in_one_cache_keep_their_own_lists(
     skip = ("--on-bad", "skip")
     mmsa(work, *extraction(damaged, cache, *skip))
     mmsa(work, *extraction(other, cache, *skip))
-    assert {Path(root).name for root in aside.read(cache, "train").folders} == {"damaged", "other"}
+    assert {Path(root).name for root in read_set_aside(cache, "train").folders} == {
+        "damaged",
+        "other",
+    }
     for root, gone in ((damaged, "odd"), (other, "2")):
         guids = [sample.guid for sample in taken_in(root, cache)[0]]
         assert len(guids) == 6
         assert gone not in guids
     shutil.copy(work / "all/pairs/2.txt", other / "pairs/2.txt")
     mmsa(work, *extraction(other, cache, *skip))
-    assert len(aside.read(cache, "train").identities) == 1
+    assert len(read_set_aside(cache, "train").identities) == 1
     assert features(cache).keys() >= {("text", "odd"), ("image", "odd")}  # of the other folder
 
 
@@ -460,19 +469,19 @@ def test_data_folders_in_one_cache_keep_their_own_lists(
     ],
 )
 def test_a_damaged_record_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = aside.path_of(tmp_path, "train")
+    path = set_aside_path(tmp_path, "train")
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(DamagedCacheError, match=r"set-aside.json cannot be read") as caught:
-        aside.read(tmp_path, "train")
+        read_set_aside(tmp_path, "train")
     assert caught.value.exit_code == 4
 
 
 def test_a_record_reads_back(tmp_path: Path) -> None:
     rows = [BadRow("é", 4, (Fault("a", "b"), Fault("c", "d")), "", "ff")]
-    path = aside.write(tmp_path, "train", Path("/data"), "cc", rows)
-    assert aside.read(tmp_path, "train").folders == {"/data": aside.Aside("cc", tuple(rows))}
-    assert aside.reasons_of(rows) == {"a": 1, "c": 1}
+    path = write_set_aside(tmp_path, "train", Path("/data"), "cc", rows)
+    assert read_set_aside(tmp_path, "train").folders == {"/data": SetAside("cc", tuple(rows))}
+    assert count_reasons(rows) == {"a": 1, "c": 1}
     assert not list(path.parent.glob(".tmp*"))
 
 

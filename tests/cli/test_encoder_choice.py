@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli.main import app
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import BankChoice, FeatureBank
 from mmsa_cache.features.rows import wanted_rows
@@ -194,7 +194,7 @@ def test_features_are_opened_when_first_needed(
     }
     opened = []
 
-    samples = read_split(path_of(work / "cache", "train"))[1][:5]
+    samples = read_split(split_path(work / "cache", "train"))[1][:5]
     wanted = {m: wanted_rows(samples.digests(m), [0] * 5, "none") for m in ("text", "image")}
 
     def open_one(modality: str, name: str) -> ModalityFeatures:

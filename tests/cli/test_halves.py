@@ -12,9 +12,9 @@ import pytest
 
 from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.dataset import survey
-from mmsa_cache.data.pairs import NOTHING, Sample
-from mmsa_cache.data.stored import path_of, read_split, write_split
+from mmsa_cache.data.pairs import ABSENT, Sample
+from mmsa_cache.data.scan import scan_split
+from mmsa_cache.data.stored import read_split, split_path, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 from tests.support.data_folders import mmsa
@@ -76,7 +76,7 @@ def test_the_error_names_the_rows_and_the_key(work: Path) -> None:
 def test_both_layouts_read_the_same_posts(work: Path) -> None:
     settings = DataSettings(missing="allow")
     folder, table = (
-        survey(settings.model_copy(update={"root": work / name}), "train").samples
+        scan_split(settings.model_copy(update={"root": work / name}), "train").samples
         for name in ("posts", "table.csv")
     )
     assert folder.guids == table.guids
@@ -91,7 +91,7 @@ def test_a_picture_that_is_named_and_missing_is_bad_and_so_is_an_empty_row(tmp_p
     (tmp_path / "train.csv").write_text(
         "guid,text,image,label\n1,a,nil.jpg,neutral\n2,,,neutral\n3,b,,neutral\n4,c,,positive\n"
     )
-    found = survey(DataSettings(root=tmp_path, missing="allow"), "train")
+    found = scan_split(DataSettings(root=tmp_path, missing="allow"), "train")
     assert found.samples.guids == ["3", "4"]
     assert [row.messages for row in found.bad] == [
         [f"train.csv:2: nil.jpg: no such file in {tmp_path.resolve()}"],
@@ -101,7 +101,7 @@ def test_a_picture_that_is_named_and_missing_is_bad_and_so_is_an_empty_row(tmp_p
 
 def test_posts_without_a_picture_are_no_twins() -> None:
     def sample(guid: str, key: str) -> Sample:
-        return Sample(guid, 0, guid, None, guid * 64, NOTHING, key.encode() * 16)
+        return Sample(guid, 0, guid, None, guid * 64, ABSENT, key.encode() * 16)
 
     table = SampleTable.from_samples([sample("1", "a"), sample("2", "b"), sample("3", "a")])
     assert table.groups().tolist() == [0, 1, 0]
@@ -156,8 +156,8 @@ def test_the_store_is_complete_and_keeps_the_key(trained: Path) -> None:
 
 
 def test_a_row_without_either_half_is_not_stored(trained: Path, tmp_path: Path) -> None:
-    about, samples = read_split(path_of(trained / "cache", "test"))
-    empty = Sample("x", None, "", None, NOTHING, NOTHING, None)
+    about, samples = read_split(split_path(trained / "cache", "test"))
+    empty = Sample("x", None, "", None, ABSENT, ABSENT, None)
     rows = SampleTable.from_samples([samples[0], empty])
     with pytest.raises(DataError, match="neither a text nor a picture"):
         write_split(tmp_path / "data" / "test.parquet", about, rows)
@@ -170,7 +170,7 @@ def test_no_row_with_a_picture_is_said(work: Path, tmp_path: Path) -> None:
 
 
 def test_imported_features_need_rows_of_what_is_there_alone(trained: Path) -> None:
-    _, samples = read_split(path_of(trained / "cache", "train"))
+    _, samples = read_split(split_path(trained / "cache", "train"))
     has = samples.present[:, 1]
     guids = [guid for guid, there in zip(samples.guids, has, strict=True) if there]
     values = np.random.default_rng(0).standard_normal((len(guids), 4)).astype(np.float32)

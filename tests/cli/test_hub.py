@@ -19,7 +19,7 @@ from mmsa_cache.compose.hub.at_hub import asking
 from mmsa_cache.compose.hub.host import Remote, RemoteFile, is_of_store, local_files
 from mmsa_cache.compose.hub.private import places_of, shared_encoder
 from mmsa_cache.compose.hub.repository import repository_of
-from mmsa_cache.data.stored import path_of, read_split, write_split
+from mmsa_cache.data.stored import read_split, split_path, write_split
 from mmsa_cache.errors import CacheError, SettingsError, StaleCacheError
 from mmsa_cache.files.disk import Disk
 from mmsa_cache.files.hashing import file_sha256
@@ -118,8 +118,8 @@ def test_what_is_pushed_comes_back_and_is_trained_on_offline(
     others = {path.name for path in (tmp_path / "cache").iterdir()} - {".pull.lock"}
     assert others == {".pulled.json", "data", "features"}
     for split in ("train", "test"):
-        about, samples = read_split(path_of(tmp_path / "cache", split))
-        own_about, own_samples = read_split(path_of(work / "cache", split))
+        about, samples = read_split(split_path(tmp_path / "cache", split))
+        own_about, own_samples = read_split(split_path(work / "cache", split))
         assert samples == own_samples
         data = dict(own_about.told["data"])  # type: ignore[arg-type]
         del data["root"]
@@ -146,7 +146,7 @@ def test_nothing_of_the_machine_is_told(work: Path, hub: Hub) -> None:
 
 def test_the_card_says_what_there_is(work: Path, hub: Hub) -> None:
     card = hub.repositories[NAME].files["README.md"].decode()
-    labels = read_split(path_of(work / "cache", "train"))[1].labels
+    labels = read_split(split_path(work / "cache", "train"))[1].labels
     counts = [int((labels == code).sum()) for code in range(3)]
     assert "Note: drawn by a test." in card
     assert "Note: mobilenetv2\\_035 (random weights)." in card
@@ -161,12 +161,12 @@ def test_the_card_says_what_there_is(work: Path, hub: Hub) -> None:
 def test_without_texts(work: Path, hub: Hub, mmsa: Client, tmp_path: Path) -> None:
     done = mmsa("cache", "push", "hf://me/mute", "--without-text", "--private", "--json").json[0]
     assert (done["texts"], hub.repositories["me/mute"].private) == (False, True)
-    texts = [sample.text for sample in read_split(path_of(work / "cache", "train"))[1]]
+    texts = [sample.text for sample in read_split(split_path(work / "cache", "train"))[1]]
     table = hub.repositories["me/mute"].files["data/train.parquet"]
     assert not any(text is not None and text.encode() in table for text in texts)
     assert "no texts, only their hashes" in hub.repositories["me/mute"].files["README.md"].decode()
     mmsa("cache", "pull", "hf://me/mute", "--cache", str(tmp_path / "cache"))
-    assert not read_split(path_of(tmp_path / "cache", "train"))[1].has_texts
+    assert not read_split(split_path(tmp_path / "cache", "train"))[1].has_texts
     call(tmp_path, "train", "--name", "r", *QUICK)
     assert (tmp_path / "runs/r/model.safetensors").is_file()
 
@@ -299,7 +299,7 @@ def test_stores_that_do_not_hold_together_are_refused(
     every = {path: None for path in files if path.startswith("features/")}
     assert "it has no split, or no features" in said(**every)
     # a record that leads to files of this machine
-    about, samples = read_split(path_of(work / "cache", "train"))
+    about, samples = read_split(split_path(work / "cache", "train"))
     told = {**about.told, "data": {"root": "/etc"}}
     write_split(tmp_path / "train.parquet", about.model_copy(update={"told": told}), samples)
     content = (tmp_path / "train.parquet").read_bytes()
@@ -514,7 +514,7 @@ def test_an_export_tells_nothing_of_the_machine_and_no_post(
     everything = b"".join(exported.values())
     for place in (work, Path.home(), Path.cwd(), Path(tempfile.gettempdir())):
         assert str(place).encode() not in everything
-    texts = [sample.text for sample in read_split(path_of(work / "cache", "train"))[1]]
+    texts = [sample.text for sample in read_split(split_path(work / "cache", "train"))[1]]
     assert not any(text.encode() in everything for text in texts if text)
     assert {path.rpartition(".")[2] for path in exported} <= {
         *("json", "md", "safetensors", "gitattributes")

@@ -22,7 +22,7 @@ from mmsa_cache.compose.imports.features import import_features
 from mmsa_cache.compose.imports.files import ImportRequest
 from mmsa_cache.compose.imports.place import in_order, place
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError, SettingsError
 from mmsa_cache.store.keys import content_keys
@@ -51,7 +51,7 @@ def vectors() -> np.ndarray:
 
 
 def guids_of(cache: Path) -> list[str]:
-    return read_split(path_of(cache, "train"))[1].guids
+    return read_split(split_path(cache, "train"))[1].guids
 
 
 def request(*files: Path, **values: Any) -> ImportRequest:
@@ -78,7 +78,7 @@ def problems(cache: Path, *files: Path, **values: Any) -> str:
 
 def rows_in(cache: Path, features: Features) -> tuple[np.ndarray, list[np.ndarray]]:
     """Pooled vectors and positions of the training samples, in their order."""
-    samples = read_split(path_of(cache, "train"))[1]
+    samples = read_split(split_path(cache, "train"))[1]
     places = features.places(content_keys(samples.digests("text")))
     assert (places >= 0).all()
     shards = np.searchsorted(features.starts, places, side="right") - 1
@@ -114,7 +114,7 @@ def test_npy_in_the_order_of_the_split_is_selected_and_trained_on(
     assert [len(t) for t in tokens] == [0] * ROWS
     fields = features.encoder.identity.fields
     assert (fields["encoder"], fields["imported"], fields["dim"]) == ("ours", True, DIM)
-    keys = content_keys(read_split(path_of(cache, "train"))[1].digests("text"))
+    keys = content_keys(read_split(split_path(cache, "train"))[1].digests("text"))
     expected = hashlib.sha256(hashlib.sha256(file.read_bytes()).digest() + keys.tobytes())
     assert fields["weights"] == f"sha256:{expected.hexdigest()}"
     assert not features.encoder.identity.random_weights
@@ -185,12 +185,12 @@ def test_without_a_table_the_data_is_read_and_the_table_written(
     how = ("--modality", "image", "--name", "ours", str(file), "--guids", str(listed))
     result = call_json(work, "cache", "import", *how, "--cache", str(tmp_path / "cache"))
     assert (result[0]["rows"], result[0]["splits"]) == (ROWS, {"train": ROWS})
-    about, samples = read_split(path_of(tmp_path / "cache", "train"))
-    assert about == read_split(path_of(work / "cache", "train"))[0].model_copy(
+    about, samples = read_split(split_path(tmp_path / "cache", "train"))
+    assert about == read_split(split_path(work / "cache", "train"))[0].model_copy(
         update={"told": about.told}
     )
-    assert samples == read_split(path_of(work / "cache", "train"))[1]
-    assert len(read_split(path_of(tmp_path / "cache", "test"))[1]) == 12
+    assert samples == read_split(split_path(work / "cache", "train"))[1]
+    assert len(read_split(split_path(tmp_path / "cache", "test"))[1]) == 12
     features = open_features(next((tmp_path / "cache/features/image").glob("ours-*")))
     place = features.places(content_keys(samples.digests("image")))[0]
     np.testing.assert_array_equal(features.shards[0].pooled[place, 0], vectors[-1].astype("f2"))
@@ -367,7 +367,7 @@ def test_two_splits_of_one_encoder_have_one_name_of_weights(
 
 
 def test_rows_without_names_are_of_the_one_split_of_as_many(work: Path) -> None:
-    samples = read_split(path_of(work / "cache", "train"))[1]
+    samples = read_split(split_path(work / "cache", "train"))[1]
     splits = {"train": samples[:5], "test": samples[5:8]}
     assert in_order(splits, 3) == ("test", samples.guids[5:8])
     with pytest.raises(DataError, match=r"the splits have: train 5, test 3") as caught:
@@ -379,7 +379,7 @@ def test_rows_without_names_are_of_the_one_split_of_as_many(work: Path) -> None:
 
 
 def test_a_name_in_two_splits_is_one_sample_only_with_one_content(work: Path) -> None:
-    samples = read_split(path_of(work / "cache", "train"))[1]
+    samples = read_split(split_path(work / "cache", "train"))[1]
     other = samples.table.slice(1, 2).set_column(0, "guid", [samples.guids[:2]])
     splits = {"train": samples[:2], "test": SampleTable(other.cast(samples.table.schema))}
     placed, problems = place(samples.guids[:2], splits, "text")

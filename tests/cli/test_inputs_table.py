@@ -9,8 +9,8 @@ import pytest
 
 from extract.inputs.decode import decode
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.dataset import Survey, survey
-from mmsa_cache.data.pairs import picture_of
+from mmsa_cache.data.pairs import read_sample_picture
+from mmsa_cache.data.scan import SplitScan, scan_split
 from tests.support.data_folders import mmsa
 from tests.support.inputs import READ, REFUSED, Input
 from tests.support.inputs.bad import BAD, FATAL
@@ -40,13 +40,13 @@ def test_an_input_is_read_right_with_the_settings_that_init_writes(
     notes = "\n".join(seen["notes"])
     assert [part for part in given.notes if part not in notes] == []
     data = load_settings(folder=tmp_path, environ=given.variables).data
-    found = {split["split"]: survey(data, split["split"]) for split in seen["splits"]}
+    found = {split["split"]: scan_split(data, split["split"]) for split in seen["splits"]}
     for rows in found.values():
         assert rows.bad == []
     assert {name: read(rows) for name, rows in found.items()} == given.rows
     if given.pixels is not None:
         odd = max(found["train"].samples, key=lambda sample: sample.guid == "odd")
-        assert given.pixels(decode(picture_of(odd), "odd"))
+        assert given.pixels(decode(read_sample_picture(odd), "odd"))
 
 
 @pytest.mark.parametrize("given", REFUSED, ids=lambda given: given.name)
@@ -63,7 +63,7 @@ def test_what_is_wrong_with_an_input_is_said(given: Input, source: str, tmp_path
         assert [(split["rows"], split["bad"]) for split in seen["splits"]] == [(7, 1)]
 
 
-def read(found: Survey) -> list[Row]:
+def read(found: SplitScan) -> list[Row]:
     """The good rows."""
     classes = found.listing.classes
     return [

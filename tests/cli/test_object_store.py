@@ -17,7 +17,7 @@ from extract.crew.protocol import Said, Sealer, Source
 from extract.crew.worker import CrewWorker
 from mmsa_cache.compose.extraction.crew import EngineRequest
 from mmsa_cache.compose.hub.host import local_files
-from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.files.objects import Objects
 from mmsa_cache.store.encoder import read_encoder
 from mmsa_cache.store.listing import list_features
@@ -274,4 +274,4 @@ def test_credentials_are_shown_and_kept_nowhere(work: Path, tmp_path: Path) -> N
     for secret in (SECRET, KEY_ID):
         assert secret not in json.dumps(shown)
         assert not [content for content in kept if secret.encode() in content]
-    assert read_split(path_of(tmp_path / "cache", "train"))[0].split == "train"
+    assert read_split(split_path(tmp_path / "cache", "train"))[0].split == "train"

@@ -14,8 +14,8 @@ import pytest
 from mmsa_cache.config.hub_copy import HubData, address_of
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data import pairs, stats
-from mmsa_cache.data.dataset import survey
+from mmsa_cache.data import file_hashes, pairs
+from mmsa_cache.data.scan import scan_split
 from mmsa_cache.errors import DataError, SettingsError
 from tests.support.hub_server import Hub, Repository, hub_server
 from tests.support.small_work import QUICK, call, call_json, mmsa
@@ -33,7 +33,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, text_model: Path) -> Path:
         write(folder / source)
     settings = tiny_toml(text_model, "mobilenetv2_035", VARIANTS, data='root = "parquet"')
     (folder / "mmsa.toml").write_text(settings)
-    time.sleep(stats.CLOCK_TICK + 0.02)
+    time.sleep(file_hashes.CLOCK_TICK + 0.02)
     records = call_json(folder, "extract", "--split", "all")
     assert sum(record["rows_computed"] for record in records) == 2 * 26
     return folder
@@ -70,19 +70,19 @@ def test_the_same_posts_in_any_form(
 @pytest.mark.parametrize("source", ["parquet", "saved", "shards"])
 def test_labels_are_those_of_the_posts(work: Path, source: str) -> None:
     settings = load_settings({"data.root": work / source}, environ={})
-    table = survey(settings.data, "train").samples
+    table = scan_split(settings.data, "train").samples
     assert table.labels.tolist() == [(2 - post) % 3 for post in range(18)]
-    plain = survey(DataSettings(root=work / "csv"), "train").samples
+    plain = scan_split(DataSettings(root=work / "csv"), "train").samples
     assert table.digest({}) == plain.digest({})
 
 
 def test_hateful_memes_have_numbers_for_labels(work: Path) -> None:
     """Rows of two files count once; the tests have no labels."""
-    found = survey(DataSettings(root=work / "memes", classes=("0", "1")), "val")
+    found = scan_split(DataSettings(root=work / "memes", classes=("0", "1")), "val")
     assert found.samples.guids == ["18", "19", "20", "21"]
     assert found.samples.labels.tolist() == [0, 1, 0, 1]
     assert any("taken once" in note for note in found.listing.notes)
-    assert set(survey(DataSettings(root=work / "memes"), "test").samples.labels) == {-1}
+    assert set(scan_split(DataSettings(root=work / "memes"), "test").samples.labels) == {-1}
 
 
 def test_rows_of_two_files_that_differ_are_there_twice(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_rows_of_two_files_that_differ_are_there_twice(tmp_path: Path) -> None:
     lines = (tmp_path / "memes/dev_unseen.jsonl").read_text().replace("plain sea 19", "other")
     (tmp_path / "memes/dev_unseen.jsonl").write_text(lines)
     with pytest.raises(DataError, match="guid 19 is already in line 2"):
-        survey(DataSettings(root=tmp_path / "memes"), "val")
+        scan_split(DataSettings(root=tmp_path / "memes"), "val")
 
 
 def test_a_model_is_trained_and_predicts_pictures_inside(work: Path) -> None:
@@ -123,10 +123,10 @@ def test_a_bad_picture_inside_is_named_and_set_aside(work: Path, tmp_path: Path)
 
 def test_a_saved_data_set_alone_is_the_training_rows(tmp_path: Path) -> None:
     save_split(tmp_path / "saved", range(9))
-    assert len(survey(DataSettings(root=tmp_path / "saved"), "train").samples) == 9
+    assert len(scan_split(DataSettings(root=tmp_path / "saved"), "train").samples) == 9
     save_split(tmp_path / "shuffled", range(9), _indices_files=[{"filename": "indices.arrow"}])
     with pytest.raises(DataError, match="file of indices") as caught:
-        survey(DataSettings(root=tmp_path / "shuffled"), "train")
+        scan_split(DataSettings(root=tmp_path / "shuffled"), "train")
     assert "flatten_indices" in caught.value.hint
 
 
@@ -134,22 +134,22 @@ def test_what_is_incomplete_or_several_data_sets(tmp_path: Path) -> None:
     SOURCES["parquet"](tmp_path / "part")
     (tmp_path / "part/data/train-00001-of-00002.parquet").unlink()
     with pytest.raises(DataError, match="holds 1 of the 2 parts of train-00000"):
-        survey(DataSettings(root=tmp_path / "part"), "train")
+        scan_split(DataSettings(root=tmp_path / "part"), "train")
     half = DataSettings(root=tmp_path / "part/data/train-00000-of-00002.parquet")
-    assert len(survey(half, "train").samples) == 9  # the file alone was asked for
+    assert len(scan_split(half, "train").samples) == 9  # the file alone was asked for
     for name in ("one", "two"):
         SOURCES["parquet"](tmp_path / "several" / name)
         if name == "one":
-            assert len(survey(DataSettings(root=tmp_path / "several"), "train").samples) == 18
+            assert len(scan_split(DataSettings(root=tmp_path / "several"), "train").samples) == 18
     with pytest.raises(DataError, match="several data sets: one, two") as caught:
-        survey(DataSettings(root=tmp_path / "several"), "train")
+        scan_split(DataSettings(root=tmp_path / "several"), "train")
     assert "--data" in caught.value.hint
 
 
 def test_compressed_tables_name_what_unpacks_them(tmp_path: Path) -> None:
     (tmp_path / "train-000.tar.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(DataError, match="compressed") as caught:
-        survey(DataSettings(root=tmp_path), "train")
+        scan_split(DataSettings(root=tmp_path), "train")
     assert caught.value.hint == "Unpack it: gunzip -c train-000.tar.gz > train-000.tar"
 
 
@@ -163,10 +163,10 @@ def test_a_url_is_a_picture_only_once_it_is_there(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"download the pictures beside train[.]csv first"
     ) as caught:
-        survey(DataSettings(root=tmp_path), "train")
+        scan_split(DataSettings(root=tmp_path), "train")
     assert "train.csv:4" in str(caught.value)
     (tmp_path / "images/c.jpg").write_bytes(picture(2))
-    assert len(survey(DataSettings(root=tmp_path), "train").samples) == 3
+    assert len(scan_split(DataSettings(root=tmp_path), "train").samples) == 3
 
 
 @pytest.fixture

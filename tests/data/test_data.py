@@ -15,10 +15,10 @@ from extract.encoders.timm_tower import to_patches
 from extract.inputs.decode import decode, fit_square
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.aside import pictures_digest
 from mmsa_cache.data.files import text_key
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.set_aside import pictures_digest
 from mmsa_cache.data.splits import (
     duplicate_groups,
     grouped_folds,

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data import files, stats
-from mmsa_cache.data.changes import differences
-from mmsa_cache.data.dataset import Survey, survey
-from mmsa_cache.data.stats import UNKNOWN, KnownFiles, mark_of
+from mmsa_cache.data import file_hashes, files
+from mmsa_cache.data.file_hashes import NO_MARK, FileHashCache, file_mark
+from mmsa_cache.data.row_changes import describe_changes
+from mmsa_cache.data.scan import SplitScan, scan_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 from tests.support.pictures import jpeg
@@ -67,14 +67,14 @@ def root(tmp_path: Path) -> Path:
 
 def settle() -> None:
     """Waits until what was written is older than the clock's tick."""
-    time.sleep(stats.CLOCK_TICK + 0.02)
+    time.sleep(file_hashes.CLOCK_TICK + 0.02)
 
 
 def look(
     root: Path, stored: SampleTable | None = None, *, rehash: bool = False, **how: Any
-) -> Survey:
-    known = KnownFiles(root.parent / "cache", root, "train", stored, rehash=rehash)
-    return survey(DataSettings(root=root, **how), "train", known)
+) -> SplitScan:
+    known = FileHashCache(root.parent / "cache", root, "train", stored, rehash=rehash)
+    return scan_split(DataSettings(root=root, **how), "train", known)
 
 
 def test_a_second_look_opens_nothing(root: Path, opened: Opened) -> None:
@@ -82,7 +82,7 @@ def test_a_second_look_opens_nothing(root: Path, opened: Opened) -> None:
     assert len(opened.taken()) == 2 * ROWS
     again = look(root, first.samples)
     assert opened.taken() == []
-    assert again.samples == first.samples == survey(DataSettings(root=root), "train").samples
+    assert again.samples == first.samples == scan_split(DataSettings(root=root), "train").samples
     assert first.samples[3].text_sha256 == hashlib.sha256(b"post 3 http://t.co/3").hexdigest()
     assert first.samples[3].image_sha256 == hashlib.sha256(bmp(3)).hexdigest()
     assert first.samples[3].image_path == root / "pairs/3.bmp"
@@ -122,7 +122,7 @@ def test_a_changed_byte_under_the_old_time_is_seen(root: Path, opened: Opened, n
     found = look(root, first.samples)
     assert opened.taken() == [name]
     what = "text" if name == "7.txt" else "picture"
-    assert differences(first.samples, found.samples) == [f"1 row with another {what}: 7"]
+    assert describe_changes(first.samples, found.samples) == [f"1 row with another {what}: 7"]
     look(root, found.samples)
     assert opened.taken() == []
 
@@ -156,11 +156,11 @@ def test_the_mark_of_a_file_of_the_future_is_none(root: Path) -> None:
     path = root / "pairs/1.bmp"
     os.utime(path, (0, time.time() + 1000))
     settle()
-    assert mark_of("1.bmp", path.stat(), time.time(), "image") == UNKNOWN
+    assert file_mark("1.bmp", path.stat(), time.time(), "image") == NO_MARK
     old = (root / "pairs/2.bmp").stat()
-    marks = {mark_of(name, old, time.time(), use) for name in "ab" for use in ("image", "text")}
+    marks = {file_mark(name, old, time.time(), use) for name in "ab" for use in ("image", "text")}
     assert len(marks) == 4
-    assert UNKNOWN not in marks
+    assert NO_MARK not in marks
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_texts_are_read_again_where_they_are_read_otherwise(
     opened.taken()
     found = look(root, first.samples, **how)
     assert opened.taken() == sorted(f"{number}.txt" for number in range(ROWS))
-    assert found.samples == survey(DataSettings(root=root, **how), "train").samples
+    assert found.samples == scan_split(DataSettings(root=root, **how), "train").samples
     opened.taken()
     look(root, found.samples, **how)
     assert opened.taken() == []
@@ -193,7 +193,7 @@ def test_replaced_bytes_are_said_every_time(root: Path, opened: Opened) -> None:
     opened.taken()
     found = look(root, first.samples, encoding_errors="replace", max_chars=3)
     assert opened.taken() == ["4.txt"]
-    assert found.intake(found.samples).replaced == ("4",)
+    assert found.summarize(found.samples).replaced == ("4",)
 
 
 def test_a_link_that_leads_out_is_refused_though_its_file_is_known(root: Path) -> None:
@@ -258,14 +258,14 @@ def test_a_broken_note_counts_as_none(root: Path, opened: Opened) -> None:
 
 
 def test_the_mark_of_what_must_be_read_is_never_known(root: Path, opened: Opened) -> None:
-    known = KnownFiles(root.parent / "cache", root, "train")
+    known = FileHashCache(root.parent / "cache", root, "train")
     known.path.parent.mkdir(parents=True)
-    record = UNKNOWN + bytes(32)
-    known.path.write_bytes(stats._MAGIC + hashlib.sha256(record).digest() + record)
-    known = KnownFiles(root.parent / "cache", root, "train")
+    record = NO_MARK + bytes(32)
+    known.path.write_bytes(file_hashes._MAGIC + hashlib.sha256(record).digest() + record)
+    known = FileHashCache(root.parent / "cache", root, "train")
     assert len(known._records) == 1
-    assert known.digests([UNKNOWN]) == [None]
-    known.note([UNKNOWN], [bytes(32)])
+    assert known.digests([NO_MARK]) == [None]
+    known.note([NO_MARK], [bytes(32)])
     known.save()
     assert known.path.stat().st_size == 48  # only the head is left
 
@@ -285,7 +285,10 @@ def test_rows_that_come_and_go(root: Path, opened: Opened) -> None:
     (root / "train.txt").write_text(labels.replace("3,positive\n", "") + "new,neutral\n")
     found = look(root, first.samples)
     assert opened.taken() == ["new.jpg", "new.txt"]
-    assert differences(first.samples, found.samples) == ["1 row added: new", "1 row removed: 3"]
+    assert describe_changes(first.samples, found.samples) == [
+        "1 row added: new",
+        "1 row removed: 3",
+    ]
     assert (root.parent / "cache/data").is_dir()
     (note,) = (root.parent / "cache/data").iterdir()
     assert note.stat().st_size == 48 * (1 + 2 * ROWS)  # what is gone is forgotten
@@ -322,14 +325,14 @@ def changed(table: SampleTable, row: int, **other: Any) -> SampleTable:
 def test_differences_in_words(root: Path) -> None:
     table = look(root).samples
     other = hashlib.sha256(b"other").hexdigest()
-    assert differences(table, table) == []
-    assert differences(table, changed(table, 2, label=None)) == ["1 row relabelled: 2"]
-    assert differences(table, table[:10]) == ["10 rows removed: 10, 11, 12, 13, 14, …"]
-    assert differences(table[8:], table) == ["8 rows added: 0, 1, 2, 3, 4, …"]
+    assert describe_changes(table, table) == []
+    assert describe_changes(table, changed(table, 2, label=None)) == ["1 row relabelled: 2"]
+    assert describe_changes(table, table[:10]) == ["10 rows removed: 10, 11, 12, 13, 14, …"]
+    assert describe_changes(table[8:], table) == ["8 rows added: 0, 1, 2, 3, 4, …"]
     order = [*range(5), 7, 6, 5, *range(8, ROWS)]
-    assert differences(table, table.take(order)) == ["the rows are in another order from 6 on"]
+    assert describe_changes(table, table.take(order)) == ["the rows are in another order from 6 on"]
     found = changed(changed(table, 9, text_sha256=other), 11, image_sha256=other)
-    assert differences(table, changed(found, 0, guid="x").take([0, *range(19, 0, -1)])) == [
+    assert describe_changes(table, changed(found, 0, guid="x").take([0, *range(19, 0, -1)])) == [
         "1 row added: x",
         "1 row removed: 0",
         "1 row with another text: 9",

@@ -16,13 +16,13 @@ from PIL import Image
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.files import FOLLOW
-from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import LABELS
 from mmsa_cache.data.layouts.mvsa import majority, merge
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.layouts.rows import list_rows
 from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.split_summary import SplitSummary
 from mmsa_cache.errors import DataError
 from tests.support.reading import intake, read_split
 
@@ -112,7 +112,7 @@ def test_mvsa_single(tmp_path: Path, folder: str) -> None:
         if label is not None
     ]
     kept = {"positive": 3, "neutral": 1, "negative": 3}
-    assert report == Intake("MVSA-Single", "train", kept, 4, 2)
+    assert report == SplitSummary("MVSA-Single", "train", kept, 4, 2)
     assert read_split(tmp_path, "train") == samples
     assert report.summary() == (
         "Data: layout MVSA-Single, split train: 7 rows kept (3 positive, 1 neutral, 3 negative), "
@@ -160,7 +160,7 @@ def test_mvsa_multiple_reads(tmp_path: Path) -> None:
     )
     samples, report = intake(tmp_path, "train")
     assert seen(samples) == [("1", 0, "post 1"), ("3", 2, "post 3")]
-    assert report == Intake("MVSA-Multiple", "train", {"positive": 1, "negative": 1}, 1, 1)
+    assert report == SplitSummary("MVSA-Multiple", "train", {"positive": 1, "negative": 1}, 1, 1)
 
 
 def test_mvsa_mistakes_and_pairs_in_one_pass(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_tables(
     assert [s.image_path for s in samples] == [tmp_path.resolve() / image for image in images]
     labels = [LABELS[label] for _, label, _ in expected]
     kept = {name: labels.count(name) for name in LABELS if name in labels}
-    assert report == Intake("tables", "train", kept, 0, 0)
+    assert report == SplitSummary("tables", "train", kept, 0, 0)
 
 
 def test_a_table_gives_the_same_sample_as_the_reports_layout(tmp_path: Path) -> None:
@@ -479,7 +479,7 @@ def test_unlabelled_pairs(tmp_path: Path) -> None:
     assert [s.guid for s in samples] == ["10", "9", "a.b", "b", "test1", "é"]
     assert [s.label for s in samples] == [None] * 6
     report = intake(tmp_path, "test")[1]
-    assert report == Intake("pairs", "test", {"null": 6}, 0, 0)
+    assert report == SplitSummary("pairs", "test", {"null": 6}, 0, 0)
     assert "layout pairs, split test: 6 rows kept (6 unlabelled), 0 of them" in report.summary()
     assert find_layout(DataSettings(root=tmp_path)).splits == ("test",)
     with pytest.raises(DataError, match="unlabelled pairs and no label file, hence no train split"):

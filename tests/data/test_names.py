@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmsa_cache.data.files import Names
+from mmsa_cache.data.files import FileNames
 from mmsa_cache.errors import DataError
 from tests.support.reading import read_split
 
@@ -39,7 +39,7 @@ def test_accents_and_capital_endings_match(tmp_path: Path, on_disk: str) -> None
 def test_a_name_that_stands_as_it_is_comes_first(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.JPG", "b.JPG", "b.png", "C.JPEG"):
         (tmp_path / name).write_bytes(picture())
-    names = Names(tmp_path)
+    names = FileNames(tmp_path)
     assert names.first(["a.jpg"]) == "a.jpg"
     assert names.first(["b.jpg", "b.png"]) == "b.png"
     assert names.first(["b.jpg"]) == "b.JPG"

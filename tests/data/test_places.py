@@ -15,7 +15,13 @@ import pytest
 from mmsa_cache.data.containers import parquet as parquet_module
 from mmsa_cache.data.files import LEADS_OUT
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.data.places import place, read_picture, read_place, split_place, stat_place
+from mmsa_cache.data.picture_paths import (
+    member_path,
+    read_picture,
+    read_picture_inside,
+    split_member_path,
+    stat_picture_inside,
+)
 from mmsa_cache.errors import BadFileError
 from tests.support.parquet_pictures import CELL, LIMIT, PICTURES, ROWS, add
 
@@ -42,8 +48,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def places(row: int) -> list[str]:
     columns = [f"{column}/{row}" for column in ("image", "raw")]
-    found = [place(name, c) for name in ("a.parquet", "s.arrow", "f.arrow") for c in columns]
-    return found + [place(name, f"{'long' * 40}/{row}.bmp") for name in ("p.tar", "g.tar")]
+    found = [member_path(name, c) for name in ("a.parquet", "s.arrow", "f.arrow") for c in columns]
+    return found + [member_path(name, f"{'long' * 40}/{row}.bmp") for name in ("p.tar", "g.tar")]
 
 
 @pytest.mark.parametrize("kept", [parquet_module._MOST_KEPT, 300])
@@ -54,7 +60,7 @@ def test_every_picture_in_any_order_by_several_threads(
     wanted = [(name, row) for row in range(ROWS) for name in places(row)]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(2):
-            found = pool.map(lambda item: read_place(root, item[0], LIMIT), wanted)
+            found = pool.map(lambda item: read_picture_inside(root, item[0], LIMIT), wanted)
             assert list(found) == [PICTURES[row] for _, row in wanted]
             random.Random(0).shuffle(wanted)
             wanted = wanted[:100]
@@ -70,7 +76,7 @@ def test_pictures_in_order_are_decoded_about_once(
         parquet_module, "values_of", lambda column: decoded.append(len(column)) or values_of(column)
     )
     for row in range(ROWS):
-        read_place(root, place("a.parquet", f"raw/{row}"), LIMIT)
+        read_picture_inside(root, member_path("a.parquet", f"raw/{row}"), LIMIT)
     assert sum(decoded) <= ROWS
 
 
@@ -89,33 +95,33 @@ def test_pictures_in_order_are_decoded_about_once(
 )
 def test_what_is_not_there(root: Path, name: str, reason: str) -> None:
     with pytest.raises(BadFileError, match=name.partition("!")[0]) as caught:
-        read_place(root, name, LIMIT)
+        read_picture_inside(root, name, LIMIT)
     assert caught.value.reason == reason
 
 
 def test_limits_and_nulls(root: Path, tmp_path: Path) -> None:
     for name in places(ROWS - 1):
         with pytest.raises(BadFileError, match="more than the limit of 100") as caught:
-            read_place(root, name, 100)
+            read_picture_inside(root, name, 100)
         assert caught.value.reason == "too large"
-        assert stat_place(root, name, 100).st_size > 100  # of the file, which has no limit
+        assert stat_picture_inside(root, name, 100).st_size > 100  # of the file, which has no limit
     pq.write_table(pa.table({"raw": pa.array([None, b""], pa.binary())}), tmp_path / "n.parquet")
     for row, reason in enumerate(("missing", "empty file")):
         with pytest.raises(BadFileError) as caught:
-            read_place(tmp_path, f"n.parquet!/raw/{row}", LIMIT)
+            read_picture_inside(tmp_path, f"n.parquet!/raw/{row}", LIMIT)
         assert caught.value.reason == reason
 
 
 def test_a_place_is_one_only_where_the_file_is_one(tmp_path: Path) -> None:
     (tmp_path / "x.tar!").mkdir()
     (tmp_path / "x.tar!/a.bmp").write_bytes(PICTURES[0])
-    assert read_place(tmp_path, "x.tar!/a.bmp", LIMIT) == PICTURES[0]
+    assert read_picture_inside(tmp_path, "x.tar!/a.bmp", LIMIT) == PICTURES[0]
     (tmp_path / "note!").mkdir()
     (tmp_path / "note").write_bytes(b"text")
-    assert split_place(tmp_path / "note!/a.bmp") is None
+    assert split_member_path(tmp_path / "note!/a.bmp") is None
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         add(tar, "b.tar!/c.bmp", PICTURES[1])
-    assert read_place(tmp_path, "x.tar!/b.tar!/c.bmp", LIMIT) == PICTURES[1]
+    assert read_picture_inside(tmp_path, "x.tar!/b.tar!/c.bmp", LIMIT) == PICTURES[1]
     sample = Sample("g", 0, "", tmp_path / "x.tar!/b.tar!/c.bmp", "", "")
     assert sample.picture_name == "x.tar!/b.tar!/c.bmp"
 
@@ -130,11 +136,11 @@ def test_no_link_no_device_and_no_way_up_is_followed(tmp_path: Path) -> None:
             add(tar, name, PICTURES[0])
     for name in ("1.bmp", "2.bmp", "3.bmp", "6.bmp", "../up.bmp", "/abs.bmp", "up.bmp", "abs.bmp"):
         with pytest.raises(BadFileError, match="no picture is there"):
-            read_place(tmp_path, place("t.tar", name), LIMIT)
+            read_picture_inside(tmp_path, member_path("t.tar", name), LIMIT)
     (inside / "t.tar").symlink_to(tmp_path / "t.tar")
     for name in ("t.tar!/1.bmp", "../t.tar!/1.bmp"):
         with pytest.raises(BadFileError, match=LEADS_OUT):
-            read_place(inside, name, LIMIT)
+            read_picture_inside(inside, name, LIMIT)
 
 
 def test_what_would_take_far_more_memory_than_the_file_is_refused(
@@ -144,13 +150,13 @@ def test_what_would_take_far_more_memory_than_the_file_is_refused(
     bomb = pa.table({"raw": [b"BM" + bytes(1 << 20)]})
     pq.write_table(bomb, tmp_path / "b.parquet", compression="zstd", use_dictionary=False)
     with pytest.raises(BadFileError, match="in memory"):
-        read_place(tmp_path, "b.parquet!/raw/0", LIMIT)
+        read_picture_inside(tmp_path, "b.parquet!/raw/0", LIMIT)
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     for name, new in (("s.arrow", pa.ipc.new_stream), ("f.arrow", pa.ipc.new_file)):
         with new(str(tmp_path / name), bomb.schema, options=options) as stream:
             stream.write_table(bomb)
         with pytest.raises(BadFileError, match="compressed"):
-            read_place(tmp_path, f"{name}!/raw/0", LIMIT)
+            read_picture_inside(tmp_path, f"{name}!/raw/0", LIMIT)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "s.arrow", "f.arrow", "p.tar", "g.tar"])
@@ -169,10 +175,10 @@ def test_damage_is_an_error_and_never_more(root: Path, tmp_path: Path, name: str
             data[-at if name == "a.parquet" else at] = chance.randrange(256)
         (tmp_path / f"{turn}{name}").write_bytes(data)
         with contextlib.suppress(BadFileError):
-            read_place(tmp_path, f"{turn}{wanted}", LIMIT)
+            read_picture_inside(tmp_path, f"{turn}{wanted}", LIMIT)
 
 
 def test_a_compressed_shard_names_what_unpacks_it(root: Path, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"\x1f\x8b" + bytes(100))
     with pytest.raises(BadFileError, match=r"unpack it: gunzip -c x.tar > plain-x.tar"):
-        read_place(tmp_path, "x.tar!/a.bmp", LIMIT)
+        read_picture_inside(tmp_path, "x.tar!/a.bmp", LIMIT)

@@ -8,7 +8,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from mmsa_cache.data.protocol import JOINED, Protocol, val_rows
 from mmsa_cache.data.splits import (
-    copies_of,
+    copies_per_class,
     grouped_folds,
     learned_rows,
     most_folds,
@@ -25,10 +25,14 @@ LABELS = GROUPS % 3
 
 def test_labelled_training_rows_alone_have_copies() -> None:
     labels = np.array([0] * 6 + [1] * 2 + [-1] * 90)
-    assert copies_of("report", "train", labels) == report_copies([0] * 6 + [1] * 2) == {0: 0, 1: 2}
-    assert copies_of(3, "train", labels) == {0: 3, 1: 3}
+    assert (
+        copies_per_class("report", "train", labels)
+        == report_copies([0] * 6 + [1] * 2)
+        == {0: 0, 1: 2}
+    )
+    assert copies_per_class(3, "train", labels) == {0: 3, 1: 3}
     for variants, split in (("none", "train"), ("report", "test"), (3, "val"), (3, "predict")):
-        assert copies_of(variants, split, labels) == {}
+        assert copies_per_class(variants, split, labels) == {}
 
 
 def test_folds_are_those_of_scikit_learn_by_their_seed() -> None:

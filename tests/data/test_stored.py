@@ -19,8 +19,8 @@ import pytest
 
 from mmsa_cache.data import parquet, stored
 from mmsa_cache.data.files import text_key
-from mmsa_cache.data.pairs import Sample, picture_of, text_of
-from mmsa_cache.data.stored import StoredSplit, path_of, read_split, write_split
+from mmsa_cache.data.pairs import Sample, read_sample_picture, sample_text
+from mmsa_cache.data.stored import StoredSplit, read_split, split_path, write_split
 from mmsa_cache.data.table import COLUMNS, SampleTable
 from mmsa_cache.errors import (
     CacheNotFoundError,
@@ -70,7 +70,7 @@ def posts(count: int = 6) -> SampleTable:
 
 
 def write(folder: Path, table: SampleTable | None = None, about: StoredSplit = ABOUT) -> Path:
-    path = path_of(folder, "train")
+    path = split_path(folder, "train")
     write_split(path, about, table if table is not None else posts())
     return path
 
@@ -117,9 +117,9 @@ def test_a_store_without_texts(tmp_path: Path) -> None:
     assert table.groups().tolist() == posts().groups().tolist()
     assert table.digest({0: 1}) == posts().digest({0: 1})
     with pytest.raises(DataError, match="g0: its text is not at hand; this store was shared wi"):
-        text_of(table[0])
+        sample_text(table[0])
     with pytest.raises(DataError, match="g0: its picture is not at hand") as caught:
-        picture_of(table[0])
+        read_sample_picture(table[0])
     assert caught.value.hint == "Give the data folder with --data DIR."
 
 
@@ -142,7 +142,7 @@ def refused(path: Path, match: str) -> None:
 
 def test_no_file_is_named_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(CacheNotFoundError, match=r"There is no .*train.parquet") as caught:
-        read_split(path_of(tmp_path, "train"))
+        read_split(split_path(tmp_path, "train"))
     assert caught.value.hint == "Run mmsa extract."
 
 
@@ -363,7 +363,7 @@ def footer_of(description: bytes) -> bytes:
     ],
 )
 def test_what_is_no_parquet_file(tmp_path: Path, content: bytes, match: str) -> None:
-    path = path_of(tmp_path, "train")
+    path = split_path(tmp_path, "train")
     path.parent.mkdir()
     path.write_bytes(content)
     refused(path, match)

@@ -11,13 +11,13 @@ from PIL import Image
 
 from mmsa_cache.config.sections import ColumnSettings, DataSettings
 from mmsa_cache.data.inspection import inspect
-from mmsa_cache.data.layouts.classes import LABELS, ClassNames, names_of
+from mmsa_cache.data.layouts.classes import LABELS, ClassNames, infer_classes
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import LabelRow, Listing
 from mmsa_cache.data.layouts.report import read_labels
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.data.tables.columns import find_columns
-from mmsa_cache.data.tables.encodings import fitting
+from mmsa_cache.data.tables.encodings import matching_encodings
 from mmsa_cache.errors import DataError, SettingsError
 from tests.support.reading import intake
 
@@ -250,7 +250,7 @@ def test_a_table_without_a_header_says_what_is_expected(tmp_path: Path) -> None:
     ],
 )
 def test_class_names_of_labels(tags: list[str], names: tuple[str, ...]) -> None:
-    assert names_of(tags) == names
+    assert infer_classes(tags) == names
 
 
 def test_labels_that_differ_in_case_are_apart_only_where_classes_do() -> None:
@@ -545,7 +545,7 @@ def test_labels_of_any_table(tmp_path: Path) -> None:
     ],
 )
 def test_encodings_that_fit(samples: list[bytes], names: list[str]) -> None:
-    assert fitting(samples) == names
+    assert matching_encodings(samples) == names
 
 
 def test_rows_without_any_cell_are_blank_lines(tmp_path: Path) -> None:

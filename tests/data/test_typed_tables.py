@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmsa_cache.config.sections import ColumnSettings, DataSettings
-from mmsa_cache.data.places import read_place
+from mmsa_cache.data.picture_paths import read_picture_inside
 from mmsa_cache.data.tables import Cell, arrow_table, open_table
 from mmsa_cache.errors import DataError
 from tests.support.parquet_pictures import CELL, PICTURES, add
@@ -112,7 +112,7 @@ def test_other_encodings_and_names_with_dots(tmp_path: Path) -> None:
     records, _ = read(tmp_path / "t.parquet", text="a.text", image="a.pic")
     assert [cells["a.text"] for cells in records] == ["a", "ab", "abc"]
     for row, cells in enumerate(records):
-        assert read_place(tmp_path, str(cells["a.pic"]), 1 << 16) == PICTURES[row]
+        assert read_picture_inside(tmp_path, str(cells["a.pic"]), 1 << 16) == PICTURES[row]
 
 
 def test_only_pictures_are_read_without_any_other_column(path: Path) -> None:

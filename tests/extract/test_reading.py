@@ -27,7 +27,7 @@ from extract.plan import RowPlan, plan_rows
 from extract.reading import processes, reading
 from extract.reading.readers import PictureReader, TextReader
 from extract.reading.reading import by_processes, get_ready
-from mmsa_cache.data.pairs import NOTHING, Sample
+from mmsa_cache.data.pairs import ABSENT, Sample
 from mmsa_cache.errors import DataError, ModelError
 from mmsa_cache.files.hashing import file_sha256
 from mmsa_cache.native.processes import can_fork
@@ -89,7 +89,7 @@ def text_samples(count: int) -> list[Sample]:
     texts = [" ".join(words[(i * j) % 8] for j in range(1 + i % 13)) for i in range(count)]
     texts[3] = ""
     return [
-        Sample(str(i), 0, text, None, sha256(str(i).encode()).hexdigest(), NOTHING)
+        Sample(str(i), 0, text, None, sha256(str(i).encode()).hexdigest(), ABSENT)
         for i, text in enumerate(texts)
     ]
 
@@ -101,7 +101,7 @@ def picture_samples(folder: Path, count: int) -> list[Sample]:
         path = folder / f"{i}.{'png' if i % 3 else 'jpg'}"
         noise = rng.integers(0, 256, (40 + i, 90 - i, 3), np.uint8)
         Image.fromarray(noise).save(path)
-        samples.append(Sample(str(i), 0, "", path, NOTHING, file_sha256(path)))
+        samples.append(Sample(str(i), 0, "", path, ABSENT, file_sha256(path)))
     return samples
 
 

@@ -24,7 +24,7 @@ from extract.plan import Row
 from mmsa_cache.compose.extraction.readers import reader_of
 from mmsa_cache.compose.session.samples import load_samples
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.bits import packed, unpacked
+from mmsa_cache.data.row_masks import pack_rows, unpack_rows
 from mmsa_cache.store.keys import variant_key
 from tests.support.pairs import make_pairs
 from tests.support.small_work import call_json, mmsa
@@ -99,10 +99,10 @@ def test_copies_that_a_store_has_are_made_again_alike(monkeypatch: pytest.Monkey
 
 def test_bits_of_rows() -> None:
     rows = np.random.default_rng(0).random(37) < 0.4
-    np.testing.assert_array_equal(unpacked(packed(rows), 37), rows)
-    for wrong in (packed(rows)[:-4], "not bits", packed(np.ones(64, bool))):
+    np.testing.assert_array_equal(unpack_rows(pack_rows(rows), 37), rows)
+    for wrong in (pack_rows(rows)[:-4], "not bits", pack_rows(np.ones(64, bool))):
         with pytest.raises(ValueError, match="it holds"):
-            unpacked(wrong, 37)
+            unpack_rows(wrong, 37)
 
 
 def test_a_store_of_some_chinese_posts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

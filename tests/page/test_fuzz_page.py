@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from extract.inputs.decode import read_picture
-from mmsa_cache.data.dataset import single_sample
-from mmsa_cache.data.pairs import picture_bytes, picture_of
+from mmsa_cache.data.pairs import read_sample_picture, read_valid_picture
+from mmsa_cache.data.scan import single_sample
 from mmsa_cache.page.answers import Answer, Answers
 from mmsa_cache.page.guard import Limits
 from mmsa_cache.page.service import make_app
@@ -30,8 +30,8 @@ def answer(text: str | None, image: Path | None) -> Answer:
     """What a model would do with a post until it is encoded."""
     sample = single_sample(text, image)
     if sample.image_path is not None:
-        picture_bytes(sample.image_path.parent, sample.image_path.name)
-        read_picture(picture_of(sample), "picture", 64)
+        read_valid_picture(sample.image_path.parent, sample.image_path.name)
+        read_picture(read_sample_picture(sample), "picture", 64)
     return Answer("positive", dict.fromkeys(CLASSES, 1 / 3), [])
 
 

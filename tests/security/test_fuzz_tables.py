@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data.dataset import survey
-from mmsa_cache.data.pairs import picture_of
+from mmsa_cache.data.pairs import read_sample_picture
+from mmsa_cache.data.scan import scan_split
 from mmsa_cache.errors import MmsaError
 from tests.support.faulty import forked
 from tests.support.fuzzing import EXAMPLES, ODD, Random, altered, mutated, series
@@ -40,10 +40,10 @@ def root(tmp_path: Path) -> Path:
 def read_all(root: Path, **data: Any) -> None:
     """Reads the training rows and every picture that is taken; a row that is bad is an answer."""
     settings = load_settings({"data.root": root, **data}, folder=root, environ={}).data
-    found = survey(settings, "train")
+    found = scan_split(settings, "train")
     for sample in found.samples:
         if sample.image_path is not None:
-            assert picture_of(sample) != SECRET
+            assert read_sample_picture(sample) != SECRET
     for row in found.bad:
         assert len(" ".join(row.messages)) < 100_000
     found.raise_bad(found.bad)

@@ -16,7 +16,7 @@ from mmsa_cache.compose.hub import pull, push
 from mmsa_cache.compose.hub.host import Remote
 from mmsa_cache.compose.hub.repository import Repository
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data import aside
+from mmsa_cache.data.set_aside import write_set_aside
 from mmsa_cache.errors import LinkError, MmsaError, SettingsError
 from mmsa_cache.features.source import _sweep
 from mmsa_cache.files.disk import make_folders, write_atomically
@@ -75,7 +75,7 @@ def prune() -> None:
 
 
 def set_aside() -> None:
-    aside.write(Path("cache"), "train", Path("posts"), "", [])
+    write_set_aside(Path("cache"), "train", Path("posts"), "", [])
 
 
 def shelve() -> None:

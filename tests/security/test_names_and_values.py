@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmsa_cache.compose.predict.predictor import Predictor
-from mmsa_cache.data.dataset import single_sample
+from mmsa_cache.data.scan import single_sample
 from mmsa_cache.errors import DataError, ModelError
 from mmsa_cache.runs.folder import RunFolder
 

@@ -18,7 +18,7 @@ from mmsa_cache.compose import demo
 from mmsa_cache.compose.hub import pull
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.data.protocol import Protocol
-from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.errors import LinkError, ModelError, SettingsError
 from mmsa_cache.files.shelf import Shelf
 from mmsa_cache.runs.folder import RunFolder
@@ -74,7 +74,7 @@ def test_a_split_of_another_store_is_not_read_through_a_link(tmp_path: Path, pla
     Path(place).parent.mkdir(parents=True)
     Path(place).symlink_to(theirs if place.endswith("parquet") else theirs.parent)
     reads: list[Callable[[], object]] = [
-        lambda: read_split(path_of(Path("cache"), "train")),
+        lambda: read_split(split_path(Path("cache"), "train")),
         lambda: Store(Path("cache")).split("train"),
     ]
     for read in reads:

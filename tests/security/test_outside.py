@@ -17,7 +17,7 @@ from mmsa_cache.compose.session.encoders import resolve_encoder, resolve_local_e
 from mmsa_cache.compose.session.path_policy import PathPolicy
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.stored import StoredSplit, path_of, write_split
+from mmsa_cache.data.stored import StoredSplit, split_path, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError, ModelError
 from mmsa_cache.store.encoder import StoredEncoder
@@ -198,7 +198,7 @@ def test_what_a_store_was_told_leads_out_for_nobody(
             told={"data": {"root": root}},
         )
         samples = SampleTable.from_samples(read_split(work / "posts", "train"))
-        write_split(path_of(work / "cache", "train"), about, samples)
+        write_split(split_path(work / "cache", "train"), about, samples)
         settings = Settings.model_validate({"cache": {"dir": str(work / "cache")}})
         for allow, want in ((False, None), (True, secrets)):
             own = settings.model_copy(update={"allow_outside": allow})

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from fuse.training.checkpoints import FolderCheckpoint
-from mmsa_cache.data import aside
 from mmsa_cache.data.files import read_inside
+from mmsa_cache.data.set_aside import read_set_aside, set_aside_path
 from mmsa_cache.errors import BadFileError, MmsaError, ModelError
 from mmsa_cache.files.hashing import file_sha256
 from mmsa_cache.files.untrusted import open_plain, open_tensors, parse_json, read_plain
@@ -97,11 +97,11 @@ def test_files_of_models_and_checkpoints(tmp_path: Path, plant: Callable[[Path],
 
 @plants
 def test_other_files(tmp_path: Path, plant: Callable[[Path], None]) -> None:
-    path = aside.path_of(tmp_path, "train")
+    path = set_aside_path(tmp_path, "train")
     path.parent.mkdir(parents=True, exist_ok=True)
     plant(path)
     with pytest.raises(MmsaError):
-        aside.read(tmp_path, "train")
+        read_set_aside(tmp_path, "train")
     lines = JsonLines(tmp_path / "log.jsonl")
     plant(lines.path)
     with pytest.raises(MmsaError, match="cannot be read"):

@@ -16,8 +16,8 @@ from fuse.setting import Setting
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.compose.predict.predictor import load_model
 from mmsa_cache.config.loading import load_settings
-from mmsa_cache.data import aside
 from mmsa_cache.data.pairs import BadRow, Fault
+from mmsa_cache.data.set_aside import read_set_aside, write_set_aside
 from mmsa_cache.errors import DamagedCacheError, ModelError, SettingsError
 from mmsa_cache.runs.folder import RunFolder
 from tests.support.older_runs import FILES, STORED
@@ -108,14 +108,14 @@ def _calibrated(model: Any) -> list[float]:
 
 def test_any_value_of_what_is_set_aside(tmp_path: Path) -> None:
     row = BadRow("1", 2, (Fault("missing", "no picture"),), "a" * 64, "b" * 64)
-    path = aside.write(tmp_path, "train", tmp_path / "posts", "c" * 64, [row])
+    path = write_set_aside(tmp_path, "train", tmp_path / "posts", "c" * 64, [row])
     content = json.loads(path.read_text())
     refused = 0
     for place in places(content):
         for value in WRONG:
             path.write_text(with_value(content, place, value))
             try:
-                assert len(aside.read(tmp_path, "train").identities) < 2
+                assert len(read_set_aside(tmp_path, "train").identities) < 2
             except DamagedCacheError:
                 refused += 1
     assert refused > 20

@@ -12,7 +12,7 @@ from mmsa_cache.compose.cache.caches import CacheInfo, existing_caches
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.data.stored import StoredSplit, path_of, write_split
+from mmsa_cache.data.stored import StoredSplit, split_path, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.features.rows import wanted_rows
 from mmsa_cache.store.keys import Keys
@@ -59,7 +59,7 @@ def write_table(root: Path, samples: SampleTable, split: str = "train") -> None:
         augmentation=AUGMENTATION,
         copies=COPIES if split == "train" else {},
     )
-    write_split(path_of(root, split), about, samples)
+    write_split(split_path(root, split), about, samples)
 
 
 def make_store(root: Path, keys: Keys | None = None) -> Path:

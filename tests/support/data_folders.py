@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mmsa_cache.cli.main import app
-from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.store.encoder import FEATURES
 from mmsa_cache.store.index import INDEX
 from mmsa_cache.store.keys import content_keys
@@ -28,7 +28,7 @@ GOOD = [guid for guid in ROWS if guid != "odd"]
 def features(cache: Path, split: str = "train") -> dict[tuple[str, str], tuple[bytes, bytes]]:
     """The bytes of every original's features, by modality and guid."""
     found = {}
-    _, samples = read_split(path_of(cache, split))
+    _, samples = read_split(split_path(cache, split))
     for stored in list_features(cache):
         opened = open_features(stored.folder, verify=False)
         places = opened.places(content_keys(samples.digests(stored.modality)))

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data import dataset, reader
-from mmsa_cache.data.dataset import survey
+from mmsa_cache.data import reader, scan
+from mmsa_cache.data.scan import scan_split
 
 
 def main() -> None:
@@ -30,12 +30,12 @@ def main() -> None:
     faked.text_bytes = lambda self, row: row.guid.encode() * 10
     faked._picture_name = lambda self, row: f"{row.guid}.jpg"
     faked._picture = lambda self, row, name: row.guid.encode()
-    dataset._WINDOW = 512
+    scan._WINDOW = 512
     data = DataSettings(root=root)
-    survey(data, "train")  # what is imported late is no matter of the rows
+    scan_split(data, "train")  # what is imported late is no matter of the rows
     tracemalloc.start()
     before = pa.total_allocated_bytes()
-    found = survey(data, "train")
+    found = scan_split(data, "train")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     record = {

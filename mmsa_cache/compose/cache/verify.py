@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.stored import path_of, read_split
+from mmsa_cache.data.stored import read_split, split_path
 from mmsa_cache.errors import (
     CacheError,
     DamagedCacheError,
@@ -41,7 +41,7 @@ def verify(settings: Settings) -> list[Verified]:
     root = settings.cache.dir
     found = [Verified(str(info.folder), _problems(info)) for info in features_of(root)]
     for split in SPLITS:
-        path, problems = path_of(root, split), []
+        path, problems = split_path(root, split), []
         if path.exists():
             try:
                 read_split(path)

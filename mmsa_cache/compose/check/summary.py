@@ -12,7 +12,7 @@ from extract.encoders.tokenizer import count_tokens
 from extract.inputs.decode import CHANGES
 from extract.inputs.english import english_share
 from mmsa_cache.config.settings import Settings
-from mmsa_cache.data.duplicates import groups_of, near_groups
+from mmsa_cache.data.duplicates import group_by_key, near_groups
 from mmsa_cache.data.files import plain_text
 from mmsa_cache.data.inspection import CODECS, InspectedPost, Inspection, Problem
 from mmsa_cache.data.layouts.listing import UNLABELLED
@@ -261,9 +261,9 @@ def _repeated(found: Inspection) -> list[Repetition]:
         if len({pictures[place] for place in group}) > 1
     ]
     kinds: dict[str, Iterable[list[int]]] = {
-        TEXT: groups_of(post.text or None for post in posts),
-        PLAIN_TEXT: groups_of(plain_text(post.text or "") or None for post in posts),
-        PICTURE: groups_of(pictures),
+        TEXT: group_by_key(post.text or None for post in posts),
+        PLAIN_TEXT: group_by_key(plain_text(post.text or "") or None for post in posts),
+        PICTURE: group_by_key(pictures),
         LOOK: alike,
     }
     return [

@@ -17,18 +17,18 @@ from extract.inputs.segment import UNSPACED
 from extract.plan import RowPlan, plan_rows
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.bits import packed
-from mmsa_cache.data.dataset import survey
-from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.policies import augmentations
-from mmsa_cache.data.splits import copies_of
-from mmsa_cache.data.stored import StoredSplit, path_of, write_split
+from mmsa_cache.data.row_masks import pack_rows
+from mmsa_cache.data.scan import scan_split
+from mmsa_cache.data.split_summary import SplitSummary
+from mmsa_cache.data.splits import copies_per_class
+from mmsa_cache.data.stored import StoredSplit, split_path, write_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.names import MODALITIES, SPLITS
 
 from ..session.completion import stored_data_settings
-from ..session.samples import classes_of, survey_incrementally
+from ..session.samples import classes_of, scan_incrementally
 from ..session.store import Store
 from .sieve import keep_good
 
@@ -53,16 +53,14 @@ class Split:
 
     def write(self, root: Path) -> None:
         """States in a store which rows it has."""
-        write_split(path_of(root, self.about.split), self.about, self.samples)
+        write_split(split_path(root, self.about.split), self.about, self.samples)
 
 
 def read_splits(settings: Settings, store: Store, split: str) -> list[Split]:
     """Reads splits, without the rows that are set aside."""
     wanted = _splits_of(settings) if split == "all" else (split,)
     with ThreadPoolExecutor(1) as pool:  # files are hashed while the libraries are imported
-        reading = {
-            name: pool.submit(survey_incrementally, settings, name, store) for name in wanted
-        }
+        reading = {name: pool.submit(scan_incrementally, settings, name, store) for name in wanted}
         _import_libraries()
     kept = keep_good(settings, {name: task.result for name, task in reading.items()})
     for samples, intake in kept.values():
@@ -82,9 +80,11 @@ def seen_splits(settings: Settings, store: Store, split: str) -> list[Split]:
     found = []
     for name in _splits_of(settings) if split == "all" else (split,):
         known = store.root.is_dir()
-        seen = survey_incrementally(settings, name, store) if known else survey(settings.data, name)
+        seen = (
+            scan_incrementally(settings, name, store) if known else scan_split(settings.data, name)
+        )
         samples = seen.samples.without([row.guid for row in seen.bad])
-        about = _about(settings, name, samples, seen.intake(samples), store.split(name))
+        about = _about(settings, name, samples, seen.summarize(samples), store.split(name))
         found.append(Split(about, samples))
     return found
 
@@ -93,10 +93,10 @@ def _about(
     settings: Settings,
     split: str,
     samples: SampleTable,
-    intake: Intake,
+    intake: SplitSummary,
     stored: tuple[StoredSplit, SampleTable] | None,
 ) -> StoredSplit:
-    copies = copies_of(settings.extract.variants, split, samples.labels)
+    copies = copies_per_class(settings.extract.variants, split, samples.labels)
     own = other_policies(samples, settings.seed, stored) if any(copies.values()) else {}
     made = samples.copies(copies) > 0
     counts = {name: int((rows & made).sum()) for name, rows in own.items()}
@@ -115,7 +115,7 @@ def _about(
         dropped=intake.dropped,
         aside=intake.aside,
         augmentation=f"{POLICY}:{settings.seed}" if any(copies.values()) else "none",
-        others={name: packed(rows) for name, rows in own.items()},
+        others={name: pack_rows(rows) for name, rows in own.items()},
         copies=copies,
         told=stored_data_settings(settings, settings.cache.dir),
     )

@@ -13,10 +13,15 @@ from extract.inputs.decode import DECODER
 from extract.inputs.sift import undecodable
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
-from mmsa_cache.data import aside
-from mmsa_cache.data.dataset import SET_ASIDE, Survey
-from mmsa_cache.data.intake import Intake
 from mmsa_cache.data.pairs import BadRow
+from mmsa_cache.data.scan import REPAIR_HINT, SplitScan
+from mmsa_cache.data.set_aside import (
+    count_reasons,
+    pictures_digest,
+    read_set_aside,
+    write_set_aside,
+)
+from mmsa_cache.data.split_summary import SplitSummary
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
 
@@ -25,8 +30,8 @@ SHOWN_ASIDE = 20
 
 
 def keep_good(
-    settings: Settings, surveys: Mapping[str, Callable[[], Survey]]
-) -> dict[str, tuple[SampleTable, Intake]]:
+    settings: Settings, surveys: Mapping[str, Callable[[], SplitScan]]
+) -> dict[str, tuple[SampleTable, SplitSummary]]:
     """Sets bad rows aside, or fails with the problems of all splits at once.
 
     Args:
@@ -71,11 +76,11 @@ def _check_halves(split: str, samples: SampleTable) -> None:
             )
 
 
-def _good_rows(settings: Settings, found: Survey) -> tuple[SampleTable, Intake]:
+def _good_rows(settings: Settings, found: SplitScan) -> tuple[SampleTable, SplitSummary]:
     skip = settings.extract.on_bad == "skip"
-    known = aside.read(settings.cache.dir, found.split).identities
+    known = read_set_aside(settings.cache.dir, found.split).identities
     if not (skip or found.bad or (known and any(s.identity in known for s in found.samples))):
-        return found.samples, found.intake(found.samples)  # encoding says what cannot be decoded
+        return found.samples, found.summarize(found.samples)  # encoding says what cannot be decoded
     bad, checked = _bad_rows(settings, found)
     if not skip:
         found.raise_bad(bad)
@@ -90,26 +95,26 @@ def _good_rows(settings: Settings, found: Survey) -> tuple[SampleTable, Intake]:
     bad_guids = {row.guid for row in bad}
     samples = found.samples.without(bad_guids)
     if not samples:
-        raise DataError(f"No row of {found.split} is left.", SET_ASIDE)
-    path = aside.write(settings.cache.dir, found.split, settings.data.folder, checked, bad)
+        raise DataError(f"No row of {found.split} is left.", REPAIR_HINT)
+    path = write_set_aside(settings.cache.dir, found.split, settings.data.folder, checked, bad)
     if bad:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in aside.reasons_of(bad).items())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in count_reasons(bad).items())
         say(f"{found.split}: {len(bad)} of {found.rows} rows set aside ({reasons}); see {path}:")
         for row in bad[:SHOWN_ASIDE]:
             say(f"  - {row.guid}: {'; '.join(row.messages)}")
         if len(bad) > SHOWN_ASIDE:
             say(f"  … and {len(bad) - SHOWN_ASIDE} more")
-    return samples, found.intake(samples)
+    return samples, found.summarize(samples)
 
 
-def _bad_rows(settings: Settings, found: Survey) -> tuple[list[BadRow], str]:
+def _bad_rows(settings: Settings, found: SplitScan) -> tuple[list[BadRow], str]:
     """All bad rows of a split in its order, and what identifies the attempt to decode its pictures.
 
     Pictures are decoded once: where an earlier command tried the same ones, its record counts.
     """
     lines = found.listing.first_line
-    checked = aside.pictures_digest(found.samples, DECODER)
-    earlier = aside.read(settings.cache.dir, found.split).of(settings.data.folder)
+    checked = pictures_digest(found.samples, DECODER)
+    earlier = read_set_aside(settings.cache.dir, found.split).of(settings.data.folder)
     if earlier is not None and earlier.checked == checked:
         here = {sample.identity for sample in found.samples}
         broken = [row for row in earlier.rows if row.identity in here]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmsa_cache.data.stored import path_of, write_split
+from mmsa_cache.data.stored import split_path, write_split
 from mmsa_cache.files.objects import Objects
 from mmsa_cache.files.scratch import scratch
 from mmsa_cache.store.encoder import StoredEncoder
@@ -63,7 +63,7 @@ class Target:
         with scratch() as place:
             files = {}
             for split in splits:
-                path = path_of(place, split.about.split)
+                path = split_path(place, split.about.split)
                 write_split(path, shared_split(split.about), split.samples)
                 files[path.relative_to(place).as_posix()] = path
             Objects(self._url).put_files(files)

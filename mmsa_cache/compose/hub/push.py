@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from mmsa_cache.compose.session.store import Store
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.stored import path_of, write_split
+from mmsa_cache.data.stored import split_path, write_split
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.files.disk import DISK, link_new, make_folders, remove_tree, write_new
 from mmsa_cache.files.leftover import is_left, own_mark
@@ -159,7 +159,7 @@ def _copy_splits(store: Store, place: Path, *, without_text: bool) -> list[Share
             continue
         about, samples = found
         kept = samples.without_texts() if without_text else samples
-        write_split(path_of(place, name), shared_split(about), kept)
+        write_split(split_path(place, name), shared_split(about), kept)
         shared.append(SharedSplit.of(about, samples))
     if not shared:
         raise CacheNotFoundError(f"{store.root} holds the rows of no split.", "Run mmsa extract.")

@@ -13,17 +13,17 @@ from mmsa_cache.config.hub_name import PREFIX
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.data.containers.opening import SUFFIXES as CONTAINERS
-from mmsa_cache.data.files import Names
-from mmsa_cache.data.layouts.folders import pictures_of
+from mmsa_cache.data.files import FileNames
+from mmsa_cache.data.layouts.folders import picture_file_names
 from mmsa_cache.data.layouts.layout import Layout, find_layout
 from mmsa_cache.data.layouts.listing import LABELS, UNKNOWN, UNLABELLED, LabelRow, Listing
 from mmsa_cache.data.layouts.rows import list_rows
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.data.places import INSIDE
+from mmsa_cache.data.picture_paths import MEMBER_SEPARATOR
 from mmsa_cache.data.reader import PairReader
 from mmsa_cache.data.tables import SUFFIXES, open_table
 from mmsa_cache.data.tables.columns import ROLES, find_columns
-from mmsa_cache.data.tables.encodings import fitting
+from mmsa_cache.data.tables.encodings import matching_encodings
 from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import open_plain
 from mmsa_cache.names import SPLITS
@@ -161,10 +161,12 @@ def _encodings(data: DataSettings) -> list[str]:
     layout = find_layout(data)
     files = [path for split in layout.splits for path in layout.files[split] if path.is_file()]
     tables = [path for path in files if path.suffix.lower() not in CONTAINERS]
-    found = fitting(_beginnings(tables))
+    found = matching_encodings(_beginnings(tables))
     if found[:1] == ["utf-16"] or len(tables) < len(files):
         return found
-    return fitting(itertools.chain(_beginnings(tables), _beginnings(_texts(layout, data))))
+    return matching_encodings(
+        itertools.chain(_beginnings(tables), _beginnings(_texts(layout, data)))
+    )
 
 
 def _texts(layout: Layout, data: DataSettings) -> Iterator[Path]:
@@ -187,7 +189,7 @@ def _beginnings(paths: Sequence[Path] | Iterator[Path]) -> Iterator[bytes]:
 
 def _count(listing: Listing, files: Sequence[Path], data: DataSettings) -> SplitFound:
     found = SplitFound(listing.split, [_name(path, data) for path in files])
-    names, labels = Names(listing.folder), Counter[str]()
+    names, labels = FileNames(listing.folder), Counter[str]()
     for row in listing.rows():
         found.rows += 1
         labels[_tag(row, listing)] += 1
@@ -207,12 +209,12 @@ def _tag(row: LabelRow, listing: Listing) -> str:
     return UNLABELLED if code is None or code == UNKNOWN else listing.classes[code]
 
 
-def _halves(row: LabelRow, names: Names) -> tuple[bool, str | None]:
+def _halves(row: LabelRow, names: FileNames) -> tuple[bool, str | None]:
     """Whether a row has a text, and its picture: None without one, "" where it is not there."""
     text = row.text or (row.text is None and names.first([f"{row.stem}.txt"]))
     if row.image is None:
-        return bool(text), names.first(pictures_of(row.stem))
-    if INSIDE in row.image:
+        return bool(text), names.first(picture_file_names(row.stem))
+    if MEMBER_SEPARATOR in row.image:
         return bool(text), row.image
     return bool(text), (names.first([row.image]) or "") if row.image else None
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from extract.inputs.decode import decode
 from mmsa_cache.data.pairs import MAX_IMAGE_BYTES
-from mmsa_cache.data.places import read_picture
+from mmsa_cache.data.picture_paths import read_picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from fuse.figures.calibration import Decide
 from mmsa_cache.config.hub_copy import with_copy
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.console import progress, say
-from mmsa_cache.data.dataset import survey
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.layouts.listing import raise_problems
+from mmsa_cache.data.scan import scan_split
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.escaping import csv_text, escaped_guids_note
@@ -137,7 +137,7 @@ def _posts(request: BulkRequest, model: Predictor) -> tuple[SampleTable, list[st
             f"Give one with --split, or the file alone, as --data {request.data}/FILE.",
         )
     # Where there is no split, reading one says why.
-    found = survey(data, (splits or SPLITS[-1:])[0], labelled=False)
+    found = scan_split(data, (splits or SPLITS[-1:])[0], labelled=False)
     for note in found.listing.notes:
         say(f"Note: {note}")
     lines = found.listing.first_line

@@ -17,7 +17,7 @@ from fuse.figures.records import Decision, ScoreIntervals, Scores, absent_notes
 from mmsa_cache.console import say
 from mmsa_cache.data.protocol import JOINED
 from mmsa_cache.data.splits import IntArray, learned_rows
-from mmsa_cache.data.table import UNKNOWN_LABEL, SampleTable, concatenated
+from mmsa_cache.data.table import UNKNOWN_LABEL, SampleTable, concatenate_tables
 from mmsa_cache.errors import DataError, MmsaError, SettingsError
 from mmsa_cache.json_value import JsonObject
 from mmsa_cache.names import SPLITS, check_split
@@ -235,7 +235,7 @@ def _relation(
             first += int(of_split.sum())
     learned = np.zeros(first, np.bool_)
     learned[: len(train)] = _learned(run, model, posts)
-    groups = concatenated(tables).groups()
+    groups = concatenate_tables(tables).groups()
     return learned[of], np.isin(groups[of], groups[learned]), groups[of]
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data import aside
 from mmsa_cache.data.layouts.report import read_labels
+from mmsa_cache.data.set_aside import read_set_aside
 from mmsa_cache.data.splits import IntArray
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
@@ -54,7 +54,9 @@ def match(
             unlabelled[:10],
         )
     set_aside = {
-        guid for split in SPLITS for guid, *_ in aside.read(settings.cache.dir, split).identities
+        guid
+        for split in SPLITS
+        for guid, *_ in read_set_aside(settings.cache.dir, split).identities
     }
     known = {guid for of in posts.values() for guid in of.guids} | set_aside
     for row in rows:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from extract.inputs.sift import undecodable
 from mmsa_cache.console import say
-from mmsa_cache.data.pairs import NOTHING, Sample
+from mmsa_cache.data.pairs import ABSENT, Sample
 from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import parse_json
 
@@ -61,7 +61,7 @@ def predict_lines(
         if wrong and on_bad == "fail":
             posts = posts[: posts.index(wrong[0])]
         good = [post for post in posts if isinstance(post, Sample)]
-        if not warned and any(NOTHING in (post.text_sha256, post.image_sha256) for post in good):
+        if not warned and any(ABSENT in (post.text_sha256, post.image_sha256) for post in good):
             say(WHOLE_PAIRS)
             warned = True
         found = model.predict_posts(good) if good else []

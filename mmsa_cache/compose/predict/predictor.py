@@ -14,9 +14,9 @@ from fuse.setting import Setting, restore
 from fuse.training.ensemble import Ensemble
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data.dataset import single_sample
 from mmsa_cache.data.files import strip_text
 from mmsa_cache.data.pairs import Sample
+from mmsa_cache.data.scan import single_sample
 from mmsa_cache.errors import (
     CacheNotFoundError,
     DataError,

@@ -15,7 +15,7 @@ from extract.inputs.decode import decode, fit_square, needed_side
 from fuse.evidence.attention_maps import by_word, mapped_setting, word_to_patch
 from fuse.setting import Setting
 from fuse.training.ensemble import Ensemble
-from mmsa_cache.data.pairs import Sample, picture_of
+from mmsa_cache.data.pairs import Sample, read_sample_picture
 from mmsa_cache.data.splits import is_cross_validation, outer_splits
 from mmsa_cache.errors import CacheNotFoundError, MmsaError, StaleCacheError
 from mmsa_cache.features.bank import FeatureBank
@@ -218,7 +218,9 @@ def _grid(side: int, image: ImageSpec, patches: int) -> tuple[int, int] | None:
 
 def _seen(post: Sample, image: ImageSpec) -> NDArray[np.uint8]:
     """The picture as the encoder saw it, (side, side, 3) uint8."""
-    pixels = decode(picture_of(post), post.picture_name, needed_side(image.size, image.crop))
+    pixels = decode(
+        read_sample_picture(post), post.picture_name, needed_side(image.size, image.crop)
+    )
     square = fit_square(pixels, image.size, image.crop)
     seen: NDArray[np.uint8] = square.permute(1, 2, 0).contiguous().numpy()
     return seen

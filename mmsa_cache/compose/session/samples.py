@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
-from mmsa_cache.data import aside
-from mmsa_cache.data.changes import differences
-from mmsa_cache.data.dataset import Survey, survey
-from mmsa_cache.data.intake import Intake
+from mmsa_cache.data.file_hashes import FileHashCache
 from mmsa_cache.data.layouts import rows
 from mmsa_cache.data.layouts.layout import find_layout
 from mmsa_cache.data.pairs import Sample
-from mmsa_cache.data.stats import KnownFiles
+from mmsa_cache.data.row_changes import describe_changes
+from mmsa_cache.data.scan import SplitScan, scan_split
+from mmsa_cache.data.set_aside import read_set_aside, set_aside_path
+from mmsa_cache.data.split_summary import SplitSummary
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError, SettingsError, StaleCacheError
 from mmsa_cache.features.bank import BankChoice
@@ -87,11 +87,11 @@ def read_samples(
             f"Neither a data folder is set nor does {store.root} hold the split {split}.",
             "Run mmsa init DIR and mmsa extract; or give --data DIR, or the --cache of another.",
         )
-    samples, intake = read_data(settings, split, store)
-    if intake.aside:
-        record = aside.path_of(settings.cache.dir, split)
-        say(f"Note: {intake.aside} rows of {split} are left out, see {record}.")
-    changes = differences(stored[1], samples) if stored is not None and strict else []
+    samples, summary = read_data(settings, split, store)
+    if summary.aside:
+        record = set_aside_path(settings.cache.dir, split)
+        say(f"Note: {summary.aside} rows of {split} are left out, see {record}.")
+    changes = describe_changes(stored[1], samples) if stored is not None and strict else []
     if changes:
         raise StaleCacheError(
             f"The split {split} in {root} is not what was extracted into {store.root}.",
@@ -101,7 +101,7 @@ def read_samples(
     return samples, True
 
 
-def read_data(settings: Settings, split: str, store: Store) -> tuple[SampleTable, Intake]:
+def read_data(settings: Settings, split: str, store: Store) -> tuple[SampleTable, SplitSummary]:
     """Reads a split without the rows that its extraction set aside.
 
     Returns:
@@ -111,37 +111,37 @@ def read_data(settings: Settings, split: str, store: Store) -> tuple[SampleTable
         SettingsError: No data folder is set.
         DataError: With every problem at once.
     """
-    rows = survey_if_extracted(settings, split, store)
-    set_aside = aside.read(settings.cache.dir, split).identities
+    rows = scan_if_extracted(settings, split, store)
+    set_aside = read_set_aside(settings.cache.dir, split).identities
     rows.raise_bad([row for row in rows.bad if row.identity not in set_aside])
     guids = [s.guid for s in rows.samples if s.identity in set_aside] if set_aside else []
     samples = rows.samples.without(guids)
-    return samples, rows.intake(samples)
+    return samples, rows.summarize(samples)
 
 
-def survey_if_extracted(settings: Settings, split: str, store: Store) -> Survey:
-    """`survey_incrementally`, but for a store that does not exist: only extraction makes it."""
+def scan_if_extracted(settings: Settings, split: str, store: Store) -> SplitScan:
+    """`scan_incrementally`, but for a store that does not exist: only extraction makes it."""
     if store.root.is_dir():
-        return survey_incrementally(settings, split, store)
-    return survey(settings.data, split)
+        return scan_incrementally(settings, split, store)
+    return scan_split(settings.data, split)
 
 
-def survey_incrementally(settings: Settings, split: str, store: Store) -> Survey:
+def scan_incrementally(settings: Settings, split: str, store: Store) -> SplitScan:
     """Reads a split; opens only files that changed since the store was last compared with them.
 
     Raises:
         SettingsError: No data folder is set.
-        DataError: As `survey` raises.
+        DataError: As `scan_split` raises.
     """
     stored = store.split(split)
-    files = KnownFiles(
+    files = FileHashCache(
         store.root,
         settings.data.folder,
         split,
         None if stored is None else stored[1],
         rehash=settings.data.rehash,
     )
-    return survey(settings.data, split, files)
+    return scan_split(settings.data, split, files)
 
 
 def bank_choice(

@@ -15,7 +15,7 @@ from mmsa_cache.config.settings import ALL, Settings
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.protocol import JOINED
 from mmsa_cache.data.splits import IntArray
-from mmsa_cache.data.table import SampleTable, concatenated
+from mmsa_cache.data.table import SampleTable, concatenate_tables
 from mmsa_cache.errors import CacheNotFoundError, ModelError
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.features.modality import ModalityFeatures
@@ -111,7 +111,7 @@ class Session:
             StaleCacheError: The data is not what was extracted; lists what changed.
         """
         if split not in self._samples and split == JOINED:
-            self._samples[split] = concatenated([self.samples("train"), self.samples("val")])
+            self._samples[split] = concatenate_tables([self.samples("train"), self.samples("val")])
         elif split not in self._samples:
             self._samples[split], checked = read_samples(
                 self.settings, split, self.store, strict=self._strict

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmsa_cache.console import say
 from mmsa_cache.data.policies import augmentations
-from mmsa_cache.data.stored import StoredSplit, path_of, read_split
+from mmsa_cache.data.stored import StoredSplit, read_split, split_path
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import CacheNotFoundError, DamagedCacheError
 from mmsa_cache.features.computed import COMPUTED
@@ -50,7 +50,7 @@ class Store:
             DamagedCacheError: The split's file is not what was written.
         """
         if name not in self._splits:
-            self._splits[name] = self._read(path_of(self.root, name))
+            self._splits[name] = self._read(split_path(self.root, name))
         return self._splits[name]
 
     def _read(self, path: Path) -> tuple[StoredSplit, SampleTable] | None:

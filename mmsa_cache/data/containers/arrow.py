@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .container import arrow_source, checked, column_and_row, sound
+from .container import arrow_source, parse_column_row, require_picture, validate_batch
 
 _FILE = b"ARROW1"
 _START = 8
@@ -22,7 +22,7 @@ _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 def arrow_batches(path: Path) -> tuple[pa.Schema, list[Any]]:
     """Schema and batches of an Arrow file or stream; their memory is the file's.
 
-    Nothing is checked of the values: only what is `sound` is used.
+    Nothing is checked of the values: only what is `validate_batch` is used.
 
     Raises:
         OSError: It cannot be opened.
@@ -83,16 +83,16 @@ class ArrowPictures:
 
     def picture(self, member: str, limit: int) -> bytes:
         """The bytes of ``COLUMN/ROW``."""
-        column, row = column_and_row(member)
+        column, row = parse_column_row(member)
         if self._schema.names.count(column) != 1 or not len(self._ends) or row >= self._ends[-1]:
-            return checked(None, limit)
+            return require_picture(None, limit)
         number = int(np.searchsorted(self._ends, row, "right"))
         if (column, number) not in self._columns:
             try:
-                batch = sound(self._batches[number].select([column]))
+                batch = validate_batch(self._batches[number].select([column]))
             except pa.ArrowException as error:
                 raise ValueError(f"it is damaged: {error}") from error
             self._columns[column, number] = batch.column(0)
         values = self._columns[column, number]
         found = values[row - int(self._ends[number]) + len(values)].as_py()
-        return checked(found.get("bytes") if isinstance(found, dict) else found, limit)
+        return require_picture(found.get("bytes") if isinstance(found, dict) else found, limit)

@@ -44,7 +44,7 @@ def arrow_source(path: Path, *, mapped: bool = False) -> Any:
         return pa.memory_map(name) if mapped else pa.OSFile(name)
 
 
-def sound(batch: Any) -> Any:
+def validate_batch(batch: Any) -> Any:
     """A batch of anybody's whose values can be used; if texts are no UTF-8, all are bytes.
 
     Raises:
@@ -68,7 +68,7 @@ def _as_bytes(column: Any) -> Any:
     return column.view(pa.large_binary()) if pa.types.is_large_string(column.type) else column
 
 
-def checked(data: Any, limit: int) -> bytes:
+def require_picture(data: Any, limit: int) -> bytes:
     """The bytes of a member that may be missing or too large.
 
     Raises:
@@ -86,7 +86,7 @@ def too_large(size: int, limit: int) -> BadFileError:
     return BadFileError("too large", f"{size} bytes, more than the limit of {limit}")
 
 
-def column_and_row(member: str) -> tuple[str, int]:
+def parse_column_row(member: str) -> tuple[str, int]:
     """``COLUMN/ROW``, rows from 0.
 
     Raises:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mmsa_cache.data.thrift import Reader
 
 from .chunks import Chunk, chunks
-from .container import arrow_source, checked, column_and_row, sound
+from .container import arrow_source, parse_column_row, require_picture, validate_batch
 
 _BUFFER = 1 << 20
 _MOST_HEADER = 1 << 16
@@ -69,7 +69,7 @@ class ParquetReader:
             for batch in self._file.iter_batches(rows, row_groups=[group], columns=[*columns]):
                 if batch.num_columns != len(columns):
                     raise ValueError("it is damaged: a column is not where it says")
-                yield sound(batch)
+                yield validate_batch(batch)
         except pa.ArrowException as error:
             raise ValueError(f"it is damaged: {error}") from error
 
@@ -142,16 +142,16 @@ class ParquetPictures:
 
     def picture(self, member: str, limit: int) -> bytes:
         """The bytes of ``COLUMN/ROW``."""
-        column, row = column_and_row(member)
+        column, row = parse_column_row(member)
         names = self._file.schema.names
         if names.count(column) != 1 or not len(self._ends) or row >= self._ends[-1]:
-            return checked(None, limit)
+            return require_picture(None, limit)
         with self._lock:
             if (column, row) not in self._kept:
                 self._read(column, row)
             data = self._kept.pop((column, row))
             self._bytes -= len(data or b"")
-        return checked(data, limit)
+        return require_picture(data, limit)
 
     def _read(self, column: str, row: int) -> None:
         group = int(np.searchsorted(self._ends, row, "right"))

@@ -17,7 +17,7 @@ from mmsa_cache.errors import BadFileError
 from mmsa_cache.files.untrusted import open_plain, read_at
 from mmsa_cache.key_table import KeyTable
 
-from .container import checked, too_large
+from .container import require_picture, too_large
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "zstd -d"}
 _KEY = 16
@@ -123,7 +123,7 @@ class TarPictures:
         offset, size = self._extents[row].tolist()
         if size > limit:
             raise too_large(size, limit)
-        return checked(read_at(self._descriptor, size, offset), limit)
+        return require_picture(read_at(self._descriptor, size, offset), limit)
 
 
 def _key(name: str) -> bytes:

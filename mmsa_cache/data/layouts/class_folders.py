@@ -9,11 +9,11 @@ from pathlib import Path, PurePath
 
 from mmsa_cache.data.files import IMAGE_SUFFIXES
 
-from .folders import OWN, PICTURES, inside
-from .listing import LabelRow, Listing, Source
+from .folders import PAIR_FOLDERS, PICTURE_FOLDERS, ensure_inside
+from .listing import LabelRow, Listing, RowSource
 
 
-def stems(folder: Path) -> tuple[set[str], set[str]]:
+def pair_stems(folder: Path) -> tuple[set[str], set[str]]:
     """Guids that have a text, and guids that have a picture."""
     files = [PurePath(f.name) for f in folder.iterdir()] if folder.is_dir() else []
     files = [file for file in files if not file.name.startswith(".")]
@@ -27,19 +27,19 @@ def class_folders(root: Path) -> list[Path]:
     Args:
         root: Of the data, or of a split.
     """
-    no_classes = {*OWN, *PICTURES, "texts", "text"}
+    no_classes = {*PAIR_FOLDERS, *PICTURE_FOLDERS, "texts", "text"}
     found = [
         path
         for path in sorted(root.iterdir())
         if path.name.lower() not in no_classes
         and not path.name.startswith(".")
         and path.is_dir()
-        and stems(inside(root, path))[1]
+        and pair_stems(ensure_inside(root, path))[1]
     ]
     return found if len(found) > 1 else []
 
 
-def class_rows(folders: Sequence[Path], root: Path) -> Source:
+def class_rows(folders: Sequence[Path], root: Path) -> RowSource:
     """Gives the rows of folders, each named by its class; those of pairs are unlabelled.
 
     Args:
@@ -48,7 +48,7 @@ def class_rows(folders: Sequence[Path], root: Path) -> Source:
     """
 
     def read(listing: Listing) -> Iterator[LabelRow]:
-        names = {folder: set.union(*stems(folder)) for folder in folders}
+        names = {folder: set.union(*pair_stems(folder)) for folder in folders}
         count = Counter(stem for found in names.values() for stem in found)
         for folder, found in names.items():
             tag = folder.name if len(folders) > 1 else ""

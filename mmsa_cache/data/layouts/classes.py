@@ -18,7 +18,7 @@ UNKNOWN = -2
 """Code of a label that is no class."""
 
 
-def plain_tag(tag: str) -> str:
+def normalize_tag(tag: str) -> str:
     """A label without case and spaces around; ``1.0`` of a pandas round trip is ``1``."""
     plain = tag.strip().casefold()
     whole = _FLOAT.fullmatch(plain)
@@ -27,7 +27,7 @@ def plain_tag(tag: str) -> str:
 
 def is_unlabelled(tag: str) -> bool:
     """Whether a label says that there is none."""
-    return plain_tag(tag) in _UNLABELLED
+    return normalize_tag(tag) in _UNLABELLED
 
 
 class ClassNames:
@@ -37,8 +37,8 @@ class ClassNames:
         self.classes = tuple(classes)
         self._codes: dict[str, int | None] = dict.fromkeys(_UNLABELLED)
         # Names that differ in case alone are told apart by it.
-        count = Counter(map(plain_tag, classes))
-        loose = {plain_tag(name): code for code, name in enumerate(classes)}
+        count = Counter(map(normalize_tag, classes))
+        loose = {normalize_tag(name): code for code, name in enumerate(classes)}
         self._codes |= {name: code for name, code in loose.items() if count[name] == 1}
         self._exact = {name: code for code, name in enumerate(classes)}
 
@@ -51,13 +51,13 @@ class ClassNames:
         for name in (tag, unescape_cell(tag)):  # as it stands, and as `predict --out` writes it
             if name in self._exact:
                 return self._exact[name], ""
-        code = self._codes.get(plain_tag(tag), UNKNOWN)
+        code = self._codes.get(normalize_tag(tag), UNKNOWN)
         if code is None or code == UNKNOWN:
             return code, ""
         return code, f"{tag!r} as {self.classes[code]}"
 
 
-def names_of(tags: Iterable[str] | Mapping[str, int]) -> tuple[str, ...]:
+def infer_classes(tags: Iterable[str] | Mapping[str, int]) -> tuple[str, ...]:
     """The classes that labels name, in alphabetical order.
 
     Of spellings that differ in case or spaces the most frequent one counts, its spaces taken off;
@@ -68,7 +68,7 @@ def names_of(tags: Iterable[str] | Mapping[str, int]) -> tuple[str, ...]:
     """
     spellings: dict[str, Counter[str]] = {}
     for tag, count in Counter(tags).items():
-        plain = plain_tag(tag)
+        plain = normalize_tag(tag)
         if plain not in _UNLABELLED:
             spellings.setdefault(plain, Counter())[tag.strip()] += count
     usual = tuple(name for name in LABELS if name in spellings)

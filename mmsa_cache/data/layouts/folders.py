@@ -8,30 +8,30 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmsa_cache.data.files import FOLLOW, IMAGE_SUFFIXES, LEADS_OUT, Names
+from mmsa_cache.data.files import FOLLOW, IMAGE_SUFFIXES, LEADS_OUT, FileNames
 from mmsa_cache.errors import DataError
 
-OWN = ("pairs", "data", "")
+PAIR_FOLDERS = ("pairs", "data", "")
 """Folders that hold pairs, beside their label file; the empty name is the label file's own."""
-PICTURES = ("images", "image", "img", "imgs", "pictures", "photos")
-_TEXTS = ("texts", "text")
+PICTURE_FOLDERS = ("images", "image", "img", "imgs", "pictures", "photos")
+_TEXT_FOLDERS = ("texts", "text")
 _LOOK = 100
 """Rows whose files decide."""
 
 
-def folders_of(base: Path, own: Sequence[str] = OWN) -> list[str]:
+def candidate_folders(base: Path, own: Sequence[str] = PAIR_FOLDERS) -> list[str]:
     """The folders beside a label file that may hold its files, as they are called there.
 
     Args:
         base: Where the label file is.
         own: Those that come first.
     """
-    there = {"": "", **{name.lower(): name for name in names_in(base, folders=True)}}
-    usual = dict.fromkeys((*own, *PICTURES, *_TEXTS))
+    there = {"": "", **{name.lower(): name for name in list_names(base, folders=True)}}
+    usual = dict.fromkeys((*own, *PICTURE_FOLDERS, *_TEXT_FOLDERS))
     return [there[name] for name in usual if name in there]
 
 
-def names_in(folder: Path, *, folders: bool) -> list[str]:
+def list_names(folder: Path, *, folders: bool) -> list[str]:
     """Names of the files of a folder, or of its folders, in order."""
     found = []
     with os.scandir(folder) as entries:
@@ -42,7 +42,7 @@ def names_in(folder: Path, *, folders: bool) -> list[str]:
     return sorted(found)
 
 
-def holding(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
+def find_folder(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
     """The first folder that holds a file of the first rows, else of any row.
 
     Args:
@@ -53,7 +53,7 @@ def holding(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]]) -
     Returns:
         The folder's name; None where none holds any.
     """
-    names, every = Names(base), iter(rows)
+    names, every = FileNames(base), iter(rows)
 
     def holds(folder: str, some: Iterable[Sequence[str]]) -> bool:
         start = f"{folder}/" if folder else ""
@@ -66,12 +66,12 @@ def holding(base: Path, folders: Sequence[str], rows: Iterable[Sequence[str]]) -
     return found
 
 
-def pictures_of(stem: str) -> list[str]:
+def picture_file_names(stem: str) -> list[str]:
     """What the picture of a stem may be called."""
     return [stem + suffix for suffix in IMAGE_SUFFIXES]
 
 
-def inside(root: Path, path: Path, *, follow_links: bool = False) -> Path:
+def ensure_inside(root: Path, path: Path, *, follow_links: bool = False) -> Path:
     """A path in the data folder.
 
     Raises:

@@ -15,11 +15,11 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import open_plain
 from mmsa_cache.names import SPLIT_STEMS, SPLITS, suggest
 
-from .class_folders import class_folders, stems
+from .class_folders import class_folders, pair_stems
 from .classes import is_unlabelled
-from .folders import OWN, folders_of, inside, names_in
-from .split_files import are_parts, by_split, whole_name
-from .tables import HEADER, tags_of
+from .folders import PAIR_FOLDERS, candidate_folders, ensure_inside, list_names
+from .split_files import are_table_parts, group_by_split, table_name
+from .tables import HEADER, read_tags
 
 _PLAIN = (".csv", ".tsv", ".jsonl")
 """Endings of tables that are taken wherever they have a split's name; others come after pairs."""
@@ -110,19 +110,19 @@ class _Finder:
         beside = self.others()
         folders = [
             self._inside(self._root / name)
-            for name in folders_of(self._root)
-            if name.lower() in OWN
+            for name in candidate_folders(self._root)
+            if name.lower() in PAIR_FOLDERS
         ]
         return [
             Layout("pairs", {**_NONE, "test": (folder,)}, beside)
             for folder in folders
-            if set.intersection(*stems(folder))
+            if set.intersection(*pair_stems(folder))
         ]
 
     def tables(self) -> list[Layout]:
         """Tables of other names, in the folder, in ``data``, or in a folder a split."""
         for folder in (self._root, self._root / "data"):
-            files = by_split(path for path in self._files_in(folder) if is_table(path))
+            files = group_by_split(path for path in self._files_in(folder) if is_table(path))
             if any(files.values()):
                 return [Layout("tables", files)]
         of_split = {split: self._tables_of(split) for split in SPLITS}
@@ -130,7 +130,7 @@ class _Finder:
             return [Layout("tables", of_split)]
         for folder in (self._root, self._root / "data"):
             every = [path for path in self._files_in(folder) if is_table(path)]
-            if every and are_parts(every):
+            if every and are_table_parts(every):
                 return [_one_table(every, self._data)]
         return []
 
@@ -150,7 +150,7 @@ class _Finder:
         files: dict[str, Sequence[Path]] = dict(_NONE)
         for split in SPLITS:
             for folder in self._folders_of(split):
-                files[split] = class_folders(folder) or ([folder] if stems(folder)[1] else [])
+                files[split] = class_folders(folder) or ([folder] if pair_stems(folder)[1] else [])
         if not any(len(folders) > 1 for folders in files.values()):
             files = {**_NONE, "train": class_folders(self._root)}
         return [Layout("classes", files)] if any(files.values()) else []
@@ -158,7 +158,7 @@ class _Finder:
     def below(self) -> list[Layout]:
         """Tables in a folder below, as data sets of the hub with several configurations have it."""
         found: dict[str, Layout] = {}
-        for name in names_in(self._root, folders=True):
+        for name in list_names(self._root, folders=True):
             root = self._inside(self._root / name)
             finder = _Finder(self._data.model_copy(update={"root": root}))
             layouts = [one for one in finder.named() if one.name == "tables"] or finder.tables()
@@ -176,19 +176,19 @@ class _Finder:
         return [path for path in self._files if is_table(path) and path not in taken]
 
     def _inside(self, path: Path) -> Path:
-        return inside(self._root, path, follow_links=self._data.follow_links)
+        return ensure_inside(self._root, path, follow_links=self._data.follow_links)
 
     def _files_in(self, folder: Path) -> list[Path]:
         """The files of a folder by name; none where there is no folder."""
         if not folder.is_dir():
             return []
-        names = names_in(self._inside(folder), folders=False)
+        names = list_names(self._inside(folder), folders=False)
         paths = [folder / name for name in names if not name.startswith(".")]
         saved = saved_tables(folder) if STATE in names else None
         return [p for p in paths if saved is None or p.name in saved or p.suffix != ".arrow"]
 
     def _folders_of(self, split: str) -> list[Path]:
-        names = names_in(self._root, folders=True)
+        names = list_names(self._root, folders=True)
         names = [name for name in names if name.lower() in SPLIT_STEMS[split]]
         return [self._inside(self._root / name) for name in names]
 
@@ -215,11 +215,11 @@ class _Finder:
         if name == "mvsa":
             return dict(files)
         kinds = (".txt",) if name == "report" else SUFFIXES[:4]
-        others = by_split(
+        others = group_by_split(
             path
             for path in self._files
             if path.suffix.lower() in kinds
-            and any(whole_name(path).lower() in stems for stems in SPLIT_STEMS.values())
+            and any(table_name(path).lower() in stems for stems in SPLIT_STEMS.values())
             and (name != "report" or _has_header(path))
         )
         return {split: files[split] or others[split] for split in SPLITS}
@@ -227,9 +227,9 @@ class _Finder:
 
 def _one_table(files: Sequence[Path], data: DataSettings) -> Layout:
     """Tables of no split's name: rows to train on where there are labels."""
-    of = by_split(files[:1])
+    of = group_by_split(files[:1])
     named = next((split for split in SPLITS if of[split]), None)
-    labelled = named or any(not is_unlabelled(tag) for tag in tags_of(files, data))
+    labelled = named or any(not is_unlabelled(tag) for tag in read_tags(files, data))
     return Layout("tables", {**_NONE, named or ("train" if labelled else "test"): files})
 
 
@@ -250,14 +250,14 @@ def _has_header(path: Path) -> bool:
         return True  # reading it as a label file says why
 
 
-def files_of(root: Path, layout: Layout, split: str) -> Sequence[Path]:
+def split_paths(root: Path, layout: Layout, split: str) -> Sequence[Path]:
     """The files of a split.
 
     Raises:
         DataError: There are none, or several that are not the parts of one table.
     """
     found = layout.files[split]
-    if len(found) == 1 or layout.name == "classes" or are_parts(found):
+    if len(found) == 1 or layout.name == "classes" or are_table_parts(found):
         return found
     if layout.name == "mvsa":
         raise DataError(

@@ -53,7 +53,7 @@ class LabelRow:
         return self.files or self.guid
 
 
-Source = Callable[["Listing"], Iterator[LabelRow]]
+RowSource = Callable[["Listing"], Iterator[LabelRow]]
 """Gives the rows of a layout as they stand, and notes what is wrong with them."""
 
 
@@ -77,7 +77,7 @@ class Listing:
     """Where the paths of texts and pictures start."""
     labelled: bool = True
     """Whether labels are looked at."""
-    read: Source = _nothing
+    read: RowSource = _nothing
     merged: int = 0
     """Rows whose label came from a neutral and a polar one."""
     dropped: int = 0

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.tables.text_lines import TextLines, utf_8
+from mmsa_cache.data.tables.text_lines import TextLines, with_utf8
 
-from .listing import DROPPED, UNKNOWN, LabelRow, Listing, Source
+from .listing import DROPPED, UNKNOWN, LabelRow, Listing, RowSource
 
 NEUTRAL = "neutral"
 _MVSA_LAYOUTS = {1: "MVSA-Single", 3: "MVSA-Multiple"}
@@ -33,13 +33,13 @@ def merge(text: str, image: str) -> str | None:
     return image if text == NEUTRAL else None
 
 
-def mvsa_rows(path: Path, data: DataSettings) -> Source:
+def mvsa_rows(path: Path, data: DataSettings) -> RowSource:
     """Gives the rows of raw MVSA's label file, which is UTF-8."""
     return lambda listing: _rows(listing, path, data)
 
 
 def _rows(listing: Listing, path: Path, data: DataSettings) -> Iterator[LabelRow]:
-    lines = enumerate(TextLines(path, data.folder, utf_8(data)), start=1)
+    lines = enumerate(TextLines(path, data.folder, with_utf8(data)), start=1)
     header = next((line.rstrip() for _, line in lines), "")
     id_, *halves = _cells(header.lower(), " ")
     annotators = len(halves) // 2

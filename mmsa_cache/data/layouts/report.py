@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.tables.text_lines import utf_8
+from mmsa_cache.data.tables.text_lines import with_utf8
 from mmsa_cache.errors import DataError
 
 from .classes import LABELS, ClassNames
@@ -32,7 +32,7 @@ def read_labels(
     found = (data or DataSettings()).model_copy(update={"root": path})
     plain = path.suffix.lower() == ".txt"
     listing = Listing(path, "report" if plain else "tables", "", ClassNames(classes))
-    listing.read = table_rows([path], utf_8(found) if plain else found)
+    listing.read = table_rows([path], with_utf8(found) if plain else found)
     rows = list(listing.rows())
     raise_problems(listing.problems, path)
     return rows

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmsa_cache.config.sections import DataSettings
-from mmsa_cache.data.files import Names, check_encoding
-from mmsa_cache.data.tables.text_lines import utf_8
+from mmsa_cache.data.files import FileNames, check_encoding
+from mmsa_cache.data.tables.text_lines import with_utf8
 from mmsa_cache.errors import DataError, SettingsError
 
 from .class_folders import class_rows
-from .classes import LABELS, ClassNames, names_of
-from .folders import folders_of, holding, inside, pictures_of
-from .layout import Layout, files_of, find_layout
-from .listing import LabelRow, Listing, Source, raise_problems
+from .classes import LABELS, ClassNames, infer_classes
+from .folders import candidate_folders, ensure_inside, find_folder, picture_file_names
+from .layout import Layout, find_layout, split_paths
+from .listing import LabelRow, Listing, RowSource, raise_problems
 from .mvsa import mvsa_rows
-from .split_files import check_all_there
-from .tables import table_rows, tags_of
+from .split_files import check_complete
+from .tables import read_tags, table_rows
 
 _LOOK = 100
 """Rows whose files say where all are."""
@@ -58,9 +58,9 @@ def list_rows(
             "rows = 'agreeing' is set, but only raw MVSA has labels of texts and of pictures.",
             "Take rows out of [data].",
         )
-    sources = files_of(root, layout, split)
+    sources = split_paths(root, layout, split)
     if data.root == root:  # no table was given by its name
-        check_all_there(root, sources)
+        check_complete(root, sources)
     listing = Listing(sources[0], layout.name, split, ClassNames(classes), root, labelled)
     listing.read = _source(layout, sources, data)
     if layout.name == "pairs":
@@ -85,7 +85,7 @@ def classes_of(data: DataSettings) -> tuple[str, ...]:
     them it is a mistake if others are, which reading the rows names.
 
     Returns:
-        The classes set; else those of the labels of ``train``, see `classes.names_of`.
+        The classes set; else those of the labels of ``train``, see `classes.infer_classes`.
 
     Raises:
         DataError: The folder cannot be read.
@@ -95,17 +95,17 @@ def classes_of(data: DataSettings) -> tuple[str, ...]:
     layout = find_layout(data)
     if layout.name == "classes":
         folders = [files for files in layout.files.values() if len(files) > 1]
-        return names_of(path.name for files in folders for path in files) or LABELS
+        return infer_classes(path.name for files in folders for path in files) or LABELS
     if layout.name not in ("report", "tables"):
         return LABELS
     if layout.name == "report":
-        data = utf_8(data)
+        data = with_utf8(data)
     found: tuple[str, ...] = ()
     for split in layout.splits:
         if found and not {*found} < {*LABELS}:
             break
         try:
-            more = names_of(_count(files_of(data.folder, layout, split), data))
+            more = infer_classes(_count(split_paths(data.folder, layout, split), data))
         except DataError:  # reading another split says what is wrong with it
             if not found:
                 raise
@@ -122,7 +122,7 @@ def _count(files: Sequence[Path], data: DataSettings) -> Counter[str]:
         DataError: There are too many for a column of labels.
     """
     count: Counter[str] = Counter()
-    for tag in tags_of(files, data):
+    for tag in read_tags(files, data):
         count[tag] += 1
         if len(count) > _MOST_LABELS:
             raise DataError(
@@ -132,9 +132,9 @@ def _count(files: Sequence[Path], data: DataSettings) -> Counter[str]:
     return count
 
 
-def _source(layout: Layout, files: Sequence[Path], data: DataSettings) -> Source:
+def _source(layout: Layout, files: Sequence[Path], data: DataSettings) -> RowSource:
     if layout.name == "report":
-        return table_rows(files, utf_8(data))
+        return table_rows(files, with_utf8(data))
     if layout.name == "tables":
         return table_rows(files, data)
     if layout.name == "mvsa":
@@ -152,13 +152,13 @@ def _find_folder(listing: Listing, data: DataSettings) -> None:
     first = list(itertools.islice(rows, _LOOK))
     lacking = [row for row in first if row.image is None and not row.files]
     texts = pictures = None
-    folders = folders_of(base)
+    folders = candidate_folders(base)
     if first and first[0].text is None:
         every = itertools.chain(first, rows)
-        texts = holding(base, folders, ([f"{row.stem}.txt"] for row in every))
+        texts = find_folder(base, folders, ([f"{row.stem}.txt"] for row in every))
         folders = [texts or "", *folders]
     if lacking:
-        pictures = holding(base, folders, [pictures_of(row.stem) for row in lacking])
+        pictures = find_folder(base, folders, [picture_file_names(row.stem) for row in lacking])
     if first and first[0].text is None and texts is None:
         if pictures is None or data.missing == "refuse":
             raise_problems(listing.problems, listing.source)
@@ -170,17 +170,19 @@ def _find_folder(listing: Listing, data: DataSettings) -> None:
         texts = pictures
     pictures = texts if pictures is None else pictures
     for folder in filter(None, (texts, pictures)):
-        inside(data.folder, base / folder, follow_links=data.follow_links)
+        ensure_inside(data.folder, base / folder, follow_links=data.follow_links)
     if texts == pictures and listing.layout != "tables":
         listing.folder = base / (texts or "")
     elif texts or pictures or base != data.folder:
         listing.read = _placed(listing.read, base, data, texts or "", pictures or "")
 
 
-def _placed(read: Source, base: Path, data: DataSettings, texts: str, pictures: str) -> Source:
+def _placed(
+    read: RowSource, base: Path, data: DataSettings, texts: str, pictures: str
+) -> RowSource:
     """The rows of a label file with the folders of their texts and pictures."""
     start = base.relative_to(data.folder)
-    names = Names(data.folder.resolve())
+    names = FileNames(data.folder.resolve())
 
     def placed(listing: Listing) -> Iterator[LabelRow]:
         for row in read(listing):
@@ -190,7 +192,7 @@ def _placed(read: Source, base: Path, data: DataSettings, texts: str, pictures: 
                 row.files = (start / texts / stem).as_posix()
                 if row.image is None and texts != pictures:
                     absent = "" if data.missing == "allow" else f"{picture}.jpg"
-                    row.image = names.first(pictures_of(picture)) or absent
+                    row.image = names.first(picture_file_names(picture)) or absent
             elif row.image is None and not row.files:
                 row.files = picture
             yield row

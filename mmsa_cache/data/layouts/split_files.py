@@ -13,12 +13,12 @@ _PART = re.compile(r"([-_.]?\d+([-_.]of[-_.](?P<all>\d+))?|[-_](un)?seen)$")
 """How the name of one of several files of a split ends: numbered, or as of Hateful Memes."""
 
 
-def whole_name(path: Path) -> str:
+def table_name(path: Path) -> str:
     """What the parts of a table are called, without their numbers and endings."""
     return _PART.sub("", path.stem)
 
 
-def by_split(paths: Iterable[Path]) -> dict[str, Sequence[Path]]:
+def group_by_split(paths: Iterable[Path]) -> dict[str, Sequence[Path]]:
     """Tables by the split that their names begin with: those of its name alone, or numbered."""
     every = list(paths)
     found: dict[str, Sequence[Path]] = {}
@@ -26,23 +26,23 @@ def by_split(paths: Iterable[Path]) -> dict[str, Sequence[Path]]:
         stems = "|".join(names)
         of = [p for p in every if re.match(rf"({stems})([-_.\d]|$)", p.stem.lower())]
         exact = [path for path in of if path.stem.lower() in names]
-        parts = [path for path in of if whole_name(path).lower() in names]
+        parts = [path for path in of if table_name(path).lower() in names]
         found[split] = exact or parts or of
     return found
 
 
-def are_parts(files: Sequence[Path]) -> bool:
+def are_table_parts(files: Sequence[Path]) -> bool:
     """Whether files are the parts of one table; a single one may have any name."""
-    whole = {whole_name(path) + path.suffix for path in files}
+    whole = {table_name(path) + path.suffix for path in files}
     return len(files) == 1 or (len(whole) == 1 and all(_PART.search(path.stem) for path in files))
 
 
-def are_numbered(files: Sequence[Path]) -> bool:
+def are_numbered_parts(files: Sequence[Path]) -> bool:
     """Whether parts are numbered: no row stands in two of them."""
     return all(path.stem[-1:].isdigit() for path in files)
 
 
-def check_all_there(root: Path, files: Sequence[Path]) -> None:
+def check_complete(root: Path, files: Sequence[Path]) -> None:
     """Refuses some of the parts of a table whose names say how many there are."""
     parts = [part for path in files if (part := _PART.search(path.stem)) and part["all"]]
     missing = {int(part["all"]) for part in parts} - {len(parts)}

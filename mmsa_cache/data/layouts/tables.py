@@ -22,13 +22,13 @@ from mmsa_cache.data.files import (
     is_unicode,
     strip_text,
 )
-from mmsa_cache.data.places import INSIDE
+from mmsa_cache.data.picture_paths import MEMBER_SEPARATOR
 from mmsa_cache.data.tables import Cell, cell_text, open_table
 from mmsa_cache.data.tables.columns import find_columns
 
-from .folders import PICTURES, folders_of, holding
-from .listing import LabelRow, Listing, Source
-from .split_files import are_numbered, whole_name
+from .folders import PICTURE_FOLDERS, candidate_folders, find_folder
+from .listing import LabelRow, Listing, RowSource
+from .split_files import are_numbered_parts, table_name
 
 HEADER = "guid,tag"
 """Of a label file."""
@@ -41,12 +41,12 @@ _SHOWN = 10
 """Columns that are named."""
 
 
-def table_rows(files: Sequence[Path], data: DataSettings) -> Source:
+def table_rows(files: Sequence[Path], data: DataSettings) -> RowSource:
     """Gives the rows of one split's tables, in the order of the files."""
 
     def read(listing: Listing) -> Iterator[LabelRow]:
         before: dict[str, int] = {}
-        overlapping = len(files) > 1 and not are_numbered(files)
+        overlapping = len(files) > 1 and not are_numbered_parts(files)
         for path in files:
             listing.found.file = path.name
             for row in _Table(listing, path, data, several=len(files) > 1).rows():
@@ -61,7 +61,7 @@ def table_rows(files: Sequence[Path], data: DataSettings) -> Source:
     return read
 
 
-def tags_of(files: Sequence[Path], data: DataSettings) -> Iterator[str]:
+def read_tags(files: Sequence[Path], data: DataSettings) -> Iterator[str]:
     """The labels of one split's tables, as they stand; what is wrong is said when rows are read."""
     for path in files:
         table = open_table(path, data.folder, data, lambda *_: None)
@@ -185,7 +185,9 @@ class _Table:
         if not _FLOAT.fullmatch(first):
             return False
         base = self._path.parent
-        if self._columns.text is None and holding(base, folders_of(base), [[f"{first}.txt"]]):
+        if self._columns.text is None and find_folder(
+            base, candidate_folders(base), [[f"{first}.txt"]]
+        ):
             return False
         return all(map(_FLOAT.fullmatch, guids))
 
@@ -204,16 +206,16 @@ class _Pictures:
         base = table.parent.resolve()
         start = base.relative_to(root).as_posix() if base.is_relative_to(root) else "."
         self._start = "" if start == "." else f"{start}/"
-        self._own = f"{self._start}{table.name}{INSIDE}"
+        self._own = f"{self._start}{table.name}{MEMBER_SEPARATOR}"
         names = [
             [plain, *[plain + suffix for suffix in _endings(plain)]]
             for cell in itertools.islice(cells, _LOOK)
             if (plain := self._plain(cell))
         ]
-        folders = folders_of(base, ("", *PICTURES, "pairs", "data"))
-        own = whole_name(table)
+        folders = candidate_folders(base, ("", *PICTURE_FOLDERS, "pairs", "data"))
+        own = table_name(table)
         folders += [own, f"{own}_images", *(f"{name}/{own}" for name in folders if name)]
-        folder = holding(base, folders, names) if names else None
+        folder = find_folder(base, folders, names) if names else None
         self._start += f"{folder}/" if folder else ""
 
     def find(self, cell: str) -> tuple[str | None, str] | None:

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.containers.arrow import arrow_batches
-from mmsa_cache.data.containers.container import sound
+from mmsa_cache.data.containers.container import validate_batch
 
 from . import Note
-from .arrow_table import ArrowTable, TypedRows, opened, piece_of
+from .arrow_table import ArrowTable, TypedRows, open_typed_table, typed_rows
 
 _ROWS = 256
 """Rows that are Python objects at a time."""
@@ -20,10 +20,10 @@ _ROWS = 256
 
 def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> ArrowTable:
     """Opens an Arrow file; see `mmsa_cache.data.tables`."""
-    return opened(path, root, data, _Source)
+    return open_typed_table(path, root, data, _ArrowFile)
 
 
-class _Source:
+class _ArrowFile:
     """See `arrow_table.Source`."""
 
     def __init__(self, path: Path) -> None:
@@ -33,8 +33,8 @@ class _Source:
         wanted = [*columns, *([pictures] if pictures else [])]
         for batch in self._batches:
             try:
-                used = sound(batch.select(wanted))
+                used = validate_batch(batch.select(wanted))
             except pa.ArrowException as error:
                 raise ValueError(f"it is damaged: {error}") from error
             for first in range(0, len(used), _ROWS):
-                yield piece_of(used.slice(first, _ROWS), columns, pictures)
+                yield typed_rows(used.slice(first, _ROWS), columns, pictures)

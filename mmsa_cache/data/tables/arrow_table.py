@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.containers.container import MAX_CONTAINER_BYTES
 from mmsa_cache.data.files import MAX_TEXT_BYTES, stat_inside
-from mmsa_cache.data.places import place
+from mmsa_cache.data.picture_paths import member_path
 from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.json_value import object_at
@@ -122,7 +122,7 @@ class ArrowTable:
     def _places(self, first: int, piece: TypedRows) -> list[Cell]:
         paths = piece.paths or [None] * len(piece.inside)
         return [
-            place(self._place, f"{self._picture}/{first + at}") if there else (path or "")
+            member_path(self._place, f"{self._picture}/{first + at}") if there else (path or "")
             for at, (there, path) in enumerate(zip(piece.inside, paths, strict=True))
         ]
 
@@ -132,7 +132,7 @@ class ArrowTable:
         return text_cells(column, self._errors)
 
 
-def opened(
+def open_typed_table(
     path: Path, root: Path, data: DataSettings, source: Callable[[Path], TypedFile]
 ) -> ArrowTable:
     """Opens a table; see `mmsa_cache.data.tables`.
@@ -143,7 +143,7 @@ def opened(
         data: Names of columns.
         source: Opens the file.
     """
-    checked_path(path, root, data)
+    check_table_path(path, root, data)
     try:
         return ArrowTable(path, root, source(path), data)
     except DataError:
@@ -152,7 +152,7 @@ def opened(
         raise DataError(f"{path.name}: {error}") from error
 
 
-def piece_of(batch: pa.RecordBatch, columns: Sequence[str], pictures: str | None) -> TypedRows:
+def typed_rows(batch: pa.RecordBatch, columns: Sequence[str], pictures: str | None) -> TypedRows:
     """Some rows with their pictures, of which only is looked at which are there."""
     plain = {name: batch.column(name) for name in columns}
     if pictures is None:
@@ -189,7 +189,7 @@ def text_cells(column: pa.Array, errors: str) -> list[Cell]:
     return text_cells(column.cast(pa.large_binary()), errors)
 
 
-def checked_path(path: Path, root: Path, data: DataSettings) -> None:
+def check_table_path(path: Path, root: Path, data: DataSettings) -> None:
     """Checks that a table lies in the data folder.
 
     Raises:

@@ -10,7 +10,7 @@ CANDIDATES = ("utf-8", "gb18030", "cp1252")
 """Encodings without a byte order mark, the strictest first."""
 
 
-def fitting(samples: Iterable[bytes]) -> list[str]:
+def matching_encodings(samples: Iterable[bytes]) -> list[str]:
     """The encodings in which all samples are valid, the likeliest first.
 
     A byte order mark decides: ``utf-8-sig`` or ``utf-16``. Bytes that are valid UTF-8 are hardly

@@ -9,7 +9,7 @@ from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.containers.parquet import ParquetReader, leaf_of
 
 from . import Note
-from .arrow_table import ArrowTable, TypedRows, opened, piece_of
+from .arrow_table import ArrowTable, TypedRows, open_typed_table, typed_rows
 
 _ROWS, _ROWS_OF_PICTURES = 4096, 16
 """Rows that are decoded at a time."""
@@ -17,10 +17,10 @@ _ROWS, _ROWS_OF_PICTURES = 4096, 16
 
 def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> ArrowTable:
     """Opens a Parquet file; see `mmsa_cache.data.tables`."""
-    return opened(path, root, data, _Source)
+    return open_typed_table(path, root, data, _ParquetFile)
 
 
-class _Source:
+class _ParquetFile:
     """See `arrow_table.Source`."""
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +32,7 @@ class _Source:
             if pictures is not None and not (columns and self._has_all(group, pictures)):
                 wanted = [*columns, pictures]
                 for batch in self._file.batches(group, wanted, _ROWS_OF_PICTURES):
-                    yield piece_of(batch, columns, pictures)
+                    yield typed_rows(batch, columns, pictures)
                 continue
             for batch in self._file.batches(group, columns, _ROWS):
                 plain = {name: batch.column(name) for name in columns}

@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 from mmsa_cache.config.sections import DataSettings
 from mmsa_cache.data.containers.tar import TarMember, members
 from mmsa_cache.data.files import IMAGE_SUFFIXES, MAX_TEXT_BYTES
-from mmsa_cache.data.places import place
+from mmsa_cache.data.picture_paths import member_path
 from mmsa_cache.errors import DataError
 from mmsa_cache.files.untrusted import open_plain, parse_json
 from mmsa_cache.json_value import object_at
 
 from . import Cell, Note
-from .arrow_table import checked_path
+from .arrow_table import check_table_path
 
 KEY = "__key__"
 _TEXTS = (".txt", ".text", ".caption")
@@ -32,7 +32,7 @@ _LOOKED_AT = 1000
 
 def open_table(path: Path, root: Path, data: DataSettings, note: Note) -> TarTable:
     """Opens a shard; see `mmsa_cache.data.tables`."""
-    checked_path(path, root, data)
+    check_table_path(path, root, data)
     return TarTable(path, root, note)
 
 
@@ -108,7 +108,7 @@ class TarTable:
         if kind in IMAGE_SUFFIXES:
             if "image" in cells:
                 note("a post with several pictures", member.name)
-            cells["image"] = place(self._place, member.name)
+            cells["image"] = member_path(self._place, member.name)
         elif kind in (*_TEXTS, *_LABELS, ".json"):
             if member.size > MAX_TEXT_BYTES:
                 note(f"a text of more than {MAX_TEXT_BYTES} bytes", member.name)

@@ -12,7 +12,7 @@ from mmsa_cache.data.files import check_encoding, stat_inside
 from mmsa_cache.errors import BadFileError
 from mmsa_cache.files.untrusted import open_plain
 
-from .encodings import fitting
+from .encodings import matching_encodings
 
 _MAX_BYTES = 1 << 40
 _MAX_LINE = 16 << 20
@@ -20,7 +20,7 @@ _MAX_LINE = 16 << 20
 _PIECE = 1 << 20
 
 
-def utf_8(data: DataSettings) -> DataSettings:
+def with_utf8(data: DataSettings) -> DataSettings:
     """Settings for a label file, whatever the encoding of the texts."""
     return data.model_copy(update={"encoding": "utf-8", "encoding_errors": "strict"})
 
@@ -88,7 +88,9 @@ class TextLines:
                     break
                 line += piece.count(b"\n")
                 piece = file.read(_PIECE)
-        others = [name for name in fitting([sample]) if name != codecs.lookup(encoding).name]
+        others = [
+            name for name in matching_encodings([sample]) if name != codecs.lookup(encoding).name
+        ]
         valid = f"; its beginning is valid {' and '.join(others)}" if others else ""
         return BadFileError(
             "bytes not valid in the encoding",

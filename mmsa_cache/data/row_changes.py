@@ -11,7 +11,7 @@ from .table import IntArray, SampleTable
 _SHOWN = 5
 
 
-def differences(stored: SampleTable, found: SampleTable) -> list[str]:
+def describe_changes(stored: SampleTable, found: SampleTable) -> list[str]:
     """Says what changed; rows are the same ones where their guids are.
 
     Args:

@@ -28,11 +28,11 @@ from mmsa_cache.data.layouts.listing import (
 from mmsa_cache.data.layouts.rows import classes_of, list_rows
 from mmsa_cache.errors import DataError
 
+from .file_hashes import FileHashCache
 from .files import EMPTY_FILE, EMPTY_TEXT, MISSING, strip_text, text_key
-from .intake import Intake
-from .pairs import NOTHING, BadRow, Sample, picture_bytes
+from .pairs import ABSENT, BadRow, Sample, read_valid_picture
 from .reader import PairReader
-from .stats import KnownFiles
+from .split_summary import SplitSummary
 from .table import UNKNOWN_LABEL, SampleTable, TableBuilder
 
 _THREADS = 4
@@ -44,17 +44,19 @@ _CHARACTERS = 1 << 24
 """Of the texts of a window, about."""
 _SHOWN = 10
 """Rows of one fault that an error names."""
-SET_ASIDE = (
+REPAIR_HINT = (
     "Repair the files or remove their rows from the label file; or set them aside: "
     "mmsa extract --on-bad skip. mmsa check lists everything."
 )
-LACKING = {EMPTY_FILE, EMPTY_TEXT, MISSING}
+ABSENCE_REASONS = {EMPTY_FILE, EMPTY_TEXT, MISSING}
 """Reasons why a half may be meant to be absent."""
-HALVES = 'Posts of a text or a picture alone count with --missing allow ([data] missing = "allow").'
+ABSENCE_HINT = (
+    'Posts of a text or a picture alone count with --missing allow ([data] missing = "allow").'
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class SplitScan:
     """One split as it was found, in the order of its label file."""
 
     split: str
@@ -77,10 +79,12 @@ class Survey:
             DataError: Names every one of them.
         """
         reasons = {fault.reason for row in bad for fault in row.faults}
-        hint = SET_ASIDE if reasons.isdisjoint(LACKING) else f"{SET_ASIDE} {HALVES}"
-        raise_problems(messages_of(bad), self.listing.folder, hint)
+        hint = (
+            REPAIR_HINT if reasons.isdisjoint(ABSENCE_REASONS) else f"{REPAIR_HINT} {ABSENCE_HINT}"
+        )
+        raise_problems(fault_messages(bad), self.listing.folder, hint)
 
-    def intake(self, samples: SampleTable) -> Intake:
+    def summarize(self, samples: SampleTable) -> SplitSummary:
         """What was kept, merged and dropped.
 
         Args:
@@ -94,12 +98,14 @@ class Survey:
         replaced = tuple(guid for guid in samples.guids if guid in self.replaced)
         listing = self.listing
         others = (listing.merged, listing.dropped, aside)
-        return Intake(listing.layout, self.split, kept, *others, replaced, tuple(listing.notes))
+        return SplitSummary(
+            listing.layout, self.split, kept, *others, replaced, tuple(listing.notes)
+        )
 
 
-def survey(
-    data: DataSettings, split: str, known: KnownFiles | None = None, *, labelled: bool = True
-) -> Survey:
+def scan_split(
+    data: DataSettings, split: str, known: FileHashCache | None = None, *, labelled: bool = True
+) -> SplitScan:
     """Reads one split in the order of its label file (unlabelled pairs: by guid).
 
     Texts are read completely; pictures are hashed and their format is checked by content, but they
@@ -129,11 +135,11 @@ def survey(
         known.save()
     if listing.problems or any(row.fatal for row in bad):
         where = listing.source if listing.problems else listing.folder
-        raise_problems([*listing.problems, *messages_of(bad)], where)
-    return Survey(split, listing, builder.table(), bad, frozenset(reader.replaced))
+        raise_problems([*listing.problems, *fault_messages(bad)], where)
+    return SplitScan(split, listing, builder.table(), bad, frozenset(reader.replaced))
 
 
-def messages_of(bad: Sequence[BadRow]) -> list[str]:
+def fault_messages(bad: Sequence[BadRow]) -> list[str]:
     """What is wrong with bad rows: of each reason the first, and how many more there are."""
     said: list[str] = []
     count: Counter[str] = Counter()
@@ -167,16 +173,16 @@ def single_sample(text: str | None, image_path: Path | None) -> Sample:
     """
     if text is not None and not strip_text(text):
         raise DataError("The text is empty.", "Leave --text out to predict from a picture alone.")
-    picture = NOTHING
+    picture = ABSENT
     if image_path is not None:
         if not os.path.isfile(image_path):  # noqa: PTH113  (names that no file can have too)
             raise DataError(
                 f"There is no picture {image_path}.", "Give an existing file with --image."
             )
-        data = picture_bytes(image_path.parent.resolve(), image_path.name)
+        data = read_valid_picture(image_path.parent.resolve(), image_path.name)
         picture = hashlib.sha256(data).hexdigest()
     try:
-        digest = NOTHING if text is None else hashlib.sha256(strip_text(text).encode()).hexdigest()
+        digest = ABSENT if text is None else hashlib.sha256(strip_text(text).encode()).hexdigest()
     except UnicodeEncodeError as error:  # bytes of a command line, or JSON with half a character
         raise DataError(f"The text is no Unicode text: {error}.", "Write it in UTF-8.") from error
     text = strip_text(text or "")

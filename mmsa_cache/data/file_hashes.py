@@ -24,20 +24,20 @@ from mmsa_cache.key_table import KeyTable
 
 from .table import IntArray, SampleTable
 
-UNKNOWN = bytes(16)
+NO_MARK = bytes(16)
 """Mark of a file that must be read."""
 _MAGIC = b"mmsa file stats1"
 _MAX_BYTES = 4 << 30
-_RECORD = len(UNKNOWN) + 32
+_RECORD = len(NO_MARK) + 32
 """A mark and a sha256."""
 
 Bytes = NDArray[np.uint8]
-KnownText = tuple[str, str, bytes | None]
+CachedText = tuple[str, str, bytes | None]
 """A text, its sha256 (hex) and its key."""
 
 
-def mark_of(name: str, found: os.stat_result, looked: float, use: str) -> bytes:
-    """The mark of a file; `UNKNOWN` where a write that is still to come may give the same one.
+def file_mark(name: str, found: os.stat_result, looked: float, use: str) -> bytes:
+    """The mark of a file; `NO_MARK` where a write that is still to come may give the same one.
 
     Args:
         name: Path relative to its folder.
@@ -46,13 +46,13 @@ def mark_of(name: str, found: os.stat_result, looked: float, use: str) -> bytes:
         use: What its hash depends on beside its bytes.
     """
     if max(found.st_mtime_ns, found.st_ctime_ns) >= 1e9 * (looked - CLOCK_TICK):
-        return UNKNOWN
+        return NO_MARK
     numbers = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
     state = f"{use}\0{name}\0{numbers}"
-    return hashlib.blake2b(state.encode(), digest_size=len(UNKNOWN)).digest()
+    return hashlib.blake2b(state.encode(), digest_size=len(NO_MARK)).digest()
 
 
-class KnownFiles:
+class FileHashCache:
     """What earlier commands found in the files of a split.
 
     Args:
@@ -75,8 +75,8 @@ class KnownFiles:
         name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
         self.path = cache / "data" / f".stats-{split}-{name}"
         self._records = np.empty((0, _RECORD), np.uint8) if rehash else _read(self.path)
-        self._marks = KeyTable(len(UNKNOWN))
-        self._marks.add(self._records[:, : len(UNKNOWN)])
+        self._marks = KeyTable(len(NO_MARK))
+        self._marks.add(self._records[:, : len(NO_MARK)])
         self._used = np.zeros(len(self._records), np.bool_)
         self._fresh = bytearray()
         self._lock = threading.Lock()
@@ -88,18 +88,18 @@ class KnownFiles:
     def digests(self, marks: Sequence[bytes]) -> list[bytes | None]:
         """sha256 of each file that is known by its mark, 32 bytes."""
         rows = self._find(marks)
-        digests = self._records[:, len(UNKNOWN) :]
+        digests = self._records[:, len(NO_MARK) :]
         return [digests[row].tobytes() if row >= 0 else None for row in rows.tolist()]
 
-    def texts(self, marks: Sequence[bytes]) -> list[KnownText | None]:
+    def texts(self, marks: Sequence[bytes]) -> list[CachedText | None]:
         """The text of each file that is known by its mark and whose text is stored."""
         if self._texts is None:
             return [None] * len(marks)
         rows = self._find(marks)
         hit = np.flatnonzero(rows >= 0)
-        place = self._by_text.places(self._records[rows[hit], len(UNKNOWN) :])
+        place = self._by_text.places(self._records[rows[hit], len(NO_MARK) :])
         hit, place = hit[place >= 0], place[place >= 0]
-        found: list[KnownText | None] = [None] * len(marks)
+        found: list[CachedText | None] = [None] * len(marks)
         for at, sample in zip(hit.tolist(), self._texts.take(place), strict=True):
             assert sample.text is not None  # `has_texts`
             found[at] = (sample.text, sample.text_sha256, sample.text_key)
@@ -112,7 +112,7 @@ class KnownFiles:
         fresh = b"".join(
             mark + digest
             for mark, digest, row in zip(marks, digests, rows.tolist(), strict=True)
-            if row < 0 and mark != UNKNOWN and digest
+            if row < 0 and mark != NO_MARK and digest
         )
         with self._lock:
             self._fresh += fresh
@@ -130,7 +130,7 @@ class KnownFiles:
             write_atomically(self.path, whole.data)
 
     def _find(self, marks: Sequence[bytes]) -> IntArray:
-        wanted = np.frombuffer(b"".join(marks), np.uint8).reshape(-1, len(UNKNOWN))
+        wanted = np.frombuffer(b"".join(marks), np.uint8).reshape(-1, len(NO_MARK))
         rows = self._marks.places(wanted)
         rows[~wanted.any(1)] = -1
         return rows

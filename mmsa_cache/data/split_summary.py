@@ -9,7 +9,7 @@ from mmsa_cache.data.layouts.listing import UNLABELLED
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class SplitSummary:
     """What reading a split kept, merged and dropped."""
 
     layout: str

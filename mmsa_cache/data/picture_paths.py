@@ -20,36 +20,38 @@ from .containers.container import MAX_CONTAINER_BYTES, Container
 from .containers.opening import SUFFIXES, open_container
 from .files import EMPTY_FILE, read_inside, stat_inside
 
-INSIDE = "!/"
+MEMBER_SEPARATOR = "!/"
 """Between a file and what it holds."""
 _MOST_OPEN = 8
 
 
-def place(file: str, member: str) -> str:
+def member_path(file: str, member: str) -> str:
     """The place of a member of a file."""
-    return f"{file}{INSIDE}{member}"
+    return f"{file}{MEMBER_SEPARATOR}{member}"
 
 
-def split_place(path: str | Path) -> tuple[Path, str] | None:
+def split_member_path(path: str | Path) -> tuple[Path, str] | None:
     """File and member of a place; None for the path of a plain file."""
     whole = str(path)
-    at = whole.find(INSIDE)
+    at = whole.find(MEMBER_SEPARATOR)
     while at >= 0:
         file = whole[:at]
         if file.lower().endswith(SUFFIXES) and _is_file(file):
-            return Path(file), whole[at + len(INSIDE) :]
-        at = whole.find(INSIDE, at + 1)
+            return Path(file), whole[at + len(MEMBER_SEPARATOR) :]
+        at = whole.find(MEMBER_SEPARATOR, at + 1)
     return None
 
 
-def shown(path: Path) -> str:
+def picture_name(path: Path) -> str:
     """What messages call a picture: its file's name, or its place from the file's name on."""
     whole = str(path)
-    at = whole.find(INSIDE)
+    at = whole.find(MEMBER_SEPARATOR)
     return path.name if at < 0 else whole[whole.rfind("/", 0, at) + 1 :]
 
 
-def stat_place(base: Path, name: str, limit: int, *, follow_links: bool = False) -> os.stat_result:
+def stat_picture_inside(
+    base: Path, name: str, limit: int, *, follow_links: bool = False
+) -> os.stat_result:
     """What the file is that a picture lies in, as `files.stat_inside`.
 
     Raises:
@@ -61,7 +63,7 @@ def stat_place(base: Path, name: str, limit: int, *, follow_links: bool = False)
     return stat_inside(base, found[0], MAX_CONTAINER_BYTES, follow_links=follow_links)
 
 
-def read_place(base: Path, name: str, limit: int, *, follow_links: bool = False) -> bytes:
+def read_picture_inside(base: Path, name: str, limit: int, *, follow_links: bool = False) -> bytes:
     """Reads a picture that must be inside ``base``, as `files.read_inside`.
 
     Raises:
@@ -89,7 +91,7 @@ def read_picture(path: Path, limit: int) -> bytes:
         OSError: It cannot be read.
         ValueError: It is no regular file, too large, or not there.
     """
-    found = split_place(path) if INSIDE in str(path) else None
+    found = split_member_path(path) if MEMBER_SEPARATOR in str(path) else None
     return read_plain(path, limit) if found is None else _OPEN.picture(*found, limit)
 
 
@@ -102,8 +104,8 @@ def _is_file(path: str) -> bool:
 
 def _member_in(base: Path, name: str) -> tuple[str, str] | None:
     """File, relative to ``base``, and member."""
-    found = split_place(f"{base}/{name}") if INSIDE in name else None
-    return None if found is None else (name[: -len(INSIDE + found[1])], found[1])
+    found = split_member_path(f"{base}/{name}") if MEMBER_SEPARATOR in name else None
+    return None if found is None else (name[: -len(MEMBER_SEPARATOR + found[1])], found[1])
 
 
 class _OpenContainers:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def packed(rows: NDArray[np.bool_]) -> str:
+def pack_rows(rows: NDArray[np.bool_]) -> str:
     """One bit a row, as text."""
     return base64.b64encode(np.packbits(rows).tobytes()).decode()
 
 
-def unpacked(text: str, rows: int) -> NDArray[np.bool_]:
-    """The inverse of `packed`.
+def unpack_rows(text: str, rows: int) -> NDArray[np.bool_]:
+    """The inverse of `pack_rows`.
 
     Raises:
         ValueError: It is not of so many rows.

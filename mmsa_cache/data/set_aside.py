@@ -29,7 +29,7 @@ _MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class SetAside:
     """What was set aside of one data folder."""
 
     checked: str
@@ -37,15 +37,15 @@ class Aside:
     rows: tuple[BadRow, ...]
 
 
-class AsideRecord(BaseModel):
+class SetAsideRecord(BaseModel):
     """What was set aside of every data folder that a split was extracted from."""
 
     model_config = ConfigDict(frozen=True)
 
     version: Literal[1] = Field(default=1, alias="schema")
-    folders: dict[str, Aside] = Field(default_factory=dict)
+    folders: dict[str, SetAside] = Field(default_factory=dict)
 
-    def of(self, root: Path) -> Aside | None:
+    def of(self, root: Path) -> SetAside | None:
         """What was set aside of a data folder."""
         return self.folders.get(str(root.resolve()))
 
@@ -55,7 +55,7 @@ class AsideRecord(BaseModel):
         return {row.identity: row for found in self.folders.values() for row in found.rows}
 
 
-def path_of(cache: Path, split: str) -> Path:
+def set_aside_path(cache: Path, split: str) -> Path:
     """Path of the record of a split."""
     return cache / "data" / f"{split}.set-aside.json"
 
@@ -68,47 +68,51 @@ def pictures_digest(samples: Iterable[Sample], decoder: str) -> str:
     return found.hexdigest()
 
 
-def reasons_of(rows: Iterable[BadRow]) -> dict[str, int]:
+def count_reasons(rows: Iterable[BadRow]) -> dict[str, int]:
     """Reason → rows, the most frequent first."""
     count = Counter(reason for row in rows for reason in {f.reason for f in row.faults})
     return dict(count.most_common())
 
 
-def read(cache: Path, split: str) -> AsideRecord:
+def read_set_aside(cache: Path, split: str) -> SetAsideRecord:
     """Reads the record of a split; an empty one where nothing was ever set aside.
 
     Raises:
         DamagedCacheError: It is not what was written.
     """
-    path = path_of(cache, split)
+    path = set_aside_path(cache, split)
     message = f"{path} cannot be read."
     hint = "Delete it and run mmsa extract --on-bad skip again."
     try:
         raw = parse_json(read_plain(path, _MAX_BYTES, links=False))
     except (FileNotFoundError, NotADirectoryError):
-        return AsideRecord()
+        return SetAsideRecord()
     except (OSError, ValueError) as error:
         raise DamagedCacheError(message, hint, [str(error)]) from error
-    return validate(AsideRecord, raw, message, hint, DamagedCacheError)
+    return validate(SetAsideRecord, raw, message, hint, DamagedCacheError)
 
 
-def write(cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadRow]) -> Path:
+def write_set_aside(
+    cache: Path, split: str, root: Path, checked: str, rows: Sequence[BadRow]
+) -> Path:
     """Replaces what was set aside of one data folder.
 
     Args:
         cache: Root folder of the caches.
         split: One of `SPLITS`.
         root: The data folder.
-        checked: See `Aside`.
+        checked: See `SetAside`.
         rows: The rows set aside.
 
     Returns:
         The record's path.
     """
-    path = path_of(cache, split)
+    path = set_aside_path(cache, split)
     make_folders(path.parent)
     with locked(path.with_name(f".{path.name}.lock")):
-        folders = read(cache, split).folders | {str(root.resolve()): Aside(checked, tuple(rows))}
-        content = AsideRecord(folders=folders).model_dump(mode="json", by_alias=True)
+        folders = read_set_aside(cache, split).folders | {
+            str(root.resolve()): SetAside(checked, tuple(rows))
+        }
+        content = SetAsideRecord(folders=folders).model_dump(mode="json", by_alias=True)
         write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
     return path
