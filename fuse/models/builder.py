@@ -43,22 +43,22 @@ def build_model(
 ) -> MultimodalClassifier:
     """Builds a model from flat settings.
 
-    Args not listed are those of `fuse.setting.Setting` of the same name.
+    Arguments that are not listed have the meaning of the `fuse.setting.Setting` field of that name.
 
     Args:
-        fusion: one of `fusions.FUSIONS`; not used with a single modality.
-        text_in: features of a text token in the cache.
-        image_in: features of an image patch in the cache.
-        beside: features of further vectors of a sample that go to the head beside the fused one,
-            each through a projection of its own, by name: modality, underscore, any word, as in
-            ``{"text_vector": 384, "image_vector": 192}``; those of a modality that the model does
-            not read are left out.
-        image_dim: None means `text_dim`.
+        fusion: name in `fusions.FUSIONS`; ignored with a single modality.
+        text_in: features of a cached text token.
+        image_in: features of a cached image patch.
+        beside: features of further vectors of a sample, by name. Each has a projection of its own,
+            whose output goes to the head beside the fused vector. A name is the modality, an
+            underscore and any word, as in ``{"text_vector": 384}``. Vectors of a modality that the
+            model does not read are ignored.
+        image_dim: default: `text_dim`.
         classes: number of classes.
-        modality_dropout: see `noise.ModalityDropout`; not used with a single modality.
+        modality_dropout: see `noise.ModalityDropout`; ignored with a single modality.
         norm: ``standardise`` (call `fit_standardisation` before training), ``layer`` or ``none``.
-        text_pooling: pooling over text tokens; None means `pooling`.
-        image_pooling: pooling over patches; None means `pooling`.
+        text_pooling: pooling of text tokens; default: `pooling`.
+        image_pooling: pooling of patches; default: `pooling`.
         head_dims: hidden sizes of the head.
 
     Raises:
@@ -67,54 +67,55 @@ def build_model(
     """
     check_name("modality", modality, MODALITIES)
     check_name("fusion", fusion, FUSIONS)
-    text_pooling = pooling if text_pooling is None else text_pooling
-    image_pooling = pooling if image_pooling is None else image_pooling
-    dims = {"text": text_dim, "image": text_dim if image_dim is None else image_dim}
-    read = list(dims) if modality == "both" else [modality]
+    config = FusionConfig(
+        text_dim=text_dim,
+        image_dim=text_dim if image_dim is None else image_dim,
+        heads=heads,
+        layers=layers,
+        ffn=ffn,
+        rank=rank,
+        dropout=dropout,
+        directions=directions,
+        modality_embeddings=modality_embeddings,
+        text_pooling=pooling if text_pooling is None else text_pooling,
+        image_pooling=pooling if image_pooling is None else image_pooling,
+    )
+    modalities = MODALITIES[1:] if modality == "both" else (modality,)
 
-    def project(owner: str, features: int) -> Projection:
-        return Projection(features, dims[owner], norm, input_dropout, shared_input_dropout)
+    def project(inputs: Mapping[str, tuple[str, int]]) -> dict[str, Projection]:
+        return {
+            name: Projection(features, config.dim(owner), norm, input_dropout, shared_input_dropout)
+            for name, (owner, features) in inputs.items()
+            if owner in modalities
+        }
 
-    text_projection = project("text", text_in) if "text" in read else None
-    image_projection = project("image", image_in) if "image" in read else None
-    join: Fusion | Pool
-    if modality == "both":
-        config = FusionConfig(
-            text_dim=dims["text"],
-            image_dim=dims["image"],
-            heads=heads,
-            layers=layers,
-            ffn=ffn,
-            rank=rank,
-            dropout=dropout,
-            directions=directions,
-            modality_embeddings=modality_embeddings,
-            text_pooling=text_pooling,
-            image_pooling=image_pooling,
-        )
-        join = build_fusion(fusion, config)
-        fused_dim = join.out_dim
-    else:
-        fused_dim = dims[modality]
-        join = Pool(text_pooling if modality == "text" else image_pooling, fused_dim)
-    owners = {name: modality_of(name) for name in beside or {}}
-    vectors = {
-        name: project(owners[name], features)
-        for name, features in (beside or {}).items()
-        if owners[name] in read
-    }
-    besides = [(owners[name], projection.out_dim) for name, projection in vectors.items()]
-    head: Head | LateHead
-    if isinstance(join, Fusion) and join.separate_heads:
-        head = LateHead([*dims.items(), *besides], classes, dropout, head_dims)
-    else:
-        in_dim = fused_dim + sum(length for _, length in besides)
-        head = Head(in_dim, classes, dropout, head_dims)
+    # The order in which the parts are made is that in which they draw their initial weights.
+    projections = project({"text": ("text", text_in), "image": ("image", image_in)})
+    join = build_fusion(fusion, config) if modality == "both" else config.pool(modality)
+    vectors = project({n: (modality_of(n), features) for n, features in (beside or {}).items()})
     return MultimodalClassifier(
-        text_projection,
-        image_projection,
+        projections.get("text"),
+        projections.get("image"),
         join,
-        head,
+        _build_head(join, config, modalities, vectors, classes, head_dims),
         vectors,
         ModalityDropout(modality_dropout) if modality == "both" else None,
     )
+
+
+def _build_head(
+    join: Fusion | Pool,
+    config: FusionConfig,
+    modalities: Sequence[str],
+    vectors: Mapping[str, Projection],
+    classes: int,
+    dims: Sequence[int],
+) -> Head | LateHead:
+    """The head on the fused vector and the projected `vectors` beside it."""
+    beside = [(modality_of(name), projection.out_dim) for name, projection in vectors.items()]
+    if isinstance(join, Fusion) and join.separate_heads:
+        fused = [(modality, config.dim(modality)) for modality in modalities]
+        return LateHead([*fused, *beside], classes, config.dropout, dims)
+    fused_dim = join.out_dim if isinstance(join, Fusion) else config.dim(modalities[0])
+    in_dim = fused_dim + sum(length for _, length in beside)
+    return Head(in_dim, classes, config.dropout, dims)

@@ -53,9 +53,18 @@ class FusionConfig:
     image_pooling: str = "mean"
     """One of `projection.POOLINGS`."""
 
+    def dim(self, modality: str) -> int:
+        """Features of a projected position of a modality."""
+        return self.text_dim if modality == "text" else self.image_dim
+
+    def pool(self, modality: str) -> Pool:
+        """The pooling of a projected modality."""
+        kind = self.text_pooling if modality == "text" else self.image_pooling
+        return Pool(kind, self.dim(modality))
+
     def pools(self) -> tuple[Pool, Pool]:
-        """Of the projected text and of the projected image."""
-        return Pool(self.text_pooling, self.text_dim), Pool(self.image_pooling, self.image_dim)
+        """The poolings of the projected text and image."""
+        return self.pool("text"), self.pool("image")
 
 
 class Fusion(nn.Module):
