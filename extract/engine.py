@@ -171,8 +171,8 @@ def _encoded(
                     problems += read.tasks.pop(0).result().problems
             raise unreadable(problems)
     finally:
-        reading.close()
-        streams.close()
+        with contextlib.closing(streams):  # an interrupt meanwhile skips neither
+            reading.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ _STARTS = 3
 """Tries to start a process before threads read by themselves."""
 _SECONDS_TO_START = 60.0
 """Of a process; the first one waits for the imports of the one that it is forked from."""
+_SECONDS_TO_CLOSE = 1.0
+"""How long closing waits for the thread that starts processes."""
 
 
 @dataclass(slots=True)
@@ -50,6 +52,31 @@ class _Process:
     channel: socket.socket
     has: set[int] = field(default_factory=set)
     """Numbers of the sources that it was sent."""
+
+    @classmethod
+    def start(cls) -> _Process:
+        """Starts a process, which is not ready yet.
+
+        Raises:
+            OSError: It could not be started.
+        """
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as failing, theirs:
+            failing.callback(ours.close)
+            process = start_process(serve, (theirs,), "cpu", PRELOAD)
+            failing.pop_all()
+        return cls(process, ours)
+
+    def wait_until_ready(self) -> None:
+        """Waits until it can be asked.
+
+        Raises:
+            OSError: It is not ready in time.
+            EOFError: It has ended.
+        """
+        self.channel.settimeout(_SECONDS_TO_START)
+        receive(self.channel)
+        self.channel.settimeout(None)
 
     def ask(self, shared: Shared, rows: list[Row]) -> Answer | Failed:
         """Has rows read.
@@ -89,11 +116,14 @@ class Processes:
         self._changed = threading.Condition()
         self._idle: list[_Process] = []
         self._busy: list[_Process] = []
+        """Those at work, and the one that is starting."""
         self._alive = 0
         """Idle ones and those at work."""
-        self._filling = threading.Lock()
+        self._failed_starts = 0
+        """Since a process was last lost."""
         self._known: dict[bytes, Shared] = {}
-        threading.Thread(target=self._fill, name="start", daemon=True).start()
+        self._starter = threading.Thread(target=self._start_missing, name="start", daemon=True)
+        self._starter.start()
 
     def share(self, source: Source) -> Shared:
         """Makes known how rows are read; the same for several jobs is sent once."""
@@ -165,7 +195,9 @@ class Processes:
         """An idle process, the last one used; None where there is none, or will be none."""
         while True:
             with self._changed:
-                while wait and not self._idle and self._alive and not self._closed:
+                while wait and not self._idle and not self._closed:
+                    if not self._alive and not self._may_start:
+                        break
                     self._changed.wait()
                 if not self._idle or self._closed:
                     return None
@@ -174,42 +206,75 @@ class Processes:
             if not process.ended:
                 return process
             self._replace(process)  # no row has ended it
+            wait = True
 
     def _give_back(self, process: _Process) -> None:
         with self._changed:
             self._busy.remove(process)
             self._idle.append(process)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _replace(self, dead: _Process) -> str:
-        """Starts another process in the place of one; says how it ended."""
+        """Has another process started in the place of one; says how it ended."""
         said = "" if self._closed else how_it_ended(dead.process)
         end(dead.process)
         with self._changed:
             self._busy.remove(dead)
             dead.channel.close()
             self._alive -= 1
+            self._failed_starts = 0
             self._changed.notify_all()
-        self._fill()
         return said
 
-    def _fill(self) -> None:
-        """Starts what is missing, one after the other."""
-        failed = 0
-        with self._filling:
-            while failed < _STARTS and self._alive < self._count and not self._closed:
-                try:
-                    process = _started()
-                except Exception:  # whatever starting a process raises: threads read then
-                    failed += 1
-                    continue
+    @property
+    def _may_start(self) -> bool:
+        """Whether a process is missing, and may still come."""
+        return self._alive < self._count and self._failed_starts < _STARTS
+
+    def _start_missing(self) -> None:
+        """Starts what is missing, one after the other, until it is closed.
+
+        A thread of its own does: those that read must not wait for a start when it is closed.
+        """
+        while True:
+            with self._changed:
+                while not self._closed and not self._may_start:
+                    self._changed.wait()
+                if self._closed:
+                    return
+            try:
+                self._start()
+            except Exception:  # whatever starting a process raises: threads read then
                 with self._changed:
-                    if not self._closed:
-                        self._alive += 1
-                        self._idle.append(process)
-                        self._changed.notify()
-                        continue
-                _end_all([process])
+                    self._failed_starts += 1
+                    self._changed.notify_all()
+
+    def _start(self) -> None:
+        """Adds a process once it is ready.
+
+        Raises:
+            OSError: It could not be started, or is not ready in time.
+            EOFError: It ended at once.
+        """
+        process = _Process.start()
+        with self._changed:
+            self._busy.append(process)  # from now on `close` ends it
+        try:
+            if not self._closed:
+                process.wait_until_ready()
+        except BaseException:
+            with self._changed:
+                self._busy.remove(process)
+            _end_all([process])
+            raise
+        with self._changed:
+            self._busy.remove(process)
+            if not self._closed:
+                self._alive += 1
+                self._idle.append(process)
+                self._changed.notify_all()
+                return
+        _end_all([process])
 
     def close(self) -> None:
         """Ends the processes; whoever waits for rows of one has none."""
@@ -222,26 +287,7 @@ class Processes:
                     process.channel.shutdown(socket.SHUT_RDWR)
             self._changed.notify_all()
         _end_all(idle)
-
-
-def _started() -> _Process:
-    """A process that is ready.
-
-    Raises:
-        OSError: It could not be started, or is not ready in time.
-        EOFError: It ended at once.
-    """
-    ours, theirs = socket.socketpair()
-    with contextlib.ExitStack() as failing:
-        failing.callback(ours.close)
-        with theirs:
-            process = start_process(serve, (theirs,), "cpu", PRELOAD)
-        failing.callback(end, process)
-        ours.settimeout(_SECONDS_TO_START)
-        receive(ours)
-        ours.settimeout(None)
-        failing.pop_all()
-    return _Process(process, ours)
+        self._starter.join(_SECONDS_TO_CLOSE)
 
 
 def _end_all(processes: Sequence[_Process]) -> None:

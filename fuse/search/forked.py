@@ -7,6 +7,7 @@ libraries are loaded.
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow; forks want one thread
 
 import sklearn.linear_model
 import sklearn.svm  # noqa: F401  (with the one above, what baselines need)

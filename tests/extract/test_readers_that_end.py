@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,7 +70,7 @@ def test_idle_readers_that_ended_are_replaced_and_no_row_is_blamed(
     until(lambda: all(each.ended for each in before))
     assert same(two.read(rows, share(two, Numbered(notes=tmp_path))), rows)
     assert notes_of(tmp_path) != [f"read by {os.getpid()}"]
-    assert len(two._idle) == two._alive == 2
+    until(lambda: len(two._idle) == two._alive == 2)
     assert before[1] not in two._idle  # which would have been the next one to be asked
 
 
@@ -94,7 +96,7 @@ def test_rows_that_cannot_be_sent_are_read_here(tmp_path: Path, two: Processes) 
     for _ in range(3):
         assert same(two.read(rows, shared), rows)
     assert notes_of(tmp_path) == [f"read by {os.getpid()}"]
-    assert len(two._idle) == two._alive == 2
+    until(lambda: len(two._idle) == two._alive == 2)
 
 
 def test_whoever_asks_for_a_reader_that_is_not_there_reads_by_itself(
@@ -144,6 +146,55 @@ def test_a_process_that_is_not_ready_in_time_is_ended(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(processes, "start_process", sleeps)
     monkeypatch.setattr(processes, "_SECONDS_TO_START", 0.05)
-    with pytest.raises(OSError, match="timed out"):
-        processes._started()
-    assert started[0].exitcode is not None
+    some = Processes(1)
+    until(lambda: some._failed_starts == 3)
+    assert some._take(wait=True) is None
+    assert [each.exitcode is None for each in started] == [False] * 3
+    some.close()
+
+
+@pytest.mark.parametrize("forked", [True, False], ids=["not ready", "not forked"])
+def test_closing_does_not_wait_for_a_process_that_is_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked: bool
+) -> None:
+    """Nor does the thread whose process it takes the place of."""
+    begun, may_fork = [], threading.Event()
+
+    def slow(target: Any, arguments: Any, device: str, preload: str) -> Any:
+        if begun and not forked:
+            may_fork.wait(60)
+        begun.append(start_fresh(hang if begun else target, arguments, device, preload))
+        return begun[-1]
+
+    monkeypatch.setattr(processes, "start_process", slow)
+    reading = Reading(3, processes=True)
+    some = reading._processes
+    assert some is not None
+    until(lambda: some._idle)
+    encoder: Any = Counting()
+    encoder.prepare = PREPARE
+    reader = Numbered(killing=(0,), times=1, notes=tmp_path)
+    tasks = reading.begin(make_rows(tmp_path), reader, encoder)
+    until(lambda: not some._alive)  # row 0 has ended the one that there was
+    if forked:
+        until(lambda: some._busy)
+    started = time.monotonic()
+    reading.close()
+    assert time.monotonic() - started < 4
+    assert all(task.done() for task in tasks)
+    may_fork.set()
+    some._starter.join(60)
+    assert len(begun) == 2
+    assert not any(each.is_alive() for each in begun)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted there")
+@pytest.mark.parametrize("package", ["extract.reading", "extract.crew", "fuse.search"])
+def test_what_processes_are_forked_from_has_one_thread(package: str) -> None:
+    """A fork copies no other thread, and what that one holds is never let go."""
+    script = f"import os, {package}.forked; print(len(os.listdir('/proc/self/task')))"
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=100
+    )
+    assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -259,8 +260,10 @@ def test_what_processes_wait_for_begins_while_models_are_loaded(
 
 
 SCRIPT = """
+import faulthandler
 import sys
 from pathlib import Path
+faulthandler.dump_traceback_later(100)  # to see what keeps it
 sys.path.insert(0, {root!r})
 print("ran", flush=True)
 from tests.support.extraction import make_rows, run
@@ -270,6 +273,28 @@ reader = Numbered(notes=folder / "notes", seconds=0.1)
 encoder = Prepared(Repeated((1,) * 1000))
 run(folder / "c", make_rows(folder, 1000), encoder, reader, workers=FOUR, processes=True)
 """
+
+
+def ended(parent: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
+    """What a process of a session of its own printed, once all that hold its output are gone."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return parent.communicate(timeout=seconds)
+    faults = [f"{p.pid} {p.status()} {command(p)}" for p in family(parent.pid)]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        parent.communicate(timeout=50)  # until it says where its threads are
+    for process in family(parent.pid):
+        process.kill()
+    pytest.fail(f"{faults} did not end: {parent.communicate(timeout=60)[1]}")
+
+
+def family(session: int) -> list[psutil.Process]:
+    """The processes of a session."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):  # it is gone
+            if os.getsid(process.pid) == session:
+                found.append(process)
+    return found
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
@@ -295,10 +320,11 @@ def test_readers_end_with_their_parent(tmp_path: Path, end: signal.Signals) -> N
         os.killpg(parent.pid, end)  # as a terminal does: all of its processes hear it
     else:
         parent.send_signal(end)
-    printed, complained = parent.communicate(timeout=60)
+    printed, complained = ended(parent, 60)
     assert parent.returncode != 0
     assert printed == "ran\n"
     assert "reading/process.py" not in complained
+    limit = time.monotonic() + 60
     while (left := [pid for pid in found if psutil.pid_exists(pid)]) and time.monotonic() < limit:
         time.sleep(0.05)
     assert not left
