@@ -1,4 +1,4 @@
-"""A choice of its own in each outer part: figures that no choice has made optimistic."""
+"""A choice of settings in each outer part, so that no choice makes the scores optimistic."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mmsa_cache.features.bank import FeatureBank
 from ..search.search import SearchRequest, search
 from ..search.studies import studies_database, study_of
 from ..session.session import Session
-from .choose import Choice, choose_settings
+from .choice import ChosenRecipes
+from .choose import choose_settings
 from .request import TrainRequest
 
 OUTER = "stratified-5"
 
 
-def choose_nested(request: TrainRequest, session: Session) -> Choice:
-    """Searches the development rows of every outer part, and chooses in each.
+def choose_nested(request: TrainRequest, session: Session) -> ChosenRecipes:
+    """Searches the development rows of every outer part and chooses settings for each.
 
-    The studies of a part are kept as every study is, under names of their own: the same command
-    goes on where it was.
+    Each part has studies of its own in the database, so that the same command resumes them.
 
     Raises:
         SettingsError: The outer rows are no cross-validation, or no study files are named.
@@ -46,63 +46,64 @@ def choose_nested(request: TrainRequest, session: Session) -> Choice:
             "--nested searches anew in each part: it takes studies by the names of their files.",
             "Give --study NAME.",
         )
-    parts = []
+    choices = []
     for part in range(1, int(outer.partition("-")[2]) + 1):
         say(f"Outer part {part} of {outer}:")
-        inside = f"{outer}/{part}"
+        rows = f"{outer}/{part}"
         for name in names:
-            search(session, SearchRequest(name, request.trials, request.engine, outer=inside))
-        studies = [study_of(session, name, inside).name for name in names]
-        parts.append(choose_settings(replace(request, studies=studies, outer=None), session))
-    return Choice(
-        [recipe for choice in parts for recipe in choice.recipes],
-        parts[0].protocol.model_copy(update={"outer": outer}),
-        [source for choice in parts for source in choice.sources],
+            search(session, SearchRequest(name, request.trials, request.engine, outer=rows))
+        studies = [study_of(session, name, rows).name for name in names]
+        choices.append(choose_settings(replace(request, studies=studies, outer=None), session))
+    return ChosenRecipes(
+        [recipe for choice in choices for recipe in choice.recipes],
+        choices[0].protocol.model_copy(update={"outer": outer}),
+        [source for choice in choices for source in choice.sources],
         [
-            picked.model_copy(update={"part": part})
-            for part, choice in enumerate(parts, start=1)
-            for picked in choice.ensembles
+            ensemble.model_copy(update={"part": part})
+            for part, choice in enumerate(choices, start=1)
+            for ensemble in choice.ensembles
         ],
         held_out={
-            (place, setting): known
-            for place, choice in enumerate(parts)
-            for (_, setting), known in choice.held_out.items()
+            (index, setting): probabilities
+            for index, choice in enumerate(choices)
+            for (_, setting), probabilities in choice.held_out.items()
         },
-        nested=[choice.searched[0].name for choice in parts],
+        nested=[choice.searched[0].name for choice in choices],
     )
 
 
-def beside_baselines(
-    choice: Choice, trained: Trained, bank: FeatureBank, session: Session
+def compare_with_baselines(
+    choice: ChosenRecipes, trained: Trained, bank: FeatureBank, session: Session
 ) -> dict[str, dict[str, BesideBaseline]]:
-    """The baselines that the searches of a nested choice fitted, on the rows of all outer parts.
+    """Compares a nested choice with the baselines that its searches fitted, on all outer rows.
 
     Returns:
-        By name and metric; accuracy and macro-F1 of the model are of the rules named after them. A
-        baseline that is not there in every part is left out.
+        By name and metric; macro-F1 of the model is that of the rule ``macro_f1``. A baseline that
+        some part lacks is left out.
     """
     if not choice.nested:
         return {}
     stored = {s.name: s.record for s in read_studies(studies_database(session.settings))}
-    found: dict[str, list[HeldOut]] = {}
+    held_out: dict[str, list[HeldOut]] = {}
     for name in choice.nested:
         for baseline in stored[name].baselines:
             part = HeldOut.decode(baseline.outer, baseline.name)
-            found.setdefault(TITLES[baseline.name], []).append(part)
-    labels = bank.labels.cpu().numpy()[trained.outer]
-    groups, rule = session.groups()[trained.outer], np.eye(len(session.classes))
-    beside = {}
-    for name, parts in found.items():
+            held_out.setdefault(TITLES[baseline.name], []).append(part)
+    labels, groups = bank.labels.cpu().numpy()[trained.outer], session.groups()[trained.outer]
+    decided = np.eye(len(session.classes))[trained.predicted["macro_f1"]]
+    comparisons = {}
+    for name, parts in held_out.items():
         rows = np.concatenate([part.rows for part in parts])
         order = np.argsort(rows)
         if not np.array_equal(rows[order], trained.outer):
             continue
-        other = np.concatenate([part.probabilities for part in parts])[order].astype(np.float64)
-        compared = gains(other, trained.probabilities, labels, groups)
-        decided = rule[trained.predicted["macro_f1"]]
-        compared["macro_f1"] = gains(other, decided, labels, groups)["macro_f1"]
-        beside[name] = {
+        probabilities = np.concatenate([part.probabilities for part in parts])[order].astype(
+            np.float64
+        )
+        compared = gains(probabilities, trained.probabilities, labels, groups)
+        compared["macro_f1"] = gains(probabilities, decided, labels, groups)["macro_f1"]
+        comparisons[name] = {
             metric: BesideBaseline(baseline=of.single, choice=of.ensemble, interval=of.interval)
             for metric, of in compared.items()
         }
-    return beside
+    return comparisons

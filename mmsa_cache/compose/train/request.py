@@ -1,4 +1,4 @@
-"""What ``mmsa train`` is asked for."""
+"""The options of ``mmsa train``."""
 
 from __future__ import annotations
 
@@ -23,56 +23,56 @@ class TrainRequest:
     """What to train, and how."""
 
     studies: Sequence[str] = ()
-    """Each a study (``NAME`` or ``NAME:TRIAL``) or ``best`` of all that can be compared; none: the
+    """Each a study (``NAME`` or ``NAME:TRIAL``), or ``best`` of all comparable ones; empty: the
     default setting. A study file without a space is one setting and needs no search."""
     changes: Mapping[str, Value] = field(default_factory=dict)
-    """Fields of the setting, over what the studies say."""
+    """Fields of the setting that replace those of the studies."""
     name: str | None = None
-    """Of the run; default: the date and time."""
+    """Name of the run; default: the date and time."""
     outer: str | None = None
-    """Rows that judge; default, as of the next two: those of the first searched study."""
+    """Rows that judge; default: those of the first searched study."""
     folds: int | None = None
-    """Folds of the development rows; a member each. Without a searched study 5."""
+    """Folds of the development rows, each with a member; default: as searched, else 5."""
     seeds: int | None = None
-    """Members a fold. Without a searched study 1."""
+    """Members a fold; default: as searched, else 1."""
     averaged: bool = True
-    """Whether the model is the average of the members; else the best of them."""
+    """Whether the model is the average of the members; else it is the best member."""
     refit: bool | None = None
     """Whether the model's members learn from all development rows, see
-    `fuse.training.final.train`; None: those of an ensemble do."""
+    `fuse.training.final.train`; None: only those of an ensemble."""
     ensemble: int | None = None
-    """Trains an ensemble of so many settings at most; None: of
-    `fuse.search.greedy.MEMBERS`, if it wins."""
+    """Trains an ensemble of this many settings at most; None: of `fuse.search.greedy.MEMBERS` at
+    most, if it beats the best single trial."""
     single: bool = False
-    """Whether one setting a study is trained, no ensemble of its trials."""
+    """Whether one setting a study is trained instead of an ensemble of its trials."""
     max_mb: int = MEGABYTES
-    """Megabytes that the model file of an ensemble may have."""
+    """Most megabytes of the model file of an ensemble."""
     nested: bool = False
-    """Whether each outer part has a choice of its own, from a search on its development rows."""
+    """Whether the settings of each outer part come from a search on its development rows."""
     trials: int = 200
     """Finished trials of each search of a nested choice."""
     engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
-    """Workers of these searches; None: see `worker_devices`."""
+    """Workers of these searches, see `worker_devices`."""
     decide: Decide = "accuracy"
     """Decision rule of the run."""
     track: Sequence[str] = ()
     """Trackers besides JSON lines, see `trackers.TRACKERS`."""
     command: str = field(default_factory=command_line)
-    """What the run is made by, as a person typed it."""
+    """The command line, as typed."""
 
-    def protocol(self, known: Protocol, session: Session) -> Protocol:
-        """Which rows train and judge: what is asked for, else as known.
+    def protocol(self, default: Protocol, session: Session) -> Protocol:
+        """The rows that train and judge.
 
         Args:
-            known: Of the study that was searched; of a run where none was.
+            default: For options that are not given: the protocol of the searched study.
             session: The command's; the seed of its settings counts where it was set.
         """
         settings = session.settings
         values = {
-            "outer": self.outer or known.outer,
-            "folds": self.folds or known.folds,
-            "seeds": self.seeds or known.seeds,
-            "seed": settings.seed if "seed" in settings.model_fields_set else known.seed,
+            "outer": self.outer or default.outer,
+            "folds": self.folds or default.folds,
+            "seeds": self.seeds or default.seeds,
+            "seed": settings.seed if "seed" in settings.model_fields_set else default.seed,
         }
         protocol = validate(Protocol, values, "The rows cannot be divided so:", "")
         return resolve_protocol(session, protocol, folds_given=self.folds is not None)

@@ -14,10 +14,10 @@ from .request import TrainRequest
 def summary(session: Session, request: TrainRequest) -> list[ModelPart]:
     """The parts of the models that a request would train: shapes and parameters."""
     choice = choose_settings(request, session)
-    chosen, split = choice.settings, request.protocol(choice.protocol, session).split
-    bank = session.bank(split, [setting.encoders for setting in chosen])
+    split = request.protocol(choice.protocol, session).split
+    bank = session.bank(split, [setting.encoders for setting in choice.settings])
     return [
-        row
-        for setting in chosen
-        for row in summarise(make_model(setting, input_dims(bank, setting), len(session.classes)))
+        part
+        for setting in choice.settings
+        for part in summarise(make_model(setting, input_dims(bank, setting), len(session.classes)))
     ]
