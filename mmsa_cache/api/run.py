@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fuse.figures.predictions import Predictions
 from fuse.figures.records import EpochRecord, RunFigures
 from mmsa_cache.compose.report.report import PAGE
-from mmsa_cache.compose.report.sections import figure_intervals
+from mmsa_cache.compose.report.sections import prediction_intervals
 from mmsa_cache.files.paths import check_paths
 from mmsa_cache.notebook import as_html
 from mmsa_cache.runs.folder import LATEST, RunFolder
@@ -130,7 +130,7 @@ class Run:
 
     def plot_classes(self, ax: Axes | None = None) -> Axes:
         """F1 of every class with its interval, see `plots.plot_classes`."""
-        intervals = self.figures.intervals or figure_intervals(self.predictions, self.classes)
+        intervals = self.figures.intervals or prediction_intervals(self.predictions, self.classes)
         return plots.plot_classes(self.figures.outer, intervals, ax)
 
     def plot_reliability(self, ax: Axes | None = None) -> Axes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmsa_cache.compose.report.charts import Chart
+    from mmsa_cache.compose.report.charts import LearningCurve
 
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 WIDTH = 16
@@ -14,7 +14,7 @@ WIDTH = 16
 _SHOWN = {"loss": "loss", "macro_f1": "macro-F1"}
 
 
-def curve_line(charts: Sequence[Chart], encoding: str) -> str:
+def curve_line(charts: Sequence[LearningCurve], encoding: str) -> str:
     """The mean curves of the members, with their first and last values; empty without any.
 
     Args:

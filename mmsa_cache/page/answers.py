@@ -9,8 +9,8 @@ import numpy as np
 
 from mmsa_cache.compose.predict.predict import WHOLE_PAIRS
 from mmsa_cache.compose.predict.predictor import Predictor
-from mmsa_cache.compose.report.attended import attention_of
 from mmsa_cache.compose.report.attention import PostMaps, word_maps
+from mmsa_cache.compose.report.model_attention import attention_of
 from mmsa_cache.data.files import strip_text
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import MmsaError, SettingsError
@@ -82,7 +82,7 @@ class Answers:
         nearest = self._nearest.find(bank) if self._nearest else []
         attention = maps.posts.get(post.guid)
         drawn = None if attention is None else word_maps(attention)
-        return answer, Explanation(drawn, maps.said, nearest, self._nearest_note)
+        return answer, Explanation(drawn, maps.note, nearest, self._nearest_note)
 
     def _make_sample(self, text: str | None, image: Path | None) -> Sample:
         text = text if text and strip_text(text) else None

@@ -6,14 +6,18 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmsa_cache.compose.pages.shell import printable
 from mmsa_cache.compose.pages.thumbnails import Thumbnail, thumbnail
 from mmsa_cache.compose.predict.predictor import Predictor
-from mmsa_cache.compose.report.attention import Maps
 from mmsa_cache.compose.report.charts import class_colours
-from mmsa_cache.compose.report.gallery import Card, GalleryPost, cards, confident_errors
+from mmsa_cache.compose.report.gallery import (
+    Card,
+    GalleryPost,
+    cards,
+    confident_errors,
+    gallery_posts,
+)
 from mmsa_cache.compose.report.report import PAGE
-from mmsa_cache.compose.report.templates import report_templates
+from mmsa_cache.compose.report.templates import render_page, report_templates
 from mmsa_cache.errors import BadFileError, DataError, MmsaError, SettingsError
 from mmsa_cache.files.untrusted import open_plain
 from mmsa_cache.runs.folder import RunFolder
@@ -39,9 +43,9 @@ class View:
 
     def __init__(self, run: RunFolder, model: Predictor, limits: Limits, url: str) -> None:
         self.name, self._run, self._model = run.name, run, model
-        self._templates = report_templates(_HERE)
-        self.style = "\n".join(self._file(name) for name in _STYLES)
-        self.script, self.icon = self._file("page.js"), self._file("icon.svg")
+        files = report_templates(_HERE)
+        self.style = "\n".join(files.get_template(name).render() for name in _STYLES)
+        self.script, self.icon = (files.get_template(n).render() for n in ("page.js", "icon.svg"))
         self._common: dict[str, object] = {
             "run": run.name,
             "url": url,
@@ -53,11 +57,8 @@ class View:
             "most_bytes": limits.picture,
         }
 
-    def _file(self, name: str) -> str:
-        return self._templates.get_template(name).render()
-
     def _render(self, template: str, **values: object) -> str:
-        return printable(self._templates.get_template(template).render(self._common | values))
+        return render_page(template, _HERE, **self._common | values)
 
     def page(
         self,
@@ -119,7 +120,7 @@ class View:
             f"{min(len(wrong), _MOST_ERRORS)} of {len(wrong)} wrong predictions on the "
             f"{len(predictions.guids)} outer rows, the most confident first."
         )
-        errors = cards(wrong[:_MOST_ERRORS], predictions, self._posts, Maps(""))
+        errors = cards(wrong[:_MOST_ERRORS], predictions, self._posts)
         return self._frame("Errors", message, {"true": true, "predicted": predicted}, errors)
 
     def _frame(
@@ -139,7 +140,7 @@ class View:
             samples = self._model.session.samples(self._run.record.protocol.judging)
         except (DataError, SettingsError):
             return {}
-        return {post.guid: GalleryPost(post.text or "", post.image_path) for post in samples}
+        return gallery_posts(samples)
 
 
 def _picture(post: Neighbour) -> Thumbnail | None:

@@ -17,7 +17,7 @@ import mmsa_cache as mmsa
 from fuse.figures.reliability import reliability_bins
 from fuse.figures.study import StudySnapshot
 from mmsa_cache.api import plots
-from mmsa_cache.compose.report.sections import figure_intervals
+from mmsa_cache.compose.report.sections import prediction_intervals
 from tests.support.made_up_run import CLASSES, change, invented_study, write_run
 
 PLOTS = ("plot_confusion", "plot_classes", "plot_reliability", "plot_curves")
@@ -61,7 +61,7 @@ def test_confusion_shows_counts_and_shares_of_the_true_class(run: mmsa.Run, ax: 
 
 def test_classes_show_f1_with_the_intervals_of_the_report(run: mmsa.Run, ax: Axes) -> None:
     run.plot_classes(ax)
-    found = figure_intervals(run.predictions, CLASSES).per_class
+    found = prediction_intervals(run.predictions, CLASSES).per_class
     spans = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
     assert spans == [[found[name].f1.low, found[name].f1.high] for name in CLASSES]
     assert points(ax) == [[(run.figures.outer.per_class[n].f1, k) for k, n in enumerate(CLASSES)]]
@@ -71,7 +71,7 @@ def test_a_class_without_rows_has_no_f1(run: mmsa.Run, ax: Axes) -> None:
     scores = run.figures.outer
     absent = scores.per_class["neutral"].model_copy(update={"support": 0})
     per_class = scores.per_class | {"neutral": absent}
-    found = figure_intervals(run.predictions, CLASSES)
+    found = prediction_intervals(run.predictions, CLASSES)
     plots.plot_classes(scores.model_copy(update={"per_class": per_class}), found, ax)
     assert labels(ax) == ["positive", "negative"]
 
@@ -187,7 +187,7 @@ def test_a_run_and_its_figures_are_tables_in_a_notebook(run: mmsa.Run, tmp_path:
     figures = run.figures
     assert f'<td style="text-align: left">{figures.outer.accuracy:.3f}</td>' in run._repr_html_()
     assert "macro_f1" in figures._repr_html_()
-    intervals = figure_intervals(run.predictions, CLASSES)
+    intervals = prediction_intervals(run.predictions, CLASSES)
     known = figures.model_copy(update={"intervals": intervals})
     assert str(intervals.macro_f1) in known._repr_html_()
 

@@ -19,7 +19,7 @@ from fuse.figures.metrics import probability_score
 from mmsa_cache import load_model
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose.predict.predictor import Predictor
-from mmsa_cache.compose.report.attended import explainer
+from mmsa_cache.compose.report.model_attention import attention_explainer
 from mmsa_cache.compose.report.rivals import command_for, is_rival, other_differences
 from mmsa_cache.data.splits import learned_rows
 from mmsa_cache.features.bank import FeatureBank
@@ -280,7 +280,7 @@ def test_attention_is_what_forward_gives(here: Path, name: str, patches: int) ->
 def test_words_get_the_mean_of_their_tokens(here: Path) -> None:
     model, bank = loaded("ce")
     samples = model.session.samples("train")
-    maps = explainer(model.session, model.record, model.ensemble, bank)(["90", "4"])
+    maps = attention_explainer(model.session, model.record, model.ensemble, bank)(["90", "4"])
     post = maps.posts["90"]
     text = next(s.text for s in samples if s.guid == "90")
     assert post.words[:-1] == text.split()[:-1], "what stands between spaces is a word"
@@ -293,11 +293,11 @@ def test_words_get_the_mean_of_their_tokens(here: Path) -> None:
 
 
 def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here: Path) -> None:
-    from mmsa_cache.compose.report.attended import _parts
+    from mmsa_cache.compose.report.model_attention import _outer_parts
 
     model, bank = loaded("every")
     ensemble, samples = model.ensemble, model.session.samples("train")
-    of_part = _parts(model.record, model.session)
+    of_part = _outer_parts(model.record, model.session)
     judged = RunFolder(Path("runs/every")).predictions
     row = {sample.guid: number for number, sample in enumerate(samples)}
     blend, each = ensemble.blends[0], len(ensemble.blends[0].members) // 2
@@ -312,7 +312,7 @@ def test_a_cross_validation_shows_members_that_did_not_learn_from_the_post(here:
         assert slopes[0][0][0] == pytest.approx(slopes[1][0][0])
         for _, residuals, *_ in slopes:
             np.testing.assert_allclose(residuals, 0, atol=1e-8)
-    maps = explainer(model.session, model.record, ensemble, bank)(["7"])
+    maps = attention_explainer(model.session, model.record, ensemble, bank)(["7"])
     judging = blend.members[of_part["7"] * each :][:each]
     weights = word_to_patch(judging, blend.setting, bank, row["7"])
     assert maps.posts["7"].weights[0].ravel() == pytest.approx(weights[1])  # the token after [CLS]

@@ -20,13 +20,13 @@ from fuse.figures.record import Interval
 from mmsa_cache.compose.predict.compare import compare_runs
 from mmsa_cache.compose.report.comparison_page import (
     POSTS,
-    contested,
-    first_of_groups,
+    disagreement_rows,
+    drop_duplicates,
     render_comparison,
 )
 from mmsa_cache.compose.report.gallery import GalleryPost
 from mmsa_cache.compose.report.page import Page as Rendered
-from mmsa_cache.compose.report.tables import MOST_ROWS, SIGNED, FigureTable, shown
+from mmsa_cache.compose.report.tables import MOST_ROWS, SIGNED, ReportTable, shown
 from mmsa_cache.runs.folder import RunFolder
 from tests.support.made_up_run import (
     CLASSES,
@@ -158,15 +158,15 @@ def test_the_least_sure_run_counts() -> None:
     others = np.array([[0.45, 0.55], [0.2, 0.8], [0.3, 0.7], [0.9, 0.1]])
     zeros = np.zeros(4, np.int64)
     runs = [Predictions([*"abcd"], zeros, of.argmax(1), of) for of in (shares, others)]
-    assert contested(runs).tolist() == [2, 1, 0]
-    assert contested([runs[0], runs[0]]).tolist() == []
+    assert disagreement_rows(runs).tolist() == [2, 1, 0]
+    assert disagreement_rows([runs[0], runs[0]]).tolist() == []
 
 
 def test_a_repeated_post_is_shown_once() -> None:
     zeros, places = np.zeros(5, np.int64), np.array([4, 2, 0, 3])
     run = Predictions([*"abcde"], zeros, zeros, np.ones((5, 1)), np.array([7, 1, 3, 3, 7]))
-    assert first_of_groups(places, run).tolist() == [4, 2]
-    assert first_of_groups(places, replace(run, groups=None)).tolist() == places.tolist()
+    assert drop_duplicates(places, run).tolist() == [4, 2]
+    assert drop_duplicates(places, replace(run, groups=None)).tolist() == places.tolist()
 
 
 def test_hostile_names_texts_and_settings_are_shown_as_text(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_hostile_names_texts_and_settings_are_shown_as_text(tmp_path: Path) -> N
 
 
 def test_a_table_is_shown_with_three_decimals_and_written_whole() -> None:
-    table = FigureTable(
+    table = ReportTable(
         "t",
         "c",
         ["name", "value", "span", "p"],

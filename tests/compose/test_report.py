@@ -17,7 +17,7 @@ from extract.inputs.decode import PictureLimits
 from fuse.figures.metrics import probability_score, score
 from fuse.figures.records import EpochRecord, MemberRecord
 from fuse.figures.study import LossWeights, StudySnapshot
-from mmsa_cache.compose.report.attention import Attended, Maps
+from mmsa_cache.compose.report.attention import AttentionMaps, PostAttention
 from mmsa_cache.compose.report.charts import (
     class_colours,
     learning_curves,
@@ -26,7 +26,7 @@ from mmsa_cache.compose.report.charts import (
     ticks,
 )
 from mmsa_cache.compose.report.gallery import GalleryPost
-from mmsa_cache.compose.report.sections import Against
+from mmsa_cache.compose.report.sections import LossSection
 from mmsa_cache.errors import ModelError
 from tests.support.made_up_run import (
     CLASSES,
@@ -364,7 +364,7 @@ def test_recalls_of_two_runs_and_their_difference(run: Path) -> None:
 
 
 def test_without_a_second_run_the_page_says_how_to_get_one(run: Path) -> None:
-    missing = Against("No run differs in the loss only.", "mmsa train --set loss=ce")
+    missing = LossSection("No run differs in the loss only.", "mmsa train --set loss=ce")
     text = Page(render(run, {}, against=missing)).text
     assert "No run differs in the loss only." in text
     assert "mmsa train --set loss=ce" in text
@@ -445,9 +445,11 @@ def test_each_word_has_a_picture_of_its_attention(run: Path, posts: dict[str, Ga
 
 
 def test_even_attention_is_left_grey(run: Path, posts: dict[str, GalleryPost]) -> None:
-    def even(guids: list[str]) -> Maps:
+    def even(guids: list[str]) -> AttentionMaps:
         picture = np.full((32, 32, 3), 90, np.uint8)
-        return Maps("", {g: Attended(picture, ["a"], np.full((1, 7, 7), 1 / 49)) for g in guids})
+        return AttentionMaps(
+            "", {g: PostAttention(picture, ["a"], np.full((1, 7, 7), 1 / 49)) for g in guids}
+        )
 
     attrs = Page(render(run, posts, explain=even)).named("img")[1]
     data = base64.b64decode((attrs["src"] or "").partition(",")[2])
@@ -460,10 +462,12 @@ def test_the_page_stays_small(run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "noise.png"
     Image.fromarray(noise).save(picture)
 
-    def loud(guids: list[str]) -> Maps:
+    def loud(guids: list[str]) -> AttentionMaps:
         words = [f"word{k}" for k in range(30)]
         weights = np.random.default_rng(1).dirichlet(np.ones(196), 30).reshape(30, 14, 14)
-        return Maps("", {g: Attended(noise[:384, :384], words, weights) for g in guids})
+        return AttentionMaps(
+            "", {g: PostAttention(noise[:384, :384], words, weights) for g in guids}
+        )
 
     posts = {str(row): GalleryPost("x" * 5000, picture) for row in range(ROWS)}
     # Pictures of noise are the worst for JPEG; photographs take a third of this.

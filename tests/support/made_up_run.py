@@ -12,8 +12,8 @@ import numpy as np
 from fuse.evidence.compare import RunPredictions, compare, share
 from fuse.figures.metrics import probability_score, score
 from fuse.figures.predictions import Predictions
-from mmsa_cache.compose.report.attention import Attended, Maps
-from mmsa_cache.compose.report.sections import Against
+from mmsa_cache.compose.report.attention import AttentionMaps, PostAttention
+from mmsa_cache.compose.report.sections import LossSection
 
 CLASSES = ["positive", "neutral", "negative"]
 HOSTILE = "<script>alert(1)</script>\"'&"
@@ -179,7 +179,7 @@ def invented_study(name: str = "quick") -> dict[str, Any]:
     }
 
 
-def against(classes: list[str] = CLASSES, guids: list[str] | None = None) -> Against:
+def against(classes: list[str] = CLASSES, guids: list[str] | None = None) -> LossSection:
     """A second run that guesses half of the rows."""
     labels, predicted, probabilities = outcome(classes)
     names = guids or [str(row) for row in range(ROWS)]
@@ -188,16 +188,18 @@ def against(classes: list[str] = CLASSES, guids: list[str] | None = None) -> Aga
         RunPredictions(name, classes, Predictions(names, labels, found, probabilities))
         for name, found in (("other (ce)", other), ("made-up (acb)", predicted))
     ]
-    return Against("Against the run other.", compared=compare(share(runs)))
+    return LossSection("Against the run other.", comparison=compare(share(runs)))
 
 
-def explained(guids: list[str], words: tuple[str, ...] = ("good", "day")) -> Maps:
+def explained(guids: list[str], words: tuple[str, ...] = ("good", "day")) -> AttentionMaps:
     """Attention of invented words: the k-th looks at cell k of 4 × 4, and a little elsewhere."""
     weights = np.full((len(words), 4, 4), 0.5 / 16)
     for k in range(len(words)):
         weights[k].flat[k % 16] += 0.5
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    return Maps("Mean over heads.", {g: Attended(picture, list(words), weights) for g in guids})
+    return AttentionMaps(
+        "Mean over heads.", {g: PostAttention(picture, list(words), weights) for g in guids}
+    )
 
 
 def change(path: Path, **changes: Any) -> None:

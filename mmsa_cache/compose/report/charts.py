@@ -1,4 +1,4 @@
-"""Data of the report's charts, in data units; the templates draw them."""
+"""Data of the report's charts, in data units; templates draw them."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ CURVES: dict[str, str] = {
     "macro_f1": "Macro F1, stopping rows",
     "accuracy": "Accuracy, stopping rows",
 }
-"""The learning curves drawn, by their key in ``metrics.jsonl``."""
+"""Titles of the learning curves, by their key in ``metrics.jsonl``."""
 
 COLOURS = 8
-"""Colours for classes in the template; more classes than that share them."""
-_OWN_COLOUR = {"positive": 0, "neutral": 1, "negative": 2}
-_STEPS = 5
-"""At most so many between the ticks of an axis."""
-_CELLS = 8
-"""Values of an axis of the α/β surface; more of them are put into as many equal intervals."""
+"""Class colours in the style sheet; more classes share them."""
+_SENTIMENT_COLOURS = {"positive": 0, "neutral": 1, "negative": 2}
+_MOST_STEPS = 5
+"""Intervals between the ticks of an axis, at most."""
+_MOST_CELLS = 8
+"""Cells of an axis of the α/β surface; more values are binned."""
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, int]:
-    """A colour number of the template for every class; the three sentiments keep their own."""
-    own = {name: _OWN_COLOUR[name] for name in classes if name in _OWN_COLOUR}
+    """Colour number of each class; the three sentiments have fixed ones."""
+    own = {name: _SENTIMENT_COLOURS[name] for name in classes if name in _SENTIMENT_COLOURS}
     free = [n for n in range(COLOURS) if n not in own.values()]
     others = [name for name in classes if name not in own]
     return own | {name: free[i % len(free)] for i, name in enumerate(others)}
 
 
 def ticks(values: Iterable[float]) -> list[float]:
-    """Round axis ticks around values, a step of 1, 2 or 5 times a power of ten apart.
+    """Round axis ticks around values; the step is 1, 2 or 5 times a power of ten.
 
     Returns:
         Two or more ticks; the first is not above the lowest value, the last not below the highest.
     """
-    found = list(values)
-    low, high = min(found), max(found)
+    values = list(values)
+    low, high = min(values), max(values)
     span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / _STEPS))
+    power = 10.0 ** math.floor(math.log10(span / _MOST_STEPS))
     for factor in (1, 2, 5, 10, 20):
         step = factor * power
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        if last - first <= _STEPS:
+        if last - first <= _MOST_STEPS:
             break
     return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
 
 
-def tick_labels(places: Sequence[float]) -> list[str]:
-    """Ticks as text, all with the decimals that the step needs."""
-    decimals = max(0, -math.floor(math.log10(places[1] - places[0]) + 1e-9))
-    return [f"{place:.{decimals}f}".replace("-", "−") for place in places]
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Ticks as text, with the decimals that their step needs."""
+    decimals = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
+    return [f"{tick:.{decimals}f}".replace("-", "−") for tick in ticks]
 
 
 # --- values with intervals ----------------------------------------------------------------------
@@ -63,69 +63,69 @@ def tick_labels(places: Sequence[float]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A value and, where there is one, its interval."""
+    """A value and its interval, if it has one."""
 
     value: float
     interval: Interval | None = None
     series: int = 0
-    """0: the first; 1: the second, drawn hollow."""
+    """0, or 1 (drawn hollow)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dots:
-    """A dot for each value, its interval as a line; a row a name."""
+class DotChart:
+    """Named rows of values, drawn as dots with their intervals as lines."""
 
     rows: list[tuple[str, list[Mark]]]
     ticks: list[float]
-    """The first and the last are the ends of the axis."""
+    """Ticks of the axis, from end to end."""
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[str, list[Mark]]], *also: float) -> Dots:
-        """Rows on an axis that holds all their values and intervals, and ``also``."""
-        held = list(also)
+    def of(cls, rows: Sequence[tuple[str, list[Mark]]], *included: float) -> DotChart:
+        """A chart whose axis includes all values and intervals, and ``included``."""
+        values = list(included)
         for _, marks in rows:
             for mark in marks:
                 interval = mark.interval
-                held += [mark.value, *([interval.low, interval.high] if interval else [])]
-        return cls(list(rows), ticks(held))
+                values += [mark.value, *([interval.low, interval.high] if interval else [])]
+        return cls(list(rows), ticks(values))
 
 
 # --- learning curves ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
-    """One chart of learning curves."""
+class LearningCurve:
+    """A chart of one measure by epoch, a line for each member."""
 
     key: str
     title: str
     epochs: int
-    """Right end of the epoch axis, which begins at 1."""
+    """End of the epoch axis, which begins at 1."""
     epoch_ticks: list[int]
     ticks: list[float]
-    """Ticks of the value axis; the first and the last are its ends."""
+    """Ticks of the value axis, from end to end."""
     lines: list[list[tuple[int, float]]]
-    """(epoch, value) of every member."""
+    """(epoch, value) of each member."""
     mean: list[tuple[int, float]]
-    """Mean over the members, for the epochs that every member reached."""
+    """Mean over the members, of the epochs that every member reached."""
     marks: list[tuple[int, float]]
-    """The epoch that each member kept."""
+    """(epoch, value) of each member's kept epoch."""
 
 
 def learning_curves(
     history: Sequence[EpochRecord], members: Sequence[MemberRecord] = ()
-) -> list[Chart]:
-    """One chart for each of `CURVES`; none without history.
+) -> list[LearningCurve]:
+    """A chart for each of `CURVES`; none without history.
 
     Args:
-        history: Every epoch of every member.
-        members: Say which epoch each member kept.
+        history: All epochs of all members.
+        members: Name the epoch that each member kept.
     """
     if not history:
         return []
     epochs = max(record.epoch for record in history)
     kept = {(member.member, member.best_epoch) for member in members}
-    charts = []
+    curves = []
     for key, title in CURVES.items():
         points = [
             (record.member, record.epoch, value)
@@ -137,8 +137,8 @@ def learning_curves(
             lines.setdefault(member, {})[epoch] = value
         shared = sorted(set.intersection(*(set(line) for line in lines.values())))
         mean = [(e, sum(line[e] for line in lines.values()) / len(lines)) for e in shared]
-        charts.append(
-            Chart(
+        curves.append(
+            LearningCurve(
                 key=key,
                 title=title,
                 epochs=max(epochs, 2),
@@ -151,11 +151,11 @@ def learning_curves(
                 ],
             )
         )
-    return charts
+    return curves
 
 
 def _epoch_ticks(epochs: int) -> list[int]:
-    """The first epoch and round ones after it."""
+    """The first epoch, and round ones after it."""
     if epochs <= 5:
         return list(range(1, max(epochs, 2) + 1))
     return [1, *(int(t) for t in ticks([0, epochs]) if 1 < t <= epochs and t == int(t))]
@@ -165,25 +165,25 @@ def _epoch_ticks(epochs: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """The trials of a study in the order of their numbers."""
+class SearchHistory:
+    """The trials of a study, by number."""
 
     complete: list[tuple[int, float]]
     """(number, score)"""
     pruned: list[tuple[int, float]]
-    """(number, score when it was given up)"""
+    """(number, last score)"""
     failed: list[int]
     best: list[tuple[int, float]]
-    """Corners of the line of the best score so far, of complete trials."""
+    """Corners of the line of the best score so far."""
     chosen: tuple[int, float] | None
     last: int
-    """Right end of the axis of numbers, which begins at 0."""
+    """End of the axis of numbers, which begins at 0."""
     number_ticks: list[int]
     ticks: list[float]
 
 
-def search_history(study: StudySnapshot) -> History | None:
-    """The course of a search; None without a complete trial."""
+def search_history(study: StudySnapshot) -> SearchHistory | None:
+    """The history of a search; None without a complete trial."""
     trials = sorted(study.trials, key=lambda trial: trial.number)
 
     def scored(state: str) -> list[tuple[int, float]]:
@@ -199,7 +199,7 @@ def search_history(study: StudySnapshot) -> History | None:
             best.append((number, score))
     last = max(trials[-1].number, 1)
     best.append((last, best[-1][1]))
-    return History(
+    return SearchHistory(
         complete,
         pruned,
         [trial.number for trial in trials if trial.state == "fail"],
@@ -219,58 +219,59 @@ class SurfaceCell:
     best: float
     trials: int
     share: float
-    """Where the mean lies between the lowest (0) and the highest (1) of all cells."""
+    """The mean, scaled from 0 (lowest cell) to 1 (highest cell)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """Mean scores over the weights of the adaptive loss."""
+    """Mean scores by the weights of the adaptive loss."""
 
     alphas: list[str]
-    """Columns."""
+    """Labels of the columns."""
     betas: list[str]
-    """Rows, from the highest."""
+    """Labels of the rows, from the highest."""
     cells: list[list[SurfaceCell | None]]
     """By row and column."""
 
 
 def surface(points: Sequence[LossWeights]) -> Surface | None:
-    """Means over the trials of equal or near weights; None without points."""
+    """Means over the trials with equal or close weights; None without points."""
     if not points:
         return None
-    alphas, of_alpha = _axis([point.alpha for point in points])
-    betas, of_beta = _axis([point.beta for point in points])
-    inside: dict[tuple[int, int], list[LossWeights]] = {}
-    for point, alpha, beta in zip(points, of_alpha, of_beta, strict=True):
-        inside.setdefault((beta, alpha), []).append(point)
+    alphas, columns = _axis([point.alpha for point in points])
+    betas, rows = _axis([point.beta for point in points])
+    by_cell: dict[tuple[int, int], list[LossWeights]] = {}
+    for point, row, column in zip(points, rows, columns, strict=True):
+        by_cell.setdefault((row, column), []).append(point)
     means = {
-        place: sum(p.mean * p.trials for p in some) / sum(p.trials for p in some)
-        for place, some in inside.items()
+        cell: sum(p.mean * p.trials for p in group) / sum(p.trials for p in group)
+        for cell, group in by_cell.items()
     }
     low, span = min(means.values()), max(means.values()) - min(means.values())
 
-    def cell(beta: int, alpha: int) -> SurfaceCell | None:
-        some, mean = inside.get((beta, alpha)), means.get((beta, alpha))
-        if some is None or mean is None:
+    def surface_cell(row: int, column: int) -> SurfaceCell | None:
+        group = by_cell.get((row, column))
+        if group is None:
             return None
+        mean = means[row, column]
         share = (mean - low) / span if span else 1.0
-        return SurfaceCell(mean, max(p.best for p in some), sum(p.trials for p in some), share)
+        return SurfaceCell(mean, max(p.best for p in group), sum(p.trials for p in group), share)
 
     return Surface(
         alphas,
         betas[::-1],
         [
-            [cell(beta, alpha) for alpha in range(len(alphas))]
-            for beta in reversed(range(len(betas)))
+            [surface_cell(row, column) for column in range(len(alphas))]
+            for row in reversed(range(len(betas)))
         ],
     )
 
 
 def _axis(values: Sequence[float]) -> tuple[list[str], list[int]]:
-    """Names of an axis's cells from the lowest, and the cell of each value."""
-    different = sorted(set(values))
-    if len(different) <= _CELLS:
-        return [f"{value:g}" for value in different], [different.index(v) for v in values]
-    low, step = different[0], (different[-1] - different[0]) / _CELLS
-    names = [f"≈{low + (k + 0.5) * step:.2f}" for k in range(_CELLS)]
-    return names, [min(int((value - low) / step), _CELLS - 1) for value in values]
+    """Labels of an axis's cells from the lowest, and the cell index of each value."""
+    distinct = sorted(set(values))
+    if len(distinct) <= _MOST_CELLS:
+        return [f"{value:g}" for value in distinct], [distinct.index(v) for v in values]
+    low, step = distinct[0], (distinct[-1] - distinct[0]) / _MOST_CELLS
+    labels = [f"≈{low + (k + 0.5) * step:.2f}" for k in range(_MOST_CELLS)]
+    return labels, [min(int((value - low) / step), _MOST_CELLS - 1) for value in values]

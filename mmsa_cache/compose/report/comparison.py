@@ -12,11 +12,10 @@ from mmsa_cache.runs.directory import RUNS
 from mmsa_cache.runs.folder import RunFolder
 
 from ..predict.compare import compare_runs, find_runs
-from ..predict.predictor import settings_of
-from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
-from ..session.session import Session
+from ..session.path_policy import NO_OVERRIDES, RunOverrides
 from .comparison_page import render_comparison
-from .report import posts_of, with_posts, write_page
+from .gallery import gallery_posts
+from .report import session_of_run, write_page
 
 COMPARISON = RUNS / "comparison.html"
 
@@ -28,13 +27,13 @@ class ComparisonRequest:
     runs: Sequence[str]
     """Names or folders of two or more runs."""
     out: Path | None = None
-    """File for the page; default: `COMPARISON`."""
+    """File of the page; default: `COMPARISON`."""
     overrides: RunOverrides = NO_OVERRIDES
-    """What is said in the place of the first run's settings, which lead to the posts."""
+    """Overrides of the first run's settings, which locate the posts."""
     csv: Path | None = None
     """Folder for the page's tables."""
     force: bool = False
-    """Whether CSV files that are there are replaced."""
+    """Whether existing CSV files are replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +42,13 @@ class WrittenComparison:
 
     runs: list[str]
     rows: int
-    """That all runs judged."""
+    """Outer rows, which all runs share."""
     report: str
     """Path of the page."""
     bytes: int
     notes: list[str]
     csv: list[str]
-    """Paths of the page's tables, where they are wanted."""
+    """Paths of the tables that were written."""
 
 
 def report_comparison(request: ComparisonRequest) -> WrittenComparison:
@@ -57,22 +56,17 @@ def report_comparison(request: ComparisonRequest) -> WrittenComparison:
 
     Raises:
         SettingsError: Fewer than two runs, or one of them twice.
-        ModelError: A run is missing or damaged, or they were not judged on the same rows.
+        ModelError: A run is missing or damaged, or their outer rows differ.
     """
-    found = find_runs(request.runs)
-    names = _names(request.runs, found)
-    _check_same_rows(names, found)
-    compared = compare_runs(names, found)
-    first = found[0]
-    policy = PathPolicy.for_run(first.path, request.overrides)
-    split = first.record.protocol.judging
-    session = with_posts(
-        Session(settings_of(first, policy, request.overrides), path_policy=policy), split
-    )
+    runs = find_runs(request.runs)
+    names = _names(request.runs, runs)
+    _check_same_rows(names, runs)
+    compared = compare_runs(names, runs)
+    session = session_of_run(runs[0], request.overrides)
     page = render_comparison(
-        dict(zip(names, found, strict=True)),
+        dict(zip(names, runs, strict=True)),
         compared.comparison,
-        posts_of(session, split),
+        gallery_posts(session.samples(runs[0].record.protocol.judging)),
         compared.notes,
     )
     target = request.out or COMPARISON
@@ -81,19 +75,20 @@ def report_comparison(request: ComparisonRequest) -> WrittenComparison:
     return WrittenComparison(names, rows, str(target), size, compared.notes, tables)
 
 
-def _names(names: Sequence[str], runs: Sequence[RunFolder]) -> list[str]:
-    """The names of runs, or how they were given where two folders have one name."""
+def _names(requested: Sequence[str], runs: Sequence[RunFolder]) -> list[str]:
+    """The names of runs; as they were requested where two folders have the same name."""
     count = Counter(run.name for run in runs)
     return [
-        run.name if count[run.name] == 1 else name for name, run in zip(names, runs, strict=True)
+        run.name if count[run.name] == 1 else name
+        for name, run in zip(requested, runs, strict=True)
     ]
 
 
 def _check_same_rows(names: Sequence[str], runs: Sequence[RunFolder]) -> None:
-    """Refuses runs that were judged on other rows than the first one was.
+    """Checks that all runs have the outer rows of the first one.
 
     Raises:
-        ModelError: Names them, and how many rows.
+        ModelError: It names the runs that do not.
     """
     first = set(runs[0].predictions.guids)
     differing = []

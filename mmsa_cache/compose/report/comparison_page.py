@@ -1,4 +1,4 @@
-"""The page that compares runs, of the parts that the page of one run is of."""
+"""The page that compares runs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from fuse.figures.records import ScoreIntervals
 from fuse.figures.resampling import RESAMPLES
 from mmsa_cache.runs.folder import RunFolder
 
-from ..pages.shell import printable
-from .attention import Maps
-from .charts import Dots, Mark, class_colours
+from .charts import DotChart, Mark, class_colours
 from .comparison_tables import comparison_tables, settings_table
 from .gallery import Card, GalleryPost, cards
 from .page import Page, check_agreement, random_weights
-from .sections import figure_intervals
-from .templates import report_templates, short
+from .sections import prediction_intervals
+from .templates import render_page, short
 
 POSTS = 12
-"""Posts that the page shows of those on which runs differ."""
+"""Disagreements shown."""
+_COMPARED = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
+"""Titles of the metrics in charts, by their key."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunAnswer:
-    """What one run says of a post."""
+class RunPrediction:
+    """The prediction of one run for a post."""
 
     run: str
     predicted: int
@@ -39,149 +39,150 @@ class RunAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Contested:
+class Disagreement:
     """A post on which the runs differ."""
 
     card: Card
-    answers: list[RunAnswer]
+    predictions: list[RunPrediction]
 
 
 def render_comparison(
     runs: Mapping[str, RunFolder],
-    compared: Comparison,
+    comparison: Comparison,
     posts: Mapping[str, GalleryPost],
     notes: Sequence[str],
 ) -> Page:
-    """Writes the comparison of runs that judged equal rows as one HTML file.
+    """Renders the comparison of runs with the same outer rows as one HTML file.
 
     Args:
-        runs: By their names on the page.
-        compared: Of them, under these names.
-        posts: Text and picture by guid; it may lack guids.
-        notes: What readers of the figures must know.
+        runs: The runs, by their names on the page.
+        comparison: Their comparison, under the same names.
+        posts: Text and picture by guid; guids may be missing.
+        notes: Caveats.
 
     Raises:
         ModelError: A file is missing or malformed, or two of them contradict each other.
     """
     for run in runs.values():
         check_agreement(run)
-    classes = compared.classes
+    classes = comparison.classes
     scores = {name: run.figures.outer for name, run in runs.items()}
     intervals = {
-        name: figure_intervals(run.predictions, run.record.classes) for name, run in runs.items()
+        name: prediction_intervals(run.predictions, run.record.classes)
+        for name, run in runs.items()
     }
     tables = [
         settings_table({name: run.record for name, run in runs.items()}),
-        *comparison_tables(compared, scores, intervals),
+        *comparison_tables(comparison, scores, intervals),
     ]
-    aligned = {name: align(run, classes) for name, run in runs.items()}
-    places = contested([*aligned.values()])
-    weights = [line for run in runs.values() for line in random_weights(run.record)]
-    page = (
-        report_templates()
-        .get_template("comparison.html.j2")
-        .render(
-            runs=[*runs],
-            classes=classes,
-            colours=class_colours(classes),
-            caveats=[*dict.fromkeys([*notes, *weights])],
-            compared=compared,
-            tables={table.name: table for table in tables},
-            figure_dots=_figure_dots(compared, intervals),
-            difference_dots=_difference_dots(compared),
-            class_dots=_class_dots(compared, intervals),
-            contested=len(places),
-            posts=_posts(places, aligned, posts),
-            resamples=RESAMPLES,
-            level=f"{LEVEL:.0%}",
-        )
+    aligned = {name: align_predictions(run, classes) for name, run in runs.items()}
+    rows = disagreement_rows([*aligned.values()])
+    weights = [note for run in runs.values() for note in random_weights(run.record)]
+    html = render_page(
+        "comparison.html.j2",
+        runs=[*runs],
+        classes=classes,
+        colours=class_colours(classes),
+        caveats=[*dict.fromkeys([*notes, *weights])],
+        comparison=comparison,
+        tables={table.name: table for table in tables},
+        score_dots=_score_dots(comparison, intervals),
+        difference_dots=_difference_dots(comparison),
+        class_dots=_class_dots(comparison, intervals),
+        disagreements=_disagreements(rows, aligned, posts),
+        disagreement_count=len(rows),
+        resamples=RESAMPLES,
+        level=f"{LEVEL:.0%}",
     )
-    return Page(printable(page), tables)
+    return Page(html, tables)
 
 
-def align(run: RunFolder, classes: Sequence[str]) -> Predictions:
-    """A run's predictions in the order of the guids, with the codes of other classes' order."""
-    found, own = run.predictions, run.record.classes
-    rows = np.argsort(np.array(found.guids), kind="stable")
-    code = np.array([classes.index(name) for name in own])
+def align_predictions(run: RunFolder, classes: Sequence[str]) -> Predictions:
+    """A run's predictions sorted by guid, with class codes in the order of ``classes``."""
+    predictions, names = run.predictions, run.record.classes
+    rows = np.argsort(np.array(predictions.guids), kind="stable")
+    codes = np.array([classes.index(name) for name in names])
     return Predictions(
-        [found.guids[row] for row in rows.tolist()],
-        code[found.labels[rows]],
-        code[found.predicted[rows]],
-        found.probabilities[rows][:, [own.index(name) for name in classes]],
-        None if found.groups is None else found.groups[rows],
+        [predictions.guids[row] for row in rows.tolist()],
+        codes[predictions.labels[rows]],
+        codes[predictions.predicted[rows]],
+        predictions.probabilities[rows][:, [names.index(name) for name in classes]],
+        None if predictions.groups is None else predictions.groups[rows],
     )
 
 
-def contested(runs: Sequence[Predictions]) -> NDArray[np.int64]:
-    """Rows on which runs differ, those first of which the least sure run is the surest.
+def disagreement_rows(runs: Sequence[Predictions]) -> NDArray[np.int64]:
+    """Rows on which runs differ, sorted by the confidence of the least confident run.
 
     Args:
-        runs: Of equal rows in equal order.
+        runs: Predictions of the same rows in the same order.
     """
     predicted = np.stack([run.predicted for run in runs])
-    differing = np.flatnonzero((predicted != predicted[0]).any(axis=0))
-    sureness = np.stack([run.confidence for run in runs]).min(axis=0)[differing]
-    return differing[np.argsort(-sureness, kind="stable")]
+    rows = np.flatnonzero((predicted != predicted[0]).any(axis=0))
+    confidence = np.stack([run.confidence for run in runs]).min(axis=0)[rows]
+    return rows[np.argsort(-confidence, kind="stable")]
 
 
-def first_of_groups(places: NDArray[np.int64], run: Predictions) -> NDArray[np.int64]:
-    """Of rows that show one post the first; all where the run does not tell them."""
+def drop_duplicates(rows: NDArray[np.int64], run: Predictions) -> NDArray[np.int64]:
+    """The first row of each group of duplicates; all rows if the run has no groups."""
     if run.groups is None:
-        return places
-    return places[np.sort(np.unique(run.groups[places], return_index=True)[1])]
+        return rows
+    return rows[np.sort(np.unique(run.groups[rows], return_index=True)[1])]
 
 
-def _posts(
-    places: NDArray[np.int64], runs: Mapping[str, Predictions], posts: Mapping[str, GalleryPost]
-) -> list[Contested]:
+def _disagreements(
+    rows: NDArray[np.int64], runs: Mapping[str, Predictions], posts: Mapping[str, GalleryPost]
+) -> list[Disagreement]:
     first = next(iter(runs.values()))
-    places = first_of_groups(places, first)[:POSTS]
-    shown = cards(places, first, posts, Maps(""))
+    rows = drop_duplicates(rows, first)[:POSTS]
     return [
-        Contested(
+        Disagreement(
             card,
             [
-                RunAnswer(name, int(of.predicted[place]), of.probabilities[place].tolist())
-                for name, of in runs.items()
+                RunPrediction(name, int(run.predicted[row]), run.probabilities[row].tolist())
+                for name, run in runs.items()
             ],
         )
-        for place, card in zip(places.tolist(), shown, strict=True)
+        for row, card in zip(rows.tolist(), cards(rows, first, posts), strict=True)
     ]
 
 
-def _figure_dots(found: Comparison, intervals: Mapping[str, ScoreIntervals]) -> dict[str, Dots]:
-    """The runs' figures, by title."""
+def _score_dots(
+    comparison: Comparison, intervals: Mapping[str, ScoreIntervals]
+) -> dict[str, DotChart]:
+    """The scores of the runs, by title."""
     return {
-        title: Dots.of(
+        title: DotChart.of(
             [
                 (run.run, [Mark(getattr(run.scores, key), getattr(intervals[run.run], key))])
-                for run in found.runs
+                for run in comparison.runs
             ]
         )
-        for key, title in (("accuracy", "Accuracy"), ("macro_f1", "Macro F1"))
+        for key, title in _COMPARED.items()
     }
 
 
-def _difference_dots(found: Comparison) -> dict[str, Dots]:
+def _difference_dots(comparison: Comparison) -> dict[str, DotChart]:
     """The paired differences, by title."""
     return {
-        title: Dots.of(
+        title: DotChart.of(
             [
                 (
                     f"{short(pair.second, 14)} − {short(pair.first, 14)}",
-                    [Mark(of.difference, of.interval)],
+                    [Mark(paired.difference, paired.interval)],
                 )
-                for pair in found.pairs
-                for of in [getattr(pair, key)]
+                for pair in comparison.pairs
+                for paired in [getattr(pair, key)]
             ],
             0.0,
         )
-        for key, title in (("accuracy", "Accuracy"), ("macro_f1", "Macro F1"))
+        for key, title in _COMPARED.items()
     }
 
 
-def _class_dots(found: Comparison, intervals: Mapping[str, ScoreIntervals]) -> dict[str, Dots]:
+def _class_dots(
+    comparison: Comparison, intervals: Mapping[str, ScoreIntervals]
+) -> dict[str, DotChart]:
     """F1 of each class by run, on one axis."""
     rows = {
         name: [
@@ -189,10 +190,10 @@ def _class_dots(found: Comparison, intervals: Mapping[str, ScoreIntervals]) -> d
                 run.run,
                 [Mark(run.scores.per_class[name].f1, intervals[run.run].per_class[name].f1)],
             )
-            for run in found.runs
+            for run in comparison.runs
         ]
-        for name, of in found.runs[0].scores.per_class.items()
-        if of.support
+        for name, first in comparison.runs[0].scores.per_class.items()
+        if first.support
     }
-    axis = Dots.of([row for some in rows.values() for row in some]).ticks
-    return {name: Dots(some, axis) for name, some in rows.items()}
+    axis = DotChart.of([row for of_class in rows.values() for row in of_class]).ticks
+    return {name: DotChart(of_class, axis) for name, of_class in rows.items()}

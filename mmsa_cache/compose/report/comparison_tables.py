@@ -9,36 +9,36 @@ from fuse.figures.record import LEVEL, Interval
 from fuse.figures.records import ScoreIntervals, Scores
 from mmsa_cache.runs.record import RunRecord
 
-from .cells import BOTH, INTERVAL, confusion_table, decision_cells, figure_cells
-from .sections import FIGURES
-from .tables import SIGNED, FigureTable
+from .cells import DECISION_COLUMNS, INTERVAL, confusion_table, decision_cells, score_cells
+from .sections import METRICS
+from .tables import SIGNED, ReportTable
 from .templates import plain
 
-_VALUES = 4
-"""Values of a setting that are shown of a run with several models."""
+_MOST_VALUES = 4
+"""Values shown of a setting, for a run with several models."""
 
 
-def settings_table(records: Mapping[str, RunRecord]) -> FigureTable:
-    """What the runs differ in, by their names; no rows where they are alike."""
-    described = [_described(record) for record in records.values()]
-    keys = dict.fromkeys(key for of in described for key in of)
-    return FigureTable(
+def settings_table(records: Mapping[str, RunRecord]) -> ReportTable:
+    """Settings that differ between runs, by run name."""
+    settings = [_settings(record) for record in records.values()]
+    keys = dict.fromkeys(key for run in settings for key in run)
+    return ReportTable(
         "settings",
         "What the runs differ in. Of an ensemble the values of its settings.",
         ["Setting", *records],
         [
-            [key, *(of.get(key) for of in described)]
+            [key, *(run.get(key) for run in settings)]
             for key in keys
-            if len({of.get(key) for of in described}) > 1
+            if len({run.get(key) for run in settings}) > 1
         ],
         of_words=True,
     )
 
 
-def _described(record: RunRecord) -> dict[str, str]:
-    """Everything that makes a model, in words."""
+def _settings(record: RunRecord) -> dict[str, str]:
+    """Everything that determines a model, in words."""
     protocol = record.protocol
-    found = {
+    settings = {
         "text encoder": record.labels["text"],
         "image encoder": record.labels["image"],
         "study": ", ".join(dict.fromkeys(source.name for source in record.studies)) or "none",
@@ -54,61 +54,63 @@ def _described(record: RunRecord) -> dict[str, str]:
     fields = dict.fromkeys(key for model in record.models for key in model.setting)
     for key in fields:
         values = dict.fromkeys(plain(model.setting.get(key)) for model in record.models)
-        found[key] = ", ".join([*values][:_VALUES]) + (" …" if len(values) > _VALUES else "")
-    return found
+        settings[key] = ", ".join([*values][:_MOST_VALUES]) + (
+            " …" if len(values) > _MOST_VALUES else ""
+        )
+    return settings
 
 
 def comparison_tables(
-    found: Comparison, scores: Mapping[str, Scores], intervals: Mapping[str, ScoreIntervals]
-) -> list[FigureTable]:
-    """What the runs reach and how they differ.
+    comparison: Comparison, scores: Mapping[str, Scores], intervals: Mapping[str, ScoreIntervals]
+) -> list[ReportTable]:
+    """The scores of runs and their differences.
 
     Args:
-        found: The comparison.
-        scores: Of each run, by name.
-        intervals: Of these.
+        comparison: The comparison.
+        scores: The scores of each run, by name.
+        intervals: The intervals of these scores.
     """
-    names = [run.run for run in found.runs]
-    columns = [f"{name}{what}" for name in names for what in ("", f", {INTERVAL}")]
-    beside = [(scores[name], intervals[name]) for name in names]
+    names = [run.run for run in comparison.runs]
+    columns = [f"{name}{suffix}" for name in names for suffix in ("", f", {INTERVAL}")]
+    by_run = [(scores[name], intervals[name]) for name in names]
     return [
-        FigureTable(
+        ReportTable(
             "figures",
-            f"Figures on the {found.rows} rows that every run judged, with {LEVEL:.0%} bootstrap "
-            "percentile intervals.",
+            f"Scores on the {comparison.rows} outer rows that all runs share, with {LEVEL:.0%} "
+            "bootstrap percentile intervals.",
             ["Figure", *columns],
             [
-                [title, *(c for pair in beside for c in figure_cells(*pair, key))]
-                for key, title in FIGURES.items()
+                [title, *(c for run in by_run for c in score_cells(*run, key))]
+                for key, title in METRICS.items()
             ],
         ),
-        FigureTable(
+        ReportTable(
             "decisions",
-            "What each decision rule is worth; the figures above are by each run’s own.",
-            ["Run", "Decided for", *BOTH],
+            "Scores of each decision rule; the table above has those of each run’s own rule.",
+            ["Run", "Decided for", *DECISION_COLUMNS],
             [
-                [run.run, rule, *decision_cells(of)]
-                for run in found.runs
-                for rule, of in run.decisions.items()
+                [run.run, rule, *decision_cells(decision)]
+                for run in comparison.runs
+                for rule, decision in run.decisions.items()
             ],
         ),
-        _differences(found),
-        FigureTable(
+        _differences(comparison),
+        ReportTable(
             "classes",
             f"F1 of each class, with {LEVEL:.0%} intervals.",
             ["Class", "Rows", *columns],
             [
-                [name, of.support, *(c for pair in beside for c in _f1(*pair, name))]
-                for name, of in found.runs[0].scores.per_class.items()
+                [name, of.support, *(c for run in by_run for c in _f1(*run, name))]
+                for name, of in comparison.runs[0].scores.per_class.items()
                 if of.support
             ],
             of_classes=True,
         ),
         *(
             confusion_table(f"confusion-{number}", f"Run {run.run}.", run.scores)
-            for number, run in enumerate(found.runs, start=1)
+            for number, run in enumerate(comparison.runs, start=1)
         ),
-        _disagreements(found),
+        _disagreements(comparison),
     ]
 
 
@@ -117,36 +119,34 @@ def _f1(scores: Scores, intervals: ScoreIntervals, name: str) -> tuple[float, In
     return scores.per_class[name].f1, intervals.per_class[name].f1
 
 
-def _differences(found: Comparison) -> FigureTable:
+def _differences(comparison: Comparison) -> ReportTable:
     p_values = ["McNemar p", "p, Holm"]
-    several = len(found.pairs) > 1
-    return FigureTable(
+    several = len(comparison.pairs) > 1
+    return ReportTable(
         "differences",
         f"Paired differences, second − first, with {LEVEL:.0%} intervals.",
-        ["First", "Second", *BOTH, *p_values[: 1 + several]],
+        ["First", "Second", *DECISION_COLUMNS, *p_values[: 1 + several]],
         [
             [
                 pair.first,
                 pair.second,
-                pair.accuracy.difference,
-                pair.accuracy.interval,
-                pair.macro_f1.difference,
-                pair.macro_f1.interval,
+                *(pair.accuracy.difference, pair.accuracy.interval),
+                *(pair.macro_f1.difference, pair.macro_f1.interval),
                 *[pair.mcnemar.p_value, pair.mcnemar.p_holm][: 1 + several],
             ]
-            for pair in found.pairs
+            for pair in comparison.pairs
         ],
-        dict.fromkeys(BOTH, SIGNED) | dict.fromkeys(p_values, ".3g"),
+        dict.fromkeys(DECISION_COLUMNS, SIGNED) | dict.fromkeys(p_values, ".3g"),
     )
 
 
-def _disagreements(found: Comparison) -> FigureTable:
-    return FigureTable(
+def _disagreements(comparison: Comparison) -> ReportTable:
+    return ReportTable(
         "disagreements",
-        f"How many of {found.rows} rows two runs differ on.",
+        f"How many of {comparison.rows} rows two runs differ on.",
         ["First", "Second", "Only first right", "Only second right", "Both wrong"],
         [
             [pair.first, pair.second, *(len(rows) for _, rows in pair.differing)]
-            for pair in found.pairs
+            for pair in comparison.pairs
         ],
     )

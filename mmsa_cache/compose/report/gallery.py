@@ -1,8 +1,8 @@
-"""Posts that the report shows: confident errors and the least certain ones."""
+"""The report's gallery: confident errors, and the least certain posts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,26 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuse.figures.predictions import Predictions
+from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import BadFileError
 
 from ..pages.thumbnails import Thumbnail, thumbnail
-from .attention import Maps, PostMaps, word_maps
+from .attention import AttentionMaps, PostMaps, word_maps
 
 GALLERY = 8
 """Posts in each part of the gallery."""
 MAX_CHARS = 600
-"""Characters of a post's text that the gallery shows."""
+"""Characters shown of a post's text."""
 THUMBNAIL = 192
 """Longest side of a picture, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class GalleryPost:
-    """What the gallery shows of a post."""
+    """Text and picture of a post."""
 
     text: str
     image: Path | None
-    """None where the data is not at hand."""
+    """None if the picture is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,9 @@ class Card:
 
     guid: str
     text: str | None
-    """None without the data."""
+    """None if the post is missing."""
     cut: bool
+    """Whether the text is longer than `MAX_CHARS`."""
     picture: Thumbnail | None
     note: str
     """Why there is no picture."""
@@ -49,34 +51,46 @@ class Card:
     probabilities: list[float]
 
 
-def confident_errors(predictions: Predictions, most: int = GALLERY) -> NDArray[np.int64]:
-    """Places of the wrong predictions, the highest probability of the predicted class first."""
+def confident_errors(predictions: Predictions, count: int = GALLERY) -> NDArray[np.int64]:
+    """Rows of the wrong predictions, the highest probability of the predicted class first."""
     wrong = np.flatnonzero(predictions.labels != predictions.predicted)
-    return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
+    return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:count]
 
 
 def least_certain(predictions: Predictions) -> NDArray[np.int64]:
-    """Places of the rows whose two highest probabilities lie closest, the closest first."""
+    """The rows whose two highest probabilities lie closest, the closest first."""
     ordered = np.sort(predictions.probabilities, axis=1)
-    lead = ordered[:, -1] - (ordered[:, -2] if ordered.shape[1] > 1 else 0.0)
-    return np.argsort(lead, kind="stable")[:GALLERY]
+    margin = ordered[:, -1] - (ordered[:, -2] if ordered.shape[1] > 1 else 0.0)
+    return np.argsort(margin, kind="stable")[:GALLERY]
+
+
+def gallery_posts(samples: Iterable[Sample]) -> dict[str, GalleryPost]:
+    """Text and picture of posts, by guid."""
+    return {post.guid: GalleryPost(post.text or "", post.image_path) for post in samples}
 
 
 def cards(
-    places: NDArray[np.int64],
+    rows: NDArray[np.int64],
     predictions: Predictions,
     posts: Mapping[str, GalleryPost],
-    maps: Maps,
+    maps: AttentionMaps = AttentionMaps(""),  # noqa: B008  (frozen)
 ) -> list[Card]:
-    """What the gallery shows of each row."""
-    return [_card(place, predictions, posts, maps) for place in places.tolist()]
+    """The cards of some rows.
+
+    Args:
+        rows: Row numbers of the predictions.
+        predictions: The predictions.
+        posts: Text and picture by guid; guids may be missing.
+        maps: Attention by guid.
+    """
+    return [_card(row, predictions, posts, maps) for row in rows.tolist()]
 
 
 def _card(
-    place: int, predictions: Predictions, posts: Mapping[str, GalleryPost], maps: Maps
+    row: int, predictions: Predictions, posts: Mapping[str, GalleryPost], maps: AttentionMaps
 ) -> Card:
-    guid = predictions.guids[place]
-    post, attended = posts.get(guid), maps.posts.get(guid)
+    guid = predictions.guids[row]
+    post, attention = posts.get(guid), maps.posts.get(guid)
     picture, note = (None, "") if post is None else _picture(post.image)
     return Card(
         guid,
@@ -84,15 +98,15 @@ def _card(
         post is not None and len(post.text) > MAX_CHARS,
         picture,
         note,
-        None if attended is None else word_maps(attended),
-        int(predictions.labels[place]),
-        int(predictions.predicted[place]),
-        predictions.probabilities[place].tolist(),
+        None if attention is None else word_maps(attention),
+        int(predictions.labels[row]),
+        int(predictions.predicted[row]),
+        predictions.probabilities[row].tolist(),
     )
 
 
 def _picture(path: Path | None) -> tuple[Thumbnail | None, str]:
-    """The picture, or why there is none."""
+    """The thumbnail, or a note why there is none."""
     if path is None:
         return None, "The pictures are not at hand."
     try:

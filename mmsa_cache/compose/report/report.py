@@ -1,4 +1,4 @@
-"""``mmsa report``: the page of a run, written again."""
+"""``mmsa report``: writes the page of a run again."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..predict.compare import find_judged
 from ..predict.predictor import load_model, settings_of
 from ..session.path_policy import NO_OVERRIDES, PathPolicy, RunOverrides
 from ..session.session import Session
-from .attended import explainer
-from .gallery import GalleryPost
+from .gallery import gallery_posts
+from .model_attention import attention_explainer
 from .page import Page, render
-from .rivals import against, latest_rival
+from .rivals import latest_rival, loss_section
 
 PAGE = "report.html"
 
@@ -31,15 +31,15 @@ class ReportRequest:
     run: str
     """Name or folder of a run."""
     against: str | None = None
-    """Another run, to show what its loss does to the recall of each class; default: the latest run
-    here that differs in the loss only."""
+    """Run whose recalls are compared with this one's; default: the latest that differs in the loss
+    only."""
     out: Path | None = None
-    """File for the page; default: ``report.html`` of the run."""
+    """File of the page; default: ``report.html`` of the run."""
     overrides: RunOverrides = NO_OVERRIDES
     csv: Path | None = None
     """Folder for the page's tables."""
     force: bool = False
-    """Whether CSV files that are there are replaced."""
+    """Whether existing CSV files are replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ class WrittenReport:
     against: str | None
     notes: list[str]
     csv: list[str]
-    """Paths of the page's tables, where they are wanted."""
+    """Paths of the tables that were written."""
 
 
 def report(request: ReportRequest) -> WrittenReport:
-    """Writes a stored run's report again.
+    """Writes the report of a stored run again.
 
     Raises:
-        ModelError: A run is missing or damaged, or the two do not go together.
+        ModelError: A run is missing or damaged, or the two were split differently.
         SettingsError: ``against`` is the run itself.
     """
     run = find_judged(request.run)
@@ -69,11 +69,9 @@ def report(request: ReportRequest) -> WrittenReport:
         ensemble, session = model.ensemble, model.session
     except ModelError as error:
         say(f"Note: {error.message}")
-        policy = PathPolicy.for_run(run.path, request.overrides)
-        ensemble = None
-        session = Session(settings_of(run, policy, request.overrides), path_policy=policy)
-    session = with_posts(session, run.record.protocol.judging)
-    rival = latest_rival(run) if request.against is None else _named(run, request.against)
+        ensemble, session = None, session_of_run(run, request.overrides)
+    session = _allow_missing_posts(session, run.record.protocol.judging)
+    rival = latest_rival(run) if request.against is None else _find_rival(run, request.against)
     page = compose_page(run, run.name, session, ensemble, None, rival)
     target = request.out or run.path / PAGE
     tables = write_page(page, target, request.csv, force=request.force)
@@ -87,8 +85,15 @@ def report(request: ReportRequest) -> WrittenReport:
     )
 
 
-def with_posts(session: Session, split: str) -> Session:
-    """The session, or one without the posts of a split that are not at hand, which is said."""
+def session_of_run(run: RunFolder, overrides: RunOverrides) -> Session:
+    """The data and encoders of a run; without posts, with a note, if they are missing."""
+    policy = PathPolicy.for_run(run.path, overrides)
+    session = Session(settings_of(run, policy, overrides), path_policy=policy)
+    return _allow_missing_posts(session, run.record.protocol.judging)
+
+
+def _allow_missing_posts(session: Session, split: str) -> Session:
+    """The session, or one without posts, with a note, if those of the split are missing."""
     try:
         session.samples(split)
     except (DataError, SettingsError) as error:
@@ -97,18 +102,11 @@ def with_posts(session: Session, split: str) -> Session:
     return session
 
 
-def posts_of(session: Session, split: str) -> dict[str, GalleryPost]:
-    """What a gallery shows of the posts of a split, by guid."""
-    return {
-        post.guid: GalleryPost(post.text or "", post.image_path) for post in session.samples(split)
-    }
-
-
 def write_page(page: Page, target: Path, csv: Path | None, *, force: bool) -> list[str]:
-    """Writes a page, and its tables into a folder where one is given; returns their paths.
+    """Writes a page, and its tables to a folder if one is given; returns the tables' paths.
 
     Raises:
-        SettingsError: A table is there already, and ``force`` is not given; nothing is written.
+        SettingsError: A table exists and ``force`` is False; nothing is written.
     """
     files = {csv / f"{table.name}.csv": table.csv() for table in page.tables} if csv else {}
     claim(*files, force=force)
@@ -126,26 +124,26 @@ def compose_page(
     bank: FeatureBank | None,
     rival: RunFolder | None,
 ) -> Page:
-    """The page of a run.
+    """Renders the page of a run.
 
     Args:
         run: The run.
         name: Its name.
         session: Its data and encoders.
         ensemble: Its model, or None.
-        bank: Features of the rows that its protocol divides, where they are open.
-        rival: A run to compare with.
+        bank: Features of the rows that its protocol divides; None: opened when needed.
+        rival: Run to compare with.
     """
     return render(
         run,
-        posts_of(session, run.record.protocol.judging),
+        gallery_posts(session.samples(run.record.protocol.judging)),
         name,
-        against=against(run, name, rival),
-        explain=explainer(session, run.record, ensemble, bank),
+        against=loss_section(run, name, rival),
+        explain=attention_explainer(session, run.record, ensemble, bank),
     )
 
 
-def _named(run: RunFolder, name: str) -> RunFolder:
+def _find_rival(run: RunFolder, name: str) -> RunFolder:
     rival = find_judged(name)
     if rival.path.resolve() == run.path.resolve():
         raise SettingsError("A run cannot be compared with itself.", "Name another --against.")

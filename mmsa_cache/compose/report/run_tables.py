@@ -1,4 +1,4 @@
-"""The tables of a run's page, by their ids."""
+"""The tables of a run's page."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from fuse.figures.records import RunFigures, ScoreIntervals, Scores
 from fuse.figures.reliability import Bin
 from mmsa_cache.runs.record import RunRecord
 
-from .cells import BOTH, INTERVAL, confusion_table, decision_cells, figure_cell, figure_cells
-from .charts import Chart
-from .sections import FIGURES, Distinct, score_rows
-from .tables import SIGNED, Cell, FigureTable
+from .cells import (
+    DECISION_COLUMNS,
+    INTERVAL,
+    confusion_table,
+    decision_cells,
+    score_cell,
+    score_cells,
+)
+from .charts import LearningCurve
+from .sections import METRICS, DistinctScores, calibration_scores
+from .tables import SIGNED, Cell, ReportTable
 
 _CALIBRATED = (
     "accuracy",
@@ -23,18 +30,18 @@ _CALIBRATED = (
     "brier",
     "calibration_error",
 )
-"""Figures that calibration changes."""
+"""Metrics that calibration changes."""
 
 
-def class_table(scores: Scores, intervals: ScoreIntervals) -> FigureTable:
-    """Figures of each class."""
+def class_table(scores: Scores, intervals: ScoreIntervals) -> ReportTable:
+    """Scores of each class."""
     average = ["Average precision", f"Average precision, {INTERVAL}"]
     rows: list[list[Cell]] = []
     for name, of in scores.per_class.items():
-        found = intervals.per_class[name]
-        own = [of.precision, of.recall, of.f1, found.f1] if of.support else [None] * 4
-        rows.append([name, of.support, *own, of.average_precision, found.average_precision])
-    return FigureTable(
+        spans = intervals.per_class[name]
+        values = [of.precision, of.recall, of.f1, spans.f1] if of.support else [None] * 4
+        rows.append([name, of.support, *values, of.average_precision, spans.average_precision])
+    return ReportTable(
         "results-classes",
         f"Each class on the outer rows, with {LEVEL:.0%} intervals.",
         ["Class", "Rows", "Precision", "Recall", "F1", f"F1, {INTERVAL}", *average],
@@ -44,24 +51,27 @@ def class_table(scores: Scores, intervals: ScoreIntervals) -> FigureTable:
 
 
 def result_tables(
-    record: RunRecord, figures: RunFigures, intervals: ScoreIntervals, apart: Distinct | None
-) -> list[FigureTable]:
-    """What a run reaches on its outer rows.
+    record: RunRecord,
+    figures: RunFigures,
+    intervals: ScoreIntervals,
+    distinct: DistinctScores | None,
+) -> list[ReportTable]:
+    """The scores of a run on its outer rows.
 
     Args:
-        record: Of the run.
-        figures: Of the run.
-        intervals: Of its outer figures.
-        apart: Without duplicates of learned posts.
+        record: The run.
+        figures: Its scores.
+        intervals: Intervals of the outer scores.
+        distinct: Scores without duplicates of training posts.
     """
     outer = figures.outer
-    found = [
-        FigureTable(
+    tables = [
+        ReportTable(
             "results-figures",
             f"Figures on the {outer.rows} outer rows, with {LEVEL:.0%} bootstrap percentile "
             "intervals.",
             ["Figure", "Value", INTERVAL],
-            [[name, *figure_cells(outer, intervals, key)] for key, name in FIGURES.items()],
+            [[name, *score_cells(outer, intervals, key)] for key, name in METRICS.items()],
         ),
         class_table(outer, intervals),
         confusion_table(
@@ -72,79 +82,82 @@ def result_tables(
         ),
     ]
     if figures.decisions:
-        found.append(_decisions(record, figures))
-    if apart and apart.score:
-        found.append(_without_duplicates(outer, intervals, apart, apart.score))
+        tables.append(_decisions(record, figures))
+    if distinct and distinct.scores:
+        tables.append(_without_duplicates(outer, intervals, distinct.scores, distinct.intervals))
     if figures.halves:
-        keys = _known(figures.halves.values())
-        found.append(
-            FigureTable(
+        keys = _common_metrics(figures.halves.values())
+        tables.append(
+            ReportTable(
                 "results-halves",
-                "Outer rows apart by what they have.",
-                ["Rows", "Count", *(FIGURES[key] for key in keys)],
+                "Outer rows by the modalities that they have.",
+                ["Rows", "Count", *(METRICS[key] for key in keys)],
                 [
-                    [kind, of.rows, *(figure_cell(of, key) for key in keys)]
+                    [kind, of.rows, *(score_cell(of, key) for key in keys)]
                     for kind, of in figures.halves.items()
                 ],
             )
         )
-    return found + _calibration(record, figures)
+    return tables + _calibration(record, figures)
 
 
-def _decisions(record: RunRecord, figures: RunFigures) -> FigureTable:
-    return FigureTable(
+def _decisions(record: RunRecord, figures: RunFigures) -> ReportTable:
+    return ReportTable(
         "results-decisions",
         f"What each decision rule is worth on the outer rows, with {LEVEL:.0%} intervals. This run "
         f"decides for {record.decide}; mmsa predict --decide takes the other one.",
-        ["Decided for", *BOTH],
+        ["Decided for", *DECISION_COLUMNS],
         [[rule, *decision_cells(of)] for rule, of in figures.decisions.items()],
     )
 
 
 def _without_duplicates(
-    outer: Scores, intervals: ScoreIntervals, apart: Distinct, score: Scores
-) -> FigureTable:
-    every, without = f"All {outer.rows} rows", f"Without, {score.rows} rows"
-    return FigureTable(
+    outer: Scores,
+    intervals: ScoreIntervals,
+    distinct: Scores,
+    distinct_intervals: ScoreIntervals | None,
+) -> ReportTable:
+    every, without = f"All {outer.rows} rows", f"Without, {distinct.rows} rows"
+    return ReportTable(
         "results-duplicates",
         "Figures on all outer rows and without those that have a duplicate in training.",
         ["Figure", every, f"{every}, {INTERVAL}", without, f"{without}, {INTERVAL}"],
         [
             [
                 name,
-                *figure_cells(outer, intervals, key),
-                *figure_cells(score, apart.intervals, key),
+                *score_cells(outer, intervals, key),
+                *score_cells(distinct, distinct_intervals, key),
             ]
-            for key, name in FIGURES.items()
-            if getattr(score, key) is not None
+            for key, name in METRICS.items()
+            if getattr(distinct, key) is not None
         ],
     )
 
 
-def _calibration(record: RunRecord, figures: RunFigures) -> list[FigureTable]:
-    found, scores = [], score_rows(figures)
-    if scores:
-        keys = _known(row.score for row in scores)
-        found.append(
-            FigureTable(
+def _calibration(record: RunRecord, figures: RunFigures) -> list[ReportTable]:
+    tables, rows = [], calibration_scores(figures)
+    if rows:
+        keys = _common_metrics(row.scores for row in rows)
+        tables.append(
+            ReportTable(
                 "results-calibration",
                 "Figures with and without calibration.",
-                ["Rows", "Calibration", "Count", *(FIGURES[key] for key in keys)],
+                ["Rows", "Calibration", "Count", *(METRICS[key] for key in keys)],
                 [
                     [
-                        row.rows_of,
+                        row.row_kind,
                         row.calibration,
-                        row.score.rows,
-                        *(figure_cell(row.score, key) for key in keys),
+                        row.scores.rows,
+                        *(score_cell(row.scores, key) for key in keys),
                     ]
-                    for row in scores
+                    for row in rows
                 ],
             )
         )
     fitted = figures.calibration
     if fitted:
-        found.append(
-            FigureTable(
+        tables.append(
+            ReportTable(
                 "results-offset-values",
                 "The bias of each class, and its offset in decisions for macro-F1.",
                 ["Class", "Bias", "Offset"],
@@ -158,60 +171,56 @@ def _calibration(record: RunRecord, figures: RunFigures) -> list[FigureTable]:
                 of_classes=True,
             )
         )
-    return found
+    return tables
 
 
-def _known(scores: Iterable[Scores]) -> list[str]:
-    """The figures that all scores have."""
+def _common_metrics(scores: Iterable[Scores]) -> list[str]:
+    """The metrics that all scores have."""
     every = list(scores)
     return [key for key in _CALIBRATED if all(getattr(of, key) is not None for of in every)]
 
 
-def curve_tables(charts: Sequence[Chart], figures: RunFigures) -> list[FigureTable]:
+def curve_tables(curves: Sequence[LearningCurve], figures: RunFigures) -> list[ReportTable]:
     """The learning curves by epoch, and the members."""
-    found = []
-    if charts:
-        columns = [f"{chart.title}{what}" for chart in charts for what in ("", ", range")]
-        found.append(
-            FigureTable(
+    tables = []
+    if curves:
+        columns = [f"{curve.title}{suffix}" for curve in curves for suffix in ("", ", range")]
+        tables.append(
+            ReportTable(
                 "epochs",
                 "Mean and range over the members that reached the epoch. metrics.jsonl has every "
                 "epoch of every member.",
                 ["Epoch", "Members", *columns],
-                _by_epoch(charts),
+                _epoch_rows(curves),
             )
         )
     if figures.members:
-        found.append(
-            FigureTable(
+        tables.append(
+            ReportTable(
                 "members",
                 "Each member on its own stopping rows, at the epoch that it kept.",
                 ["Member", "Best epoch", "Training rows", "Stopping rows", "Macro F1", "Accuracy"],
                 [
                     [
-                        m.member,
-                        m.best_epoch,
-                        m.training_rows,
-                        m.stopping_rows,
-                        m.macro_f1,
-                        m.accuracy,
+                        *(m.member, m.best_epoch, m.training_rows),
+                        *(m.stopping_rows, m.macro_f1, m.accuracy),
                     ]
                     for m in figures.members
                 ],
             )
         )
-    return found
+    return tables
 
 
-def _by_epoch(charts: Sequence[Chart]) -> list[list[Cell]]:
-    reached: dict[int, list[list[float]]] = {}
-    for place, chart in enumerate(charts):
-        for line in chart.lines:
+def _epoch_rows(curves: Sequence[LearningCurve]) -> list[list[Cell]]:
+    by_epoch: dict[int, list[list[float]]] = {}
+    for index, curve in enumerate(curves):
+        for line in curve.lines:
             for epoch, value in line:
-                reached.setdefault(epoch, [[] for _ in charts])[place].append(value)
+                by_epoch.setdefault(epoch, [[] for _ in curves])[index].append(value)
     return [
-        [epoch, len(curves[0]), *(cell for values in curves for cell in _mean_and_range(values))]
-        for epoch, curves in sorted(reached.items())
+        [epoch, len(lists[0]), *(cell for values in lists for cell in _mean_and_range(values))]
+        for epoch, lists in sorted(by_epoch.items())
     ]
 
 
@@ -219,12 +228,12 @@ def _mean_and_range(values: list[float]) -> list[Cell]:
     return [sum(values) / len(values), Interval(min(values), max(values))] if values else [None] * 2
 
 
-def recall_table(compared: Comparison) -> FigureTable:
+def recall_table(comparison: Comparison) -> ReportTable:
     """The recalls of two runs and their differences."""
-    (pair,) = compared.pairs
-    return FigureTable(
+    (pair,) = comparison.pairs
+    return ReportTable(
         "recall-figures",
-        f"Recall of each class on the {compared.rows} rows that both runs judged.",
+        f"Recall of each class on the {comparison.rows} rows that both runs judged.",
         ["Class", "Rows", pair.first, pair.second, "Difference", INTERVAL],
         [
             [name, of.rows, of.first, of.second, of.difference, of.difference_interval]
@@ -236,9 +245,9 @@ def recall_table(compared: Comparison) -> FigureTable:
     )
 
 
-def bin_table(bins: Sequence[Bin]) -> FigureTable:
-    """The reliability diagram."""
-    return FigureTable(
+def bin_table(bins: Sequence[Bin]) -> ReportTable:
+    """The numbers of the reliability diagram."""
+    return ReportTable(
         "bins",
         "Bins of the reliability diagram.",
         ["Confidence", "Rows", "Mean confidence", "Accuracy"],

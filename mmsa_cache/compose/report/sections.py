@@ -1,4 +1,4 @@
-"""Figures and charts of the report's sections."""
+"""Scores and charts of the report's sections."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fuse.figures.record import Interval
 from fuse.figures.records import RunFigures, ScoreIntervals, Scores
 from fuse.figures.study import StudySnapshot
 
-from .charts import Dots, History, Mark, Surface, search_history, surface
+from .charts import DotChart, Mark, SearchHistory, Surface, search_history, surface
 
-FIGURES = {
+METRICS = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
     "weighted_f1": "Weighted F1",
@@ -27,58 +27,58 @@ FIGURES = {
     "brier": "Brier score",
     "calibration_error": "Calibration error (ECE)",
 }
-"""The figures of a run, by their key in ``metrics.json``."""
+"""Titles of the metrics, by their key in ``metrics.json``."""
 _CHARTED = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "roc_auc")
-"""Figures on one scale, of which more is better."""
+"""Metrics of one scale, of which more is better."""
 
 
 @dataclass(frozen=True, slots=True)
-class Against:
-    """What the section on the loss shows."""
+class LossSection:
+    """Content of the section on the loss."""
 
-    said: str
+    note: str
     """What is compared, or why nothing is."""
     command: str = ""
-    """What makes the missing run; empty where there is one."""
-    compared: Comparison | None = None
+    """Command that makes the missing run; empty if there is one."""
+    comparison: Comparison | None = None
     """Of the two runs."""
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreRow:
+class CalibrationScores:
     """A row of the table with and without calibration."""
 
-    rows_of: str
+    row_kind: str
     calibration: str
-    score: Scores
+    scores: Scores
 
 
 @dataclass(frozen=True, slots=True)
-class Distinct:
-    """Figures without the outer rows that show a post which was learned from."""
+class DistinctScores:
+    """Scores without the outer rows that duplicate a training post."""
 
-    rows: int
-    """Those rows."""
-    score: Scores | None
-    """Of the other ones; None where there are none."""
+    duplicates: int
+    """Rows left out."""
+    scores: Scores | None
+    """None if no row is left."""
     intervals: ScoreIntervals | None
 
 
 @dataclass(frozen=True, slots=True)
 class StudySection:
-    """A study, counted and drawn."""
+    """Counts and charts of a study."""
 
     study: StudySnapshot
-    history: History | None
+    history: SearchHistory | None
     complete: int
     pruned: int
     failed: int
-    fusion_dots: Dots | None
-    importance_dots: Dots | None
+    fusion_dots: DotChart | None
+    importance_dots: DotChart | None
     surface: Surface | None
 
 
-def figure_intervals(predictions: Predictions, classes: Sequence[str]) -> ScoreIntervals:
+def prediction_intervals(predictions: Predictions, classes: Sequence[str]) -> ScoreIntervals:
     return score_intervals(
         predictions.labels,
         predictions.probabilities,
@@ -88,48 +88,51 @@ def figure_intervals(predictions: Predictions, classes: Sequence[str]) -> ScoreI
     )
 
 
-def figure_dots(outer: Scores, intervals: ScoreIntervals) -> Dots:
-    values = {key: getattr(outer, key) for key in _CHARTED}
-    return Dots.of(
+def score_dots(scores: Scores, intervals: ScoreIntervals) -> DotChart:
+    return DotChart.of(
         [
-            (FIGURES[key], [Mark(value, getattr(intervals, key))])
-            for key, value in values.items()
-            if value is not None
+            (METRICS[key], [Mark(value, getattr(intervals, key))])
+            for key in _CHARTED
+            if (value := getattr(scores, key)) is not None
         ]
     )
 
 
-def score_rows(figures: RunFigures) -> list[ScoreRow]:
-    """The rows of the table with and without calibration; empty with nothing to compare."""
-    scores = [
+def calibration_scores(figures: RunFigures) -> list[CalibrationScores]:
+    """Scores with and without calibration; empty if there is only one kind."""
+    candidates = [
         ("outer", "with", figures.outer),
         ("outer", "without", figures.outer_uncalibrated),
         ("inner", "with", figures.inner),
         ("inner", "without", figures.inner_uncalibrated),
     ]
-    rows = [ScoreRow(rows, how, score) for rows, how, score in scores if score is not None]
+    rows = [
+        CalibrationScores(kind, how, scores)
+        for kind, how, scores in candidates
+        if scores is not None
+    ]
     return rows if len(rows) > 1 else []
 
 
-def distinct(
+def distinct_scores(
     figures: RunFigures, predictions: Predictions, classes: Sequence[str]
-) -> Distinct | None:
-    """The figures without duplicates of learned posts; None in a run that did not tell them."""
+) -> DistinctScores | None:
+    """Scores without duplicates of training posts; None if the run did not record duplicates."""
     if figures.duplicates is None:
         return None
-    twins = set(figures.duplicates.guids)
-    kept = np.array([guid not in twins for guid in predictions.guids])
-    score, found = figures.outer_without_duplicates, None
-    if score is not None and kept.any():
-        found = figure_intervals(predictions.only(kept), classes)
-    return Distinct(len(twins), score, found)
+    duplicates = set(figures.duplicates.guids)
+    distinct = np.array([guid not in duplicates for guid in predictions.guids])
+    scores, spans = figures.outer_without_duplicates, None
+    if scores is not None and distinct.any():
+        spans = prediction_intervals(predictions.only(distinct), classes)
+    return DistinctScores(len(duplicates), scores, spans)
 
 
-def against_dots(compared: Comparison | None) -> dict[str, Dots] | None:
-    """The recalls of both runs, and their differences."""
-    if compared is None:
+def recall_dots(comparison: Comparison | None) -> dict[str, DotChart] | None:
+    """The recalls of two runs (``values``) and their ``difference``, by class."""
+    if comparison is None:
         return None
-    recalls = {name: of for name, of in compared.pairs[0].recall.items() if of.rows}
+    recalls = {name: of for name, of in comparison.pairs[0].recall.items() if of.rows}
     values = [
         (name, [Mark(of.first, of.intervals[0]), Mark(of.second, of.intervals[1], series=1)])
         for name, of in recalls.items()
@@ -138,7 +141,7 @@ def against_dots(compared: Comparison | None) -> dict[str, Dots] | None:
         (name, [Mark(of.difference, of.difference_interval, series=1)])
         for name, of in recalls.items()
     ]
-    return {"values": Dots.of(values), "difference": Dots.of(differences, 0.0)}
+    return {"values": DotChart.of(values), "difference": DotChart.of(differences, 0.0)}
 
 
 def study_section(study: StudySnapshot) -> StudySection:
@@ -153,7 +156,7 @@ def study_section(study: StudySnapshot) -> StudySection:
         states.count("complete"),
         states.count("pruned"),
         states.count("fail"),
-        Dots.of(fusions) if fusions else None,
-        Dots.of(parameters, 0.0) if parameters else None,
+        DotChart.of(fusions) if fusions else None,
+        DotChart.of(parameters, 0.0) if parameters else None,
         surface(study.alpha_beta),
     )

@@ -6,31 +6,31 @@ from collections.abc import Sequence
 
 from fuse.figures.study import PickedEnsemble
 
-from .cells import INTERVAL, facing
-from .sections import FIGURES, StudySection
-from .tables import SIGNED, Cell, FigureTable
+from .cells import INTERVAL, as_loss
+from .sections import METRICS, StudySection
+from .tables import SIGNED, Cell, ReportTable
 
 
-def ensemble_tables(ensembles: Sequence[PickedEnsemble]) -> list[FigureTable]:
-    """The members of ensembles, and what these are worth beside the best single trials."""
+def ensemble_tables(ensembles: Sequence[PickedEnsemble]) -> list[ReportTable]:
+    """The members of ensembles, and the scores of these and of the best single trials."""
     return [
         table
         for number, picked in enumerate(ensembles, start=1)
-        for table in _of_ensemble(f"ensemble-{number}", picked)
+        for table in _ensemble_tables(f"ensemble-{number}", picked)
     ]
 
 
-def _of_ensemble(name: str, picked: PickedEnsemble) -> list[FigureTable]:
+def _ensemble_tables(name: str, picked: PickedEnsemble) -> list[ReportTable]:
     part = f" of outer part {picked.part}" if picked.part else ""
     return [
-        FigureTable(
+        ReportTable(
             name,
             f"Members{part}.",
             ["Trial", "Weight", "Inner score"],
             [[f"{m.study}:{m.trial}", m.weight, m.score] for m in picked.members],
             {"Weight": ".2f"},
         ),
-        FigureTable(
+        ReportTable(
             f"{name}-gain",
             f"The ensemble and the best single trial{part}, each picked and calibrated on four "
             "fifths of the rows and scored on the others; the interval resamples duplicate posts "
@@ -38,10 +38,8 @@ def _of_ensemble(name: str, picked: PickedEnsemble) -> list[FigureTable]:
             ["Figure", "Single", "Ensemble", f"{INTERVAL} of the difference"],
             [
                 [
-                    FIGURES[metric],
-                    facing(gain.single, metric),
-                    facing(gain.ensemble, metric),
-                    facing(gain.interval, metric),
+                    METRICS[metric],
+                    *(as_loss(v, metric) for v in (gain.single, gain.ensemble, gain.interval)),
                 ]
                 for metric, gain in picked.gain.items()
             ],
@@ -50,19 +48,19 @@ def _of_ensemble(name: str, picked: PickedEnsemble) -> list[FigureTable]:
     ]
 
 
-def study_tables(sections: Sequence[StudySection]) -> list[FigureTable]:
+def study_tables(sections: Sequence[StudySection]) -> list[ReportTable]:
     """The numbers of the charts of studies."""
     return [
         table
         for number, section in enumerate(sections, start=1)
-        for table in _of_study(f"study-{number}", section)
+        for table in _study_tables(f"study-{number}", section)
     ]
 
 
-def _of_study(name: str, section: StudySection) -> list[FigureTable]:
+def _study_tables(name: str, section: StudySection) -> list[ReportTable]:
     study = section.study
-    found = [
-        FigureTable(
+    tables = [
+        ReportTable(
             f"{name}-trials",
             f"Trials of the study {study.name}; the score of one that was given up is its last.",
             ["Trial", "State", "Score"],
@@ -70,8 +68,8 @@ def _of_study(name: str, section: StudySection) -> list[FigureTable]:
         )
     ]
     if study.importance:
-        found.append(
-            FigureTable(
+        tables.append(
+            ReportTable(
                 f"{name}-importances",
                 "Importance of the parameters over resampled trials.",
                 ["Parameter", "Median", "5 %", "95 %", "Trials", "Given up"],
@@ -82,8 +80,8 @@ def _of_study(name: str, section: StudySection) -> list[FigureTable]:
             )
         )
     if study.by_fusion:
-        found.append(
-            FigureTable(
+        tables.append(
+            ReportTable(
                 f"{name}-fusions",
                 "The best complete trial of each fusion.",
                 ["Fusion", "Score", "Trial", "Complete", "Finished"],
@@ -100,12 +98,12 @@ def _of_study(name: str, section: StudySection) -> list[FigureTable]:
             for alpha, cell in zip(section.surface.alphas, row, strict=True)
             if cell
         ]
-        found.append(
-            FigureTable(
+        tables.append(
+            ReportTable(
                 f"{name}-surface",
                 "Complete trials by the weights of the adaptive loss.",
                 ["α", "β", "Mean score", "Best score", "Trials"],
                 cells,
             )
         )
-    return found
+    return tables

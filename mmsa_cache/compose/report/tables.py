@@ -1,4 +1,4 @@
-"""Tables of the report pages: figures, and the numbers behind each chart."""
+"""Tables of the report pages: scores, and the numbers behind each chart."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from fuse.figures.record import Interval
 from mmsa_cache.escaping import csv_text
 
 MOST_ROWS = 500
-"""Rows of a table that a page shows; its CSV has all."""
+"""Rows shown on a page; the CSV has all."""
 SIGNED = "+.3f"
 """Format of differences."""
-_PLAIN = ".3f"
+_DEFAULT = ".3f"
 
 Cell = str | int | float | Interval | None
 
 
 @dataclass(frozen=True, slots=True)
-class FigureTable:
-    """Numbers, shown on a page with three decimals and written to CSV as they are."""
+class ReportTable:
+    """A table of a page; CSV files have its unrounded numbers."""
 
     name: str
     """Id on the page, and name of the CSV file."""
@@ -27,15 +27,15 @@ class FigureTable:
     columns: list[str]
     rows: list[list[Cell]]
     formats: Mapping[str, str] = field(default_factory=dict)
-    """Formats of numbers by column, where they are not shown with three decimals."""
+    """Number formats by column; default: three decimals."""
     of_classes: bool = False
-    """Whether the first column names classes, which have colours."""
+    """Whether the first column names classes (they get colours)."""
     of_words: bool = False
-    """Whether the cells are words, which may take several lines."""
+    """Whether the cells are words (they wrap)."""
 
     def shown(self) -> list[list[str]]:
         """The first `MOST_ROWS` rows as text."""
-        specs = [self.formats.get(title, _PLAIN) for title in self.columns]
+        specs = [self.formats.get(title, _DEFAULT) for title in self.columns]
         return [
             [shown(cell, spec) for cell, spec in zip(row, specs, strict=True)]
             for row in self.rows[:MOST_ROWS]
@@ -43,39 +43,39 @@ class FigureTable:
 
     def csv(self) -> str:
         """All rows; an interval takes two columns."""
-        spans = [
-            any(isinstance(row[place], Interval) for row in self.rows)
-            for place in range(len(self.columns))
+        has_intervals = [
+            any(isinstance(row[index], Interval) for row in self.rows)
+            for index in range(len(self.columns))
         ]
         header = [
             name
-            for title, is_span in zip(self.columns, spans, strict=True)
-            for name in ([f"{title}, low", f"{title}, high"] if is_span else [title])
+            for title, is_interval in zip(self.columns, has_intervals, strict=True)
+            for name in ([f"{title}, low", f"{title}, high"] if is_interval else [title])
         ]
-        return csv_text([header, *(_flat(row, spans) for row in self.rows)])
+        return csv_text([header, *(_csv_row(row, has_intervals) for row in self.rows)])
 
 
-def _flat(row: list[Cell], spans: list[bool]) -> list[object]:
-    cells: list[object] = []
-    for cell, is_span in zip(row, spans, strict=True):
+def _csv_row(row: list[Cell], has_intervals: list[bool]) -> list[object]:
+    values: list[object] = []
+    for cell, is_interval in zip(row, has_intervals, strict=True):
         if isinstance(cell, Interval):
-            cells += [cell.low, cell.high]
+            values += [cell.low, cell.high]
         else:
-            cells += ["", ""] if is_span else ["" if cell is None else cell]
-    return cells
+            values += ["", ""] if is_interval else ["" if cell is None else cell]
+    return values
 
 
-def shown(cell: Cell, spec: str = _PLAIN) -> str:
-    """A cell as text: numbers with a real minus, what is missing as a dash.
+def shown(cell: Cell, spec: str = _DEFAULT) -> str:
+    """A cell as text: numbers with a minus sign (−), missing values as a dash.
 
     Args:
-        cell: An interval that begins below 0 is shown with signs.
+        cell: An interval below 0 is shown with signs.
         spec: Format of a number.
     """
     if cell is None:
         return "–"
     if isinstance(cell, Interval):
-        if spec == _PLAIN and cell.low < 0:
+        if spec == _DEFAULT and cell.low < 0:
             spec = SIGNED
         between = " … " if spec.startswith("+") else "–"
         return f"{shown(cell.low, spec)}{between}{shown(cell.high, spec)}"

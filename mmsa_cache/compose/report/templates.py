@@ -1,4 +1,4 @@
-"""The templates of the report pages, and how they show values."""
+"""The templates of the report pages, and their filters."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 import jinja2
 
-from ..pages.shell import page_templates
+from ..pages.shell import page_templates, printable
 from .charts import tick_labels
 from .tables import SIGNED, shown
 
-_LABEL = 30
-"""Letters beside a row of a chart."""
+_LABEL_LENGTH = 30
+"""Characters of a label in a chart."""
 
 
 @functools.cache
 def report_templates(*folders: Path) -> jinja2.Environment:
-    """The templates of the report, with the filters that its parts need.
+    """The report's templates and filters.
 
     Args:
-        folders: Have templates that use them.
+        folders: Folders of further templates that use them.
     """
     templates = page_templates(*folders, Path(__file__).parent)
     templates.filters |= {
@@ -34,8 +34,19 @@ def report_templates(*folders: Path) -> jinja2.Environment:
     return templates
 
 
+def render_page(template: str, *folders: Path, **values: object) -> str:
+    """Renders a page with the report's templates.
+
+    Args:
+        template: Name of the template.
+        folders: As of `report_templates`.
+        values: Variables of the template.
+    """
+    return printable(report_templates(*folders).get_template(template).render(values))
+
+
 def plain(value: object) -> str:
-    """A setting's value in words."""
+    """The value of a setting in words."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -47,11 +58,13 @@ def plain(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def short(name: str, most: int = _LABEL) -> str:
-    """Both ends of a long name: those of runs begin alike.
+def short(name: str, length: int = _LABEL_LENGTH) -> str:
+    """Both ends of a long name, since names of runs begin alike.
 
     Args:
         name: The name.
-        most: Letters that are left.
+        length: Characters of the result, at most.
     """
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
+    if len(name) <= length:
+        return name
+    return f"{name[: length // 2 - 1]}…{name[length // 2 - length :]}"
