@@ -118,7 +118,7 @@ def plan_rows(
 
 
 def plan_batches(
-    inputs: Sequence[Tensor], batch_size: int, positions: int | None = None
+    inputs: Sequence[Tensor], batch_size: int, positions: int | None = None, step: int = 1
 ) -> list[list[int]]:
     """Places of the inputs, batch by batch, ordered by length so that padding stays small.
 
@@ -126,12 +126,13 @@ def plan_batches(
         inputs: Their first axis is their length.
         batch_size: Rows a batch at most.
         positions: Positions a batch at most, padded ones included; a batch has one row at least.
+        step: Lengths are padded up to multiples of it.
     """
     order = sorted(range(len(inputs)), key=lambda place: (inputs[place].shape[0], place))
     batches: list[list[int]] = []
     for place in order:
         rows = len(batches[-1]) if batches else batch_size
-        padded = (rows + 1) * inputs[place].shape[0]
+        padded = (rows + 1) * (-(-inputs[place].shape[0] // step) * step)
         if rows == batch_size or (positions is not None and padded > positions):
             batches.append([])
         batches[-1].append(place)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from extract.encoders.padding import TOKEN_STEP
 from extract.encoders.protocol import Encoded, Encoder
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.native.cores import usable_cores
@@ -26,7 +27,7 @@ _ROWS, _GPU_ROWS = 32, 256
 """Rows a batch. A GPU is handed some 1,400 operations a batch, which takes it longer than to run
 them on few rows."""
 _GPU_POSITIONS = 1 << 14
-"""Positions of a batch at most, padded ones included."""
+"""Positions of a batch of texts at most, padded ones included."""
 _MAX_THREADS = 32
 
 
@@ -161,8 +162,9 @@ class Streams:
             first: Place of the first of these rows in the window.
         """
         batches = []
-        positions = None if self._device.type == "cpu" else _GPU_POSITIONS
-        for places in plan_batches(inputs, batch_size, positions):
+        bounded = self._device.type != "cpu" and not model.encoder.equal_inputs
+        positions = _GPU_POSITIONS if bounded else None
+        for places in plan_batches(inputs, batch_size, positions, TOKEN_STEP):
             self._last = self._pool.submit(_encode, model, [inputs[place] for place in places])
             batches.append(Batch([first + place for place in places], self._last))
         return batches

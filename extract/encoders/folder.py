@@ -49,6 +49,8 @@ _READ_FORWARD = (
 )
 CAUSAL_TYPES = frozenset(_READ_FORWARD.split())
 """Decoders: what they say of a token depends on those before it only."""
+PADDING_COUNTS = frozenset(("convbert", "fnet", "nystromformer", "yoso"))
+"""Families that do not mask padding everywhere: it changes their features."""
 TEXT_TYPES = frozenset(_READ_BOTH_WAYS.split()) | CAUSAL_TYPES
 JOINT_TYPES = frozenset(("altclip", "chinese_clip", "clip", "clipseg", "metaclip_2", "siglip"))
 _FOREIGN = frozenset(

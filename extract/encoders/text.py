@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from mmsa_cache.errors import MmsaError, ModelError
 from mmsa_cache.native.device import is_of_the_device, needing_memory
@@ -16,10 +18,11 @@ from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
 from .compute import cast_once, encoded, launched, precision, to_device
-from .folder import CONFIG, TOKENIZER_FILES, is_causal, read_json
+from .folder import CONFIG, PADDING_COUNTS, TOKENIZER_FILES, is_causal, read_json
 from .joint import JointTextTower, text_side
 from .layers import mean_pools, quarter_layers, read_states
 from .options import Options
+from .padding import padded_length, padded_rows
 from .preparation import TokenIds
 from .protocol import Encoded, Size, TextOutput, TextTower
 from .tokenizer import load_tokenizer
@@ -166,6 +169,9 @@ class TextEncoder:
     Args:
         spec: The resolved model.
         device: Where it runs.
+        few_shapes: Whether batches are padded to few shapes, see `padding`; default: on devices
+            other than the CPU, where padding costs more than a new shape. Never done for families
+            whose features it would change.
 
     Attributes:
         tokenizer: The model's own, of transformers.
@@ -179,15 +185,19 @@ class TextEncoder:
 
     equal_inputs = False
 
-    def __init__(self, spec: TextSpec, device: torch.device) -> None:
+    def __init__(
+        self, spec: TextSpec, device: torch.device, *, few_shapes: bool | None = None
+    ) -> None:
         self.label = spec.label
         self.options = spec.options
         self._device = device
         self.tokenizer = load_tokenizer(spec.folder)
         model = load_model(spec.folder, spec.random_seed)
+        few_shapes = device.type != "cpu" if few_shapes is None else few_shapes
+        self._few_shapes = few_shapes and model.config.model_type not in PADDING_COUNTS
         vocabulary: int = model.config.get_text_config().vocab_size
         pad: int = self.tokenizer.pad_token_id or 0
-        self._pad = pad if pad < vocabulary else 0  # it is masked
+        self._pad_id = pad if pad < vocabulary else 0  # it is masked
         self.max_tokens = spec.max_tokens
         self.prepare = TokenIds(self.tokenizer, spec.max_tokens, vocabulary, self.label)
         self.pools: tuple[str, ...] = ()
@@ -216,17 +226,10 @@ class TextEncoder:
             position, or ``last``; ``pooled`` of a joint model), the mean over real tokens
             (``mean``), and that of each inner layer asked for (``mean@N``).
         """
-        lengths = torch.tensor([len(ids) for ids in batch])
-        ids = torch.nn.utils.rnn.pad_sequence(
-            list(batch), batch_first=True, padding_value=self._pad
-        )
-        if self.tower.full_length and self.tower.limit is not None:
-            ids = torch.nn.functional.pad(
-                ids, (0, self.tower.limit - ids.shape[1]), value=self._pad
-            )
-        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        lengths = [len(ids) for ids in batch]
+        ids, mask = self._pad(batch, lengths)
         # Places of the real tokens, found here: on a GPU to count them would wait for it.
-        places = mask.flatten().nonzero().squeeze(1)
+        places = mask[: len(batch)].flatten().nonzero().squeeze(1)
         keep = self.options.tokens != "none"
         with launched(self._device):
             hidden, pools, shared = self._launch(
@@ -235,10 +238,26 @@ class TextEncoder:
             flat = hidden.flatten(0, 1)
             return encoded(
                 flat.index_select(0, to_device(places, self._device)) if keep else flat[:0],
-                lengths.tolist() if keep else [0] * len(batch),
-                pools.values(),
-                shared,
+                lengths if keep else [0] * len(batch),
+                [pool[: len(batch)] for pool in pools.values()],
+                None if shared is None else shared[: len(batch)],
             )
+
+    def _pad(self, batch: Sequence[Tensor], lengths: list[int]) -> tuple[Tensor, Tensor]:
+        """Token ids and their mask, (rows, tokens) each, rows of padding below the batch's own."""
+        longest = max(lengths)
+        rows, length = len(batch), longest
+        if self._few_shapes:
+            rows = padded_rows(rows)
+            length = max(longest, min(padded_length(longest), self.max_tokens))
+        if self.tower.full_length and self.tower.limit is not None:
+            length = self.tower.limit
+        more_rows = rows - len(batch)
+        ids = pad_sequence(list(batch), batch_first=True, padding_value=self._pad_id)
+        ids = F.pad(ids, (0, length - longest, 0, more_rows), value=self._pad_id)
+        # Rows of padding have one token: the mean of none is no number.
+        mask = torch.arange(length) < torch.tensor(lengths + [1] * more_rows)[:, None]
+        return ids, mask
 
     def _launch(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """Runs the model on the device: (batch, tokens, dim), pools by name, shared embedding."""

@@ -26,6 +26,7 @@ from .folder import (
     read_json,
     weight_files,
 )
+from .masks import build_masks_on_device
 from .weights import files_sha256, text_folder, weights_sha256
 
 
@@ -103,6 +104,7 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
         from transformers import AutoModel
         from transformers.utils import logging
 
+        build_masks_on_device()
         logging.disable_progress_bar()
         state = {} if random_seed is not None else _read_weights(weight_files(folder))
         paid = 8 * sum(tensor.numel() for tensor in state.values()) + (64 << 20)

@@ -70,7 +70,7 @@ def check_same(spec: Any, values: Sequence[Any]) -> None:
         assert found.shared.equal(expected.shared)
     casts = [calls("_to_copy", partial(e.encode, inputs)) for e in (encoder, plain)]
     assert casts[0] < casts[1]
-    # What fetches a number waits for a GPU. Texts: transformers asks once whether any is padded.
+    # What fetches a number waits for a GPU. Texts: on the CPU transformers asks once for padding.
     waits = calls("_local_scalar_dense", partial(encoder.encode, inputs))
     assert waits <= (0 if isinstance(encoder, image.ImageEncoder) else 1)
 
@@ -196,6 +196,7 @@ def test_batches_of_texts_hold_so_many_positions() -> None:
     inputs: list[Tensor] = [torch.zeros(n) for n in (5, 1, 30, 3, 1, 4)]
     assert plan_batches(inputs, 4, 10) == [[1, 4, 3], [5, 0], [2]]
     assert plan_batches(inputs, 2, 1000) == plan_batches(inputs, 2) == [[1, 4], [3, 5], [0, 2]]
+    assert plan_batches(inputs, 4, 40, step=16) == [[1, 4], [3, 5], [0], [2]]
     assert plan_batches([], 2, 10) == []
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from extract import publisher
+from extract.encoders.padding import padded_length
 from extract.encoders.protocol import Encoded
 from extract.engine import extract
 from extract.inputs.decode import decode, fit_square, needed_side
@@ -110,15 +111,18 @@ def test_the_loop_beside_a_device_gives_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU: windows are sealed by a thread, reading is far ahead, batches hold positions."""
-    monkeypatch.setattr("extract.streams._GPU_POSITIONS", 20)
+    monkeypatch.setattr("extract.streams._GPU_POSITIONS", 50)
     monkeypatch.setattr(publisher, "GATHERED_BYTES", 500)
     rows, encoder = make_rows(tmp_path), Counting()
     run(tmp_path / "here", rows, Counting())
     run(tmp_path / "there", rows, encoder, device=torch.device("meta"), workers=Workers(4, 2))
     assert row_bytes(tmp_path / "there") == row_bytes(tmp_path / "here")
     lengths = [[LENGTHS[row] for row in batch] for batch in encoder.batches]
-    assert max(len(batch) * max(batch) for batch in lengths) <= 20
-    assert max(map(len, lengths)) == 4
+    assert max(len(batch) * padded_length(max(batch)) for batch in lengths) <= 50
+    assert max(map(len, lengths)) == 3
+    equal = Equal()  # has no positions to be padded
+    run(tmp_path / "equal", rows, equal, device=torch.device("meta"), workers=Workers(4, 2))
+    assert {len(batch) for batch in equal.batches} == {4, 2}
 
 
 def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:

@@ -86,8 +86,7 @@ def test_a_text_model_takes_its_longest_sequence(name: str, tmp_path: Path) -> N
             states(model, [5] * (longest + 1))
 
 
-@pytest.mark.parametrize("name", sorted(JOINT_TYPES))
-def test_a_joint_model_takes_its_longest_text(name: str, tmp_path: Path) -> None:
+def joint_model(name: str, folder: Path) -> Any:
     prepare_torchvision()
     from transformers import AutoConfig
 
@@ -97,10 +96,15 @@ def test_a_joint_model_takes_its_longest_text(name: str, tmp_path: Path) -> None
     text |= {"projection_size": 16, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
     vision = narrow | {"image_size": 32, "patch_size": 8}
     config = AutoConfig.for_model(name, text_config=text, vision_config=vision, projection_dim=16)
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    return load_model(folder, 3)
+
+
+@pytest.mark.parametrize("name", sorted(JOINT_TYPES))
+def test_a_joint_model_takes_its_longest_text(name: str, tmp_path: Path) -> None:
+    model = joint_model(name, tmp_path)
     limit = text_side(tmp_path).limit
     assert limit == POSITIONS - (2 if name == "altclip" else 0)
-    model = load_model(tmp_path, 3)
     with torch.inference_mode():
         model.get_text_features(input_ids=torch.full((1, limit), 5))
         with pytest.raises((RuntimeError, IndexError, ValueError)):

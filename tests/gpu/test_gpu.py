@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from extract.encoders.text import resolve_text
 from fuse.losses.acb import AdaptiveClassBalancedLoss
 from fuse.losses.acb_kernel import find_kernel
 from fuse.setting import Level, Setting
@@ -25,6 +27,7 @@ from mmsa_cache.compose.bench.gpu.results import MeasurementLog
 from mmsa_cache.compose.bench.gpu.sizes import REHEARSAL
 from mmsa_cache.compose.bench.gpu.stores import BenchStore
 from mmsa_cache.features.bank import FeatureBank
+from tests.support.families import TEXT_FAMILIES, save
 
 pytestmark = [
     pytest.mark.gpu,
@@ -111,6 +114,21 @@ def test_a_graph_does_what_its_step_does_and_no_epoch_waits(
                 found = captured.epoch(number)
         torch.testing.assert_close(found, plain.epoch(number), rtol=1e-4, atol=1e-5)
     assert captured.repeated.captures, "the step was not captured"
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta"])
+def test_no_batch_of_texts_waits(family: str, tmp_path: Path) -> None:
+    spec = resolve_text(str(save(tmp_path, TEXT_FAMILIES[family][0])), "random", 60, 5)
+    encoder = spec.load(torch.device("cuda", 0))
+    inputs = encoder.prepare(["a good day", "good " * 9, "a"] * 3)
+    encoder.encode(inputs)  # loads kernels
+    with no_waiting():
+        found = encoder.encode(inputs)
+    expected = spec.load(torch.device("cpu")).encode(inputs)
+    assert found.lengths == expected.lengths
+    for name in ("tokens", "pooled"):
+        pair = getattr(found, name), getattr(expected, name)
+        torch.testing.assert_close(*pair, atol=4e-3, rtol=4e-3)
 
 
 @pytest.mark.parametrize(("fusion", "level", "members"), KINDS)
