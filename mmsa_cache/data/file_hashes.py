@@ -80,7 +80,7 @@ class FileHashCache:
         self._used = np.zeros(len(self._records), np.bool_)
         self._fresh = bytearray()
         self._lock = threading.Lock()
-        self._texts = stored.at(None) if stored is not None and stored.has_texts else None
+        self._texts = stored.with_folder(None) if stored is not None and stored.has_texts else None
         self._by_text = KeyTable(32)
         if self._texts is not None:
             self._by_text.add(self._texts.digests("text"))

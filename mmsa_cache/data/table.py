@@ -184,12 +184,12 @@ class SampleTable(Sequence[Sample]):
         """Some of the samples, in the order of the indices."""
         return SampleTable(self.table.take(pa.array(np.asarray(indices, np.int64))), self.folder)
 
-    def without(self, guids: Collection[str]) -> SampleTable:
+    def drop_guids(self, guids: Collection[str]) -> SampleTable:
         """The samples of other names."""
         out = pc.is_in(self.table["guid"], pa.array(list(guids), pa.large_string()))
         return SampleTable(self.table.filter(pc.invert(out)), self.folder) if guids else self
 
-    def at(self, folder: Path | None) -> SampleTable:
+    def with_folder(self, folder: Path | None) -> SampleTable:
         """The same samples, their pictures in a folder."""
         return SampleTable(self.table, folder)
 

@@ -22,7 +22,7 @@ from mmsa_cache.files.paths import declared
 from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.store.encoder import ENCODER
 from mmsa_cache.store.index import INDEX, Index, IndexChange, ShardEntry
-from mmsa_cache.store.verified import check_bytes, verify_touched
+from mmsa_cache.store.verified import check_bytes, verify_changed
 
 from .source import BankSource
 
@@ -72,7 +72,7 @@ class _Features:
             with writing(place):
                 make_folders(place)
             with contextlib.suppress(DamagedCacheError):  # nothing is there yet, or too little
-                verify_touched(place, self.entries)
+                verify_changed(place, self.entries)
                 if (place / INDEX).exists():
                     return place
             self._fetch(place, read)
@@ -85,7 +85,7 @@ class _Features:
                 return False
             if not set(self.entries) <= set(Index.read(self.folder).entries.values()):
                 return False
-            verify_touched(self.folder, self.entries, note)
+            verify_changed(self.folder, self.entries, note)
             return True
         return False
 

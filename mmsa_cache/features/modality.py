@@ -79,7 +79,7 @@ class ModalityFeatures:
         """
         features = open_features(folder, verify=verify)
         rows = rows.of(features.encoder.identity)
-        places = features.places(rows.keys)
+        places = features.find_rows(rows.keys)
         if missing := int((places < 0).sum()):
             message = f"{missing} of {len(places)} rows are not in {folder}."
             raise CacheNotFoundError(message, "Run mmsa extract: it computes what is missing.")

@@ -17,7 +17,7 @@ from mmsa_cache.validation import validate
 
 from .fingerprint import Fields, cache_name
 from .identity import EncoderIdentity, StoredIdentity
-from .problems import again, unreadable
+from .problems import read_error, rebuild_hint
 from .schema import SCHEMA_VERSION
 
 ENCODER = "encoder.json"
@@ -58,14 +58,14 @@ class StoredEncoder(BaseModel):
         return hashing.digest(self.identity.fields)
 
     @property
-    def place(self) -> str:
+    def subfolder(self) -> str:
         """Its folder, from that of the store."""
         name = cache_name(self.identity.name, self.identity.fields)
         return f"{FEATURES}/{self.identity.modality}/{name}"
 
     def folder(self, root: Path) -> Path:
         """Its folder in a store."""
-        return root / self.place
+        return root / self.subfolder
 
     def write(self, folder: Path, disk: Disk = DISK) -> None:
         """Writes it; the folder must be there.
@@ -79,7 +79,7 @@ class StoredEncoder(BaseModel):
         text = json.dumps(content, indent=1, sort_keys=True)
         write_atomically(folder / ENCODER, text.encode() + b"\n", disk)
 
-    def also_named(self, other: StoredEncoder) -> StoredEncoder:
+    def with_names_of(self, other: StoredEncoder) -> StoredEncoder:
         """This record as asked for last, under the names of both."""
         names = tuple(dict.fromkeys((*other.names, *self.names)))
         return self.model_copy(update={"names": names, "versions": other.versions or self.versions})
@@ -102,7 +102,7 @@ def read_encoder(folder: Path) -> StoredEncoder:
             f"There are no features in {folder}.", "Run mmsa extract."
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(path, error, again(folder)) from error
+        raise read_error(path, error, rebuild_hint(folder)) from error
     found = raw.get("schema") if isinstance(raw, dict) else None
     if found not in (None, SCHEMA_VERSION):
         raise StaleCacheError(
@@ -110,11 +110,11 @@ def read_encoder(folder: Path) -> StoredEncoder:
             "Extract again into another --cache folder.",
         )
     if not unchanged:
-        raise DamagedCacheError(f"{path} was changed after it was written.", again(folder))
+        raise DamagedCacheError(f"{path} was changed after it was written.", rebuild_hint(folder))
     message = f"{path} is not the record of an encoder."
-    stored = validate(StoredEncoder, raw, message, again(folder), DamagedCacheError)
+    stored = validate(StoredEncoder, raw, message, rebuild_hint(folder), DamagedCacheError)
     expected = cache_name(stored.identity.name, stored.identity.fields)
     if folder.parts[-2:] != (stored.identity.modality, expected):
         place = f"{stored.identity.modality}/{expected}"
-        raise DamagedCacheError(f"{path} belongs into a folder {place}.", again(folder))
+        raise DamagedCacheError(f"{path} belongs into a folder {place}.", rebuild_hint(folder))
     return stored

@@ -19,7 +19,7 @@ from mmsa_cache.errors import DamagedCacheError
 from mmsa_cache.files.disk import DISK, Disk, write_atomically
 from mmsa_cache.files.untrusted import parse_json, read_plain
 
-from .problems import again, unreadable
+from .problems import read_error, rebuild_hint
 
 INDEX = "index.jsonl"
 MAX_INDEX_BYTES = 1 << 27
@@ -99,7 +99,7 @@ class Index:
         except FileNotFoundError:
             return index
         except (OSError, ValueError) as error:
-            raise unreadable(index.path, error, again(folder)) from error
+            raise read_error(index.path, error, rebuild_hint(folder)) from error
         whole, known = content.rfind(b"\n") + 1, 0
         if earlier is not None and content.startswith(bytes(earlier._lines)):
             index.entries, index.dropped = dict(earlier.entries), set(earlier.dropped)
@@ -168,12 +168,14 @@ class Index:
         where = f"{self.path}:{line}"
         for name in change.drop:
             if self.entries.pop(name, None) is None:
-                raise DamagedCacheError(f"{where}: drops an unknown shard.", again(self.folder))
+                raise DamagedCacheError(
+                    f"{where}: drops an unknown shard.", rebuild_hint(self.folder)
+                )
             self.dropped.add(name)
         added = change.add
         if added is not None:
             if added.name in self.entries:
-                raise DamagedCacheError(f"{where}: adds a shard again.", again(self.folder))
+                raise DamagedCacheError(f"{where}: adds a shard again.", rebuild_hint(self.folder))
             self.entries[added.name] = added
 
 
@@ -188,6 +190,6 @@ def _parsed(line: bytes, where: str, folder: Path) -> IndexChange:
     except (ValueError, ValidationError) as error:
         reason = str(error).splitlines()[0][:200]
         raise DamagedCacheError(
-            f"{where}: not a line of an index ({reason}).", again(folder)
+            f"{where}: not a line of an index ({reason}).", rebuild_hint(folder)
         ) from error
     return change

@@ -17,8 +17,8 @@ from mmsa_cache.files.locks import held_if_free
 from mmsa_cache.names import MODALITIES
 
 from .encoder import ENCODER, FEATURES, StoredEncoder, read_encoder
-from .entered import lock_of
 from .index import INDEX, SHARD_FILES, Index
+from .sealed_rows import lock_path
 from .verified import NOTE
 
 _DAY = 24 * 3600.0
@@ -114,12 +114,12 @@ def remove_features(found: Iterable[StoredFeatures], *, really: bool) -> list[Re
         really: False only lists what would be removed.
     """
     return [
-        Removal(item.folder, item.bytes, _remove(item.folder) if really else WOULD)
+        Removal(item.folder, item.bytes, _remove(item.folder) if really else WOULD_BE_REMOVED)
         for item in found
     ]
 
 
-WOULD = "would be removed"
+WOULD_BE_REMOVED = "would be removed"
 FOREIGN_FILES = "removed but for files that are no cache's"
 
 
@@ -127,7 +127,7 @@ def _remove(folder: Path) -> str:
     claims = sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*.claim"))
     claims = claims or [folder.parent / f".{folder.name}.1-of-1.claim"]
     with contextlib.ExitStack() as stack:
-        for lock in (*claims, lock_of(folder)):
+        for lock in (*claims, lock_path(folder)):
             if not stack.enter_context(held_if_free(lock)):
                 return "in use"
         own = [*sorted(folder.glob(SHARD_FILES)), *folder.glob(f"{TEMPORARY}*")]

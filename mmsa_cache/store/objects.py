@@ -41,12 +41,12 @@ _PAUSE, _SHARE = 15.0, 20.0
 """Seconds between two listings for `has`, at least, and times what the last one took."""
 
 
-def object_of(entry: ShardEntry) -> str:
+def object_name(entry: ShardEntry) -> str:
     """Name of a shard's object: all of its sha256, which the name of a file has the start of."""
     return f"{entry.sha256}.h5"
 
 
-def sha256_of(name: str) -> str | None:
+def parse_object_name(name: str) -> str | None:
     """The sha256 that an object's name gives a shard; None of other objects."""
     match = _SHARD.fullmatch(name)
     return match and match[1]
@@ -68,8 +68,8 @@ class ObjectSealer:
             CacheError: It was not sealed.
         """
         content = shard_bytes.encode(shards, self.fingerprint)
-        entry = shard_bytes.entry_of(content, shards)
-        self.objects.put(object_of(entry), b"".join(content))
+        entry = shard_bytes.shard_entry(content, shards)
+        self.objects.put(object_name(entry), b"".join(content))
         return entry
 
 
@@ -82,7 +82,7 @@ class ObjectWriter:
     """
 
     def __init__(self, target: Objects, encoder: StoredEncoder) -> None:
-        self._objects = target.below(encoder.place)
+        self._objects = target.below(encoder.subfolder)
         self.folder = self._objects.url
         self.sealer = ObjectSealer(self._objects, encoder.fingerprint)
         self._encoder = encoder
@@ -132,7 +132,7 @@ class ObjectWriter:
         Raises:
             CacheError: As of `has`.
         """
-        sizes = {object_of(entry): entry.bytes for entry in entries}
+        sizes = {object_name(entry): entry.bytes for entry in entries}
         self._seen -= self._refused & sizes.keys()  # sealed again, in place of what was none
         self._unsaid |= self._look(sizes)
         return sum(self._unsaid.pop(name, 0) for name in sizes)
@@ -180,13 +180,15 @@ class ObjectWriter:
                         "Extract into another --target.",
                         differences(encoder.identity.fields, there.identity.fields),
                     )
-                encoder = encoder.also_named(there)
+                encoder = encoder.with_names_of(there)
             encoder.write(folder)
             self._objects.put_files({ENCODER: folder / ENCODER})
 
     def _look(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Reads the keys of shards that were not seen before; how many rows of each are new."""
-        sizes = {n: size for n, size in sizes.items() if n not in self._seen and sha256_of(n)}
+        sizes = {
+            n: size for n, size in sizes.items() if n not in self._seen and parse_object_name(n)
+        }
         names = sorted(sizes)
         new: dict[str, int] = {}
         for at in range(0, len(names), _SIDE_BY_SIDE):

@@ -10,7 +10,7 @@ from mmsa_cache.files.leftover import TEMPORARY
 from mmsa_cache.names import MODALITIES, SPLITS
 
 from .encoder import FEATURES
-from .listing import FOREIGN_FILES, WOULD, Removal
+from .listing import FOREIGN_FILES, WOULD_BE_REMOVED, Removal
 from .schema import SCHEMA_VERSION
 
 _MANIFESTS = ("manifest.json", "manifest.partial.json")
@@ -55,7 +55,7 @@ def remove_older(folder: Path, *, really: bool) -> Removal:
     there = [path for path in own if path.is_symlink() or path.is_file()]
     size = sum(path.lstat().st_size for path in there)
     if not really:
-        return Removal(folder, size, WOULD)
+        return Removal(folder, size, WOULD_BE_REMOVED)
     for path in there:
         DISK.remove(path)  # a link is removed, never followed
     for ending in ("verified", "lock"):

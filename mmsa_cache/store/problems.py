@@ -17,12 +17,12 @@ REPAIR = "Delete the file and run mmsa extract: it computes the rows again."
 MISSING = "Run mmsa extract: it computes the rows of missing shards again."
 
 
-def again(folder: Path) -> str:
+def rebuild_hint(folder: Path) -> str:
     """What to do about a folder that cannot be repaired."""
     return f"Delete the folder {folder} and run mmsa extract again."
 
 
-def unreadable(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
+def read_error(path: Path, error: Exception, hint: str = REPAIR) -> MmsaError:
     """The error of a file that could not be read: damage, a limit or a permission."""
     reason = error_reason(error)
     if is_exhausted(error):

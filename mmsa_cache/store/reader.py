@@ -16,9 +16,9 @@ from . import shard_file
 from .encoder import StoredEncoder, read_encoder
 from .index import Index, ShardEntry
 from .keys import KEY_BYTES, Keys
-from .problems import again
+from .problems import rebuild_hint
 from .schema import Shard
-from .verified import check_bytes, verify_touched
+from .verified import check_bytes, verify_changed
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Features:
         """Number of each shard's first row, (shards + 1,)."""
         return np.cumsum([0, *map(len, self.shards)], dtype=np.int64)
 
-    def places(self, keys: Keys) -> NDArray[np.int64]:
+    def find_rows(self, keys: Keys) -> NDArray[np.int64]:
         """Numbers of rows, counted over all shards; −1 where there is none, (rows,)."""
         return self._table.places(keys)
 
@@ -65,7 +65,7 @@ def open_features(folder: Path, *, verify: bool = True) -> Features:
             raise CacheNotFoundError(f"Nothing is sealed in {folder}.", "Run mmsa extract.")
         try:
             if verify:
-                verify_touched(folder, list(index.entries.values()))
+                verify_changed(folder, list(index.entries.values()))
             shards = tuple(_map(folder, entry, encoder) for entry in index.entries.values())
         except DamagedCacheError:
             if not index.changed():  # else its shards were merged just now
@@ -73,7 +73,7 @@ def open_features(folder: Path, *, verify: bool = True) -> Features:
         else:
             break
     if len({_kind(shard) for shard in shards}) > 1:
-        raise DamagedCacheError(f"{folder}: shards have different pools.", again(folder))
+        raise DamagedCacheError(f"{folder}: shards have different pools.", rebuild_hint(folder))
     return Features(folder, encoder, shards)
 
 

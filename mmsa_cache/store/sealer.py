@@ -39,7 +39,7 @@ class FolderSealer:
         temporary = self.folder / f"{TEMPORARY}shard.{own_mark()}.{next(_marks)}"
         try:
             with ThreadPoolExecutor(1, "hash") as beside:  # it takes about as long as to write
-                entry = beside.submit(shard_bytes.entry_of, content, shards)
+                entry = beside.submit(shard_bytes.shard_entry, content, shards)
                 write_new(temporary, content, self.disk)
             yield temporary, entry.result()
         finally:

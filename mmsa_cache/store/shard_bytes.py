@@ -59,7 +59,7 @@ def encode(shards: Sequence[Shard], fingerprint: str) -> Pieces:
     return _in_order(features, around)
 
 
-def entry_of(content: Pieces, shards: Sequence[Shard]) -> ShardEntry:
+def shard_entry(content: Pieces, shards: Sequence[Shard]) -> ShardEntry:
     """What an index says of the file of shards."""
     digest = hashlib.sha256()
     for piece in content:

@@ -23,7 +23,7 @@ from mmsa_cache.files.untrusted import open_plain
 from . import schema
 from .index import MAX_SHARD_BYTES, ShardEntry
 from .keys import KEY_BYTES, Keys
-from .problems import MISSING, REPAIR, unreadable
+from .problems import MISSING, REPAIR, read_error
 from .schema import Shard
 
 _MAX_ATTRIBUTE_BYTES = 1 << 16
@@ -42,7 +42,7 @@ def check_size(path: Path, size: int) -> os.stat_result:
     except FileNotFoundError as error:
         raise DamagedCacheError(f"{path} is missing.", MISSING) from error
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     if not stat.S_ISREG(found.st_mode):
         kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
         raise DamagedCacheError(f"{path} is {kind}, not a shard.", REPAIR)
@@ -61,7 +61,7 @@ def check_bytes(path: Path, size: int, sha256: str) -> None:
     try:
         found = hashing.file_sha256(path)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     if found != sha256:
         raise DamagedCacheError(
             f"{path} was changed after it was sealed "
@@ -70,7 +70,7 @@ def check_bytes(path: Path, size: int, sha256: str) -> None:
         )
 
 
-def entry_of(path: Path) -> ShardEntry | None:
+def read_entry(path: Path) -> ShardEntry | None:
     """What an index would say of a file; None where it is no shard that bears its own name.
 
     Raises:
@@ -84,7 +84,7 @@ def entry_of(path: Path) -> ShardEntry | None:
             keys = h5py.h5d.open(file.id, b"keys")
             entry = ShardEntry(sha256=digest, rows=keys.shape[0], bytes=path.lstat().st_size)
     except UNREADABLE as error:
-        found = unreadable(path, error)
+        found = read_error(path, error)
         if not isinstance(found, DamagedCacheError):
             raise found from error
         return None
@@ -156,9 +156,9 @@ def map_shard(path: Path, rows: int, size: int, fingerprint: str) -> Shard:
     except _RefusedError as error:
         raise DamagedCacheError(f"{path}: {error}.", REPAIR) from error
     except MemoryError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     except UNREADABLE as error:  # also places beyond the end of the file
-        found = unreadable(path, error)
+        found = read_error(path, error)
         if isinstance(found, DamagedCacheError):
             found = DamagedCacheError(f"{path}: is not a readable shard ({error}).", REPAIR)
         raise found from error

@@ -22,7 +22,7 @@ _SIDE_BY_SIDE = 32 << 20
 """Bytes from which threads are worth their start."""
 
 
-def verify_touched(folder: Path, entries: Sequence[ShardEntry], note: Path | None = None) -> None:
+def verify_changed(folder: Path, entries: Sequence[ShardEntry], note: Path | None = None) -> None:
     """Hashes the shards whose size or times changed since they were last verified.
 
     The change time, which no program can set, moves with every write; so what another program did
@@ -47,7 +47,7 @@ def verify_touched(folder: Path, entries: Sequence[ShardEntry], note: Path | Non
     touched = [entry for entry in entries if known.get(entry.name) != now[entry.name]]
     if not touched:
         return
-    check_each(lambda entry: check_bytes(folder, entry), touched)
+    check_shards(lambda entry: check_bytes(folder, entry), touched)
     # Times are those from before the hashing: what was written meanwhile is hashed next time. So
     # is what was written just before, since a further write may have got the same time.
     settled = {
@@ -59,7 +59,7 @@ def verify_touched(folder: Path, entries: Sequence[ShardEntry], note: Path | Non
         write_atomically(note, json.dumps(settled).encode())
 
 
-def check_each(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntry]) -> None:
+def check_shards(check: Callable[[ShardEntry], Any], entries: Sequence[ShardEntry]) -> None:
     """Checks entries; many bytes side by side, since hashing releases the interpreter."""
     if sum(entry.bytes for entry in entries) < _SIDE_BY_SIDE:
         for entry in entries:

@@ -19,11 +19,11 @@ from mmsa_cache.files.locks import locked
 from mmsa_cache.key_table import KeyTable
 
 from .encoder import ENCODER, StoredEncoder, read_encoder
-from .entered import EnteredRows
 from .fingerprint import differences
 from .index import Index, IndexChange, ShardEntry
 from .keys import KEY_BYTES, Keys
 from .schema import Shard
+from .sealed_rows import SealedRows
 from .verified import check_bytes
 
 MERGED_BYTES = 512 << 20
@@ -32,7 +32,7 @@ _MOST_SMALL = 8
 """Shards below half of that which may stand beside each other."""
 
 
-class FeatureWriter(EnteredRows):
+class FeatureWriter(SealedRows):
     """Adds rows to the features of one encoder.
 
     Args:
@@ -97,13 +97,13 @@ class FeatureWriter(EnteredRows):
                     expected_is="wanted is",
                 ),
             )
-        encoder = self._encoder.also_named(there)
+        encoder = self._encoder.with_names_of(there)
         if encoder != there:
             encoder.write(self.folder, self._disk)
 
-    def also_named(self, encoder: StoredEncoder) -> None:
+    def add_names(self, encoder: StoredEncoder) -> None:
         """Takes the names too that the same encoder has elsewhere in the settings."""
-        self._encoder = encoder.also_named(self._encoder)
+        self._encoder = encoder.with_names_of(self._encoder)
 
     def publish(self, *shards: Shard) -> int:
         """Seals rows as one shard, without those that another writer sealed meanwhile.

@@ -79,7 +79,7 @@ def problems(cache: Path, *files: Path, **values: Any) -> str:
 def rows_in(cache: Path, features: Features) -> tuple[np.ndarray, list[np.ndarray]]:
     """Pooled vectors and positions of the training samples, in their order."""
     samples = read_split(split_path(cache, "train"))[1]
-    places = features.places(content_keys(samples.digests("text")))
+    places = features.find_rows(content_keys(samples.digests("text")))
     assert (places >= 0).all()
     shards = np.searchsorted(features.starts, places, side="right") - 1
     pooled, tokens = [], []
@@ -192,7 +192,7 @@ def test_without_a_table_the_data_is_read_and_the_table_written(
     assert samples == read_split(split_path(work / "cache", "train"))[1]
     assert len(read_split(split_path(tmp_path / "cache", "test"))[1]) == 12
     features = open_features(next((tmp_path / "cache/features/image").glob("ours-*")))
-    place = features.places(content_keys(samples.digests("image")))[0]
+    place = features.find_rows(content_keys(samples.digests("image")))[0]
     np.testing.assert_array_equal(features.shards[0].pooled[place, 0], vectors[-1].astype("f2"))
 
 

@@ -110,7 +110,7 @@ def test_every_field_of_an_encoder_is_part_of_its_identity(kind: str, field: str
     assert changed.identity != spec.identity
     before, after = (StoredEncoder.of(of.identity) for of in (spec, changed))
     assert after.fingerprint != before.fingerprint
-    assert after.place != before.place
+    assert after.subfolder != before.subfolder
 
 
 @pytest.mark.parametrize("kind", SPECS)

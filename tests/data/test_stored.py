@@ -82,8 +82,8 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     assert about == ABOUT
     assert table.folder is None
     assert all(sample.image_path is None for sample in table)
-    assert table.at(Path("/posts")) == posts()
-    assert list(table.at(Path("/posts")))[2] == post(2)
+    assert table.with_folder(Path("/posts")) == posts()
+    assert list(table.with_folder(Path("/posts")))[2] == post(2)
     again = path.read_bytes()
     write(tmp_path, table)
     assert path.read_bytes() == again
@@ -405,7 +405,7 @@ def fuzz(folder: Path, rounds: int, seed: int) -> tuple[int, int]:
             messages.append(error.message)
         else:
             assert found[0] == ABOUT
-            assert found[1].at(Path("/posts")) == posts()
+            assert found[1].with_folder(Path("/posts")) == posts()
             equal += 1
     assert all(str(path) in message for message in messages)
     return len(messages), equal

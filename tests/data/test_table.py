@@ -62,8 +62,8 @@ def test_a_table_is_a_sequence_of_its_samples() -> None:
     with pytest.raises(IndexError):
         table[5000]
     assert list(table.take([3, 3, 1])) == [samples[3], samples[3], samples[1]]
-    assert table.without(["1", "3", "x"]).guids[:3] == ["0", "2", "4"]
-    assert table.without([]) == table != table.at(None)
+    assert table.drop_guids(["1", "3", "x"]).guids[:3] == ["0", "2", "4"]
+    assert table.drop_guids([]) == table != table.with_folder(None)
     assert list(SampleTable.from_samples([], FOLDER)) == []
 
 

@@ -18,7 +18,7 @@ from mmsa_cache.files.objects import Objects
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store.index import Index
 from mmsa_cache.store.keys import KEY_BYTES
-from mmsa_cache.store.objects import ObjectWriter, object_of
+from mmsa_cache.store.objects import ObjectWriter, object_name
 from mmsa_cache.store.shard_file import map_shard
 from mmsa_cache.store.verified import check_bytes
 from tests.support.crew import plan_of
@@ -57,11 +57,11 @@ def extract(target: Objects, seed: int, answers: int = -1) -> Tally:
 def check(target: Objects, folder: Path) -> Index:
     """Every row is in a shard that the index names, as it was made."""
     folder.mkdir()
-    objects, table = target.below(ENCODER.place), KeyTable(KEY_BYTES)
+    objects, table = target.below(ENCODER.subfolder), KeyTable(KEY_BYTES)
     sizes = objects.sizes()
     objects.fetch({"index.jsonl": folder / "index.jsonl"}, sizes)
     index = Index.read(folder)
-    objects.fetch({object_of(e): folder / e.file for e in index.entries.values()}, sizes)
+    objects.fetch({object_name(e): folder / e.file for e in index.entries.values()}, sizes)
     for entry in index.entries.values():
         check_bytes(folder, entry)
         shard = map_shard(folder / entry.file, entry.rows, entry.bytes, ENCODER.fingerprint)

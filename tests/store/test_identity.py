@@ -61,8 +61,8 @@ def test_features_are_found_where_a_store_has_them() -> None:
     """Of before, too: another way to hash would find none of them."""
     fields = b'{"encoder":"tiny","modality":"text","size":8}'
     assert ENCODER.fingerprint == hashlib.sha256(fields).hexdigest()
-    assert ENCODER.place == f"features/text/tiny-{ENCODER.fingerprint[:8]}"
-    assert ENCODER.folder(Path("store")) == Path("store", ENCODER.place)
+    assert ENCODER.subfolder == f"features/text/tiny-{ENCODER.fingerprint[:8]}"
+    assert ENCODER.folder(Path("store")) == Path("store", ENCODER.subfolder)
 
 
 RECORD = """{

@@ -60,7 +60,7 @@ def test_many_shards_need_few_descriptors(tmp_path: Path, count: int, tally: Tal
         before = os.listdir("/proc/self/fd")  # noqa: PTH208  (what other tests left open too)
         features = open_features(folder)
         assert len(features.shards) == count
-        assert features.places(keys).tolist() == list(range(count))
+        assert features.find_rows(keys).tolist() == list(range(count))
         assert os.listdir("/proc/self/fd") == before, "a shard keeps a descriptor"  # noqa: PTH208
         assert verify_features(folder) == []
         writer = writer_of(tmp_path)
@@ -69,7 +69,7 @@ def test_many_shards_need_few_descriptors(tmp_path: Path, count: int, tally: Tal
             writer.finish()
         merged = open_features(folder)
         assert len(merged.shards) == 1
-        assert merged.places(keys).tolist() == list(range(count))
+        assert merged.find_rows(keys).tolist() == list(range(count))
         assert rows_in(merged.shards) == rows_in(features.shards)
 
     assert forked(work) == 0

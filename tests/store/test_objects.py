@@ -23,7 +23,7 @@ from mmsa_cache.files.objects import Objects
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.index import Index
-from mmsa_cache.store.objects import ObjectWriter, object_of
+from mmsa_cache.store.objects import ObjectWriter, object_name
 from tests.support.object_server import BUCKET, KEY_ID, SECRET, object_server
 from tests.support.shards import ENCODER, FIELDS, SHARDS, make_keys, make_shard
 
@@ -42,7 +42,7 @@ def target(server: str) -> Objects:
 
 def index_of(target: Objects, folder: Path) -> Index:
     """The index of the features of `ENCODER`."""
-    objects = target.below(ENCODER.place)
+    objects = target.below(ENCODER.subfolder)
     objects.fetch({"index.jsonl": folder / "index.jsonl"}, objects.sizes())
     return Index.read(folder)
 
@@ -53,12 +53,12 @@ def test_shards_are_whole_objects_and_the_index_comes_last(target: Objects, tmp_
     assert writer.adopt(entries) == writer.rows == 10
     assert writer.adopt(entries) == 0
     assert writer.has(make_keys(0, 12)).tolist() == [True] * 10 + [False] * 2
-    shards = {f"{ENCODER.place}/{object_of(entry)}": entry.bytes for entry in entries}
+    shards = {f"{ENCODER.subfolder}/{object_name(entry)}": entry.bytes for entry in entries}
     assert target.sizes() == shards
     writer.finish()
     assert target.sizes().keys() - shards.keys() == {
-        f"{ENCODER.place}/encoder.json",
-        f"{ENCODER.place}/index.jsonl",
+        f"{ENCODER.subfolder}/encoder.json",
+        f"{ENCODER.subfolder}/index.jsonl",
     }
     found = index_of(target, tmp_path).entries
     assert {entry.sha256 for entry in found.values()} == {entry.sha256 for entry in entries}
@@ -134,14 +134,14 @@ def test_what_is_no_shard_is_left_out_by_name(
     writer = ObjectWriter(target, ENCODER)
     kept = writer.sealer.seal([SHARDS[0]])
     whole = bytes(np.random.default_rng(0).bytes(3000))
-    folder = target.below(ENCODER.place)
+    folder = target.below(ENCODER.subfolder)
     folder.put(f"{'a' * 64}.h5", whole)
     folder.put(f"{'b' * 64}.h5", b"")
     stranger = StoredEncoder.of(EncoderIdentity.of_fields({**FIELDS, "size": 9}))
     other = ObjectWriter(target, stranger).sealer
     other.seal([SHARDS[1]])
     copied = target.sizes()
-    name = next(n for n in copied if n.startswith(stranger.place))
+    name = next(n for n in copied if n.startswith(stranger.subfolder))
     content = target.ranges([name], [(0, copied[name])])[0]
     assert content is not None
     folder.put(name.rpartition("/")[2], content)
@@ -168,10 +168,10 @@ def test_a_shard_that_claims_many_keys_is_not_read(
 def test_a_torn_shard_is_sealed_again(target: Objects) -> None:
     writer = ObjectWriter(target, ENCODER)
     entry = writer.sealer.seal([SHARDS[0]])
-    folder = target.below(ENCODER.place)
-    whole = folder.ranges([object_of(entry)], [(0, entry.bytes)])[0]
+    folder = target.below(ENCODER.subfolder)
+    whole = folder.ranges([object_name(entry)], [(0, entry.bytes)])[0]
     assert whole is not None
-    folder.put(object_of(entry), whole[:700])  # as of a store that does not put whole objects
+    folder.put(object_name(entry), whole[:700])  # as of a store that does not put whole objects
     again = ObjectWriter(target, ENCODER)
     assert not again.has(SHARDS[0].keys).any()
     assert again.adopt([again.sealer.seal([SHARDS[0]])]) == 4
@@ -181,7 +181,7 @@ def test_features_of_another_encoder_are_refused(target: Objects, tmp_path: Path
     ObjectWriter(target, ENCODER).sealer.seal([SHARDS[0]])
     stranger = StoredEncoder.of(EncoderIdentity.of_fields({**FIELDS, "size": 9}))
     stranger.write(tmp_path)
-    target.below(ENCODER.place).put_files({"encoder.json": tmp_path / "encoder.json"})
+    target.below(ENCODER.subfolder).put_files({"encoder.json": tmp_path / "encoder.json"})
     with pytest.raises((StaleCacheError, CacheError), match="belongs into a folder"):
         ObjectWriter(target, ENCODER).finish()
 

@@ -62,7 +62,7 @@ def test_round_trip(tmp_path: Path) -> None:
         features = open_features(writer.folder)
         assert features.starts.tolist() == ([0, 4], [0, 4, 8, 10])[shards is SHARDS]
         keys = np.concatenate([shard.keys for shard in shards])
-        assert features.places(keys).tolist() == list(range(len(keys)))
+        assert features.find_rows(keys).tolist() == list(range(len(keys)))
         for want, have in zip(shards, features.shards, strict=True):
             arrays = (want.tokens, want.pooled, *([] if want.shared is None else [want.shared]))
             assert have.nbytes == want.nbytes == sum(array.nbytes for array in arrays)
@@ -350,7 +350,7 @@ def test_names_and_sections_are_those_asked_for_last(tmp_path: Path) -> None:
 def test_one_encoder_of_several_names_has_them_all(tmp_path: Path) -> None:
     small, large = (StoredEncoder.of(ENCODER.identity, names=(name,)) for name in ("s", "l"))
     writer = writer_of(tmp_path, small)
-    writer.also_named(large)
+    writer.add_names(large)
     with writer.claim(lambda: None):
         assert read_encoder(writer.folder).names == ("s", "l")
 

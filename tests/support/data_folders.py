@@ -31,7 +31,7 @@ def features(cache: Path, split: str = "train") -> dict[tuple[str, str], tuple[b
     _, samples = read_split(split_path(cache, split))
     for stored in list_features(cache):
         opened = open_features(stored.folder, verify=False)
-        places = opened.places(content_keys(samples.digests(stored.modality)))
+        places = opened.find_rows(content_keys(samples.digests(stored.modality)))
         for guid, place in zip(samples.guids, places.tolist(), strict=True):
             assert place >= 0, f"{stored.folder} has no row of {guid}"
             number = int(np.searchsorted(opened.starts, place, side="right")) - 1

@@ -163,7 +163,7 @@ def simulated(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
     for plan, writer in zip(plans, writers, strict=True):
         found = open_features(writer.folder)
         assert found.starts[-1] == len(plan), "a row is there twice, or is none"
-        assert (found.places(plan.keys) >= 0).all(), "a row is missing"
+        assert (found.find_rows(plan.keys) >= 0).all(), "a row is missing"
     seen = crew.seen
     return EngineRun(
         rows=rows,

@@ -15,7 +15,7 @@ from mmsa_cache.names import MODALITIES, SPLITS, suggest_or_list
 from mmsa_cache.store.encoder import StoredEncoder
 from mmsa_cache.store.keys import Keys
 from mmsa_cache.store.listing import (
-    WOULD,
+    WOULD_BE_REMOVED,
     Removal,
     StoredFeatures,
     list_features,
@@ -103,7 +103,7 @@ def _remove_unused(store: Store, found: Iterable[StoredFeatures], *, really: boo
         if not unused:
             continue
         freed = features.bytes * unused // max(1, features.rows)
-        state = WOULD
+        state = WOULD_BE_REMOVED
         if really:
             unused, freed = _keep_needed(store.root, encoder)
             state = "removed"

@@ -105,7 +105,7 @@ def show(settings: Settings, guid: str, split: str) -> Shown:
 def _rows(features: Features, wanted: WantedRows, sample: int) -> list[CachedRow]:
     """What is stored of one sample, variant by variant."""
     variants = [v for v, place in enumerate(wanted.table[sample].tolist()) if place >= 0]
-    places = features.places(wanted.keys[wanted.table[sample, variants]])
+    places = features.find_rows(wanted.keys[wanted.table[sample, variants]])
     return [
         _row(features, variant, int(place))
         for variant, place in zip(variants, places, strict=True)

@@ -83,7 +83,7 @@ def seen_splits(settings: Settings, store: Store, split: str) -> list[Split]:
         seen = (
             scan_incrementally(settings, name, store) if known else scan_split(settings.data, name)
         )
-        samples = seen.samples.without([row.guid for row in seen.bad])
+        samples = seen.samples.drop_guids([row.guid for row in seen.bad])
         about = _about(settings, name, samples, seen.summarize(samples), store.split(name))
         found.append(Split(about, samples))
     return found

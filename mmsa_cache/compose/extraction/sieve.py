@@ -93,7 +93,7 @@ def _good_rows(settings: Settings, found: SplitScan) -> tuple[SampleTable, Split
             [message for row in bad for message in row.messages],
         )
     bad_guids = {row.guid for row in bad}
-    samples = found.samples.without(bad_guids)
+    samples = found.samples.drop_guids(bad_guids)
     if not samples:
         raise DataError(f"No row of {found.split} is left.", REPAIR_HINT)
     path = write_set_aside(settings.cache.dir, found.split, settings.data.folder, checked, bad)

@@ -46,7 +46,7 @@ class Target:
             )
         found = self._writers[encoder.fingerprint]
         if isinstance(found, FeatureWriter):
-            found.also_named(encoder)
+            found.add_names(encoder)
         return found
 
     def write(self, splits: Sequence[Split]) -> None:

@@ -89,7 +89,7 @@ def wanted_features(
         ]
         complete = next((e for e in same if store.completeness(e, rows) == 1.0), None)
         if here and complete is not None:
-            yield WantedFeatures(split, name, own, spec, complete.also_named(asked))
+            yield WantedFeatures(split, name, own, spec, complete.with_names_of(asked))
             continue
         started = next((c for c in computes if _is_started(spec.computed_in(c), same)), computes[0])
         spec = spec.computed_in(started)

@@ -13,7 +13,7 @@ from mmsa_cache.files.scratch import scratch
 from mmsa_cache.files.untrusted import read_plain
 from mmsa_cache.store.encoder import ENCODER, read_encoder
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES, Index
-from mmsa_cache.store.objects import ObjectWriter, sha256_of
+from mmsa_cache.store.objects import ObjectWriter, parse_object_name
 
 from .host import Remote, RemoteFile, files_of_store, is_of_store, local_files
 
@@ -132,7 +132,7 @@ def _as_file(listed: tuple[str, int]) -> tuple[str, RemoteFile]:
     """What a listing says of an object, under the name of its file in a store."""
     name, size = listed
     folder, _, last = name.rpartition("/")
-    sha256 = sha256_of(last)
+    sha256 = parse_object_name(last)
     return (f"{folder}/{sha256[:16]}.h5" if sha256 else name), RemoteFile(size, sha256)
 
 

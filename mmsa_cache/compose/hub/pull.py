@@ -31,8 +31,8 @@ from mmsa_cache.files.locks import locked
 from mmsa_cache.files.paths import check_target, check_tree
 from mmsa_cache.files.untrusted import parse_json, read_plain
 from mmsa_cache.store.encoder import ENCODER, FEATURES
-from mmsa_cache.store.entered import lock_of
 from mmsa_cache.store.index import INDEX, MAX_INDEX_BYTES
+from mmsa_cache.store.sealed_rows import lock_path
 
 from .host import Host, Remote, local_files
 from .hosts import host_of
@@ -136,7 +136,7 @@ def _unchanged(root: Path, names: Iterable[str], before: State) -> Iterator[None
     with contextlib.ExitStack() as stack:
         for folder in sorted(folders):
             make_folders(folder.parent)
-            stack.enter_context(locked(lock_of(folder)))()
+            stack.enter_context(locked(lock_path(folder)))()
         if _state(root) != before:
             raise CacheError(
                 f"{root} was changed while files were pulled; nothing of them was put in place.",

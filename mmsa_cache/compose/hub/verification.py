@@ -114,4 +114,4 @@ def _check_features(staging: Path, name: str, remote: Remote, encoders: list[str
 def _has_twins(features: Features) -> bool:
     """Whether rows are there twice: sealed by two drivers."""
     keys = np.concatenate([shard.keys for shard in features.shards])
-    return bool((features.places(keys) != np.arange(len(keys))).any())
+    return bool((features.find_rows(keys) != np.arange(len(keys))).any())

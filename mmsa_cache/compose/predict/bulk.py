@@ -153,7 +153,7 @@ def _posts(request: BulkRequest, model: Predictor) -> tuple[SampleTable, list[st
         if len(bad) > _SHOWN:
             say(f"  … and {len(bad) - _SHOWN} more")
     names = [row.guid for row in bad]
-    return found.samples.without(names), list(lines), names
+    return found.samples.drop_guids(names), list(lines), names
 
 
 def _reading(request: BulkRequest, of_run: DataSettings) -> DataSettings:

@@ -115,7 +115,7 @@ def read_data(settings: Settings, split: str, store: Store) -> tuple[SampleTable
     set_aside = read_set_aside(settings.cache.dir, split).identities
     rows.raise_bad([row for row in rows.bad if row.identity not in set_aside])
     guids = [s.guid for s in rows.samples if s.identity in set_aside] if set_aside else []
-    samples = rows.samples.without(guids)
+    samples = rows.samples.drop_guids(guids)
     return samples, rows.summarize(samples)
 
 

@@ -81,7 +81,7 @@ class Store:
         Rows that the encoder cannot have, as copies of imported features, are left out.
         """
         features, keys = self._open(encoder), rows.of(encoder.identity).keys
-        return np.full(len(keys), -1) if features is None else features.places(keys)
+        return np.full(len(keys), -1) if features is None else features.find_rows(keys)
 
     def completeness(self, encoder: StoredEncoder, rows: WantedRows) -> float:
         """Share of the rows of `row_indices` that the features of an encoder hold."""
@@ -112,7 +112,7 @@ class Store:
         if folder not in self._verified:
             self._verified[folder] = open_features(folder)
         features = self._verified[folder]
-        return features.shards, features.places(rows.keys)
+        return features.shards, features.find_rows(rows.keys)
 
     def pools(self, encoder: StoredEncoder) -> tuple[str, ...]:
         """Names of the pooled vectors of an encoder, those computed from stored tokens included.

@@ -27,12 +27,12 @@ from .schema import Shard
 from .sealer import FolderSealer
 
 
-def lock_of(folder: Path) -> Path:
+def lock_path(folder: Path) -> Path:
     """The lock that whoever changes the features in a folder holds."""
     return folder.parent / f".{folder.name}.lock"
 
 
-class EnteredRows:
+class SealedRows:
     """Knows which rows are sealed, and enters shards in the index.
 
     Args:
@@ -60,7 +60,7 @@ class EnteredRows:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        with locked(lock_of(self.folder)) as self._check_lock:
+        with locked(lock_path(self.folder)) as self._check_lock:
             yield
 
     def _append(self, *changes: IndexChange) -> None:
@@ -79,7 +79,7 @@ class EnteredRows:
             folder = path.is_dir() and not path.is_symlink()
             if folder or path.stem in self._index.entries:
                 continue
-            entry = None if path.stem in self._index.dropped else shard_file.entry_of(path)
+            entry = None if path.stem in self._index.dropped else shard_file.read_entry(path)
             if entry is None:
                 self._disk.remove(path)
             else:
