@@ -216,7 +216,7 @@ class Share(Generic[To]):
     computed: int = 0
     """Rows of the part that were encoded."""
     there: int = 0
-    """Rows of the part that somebody else had sealed."""
+    """Rows of the part that somebody else had entered."""
     shared: int = 0
     """Wanted rows whose input is that of another one, of this job or of one before it."""
 

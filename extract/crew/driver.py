@@ -174,8 +174,8 @@ class _Driver:
             unit.running -= 1
             self._failed(unit, said.reason, by_node=said.by_node)
             return
+        self.tally.encoded += sum(entry.rows for entry in said.entries)
         if isinstance(said, Sealed):
-            self.tally.encoded += said.rows
             self._rate(unit.job).add(said.rows, said.seconds)
         if not self._heard:
             self._heard_since = self.clock()

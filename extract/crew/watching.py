@@ -20,11 +20,12 @@ class Tally:
     lost: int = 0
     """Workers that died, or did not answer."""
     encoded: int = 0
-    """Rows that workers encoded."""
+    """Rows that workers sealed."""
     wasted: int = 0
-    """Of these: rows that were there already."""
+    """Of these: rows that were in the index before they could be entered. Another worker or driver
+    was first, or a command that began meanwhile entered the shard of this one."""
     adopted: int = 0
-    """Shards that were entered."""
+    """Shards that workers sealed."""
     store_operations: int = 0
     """Look-ups and entries."""
     store_seconds: float = 0.0

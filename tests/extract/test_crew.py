@@ -270,23 +270,63 @@ def test_a_disk_that_is_full_ends_the_work_soon(tmp_path: Path) -> None:
 
 
 def test_two_drivers_share_a_store(tmp_path: Path) -> None:
-    def work(drivers: list[Tally]) -> None:
+    """Each counts what it entered itself; neither begins when the other one has sealed some."""
+    begin = threading.Barrier(2)
+
+    def work(number: int) -> None:
         writer = writer_of(tmp_path)
-        with writer.claim(lambda: None, (len(drivers), 2)):  # each of its own part, in name
-            drivers.append(Tally())
+        with writer.claim(lambda: None, (number, 2)):  # each of its own part, in name
             plan = plan_rows(make_samples(400), {}, "none", "text")
             job = Share(plan, writer)
             crew = Told(seal(job))
-            drive([job], crew, shard_rows=WINDOW, tally=drivers[-1], clock=lambda: crew.now)
+            begin.wait(60)
+            tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+            assert tally.encoded - tally.wasted == job.computed
+            entered.append(job.computed)
 
-    drivers: list[Tally] = []
-    threads = [threading.Thread(target=work, args=(drivers,)) for _ in range(2)]
+    entered: list[int] = []
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(row_bytes(tmp_path)) == 400
-    assert sum(tally.encoded - tally.wasted for tally in drivers) == 400
+    assert len(entered) == 2
+    assert sum(entered) == 400
+
+
+def test_a_command_that_begins_meanwhile_enters_what_it_finds(tmp_path: Path) -> None:
+    """Shards that are sealed and not entered; they are not done again, and count as its own."""
+    with share(tmp_path) as (job, shown):
+
+        def answer(piece: Piece) -> list[Said]:
+            said = seal(job)(piece)
+            if 8 in guids([piece]):
+                with claimed(tmp_path, (1, 2)):
+                    pass
+            return said
+
+        crew = Told(answer)
+        tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+        assert sorted(guids(crew.pieces)) == list(range(ROWS))
+        assert (tally.encoded, tally.wasted) == (ROWS, WINDOW)
+        assert (sum(shown), job.computed, job.there) == (ROWS, ROWS - WINDOW, WINDOW)
+    assert len(row_bytes(tmp_path)) == ROWS
+
+
+def test_rows_of_a_piece_that_was_refused_count_as_those_of_others(tmp_path: Path) -> None:
+    with share(tmp_path) as (job, _):
+
+        def answer(piece: Piece) -> list[Said]:
+            (said,) = seal(job)(piece)
+            assert isinstance(said, Sealed)
+            if 8 not in guids([piece]):
+                return [said]
+            return [Refused(piece.number, "out of luck", entries=said.entries)]
+
+        crew = Told(answer)
+        tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
+    assert (tally.encoded, tally.wasted, job.computed) == (ROWS, 0, ROWS)
 
 
 def test_a_driver_killed_at_any_step_loses_nothing(tmp_path: Path) -> None:
