@@ -87,7 +87,7 @@ def test_a_page_that_was_led_here_by_another_name_gets_nothing(place: str) -> No
 def test_connections_have_a_number_and_a_time(
     database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dashboard_module, "_MOST", 3)
+    monkeypatch.setattr(dashboard_module, "_MAX_CONNECTIONS", 3)
     monkeypatch.setattr(dashboard_module._Handler, "timeout", 0.5)
     with dashboard(address_of(database)) as url, contextlib.ExitStack() as stack:
         place = urlsplit(url).netloc

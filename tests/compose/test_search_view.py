@@ -12,14 +12,14 @@ from tests.support.search_progress import make_progress
 
 
 def test_one_line_has_rate_time_left_and_the_best() -> None:
-    assert live.line_of(make_progress()) == (
+    assert live.format_line(make_progress()) == (
         "4/10 trials, 2.0/min, 3 min 0 s left, best 0.6400 (trial 1), 1 failed"
     )
 
 
 def test_the_table_fits_a_narrow_terminal() -> None:
     console = Console(width=60, record=True, file=io.StringIO())
-    console.print(live.table_of("study s", make_progress()))
+    console.print(live.render_table("study s", make_progress()))
     text = console.export_text()
     lines = text.splitlines()
     assert lines[0].strip() == "study s"
@@ -31,7 +31,7 @@ def test_the_table_fits_a_narrow_terminal() -> None:
     assert all(len(line) <= 60 for line in lines[:6])
     progress = make_progress()
     progress.running[4].together = 2  # as on a GPU
-    console.print(live.table_of("study s", progress))
+    console.print(live.render_table("study s", progress))
     assert "training 2–3/3, epoch 3" in console.export_text()
 
 
@@ -50,5 +50,5 @@ def test_off_a_terminal_failures_and_the_end_are_told(
         show(progress)
     assert told == [
         "Trial 5 failed: The loss is nan in epoch 2.",
-        f"study s: {live.line_of(progress)}",
+        f"study s: {live.format_line(progress)}",
     ]

@@ -125,7 +125,7 @@ def test_a_dry_run_times_epochs_of_all_folds_at_work(
     monkeypatch.setattr(dry_run, "fit_group", fit_group)
     monkeypatch.setattr(dry_run.time, "monotonic", lambda: clock[0])
     tasks: Any = [None] * members
-    seconds, measured = dry_run._tried(make_study(), "a bank", tasks, ("a", "b"))  # type: ignore[arg-type]
+    seconds, measured = dry_run._time_epochs(make_study(), "a bank", tasks, ("a", "b"))  # type: ignore[arg-type]
     assert seconds == 12 + 2 * (EPOCHS - 1)
     assert measured == "3 epochs of concat"
     assert reported[-1] == (3, members)

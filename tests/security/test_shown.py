@@ -89,7 +89,7 @@ def test_tables_show_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(shown.splitlines()) == 3
     watched = replace(make_progress(), failures=[(5, HOSTILE)])
     out = Console(width=400, file=io.StringIO(), force_terminal=True)
-    out.print(search_view.table_of(HOSTILE, watched))
+    out.print(search_view.render_table(HOSTILE, watched))
     assert isinstance(out.file, io.StringIO)
     holds_text_alone(out.file.getvalue())
 

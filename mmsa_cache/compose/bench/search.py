@@ -23,7 +23,7 @@ from mmsa_cache.files.scratch import scratch
 from mmsa_cache.native.cores import usable_cores
 
 from ..search.search import STUDIES
-from ..search.studies import study_of
+from ..search.studies import load_study
 from ..search.view import watch
 from ..search.workers import local_workers, training_data
 from ..session.session import Session
@@ -79,7 +79,7 @@ def bench_search(
     Returns:
         The figures by name, those in time in seconds.
     """
-    study = study_of(session, name)
+    study = load_study(session, name)
     split, pairs = study.protocol.split, study.encoder_pairs()
     with (
         local_workers(session.device, workers) as every,

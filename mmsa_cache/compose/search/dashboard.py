@@ -1,4 +1,4 @@
-"""Optuna's dashboard beside a search: for this machine alone, and only to look at."""
+"""Optuna's dashboard beside a search: read-only, and for this machine alone."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mmsa_cache.errors import require_extra
 _HOST = "127.0.0.1"
 _SECONDS_TO_END = 0.1
 _SECONDS_TO_ASK = 30
-"""In which a connection must ask for something, and take each part of the answer."""
-_MOST = 32
-"""Connections at a time, a thread each; a browser opens six."""
+"""Time in which a connection must send its request, and take each part of the response."""
+_MAX_CONNECTIONS = 32
+"""Connections at a time, with a thread each; a browser opens six."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -31,10 +31,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._free = threading.BoundedSemaphore(_MOST)
+        self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Closes a connection that there is no thread for."""
+        """Closes the connection if there is no free thread."""
         if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
             return
@@ -52,45 +52,45 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: who left midway, or sent nothing for long, is not told to the searcher."""
+        """Ignores clients that disconnect or time out."""
 
 
 class _Handler(WSGIRequestHandler):
     timeout = _SECONDS_TO_ASK
 
     def get_stderr(self) -> TextIO:
-        """Nowhere: the search is shown there."""
+        """Discards messages: the terminal shows the search."""
         return io.StringIO()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the search is shown there."""
+        """Logs nothing: the terminal shows the search."""
 
 
 @contextmanager
 def dashboard(address: Address) -> Iterator[str]:
-    """Shows the studies of a database in a browser, from a thread of this process.
+    """Serves the studies of a database to browsers, from a thread of this process.
 
-    The database is opened to read, nothing but GET is answered, and nobody but a browser of this
-    machine that was led here by name (DNS rebinding).
+    The database is opened read-only, only GET and HEAD are answered, and only under the names of
+    this machine (against DNS rebinding).
 
     Args:
-        address: The database; its tables are made where they are not there.
+        address: The database; missing tables are made.
 
     Yields:
-        Address of the page.
+        URL of the page.
 
     Raises:
         SettingsError: optuna-dashboard is not installed.
     """
     with require_extra("--dashboard", "dashboard"):
         from optuna_dashboard import wsgi
-    # What it complains of would be written over the search's table.
+    # Its warnings would be written over the table of the search.
     logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "Some regimes for parameter", UserWarning)
     make_tables(address)
     with (
         opened_to_read(address) as storage,
-        make_server(_HOST, 0, _reading_only(wsgi(storage)), _Server, _Handler) as server,
+        make_server(_HOST, 0, _read_only(wsgi(storage)), _Server, _Handler) as server,
     ):
         thread = threading.Thread(target=server.serve_forever, args=(_SECONDS_TO_END,), daemon=True)
         thread.start()
@@ -102,9 +102,9 @@ def dashboard(address: Address) -> Iterator[str]:
 
 
 @contextmanager
-def shown_in_browser(address: Address, wanted: bool) -> Iterator[None]:
-    """Says where `dashboard` is, if it is wanted."""
-    if not wanted:
+def show_dashboard(address: Address, enabled: bool) -> Iterator[None]:
+    """Serves the `dashboard` if it is enabled, and tells the user its URL."""
+    if not enabled:
         yield
         return
     with dashboard(address) as url:
@@ -112,17 +112,16 @@ def shown_in_browser(address: Address, wanted: bool) -> Iterator[None]:
         yield
 
 
-def _reading_only(app: WSGIApplication) -> WSGIApplication:
+def _read_only(app: WSGIApplication) -> WSGIApplication:
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         port = environ["SERVER_PORT"]
         if environ.get("HTTP_HOST") not in (f"{_HOST}:{port}", f"localhost:{port}"):
-            refusal = "403 Forbidden", b"Open the address that mmsa search says."
+            status, body = "403 Forbidden", b"Open the address that mmsa search says."
         elif environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            refusal = "405 Method Not Allowed", b"Here studies are only shown."
+            status, body = "405 Method Not Allowed", b"Here studies are only shown."
         else:
             return app(environ, start)
-        status, said = refusal
-        start(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(said)))])
-        return [said]
+        start(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+        return [body]
 
     return answer

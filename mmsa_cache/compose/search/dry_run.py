@@ -1,4 +1,4 @@
-"""``mmsa search --dry-run``: what a search would train, and about how long."""
+"""``mmsa search --dry-run``: what a search would train, and how long it would take."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fuse.training.trainer import fit_group
 from mmsa_cache.features.bank import FeatureBank
 
 from ..session.session import Session
-from .search import SearchRequest, checked_study
+from .search import SearchRequest, resolve_study
 from .studies import studies_database
 from .workers import search_workers
 
-_EPOCHS = 3
-"""That are timed where nothing was searched yet."""
+_TIMED_EPOCHS = 3
+"""Epochs that are timed where the study has no complete trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,53 +32,53 @@ class PlannedSearch:
 
     study: str
     parameters: int
-    """That are searched."""
+    """Number of searched parameters."""
     settings: int | None
-    """Of a space of lists alone, its settings at most; None where a range is among them."""
+    """Most settings of the space; None where a parameter has a range."""
     queued: int
     """Settings that are tried first."""
     trials: int
     """Finished trials in all."""
     finished: int
-    """Of them, those that are there."""
+    """Trials that are finished already."""
     trainings_a_trial: int
     """Folds times seeds; a pruned trial has fewer."""
     development_rows: int
     outer_rows: int
-    """Which judge at the end."""
+    """Rows that judge the choice."""
     encoders: str
     workers: int
     seconds_a_trial: float
     measured: str
-    """Where that is from."""
+    """What `seconds_a_trial` was measured on."""
     seconds: float
-    """That the missing trials would take, if none is pruned."""
+    """Time of the missing trials, if none is pruned."""
 
 
 def plan_search(session: Session, request: SearchRequest) -> PlannedSearch:
-    """What `search.search` would do; a setting is trained for an epoch where no trial is there.
+    """What `search.search` would do; without complete trials a setting is trained briefly.
 
     Raises:
         MmsaError: As `search.search` raises before its first trial.
     """
-    study = checked_study(session, request)
+    study = resolve_study(session, request)
     protocol = study.protocol
     pairs = study.encoder_pairs()
     bank = session.bank(protocol.split, pairs)
     (part,) = plan_parts(bank.labels.numpy(), session.groups(protocol.split), protocol)
-    stored = {of.name: of for of in read_studies(studies_database(session.settings))}
-    there = stored[study.name].trials if study.name in stored else []
-    done = [trial.result.seconds for trial in there if trial.is_complete]
-    seconds, measured = float(np.mean(done or [0.0])), f"{len(done)} complete trials"
-    if not done:
+    studies = read_studies(studies_database(session.settings))
+    trials = next((stored.trials for stored in studies if stored.name == study.name), [])
+    times = [trial.result.seconds for trial in trials if trial.is_complete]
+    seconds, measured = float(np.mean(times or [0.0])), f"{len(times)} complete trials"
+    if not times:
         bank = bank.to(session.device)
         together = part.tasks if session.device.type == "cuda" else part.tasks[:1]
-        seconds, measured = _tried(study, bank, together, session.classes)
+        seconds, measured = _time_epochs(study, bank, together, session.classes)
         seconds *= len(part.tasks) / len(together)
-    finished = sum(trial.is_finished for trial in there)
-    with search_workers(session, request.engine) as found:
-        workers = len(found.devices)
-    left = max(0, request.trials - finished)
+    finished = sum(trial.is_finished for trial in trials)
+    with search_workers(session, request.engine) as options:
+        workers = len(options.devices)
+    missing = max(0, request.trials - finished)
     sizes = [len(choice.candidates()) for choice in study.space.values()]
     ranges = any(hasattr(choice, "low") for choice in study.space.values())
     return PlannedSearch(
@@ -95,7 +95,7 @@ def plan_search(session: Session, request: SearchRequest) -> PlannedSearch:
         workers,
         round(seconds, 2),
         measured,
-        round(seconds * left / workers, 1),
+        round(seconds * missing / workers, 1),
     )
 
 
@@ -103,10 +103,14 @@ class _EnoughError(Exception):
     """Ends a training whose epochs were timed."""
 
 
-def _tried(
+def _time_epochs(
     study: StudyConfig, bank: FeatureBank, tasks: Sequence[Task], names: Sequence[str]
 ) -> tuple[float, str]:
-    """Seconds of trainings of the study's first setting side by side, if none stops early."""
+    """Estimates the time of trainings of the study's first setting, if none stops early.
+
+    Returns:
+        Seconds of all trainings side by side, and what was timed.
+    """
     first = {key: choice.candidates()[0] for key, choice in study.space.items()}
     setting = next(iter(study.queued()), study.complete(first | study.fixed))
     ends = [time.monotonic()]
@@ -114,11 +118,11 @@ def _tried(
     def on_epoch(record: EpochRecord) -> None:
         if record.member == len(tasks):
             ends.append(time.monotonic())
-        if len(ends) > _EPOCHS:
+        if len(ends) > _TIMED_EPOCHS:
             raise _EnoughError
 
     with contextlib.suppress(_EnoughError):
         fit_group(setting, bank, tasks, names=names, on_epoch=on_epoch)
-    each = ends[-1] - ends[-2]
-    started = ends[1] - ends[0]
-    return started + each * (setting.epochs - 1), f"{len(ends) - 1} epochs of {setting.fusion}"
+    first_epoch, last_epoch = ends[1] - ends[0], ends[-1] - ends[-2]
+    seconds = first_epoch + last_epoch * (setting.epochs - 1)
+    return seconds, f"{len(ends) - 1} epochs of {setting.fusion}"

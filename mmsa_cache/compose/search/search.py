@@ -26,8 +26,8 @@ from mmsa_cache.runs.tracking import check_trackers, scalars, tracking
 from ..extraction.crew import EngineRequest
 from ..session.protocols import note_unused_val
 from ..session.session import Session
-from .dashboard import shown_in_browser
-from .studies import studies_database, study_of
+from .dashboard import show_dashboard
+from .studies import load_study, studies_database
 from .view import watch
 from .workers import search_workers, training_data
 
@@ -38,27 +38,27 @@ STUDIES = Path("studies")
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What ``mmsa search`` is asked for."""
+    """The options of ``mmsa search``."""
 
     study: str
     trials: int
     """Finished trials in all."""
     engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
-    """Its workers; None: see `worker_devices`."""
+    """Its workers, see `worker_devices`."""
     how: str = "best"
     """Rule of the choice, see `fuse.search.selection.select`."""
     name: str | None = None
-    """Of the study in the database; None: that of its file."""
+    """Name of the study in the database; default: that of its file."""
     track: Sequence[str] = ()
-    """Trackers in addition to JSON lines, see `trackers.TRACKERS`."""
+    """Trackers besides JSON lines, see `trackers.TRACKERS`."""
     outer: str | None = None
-    """Rows that judge the choice, see `StudyConfig.of_part`; None: as the file says."""
+    """Rows that judge the choice, see `StudyConfig.of_part`; default: those of the file."""
     dashboard: bool = False
-    """Whether Optuna's dashboard shows the study meanwhile."""
+    """Whether Optuna's dashboard shows the study while it runs."""
 
 
-def checked_study(session: Session, request: SearchRequest) -> StudyConfig:
-    """The study that is asked for, under its name in the database.
+def resolve_study(session: Session, request: SearchRequest) -> StudyConfig:
+    """The requested study, under its name in the database.
 
     Raises:
         SettingsError: The study or a flag is wrong.
@@ -73,7 +73,7 @@ def checked_study(session: Session, request: SearchRequest) -> StudyConfig:
             f"{request.outer} has several outer parts.",
             f"Name one of them: {request.outer}/1; or search each: mmsa train --nested.",
         )
-    study = study_of(session, request.study, request.outer)
+    study = load_study(session, request.study, request.outer)
     if not study.space:
         raise SettingsError(
             f"The study {request.study!r} has no space: it is one setting.",
@@ -85,25 +85,24 @@ def checked_study(session: Session, request: SearchRequest) -> StudyConfig:
 
 
 def search(session: Session, request: SearchRequest) -> SearchResult:
-    """Runs a study; returns its choice, what it is worth outside, and what mattered.
+    """Runs a study; returns its choice, the score on outer rows, and the importance of parameters.
 
     Raises:
-        SettingsError: The study or a flag is wrong, or the study was begun with something else.
+        SettingsError: The study or a flag is wrong, or differs from an earlier run of the study.
         DeviceError: Nearly all trials fail.
     """
-    study = checked_study(session, request)
-    how, name = request.how, study.name
-    storage = studies_database(session.settings)
+    study = resolve_study(session, request)
+    name, storage = study.name, studies_database(session.settings)
     pairs = study.encoder_pairs()
-    place = Place(name, STUDIES / "tensorboard" / name, _described(study))
+    place = Place(name, STUDIES / "tensorboard" / name, _tracker_values(study))
     with (
-        shown_in_browser(storage, request.dashboard),
+        show_dashboard(storage, request.dashboard),
         search_workers(session, request.engine) as workers,
         training_data(session, study.protocol.split, pairs, study.grid_sides(), STUDIES) as data,
-        tracking(request.track, place) as tracked,
+        tracking(request.track, place) as tracker,
         watch(f"study {name}, {len(workers.devices)} worker(s)") as show,
     ):
-        lines = TrialLines(JsonLines(STUDIES / f"{name}.jsonl"), tracked)
+        lines = TrialLines(JsonLines(STUDIES / f"{name}.jsonl"), tracker)
 
         def on_change(progress: SearchProgress) -> None:
             lines.add(trial.frozen for trial in progress.trials)
@@ -114,30 +113,30 @@ def search(session: Session, request: SearchRequest) -> SearchResult:
             data,
             request.trials,
             storage=storage,
-            how=how,
+            how=request.how,
             workers=workers,
             on_change=on_change,
         )
-        tracked.final = scalars(result.model_dump())
-    lines.end(tracked.final)
-    log_run("search", name, result.seconds, tracked.final)
+        tracker.final = scalars(result.model_dump())
+    lines.end(tracker.final)
+    log_run("search", name, result.seconds, tracker.final)
     notes = session.notes(pairs) + _warnings(result) + result.notes
     return result.model_copy(update={"notes": notes})
 
 
-def _described(study: StudyConfig) -> dict[str, Value]:
-    """What trackers show of a study: the protocol and what is fixed."""
+def _tracker_values(study: StudyConfig) -> dict[str, Value]:
+    """Values of a study for trackers: the protocol and the fixed parameters."""
     protocol = study.protocol.model_dump(include={"outer", "folds", "seeds"})
     return {"study": study.name, **protocol, "metric": study.metric, **study.fixed}
 
 
 def _warnings(result: SearchResult) -> list[str]:
-    """What a reader of the figures must know."""
+    """Notes that readers of the scores need."""
     notes = []
-    alike = len(result.cannot_be_told_apart)
-    if alike > 1:
+    ties = len(result.cannot_be_told_apart)
+    if ties > 1:
         notes.append(
-            f"{alike} of {result.complete_trials} complete trials cannot be told apart from the "
+            f"{ties} of {result.complete_trials} complete trials cannot be told apart from the "
             "best one (paired over folds, 95 %)"
             + ("; --select one-se takes the simplest near it" if result.select == "best" else "")
         )
@@ -150,12 +149,12 @@ def _warnings(result: SearchResult) -> list[str]:
 
 
 def list_studies(settings: Settings) -> list[Summary]:
-    """Studies there is a file of, and studies in the database."""
+    """All studies that have a file or are in the database."""
     files = known_studies()
-    found = {summary.study: summary for summary in summaries(studies_database(settings))}
+    stored = {summary.study: summary for summary in summaries(studies_database(settings))}
     return [
-        found.get(name, Summary(study=name)).model_copy(
+        stored.get(name, Summary(study=name)).model_copy(
             update={"file": str(files[name]) if name in files else None}
         )
-        for name in sorted(files.keys() | found.keys())
+        for name in sorted(files.keys() | stored.keys())
     ]

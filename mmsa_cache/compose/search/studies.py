@@ -1,4 +1,4 @@
-"""Which database holds the studies."""
+"""Finds studies: their database and their files."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from ..session.session import Session
 
 
 def studies_database(settings: Settings) -> Address:
-    """The database that is set, else the working folder's own.
+    """The database of studies: the one that is set, else that of the working folder.
 
     Raises:
-        SettingsError: What is set is no address.
+        SettingsError: The setting is not an address.
     """
     storage = settings.storage
     return address_of(DATABASE if storage is None else storage.get_secret_value())
 
 
-def study_of_file(session: Session, name: str) -> StudyConfig:
-    """The study of a file, for the features and the seed of a session.
+def read_study_file(session: Session, name: str) -> StudyConfig:
+    """Reads a study file for the features and the seed of a session.
 
     Raises:
-        SettingsError: There is none of this name, or it is wrong.
+        SettingsError: There is no such study, or its file is wrong.
     """
     return read_study(find_study(name), session.settings.seed).resolved(session.pools)
 
 
-def study_of(session: Session, name: str, outer: str | None = None) -> StudyConfig:
-    """The study of a file, for the rows, the features and the seed of a session.
+def load_study(session: Session, name: str, outer: str | None = None) -> StudyConfig:
+    """`read_study_file`, with its protocol adapted to the rows of the session.
 
     Args:
         session: The command's.
-        name: Of the file.
-        outer: Other rows that judge its choice, see `StudyConfig.of_part`; None: as the file says.
+        name: Name of the file.
+        outer: Rows that judge its choice, see `StudyConfig.of_part`; default: those of the file.
 
     Raises:
-        SettingsError: There is none of this name, or it is wrong.
-        DataError: The split val judges, and cannot.
+        SettingsError: There is no such study, or its file is wrong.
+        DataError: The split val is to judge and cannot.
     """
-    study = study_of_file(session, name)
+    study = read_study_file(session, name)
     if outer not in (None, study.protocol.outer):
         study = study.of_part(outer)
     return study.model_copy(update={"protocol": resolve_protocol(session, study.protocol)})

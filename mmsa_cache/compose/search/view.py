@@ -1,4 +1,4 @@
-"""A search as a person watches it: a table on a terminal, a line now and then elsewhere."""
+"""Shows a running search: as a table on a terminal, else as a line from time to time."""
 
 from __future__ import annotations
 
@@ -25,47 +25,50 @@ def watch(title: str) -> Iterator[Callable[[SearchProgress], None]]:
     """Shows a search while it runs.
 
     Args:
-        title: What is being done.
+        title: Names the search.
 
     Yields:
         A function to call with each new `fuse.search.progress.SearchProgress`.
     """
-    if is_interactive():
-        with Live(console=message_console, auto_refresh=False, transient=True) as live:
-            shown = 0.0
-
-            def show(progress: SearchProgress) -> None:
-                nonlocal shown
-                if time.monotonic() - shown > 1 / _REFRESHES_A_SECOND:
-                    shown = time.monotonic()
-                    live.update(table_of(title, progress), refresh=True)
-
-            yield show
+    if not is_interactive():
+        yield _Lines(title).show
         return
+    with Live(console=message_console, auto_refresh=False, transient=True) as live:
+        last_refresh = 0.0
 
-    last_line, last_count = time.monotonic(), -1
-    told: set[int] = set()
+        def show(progress: SearchProgress) -> None:
+            nonlocal last_refresh
+            if time.monotonic() - last_refresh > 1 / _REFRESHES_A_SECOND:
+                last_refresh = time.monotonic()
+                live.update(render_table(title, progress), refresh=True)
 
-    def tell(progress: SearchProgress) -> None:
-        nonlocal last_line, last_count
+        yield show
+
+
+class _Lines:
+    """Prints each failure once, and a line from time to time and at the end."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._last_line, self._last_count = time.monotonic(), -1
+        self._failed: set[int] = set()
+
+    def show(self, progress: SearchProgress) -> None:
         for number, reason in progress.failures:
-            if number not in told:
-                told.add(number)
+            if number not in self._failed:
+                self._failed.add(number)
                 say(f"Trial {number} failed: {reason}")
         finished = progress.finished
-        ended = finished >= progress.wanted and finished != last_count
-        if ended or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
-            last_line, last_count = time.monotonic(), finished
-            say(f"{title}: {line_of(progress)}")
-
-    yield tell
+        ended = finished >= progress.wanted and finished != self._last_count
+        if ended or time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line, self._last_count = time.monotonic(), finished
+            say(f"{self._title}: {format_line(progress)}")
 
 
-def line_of(progress: SearchProgress) -> str:
+def format_line(progress: SearchProgress) -> str:
     """Finished trials, rate, time left and the best score, in one line."""
-    here = progress.finished - progress.finished_before
     minutes = (time.monotonic() - progress.started) / 60
-    rate = here / minutes if minutes else 0.0
+    rate = (progress.finished - progress.finished_before) / minutes if minutes else 0.0
     text = f"{progress.finished}/{progress.wanted} trials, {rate:.1f}/min"
     if rate and progress.finished < progress.wanted:
         text += f", {_duration(60 * (progress.wanted - progress.finished) / rate)} left"
@@ -77,10 +80,10 @@ def line_of(progress: SearchProgress) -> str:
     return text
 
 
-def table_of(title: str, progress: SearchProgress) -> Group:
-    """The best trials, those at work, and the line."""
-    shown = Text(single_line(title))
-    table = Table(title=shown, title_justify="left", box=None, pad_edge=False, expand=True)
+def render_table(title: str, progress: SearchProgress) -> Group:
+    """The best trials, the running ones, the last failure and the line."""
+    heading = Text(single_line(title))
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False, expand=True)
     for name in ("trial", "score", "± s.e."):
         table.add_column(name, justify="right", no_wrap=True, min_width=6)
     table.add_column("setting", no_wrap=True, ratio=1)
@@ -90,7 +93,7 @@ def table_of(title: str, progress: SearchProgress) -> Group:
             str(trial.number),
             f"{trial.score:.4f}",
             f"{trial.standard_error:.4f}",
-            Text(single_line(_described(parameters[trial.number]))),
+            Text(single_line(_format_parameters(parameters[trial.number]))),
         )
     for running in list(progress.running.values()):
         values = list(running.steps.values())
@@ -98,29 +101,28 @@ def table_of(title: str, progress: SearchProgress) -> Group:
             str(running.number),
             f"{values[-1]:.4f}" if values else "–",
             "",
-            f"training {_at_work(running)}/{progress.units}, epoch {running.epoch}",
+            f"training {_training_numbers(running)}/{progress.units}, epoch {running.epoch}",
             style="dim",
         )
     last = progress.failures[-1:]
     failed = [
         Text(single_line(f"Trial {number} failed: {reason}"), "red") for number, reason in last
     ]
-    return Group(table, *failed, Text(line_of(progress)))
+    return Group(table, *failed, Text(format_line(progress)))
 
 
-def _at_work(running: RunningTrial) -> str:
-    """Numbers of the trainings that are at work."""
+def _training_numbers(running: RunningTrial) -> str:
+    """Numbers of the trainings that run now, from 1."""
     first, last = len(running.units) + 1, len(running.units) + running.together
     return str(first) if first == last else f"{first}–{last}"
 
 
-def _described(params: Mapping[str, object]) -> str:
-    """A trial's parameters, shortly."""
-    shown = [
+def _format_parameters(parameters: Mapping[str, object]) -> str:
+    """The parameters of a trial in short form."""
+    return ", ".join(
         f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in params.items()
-    ]
-    return ", ".join(shown)
+        for key, value in parameters.items()
+    )
 
 
 def _best(progress: SearchProgress) -> list[ScoredTrial]:

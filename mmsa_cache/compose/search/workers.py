@@ -1,4 +1,4 @@
-"""What worker processes need: features and devices."""
+"""Training data and devices of the workers of a search."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..extraction.crew import EngineRequest
 from ..session.origin import origin_of
 from ..session.session import Session
 
-SHARERS = 4
-"""Workers of a GPU that they can share: one's models are made and scored while others' are trained.
-Where they have it in turns, four were together half as fast as one (H200)."""
+WORKERS_A_GPU = 4
+"""Workers that share a GPU: some prepare and score models while others train. Without sharing, as
+they take turns, four together were half as fast as one (H200)."""
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def training_data(
     sides: Iterable[int],
     folder: Path,
 ) -> Iterator[TrainingData]:
-    """The rows that a protocol divides, verified once, as worker processes open them.
+    """Opens and verifies the rows of a protocol, in a form that worker processes can open.
 
     Args:
         session: The command's.
@@ -46,16 +46,16 @@ def training_data(
     bank = session.bank(split, pairs)
     labels = bank.labels.numpy()
     rows = {modality: session.rows(split, modality) for modality in MODALITIES}
-    making = shared_grids(bank, rows, sides, folder, pairs)
+    grids = shared_grids(bank, rows, sides, folder, pairs)
     del bank  # once its grids are made, only the workers map the features
-    with making as source:
+    with grids as source:
         origin = origin_of(session, pairs, split)
         yield TrainingData(source, labels, session.groups(split), origin)
 
 
 @contextlib.contextmanager
 def search_workers(session: Session, request: EngineRequest) -> Iterator[WorkerOptions]:
-    """The workers that a command asked for; those of a cluster as long as the block lasts.
+    """The workers that a command requested; a cluster is connected while the block lasts.
 
     Raises:
         SettingsError: Ray is missing.
@@ -69,8 +69,8 @@ def search_workers(session: Session, request: EngineRequest) -> Iterator[WorkerO
         from fuse.search.ray_pool import RayProcess
         from fuse.search.ray_source import RaySource
 
-        there = ray.cluster_resources()
-        gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+        resources = ray.cluster_resources()
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
         device = session.settings.device
         if device.startswith("cuda") and not gpus:
             raise DeviceError("No machine of the cluster has a GPU.", "Use --device cpu or auto.")
@@ -84,11 +84,11 @@ def search_workers(session: Session, request: EngineRequest) -> Iterator[WorkerO
 
 @contextlib.contextmanager
 def local_workers(kind: torch.device, workers: int | None) -> Iterator[WorkerOptions]:
-    """Workers on this machine; where several are on a GPU, they share it while the block lasts.
+    """Workers on this machine; several on a GPU share it while the block lasts.
 
     Args:
         kind: The CPU, a GPU, or all GPUs.
-        workers: How many; None: see `worker_devices`.
+        workers: Number of workers; default: see `worker_devices`.
     """
     if kind.type == "cpu":
         yield WorkerOptions(worker_devices(kind, workers))
@@ -102,24 +102,24 @@ def local_workers(kind: torch.device, workers: int | None) -> Iterator[WorkerOpt
 
 
 def worker_devices(kind: torch.device, workers: int | None, shared: bool = False) -> list[str]:
-    """A device a worker: the CPU for each, or the GPUs in turn.
+    """The device of each worker: the CPU, or the GPUs in turn.
 
     Args:
         kind: The CPU, a GPU, or all GPUs.
-        workers: How many; None: one a usable core, or one a GPU.
-        shared: Whether several can share a GPU: there are then `SHARERS` of each by default, no
+        workers: Number of workers; default: one a usable core, or one a GPU.
+        shared: Whether workers can share a GPU: the default is then `WORKERS_A_GPU` a GPU, but no
             more in all than usable cores.
     """
     if kind.type == "cpu":
         return ["cpu"] * (workers or usable_cores())
     gpus = [str(kind)] if kind.index is not None else []
     gpus = gpus or [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    each = min(SHARERS, max(1, usable_cores() // len(gpus))) if shared else 1
+    each = min(WORKERS_A_GPU, max(1, usable_cores() // len(gpus))) if shared else 1
     return [gpus[i % len(gpus)] for i in range(workers or each * len(gpus))]
 
 
 def device_label(workers: WorkerOptions, request: EngineRequest) -> str:
-    """What they run on, for people."""
+    """The devices of workers, for people."""
     where = " of a Ray cluster" if request.engine == "ray" else ""
     if workers.devices[0] != "cpu":
         return f"GPUs{where}" if where else workers.devices[0]

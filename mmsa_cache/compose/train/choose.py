@@ -16,7 +16,7 @@ from mmsa_cache.data.protocol import Protocol
 from mmsa_cache.errors import SettingsError
 from mmsa_cache.names import unknown_name
 
-from ..search.studies import studies_database, study_of_file
+from ..search.studies import read_study_file, studies_database
 from ..session.origin import origin_of_all
 from ..session.session import Session
 from .choice import ChosenRecipes
@@ -99,5 +99,5 @@ def _study_without_space(session: Session, name: str) -> StudyConfig | None:
         if name in stored:
             return None
         raise unknown_name("There is no study", name, ["best", *known_studies(), *stored])
-    study = study_of_file(session, name)
+    study = read_study_file(session, name)
     return None if study.space else study

@@ -18,7 +18,7 @@ from mmsa_cache.errors import SettingsError
 from mmsa_cache.features.bank import FeatureBank
 
 from ..search.search import SearchRequest, search
-from ..search.studies import studies_database, study_of
+from ..search.studies import load_study, studies_database
 from ..session.session import Session
 from .choice import ChosenRecipes
 from .choose import choose_settings
@@ -52,7 +52,7 @@ def choose_nested(request: TrainRequest, session: Session) -> ChosenRecipes:
         rows = f"{outer}/{part}"
         for name in names:
             search(session, SearchRequest(name, request.trials, request.engine, outer=rows))
-        studies = [study_of(session, name, rows).name for name in names]
+        studies = [load_study(session, name, rows).name for name in names]
         choices.append(choose_settings(replace(request, studies=studies, outer=None), session))
     return ChosenRecipes(
         [recipe for choice in choices for recipe in choice.recipes],
