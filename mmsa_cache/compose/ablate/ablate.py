@@ -1,4 +1,4 @@
-"""``mmsa ablate``."""
+"""``mmsa ablate``: trains every combination of some settings."""
 
 from __future__ import annotations
 
@@ -35,50 +35,50 @@ from ..session.session import Session
 from .table import WRITERS, format_ablation
 
 SHELF = RUNS / ".ablation"
-"""Where finished trainings lie; the same training is never run twice."""
+"""Folder of finished trainings, which later ablations reuse."""
 
 
 @dataclass(frozen=True, slots=True)
 class AblationRequest:
-    """What ``mmsa ablate`` is asked for."""
+    """Options of ``mmsa ablate``."""
 
     axes: Sequence[str]
     """Each ``key=value,value``; the first changes slowest."""
     study: str | None = None
-    """A study file whose lists are axes too, and whose fixed values hold."""
+    """Study file whose lists become axes too, and whose fixed values apply."""
     assignments: Sequence[str] = ()
-    """``key=value`` that hold for all."""
+    """``key=value`` that apply to all cells."""
     outer: str | None = None
-    """As the next two, see `mmsa_cache.data.protocol.Protocol`; None takes the study's."""
+    """As the next two, see `mmsa_cache.data.protocol.Protocol`; None: as the study."""
     folds: int | None = None
     seeds: int | None = None
     stop: str = "held-out"
     engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
-    """Its workers; None: see `worker_devices`."""
+    """Engine and number of workers; None: see `worker_devices`."""
     out: Sequence[Path] = ()
     """Files for the table, ``.csv``, ``.md`` or ``.json``."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedCells:
-    """The cells of an ablation, trained."""
+    """The results of an ablation's cells."""
 
     record: AblationRecord
     outcome: Outcome
     labels: Codes
-    """Class codes of the judged rows."""
+    """Class codes of the outer rows."""
     groups: Codes
-    """Duplicate groups of the judged rows."""
+    """Duplicate groups of the outer rows."""
 
 
 def ablate(session: Session, request: AblationRequest) -> AblationRecord:
-    """Trains every combination of some axes and says what each is worth.
+    """Trains every combination of some axes and scores each.
 
     Raises:
         SettingsError: Wrong axes, values or flags, all at once.
     """
     _check_suffixes(request.out)
-    study = _study_of(request, session.settings.seed).resolved(session.pools)
+    study = _make_study(request, session.settings.seed).resolved(session.pools)
     table = cells(study, list(study.space))
     protocol = resolve_protocol(session, study.protocol, folds_given=request.folds is not None)
     note_unused_val(session, request.outer, protocol)
@@ -88,59 +88,61 @@ def ablate(session: Session, request: AblationRequest) -> AblationRecord:
     return record
 
 
-def _study_of(request: AblationRequest, seed: int) -> StudyConfig:
+def _make_study(request: AblationRequest, seed: int) -> StudyConfig:
     """A study whose space is the axes.
 
     Raises:
-        SettingsError: With every mistake at once.
+        SettingsError: With all problems at once.
     """
     default = StudyConfig(name="ablation", protocol=Protocol(seed=seed))
     base = read_study(find_study(request.study), seed) if request.study else default
     problems: list[str] = []
-    axes: dict[str, Choice] = {}
-    for axis in request.axes:
-        key, sign, listed = axis.partition("=")
-        if not sign:
-            problems.append(f"{axis}: write KEY=VALUE,VALUE")
-            continue
-        if key in axes:
-            problems.append(f"{key}: stands twice")
-        try:
-            values: list[Value] = [
-                parse_assignments([f"{key}={value}"])[key] for value in listed.split(",")
-            ]
-        except SettingsError as error:
-            problems += error.problems
-            continue
-        if len(set(values)) < len(values):
-            problems.append(f"{key}: a value stands twice")
-        axes[key] = ListChoice(values=values)
-    changes: dict[str, Value] = {}
+    axes = _parse_axes(request.axes, problems)
+    fixed: dict[str, Value] = {}
     try:
-        changes = parse_assignments(list(request.assignments))
+        fixed = parse_assignments(list(request.assignments))
     except SettingsError as error:
         problems += error.problems
-    problems += [f"{key}: an axis and --set" for key in changes if key in axes]
+    problems += [f"{key}: an axis and --set" for key in fixed if key in axes]
     if problems:
         raise SettingsError("These axes cannot be used.", "Correct them all.", problems)
-    space = {key: choice for key, choice in base.space.items() if key not in changes} | axes
+    space = {key: choice for key, choice in base.space.items() if key not in fixed} | axes
     if not space:
         raise SettingsError(
             "There is nothing to compare.", "Give --axis KEY=VALUE,VALUE, or --study NAME."
         )
     flags = {"outer": request.outer, "folds": request.folds, "seeds": request.seeds}
-    given = {key: value for key, value in flags.items() if value is not None}
-    protocol = base.protocol.model_dump() | given | {"stop": request.stop}
-    metric = changes.pop("metric", base.metric)
-    fixed = {key: value for key, value in base.fixed.items() if key not in axes} | changes
+    changes = {key: value for key, value in flags.items() if value is not None}
+    protocol = base.protocol.model_dump() | changes | {"stop": request.stop}
     return base.model_copy(
         update={
             "protocol": validate(Protocol, protocol, "This protocol cannot be followed."),
-            "metric": metric,
+            "metric": fixed.pop("metric", base.metric),
             "space": space,
-            "fixed": fixed,
+            "fixed": {k: v for k, v in base.fixed.items() if k not in axes} | fixed,
         }
     )
+
+
+def _parse_axes(axes: Sequence[str], problems: list[str]) -> dict[str, Choice]:
+    """Parses ``key=value,value``; appends to ``problems`` what is wrong."""
+    choices: dict[str, Choice] = {}
+    for axis in axes:
+        key, sign, texts = axis.partition("=")
+        if not sign:
+            problems.append(f"{axis}: write KEY=VALUE,VALUE")
+            continue
+        if key in choices:
+            problems.append(f"{key}: stands twice")
+        try:
+            values = [parse_assignments([f"{key}={text}"])[key] for text in texts.split(",")]
+        except SettingsError as error:
+            problems += error.problems
+            continue
+        if len(set(values)) < len(values):
+            problems.append(f"{key}: a value stands twice")
+        choices[key] = ListChoice(values=values)
+    return choices
 
 
 def train_cells(
@@ -150,7 +152,7 @@ def train_cells(
     metric: Metric,
     engine: EngineRequest,
 ) -> TrainedCells:
-    """Trains what is missing of some cells.
+    """Trains the cells; trainings that are on the shelf are reused.
 
     Raises:
         MmsaError: A cell cannot be trained.
@@ -165,33 +167,33 @@ def train_cells(
         training_data(session, protocol.split, pairs, grids, RUNS) as data,
         shelf.exclusive(),
     ):
-        how = Trainings.of(protocol, data.labels, data.groups)
-        trainings = Ablation(settings, how, data, shelf, metric, workers)
-        wanted, done_before = len(trainings.wanted), len(trainings.done)
+        trainings = Trainings.of(protocol, data.labels, data.groups)
+        ablation = Ablation(settings, trainings, data, shelf, metric, workers)
+        total, done_before = len(ablation.wanted), len(ablation.done)
         say(
-            f"{len(table)} cells of {len(settings)} settings, {len(how.units)} trainings each: "
-            f"{wanted} in all, {done_before} there already."
+            f"{len(table)} cells of {len(settings)} settings, {len(trainings.units)} trainings "
+            f"each: {total} in all, {done_before} there already."
         )
         titles = {cell.setting: title_of(cell) for cell in reversed(table)}
-        with progress("ablation", wanted, "trainings", done_before) as advance:
-            outcome = trainings.run(lambda setting: advance(1, titles[setting]))
-    judged, groups = data.labels[how.rows], data.groups[how.rows]
-    names = data.origin.classes
-    counts = {name: int(np.count_nonzero(judged == code)) for code, name in enumerate(names)}
-    seconds = sum(training.seconds for of in outcome.trainings.values() for training in of)
+        with progress("ablation", total, "trainings", done_before) as advance:
+            outcome = ablation.run(lambda setting: advance(1, titles[setting]))
+    labels, groups = data.labels[trainings.rows], data.groups[trainings.rows]
+    classes = data.origin.classes
+    counts = {name: int(np.count_nonzero(labels == code)) for code, name in enumerate(classes)}
+    seconds = sum(t.seconds for of_setting in outcome.trainings.values() for t in of_setting)
     record = AblationRecord(
         axes=list(table[0].labels),
-        cells=tabulate(table, outcome, judged, names, groups=groups),
+        cells=tabulate(table, outcome, labels, classes, groups=groups),
         judged=counts,
         protocol=protocol,
-        members=how.members,
+        members=trainings.members,
         metric=metric,
         resamples=RESAMPLES,
         encoders=session.encoder_labels(pairs),
         command=command_line(),
         workers=len(workers.devices),
         device=device_label(workers, engine),
-        trainings=wanted,
+        trainings=total,
         done_before=done_before,
         seconds=round(time.monotonic() - started, 1),
         seconds_of_trainings=round(seconds, 1),
@@ -200,7 +202,7 @@ def train_cells(
     if outcome.failures:
         say(format_ablation(record))
         check(outcome, table)
-    return TrainedCells(record, outcome, judged, groups)
+    return TrainedCells(record, outcome, labels, groups)
 
 
 def _check_suffixes(out: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""``mmsa ablate report``."""
+"""``mmsa ablate report``: trains the cells of the report that the project reproduces."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from .ablate import train_cells
 
 @dataclass(frozen=True, slots=True)
 class ParityRequest:
-    """What ``mmsa ablate report`` is asked for."""
+    """Options of ``mmsa ablate report``."""
 
     assignments: Sequence[str] = ()
-    """``key=value`` over the report's own settings."""
+    """``key=value`` in place of the report's settings."""
     outer: str = "report-parity"
     """As the next three, see `mmsa_cache.data.protocol.Protocol`."""
     folds: int = 1
     seeds: int = 3
     stop: str = "held-out"
     engine: EngineRequest = EngineRequest()  # noqa: RUF009  (frozen)
-    """Its workers; None: see `worker_devices`."""
+    """Engine and number of workers; None: see `worker_devices`."""
     out: Path | None = None
-    """A Markdown file for the page; figure 3 is written beside it."""
+    """Markdown file of the page; figure 3 is written beside it."""
 
 
 def report(session: Session, request: ParityRequest) -> ParityRecord:
@@ -51,18 +51,17 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
     out = request.out
     if out is not None and out.suffix != ".md":
         raise SettingsError(f"{out}: the page is Markdown.", "Give --out FILE.md.")
-    given = parse_assignments(list(request.assignments)).items()
-    values = {key: resolve_value(key, value, session.pools) for key, value in given}
+    assignments = parse_assignments(list(request.assignments)).items()
+    values = {key: resolve_value(key, value, session.pools) for key, value in assignments}
     keys = ("outer", "folds", "seeds", "stop")
     flags = {key: getattr(request, key) for key in keys} | {"seed": session.settings.seed}
     protocol = validate(Protocol, flags, "This protocol cannot be followed.")
     protocol = resolve_protocol(session, protocol, folds_given=True)
-    pair = complete(values).encoders
-    table = parity.cells(values, *_first_positions(session, pair))
+    table = parity.cells(values, *_first_positions(session, complete(values).encoders))
     trained = train_cells(session, table, protocol, "accuracy", request.engine)
     ablation = trained.record
     if tuple(sorted(ablation.judged.values())) != JUDGED_ROWS:
-        note = "these are not the report's rows: its figures are of others"
+        note = "these are not the rows of the report's figures"
         ablation = ablation.model_copy(update={"notes": [*ablation.notes, note]})
     setting = table[0].setting
     record = ParityRecord(
@@ -75,8 +74,8 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
         assignments=list(request.assignments),
     )
     name = "figure-3.svg" if out is None else out.with_suffix(".svg").name
-    shown = {"page": parity.page(record, name), "picture": picture(record)}
-    record = record.model_copy(update=shown)
+    update = {"page": parity.page(record, name), "picture": picture(record)}
+    record = record.model_copy(update=update)
     if out is not None:
         write_result(out.with_suffix(".svg"), record.picture)
         write_result(out, record.page)
@@ -85,8 +84,9 @@ def report(session: Session, request: ParityRequest) -> ParityRecord:
 
 
 def _first_positions(session: Session, pair: tuple[str, str]) -> tuple[str, str]:
-    """Pools at the first position of either side, which is what the report's code reads."""
-    bank = session.bank("train", [pair])
-    sides, names = (bank.text, bank.image), ("cls", "first", "last")
-    text, image = (next(name for name in names if name in side.pools) for side in sides)
+    """Pools of the first position of text and picture, which the report's code reads."""
+    bank, pools = session.bank("train", [pair]), ("cls", "first", "last")
+    text, image = (
+        next(pool for pool in pools if pool in side.pools) for side in (bank.text, bank.image)
+    )
     return text, image

@@ -10,38 +10,38 @@ from fuse.evidence.records import AblationRecord
 from mmsa_cache.console import format_table
 from mmsa_cache.escaping import csv_text, escape_markdown, markdown_code
 
-_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
-_WRITTEN = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
-_PARTS = ("mean", "deviation", "low", "high")
+_SHOWN_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+_CSV_METRICS = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
+_CSV_PARTS = ("mean", "deviation", "low", "high")
 
 
 def format_ablation(record: AblationRecord) -> str:
-    """The table as a person reads it."""
-    header, rows = _lines(record)
-    return "\n".join([format_table(header, rows), "", _method(record)])
+    """The table for a terminal."""
+    header, rows = _table(record)
+    return "\n".join([format_table(header, rows), "", _caption(record)])
 
 
-def _lines(record: AblationRecord) -> tuple[list[str], list[list[str]]]:
+def _table(record: AblationRecord) -> tuple[list[str], list[list[str]]]:
     header = [*record.axes]
-    for title in _FIGURES.values():
+    for title in _SHOWN_METRICS.values():
         header += [title, "95 %"]
-    header += ["Δ macro-F1", "95 %", *(f"recall {name}" for name in _present(record))]
+    header += ["Δ macro-F1", "95 %", *(f"recall {name}" for name in _judged_classes(record))]
     rows = []
     for cell in record.cells:
         row = [cell.labels[axis] for axis in record.axes]
-        for key in _FIGURES:
+        for key in _SHOWN_METRICS:
             row += [plus_minus(cell.figure(key)), interval(cell.figure(key))]
         change = cell.change["macro_f1"]
         row += [f"{change.mean:+.4f}", interval(change, "+")]
-        rows.append([*row, *(plus_minus(cell.recall[name]) for name in _present(record))])
+        rows.append([*row, *(plus_minus(cell.recall[name]) for name in _judged_classes(record))])
     return header, rows
 
 
-def _present(record: AblationRecord) -> list[str]:
+def _judged_classes(record: AblationRecord) -> list[str]:
     return [name for name, rows in record.judged.items() if rows]
 
 
-def _method(record: AblationRecord) -> str:
+def _caption(record: AblationRecord) -> str:
     rows = ", ".join(f"{count} {name}" for name, count in record.judged.items())
     return (
         f"Mean of {record.members} training(s) ± deviation of single ones, on "
@@ -52,16 +52,16 @@ def _method(record: AblationRecord) -> str:
 
 
 def _csv(record: AblationRecord) -> str:
-    """A line a cell, every figure with mean, deviation and interval."""
-    titles = [*_WRITTEN, *(f"recall_{name}" for name in record.judged)]
-    columns = [f"{title}_{part}" for title in titles for part in _PARTS]
+    """A line for each cell, every score with mean, deviation and interval."""
+    titles = [*_CSV_METRICS, *(f"recall_{name}" for name in record.judged)]
+    columns = [f"{title}_{part}" for title in titles for part in _CSV_PARTS]
     rows: list[list[object]] = [[*record.axes, "members", *columns, "parameters", "seconds"]]
     for cell in record.cells:
-        figures = [cell.figure(key) for key in _WRITTEN]
-        figures += [cell.recall[name] for name in record.judged]
-        values = [getattr(figure, part) for figure in figures for part in _PARTS]
-        own = [cell.labels[axis] for axis in record.axes]
-        rows.append([*own, cell.members, *values, cell.parameters, cell.seconds])
+        scores = [cell.figure(key) for key in _CSV_METRICS]
+        scores += [cell.recall[name] for name in record.judged]
+        values = [getattr(score, part) for score in scores for part in _CSV_PARTS]
+        labels = [cell.labels[axis] for axis in record.axes]
+        rows.append([*labels, cell.members, *values, cell.parameters, cell.seconds])
     return csv_text(rows)
 
 
@@ -73,9 +73,9 @@ def _markdown(record: AblationRecord) -> str:
         f"{record.trainings} trainings, {record.seconds_of_trainings:.0f} s of training.",
         "",
         *(f"Note: {escape_markdown(note)}.\n" for note in record.notes),
-        *markdown(*_lines(record)),
+        *markdown(*_table(record)),
         "",
-        escape_markdown(_method(record)),
+        escape_markdown(_caption(record)),
         "",
     ]
     return "\n".join(lines)

@@ -294,7 +294,7 @@ def test_a_kill_loses_only_what_is_in_work(tmp_path: Path) -> None:
 )
 def test_wrong_axes_are_all_named(axes: list[str], flags: list[str], said: list[str]) -> None:
     with pytest.raises(SettingsError) as caught:
-        verb_ablate._study_of(AblationRequest(axes, None, flags), 47)
+        verb_ablate._make_study(AblationRequest(axes, None, flags), 47)
     for part in said:
         assert part in str(caught.value)
 
@@ -308,7 +308,7 @@ def test_a_study_gives_axes_and_what_holds_for_all(
         '[space]\nloss = ["ce", "acb"]\ntext_dim = [8, 16]\n'
     )
     monkeypatch.chdir(tmp_path)
-    plan = verb_ablate._study_of(AblationRequest(["epochs=4,5"], "own", ["text_dim=32"]), 47)
+    plan = verb_ablate._make_study(AblationRequest(["epochs=4,5"], "own", ["text_dim=32"]), 47)
     lists = {key: choice.candidates() for key, choice in plan.space.items()}
     assert lists == {"loss": ["ce", "acb"], "epochs": [4, 5]}
     assert plan.fixed == {"text_dim": 32}
