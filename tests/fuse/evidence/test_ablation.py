@@ -378,7 +378,7 @@ def mmsa(posts: Path, monkeypatch: pytest.MonkeyPatch) -> Mmsa:
 
     monkeypatch.setattr(workers_module, "WorkerOptions", partial(WorkerOptions, start=start_thread))
     monkeypatch.setattr(verb_ablate, "training_data", training_data)
-    monkeypatch.setattr(Session, "labels", lambda *a: {"text": "T", "image": "I"})
+    monkeypatch.setattr(Session, "encoder_labels", lambda *a: {"text": "T", "image": "I"})
     monkeypatch.setattr(Session, "notes", lambda session, pairs: [session.settings.data.note])
     monkeypatch.setattr(ablate_report, "_first_positions", lambda *a: ("mean", "mean"))
 
@@ -434,7 +434,7 @@ def test_the_report_page_sets_its_figures_beside(mmsa: Mmsa, posts: Path) -> Non
     assert [line.split(" | ")[0] for line in lines[2:8]] == [f"| {f}" for f in BEST]
     assert "| attention_concat | both | 0.7550 |" in page
     assert "| attention_concat | 0.7462 → 0.7412 |" in page
-    assert "> these are not the report's rows" in page
+    assert "> these are not the rows of the report's figures" in page
     assert "Command: `mmsa" in page
     picture = ElementTree.parse(posts / "page/tables.svg").getroot()
     assert picture.attrib["role"] == "img"
