@@ -1,4 +1,4 @@
-"""Training of the cells of an ablation by worker processes."""
+"""Trains the cells of an ablation in worker processes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from mmsa_cache.names import MODALITIES, split_terms
 from mmsa_cache.store.identity import Origin
 
 from .cells import Cell, title_of
-from .trainings import Codes, Trainings
+from .training_plan import Codes, TrainingPlan
 
 
 class CellTraining(Record):
-    """One finished training of a cell, as the shelf keeps it."""
+    """One finished training of a cell, as the shelf stores it."""
 
     predicted: list[Count]
     """Class codes of the judged rows."""
@@ -40,38 +40,43 @@ class CellTraining(Record):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the trainings of some settings gave."""
+    """Results of the trainings of some settings."""
 
     predicted: dict[Setting, Codes]
-    """(members, rows) of `Trainings.rows`, of every setting whose trainings are all done"""
+    """(members, rows) of `TrainingPlan.rows`; only settings whose trainings are all finished."""
     trainings: dict[Setting, list[CellTraining]]
-    """Of the same settings, in the order of `Trainings.units`."""
+    """Of the same settings, in the order of `TrainingPlan.splits`."""
     failures: dict[Setting, Failure]
     """Settings that could not be trained."""
 
 
 class Ablation:
-    """The trainings of some settings; those on the shelf are not run again.
+    """The trainings of some settings. Those on the shelf are not repeated.
 
     Args:
         settings: What to train, in this order.
-        how: The trainings of each.
+        plan: The trainings of each.
         data: What they train on.
-        shelf: Where finished trainings lie.
-        metric: Of the stopping rows, stored with each training.
+        shelf: Storage of finished trainings.
+        metric: Of the validation rows, stored with each training.
         workers: The worker processes.
+
+    Attributes:
+        planned: All trainings: settings and indices of splits.
+        finished: Results of those that are done.
     """
 
     def __init__(
         self,
         settings: Sequence[Setting],
-        how: Trainings,
+        plan: TrainingPlan,
         data: TrainingData,
         shelf: Shelf,
         metric: Metric,
         workers: WorkerOptions = WorkerOptions(),  # noqa: B008  (frozen)
     ) -> None:
-        self._how, self._data, self._shelf = how, data, shelf
+        self._settings = list(dict.fromkeys(settings))
+        self._plan, self._data, self._shelf = plan, data, shelf
         self._metric, self._workers = metric, workers
         self._common = {
             "classes": list(data.origin.classes),
@@ -81,101 +86,104 @@ class Ablation:
             "device": workers.devices[0].partition(":")[0],
             "torch": torch.__version__,
         }
-        self._rows = [_identity_of(unit) for unit in how.units]
-        units = range(len(how.units))
-        self.wanted = [(setting, unit) for setting in dict.fromkeys(settings) for unit in units]
-        """Settings and places of their units."""
-        kept = {key: self._kept(*key) for key in self.wanted}
-        self.done = {key: training for key, training in kept.items() if training is not None}
-        """Finished trainings."""
+        self._split_identities = [_split_identity(split) for split in plan.splits]
+        self.planned = [(s, split) for s in self._settings for split in range(len(plan.splits))]
+        stored = {key: self._load(*key) for key in self.planned}
+        self.finished = {key: training for key, training in stored.items() if training is not None}
 
     def run(self, on_done: Callable[[Setting], None] = lambda setting: None) -> Outcome:
-        """Trains what is missing; each training goes to the shelf when it is done.
+        """Trains what is missing; stores each training when it is finished.
 
         Args:
-            on_done: Told the setting of every training that is done.
+            on_done: Called with the setting of every finished training.
 
         Raises:
             DeviceError: Workers do not start.
         """
-        settings = list(dict.fromkeys(setting for setting, _ in self.wanted))
-        waiting = deque(
+        requests = deque(
             TrainingRequest(number, setting, (group,), judge=True)
-            for number, setting in enumerate(settings)
+            for number, setting in enumerate(self._settings)
             for group in self._missing(setting)
         )
         failures: dict[Setting, Failure] = {}
 
-        def take(beside: bool) -> TrainingRequest | None:
-            while waiting:
-                task = waiting.popleft()
-                if task.setting not in failures:
-                    return task
+        def next_request(for_baselines: bool) -> TrainingRequest | None:
+            while requests:
+                request = requests.popleft()
+                if request.setting not in failures:
+                    return request
             return None
 
-        units, done = self._how.units, self.done
-        with closing(self._workers.pool(self._data, units, self._metric, len(waiting))) as pool:
-            for task, said in dispatch(pool, take, is_done=lambda: not waiting):
-                if isinstance(said, Failure):
-                    failures.setdefault(task.setting, said)
-                elif isinstance(said, TrainingReply):
-                    for unit, training in zip(task.units, _trainings(said), strict=True):
-                        key = (task.setting, unit)
+        pool = self._workers.pool(self._data, self._plan.splits, self._metric, len(requests))
+        with closing(pool):
+            for request, message in dispatch(pool, next_request, is_done=lambda: not requests):
+                if isinstance(message, Failure):
+                    failures.setdefault(request.setting, message)
+                elif isinstance(message, TrainingReply):
+                    for split, training in zip(request.splits, _trainings(message), strict=True):
+                        key = (request.setting, split)
                         self._shelf.put(self._identity(*key), training.model_dump())
-                        done[key] = training
-                        on_done(task.setting)
+                        self.finished[key] = training
+                        on_done(request.setting)
+        return self._outcome(failures)
+
+    def _outcome(self, failures: dict[Setting, Failure]) -> Outcome:
+        indices = range(len(self._plan.splits))
         trainings = {
-            setting: [done[setting, unit] for unit in range(len(units))]
-            for setting in settings
-            if all((setting, unit) in done for unit in range(len(units)))
+            setting: [self.finished[setting, split] for split in indices]
+            for setting in self._settings
+            if all((setting, split) in self.finished for split in indices)
         }
-        return Outcome(
-            {s: self._how.joined([t.predicted for t in of]) for s, of in trainings.items()},
-            trainings,
-            failures,
-        )
+        predicted = {
+            setting: self._plan.by_member([training.predicted for training in finished])
+            for setting, finished in trainings.items()
+        }
+        return Outcome(predicted, trainings, failures)
 
     def _missing(self, setting: Setting) -> list[tuple[int, ...]]:
-        """Units of a setting to train: each alone, or all side by side."""
-        units = [u for u in range(len(self._how.units)) if (setting, u) not in self.done]
+        """Splits on which a setting is to be trained: each alone, or all side by side."""
+        splits = [s for s in range(len(self._plan.splits)) if (setting, s) not in self.finished]
         if self._workers.stacked:
-            return [tuple(units)] if units else []
-        return [(unit,) for unit in units]
+            return [tuple(splits)] if splits else []
+        return [(split,) for split in splits]
 
-    def _kept(self, setting: Setting, unit: int) -> CellTraining | None:
+    def _load(self, setting: Setting, split: int) -> CellTraining | None:
+        """Reads a training from the shelf; None if it is absent or damaged."""
         try:
-            found = CellTraining.model_validate(self._shelf.find(self._identity(setting, unit)))
-        except ValidationError:  # nothing there, or damaged
+            training = CellTraining.model_validate(self._shelf.find(self._identity(setting, split)))
+        except ValidationError:
             return None
-        judged, classes = self._how.units[unit].judged, len(self._data.origin.classes)
-        fits = len(found.predicted) == len(judged) and max(found.predicted, default=0) < classes
-        return found if fits else None
+        rows, classes = len(self._plan.splits[split].judged), len(self._data.origin.classes)
+        predicted = training.predicted
+        is_valid = len(predicted) == rows and max(predicted, default=0) < classes
+        return training if is_valid else None
 
-    def _identity(self, setting: Setting, unit: int) -> dict[str, object]:
+    def _identity(self, setting: Setting, split: int) -> dict[str, object]:
         features = _features(self._data.origin, setting)
-        return {**self._common, **self._rows[unit], "setting": asdict(setting), **features}
+        of_split = self._split_identities[split]
+        return {**self._common, **of_split, "setting": asdict(setting), **features}
 
 
-def _trainings(result: TrainingReply) -> list[CellTraining]:
-    """What the trainings of a group gave, their time in equal shares."""
+def _trainings(reply: TrainingReply) -> list[CellTraining]:
+    """The trainings of a group; its time is divided equally."""
     return [
         CellTraining(
-            predicted=np.argmax(judgement.outer, 1).tolist(),
+            predicted=np.argmax(predictions.outer, 1).tolist(),
             held_out=score,
-            parameters=result.parameters,
-            seconds=result.seconds / len(result.units),
+            parameters=reply.parameters,
+            seconds=reply.seconds / len(reply.scores),
         )
-        for judgement, score in zip(result.judgements, result.units, strict=True)
+        for predictions, score in zip(reply.predictions, reply.scores, strict=True)
     ]
 
 
-def _identity_of(unit: FoldSplit) -> dict[str, object]:
-    rows = {key: getattr(unit, key).tolist() for key in ("train", "validation", "judged")}
-    return {"rows": digest(rows), "seed": unit.seed}
+def _split_identity(split: FoldSplit) -> dict[str, object]:
+    rows = {key: getattr(split, key).tolist() for key in ("train", "validation", "judged")}
+    return {"rows": digest(rows), "seed": split.seed}
 
 
 def _features(origin: Origin, setting: Setting) -> dict[str, str]:
-    """The features that a setting reads."""
+    """Identities of the features that a setting reads, by modality."""
     return {
         modality: own
         if isinstance(own := getattr(origin, modality), str)
@@ -184,12 +192,12 @@ def _features(origin: Origin, setting: Setting) -> dict[str, str]:
     }
 
 
-def check(outcome: Outcome, table: Sequence[Cell]) -> None:
-    """Raises what kept cells from being trained.
+def raise_failures(outcome: Outcome, table: Sequence[Cell]) -> None:
+    """Raises if cells could not be trained.
 
     Raises:
-        SettingsError: Their settings are to blame for some.
-        DeviceError: They are not.
+        SettingsError: Settings are the cause of some failures.
+        DeviceError: Settings are not the cause.
     """
     failures = outcome.failures
     if not failures:

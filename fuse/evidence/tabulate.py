@@ -15,7 +15,7 @@ from fuse.figures.resampling import SEED, mask_absent_classes, resampled_confusi
 from .ablation import Outcome
 from .cells import Cell
 from .records import CellFigures, Change, Figure
-from .trainings import Codes
+from .training_plan import Codes
 
 RESAMPLES = 2000
 """Bootstrap resamples behind every interval of a table."""

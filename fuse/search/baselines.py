@@ -1,8 +1,8 @@
-"""Classical models beside a search: logistic regression and an RBF support vector machine.
+"""Classical baselines of a search: logistic regression and an RBF support vector machine.
 
-Both read the standardised pooled vectors that the study may read and are fitted by scikit-learn on
-the rows and folds of the trials. What they are tuned by is decided inside each fold's training
-rows, on inner folds that keep duplicate groups together.
+Both read all standardised pooled vectors that the study may read. scikit-learn fits them on the
+rows and folds of the trials. They are tuned inside each fold's training rows, on inner folds that
+keep duplicate groups together.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ Codes = NDArray[np.int64]
 
 INNER_FOLDS = 3
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1.0)
-"""C of the logistic regression, tried from the smallest until two in a row are no better."""
+"""C of the logistic regression, tried from the smallest until two in a row do not improve."""
 COSTS = (1.0, 2.0, 4.0, 8.0)
 """C of the support vector machine."""
 WIDTHS = (0.25, 0.5, 1.0)
-"""Its gamma, in units of 1 / features."""
+"""Gamma of the support vector machine, in units of 1 / features."""
 MOST_ROWS = {"logistic": 20_000, "svc": 6_000}
-"""Rows above which a baseline would take longer than the trials, or too much memory."""
+"""Above so many rows a baseline takes longer than the trials, or too much memory."""
 _ROWS_AT_ONCE = 1024
 _TOLERANCE = 1e-3
 _MOST_STEPS = 300
@@ -73,7 +73,7 @@ def fit(
     name: str,
     setting: Setting,
     bank: FeatureBank,
-    units: Sequence[FoldSplit],
+    splits: Sequence[FoldSplit],
     groups: Codes,
     classes: int,
     metric: Metric,
@@ -82,91 +82,92 @@ def fit(
 
     Args:
         name: One of `TITLES`.
-        setting: Names the vectors that are read, see `fuse.search.study.StudyConfig.vectors`.
+        setting: Names the vectors to read, see `fuse.search.study.StudyConfig.vectors`.
         bank: Features of all rows.
-        units: The folds; all have the same outer rows.
+        splits: The folds; all have the same outer rows.
         groups: Duplicate groups, (samples,).
         classes: Number of classes.
-        metric: Tunes and scores.
+        metric: For tuning, and of the scores.
 
     Raises:
         SettingsError: A class is too rare for the inner folds.
     """
     started = time.perf_counter()
     labels = bank.labels.cpu().numpy()
-    scores, tuned, inside, outside = [], [], [], []
-    for unit in units:
-        rows = np.concatenate([unit.train, unit.validation, unit.judged])
-        values = _standardised(_vectors(bank, rows, setting), len(unit.train))
-        truth = labels[unit.train]
-        folds = grouped_folds(truth, groups[unit.train], INNER_FOLDS, unit.seed)
-        cut = len(unit.train)
-        part = FoldData(values[:cut], truth, values[cut:], folds, classes, metric)
-        chosen, found = _METHODS[name](part)
-        held_out, outer = np.split(found, [len(unit.validation)])
-        scores.append(selection_score(labels[unit.validation], held_out).value(metric))
+    scores, tuned, held_out, outer = [], [], [], []
+    for split in splits:
+        rows = np.concatenate([split.train, split.validation, split.judged])
+        train = len(split.train)
+        values = standardise(read_vectors(bank, rows, setting), train)
+        train_labels = labels[split.train]
+        folds = grouped_folds(train_labels, groups[split.train], INNER_FOLDS, split.seed)
+        fold = FoldData(values[:train], train_labels, values[train:], folds, classes, metric)
+        chosen, probabilities = _METHODS[name](fold)
+        inside, outside = np.split(probabilities, [len(split.validation)])
+        scores.append(selection_score(labels[split.validation], inside).value(metric))
         tuned.append(chosen)
-        inside.append(held_out)
-        outside.append(outer)
+        held_out.append(inside)
+        outer.append(outside)
     return Baseline(
         name=name,
         units=scores,
         tuned=tuned,
         seconds=round(time.perf_counter() - started, 2),
-        held_out=HeldOut.of_units([unit.validation for unit in units], inside).encode(),
-        outer=HeldOut.of_units([unit.judged for unit in units], outside).encode(),
+        held_out=HeldOut.of_units([split.validation for split in splits], held_out).encode(),
+        outer=HeldOut.of_units([split.judged for split in splits], outer).encode(),
     )
 
 
-def _vectors(bank: FeatureBank, rows: Codes, setting: Setting) -> Floats:
-    """The pooled vectors that a setting names, beside each other, (rows, features) float32; NaN
-    where a row lacks their modality."""
+def read_vectors(bank: FeatureBank, rows: Codes, setting: Setting) -> Floats:
+    """The pooled vectors that a setting names, concatenated, (rows, features) float32; NaN where a
+    row lacks their modality."""
     bank = bank.using(*setting.encoders)
-    parts = []
+    blocks = []
     for items in bank.items(rows, variants=False).split(_ROWS_AT_ONCE):
         batch = gather_batch(bank, items, setting)
-        read = [
+        vectors = [
             batch.filled(name, torch.nan).float()
             for name in batch.vectors
             if setting.modality in ("both", modality_of(name))
         ]
-        parts.append(torch.cat(read, 1).cpu().numpy())
-    return np.concatenate(parts)
+        blocks.append(torch.cat(vectors, 1).cpu().numpy())
+    return np.concatenate(blocks)
 
 
-def _standardised(values: Floats, learned: int) -> Floats:
-    """By mean and deviation of the first rows; constant features stay 0, and NaN are 0."""
-    known: Any = values[:learned]
-    if not (whole := not np.isnan(values).any()):
-        known = np.ma.masked_invalid(known)
-    mean, deviation = known.mean(0), known.std(0)
-    if not whole:  # where all rows lack a feature it has neither
+def standardise(values: Floats, train: int) -> Floats:
+    """Scales by mean and deviation of the first rows; constant features and NaN become 0."""
+    reference: Any = values[:train]
+    has_nan = bool(np.isnan(values).any())
+    if has_nan:
+        reference = np.ma.masked_invalid(reference)
+    mean, deviation = reference.mean(0), reference.std(0)
+    if has_nan:  # masked where no row has the feature
         mean, deviation = mean.filled(0), deviation.filled(0)
-    found = (values - mean) / np.where(deviation > 0, deviation, 1)
-    return found if whole else np.nan_to_num(found, copy=False, nan=0.0)
+    scaled = (values - mean) / np.where(deviation > 0, deviation, 1)
+    return np.nan_to_num(scaled, copy=False, nan=0.0) if has_nan else scaled
 
 
-def _logistic(part: FoldData) -> tuple[dict[str, Number], Floats]:
+def _logistic(fold: FoldData) -> tuple[dict[str, Number], Floats]:
     """Multinomial logistic regression; returns C and the probabilities of the other rows."""
-    paths = [_regressions(part.train[i], part.labels[i]) for i, _ in part.folds]
+    paths = [_regressions(fold.train[inside], fold.labels[inside]) for inside, _ in fold.folds]
     best, worse, chosen = -np.inf, 0, PENALTIES[0]
     for penalty in PENALTIES:
         models = [next(path) for path in paths]
         score = fmean(
-            part.score(out, _spread(model.predict_proba(part.train[out]), model, part.classes))
-            for model, (_, out) in zip(models, part.folds, strict=True)
+            fold.score(out, _all_classes(model.predict_proba(fold.train[out]), model, fold.classes))
+            for model, (_, out) in zip(models, fold.folds, strict=True)
         )
         if score > best:
             best, worse, chosen = score, 0, penalty
         elif (worse := worse + 1) == 2:
             break
-    path = zip(PENALTIES, _regressions(part.train, part.labels), strict=True)
+    path = zip(PENALTIES, _regressions(fold.train, fold.labels), strict=True)
     model = next(model for penalty, model in path if penalty == chosen)
-    return {"C": chosen}, _spread(model.predict_proba(part.others), model, part.classes)
+    return {"C": chosen}, _all_classes(model.predict_proba(fold.others), model, fold.classes)
 
 
 def _regressions(values: Floats, labels: Codes) -> Iterator[Any]:
-    """Regressions of falling penalty, each begun where the one before ended."""
+    """Fits regressions of falling penalty, each from the solution of the one before."""
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
     model = LogisticRegression(warm_start=True, tol=_TOLERANCE, max_iter=_MOST_STEPS)
@@ -174,56 +175,59 @@ def _regressions(values: Floats, labels: Codes) -> Iterator[Any]:
         yield model.set_params(C=penalty).fit(values, labels)
 
 
-def _svc(part: FoldData) -> tuple[dict[str, Number], Floats]:
-    """Support vectors on exp(−γ·|x − y|²), whose decision values a multinomial logistic regression
-    turns into probabilities, fitted on the inner folds' held-out rows."""
+def _svc(fold: FoldData) -> tuple[dict[str, Number], Floats]:
+    """Support vectors on exp(−γ·|x − y|²). A multinomial logistic regression, fitted on the inner
+    folds' held-out rows, turns their decision values into probabilities."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import SVC
 
-    features = part.train.shape[1]
-    inside, outside = (_distances(x, part.train) / features for x in (part.train, part.others))
-    order = np.concatenate([out for _, out in part.folds])
+    features = fold.train.shape[1]
+    train_distances, other_distances = (
+        _distances(values, fold.train) / features for values in (fold.train, fold.others)
+    )
+    order = np.concatenate([out for _, out in fold.folds])
     best, chosen = -np.inf, (COSTS[0], WIDTHS[0])
     for width in WIDTHS:
-        kernel = np.exp(-width * inside)
+        kernel = np.exp(-width * train_distances)
         for cost in COSTS:
             decisions = []
-            for learned, out in part.folds:
+            for inside, out in fold.folds:
                 model = SVC(kernel="precomputed", C=cost, decision_function_shape="ovo")
-                model.fit(kernel[np.ix_(learned, learned)], part.labels[learned])
-                decisions.append(_decisions(model, kernel[np.ix_(out, learned)]))
+                model.fit(kernel[np.ix_(inside, inside)], fold.labels[inside])
+                decisions.append(_decisions(model, kernel[np.ix_(out, inside)]))
             values = np.concatenate(decisions)
-            sigmoid = LogisticRegression(max_iter=_MOST_STEPS).fit(values, part.labels[order])
-            found = _spread(sigmoid.predict_proba(values), sigmoid, part.classes)
-            score = part.score(order, found)
+            sigmoid = LogisticRegression(max_iter=_MOST_STEPS).fit(values, fold.labels[order])
+            probabilities = _all_classes(sigmoid.predict_proba(values), sigmoid, fold.classes)
+            score = fold.score(order, probabilities)
             if score > best:
                 best, chosen, calibrated = score, (cost, width), sigmoid
     cost, width = chosen
     model = SVC(kernel="precomputed", C=cost, decision_function_shape="ovo")
-    model.fit(np.exp(-width * inside), part.labels)
-    decided = _decisions(model, np.exp(-width * outside))
-    found = _spread(calibrated.predict_proba(decided), calibrated, part.classes)
-    return {"C": cost, "gamma": width / features}, found
+    model.fit(np.exp(-width * train_distances), fold.labels)
+    values = _decisions(model, np.exp(-width * other_distances))
+    probabilities = _all_classes(calibrated.predict_proba(values), calibrated, fold.classes)
+    return {"C": cost, "gamma": width / features}, probabilities
 
 
 def _distances(x: Floats, y: Floats) -> Floats:
-    """Squared distances, (x, y) float64 of products in float32."""
+    """Squared distances, (x, y) float64, computed in float32."""
     squares = np.square(x).sum(1)[:, None] - 2 * x @ y.T + np.square(y).sum(1)
-    found: Floats = squares.clip(0).astype(np.float64)
-    return found
+    distances: Floats = squares.clip(0).astype(np.float64)
+    return distances
 
 
 def _decisions(model: Any, kernel: Floats) -> Floats:
-    """The margin of each pair of classes; sums over a class's pairs count votes, which say less."""
-    found = model.decision_function(kernel)
-    return found.reshape(len(found), -1)
+    """The margin of each pair of classes. The sum over a class's pairs counts votes, which says
+    less."""
+    decisions = model.decision_function(kernel)
+    return decisions.reshape(len(decisions), -1)
 
 
-def _spread(probabilities: Floats, model: Any, classes: int) -> Floats:
+def _all_classes(probabilities: Floats, model: Any, classes: int) -> Floats:
     """Adds the classes that a model has not seen, (rows, classes) float64."""
-    found = np.zeros((len(probabilities), classes))
-    found[:, model.classes_] = probabilities
-    return found / found.sum(1, keepdims=True)
+    values = np.zeros((len(probabilities), classes))
+    values[:, model.classes_] = probabilities
+    return values / values.sum(1, keepdims=True)
 
 
 _METHODS: dict[str, Callable[[FoldData], tuple[dict[str, Number], Floats]]] = {
@@ -232,38 +236,40 @@ _METHODS: dict[str, Callable[[FoldData], tuple[dict[str, Number], Floats]]] = {
 }
 
 
-def beside(
+def compare_baselines(
     baselines: Sequence[Baseline],
-    judgements: Sequence[FoldPredictions],
-    units: Sequence[FoldSplit],
+    predictions: Sequence[FoldPredictions],
+    splits: Sequence[FoldSplit],
     labels: Codes,
     groups: Codes,
 ) -> list[BaselineScores]:
-    """The baselines beside a study's choice, on the development and on the outer rows.
+    """Compares the baselines with a study's choice on the development and on the outer rows.
 
     Args:
         baselines: Of the study.
-        judgements: What the choice's models predict, a unit each.
-        units: The study's.
+        predictions: Of the choice's models, one a split.
+        splits: The study's.
         labels: Class codes of all rows.
         groups: Duplicate groups of all rows.
     """
-    inside = HeldOut.of_units([u.validation for u in units], [of.held_out for of in judgements])
-    outside = HeldOut.of_units([u.judged for u in units], [of.outer for of in judgements])
+    held_out = HeldOut.of_units([s.validation for s in splits], [p.held_out for p in predictions])
+    outer = HeldOut.of_units([s.judged for s in splits], [p.outer for p in predictions])
 
-    def compared(choice: HeldOut, record: HeldOutRecord, name: str) -> dict[str, BesideBaseline]:
-        _, (other, own) = stack([HeldOut.decode(record, name), choice], len(labels))
-        found = gains(other, own, labels[choice.rows], groups[choice.rows])
+    def compare(choice: HeldOut, record: HeldOutRecord, name: str) -> dict[str, BesideBaseline]:
+        _, (baseline, own) = stack([HeldOut.decode(record, name), choice], len(labels))
+        by_metric = gains(baseline, own, labels[choice.rows], groups[choice.rows])
         return {
-            metric: BesideBaseline(baseline=of.single, choice=of.ensemble, interval=of.interval)
-            for metric, of in found.items()
+            metric: BesideBaseline(
+                baseline=gain.single, choice=gain.ensemble, interval=gain.interval
+            )
+            for metric, gain in by_metric.items()
         }
 
     return [
         BaselineScores(
             name=TITLES[baseline.name],
-            held_out=compared(inside, baseline.held_out, baseline.name),
-            outer=compared(outside, baseline.outer, baseline.name),
+            held_out=compare(held_out, baseline.held_out, baseline.name),
+            outer=compare(outer, baseline.outer, baseline.name),
         )
         for baseline in baselines
     ]

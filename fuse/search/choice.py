@@ -15,7 +15,7 @@ from mmsa_cache.store.identity import Origin
 
 from .address import Address, address_of
 from .database import DATABASE, StoredStudy, read_studies
-from .selection import scored, select
+from .selection import scored_trials, select
 from .study import StudyConfig
 from .trial_record import Trial
 
@@ -126,7 +126,7 @@ def _last_end(stored: StoredStudy) -> float:
 
 def selected(stored: StoredStudy) -> Trial | None:
     """The trial that the study's rule chooses now; the rule is that of its last search."""
-    candidates = scored(stored.trials)
+    candidates = scored_trials(stored.trials)
     if not candidates:
         return None
     number = select(candidates, _rule_of(stored)).number

@@ -1,4 +1,4 @@
-"""The coordinator: hands out trials, prunes the weak ones, records how each ended."""
+"""The coordinator: assigns trials, prunes weak ones, records how each ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from .baselines import MOST_ROWS
 from .dispatch import RETRY_SECONDS, dispatch
 from .held_out import HeldOut
 from .ledger import Ledger
-from .messages import EpochReport, Failure, FoldPredictions, TrainingReply, TrainingRequest
+from .messages import (
+    EpochReport,
+    Failure,
+    FoldPredictions,
+    Message,
+    TrainingReply,
+    TrainingRequest,
+)
 from .pool import WorkerPool
 from .progress import RunningTrial, SearchProgress
 from .pruning import QUARTERS, step_of
@@ -31,13 +38,13 @@ _FAILURES = 5
 
 
 class Coordinator:
-    """Runs trials of one study until it has as many finished ones as wanted.
+    """Runs trials of one study until it has enough finished ones.
 
     Args:
         study: The space and the rules.
         ledger: Its record.
         pool: The workers.
-        wanted: Finished trials in all.
+        target: Finished trials to reach.
         on_change: Called whenever there is something new to show.
     """
 
@@ -46,186 +53,184 @@ class Coordinator:
         study: StudyConfig,
         ledger: Ledger,
         pool: WorkerPool,
-        wanted: int,
+        target: int,
         on_change: Callable[[SearchProgress], None] = lambda progress: None,
     ) -> None:
         self._study, self._ledger, self._pool = study, ledger, pool
         self._on_change = on_change
-        self._nothing_until = 0.0
-        self._ahead: TrainingRequest | None = None
+        self._next_claim = 0.0
+        self._prepared: TrainingRequest | None = None
         self._finished_here = 0
         self._deaths: Counter[str] = Counter()
         self._queued = study.queued()
-        self._units = range(study.protocol.folds * study.protocol.seeds)
+        self._splits = range(study.protocol.folds * study.protocol.seeds)
         self.progress = SearchProgress(
-            wanted, len(self._units), baselines=list(ledger.record().baselines)
+            target, len(self._splits), baselines=list(ledger.record().baselines)
         )
-        self._waiting = self._baselines()
+        self._baselines = self._missing_baselines()
         if pool.stacked:
-            pool.add_beside(min(len(self._waiting), usable_cores()))
-        self._look()
+            pool.add_baseline_workers(min(len(self._baselines), usable_cores()))
+        self._update_trials()
         self.progress.finished_before = self.progress.finished
 
     def run(self) -> SearchProgress:
-        """Runs trials until the study has as many as wanted.
+        """Runs trials until the study has enough.
 
         Raises:
             DeviceError: Nearly all trials fail.
-            SettingsError: Nearly all fail for what the study says.
+            SettingsError: Nearly all fail because of the study's values.
         """
-        for task, said in dispatch(
+        for request, message in dispatch(
             self._pool,
-            self._claim,
-            at_hand=self._at_hand,
+            self._next_request,
+            prepared=self._take_prepared,
             is_done=self._is_done,
             count_death=self._count_death,
-            on_look=self._look_ahead,
+            on_poll=self._on_poll,
         ):
-            if task.baseline:
-                self._finish_baseline(task, said)
-                continue
-            if isinstance(said, EpochReport):
-                self._pool.answer(task, self._goes_on(self.progress.running[task.number], said))
-                continue
-            running = self.progress.running.pop(task.number)
-            if isinstance(said, TrainingReply):
-                self._finish(running, said)
+            if request.baseline:
+                self._finish_baseline(request, message)
+            elif isinstance(message, EpochReport):
+                proceed = self._continues(self.progress.running[request.number], message)
+                self._pool.answer(request, proceed)
             else:
-                self._fail(running.number, said)
-            self._nothing_until = 0.0
-            self._look()
+                trial = self.progress.running.pop(request.number)
+                if isinstance(message, TrainingReply):
+                    self._finish(trial, message)
+                else:
+                    self._fail(trial.number, message)
+                self._next_claim = 0.0
+                self._update_trials()
         self._ledger.requeue_orphans()
         self._on_change(self.progress)
         return self.progress
 
-    def _baselines(self) -> list[TrainingRequest]:
-        """Those that the study does not have yet; each is fitted once on every fold."""
-        known = {baseline.name for baseline in self.progress.baselines}
-        folds = tuple(self._units[: self._study.protocol.folds])
-        rows = sum(len(of) for of in self._pool.validation[: len(folds)])
-        large = [name for name, most in MOST_ROWS.items() if rows > most and name not in known]
-        self.progress.notes += [
-            f"no {TITLES[name]} beside the choice: there are more than {MOST_ROWS[name]} rows"
-            for name in large
-        ]
-        return [
-            TrainingRequest(-1, self._study.vectors(), (folds,), baseline=name)
-            for name in TITLES
-            if name not in known and name not in large
-        ]
+    def _missing_baselines(self) -> list[TrainingRequest]:
+        """Baselines that the study does not have yet. Each is fitted once on every fold."""
+        missing = TITLES.keys() - {baseline.name for baseline in self.progress.baselines}
+        folds = tuple(self._splits[: self._study.protocol.folds])
+        rows = sum(len(held_out) for held_out in self._pool.validation[: len(folds)])
+        requests = []
+        for name, title in TITLES.items():
+            if name in missing and rows > MOST_ROWS[name]:
+                self.progress.notes.append(
+                    f"no {title} beside the choice: there are more than {MOST_ROWS[name]} rows"
+                )
+            elif name in missing:
+                vectors = self._study.vectors()
+                requests.append(TrainingRequest(-1, vectors, (folds,), baseline=name))
+        return requests
 
-    def _finish_baseline(
-        self, task: TrainingRequest, said: EpochReport | TrainingReply | Failure
-    ) -> None:
-        if isinstance(said, TrainingReply) and said.baseline is not None:
-            self.progress.baselines.append(said.baseline)
-            self.progress.baselines.sort(key=lambda of: [*TITLES].index(of.name))
-            self.progress.busy += 0 if self._pool.stacked else said.seconds  # else one beside's
+    def _finish_baseline(self, request: TrainingRequest, message: Message) -> None:
+        if isinstance(message, TrainingReply) and message.baseline is not None:
+            self.progress.baselines.append(message.baseline)
+            self.progress.baselines.sort(key=lambda baseline: [*TITLES].index(baseline.name))
+            if not self._pool.stacked:  # otherwise a worker for baselines fitted it
+                self.progress.training_seconds += message.seconds
             self._ledger.store(baselines=self.progress.baselines)
-        elif isinstance(said, Failure):
-            title = TITLES[task.baseline]
-            self.progress.notes.append(f"no {title} beside the choice: {said.reason}")
+        elif isinstance(message, Failure):
+            title = TITLES[request.baseline]
+            self.progress.notes.append(f"no {title} beside the choice: {message.reason}")
 
-    def _claim(self, beside: bool) -> TrainingRequest | None:
-        if self._waiting and beside == self._pool.stacked:
-            return self._waiting.pop(0)
-        if beside:
+    def _next_request(self, for_baselines: bool) -> TrainingRequest | None:
+        if self._baselines and for_baselines == self._pool.stacked:
+            return self._baselines.pop(0)
+        if for_baselines:
             return None
-        return self._at_hand(beside) or self._running(self._begin())
+        return self._take_prepared(for_baselines) or self._show_running(self._claim())
 
-    def _at_hand(self, beside: bool) -> TrainingRequest | None:
+    def _take_prepared(self, for_baselines: bool) -> TrainingRequest | None:
         """The trial that was begun ahead, for a worker on a GPU."""
-        if beside:
+        if for_baselines:
             return None
-        task, self._ahead = self._ahead, None
-        return self._running(task)
+        request, self._prepared = self._prepared, None
+        return self._show_running(request)
 
-    def _look_ahead(self) -> None:
-        """Shows the search; begins a trial ahead where a worker would wait for it as long as it
-        trains."""
+    def _on_poll(self) -> None:
+        """Shows the search. On GPUs it begins a trial ahead: drawing one can take as long as
+        training one."""
         self._on_change(self.progress)
-        if self._pool.stacked and self._ahead is None:
-            self._ahead = self._begin()
+        if self._pool.stacked and self._prepared is None:
+            self._prepared = self._claim()
 
-    def _running(self, task: TrainingRequest | None) -> TrainingRequest | None:
-        if task is not None:
-            together = len(task.groups[0])
-            self.progress.running[task.number] = RunningTrial(
-                task.number, task.setting, [], together
+    def _show_running(self, request: TrainingRequest | None) -> TrainingRequest | None:
+        if request is not None:
+            self.progress.running[request.number] = RunningTrial(
+                request.number, request.setting, parallel=len(request.groups[0])
             )
-        return task
+        return request
 
-    def _begin(self) -> TrainingRequest | None:
-        if time.monotonic() < self._nothing_until:
+    def _claim(self) -> TrainingRequest | None:
+        """Begins a trial in the study's record."""
+        if time.monotonic() < self._next_claim:
             return None
-        claim = self._ledger.claim(self.progress.wanted, lambda trials: draw(self._study, trials))
+        claim = self._ledger.claim(self.progress.target, lambda trials: draw(self._study, trials))
         if claim is None:
-            self._nothing_until = time.monotonic() + RETRY_SECONDS
+            self._next_claim = time.monotonic() + RETRY_SECONDS
             return None
         number, setting = claim
         return TrainingRequest(number, setting, self._groups(setting))
 
     def _groups(self, setting: Setting) -> tuple[tuple[int, ...], ...]:
-        """The trainings of a trial: one after another on the CPU; on a GPU side by side, but those
-        apart after which it may be pruned."""
-        units = len(self._units)
+        """Groups of a trial's splits: single ones on the CPU; on a GPU the splits side by side, cut
+        where the trial may be pruned."""
+        count = len(self._splits)
         if not self._pool.stacked:
-            return tuple((unit,) for unit in self._units)
-        cuts = [] if setting in self._queued else self._study.pruner.cuts(units)
-        return tuple(tuple(self._units[a:b]) for a, b in pairwise([0, *cuts, units]))
+            return tuple((split,) for split in self._splits)
+        cuts = [] if setting in self._queued else self._study.pruner.cuts(count)
+        return tuple(tuple(self._splits[a:b]) for a, b in pairwise([0, *cuts, count]))
 
     def _is_done(self) -> bool:
         """Other coordinators' trials may still run when this one has none."""
-        self._look()
-        return self.progress.finished >= self.progress.wanted and not self._waiting
+        self._update_trials()
+        return self.progress.finished >= self.progress.target and not self._baselines
 
-    def _count_death(self, task: TrainingRequest) -> int:
-        if task.baseline:
-            self._deaths[task.baseline] += 1
-            return self._deaths[task.baseline]
-        self._running(task)
-        return self._ledger.count_death(task.number)
+    def _count_death(self, request: TrainingRequest) -> int:
+        if request.baseline:
+            self._deaths[request.baseline] += 1
+            return self._deaths[request.baseline]
+        self._show_running(request)
+        return self._ledger.count_death(request.number)
 
-    def _goes_on(self, running: RunningTrial, report: EpochReport) -> bool:
-        """Records values; whether the trial continues.
+    def _continues(self, trial: RunningTrial, report: EpochReport) -> bool:
+        """Records the reported values; returns whether the trial continues.
 
-        A worker on a GPU trains on meanwhile: what it reports after that is not looked at.
+        A worker on a GPU trains on until it is answered: reports of a pruned trial are ignored.
         """
-        if running.pruned:
+        if trial.pruned:
             return False
-        position, together = report.position, len(report.values)
-        done = sum(running.units) + sum(report.values)
+        finished, parallel = report.finished, len(report.values)
+        total = sum(trial.scores) + sum(report.values)
         if report.epoch is None:
-            running.units += report.values
-            step: int | None = QUARTERS * (position + together)
+            trial.scores += report.values
+            step: int | None = QUARTERS * (finished + parallel)
         else:
-            running.epoch, running.together = report.epoch, together
-            step = step_of(position, report.epoch, running.setting.epochs, together)
+            trial.epoch, trial.parallel = report.epoch, parallel
+            step = step_of(finished, report.epoch, trial.setting.epochs, parallel)
         if step is None:
             return True
-        running.steps[step] = done / (position + together)
-        if running.setting in self._queued:
+        value = trial.steps[step] = total / (finished + parallel)
+        if trial.setting in self._queued:
             return True
-        finished = [trial.result.steps for trial in self.progress.trials if trial.is_finished]
-        value = running.steps[step]
-        running.pruned = self._study.pruner.prunes(step, value, finished, position, together)
-        return not running.pruned
+        others = [other.result.steps for other in self.progress.trials if other.is_finished]
+        trial.pruned = self._study.pruner.prunes(step, value, others, finished, parallel)
+        return not trial.pruned
 
-    def _finish(self, running: RunningTrial, result: TrainingReply) -> None:
-        if not result.pruned:
-            running.steps[QUARTERS * len(self._units)] = float(np.mean(result.units))
+    def _finish(self, trial: RunningTrial, reply: TrainingReply) -> None:
+        if not reply.pruned:
+            trial.steps[QUARTERS * len(self._splits)] = float(np.mean(reply.scores))
         self._ledger.finish(
-            running.number,
+            trial.number,
             TrialResult(
-                units=result.units,
-                parameters=result.parameters,
-                seconds=result.seconds,
-                steps=running.steps,
+                units=reply.scores,
+                parameters=reply.parameters,
+                seconds=reply.seconds,
+                steps=trial.steps,
             ),
-            running.steps[max(running.steps)],
-            None if result.pruned else HeldOut.of_units(self._pool.validation, result.held_out),
+            trial.steps[max(trial.steps)],
+            None if reply.pruned else HeldOut.of_units(self._pool.validation, reply.held_out),
         )
-        self.progress.busy += result.seconds
+        self.progress.training_seconds += reply.seconds
         self._finished_here += 1
 
     def _fail(self, number: int, failure: Failure) -> None:
@@ -240,28 +245,28 @@ class Coordinator:
                 [f"trial {n}: {why}" for n, why in self.progress.failures[-_FAILURES:]],
             )
 
-    def _look(self) -> None:
+    def _update_trials(self) -> None:
         self.progress.trials = self._ledger.trials()
 
     def judge(self, setting: Setting) -> list[FoldPredictions]:
-        """Trains a setting on every unit once more and predicts its held-out and the outer rows.
+        """Trains a setting on every split once more and predicts its held-out and the outer rows.
 
         Raises:
             DeviceError: A training fails.
         """
-        waiting = [
-            TrainingRequest(number, setting, (part,), judge=True)
-            for number, part in enumerate(self._pool.parts(self._units))
+        requests = [
+            TrainingRequest(number, setting, (group,), judge=True)
+            for number, group in enumerate(self._pool.divide(self._splits))
         ]
-        judgements: dict[int, FoldPredictions] = {}
+        predictions: dict[int, FoldPredictions] = {}
 
-        def take(beside: bool) -> TrainingRequest | None:
-            return waiting.pop(0) if waiting and not beside else None
+        def next_request(for_baselines: bool) -> TrainingRequest | None:
+            return requests.pop(0) if requests and not for_baselines else None
 
-        for task, said in dispatch(self._pool, take, is_done=lambda: not waiting):
-            if isinstance(said, Failure):
-                raise DeviceError(f"The choice could not be trained again: {said.reason}")
-            if isinstance(said, TrainingReply):
-                judgements |= zip(task.units, said.judgements, strict=True)
-                self.progress.busy += said.seconds
-        return [judgements[unit] for unit in self._units]
+        for request, message in dispatch(self._pool, next_request, is_done=lambda: not requests):
+            if isinstance(message, Failure):
+                raise DeviceError(f"The choice could not be trained again: {message.reason}")
+            if isinstance(message, TrainingReply):
+                predictions |= zip(request.splits, message.predictions, strict=True)
+                self.progress.training_seconds += message.seconds
+        return [predictions[split] for split in self._splits]

@@ -47,7 +47,7 @@ class Ledger:
 
     def __init__(self, storage: str | Path | Address, name: str) -> None:
         address = address_of(storage)
-        self.place = str(address)
+        self.address = str(address)
         """The address, without a password."""
         self._database = Database(address)
         self._storage, self._locks = self._database.storage, self._database.locks
@@ -73,7 +73,7 @@ class Ledger:
         return self._try(self._all)
 
     def _all(self) -> list[Trial]:
-        with made_by_mmsa(self.place):
+        with made_by_mmsa(self.address):
             return [*map(self._checked.of, self._storage.get_all_trials(self._id, deepcopy=False))]
 
     def record(self) -> StudyRecord:
@@ -81,7 +81,7 @@ class Ledger:
         return self._try(self._record)
 
     def _record(self) -> StudyRecord:
-        with made_by_mmsa(self.place):
+        with made_by_mmsa(self.address):
             attributes = self._storage.get_study_user_attrs(self._id)
         return StudyRecord.of(self._name, attributes)
 
@@ -281,7 +281,7 @@ class Ledger:
         self._held.discard(number)
 
     def _read(self, trial_id: int) -> Trial:
-        with made_by_mmsa(self.place):
+        with made_by_mmsa(self.address):
             return Trial.of(self._storage.get_trial(trial_id))
 
     def _update(self, trial_id: int, **changes: Any) -> None:
@@ -296,4 +296,4 @@ class Ledger:
         )
 
     def _try(self, call: Callable[[], T]) -> T:
-        return patiently(call, self.place)
+        return patiently(call, self.address)

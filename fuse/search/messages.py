@@ -1,4 +1,4 @@
-"""What a coordinator and its workers tell each other."""
+"""Messages between a coordinator and its workers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ IntArray = NDArray[np.int64]
 
 
 class FeatureSource(Protocol):
-    """Where a process gets the features from; sent to workers, so it must be picklable."""
+    """Where a process gets the features from. It is sent to workers, so it must be picklable."""
 
     def open(self, device: str) -> Any:
-        """The `mmsa_cache.features.bank.FeatureBank`, on a device."""
+        """Opens the `mmsa_cache.features.bank.FeatureBank` on a device."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoldSplit:
-    """One training of a setting: a fold under a seed."""
+    """The rows of one training: a fold under a seed."""
 
     train: IntArray
     """Rows to learn from."""
     validation: IntArray
-    """Rows that choose the epoch, and score the training."""
+    """Rows that choose the epoch and score the training."""
     judged: IntArray
     """Rows that only judge at the end."""
     seed: int
@@ -41,11 +41,12 @@ class FoldSplit:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What all tasks have in common."""
+    """What a worker is sent once: the data and functions of all requests."""
 
     source: FeatureSource
-    units: Sequence[FoldSplit]
+    splits: Sequence[FoldSplit]
     names: tuple[str, ...]
+    """Class names by code."""
     metric: Metric
     fit: Callable[..., Any]
     """`fuse.training.trainer.fit_group`, or its replacement."""
@@ -59,68 +60,73 @@ class WorkerSetup:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """One setting to train: on every unit for its score, or on some to judge it; or a baseline."""
+    """A setting to train on some splits, or a baseline to fit."""
 
     number: int
+    """The trial, or any number that identifies the request."""
     setting: Setting
     groups: tuple[tuple[int, ...], ...]
-    """Places among the job's units: groups that are trained one after another, the units of one
-    side by side."""
+    """Indices of splits. Groups are trained one after another, the splits of a group side by side.
+    """
     judge: bool = False
-    """Whether predictions of the held-out and of the outer rows are wanted."""
+    """Whether to predict the held-out and the judged rows in place of reporting epochs."""
     baseline: str = ""
-    """A name of `baseline_record.TITLES`: that is fitted on the vectors of the setting."""
+    """A name of `baseline_record.TITLES`: fits it on the vectors that the setting names."""
 
     @property
-    def units(self) -> tuple[int, ...]:
-        """Places among the job's units, in the order of the results."""
-        return tuple(place for group in self.groups for place in group)
+    def splits(self) -> tuple[int, ...]:
+        """Indices of all splits, in the order of the results."""
+        return tuple(index for group in self.groups for index in group)
 
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
-    """Intermediate values; the answer is whether to continue."""
+    """Intermediate scores of a trial. The coordinator answers whether to continue."""
 
-    position: int
-    """Trainings of the task that were done before those at work."""
+    finished: int
+    """Trainings of the request that ended before the current group."""
     epoch: int | None
-    """Epochs that those at work have behind them; None at their end."""
+    """Epochs that the current group has finished; None at its end."""
     values: tuple[float, ...]
-    """Of those at work."""
+    """Score of each training of the current group."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoldPredictions:
-    """Class probabilities of a trained model, (rows, classes)."""
+    """Class probabilities of one trained model, (rows, classes)."""
 
     held_out: NDArray[np.float64]
-    """Of the unit's validation rows."""
+    """Of the split's validation rows."""
     outer: NDArray[np.float64]
     """Of its judged rows."""
 
 
 @dataclass(slots=True)
 class TrainingReply:
-    """The end of a task that was trained or pruned."""
+    """The result of a request that was trained or pruned."""
 
-    units: list[float]
-    """Score of each finished training."""
+    scores: list[float]
+    """Of each finished training."""
     parameters: int
     seconds: float
-    """Time of the trainings, without the waits for answers."""
+    """Training time, without the waits for answers."""
     pruned: bool = False
     held_out: list[NDArray[np.float64]] = field(default_factory=list)
     """Class probabilities of each finished training's validation rows, (rows, classes)."""
-    judgements: list[FoldPredictions] = field(default_factory=list)
-    """Of each training, where the task judges."""
+    predictions: list[FoldPredictions] = field(default_factory=list)
+    """Of each training, if the request asked to judge."""
     baseline: Baseline | None = None
-    """Where the task is one."""
+    """If the request asked for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The end of a task that cannot be trained, or of a worker that cannot work."""
+    """A request that cannot be trained, or a worker that cannot start."""
 
     reason: str
     by_setting: bool = False
-    """Whether its setting is to blame."""
+    """Whether the setting is the cause."""
+
+
+Message = EpochReport | TrainingReply | Failure
+"""What a worker sends about a request."""

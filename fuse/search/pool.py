@@ -1,4 +1,4 @@
-"""Worker processes: started, given tasks, replaced when they die."""
+"""Worker processes: starts them, assigns requests, replaces those that die."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ from .baseline_record import Baseline
 from .baselines import fit as fit_baseline
 from .messages import (
     EpochReport,
-    Failure,
     FeatureSource,
     FoldSplit,
-    TrainingReply,
+    Message,
     TrainingRequest,
     WorkerSetup,
 )
 from .worker import serve
 
 _STARTS = 3
-"""Tries to start a worker before the search ends, where no other works."""
+"""Failed starts in a row after which the search ends, if no other worker is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerDeath:
-    """The end of a task whose worker died; the last message of one that is no process here."""
+    """The end of a worker: what became of its request; also the last message of a remote one."""
 
     reason: str
 
 
 Start = Callable[[Connection, str], Started]
-"""Starts a worker on a device; it speaks with the pool by the pipe, as `worker.serve` does."""
+"""Starts a worker on a device. It communicates by the pipe, as `worker.serve` does."""
 
 
 def start_process(
@@ -56,7 +55,7 @@ def start_process(
     Args:
         pipe: The worker's end.
         device: Where it trains.
-        variables: Of its environment, in addition to this process's, where that is a GPU.
+        variables: Environment variables to add if the device is a GPU.
     """
     with processes.with_variables({} if device == "cpu" else variables):
         process = processes.start_process(serve, (pipe, device), device, f"{__package__}.forked")
@@ -66,7 +65,7 @@ def start_process(
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a study or an ablation trains on."""
+    """The data of a study or an ablation."""
 
     source: FeatureSource
     """Where worker processes open the features."""
@@ -75,47 +74,46 @@ class TrainingData:
     groups: NDArray[np.int64]
     """Duplicate groups, (samples,)."""
     origin: Origin
-    """What the features are; its classes name the codes."""
+    """Identity of the features; its classes name the codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Which worker processes to start, and what they train with."""
+    """Which worker processes to start, and the functions that they call."""
 
     devices: Sequence[str] = ("cpu",)
-    """A worker each."""
+    """One a worker."""
     fit: Callable[..., Any] = trainer.fit_group
     """Trains models of one setting."""
     predict: Callable[..., Any] = classifier.predict
-    """Gives a model's class probabilities."""
+    """Returns a model's class probabilities."""
     start: Start = start_process
     baseline: Callable[..., Baseline] = fit_baseline
     """Fits a classical model."""
-    reach: Callable[[Any], FeatureSource] = lambda source: source
-    """Makes the source of workers on other machines of one that opens here."""
+    remote_source: Callable[[Any], FeatureSource] = lambda source: source
+    """Turns a source of this machine into one that workers on other machines can open."""
 
     @property
     def stacked(self) -> bool:
-        """Whether one trains the units of a setting side by side; on a GPU that costs little more
-        than a single one."""
+        """Whether a worker trains the splits of a setting side by side: on a GPU that costs little
+        more than one training."""
         return self.devices[0] != "cpu"
 
     def pool(
-        self, data: TrainingData, units: Sequence[FoldSplit], metric: Metric, most: int
+        self, data: TrainingData, splits: Sequence[FoldSplit], metric: Metric, most: int
     ) -> WorkerPool:
-        """At most so many of the workers, for some trainings."""
-        names = data.origin.classes
-        job = WorkerSetup(
-            self.reach(data.source),
-            units,
-            names,
+        """A pool of at most `most` workers that trains on these splits."""
+        setup = WorkerSetup(
+            self.remote_source(data.source),
+            splits,
+            data.origin.classes,
             metric,
             self.fit,
             self.predict,
             self.baseline,
             data.groups,
         )
-        return WorkerPool(job, self.devices[:most], self.start, self.stacked)
+        return WorkerPool(setup, self.devices[:most], self.start, self.stacked)
 
 
 @dataclass(slots=True)
@@ -124,28 +122,29 @@ class _WorkerHandle:
     pipe: Connection
     device: str
     ready: bool = False
-    task: TrainingRequest | None = None
+    request: TrainingRequest | None = None
+    """The one that it works on."""
 
 
 class WorkerPool:
-    """Workers on their devices; none runs before `open`.
+    """Workers on their devices; `open` starts them.
 
     Args:
-        job: What all tasks have in common.
+        setup: Sent to every worker.
         devices: One a worker.
         start: Starts a worker, see `start_process`.
         stacked: See `WorkerOptions.stacked`.
     """
 
     def __init__(
-        self, job: WorkerSetup, devices: Sequence[str], start: Start, stacked: bool
+        self, setup: WorkerSetup, devices: Sequence[str], start: Start, stacked: bool
     ) -> None:
-        self._job, self._devices, self._start_one = job, list(devices), start
+        self._setup, self._devices, self._start_worker = setup, list(devices), start
         self.stacked = stacked
         self._failed_starts = 0
         self._workers: list[_WorkerHandle] = []
 
-    def add_beside(self, count: int) -> None:
+    def add_baseline_workers(self, count: int) -> None:
         """Adds workers on the CPU that fit baselines while those on the GPUs train."""
         self._devices += ["cpu"] * count
 
@@ -156,80 +155,78 @@ class WorkerPool:
 
     def _start(self, device: str) -> _WorkerHandle:
         ours, theirs = multiprocessing.Pipe()
-        worker = _WorkerHandle(self._start_one(theirs, device), ours, device)
-        tell(worker.pipe, self._job)
+        worker = _WorkerHandle(self._start_worker(theirs, device), ours, device)
+        tell(worker.pipe, self._setup)
         return worker
 
     @property
     def validation(self) -> list[NDArray[np.int64]]:
-        """The held-out rows of each unit."""
-        return [unit.validation for unit in self._job.units]
+        """The held-out rows of each split."""
+        return [split.validation for split in self._setup.splits]
 
-    def parts(self, units: Sequence[int]) -> list[tuple[int, ...]]:
-        """Units in parts for the workers: each alone, or where they are stacked a part a worker."""
-        count = len(units)
+    def divide(self, splits: Sequence[int]) -> list[tuple[int, ...]]:
+        """Groups of splits to train: single ones, or as many groups as workers on GPUs."""
+        count = len(splits)
         if self.stacked:
             count = min(count, sum(device != "cpu" for device in self._devices))
-        return [tuple(units[part::count]) for part in range(count)]
+        return [tuple(splits[first::count]) for first in range(count)]
 
-    def take(self, find: Callable[[bool], TrainingRequest | None]) -> TrainingRequest | None:
-        """Gives a task to an idle worker.
+    def assign(self, next_request: Callable[[bool], TrainingRequest | None]) -> bool:
+        """Sends a request to an idle worker.
 
         Args:
-            find: Finds the task; told whether the worker is one of `add_beside`, for baselines
-                alone. None: it has no task for such a worker.
+            next_request: Returns a request, or None if there is none for such a worker. Its
+                argument is whether the worker is one of `add_baseline_workers`.
 
         Returns:
-            The task; None: no worker is idle, or there is no task for those that are.
+            False: no worker is idle, or there is no request for those that are.
         """
         for worker in self._workers:
-            if not worker.ready or worker.task is not None:
+            if not worker.ready or worker.request is not None:
                 continue
-            if (task := find(self.stacked and worker.device == "cpu")) is not None:
-                worker.task = task
-                tell(worker.pipe, task)
-                return task
-        return None
+            request = next_request(self.stacked and worker.device == "cpu")
+            if request is not None:
+                worker.request = request
+                tell(worker.pipe, request)
+                return True
+        return False
 
-    def answer(self, task: TrainingRequest, go: bool) -> None:
-        """Tells the worker that reported on a task whether to continue."""
-        tell(next(w for w in self._workers if w.task is task).pipe, go)
+    def answer(self, request: TrainingRequest, proceed: bool) -> None:
+        """Answers the worker that reported on a request."""
+        tell(next(w for w in self._workers if w.request is request).pipe, proceed)
 
-    def wait(
-        self, timeout: float
-    ) -> list[tuple[TrainingRequest, EpochReport | TrainingReply | Failure | WorkerDeath]]:
-        """Messages of workers with their tasks, at the latest after a timeout in seconds.
+    def wait(self, timeout: float) -> list[tuple[TrainingRequest, Message | WorkerDeath]]:
+        """Waits for messages of workers, at most `timeout` seconds.
 
         Raises:
             DeviceError: Workers do not start.
         """
-        events: list[
-            tuple[TrainingRequest, EpochReport | TrainingReply | Failure | WorkerDeath]
-        ] = []
+        events: list[tuple[TrainingRequest, Message | WorkerDeath]] = []
         ready = wait([worker.pipe for worker in self._workers], timeout)
-        for place, worker in enumerate(self._workers):
+        for index, worker in enumerate(self._workers):
             if worker.pipe not in ready:
                 continue
             try:
-                said = worker.pipe.recv()
+                message = worker.pipe.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
-                said = WorkerDeath(how_it_ended(worker.process))
-            if isinstance(said, WorkerDeath):
-                if task := self._replace(place, said.reason):
-                    events.append((task, said))
-            elif said is None:
+                message = WorkerDeath(how_it_ended(worker.process))
+            if isinstance(message, WorkerDeath):
+                if worker.request is not None:
+                    events.append((worker.request, message))
+                self._replace(index, message.reason)
+            elif message is None:
                 worker.ready, self._failed_starts = True, 0
-            elif worker.task is None:
-                raise MmsaError(f"A worker cannot work: {said.reason}")
+            elif worker.request is None:
+                raise MmsaError(f"A worker cannot work: {message.reason}")
             else:
-                events.append((worker.task, said))
-                if not isinstance(said, EpochReport):
-                    worker.task = None
+                events.append((worker.request, message))
+                if not isinstance(message, EpochReport):
+                    worker.request = None
         return events
 
-    def _replace(self, place: int, reason: str) -> TrainingRequest | None:
-        """Replaces a dead worker; returns its task, if it had one."""
-        dead = self._workers[place]
+    def _replace(self, index: int, reason: str) -> None:
+        """Starts another worker in place of a dead one."""
+        dead = self._workers[index]
         if not dead.ready:
             self._failed_starts += 1
             if self._failed_starts >= _STARTS and not any(w.ready for w in self._workers):
@@ -237,8 +234,7 @@ class WorkerPool:
                     f"Workers do not start: {reason}.", "Try --workers 1; look at the memory."
                 )
         dead.pipe.close()
-        self._workers[place] = self._start(dead.device)
-        return dead.task
+        self._workers[index] = self._start(dead.device)
 
     def close(self) -> None:
         """Terminates every worker."""

@@ -1,4 +1,4 @@
-"""Where a search is, for whoever shows it."""
+"""Progress of a search, for display."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from .trial_record import Trial
 
 @dataclass(slots=True)
 class RunningTrial:
-    """A trial at work."""
+    """A trial in training."""
 
     number: int
     setting: Setting
-    units: list[float] = field(default_factory=list)
-    """Scores of the finished trainings."""
-    together: int = 1
-    """Trainings that are at work side by side."""
+    scores: list[float] = field(default_factory=list)
+    """Of the finished trainings."""
+    parallel: int = 1
+    """Trainings that run side by side now."""
     pruned: bool = False
     epoch: int = 0
-    """Epochs that they have behind them."""
+    """Epochs that they have finished."""
     steps: dict[int, float] = field(default_factory=dict)
     """Values at the comparable steps, see `fuse.search.pruning`."""
 
 
 @dataclass(slots=True)
 class SearchProgress:
-    """Where a search is, for whoever shows it."""
+    """Progress of a search."""
 
-    wanted: int
-    units: int
-    """Trainings a trial."""
+    target: int
+    """Finished trials to reach."""
+    trainings: int
+    """Of each trial."""
     trials: list[Trial] = field(default_factory=list)
     finished_before: int = 0
+    """Trials that were finished when this process began."""
     started: float = field(default_factory=time.monotonic)
-    busy: float = 0.0
-    """Seconds that workers of this process have trained, all together."""
+    training_seconds: float = 0.0
+    """Sum over the workers of this process."""
     running: dict[int, RunningTrial] = field(default_factory=dict)
     failures: list[tuple[int, str]] = field(default_factory=list)
     """Trials that failed in this process, and why."""
@@ -49,5 +51,5 @@ class SearchProgress:
 
     @property
     def finished(self) -> int:
-        """Complete and pruned trials, whoever ran them."""
+        """Complete and pruned trials, whichever process ran them."""
         return sum(trial.is_finished for trial in self.trials)

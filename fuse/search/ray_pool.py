@@ -1,7 +1,7 @@
-"""Workers of a search on a Ray cluster: each is an actor, and a thread here speaks for it.
+"""Workers of a search on a Ray cluster.
 
-The pool meets what it meets with processes, a pipe; whatever is sent over it, the thread passes on
-and answers with what the actor says. A worker says one thing for each that it is told.
+Each worker is an actor, represented by a thread of this process. The thread forwards what the pool
+sends over the pipe and returns the actor's reply: one for each message.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .ray_worker import SearchWorker
 
 
 class RayProcess(threading.Thread):
-    """Speaks for an actor: what comes over the pipe is told to it, and its answers go back.
+    """Forwards messages between the pool's pipe and an actor. A `pool.Start`.
 
-    It is started as `pool.Start` says, on the cluster that this process is connected to.
+    The actor runs on the cluster that this process is connected to.
 
     Args:
         pipe: The worker's end.
         device: See `SearchWorker`.
-        sharers: Actors that share a GPU.
+        sharers: Number of actors that share a GPU.
     """
 
     exitcode = None
@@ -33,8 +33,7 @@ class RayProcess(threading.Thread):
         super().__init__(daemon=True)
         import ray
 
-        # Restarts and retries are the pool's, which counts them: Ray would run a trial that kills
-        # its worker for ever.
+        # The pool restarts and counts: Ray would repeat a trial that kills its worker forever.
         actor = ray.remote(SearchWorker).options(
             num_cpus=1,
             num_gpus=0 if device == "cpu" else 1 / sharers,
@@ -52,15 +51,15 @@ class RayProcess(threading.Thread):
             while True:
                 message = self._pipe.recv_bytes()
                 try:
-                    said = ray.get(self._actor.exchange.remote(message))
+                    reply = ray.get(self._actor.exchange.remote(message))
                 except ray.exceptions.RayError as error:
                     self._pipe.send(WorkerDeath(_how_it_ended(error)))
                     return
-                self._pipe.send_bytes(said)
+                self._pipe.send_bytes(reply)
         self.terminate()
 
     def terminate(self) -> None:
-        """Ends the actor, also in the midst of a training."""
+        """Ends the actor, even during a training."""
         import ray
 
         if ray.is_initialized():

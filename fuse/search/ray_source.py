@@ -13,21 +13,21 @@ from mmsa_cache.files.untrusted import read_part
 
 @dataclass(frozen=True, slots=True)
 class RaySource:
-    """Where an actor gets the features: from the disk of its machine."""
+    """Features on the disk of an actor's machine, copied there from the machine of the search."""
 
     copied: CopiedSource
     node: str
-    """The machine that has them, by Ray's name."""
+    """Ray's identifier of the machine of the search."""
 
     @classmethod
     def of(cls, source: BankSource) -> RaySource:
-        """The source of actors, of one that opens in this process."""
+        """Makes a source for actors from one that opens in this process."""
         import ray
 
         return cls(CopiedSource.of(source), ray.get_runtime_context().get_node_id())
 
     def open(self, device: str) -> FeatureBank:
-        """See `BankSource.open`; what the machine lacks is fetched first."""
+        """See `BankSource.open`; first copies the files that the machine lacks."""
         import ray
 
         if ray.get_runtime_context().get_node_id() == self.node:
@@ -39,6 +39,6 @@ class RaySource:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(self.node, soft=False)
-        reading = ray.remote(read_part).options(num_cpus=0, scheduling_strategy=there)
-        found: bytes = ray.get(reading.remote(path, offset, count))
-        return found
+        reader = ray.remote(read_part).options(num_cpus=0, scheduling_strategy=there)
+        data: bytes = ray.get(reader.remote(path, offset, count))
+        return data

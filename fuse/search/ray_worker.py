@@ -17,11 +17,11 @@ from .worker import serve
 
 
 class SearchWorker:
-    """An actor: `serve` in a thread of the process, at a pipe within it.
+    """An actor that runs `serve` in a thread, at a pipe within its process.
 
     Args:
-        device: As `serve` takes it; a GPU is the one that Ray gave to the process, ``cuda:0``.
-        version: Of mmsa, where the search runs.
+        device: See `serve`; ``cuda:0`` is the GPU that Ray gave to the process.
+        version: Version of mmsa where the search runs.
     """
 
     def __init__(self, device: str, version: str) -> None:
@@ -29,7 +29,7 @@ class SearchWorker:
         self._pipe: Connection | None = None
 
     def exchange(self, message: bytes) -> bytes:
-        """Tells the worker something, pickled; returns what it says to that."""
+        """Sends a pickled message to the worker; returns its pickled reply."""
         if self._version != __version__:
             other = f"{platform.node()} has mmsa {__version__}, this machine {self._version}"
             return pickle.dumps(Failure(other))
@@ -40,7 +40,7 @@ class SearchWorker:
             self._pipe.send_bytes(message)
             return self._pipe.recv_bytes()
         except (EOFError, OSError):
-            os._exit(1)  # a worker that lost its device: a process that begins anew has it again
+            os._exit(1)  # the worker lost its device: only a new process gets it back
 
 
 def _serve(pipe: Connection, device: str) -> None:

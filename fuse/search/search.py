@@ -1,4 +1,4 @@
-"""The search: scores trials on inner folds, chooses one, judges it on the outer rows."""
+"""The search: scores trials on inner folds, selects one, judges it on the outer rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,11 @@ from pydantic import Field
 from fuse.figures.record import Count, Number
 from fuse.figures.records import Metric, absent_notes
 from fuse.figures.study import BaselineScores, FailedTrial, Gap, Look, Value
+from fuse.setting import Setting
 from fuse.training.plan import plan_parts
 
 from .address import Address
-from .baselines import beside
+from .baselines import compare_baselines
 from .coordinator import Coordinator
 from .database import DATABASE
 from .importance import alpha_beta, by_value, importances
@@ -28,39 +30,39 @@ from .ledger import Ledger
 from .messages import FoldSplit
 from .pool import TrainingData, WorkerOptions
 from .progress import SearchProgress
-from .selection import ScoredTrial, optimism, scored, select, ties
+from .selection import ScoredTrial, optimism, scored_trials, select, ties
 from .study import StudyConfig
 from .study_record import Insight, Selection, StudyIdentity, StudyRecord
 from .trial_record import Trial
 
 
 class SearchResult(Gap, Insight):
-    """A study with as many finished trials as wanted, its choice judged."""
+    """A finished search: its choice, judged on the outer rows."""
 
     study: str
     trial: Count
-    """The choice."""
+    """The selected one."""
     select: str
-    """Its rule."""
+    """The rule that selected it."""
     metric: Metric
     inner_units: list[Number]
-    """Its scores on the units."""
+    """Scores of its trainings."""
     baselines: list[BaselineScores]
     """Classical models on the same rows."""
     outer_rows: Count
     looks_at_outer_rows: Count
-    """Choices that the outer rows have judged."""
+    """Trials that the outer rows have judged."""
     trials: dict[str, Count]
-    """Trials by how they ended: complete, pruned, fail."""
+    """Number of trials by state: complete, pruned, fail."""
     failed: list[FailedTrial]
     storage: str
     workers: Count
     seconds: Number
     overhead_share: Number
-    """Share of the workers' time that was spent outside training."""
+    """Share of the workers' time outside training."""
     setting: dict[str, Value]
     notes: list[str] = Field(default_factory=list)
-    """What readers of the figures must know."""
+    """Caveats for readers of the figures."""
 
 
 def search(
@@ -74,69 +76,48 @@ def search(
     on_change: Callable[[SearchProgress], None] = lambda progress: None,
     queued: Sequence[Trial] = (),
 ) -> SearchResult:
-    """Runs trials until the study has ``trials`` finished ones, and judges the choice outside.
+    """Runs trials until the study has enough finished ones, and judges the selected one.
 
-    A study that is there already is continued. Any number of processes may do this for one study
-    at a time.
+    A study that exists already is continued. Any number of processes may do so at the same time.
 
     Args:
         study: The space and the protocol.
         data: What the trials train on; a study is never continued on other data.
-        trials: Finished (complete or pruned) trials wanted in all.
+        trials: Finished (complete or pruned) trials to reach.
         storage: SQLite file, or the address of a database.
-        how: Rule of the choice, see `fuse.search.selection.select`.
+        how: Selection rule, see `fuse.search.selection.select`.
         workers: The worker processes.
-        on_change: Told where the search is.
-        queued: Trials of another study to run first, where this one has none.
+        on_change: Called with the progress.
+        queued: Trials of another study to run first, if this one has no trials.
 
     Raises:
         SettingsError: The study exists for other features or another space.
         DeviceError: Nearly all trials fail.
     """
     started = time.monotonic()
-    outer, units = _units(study, data)
+    outer, splits = _splits(study, data)
     with closing(Ledger(storage, study.name)) as ledger:
-        _identify(ledger, StudyIdentity(study=study, origin=data.origin))
-        known = ledger.trials()
-        for trial in queued if not known else ():
+        _check_identity(ledger, StudyIdentity(study=study, origin=data.origin))
+        before = ledger.trials()
+        for trial in queued if not before else ():
             ledger.enqueue(trial)
-        most = max(trials - sum(trial.is_finished for trial in known), len(units))
-        devices = workers.devices[:most]
-        pool = workers.pool(data, units, study.metric, most)
-        with closing(pool):
+        most = max(trials - sum(trial.is_finished for trial in before), len(splits))
+        with closing(workers.pool(data, splits, study.metric, most)) as pool:
             coordinator = Coordinator(study, ledger, pool, trials, on_change)
             progress = coordinator.run()
-            choice = select(scored(progress.trials), how)
+            choice = select(scored_trials(progress.trials), how)
             setting = next(t for t in progress.trials if t.number == choice.number).setting()
             ledger.store(selection=Selection(how=how, trial=choice.number))
 
-            @functools.cache  # once, also if the database goes away meanwhile
+            @functools.cache  # the database may go away meanwhile
             def judge() -> Look:
-                judgements = coordinator.judge(setting)
-                gap = optimism(
-                    judgements,
-                    [unit.validation for unit in units],
-                    outer,
-                    data.labels,
-                    data.groups,
-                    metric=study.metric,
-                    seed=study.protocol.seed,
-                )
-                return Look(
-                    trial=choice.number,
-                    finished=progress.finished,
-                    baselines=beside(
-                        progress.baselines, judgements, units, data.labels, data.groups
-                    ),
-                    **dict(gap),
-                )
+                return _judge(coordinator, choice.number, setting, study, data, outer, splits)
 
-            looks = _looks(ledger, choice.number, judge)
+            looks = _add_look(ledger, choice.number, judge)
         insight = _insight(progress.trials, study, choice)
         ledger.store(insight=insight)
-        place = ledger.place
-    elapsed = time.monotonic() - started
-    states = [trial.frozen.state for trial in progress.trials]
+    seconds = time.monotonic() - started
+    worker_count = len(workers.devices[:most])
     look = next(look for look in looks if look.trial == choice.number)
     return SearchResult(
         **look.model_dump(exclude={"finished"}),
@@ -147,65 +128,105 @@ def search(
         inner_units=list(choice.units),
         outer_rows=len(outer),
         looks_at_outer_rows=len(looks),
-        trials={
-            state.name.lower(): states.count(state)
-            for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        },
-        failed=[
-            FailedTrial(trial=trial.number, reason=trial.record.failure)
-            for trial in progress.trials
-            if trial.frozen.state is TrialState.FAIL
-        ],
-        storage=place,
-        workers=len(devices),
-        seconds=round(elapsed, 1),
-        notes=progress.notes + _absent(data, outer),
-        overhead_share=max(0.0, 1 - progress.busy / (len(devices) * elapsed)),
+        **_outcomes(progress.trials),
+        storage=ledger.address,
+        workers=worker_count,
+        seconds=round(seconds, 1),
+        notes=progress.notes + _absent_classes(data, outer),
+        overhead_share=max(0.0, 1 - progress.training_seconds / (worker_count * seconds)),
         setting=asdict(setting),
     )
 
 
-def _units(study: StudyConfig, data: TrainingData) -> tuple[NDArray[np.int64], list[FoldSplit]]:
-    """The outer rows, and the trainings that score a trial: those of the run that it becomes."""
+def _splits(study: StudyConfig, data: TrainingData) -> tuple[NDArray[np.int64], list[FoldSplit]]:
+    """The outer rows, and the splits that score a trial: those of the run trained from it."""
     (part,) = plan_parts(data.labels, data.groups, study.protocol)
-    units = [FoldSplit(task.train, task.validation, part.judged, task.seed) for task in part.tasks]
-    return part.judged, units
+    splits = [FoldSplit(task.train, task.validation, part.judged, task.seed) for task in part.tasks]
+    return part.judged, splits
 
 
-def _absent(data: TrainingData, outer: NDArray[np.int64]) -> list[str]:
-    judged = set(data.labels[outer].tolist())
-    return absent_notes([n for code, n in enumerate(data.origin.classes) if code not in judged])
+def _absent_classes(data: TrainingData, outer: NDArray[np.int64]) -> list[str]:
+    present = set(data.labels[outer].tolist())
+    names = data.origin.classes
+    return absent_notes([name for code, name in enumerate(names) if code not in present])
 
 
-def _identify(ledger: Ledger, identity: StudyIdentity) -> None:
-    """Refuses to continue a study that was begun as another one."""
+def _check_identity(ledger: Ledger, identity: StudyIdentity) -> None:
+    """Stores the identity of a new study; refuses to continue a study with another one."""
 
-    def work(record: StudyRecord) -> dict[str, StudyIdentity]:
+    def check(record: StudyRecord) -> dict[str, StudyIdentity]:
         if record.identity is None:
             return {"identity": identity}
         identity.check(record.identity)
         return {}
 
-    ledger.change("identity", work)  # of two that begin it at once, one is refused
+    ledger.change("identity", check)  # of two processes that begin it at once, one is refused
 
 
-def _looks(ledger: Ledger, trial: int, judge: Callable[[], Look]) -> list[Look]:
-    """Every look at the outer rows, that at this trial among them; each trial is judged once.
+def _judge(
+    coordinator: Coordinator,
+    trial: int,
+    setting: Setting,
+    study: StudyConfig,
+    data: TrainingData,
+    outer: NDArray[np.int64],
+    splits: Sequence[FoldSplit],
+) -> Look:
+    """Judges a trial's setting on the outer rows."""
+    predictions = coordinator.judge(setting)
+    gap = optimism(
+        predictions,
+        [split.validation for split in splits],
+        outer,
+        data.labels,
+        data.groups,
+        metric=study.metric,
+        seed=study.protocol.seed,
+    )
+    progress = coordinator.progress
+    return Look(
+        trial=trial,
+        finished=progress.finished,
+        baselines=compare_baselines(
+            progress.baselines, predictions, splits, data.labels, data.groups
+        ),
+        **dict(gap),
+    )
 
-    One that has not been compared with the baselines, by an earlier version, is repeated.
+
+def _add_look(ledger: Ledger, trial: int, judge: Callable[[], Look]) -> list[Look]:
+    """Returns all looks at the outer rows; judges the trial if it was not judged before.
+
+    A look without baselines, by an earlier version, is repeated if the study has some now.
     """
 
-    def work(record: StudyRecord) -> dict[str, list[Look]]:
+    def change(record: StudyRecord) -> dict[str, list[Look]]:
         for look in record.looks:
             if look.trial == trial and (look.baselines or not record.baselines):
                 return {}
         return {"looks": [*(look for look in record.looks if look.trial != trial), judge()]}
 
-    return ledger.change("judge", work).looks
+    return ledger.change("judge", change).looks
+
+
+def _outcomes(trials: Sequence[Trial]) -> dict[str, Any]:
+    """How trials ended, as fields of `SearchResult`."""
+    states = [trial.frozen.state for trial in trials]
+    return {
+        "trials": {
+            state.name.lower(): states.count(state)
+            for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        },
+        "failed": [
+            FailedTrial(trial=trial.number, reason=trial.record.failure)
+            for trial in trials
+            if trial.frozen.state is TrialState.FAIL
+        ],
+    }
 
 
 def _insight(trials: Sequence[Trial], study: StudyConfig, choice: ScoredTrial) -> Insight:
-    complete = scored(trials)
+    complete = scored_trials(trials)
     return Insight(
         cannot_be_told_apart=ties(complete, study.protocol.folds),
         complete_trials=len(complete),

@@ -1,4 +1,4 @@
-"""Which trial is chosen, and how far its score may be trusted."""
+"""Selection of a trial, and how far its score can be trusted."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class ScoredTrial:
-    """A trial that was trained on every unit (fold and seed)."""
+    """A trial that was trained on every split (fold and seed)."""
 
     number: int
     units: tuple[float, ...]
-    """Its scores, the units in the same order for every trial."""
+    """Score on each split, in the same order for every trial."""
     parameters: int
-    """Trained numbers of its model."""
+    """Trained parameters of its model."""
     seconds: float
-    """What its trainings took."""
+    """Training time."""
 
     @property
     def score(self) -> float:
@@ -43,13 +43,13 @@ class ScoredTrial:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean over units: sd / √n."""
+        """Of the mean over splits: sd / √n."""
         if len(self.units) < 2:
             return 0.0
         return float(np.std(self.units, ddof=1) / math.sqrt(len(self.units)))
 
 
-def scored(trials: Sequence[Trial]) -> list[ScoredTrial]:
+def scored_trials(trials: Sequence[Trial]) -> list[ScoredTrial]:
     """The complete trials of a study."""
     return [
         ScoredTrial(t.number, tuple(t.result.units), t.result.parameters, t.result.seconds)
@@ -59,11 +59,11 @@ def scored(trials: Sequence[Trial]) -> list[ScoredTrial]:
 
 
 def select(trials: Sequence[ScoredTrial], how: str) -> ScoredTrial:
-    """Takes a trial.
+    """Selects a trial.
 
     ``best`` has the highest mean. ``one-se`` is the simplest whose mean is at most one standard
     error of the best one's below it (Breiman et al., Classification and Regression Trees, 1984):
-    the one with the fewest trained numbers, of equal ones the one that trained fastest.
+    the one with the fewest parameters, among equals the one that trained fastest.
 
     Raises:
         SettingsError: Unknown rule, or no trial.
@@ -80,11 +80,12 @@ def select(trials: Sequence[ScoredTrial], how: str) -> ScoredTrial:
 
 
 def ties(trials: Sequence[ScoredTrial], folds: int) -> list[int]:
-    """Trials that cannot be told apart from the best one, the best one first.
+    """Trials that cannot be told apart from the best one, by score.
 
-    Units are paired: the same rows under the same seed. Training rows of the folds overlap, so the
-    variance of the mean difference is taken as (1/n + 1/(folds − 1)) s² and compared with Student's
-    t at 95 % (Nadeau and Bengio, Inference for the Generalization Error, 2003).
+    Scores are paired by split: the same rows under the same seed. Training rows of the folds
+    overlap, so the variance of the mean difference is (1/n + 1/(folds − 1)) s². The difference is
+    compared with Student's t at 95 % (Nadeau and Bengio, Inference for the Generalization Error,
+    2003).
     """
     ordered = sorted(trials, key=lambda trial: (-trial.score, trial.number))
     best = np.array(ordered[0].units)
@@ -92,17 +93,17 @@ def ties(trials: Sequence[ScoredTrial], folds: int) -> list[int]:
     if n < 2:
         return [trial.number for trial in ordered]
     limit = stdtrit(n - 1, (1 + LEVEL) / 2)  # Student's t
-    found = []
+    tied = []
     for trial in ordered:
         difference = best - np.array(trial.units)
         error = math.sqrt((1 / n + 1 / (folds - 1)) * float(difference.var(ddof=1)))
         if difference.mean() <= limit * error:
-            found.append(trial.number)
-    return found
+            tied.append(trial.number)
+    return tied
 
 
 def optimism(
-    judgements: Sequence[FoldPredictions],
+    predictions: Sequence[FoldPredictions],
     validation: Sequence[NDArray[np.int64]],
     outer: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -113,62 +114,75 @@ def optimism(
 ) -> Gap:
     """Compares the scores of the same models on held-out and on outer rows.
 
-    The interval resamples duplicate groups, since posts that show the same thing are one draw; it
-    does not count that the choice was the best of many, which is what the gap itself shows.
+    The interval resamples duplicate groups, since posts that show the same thing are one draw. It
+    does not include that the trial was selected as the best of many, which the gap itself shows.
 
     Args:
-        judgements: A unit each.
-        validation: A unit each: the rows of its ``held_out`` probabilities.
-        outer: The rows of the ``outer`` probabilities.
+        predictions: One a split.
+        validation: The held-out rows of each split.
+        outer: The outer rows.
         labels: Class codes of all rows.
         groups: Duplicate groups of all rows.
         metric: One of `fuse.setting.METRICS`.
         seed: Seed of the resampling.
     """
-    inside = [
-        _cells(labels[rows], of.held_out, groups[rows], metric)
-        for rows, of in zip(validation, judgements, strict=True)
+
+    def sums_of(rows: NDArray[np.int64], probabilities: Floats) -> Floats:
+        return _group_sums(labels[rows], probabilities, groups[rows], metric)
+
+    inner_sums = [
+        sums_of(rows, fold.held_out) for rows, fold in zip(validation, predictions, strict=True)
     ]
-    outside = [_cells(labels[outer], of.outer, groups[outer], metric) for of in judgements]
-    mean = np.mean([of.outer for of in judgements], axis=0)
-    together = _cells(labels[outer], mean, groups[outer], metric)
-    # The same rows are drawn alike for every model that is scored on them.
-    sizes = {
-        rows.tobytes(): len(sums)
-        for rows, sums in [*zip(validation, inside, strict=True), (outer, outside[0])]
-    }
-
-    def gap(*times: Floats) -> dict[str, Floats]:
-        drawn = dict(zip(sizes, times, strict=True))
-        inner = [
-            _score(drawn[rows.tobytes()] @ sums, metric)
-            for rows, sums in zip(validation, inside, strict=True)
-        ]
-        found = [_score(drawn[outer.tobytes()] @ sums, metric) for sums in outside]
-        return {"gap": np.mean(inner, 0) - np.mean(found, 0)}
-
-    gaps = resample(gap, *sizes.values(), resamples=_RESAMPLES, seed=seed)["gap"]
+    outer_sums = [sums_of(outer, fold.outer) for fold in predictions]
+    averaged = sums_of(outer, np.mean([fold.outer for fold in predictions], axis=0))
+    gaps = _resampled_gaps(inner_sums, outer_sums, validation, outer, metric, seed)
     interval = Interval.of(gaps)
-    inner = float(np.mean([_score(c.sum(0), metric) for c in inside]))
-    outer_score = float(np.mean([_score(c.sum(0), metric) for c in outside]))
+    inner_score = float(np.mean([_score(sums.sum(0), metric) for sums in inner_sums]))
+    outer_score = float(np.mean([_score(sums.sum(0), metric) for sums in outer_sums]))
     return Gap(
-        inner_score=inner,
+        inner_score=inner_score,
         outer_score=outer_score,
-        outer_score_together=float(_score(together.sum(0), metric)),
-        optimism_gap=inner - outer_score,
+        outer_score_together=float(_score(averaged.sum(0), metric)),
+        optimism_gap=inner_score - outer_score,
         optimism_interval=(interval.low, interval.high),
     )
 
 
-def _cells(
+def _resampled_gaps(
+    inner_sums: Sequence[Floats],
+    outer_sums: Sequence[Floats],
+    validation: Sequence[NDArray[np.int64]],
+    outer: NDArray[np.int64],
+    metric: str,
+    seed: int,
+) -> Floats:
+    """The gap on resampled groups, (resamples,). Models scored on the same rows share the draws."""
+    inner_keys = [rows.tobytes() for rows in validation]
+    outer_key = outer.tobytes()
+    sizes = {key: len(sums) for key, sums in zip(inner_keys, inner_sums, strict=True)}
+    sizes[outer_key] = len(outer_sums[0])
+
+    def gap(*counts: Floats) -> dict[str, Floats]:
+        drawn = dict(zip(sizes, counts, strict=True))
+        inner = [
+            _score(drawn[key] @ sums, metric)
+            for key, sums in zip(inner_keys, inner_sums, strict=True)
+        ]
+        outer = [_score(drawn[outer_key] @ sums, metric) for sums in outer_sums]
+        return {"gap": np.mean(inner, 0) - np.mean(outer, 0)}
+
+    return resample(gap, *sizes.values(), resamples=_RESAMPLES, seed=seed)["gap"]
+
+
+def _group_sums(
     labels: NDArray[np.int64],
     probabilities: Floats,
     groups: NDArray[np.int64],
     metric: str,
 ) -> Floats:
-    """What each group adds to the figures that the metric is made of, (groups, figures).
+    """What each group adds to the sums that the metric is computed from, (groups, sums).
 
-    Cells of the confusion matrix; for the log-loss, the sum of log-probabilities and the rows.
+    Cells of the confusion matrix; for the log-loss, the log-probabilities and the number of rows.
     """
     if metric == "neg_log_loss":
         logs = log_likelihoods(labels, probabilities)
@@ -179,7 +193,7 @@ def _cells(
 
 
 def _score(sums: Floats, metric: str) -> Floats:
-    """The metric of sums of `_cells`, (…, figures) → (…)."""
+    """The metric of summed `_group_sums`, (…, sums) → (…)."""
     if metric == "neg_log_loss":
         return sums[..., 0] / sums[..., 1]
     classes = math.isqrt(sums.shape[-1])

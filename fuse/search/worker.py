@@ -1,7 +1,7 @@
-"""A worker process: opens the features once, then trains what the coordinator sends.
+"""A worker process: opens the features once, then trains what the coordinator requests.
 
-One pipe carries `messages`; after every epoch a worker reports, and every report is answered, so
-that a trial can be pruned there. It ends when the pipe is closed or its parent has died.
+One pipe carries `messages`. The worker reports after every epoch, and every report is answered, so
+that a trial can be pruned at any epoch. The process ends when the pipe closes or its parent dies.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import gc
 import itertools
 import math
 import time
-from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,11 +23,12 @@ from .messages import (
     EpochReport,
     Failure,
     FoldPredictions,
-    FoldSplit,
     TrainingReply,
     TrainingRequest,
     WorkerSetup,
 )
+
+_PIPE_CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
 class _PrunedError(Exception):
@@ -39,7 +39,7 @@ def serve(pipe: Connection, device: str) -> None:
     """The process's main function."""
     end_with_parent()
     if device == "cpu":
-        from . import forked  # noqa: F401  (limits libraries; a fork has it already)
+        from . import forked  # noqa: F401  (limits threads of libraries; a fork has it already)
     import torch
 
     from fuse.models.squares import squares_kept
@@ -47,174 +47,168 @@ def serve(pipe: Connection, device: str) -> None:
 
     torch.set_num_threads(1)
     try:
-        job: WorkerSetup = pipe.recv()
-        bank = job.source.open(device)
-        gc.freeze()  # the features stay, so collecting garbage after every task is cheap
+        setup: WorkerSetup = pipe.recv()
+        bank = setup.source.open(device)
+        gc.freeze()  # the features stay, so collecting garbage after every request is cheap
         pipe.send(None)  # ready
         with squares_kept() if device == "cpu" else contextlib.nullcontext():
-            for number in itertools.count():
-                task: TrainingRequest = pipe.recv()
-                if task.baseline:
-                    pipe.send(_fit(task, job, bank))
+            for count in itertools.count():
+                request: TrainingRequest = pipe.recv()
+                if request.baseline:
+                    pipe.send(_fit_baseline(request, setup, bank))
                 else:
-                    pipe.send(_run(task, job, bank, _Asking(pipe, waits=device == "cpu")))
+                    reporter = Reporter(pipe, waits=device == "cpu")
+                    pipe.send(train(request, setup, bank, reporter))
                 if device == "cpu":
                     release()
                 else:
                     gc.collect()  # what still holds memory of the GPU
                     spare(torch.device(device))
-                if not number:
-                    gc.freeze()  # so does what the first training has imported
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+                if not count:
+                    gc.freeze()  # what the first training has imported stays too
+    except _PIPE_CLOSED:
         return
     except Exception as error:
-        if _is_lost(error):  # a process that begins anew has the device again
-            raise
-        pipe.send(Failure(_reason(error)))
+        pipe.send(_failure(error))
 
 
-def _is_lost(error: Exception) -> bool:
+def _failure(error: Exception) -> Failure:
+    """Describes an error; raises it if the GPU is lost, which only a new process gets back."""
     from mmsa_cache.native.device import is_lost
 
-    return is_lost(error)
-
-
-def _fit(task: TrainingRequest, job: WorkerSetup, bank: Any) -> TrainingReply | Failure:
-    """Fits a baseline on a task's units."""
-    units = [job.units[place] for place in task.units]
-    try:
-        found = job.baseline(
-            task.baseline, task.setting, bank, units, job.groups, len(job.names), job.metric
-        )
-    except Exception as error:
-        if _is_lost(error):
-            raise
-        return Failure(_reason(error))  # the trials need it not
-    return TrainingReply(found.units, 0, found.seconds, baseline=found)
-
-
-def _run(
-    task: TrainingRequest, job: WorkerSetup, bank: Any, ask: _Asking
-) -> TrainingReply | Failure:
-    """Trains a task's groups in order."""
-    done = TrainingReply([], 0, 0.0)
-    started = time.perf_counter()
-    try:
-        failure = _train_all(task, job, bank, ask, done)
-    except _PrunedError:
-        failure, done.pruned = None, True
-    done.seconds = round(time.perf_counter() - started - ask.waited, 4)
-    return failure or done
-
-
-def _train_all(
-    task: TrainingRequest, job: WorkerSetup, bank: Any, ask: _Asking, done: TrainingReply
-) -> Failure | None:
-    """`_run`, but that a trial that is pruned raises; nothing is left to be answered."""
-    try:
-        for group in task.groups:
-            reason = _train(task, [job.units[place] for place in group], job, bank, ask, done)
-            if reason:
-                return Failure(reason)
-    except (_PrunedError, EOFError, BrokenPipeError, ConnectionResetError):
-        raise
-    except Exception as error:  # other settings may still train
-        if _is_lost(error):
-            raise
-        ask.settle()
-        return Failure(_reason(error), isinstance(error, SettingsError))
-    return None
-
-
-class _Asking:
-    """Asks the coordinator whether a trial goes on.
-
-    Args:
-        pipe: To the coordinator, which answers every report.
-        waits: Wait for each answer. Else the training goes on until there is one: an epoch on a
-            GPU is over before a busy coordinator has looked. What is pruned is the same.
-
-    Attributes:
-        waited: Seconds that the answers took.
-    """
-
-    def __init__(self, pipe: Connection, waits: bool) -> None:
-        self._pipe, self._waits = pipe, waits
-        self._unanswered, self._goes_on = 0, True
-        self.waited = 0.0
-
-    def __call__(self, report: EpochReport) -> None:
-        """Reports, and raises where the trial is pruned."""
-        self._pipe.send(report)
-        self._unanswered += 1
-        while self._unanswered and self._pipe.poll():
-            self._take()
-        if self._waits or report.epoch is None or not self._goes_on:
-            self.settle()
-
-    def settle(self) -> None:
-        """Waits until everything is answered; raises where the trial is pruned."""
-        asked = time.perf_counter()
-        while self._unanswered:
-            self._take()
-        self.waited += time.perf_counter() - asked
-        if not self._goes_on:
-            raise _PrunedError
-
-    def _take(self) -> None:
-        self._goes_on &= self._pipe.recv()
-        self._unanswered -= 1
-
-
-def _train(
-    task: TrainingRequest,
-    units: Sequence[FoldSplit],
-    job: WorkerSetup,
-    bank: Any,
-    ask: _Asking,
-    done: TrainingReply,
-) -> str:
-    """Trains a group of units and adds what they gave to `done`.
-
-    Returns:
-        Why it cannot be scored; empty if it is.
-    """
-    from fuse.training.task import Task
-
-    from .side_by_side import SideBySide
-
-    setting, position = task.setting, len(done.units)
-    at_work = SideBySide(setting, job.metric, len(units))
-
-    def on_epoch(record: EpochRecord) -> None:
-        epoch = at_work.add(record)
-        if epoch is not None and not task.judge:
-            ask(EpochReport(position, epoch, tuple(at_work.values)))
-
-    trainings = [Task(unit.train, unit.validation, unit.seed) for unit in units]
-    fits = job.fit(setting, bank, trainings, names=job.names, on_epoch=on_epoch)
-    ask.settle()
-    values = [fit.kept.value(job.metric) for fit in fits]
-    for value in values:
-        if not math.isfinite(value):
-            return f"its {job.metric} is {value}"
-    done.units += values
-    if not task.judge and len(done.units) < len(task.units):
-        ask(EpochReport(position, None, tuple(values)))
-    for unit, fit in zip(units, fits, strict=True):
-        done.parameters = sum(p.numel() for p in fit.model.parameters())
-        done.held_out.append(job.predict(fit.model, bank, unit.validation, setting))
-        if task.judge:
-            outer = job.predict(fit.model, bank, unit.judged, setting)
-            done.judgements.append(FoldPredictions(done.held_out[-1], outer))
-    return ""
-
-
-def _reason(error: Exception) -> str:
-    """One line for a person."""
+    if is_lost(error):
+        raise error
     if isinstance(error, MmsaError):
         text = error.message
     else:
         name = type(error).__name__
         text = f"{name}: {error or name}"
-    return " ".join(text.split())[:500]
+    return Failure(" ".join(text.split())[:500], isinstance(error, SettingsError))
+
+
+def _fit_baseline(
+    request: TrainingRequest, setup: WorkerSetup, bank: Any
+) -> TrainingReply | Failure:
+    splits = [setup.splits[index] for index in request.splits]
+    try:
+        baseline = setup.baseline(
+            request.baseline,
+            request.setting,
+            bank,
+            splits,
+            setup.groups,
+            len(setup.names),
+            setup.metric,
+        )
+    except Exception as error:  # trials do not need it
+        return _failure(error)
+    return TrainingReply(baseline.units, 0, baseline.seconds, baseline=baseline)
+
+
+def train(
+    request: TrainingRequest, setup: WorkerSetup, bank: Any, reporter: Reporter
+) -> TrainingReply | Failure:
+    """Trains the groups of a request in order; leaves no report unanswered."""
+    reply = TrainingReply([], 0, 0.0)
+    started = time.perf_counter()
+    try:
+        try:
+            for group in request.groups:
+                if reason := _train_group(request, group, setup, bank, reporter, reply):
+                    return Failure(reason)
+        except (_PrunedError, *_PIPE_CLOSED):
+            raise
+        except Exception as error:  # other settings may still train
+            failure = _failure(error)
+            reporter.settle()
+            return failure
+    except _PrunedError:
+        reply.pruned = True
+    reply.seconds = round(time.perf_counter() - started - reporter.waited, 4)
+    return reply
+
+
+class Reporter:
+    """Sends reports and raises `_PrunedError` when the coordinator prunes the trial.
+
+    Args:
+        pipe: To the coordinator, which answers every report.
+        waits: Whether to wait for each answer. Otherwise training continues until the answer
+            arrives: an epoch on a GPU is over before a busy coordinator has looked. The same trials
+            are pruned.
+
+    Attributes:
+        waited: Seconds spent waiting for answers.
+    """
+
+    def __init__(self, pipe: Connection, waits: bool) -> None:
+        self._pipe, self._waits = pipe, waits
+        self._unanswered, self._continues = 0, True
+        self.waited = 0.0
+
+    def report(self, report: EpochReport) -> None:
+        """Sends a report; raises if the trial is pruned."""
+        self._pipe.send(report)
+        self._unanswered += 1
+        while self._unanswered and self._pipe.poll():
+            self._receive()
+        if self._waits or report.epoch is None or not self._continues:
+            self.settle()
+
+    def settle(self) -> None:
+        """Waits until every report is answered; raises if the trial is pruned."""
+        started = time.perf_counter()
+        while self._unanswered:
+            self._receive()
+        self.waited += time.perf_counter() - started
+        if not self._continues:
+            raise _PrunedError
+
+    def _receive(self) -> None:
+        self._continues &= self._pipe.recv()
+        self._unanswered -= 1
+
+
+def _train_group(
+    request: TrainingRequest,
+    group: tuple[int, ...],
+    setup: WorkerSetup,
+    bank: Any,
+    reporter: Reporter,
+    reply: TrainingReply,
+) -> str:
+    """Trains a group of splits side by side and adds the results to `reply`.
+
+    Returns:
+        Why the group has no score; empty if it has one.
+    """
+    from fuse.training.task import Task
+
+    from .group_scores import GroupScores
+
+    setting, finished = request.setting, len(reply.scores)
+    splits = [setup.splits[index] for index in group]
+    current = GroupScores(setting, setup.metric, len(splits))
+
+    def on_epoch(record: EpochRecord) -> None:
+        epoch = current.add(record)
+        if epoch is not None and not request.judge:
+            reporter.report(EpochReport(finished, epoch, tuple(current.values)))
+
+    tasks = [Task(split.train, split.validation, split.seed) for split in splits]
+    fits = setup.fit(setting, bank, tasks, names=setup.names, on_epoch=on_epoch)
+    reporter.settle()
+    values = [fit.kept.value(setup.metric) for fit in fits]
+    for value in values:
+        if not math.isfinite(value):
+            return f"its {setup.metric} is {value}"
+    reply.scores += values
+    if not request.judge and len(reply.scores) < len(request.splits):
+        reporter.report(EpochReport(finished, None, tuple(values)))
+    for split, fit in zip(splits, fits, strict=True):
+        reply.parameters = sum(p.numel() for p in fit.model.parameters())
+        reply.held_out.append(setup.predict(fit.model, bank, split.validation, setting))
+        if request.judge:
+            outer = setup.predict(fit.model, bank, split.judged, setting)
+            reply.predictions.append(FoldPredictions(reply.held_out[-1], outer))
+    return ""

@@ -30,7 +30,7 @@ def test_the_table_fits_a_narrow_terminal() -> None:
     assert "Trial 5 failed: The loss is nan in epoch 2." in text
     assert all(len(line) <= 60 for line in lines[:6])
     progress = make_progress()
-    progress.running[4].together = 2  # as on a GPU
+    progress.running[4].parallel = 2  # as on a GPU
     console.print(live.render_table("study s", progress))
     assert "training 2–3/3, epoch 3" in console.export_text()
 
@@ -45,7 +45,7 @@ def test_off_a_terminal_failures_and_the_end_are_told(
         progress = make_progress()
         show(progress)
         show(progress)
-        progress.wanted = 4
+        progress.target = 4
         show(progress)
         show(progress)
     assert told == [

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from fuse.figures.halves import rows_by_presence
 from fuse.models.classifier import Classifier
 from fuse.models.fusions import FUSIONS
-from fuse.search.baselines import _standardised, _vectors
+from fuse.search.baselines import read_vectors, standardise
 from fuse.setting import Setting, complete
 from fuse.training.classifier import predict
 from fuse.training.final import train
@@ -213,10 +213,10 @@ def test_the_linear_kernel_is_a_regression_on_zeros_in_place_of_absent_blocks(
 def test_baselines_read_zeros_in_place_of_absent_blocks(bank: FeatureBank) -> None:
     rows = np.concatenate([TRAIN, HELD_OUT])
     setting = Setting(text_pool="mean", image_pool="mean")
-    found = _standardised(_vectors(bank, rows, setting), len(TRAIN))
+    found = standardise(read_vectors(bank, rows, setting), len(TRAIN))
     np.testing.assert_allclose(found, filled(bank, rows), atol=1e-4)
     absent = np.full((3, 2), np.nan, np.float32)
-    assert not _standardised(absent, 2).any()
+    assert not standardise(absent, 2).any()
 
 
 def test_figures_stand_apart(bank: FeatureBank) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fuse.evidence.ablation import Ablation
-from fuse.evidence.trainings import Trainings
+from fuse.evidence.training_plan import TrainingPlan
 from fuse.search.pool import TrainingData, WorkerOptions
 from fuse.setting import Setting
 from mmsa_cache.compose import demo
@@ -102,7 +102,7 @@ def test_trainings_on_the_shelf_that_do_not_fit_are_run_again(
     tmp_path: Path, predicted: list[int]
 ) -> None:
     shelf = Shelf(tmp_path / "shelf")
-    how = Trainings.of(Protocol(outer="grouped", folds=3, seed=1), LABELS, GROUPS)
+    how = TrainingPlan.of(Protocol(outer="grouped", folds=3, seed=1), LABELS, GROUPS)
 
     def ablation() -> Ablation:
         data = TrainingData(FakeSource(), LABELS, GROUPS, ORIGIN)
@@ -111,11 +111,11 @@ def test_trainings_on_the_shelf_that_do_not_fit_are_run_again(
 
     ablation().run()
     files = sorted((tmp_path / "shelf").glob("*.json"))
-    assert len(ablation().done) == len(files) == 3
+    assert len(ablation().finished) == len(files) == 3
     record = json.loads(files[0].read_text())
     record["record"]["predicted"] = predicted
     files[0].write_text(json.dumps(record))
-    assert len(ablation().done) == 2
+    assert len(ablation().finished) == 2
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "config.json", "metrics.json", "env.json"])

@@ -21,7 +21,7 @@ def make_progress() -> SearchProgress:
         trials.append(Trial(trial, TrialRecord(setting={}, result=result)))
     pruned = create_trial(state=TrialState.PRUNED)
     trials.append(Trial(pruned, TrialRecord(setting={})))
-    running = RunningTrial(4, Setting(), units=[0.6], epoch=3, steps={4: 0.6})
+    running = RunningTrial(4, Setting(), scores=[0.6], epoch=3, steps={4: 0.6})
     return SearchProgress(
         10,
         3,

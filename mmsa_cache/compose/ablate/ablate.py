@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from fuse.assignments import parse_assignments
-from fuse.evidence.ablation import Ablation, Outcome, check
+from fuse.evidence.ablation import Ablation, Outcome, raise_failures
 from fuse.evidence.cells import Cell, cells, title_of
 from fuse.evidence.records import AblationRecord
 from fuse.evidence.tabulate import RESAMPLES, tabulate
-from fuse.evidence.trainings import Codes, Trainings
+from fuse.evidence.training_plan import Codes, TrainingPlan
 from fuse.figures.records import Metric, absent_notes
 from fuse.figures.study import Value
 from fuse.search.study import Choice, ListChoice, StudyConfig
@@ -167,11 +167,11 @@ def train_cells(
         training_data(session, protocol.split, pairs, grids, RUNS) as data,
         shelf.exclusive(),
     ):
-        trainings = Trainings.of(protocol, data.labels, data.groups)
+        trainings = TrainingPlan.of(protocol, data.labels, data.groups)
         ablation = Ablation(settings, trainings, data, shelf, metric, workers)
-        total, done_before = len(ablation.wanted), len(ablation.done)
+        total, done_before = len(ablation.planned), len(ablation.finished)
         say(
-            f"{len(table)} cells of {len(settings)} settings, {len(trainings.units)} trainings "
+            f"{len(table)} cells of {len(settings)} settings, {len(trainings.splits)} trainings "
             f"each: {total} in all, {done_before} there already."
         )
         titles = {cell.setting: title_of(cell) for cell in reversed(table)}
@@ -201,7 +201,7 @@ def train_cells(
     )
     if outcome.failures:
         say(format_ablation(record))
-        check(outcome, table)
+        raise_failures(outcome, table)
     return TrainedCells(record, outcome, labels, groups)
 
 

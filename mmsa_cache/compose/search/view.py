@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fuse.search.progress import RunningTrial, SearchProgress
-from fuse.search.selection import ScoredTrial, scored
+from fuse.search.selection import ScoredTrial, scored_trials
 from mmsa_cache.console import SECONDS_BETWEEN_LINES, is_interactive, message_console, say
 from mmsa_cache.escaping import single_line
 
@@ -59,7 +59,7 @@ class _Lines:
                 self._failed.add(number)
                 say(f"Trial {number} failed: {reason}")
         finished = progress.finished
-        ended = finished >= progress.wanted and finished != self._last_count
+        ended = finished >= progress.target and finished != self._last_count
         if ended or time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line, self._last_count = time.monotonic(), finished
             say(f"{self._title}: {format_line(progress)}")
@@ -69,9 +69,9 @@ def format_line(progress: SearchProgress) -> str:
     """Finished trials, rate, time left and the best score, in one line."""
     minutes = (time.monotonic() - progress.started) / 60
     rate = (progress.finished - progress.finished_before) / minutes if minutes else 0.0
-    text = f"{progress.finished}/{progress.wanted} trials, {rate:.1f}/min"
-    if rate and progress.finished < progress.wanted:
-        text += f", {_duration(60 * (progress.wanted - progress.finished) / rate)} left"
+    text = f"{progress.finished}/{progress.target} trials, {rate:.1f}/min"
+    if rate and progress.finished < progress.target:
+        text += f", {_duration(60 * (progress.target - progress.finished) / rate)} left"
     best = _best(progress)
     if best:
         text += f", best {best[0].score:.4f} (trial {best[0].number})"
@@ -101,7 +101,7 @@ def render_table(title: str, progress: SearchProgress) -> Group:
             str(running.number),
             f"{values[-1]:.4f}" if values else "–",
             "",
-            f"training {_training_numbers(running)}/{progress.units}, epoch {running.epoch}",
+            f"training {_training_numbers(running)}/{progress.trainings}, epoch {running.epoch}",
             style="dim",
         )
     last = progress.failures[-1:]
@@ -113,7 +113,7 @@ def render_table(title: str, progress: SearchProgress) -> Group:
 
 def _training_numbers(running: RunningTrial) -> str:
     """Numbers of the trainings that run now, from 1."""
-    first, last = len(running.units) + 1, len(running.units) + running.together
+    first, last = len(running.scores) + 1, len(running.units) + running.parallel
     return str(first) if first == last else f"{first}–{last}"
 
 
@@ -126,7 +126,7 @@ def _format_parameters(parameters: Mapping[str, object]) -> str:
 
 
 def _best(progress: SearchProgress) -> list[ScoredTrial]:
-    return sorted(scored(progress.trials), key=lambda trial: (-trial.score, trial.number))
+    return sorted(scored_trials(progress.trials), key=lambda trial: (-trial.score, trial.number))
 
 
 def _duration(seconds: float) -> str:

@@ -79,7 +79,7 @@ def search_workers(session: Session, request: EngineRequest) -> Iterator[WorkerO
         # An actor sees the GPU that Ray gives it as the first one.
         devices = ["cuda:0" if on_gpus else "cpu"] * count
         start = partial(RayProcess, sharers=-(-count // gpus) if on_gpus else 1)
-        yield WorkerOptions(devices, start=start, reach=RaySource.of)
+        yield WorkerOptions(devices, start=start, remote_source=RaySource.of)
 
 
 @contextlib.contextmanager

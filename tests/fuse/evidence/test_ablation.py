@@ -24,7 +24,7 @@ from fuse.evidence import ablation, parity
 from fuse.evidence.cells import Cell, cells
 from fuse.evidence.report_figures import BEST, REPORT
 from fuse.evidence.tabulate import tabulate
-from fuse.evidence.trainings import Trainings
+from fuse.evidence.training_plan import TrainingPlan
 from fuse.search.pool import TrainingData, WorkerOptions, start_process
 from fuse.search.study import StudyConfig
 from fuse.search.study_file import find_study, read_study
@@ -128,13 +128,13 @@ def run(folder: Path, settings: list[Setting] = SETTINGS, **options: Any) -> Any
         ),
     )
     if "told" in options:
-        options.pop("told").append((len(made.done), len(made.wanted)))
+        options.pop("told").append((len(made.finished), len(made.planned)))
     return made.run(**options)
 
 
-def trainings_of(**changes: Any) -> Trainings:
+def trainings_of(**changes: Any) -> TrainingPlan:
     values = {"outer": "grouped", "folds": 2, "seeds": 2, "seed": 1, **changes}
-    return Trainings.of(validate(Protocol, values, "Wrong."), LABELS, GROUPS)
+    return TrainingPlan.of(validate(Protocol, values, "Wrong."), LABELS, GROUPS)
 
 
 def trainings(folder: Path) -> int:
@@ -149,9 +149,9 @@ def test_the_table_equals_an_independent_computation(tmp_path: Path, outer: str)
     table = [Cell({"text_dim": str(s.text_dim)}, s) for s in SETTINGS]
     truth = LABELS[how.rows]
     records = tabulate(table, outcome, truth, NAMES, resamples=60, seed=3)
-    rows = np.sort(np.concatenate([u.judged for u in how.units[::4]]))
+    rows = np.sort(np.concatenate([u.judged for u in how.splits[::4]]))
     assert how.rows.tolist() == rows.tolist()
-    assert len(rows) == (120 if outer == "stratified-3" else len(how.units[0].judged))
+    assert len(rows) == (120 if outer == "stratified-3" else len(how.splits[0].judged))
     # The same draws as scikit-learn's users would make them: rows with replacement.
     generator = np.random.default_rng(3)
     resamples = [generator.integers(0, len(rows), len(rows)) for _ in range(60)]
@@ -244,7 +244,7 @@ def test_a_failed_setting_leaves_the_others(tmp_path: Path) -> None:
     assert set(outcome.predicted) == {SETTINGS[1]}
     table = [Cell({"learning_rate": "0.5"}, bad), Cell({}, SETTINGS[1])]
     with pytest.raises(Exception, match="1 cell") as caught:
-        ablation.check(outcome, table)
+        ablation.raise_failures(outcome, table)
     assert "learning_rate 0.5: The loss is nan" in str(caught.value)
     assert len(tabulate(table, outcome, LABELS[trainings_of().rows], NAMES)) == 1
 
@@ -318,7 +318,7 @@ def test_a_study_gives_axes_and_what_holds_for_all(
 def test_stopping_on_the_judged_rows_learns_from_all_others() -> None:
     how = trainings_of(stop="judged", folds=1)
     assert how.members == 2
-    for unit in how.units:
+    for unit in how.splits:
         assert unit.validation.tolist() == unit.judged.tolist()
         assert sorted([*unit.train.tolist(), *unit.judged.tolist()]) == list(range(len(LABELS)))
     with pytest.raises(SettingsError, match="holds no fold back"):

@@ -26,12 +26,12 @@ class _SharedGpu:
     def open(self) -> None:
         """Nothing: they are always there."""
 
-    def take(self, find: Callable[[bool], TrainingRequest | None]) -> TrainingRequest | None:
+    def assign(self, find: Callable[[bool], TrainingRequest | None]) -> bool:
         task = find(False) if len(self.running) < WORKERS else None
         if task is not None:
             self.running.append(task)
             self.begun.append(task.number)
-        return task
+        return task is not None
 
     def wait(self, timeout: float) -> list[tuple[TrainingRequest, Any]]:
         ended, self.running = self.running, []
@@ -63,7 +63,7 @@ def test_a_task_at_hand_is_given_out_before_what_ended_is_taken_in() -> None:
     for _ in dispatch(
         pool,  # type: ignore[arg-type]
         lambda beside: waiting.pop(0) if len(pool.begun) < WORKERS else None,
-        at_hand=lambda beside: waiting.pop(0) if waiting else None,
+        prepared=lambda beside: waiting.pop(0) if waiting else None,
         is_done=lambda: not waiting,
     ):
         at_work.append(len(pool.running))

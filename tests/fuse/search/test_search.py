@@ -32,7 +32,7 @@ from fuse.search.messages import FoldPredictions
 from fuse.search.progress import SearchProgress
 from fuse.search.pruning import PruningRule, step_of
 from fuse.search.sampling import draw
-from fuse.search.selection import SELECT, ScoredTrial, optimism, scored, select, ties
+from fuse.search.selection import SELECT, ScoredTrial, optimism, scored_trials, select, ties
 from fuse.search.snapshot import snapshot
 from fuse.search.study import StudyConfig
 from fuse.search.study_file import find_study, known_studies, read_study
@@ -349,7 +349,7 @@ def test_a_step_is_the_mean_of_the_folds_done_and_the_present_one(tmp_path: Path
     assert list(map(int, result["steps"])) == list(range(1, 13))
     (stored,) = read_studies(tmp_path / "s.db")
     wanted = ScoredTrial(0, (one, two, three), result["parameters"], result["seconds"])
-    assert scored(stored.trials) == [wanted]
+    assert scored_trials(stored.trials) == [wanted]
 
 
 def test_halving_judges_at_growing_steps_among_those_that_came_so_far() -> None:

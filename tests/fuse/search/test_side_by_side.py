@@ -13,10 +13,10 @@ import pytest
 from optuna.trial import TrialState
 
 from fuse.figures.records import EpochRecord
+from fuse.search.group_scores import GroupScores
 from fuse.search.pool import TrainingData, WorkerOptions
 from fuse.search.pruning import PruningRule, step_of
 from fuse.search.search import search
-from fuse.search.side_by_side import SideBySide
 from fuse.search.study import StudyConfig
 from fuse.setting import Setting
 from fuse.training.task import Fit, Task
@@ -225,7 +225,7 @@ def records(member: int, values: list[float]) -> list[EpochRecord]:
 
 def test_an_epoch_is_done_when_every_training_has_it_or_has_stopped() -> None:
     setting = Setting(keep="best", patience=1, epochs=4, metric="accuracy")
-    group = SideBySide(setting, "accuracy", 2)
+    group = GroupScores(setting, "accuracy", 2)
     one, other = records(1, [0.5, 0.4]), records(2, [0.3, 0.6, 0.5])
     assert [group.add(one[0]), group.add(other[0])] == [None, 1]
     assert group.values == [0.5, 0.3]
@@ -234,7 +234,7 @@ def test_an_epoch_is_done_when_every_training_has_it_or_has_stopped() -> None:
     assert group.values == [0.5, 0.6]
     assert group.add(other[2]) == 3
     assert group.values == [0.5, 0.6]
-    last = SideBySide(Setting(keep="last", epochs=2, metric="accuracy"), "accuracy", 2)
+    last = GroupScores(Setting(keep="last", epochs=2, metric="accuracy"), "accuracy", 2)
     one, other = records(1, [0.5, 0.4]), records(2, [0.3, 0.6])
     # One after another, as where a stack has no memory for both.
     assert [last.add(of) for of in (*one, *other)] == [None, None, 1, 2]

@@ -19,7 +19,7 @@ from fuse.search.messages import (
     TrainingRequest,
     WorkerSetup,
 )
-from fuse.search.worker import _Asking, _run
+from fuse.search.worker import Reporter, train
 from fuse.setting import Setting
 from tests.support.fake_search import EPOCHS, GROUPS, NAMES, FakeFit, FakeSource, fake_predict
 
@@ -38,8 +38,8 @@ def begun(pipe: Connection, job: WorkerSetup, groups: Any) -> tuple[threading.Th
     """Trains a trial in a thread, without waiting for answers within a group."""
     found: list[Any] = []
     task = TrainingRequest(0, SETTING, groups)
-    ask = _Asking(pipe, waits=False)
-    thread = threading.Thread(target=lambda: found.append(_run(task, job, "cpu", ask)))
+    reporter = Reporter(pipe, waits=False)
+    thread = threading.Thread(target=lambda: found.append(train(task, job, "cpu", reporter)))
     thread.start()
     return thread, found
 
@@ -65,10 +65,10 @@ def test_a_group_trains_on_without_answers_but_does_not_end_without_them(
     for _ in first:
         ours.send(True)
     (end,) = told(ours, 1)
-    assert (end.position, end.epoch, len(end.values)) == (0, None, 1)
+    assert (end.finished, end.epoch, len(end.values)) == (0, None, 1)
     ours.send(True)
     second = told(ours, EPOCHS)
-    assert [(of.position, len(of.values)) for of in second] == [(1, 2)] * EPOCHS
+    assert [(of.finished, len(of.values)) for of in second] == [(1, 2)] * EPOCHS
     assert thread.is_alive()
     for report in second:
         ours.send(report.epoch != pruned_at)
@@ -76,8 +76,8 @@ def test_a_group_trains_on_without_answers_but_does_not_end_without_them(
     (result,) = found
     assert isinstance(result, TrainingReply)
     assert result.pruned == (pruned_at is not None)
-    assert len(result.units) == (3 if pruned_at is None else 1)
-    assert len(result.held_out) == len(result.units)
+    assert len(result.scores) == (3 if pruned_at is None else 1)
+    assert len(result.held_out) == len(result.scores)
     assert not ours.poll()
 
 
@@ -114,5 +114,5 @@ def test_a_trial_that_was_given_up_before_it_failed_is_pruned(tmp_path: Path) ->
         ours.send(False)
     thread.join(20)
     assert found[0].pruned
-    assert found[0].units == []
+    assert found[0].scores == []
     assert not theirs.poll()

@@ -1,4 +1,4 @@
-"""The trainings that all cells of an ablation have in common."""
+"""The trainings that every cell of an ablation has."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Trainings:
-    """The trainings that every cell has in common."""
+class TrainingPlan:
+    """The splits on which every setting is trained."""
 
-    units: list[FoldSplit]
+    splits: list[FoldSplit]
     """Members of the first outer part, then those of the next."""
     members: int
-    """Trainings that judge all rows once; each part has so many units."""
+    """Splits of each outer part. One training of each part judges all rows once."""
 
     @classmethod
-    def of(cls, protocol: Protocol, labels: Codes, groups: Codes) -> Trainings:
-        """Says which rows every training learns from, and which judge it.
+    def of(cls, protocol: Protocol, labels: Codes, groups: Codes) -> TrainingPlan:
+        """Plans which rows every training learns from, and which judge it.
 
         Args:
             protocol: See `fuse.training.plan.plan_parts`.
             labels: Class codes, (rows,).
             groups: Duplicate groups, (rows,).
         """
-        units = [
+        splits = [
             FoldSplit(part.development, part.judged, part.judged, task.seed)
             if protocol.stop == "judged"
             else FoldSplit(task.train, task.validation, part.judged, task.seed)
             for part in plan_parts(labels, groups, protocol)
             for task in part.tasks
         ]
-        return cls(units, protocol.folds * protocol.seeds)
+        return cls(splits, protocol.folds * protocol.seeds)
 
     @property
     def rows(self) -> Codes:
-        """Rows that judge, sorted."""
-        return np.sort(np.concatenate([unit.judged for unit in self.units[:: self.members]]))
+        """The judged rows of all parts, sorted."""
+        return np.sort(self._judged())
 
-    def joined(self, predicted: Sequence[Sequence[int]]) -> Codes:
-        """Class codes of a cell's units → (members, rows), in the order of `rows`."""
-        rows = np.concatenate([unit.judged for unit in self.units[:: self.members]])
-        order = np.argsort(rows)
+    def _judged(self) -> Codes:
+        return np.concatenate([split.judged for split in self.splits[:: self.members]])
+
+    def by_member(self, predicted: Sequence[Sequence[int]]) -> Codes:
+        """Joins the class codes of all splits to (members, rows), in the order of `rows`."""
+        order = np.argsort(self._judged())
         members = [
             np.concatenate([np.asarray(part, np.int64) for part in predicted[m :: self.members]])
             for m in range(self.members)
