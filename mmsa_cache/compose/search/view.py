@@ -113,7 +113,7 @@ def render_table(title: str, progress: SearchProgress) -> Group:
 
 def _training_numbers(running: RunningTrial) -> str:
     """Numbers of the trainings that run now, from 1."""
-    first, last = len(running.scores) + 1, len(running.units) + running.parallel
+    first, last = len(running.scores) + 1, len(running.scores) + running.parallel
     return str(first) if first == last else f"{first}–{last}"
 
 
