@@ -34,8 +34,8 @@ from mmsa_cache.store.identity import EncoderIdentity
 from mmsa_cache.store.writer import FeatureWriter
 
 from .engine import extract
-from .plan import Job, Reader, RowPlan, plan_rows, read_rows
-from .streams import Halving, Streams, Timings, Workers
+from .plan import EncodingJob, Reader, RowPlan, plan_rows, read_rows
+from .streams import HalvingEncoder, Streams, ThreadCounts, Timings
 
 
 def bench(
@@ -70,7 +70,7 @@ def bench(
         DataError: The pictures are not at hand.
     """
     read_sample_picture(samples[0])  # raises where only the store is at hand
-    workers = Workers.plan(device)
+    workers = ThreadCounts.plan(device)
     encoders: dict[str, TextEncoder | ImageEncoder] = {"text": text, "image": image}
     rows = {name: plan_rows(samples, {}, "none", name) for name in encoders}
     few = samples[: max(batch_size, len(samples) // 4)]
@@ -146,7 +146,7 @@ def run_end_to_end(
             identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})
             writer = writers[name] = FeatureWriter(folder, StoredEncoder.of(identity))
             claims.enter_context(writer.claim(lambda: None))
-            jobs.append(Job(rows[name], writer, reader=readers[name], encoder=encoder))
+            jobs.append(EncodingJob(rows[name], writer, reader=readers[name], encoder=encoder))
         started = time.perf_counter()
         timings = extract(jobs, device, shard_rows=shard_rows, batch_size=batch_size)
         for writer in writers.values():
@@ -161,14 +161,14 @@ def _model_only(
     reader: Reader,
     encoder: TextEncoder | ImageEncoder,
     device: torch.device,
-    workers: Workers,
+    workers: ThreadCounts,
     batch_size: int,
     shard_rows: int,
 ) -> float:
     """Seconds of the forward passes alone, over batches in memory."""
     chunks = [rows[i : i + shard_rows] for i in range(0, len(rows), shard_rows)]
     inputs = [read_rows(chunk, reader, encoder).inputs for chunk in chunks]
-    streams, model = Streams(device, workers.streams), Halving(encoder)
+    streams, model = Streams(device, workers.streams), HalvingEncoder(encoder)
     try:
         for batch in streams.submit(model, inputs[0][: batch_size * workers.streams], batch_size):
             batch.task.result()  # a new thread's first pass sets it up

@@ -32,7 +32,7 @@ from .bench import run_end_to_end
 from .crew.driver import drive
 from .crew.pieces import Piece
 from .crew.protocol import Crew, Sealed, Sealer
-from .plan import Reader, RowPlan, Share
+from .plan import FeatureJob, Reader, RowPlan
 
 Start = Callable[[Sequence[Sealer], int], Crew]
 """Starts so many workers, with the place of each job's shards."""
@@ -116,7 +116,7 @@ def _run(
             identity = EncoderIdentity.of_fields({"modality": name, "encoder": "measured"})
             writer = FeatureWriter(folder, StoredEncoder.of(identity))
             claims.enter_context(writer.claim(lambda: None))
-            jobs.append(Share(plan, writer, name=name))
+            jobs.append(FeatureJob(plan, writer, name=name))
         began = time.perf_counter()
         crew = start([job.writer.sealer for job in jobs], workers)
         try:

@@ -28,11 +28,11 @@ from mmsa_cache.errors import DataError
 from mmsa_cache.native.memory import reused, trim
 from mmsa_cache.store.schema import Shard
 
-from .plan import Job, Prepared, Row, missing_windows
+from .plan import EncodingJob, PreparedRows, Row, missing_windows
 from .publisher import Publisher
-from .reading.reading import Reading, by_processes
-from .shards import Queued, assemble
-from .streams import Batch, Halving, Streams, Timings, Workers
+from .reading.reading import ReadingPool, should_use_processes
+from .shards import QueuedWindow, assemble
+from .streams import HalvingEncoder, QueuedBatch, Streams, ThreadCounts, Timings
 
 _GPU_AHEAD = 1024
 """Rows whose reading is begun before those before them are encoded."""
@@ -45,21 +45,21 @@ back, the part that is needed again has to be cleared again."""
 class _Window:
     """Rows that are encoded together."""
 
-    job: Job
-    model: Halving
+    job: EncodingJob
+    model: HalvingEncoder
     places: NDArray[np.int64]
     """Those that were missing when the extraction began."""
 
 
 def extract(
-    jobs: Sequence[Job],
+    jobs: Sequence[EncodingJob],
     device: torch.device,
     *,
     shard_rows: int,
     batch_size: int,
-    workers: Workers | None = None,
+    workers: ThreadCounts | None = None,
     processes: bool | None = None,
-    models: dict[int, Halving] | None = None,
+    models: dict[int, HalvingEncoder] | None = None,
 ) -> Timings:
     """Adds the rows that are missing, job by job, without a pause between them.
 
@@ -79,11 +79,11 @@ def extract(
         DeviceError: There is no memory for one row, or as `assemble` says.
         DiskError: Rows were not sealed.
     """
-    workers = workers or Workers.plan(device)
+    workers = workers or ThreadCounts.plan(device)
     timings, encoded = Timings(), itertools.count(1)
     models = {} if models is None else models
     for job in jobs:
-        models.setdefault(id(job.encoder), Halving(job.encoder))
+        models.setdefault(id(job.encoder), HalvingEncoder(job.encoder))
     work = [
         [_Window(job, models[id(job.encoder)], places) for places in windows]
         for job, windows in zip(jobs, missing_windows(jobs, shard_rows), strict=True)
@@ -91,7 +91,7 @@ def extract(
     every = list(itertools.chain(*work))
     if processes is None:
         rows = sum(len(window.places) for window in every)
-        processes = by_processes(device, rows, workers.readers)
+        processes = should_use_processes(device, rows, workers.readers)
     shards = _encoded(every, device, workers, processes, batch_size, timings)
     publishers: dict[int, Publisher] = {}
     with reused(), contextlib.closing(shards), contextlib.ExitStack() as stack:
@@ -119,7 +119,7 @@ def extract(
 def _encoded(
     windows: Sequence[_Window],
     device: torch.device,
-    workers: Workers,
+    workers: ThreadCounts,
     processes: bool,
     batch_size: int,
     timings: Timings,
@@ -133,7 +133,7 @@ def _encoded(
         DataError: As `extract` says, once what comes before the unreadable row is taken.
         DeviceError: As `assemble` says.
     """
-    reading = Reading(workers.readers, processes=processes)
+    reading = ReadingPool(workers.readers, processes=processes)
     streams = Streams(device, workers.streams)
     problems: list[str] = []
 
@@ -149,15 +149,15 @@ def _encoded(
     further = 0 if device.type == "cpu" else _GPU_AHEAD
     begun = _ahead(map(start_reading, windows), further)
 
-    def queued() -> Iterator[Queued]:
+    def queued() -> Iterator[QueuedWindow]:
         for read in begun:
             ready, batches = _submit(read.tasks, streams, read.window.model, batch_size, timings)
             if ready.problems:
                 problems.extend(ready.problems)
                 return
-            yield Queued(read.rows, ready.operations, batches, read.window.job.encoder)
+            yield QueuedWindow(read.rows, ready.operations, batches, read.window.job.encoder)
 
-    def assembled(window: Queued) -> Shard | None:
+    def assembled(window: QueuedWindow) -> Shard | None:
         return assemble(window, timings) if window.rows else None
 
     try:
@@ -181,7 +181,7 @@ class _Begun:
 
     window: _Window
     rows: Sequence[Row]
-    tasks: list[Future[Prepared]]
+    tasks: list[Future[PreparedRows]]
 
 
 class _HasRows(Protocol):
@@ -207,12 +207,12 @@ def _ahead(items: Iterable[T], rows: int) -> Iterator[T]:
 
 
 def _submit(
-    pieces: list[Future[Prepared]],
+    pieces: list[Future[PreparedRows]],
     streams: Streams,
-    model: Halving,
+    model: HalvingEncoder,
     batch_size: int,
     timings: Timings,
-) -> tuple[Prepared, list[Batch]]:
+) -> tuple[PreparedRows, list[QueuedBatch]]:
     """Waits for the rows of a window and queues their batches.
 
     The batches alone keep the inputs, so that they are freed as they are encoded: `pieces` is
@@ -221,7 +221,7 @@ def _submit(
     Where inputs are equally long a batch is queued as soon as its rows are read, which cuts the
     idle time before the first one; else all must be there to be ordered by length.
     """
-    whole, batches, sent = Prepared(), [], 0
+    whole, batches, sent = PreparedRows(), [], 0
     pieces.reverse()
     while pieces:
         idle, waiting = streams.idle, time.perf_counter()

@@ -140,7 +140,7 @@ def plan_batches(
 
 
 @dataclass(slots=True)
-class Prepared:
+class PreparedRows:
     """Rows that are ready for the model."""
 
     inputs: list[Tensor] = field(default_factory=list)
@@ -148,7 +148,7 @@ class Prepared:
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, other: Prepared) -> None:
+    def add(self, other: PreparedRows) -> None:
         """Takes further rows."""
         self.inputs += other.inputs
         self.operations += other.operations
@@ -156,10 +156,10 @@ class Prepared:
         self.seconds += other.seconds
 
 
-def read_rows(rows: Sequence[Row], reader: Reader, encoder: Prepares) -> Prepared:
+def read_rows(rows: Sequence[Row], reader: Reader, encoder: Prepares) -> PreparedRows:
     """Reads rows and prepares them for the model; unreadable ones become problems."""
     started = time.perf_counter()
-    result = Prepared()
+    result = PreparedRows()
 
     def values() -> Iterator[Any]:  # one by one: pictures are large until they are prepared
         for row in rows:
@@ -176,25 +176,25 @@ def read_rows(rows: Sequence[Row], reader: Reader, encoder: Prepares) -> Prepare
     return result
 
 
-class HasRows(Protocol):
+class RowLookup(Protocol):
     """Features that know which of their rows are sealed."""
 
     def has(self, keys: Keys) -> NDArray[np.bool_]:
         """Which rows are sealed by now, (rows,)."""
 
 
-class Seals(HasRows, Protocol):
+class RowWriter(RowLookup, Protocol):
     """What the loop puts encoded rows into."""
 
     def publish(self, *shards: Shard) -> int:
         """Seals rows as one shard; how many were not there."""
 
 
-To = TypeVar("To", bound=HasRows, covariant=True)
+To = TypeVar("To", bound=RowLookup, covariant=True)
 
 
 @dataclass(slots=True)
-class Share(Generic[To]):
+class FeatureJob(Generic[To]):
     """Rows that are to be added to an encoder's features; the part must be claimed."""
 
     rows: RowPlan
@@ -248,7 +248,7 @@ class Share(Generic[To]):
 
 
 @dataclass(slots=True, kw_only=True)
-class Job(Share[Seals]):
+class EncodingJob(FeatureJob[RowWriter]):
     """Rows that this process encodes."""
 
     reader: Reader
@@ -256,7 +256,7 @@ class Job(Share[Seals]):
 
 
 def missing_windows(
-    jobs: Sequence[Share[HasRows]], shard_rows: int
+    jobs: Sequence[FeatureJob[RowLookup]], shard_rows: int
 ) -> list[list[NDArray[np.int64]]]:
     """The missing rows of each window of each job, (jobs, windows, rows)."""
     planned: dict[int, KeyTable] = defaultdict(lambda: KeyTable(KEY_BYTES))

@@ -10,7 +10,7 @@ from typing import Self
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.writer import MERGED_BYTES
 
-from .plan import Seals
+from .plan import RowWriter
 from .streams import Timings
 
 GATHERED_BYTES = MERGED_BYTES // 2
@@ -29,7 +29,7 @@ class Publisher:
         beside: Whether a thread seals them while the caller goes on.
     """
 
-    def __init__(self, writer: Seals, timings: Timings, beside: bool = False) -> None:
+    def __init__(self, writer: RowWriter, timings: Timings, beside: bool = False) -> None:
         self._writer = writer
         self._timings = timings
         self._thread = ThreadPoolExecutor(1, "seal") if beside else None

@@ -17,28 +17,28 @@ from mmsa_cache.store.keys import as_keys
 from mmsa_cache.store.schema import Shard
 
 from .overflow import check_finite
-from .plan import Prepared, Reader, Row, read_rows
-from .reading.reading import Reading
-from .streams import Batch, Halving, Streams, Timings, Workers
+from .plan import PreparedRows, Reader, Row, read_rows
+from .reading.reading import ReadingPool
+from .streams import HalvingEncoder, QueuedBatch, Streams, ThreadCounts, Timings
 
 _SAMPLE = 256
 """Rows whose lengths give the estimate of a ragged cache's size."""
 
 
 @dataclass(frozen=True, slots=True)
-class Queued:
+class QueuedWindow:
     """A window whose batches are queued."""
 
     rows: Sequence[Row]
     """Its missing rows, (rows,)."""
     operations: Sequence[str]
     """Augmentations used, (rows,)."""
-    batches: Sequence[Batch]
+    batches: Sequence[QueuedBatch]
     encoder: Encoder
     """Names the pools."""
 
 
-def assemble(queued: Queued, timings: Timings) -> Shard:
+def assemble(queued: QueuedWindow, timings: Timings) -> Shard:
     """Waits for the batches of a window and puts their rows back in order.
 
     Args:
@@ -87,16 +87,16 @@ def encode_rows(
         DataError: Rows could not be read; every one is named.
         DeviceError: As `assemble` says.
     """
-    workers, ready = Workers.plan(device), Prepared()
-    with contextlib.closing(Reading(workers.readers, processes=False)) as reading:
+    workers, ready = ThreadCounts.plan(device), PreparedRows()
+    with contextlib.closing(ReadingPool(workers.readers, processes=False)) as reading:
         for task in reading.begin(rows, reader, encoder):
             ready.add(task.result())
     if ready.problems:
         raise DataError(f"{len(ready.problems)} sample(s) cannot be read.", "", ready.problems)
     streams = Streams(device, workers.streams)
     try:
-        batches = streams.submit(Halving(encoder), ready.inputs, batch_size)
-        return assemble(Queued(rows, ready.operations, batches, encoder), Timings())
+        batches = streams.submit(HalvingEncoder(encoder), ready.inputs, batch_size)
+        return assemble(QueuedWindow(rows, ready.operations, batches, encoder), Timings())
     finally:
         streams.close()
 

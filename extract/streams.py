@@ -32,7 +32,7 @@ _MAX_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class ThreadCounts:
     """How a machine's cores are shared out."""
 
     readers: int
@@ -42,7 +42,7 @@ class Workers:
     stream of its own."""
 
     @classmethod
-    def plan(cls, device: torch.device, cores: int | None = None) -> Workers:
+    def plan(cls, device: torch.device, cores: int | None = None) -> ThreadCounts:
         """A thread a core for both: on the CPU readers are mostly ahead and asleep.
 
         Args:
@@ -73,7 +73,7 @@ class Timings:
     """Of the extraction: in which no batch was left to encode, since rows were still being read."""
 
 
-class Halving:
+class HalvingEncoder:
     """Runs a model; halves what is run at once whenever there is no memory for it.
 
     All threads that run the model share it, and so how many rows fit.
@@ -151,8 +151,8 @@ class Streams:
         return self._last is None or self._last.done()
 
     def submit(
-        self, model: Halving, inputs: Sequence[Tensor], batch_size: int, first: int = 0
-    ) -> list[Batch]:
+        self, model: HalvingEncoder, inputs: Sequence[Tensor], batch_size: int, first: int = 0
+    ) -> list[QueuedBatch]:
         """Queues batches of one window.
 
         Args:
@@ -166,7 +166,7 @@ class Streams:
         positions = _GPU_POSITIONS if bounded else None
         for places in plan_batches(inputs, batch_size, positions, TOKEN_STEP):
             self._last = self._pool.submit(_encode, model, [inputs[place] for place in places])
-            batches.append(Batch([first + place for place in places], self._last))
+            batches.append(QueuedBatch([first + place for place in places], self._last))
         return batches
 
     def close(self) -> None:
@@ -174,13 +174,13 @@ class Streams:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _encode(model: Halving, batch: list[Tensor]) -> tuple[list[Encoded], float]:
+def _encode(model: HalvingEncoder, batch: list[Tensor]) -> tuple[list[Encoded], float]:
     started = time.perf_counter()
     return model.run(batch), time.perf_counter() - started
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class QueuedBatch:
     """A queued batch: the places of its rows in the window, and its future features."""
 
     places: list[int]

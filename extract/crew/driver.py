@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from extract.engine import unreadable
-from extract.plan import Share, missing_windows
+from extract.plan import FeatureJob, missing_windows
 from mmsa_cache.errors import DeviceError
 from mmsa_cache.store.index import ShardEntry
 
 from .pieces import Backlog, Piece
-from .protocol import Crew, Depot, Lost, Refused, Said, Sealed
-from .units import Handed, Rate, Unit
-from .watching import Tally, Watching
+from .protocol import Crew, Depot, Lost, PieceReply, Refused, Sealed
+from .units import Assignment, Rate, Unit
+from .watching import JobProgress, Tally
 
 TRIES = 3
 """Of a piece, before it is listed."""
@@ -40,7 +40,7 @@ _GATHERED, _GATHERED_SECONDS = 64, 1.0
 
 
 def drive(
-    jobs: Sequence[Share[Depot]],
+    jobs: Sequence[FeatureJob[Depot]],
     crew: Crew,
     *,
     shard_rows: int,
@@ -75,7 +75,7 @@ def drive(
 
 @dataclass(slots=True)
 class _Driver:
-    jobs: Sequence[Share[Depot]]
+    jobs: Sequence[FeatureJob[Depot]]
     crew: Crew
     shard_rows: int
     tries: int
@@ -84,7 +84,7 @@ class _Driver:
     _again: deque[Unit] = field(default_factory=deque)
     _open: int = 0
     """Units whose rows are neither there nor given up."""
-    _handed: dict[int, Handed] = field(default_factory=dict)
+    _handed: dict[int, Assignment] = field(default_factory=dict)
     _heard: list[tuple[Unit, Sealed | Refused]] = field(default_factory=list)
     """Answers that are not entered yet."""
     _heard_since: float = 0.0
@@ -99,12 +99,12 @@ class _Driver:
     _rates: dict[int, Rate] = field(default_factory=lambda: defaultdict(Rate))
     """By the features."""
     _backlog: Backlog = field(init=False)
-    _watching: Watching = field(init=False)
+    _watching: JobProgress = field(init=False)
 
     def __post_init__(self) -> None:
         work = missing_windows(self.jobs, self.shard_rows)
         self._backlog = Backlog(work)
-        self._watching = Watching(self.jobs, [sum(map(len, windows)) for windows in work])
+        self._watching = JobProgress(self.jobs, [sum(map(len, windows)) for windows in work])
 
     def run(self) -> None:
         """Until every row is there or given up."""
@@ -159,12 +159,12 @@ class _Driver:
         rate = self._rate(unit.job).value
         expected = None if rate is None else len(rows) / rate
         limit = _FIRST_DEADLINE if expected is None else max(_DEADLINE, _SLOW * expected)
-        self._handed[number] = Handed(unit, now, now + limit * (1 + unit.failed))
+        self._handed[number] = Assignment(unit, now, now + limit * (1 + unit.failed))
         unit.running += 1
         self.tally.pieces += 1
         self.crew.submit(Piece(number, unit.job, rows, tuple(map(len, unit.windows))))
 
-    def _hear(self, said: Said) -> None:
+    def _hear(self, said: PieceReply) -> None:
         handed = self._handed.pop(said.piece, None)
         if handed is None:  # it was too late
             return

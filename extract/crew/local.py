@@ -25,7 +25,7 @@ from mmsa_cache.native.processes import (
 )
 
 from .pieces import Piece
-from .protocol import Lost, Said, Sealer, Source
+from .protocol import EncoderLoader, Lost, PieceReply, Sealer
 
 _HANDS = 2
 """Pieces that a worker holds: the next one is there when it is done with one."""
@@ -34,10 +34,10 @@ _STARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Orders:
+class _WorkerSettings:
     """What a worker process is told first."""
 
-    source: Source
+    source: EncoderLoader
     sealers: Sequence[Sealer]
     device: str
     share: CoreShare
@@ -49,7 +49,7 @@ def serve(pipe: Connection) -> None:
     end_with_parent()
     pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        orders: _Orders = pipe.recv()
+        orders: _WorkerSettings = pipe.recv()
         orders.share.pin()  # before anything starts threads
         import torch
 
@@ -75,8 +75,8 @@ def _receive(pipe: Connection, pieces: queue.SimpleQueue[Piece | None]) -> None:
 
 
 @dataclass(slots=True)
-class _Worker:
-    orders: _Orders
+class _WorkerProcess:
+    orders: _WorkerSettings
     process: BaseProcess
     pipe: Connection
     ready: bool = False
@@ -96,16 +96,18 @@ class LocalCrew:
 
     def __init__(
         self,
-        source: Source,
+        source: EncoderLoader,
         sealers: Sequence[Sealer],
         devices: Sequence[str],
         batch_size: int | None,
     ) -> None:
         self._failed_starts = 0
-        self._workers: list[_Worker] = []
+        self._workers: list[_WorkerProcess] = []
         for number, device in enumerate(devices):
             share = share_of_cores(number, len(devices))
-            self._workers.append(_start(_Orders(source, sealers, device, share, batch_size)))
+            self._workers.append(
+                _start(_WorkerSettings(source, sealers, device, share, batch_size))
+            )
 
     @property
     def workers(self) -> int:
@@ -121,8 +123,8 @@ class LocalCrew:
         worker.hands.append(piece)
         tell(worker.pipe, piece)
 
-    def wait(self, timeout: float) -> list[Said]:
-        said: list[Said] = []
+    def wait(self, timeout: float) -> list[PieceReply]:
+        said: list[PieceReply] = []
         heard = wait([worker.pipe for worker in self._workers], timeout)
         for place, worker in enumerate(self._workers):
             if worker.pipe not in heard:
@@ -141,7 +143,7 @@ class LocalCrew:
                 said.append(message)
         return said
 
-    def _replace(self, place: int) -> list[Said]:
+    def _replace(self, place: int) -> list[PieceReply]:
         """Starts a worker in the place of one that has died; the piece it worked on is lost."""
         dead = self._workers[place]
         reason = how_it_ended(dead.process)
@@ -174,10 +176,10 @@ class LocalCrew:
         end_all([(worker.process, worker.pipe) for worker in self._workers])
 
 
-def _start(orders: _Orders) -> _Worker:
+def _start(orders: _WorkerSettings) -> _WorkerProcess:
     ours, theirs = Pipe()
     process = start_process(serve, (theirs,), orders.device, f"{__package__}.forked")
     theirs.close()
-    worker = _Worker(orders, process, ours)
+    worker = _WorkerProcess(orders, process, ours)
     tell(worker.pipe, orders)
     return worker

@@ -58,7 +58,7 @@ class Lost:
     """Whether its machine went, which says nothing of the piece."""
 
 
-Said = Sealed | Refused | Lost
+PieceReply = Sealed | Refused | Lost
 
 
 class Crew(Protocol):
@@ -75,7 +75,7 @@ class Crew(Protocol):
     def submit(self, piece: Piece) -> None:
         """Hands out a piece."""
 
-    def wait(self, timeout: float) -> list[Said]:
+    def wait(self, timeout: float) -> list[PieceReply]:
         """What workers said of pieces; waits for the first, at most so many seconds.
 
         Raises:
@@ -89,7 +89,7 @@ class Crew(Protocol):
         """Ends all workers."""
 
 
-class Source(Protocol):
+class EncoderLoader(Protocol):
     """Opens encoders on a worker's machine; can be pickled."""
 
     def load(self, job: int, device: torch.device) -> tuple[Encoder, Reader]:

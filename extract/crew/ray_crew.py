@@ -20,8 +20,8 @@ from mmsa_cache.native.ray_cluster import answers, ray_cluster
 from mmsa_cache.version import __version__
 
 from .pieces import Piece
-from .protocol import Lost, Refused, Said, Sealer, Source
-from .ray_worker import Orders, RayWorker
+from .protocol import EncoderLoader, Lost, PieceReply, Refused, Sealer
+from .ray_worker import ActorSettings, RayWorker
 
 _HELD = 2
 """Pieces that a worker has: one runs, one waits."""
@@ -32,20 +32,20 @@ _SECONDS_TO_SAY = 30.0
 
 
 @dataclass(slots=True, eq=False)
-class _Held:
+class _HeldPiece:
     piece: Piece
     answer: Any
     """Ray's reference to what is said of it."""
 
 
 @dataclass(slots=True, eq=False)
-class _Worker:
+class _ActorHandle:
     actor: Any
     hello: Any
     """Ray's reference to the answer that is waited for; None once it is there."""
     node: str = ""
     """Its machine; "" while it is starting."""
-    held: deque[_Held] = field(default_factory=deque)
+    held: deque[_HeldPiece] = field(default_factory=deque)
     """The first one runs."""
 
 
@@ -67,7 +67,7 @@ class RayCrew:
 
     def __init__(
         self,
-        source: Source,
+        source: EncoderLoader,
         sealers: Sequence[Sealer],
         address: str,
         workers: int | None,
@@ -79,7 +79,7 @@ class RayCrew:
             self._ray = stack.enter_context(ray_cluster(address))
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             count, cores = share_out(nodes, workers, gpu=gpu)
-            self._orders = Orders(source, sealers, gpu, cores, batch_size)
+            self._orders = ActorSettings(source, sealers, gpu, cores, batch_size)
             self._actor = self._ray.remote(RayWorker).options(
                 num_cpus=1,
                 num_gpus=1 if gpu else 0,
@@ -94,9 +94,9 @@ class RayCrew:
             self._told = False
             self._stack = stack.pop_all()
 
-    def _start(self) -> _Worker:
+    def _start(self) -> _ActorHandle:
         actor = self._actor.remote(self._orders)
-        return _Worker(actor, actor.hello.remote())
+        return _ActorHandle(actor, actor.hello.remote())
 
     @property
     def workers(self) -> int:
@@ -112,9 +112,9 @@ class RayCrew:
     def submit(self, piece: Piece) -> None:
         """Hands out a piece."""
         worker = min((w for w in self._workers if w.node), key=lambda worker: len(worker.held))
-        worker.held.append(_Held(piece, worker.actor.run.remote(piece)))
+        worker.held.append(_HeldPiece(piece, worker.actor.run.remote(piece)))
 
-    def wait(self, timeout: float) -> list[Said]:
+    def wait(self, timeout: float) -> list[PieceReply]:
         """What workers said of pieces.
 
         Raises:
@@ -138,7 +138,7 @@ class RayCrew:
             self.submit(self._again.popleft())
         return [one for one in said if one is not None]
 
-    def _look(self, worker: _Worker, answer: Any) -> Said | None:
+    def _look(self, worker: _ActorHandle, answer: Any) -> PieceReply | None:
         """What a worker said, of a piece or of itself."""
         errors = self._ray.exceptions
         greeting = answer is worker.hello
@@ -163,7 +163,7 @@ class RayCrew:
         worker.hello, worker.node = None, said.node
         return None
 
-    def _died(self, worker: _Worker, error: Any) -> Lost | None:
+    def _died(self, worker: _ActorHandle, error: Any) -> Lost | None:
         """Waits for a worker to be there again; says what it was doing."""
         if error.actor_init_failed or (not self.workers and self._alone > _SECONDS_TO_START):
             raise _not_started(error) from error

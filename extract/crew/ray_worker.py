@@ -11,15 +11,15 @@ from mmsa_cache.version import __version__
 
 if TYPE_CHECKING:  # what a worker needs is imported by its first call
     from .pieces import Piece
-    from .protocol import Said, Sealer, Source
+    from .protocol import EncoderLoader, PieceReply, Sealer
     from .worker import CrewWorker
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class ActorSettings:
     """What an actor is made of; Ray keeps it for the length of the job."""
 
-    source: Source
+    source: EncoderLoader
     sealers: Sequence[Sealer]
     gpu: bool
     """Whether it has one."""
@@ -43,7 +43,7 @@ class Hello:
 class RayWorker:
     """Nothing is loaded in ``__init__``: an actor that cannot be made is never tried again."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: ActorSettings) -> None:
         self._orders = orders
         self._made: CrewWorker | None = None
 
@@ -70,6 +70,6 @@ class RayWorker:
 
         return Hello(ray.get_runtime_context().get_node_id(), self._worker.name, __version__)
 
-    def run(self, piece: Piece) -> Said:
+    def run(self, piece: Piece) -> PieceReply:
         """Does a piece."""
         return self._worker.run(piece)

@@ -21,7 +21,7 @@ from mmsa_cache.store.keys import Keys, as_keys
 from mmsa_cache.store.schema import FEATURE_DTYPE, Shard
 
 from .pieces import Piece
-from .protocol import Lost, Said, Sealed, Sealer
+from .protocol import Lost, PieceReply, Sealed, Sealer
 
 POSITIONS, DIM, POOLS = 4, 16, ("mean", "first")
 """Of the rows that are made up; a row's features are the bytes of its key."""
@@ -85,7 +85,7 @@ class Fleet:
 
 
 @dataclass(slots=True)
-class Seen:
+class FleetStats:
     """What happened on a simulated fleet."""
 
     deaths: int = 0
@@ -100,7 +100,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class _Worker:
+class _SimulatedWorker:
     number: int
     slow: bool
     loaded: set[int] = field(default_factory=set)
@@ -134,14 +134,14 @@ class SimulatedCrew:
     def __init__(
         self, sealers: Sequence[Sealer], fleet: Fleet, clock: Clock, seed: int = 0
     ) -> None:
-        self.seen = Seen()
+        self.seen = FleetStats()
         self._sealers, self._fleet, self._clock = sealers, fleet, clock
         self._rng = np.random.default_rng(seed)
         slow = self._rng.random(fleet.workers) < fleet.slow_workers
-        self._workers = [_Worker(number, bool(s)) for number, s in enumerate(slow)]
+        self._workers = [_SimulatedWorker(number, bool(s)) for number, s in enumerate(slow)]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._said: list[Said] = []
+        self._said: list[PieceReply] = []
         for worker in self._workers:
             self._expect_death(worker)
         for first in range(0, fleet.workers, fleet.a_node):
@@ -164,7 +164,7 @@ class SimulatedCrew:
         if len(worker.pieces) == 1:
             self._begin(worker)
 
-    def wait(self, timeout: float) -> list[Said]:
+    def wait(self, timeout: float) -> list[PieceReply]:
         """What is said next; nothing where that takes longer."""
         end = self._clock() + timeout
         while not self._said and self._events and self._events[0][0] <= end:
@@ -191,12 +191,12 @@ class SimulatedCrew:
         if moment < float("inf"):
             heapq.heappush(self._events, (moment, next(self._order), happens))
 
-    def _after(self, worker: _Worker, seconds: float, happens: Callable[[], None]) -> None:
+    def _after(self, worker: _SimulatedWorker, seconds: float, happens: Callable[[], None]) -> None:
         """Unless the worker ends before."""
         life = worker.life
         self._at(self._clock() + seconds, lambda: happens() if worker.life == life else None)
 
-    def _begin(self, worker: _Worker) -> None:
+    def _begin(self, worker: _SimulatedWorker) -> None:
         """Starts on the first piece that a worker holds."""
         fleet, piece = self._fleet, worker.pieces[0]
         slow = worker.slow or self._rng.random() < fleet.slow_pieces
@@ -211,7 +211,7 @@ class SimulatedCrew:
         worker.loaded.add(piece.job)
         self._after(worker, load * times + worker.lasts, lambda: self._finish(worker))
 
-    def _finish(self, worker: _Worker) -> None:
+    def _finish(self, worker: _SimulatedWorker) -> None:
         piece = worker.pieces.pop(0)
         self._count(worker, piece)
         name = f"simulated {worker.number}"
@@ -220,7 +220,7 @@ class SimulatedCrew:
         if worker.pieces:
             self._begin(worker)
 
-    def _count(self, worker: _Worker, piece: Piece) -> None:
+    def _count(self, worker: _SimulatedWorker, piece: Piece) -> None:
         """Counts what was done of a worker's first piece."""
         done = (self._clock() - worker.began) / worker.lasts
         self.seen.rows += len(piece.rows) * min(1.0, max(0.0, done))
@@ -229,16 +229,16 @@ class SimulatedCrew:
         with self._clock.stopped():
             return self._sealers[piece.job].seal([made_up(as_keys(row.key for row in piece.rows))])
 
-    def _expect_death(self, worker: _Worker) -> None:
+    def _expect_death(self, worker: _SimulatedWorker) -> None:
         self._after(worker, self._mean(self._fleet.worker_dies), lambda: self._die(worker))
 
-    def _die(self, worker: _Worker) -> None:
+    def _die(self, worker: _SimulatedWorker) -> None:
         self.seen.deaths += 1
         if worker.pieces and self._rng.random() < self._fleet.unsaid:
             self._seal(worker.pieces[0])
         self._end(worker, "its worker died")
 
-    def _expect_loss(self, node: Sequence[_Worker]) -> None:
+    def _expect_loss(self, node: Sequence[_SimulatedWorker]) -> None:
         def lose() -> None:
             self.seen.nodes_lost += 1
             for worker in node:
@@ -247,7 +247,7 @@ class SimulatedCrew:
 
         self._at(self._clock() + self._mean(self._fleet.node_dies), lose)
 
-    def _end(self, worker: _Worker, reason: str, *, by_node: bool = False) -> None:
+    def _end(self, worker: _SimulatedWorker, reason: str, *, by_node: bool = False) -> None:
         """Ends a worker, which is replaced after a while."""
         if worker.pieces:
             self._count(worker, worker.pieces[0])
@@ -258,7 +258,7 @@ class SimulatedCrew:
         worker.life += 1
         self._after(worker, self._fleet.restart, lambda: self._restart(worker))
 
-    def _restart(self, worker: _Worker) -> None:
+    def _restart(self, worker: _SimulatedWorker) -> None:
         worker.up = True
         self._expect_death(worker)
 

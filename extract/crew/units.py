@@ -37,7 +37,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
+class Assignment:
     """A unit in a worker's hands; times in seconds."""
 
     unit: Unit

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extract.plan import HasRows, Share
+from extract.plan import FeatureJob, RowLookup
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Tally:
     """That they took the driver."""
 
 
-class Watching:
+class JobProgress:
     """Shows the jobs one after another: the first one that is not complete.
 
     Args:
@@ -40,7 +40,7 @@ class Watching:
         missing: Missing rows of each.
     """
 
-    def __init__(self, jobs: Sequence[Share[HasRows]], missing: Sequence[int]) -> None:
+    def __init__(self, jobs: Sequence[FeatureJob[RowLookup]], missing: Sequence[int]) -> None:
         self._jobs, self._missing = jobs, list(missing)
         self._done = [0] * len(jobs)
         self._shown = -1

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from extract.encoders.protocol import Encoder
 from extract.engine import extract
-from extract.plan import Job, Reader, RowPlan
-from extract.streams import Halving, Workers, rows_a_batch
+from extract.plan import EncodingJob, Reader, RowPlan
+from extract.streams import HalvingEncoder, ThreadCounts, rows_a_batch
 from mmsa_cache.errors import DataError, MmsaError
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.native.device import is_lost
@@ -24,7 +24,7 @@ from mmsa_cache.store.keys import KEY_BYTES, Keys
 from mmsa_cache.store.schema import Shard
 
 from .pieces import Piece
-from .protocol import Refused, Said, Sealed, Sealer, Source
+from .protocol import EncoderLoader, PieceReply, Refused, Sealed, Sealer
 
 LOST_DEVICE = 75
 """Exit code of a process whose device can do nothing more."""
@@ -45,7 +45,7 @@ class CrewWorker:
 
     def __init__(
         self,
-        source: Source,
+        source: EncoderLoader,
         sealers: Sequence[Sealer],
         device: torch.device,
         cores: int,
@@ -53,12 +53,12 @@ class CrewWorker:
     ) -> None:
         self.name = f"{platform.node()}:{os.getpid()}"
         self._source, self._sealers, self._device = source, sealers, device
-        self._threads = Workers.plan(device, cores)
+        self._threads = ThreadCounts.plan(device, cores)
         self._batch_size = rows_a_batch(batch_size, device)
         self._loaded: dict[int, tuple[Encoder, Reader]] = {}
-        self._models: dict[int, Halving] = {}
+        self._models: dict[int, HalvingEncoder] = {}
 
-    def run(self, piece: Piece) -> Said:
+    def run(self, piece: Piece) -> PieceReply:
         """Does a piece; says why where it cannot. Ends the process when the device is lost."""
         try:
             loaded = self._load(piece.job)
@@ -147,7 +147,7 @@ class _Entries:
 
 
 @dataclass(slots=True, kw_only=True)
-class _PieceJob(Job):
+class _PieceJob(EncodingJob):
     """Rows whose windows are given."""
 
     windows: Sequence[NDArray[np.int64]] = field(default_factory=list)

@@ -21,7 +21,7 @@ from .wire import receive, send
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class InputPipeline:
     """How rows are read, and prepared for the model."""
 
     reader: Reader
@@ -29,19 +29,19 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ReadRequest:
     """Rows to read."""
 
     number: int
     """Of their source."""
     source: bytes | None
-    """The `Source`, pickled; None where this process had it before."""
+    """The `InputPipeline`, pickled; None where this process had it before."""
     rows: list[Row]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Rows that were read; see `Prepared`."""
+class ReadReply:
+    """Rows that were read; see `PreparedRows`."""
 
     inputs: list[NDArray[Any]]
     operations: list[str]
@@ -50,7 +50,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class ReadFailure:
     """What was raised instead of an answer."""
 
     error: Exception
@@ -63,33 +63,33 @@ def serve(channel: socket.socket) -> None:
     end_with_parent()
     one_thread()
     keep_blocks()
-    sources: dict[int, Source] = {}
+    sources: dict[int, InputPipeline] = {}
     with contextlib.suppress(EOFError, OSError):
         send(channel, None)  # ready
-        while isinstance(order := receive(channel), Order):
+        while isinstance(order := receive(channel), ReadRequest):
             _reply(channel, _read(order, sources))
 
 
-def _read(order: Order, sources: dict[int, Source]) -> Answer | Failed:
+def _read(order: ReadRequest, sources: dict[int, InputPipeline]) -> ReadReply | ReadFailure:
     if order.source is not None:
         try:
             sources[order.number] = pickle.loads(order.source)
         except Exception as error:  # whatever its classes raise
-            return Failed(error, foreign=True)
+            return ReadFailure(error, foreign=True)
     source = sources[order.number]
     try:
         found = read_rows(order.rows, source.reader, source)
         arrays = [np.ascontiguousarray(value.numpy()) for value in found.inputs]
     except Exception as error:  # it is raised where the rows were asked for
-        return Failed(error)
-    return Answer(arrays, found.operations, found.problems, found.seconds)
+        return ReadFailure(error)
+    return ReadReply(arrays, found.operations, found.problems, found.seconds)
 
 
-def _reply(channel: socket.socket, answer: Answer | Failed) -> None:
-    if isinstance(answer, Failed):
+def _reply(channel: socket.socket, answer: ReadReply | ReadFailure) -> None:
+    if isinstance(answer, ReadFailure):
         try:
             pickle.loads(pickle.dumps(answer.error))
         except Exception:  # errors of libraries need not stand it
             said = f"{type(answer.error).__name__}: {answer.error}"
-            answer = Failed(RuntimeError(said), answer.foreign)
+            answer = ReadFailure(RuntimeError(said), answer.foreign)
     send(channel, answer)

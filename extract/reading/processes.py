@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from extract.plan import Prepared, Row, read_rows
+from extract.plan import PreparedRows, Row, read_rows
 from mmsa_cache.native.processes import Started, end, end_all, how_it_ended, start_process
 
-from .process import Answer, Failed, Order, Source, serve
+from .process import InputPipeline, ReadFailure, ReadReply, ReadRequest, serve
 from .wire import receive, send
 
 PRELOAD = f"{__package__}.forked"
@@ -35,11 +35,11 @@ _SECONDS_TO_CLOSE = 1.0
 
 
 @dataclass(slots=True)
-class Shared:
+class RegisteredPipeline:
     """How rows are read, here and elsewhere."""
 
     number: int
-    source: Source
+    source: InputPipeline
     pickled: bytes | None
     """None where it cannot be sent."""
     foreign: bool = False
@@ -47,14 +47,14 @@ class Shared:
 
 
 @dataclass(slots=True, eq=False)
-class _Process:
+class _ReadingProcess:
     process: Started
     channel: socket.socket
     has: set[int] = field(default_factory=set)
     """Numbers of the sources that it was sent."""
 
     @classmethod
-    def start(cls) -> _Process:
+    def start(cls) -> _ReadingProcess:
         """Starts a process, which is not ready yet.
 
         Raises:
@@ -78,7 +78,7 @@ class _Process:
         receive(self.channel)
         self.channel.settimeout(None)
 
-    def ask(self, shared: Shared, rows: list[Row]) -> Answer | Failed:
+    def ask(self, shared: RegisteredPipeline, rows: list[Row]) -> ReadReply | ReadFailure:
         """Has rows read.
 
         Raises:
@@ -86,10 +86,10 @@ class _Process:
             OSError: It has.
         """
         source = None if shared.number in self.has else shared.pickled
-        send(self.channel, Order(shared.number, source, rows))
+        send(self.channel, ReadRequest(shared.number, source, rows))
         answer = receive(self.channel)
-        assert isinstance(answer, Answer | Failed)
-        if not (isinstance(answer, Failed) and answer.foreign):
+        assert isinstance(answer, ReadReply | ReadFailure)
+        if not (isinstance(answer, ReadFailure) and answer.foreign):
             self.has.add(shared.number)
         return answer
 
@@ -104,7 +104,7 @@ class _Process:
             return True
 
 
-class Processes:
+class ReadingProcesses:
     """Processes that read rows, one for each thread that asks; those that die are replaced.
 
     Args:
@@ -114,26 +114,28 @@ class Processes:
     def __init__(self, count: int) -> None:
         self._count, self._closed = count, False
         self._changed = threading.Condition()
-        self._idle: list[_Process] = []
-        self._busy: list[_Process] = []
+        self._idle: list[_ReadingProcess] = []
+        self._busy: list[_ReadingProcess] = []
         """Those at work, and the one that is starting."""
         self._alive = 0
         """Idle ones and those at work."""
         self._failed_starts = 0
         """Since a process was last lost."""
-        self._known: dict[bytes, Shared] = {}
+        self._known: dict[bytes, RegisteredPipeline] = {}
         self._starter = threading.Thread(target=self._start_missing, name="start", daemon=True)
         self._starter.start()
 
-    def share(self, source: Source) -> Shared:
+    def share(self, source: InputPipeline) -> RegisteredPipeline:
         """Makes known how rows are read; the same for several jobs is sent once."""
         try:
             pickled = pickle.dumps(source, 5)
         except Exception:  # whatever the classes of a foreign reader raise
-            return Shared(-1, source, None)
-        return self._known.setdefault(pickled, Shared(len(self._known), source, pickled))
+            return RegisteredPipeline(-1, source, None)
+        return self._known.setdefault(
+            pickled, RegisteredPipeline(len(self._known), source, pickled)
+        )
 
-    def read(self, rows: list[Row], shared: Shared) -> Prepared:
+    def read(self, rows: list[Row], shared: RegisteredPipeline) -> PreparedRows:
         """Reads rows as `read_rows` does; those that no process stands are problems.
 
         Raises:
@@ -145,13 +147,15 @@ class Processes:
             return self._here(rows, shared)
         return self._tried(rows, shared, process, 0)
 
-    def _here(self, rows: list[Row], shared: Shared) -> Prepared:
+    def _here(self, rows: list[Row], shared: RegisteredPipeline) -> PreparedRows:
         """Reads rows in this thread, unless nobody waits for them any more."""
         if self._closed:
-            return Prepared()
+            return PreparedRows()
         return read_rows(rows, shared.source.reader, shared.source)
 
-    def _tried(self, rows: list[Row], shared: Shared, process: _Process, ended: int) -> Prepared:
+    def _tried(
+        self, rows: list[Row], shared: RegisteredPipeline, process: _ReadingProcess, ended: int
+    ) -> PreparedRows:
         """Reads rows by a process, and once more by others, row by row, where it ends.
 
         Args:
@@ -163,7 +167,7 @@ class Processes:
         try:
             answer = process.ask(shared, rows)
         except (EOFError, OSError):
-            said, whole = self._replace(process), Prepared()
+            said, whole = self._replace(process), PreparedRows()
             for row in rows:
                 whole.add(self._again(row, shared, ended + 1, said))
             return whole
@@ -173,25 +177,25 @@ class Processes:
             self._replace(process)
             return self._here(rows, shared)
         self._give_back(process)
-        if isinstance(answer, Answer):
+        if isinstance(answer, ReadReply):
             inputs = [torch.from_numpy(array) for array in answer.inputs]
-            return Prepared(inputs, answer.operations, answer.problems, answer.seconds)
+            return PreparedRows(inputs, answer.operations, answer.problems, answer.seconds)
         if not answer.foreign:
             raise answer.error
         shared.foreign = True
         return self._here(rows, shared)
 
-    def _again(self, row: Row, shared: Shared, ended: int, said: str) -> Prepared:
+    def _again(self, row: Row, shared: RegisteredPipeline, ended: int, said: str) -> PreparedRows:
         """Reads a row that has ended processes, the last one as is said."""
         if ended >= _TRIES:
             times = f"{ended} processes that were reading it ended, the last one {said}"
-            return Prepared(problems=[f"{row.sample.guid}: {times}"])
+            return PreparedRows(problems=[f"{row.sample.guid}: {times}"])
         process = self._take(wait=True)
         if process is None:
             return self._here([row], shared)
         return self._tried([row], shared, process, ended)
 
-    def _take(self, *, wait: bool) -> _Process | None:
+    def _take(self, *, wait: bool) -> _ReadingProcess | None:
         """An idle process, the last one used; None where there is none, or will be none."""
         while True:
             with self._changed:
@@ -208,13 +212,13 @@ class Processes:
             self._replace(process)  # no row has ended it
             wait = True
 
-    def _give_back(self, process: _Process) -> None:
+    def _give_back(self, process: _ReadingProcess) -> None:
         with self._changed:
             self._busy.remove(process)
             self._idle.append(process)
             self._changed.notify_all()
 
-    def _replace(self, dead: _Process) -> str:
+    def _replace(self, dead: _ReadingProcess) -> str:
         """Has another process started in the place of one; says how it ended."""
         said = "" if self._closed else how_it_ended(dead.process)
         end(dead.process)
@@ -256,7 +260,7 @@ class Processes:
             OSError: It could not be started, or is not ready in time.
             EOFError: It ended at once.
         """
-        process = _Process.start()
+        process = _ReadingProcess.start()
         with self._changed:
             self._busy.append(process)  # from now on `close` ends it
         try:
@@ -290,5 +294,5 @@ class Processes:
         self._starter.join(_SECONDS_TO_CLOSE)
 
 
-def _end_all(processes: Sequence[_Process]) -> None:
+def _end_all(processes: Sequence[_ReadingProcess]) -> None:
     end_all([(each.process, each.channel) for each in processes])

@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from extract.encoders.protocol import Encoder
-from extract.plan import Prepared, Reader, Row, read_rows
+from extract.plan import PreparedRows, Reader, Row, read_rows
 from mmsa_cache.native.processes import can_fork, prepare_forks
 from mmsa_cache.native.threads import one_thread
 
-from .process import Source
-from .processes import PRELOAD, Processes, Shared
+from .process import InputPipeline
+from .processes import PRELOAD, ReadingProcesses, RegisteredPipeline
 
 _PIECE = 8
 """Rows that are read at a time: of 12-megapixel pictures they take a third of a second."""
@@ -26,7 +26,7 @@ _BESIDE = 2
 """Cores that are left to the threads that launch and seal."""
 
 
-def by_processes(device: torch.device, rows: int, readers: int) -> bool:
+def should_use_processes(device: torch.device, rows: int, readers: int) -> bool:
     """Whether processes read.
 
     Args:
@@ -37,7 +37,7 @@ def by_processes(device: torch.device, rows: int, readers: int) -> bool:
     return device.type != "cpu" and rows >= _MANY_ROWS and readers >= _FEW_CORES and can_fork()
 
 
-def get_ready(device: torch.device, rows: int, readers: int) -> None:
+def preload_processes(device: torch.device, rows: int, readers: int) -> None:
     """Begins what processes that read would have to wait for; waits for nothing.
 
     Args:
@@ -45,12 +45,12 @@ def get_ready(device: torch.device, rows: int, readers: int) -> None:
         rows: That are missing.
         readers: Cores.
     """
-    if by_processes(device, rows, readers):
+    if should_use_processes(device, rows, readers):
         with contextlib.suppress(OSError):  # threads read then
             prepare_forks(PRELOAD)
 
 
-class Reading:
+class ReadingPool:
     """Reads rows and prepares them for the model.
 
     Args:
@@ -61,12 +61,12 @@ class Reading:
     def __init__(self, readers: int, *, processes: bool) -> None:
         readers = max(1, readers - _BESIDE) if processes else readers
         self._pool = ThreadPoolExecutor(readers, "read", one_thread)
-        self._processes = Processes(readers) if processes else None
-        self._shared: dict[tuple[int, int], Shared] = {}
+        self._processes = ReadingProcesses(readers) if processes else None
+        self._shared: dict[tuple[int, int], RegisteredPipeline] = {}
 
     def begin(
         self, rows: Sequence[Row], reader: Reader, encoder: Encoder
-    ) -> list[Future[Prepared]]:
+    ) -> list[Future[PreparedRows]]:
         """Begins to read rows, piece by piece in their order."""
         if self._processes is None:
             return [
@@ -75,7 +75,7 @@ class Reading:
             ]
         key = id(reader), id(encoder)
         if key not in self._shared:
-            self._shared[key] = self._processes.share(Source(reader, encoder.prepare))
+            self._shared[key] = self._processes.share(InputPipeline(reader, encoder.prepare))
         return [
             self._pool.submit(self._processes.read, list(rows[i : i + _PIECE]), self._shared[key])
             for i in range(0, len(rows), _PIECE)

@@ -16,7 +16,7 @@ from extract.crew.pieces import Piece
 from extract.crew.protocol import Depot, Lost
 from extract.crew.simulated import DIM, POSITIONS, Clock, Fleet, SimulatedCrew
 from extract.crew.watching import Tally
-from extract.plan import Share, plan_rows
+from extract.plan import FeatureJob, plan_rows
 from mmsa_cache.cli.main import app
 from mmsa_cache.compose.bench import engine as bench_engine
 from mmsa_cache.compose.bench.engine import FAULTY, EngineGrowth
@@ -49,7 +49,7 @@ def test_every_row_is_there_once_whatever_happens(tmp_path: Path, seed: int) -> 
     clock, tally, count = Skipping(), Tally(), 3000
     with claimed(tmp_path) as writer:
         crew = SimulatedCrew([writer.sealer], WORST, clock, seed)
-        job = Share[Depot](plan_rows(make_samples(count), {}, "none", "text"), writer)
+        job = FeatureJob[Depot](plan_rows(make_samples(count), {}, "none", "text"), writer)
         drive([job], crew, shard_rows=16, tally=tally, clock=clock)
         assert Index.read(writer.folder).rows == count
     rows = row_bytes(tmp_path)  # refuses rows that are there twice
@@ -70,7 +70,7 @@ def test_a_fleet_without_faults_wastes_nothing_and_no_time(tmp_path: Path) -> No
     started = clock()
     with claimed(tmp_path) as writer:
         crew = SimulatedCrew([writer.sealer], fleet, clock)
-        job = Share[Depot](plan_rows(make_samples(4000), {}, "none", "text"), writer)
+        job = FeatureJob[Depot](plan_rows(make_samples(4000), {}, "none", "text"), writer)
         drive([job], crew, shard_rows=16, tally=tally, clock=clock)
     assert (tally.lost, tally.wasted, tally.encoded) == (0, 0, 4000)
     assert tally.again <= 4  # at the end, by workers that have nothing else

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from extract.crew.pieces import Piece
-from extract.crew.protocol import Said, Sealer, Source
+from extract.crew.protocol import EncoderLoader, PieceReply, Sealer
 from extract.crew.worker import CrewWorker
 from mmsa_cache.compose.extraction.crew import EngineRequest
 from mmsa_cache.compose.hub.host import local_files
@@ -71,7 +71,7 @@ class Here:
     def submit(self, piece: Piece) -> None:
         self._hands.append(piece)
 
-    def wait(self, timeout: float) -> list[Said]:
+    def wait(self, timeout: float) -> list[PieceReply]:
         said = [self._worker.run(self._hands.pop(0))]
         self._left -= 1
         if not self._left:
@@ -91,7 +91,11 @@ def workers_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     killed: list[int] = []
 
     def crew(
-        self: EngineRequest, source: Source, sealers: list[Sealer], device: torch.device, size: int
+        self: EngineRequest,
+        source: EncoderLoader,
+        sealers: list[Sealer],
+        device: torch.device,
+        size: int,
     ) -> Here:
         sent = pickle.loads(pickle.dumps((source, sealers)))
         return Here(CrewWorker(*sent, device, 1, size), killed.pop() if killed else -1)

@@ -22,7 +22,7 @@ from extract.encoders.image import ImageEncoder, resolve_image
 from extract.encoders.lexicon import resolve_lexicon
 from extract.encoders.options import Options
 from extract.encoders.text import TextEncoder, resolve_text
-from extract.streams import Halving
+from extract.streams import HalvingEncoder
 from mmsa_cache.compose.extraction import loading
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.files.private import private_folder
@@ -195,7 +195,7 @@ def test_a_batch_that_does_not_fit_is_compiled_at_half_the_rows() -> None:
 
     model[0].forward = blocks._either(eager, compiled_forward)
     encoder: Any = Model()
-    parts = Halving(encoder).run(list(torch.zeros(5, 2)))
+    parts = HalvingEncoder(encoder).run(list(torch.zeros(5, 2)))
     assert torch.cat(parts).equal(torch.full((5, 2), 2.0))  # type: ignore[arg-type]
     assert compiled_rows == [5, 3]
     assert blocks.rows == 3

@@ -14,9 +14,9 @@ import pytest
 
 from extract.crew.driver import drive
 from extract.crew.pieces import MOST_ROWS, Backlog, Piece
-from extract.crew.protocol import Lost, Refused, Said, Sealed
+from extract.crew.protocol import Lost, PieceReply, Refused, Sealed
 from extract.crew.watching import Tally
-from extract.plan import Row, Share, plan_rows
+from extract.plan import FeatureJob, Row, plan_rows
 from mmsa_cache.errors import DataError, DeviceError
 from mmsa_cache.files.disk import DISK, Disk
 from mmsa_cache.store.keys import as_keys
@@ -45,7 +45,7 @@ def encoded(rows: tuple[Row, ...]) -> Shard:
     )
 
 
-Answer = Callable[[Piece], list[Said]]
+Answer = Callable[[Piece], list[PieceReply]]
 
 
 class Told:
@@ -73,7 +73,7 @@ class Told:
         self.pieces.append(piece)
         self.hands.append(piece)
 
-    def wait(self, timeout: float) -> list[Said]:
+    def wait(self, timeout: float) -> list[PieceReply]:
         self.now += timeout
         if not self.hands:
             self.now += 60
@@ -92,18 +92,21 @@ class Told:
 
 
 @contextmanager
-def share(root: Path, count: int = ROWS) -> Iterator[tuple[Share[FeatureWriter], list[int]]]:
+def share(root: Path, count: int = ROWS) -> Iterator[tuple[FeatureJob[FeatureWriter], list[int]]]:
     """A job of a claimed store, and the rows that are shown of it."""
     shown: list[int] = []
     with claimed(root) as writer:
         plan = plan_rows(make_samples(count), {}, "none", "text")
-        yield Share(plan, writer, watch=lambda: nullcontext(shown.append), name="train text"), shown
+        yield (
+            FeatureJob(plan, writer, watch=lambda: nullcontext(shown.append), name="train text"),
+            shown,
+        )
 
 
-def seal(job: Share[FeatureWriter]) -> Answer:
+def seal(job: FeatureJob[FeatureWriter]) -> Answer:
     """Does pieces as they should be, a row a second."""
 
-    def answer(piece: Piece) -> list[Said]:
+    def answer(piece: Piece) -> list[PieceReply]:
         entry = job.writer.sealer.seal([encoded(piece.rows)])
         rows = len(piece.rows)
         return [Sealed(piece.number, (entry,), rows, float(rows), "here")]
@@ -136,7 +139,7 @@ def test_what_fails_is_tried_again_and_in_the_end_listed(tmp_path: Path) -> None
 
     with share(tmp_path) as (job, shown):
 
-        def answer(piece: Piece) -> list[Said]:
+        def answer(piece: Piece) -> list[PieceReply]:
             numbers = guids([piece])
             if 17 in numbers:
                 return [Lost(piece.number, "killed by SIGKILL")]
@@ -160,7 +163,7 @@ def test_what_fails_is_tried_again_and_in_the_end_listed(tmp_path: Path) -> None
 def test_several_that_fail_side_by_side_do_not_keep_the_rest_waiting(tmp_path: Path) -> None:
     with share(tmp_path) as (job, _):
 
-        def answer(piece: Piece) -> list[Said]:
+        def answer(piece: Piece) -> list[PieceReply]:
             if min(guids([piece])) < 3 * WINDOW:
                 return [Lost(piece.number, "killed by SIGKILL")]
             return seal(job)(piece)
@@ -175,7 +178,7 @@ def test_several_that_fail_side_by_side_do_not_keep_the_rest_waiting(tmp_path: P
 def test_unreadable_rows_are_named_and_the_rest_is_there(tmp_path: Path) -> None:
     with share(tmp_path) as (job, _):
 
-        def answer(piece: Piece) -> list[Said]:
+        def answer(piece: Piece) -> list[PieceReply]:
             bad = [
                 f"{row.sample.guid}: unreadable"
                 for row in piece.rows
@@ -197,7 +200,7 @@ def test_who_does_not_answer_is_forgotten(tmp_path: Path) -> None:
 
     with share(tmp_path) as (job, _):
 
-        def answer(piece: Piece) -> list[Said]:
+        def answer(piece: Piece) -> list[PieceReply]:
             if 20 in guids([piece]) and len(silent) < 2:
                 silent.append(piece.number)
                 return []
@@ -214,7 +217,7 @@ def test_a_store_that_workers_do_not_see_is_told(tmp_path: Path) -> None:
     elsewhere.mkdir()
     with share(tmp_path / "cache") as (job, _):
 
-        def answer(piece: Piece) -> list[Said]:
+        def answer(piece: Piece) -> list[PieceReply]:
             sealer = FolderSealer(elsewhere, job.writer.sealer.fingerprint)
             entry = sealer.seal([encoded(piece.rows)])
             return [Sealed(piece.number, (entry,), len(piece.rows), 1.0, "there")]
@@ -241,7 +244,7 @@ def test_a_straggler_is_overtaken(tmp_path: Path) -> None:
 
     with share(tmp_path) as (job, _):
 
-        def answer(piece: Piece) -> list[Said]:
+        def answer(piece: Piece) -> list[PieceReply]:
             if 20 in guids([piece]) and not slow:
                 slow.append(piece)
                 return []
@@ -258,7 +261,7 @@ def test_a_straggler_is_overtaken(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_ends_the_work_soon(tmp_path: Path) -> None:
     with share(tmp_path, 400) as (job, _):
 
-        def answer(piece: Piece) -> list[Said]:
+        def answer(piece: Piece) -> list[PieceReply]:
             if int(piece.rows[0].sample.guid) < 100:
                 return seal(job)(piece)
             return [Refused(piece.number, "cannot be written: No space left on device")]
@@ -277,7 +280,7 @@ def test_two_drivers_share_a_store(tmp_path: Path) -> None:
         writer = writer_of(tmp_path)
         with writer.claim(lambda: None, (number, 2)):  # each of its own part, in name
             plan = plan_rows(make_samples(400), {}, "none", "text")
-            job = Share(plan, writer)
+            job = FeatureJob(plan, writer)
             crew = Told(seal(job))
             begin.wait(60)
             tally = drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now)
@@ -299,7 +302,7 @@ def test_a_command_that_begins_meanwhile_enters_what_it_finds(tmp_path: Path) ->
     """Shards that are sealed and not entered; they are not done again, and count as its own."""
     with share(tmp_path) as (job, shown):
 
-        def answer(piece: Piece) -> list[Said]:
+        def answer(piece: Piece) -> list[PieceReply]:
             said = seal(job)(piece)
             if 8 in guids([piece]):
                 with claimed(tmp_path, (1, 2)):
@@ -317,7 +320,7 @@ def test_a_command_that_begins_meanwhile_enters_what_it_finds(tmp_path: Path) ->
 def test_rows_of_a_piece_that_was_refused_count_as_those_of_others(tmp_path: Path) -> None:
     with share(tmp_path) as (job, _):
 
-        def answer(piece: Piece) -> list[Said]:
+        def answer(piece: Piece) -> list[PieceReply]:
             (said,) = seal(job)(piece)
             assert isinstance(said, Sealed)
             if 8 not in guids([piece]):
@@ -336,7 +339,7 @@ def test_a_driver_killed_at_any_step_loses_nothing(tmp_path: Path) -> None:
     def work(root: Path, disk: Disk = DISK) -> int:
         writer = writer_of(root, disk=disk)
         with writer.claim(lambda: None):
-            job = Share(plan, writer)
+            job = FeatureJob(plan, writer)
             crew = Told(seal(job))
             return drive([job], crew, shard_rows=WINDOW, clock=lambda: crew.now).encoded
 

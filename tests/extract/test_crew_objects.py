@@ -10,10 +10,10 @@ from uuid import uuid4
 import numpy as np
 
 from extract.crew.driver import drive
-from extract.crew.protocol import Said
+from extract.crew.protocol import PieceReply
 from extract.crew.simulated import Clock, Fleet, SimulatedCrew, made_up
 from extract.crew.watching import Tally
-from extract.plan import Share
+from extract.plan import FeatureJob
 from mmsa_cache.files.objects import Objects
 from mmsa_cache.key_table import KeyTable
 from mmsa_cache.store.index import Index
@@ -33,7 +33,7 @@ class Mortal(SimulatedCrew):
 
     answers = -1
 
-    def wait(self, timeout: float) -> list[Said]:
+    def wait(self, timeout: float) -> list[PieceReply]:
         self.answers -= 1
         if not self.answers:
             raise KeyboardInterrupt
@@ -49,7 +49,7 @@ def extract(target: Objects, seed: int, answers: int = -1) -> Tally:
     fleet = Fleet(workers=6, worker_dies=80.0, slow_workers=0.2, load=1, restart=5, rows_a_second=5)
     crew = Mortal([writer.sealer], fleet, clock, seed)
     crew.answers = answers
-    tally = drive([Share(PLAN, writer)], crew, shard_rows=WINDOW, tries=50, clock=clock)
+    tally = drive([FeatureJob(PLAN, writer)], crew, shard_rows=WINDOW, tries=50, clock=clock)
     writer.finish()
     return tally
 

@@ -24,9 +24,9 @@ from extract.encoders.padding import padded_length
 from extract.encoders.protocol import Encoded
 from extract.engine import extract
 from extract.inputs.decode import decode, fit_square, needed_side
-from extract.plan import Job, Prepared, Row, RowPlan, plan_batches, read_rows
+from extract.plan import EncodingJob, PreparedRows, Row, RowPlan, plan_batches, read_rows
 from extract.shards import estimate_bytes
-from extract.streams import Halving, Streams, Workers
+from extract.streams import HalvingEncoder, Streams, ThreadCounts
 from mmsa_cache.errors import DataError, DeviceError
 from mmsa_cache.store.schema import Shard
 from mmsa_cache.store.writer import FeatureWriter
@@ -52,8 +52,8 @@ class Equal(Counting):
         return [torch.full((3,), value) for value in values]
 
 
-@pytest.mark.parametrize("workers", [Workers(1, 1), Workers(3, 4), None])
-def test_every_row_comes_back_in_its_place(tmp_path: Path, workers: Workers | None) -> None:
+@pytest.mark.parametrize("workers", [ThreadCounts(1, 1), ThreadCounts(3, 4), None])
+def test_every_row_comes_back_in_its_place(tmp_path: Path, workers: ThreadCounts | None) -> None:
     rows, encoder = make_rows(tmp_path), Counting()
     sealed = run(tmp_path / "cache", rows, encoder, workers=workers)
     assert sealed == [8] * 6 + [2]
@@ -72,7 +72,7 @@ def test_every_row_comes_back_in_its_place(tmp_path: Path, workers: Workers | No
     for batch in encoder.batches:
         assert [LENGTHS[row] for row in batch] == sorted(LENGTHS[row] for row in batch)
     assert encoder.intra_op == {1}
-    assert len(encoder.threads) <= (workers or Workers.plan(CPU)).streams
+    assert len(encoder.threads) <= (workers or ThreadCounts.plan(CPU)).streams
 
 
 @pytest.mark.parametrize("batch_size", [3, 4, 20])
@@ -115,13 +115,13 @@ def test_the_loop_beside_a_device_gives_the_same_rows(
     monkeypatch.setattr(publisher, "GATHERED_BYTES", 500)
     rows, encoder = make_rows(tmp_path), Counting()
     run(tmp_path / "here", rows, Counting())
-    run(tmp_path / "there", rows, encoder, device=torch.device("meta"), workers=Workers(4, 2))
+    run(tmp_path / "there", rows, encoder, device=torch.device("meta"), workers=ThreadCounts(4, 2))
     assert row_bytes(tmp_path / "there") == row_bytes(tmp_path / "here")
     lengths = [[LENGTHS[row] for row in batch] for batch in encoder.batches]
     assert max(len(batch) * padded_length(max(batch)) for batch in lengths) <= 50
     assert max(map(len, lengths)) == 3
     equal = Equal()  # has no positions to be padded
-    run(tmp_path / "equal", rows, equal, device=torch.device("meta"), workers=Workers(4, 2))
+    run(tmp_path / "equal", rows, equal, device=torch.device("meta"), workers=ThreadCounts(4, 2))
     assert {len(batch) for batch in equal.batches} == {4, 2}
 
 
@@ -141,7 +141,7 @@ def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:
 
     rows = make_rows(tmp_path)
     found = []
-    for number, workers in enumerate((Workers(1, 1), Workers(4, 3))):
+    for number, workers in enumerate((ThreadCounts(1, 1), ThreadCounts(4, 3))):
         run(tmp_path / str(number), rows, encoder, picture, workers=workers)
         found.append(contents(ENCODER.folder(tmp_path / str(number))))
     assert len(row_bytes(tmp_path / "0")) == 50
@@ -153,7 +153,7 @@ def test_threads_do_not_change_a_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
 def test_batches_are_halved_down_to_one_row_and_stay_so(tmp_path: Path, error: Exception) -> None:
     said: list[str] = []
-    encoder, one = Counting(memory=1, error=error), Workers(1, 1)
+    encoder, one = Counting(memory=1, error=error), ThreadCounts(1, 1)
     run(tmp_path / "a", make_rows(tmp_path), encoder, notice=said.append, workers=one)
     assert encoder.tried[:2] == [4, 2]
     assert set(encoder.tried[2:]) == {1}
@@ -167,7 +167,7 @@ def test_batches_are_halved_down_to_one_row_and_stay_so(tmp_path: Path, error: E
 
 def test_both_threads_halve_in_step_and_other_errors_are_none_of_memory() -> None:
     encoder = Counting(memory=3)
-    model, streams = Halving(encoder), Streams(CPU, 2)
+    model, streams = HalvingEncoder(encoder), Streams(CPU, 2)
     batches = streams.submit(model, encoder.prepare(list(range(48))), 12)
     assert sum(len(part.lengths) for b in batches for part in b.task.result()[0]) == 48
     streams.close()
@@ -179,7 +179,7 @@ def test_both_threads_halve_in_step_and_other_errors_are_none_of_memory() -> Non
     ):
         broken = Counting(memory=0, error=RuntimeError(said))
         with pytest.raises(RuntimeError, match=said):
-            Halving(broken).run(broken.prepare([0, 1]))
+            HalvingEncoder(broken).run(broken.prepare([0, 1]))
 
 
 @pytest.mark.parametrize("encoder", [Counting, Equal])
@@ -209,7 +209,7 @@ def test_an_overflow_is_found_in_the_first_batch(tmp_path: Path) -> None:
             found = super().encode(batch)
             return Encoded(found.tokens, found.lengths, found.pooled * 60000 * 60000, None)
 
-    encoder, one = Huge(), Workers(1, 1)
+    encoder, one = Huge(), ThreadCounts(1, 1)
     said = r"0: pool mean \(the last layer\) of counting is not finite in float16"
     with pytest.raises(DeviceError, match=said):
         run(tmp_path / "cache", make_rows(tmp_path), encoder, workers=one, shard_rows=50)
@@ -224,7 +224,9 @@ def extract_two(
         jobs = []
         for name, reader in zip("ab", readers, strict=True):
             writer = claims.enter_context(claimed(root / name))
-            jobs.append(Job(rows, writer, reader=reader, encoder=changes.get(name) or Counting()))
+            jobs.append(
+                EncodingJob(rows, writer, reader=reader, encoder=changes.get(name) or Counting())
+            )
         extract(jobs, device, shard_rows=8, batch_size=4)
 
 
@@ -287,7 +289,7 @@ def test_beside_a_device_jobs_of_one_folder_are_sealed_one_after_the_other(
     rows = make_rows(tmp_path)
     with claimed(tmp_path / "both") as writer:
         jobs = [
-            Job(RowPlan.of_rows(part), writer, reader=read, encoder=Counting())
+            EncodingJob(RowPlan.of_rows(part), writer, reader=read, encoder=Counting())
             for part in (rows[:20], rows[20:])
         ]
         extract(jobs, torch.device("meta"), shard_rows=8, batch_size=4)
@@ -345,7 +347,7 @@ def test_an_unreadable_row_does_not_fill_the_memory_with_the_rest(tmp_path: Path
 
     encoder = Tracked()
     with pytest.raises(DataError, match=r"2 sample\(s\) cannot be read"):
-        run(tmp_path / "cache", rows, encoder, reader, workers=Workers(1, 1), shard_rows=32)
+        run(tmp_path / "cache", rows, encoder, reader, workers=ThreadCounts(1, 1), shard_rows=32)
     assert encoder.most < 300
 
 
@@ -392,7 +394,12 @@ def test_memory_holds_few_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(publisher, "GATHERED_SECONDS", 0.0)
     encoder = Tracked()
     sealed = run(
-        tmp_path / "cache", rows, encoder, sealed=Sealed(), workers=Workers(2, 2), shard_rows=32
+        tmp_path / "cache",
+        rows,
+        encoder,
+        sealed=Sealed(),
+        workers=ThreadCounts(2, 2),
+        shard_rows=32,
     )
     assert len(sealed) == len(shards) == 13
     assert encoder.most <= 2 * 32 + 2 * 4
@@ -426,7 +433,7 @@ def test_streams_drop_what_is_queued_when_they_close() -> None:
 
     encoder = Slow()
     streams = Streams(CPU, 1)
-    batches = streams.submit(Halving(encoder), encoder.prepare(list(range(40))), 1)
+    batches = streams.submit(HalvingEncoder(encoder), encoder.prepare(list(range(40))), 1)
     batches[0].task.result()
     streams.close()
     assert len(encoder.batches) <= 3
@@ -437,7 +444,7 @@ def test_size_is_estimated_from_an_even_sample(tmp_path: Path) -> None:
     found = estimate_bytes(rows, read, Counting())
     assert found == 2 * (2 * np.mean(LENGTHS) + 2) + 64
     assert read_rows(rows[:3], read, Counting()).operations == ["made 0"] * 3
-    assert Prepared().inputs == []
+    assert PreparedRows().inputs == []
 
 
 def test_batches_are_planned_by_length() -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from extract.crew.local import LocalCrew
-from extract.crew.protocol import Said
+from extract.crew.protocol import PieceReply
 from mmsa_cache.errors import DataError, DeviceError
 from tests.support.crew import CompanySource, plain_rows
 from tests.support.local_work import BATCH, ROWS, WINDOW, work
@@ -63,7 +63,7 @@ class Hunted(LocalCrew):
     chance: random.Random
     kills = 0
 
-    def wait(self, timeout: float) -> list[Said]:
+    def wait(self, timeout: float) -> list[PieceReply]:
         ready = [worker for worker in self._workers if worker.ready]
         if ready and self.chance.random() < 0.1:
             victim = self.chance.choice(ready)

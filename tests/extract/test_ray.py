@@ -23,7 +23,7 @@ import pytest
 from extract.crew import ray_crew
 from extract.crew.driver import drive
 from extract.crew.ray_crew import RayCrew
-from extract.plan import Share
+from extract.plan import FeatureJob
 from mmsa_cache.errors import DataError, DeviceError, SettingsError
 from mmsa_cache.native import ray_cluster as ray_cluster_module
 from mmsa_cache.native.ray_cluster import ray_cluster
@@ -143,7 +143,7 @@ def test_one_that_kills_its_worker_is_listed_and_the_rest_is_there(
     source = CompanySource(killing=(100,), bad=(50,))
     with claimed(tmp_path) as writer:
         crew = RayCrew(source, [writer.sealer], machines.address, 1, gpu=False, batch_size=BATCH)
-        job = Share(plan_of(ROWS), writer, name="train text", notice=(said := []).append)
+        job = FeatureJob(plan_of(ROWS), writer, name="train text", notice=(said := []).append)
         with pytest.raises(DataError, match=r"p50: cannot be read"):
             drive([job], crew, shard_rows=WINDOW, tries=2)
     assert any("from p96 to p103: its process died" in line for line in said)

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from extract.plan import Prepared, Row, read_rows
+from extract.plan import PreparedRows, Row, read_rows
 from extract.reading import processes
-from extract.reading.process import Source
-from extract.reading.processes import Processes, Shared
-from extract.reading.reading import Reading
+from extract.reading.process import InputPipeline
+from extract.reading.processes import ReadingProcesses, RegisteredPipeline
+from extract.reading.reading import ReadingPool
 from mmsa_cache.native.processes import can_fork
 from tests.support.extraction import LENGTHS, Counting, make_rows
 from tests.support.forked import start_fresh
@@ -29,10 +29,10 @@ PREPARE = Repeated(tuple(LENGTHS))
 
 
 @pytest.fixture
-def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReadingProcesses]:
     """Two processes that are ready."""
     monkeypatch.setattr(processes, "start_process", start_fresh)
-    found = Processes(2)
+    found = ReadingProcesses(2)
     until(lambda: len(found._idle) == 2)
     yield found
     found.close()
@@ -45,15 +45,15 @@ def until(there: Any) -> None:
     assert there()
 
 
-def same(found: Prepared, rows: list[Row]) -> bool:
-    expected = read_rows(rows, Numbered(), Source(Numbered(), PREPARE))
+def same(found: PreparedRows, rows: list[Row]) -> bool:
+    expected = read_rows(rows, Numbered(), InputPipeline(Numbered(), PREPARE))
     return not found.problems and (
         [each.tolist() for each in found.inputs] == [each.tolist() for each in expected.inputs]
     )
 
 
-def share(two: Processes, reader: Any) -> Shared:
-    return two.share(Source(reader, PREPARE))
+def share(two: ReadingProcesses, reader: Any) -> RegisteredPipeline:
+    return two.share(InputPipeline(reader, PREPARE))
 
 
 def notes_of(folder: Path) -> list[str]:
@@ -61,7 +61,7 @@ def notes_of(folder: Path) -> list[str]:
 
 
 def test_idle_readers_that_ended_are_replaced_and_no_row_is_blamed(
-    tmp_path: Path, two: Processes
+    tmp_path: Path, two: ReadingProcesses
 ) -> None:
     rows = list(make_rows(tmp_path)[:6])
     before = list(two._idle)
@@ -75,7 +75,7 @@ def test_idle_readers_that_ended_are_replaced_and_no_row_is_blamed(
 
 
 def test_rows_of_a_reader_that_cannot_be_replaced_are_read_here(
-    tmp_path: Path, two: Processes, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, two: ReadingProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_start(*arguments: Any) -> Any:
         raise OSError("no process")
@@ -89,7 +89,7 @@ def test_rows_of_a_reader_that_cannot_be_replaced_are_read_here(
     assert f"read by {os.getpid()}" in notes_of(tmp_path)
 
 
-def test_rows_that_cannot_be_sent_are_read_here(tmp_path: Path, two: Processes) -> None:
+def test_rows_that_cannot_be_sent_are_read_here(tmp_path: Path, two: ReadingProcesses) -> None:
     rows = list(make_rows(tmp_path)[:6])
     object.__setattr__(rows[2].sample, "text", threading.Lock())
     shared = share(two, Numbered(notes=tmp_path))
@@ -100,11 +100,13 @@ def test_rows_that_cannot_be_sent_are_read_here(tmp_path: Path, two: Processes) 
 
 
 def test_whoever_asks_for_a_reader_that_is_not_there_reads_by_itself(
-    tmp_path: Path, two: Processes
+    tmp_path: Path, two: ReadingProcesses
 ) -> None:
     """Even where another thread has asked just before, and been told."""
     rows = list(make_rows(tmp_path)[:6])
-    shared = Shared(7, Source(Numbered(), PREPARE), b"cno_such_module\nReader\n.")
+    shared = RegisteredPipeline(
+        7, InputPipeline(Numbered(), PREPARE), b"cno_such_module\nReader\n."
+    )
     process = two._take(wait=False)
     assert process is not None
     assert same(two._tried(rows, shared, process, 0), rows)
@@ -119,7 +121,7 @@ def test_a_reader_that_hangs_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
 ) -> None:
     monkeypatch.setattr(processes, "start_process", start_fresh)
-    reading = Reading(4, processes=True)
+    reading = ReadingPool(4, processes=True)
     assert reading._processes is not None
     until(lambda: len(reading._processes._idle) == 2)
     encoder: Any = Counting()
@@ -146,7 +148,7 @@ def test_a_process_that_is_not_ready_in_time_is_ended(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(processes, "start_process", sleeps)
     monkeypatch.setattr(processes, "_SECONDS_TO_START", 0.05)
-    some = Processes(1)
+    some = ReadingProcesses(1)
     until(lambda: some._failed_starts == 3)
     assert some._take(wait=True) is None
     assert [each.exitcode is None for each in started] == [False] * 3
@@ -167,7 +169,7 @@ def test_closing_does_not_wait_for_a_process_that_is_starting(
         return begun[-1]
 
     monkeypatch.setattr(processes, "start_process", slow)
-    reading = Reading(3, processes=True)
+    reading = ReadingPool(3, processes=True)
     some = reading._processes
     assert some is not None
     until(lambda: some._idle)

@@ -27,7 +27,7 @@ from extract.inputs.decode import needed_side
 from extract.plan import RowPlan, plan_rows
 from extract.reading import processes, reading
 from extract.reading.readers import PictureReader, TextReader
-from extract.reading.reading import by_processes, get_ready
+from extract.reading.reading import preload_processes, should_use_processes
 from mmsa_cache.data.pairs import ABSENT, Sample
 from mmsa_cache.errors import DataError, ModelError
 from mmsa_cache.files.hashing import file_sha256
@@ -53,17 +53,19 @@ def started_as_for_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def all_by_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No row is read by a thread because a process is not ready yet."""
-    waits = processes.Processes._take
-    monkeypatch.setattr(processes.Processes, "_take", lambda self, *, wait: waits(self, wait=True))
-    begins = processes.Processes.__init__
+    waits = processes.ReadingProcesses._take
+    monkeypatch.setattr(
+        processes.ReadingProcesses, "_take", lambda self, *, wait: waits(self, wait=True)
+    )
+    begins = processes.ReadingProcesses.__init__
 
-    def begin(self: processes.Processes, count: int) -> None:
+    def begin(self: processes.ReadingProcesses, count: int) -> None:
         begins(self, count)
         limit = time.monotonic() + 60
         while not self._alive and time.monotonic() < limit:
             time.sleep(0.01)
 
-    monkeypatch.setattr(processes.Processes, "__init__", begin)
+    monkeypatch.setattr(processes.ReadingProcesses, "__init__", begin)
     yield
     limit = time.monotonic() + 20  # the last ones may be ended by the thread that started them
     while (left := readers_of(os.getpid())) and time.monotonic() < limit:
@@ -238,10 +240,10 @@ def test_workers_of_a_crew_have_readers_too(tmp_path: Path, device: str) -> None
 
 def test_processes_read_for_a_gpu_with_many_rows_and_cores() -> None:
     gpu = torch.device("cuda")
-    assert by_processes(gpu, 100_000, 16)
-    assert not by_processes(gpu, 100, 16)
-    assert not by_processes(gpu, 100_000, 2)
-    assert not by_processes(CPU, 100_000, 16)
+    assert should_use_processes(gpu, 100_000, 16)
+    assert not should_use_processes(gpu, 100, 16)
+    assert not should_use_processes(gpu, 100_000, 2)
+    assert not should_use_processes(CPU, 100_000, 16)
 
 
 def test_what_processes_wait_for_begins_while_models_are_loaded(
@@ -254,8 +256,8 @@ def test_what_processes_wait_for_begins_while_models_are_loaded(
         raise OSError("no process")
 
     monkeypatch.setattr(reading, "prepare_forks", fails)
-    get_ready(torch.device("cuda"), 100_000, 16)
-    get_ready(torch.device("cuda"), 100, 16)
+    preload_processes(torch.device("cuda"), 100_000, 16)
+    preload_processes(torch.device("cuda"), 100, 16)
     assert begun == [processes.PRELOAD]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from extract import publisher
 from extract.encoders.protocol import Encoded
 from extract.engine import extract
-from extract.plan import Job, Row, RowPlan, plan_rows
+from extract.plan import EncodingJob, Row, RowPlan, plan_rows
 from extract.publisher import Publisher
 from extract.shards import encode_rows
 from extract.streams import Timings
@@ -41,15 +41,15 @@ def plan(samples: Sequence[Sample], copies: dict[int, int] | None = None) -> Row
     return plan_rows(samples, copies or {}, "policy:1", "text")
 
 
-def run(root: Path, *plans: RowPlan, part: tuple[int, int] = (0, 1)) -> list[Job]:
+def run(root: Path, *plans: RowPlan, part: tuple[int, int] = (0, 1)) -> list[EncodingJob]:
     """Extracts into one store; windows have 8 rows, batches 4."""
     with claimed(root, part) as writer:
-        jobs = [Job(rows, writer, part, reader=read, encoder=InCompany()) for rows in plans]
+        jobs = [EncodingJob(rows, writer, part, reader=read, encoder=InCompany()) for rows in plans]
         extract(jobs, CPU, shard_rows=8, batch_size=4)
     return jobs
 
 
-def counts(job: Job) -> tuple[int, int, int]:
+def counts(job: EncodingJob) -> tuple[int, int, int]:
     assert isinstance(job.encoder, InCompany)
     assert len(job.encoder.seen) == job.computed
     return job.computed, job.there, job.shared
@@ -199,7 +199,7 @@ def test_rows_that_another_writer_seals_meanwhile_are_not_computed(tmp_path: Pat
             return super().encode(batch)
 
     with claimed(tmp_path / "store") as writer:
-        job = Job(rows, writer, reader=read, encoder=Interrupted())
+        job = EncodingJob(rows, writer, reader=read, encoder=Interrupted())
         extract([job], CPU, shard_rows=8, batch_size=4)
     assert row_bytes(tmp_path / "store") == row_bytes(tmp_path / "one")
     assert job.computed + job.there == 80

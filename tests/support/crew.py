@@ -17,7 +17,7 @@ from torch import Tensor
 from extract.encoders.options import Options
 from extract.encoders.protocol import Encoded, Size
 from extract.engine import extract
-from extract.plan import Job, Reader, Row, RowPlan, plan_rows
+from extract.plan import EncodingJob, Reader, Row, RowPlan, plan_rows
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.errors import DataError, ModelError
 from tests.support.rows import Rows, claimed, row_bytes
@@ -104,6 +104,6 @@ def plain_rows(root: Path, count: int, shard_rows: int, batch_size: int) -> Rows
     """The rows of one process that nothing happens to."""
     encoder, reader = CompanySource().load(0, CPU)
     with claimed(root) as writer:
-        job = Job(plan_of(count), writer, reader=reader, encoder=encoder)
+        job = EncodingJob(plan_of(count), writer, reader=reader, encoder=encoder)
         extract([job], CPU, shard_rows=shard_rows, batch_size=batch_size)
     return row_bytes(root)

@@ -16,7 +16,7 @@ from torch import Tensor
 from extract.encoders.options import Options
 from extract.encoders.protocol import Encoded, Size
 from extract.engine import extract
-from extract.plan import Job, Row, RowPlan, plan_rows
+from extract.plan import EncodingJob, Row, RowPlan, plan_rows
 from mmsa_cache.data.pairs import Sample
 from tests.support.rows import claimed
 
@@ -94,6 +94,6 @@ def run(
     sealed = [] if sealed is None else sealed
     with claimed(root) as writer:
         watch = lambda: nullcontext(sealed.append)  # noqa: E731
-        job = Job(rows, writer, watch=watch, notice=notice, reader=reader, encoder=encoder)
+        job = EncodingJob(rows, writer, watch=watch, notice=notice, reader=reader, encoder=encoder)
         extract([job], device, **({"shard_rows": 8, "batch_size": 4} | changes))
     return sealed

@@ -20,7 +20,7 @@ from PIL import Image
 
 from extract.engine import extract
 from extract.inputs.decode import decode
-from extract.plan import Job, Row, plan_rows
+from extract.plan import EncodingJob, Row, plan_rows
 from mmsa_cache.compose.session.encoders import resolve_encoder
 from mmsa_cache.config.loading import load_settings
 from mmsa_cache.data.pairs import Sample
@@ -75,7 +75,7 @@ def main() -> None:
         writer = FeatureWriter(folder, StoredEncoder.of(spec.identity))
         with writer.claim(lambda: None):
             watch = lambda a=advance: nullcontext(a)  # noqa: E731
-            job = Job(rows, writer, watch=watch, reader=read, encoder=spec.load(device))
+            job = EncodingJob(rows, writer, watch=watch, reader=read, encoder=spec.load(device))
             extract([job], device, shard_rows=256, batch_size=64)
         assert writer.rows == job.computed == pairs
         record[modality] = looks

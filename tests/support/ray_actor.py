@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from extract.crew.ray_worker import Hello, Orders
+from extract.crew.ray_worker import ActorSettings, Hello
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Done:
 class LightWorker:
     """Says that pieces are done."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: ActorSettings) -> None:
         self._told: Any = orders.source
         if self._told.broken:
             raise ImportError(self._told.broken)

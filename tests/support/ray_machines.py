@@ -119,7 +119,7 @@ def kill(pid: int) -> None:
 def main() -> None:
     from extract.crew.driver import drive
     from extract.crew.ray_crew import RayCrew
-    from extract.plan import Share
+    from extract.plan import FeatureJob
     from mmsa_cache.native.signals import terminated_is_interrupted
     from tests.support.crew import CompanySource, plan_of
     from tests.support.rows import claimed
@@ -134,7 +134,7 @@ def main() -> None:
             gpu=False,
             batch_size=BATCH,
         )
-        drive([Share(plan_of(int(rows)), writer)], crew, shard_rows=WINDOW)
+        drive([FeatureJob(plan_of(int(rows)), writer)], crew, shard_rows=WINDOW)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from extract.plan import Row
-from extract.streams import Workers
+from extract.streams import ThreadCounts
 from mmsa_cache.errors import DataError, ModelError
 from tests.support.extraction import LENGTHS, Counting, make_rows, run
 
-FOUR = Workers(6, 2)
+FOUR = ThreadCounts(6, 2)
 """Of six cores two are left to others."""
 
 

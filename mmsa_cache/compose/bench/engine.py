@@ -20,7 +20,7 @@ from extract.crew.driver import drive
 from extract.crew.protocol import Depot
 from extract.crew.simulated import Clock, Fleet, SimulatedCrew
 from extract.crew.watching import Tally
-from extract.plan import Share, plan_rows
+from extract.plan import FeatureJob, plan_rows
 from mmsa_cache.data.table import COLUMNS as TABLE
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.files.scratch import scratch
@@ -153,7 +153,9 @@ def simulated(root: Path, rows: int, fleet: Fleet, seed: int) -> EngineRun:
         samples = _samples(rows // 2)
         plans = [plan_rows(samples, {}, "none", modality) for modality in MODALITIES]
         crew = SimulatedCrew([writer.sealer for writer in writers], fleet, clock, seed)
-        jobs = [Share[Depot](plan, writer) for plan, writer in zip(plans, writers, strict=True)]
+        jobs = [
+            FeatureJob[Depot](plan, writer) for plan, writer in zip(plans, writers, strict=True)
+        ]
         drive(jobs, crew, shard_rows=SHARD_ROWS, tally=tally, clock=clock)
     seconds, driver = clock() - started, watch.read()
     shards = sum(len(list(writer.folder.glob(SHARD_FILES))) for writer in writers)

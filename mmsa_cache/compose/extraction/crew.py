@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from extract.crew.local import LocalCrew
-from extract.crew.protocol import Crew, Sealer, Source
+from extract.crew.protocol import Crew, EncoderLoader, Sealer
 from extract.encoders.protocol import Encoder
 from extract.plan import Reader
 from mmsa_cache.config.settings import Settings
@@ -114,7 +114,7 @@ class EngineRequest:
 
     def crew(
         self,
-        source: Source,
+        source: EncoderLoader,
         sealers: Sequence[Sealer],
         device: torch.device,
         batch_size: int | None,

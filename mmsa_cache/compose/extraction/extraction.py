@@ -13,10 +13,10 @@ from extract.crew.driver import drive
 from extract.crew.protocol import Depot
 from extract.encoders.protocol import Encoder
 from extract.engine import extract
-from extract.plan import Job, Share, missing_windows
-from extract.reading.reading import get_ready
+from extract.plan import EncodingJob, FeatureJob, missing_windows
+from extract.reading.reading import preload_processes
 from extract.shards import estimate_bytes
-from extract.streams import Timings, Workers, rows_a_batch
+from extract.streams import ThreadCounts, Timings, rows_a_batch
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.store.objects import ObjectWriter
@@ -38,7 +38,7 @@ class Work:
 
     def __init__(self, wanted: WantedFeatures, writer: FeatureWriter | ObjectWriter) -> None:
         self.wanted, self.writer, self.seconds = wanted, writer, 0.0
-        self.jobs: list[Share[Any]] = []
+        self.jobs: list[FeatureJob[Any]] = []
         """What was to be done, part by part; none where all rows were there."""
         self.rows = wanted.split.rows[wanted.encoder.identity.modality]
         self.split = wanted.split.about.split
@@ -99,8 +99,8 @@ class Extraction:
             self._by_crew(list(missing), part)
 
     def _here(self, missing: dict[Work, int], part: tuple[int, int]) -> None:
-        readers = Workers.plan(self._device).readers
-        get_ready(self._device, sum(missing.values()), readers)  # while models are loaded
+        readers = ThreadCounts.plan(self._device).readers
+        preload_processes(self._device, sum(missing.values()), readers)  # while models are loaded
         jobs = []
         for work, rows in missing.items():
             assert isinstance(work.writer, FeatureWriter)  # a target has an engine
@@ -115,7 +115,7 @@ class Extraction:
                     f"about {decimal(round(each * rows))}, {decimal(round(each))} a row "
                     f"(padded float32: {decimal(padded)} a row)."
                 )
-            job = Job(
+            job = EncodingJob(
                 work.rows,
                 work.writer,
                 part,
@@ -141,7 +141,7 @@ class Extraction:
     def _by_crew(self, works: Sequence[Work], part: tuple[int, int]) -> None:
         jobs = []
         for work in works:
-            job: Share[Depot] = Share(
+            job: FeatureJob[Depot] = FeatureJob(
                 work.rows, work.writer, part, work.watch, work.say, work.title
             )
             work.jobs.append(job)

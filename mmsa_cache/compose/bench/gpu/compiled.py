@@ -11,8 +11,8 @@ from torch import Tensor
 
 from extract.bench import run_end_to_end
 from extract.encoders.compiled import compile_blocks
-from extract.reading.reading import Reading, get_ready
-from extract.streams import Workers
+from extract.reading.reading import ReadingPool, preload_processes
+from extract.streams import ThreadCounts
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.timing import seconds_of
 
@@ -29,13 +29,13 @@ def run(bench: Bench) -> None:
     figures, device, size = bench.figures, bench.device, bench.sizes.large_batch
     rows = {name: bench.rows(name) for name in MODALITIES}
     readers = bench.readers()
-    few, cores = slice(-2 * size, None), Workers.plan(device).readers  # without large pictures
-    get_ready(device, bench.sizes.posts, cores)
+    few, cores = slice(-2 * size, None), ThreadCounts.plan(device).readers  # without large pictures
+    preload_processes(device, bench.sizes.posts, cores)
     encoders: dict[str, Any] = {}
     inputs: dict[str, list[Tensor]] = {}
     for name, spec in bench.specs(bench.compute).items():
         encoders[name] = encoder = spec.load(device)
-        with contextlib.closing(Reading(cores, processes=False)) as reading:
+        with contextlib.closing(ReadingPool(cores, processes=False)) as reading:
             inputs[name] = read_by(reading, rows[name][few], readers[name], encoder)
         if (of := compile_blocks(encoder, size, device, bench.sizes.compiler)) is None:
             continue

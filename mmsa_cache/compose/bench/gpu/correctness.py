@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from extract.engine import extract
-from extract.plan import Job
+from extract.plan import EncodingJob
 from extract.precision import difference
 from extract.shards import encode_rows
 from fuse.fields import Level
@@ -223,7 +223,7 @@ def resumed_extraction(bench: Bench) -> bool:
             for name in MODALITIES:
                 writer = FeatureWriter(folder, generated_encoder(name))
                 claims.enter_context(writer.claim(lambda: None))
-                job = Job(rows[name], writer, reader=readers[name], encoder=encoders[name])
+                job = EncodingJob(rows[name], writer, reader=readers[name], encoder=encoders[name])
                 if interrupted:
                     job.watch = broken
                 jobs.append(job)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from extract.shards import encode_rows
-from extract.streams import Halving
+from extract.streams import HalvingEncoder
 from fuse.fields import Level
 from fuse.setting import Setting
 from fuse.training.task import Task
@@ -146,7 +146,7 @@ def _encoding(bench: Bench) -> None:
     what = "out of memory while encoding, a quarter of a batch fits"
     wanted = "halved until it fits"
     try:
-        parts = Halving(limited).run(inputs)
+        parts = HalvingEncoder(limited).run(inputs)
     except torch.OutOfMemoryError as error:
         bench.figures.check(what, False, wanted, f"OutOfMemoryError: {error}")
         return

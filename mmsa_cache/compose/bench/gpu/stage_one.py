@@ -14,8 +14,8 @@ from torch import Tensor
 from extract.bench import run_end_to_end, run_textbook
 from extract.encoders.compute import precision
 from extract.plan import Reader, Row, RowPlan, plan_batches
-from extract.reading.reading import Reading, get_ready
-from extract.streams import Workers
+from extract.reading.reading import ReadingPool, preload_processes
+from extract.streams import ThreadCounts
 from mmsa_cache.names import MODALITIES
 from mmsa_cache.native.device import is_out_of_memory
 from mmsa_cache.native.memory import reused
@@ -36,8 +36,8 @@ _STARTED = 1024
 def run(bench: Bench) -> None:
     """Measures everything on the device's own precision."""
     figures, device, size = bench.figures, bench.device, bench.sizes.large_batch
-    cores = Workers.plan(device).readers
-    get_ready(device, bench.sizes.posts, cores)  # while models load, as an extraction does
+    cores = ThreadCounts.plan(device).readers
+    preload_processes(device, bench.sizes.posts, cores)  # while models load, as an extraction does
     rows = {name: bench.rows(name) for name in MODALITIES}
     readers = bench.readers()
     encoders = {}
@@ -51,7 +51,7 @@ def run(bench: Bench) -> None:
     inputs: dict[str, list[Tensor]] = {}
     with figures.attempt("models on batches that lie on the device"):
         few = slice(-2 * size, None)  # the large pictures come first
-        with contextlib.closing(Reading(cores, processes=False)) as reading:
+        with contextlib.closing(ReadingPool(cores, processes=False)) as reading:
             inputs = {n: read_by(reading, rows[n][few], readers[n], e) for n, e in encoders.items()}
         for count in (bench.sizes.batch_size, size):
             alone = models_alone(bench, encoders, inputs, count)
@@ -110,7 +110,9 @@ def _end_to_end(
     return rate
 
 
-def read_by(reading: Reading, rows: Sequence[Row], reader: Reader, encoder: Any) -> list[Tensor]:
+def read_by(
+    reading: ReadingPool, rows: Sequence[Row], reader: Reader, encoder: Any
+) -> list[Tensor]:
     """Inputs of rows."""
     tasks = reading.begin(rows, reader, encoder)
     return [value for task in tasks for value in task.result().inputs]
@@ -118,7 +120,7 @@ def read_by(reading: Reading, rows: Sequence[Row], reader: Reader, encoder: Any)
 
 def _reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
     """Pictures read, decoded and prepared a second, by one thread up to all, and by processes."""
-    large, most = bench.sizes.large_posts, Workers.plan(bench.device).readers
+    large, most = bench.sizes.large_posts, ThreadCounts.plan(bench.device).readers
     width, height = bench.sizes.large_picture
     kinds = {
         "pictures": rows[large:],
@@ -127,7 +129,7 @@ def _reading(bench: Bench, rows: RowPlan, reader: Reader, encoder: Any) -> None:
     ways = [(threads, False) for threads in sorted({1, 4, most})]
     with reused():  # as an extraction does
         for threads, processes in [*ways, (most, True)]:
-            with contextlib.closing(Reading(threads, processes=processes)) as reading:
+            with contextlib.closing(ReadingPool(threads, processes=processes)) as reading:
                 read_by(reading, rows[-_STARTED:], reader, encoder)  # processes start meanwhile
                 for what, part in kinds.items():
                     share = part[: max(_SHARE, len(part) * threads // most)]
