@@ -1,5 +1,4 @@
-"""The folder of an export: which files it has, and how one appears complete, in place of an older
-export alone."""
+"""The folder of an export: its files, and how it is written or replaced atomically."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from mmsa_cache.runs.folder import MODEL_FILE
 MODEL_TYPE = "mmsa"
 CONFIG, METRICS, CARD, ONNX_FILE = "config.json", "metrics.json", "README.md", "model.onnx"
 OWN_FILES = (CONFIG, METRICS, CARD, ONNX_FILE, MODEL_FILE)
-"""Beside its encoders."""
+"""Files of an export beside its encoders."""
 ENCODERS = "encoders"
 PARTS = ("text", "image", "joint")
 ENCODER_FILES = {
@@ -33,21 +32,21 @@ ENCODER_FILES = {
     *("vocab.txt", "vocab.json", "vocab.bpe", "merges.txt", "bpe.codes", "dict.txt"),
     *("sentencepiece.bpe.model", "sentencepiece.model", "spiece.model", "spm.model"),
 }
-"""Of a model's folder, beside its weights."""
+"""Files of a model's folder beside its weights."""
 TENSORS = ".safetensors"
 MOST_TEXT, MOST_WEIGHTS = 64 << 20, 64 << 30
-"""Bytes of one file."""
+"""Limits of one file, in bytes."""
 _PLAIN_NAME = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*")
-"""Of a folder or file from elsewhere."""
+"""Allowed names of folders and files."""
 
 
 def most_bytes(name: str) -> int:
-    """Limit of a file of an export."""
+    """Size limit of a file of an export."""
     return MOST_WEIGHTS if name.endswith((TENSORS, ".onnx")) else MOST_TEXT
 
 
 def is_of_export(path: str) -> bool:
-    """Whether a file is one of an export by its path in it."""
+    """Whether a path in an export is one of its files."""
     parts = tuple(path.split("/"))
     folders = (parts[:end] for end in range(1, len(parts)))
     return (
@@ -68,7 +67,7 @@ def is_export(folder: Path) -> bool:
 
 @contextmanager
 def whole_folder(target: Path, force: bool) -> Iterator[Path]:
-    """Makes a folder under a temporary name and renames it when it is complete.
+    """Writes a folder under a temporary name and renames it when it is complete.
 
     Args:
         target: The folder.
@@ -76,7 +75,7 @@ def whole_folder(target: Path, force: bool) -> Iterator[Path]:
 
     Raises:
         SettingsError: The name is taken, or another process exports to it.
-        LinkError: It is a link, or lies behind one.
+        LinkError: The path contains a link.
     """
     target = Path(os.path.abspath(declared(target)))  # noqa: PTH100  (no link is followed)
     unfinished, replaced, lock = (
@@ -87,7 +86,7 @@ def whole_folder(target: Path, force: bool) -> Iterator[Path]:
         if not free:
             raise SettingsError(f"Another process exports to {target}.", "Wait.")
         try:
-            if replaced.is_dir() and not target.exists():  # a kill came between two renames
+            if replaced.is_dir() and not target.exists():  # killed between the two renames
                 DISK.rename(replaced, target)
             remove_tree(unfinished)
             remove_tree(replaced)
@@ -114,26 +113,26 @@ def _check_free(target: Path, force: bool) -> None:
             f"{target} is not a folder that mmsa export made, so it is not replaced.",
             "Give another --to, or remove it.",
         )
-    found = sorted(_foreign(target))
-    if found:
+    foreign = sorted(_foreign_paths(target))
+    if foreign:
         raise SettingsError(
             f"{target} holds what mmsa export did not write: nothing was replaced.",
             "Move it away, or give another --to.",
-            found,
+            foreign,
         )
 
 
-def _foreign(target: Path) -> Iterator[str]:
-    """What lies in an export and is none of its files; of a foreign folder its name alone."""
-    for above, folders, files in os.walk(target):
-        inside = Path(above).relative_to(target).parts
+def _foreign_paths(target: Path) -> Iterator[str]:
+    """Paths in an export that are not its own; foreign folders without their content."""
+    for parent, folders, files in os.walk(target):
+        parts = Path(parent).relative_to(target).parts
         for name in files:
-            if Path(above, name).is_symlink() or not _is_own((*inside, name)):
-                yield "/".join((*inside, name))
+            if Path(parent, name).is_symlink() or not _is_own((*parts, name)):
+                yield "/".join((*parts, name))
         for name in list(folders):
-            if Path(above, name).is_symlink() or not _is_own_folder((*inside, name)):
+            if Path(parent, name).is_symlink() or not _is_own_folder((*parts, name)):
                 folders.remove(name)
-                yield "/".join((*inside, name, ""))
+                yield "/".join((*parts, name, ""))
 
 
 def _is_own(parts: tuple[str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""The model card of an export: what the model is, what it was made from, what it is worth."""
+"""The model card of an export: the model, its training data and its scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmsa_cache.escaping import escape_markdown
 from mmsa_cache.runs.record import RunRecord
 from mmsa_cache.version import __version__
 
-_FIGURES = {
+_METRICS = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "macro_precision": "macro precision",
@@ -28,38 +28,38 @@ _FIGURES = {
     "neg_log_loss": "log-loss",
     "calibration_error": "expected calibration error",
 }
-"""Figures of the card's table, by their key."""
-_RESULTS: list[tuple[str, str, str, dict[str, object]]] = [
+"""Titles of the metrics of the card's table, by key."""
+_HUB_METRICS: list[tuple[str, str, str, dict[str, object]]] = [
     ("accuracy", "accuracy", "accuracy", {}),
     ("macro_f1", "f1", "macro F1", {"average": "macro"}),
     ("neg_log_loss", "log_loss", "log-loss", {}),
 ]
-"""Figures of the metadata: key, metric of the hub, title, arguments of the metric."""
+"""Metrics of the metadata: key, name at the hub, title, arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class CardContent:
-    """Everything that the card says."""
+    """Content of a model card."""
 
     name: str
     record: RunRecord
-    """Of the export."""
+    """Record of the export."""
     figures: RunFigures
     data: DataSettings
-    """That it learned from."""
+    """Training data."""
     packages: Mapping[str, str]
     """Versions by name."""
     onnx_inputs: Mapping[str, Sequence[str | int]]
-    """Shapes by name; none without an ONNX graph."""
+    """Shapes by name; empty without an ONNX graph."""
     onnx_difference: float | None
     repository: str | None
-    """Of the hub, where it goes there."""
+    """Hub repository, if it is pushed."""
     license: str | None
     languages: Sequence[str]
 
     @property
     def hub_data(self) -> HubData | None:
-        """The data set of the hub that it learned from."""
+        """The hub data set that the model was trained on, if any."""
         root = self.data.root
         address = None if root is None else address_of(root.resolve())
         name = address.removeprefix(PREFIX) if address else self.data.hub_name
@@ -67,16 +67,16 @@ class CardContent:
 
     @property
     def data_name(self) -> str:
-        """Of the data set of the hub, or of the folder without those above it."""
+        """Name of the hub data set, or of the data folder."""
         if self.hub_data is not None:
             return self.hub_data.repository
         return self.data.root.name if self.data.root else "unnamed data"
 
 
 def render_card(card: CardContent) -> str:
-    """The card as Markdown under YAML metadata, as the Hugging Face hub reads them.
+    """Renders the card: YAML metadata and Markdown, as the Hugging Face hub reads them.
 
-    Every value in it is escaped: Jinja's ``finalize`` sees each.
+    Jinja's ``finalize`` escapes every value.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
@@ -126,7 +126,7 @@ def _metadata(card: CardContent, random: bool) -> str:
         EvalResult(
             task_type=task,
             task_name="Sentiment of image-text posts",
-            # A name of the hub or like one: letters, digits, -, _ and .
+            # The hub allows letters, digits, "-", "_", "." and "/".
             dataset_type=re.sub(r"[^\w./-]+", "-", name, flags=re.ASCII),
             dataset_name=escape_markdown(name),
             dataset_revision=data.revision if data else None,
@@ -137,7 +137,7 @@ def _metadata(card: CardContent, random: bool) -> str:
             metric_args=args | _ci95(getattr(intervals, key, None)),
             verified=False,
         )
-        for key, kind, title, args in _RESULTS
+        for key, kind, title, args in _HUB_METRICS
         if (value := getattr(outer, key)) is not None
     ]
     tags = ["multimodal", "image-text", "sentiment-analysis"]
@@ -155,7 +155,7 @@ def _metadata(card: CardContent, random: bool) -> str:
 
 
 def _task(record: RunRecord) -> str:
-    """The hub has no task of its own for the class of a text and a picture together."""
+    """The hub has no task for classifying a text and a picture together."""
     only_images = all(model.setting.get("modality") == "image" for model in record.models)
     return "image-classification" if only_images else "text-classification"
 
@@ -167,9 +167,9 @@ def _ci95(interval: Interval | None) -> dict[str, list[float]]:
 
 
 def _rows(figures: RunFigures) -> list[tuple[str, str, str, str]]:
-    """Title, calibrated value, its interval and the uncalibrated value of each figure."""
+    """Title, calibrated score, its interval and uncalibrated score of each metric."""
     rows = []
-    for key, title in _FIGURES.items():
+    for key, title in _METRICS.items():
         value = getattr(figures.outer, key)
         if value is not None:
             interval = getattr(figures.intervals, key, None)
@@ -194,6 +194,6 @@ def _f1_interval(figures: RunFigures, name: str) -> str:
 
 
 def _changed(setting: Mapping[str, object]) -> dict[str, object]:
-    """Values of a setting that are not the defaults."""
+    """Values of a setting that differ from the defaults."""
     defaults = asdict(Setting())
     return {key: value for key, value in setting.items() if defaults.get(key) != value}

@@ -1,4 +1,4 @@
-"""The files of an encoder that an export carries: those of a model by their names, nothing else."""
+"""Copies the files of an encoder into an export, by a list of known names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def copy_encoder(source: Path, target: Path) -> Path:
         The copy.
 
     Raises:
-        ModelError: It is neither, or one of its files is a link. Nothing was copied then.
+        ModelError: It is neither, or one of its files is a link. Nothing is copied.
     """
     if not source.is_dir():
         if source.suffix != TENSORS or source.is_symlink():
@@ -39,7 +39,7 @@ def copy_encoder(source: Path, target: Path) -> Path:
             )
         names, source, copy = [source.name], source.parent, target
     else:
-        names, copy = _names(source), target / source.resolve().name
+        names, copy = _file_names(source), target / source.resolve().name
     make_folders(target.parent)
     for folder in (target, copy):
         DISK.make_folder(folder)
@@ -51,27 +51,27 @@ def copy_encoder(source: Path, target: Path) -> Path:
     return copy if copy != target else target / names[0]
 
 
-def _names(folder: Path) -> list[str]:
-    """The files of a model's folder, sorted.
+def _file_names(folder: Path) -> list[str]:
+    """Sorted names of the files of a model's folder.
 
     Raises:
-        ModelError: It is none, or holds files of a tokenizer or of weights that are not copied.
+        ModelError: It is no such folder, or has tokenizer or weight files of unknown names.
     """
     try:
         read_config(folder)
-        wanted = ENCODER_FILES & {path.name for path in folder.iterdir()}
-        if wanted & {WEIGHTS, WEIGHTS_INDEX}:
-            wanted |= {path.name for path in weight_files(folder)}
-        links = sorted(name for name in wanted if (folder / name).is_symlink())
+        names = ENCODER_FILES & {path.name for path in folder.iterdir()}
+        if names & {WEIGHTS, WEIGHTS_INDEX}:
+            names |= {path.name for path in weight_files(folder)}
+        links = sorted(name for name in names if (folder / name).is_symlink())
         if links:
             raise ValueError(f"no link is copied ({', '.join(links)})")
-        # They are part of what identifies the encoder.
+        # All of these are part of the encoder's identity.
         hashed = {path.name for path in files_of(folder, (*TOKENIZER_FILES, f"*{TENSORS}"))}
-        if hashed - wanted:
-            names = ", ".join(sorted(hashed - wanted))
-            raise ValueError(f"it holds files of unknown names ({names})")
+        if hashed - names:
+            unknown = ", ".join(sorted(hashed - names))
+            raise ValueError(f"it holds files of unknown names ({unknown})")
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{folder} is not copied: {error}.", "Give a Hugging Face model folder of plain files."
         ) from error
-    return sorted(wanted)
+    return sorted(names)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fuse.export.onnx_export import describe_inputs, export_onnx
 from fuse.figures.study import StudySource
@@ -43,7 +44,7 @@ from .card import CardContent, render_card
 from .encoder_files import copy_encoder
 
 FORMATS = ("safetensors", "onnx")
-_OWN = {f"{modality}_encoder": DEFAULT_ENCODER for modality in MODALITIES}
+_DEFAULTS = {f"{modality}_encoder": DEFAULT_ENCODER for modality in MODALITIES}
 _WEIGHTS = ("pretrained", "random")
 """Values of ``image.weights`` that name no file."""
 
@@ -55,32 +56,32 @@ class ExportRequest:
     run: str
     """Name or folder of a run."""
     to: Path | None = None
-    """The folder to make; it appears complete or not at all."""
+    """Folder to write; it appears complete or not at all."""
     push: str | None = None
-    """The repository of the hub that it goes to, ``USER/REPO``."""
+    """Hub repository to push to, ``USER/REPO``."""
     private: bool = False
-    """Nobody else may see that repository."""
+    """Whether a new repository is private."""
     form: str = "safetensors"
-    """``safetensors``; ``onnx`` adds stage two as one graph, checked against PyTorch."""
+    """``safetensors``, or ``onnx``, which adds stage two as one graph, checked against PyTorch."""
     force: bool = False
-    """Replace an existing export."""
+    """Whether an existing export is replaced."""
     license: str | None = None
-    """Of the model, as the hub names licences."""
+    """License of the model, as the hub names it."""
     languages: Sequence[str] = ()
-    """Of the texts that it learned from, by their ISO 639 codes."""
+    """Languages of the training texts, as ISO 639 codes."""
     overrides: RunOverrides = NO_OVERRIDES
-    """``online``: encoders that are not on this machine are fetched by hub names, to be checked."""
+    """With ``online``, missing encoders are fetched from the hub, to check them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was written."""
+    """A written export."""
 
     run: str
     directory: str | None
-    """None where it went to the hub alone."""
+    """None if it was only pushed to the hub."""
     repository: str | None
-    """Of the hub."""
+    """Hub repository."""
     revision: str | None
     """Its commit."""
     files: dict[str, int]
@@ -91,14 +92,14 @@ class Export:
 
 
 def export(request: ExportRequest) -> Export:
-    """Writes a folder that `load_model` and ``mmsa predict --run`` take, wherever it is moved.
+    """Writes a folder that `load_model` and ``mmsa predict --run`` accept on any machine.
 
     Raises:
-        SettingsError: Nothing says where to, the folder exists, the repository holds something
+        SettingsError: No target is given, the folder exists, the repository holds something
             else, or the packages for ONNX are missing.
         ModelError: The run cannot be loaded, its encoders are not those it was trained on, or the
             ONNX graph differs from PyTorch.
-        CacheError: The hub cannot be reached, or refuses; a folder was written all the same.
+        CacheError: The hub cannot be reached, or refuses. The folder was written.
     """
     if request.form not in FORMATS:
         raise unknown_name("Unknown --format", request.form, FORMATS)
@@ -109,8 +110,8 @@ def export(request: ExportRequest) -> Export:
     hub = None if request.push is None else model_of(request.push)
     run = RunFolder.find(request.run)
     model = load_model(run.path, **asdict(replace(request.overrides, device="cpu")))
-    with ExitStack() as until_pushed:
-        to = request.to or until_pushed.enter_context(scratch()) / run.name
+    with ExitStack() as stack:
+        to = request.to or stack.enter_context(scratch()) / run.name
         with whole_folder(to, request.force) as folder:
             difference = _write(request, hub, run, model, folder)
             sizes = {
@@ -133,20 +134,20 @@ def export(request: ExportRequest) -> Export:
 def _write(
     request: ExportRequest, hub: AtHub | None, run: RunFolder, model: Predictor, folder: Path
 ) -> float | None:
-    """Fills an export's folder and checks it; the ONNX graph's difference from PyTorch."""
+    """Fills an export's folder and checks it; returns the ONNX graph's difference from PyTorch."""
     copy_new(run.path / MODEL_FILE, folder / MODEL_FILE, MOST_WEIGHTS)
-    record = _portable(run.record, model, folder)
-    write_json(folder / CONFIG, {**_for_the_hub(record, model), **record.as_json()})
+    record = _portable_record(run.record, model, folder)
+    write_json(folder / CONFIG, {**_hub_config(record, model), **record.as_json()})
     write_json(folder / METRICS, run.figures.as_json())
     difference: float | None = None
     inputs: dict[str, list[str | int]] = {}
     if request.form == "onnx":
         check_target(folder / ONNX_FILE)
-        dims = [kept.dims for kept in record.models]
+        dims = [m.dims for m in record.models]
         difference = export_onnx(model.ensemble, dims, folder / ONNX_FILE, _onnx_metadata(record))
         inputs = describe_inputs(folder / ONNX_FILE)
         say(f"ONNX: largest difference of a probability from PyTorch {difference:.1e}.")
-    said = CardContent(
+    card = CardContent(
         name=run.name,
         record=record,
         figures=run.figures,
@@ -158,41 +159,35 @@ def _write(
         license=request.license,
         languages=request.languages,
     )
-    write_new(folder / CARD, render_card(said).encode())
+    write_new(folder / CARD, render_card(card).encode())
     _check(folder)
     return difference
 
 
-def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
+def _portable_record(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
     """The record without paths of this machine; local encoders are copied into the folder.
 
     Raises:
         ModelError: The members read several encoders of a modality as their own.
     """
-    pair, beside = _encoders_of(record)
+    pair, others = _encoders_of(record)
     settings = model.session.settings
-    names = dict.fromkeys(name for of in beside.values() for name in of)
+    names = dict.fromkeys(name for of_modality in others.values() for name in of_modality)
     values = settings.with_pair(*pair).model_dump()
     values["encoders"] = {name: settings.named_encoders[name].model_dump() for name in names}
     values["data"]["root"] = None
     values["cache"]["dir"] = "cache"
-    for name, group in [("", values), *values["encoders"].items()]:
-        joint = group["joint"] is not None and group["joint"]["model"] is not None
-        for section, key in ENCODER_PATHS:
-            if group[section] is not None and joint == (section == "joint"):
-                place = f"{section}-{name}" if name else section
-                found = group[section][key]
-                group[section][key] = _copied(folder, place, found, model.session.path_policy)
+    _copy_encoders(values, folder, model.session.path_policy)
     encoders = {}
     for modality, own in zip(MODALITIES, pair, strict=True):
-        known = {DEFAULT_ENCODER: own} | {name: name for name in beside[modality]}
+        sources = {DEFAULT_ENCODER: own} | {name: name for name in others[modality]}
         encoders[modality] = {
-            name: _identity(record, model, modality, of) for name, of in known.items()
+            name: _identity(record, model, modality, source) for name, source in sources.items()
         }
     return record.model_copy(
         update={
             "models": [
-                kept.model_copy(update={"setting": kept.setting | _OWN}) for kept in record.models
+                m.model_copy(update={"setting": m.setting | _DEFAULTS}) for m in record.models
             ],
             "origin": None,
             "settings": Settings.model_validate(values),
@@ -205,35 +200,45 @@ def _portable(record: RunRecord, model: Predictor, folder: Path) -> RunRecord:
     )
 
 
+def _copy_encoders(values: dict[str, Any], folder: Path, policy: PathPolicy) -> None:
+    """Copies the encoders of dumped settings into the export, and changes their paths."""
+    for name, sections in [("", values), *values["encoders"].items()]:
+        joint = sections["joint"] is not None and sections["joint"]["model"] is not None
+        for section, key in ENCODER_PATHS:
+            if sections[section] is not None and joint == (section == "joint"):
+                target = f"{section}-{name}" if name else section
+                sections[section][key] = _copy_model(folder, target, sections[section][key], policy)
+
+
 def _encoders_of(record: RunRecord) -> tuple[EncoderPair, dict[str, list[str]]]:
-    """The encoders of a run that become the default ones, and by modality those beside them.
+    """The pair of a run that becomes the default one, and its other encoders by modality.
 
     Raises:
-        ModelError: They cannot be named so.
+        ModelError: There are several such pairs.
     """
-    sides = [tuple(map(split_terms, pair)) for pair in record.pairs]
-    own = {(text[0], image[0]) for text, image in sides}
-    beside = {
-        modality: list(dict.fromkeys(name for pair in sides for name in pair[place][1:]))
-        for place, modality in enumerate(MODALITIES)
+    pairs = [tuple(map(split_terms, pair)) for pair in record.pairs]
+    own = {(text[0], image[0]) for text, image in pairs}
+    others = {
+        modality: list(dict.fromkeys(name for pair in pairs for name in pair[index][1:]))
+        for index, modality in enumerate(MODALITIES)
     }
-    if len(own) > 1 or any(DEFAULT_ENCODER in names for names in beside.values()):
+    if len(own) > 1 or any(DEFAULT_ENCODER in names for names in others.values()):
         raise ModelError(
             "The run averages models of different encoders; an export has one of each modality, "
             "and others whose pools are named.",
             "Export runs of a single study, whose own encoders are the default ones.",
         )
-    return own.pop(), beside
+    return own.pop(), others
 
 
 def _identity(record: RunRecord, model: Predictor, modality: str, name: str) -> EncoderIdentity:
-    """The encoder at hand; where there is none, the one that the model was trained on.
+    """The identity of the local encoder; if there is none, that of the training.
 
     Raises:
-        ModelError: The one at hand is another one.
+        ModelError: The local encoder is a different one.
     """
     trained_on = record.encoders[modality][name]
-    if not model.session.online and not is_at_hand(model.session, modality, name):
+    if not model.session.online and not _is_local(model.session, modality, name):
         say(
             f"Note: the {modality} encoder {trained_on.label} is not at hand: the export names it, "
             "and predicts where it is."
@@ -242,14 +247,14 @@ def _identity(record: RunRecord, model: Predictor, modality: str, name: str) -> 
     return model.session.encoder(modality, name).identity
 
 
-def is_at_hand(session: Session, modality: str, name: str = DEFAULT_ENCODER) -> bool:
+def _is_local(session: Session, modality: str, name: str = DEFAULT_ENCODER) -> bool:
     """Whether an encoder's files are on this machine."""
-    own = session.settings.with_encoder(modality, name)
-    return resolve_local_encoder(own, modality, session.path_policy) is not None
+    settings = session.settings.with_encoder(modality, name)
+    return resolve_local_encoder(settings, modality, session.path_policy) is not None
 
 
-def _for_the_hub(record: RunRecord, model: Predictor) -> JsonObject:
-    """What the Hugging Face hub reads of ``config.json``."""
+def _hub_config(record: RunRecord, model: Predictor) -> JsonObject:
+    """Keys of ``config.json`` that the Hugging Face hub reads."""
     return {
         "model_type": MODEL_TYPE,
         "architectures": sorted({type(member).__name__ for member in model.ensemble.members}),
@@ -259,13 +264,14 @@ def _for_the_hub(record: RunRecord, model: Predictor) -> JsonObject:
     }
 
 
-def _copied(folder: Path, section: str, name: str, policy: PathPolicy) -> str:
-    """Copies an encoder's file or folder; a name of the hub or of a package stays a name.
+def _copy_model(folder: Path, section: str, name: str, policy: PathPolicy) -> str:
+    """Copies an encoder's file or folder; returns its path in the export.
 
-    Files that are not at hand are named by the place where they can be put later.
+    Names of the hub or of a package are returned as they are. For missing files, the path where
+    they can be put later is returned.
 
     Raises:
-        ModelError: It lies elsewhere than the run may name, or is no encoder.
+        ModelError: The run may not name this path, or it is no encoder.
     """
     source = Path(name)
     if name in _WEIGHTS or not source.exists():
@@ -275,7 +281,7 @@ def _copied(folder: Path, section: str, name: str, policy: PathPolicy) -> str:
 
 
 def _onnx_metadata(record: RunRecord) -> dict[str, str]:
-    """Metadata of the graph, for users who get the file alone."""
+    """Metadata of the graph, for users of the file alone."""
     values = record.as_json()
     return {
         "mmsa_version": __version__,
@@ -287,9 +293,9 @@ def _onnx_metadata(record: RunRecord) -> dict[str, str]:
 
 
 def _check(folder: Path) -> None:
-    """Loads the export, and resolves the encoders that are at hand, before it is published."""
+    """Checks that the export can be loaded, and that its local encoders can be resolved."""
     model = load_model(folder, device="cpu")
     for modality, named in model.record.encoders.items():
         for name in named:
-            if is_at_hand(model.session, modality, name):
+            if _is_local(model.session, modality, name):
                 model.session.encoder(modality, name)
