@@ -1,8 +1,9 @@
-"""The trial that a study's rule chooses."""
+"""Chooses a trial of the studies in a database, and lists the studies."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from .selection import scored_trials, select
 from .study import StudyConfig
 from .trial_record import Trial
 
+_HINT = "Run mmsa search first."
+
 
 @dataclass(frozen=True, slots=True)
 class ChosenTrial:
@@ -28,76 +31,94 @@ class ChosenTrial:
     setting: Setting
     source: StudySource
     compared: list[StoredStudy]
-    """The studies that it was chosen from: of one protocol and metric."""
-    passed_over: list[str]
+    """The studies that it was chosen from; all have one protocol and metric."""
+    excluded: list[str]
     """Other studies, and why they cannot be compared with these."""
 
 
-def choose(name: str, origin: Origin, storage: str | Path | Address = DATABASE) -> ChosenTrial:
-    """Takes the choice of one study, or of all that can be compared, or one trial.
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    stored: StoredStudy
+    study: StudyConfig
+    trial: Trial
 
-    Scores of studies can be compared where protocol, metric, features and labels are equal: the
-    study that was searched last with all that are like it. Studies of one part of a
-    cross-validation are taken by their names only.
+
+def choose_trial(
+    name: str, origin: Origin, storage: str | Path | Address = DATABASE
+) -> ChosenTrial:
+    """Chooses the trial of a name.
+
+    ``best`` compares the study that was searched last with all studies of the same protocol,
+    metric, features and labels, since only their scores can be compared. Studies of one part of a
+    cross-validation are chosen by their names only.
 
     Args:
         name: A study's name, ``NAME:TRIAL``, or ``best``.
-        origin: The features that are here, of a modality one cache or all by encoder; studies on
-            others are passed over.
+        origin: The available features, of a modality one cache or all by encoder. Studies on other
+            features are excluded.
         storage: SQLite file, or the address of a database.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: There is no such trial.
     """
-    hint = "Run mmsa search first."
     address = address_of(storage)
     studies = read_studies(address)
     if not studies:
-        raise SettingsError(f"There are no studies here ({address}).", hint)
+        raise SettingsError(f"There are no studies here ({address}).", _HINT)
     study_name, _, number = name.partition(":")
     if number and not number.isdecimal():
         raise SettingsError(f"{name!r} names no trial.", "Write NAME:TRIAL, e.g. default:17.")
-    known = [stored.name for stored in studies]
-    if study_name not in ("best", *known):
-        raise unknown_name("There is no study", study_name, ("best", *known), hint)
-    usable: list[tuple[StoredStudy, StudyConfig, Trial]] = []
-    others: list[str] = []
-    for stored in studies:
-        identity = stored.record.identity
-        if study_name not in ("best", stored.name):
-            continue
-        if identity is None or not _is_made_on(identity.origin, origin):
-            others.append(f"{stored.name} was made on other features or labels")
-            continue
-        if study_name == "best" and "/" in identity.study.protocol.outer:
-            continue
-        trial = _named(stored, int(number)) if number else selected(stored)
-        if trial is not None:
-            usable.append((stored, identity.study, trial))
-    if not usable:
+    names = ["best", *(stored.name for stored in studies)]
+    if study_name not in names:
+        raise unknown_name("There is no study", study_name, names, _HINT)
+    candidates, excluded = _find_candidates(
+        studies, study_name, int(number) if number else None, origin
+    )
+    if not candidates:
         raise SettingsError(
-            f"No study {study_name!r} has a finished trial on these features.", hint, others
+            f"No study {study_name!r} has a finished trial on these features.", _HINT, excluded
         )
-    _, leader, _ = max(usable, key=lambda candidate: _last_end(candidate[0]))
-    equal = [of for of in usable if not _differences(of[1], leader)]
-    others += [
-        f"{study.name} has {', '.join(_differences(study, leader))}"
-        for _, study, _ in usable
-        if _differences(study, leader)
+    latest = max(candidates, key=lambda candidate: _last_end(candidate.stored)).study
+    differences = [_differences(candidate.study, latest) for candidate in candidates]
+    comparable = [c for c, different in zip(candidates, differences, strict=True) if not different]
+    excluded += [
+        f"{candidate.study.name} has {', '.join(different)}"
+        for candidate, different in zip(candidates, differences, strict=True)
+        if different
     ]
-    stored, study, trial = max(equal, key=lambda candidate: candidate[2].score)
-    how = "named" if number else _rule_of(stored)
+    best = max(comparable, key=lambda candidate: candidate.trial.score)
+    how = "named" if number else _rule_of(best.stored)
     return ChosenTrial(
-        study,
-        trial.setting(),
-        source_of(stored, trial, how, str(address)),
-        [of for of, _, _ in equal],
-        others,
+        best.study,
+        best.trial.setting(),
+        study_source(best.stored, best.trial, how, str(address)),
+        [candidate.stored for candidate in comparable],
+        excluded,
     )
 
 
-def source_of(stored: StoredStudy, trial: Trial, how: str, storage: str) -> StudySource:
-    """Where a setting comes from that is a trial's."""
+def _find_candidates(
+    studies: Sequence[StoredStudy], name: str, number: int | None, origin: Origin
+) -> tuple[list[_Candidate], list[str]]:
+    """The selected or numbered trial of each study that fits, and why other studies do not."""
+    candidates, excluded = [], []
+    for stored in studies:
+        if name not in ("best", stored.name):
+            continue
+        identity = stored.record.identity
+        if identity is None or not _is_available(identity.origin, origin):
+            excluded.append(f"{stored.name} was made on other features or labels")
+            continue
+        if name == "best" and "/" in identity.study.protocol.outer:
+            continue
+        trial = selected_trial(stored) if number is None else _complete_trial(stored, number)
+        if trial is not None:
+            candidates.append(_Candidate(stored, identity.study, trial))
+    return candidates, excluded
+
+
+def study_source(stored: StoredStudy, trial: Trial, how: str, storage: str) -> StudySource:
+    """The origin of a setting that is a trial's."""
     return StudySource(
         name=stored.name,
         trial=trial.number,
@@ -109,23 +130,23 @@ def source_of(stored: StoredStudy, trial: Trial, how: str, storage: str) -> Stud
     )
 
 
-def _differences(study: StudyConfig, leader: StudyConfig) -> list[str]:
-    """What makes scores of two studies numbers of different things."""
-    values = [
+def _differences(study: StudyConfig, other: StudyConfig) -> list[str]:
+    """Values of a study that make its scores incomparable with those of another one."""
+    own, others = (
         of.protocol.model_dump(include={"outer", "folds", "seeds", "seed"}) | {"metric": of.metric}
-        for of in (study, leader)
-    ]
-    return [f"{key} {value}" for key, value in values[0].items() if value != values[1][key]]
+        for of in (study, other)
+    )
+    return [f"{key} {value}" for key, value in own.items() if value != others[key]]
 
 
 def _last_end(stored: StoredStudy) -> float:
-    """When its last trial ended, in seconds."""
+    """When the study's last trial ended, in seconds since the epoch."""
     ends = [t.frozen.datetime_complete for t in stored.trials if t.frozen.datetime_complete]
     return max((end.timestamp() for end in ends), default=0.0)
 
 
-def selected(stored: StoredStudy) -> Trial | None:
-    """The trial that the study's rule chooses now; the rule is that of its last search."""
+def selected_trial(stored: StoredStudy) -> Trial | None:
+    """The trial that the rule of the study's last search selects now."""
     candidates = scored_trials(stored.trials)
     if not candidates:
         return None
@@ -138,23 +159,24 @@ def _rule_of(stored: StoredStudy) -> str:
     return "best" if selection is None else selection.how
 
 
-def _is_made_on(known: Origin, here: Origin) -> bool:
-    """Whether a study has the labels that are here, and its features are among those here."""
-    same = (known.classes, known.data) == (here.classes, here.data)
-    same = same and known.val in (None, here.val)
-    return same and all(
-        _is_among(*pair) for pair in ((known.text, here.text), (known.image, here.image))
+def _is_available(searched: Origin, available: Origin) -> bool:
+    """Whether labels are the same and the features of a study are among the available ones."""
+    return (
+        (searched.classes, searched.data) == (available.classes, available.data)
+        and searched.val in (None, available.val)
+        and _is_among(searched.text, available.text)
+        and _is_among(searched.image, available.image)
     )
 
 
-def _is_among(known: str | dict[str, str], here: str | dict[str, str]) -> bool:
-    if isinstance(here, str):
-        return known == here
-    named = known if isinstance(known, dict) else {DEFAULT_ENCODER: known}
-    return named.items() <= here.items()
+def _is_among(searched: str | dict[str, str], available: str | dict[str, str]) -> bool:
+    if isinstance(available, str):
+        return searched == available
+    by_encoder = searched if isinstance(searched, dict) else {DEFAULT_ENCODER: searched}
+    return by_encoder.items() <= available.items()
 
 
-def _named(stored: StoredStudy, number: int) -> Trial:
+def _complete_trial(stored: StoredStudy, number: int) -> Trial:
     complete = {trial.number: trial for trial in stored.trials if trial.is_complete}
     if number not in complete:
         best = sorted(complete.values(), key=lambda trial: -trial.score)[:5]
@@ -165,8 +187,8 @@ def _named(stored: StoredStudy, number: int) -> Trial:
     return complete[number]
 
 
-class Summary(Record):
-    """A study as a list shows it."""
+class StudySummary(Record):
+    """A study in a list of studies."""
 
     study: str
     file: str | None = None
@@ -181,23 +203,23 @@ class Summary(Record):
     """Time since its last trial ended."""
 
 
-def summaries(storage: str | Path | Address = DATABASE) -> list[Summary]:
-    """All studies of a database."""
-    rows = []
+def summarise_studies(storage: str | Path | Address = DATABASE) -> list[StudySummary]:
+    """Summarises all studies of a database."""
+    summaries = []
     for stored in read_studies(storage):
         states = [trial.frozen.state.name for trial in stored.trials]
         last = _last_end(stored)
-        chosen = selected(stored)
+        best = selected_trial(stored)
         complete, pruned = states.count("COMPLETE"), states.count("PRUNED")
-        rows.append(
-            Summary(
+        summaries.append(
+            StudySummary(
                 study=stored.name,
                 finished=complete + pruned,
                 complete=complete,
                 pruned=pruned,
                 failed=states.count("FAIL"),
-                best=None if chosen is None else chosen.score,
+                best=None if best is None else best.score,
                 age_seconds=time.time() - last if last else None,
             )
         )
-    return rows
+    return summaries

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fuse.figures.records import Metric
 from fuse.figures.study import Look, ParameterImportance, StudySnapshot, Value
-from fuse.search.choice import selected
+from fuse.search.choice import selected_trial
 from fuse.search.database import StoredStudy, read_studies
 from fuse.search.snapshot import snapshot_of
 from fuse.search.study import StudyConfig
@@ -123,7 +123,7 @@ class Study:
         Raises:
             SettingsError: None is complete.
         """
-        found = selected(self._stored)
+        found = selected_trial(self._stored)
         if found is None:
             raise SettingsError(
                 f"No trial of the study {self.name!r} is complete.", "Search on: mmsa.search()."

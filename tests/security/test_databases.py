@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fuse.search.choice import choose, summaries
+from fuse.search.choice import choose_trial, summarise_studies
 from fuse.search.ledger import Ledger
 from fuse.search.snapshot import snapshot
 from mmsa_cache.errors import LinkError, MmsaError, ModelError
@@ -45,8 +45,8 @@ def work(tmp_path: Path, searched: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 DATABASE = Path("studies/studies.db")
 LOOKS: dict[str, Callable[[], Any]] = {
-    "list": lambda: summaries(DATABASE),
-    "choose": lambda: choose("best", ORIGIN, DATABASE),
+    "list": lambda: summarise_studies(DATABASE),
+    "choose": lambda: choose_trial("best", ORIGIN, DATABASE),
     "snapshot": lambda: snapshot("fake", 0, DATABASE),
 }
 WAYS = LOOKS | {"search": lambda: Ledger(DATABASE, "fake").close()}
@@ -268,7 +268,7 @@ def test_a_tree_that_leads_back_to_itself_is_damaged(work: Path) -> None:
     data[start + page - 8 : start + page - 3] = struct.pack(">IB", root, 1)
     DATABASE.write_bytes(data)
     with pytest.raises(ModelError, match="is no database, or a damaged one"):
-        summaries(DATABASE)
+        summarise_studies(DATABASE)
 
 
 def test_reading_has_an_end_and_hears_signals(
@@ -306,7 +306,7 @@ def test_a_killed_search_is_undone_by_the_next_one_and_by_no_look(work: Path) ->
         shutil.move(f"left.db{end}", f"{DATABASE}{end}")
     files = contents(work)
     with pytest.raises(ModelError, match=r"in the middle of a write.*\n.*mmsa search"):
-        summaries(DATABASE)
+        summarise_studies(DATABASE)
     assert contents(work) == files
     Ledger(DATABASE, "fake").close()
     assert not Path(f"{DATABASE}-journal").exists()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from alembic.script import ScriptDirectory
 
-from fuse.search.choice import selected
+from fuse.search.choice import selected_trial
 from fuse.search.database import read_studies
 from fuse.search.snapshot import snapshot_of
 from mmsa_cache.api.study import StudyTrial
@@ -169,7 +169,7 @@ def test_databases_edited_by_hand(
         database.write_bytes(content)
         for stored in read_studies(database):
             [StudyTrial.of(trial) for trial in stored.trials]
-            found, identity = selected(stored), stored.record.identity
+            found, identity = selected_trial(stored), stored.record.identity
             if found is not None and identity is not None:
                 snapshot_of(stored, identity.study, found.number)
 

@@ -24,7 +24,7 @@ from extract.encoders.image import resolve_image
 from extract.encoders.text import TextEncoder, resolve_text
 from extract.encoders.transformer import load_model
 from fuse.figures.calibration import Calibration
-from fuse.search.choice import choose, summaries
+from fuse.search.choice import choose_trial, summarise_studies
 from fuse.search.ledger import Ledger
 from fuse.setting import Setting
 from fuse.training.checkpoints import FolderCheckpoint
@@ -616,8 +616,8 @@ def test_hostile_databases_end_in_mmsa_errors(
     connection.close()
     raised = 0
     for reading in (
-        lambda: summaries(database),
-        lambda: choose("best", ORIGIN, database),
+        lambda: summarise_studies(database),
+        lambda: choose_trial("best", ORIGIN, database),
         lambda: run(database, tmp_path, 5, start=start_thread),
     ):
         with contextlib.suppress(MmsaError):

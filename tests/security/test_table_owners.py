@@ -12,7 +12,7 @@ import sqlalchemy
 from optuna.storages._rdb.models import BaseModel
 
 from fuse.search.address import Address, address_of
-from fuse.search.choice import summaries
+from fuse.search.choice import summarise_studies
 from fuse.search.ledger import Ledger
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files import table_owners
@@ -81,7 +81,7 @@ def track(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 WAYS: dict[str, Callable[[str], object]] = {
     "search": lambda place: Ledger(place, "s").close(),
-    "list": summaries,
+    "list": summarise_studies,
 }
 
 
@@ -105,7 +105,7 @@ def test_runs_are_not_put_beside_studies(place: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(ModelError, match=r"holds Optuna's tables.*\n.*MLFLOW_TRACKING_URI"):
         track(place, monkeypatch)
     assert dump(address_of(place)) == before
-    assert [summary.study for summary in summaries(place)] == ["s"]
+    assert [summary.study for summary in summarise_studies(place)] == ["s"]
 
 
 def test_a_third_program_is_told_apart_by_its_note(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fuse.figures.study import Value
 from fuse.search import search as engine
-from fuse.search.choice import Summary, summaries
+from fuse.search.choice import StudySummary, summarise_studies
 from fuse.search.progress import SearchProgress
 from fuse.search.search import SearchResult
 from fuse.search.selection import SELECT
@@ -148,12 +148,12 @@ def _warnings(result: SearchResult) -> list[str]:
     return notes
 
 
-def list_studies(settings: Settings) -> list[Summary]:
+def list_studies(settings: Settings) -> list[StudySummary]:
     """All studies that have a file or are in the database."""
     files = known_studies()
-    stored = {summary.study: summary for summary in summaries(studies_database(settings))}
+    stored = {summary.study: summary for summary in summarise_studies(studies_database(settings))}
     return [
-        stored.get(name, Summary(study=name)).model_copy(
+        stored.get(name, StudySummary(study=name)).model_copy(
             update={"file": str(files[name]) if name in files else None}
         )
         for name in sorted(files.keys() | stored.keys())

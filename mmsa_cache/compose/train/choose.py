@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fuse.figures.study import StudySource
-from fuse.search.choice import ChosenTrial, choose
+from fuse.search.choice import ChosenTrial, choose_trial
 from fuse.search.database import read_studies
 from fuse.search.study import StudyConfig
 from fuse.search.study_file import known_studies
@@ -82,11 +82,11 @@ def _choose_one_each(
 
 
 def _choose_trial(name: str, session: Session) -> ChosenTrial:
-    chosen = choose(name, origin_of_all(session), studies_database(session.settings))
+    chosen = choose_trial(name, origin_of_all(session), studies_database(session.settings))
     if name == "best":
         say(f"Compared: {', '.join(stored.name for stored in chosen.compared)}.")
-        if chosen.passed_over:
-            say(f"Passed over, not comparable: {'; '.join(chosen.passed_over)}.")
+        if chosen.excluded:
+            say(f"Passed over, not comparable: {'; '.join(chosen.excluded)}.")
     return chosen
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fuse.figures.study import ENSEMBLE, PickedEnsemble, Value
-from fuse.search.choice import ChosenTrial, source_of
+from fuse.search.choice import ChosenTrial, study_source
 from fuse.search.database import StoredStudy
 from fuse.search.greedy import MEMBERS, EnsembleBudget
 from fuse.search.picking import EnsemblePick, pick
@@ -80,7 +80,7 @@ def choose_ensemble(
     return ChosenRecipes(
         [_recipe(ensemble, request.changes, session)],
         searched,
-        [source_of(stored, trial, ENSEMBLE, database) for stored, trial in best.values()],
+        [study_source(stored, trial, ENSEMBLE, database) for stored, trial in best.values()],
         [ensemble.record],
         [trial.study for trial in chosen],
         _reusable_predictions(ensemble, development, len(labels)) if same_training else {},

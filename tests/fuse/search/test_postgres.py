@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy
 
 from fuse.search import address, locks
-from fuse.search.choice import summaries
+from fuse.search.choice import summarise_studies
 from fuse.search.ledger import Ledger
 from fuse.search.study_record import Selection, StudyRecord
 from mmsa_cache.errors import MmsaError
@@ -63,7 +63,7 @@ def test_a_server_that_is_away_is_waited_for(
     trainings = (tmp_path / "with/trainings.txt").read_text().splitlines()
     assert len(trainings) == 3 * 3 + 3, "something was trained twice"
     server.away(1.0)
-    assert [summary.complete for summary in summaries(storage)] == [3]
+    assert [summary.complete for summary in summarise_studies(storage)] == [3]
     server.away(1.0)
     Ledger(storage, "fake").close()
 

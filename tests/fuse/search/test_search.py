@@ -24,7 +24,7 @@ from optuna.trial import TrialState, create_trial
 from sklearn.metrics import f1_score, log_loss
 
 from fuse.models.squares import squares
-from fuse.search.choice import choose, summaries
+from fuse.search.choice import choose_trial, summarise_studies
 from fuse.search.database import address_of, read_studies
 from fuse.search.importance import alpha_beta, by_value, importances
 from fuse.search.ledger import Ledger
@@ -529,23 +529,23 @@ def test_the_interval_covers_what_resampling_of_posts_gives() -> None:
 def test_train_finds_the_choice_and_where_it_came_from(tmp_path: Path) -> None:
     database = tmp_path / "s.db"
     record = run_here(database, tmp_path, 6, how="one-se")
-    chosen = choose("best", ORIGIN, database)
+    chosen = choose_trial("best", ORIGIN, database)
     assert (chosen.source.trial, chosen.study) == (record["trial"], make_study())
     assert chosen.source.how == "one-se"
     assert chosen.source.finished == 6
     assert chosen.source.units == record["inner_units"]
     assert chosen.setting == Setting(**record["setting"])
-    named = choose("fake:3", ORIGIN, database).source
+    named = choose_trial("fake:3", ORIGIN, database).source
     assert (named.trial, named.how) == (3, "named")
     with pytest.raises(SettingsError, match=r"Trial 99 .*\n.*Its best: \d"):
-        choose("fake:99", ORIGIN, database)
+        choose_trial("fake:99", ORIGIN, database)
     with pytest.raises(SettingsError, match="fake was made on other features"):
-        choose("fake", ORIGIN.model_copy(update={"text": "another"}), database)
+        choose_trial("fake", ORIGIN.model_copy(update={"text": "another"}), database)
     with pytest.raises(SettingsError, match="Write NAME:TRIAL"):
-        choose("fake:best", ORIGIN, database)
+        choose_trial("fake:best", ORIGIN, database)
     with pytest.raises(SettingsError, match="There are no studies here"):
-        choose("best", ORIGIN, tmp_path / "none.db")
-    (summary,) = summaries(database)
+        choose_trial("best", ORIGIN, tmp_path / "none.db")
+    (summary,) = summarise_studies(database)
     assert (summary.study, summary.complete, summary.best) == ("fake", 6, chosen.source.score)
     assert summary.age_seconds == pytest.approx(0, abs=60)
 
@@ -571,9 +571,9 @@ def earlier(tmp_path: Path) -> Path:
 def test_a_study_of_an_earlier_version_is_continued(earlier: Path, tmp_path: Path) -> None:
     rule = {"kind": "percentile", "keep": 0.5, "startup": 3, "warmup": 1}
     study = make_study(pruner=rule)
-    chosen = choose("best", ORIGIN, earlier)
+    chosen = choose_trial("best", ORIGIN, earlier)
     assert (chosen.study, chosen.source.trial, chosen.source.finished) == (study, 7, 8)
-    (summary,) = summaries(earlier)
+    (summary,) = summarise_studies(earlier)
     assert (summary.complete, summary.pruned) == (6, 2)
     assert snapshot("fake", 7, earlier).judged is not None
     assert not any(trial.held_out for trial in read_studies(earlier)[0].trials)
@@ -591,8 +591,8 @@ def test_a_study_of_a_later_version_is_refused_by_number(earlier: Path, tmp_path
             "where key = 'identity'"
         )
     for read in (
-        lambda: summaries(earlier),
-        lambda: choose("best", ORIGIN, earlier),
+        lambda: summarise_studies(earlier),
+        lambda: choose_trial("best", ORIGIN, earlier),
         lambda: run_here(earlier, tmp_path, 9),
     ):
         with pytest.raises(ModelError, match=r"version 2.*reads version 1\.\n.*mmsa search"):
