@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extract.encoders.protocol import Encoder, Prepares
+from extract.encoders.protocol import Encoder, HasPrepare
 from mmsa_cache.data.pairs import Sample
 from mmsa_cache.data.table import SampleTable
 from mmsa_cache.errors import DataError
@@ -156,7 +156,7 @@ class PreparedRows:
         self.seconds += other.seconds
 
 
-def read_rows(rows: Sequence[Row], reader: Reader, encoder: Prepares) -> PreparedRows:
+def read_rows(rows: Sequence[Row], reader: Reader, encoder: HasPrepare) -> PreparedRows:
     """Reads rows and prepares them for the model; unreadable ones become problems."""
     started = time.perf_counter()
     result = PreparedRows()

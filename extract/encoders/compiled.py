@@ -83,8 +83,8 @@ def compile_blocks(
 class CompiledBlocks:
     """Makes a frozen model run its repeated blocks compiled.
 
-    One thread at a time may run it, as `launched` sees to on a GPU: while two look for the graph of
-    an input, torch sometimes misses it and compiles it once more.
+    One thread at a time may run it, as `launching` ensures on a GPU: where two look for the graph
+    of an input at once, torch sometimes misses it and compiles it again.
 
     A block that cannot be compiled, as without a C compiler, ends that for all of them: the model
     runs as it was, which is said once.

@@ -40,7 +40,7 @@ def precision(device: torch.device, compute: str) -> Any:
     return torch.autocast(device.type, dtype)
 
 
-def cast_once(model: object, compute: str) -> None:
+def cast_weights(model: object, compute: str) -> None:
     """Casts the weights that autocast would cast again in every pass; the features stay the same.
 
     Norms, embeddings and single parameters stay in float32. So do weights that another kind of
@@ -70,7 +70,7 @@ def cast_once(model: object, compute: str) -> None:
 
 
 @contextlib.contextmanager
-def launched(device: torch.device) -> Iterator[None]:
+def launching(device: torch.device) -> Iterator[None]:
     """Work is launched inside; on a GPU the way out waits until its results have arrived.
 
     One thread launches at a time: torch gives Python's lock away at every operation, and two
@@ -86,7 +86,7 @@ def launched(device: torch.device) -> Iterator[None]:
     done.synchronize()
 
 
-def stacked(batch: Sequence[Tensor], device: torch.device) -> Tensor:
+def stack_inputs(batch: Sequence[Tensor], device: torch.device) -> Tensor:
     """Equal inputs as one tensor, (batch, …), where the device can fetch it."""
     whole = _host((len(batch), *batch[0].shape), batch[0].dtype, device)
     return torch.stack(list(batch), out=whole)
@@ -100,12 +100,12 @@ def to_device(value: Tensor, device: torch.device) -> Tensor:
     return pinned.to(device, non_blocking=True)
 
 
-def encoded(
+def collect_features(
     tokens: Tensor, lengths: list[int], pools: Iterable[Tensor], shared: Tensor | None
 ) -> Encoded:
     """Features as they are stored; see `Encoded` for the shapes, pools are (batch, dim) each.
 
-    On a GPU they have arrived once `launched` is left.
+    On a GPU they have arrived once `launching` is left.
     """
     return Encoded(
         to_storage(tokens),

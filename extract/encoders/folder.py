@@ -49,7 +49,7 @@ _READ_FORWARD = (
 )
 CAUSAL_TYPES = frozenset(_READ_FORWARD.split())
 """Decoders: what they say of a token depends on those before it only."""
-PADDING_COUNTS = frozenset(("convbert", "fnet", "nystromformer", "yoso"))
+PADDING_SENSITIVE_TYPES = frozenset(("convbert", "fnet", "nystromformer", "yoso"))
 """Families that do not mask padding everywhere: it changes their features."""
 TEXT_TYPES = frozenset(_READ_BOTH_WAYS.split()) | CAUSAL_TYPES
 JOINT_TYPES = frozenset(("altclip", "chinese_clip", "clip", "clipseg", "metaclip_2", "siglip"))

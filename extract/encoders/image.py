@@ -18,14 +18,22 @@ from mmsa_cache.native.device import is_of_the_device, needing_memory
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
-from .budget import check_arguments, check_side
 from .compat import prepare_torchvision
-from .compute import HALF, cast_once, encoded, launched, precision, stacked, to_device
+from .compute import (
+    HALF,
+    cast_weights,
+    collect_features,
+    launching,
+    precision,
+    stack_inputs,
+    to_device,
+)
 from .joint import JointImageTower
-from .layers import average_grid, mean_pools
+from .layers import coarsen, mean_pools
+from .limits import check_arguments, check_side
 from .options import Options
 from .preparation import Squares
-from .preprocessing import input_settings
+from .preprocessing import read_input_settings
 from .protocol import Encoded, ImageTower, Size
 from .timm_tower import TimmTower
 from .transformer import load_model, resolve_folder
@@ -179,7 +187,7 @@ def resolve_joint_image(
         ModelError: It cannot be found, or has no safetensors weights.
     """
     folder, name, source = resolve_folder(model, weights, seed)
-    own = input_settings(folder)
+    own = read_input_settings(folder)
     return ImageSpec(
         name=name,
         kwargs={},
@@ -234,7 +242,7 @@ class ImageEncoder:
                 if model is None
                 else JointImageTower(model, spec.name)
             )
-            cast_once(self.tower.to(device), spec.options.compute)
+            cast_weights(self.tower.to(device), spec.options.compute)
             probe = self.encode([torch.zeros(3, spec.size, spec.size, dtype=torch.uint8)])
         except Exception as error:  # models raise many kinds for settings that do not fit
             if isinstance(error, MmsaError) or is_of_the_device(error):
@@ -256,15 +264,15 @@ class ImageEncoder:
             patches, ``first`` patch (what the report calls CLS), and the model's own (``cls``;
             ``pooled`` of a joint model), and the mean of each inner layer asked for (``mean@N``).
         """
-        pixels = stacked(batch, self._device)
-        with launched(self._device):
+        pixels = stack_inputs(batch, self._device)
+        with launching(self._device):
             return self._launch(to_device(pixels, self._device))
 
     def _launch(self, pixels: Tensor) -> Encoded:
         """Runs the model on pixels on the device, (batch, 3, size, size) uint8."""
         with torch.inference_mode(), precision(self._device, self.options.compute):
             values = (pixels * self._scale).add_(self._shift)  # (pixels / 255 − mean) / std
-            patches, have, vectors, shared, inner = self.tower(
+            patches, grid, vectors, shared, inner = self.tower(
                 values.half() if self.options.compute == HALF else values,
                 self.options.layer,
                 self.options.pool_layers,
@@ -278,17 +286,8 @@ class ImageEncoder:
             **mean_pools(means, self.options.pool_layers, patches.shape[2], self.label),
         }
         self.pools = tuple(pools)
-        want = self.options.grid()
-        if want is not None:
-            if have is None or want[0] > have[0] or want[1] > have[1]:
-                size = f"{have[0]}×{have[1]}" if have else f"{patches.shape[1]} without a grid"
-                raise ModelError(
-                    f"{self.label} has {size} patches, tokens = {self.options.tokens!r} asks for "
-                    f"{want[0]}×{want[1]}.",
-                    "Ask for at most as many, or for keep or none.",
-                )
-            patches = average_grid(patches, have, want)
+        patches = coarsen(patches, grid, self.options, self.label)
         if self.options.tokens == "none":
             patches = patches[:, :0]
         lengths = [patches.shape[1]] * len(pixels)
-        return encoded(patches.flatten(0, 1), lengths, pools.values(), shared)
+        return collect_features(patches.flatten(0, 1), lengths, pools.values(), shared)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmsa_cache.errors import ModelError
 
-from .layers import read_states
+from .layers import select_layers
 from .protocol import ImageOutput, TextOutput
 from .transformer import load_config
 
@@ -44,7 +44,7 @@ class TextSide(NamedTuple):
     """Layers."""
 
 
-def text_side(folder: Path) -> TextSide:
+def read_text_side(folder: Path) -> TextSide:
     """Reads the configuration of a joint model.
 
     Raises:
@@ -127,7 +127,7 @@ class JointTextTower:
             pooled = output.pooler_output
             pooled = output.last_hidden_state[:, 0] if pooled is None else pooled
             vectors, shared = {"pooled": pooled}, self._projection(pooled)
-        hidden, states = read_states(output, layer, inner, self._name)
+        hidden, states = select_layers(output, layer, inner, self._name)
         return TextOutput(hidden, vectors, shared, states)
 
     def to(self, device: torch.device) -> object:
@@ -168,7 +168,7 @@ class JointImageTower:
             output = self._model.vision_model(**arguments)
             vectors["pooled"] = output.pooler_output
             shared = self._projection(output.pooler_output)
-        hidden, states = read_states(output, layer, inner, self._name)
+        hidden, states = select_layers(output, layer, inner, self._name)
         side = math.isqrt(hidden.shape[1])
         prefix = hidden.shape[1] - side * side
         if prefix:

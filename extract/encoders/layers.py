@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from mmsa_cache.errors import ModelError
 
+from .options import Options
+
 
 def check_layer(layer: int, count: int, name: str) -> None:
     """Refuses a layer that a model does not have.
@@ -25,13 +27,13 @@ def check_layer(layer: int, count: int, name: str) -> None:
         )
 
 
-def quarter_layers(depth: int) -> tuple[int, ...]:
+def quarter_depth_layers(depth: int) -> tuple[int, ...]:
     """The layers at a quarter, half and three quarters of a depth: of 6 layers 1, 3 and 4."""
     numbers = dict.fromkeys(depth * k // 4 for k in (1, 2, 3))
     return tuple(number for number in numbers if 1 <= number < depth)
 
 
-def pick_states(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor:
+def select_layer(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor:
     """One layer's features, or the mean of the last K.
 
     Args:
@@ -55,14 +57,14 @@ def pick_states(states: Sequence[Tensor], layer: str | int, name: str) -> Tensor
     return torch.stack([state.float() for state in states[-last:]]).mean(0)
 
 
-def read_states(
+def select_layers(
     output: Any, layer: str | int, inner: Sequence[int], name: str
 ) -> tuple[Tensor, list[Tensor]]:
     """The layer that is kept and the inner layers asked for, of an output of transformers."""
     kept = output.last_hidden_state
     if layer != "last":
-        kept = pick_states(output.hidden_states, layer, name)
-    return kept, [pick_states(output.hidden_states, number, name) for number in inner]
+        kept = select_layer(output.hidden_states, layer, name)
+    return kept, [select_layer(output.hidden_states, number, name) for number in inner]
 
 
 def mean_pools(
@@ -102,3 +104,28 @@ def average_grid(patches: Tensor, have: tuple[int, int], want: tuple[int, int]) 
     """
     square = patches.transpose(1, 2).unflatten(2, have)
     return F.adaptive_avg_pool2d(square, want).flatten(2).transpose(1, 2)
+
+
+def coarsen(patches: Tensor, grid: tuple[int, int] | None, options: Options, label: str) -> Tensor:
+    """Averages patches to the grid that the options ask for, if they do.
+
+    Args:
+        patches: (batch, rows · columns, dim), row by row from the top left.
+        grid: (rows, columns) of the patches; None where they form no grid.
+        options: ``tokens`` names the grid.
+        label: The model, for errors.
+
+    Raises:
+        ModelError: The patches form no grid, or a coarser one than is asked for.
+    """
+    want = options.grid()
+    if want is None:
+        return patches
+    if grid is None or want[0] > grid[0] or want[1] > grid[1]:
+        size = f"{grid[0]}×{grid[1]}" if grid else f"{patches.shape[1]} without a grid"
+        raise ModelError(
+            f"{label} has {size} patches, tokens = {options.tokens!r} asks for "
+            f"{want[0]}×{want[1]}.",
+            "Ask for at most as many, or for keep or none.",
+        )
+    return average_grid(patches, grid, want)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
-from .compute import encoded
+from .compute import collect_features
 from .options import Options
 from .preparation import Numbers, Rule
 from .protocol import Encoded, Size
@@ -75,4 +75,4 @@ class NumbersEncoder:
             The pool ``all``, and no positions.
         """
         numbers = torch.stack(list(batch))
-        return encoded(numbers[:0], [0] * len(batch), [numbers], None)
+        return collect_features(numbers[:0], [0] * len(batch), [numbers], None)

@@ -18,7 +18,7 @@ from torch import Tensor
 from extract.inputs.decode import fit_square
 from mmsa_cache.errors import ModelError
 
-from .tokenizer import tokenized
+from .tokenizer import tokenize
 
 Rule = Callable[[Sequence[str]], Tensor]
 """Texts → their numbers, (texts, numbers) float32."""
@@ -71,7 +71,7 @@ class TokenIds:
         if not texts:
             return []
         with self._lock:
-            rows = tokenized(tokenizer, texts, truncation=True, max_length=max_tokens)
+            rows = tokenize(tokenizer, texts, truncation=True, max_length=max_tokens)
         last = max(max(ids, default=self._nothing) for ids in rows["input_ids"])
         if last >= vocabulary:  # on a GPU it would end the process's use of it
             raise ModelError(

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from mmsa_cache.errors import ModelError
 
-from .budget import check_side
 from .folder import CONFIG, read_json
+from .limits import check_side
 
 # CLIP's own values, which most of its kin share: openai/clip, preprocessor_config.json.
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -35,7 +35,7 @@ class InputSettings(NamedTuple):
     """``bicubic`` or ``bilinear``."""
 
 
-def input_settings(folder: Path) -> InputSettings:
+def read_input_settings(folder: Path) -> InputSettings:
     """What a joint model was trained on, by its processor's settings if there are any.
 
     Args:

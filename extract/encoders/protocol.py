@@ -130,14 +130,14 @@ class Prepare(Protocol):
     def __call__(self, values: Iterable[Any], /) -> list[Tensor]: ...
 
 
-class Prepares(Protocol):
+class HasPrepare(Protocol):
     """What says how values are prepared."""
 
     @property
     def prepare(self) -> Prepare: ...
 
 
-class Encoder(Prepares, Protocol):
+class Encoder(HasPrepare, Protocol):
     """What the loop needs of an encoder."""
 
     label: str

@@ -17,10 +17,10 @@ from mmsa_cache.native.device import is_of_the_device, needing_memory
 from mmsa_cache.store.fingerprint import Fields
 from mmsa_cache.store.identity import EncoderIdentity
 
-from .compute import cast_once, encoded, launched, precision, to_device
-from .folder import CONFIG, PADDING_COUNTS, TOKENIZER_FILES, is_causal, read_json
-from .joint import JointTextTower, text_side
-from .layers import mean_pools, quarter_layers, read_states
+from .compute import cast_weights, collect_features, launching, precision, to_device
+from .folder import CONFIG, PADDING_SENSITIVE_TYPES, TOKENIZER_FILES, is_causal, read_json
+from .joint import JointTextTower, read_text_side
+from .layers import mean_pools, quarter_depth_layers, select_layers
 from .options import Options
 from .padding import padded_length, padded_rows
 from .preparation import TokenIds
@@ -103,14 +103,14 @@ def resolve_text(
     """
     folder, name, source = resolve_folder(model, weights, seed)
     if joint:
-        limit, depth = text_side(folder)
+        limit, depth = read_text_side(folder)
         max_tokens = min(max_tokens, limit)
     else:
         depth = depth_of(folder)
         if is_causal(read_json(folder, CONFIG)):
             source["pool"] = "last"
     if quarters:
-        options = replace(options, pool_layers=quarter_layers(depth))
+        options = replace(options, pool_layers=quarter_depth_layers(depth))
     source["tokenizer"] = files_sha256(folder, TOKENIZER_FILES)
     random_seed = seed if weights == "random" else None
     return TextSpec(name, folder, random_seed, max_tokens, joint, options, source)
@@ -138,7 +138,7 @@ class PlainTower:
             attention_mask=mask.long(),
             output_hidden_states=layer != "last" or bool(inner),
         )
-        hidden, states = read_states(output, layer, inner, self._name)
+        hidden, states = select_layers(output, layer, inner, self._name)
         if self._causal:
             places = mask.sum(1)[:, None, None] - 1
             last = hidden.take_along_dim(places, 1).squeeze(1)
@@ -194,7 +194,7 @@ class TextEncoder:
         self.tokenizer = load_tokenizer(spec.folder)
         model = load_model(spec.folder, spec.random_seed)
         few_shapes = device.type != "cpu" if few_shapes is None else few_shapes
-        self._few_shapes = few_shapes and model.config.model_type not in PADDING_COUNTS
+        self._few_shapes = few_shapes and model.config.model_type not in PADDING_SENSITIVE_TYPES
         vocabulary: int = model.config.get_text_config().vocab_size
         pad: int = self.tokenizer.pad_token_id or 0
         self._pad_id = pad if pad < vocabulary else 0  # it is masked
@@ -203,7 +203,7 @@ class TextEncoder:
         self.pools: tuple[str, ...] = ()
         try:
             self.tower = _tower(model, spec)
-            cast_once(self.tower.to(device), spec.options.compute)
+            cast_weights(self.tower.to(device), spec.options.compute)
             probe = self.encode(self.prepare(["a"]))
         except Exception as error:  # models raise many kinds for settings that do not fit
             if isinstance(error, MmsaError) or is_of_the_device(error):
@@ -231,12 +231,12 @@ class TextEncoder:
         # Places of the real tokens, found here: on a GPU to count them would wait for it.
         places = mask[: len(batch)].flatten().nonzero().squeeze(1)
         keep = self.options.tokens != "none"
-        with launched(self._device):
+        with launching(self._device):
             hidden, pools, shared = self._launch(
                 to_device(ids, self._device), to_device(mask, self._device)
             )
             flat = hidden.flatten(0, 1)
-            return encoded(
+            return collect_features(
                 flat.index_select(0, to_device(places, self._device)) if keep else flat[:0],
                 lengths if keep else [0] * len(batch),
                 [pool[: len(batch)] for pool in pools.values()],

@@ -17,9 +17,9 @@ from mmsa_cache.errors import ModelError
 from mmsa_cache.native.device import is_of_the_device
 from mmsa_cache.store.fingerprint import Fields
 
-from .budget import MAX_RANDOM, MAX_TENSOR, Budget
 from .compat import prepare_torchvision
-from .layers import check_layer, pick_states
+from .layers import check_layer, select_layer
+from .limits import MAX_RANDOM, MAX_TENSOR, AllocationLimit
 from .protocol import ImageOutput
 
 _FEW_CONVOLUTIONS = 8
@@ -163,10 +163,10 @@ def _weight_names(name: str, arguments: str, limit: int, side: int) -> tuple[str
     """
     import timm
 
-    with Budget(name, limit, limit), torch.device("meta"):
+    with AllocationLimit(name, limit, limit), torch.device("meta"):
         shape = timm.create_model(name, **json.loads(arguments)).eval()
     try:
-        with Budget(name, MAX_TENSOR), torch.inference_mode():
+        with AllocationLimit(name, MAX_TENSOR), torch.inference_mode():
             shape.forward_features(torch.zeros(1, 3, side, side, device="meta"))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ModelError(
@@ -180,7 +180,7 @@ def _pick(states: dict[int, Tensor], layer: str | int, name: str) -> Tensor:
     """One layer, or the mean of the last K of all."""
     if isinstance(layer, int):
         return states[layer]
-    return pick_states(list(states.values()), layer, name)
+    return select_layer(list(states.values()), layer, name)
 
 
 def _layout(shape: tuple[int, ...], dim: int, layout: str | None) -> str:

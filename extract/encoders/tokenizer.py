@@ -13,7 +13,7 @@ from mmsa_cache.files.disk import copy_new, write_new
 from mmsa_cache.files.scratch import scratch
 
 from .folder import tokenizer_files, tokenizer_settings
-from .joint import text_side
+from .joint import read_text_side
 from .transformer import load_config
 from .weights import text_folder
 
@@ -50,7 +50,7 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def tokenized(tokenizer: Any, texts: str | Sequence[str], **how: Any) -> Any:
+def tokenize(tokenizer: Any, texts: str | Sequence[str], **how: Any) -> Any:
     """What a tokenizer makes of texts.
 
     Raises:
@@ -100,12 +100,12 @@ def count_tokens(
     """
     folder, _ = text_folder(model, weights=False, download=False)
     if joint:
-        max_tokens = min(max_tokens, text_side(folder).limit)
+        max_tokens = min(max_tokens, read_text_side(folder).limit)
     tokenizer = load_tokenizer(folder)
     unknown = tokenizer.unk_token_id
     counts = []
     for first in range(0, len(texts), _PIECE):
         piece = list(texts[first : first + _PIECE])
-        for ids in tokenized(tokenizer, piece, truncation=False, verbose=False)["input_ids"]:
+        for ids in tokenize(tokenizer, piece, truncation=False, verbose=False)["input_ids"]:
             counts.append(TokenCount(len(ids), ids.count(unknown)))
     return counts, max_tokens

@@ -15,7 +15,6 @@ from mmsa_cache.files.hashing import digest
 from mmsa_cache.native.device import is_of_the_device
 from mmsa_cache.store.fingerprint import Fields
 
-from .budget import MAX_RANDOM, MAX_TENSOR, Budget, check_side
 from .compat import prepare_torchvision
 from .folder import (
     CONFIG,
@@ -26,6 +25,7 @@ from .folder import (
     read_json,
     weight_files,
 )
+from .limits import MAX_RANDOM, MAX_TENSOR, AllocationLimit, check_side
 from .masks import build_masks_on_device
 from .weights import files_sha256, text_folder, weights_sha256
 
@@ -109,7 +109,7 @@ def load_model(folder: Path, random_seed: int | None) -> Any:
         state = {} if random_seed is not None else _read_weights(weight_files(folder))
         paid = 8 * sum(tensor.numel() for tensor in state.values()) + (64 << 20)
         limit = paid if random_seed is None else MAX_RANDOM
-        with Budget(str(folder), limit, limit), torch.device("meta"):
+        with AllocationLimit(str(folder), limit, limit), torch.device("meta"):
             shape = AutoModel.from_config(config, dtype=torch.float32)
         _check_pictures(shape.eval(), folder)
         if random_seed is None:
@@ -158,7 +158,7 @@ def _check_pictures(model: Any, folder: Path) -> None:
     vision = getattr(model.config, "vision_config", None)
     if vision is not None:
         side = check_side(vision.image_size, str(folder))
-        with Budget(str(folder), MAX_TENSOR), torch.inference_mode():
+        with AllocationLimit(str(folder), MAX_TENSOR), torch.inference_mode():
             model.get_image_features(pixel_values=torch.zeros(1, 3, side, side, device="meta"))
 
 

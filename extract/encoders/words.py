@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmsa_cache.errors import ModelError
 
 from .text import TextSpec
-from .tokenizer import load_tokenizer, tokenized
+from .tokenizer import load_tokenizer, tokenize
 
 _LONGEST_WORD = 30
 """Characters of a word between spaces."""
@@ -31,7 +31,7 @@ def words_of(spec: TextSpec, texts: Sequence[str]) -> list[list[tuple[str, list[
         raise ModelError(f"The tokenizer of {spec.name} does not say which characters it read.")
     found = []
     for text in texts:
-        encoded = tokenized(
+        encoded = tokenize(
             tokenizer,
             text,
             truncation=True,

@@ -148,7 +148,7 @@ SEGMENT_OPERATIONS: dict[str, Callable[[list[str], random.Random], list[str]]] =
 }
 
 
-def policy_of(text: str) -> str | None:
+def augmentation_policy(text: str) -> str | None:
     """The policy of a text's copies; None where no operation would change it."""
     if not is_unspaced(text):
         return POLICY

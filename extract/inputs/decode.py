@@ -196,11 +196,11 @@ def _loaded(
     if image.format == "TIFF":
         turn, bits, frames = prepare_tiff(image, name)
         image.load()  # Pillow turns it
-        pixels = to_rgb(image, 1)
+        pixels = convert_to_rgb(image, 1)
     else:
         image.load()
         turn = orientation(image)  # a PNG may hold its EXIF behind the pixels
-        pixels = to_rgb(image, turn or 1)
+        pixels = convert_to_rgb(image, turn or 1)
         frames = has_frames(image)
     made = {
         CMYK: image.mode == "CMYK",
@@ -224,7 +224,7 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("PA", "LA", "RGBA", "RGBa") or "transparency" in image.info
 
 
-def to_rgb(image: Image.Image, turn: int) -> NDArray[np.uint8]:
+def convert_to_rgb(image: Image.Image, turn: int) -> NDArray[np.uint8]:
     """(height, width, 3), turned as EXIF counts. Converted strip by strip: a conversion of Pillow
     makes a picture of 4 bytes a pixel, and some take several."""
     width, height = image.size

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 
-from .synonyms import known_words
+from .synonyms import all_words
 
 _FUNCTION_WORDS = """
 a about above after again all also am an and any are around as at away back be because been before
@@ -36,7 +36,7 @@ _SUFFIXES = (
     ("ly", ""), ("n't", ""),
 )  # fmt: skip
 """Of inflected forms, and what stands there in the dictionary."""
-MOSTLY = 0.5
+ENGLISH_SHARE = 0.5
 """A text is English where so many of its words are, texts are where so many of them are."""
 _HASHTAG = re.compile(r"#(\w+)")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
@@ -48,7 +48,7 @@ _LONGEST = 40
 @functools.cache
 def dictionary() -> frozenset[str]:
     """English words in lower case, uninflected."""
-    return known_words() | frozenset(_FUNCTION_WORDS.split())
+    return all_words() | frozenset(_FUNCTION_WORDS.split())
 
 
 def is_word(word: str) -> bool:
@@ -70,7 +70,7 @@ def english_share(texts: Iterable[str]) -> float | None:
     for text in texts:
         words = [word.lower().replace("’", "'") for word in _WORD.findall(_ASIDE.sub(" ", text))]
         if words:
-            found.append(sum(map(is_word, words)) >= MOSTLY * len(words))
+            found.append(sum(map(is_word, words)) >= ENGLISH_SHARE * len(words))
     return sum(found) / len(found) if found else None
 
 

@@ -21,6 +21,6 @@ def synonyms(word: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def known_words() -> frozenset[str]:
+def all_words() -> frozenset[str]:
     """All words of the table, lower case."""
     return frozenset(_table())

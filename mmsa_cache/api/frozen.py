@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from extract.inputs.opened import opened_pixels
+from extract.inputs.pillow_pixels import read_pixels
 from extract.plan import Row, plan_rows
 from extract.shards import encode_rows
 from extract.streams import rows_a_batch
@@ -72,7 +72,7 @@ class FrozenEncoder:
         def read(row: Row) -> tuple[Any, str]:
             picture = pictures.get(row.key.hex())
             if isinstance(picture, Image.Image):
-                return opened_pixels(picture, row.sample.guid), ""
+                return read_pixels(picture, row.sample.guid), ""
             return self._read_file(row)
 
         with self._lock:
@@ -113,7 +113,7 @@ class FrozenEncoder:
             return single_sample(post, None)
         if not isinstance(post, Image.Image):
             return single_sample(None, Path(post))
-        pixels = opened_pixels(post, "the picture")
+        pixels = read_pixels(post, "the picture")
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
         return Sample("", None, None, None, ABSENT, digest)
 

@@ -397,7 +397,7 @@ def test_an_interrupted_extraction_goes_on_without_trying_the_pictures_again(
         ("image", 0),
         ("text", 4),
     ]
-    monkeypatch.setattr(sieve, "undecodable", None)  # would be called where nothing was noted
+    monkeypatch.setattr(sieve, "find_undecodable", None)  # would be called where nothing was noted
     resumed = mmsa(work, *skip)
     assert "4 of 6 rows are there." in resumed.stderr
     mmsa(work, *extraction(work / "without", tmp_path / "plain"))

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from extract.encoders import image, text
-from extract.encoders.compute import cast_once, launched
+from extract.encoders.compute import cast_weights, launching
 from extract.encoders.image import resolve_image, resolve_joint_image
 from extract.encoders.options import Options
 from extract.encoders.text import resolve_text
@@ -57,8 +57,8 @@ def calls(name: str, work: Any) -> int:
 def check_same(spec: Any, values: Sequence[Any]) -> None:
     """Weights cast once give what autocast gives, byte for byte, with fewer casts."""
     with (
-        mock.patch.object(text, "cast_once"),
-        mock.patch.object(image, "cast_once"),
+        mock.patch.object(text, "cast_weights"),
+        mock.patch.object(image, "cast_weights"),
     ):
         plain = spec.load(CPU)
     encoder = spec.load(CPU)
@@ -139,7 +139,7 @@ def test_joint_models_all_in_half_precision(tmp_path: Path) -> None:
 def test_frequencies_of_rotary_positions_stay_exact() -> None:
     model = torch.nn.Sequential(torch.nn.LayerNorm(2), torch.nn.Linear(2, 2))
     model[1].register_buffer("inv_freq", torch.tensor([1.0, 1.23456e-4]))
-    cast_once(model, "half")
+    cast_weights(model, "half")
     kinds = {name: value.dtype for name, value in model.state_dict().items()}
     assert kinds.pop("1.inv_freq") == torch.float32
     assert set(kinds.values()) == {torch.float16}
@@ -154,10 +154,10 @@ def test_only_what_autocast_casts_is_cast() -> None:
     )
     model.append(torch.nn.LayerNorm(3))
     model[1].weight = model[0].weight  # type: ignore[union-attr]  # tied
-    cast_once(model, "float32")
-    cast_once(object(), "float16")
+    cast_weights(model, "float32")
+    cast_weights(object(), "float16")
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
-    cast_once(model, "float16")
+    cast_weights(model, "float16")
     cast = {name for name, value in model.state_dict().items() if value.dtype == torch.float16}
     assert cast == {"2.weight", "2.bias"}
 
@@ -263,14 +263,14 @@ def test_one_thread_launches_while_another_waits(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    launching: list[int] = []
+    launched: list[int] = []
 
     def encode() -> None:
-        with launched(CUDA):
-            launching.append(1)
+        with launching(CUDA):
+            launched.append(1)
             time.sleep(0.02)
-            assert len(launching) == 1
-            launching.pop()
+            assert len(launched) == 1
+            launched.pop()
 
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(encode) for _ in range(2)]:

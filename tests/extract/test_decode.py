@@ -20,10 +20,10 @@ from extract.inputs import decode, metadata
 from extract.inputs.decode import (
     Picture,
     PictureLimits,
+    convert_to_rgb,
     fit_square,
     needed_side,
     read_picture,
-    to_rgb,
 )
 from extract.inputs.strict import Strict
 from mmsa_cache.errors import BadFileError
@@ -344,7 +344,7 @@ def test_pictures_of_rare_modes_are_composed_too(mode: str) -> None:
     else:
         image = image.convert(mode)
     assert image.mode == mode
-    assert np.abs(to_rgb(image, 1).astype(int) - 177).max() <= 1
+    assert np.abs(convert_to_rgb(image, 1).astype(int) - 177).max() <= 1
 
 
 @pytest.mark.parametrize("crop", [None, 1.0, 0.9, 0.875])

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from extract.encoders.compat import prepare_torchvision
 from extract.encoders.image import resolve_image, resolve_joint_image
-from extract.encoders.layers import average_grid, pick_states, quarter_layers
+from extract.encoders.layers import average_grid, quarter_depth_layers, select_layer
 from extract.encoders.linear import LinearByOneDnn
 from extract.encoders.options import Options
 from extract.encoders.text import resolve_text
@@ -27,12 +27,12 @@ from extract.precision import difference
 from mmsa_cache.errors import ModelError
 from mmsa_cache.files.hashing import digest
 from mmsa_cache.store.schema import Shard
-from tests.support.clip import clip_tokenizer
 from tests.support.families import (
     NARROW,
     TEXT_FAMILIES,
     TEXTS,
     chinese_clip,
+    clip,
     minilm,
     save,
 )
@@ -162,7 +162,7 @@ def test_text_pools_of_inner_layers(tmp_path: Path) -> None:
 
 def test_pools_at_the_quarters_of_the_depth(tmp_path: Path) -> None:
     layers = [(1, ()), (2, (1,)), (3, (1, 2)), (4, (1, 2, 3)), (6, (1, 3, 4)), (12, (3, 6, 9))]
-    assert [(depth, quarter_layers(depth)) for depth, _ in layers] == layers
+    assert [(depth, quarter_depth_layers(depth)) for depth, _ in layers] == layers
     folder = save(tmp_path, minilm)
     spec = resolve_text(str(folder), "random", 64, 5, quarters=True)
     assert spec == resolve_text(str(folder), "random", 64, 5, Options(pool_layers=(1, 3, 4)))
@@ -470,19 +470,10 @@ def test_grid_averages_are_the_plain_means() -> None:
 
 def test_picked_layers() -> None:
     states = [torch.full((1, 2, 2), float(i)) for i in range(4)]
-    assert pick_states(states, 2, "m").unique().tolist() == [2.0]
-    assert pick_states(states, "average:2", "m").unique().tolist() == [2.5]
+    assert select_layer(states, 2, "m").unique().tolist() == [2.0]
+    assert select_layer(states, "average:2", "m").unique().tolist() == [2.5]
     with pytest.raises(ModelError, match="m has the layers 0 … 3, layer 4"):
-        pick_states(states, 4, "m")
-
-
-def clip(folder: Path, width: dict[str, int] = NARROW) -> tuple[Any, Any]:
-    from transformers import CLIPConfig
-
-    tokenizer = clip_tokenizer()
-    text = {"vocab_size": len(tokenizer), "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
-    # The other defaults are ViT-B/32's.
-    return tokenizer, CLIPConfig(text_config=text | width, vision_config=width)
+        select_layer(states, 4, "m")
 
 
 def siglip(folder: Path) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from extract.encoders.compat import prepare_torchvision
 from extract.encoders.folder import weight_files
 from extract.encoders.image import resolve_joint_image
 from extract.encoders.options import Options
-from extract.encoders.preprocessing import input_settings
+from extract.encoders.preprocessing import read_input_settings
 from extract.encoders.text import resolve_text
 from extract.inputs.decode import RESIZE, fit_square, needed_side
 from mmsa_cache.errors import ModelError
@@ -113,7 +113,7 @@ def test_pixels_are_those_of_the_librarys_processor(
         inner = json.loads(path.read_text())
         (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": inner}))
         path.write_text('{"size": 999}')
-    grey = torch.tensor(input_settings(tmp_path).std).view(3, 1, 1) * 255
+    grey = torch.tensor(read_input_settings(tmp_path).std).view(3, 1, 1) * 255
     for image in PHOTOS:
         expected = processor(images=image, return_tensors="pt")["pixel_values"][0]
         found = own_pixels(tmp_path, image)
@@ -131,14 +131,14 @@ def test_a_whole_processor_is_read_as_it_is_written(tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     CLIPProcessor(processor, clip_tokenizer()).save_pretrained(tmp_path)
     assert not (tmp_path / "preprocessor_config.json").exists()
-    assert input_settings(tmp_path)[:2] == (SIDE, 0.8)
+    assert read_input_settings(tmp_path)[:2] == (SIDE, 0.8)
 
 
 def test_the_share_of_the_crop_gives_the_short_side(tmp_path: Path) -> None:
     for short in range(32, 300):
         settings = {"size": {"shortest_edge": short}, "crop_size": SIDE, "do_center_crop": True}
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-        found = input_settings(tmp_path)
+        found = read_input_settings(tmp_path)
         assert needed_side(found.size, found.crop) == short
 
 
@@ -157,7 +157,7 @@ def test_settings_that_cannot_be_followed(wrong: Any, tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{}")
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": wrong}))
     with pytest.raises(ModelError, match=r"processor_config.json cannot be read"):
-        input_settings(tmp_path)
+        read_input_settings(tmp_path)
 
 
 def test_pickled_weights_are_converted_by_the_command_that_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from extract.inputs.augment import (
     POLICY,
     augment_text,
     augment_words,
-    policy_of,
+    augmentation_policy,
     variant_rng,
 )
 from extract.plan import Row
@@ -59,15 +59,15 @@ def test_segments_are_words_and_join_to_the_text(cutter: str) -> None:
 def test_only_texts_without_spaces_change_their_policy(cutter: str) -> None:
     """English texts keep their copies byte for byte: see test_augment."""
     english = "What a happy day 日本 at the big house"
-    assert policy_of(english) == POLICY
-    assert policy_of("") == POLICY
-    assert policy_of("日 happy") == POLICY
-    assert policy_of("我好 http://t.co/abcdefgh @somebody") != POLICY
-    assert policy_of("🙂 !!") == POLICY
-    assert policy_of("Привет мир") == POLICY
-    assert str(policy_of(CHINESE)).startswith(f"unspaced-v1 {cutter}")
-    assert str(policy_of("我好")).startswith("unspaced-v1")
-    assert policy_of("好！") is None
+    assert augmentation_policy(english) == POLICY
+    assert augmentation_policy("") == POLICY
+    assert augmentation_policy("日 happy") == POLICY
+    assert augmentation_policy("我好 http://t.co/abcdefgh @somebody") != POLICY
+    assert augmentation_policy("🙂 !!") == POLICY
+    assert augmentation_policy("Привет мир") == POLICY
+    assert str(augmentation_policy(CHINESE)).startswith(f"unspaced-v1 {cutter}")
+    assert str(augmentation_policy("我好")).startswith("unspaced-v1")
+    assert augmentation_policy("好！") is None
     assert augment_text("好！", variant_rng(1, "0", 1, "text")) == ("好！", "")
 
 
@@ -94,7 +94,9 @@ def test_copies_that_a_store_has_are_made_again_alike(monkeypatch: pytest.Monkey
         for key in range(30)
     ]
     found = hashlib.sha256(repr(drawn).encode()).hexdigest()
-    assert {policy_of(CHINESE): found[:16]} == {"unspaced-v1 characters": "37c3ef306607906a"}
+    assert {augmentation_policy(CHINESE): found[:16]} == {
+        "unspaced-v1 characters": "37c3ef306607906a"
+    }
 
 
 def test_bits_of_rows() -> None:

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from extract.encoders.folder import JOINT_TYPES, PADDING_COUNTS
+from extract.encoders.folder import JOINT_TYPES, PADDING_SENSITIVE_TYPES
 from extract.encoders.joint import JointTextTower
 from extract.encoders.masks import build_mask
 from extract.encoders.options import Options
 from extract.encoders.padding import padded_length, padded_rows
 from extract.encoders.protocol import Encoded, TextOutput, TextTower
 from extract.encoders.text import TextEncoder, resolve_text
-from tests.extract.test_encoders import clip
-from tests.extract.test_text_families import CPU, FAMILIES, gpt2, joint_model, tower
-from tests.support.families import NARROW, TEXT_FAMILIES, bert, save
+from tests.support.families import NARROW, TEXT_FAMILIES, bert, clip, save
+from tests.support.text_models import FAMILIES, gpt2, joint_model, tower
 
+CPU = torch.device("cpu")
 META = torch.device("meta")
 WAITING = ("flaubert", "longformer", "xlm", "xmod")
 """Families whose own code reads a value of the batch."""
@@ -97,7 +97,7 @@ def test_padding_changes_the_features_of_some_families_only(name: str, tmp_path:
     with torch.inference_mode():
         plain = model(ids, mask, "last").hidden[mask]
         found = model(padded, padded_mask, "last").hidden[padded_mask][: len(plain)]
-    assert torch.allclose(found, plain, atol=1e-5, rtol=0) == (name not in PADDING_COUNTS)
+    assert torch.allclose(found, plain, atol=1e-5, rtol=0) == (name not in PADDING_SENSITIVE_TYPES)
 
 
 def test_shapes_are_rounded_up() -> None:

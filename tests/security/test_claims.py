@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from extract.encoders.tokenizer import tokenized
+from extract.encoders.tokenizer import tokenize
 from mmsa_cache.compose.imports.arrays import npz_source
 from mmsa_cache.compose.imports.source import RefusedError
 from mmsa_cache.compose.imports.tables import clip_retrieval_sources, parquet_source
@@ -137,13 +137,13 @@ def test_a_tokenizer_that_panics_is_an_error() -> None:
         raise _PanicError("Onig: Regex search error")
 
     with pytest.raises(ModelError, match="The tokenizer cannot read a text: Onig"):
-        tokenized(panics, ["a"])
+        tokenize(panics, ["a"])
 
     def ends(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tokenized(ends, ["a"])
+        tokenize(ends, ["a"])
 
 
 @pytest.mark.parametrize("table", ["{} = 1", "[{}]", "x = {{ {} = 1 }}"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.encoders.compat import prepare_torchvision
+from tests.support.clip import clip_tokenizer
 
 TEXTS = ["a good day", "good", "a a good good day day good"]
 # Families have their real depth; large ones of their real width too are in the longer series.
@@ -87,6 +88,15 @@ TEXT_FAMILIES = {
     "deberta": (deberta, 512),
     "multilingual": (multilingual, 512),
 }
+
+
+def clip(folder: Path, width: dict[str, int] = NARROW) -> tuple[Any, Any]:
+    from transformers import CLIPConfig
+
+    tokenizer = clip_tokenizer()
+    text = {"vocab_size": len(tokenizer), "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
+    # The other defaults are ViT-B/32's.
+    return tokenizer, CLIPConfig(text_config=text | width, vision_config=width)
 
 
 def save(folder: Path, make: Any) -> Path:

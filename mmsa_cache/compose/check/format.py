@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich.filesize import decimal
 
-from extract.inputs.english import MOSTLY
+from extract.inputs.english import ENGLISH_SHARE
 from mmsa_cache.console import format_table
 from mmsa_cache.data.layouts.listing import UNLABELLED
 from mmsa_cache.escaping import single_line
@@ -79,7 +79,7 @@ def _format_texts(texts: TextCounts) -> str:
     if texts.cut_to_max_chars:
         lines.append(f"  {texts.cut_to_max_chars} are cut to max_chars.")
     if texts.english is not None:
-        suits = "suits" if texts.english >= MOSTLY else "does not suit"
+        suits = "suits" if texts.english >= ENGLISH_SHARE else "does not suit"
         lines.append(
             f"  {texts.english:.0%} look English: the sentiment lexicon {VADER} {suits} them "
             "([text] lexicon)."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extract.encoders.lexicon import is_installed
-from extract.inputs.english import MOSTLY, english_share
+from extract.inputs.english import ENGLISH_SHARE, english_share
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import say
 from mmsa_cache.names import DEFAULT_ENCODER, NGRAMS, VADER
@@ -41,7 +41,7 @@ def _suits(store: Store, splits: Sequence[Split]) -> bool:
     share = english_share(text for split in splits for text in _texts(split))
     if share is None or not is_installed():
         return False
-    if share < MOSTLY:
+    if share < ENGLISH_SHARE:
         say(f"Note: {share:.0%} of the texts look English: no sentiment lexicon is extracted.")
         return False
     say(

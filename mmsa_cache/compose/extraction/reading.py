@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from extract.encoders.compat import prepare_torchvision
-from extract.inputs.augment import POLICY, policy_of
+from extract.inputs.augment import POLICY, augmentation_policy
 from extract.inputs.segment import UNSPACED
 from extract.plan import RowPlan, plan_rows
 from mmsa_cache.config.settings import Settings
@@ -139,7 +139,7 @@ def other_policies(
     found: dict[str, NDArray[np.bool_]] = {}
     own = samples.digests("text")[marked]
     for row, text, digest in zip(marked, texts.take(marked).to_pylist(), own, strict=True):
-        policy = policy_of(text)
+        policy = augmentation_policy(text)
         if policy != POLICY and digest.tobytes() not in kept:
             name = f"{policy}:{seed}" if policy else ""
             found.setdefault(name, np.zeros(len(samples), bool))[row] = True

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from extract.inputs.decode import DECODER
-from extract.inputs.sift import undecodable
+from extract.inputs.undecodable import find_undecodable
 from mmsa_cache.config.settings import Settings
 from mmsa_cache.console import progress, say
 from mmsa_cache.data.pairs import BadRow
@@ -121,7 +121,7 @@ def _bad_rows(settings: Settings, found: SplitScan) -> tuple[list[BadRow], str]:
     else:
         title = f"{found.split}: looking for bad pictures"
         with progress(title, len(found.samples), "pictures") as advance:
-            broken = undecodable(found.samples, lambda count: advance(count, ""))
+            broken = find_undecodable(found.samples, lambda count: advance(count, ""))
         broken = [replace(row, line=lines[row.guid]) for row in broken]
     order = {guid: place for place, guid in enumerate(lines)}
     return sorted([*found.bad, *broken], key=lambda row: order[row.guid]), checked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from extract.inputs.english import MOSTLY
+from extract.inputs.english import ENGLISH_SHARE
 from mmsa_cache.config.hub_name import PREFIX
 from mmsa_cache.config.sections import DataSettings, ImageSettings, TextSettings
 from mmsa_cache.data.layouts.classes import LABELS
@@ -28,7 +28,7 @@ def config_of(found: Found, data: DataSettings) -> str:
         columns = [_key(role, name) for role, name in chosen.items()]
         lines += ["[data.columns]", *columns, ""]
     text, why = TextSettings().model, "the default"
-    if found.english is not None and found.english < MOSTLY:
+    if found.english is not None and found.english < ENGLISH_SHARE:
         text, why = _MULTILINGUAL, f"few texts look English, which the default, {text}, is for"
     lines += [
         "# The encoders; without these lines the defaults.",

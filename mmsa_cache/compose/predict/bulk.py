@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from extract.inputs.sift import undecodable
+from extract.inputs.undecodable import find_undecodable
 from fuse.figures.calibration import Decide
 from mmsa_cache.config.hub_copy import with_copy
 from mmsa_cache.config.sections import DataSettings
@@ -142,7 +142,7 @@ def _posts(request: BulkRequest, model: Predictor) -> tuple[SampleTable, list[st
         say(f"Note: {note}")
     lines = found.listing.first_line
     with progress("looking for bad pictures", len(found.samples), "pictures") as advance:
-        broken = undecodable(found.samples, lambda count: advance(count, ""))
+        broken = find_undecodable(found.samples, lambda count: advance(count, ""))
     bad = sorted([*found.bad, *broken], key=lambda row: lines[row.guid])
     if request.on_bad == "fail":
         raise_problems([m for row in bad for m in row.messages], request.data, _SKIP)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from pathlib import Path
 
-from extract.inputs.sift import undecodable
+from extract.inputs.undecodable import find_undecodable
 from mmsa_cache.console import say
 from mmsa_cache.data.pairs import ABSENT, Sample
 from mmsa_cache.errors import DataError
@@ -114,7 +114,7 @@ def _post(model: Predictor, number: int, line: bytes) -> Sample | _Bad:
         if text is None and image is None:
             raise DataError("there is neither a text nor a picture")
         sample = model.post(text, None if image is None else Path(image))
-        broken = undecodable([sample], lambda _: None)
+        broken = find_undecodable([sample], lambda _: None)
         if broken:
             raise DataError("; ".join(broken[0].messages))
         return replace(sample, guid=guid)

@@ -24,7 +24,7 @@ _MAX_NUMBER = 1 << 16
 _MAX_TENSORS = 10_000
 
 
-class Budget(TorchDispatchMode):
+class AllocationLimit(TorchDispatchMode):
     """Ends what takes more than stated, on this thread. For the ``meta`` device, where nothing is
     allocated: a model is built there first.
 

@@ -15,7 +15,7 @@ _PIECE = 64
 """Pictures that one thread tries at a time."""
 
 
-def undecodable(samples: Sequence[Sample], advance: Callable[[int], None]) -> list[BadRow]:
+def find_undecodable(samples: Sequence[Sample], advance: Callable[[int], None]) -> list[BadRow]:
     """Decodes every picture, as small as it can be: damage shows at any size.
 
     Args:

@@ -8,12 +8,12 @@ from PIL import Image
 
 from mmsa_cache.errors import BadFileError
 
-from .decode import LIMITS, to_rgb
+from .decode import LIMITS, convert_to_rgb
 from .metadata import orientation
 from .strict import STRICT
 
 
-def opened_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def read_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
     """Pixels of a picture as `decode.read_picture` makes them of a file, always at full size.
 
     Returns:
@@ -28,7 +28,7 @@ def opened_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
     try:
         with STRICT:
             image.load()
-            return to_rgb(image, orientation(image) or 1)
+            return convert_to_rgb(image, orientation(image) or 1)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plugins raise many kinds; all mean the file is bad
