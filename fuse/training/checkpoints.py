@@ -1,4 +1,4 @@
-"""Checkpoints of members at the end of an epoch, as safetensors: nothing is pickled."""
+"""Checkpoints of members as safetensors files; nothing is pickled."""
 
 from __future__ import annotations
 
@@ -22,80 +22,81 @@ from mmsa_cache.native.device import is_of_the_device
 from .task import Checkpoint, State
 
 SECONDS_BETWEEN = 10.0
-"""Shortest time between two checkpoints of a member, its last epoch aside; a kill loses as much.
+"""Shortest time between two checkpoints of a member, except after its last epoch.
 
-Pooled models take a fraction of a second an epoch: writing each would cost more than training."""
+A kill loses as much. Pooled models take a fraction of a second an epoch: writing each epoch would
+cost more than training it."""
 
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
 
 
 class FolderCheckpoint(Checkpoint):
-    """One file a member, replaced whole.
+    """One file a member, replaced as a whole.
 
     Args:
-        folder: Made when there is something to keep.
+        folder: Created by the first `save`.
         seconds: Shortest time between two writes of a member.
     """
 
     def __init__(self, folder: Path, seconds: float = SECONDS_BETWEEN) -> None:
         self._folder, self._seconds = folder, seconds
         self._written: dict[int, float] = {}
-        self._was_read = False
+        self._resumed = False
 
-    def load(self, place: int) -> State | None:
+    def load(self, index: int) -> State | None:
         """See `Checkpoint`.
 
         Raises:
             ModelError: The file is damaged.
         """
-        path = self._path(place)
+        path = self._path(index)
         if not path.is_file():
             return None
         with _reading(path, self._folder), open_tensors(path, links=False) as file:
             skeleton = json.loads(file.metadata()["state"])
-            state: State = _restored(skeleton, file)
-        self._was_read = True
+            state: State = _from_json(skeleton, file)
+        self._resumed = True
         return state
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
+    def resuming(self) -> Iterator[None]:
         """See `Checkpoint`.
 
         Raises:
-            ModelError: What was read does not fit.
+            ModelError: A loaded state does not fit.
         """
         try:
             yield
         except (AttributeError, *_UNREADABLE) as error:
-            of_another = isinstance(error, MmsaError | OSError) or is_of_the_device(error)
-            if not self._was_read or of_another:
+            unrelated = isinstance(error, MmsaError | OSError) or is_of_the_device(error)
+            if not self._resumed or unrelated:
                 raise
-            raise _refused(self._folder, self._folder, error) from error
+            raise _unreadable(self._folder, self._folder, error) from error
 
-    def wants(self, place: int, last: bool) -> bool:
+    def is_due(self, index: int, last: bool) -> bool:
         """See `Checkpoint`."""
         now = time.monotonic()
-        return last or now - self._written.setdefault(place, now) >= self._seconds
+        return last or now - self._written.setdefault(index, now) >= self._seconds
 
-    def save(self, place: int, state: State) -> None:
+    def save(self, index: int, state: State) -> None:
         """See `Checkpoint`."""
-        self._written[place] = time.monotonic()
+        self._written[index] = time.monotonic()
         tensors: dict[str, Tensor] = {}
-        skeleton = _flattened(state, tensors)
+        skeleton = _to_json(state, tensors)
         make_folders(self._folder)
-        write_atomically(self._path(place), save(tensors, {"state": json.dumps(skeleton)}))
+        write_atomically(self._path(index), save(tensors, {"state": json.dumps(skeleton)}))
 
     def records(self) -> list[EpochRecord]:
-        """The epochs of all members that are kept, by member; no tensor is read."""
-        found: list[EpochRecord] = []
+        """The epochs of all stored members, member by member; reads no tensor."""
+        records: list[EpochRecord] = []
         for path in sorted(self._folder.glob("member-*.safetensors")):
             with _reading(path, self._folder), open_tensors(path, links=False) as file:
                 state = dict(json.loads(file.metadata()["state"])["dict"])
-                found += map(EpochRecord.model_validate, _restored(state["history"], file))
-        return found
+                records += map(EpochRecord.model_validate, _from_json(state["history"], file))
+        return records
 
-    def _path(self, place: int) -> Path:
-        return self._folder / f"member-{place:04d}.safetensors"
+    def _path(self, index: int) -> Path:
+        return self._folder / f"member-{index:04d}.safetensors"
 
 
 @contextmanager
@@ -105,35 +106,36 @@ def _reading(path: Path, folder: Path) -> Iterator[None]:
     except _UNREADABLE as error:
         if is_of_the_device(error):
             raise
-        raise _refused(path, folder, error) from error
+        raise _unreadable(path, folder, error) from error
 
 
-def _refused(path: Path, folder: Path, error: Exception) -> ModelError:
+def _unreadable(path: Path, folder: Path, error: Exception) -> ModelError:
     return ModelError(
         f"{path} cannot be read: {str(error)[:300]}",
         f"Delete {folder.parent} to train from the beginning.",
     )
 
 
-def _flattened(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """JSON in which tensors are numbers of `tensors`, and keys keep their type."""
+def _to_json(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """JSON of a state, in which keys keep their type; its tensors are added to `tensors`."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().clone()
         return {"tensor": name}
     if isinstance(value, dict):
-        return {"dict": [[key, _flattened(part, tensors)] for key, part in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return {"list": [_flattened(part, tensors) for part in value]}
+        return {"dict": [[key, _to_json(part, tensors)] for key, part in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [_to_json(part, tensors) for part in value]}
     return value
 
 
-def _restored(value: Any, file: Any) -> Any:
+def _from_json(value: Any, file: Any) -> Any:
+    """The state of `_to_json`; tensors are read from the file."""
     if isinstance(value, dict):
         ((kind, content),) = value.items()
         if kind == "tensor":
             return file.get_tensor(content)
         if kind == "dict":
-            return {key: _restored(part, file) for key, part in content}
-        return [_restored(part, file) for part in content]
+            return {key: _from_json(part, file) for key, part in content}
+        return [_from_json(part, file) for part in content]
     return value

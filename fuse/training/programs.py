@@ -1,4 +1,4 @@
-"""A member, that is a model with its loss, and how one alone takes a step; see `stack` for many."""
+"""A member, which is a model with its loss, and the inputs of its model."""
 
 from __future__ import annotations
 
@@ -14,60 +14,80 @@ from mmsa_cache.features.batch import Batch
 
 
 class Member(nn.Module):
-    """A model and its loss, so that one call gives what is minimised."""
+    """A model and its loss; a call gives the value to minimise."""
 
     def __init__(self, model: Classifier, loss: Loss) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
-        self.fused_in: torch.dtype | None = None
-        """What matrix products of everything before the classifier are computed in."""
+        self.fused_dtype: torch.dtype | None = None
+        """Type of the matrix products before the classifier; None: that of the weights."""
+        # Walking through the modules at every step would take a tenth of a small model's time.
+        self._parameter_list = list(self.parameters())
 
     def forward(
         self, noise: Tensor | NoiseSource | Tape, labels: Tensor, parts: Sequence[Inputs]
     ) -> Tensor:
-        """What is minimised on a batch, a scalar.
+        """The loss of a batch, a scalar.
 
         Args:
-            noise: of dropout, see `noise_from`.
+            noise: Noise of dropout, see `noise_from`.
             labels: (batch,)
-            parts: The inputs of the model; rows come in parts, so that short texts need not be
+            parts: Inputs of the model. The rows come in parts so that short texts need not be
                 padded to the longest.
         """
+        fused, masks = [], []
         with noise_from(noise) as tape:
-            fused = []
             for inputs in parts:
                 tape.begin_part()
-                fused.append(self._fused(inputs))
+                vectors, present = self._fuse(inputs)
+                fused.append(vectors)
+                if present is not None:  # of one bank: in all parts or in none
+                    masks.append(present)
             tape.end_parts()
-            vectors, present = fused[0]
-            if len(fused) > 1:
-                vectors = torch.cat([vector for vector, _ in fused])
-                # Masks are those of a bank, so either all parts have them or none.
-                known = [there for _, there in fused if there is not None]
-                present = torch.cat(known) if known else None
-            value: Tensor = self.loss(self.model.classify(vectors, present), labels)
-        return value
+            logits = self.model.classify(join(fused), join(masks) if masks else None)
+            loss: Tensor = self.loss(logits, labels)
+        return loss
 
-    def _fused(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-        if self.fused_in is None:
+    def _fuse(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        if self.fused_dtype is None:
             return self.model.fuse(inputs)[:2]
         device = next(self.parameters()).device.type
-        # Casts that are kept would be those of a graph's first part.
-        with torch.autocast(device, self.fused_in, cache_enabled=False):
+        # Cached casts would belong to a graph's first part.
+        with torch.autocast(device, self.fused_dtype, cache_enabled=False):
             vectors, present, _ = self.model.fuse(inputs)
         return vectors.float(), present
 
+    def backward(self, noise: NoiseSource, parts: Sequence[Batch]) -> Tensor:
+        """Stores the gradients of a batch, which comes in parts, in the parameters.
+
+        Returns:
+            The loss, a scalar, detached.
+        """
+        for parameter in self._parameter_list:
+            parameter.grad = None
+        labels = join([part.labels for part in parts])
+        loss: Tensor = self(noise, labels, [model_inputs(part) for part in parts])
+        loss.backward()
+        return loss.detach()
+
+
+def join(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """`torch.cat`, without a copy of a single part."""
+    return torch.cat([*parts], axis) if len(parts) > 1 else parts[0]
+
 
 def model_inputs(batch: Batch) -> Inputs:
-    """What a model takes of a batch."""
+    """The inputs of a model in a batch."""
     return Inputs(batch.text, batch.text_mask, batch.image, batch.image_mask, batch.vectors)
 
 
 def stacked_inputs(inputs: Inputs, members: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Rows of all members one after another as sequences and vectors, (members, rows, …) each.
+    """Splits rows of all members, one member after another, into (members, rows, …).
 
-    What is None is left out, as `torch.func.vmap` and `Inputs.of` want it.
+    Returns:
+        Sequences and masks by the names of `Inputs`, without those that are None, as
+        `torch.func.vmap` and `Inputs.of` need it; and pooled vectors by name.
     """
     shape = (members, -1)
     sequences = {
@@ -76,25 +96,3 @@ def stacked_inputs(inputs: Inputs, members: int) -> tuple[dict[str, Tensor], dic
         if isinstance(value, Tensor)
     }
     return sequences, {name: value.unflatten(0, shape) for name, value in inputs.vectors.items()}
-
-
-class Alone:
-    """One member, called as it is."""
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-        # Walking through the modules at every step would take a tenth of a small model's time.
-        self._parameters = list(member.parameters())
-
-    def backward(self, noise: NoiseSource, parts: Sequence[Batch]) -> Tensor:
-        """Leaves the gradients of a batch, which comes in parts, in the parameters.
-
-        Returns:
-            The loss, a scalar, detached.
-        """
-        for parameter in self._parameters:
-            parameter.grad = None
-        labels = parts[0].labels if len(parts) == 1 else torch.cat([p.labels for p in parts])
-        loss: Tensor = self._member(noise, labels, [model_inputs(part) for part in parts])
-        loss.backward()
-        return loss.detach()

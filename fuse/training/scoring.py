@@ -32,7 +32,7 @@ _SMALLEST = float(np.finfo(np.float64).eps)
 """Of a probability whose logarithm is taken, as in `fuse.figures.metrics.log_likelihoods`."""
 
 
-def score_alone(
+def score_model(
     model: Classifier,
     bank: FeatureBank,
     rows: NDArray[np.int64],

@@ -26,16 +26,17 @@ class TrainingError(MmsaError):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one member learns from."""
+    """The rows of one member, and its seed."""
 
     train: NDArray[np.int64]
-    """Sample indices to learn from."""
+    """Indices of the samples to learn from."""
     validation: NDArray[np.int64]
-    """Sample indices that say which epoch is the best; none: ``keep`` must be ``last``."""
+    """Indices of the samples that decide which epoch is the best; if empty, ``keep`` must be
+    ``last``."""
     seed: int
-    """Of initial weights, order and dropout."""
+    """Seed of initial weights, order and dropout."""
     learning_rates: tuple[float, ...] = ()
-    """Of each epoch, in the place of the setting's schedule; none: as the schedule says."""
+    """Learning rate of each epoch, instead of the setting's schedule; empty: as that says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,47 +45,47 @@ class Fit:
 
     model: Classifier
     kept: EpochRecord
-    """Record of the epoch whose weights the model has."""
+    """Record of the epoch that the weights are of."""
     history: list[EpochRecord]
 
 
 @dataclass(slots=True)
 class Progress:
-    """Progress of a member after an epoch, as a checkpoint holds it."""
+    """Progress of a member after an epoch, as stored in a checkpoint."""
 
     history: list[EpochRecord] = field(default_factory=list)
     best: int = -1
-    """Place of the best epoch in the history."""
+    """Index of the best epoch in `history`; -1 before the first."""
     best_state: dict[str, Tensor] = field(default_factory=dict)
     stopped: bool = False
 
-    def keep(self, state: dict[str, Tensor]) -> None:
-        """Copies the tensors of the best epoch, in the place of those of an earlier one."""
+    def store_best(self, state: dict[str, Tensor]) -> None:
+        """Copies the tensors of a model to `best_state`, over those of an earlier epoch."""
         if self.best_state:
             torch._foreach_copy_([self.best_state[name] for name in state], [*state.values()])
         else:
             self.best_state = {name: value.clone() for name, value in state.items()}
 
-    def give(self, state: dict[str, Tensor]) -> None:
-        """Copies the tensors of the best epoch to those of a model."""
+    def load_best(self, state: dict[str, Tensor]) -> None:
+        """Copies the tensors of `best_state` to those of a model."""
         torch._foreach_copy_([*state.values()], [self.best_state[name] for name in state])
 
 
 class Checkpoint:
-    """Where members are kept at the end of an epoch; this one keeps nothing."""
+    """Stores members at the end of an epoch; this base class stores nothing."""
 
-    def load(self, place: int) -> State | None:
-        """What `save` was given for the member at this place of the run, or None."""
+    def load(self, index: int) -> State | None:
+        """The stored state of a member of the run, or None."""
         return None
 
-    def wants(self, place: int, last: bool) -> bool:
-        """Whether `save` is to be called at the end of an epoch, which may be a member's last."""
+    def is_due(self, index: int, last: bool) -> bool:
+        """Whether to call `save` for a member at the end of an epoch, perhaps its last."""
         return False
 
-    def save(self, place: int, state: State) -> None:
-        """Keeps a member."""
+    def save(self, index: int, state: State) -> None:
+        """Stores a member."""
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
-        """A training that goes on from what `load` gave, which may not fit it."""
+    def resuming(self) -> Iterator[None]:
+        """Surrounds a training that continues from loaded states, which may not fit it."""
         yield

@@ -1,8 +1,8 @@
-"""One training loop for every model: a group of members, trained one by one or as one stack."""
+"""The training loop of all models: a group of members, trained one by one or as one stack."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from mmsa_cache.native.graph_memory import free_memory
 from .classifier import matmul_precision
 from .initial import draw_initial
 from .memory import out_of_memory, split_to_fit
-from .programs import Alone
 from .runner import Runner
 from .scoring import Scores
 from .solver import Solver
@@ -43,11 +42,12 @@ def fit(
     Args:
         setting: What to train and how.
         bank: The features.
-        train: Sample indices to learn from.
-        validation: Sample indices that decide when to stop; None: ``keep`` must be ``last``.
+        train: Indices of the samples to learn from.
+        validation: Indices of the samples that decide when to stop; None: ``keep`` must be
+            ``last``.
         names: Class names.
         seed: Seed of initial weights, order and dropout.
-        on_epoch: Called with each epoch's record; what it raises ends the training.
+        on_epoch: Called with each epoch's record; an exception from it ends the training.
 
     Raises:
         SettingsError: The setting makes no model or no loss, or there is nothing to stop on.
@@ -78,22 +78,23 @@ def fit_group(
 ) -> list[Fit]:
     """Trains a group of models of one setting, each on rows of its own.
 
-    Augmented copies of training samples take part where the setting says so; validation sees
+    Augmented copies of training samples take part where the setting says so; validation uses
     originals only. Order and dropout of an epoch are drawn from (seed, epoch) alone, so neither an
-    interruption nor the company of other members changes a member.
+    interruption nor the other members change a member.
 
     Args:
         setting: What to train and how.
         bank: The features.
-        tasks: What each member learns from.
+        tasks: One a member.
         names: Class names.
         on_epoch: Called with each epoch's record.
-        first: Number of members before these in the run; they are numbered and kept after those.
+        first: Number of members before these in the run. Members are numbered, and kept in the
+            checkpoint, from there.
         stacked: Train members together as one program; default: on a GPU. The numbers are the
             same but for the order of additions.
-        whole_length: Pad texts to the longest of the bank, not of the batch, which makes all
-            batches of one shape; default: where members are stacked.
-        checkpoint: Keeps members at the end of each epoch; what it has is not trained again.
+        whole_length: Pad texts to the longest of the bank, not of the batch, so that all batches
+            have one shape; default: where members are stacked.
+        checkpoint: Stores members at the end of each epoch. What it holds is not trained again.
 
     Returns:
         A trained model a task.
@@ -103,59 +104,82 @@ def fit_group(
         TrainingError: The loss is not finite.
         DeviceError: There is not enough memory.
     """
-    device = bank.labels.device
-    stacked = device.type == "cuda" if stacked is None else stacked
+    if stacked is None:
+        stacked = bank.labels.device.type == "cuda"
     stacked = stacked and setting.optimiser != "lbfgs"
     whole_length = stacked if whole_length is None else whole_length
 
-    def begun(places: Sequence[int]) -> dict[int, Runner]:
-        some = [tasks[place - first] for place in places]
-        drawn = draw_initial(setting, bank, some, names)
+    def start(indices: Sequence[int]) -> dict[int, Runner]:
+        own_tasks = [tasks[index - first] for index in indices]
+        states = draw_initial(setting, bank, own_tasks, names)
         return {
-            place: Runner(setting, bank, task, names, whole_length, place, checkpoint, begins)
-            for place, task, begins in zip(places, some, drawn, strict=True)
+            index: Runner(setting, bank, task, names, whole_length, index, checkpoint, state)
+            for index, task, state in zip(indices, own_tasks, states, strict=True)
         }
 
-    with checkpoint.going_on():
-        every = range(first, first + len(tasks))
-        if not stacked:
-            return [_alone(begun([place])[place], on_epoch) for place in every]
-        runners = begun(every)
-        # Members of a stack are equally large, take about as many steps an epoch, begin together.
-        equal: dict[tuple[int, int], list[int]] = {}
-        for place, runner in runners.items():
-            if not runner.progress.stopped:
-                size = sum(value.nbytes for value in runner.member.state_dict().values())
-                equal.setdefault((size, runner.epochs_done), []).append(place)
-        waiting = [
-            part
-            for (size, _), of in equal.items()
-            for group in group_by_steps([runners[place].steps for place in of])
-            for part in split_to_fit([of[place] for place in group], size, device)
-        ]
-        fits = {
-            place: runners.pop(place).result()
-            for place in [*runners]
-            if runners[place].progress.stopped
-        }
-        while waiting:
-            places = waiting.pop(0)
-            together = [runners.pop(place) for place in places]
-            if _train(together, True, on_epoch):
-                fits |= {place: r.result() for place, r in zip(places, together, strict=True)}
-                continue
-            del together
-            free_memory(device)
-            runners |= begun(places)
-            half = len(places) // 2
-            waiting[:0] = [places[:half], places[half:]]
-        return [fits[place] for place in every]
+    indices = range(first, first + len(tasks))
+    with checkpoint.resuming():
+        if stacked:
+            return _fit_stacked(start, indices, on_epoch)
+        return [_fit_single(start([index])[index], on_epoch) for index in indices]
 
 
-def _alone(runner: Runner, on_epoch: Callable[[EpochRecord], None]) -> Fit:
+def _fit_single(runner: Runner, on_epoch: Callable[[EpochRecord], None]) -> Fit:
     if not runner.progress.stopped:
         _train([runner], False, on_epoch)
     return runner.result()
+
+
+def _fit_stacked(
+    start: Callable[[Sequence[int]], dict[int, Runner]],
+    indices: Sequence[int],
+    on_epoch: Callable[[EpochRecord], None],
+) -> list[Fit]:
+    """Trains members in as few stacks as possible, in smaller ones where memory runs out.
+
+    Args:
+        start: Makes the runners of members, by their indices.
+        indices: The members.
+        on_epoch: See `fit_group`.
+    """
+    runners = start(indices)
+    stacks = _plan_stacks(runners)
+    stopped = [index for index in indices if runners[index].progress.stopped]
+    fits = {index: runners.pop(index).result() for index in stopped}
+    while stacks:
+        members = stacks.pop(0)
+        stack = [runners.pop(index) for index in members]
+        if _train(stack, True, on_epoch):
+            fits |= {index: r.result() for index, r in zip(members, stack, strict=True)}
+            continue
+        device = stack[0].bank.labels.device
+        del stack
+        free_memory(device)
+        runners |= start(members)
+        half = len(members) // 2
+        stacks[:0] = [members[:half], members[half:]]
+    return [fits[index] for index in indices]
+
+
+def _plan_stacks(runners: Mapping[int, Runner]) -> list[list[int]]:
+    """Groups the members that have not stopped.
+
+    Members of a stack have equally many parameters, take about as many steps an epoch, and begin
+    with the same epoch.
+    """
+    equal: dict[tuple[int, int], list[int]] = {}
+    for index, runner in runners.items():
+        if not runner.progress.stopped:
+            size = sum(value.nbytes for value in runner.member.state_dict().values())
+            equal.setdefault((size, runner.epochs_done), []).append(index)
+    return [
+        stack
+        for (size, _), indices in equal.items()
+        for group in group_by_steps([runners[index].steps for index in indices])
+        for stack in split_to_fit(
+            [indices[row] for row in group], size, runners[indices[0]].bank.labels.device
+        )
+    ]
 
 
 def _train(
@@ -164,21 +188,21 @@ def _train(
     """Trains members side by side until each of them has stopped.
 
     Returns:
-        Whether there was memory for them all; if not, nothing has been reported of them.
+        Whether there was memory for all of them. If not, no epoch has been reported.
 
     Raises:
-        DeviceError: There is no memory for one of them, or not for an epoch after the first.
+        DeviceError: There is no memory for a single member, or not for a later epoch.
     """
-    begun = runners[0].epochs_done
+    epochs_before = runners[0].epochs_done
     try:
-        alone = Solver if runners[0].setting.optimiser == "lbfgs" else _Single
-        program = Stack(runners) if stacked else alone(runners[0])
+        single = Solver if runners[0].setting.optimiser == "lbfgs" else _SingleProgram
+        program = Stack(runners) if stacked else single(runners[0])
         with matmul_precision(runners[0].setting):
             _train_epochs(runners, program, on_epoch)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        if len(runners) == 1 or runners[0].epochs_done > begun:
+        if len(runners) == 1 or runners[0].epochs_done > epochs_before:
             raise out_of_memory(runners[0].setting, len(runners), error) from error
         return False
     return True
@@ -186,37 +210,37 @@ def _train(
 
 def _train_epochs(
     runners: Sequence[Runner],
-    program: Stack | _Single | Solver,
+    program: Stack | _SingleProgram | Solver,
     on_epoch: Callable[[EpochRecord], None],
 ) -> None:
-    """A stack runs a member that has stopped along with the others; nothing of it is kept."""
+    """A stack also trains members that have stopped; their results are not used."""
     for number in range(runners[0].epochs_done, runners[0].setting.epochs):
-        at_work = [not runner.progress.stopped for runner in runners]
-        if not any(at_work):
+        active = [not runner.progress.stopped for runner in runners]
+        if not any(active):
             break
         for runner in runners:
             runner.member.loss.start_epoch()
-        found = program.scores(program.epoch(number))
-        for runner, works, (total, scores) in zip(runners, at_work, found, strict=True):
-            if works:
-                on_epoch(runner.finish_epoch(total / runner.steps, scores))
+        results = program.scores(program.epoch(number))
+        for runner, is_active, (loss, scores) in zip(runners, active, results, strict=True):
+            if is_active:
+                on_epoch(runner.finish_epoch(loss / runner.steps, scores))
 
 
-class _Single:
-    """One member, whose steps are torch's own."""
+class _SingleProgram:
+    """Trains one member by PyTorch's optimiser."""
 
     def __init__(self, runner: Runner) -> None:
-        self._runner, self._alone = runner, Alone(runner.member)
+        self._runner = runner
 
     def epoch(self, number: int) -> Tensor:
         """See `Stack.epoch`."""
         runner = self._runner
-        runner.member.train()
+        member = runner.member.train()
         total = torch.zeros(1, device=runner.bank.labels.device)
         noise = runner.noise(number)
         batches = runner.batches(runner.rows(number))
         for parts, rates in zip(batches, runner.rates(number), strict=True):
-            total += self._alone.backward(noise, parts)
+            total += member.backward(noise, parts)
             runner.step(*rates)
         return total
 

@@ -1,7 +1,7 @@
 """Members of a stack that take fewer steps an epoch than others.
 
-A stack runs them along to the end of the epoch, as one program is far quicker than several; what
-the steps after their own have changed is then put back.
+One program is far quicker than several, so a stack runs all members to the end of the epoch, and
+then undoes the steps after a member's own.
 """
 
 from __future__ import annotations
@@ -10,58 +10,61 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-_ALIKE = 1.25
-"""How many times as many steps as another member one may take beside it."""
+_MOST_STEPS = 1.25
+"""Steps of a member in a stack, at most, over those of the member with fewest."""
 
 
 def group_by_steps(steps: Sequence[int]) -> list[list[int]]:
-    """Places of members in groups that take about as many steps.
+    """Groups members that take about as many steps.
 
     Args:
-        steps: Of each member in an epoch.
+        steps: Steps of each member in an epoch.
+
+    Returns:
+        Indices of the members of each group.
     """
     groups: list[list[int]] = []
-    for place in sorted(range(len(steps)), key=lambda place: steps[place]):
-        if not groups or steps[place] > _ALIKE * steps[groups[-1][0]]:
+    for index in sorted(range(len(steps)), key=lambda index: steps[index]):
+        if not groups or steps[index] > _MOST_STEPS * steps[groups[-1][0]]:
             groups.append([])
-        groups[-1].append(place)
+        groups[-1].append(index)
     return [sorted(group) for group in groups]
 
 
 class FinishedMembers:
-    """Puts back what steps after their own have changed of members.
+    """Undoes the steps that members take after their own.
 
     Args:
-        steps: Of each member in an epoch.
+        steps: Steps of each member in an epoch.
 
     Attributes:
-        steps: Of those that take most.
-        ended: Of each step, how many members have ended before it.
+        steps: Steps of the member that takes most.
+        counts: How many members have finished before each step.
     """
 
     def __init__(self, steps: Sequence[int]) -> None:
-        self._own = steps
+        self._own_steps = steps
         self.steps = max(steps)
-        self.ended = [sum(own <= step for own in steps) for step in range(self.steps)]
-        self._kept: dict[int, list[Tensor]] = {}
+        self.counts = [sum(own <= step for own in steps) for step in range(self.steps)]
+        self._saved: dict[int, list[Tensor]] = {}
 
-    def keep(self, ended: int, tensors: Sequence[Tensor]) -> None:
-        """Copies what belongs to the members that have ended, unless that was done before.
+    def save(self, count: int, tensors: Sequence[Tensor]) -> None:
+        """Copies the rows of the members that have finished, unless that was done before.
 
         Args:
-            ended: How many, see the attribute.
-            tensors: All that a step changes, (members, …) each.
+            count: How many have finished, see `counts`.
+            tensors: All tensors that a step changes, (members, …) each.
         """
-        if ended == len(self._kept):
+        if count == len(self._saved):
             return
-        limit = sorted(self._own)[ended - 1]
-        for member, own in enumerate(self._own):
-            if own <= limit and member not in self._kept:
-                self._kept[member] = [tensor[member].clone() for tensor in tensors]
+        limit = sorted(self._own_steps)[count - 1]
+        for member, own in enumerate(self._own_steps):
+            if own <= limit and member not in self._saved:
+                self._saved[member] = [tensor[member].clone() for tensor in tensors]
 
-    def put_back(self, tensors: Sequence[Tensor]) -> None:
-        """Undoes what has become of them since, at the end of an epoch."""
-        for member, values in self._kept.items():
+    def restore(self, tensors: Sequence[Tensor]) -> None:
+        """Copies the saved rows back, at the end of an epoch."""
+        for member, values in self._saved.items():
             for tensor, value in zip(tensors, values, strict=True):
                 tensor[member].copy_(value)
-        self._kept.clear()
+        self._saved.clear()

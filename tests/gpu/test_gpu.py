@@ -15,9 +15,9 @@ from extract.encoders.text import resolve_text
 from fuse.losses.acb import AdaptiveClassBalancedLoss
 from fuse.losses.acb_kernel import find_kernel
 from fuse.setting import Level, Setting
-from fuse.training.moves import StackedAdam
 from fuse.training.runner import Runner
 from fuse.training.stack import Stack
+from fuse.training.stacked_adam import StackedAdam
 from fuse.training.task import Checkpoint, Task
 from fuse.training.trainer import fit_group
 from mmsa_cache.compose.bench.gpu.bench import CLASSES

@@ -94,5 +94,5 @@ def test_what_does_not_fit_is_refused(bank: FeatureBank, tmp_path: Path) -> None
 
 def test_what_fails_by_itself_is_no_fault_of_a_checkpoint(tmp_path: Path) -> None:
     checkpoint = FolderCheckpoint(tmp_path)
-    with pytest.raises(LookupError, match="mine"), checkpoint.going_on():
+    with pytest.raises(LookupError, match="mine"), checkpoint.resuming():
         raise LookupError("mine")

@@ -239,12 +239,12 @@ def test_the_state_of_a_member_is_made_where_it_is_kept(bank: FeatureBank) -> No
             self.asked: list[tuple[int, bool]] = []
             self.kept: list[int] = []
 
-        def wants(self, place: int, last: bool) -> bool:
-            self.asked.append((place, last))
-            return place == 1
+        def is_due(self, index: int, last: bool) -> bool:
+            self.asked.append((index, last))
+            return index == 1
 
-        def save(self, place: int, state: State) -> None:
-            self.kept.append(place)
+        def save(self, index: int, state: State) -> None:
+            self.kept.append(index)
             assert state["stopped"] == self.asked[-1][1]
 
     checkpoint = Second()
@@ -256,14 +256,14 @@ def test_the_state_of_a_member_is_made_where_it_is_kept(bank: FeatureBank) -> No
 
 def test_the_best_epoch_is_kept_in_the_tensors_of_an_earlier_best(bank: FeatureBank) -> None:
     _, (runner,) = stack_of(SMALL, bank, TASKS[:1])
-    progress, state = runner.progress, runner.scored.state_dict()
-    progress.keep(state)
+    progress, state = runner.progress, runner.scored_model.state_dict()
+    progress.store_best(state)
     places = {name: value.data_ptr() for name, value in progress.best_state.items()}
     changed: dict[str, Tensor] = {name: value + 1 for name, value in state.items()}
-    progress.keep(changed)
+    progress.store_best(changed)
     assert {name: value.data_ptr() for name, value in progress.best_state.items()} == places
-    progress.give(state)
-    for name, value in runner.scored.state_dict().items():
+    progress.load_best(state)
+    for name, value in runner.scored_model.state_dict().items():
         assert torch.equal(value, changed[name]), name
 
 

@@ -13,7 +13,7 @@ import torch
 
 from fuse.losses import acb_kernel
 from fuse.setting import Setting
-from fuse.training.moves import KERNEL, SOURCE, StackedAdam
+from fuse.training.stacked_adam import KERNEL, SOURCE, StackedAdam
 from fuse.training.trainer import fit_group
 from mmsa_cache.features.bank import FeatureBank
 from mmsa_cache.native import nvrtc
@@ -80,7 +80,9 @@ def test_a_stack_learns_the_same_with_kernels(
     setting = replace(SMALL, clip=0.3, ema=0.7, head="", weight_decay=0.1)
     expected = fit_group(setting, bank, TASKS[:members], names=NAMES, stacked=True)
     of_loss = OnTheCpu(acb_kernel.SOURCE, acb_kernel.NAME, tmp_path)
-    monkeypatch.setattr("fuse.training.moves.kernel", lambda source, name, device: on_the_cpu)
+    monkeypatch.setattr(
+        "fuse.training.stacked_adam.kernel", lambda source, name, device: on_the_cpu
+    )
     monkeypatch.setattr("fuse.losses.acb.find_kernel", lambda logits: of_loss)
     found = fit_group(setting, bank, TASKS[:members], names=NAMES, stacked=True)
     for one, other in zip(found, expected, strict=True):

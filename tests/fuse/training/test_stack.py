@@ -64,7 +64,7 @@ def test_a_step_reads_nothing_back_and_makes_nothing_on_the_host(
     setting = replace(SMALL, fusion=fusion, level=level, clip=1.0, ema=0.9, modality_dropout=0.1)
     stack = started(setting, bank, members)
     stack.epoch(0)
-    stack._at.zero_()
+    stack._inputs.start(stack._inputs._rates)
     with NothingFromTheHost():
         stack._step()
 
@@ -91,7 +91,7 @@ def test_noise_in_blocks_is_the_same(bank: FeatureBank, monkeypatch: pytest.Monk
     whole = trained(SMALL, bank, TASKS[:2], stacked=True)
     monkeypatch.setattr("fuse.training.stack._NOISE_BYTES", 1500)
     stack = started(SMALL, bank, 2)
-    assert 1 <= len(stack._rows) < stack._steps
+    assert 1 <= len(stack._inputs) < stack._steps
     assert_same(trained(SMALL, bank, TASKS[:2], stacked=True), whole, 0)
 
 
@@ -116,10 +116,10 @@ def test_what_is_kept_of_a_member_is_no_part_of_a_stack(bank: FeatureBank) -> No
     sizes: list[tuple[int, int]] = []
 
     class Looking(Checkpoint):
-        def wants(self, place: int, last: bool) -> bool:
+        def is_due(self, index: int, last: bool) -> bool:
             return True
 
-        def save(self, place: int, state: dict[str, Any]) -> None:
+        def save(self, index: int, state: dict[str, Any]) -> None:
             sizes.extend(map(size, state["best_state"].values()))
 
     def size(value: Tensor) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from fuse.training.classifier import build, compute_logits, gather_batch, make_m
 from fuse.training.ensemble import Blend, Ensemble
 from fuse.training.final import train
 from fuse.training.plan import plan_parts
-from fuse.training.programs import Alone, Member
+from fuse.training.programs import Member
 from fuse.training.recipe import Recipe
 from fuse.training.task import Fit, Task, TrainingError
 from fuse.training.trainer import fit, fit_group
@@ -406,7 +406,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(bank: FeatureBank, fusio
     for given in ([batch], parts):
         torch.manual_seed(0)
         member = Member(build(setting, bank, NAMES).double(), build_loss("acb")).train()
-        loss = Alone(member).backward(lambda count: torch.empty(count), given)
+        loss = member.backward(lambda count: torch.empty(count), given)
         gradients = {name: p.grad for name, p in member.named_parameters()}
         found.append({"loss": loss, **gradients, **dict(member.named_buffers())})
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)

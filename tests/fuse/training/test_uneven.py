@@ -34,13 +34,13 @@ def test_what_a_member_changes_after_its_steps_is_put_back() -> None:
     values, counts = torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)
     rest = FinishedMembers([3, 2, 4])
     assert rest.steps == 4
-    assert rest.ended == [0, 0, 1, 2]
+    assert rest.counts == [0, 0, 1, 2]
     for _ in range(2):  # epochs
-        for ended in rest.ended:
-            rest.keep(ended, [values, counts])
+        for ended in rest.counts:
+            rest.save(ended, [values, counts])
             values += 1
             counts += 1
-        rest.put_back([values, counts])
+        rest.restore([values, counts])
     assert values.tolist() == [[6, 6], [4, 4], [8, 8]]
     assert counts.tolist() == [6, 4, 8]
 

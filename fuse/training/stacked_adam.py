@@ -1,4 +1,4 @@
-"""How the weights of stacked members move along their gradients: Adam, and averages of weights."""
+"""Adam and averages of weights for stacked members."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mmsa_cache.native.nvrtc import kernel
 
 from .rates import BETAS, EPSILON
 
-_THREADS, _EACH = 256, 4
-"""Of a block, and the numbers of a thread, by whose multiples parameters are aligned."""
+_THREADS, _NUMBERS = 256, 4
+"""Threads of a block, and numbers of a thread, to whose multiples parameters are aligned."""
 KERNEL = "move"
 SOURCE = """
 struct alignas(16) Four { float at[4]; };
@@ -53,18 +53,18 @@ extern "C" __global__ void move(
     if (averaging) averages[at] = a;
 }
 """
-"""One pass over the numbers; torch's own kernels read and write three times as many."""
+"""One pass over the numbers. PyTorch's own kernels read and write three times as many."""
 
 
 class StackedAdam:
-    """Moves weights as `torch.optim.Adam` or `AdamW` does, and their averages.
+    """A step of `torch.optim.Adam` or `AdamW` for all members, and of the averages of weights.
 
     Args:
-        setting: Optimiser, weight decay and clipping.
+        setting: Says optimiser, weight decay and clipping.
         weights: (members, numbers) float32.
-        means: Of the gradients, likewise.
-        squares: Means of their squares.
-        averages: Of the weights; None: there are none.
+        means: Means of the gradients, likewise.
+        squares: Means of the squared gradients, likewise.
+        averages: Averages of the weights, likewise; None: there are none.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class StackedAdam:
         self._kernel = kernel(SOURCE, KERNEL, weights.device) if single else None
 
     def __call__(self, gradients: Tensor, rates: Tensor) -> None:
-        """Moves the weights once.
+        """Takes one step.
 
         Args:
-            gradients: (members, numbers), which may be changed.
+            gradients: (members, numbers); may be overwritten.
             rates: Decay of the weights, weight of the gradient in its mean, 1 / √(1 − β₂ᵗ),
                 −rate / (1 − β₁ᵗ), weight of the weights in their average, (members, 5, 1).
         """
@@ -96,13 +96,13 @@ class StackedAdam:
         if self._setting.clip:
             norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         if self._kernel is None:
-            self._by_torch(gradients, norms, rates)
+            self._torch_step(gradients, norms, rates)
             return
         setting, (members, count) = self._setting, self._weights.shape
         decays = 0 if not setting.weight_decay else 1 if setting.optimiser == "adam" else 2
         averages = self._weights if self._averages is None else self._averages
         self._kernel(
-            (-(-count // (_THREADS * _EACH)), members),
+            (-(-count // (_THREADS * _NUMBERS)), members),
             _THREADS,
             [
                 self._weights, self._means, self._squares, averages, gradients.contiguous(),
@@ -111,7 +111,7 @@ class StackedAdam:
             ],
         )  # fmt: skip
 
-    def _by_torch(self, gradients: Tensor, norms: Tensor, rates: Tensor) -> None:
+    def _torch_step(self, gradients: Tensor, norms: Tensor, rates: Tensor) -> None:
         setting = self._setting
         decay, weight, scale, size, share = rates.unbind(1)
         if setting.clip:
