@@ -1,8 +1,7 @@
-"""``mmsa demo``: a generated sample set and the whole way over it, with no hub and no download.
+"""``mmsa demo``: a generated sample set and all steps on it, without network.
 
-The pairs are synthetic: a sentence from templates and a drawn scene. Either alone leaves some
-labels open, both together settle most of them; a tenth of the labels is drawn anew, so that no
-model can be perfect.
+Each pair is a sentence from templates and a drawn scene. Text or picture alone does not determine
+all labels; both together determine most. A tenth of the labels is random, so no model is perfect.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ NOTE = "synthetic data: texts from templates, pictures drawn by mmsa demo"
 TEST_SHARE = 0.15
 _LABEL_NOISE = 0.1
 _MOST_BYTES = 1 << 20
-"""Of a text, and of the settings."""
+"""Limit of a text, and of the settings file."""
 FEWEST = 60
-"""Pairs that there may be."""
+"""Smallest number of pairs."""
 _SHARES = (0.5, 0.2, 0.3)
 
 _OPENINGS = ("Just got to", "Here we are at", "One hour in", "Finally saw", "Back from", "Look at")
-_PLACES = ("the harbour", "the old station", "the park", "the match", "the market", "the hill")
+_LOCATIONS = ("the harbour", "the old station", "the park", "the match", "the market", "the hill")
 _CLOSINGS = {
     "positive": ("love it", "what a wonderful day", "so happy right now", "best trip ever"),
     "neutral": ("as every week", "open until six", "photo from today", "more to follow"),
@@ -73,26 +72,21 @@ def make_posts(root: Path, pairs: int, seed: int) -> None:
     rows = []
     for number in range(pairs):
         label = str(rng.choice(LABELS, p=_SHARES))
-        # One of the two may say nothing of the sentiment.
+        # Text or picture may be neutral whatever the label.
         mute = rng.choice(["text", "image", "none"], p=[0.3, 0.3, 0.4])
         tone = "neutral" if mute == "text" else label
         sky = "neutral" if mute == "image" else label
         if rng.random() < _LABEL_NOISE:
             label = str(rng.choice(LABELS, p=_SHARES))
-        text = " ".join(
-            [
-                str(rng.choice(_OPENINGS)),
-                str(rng.choice(_PLACES)) + ",",
-                str(rng.choice(_CLOSINGS[tone])),
-            ]
-        )
+        opening, location, closing = map(rng.choice, (_OPENINGS, _LOCATIONS, _CLOSINGS[tone]))
+        text = f"{opening} {location}, {closing}"
         guid = str(number + 1)
         picture = io.BytesIO()
         _scene(sky, rng).save(picture, "JPEG", quality=85)
         pair = {".txt": f"{text} #{guid}\n".encode(), ".jpg": picture.getvalue()}
         for suffix, content in pair.items():
             path = root / "pairs" / f"{guid}{suffix}"
-            discard(path)  # of an interrupted demo
+            discard(path)  # left by an interrupted demo
             write_new(path, content, QUICK)
         rows.append((guid, label))
     cut = round(pairs * (1 - TEST_SHARE))
@@ -106,22 +100,22 @@ def make_posts(root: Path, pairs: int, seed: int) -> None:
 
 
 def _write_config(path: Path) -> None:
-    """Writes the demo's settings, over nobody else's and beside nobody else's posts.
+    """Writes the demo's settings; refuses a folder with other settings or posts.
 
     Raises:
-        SettingsError: Others are there.
+        SettingsError: The folder has other settings or posts.
     """
     config = _CONFIG.format(note=NOTE).encode()
     posts = path.with_name("posts")
-    there = path if path.exists() or not posts.exists() else posts
+    existing = path if path.exists() or not posts.exists() else posts
     try:
-        own = read_plain(there, _MOST_BYTES).startswith(config.splitlines()[0])
+        own = read_plain(existing, _MOST_BYTES).startswith(config.splitlines()[0])
     except FileNotFoundError:
         own = True
-    except (OSError, ValueError):  # as posts, a folder
+    except (OSError, ValueError):  # posts is a folder
         own = False
     if not own:
-        raise SettingsError(f"{there} is not the demo's.", "Give another --dir.")
+        raise SettingsError(f"{existing} is not the demo's.", "Give another --dir.")
     write_atomically(path, config)
 
 
@@ -145,7 +139,7 @@ def _scene(tone: str, rng: np.random.Generator) -> Image.Image:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRows:
-    """Figures of some rows."""
+    """Scores on some rows."""
 
     what: str
     rows: int
@@ -170,12 +164,12 @@ class PredictedPost:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What the demo shows."""
+    """Results of the demo."""
 
     notes: list[str]
     results: list[ScoredRows]
     study: dict[str, float]
-    """``trial``, ``inner_score`` and ``outer_score`` of the choice."""
+    """``trial``, ``inner_score`` and ``outer_score`` of the search."""
     predictions: list[PredictedPost]
     report: str
     """Path of the report."""
@@ -186,14 +180,14 @@ def make_demo(folder: str | Path, pairs: int = 360) -> Path:
     """Makes a project of generated posts: an ``mmsa.toml`` of small encoders, and ``posts``.
 
     Args:
-        folder: Where it goes; posts that are there stay.
+        folder: Folder of the project; existing posts are kept.
         pairs: Pairs to generate.
 
     Returns:
         The folder.
 
     Raises:
-        SettingsError: Something else is there, or an argument cannot be used.
+        SettingsError: The folder holds something else, or an argument is invalid.
     """
     check_paths(folder=folder)
     if not (isinstance(pairs, int) and pairs >= FEWEST):
@@ -207,10 +201,10 @@ def make_demo(folder: str | Path, pairs: int = 360) -> Path:
 
 
 def run(folder: Path, pairs: int, trials: int) -> Demonstration:
-    """Makes the sample set and runs extract, search, train and predict over it.
+    """Makes the sample set and runs extract, search, train and predict on it.
 
     Args:
-        folder: Where everything goes; a second run resumes from what lies there.
+        folder: Folder of the project; a second run resumes in it.
         pairs: Pairs to generate.
         trials: Trials of the search.
     """
@@ -227,7 +221,7 @@ def run(folder: Path, pairs: int, trials: int) -> Demonstration:
         answers = Path("posts/answers.txt")
         (tested,) = evaluate(trained.run, answers)
         truth = {row.guid: row.label or 0 for row in read_labels(answers)}
-        shown = [
+        posts = [
             PredictedPost(
                 guid,
                 read_plain(Path(f"posts/pairs/{guid}.txt"), _MOST_BYTES).decode().strip(),
@@ -251,7 +245,7 @@ def run(folder: Path, pairs: int, trials: int) -> Demonstration:
             "inner_score": searched.inner_score,
             "outer_score": searched.outer_score,
         },
-        shown,
+        posts,
         str(folder / trained.directory / "report.html"),
         round(time.monotonic() - started, 1),
     )

@@ -1,4 +1,4 @@
-"""``mmsa doctor``: what is here, what is missing, and what to do about it."""
+"""``mmsa doctor``: checks what commands need, and says what to do about problems."""
 
 from __future__ import annotations
 
@@ -47,60 +47,61 @@ PURPOSE = {
     "page": "mmsa serve",
     "plots": "run.plot_confusion() and other plots in Python",
 }
-"""What each extra is for."""
-_LITTLE = 2 << 30
-"""Bytes of memory or disk below which it is said."""
-_PATIENCE = 5.0
-"""Seconds that the hub has to answer."""
+"""Purpose of each extra."""
+_LOW = 2 << 30
+"""Free memory or disk, in bytes, below which a note is given."""
+_HUB_TIMEOUT = 5.0
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     what: str
     state: State
     found: str
     cure: str = ""
-    """What to do; empty where nothing is."""
+    """What to do; empty if nothing is needed."""
     exit_code: int = 0
-    """That a command would end with for it."""
+    """Exit code of a command that fails for this reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All that was looked at."""
+    """Results of all checks."""
 
     findings: list[Finding]
 
     @property
     def exit_code(self) -> int:
-        """Of the first thing that stops a command; 0 where nothing does."""
+        """That of the first ``bad`` finding; 0 if there is none."""
         return next((f.exit_code for f in self.findings if f.state == "bad"), 0)
 
     def as_json(self) -> JsonObject:
-        """The findings, and whether all is well."""
+        """The findings, and whether none is ``bad``."""
         return {"ok": not self.exit_code, "findings": [asdict(f) for f in self.findings]}
 
 
 def diagnose(load: Callable[[], Settings] = load_settings) -> Diagnosis:
-    """Looks at everything that a command may need; nothing is downloaded or changed.
+    """Checks everything that a command may need; downloads and changes nothing.
 
     Args:
-        load: Gives the settings; what is wrong with them is a finding, and the default ones are
-            looked at.
+        load: Loads the settings. If that fails, it is a finding, and the defaults are used.
     """
-    found = list(_packages())
+    findings = list(_packages())
     settings = Settings()
     try:
         settings = load()
-        where = Path(CONFIG_NAME)
-        state = str(where.resolve()) if where.is_file() else f"no {CONFIG_NAME} here or above"
-        cure = "" if where.is_file() else "mmsa init DATA writes one."
-        found.append(Finding("settings", "ok" if where.is_file() else "note", state, cure))
+        path = Path(CONFIG_NAME)
+        if path.is_file():
+            findings.append(Finding("settings", "ok", str(path.resolve())))
+        else:
+            message = f"no {CONFIG_NAME} here or above"
+            findings.append(Finding("settings", "note", message, "mmsa init DATA writes one."))
     except MmsaError as error:
-        found.append(_bad("settings", error))
-    looks: list[tuple[str, Callable[[Settings], Finding]]] = [
+        findings.append(_bad("settings", error))
+    checks: list[tuple[str, Callable[[Settings], Finding]]] = [
         ("device", _device),
         ("memory", _memory),
         ("disk", _disk),
@@ -110,60 +111,63 @@ def diagnose(load: Callable[[], Settings] = load_settings) -> Diagnosis:
         ("studies", _studies),
         ("runs", _runs),
     ]
-    for what, look in looks:
+    for what, check in checks:
         try:
-            found.append(look(settings))
+            findings.append(check(settings))
         except MmsaError as error:
-            found.append(_bad(what, error))
-    return Diagnosis([*found, *_encoders(settings), *_extras()])
+            findings.append(_bad(what, error))
+    return Diagnosis([*findings, *_encoders(settings), *_extras()])
 
 
 def _bad(what: str, error: MmsaError) -> Finding:
-    said = "; ".join([error.message, *error.problems[:5]])
-    return Finding(what, "bad", said, error.hint, error.exit_code)
+    message = "; ".join([error.message, *error.problems[:5]])
+    return Finding(what, "bad", message, error.hint, error.exit_code)
 
 
 def _requirements(extra: str = "") -> Iterator[Requirement]:
-    """Of mmsa itself, or of one of its extras."""
+    """Requirements of mmsa itself, or of one of its extras."""
     for text in metadata("mmsa").get_all("Requires-Dist") or []:
-        need = Requirement(text)
-        is_plain = need.marker is None or need.marker.evaluate({"extra": ""})
-        is_extra = need.marker is not None and need.marker.evaluate({"extra": extra})
+        requirement = Requirement(text)
+        marker = requirement.marker
+        is_plain = marker is None or marker.evaluate({"extra": ""})
+        is_extra = marker is not None and marker.evaluate({"extra": extra})
         if is_extra and not is_plain if extra else is_plain:
-            yield need
+            yield requirement
 
 
-def _lacking(needs: Iterator[Requirement]) -> list[str]:
-    """Packages that are not there, or too old."""
-    lacking = []
-    for need in needs:
+def _unmet(requirements: Iterator[Requirement]) -> list[str]:
+    """Messages about packages that are missing or too old."""
+    messages = []
+    for requirement in requirements:
         try:
-            there = version(need.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
-            lacking.append(f"{need.name} is not installed")
+            messages.append(f"{requirement.name} is not installed")
             continue
-        if not need.specifier.contains(there, prereleases=True):
-            lacking.append(f"{need.name} {there} is here, {need.specifier} is needed")
-    return lacking
+        if not requirement.specifier.contains(installed, prereleases=True):
+            messages.append(
+                f"{requirement.name} {installed} is here, {requirement.specifier} is needed"
+            )
+    return messages
 
 
 def _packages() -> Iterator[Finding]:
     names = ("mmsa", "torch", "transformers", "timm", "optuna", "h5py")
-    shown = [f"{name} {version(name)}" for name in names]
-    yield Finding("versions", "ok", f"Python {platform.python_version()}, {', '.join(shown)}")
-    if lacking := _lacking(_requirements()):
+    versions = [f"{name} {version(name)}" for name in names]
+    yield Finding("versions", "ok", f"Python {platform.python_version()}, {', '.join(versions)}")
+    if unmet := _unmet(_requirements()):
         cure = "pip install -U mmsa, in a clone: make venv"
-        yield Finding("packages", "bad", join_names(lacking), cure, MmsaError.exit_code)
+        yield Finding("packages", "bad", join_names(unmet), cure, MmsaError.exit_code)
 
 
 def _extras() -> Iterator[Finding]:
     for extra in metadata("mmsa").get_all("Provides-Extra") or []:
         if extra in PURPOSE:
-            lacking = _lacking(_requirements(extra))
-            cure = f"pip install 'mmsa[{extra}]'" if lacking else ""
-            state: State = "note" if lacking else "ok"
-            said = "not installed" if lacking else "installed"
-            yield Finding(f"extra {extra}", state, f"{said}: {PURPOSE[extra]}", cure)
+            if _unmet(_requirements(extra)):
+                cure = f"pip install 'mmsa[{extra}]'"
+                yield Finding(f"extra {extra}", "note", f"not installed: {PURPOSE[extra]}", cure)
+            else:
+                yield Finding(f"extra {extra}", "ok", f"installed: {PURPOSE[extra]}")
 
 
 def _device(settings: Settings) -> Finding:
@@ -180,21 +184,21 @@ def _device(settings: Settings) -> Finding:
 
 def _memory(settings: Settings) -> Finding:
     memory = psutil.virtual_memory()
-    said = f"{decimal(memory.available)} of {decimal(memory.total)} free"
-    if memory.available < _LITTLE:
-        return Finding("memory", "note", said, "Close other programs, or lower --workers.")
-    return Finding("memory", "ok", said)
+    message = f"{decimal(memory.available)} of {decimal(memory.total)} free"
+    if memory.available < _LOW:
+        return Finding("memory", "note", message, "Close other programs, or lower --workers.")
+    return Finding("memory", "ok", message)
 
 
 def _disk(settings: Settings) -> Finding:
     folder = settings.cache.dir if settings.cache.dir.is_dir() else Path.cwd()
     usage = shutil.disk_usage(folder)
-    said = f"{decimal(usage.free)} of {decimal(usage.total)} free at {folder}"
+    message = f"{decimal(usage.free)} of {decimal(usage.total)} free at {folder}"
     if not os.access(folder, os.W_OK):
         return Finding("disk", "bad", f"{folder} cannot be written to", "Change its rights.", 5)
-    if usage.free < _LITTLE:
-        return Finding("disk", "note", said, "mmsa cache prune --unused, mmsa runs rm")
-    return Finding("disk", "ok", said)
+    if usage.free < _LOW:
+        return Finding("disk", "note", message, "mmsa cache prune --unused, mmsa runs rm")
+    return Finding("disk", "ok", message)
 
 
 def _hub(settings: Settings) -> Finding:
@@ -204,13 +208,13 @@ def _hub(settings: Settings) -> Finding:
     if constants.HF_HUB_OFFLINE:
         return Finding("hub", "note", "HF_HUB_OFFLINE is set: nothing is asked of it", "Unset it.")
     try:
-        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
     except Exception as error:  # the client raises many kinds
-        said = f"{constants.ENDPOINT} does not answer ({type(error).__name__})"
+        message = f"{constants.ENDPOINT} does not answer ({type(error).__name__})"
         cure = (
             "Check the network, HTTPS_PROXY and HF_ENDPOINT; what is on this machine needs no hub."
         )
-        return Finding("hub", "note", said, cure)
+        return Finding("hub", "note", message, cure)
     return Finding("hub", "ok", f"{constants.ENDPOINT} answers, {token}")
 
 
@@ -231,13 +235,16 @@ def _store(settings: Settings) -> Finding:
         return Finding("store", "note", error.message, error.hint)
     if problems := [f"{c.encoder}: {c.problem}" for c in caches if c.problem]:
         return Finding("store", "bad", join_names(problems), "mmsa cache verify", 4)
-    whole = [s for s in SPLITS if all(c.complete.get(s, 1) == 1 for c in caches)]
-    there = [s for s in whole if any(s in c.complete for c in caches)]
+    complete = [
+        s
+        for s in SPLITS
+        if any(s in c.complete for c in caches) and all(c.complete.get(s, 1) == 1 for c in caches)
+    ]
     size = decimal(sum(c.bytes for c in caches))
-    said = f"{settings.cache.dir}: {len(caches)} encoder(s), {size}"
-    if there:
-        return Finding("store", "ok", f"{said}, complete: {', '.join(there)}")
-    return Finding("store", "note", f"{said}, no split is complete", "mmsa extract goes on.")
+    message = f"{settings.cache.dir}: {len(caches)} encoder(s), {size}"
+    if complete:
+        return Finding("store", "ok", f"{message}, complete: {', '.join(complete)}")
+    return Finding("store", "note", f"{message}, no split is complete", "mmsa extract goes on.")
 
 
 def _studies(settings: Settings) -> Finding:
@@ -250,7 +257,7 @@ def _runs(settings: Settings) -> Finding:
 
 
 def _encoders(settings: Settings) -> Iterator[Finding]:
-    """Encoders that the settings name, of whom extraction would fetch those that are not here."""
+    """Encoders that the settings name; extraction would fetch missing ones."""
     policy = PathPolicy(settings, settings.cache.dir)
     for modality in MODALITIES:
         for name in settings.encoder_names(modality):

@@ -1,4 +1,4 @@
-"""``mmsa runs``: what was trained here."""
+"""``mmsa runs``: lists, shows and removes runs."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from mmsa_cache.runs.folder import RunFolder
 from mmsa_cache.runs.record import Environment, RunRecord
 
 UNFINISHED = ".unfinished-*[!k]"
-"""Folders of trainings that were interrupted; their locks end in ``lock``."""
+"""Folders of interrupted trainings (their lock files end in ``lock``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedRun:
-    """A run as a list shows it; figures are None where it cannot be read."""
+    """A row of the list of runs; scores are None if the run cannot be read."""
 
     run: str
     study: str = ""
-    """That its setting is of, with the trial; empty where none was searched."""
+    """Studies and trials of its settings; empty without a search."""
     fusion: str = ""
     rows: int | None = None
     """Outer rows."""
     accuracy: float | None = None
-    """Of the outer rows, which took part in no choice."""
+    """On the outer rows, which took part in no choice."""
     macro_f1: float | None = None
     inner_macro_f1: float | None = None
-    """Of the inner rows, by which ``best`` is chosen."""
+    """On the inner rows; ``best`` is chosen by it."""
     age_seconds: float = 0.0
     bytes: int = 0
     problem: str = ""
 
 
 def list_runs() -> list[ListedRun]:
-    """The runs of the working folder, the last trained first."""
-    return [_listed(run) for run in sorted(RunFolder.all(), key=RunFolder.trained_at)[::-1]]
+    """The runs of the working folder, the latest first."""
+    return [_list_run(run) for run in sorted(RunFolder.all(), key=RunFolder.trained_at)[::-1]]
 
 
-def _listed(run: RunFolder) -> ListedRun:
-    age, size = time.time() - run.trained_at(), _bytes(run.path)
+def _list_run(run: RunFolder) -> ListedRun:
+    age, size = time.time() - run.trained_at(), _folder_bytes(run.path)
     try:
         record, figures = run.record, run.figures
     except MmsaError as error:
@@ -71,7 +71,7 @@ def _listed(run: RunFolder) -> ListedRun:
 
 @dataclass(frozen=True, slots=True)
 class ShownRun:
-    """All that is recorded of a run but its epochs and predictions."""
+    """All records of a run but its epochs and predictions."""
 
     run: str
     directory: Path
@@ -85,7 +85,7 @@ class ShownRun:
     """Bytes by name."""
 
     def as_json(self) -> JsonObject:
-        """Plain values; records by the names of their files."""
+        """JSON values; records under the names of their files."""
         return {
             "run": self.run,
             "directory": str(self.directory),
@@ -102,7 +102,7 @@ def show_run(name: str) -> ShownRun:
     """Reads the records of a run.
 
     Raises:
-        ModelError: There is none, or a file of it cannot be read.
+        ModelError: The run does not exist, or a file of it cannot be read.
     """
     run = RunFolder.find(name)
     setting = run.record.models[0].setting
@@ -120,7 +120,7 @@ def show_run(name: str) -> ShownRun:
 
 @dataclass(frozen=True, slots=True)
 class RemovedRun:
-    """The outcome for one folder."""
+    """What happened to one folder."""
 
     run: str
     bytes: int
@@ -129,30 +129,31 @@ class RemovedRun:
 
 
 def remove_runs(names: Sequence[str], *, unfinished: bool, really: bool) -> list[RemovedRun]:
-    """Removes runs by their names, and what interrupted trainings left.
+    """Removes runs, and the folders of interrupted trainings.
 
     Args:
-        names: Of runs; ``latest`` and ``best`` are none here.
-        unfinished: Whether trainings are removed that were interrupted, and could go on.
-        really: Else nothing is removed.
+        names: Names of runs; ``latest`` and ``best`` are not accepted.
+        unfinished: Whether interrupted trainings are removed, which could be resumed.
+        really: If False, nothing is removed.
 
     Raises:
-        SettingsError: Nothing is named.
-        ModelError: There is no such run.
+        SettingsError: Nothing to remove is named.
+        ModelError: A run does not exist.
     """
-    known = {run.path.name: run.path for run in RunFolder.all()}
+    paths = {run.path.name: run.path for run in RunFolder.all()}
     if not names and not unfinished:
         raise SettingsError("runs rm does not know what to remove.", "Name runs, or --unfinished.")
     for name in names:
-        if name not in known:
-            raise unknown_name("There is no run", name, known, kind=ModelError)
-    folders = [known[name] for name in dict.fromkeys(names)]
-    left = [path for path in sorted(RUNS.glob(UNFINISHED)) if path.is_dir()] if unfinished else []
-    return [_remove(path, really=really) for path in [*folders, *left]]
+        if name not in paths:
+            raise unknown_name("There is no run", name, paths, kind=ModelError)
+    folders = [paths[name] for name in dict.fromkeys(names)]
+    if unfinished:
+        folders += [path for path in sorted(RUNS.glob(UNFINISHED)) if path.is_dir()]
+    return [_remove(path, really=really) for path in folders]
 
 
 def _remove(folder: Path, *, really: bool) -> RemovedRun:
-    size = _bytes(folder)
+    size = _folder_bytes(folder)
     if not really:
         return RemovedRun(folder.name, size, "would be removed")
     if not folder.name.startswith("."):
@@ -164,5 +165,5 @@ def _remove(folder: Path, *, really: bool) -> RemovedRun:
     return RemovedRun(folder.name, size, "removed" if free else "in use")
 
 
-def _bytes(folder: Path) -> int:
+def _folder_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

@@ -93,7 +93,7 @@ def test_packages_that_are_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(doctor, "version", version)
     monkeypatch.setattr(doctor, "metadata", lambda name: About())
-    assert doctor._lacking(doctor._requirements()) == ["gone is not installed"]
+    assert doctor._unmet(doctor._requirements()) == ["gone is not installed"]
     found = {of.what: of for of in doctor._extras()}
     assert [*found] == ["extra onnx", "extra ray"]
     assert found["extra onnx"].cure == "pip install 'mmsa[onnx]'"
