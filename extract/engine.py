@@ -143,7 +143,7 @@ def _encoded(
         missing = window.places[~job.writer.has(job.rows.keys[window.places])]
         job.there += len(window.places) - len(missing)
         rows = job.rows.at(missing)
-        return _Begun(window, rows, reading.begin(rows, job.reader, job.encoder))
+        return _Begun(window, rows, reading.submit(rows, job.reader, job.encoder))
 
     # On the CPU readers take their time from the streams: to read further ahead gains nothing.
     further = 0 if device.type == "cpu" else _GPU_AHEAD

@@ -89,7 +89,7 @@ def encode_rows(
     """
     workers, ready = ThreadCounts.plan(device), PreparedRows()
     with contextlib.closing(ReadingPool(workers.readers, processes=False)) as reading:
-        for task in reading.begin(rows, reader, encoder):
+        for task in reading.submit(rows, reader, encoder):
             ready.add(task.result())
     if ready.problems:
         raise DataError(f"{len(ready.problems)} sample(s) cannot be read.", "", ready.problems)

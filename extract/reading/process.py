@@ -1,4 +1,4 @@
-"""What a reading process does: it holds no model and touches no GPU."""
+"""The main function of a reading process, which holds no model and touches no GPU."""
 
 from __future__ import annotations
 
@@ -22,10 +22,22 @@ from .wire import receive, send
 
 @dataclass(frozen=True, slots=True)
 class InputPipeline:
-    """How rows are read, and prepared for the model."""
+    """How rows are read and prepared for the model."""
 
     reader: Reader
     prepare: Prepare
+
+
+@dataclass(slots=True)
+class RegisteredPipeline:
+    """An input pipeline, here and as it is sent to processes."""
+
+    number: int
+    pipeline: InputPipeline
+    pickled: bytes | None
+    """None if it cannot be pickled."""
+    local_only: bool = False
+    """Whether it turned out that other processes cannot load it, or its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +45,9 @@ class ReadRequest:
     """Rows to read."""
 
     number: int
-    """Of their source."""
-    source: bytes | None
-    """The `InputPipeline`, pickled; None where this process had it before."""
+    """Of the pipeline."""
+    pipeline: bytes | None
+    """The pickled `InputPipeline`; None if the process already has it."""
     rows: list[Row]
 
 
@@ -51,11 +63,11 @@ class ReadReply:
 
 @dataclass(frozen=True, slots=True)
 class ReadFailure:
-    """What was raised instead of an answer."""
+    """The exception that was raised instead of a reply."""
 
     error: Exception
-    foreign: bool = False
-    """Whether the source is not to be had in other processes, as a function of a script."""
+    local_only: bool = False
+    """Whether the pipeline cannot be loaded in other processes, as a function of a script."""
 
 
 def serve(channel: socket.socket) -> None:
@@ -63,33 +75,33 @@ def serve(channel: socket.socket) -> None:
     end_with_parent()
     one_thread()
     keep_blocks()
-    sources: dict[int, InputPipeline] = {}
+    pipelines: dict[int, InputPipeline] = {}
     with contextlib.suppress(EOFError, OSError):
         send(channel, None)  # ready
-        while isinstance(order := receive(channel), ReadRequest):
-            _reply(channel, _read(order, sources))
+        while isinstance(request := receive(channel), ReadRequest):
+            _send_reply(channel, _read(request, pipelines))
 
 
-def _read(order: ReadRequest, sources: dict[int, InputPipeline]) -> ReadReply | ReadFailure:
-    if order.source is not None:
+def _read(request: ReadRequest, pipelines: dict[int, InputPipeline]) -> ReadReply | ReadFailure:
+    if request.pipeline is not None:
         try:
-            sources[order.number] = pickle.loads(order.source)
-        except Exception as error:  # whatever its classes raise
-            return ReadFailure(error, foreign=True)
-    source = sources[order.number]
+            pipelines[request.number] = pickle.loads(request.pipeline)
+        except Exception as error:  # its classes may raise anything
+            return ReadFailure(error, local_only=True)
+    pipeline = pipelines[request.number]
     try:
-        found = read_rows(order.rows, source.reader, source)
-        arrays = [np.ascontiguousarray(value.numpy()) for value in found.inputs]
-    except Exception as error:  # it is raised where the rows were asked for
+        prepared = read_rows(request.rows, pipeline.reader, pipeline)
+        inputs = [np.ascontiguousarray(tensor.numpy()) for tensor in prepared.inputs]
+    except Exception as error:  # raised again where the rows were asked for
         return ReadFailure(error)
-    return ReadReply(arrays, found.operations, found.problems, found.seconds)
+    return ReadReply(inputs, prepared.operations, prepared.problems, prepared.seconds)
 
 
-def _reply(channel: socket.socket, answer: ReadReply | ReadFailure) -> None:
-    if isinstance(answer, ReadFailure):
+def _send_reply(channel: socket.socket, reply: ReadReply | ReadFailure) -> None:
+    if isinstance(reply, ReadFailure):
         try:
-            pickle.loads(pickle.dumps(answer.error))
-        except Exception:  # errors of libraries need not stand it
-            said = f"{type(answer.error).__name__}: {answer.error}"
-            answer = ReadFailure(RuntimeError(said), answer.foreign)
-    send(channel, answer)
+            pickle.loads(pickle.dumps(reply.error))
+        except Exception:  # not every library's errors can be pickled
+            text = f"{type(reply.error).__name__}: {reply.error}"
+            reply = ReadFailure(RuntimeError(text), reply.local_only)
+    send(channel, reply)

@@ -1,9 +1,9 @@
-"""Processes that read rows for the threads that ask them.
+"""A pool of processes that read rows for threads.
 
-Threads that read share one interpreter's lock with those that launch the model's kernels: on many
-cores each waits for all others. So beside a GPU each of them asks a process of its own, which takes
-the rows and gives back what the model is fed. Processes start meanwhile; until one is ready, a
-thread reads by itself, and so it does where none can be started.
+Threads that read share the interpreter's lock with those that launch the model's kernels, and on
+many cores they hold each other up. So beside a GPU each reading thread hands its rows to a process
+and gets the model's inputs back. A thread reads by itself until a process is ready, and where none
+can be started.
 """
 
 from __future__ import annotations
@@ -20,55 +20,50 @@ import torch
 from extract.plan import PreparedRows, Row, read_rows
 from mmsa_cache.native.processes import Started, end, end_all, how_it_ended, start_process
 
-from .process import InputPipeline, ReadFailure, ReadReply, ReadRequest, serve
+from .process import (
+    InputPipeline,
+    ReadFailure,
+    ReadReply,
+    ReadRequest,
+    RegisteredPipeline,
+    serve,
+)
 from .wire import receive, send
 
 PRELOAD = f"{__package__}.forked"
-_TRIES = 3
-"""Processes that a row may end; all but the first are given it alone."""
-_STARTS = 3
-"""Tries to start a process before threads read by themselves."""
+_MAX_TRIES = 3
+"""Processes that a row may end; all but the first read it alone."""
+_MAX_STARTS = 3
+"""Failed starts before threads read by themselves."""
 _SECONDS_TO_START = 60.0
-"""Of a process; the first one waits for the imports of the one that it is forked from."""
+"""For a process; the first one waits for the imports of the server it is forked from."""
 _SECONDS_TO_CLOSE = 1.0
 """How long closing waits for the thread that starts processes."""
-
-
-@dataclass(slots=True)
-class RegisteredPipeline:
-    """How rows are read, here and elsewhere."""
-
-    number: int
-    source: InputPipeline
-    pickled: bytes | None
-    """None where it cannot be sent."""
-    foreign: bool = False
-    """Whether it was seen that no other process can have it, or its rows."""
 
 
 @dataclass(slots=True, eq=False)
 class _ReadingProcess:
     process: Started
     channel: socket.socket
-    has: set[int] = field(default_factory=set)
-    """Numbers of the sources that it was sent."""
+    pipelines: set[int] = field(default_factory=set)
+    """Numbers of the pipelines that it has."""
 
     @classmethod
     def start(cls) -> _ReadingProcess:
-        """Starts a process, which is not ready yet.
+        """Starts a process; `wait_until_ready` comes next.
 
         Raises:
             OSError: It could not be started.
         """
         ours, theirs = socket.socketpair()
-        with contextlib.ExitStack() as failing, theirs:
-            failing.callback(ours.close)
+        with contextlib.ExitStack() as on_error, theirs:
+            on_error.callback(ours.close)
             process = start_process(serve, (theirs,), "cpu", PRELOAD)
-            failing.pop_all()
+            on_error.pop_all()
         return cls(process, ours)
 
     def wait_until_ready(self) -> None:
-        """Waits until it can be asked.
+        """Waits until it takes requests.
 
         Raises:
             OSError: It is not ready in time.
@@ -78,24 +73,25 @@ class _ReadingProcess:
         receive(self.channel)
         self.channel.settimeout(None)
 
-    def ask(self, shared: RegisteredPipeline, rows: list[Row]) -> ReadReply | ReadFailure:
+    def read(self, rows: list[Row], registered: RegisteredPipeline) -> ReadReply | ReadFailure:
         """Has rows read.
 
         Raises:
             EOFError: The process has ended.
             OSError: It has.
         """
-        source = None if shared.number in self.has else shared.pickled
-        send(self.channel, ReadRequest(shared.number, source, rows))
-        answer = receive(self.channel)
-        assert isinstance(answer, ReadReply | ReadFailure)
-        if not (isinstance(answer, ReadFailure) and answer.foreign):
-            self.has.add(shared.number)
-        return answer
+        number = registered.number
+        pickled = None if number in self.pipelines else registered.pickled
+        send(self.channel, ReadRequest(number, pickled, rows))
+        reply = receive(self.channel)
+        assert isinstance(reply, ReadReply | ReadFailure)
+        if not (isinstance(reply, ReadFailure) and reply.local_only):
+            self.pipelines.add(number)
+        return reply
 
     @property
     def ended(self) -> bool:
-        """Whether it has, while nothing was asked of it."""
+        """Whether it has ended; only while no request is open."""
         try:
             return not self.channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -105,10 +101,10 @@ class _ReadingProcess:
 
 
 class ReadingProcesses:
-    """Processes that read rows, one for each thread that asks; those that die are replaced.
+    """A pool of processes that read rows, one for each thread; dead ones are replaced.
 
     Args:
-        count: How many.
+        count: Number of processes.
     """
 
     def __init__(self, count: int) -> None:
@@ -118,85 +114,83 @@ class ReadingProcesses:
         self._busy: list[_ReadingProcess] = []
         """Those at work, and the one that is starting."""
         self._alive = 0
-        """Idle ones and those at work."""
+        """Number of idle processes and those at work."""
         self._failed_starts = 0
-        """Since a process was last lost."""
-        self._known: dict[bytes, RegisteredPipeline] = {}
+        """Since the last process died."""
+        self._registered: dict[bytes, RegisteredPipeline] = {}
         self._starter = threading.Thread(target=self._start_missing, name="start", daemon=True)
         self._starter.start()
 
-    def share(self, source: InputPipeline) -> RegisteredPipeline:
-        """Makes known how rows are read; the same for several jobs is sent once."""
+    def register(self, pipeline: InputPipeline) -> RegisteredPipeline:
+        """Registers how rows are read; equal pipelines of several jobs are sent once."""
         try:
-            pickled = pickle.dumps(source, 5)
-        except Exception:  # whatever the classes of a foreign reader raise
-            return RegisteredPipeline(-1, source, None)
-        return self._known.setdefault(
-            pickled, RegisteredPipeline(len(self._known), source, pickled)
-        )
+            pickled = pickle.dumps(pipeline, 5)
+        except Exception:  # classes of a reader may raise anything
+            return RegisteredPipeline(-1, pipeline, None)
+        new = RegisteredPipeline(len(self._registered), pipeline, pickled)
+        return self._registered.setdefault(pickled, new)
 
-    def read(self, rows: list[Row], shared: RegisteredPipeline) -> PreparedRows:
-        """Reads rows as `read_rows` does; those that no process stands are problems.
+    def read(self, rows: list[Row], registered: RegisteredPipeline) -> PreparedRows:
+        """Reads rows as `read_rows` does; rows that end every process become problems.
 
         Raises:
             Exception: What preparing them raises.
         """
-        alone = shared.pickled is None or shared.foreign
-        process = None if alone else self._take(wait=False)
+        local = registered.pickled is None or registered.local_only
+        process = None if local else self._acquire(wait=False)
         if process is None:
-            return self._here(rows, shared)
-        return self._tried(rows, shared, process, 0)
+            return self._read_here(rows, registered)
+        return self._read_by(process, rows, registered, 0)
 
-    def _here(self, rows: list[Row], shared: RegisteredPipeline) -> PreparedRows:
-        """Reads rows in this thread, unless nobody waits for them any more."""
+    def _read_here(self, rows: list[Row], registered: RegisteredPipeline) -> PreparedRows:
+        """Reads rows in this thread, unless the pool is closed."""
         if self._closed:
             return PreparedRows()
-        return read_rows(rows, shared.source.reader, shared.source)
+        return read_rows(rows, registered.pipeline.reader, registered.pipeline)
 
-    def _tried(
-        self, rows: list[Row], shared: RegisteredPipeline, process: _ReadingProcess, ended: int
+    def _read_by(
+        self, process: _ReadingProcess, rows: list[Row], registered: RegisteredPipeline, deaths: int
     ) -> PreparedRows:
-        """Reads rows by a process, and once more by others, row by row, where it ends.
+        """Reads rows by an acquired process; if it ends, reads them one by one by others.
 
         Args:
-            rows: One, once they have ended a process.
-            shared: How they are read.
-            process: Was taken.
-            ended: Processes that these rows have ended.
+            deaths: Processes that these rows have ended; only one row is read then.
         """
         try:
-            answer = process.ask(shared, rows)
+            reply = process.read(rows, registered)
         except (EOFError, OSError):
-            said, whole = self._replace(process), PreparedRows()
+            cause, prepared = self._replace(process), PreparedRows()
             for row in rows:
-                whole.add(self._again(row, shared, ended + 1, said))
-            return whole
-        except Exception:  # rows whose classes stand no pickling; no memory for an answer
-            shared.foreign = True
+                prepared.add(self._retry_row(row, registered, deaths + 1, cause))
+            return prepared
+        except Exception:  # rows that cannot be pickled; no memory for the reply
+            registered.local_only = True
             end(process.process)
             self._replace(process)
-            return self._here(rows, shared)
-        self._give_back(process)
-        if isinstance(answer, ReadReply):
-            inputs = [torch.from_numpy(array) for array in answer.inputs]
-            return PreparedRows(inputs, answer.operations, answer.problems, answer.seconds)
-        if not answer.foreign:
-            raise answer.error
-        shared.foreign = True
-        return self._here(rows, shared)
+            return self._read_here(rows, registered)
+        self._release(process)
+        if isinstance(reply, ReadReply):
+            inputs = [torch.from_numpy(array) for array in reply.inputs]
+            return PreparedRows(inputs, reply.operations, reply.problems, reply.seconds)
+        if not reply.local_only:
+            raise reply.error
+        registered.local_only = True
+        return self._read_here(rows, registered)
 
-    def _again(self, row: Row, shared: RegisteredPipeline, ended: int, said: str) -> PreparedRows:
-        """Reads a row that has ended processes, the last one as is said."""
-        if ended >= _TRIES:
-            times = f"{ended} processes that were reading it ended, the last one {said}"
-            return PreparedRows(problems=[f"{row.sample.guid}: {times}"])
-        process = self._take(wait=True)
+    def _retry_row(
+        self, row: Row, registered: RegisteredPipeline, deaths: int, cause: str
+    ) -> PreparedRows:
+        """Reads a row that has ended processes; `cause` is how the last one ended."""
+        if deaths >= _MAX_TRIES:
+            problem = f"{deaths} processes that were reading it ended, the last one {cause}"
+            return PreparedRows(problems=[f"{row.sample.guid}: {problem}"])
+        process = self._acquire(wait=True)
         if process is None:
-            return self._here([row], shared)
-        return self._tried([row], shared, process, ended)
+            return self._read_here([row], registered)
+        return self._read_by(process, [row], registered, deaths)
 
-    def _take(self, *, wait: bool) -> _ReadingProcess | None:
-        """An idle process, the last one used; None where there is none, or will be none."""
+    def _acquire(self, *, wait: bool) -> _ReadingProcess | None:
+        """The idle process that was used last; None if there is none, or none will come."""
         while True:
             with self._changed:
                 while wait and not self._idle and not self._closed:
@@ -209,18 +203,18 @@ class ReadingProcesses:
                 self._busy.append(process)
             if not process.ended:
                 return process
-            self._replace(process)  # no row has ended it
+            self._replace(process)  # it ended while idle: no row is to blame
             wait = True
 
-    def _give_back(self, process: _ReadingProcess) -> None:
+    def _release(self, process: _ReadingProcess) -> None:
         with self._changed:
             self._busy.remove(process)
             self._idle.append(process)
             self._changed.notify_all()
 
     def _replace(self, dead: _ReadingProcess) -> str:
-        """Has another process started in the place of one; says how it ended."""
-        said = "" if self._closed else how_it_ended(dead.process)
+        """Removes a process and has another one started; returns how it ended, in words."""
+        cause = "" if self._closed else how_it_ended(dead.process)
         end(dead.process)
         with self._changed:
             self._busy.remove(dead)
@@ -228,17 +222,17 @@ class ReadingProcesses:
             self._alive -= 1
             self._failed_starts = 0
             self._changed.notify_all()
-        return said
+        return cause
 
     @property
     def _may_start(self) -> bool:
-        """Whether a process is missing, and may still come."""
-        return self._alive < self._count and self._failed_starts < _STARTS
+        """Whether a process is missing and may still come."""
+        return self._alive < self._count and self._failed_starts < _MAX_STARTS
 
     def _start_missing(self) -> None:
-        """Starts what is missing, one after the other, until it is closed.
+        """Starts missing processes one after the other, until the pool is closed.
 
-        A thread of its own does: those that read must not wait for a start when it is closed.
+        It runs in a thread of its own, so that closing never waits for a start.
         """
         while True:
             with self._changed:
@@ -248,13 +242,13 @@ class ReadingProcesses:
                     return
             try:
                 self._start()
-            except Exception:  # whatever starting a process raises: threads read then
+            except Exception:  # whatever it is, threads read then
                 with self._changed:
                     self._failed_starts += 1
                     self._changed.notify_all()
 
     def _start(self) -> None:
-        """Adds a process once it is ready.
+        """Starts a process and adds it once it is ready.
 
         Raises:
             OSError: It could not be started, or is not ready in time.
@@ -281,12 +275,12 @@ class ReadingProcesses:
         _end_all([process])
 
     def close(self) -> None:
-        """Ends the processes; whoever waits for rows of one has none."""
+        """Ends the processes; threads that wait for one get no rows."""
         with self._changed:
             self._closed = True
             idle, self._idle = self._idle, []
             for process in self._busy:
-                process.process.kill()  # it may be stopped
+                process.process.kill()  # a stopped one hears nothing else
                 with contextlib.suppress(OSError):
                     process.channel.shutdown(socket.SHUT_RDWR)
             self._changed.notify_all()

@@ -31,9 +31,9 @@ class TextReader:
         if not row.variant:
             return text, ""
         digest = row.sample.text_sha256
-        usual = row.key == variant_key(digest, f"{POLICY}:{self.seed}", row.variant)
-        change = augment_words if usual else augment_text
-        return change(text, variant_rng(self.seed, digest, row.variant, "text"))
+        is_default = row.key == variant_key(digest, f"{POLICY}:{self.seed}", row.variant)
+        augment = augment_words if is_default else augment_text
+        return augment(text, variant_rng(self.seed, digest, row.variant, "text"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Reading of windows: their rows in pieces, each by whichever thread is free."""
+"""A pool of threads that read the rows of windows, a few at a time."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from extract.plan import PreparedRows, Reader, Row, read_rows
 from mmsa_cache.native.processes import can_fork, prepare_forks
 from mmsa_cache.native.threads import one_thread
 
-from .process import InputPipeline
-from .processes import PRELOAD, ReadingProcesses, RegisteredPipeline
+from .process import InputPipeline, RegisteredPipeline
+from .processes import PRELOAD, ReadingProcesses
 
-_PIECE = 8
-"""Rows that are read at a time: of 12-megapixel pictures they take a third of a second."""
-_MANY_ROWS = 2048
-"""From which on processes are worth their start."""
-_FEW_CORES = 4
-"""Below which threads do not wait for each other long."""
-_BESIDE = 2
+_ROWS_A_TASK = 8
+"""Rows that are read at a time; of 12-megapixel pictures they take a third of a second."""
+_MIN_ROWS = 2048
+"""Fewer rows are not worth the start of processes."""
+_MIN_CORES = 4
+"""On fewer cores threads hold each other up little."""
+_RESERVED_CORES = 2
 """Cores that are left to the threads that launch and seal."""
 
 
 def should_use_processes(device: torch.device, rows: int, readers: int) -> bool:
-    """Whether processes read.
+    """Whether processes read in place of threads.
 
     Args:
-        device: Where models run; on the CPU readers take their time from them, however they read.
-        rows: That are missing.
+        device: Where models run; on the CPU they compete with readers for cores either way.
+        rows: Missing rows.
         readers: Cores.
     """
-    return device.type != "cpu" and rows >= _MANY_ROWS and readers >= _FEW_CORES and can_fork()
+    return device.type != "cpu" and rows >= _MIN_ROWS and readers >= _MIN_CORES and can_fork()
 
 
 def preload_processes(device: torch.device, rows: int, readers: int) -> None:
-    """Begins what processes that read would have to wait for; waits for nothing.
+    """Starts the imports that reading processes need, without waiting for them.
 
     Args:
         device: Where models run.
-        rows: That are missing.
+        rows: Missing rows.
         readers: Cores.
     """
     if should_use_processes(device, rows, readers):
@@ -54,36 +54,33 @@ class ReadingPool:
     """Reads rows and prepares them for the model.
 
     Args:
-        readers: Threads; or cores, of which processes leave some to the threads beside them.
-        processes: Whether each thread has a process do it.
+        readers: Threads; with processes, cores, some of which are left to other threads.
+        processes: Whether each thread has a process read.
     """
 
     def __init__(self, readers: int, *, processes: bool) -> None:
-        readers = max(1, readers - _BESIDE) if processes else readers
-        self._pool = ThreadPoolExecutor(readers, "read", one_thread)
+        readers = max(1, readers - _RESERVED_CORES) if processes else readers
+        self._threads = ThreadPoolExecutor(readers, "read", one_thread)
         self._processes = ReadingProcesses(readers) if processes else None
-        self._shared: dict[tuple[int, int], RegisteredPipeline] = {}
+        self._registered: dict[tuple[int, int], RegisteredPipeline] = {}
 
-    def begin(
+    def submit(
         self, rows: Sequence[Row], reader: Reader, encoder: Encoder
     ) -> list[Future[PreparedRows]]:
-        """Begins to read rows, piece by piece in their order."""
+        """Queues rows to be read, a few a task, in order."""
+        parts = [list(rows[i : i + _ROWS_A_TASK]) for i in range(0, len(rows), _ROWS_A_TASK)]
         if self._processes is None:
-            return [
-                self._pool.submit(read_rows, rows[i : i + _PIECE], reader, encoder)
-                for i in range(0, len(rows), _PIECE)
-            ]
+            return [self._threads.submit(read_rows, part, reader, encoder) for part in parts]
         key = id(reader), id(encoder)
-        if key not in self._shared:
-            self._shared[key] = self._processes.share(InputPipeline(reader, encoder.prepare))
-        return [
-            self._pool.submit(self._processes.read, list(rows[i : i + _PIECE]), self._shared[key])
-            for i in range(0, len(rows), _PIECE)
-        ]
+        if key not in self._registered:
+            pipeline = InputPipeline(reader, encoder.prepare)
+            self._registered[key] = self._processes.register(pipeline)
+        registered = self._registered[key]
+        return [self._threads.submit(self._processes.read, part, registered) for part in parts]
 
     def close(self) -> None:
-        """Drops what is not begun; waits for what threads are reading, ends processes that do."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Drops queued tasks; waits for threads that read, ends processes that do."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._processes is not None:
             self._processes.close()
-        self._pool.shutdown()
+        self._threads.shutdown()

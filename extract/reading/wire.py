@@ -1,4 +1,4 @@
-"""Messages between processes; arrays are sent as they lie in memory, beside the rest."""
+"""Messages between processes: pickled, with the bytes of arrays beside the pickle."""
 
 from __future__ import annotations
 
@@ -9,49 +9,48 @@ from itertools import pairwise
 
 import numpy as np
 
-_SIZES = struct.Struct("<QI")
-"""Bytes of the message, and arrays beside it."""
+_HEADER = struct.Struct("<QI")
+"""Bytes of the pickle, and the number of arrays beside it."""
 
 
 def send(channel: socket.socket, message: object) -> None:
     """Sends a message.
 
     Raises:
-        OSError: Nobody is at the other end.
+        OSError: The other end is closed.
     """
-    arrays: list[pickle.PickleBuffer] = []
-    body = pickle.dumps(message, 5, buffer_callback=arrays.append)
-    parts = [array.raw() for array in arrays]
-    sizes = struct.pack(f"<{len(parts)}Q", *(part.nbytes for part in parts))
-    channel.sendall(b"".join((_SIZES.pack(len(body), len(parts)), sizes, body)))
-    for part in parts:
-        channel.sendall(part)
+    buffers: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(message, 5, buffer_callback=buffers.append)
+    arrays = [buffer.raw() for buffer in buffers]
+    sizes = struct.pack(f"<{len(arrays)}Q", *(array.nbytes for array in arrays))
+    channel.sendall(b"".join((_HEADER.pack(len(body), len(arrays)), sizes, body)))
+    for array in arrays:
+        channel.sendall(array)
 
 
 def receive(channel: socket.socket) -> object:
-    """Waits for a message. Its arrays share one piece of memory.
+    """Waits for a message; its arrays share one block of memory.
 
     Raises:
-        EOFError: Nobody is at the other end.
-        OSError: Nor was when it was last heard of.
+        EOFError: The other end is closed.
+        OSError: The connection is broken.
     """
-    length, count = _SIZES.unpack(_taken(channel, _SIZES.size))
-    sizes = struct.unpack(f"<{count}Q", _taken(channel, 8 * count))
-    body = _taken(channel, length)
-    whole = _taken(channel, sum(sizes))
-    ends = np.cumsum([0, *sizes], dtype=np.int64).tolist()
-    buffers = [whole[first:end] for first, end in pairwise(ends)]
-    found: object = pickle.loads(body, buffers=buffers)
-    return found
+    length, count = _HEADER.unpack(_receive_bytes(channel, _HEADER.size))
+    sizes = struct.unpack(f"<{count}Q", _receive_bytes(channel, 8 * count))
+    body = _receive_bytes(channel, length)
+    block = _receive_bytes(channel, sum(sizes))
+    bounds = np.cumsum([0, *sizes], dtype=np.int64).tolist()
+    message: object = pickle.loads(body, buffers=[block[i:j] for i, j in pairwise(bounds)])
+    return message
 
 
-def _taken(channel: socket.socket, count: int) -> memoryview:
-    """So many bytes, in memory that nothing has cleared before."""
-    taken = np.empty(count, np.uint8).data
-    rest = taken
+def _receive_bytes(channel: socket.socket, count: int) -> memoryview:
+    """The next bytes, in memory that was not cleared first."""
+    block = np.empty(count, np.uint8).data
+    rest = block
     while rest:
-        got = channel.recv_into(rest, 0, socket.MSG_WAITALL)
-        if not got:
+        received = channel.recv_into(rest, 0, socket.MSG_WAITALL)
+        if not received:
             raise EOFError
-        rest = rest[got:]
-    return taken
+        rest = rest[received:]
+    return block

@@ -16,8 +16,8 @@ import pytest
 
 from extract.plan import PreparedRows, Row, read_rows
 from extract.reading import processes
-from extract.reading.process import InputPipeline
-from extract.reading.processes import ReadingProcesses, RegisteredPipeline
+from extract.reading.process import InputPipeline, RegisteredPipeline
+from extract.reading.processes import ReadingProcesses
 from extract.reading.reading import ReadingPool
 from mmsa_cache.native.processes import can_fork
 from tests.support.extraction import LENGTHS, Counting, make_rows
@@ -53,7 +53,7 @@ def same(found: PreparedRows, rows: list[Row]) -> bool:
 
 
 def share(two: ReadingProcesses, reader: Any) -> RegisteredPipeline:
-    return two.share(InputPipeline(reader, PREPARE))
+    return two.register(InputPipeline(reader, PREPARE))
 
 
 def notes_of(folder: Path) -> list[str]:
@@ -107,12 +107,12 @@ def test_whoever_asks_for_a_reader_that_is_not_there_reads_by_itself(
     shared = RegisteredPipeline(
         7, InputPipeline(Numbered(), PREPARE), b"cno_such_module\nReader\n."
     )
-    process = two._take(wait=False)
+    process = two._acquire(wait=False)
     assert process is not None
-    assert same(two._tried(rows, shared, process, 0), rows)
-    again = two._take(wait=False)
+    assert same(two._read_by(process, rows, shared, 0), rows)
+    again = two._acquire(wait=False)
     assert again is process
-    assert same(two._tried(rows, shared, again, 0), rows)
+    assert same(two._read_by(again, rows, shared, 0), rows)
     assert len(two._idle) == two._alive == 2
 
 
@@ -126,7 +126,7 @@ def test_a_reader_that_hangs_is_not_waited_for(
     until(lambda: len(reading._processes._idle) == 2)
     encoder: Any = Counting()
     encoder.prepare = PREPARE
-    tasks = reading.begin(make_rows(tmp_path), Numbered(seconds=100), encoder)
+    tasks = reading.submit(make_rows(tmp_path), Numbered(seconds=100), encoder)
     until(lambda: len(reading._processes._busy) == 2)
     pids = [each.process.pid for each in reading._processes._busy]  # type: ignore[attr-defined]
     if stopped:
@@ -150,7 +150,7 @@ def test_a_process_that_is_not_ready_in_time_is_ended(monkeypatch: pytest.Monkey
     monkeypatch.setattr(processes, "_SECONDS_TO_START", 0.05)
     some = ReadingProcesses(1)
     until(lambda: some._failed_starts == 3)
-    assert some._take(wait=True) is None
+    assert some._acquire(wait=True) is None
     assert [each.exitcode is None for each in started] == [False] * 3
     some.close()
 
@@ -176,7 +176,7 @@ def test_closing_does_not_wait_for_a_process_that_is_starting(
     encoder: Any = Counting()
     encoder.prepare = PREPARE
     reader = Numbered(killing=(0,), times=1, notes=tmp_path)
-    tasks = reading.begin(make_rows(tmp_path), reader, encoder)
+    tasks = reading.submit(make_rows(tmp_path), reader, encoder)
     until(lambda: not some._alive)  # row 0 has ended the one that there was
     if forked:
         until(lambda: some._busy)

@@ -53,9 +53,9 @@ def started_as_for_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def all_by_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No row is read by a thread because a process is not ready yet."""
-    waits = processes.ReadingProcesses._take
+    waits = processes.ReadingProcesses._acquire
     monkeypatch.setattr(
-        processes.ReadingProcesses, "_take", lambda self, *, wait: waits(self, wait=True)
+        processes.ReadingProcesses, "_acquire", lambda self, *, wait: waits(self, wait=True)
     )
     begins = processes.ReadingProcesses.__init__
 

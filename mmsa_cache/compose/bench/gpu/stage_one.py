@@ -114,7 +114,7 @@ def read_by(
     reading: ReadingPool, rows: Sequence[Row], reader: Reader, encoder: Any
 ) -> list[Tensor]:
     """Inputs of rows."""
-    tasks = reading.begin(rows, reader, encoder)
+    tasks = reading.submit(rows, reader, encoder)
     return [value for task in tasks for value in task.result().inputs]
 
 
